@@ -3,7 +3,6 @@
 import logging
 import sys
 from contextvars import ContextVar
-from typing import cast
 
 import structlog
 
@@ -12,7 +11,8 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(logger=name))
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
 
 
 def configure(service: str, level: str = "INFO") -> None:
@@ -28,6 +28,7 @@ def configure(service: str, level: str = "INFO") -> None:
 
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         identify,
         structlog.processors.format_exc_info,
@@ -38,7 +39,7 @@ def configure(service: str, level: str = "INFO") -> None:
             *shared,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        logger_factory=lambda *_: logging.getLogger("ostoja"),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
