@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Self, cast
 
 import prometheus_client
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from libs.common import logs
@@ -69,7 +71,7 @@ class Cache:
     What was stored here meanwhile stays readable after Redis is back, until it expires.
     """
 
-    def __init__(self, redis: "Redis", prefix: str, local: LocalCache) -> None:
+    def __init__(self, redis: Redis, prefix: str, local: LocalCache) -> None:
         self._redis = redis
         self._prefix = prefix
         self._local = local
@@ -87,6 +89,7 @@ class Cache:
             timeout=TIMEOUT_SECONDS,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
+            retry=Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
         )
         redis = Redis(connection_pool=pool)
         try:
@@ -99,7 +102,7 @@ class Cache:
         value: bytes | None = None
         if self._redis_usable():
             try:
-                value = await self._redis.get(self._prefix + key)
+                value = cast("bytes | None", await self._redis.get(self._prefix + key))
                 self._back()
             except (RedisError, OSError) as error:
                 self._away(error)

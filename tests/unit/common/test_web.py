@@ -1,0 +1,97 @@
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web as aiohttp_web
+from aiohttp.test_utils import TestClient
+
+from libs.common import logs, web
+
+Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
+JSON = {"Content-Type": "application/json"}
+
+
+class Body(web.Model):
+    count: int
+    text: str = ""
+
+
+@pytest.fixture
+async def client(aiohttp_client: Callable[..., Awaitable[Client]]) -> Client:
+    app = web.create_app(internal_key="k" * 16)
+
+    async def echo(request: aiohttp_web.Request) -> aiohttp_web.Response:
+        body = await web.parse(request, Body)
+        return web.json_response({"count": body.count, "request_id": logs.request_id.get()})
+
+    async def fail(_: aiohttp_web.Request) -> aiohttp_web.Response:
+        raise RuntimeError("secret detail")
+
+    app.router.add_post("/echo/{email}", echo)
+    app.router.add_get("/fail", fail)
+    return await aiohttp_client(app, headers={web.INTERNAL_KEY: "k" * 16})
+
+
+async def post(client: Client, body: bytes | str, **headers: str) -> tuple[int, dict[str, Any]]:
+    async with client.post("/echo/a@b.pl", data=body, headers=JSON | headers) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def test_a_good_body_is_read_and_a_sane_request_id_kept(client: Client) -> None:
+    status, answer = await post(client, '{"count": 3}', **{web.REQUEST_ID: "req-12345678"})
+    assert (status, answer) == (200, {"count": 3, "request_id": "req-12345678"})
+
+
+async def test_a_request_id_that_could_forge_a_log_line_is_replaced(client: Client) -> None:
+    _, answer = await post(client, '{"count": 3}', **{web.REQUEST_ID: "x" * 65})
+    assert answer["request_id"] != "x" * 65
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("{", 400),
+        (b'{"count": 1, "text": "\xff"}', 400),
+        ('{"count": "1"}', 422),
+        ('{"count": 1, "unknown": 2}', 422),
+        ('{"count": 1, "text": "\\u0000"}', 422),
+        ('{"count": 1, "text": "\\ud800"}', 422),
+        ('{"count": NaN}', 422),
+        ('{"count": 1e999}', 422),
+        ('{"count": 1, "count": 2}', 422),
+        ("[" * 100_000, 422),
+        ("[1]", 422),
+        (json.dumps({"count": 1, "text": "x" * web.MAX_BODY}), 413),
+    ],
+)
+async def test_bad_input_gets_problem_json(client: Client, body: bytes | str, status: int) -> None:
+    async with client.post("/echo/a@b.pl", data=body, headers=JSON) as response:
+        answer = await response.json(content_type="application/problem+json")
+    assert response.status == status
+    assert answer["status"] == status
+
+
+async def test_every_bad_field_is_named_at_once(client: Client) -> None:
+    _, answer = await post(client, '{"count": "1", "text": 2, "else": 3}')
+    assert {error["field"] for error in answer["errors"]} == {"count", "text", "else"}
+
+
+async def test_another_content_type_is_415(client: Client) -> None:
+    async with client.post("/echo/x", data="count=1", headers={"Content-Type": "text/plain"}) as r:
+        assert r.status == 415
+
+
+async def test_without_the_internal_key_only_health_answers(client: Client) -> None:
+    async with client.get("/fail", headers={web.INTERNAL_KEY: "wrong"}) as response:
+        assert response.status == 401
+    async with client.get("/health", headers={web.INTERNAL_KEY: "wrong"}) as response:
+        assert response.status == 200
+
+
+async def test_a_failure_of_ours_tells_the_request_id_and_nothing_else(client: Client) -> None:
+    async with client.get("/fail", headers={web.REQUEST_ID: "req-12345678"}) as response:
+        text = await response.text()
+    assert response.status == 500
+    assert response.headers[web.REQUEST_ID] == "req-12345678"
+    assert "secret detail" not in text
