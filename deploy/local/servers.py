@@ -1,0 +1,646 @@
+"""Private PostgreSQL, Redis and RabbitMQ: all they own lies in one folder, on ports of its own.
+
+Standard library only: it runs before anything is installed. The system's instances, their
+configuration and their epmd are neither read nor touched.
+
+As root, each server runs as its package's unprivileged user (PostgreSQL insists on one), also in
+a checkout under a folder that this user cannot enter, such as /root. The folder is opened before
+the privileges are dropped and the server gets its paths relative to that open folder, through
+/proc: the kernel then asks for rights on the folder itself, which belongs to the user, and on none
+above it. So the data stays in the checkout, no mount is needed and no right is given away.
+"""
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+_HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no right on its parents
+
+
+class ServerError(Exception):
+    """Its text is for the person at the terminal."""
+
+
+class PortTakenError(ServerError):
+    def __init__(self, port: int, variable: str) -> None:
+        super().__init__(
+            f"port {port} is taken by another program: free it, or set {variable} in .env"
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def check_port_free(port: int, variable: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no program
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise PortTakenError(port, variable) from None
+
+
+def wait_until(
+    what: str, seconds: float, ready: Callable[[], bool], alive: Callable[[], bool]
+) -> None:
+    """Poll `ready`; give up when the time is over or the process is gone."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if not alive():
+            raise ServerError(f"{what} ended while starting")
+        if time.monotonic() > deadline:
+            raise ServerError(f"{what} does not answer after {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+class Process:
+    """A detached process, found again by its record: pid, start time and boot.
+
+    A pid alone may belong to anybody after a crash or a reboot; the three together cannot.
+    """
+
+    def __init__(self, record: Path) -> None:
+        self.record = record
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def spawn(
+        self,
+        argv: list[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | Path,
+        log: Path,
+        user: str | None = None,
+        pass_fds: tuple[int, ...] = (),
+        fingerprint: str = "",
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                argv,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C at the terminal is not meant for it
+                pass_fds=pass_fds,
+                **as_user(user),
+            )
+        pid = self._child.pid
+        text = json.dumps({"pid": pid, "born": _born(pid), "fingerprint": fingerprint})
+        fresh = self.record.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.record)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            record = json.loads(self.record.read_text())
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    @property
+    def pid(self) -> int | None:
+        """The pid, while that very process runs."""
+        record = self._read()
+        pid = record.get("pid")
+        if not isinstance(pid, int) or record.get("born") is None:
+            return None
+        if self._child is not None and self._child.pid == pid:
+            self._child.poll()  # reaps it, else it would look alive as a zombie
+        return pid if _born(pid) == record["born"] else None
+
+    def runs_as(self, fingerprint: str) -> bool:
+        return self.pid is not None and self._read().get("fingerprint") == fingerprint
+
+    def signal(self, number: int) -> None:
+        if (pid := self.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self, number: int, seconds: float) -> None:
+        """Send the signal, wait; what is left after `seconds` is killed, its group with it."""
+        pid = self.pid
+        self.signal(number)
+        deadline = time.monotonic() + seconds
+        while self.pid is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if pid is not None and self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            while self.pid is not None:
+                time.sleep(0.02)
+        self.record.unlink(missing_ok=True)
+
+
+def _born(pid: int) -> str | None:
+    """Boot and start time of a process; None when there is none, or only a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return None if stat[0] == "Z" else f"{boot} {stat[19]}"
+
+
+def as_user(user: str | None) -> dict[str, Any]:
+    """Popen's arguments that drop root's privileges; none when there is nothing to drop.
+
+    Popen changes into `cwd` before it changes the user: what the module's docstring relies on.
+    """
+    if user is None or os.geteuid() != 0:
+        return {}
+    entry = _account(user)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _account(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:  # a server that was not installed from the distribution's package
+        return pwd.getpwnam("nobody")
+
+
+class Server(ABC):
+    name: str
+    user: str
+    program: str  # as /proc/PID/comm has it
+    stop_signal = signal.SIGTERM
+    start_seconds = 60.0
+    stop_seconds = 30.0
+
+    def __init__(self, folder: Path, ports: Mapping[str, int], log: Path | None = None) -> None:
+        """Take the ports by the name of the variable that sets each, for the message."""
+        self.folder = folder.resolve()
+        self.ports = dict(ports)
+        self.log = log or self.folder / "server.log"
+        self.process = Process(self.folder / "pid")
+
+    def start(self) -> None:
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it unless it runs; one that runs with other settings is restarted."""
+        fingerprint = hashlib.sha256(repr(self._shape()).encode()).hexdigest()
+        if self.process.runs_as(fingerprint):
+            return
+        self.stop()
+        self._end_strays()
+        for variable, port in self.ports.items():
+            check_port_free(port, variable)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own(self.folder, 0o700)
+        self._launch(fingerprint)
+
+    def wait(self) -> None:
+        """Return when it really answers.
+
+        :raises ServerError: with the end of its log
+        """
+        try:
+            wait_until(self.name, self.start_seconds, self.ready, lambda: self.pid is not None)
+        except ServerError as error:
+            raise ServerError(f"{error}; the end of its log {self.log}:\n{self.tail()}") from None
+
+    def stop(self) -> None:
+        self.process.stop(self.stop_signal, self.stop_seconds)
+
+    def kill(self) -> None:
+        """End it as a power cut would (kill -9)."""
+        self.process.stop(signal.SIGKILL, self.stop_seconds)
+
+    def _end_strays(self) -> None:
+        """End what still works on our data without a record.
+
+        That is a start killed before it wrote the record, or PostgreSQL's backends in the moment
+        after their postmaster was killed. A working directory in our folder tells them from others.
+        """
+        deadline = time.monotonic() + self.stop_seconds
+        number = self.stop_signal
+        while strays := self._strays():
+            for pid in strays:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if time.monotonic() > deadline:
+                number = signal.SIGKILL
+            time.sleep(0.05)
+
+    def _strays(self) -> list[int]:
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile, or is another user's
+                if (entry / "comm").read_text().strip() != self.program:
+                    continue
+                home = (entry / "cwd").readlink()
+                if home.is_relative_to(self.folder) and _born(int(entry.name)) is not None:
+                    found.append(int(entry.name))
+        return found
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    def tail(self, lines: int = 15) -> str:
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Tell whether it answers a real request."""
+
+    @abstractmethod
+    def _shape(self) -> object:
+        """All that makes a running server differ from the wanted one."""
+
+    @abstractmethod
+    def _launch(self, fingerprint: str) -> None: ...
+
+    def _own(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+        if os.geteuid() == 0:
+            entry = _account(self.user)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.touch(mode=0o600)
+        self._own(path, 0o600)
+        path.write_text(text)
+
+    def _environment(self) -> dict[str, str]:
+        # Nothing is inherited: PGDATA or RABBITMQ_* of the caller would lead to other instances.
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {"PATH": path, "LANG": "C.UTF-8", "HOME": _HERE}
+
+
+class Postgres(Server):
+    name = "postgres"
+    user = "postgres"
+    program = "postgres"
+    stop_signal = signal.SIGINT  # "fast": sessions are ended, a checkpoint is written
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        password: str,
+        settings: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        variable: str = "POSTGRES_PORT",
+    ) -> None:
+        super().__init__(folder, {variable: port}, log)
+        self.port = port
+        self.password = password
+        self.settings = {
+            "port": str(port),
+            "listen_addresses": HOST,
+            "unix_socket_directories": "",  # their path may be too long, and TCP is enough
+            "fsync": "on",
+            "max_connections": "300",
+            "cluster_name": f"ostoja-{port}",  # what ps shows
+            "log_timezone": "UTC",
+            "timezone": "UTC",
+            **(settings or {}),
+        }
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's."""
+        return f"postgresql://postgres:{self.password}@{HOST}:{self.port}/postgres"
+
+    def _shape(self) -> object:
+        return self.settings
+
+    def _launch(self, fingerprint: str) -> None:
+        binaries = postgres_binaries()
+        # By an open descriptor and not by /proc/self/cwd: PostgreSQL changes into its data folder,
+        # and 15 returns to where it was started by that folder's full name, which may be barred.
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if not (self.folder / "data").exists():
+                self._initialise(binaries, folder)
+            # Of before a crash or a reboot: nobody works on the data (launch saw to that), but
+            # PostgreSQL would refuse to start when that pid is now another server of its user.
+            (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+            argv = [str(binaries / "postgres"), "-D", f"/proc/self/fd/{folder}/data"]
+            for name, value in self.settings.items():
+                argv += ["-c", f"{name}={value}"]
+            self.process.spawn(
+                argv,
+                env=self._environment(),
+                cwd="/",
+                log=self.log,
+                user=self.user,
+                pass_fds=(folder,),
+                fingerprint=fingerprint,
+            )
+        finally:
+            os.close(folder)
+
+    def _initialise(self, binaries: Path, folder: int) -> None:
+        unfinished = self.folder / "data.new"  # renamed when whole: a killed initdb leaves no data
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._write("password", self.password)
+        try:
+            done = subprocess.run(
+                [
+                    str(binaries / "initdb"),
+                    f"--pgdata=/proc/self/fd/{folder}/data.new",
+                    f"--pwfile=/proc/self/fd/{folder}/password",
+                    "--username=postgres",
+                    "--auth=scram-sha-256",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                ],
+                env=self._environment(),
+                cwd="/",
+                pass_fds=(folder,),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+                **as_user(self.user),
+            )
+        finally:
+            (self.folder / "password").unlink()
+        if done.returncode:
+            raise ServerError(f"initdb failed:\n{done.stdout.decode(errors='replace')}")
+        unfinished.rename(self.folder / "data")
+
+    def ready(self) -> bool:
+        probe = [str(postgres_binaries() / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
+        return subprocess.run(probe, env=self._environment(), check=False).returncode == 0
+
+
+def postgres_binaries() -> Path:
+    """The newest PostgreSQL of this machine."""
+    found = {
+        int(path.parent.parent.name): path.parent
+        for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")
+        if path.parent.parent.name.isdigit()
+    }
+    if found:
+        return found[max(found)]
+    if (initdb := shutil.which("initdb")) is not None:
+        return Path(initdb).resolve().parent
+    raise ServerError("PostgreSQL is not installed")
+
+
+class Redis(Server):
+    name = "redis"
+    user = "redis"
+    program = "redis-server"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        password: str,
+        log: Path | None = None,
+        variable: str = "REDIS_PORT",
+    ) -> None:
+        super().__init__(folder, {variable: port}, log)
+        self.port = port
+        self.password = password
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def _shape(self) -> str:
+        return "\n".join(
+            [
+                f"bind {HOST}",
+                f"port {self.port}",
+                f"requirepass {self.password}",
+                "dir .",
+                "appendonly yes",  # limits set by hand survive a restart
+                "maxmemory 256mb",
+                "maxmemory-policy volatile-lru",  # counters may go, limits set by hand stay
+                "",
+            ]
+        )
+
+    def _launch(self, fingerprint: str) -> None:
+        self._write("redis.conf", self._shape())
+        self.process.spawn(
+            [redis_binary(), f"{_HERE}/redis.conf"],
+            env=self._environment(),
+            cwd=self.folder,
+            log=self.log,
+            user=self.user,
+            fingerprint=fingerprint,
+        )
+
+    def ready(self) -> bool:
+        try:
+            with socket.create_connection((HOST, self.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                answer = connection.makefile("rb")
+                return answer.readline() == b"+OK\r\n" and answer.readline() == b"+PONG\r\n"
+        except OSError:
+            return False
+
+
+def redis_binary() -> str:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        raise ServerError("Redis is not installed")
+    return found
+
+
+class RabbitMQ(Server):
+    """With the management plugin, and an epmd of its own: a shared one would outlive us."""
+
+    name = "rabbitmq"
+    user = "rabbitmq"
+    program = "beam.smp"
+    admin = "admin"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        management_port: int,
+        dist_port: int,
+        epmd_port: int,
+        password: str,
+        log: Path | None = None,
+    ) -> None:
+        super().__init__(
+            folder,
+            {
+                "RABBITMQ_PORT": port,
+                "RABBITMQ_UI_PORT": management_port,
+                "RABBITMQ_DIST_PORT": dist_port,
+            },
+            log,
+        )
+        self.port = port
+        self.management_port = management_port
+        self.dist_port = dist_port
+        self.password = password
+        self.epmd = _Epmd(self.folder / "epmd", epmd_port, self.log)
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{HOST}:{self.management_port}"
+
+    def _shape(self) -> object:
+        return self._files(), self.dist_port, self.epmd.port
+
+    def _files(self) -> dict[str, str]:
+        salt = hashlib.sha256(self.password.encode()).digest()[:4]  # steady: no needless restart
+        user = {
+            "name": self.admin,
+            "password_hash": password_hash(self.password, salt),
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": ["administrator"],
+        }
+        return {
+            "rabbitmq.conf": "\n".join(
+                [
+                    f"listeners.tcp.1 = {HOST}:{self.port}",
+                    f"management.tcp.ip = {HOST}",
+                    f"management.tcp.port = {self.management_port}",
+                    # At each start: so a first start that was killed half-way heals, too.
+                    f"load_definitions = {_HERE}/definitions.json",
+                    "log.file = false",
+                    "log.console = true",
+                    "log.console.level = warning",
+                    "",
+                ]
+            ),
+            "enabled_plugins": "[rabbitmq_management].\n",
+            "definitions.json": json.dumps({"users": [user]}),
+        }
+
+    def _launch(self, fingerprint: str) -> None:
+        home = rabbitmq_home()
+        self.epmd.start()
+        for name, text in self._files().items():
+            self._write(name, text)
+        environment = {
+            **self._environment(),
+            "RABBITMQ_NODENAME": "ostoja@localhost",
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "ERL_EPMD_PORT": str(self.epmd.port),
+            "ERL_EPMD_ADDRESS": HOST,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_CONFIG_FILE": f"{_HERE}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HERE}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{_HERE}/data",
+            "RABBITMQ_LOG_BASE": f"{_HERE}/log",
+            # The system's instance has its settings in these places of /etc.
+            "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/absent",
+            "RABBITMQ_CONFIG_FILES": f"{_HERE}/absent",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{_HERE}/absent",
+            # The script then becomes the server instead of waiting for it: one pid, one signal.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+        self.process.spawn(
+            [str(home / "sbin" / "rabbitmq-server")],
+            env=environment,
+            cwd=self.folder,
+            log=self.log,
+            user=self.user,
+            fingerprint=fingerprint,
+        )
+
+    def stop(self) -> None:
+        super().stop()
+        self.epmd.stop()
+
+    def ready(self) -> bool:
+        """Tell whether the broker listens for AMQP and its API knows our administrator."""
+        token = base64.b64encode(f"{self.admin}:{self.password}".encode()).decode()
+        connection = http.client.HTTPConnection(HOST, self.management_port, timeout=5)
+        try:
+            connection.request(
+                "GET",
+                f"/api/health/checks/port-listener/{self.port}",
+                headers={"Authorization": f"Basic {token}"},
+            )
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+class _Epmd(Server):
+    name = "epmd"
+    user = "rabbitmq"
+    program = "epmd"
+
+    def __init__(self, folder: Path, port: int, log: Path) -> None:
+        super().__init__(folder, {"RABBITMQ_EPMD_PORT": port}, log)
+        self.port = port
+
+    def _shape(self) -> int:
+        return self.port
+
+    def _launch(self, fingerprint: str) -> None:
+        epmd = shutil.which("epmd")
+        if epmd is None:
+            raise ServerError("epmd, Erlang's port mapper, is not installed")
+        self.process.spawn(
+            [epmd, "-address", HOST, "-port", str(self.port)],
+            env=self._environment(),
+            cwd=self.folder,
+            log=self.log,
+            user=self.user,
+            fingerprint=fingerprint,
+        )
+
+    def ready(self) -> bool:
+        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+            return True
+        return False
+
+
+def rabbitmq_home() -> Path:
+    """Find the newest RabbitMQ of this machine; the version is in the folder's name.
+
+    Not by `rabbitmq-server --version`: that starts a server.
+    """
+    found = Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*")
+    versions = {
+        tuple(int(part) for part in path.name.partition("-")[2].split(".")[:3]): path
+        for path in found
+        if path.name.partition("-")[2].replace(".", "").isdigit()
+    }
+    if not versions:
+        raise ServerError("RabbitMQ is not installed")
+    if max(versions) < (4,):
+        raise ServerError(f"RabbitMQ 4.0 or newer is needed, here is {max(versions)}")
+    return versions[max(versions)]
+
+
+def password_hash(password: str, salt: bytes) -> str:
+    """RabbitMQ's own form (rabbit_password_hashing_sha256)."""
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
