@@ -555,6 +555,7 @@ class RabbitMQ(Server):
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HERE}/enabled_plugins",
             "RABBITMQ_MNESIA_BASE": f"{_HERE}/data",
             "RABBITMQ_LOG_BASE": f"{_HERE}/log",
+            "RABBITMQ_LOG": "-color",
             # The system's instance has its settings in these places of /etc.
             "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/absent",
             "RABBITMQ_CONFIG_FILES": f"{_HERE}/absent",

@@ -1,0 +1,229 @@
+"""What the services may not do themselves: accounts, schemas, exchanges, rights, policies.
+
+Idempotent, and the same for `make up`, the containers and the tests.
+"""
+
+import base64
+import hashlib
+import importlib
+import json
+import tomllib
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection, make_dsn
+
+from deploy.local.servers import password_hash
+
+DATABASE = "ostoja"
+VHOST = "ostoja"
+SCHEMAS = ("alerts", "consent", "followups")  # a service each; the gateway owns no table
+ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
+REPLIES = "replies"  # nobody's: each service binds its exclusive reply queue to it
+OTHER_RETRY_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a service needs beside what bears its own name: others' exchanges."""
+
+    publishes: tuple[str, ...] = ()
+    listens: tuple[str, ...] = ()  # to bind a queue of its own to them
+
+    def permissions(self, service: str) -> dict[str, str]:
+        own = rf"{service}(\..*)?"
+        return {
+            "configure": f"^{own}$",
+            "write": _any(own, *self.publishes),
+            "read": _any(own, *self.listens),
+        }
+
+
+def _any(*names: str) -> str:
+    patterns = [names[0], *(name.replace(".", r"\.") for name in names[1:])]
+    return f"^({'|'.join(patterns)})$"
+
+
+RIGHTS = {
+    "gateway": Rights(publishes=("alerts",)),
+    "alerts": Rights(publishes=("consent.commands",), listens=("followups.events", REPLIES)),
+    "consent": Rights(publishes=(REPLIES,)),
+    "followups": Rights(
+        publishes=("alerts", "consent.commands"), listens=("alerts.events", "consent.events")
+    ),
+}
+
+
+def provision_postgres(
+    superuser_dsn: str, passwords: Mapping[str, str], *, database: str = DATABASE
+) -> None:
+    """Make the database, and in it a schema and two roles for each service.
+
+    `<svc>_owner` owns the schema and migrates; `<svc>` reads and writes rows in it and reaches
+    nothing else. A migration narrows that further where rows must not change.
+
+    :param passwords: by role, for each of ROLES
+    """
+    with closing(_connect(superuser_dsn)) as server, server.cursor() as cursor:
+        for role in ROLES:
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
+            verb = "ALTER" if cursor.fetchone() else "CREATE"
+            cursor.execute(
+                sql.SQL(f"{verb} ROLE {{}} LOGIN PASSWORD {{}}").format(
+                    sql.Identifier(role), sql.Literal(passwords[role])
+                )
+            )
+            schema = sql.Identifier(role.removesuffix("_owner"))
+            cursor.execute(
+                sql.SQL("ALTER ROLE {} SET search_path = {}").format(sql.Identifier(role), schema)
+            )
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
+        if cursor.fetchone() is None:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    with closing(_connect(make_dsn(superuser_dsn, dbname=database))) as inside:
+        _grant(inside, database)
+
+
+def _connect(dsn: str) -> connection:
+    connected = psycopg2.connect(dsn, connect_timeout=10)
+    connected.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)  # CREATE DATABASE wants none
+    return connected
+
+
+def _grant(inside: connection, database: str) -> None:
+    names = {"database": sql.Identifier(database)}
+    defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}"
+    with inside.cursor() as cursor:
+        for statement in (
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        ):
+            cursor.execute(sql.SQL(statement).format(**names))
+        for schema in SCHEMAS:
+            service = {
+                **names,
+                "schema": sql.Identifier(schema),
+                "owner": sql.Identifier(f"{schema}_owner"),
+                "runtime": sql.Identifier(schema),
+            }
+            for statement in (
+                "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}",
+                "GRANT CONNECT ON DATABASE {database} TO {owner}, {runtime}",
+                "GRANT USAGE ON SCHEMA {schema} TO {runtime}",
+                f"{defaults} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{runtime}}",
+                f"{defaults} GRANT USAGE, SELECT ON SEQUENCES TO {{runtime}}",
+            ):
+                cursor.execute(sql.SQL(statement).format(**service))
+
+
+_PLANNED = {  # TEMPORARY, until each service has its topology.py
+    "alerts": [("alerts", "direct"), ("alerts.dlx", "direct"), ("alerts.events", "topic")],
+    "consent": [
+        ("consent.commands", "direct"),
+        ("consent.events", "topic"),
+        ("consent.dlx", "direct"),
+    ],
+    "followups": [("followups.events", "topic"), ("followups.dlx", "direct")],
+}
+
+
+def exchanges() -> list[tuple[str, str]]:
+    """Name and kind of each exchange, from the services' own topologies."""
+    found = [(REPLIES, "direct")]
+    for service in RIGHTS:
+        try:
+            topology = importlib.import_module(f"services.{service}.topology")
+        except ModuleNotFoundError as error:
+            if error.name != f"services.{service}.topology":
+                raise
+            found += _PLANNED.get(service, [])
+            continue  # the gateway declares nothing
+        found += [(exchange.name, exchange.kind) for exchange in topology.EXCHANGES]
+    return found
+
+
+def retry_policies(alerts_config: Path) -> list[dict[str, Any]]:
+    """TTLs of the `.retry` queues: a policy may change, a queue's own arguments never."""
+    targets = tomllib.loads(alerts_config.read_text(encoding="utf-8"))["targets"]
+    first = {f"alerts-{name}-retry": (name, spec) for name, spec in targets.items()}
+    return [
+        _ttl("other-retry", r"\.retry$", OTHER_RETRY_SECONDS, priority=0),
+        *(
+            _ttl(policy, rf"^alerts\.{name}\.retry$", spec["retry_delays"][0], priority=10)
+            for policy, (name, spec) in first.items()
+        ),
+    ]
+
+
+def _ttl(name: str, pattern: str, seconds: float, *, priority: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "pattern": pattern,
+        "apply-to": "queues",
+        "definition": {"message-ttl": round(seconds * 1000)},
+        "priority": priority,
+    }
+
+
+def provision_rabbitmq(
+    management_url: str,
+    admin: tuple[str, str],
+    passwords: Mapping[str, str],
+    policies: Sequence[Mapping[str, Any]],
+    *,
+    vhost: str = VHOST,
+) -> None:
+    """Make the vhost, an account with the least rights for each service, exchanges, policies.
+
+    :param passwords: by service, for each of RIGHTS
+    """
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    document = {
+        "vhosts": [{"name": vhost}],
+        "users": [_user(service, passwords[service]) for service in RIGHTS],
+        "permissions": [
+            {"user": admin[0], "vhost": vhost, **everything},
+            *(
+                {"user": service, "vhost": vhost, **rights.permissions(service)}
+                for service, rights in RIGHTS.items()
+            ),
+        ],
+        "exchanges": [
+            {
+                "name": name,
+                "vhost": vhost,
+                "type": kind,
+                "durable": True,
+                "auto_delete": False,
+                "internal": False,
+                "arguments": {},
+            }
+            for name, kind in exchanges()
+        ],
+        "policies": [{"vhost": vhost, **policy} for policy in policies],
+    }
+    token = base64.b64encode(":".join(admin).encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - the URL is the operator's own
+        f"{management_url}/api/definitions",
+        data=json.dumps(document).encode(),
+        headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+        pass
+
+
+def _user(service: str, password: str) -> dict[str, Any]:
+    salt = hashlib.sha256(password.encode()).digest()[:4]  # steady: twice is no change
+    return {
+        "name": service,
+        "password_hash": password_hash(password, salt),
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": [],
+    }
