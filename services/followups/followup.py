@@ -1,0 +1,89 @@
+"""When a follow-up is due, in which states it can be, and what an outcome may change.
+
+    scheduled ──claim──> handed_over ──outcome──> sent | cancelled | failed
+        │                     │  │                          ▲
+        └──stop──> cancelled <┘  └──> in_doubt ──a person───┘
+
+The claim and the outbox row are one transaction, so a step that is `handed_over` is on its way to
+alerts whatever dies next. A stop takes a handed-over step back only while its outbox row is there.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+STATES = ("scheduled", "handed_over", "sent", "cancelled", "in_doubt", "failed")
+
+SETTLES: dict[str, tuple[str, ...]] = {
+    "sent": ("handed_over", "in_doubt", "cancelled"),
+    "failed": ("handed_over", "in_doubt"),
+    "cancelled": ("handed_over", "in_doubt"),
+    "in_doubt": ("handed_over", "cancelled"),
+}
+"""Outcome → the states it may replace: a late `in_doubt` never hides what is known for certain.
+
+`cancelled` here is a step taken back after its hand-over: should a copy have left all the same
+(the relay died between publish and commit), what alerts says is the truth.
+"""
+
+LONGEST_CLOSED_DAYS = 30
+DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """When mail may leave, in local wall-clock time. `opens` and `closes` None: at any time."""
+
+    zone: ZoneInfo
+    opens: time | None
+    closes: time | None
+    weekends: bool = False
+    holidays: frozenset[date] = frozenset()
+
+    def is_open(self, at: datetime) -> bool:
+        if self.opens is None or self.closes is None:
+            return True
+        local = at.astimezone(self.zone)
+        return self._works(local.date()) and self.opens <= local.time() < self.closes
+
+    def next_open(self, at: datetime) -> datetime:
+        """Return `at` when it is open, else the next opening, in UTC.
+
+        Days are counted on the local calendar and only then turned into an instant: adding 24
+        hours would drift by one over a change of clocks.
+        """
+        if self.opens is None or self.is_open(at):
+            return at
+        first = at.astimezone(self.zone).date()
+        for days in range(LONGEST_CLOSED_DAYS + 1):
+            day = first + timedelta(days=days)
+            opening = datetime.combine(day, self.opens, self.zone).astimezone(UTC)
+            if opening >= at and self._works(day):
+                return opening
+        raise ValueError(f"no opening within {LONGEST_CLOSED_DAYS} days of {at}")
+
+    def _works(self, day: date) -> bool:
+        return (self.weekends or day.isoweekday() <= 5) and day not in self.holidays
+
+
+def due_times(
+    now: datetime, delays: Sequence[timedelta], hours: Hours, first_delay: timedelta | None = None
+) -> Iterator[datetime]:
+    """Yield when each step is due: its delay after the step before it, moved into open hours."""
+    due = now
+    for number, delay in enumerate(delays):
+        wanted = first_delay if number == 0 and first_delay is not None else delay
+        due = hours.next_open(due + wanted)
+        yield due
+
+
+def after_cap(recent: Sequence[datetime], cap: int, now: datetime, hours: Hours) -> datetime | None:
+    """Return None when one more may leave now, else when the address may be written to again.
+
+    :param recent: hand-overs to this address within the last 24 hours
+    """
+    if len(recent) < cap:
+        return None
+    blocking = sorted(recent)[-cap]  # once this one is a day old, fewer than `cap` remain
+    return hours.next_open(max(blocking + DAY, now))
