@@ -18,6 +18,7 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection, make_dsn
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
 from deploy.local.servers import password_hash
 
@@ -79,15 +80,35 @@ def provision_postgres(
                     sql.Identifier(role), sql.Literal(passwords[role])
                 )
             )
-            schema = sql.Identifier(role.removesuffix("_owner"))
             cursor.execute(
-                sql.SQL("ALTER ROLE {} SET search_path = {}").format(sql.Identifier(role), schema)
+                sql.SQL("ALTER ROLE {} SET search_path = {}").format(
+                    sql.Identifier(role), sql.Identifier(role.removesuffix("_owner"))
+                )
             )
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-    with closing(_connect(make_dsn(superuser_dsn, dbname=database))) as inside:
-        _grant(inside, database)
+        close_database(cursor, database)
+    with (
+        closing(_connect(make_dsn(superuser_dsn, dbname=database))) as inside,
+        inside.cursor() as cursor,
+    ):
+        cursor.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        for schema in SCHEMAS:
+            _make_schema(cursor, schema)
+
+
+def close_database(cursor: Cursor, database: str) -> None:
+    """Let nobody but the services' roles in. A clone of a database does not inherit this."""
+    names = {
+        "database": sql.Identifier(database),
+        "roles": sql.SQL(", ").join(map(sql.Identifier, ROLES)),
+    }
+    for statement in (
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE {database} TO {roles}",
+    ):
+        cursor.execute(sql.SQL(statement).format(**names))
 
 
 def _connect(dsn: str) -> connection:
@@ -96,30 +117,20 @@ def _connect(dsn: str) -> connection:
     return connected
 
 
-def _grant(inside: connection, database: str) -> None:
-    names = {"database": sql.Identifier(database)}
-    defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema}"
-    with inside.cursor() as cursor:
-        for statement in (
-            "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
-            "REVOKE ALL ON SCHEMA public FROM PUBLIC",
-        ):
-            cursor.execute(sql.SQL(statement).format(**names))
-        for schema in SCHEMAS:
-            service = {
-                **names,
-                "schema": sql.Identifier(schema),
-                "owner": sql.Identifier(f"{schema}_owner"),
-                "runtime": sql.Identifier(schema),
-            }
-            for statement in (
-                "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}",
-                "GRANT CONNECT ON DATABASE {database} TO {owner}, {runtime}",
-                "GRANT USAGE ON SCHEMA {schema} TO {runtime}",
-                f"{defaults} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{runtime}}",
-                f"{defaults} GRANT USAGE, SELECT ON SEQUENCES TO {{runtime}}",
-            ):
-                cursor.execute(sql.SQL(statement).format(**service))
+def _make_schema(cursor: Cursor, schema: str) -> None:
+    names = {
+        "schema": sql.Identifier(schema),
+        "owner": sql.Identifier(f"{schema}_owner"),
+        "runtime": sql.Identifier(schema),
+    }
+    defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT"
+    for statement in (
+        "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}",
+        "GRANT USAGE ON SCHEMA {schema} TO {runtime}",
+        f"{defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{runtime}}",
+        f"{defaults} USAGE, SELECT ON SEQUENCES TO {{runtime}}",
+    ):
+        cursor.execute(sql.SQL(statement).format(**names))
 
 
 _PLANNED = {  # TEMPORARY, until each service has its topology.py
@@ -151,17 +162,21 @@ def exchanges() -> list[tuple[str, str]]:
 def retry_policies(alerts_config: Path) -> list[dict[str, Any]]:
     """TTLs of the `.retry` queues: a policy may change, a queue's own arguments never."""
     targets = tomllib.loads(alerts_config.read_text(encoding="utf-8"))["targets"]
-    first = {f"alerts-{name}-retry": (name, spec) for name, spec in targets.items()}
     return [
-        _ttl("other-retry", r"\.retry$", OTHER_RETRY_SECONDS, priority=0),
+        retry_policy("other-retry", r"\.retry$", OTHER_RETRY_SECONDS),
         *(
-            _ttl(policy, rf"^alerts\.{name}\.retry$", spec["retry_delays"][0], priority=10)
-            for policy, (name, spec) in first.items()
+            retry_policy(
+                f"alerts-{name}-retry",
+                rf"^alerts\.{name}\.retry$",
+                target["retry_delays"][0],
+                priority=10,
+            )
+            for name, target in targets.items()
         ),
     ]
 
 
-def _ttl(name: str, pattern: str, seconds: float, *, priority: int) -> dict[str, Any]:
+def retry_policy(name: str, pattern: str, seconds: float, *, priority: int = 0) -> dict[str, Any]:
     return {
         "name": name,
         "pattern": pattern,
@@ -209,13 +224,13 @@ def provision_rabbitmq(
         "policies": [{"vhost": vhost, **policy} for policy in policies],
     }
     token = base64.b64encode(":".join(admin).encode()).decode()
-    request = urllib.request.Request(  # noqa: S310 - the URL is the operator's own
+    request = urllib.request.Request(
         f"{management_url}/api/definitions",
         data=json.dumps(document).encode(),
         headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
         method="POST",
     )
-    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30):
         pass
 
 

@@ -125,9 +125,11 @@ class Process:
         pid = record.get("pid")
         if not isinstance(pid, int) or record.get("born") is None:
             return None
+        if _born(pid) == record["born"]:
+            return pid
         if self._child is not None and self._child.pid == pid:
-            self._child.poll()  # reaps it, else it would look alive as a zombie
-        return pid if _born(pid) == record["born"] else None
+            self._child.wait()  # a zombie, which only its parent can clear away
+        return None
 
     def runs_as(self, fingerprint: str) -> bool:
         return self.pid is not None and self._read().get("fingerprint") == fingerprint
@@ -457,12 +459,17 @@ class Redis(Server):
 
     def ready(self) -> bool:
         try:
-            with socket.create_connection((HOST, self.port), timeout=1) as connection:
-                connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-                answer = connection.makefile("rb")
-                return answer.readline() == b"+OK\r\n" and answer.readline() == b"+PONG\r\n"
+            return self.command("PING") == "+PONG"
         except OSError:
             return False
+
+    def command(self, line: str) -> str:
+        """Run one command; the first line of the answer."""
+        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+            connection.sendall(f"AUTH {self.password}\r\n{line}\r\n".encode())
+            answer = connection.makefile("r", encoding="utf-8", newline="\r\n")
+            first = answer.readline().strip()
+            return first if first != "+OK" else answer.readline().strip()
 
 
 def redis_binary() -> str:
@@ -555,7 +562,6 @@ class RabbitMQ(Server):
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HERE}/enabled_plugins",
             "RABBITMQ_MNESIA_BASE": f"{_HERE}/data",
             "RABBITMQ_LOG_BASE": f"{_HERE}/log",
-            "RABBITMQ_LOG": "-color",
             # The system's instance has its settings in these places of /etc.
             "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/absent",
             "RABBITMQ_CONFIG_FILES": f"{_HERE}/absent",

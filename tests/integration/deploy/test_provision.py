@@ -1,0 +1,67 @@
+import urllib.error
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from deploy.local.servers import Postgres, RabbitMQ
+from deploy.provision import provision_postgres, provision_rabbitmq, retry_policies
+from tests.conftest import NewDatabase
+from tests.support.brokers import PASSWORDS, Vhost
+from tests.support.databases import PASSWORDS as ROLE_PASSWORDS
+
+ROOT = Path(__file__).parents[3]
+
+
+async def test_a_runtime_role_works_on_rows_of_its_schema_and_defines_nothing(
+    database: NewDatabase,
+) -> None:
+    url = await database("alerts", migrated=False)
+    with psycopg2.connect(url.owner_url) as owner, owner.cursor() as cursor:
+        cursor.execute("CREATE TABLE thing (id bigint GENERATED ALWAYS AS IDENTITY, name text)")
+    with psycopg2.connect(url.replace("+aiopg", "")) as runtime, runtime.cursor() as cursor:
+        cursor.execute("INSERT INTO thing (name) VALUES ('x')")
+        cursor.execute("SELECT name FROM alerts.thing")
+        assert cursor.fetchall() == [("x",)]
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("CREATE TABLE other ()")
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM consent.t", "CREATE TEMP TABLE t ()"])
+async def test_a_service_reaches_no_other_schema_nor_scratch_space(
+    database: NewDatabase, statement: str
+) -> None:
+    url = await database("alerts", migrated=False)
+    consent_owner = url.owner_url.replace("alerts_owner", "consent_owner")
+    with psycopg2.connect(consent_owner) as owner, owner.cursor() as cursor:
+        cursor.execute("CREATE TABLE t ()")
+    with psycopg2.connect(url.replace("+aiopg", "")) as runtime, runtime.cursor() as cursor:
+        cursor.execute("SHOW search_path")
+        assert cursor.fetchone() == ("alerts",)
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute(statement)
+
+
+def test_provisioning_twice_changes_nothing(postgres: Postgres, rabbitmq: RabbitMQ) -> None:
+    admin = (rabbitmq.admin, rabbitmq.password)
+    policies = retry_policies(ROOT / "config" / "alerts.toml")
+    states = []
+    for _ in range(2):
+        provision_postgres(postgres.dsn, ROLE_PASSWORDS)
+        provision_rabbitmq(rabbitmq.management_url, admin, PASSWORDS, policies)
+        vhost = Vhost(rabbitmq, "ostoja")
+        states.append([vhost.call("GET", kind) for kind in ("exchanges", "policies")])
+    assert states[0] == states[1]
+
+
+def test_each_target_has_its_own_retry_delay_and_other_queues_ten_seconds() -> None:
+    policies = {p["name"]: p["definition"] for p in retry_policies(ROOT / "config" / "alerts.toml")}
+    assert policies["other-retry"] == {"message-ttl": 10_000}
+    assert policies["alerts-slack-retry"] == {"message-ttl": 300_000}
+
+
+def test_a_vhost_of_a_test_is_gone_after_it(rabbitmq: RabbitMQ) -> None:
+    vhost = Vhost(rabbitmq)
+    vhost.delete()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        vhost.call("GET", "queues")

@@ -1,0 +1,79 @@
+"""RabbitMQ's management API, and a vhost per test."""
+
+import base64
+import json
+import urllib.request
+import uuid
+from typing import Any
+from urllib.parse import quote
+
+from deploy.local.servers import RabbitMQ
+from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
+
+PASSWORDS = {service: f"{service}-password" for service in RIGHTS}
+RETRY_SECONDS = 0.3  # what is parked in a `.retry` queue comes back while the test still looks
+
+
+class Management:
+    def __init__(self, server: RabbitMQ) -> None:
+        self.server = server
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """Call `/api/{path}`; the answer's JSON, None when it has none."""
+        account = f"{self.server.admin}:{self.server.password}"
+        request = urllib.request.Request(
+            f"{self.server.management_url}/api/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Basic {base64.b64encode(account.encode()).decode()}",
+                "Content-Type": "application/json",
+            },
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+
+class Vhost:
+    """One vhost, provisioned as in production but for short retries."""
+
+    def __init__(self, server: RabbitMQ, name: str | None = None) -> None:
+        self.server = server
+        self.name = name or f"test-{uuid.uuid4().hex}"
+        self._management = Management(server)
+        provision_rabbitmq(
+            server.management_url,
+            (server.admin, server.password),
+            PASSWORDS,
+            [retry_policy("retry", r"\.retry$", RETRY_SECONDS)],
+            vhost=self.name,
+        )
+
+    def url(self, service: str) -> str:
+        return f"amqp://{service}:{PASSWORDS[service]}@127.0.0.1:{self.server.port}/{self.name}"
+
+    def admin_url(self) -> str:
+        account = f"{self.server.admin}:{self.server.password}"
+        return f"amqp://{account}@127.0.0.1:{self.server.port}/{self.name}"
+
+    def call(self, method: str, kind: str, name: str = "", body: object = None) -> Any:
+        """Call `/api/{kind}/{vhost}/{name}`, e.g. kind `queues`, name `alerts.slack`."""
+        path = f"{kind}/{quote(self.name, safe='')}"
+        return self._management.call(method, f"{path}/{name}" if name else path, body)
+
+    def set_retry(self, pattern: str, seconds: float) -> None:
+        body = {**retry_policy("own", pattern, seconds), "priority": 20}
+        self.call("PUT", "policies", "own", body)
+
+    def connections(self) -> list[dict[str, Any]]:
+        found = self._management.call("GET", f"vhosts/{quote(self.name, safe='')}/connections")
+        return list(found)
+
+    def close_connections(self) -> None:
+        """Cut every client off, as a restart of the broker would."""
+        for connection in self.connections():
+            self._management.call("DELETE", f"connections/{quote(connection['name'], safe='')}")
+
+    def delete(self) -> None:
+        self._management.call("DELETE", f"vhosts/{quote(self.name, safe='')}")
