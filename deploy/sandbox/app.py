@@ -1,0 +1,74 @@
+"""The wiring: settings → the provider port, the mail API port, the SMTP port."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from pydantic import Field, SecretStr
+
+from deploy.sandbox import mailpit, providers
+from deploy.sandbox.providers import PROVIDERS
+from deploy.sandbox.recorder import Recorder
+from deploy.sandbox.smtp import Smtp
+from libs.common import logs
+from libs.common.service import Service, run
+from libs.common.settings import Settings, load
+
+log = logs.get_logger(__name__)
+
+
+class SandboxSettings(Settings):
+    sandbox_host: str = "127.0.0.1"
+    sandbox_port: int = Field(8090, ge=1, le=65535)
+    sandbox_mail_port: int = Field(8025, ge=1, le=65535)
+    sandbox_smtp_port: int = Field(1025, ge=1, le=65535)
+    webhook_secret: SecretStr | None = None  # unset: signatures are recorded, not checked
+
+
+def main() -> int:
+    settings = load(SandboxSettings)
+    logs.configure("sandbox")
+    # A line per request is noise here, and a cost in benchmarks: what came in is recorded anyway.
+    for chatty in ("libs.common.web", "mail.log"):
+        logging.getLogger(chatty).setLevel("WARNING")
+
+    async def start(service: Service) -> None:
+        host = settings.sandbox_host
+        recorder = Recorder([*PROVIDERS, "email"])
+        secret = settings.webhook_secret
+        app = providers.create_app(recorder, secret.get_secret_value() if secret else None)
+        await service.enter(_http(app, host, settings.sandbox_port))
+        await service.enter(_http(mailpit.create_app(recorder), host, settings.sandbox_mail_port))
+        await service.enter(_smtp(recorder, host, settings.sandbox_smtp_port))
+        log.info(
+            "sandbox.listening",
+            http=settings.sandbox_port,
+            mail=settings.sandbox_mail_port,
+            smtp=settings.sandbox_smtp_port,
+        )
+
+    return run("sandbox", start)
+
+
+@asynccontextmanager
+async def _http(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    # handler_cancellation: a client that gives up also ends its hanging or delayed request.
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _smtp(recorder: Recorder, host: str, port: int) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Smtp(recorder), host, port, backlog=1024)
+    try:
+        yield
+    finally:
+        server.close()

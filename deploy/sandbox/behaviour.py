@@ -1,0 +1,60 @@
+"""How a target misbehaves: the body of `PUT /behaviour/{target}`."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from libs.common.web import Model
+
+Stage = Literal["mail", "rcpt", "data", "dot"]
+
+
+class Behaviour(Model):
+    """One of status, hang, close, error; delay_seconds goes with any of them or alone.
+
+    status         answer with it; 200 heals. For `email` the SMTP reply code: 4yz, 5yz
+    retry_after    seconds, as the Retry-After header; with status 429 or 503
+    delay_seconds  wait before the answer (for `email`: before the final reply)
+    hang           never answer
+    close          close the connection without an answer
+    error          answer 200 with this error in the body, in the target's own words
+    accepted       with hang or close: take the message all the same; only the answer is lost
+    fail_next      only the next so many, then healed; alone it means status 500 (`email`: 451)
+    stage          `email` only: misbehave at MAIL, RCPT, DATA, or after the dot (the default)
+    """
+
+    status: int | None = Field(None, ge=200, le=599)
+    retry_after: int | None = Field(None, ge=0, le=86_400)
+    delay_seconds: float | None = Field(None, ge=0, le=3600, allow_inf_nan=False)
+    hang: bool = False
+    close: bool = False
+    error: str | None = Field(None, min_length=1, max_length=1000)
+    accepted: bool = False
+    fail_next: int | None = Field(None, ge=1, le=1_000_000)
+    stage: Stage | None = None
+
+    @model_validator(mode="after")
+    def _means_one_thing(self) -> Self:
+        failures = sum((self.failing_status is not None, self.hang, self.close, bool(self.error)))
+        if failures > 1 or (self.status is not None and failures and self.failing_status is None):
+            raise ValueError("give one of status, hang, close and error")
+        if self.retry_after is not None and self.status not in {429, 503}:
+            raise ValueError("retry_after goes with status 429 or 503")
+        if self.accepted and not (self.hang or self.close):
+            raise ValueError("accepted goes with hang or close")
+        if self.fail_next is not None and self.status is not None and self.status < 300:
+            raise ValueError("fail_next needs a failure")
+        if not self.model_dump(exclude_defaults=True):
+            raise ValueError('say what to do; {"status": 200} heals')
+        return self
+
+    @property
+    def failing_status(self) -> int | None:
+        return self.status if self.status is not None and self.status >= 300 else None
+
+    @property
+    def fails(self) -> bool:
+        return self.failing_status is not None or self.hang or self.close or bool(self.error)
+
+
+HEALTHY = Behaviour(status=200)

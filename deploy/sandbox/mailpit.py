@@ -1,0 +1,143 @@
+"""The mail port: the part of Mailpit's REST API that tests use, and a page to read the mails."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiohttp import hdrs, web
+
+from deploy.sandbox.mail import Mail
+from deploy.sandbox.query import number, only
+from deploy.sandbox.recorder import MIB, Recorder
+from libs.common.web import Model, Problem, json_response, validate
+from libs.common.web import create_app as create_web_app
+
+PAGE = 50
+MAX_LIMIT = 1000
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# A mail is a stranger's HTML: no script, no form, nothing fetched; its links open a new tab.
+_MAIL_POLICY = (
+    "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; img-src data:; "
+    "style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'self'"
+)
+
+
+class Deletion(Model):
+    IDs: tuple[str, ...] = ()
+
+
+def create_app(recorder: Recorder) -> web.Application:
+    app = create_web_app(internal_key=None, max_body=MIB)
+    mail = _MailApi(recorder)
+    app.router.add_get("/api/v1/messages", mail.messages)
+    app.router.add_delete("/api/v1/messages", mail.delete)
+    app.router.add_get("/api/v1/message/{id}", mail.message)
+    app.router.add_get("/api/v1/message/{id}/raw", mail.raw)
+    app.router.add_get("/", mail.list_page)
+    app.router.add_get("/view/{id}.html", mail.html)
+    app.router.add_get("/view/{id}", mail.mail_page)
+    return app
+
+
+class _MailApi:
+    def __init__(self, recorder: Recorder) -> None:
+        self._mailbox = recorder.mailbox
+        self._pages = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).with_name("pages")),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+        )
+
+    def _find(self, request: web.Request) -> Mail:
+        name = request.match_info["id"]
+        mail = (
+            next(iter(self._mailbox.newest_first()), None)
+            if name == "latest"
+            else self._mailbox.get(name)
+        )
+        if mail is None:
+            raise Problem(404, detail="no such message")
+        return mail
+
+    def _slice(self, start: int, limit: int) -> list[dict[str, Any]]:
+        newest = list(self._mailbox.newest_first())
+        return [mail.summary() for mail in newest[start : start + limit]]
+
+    async def messages(self, request: web.Request) -> web.Response:
+        only(request, "start", "limit")
+        start = number(request, "start", 0, 0, 1_000_000)
+        limit = number(request, "limit", PAGE, 0, MAX_LIMIT)
+        found = self._slice(start, limit)
+        total = len(self._mailbox)
+        unread = sum(1 for mail in self._mailbox.newest_first() if not mail.read)
+        return json_response(
+            {
+                "total": total,
+                "unread": unread,
+                "count": len(found),
+                "messages_count": total,
+                "messages_unread": unread,
+                "start": start,
+                "tags": [],
+                "messages": found,
+            }
+        )
+
+    async def delete(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        ids = validate(body, Deletion).IDs if body else ()
+        for name in ids:
+            self._mailbox.drop(name)
+        if not ids:
+            self._mailbox.clear()
+        return web.Response(text="ok")
+
+    async def message(self, request: web.Request) -> web.Response:
+        mail = self._find(request)
+        mail.read = True
+        return json_response(mail.message())
+
+    async def raw(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._find(request).raw,
+            headers={hdrs.CONTENT_TYPE: "text/plain; charset=utf-8"},
+        )
+
+    async def list_page(self, request: web.Request) -> web.Response:
+        start = number(request, "start", 0, 0, 1_000_000)
+        return self._page(
+            "list.html",
+            mails=self._slice(start, PAGE),
+            start=start,
+            total=len(self._mailbox),
+            page=PAGE,
+        )
+
+    async def mail_page(self, request: web.Request) -> web.Response:
+        mail = self._find(request)
+        mail.read = True
+        return self._page("mail.html", mail=mail.message(), created=mail.summary()["Created"])
+
+    async def html(self, request: web.Request) -> web.Response:
+        # <base> works wherever it stands, and at the end it does not push the doctype away.
+        text = self._find(request).message()["HTML"] + '<base target="_blank">'
+        return _html(text, _MAIL_POLICY)
+
+    def _page(self, template: str, **values: Any) -> web.Response:
+        return _html(self._pages.get_template(template).render(values), _PAGE_POLICY)
+
+
+def _html(text: str, policy: str) -> web.Response:
+    return web.Response(
+        text=text,
+        content_type="text/html",
+        charset="utf-8",
+        headers={
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )

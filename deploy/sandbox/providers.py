@@ -1,0 +1,268 @@
+"""The pretended providers over HTTP, and the sandbox's own API beside them."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import time
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+from aiohttp import hdrs, web
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from deploy.sandbox.behaviour import HEALTHY, Behaviour
+from deploy.sandbox.query import number, only
+from deploy.sandbox.recorder import MIB, Recorder
+from libs.common.web import Problem, json_response, parse
+from libs.common.web import create_app as create_web_app
+
+_CREATE_ITEM = re.compile(r'\bcreate_item\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*")*)\)')
+_ARGUMENT = re.compile(r'(\w+)\s*:\s*(\$\w+|\d+|"(?:[^"\\]|\\.)*")')
+_NUMBER = re.compile(r"\+?\d{9,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    text: str
+    accepted: bool
+    content_type: str = "application/json"
+
+
+Provider = Callable[[Mapping[str, str], bytes], Answer]
+
+
+def slack(_: Mapping[str, str], body: bytes) -> Answer:
+    """An incoming webhook: success is 200 with the two letters `ok`."""
+    message = _json_object(body)
+    if message is None:
+        return Answer(400, "invalid_payload", accepted=False, content_type="text/plain")
+    if not any(message.get(name) for name in ("text", "blocks", "attachments")):
+        return Answer(400, "no_text", accepted=False, content_type="text/plain")
+    return Answer(200, "ok", accepted=True, content_type="text/plain")
+
+
+def monday(headers: Mapping[str, str], body: bytes) -> Answer:
+    """GraphQL `create_item`: what is wrong with the request is an error inside a 200."""
+    if not headers.get(hdrs.AUTHORIZATION):
+        return Answer(401, '{"errors":["Not Authenticated"]}', accepted=False)
+    request = _json_object(body) or {}
+    call = _CREATE_ITEM.search(str(request.get("query", "")))
+    if call is None:
+        return _monday_error("expected the mutation create_item", "GRAPHQL_PARSE_FAILED")
+    variables = request.get("variables") or {}
+    given = {
+        name: variables.get(value[1:]) if value.startswith("$") else json.loads(value)
+        for name, value in _ARGUMENT.findall(call[1])
+    }
+    if not str(given.get("board_id") or "").isdigit():
+        return _monday_error("This board id is not valid", "InvalidBoardIdException")
+    name = given.get("item_name")
+    if not isinstance(name, str) or not 1 <= len(name) <= 255:
+        return _monday_error("Item name must have 1 to 255 characters", "ItemNameTooLongException")
+    values = given.get("column_values")
+    if values is not None and (not isinstance(values, str) or _json_object(values) is None):
+        return _monday_error("column_values is a JSON object in a string", "ColumnValueException")
+    data = {"data": {"create_item": {"id": str(uuid4().int % 10**10)}}, "account_id": 1}
+    return Answer(200, json.dumps(data), accepted=True)
+
+
+def _monday_error(message: str, code: str) -> Answer:
+    error = {"message": message, "path": ["create_item"], "extensions": {"code": code}}
+    return Answer(200, json.dumps({"data": None, "errors": [error]}), accepted=False)
+
+
+def sms(headers: Mapping[str, str], body: bytes) -> Answer:
+    """SMSAPI's `sms.do` with format=json: errors are numbered, and inside a 200."""
+    if not headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
+        return _sms_error(101, "Authorization failed")
+    form = _json_object(body)
+    if form is None:
+        form = dict(parse_qsl(body.decode("utf-8", "replace")))
+    if not (form.get("message") or form.get("text")):
+        return _sms_error(11, "No message")
+    to = str(form.get("to", ""))
+    if not _NUMBER.fullmatch(to):
+        return _sms_error(13, "No correct phone numbers")
+    sent = {"id": uuid4().hex[:24].upper(), "points": 0.16, "number": to.lstrip("+")}
+    sent |= {"date_sent": int(time()), "submitted_number": to, "status": "QUEUE", "error": None}
+    return Answer(200, json.dumps({"count": 1, "list": [sent]}), accepted=True)
+
+
+def _sms_error(code: int, message: str) -> Answer:
+    return Answer(200, json.dumps({"error": code, "message": message}), accepted=False)
+
+
+def webhook(_: Mapping[str, str], body: bytes) -> Answer:
+    """Any receiver; see `_signed` for its signature."""
+    if _json_object(body) is None:
+        return Answer(400, '{"error":"not a JSON object"}', accepted=False)
+    return Answer(200, '{"received":true}', accepted=True)
+
+
+def _signed(secret: str) -> Provider:
+    verifier = Webhook(secret)
+
+    def signed(headers: Mapping[str, str], body: bytes) -> Answer:
+        try:
+            verifier.verify(body, dict(headers), json_parse=False)
+        except (WebhookVerificationError, ValueError):
+            return Answer(401, '{"error":"the signature does not match"}', accepted=False)
+        return webhook(headers, body)
+
+    return signed
+
+
+PROVIDERS: Mapping[str, Provider] = {
+    "slack": slack,
+    "monday": monday,
+    "sms": sms,
+    "webhook": webhook,
+}
+
+
+def _json_object(body: bytes | str) -> dict[str, Any] | None:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _misbehave(target: str, behaviour: Behaviour) -> Answer:
+    """Answer as told, in the words of the target where it has some for a failure."""
+    if behaviour.error is not None:
+        match target:
+            case "monday":
+                return _monday_error(behaviour.error, "SandboxException")
+            case "sms":
+                return _sms_error(999, behaviour.error)
+            case _:
+                return Answer(200, behaviour.error, accepted=False, content_type="text/plain")
+    status = behaviour.status or 500
+    return Answer(status, f"told to answer {status}", accepted=False, content_type="text/plain")
+
+
+def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
+    """Make the application of the provider port.
+
+    POST /slack /monday /sms /webhook   the providers
+    GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
+    PUT /behaviour/{target}
+    """
+    app = create_web_app(internal_key=None, max_body=MIB)
+    for target, provider in PROVIDERS.items():
+        if target == "webhook" and webhook_secret:
+            provider = _signed(webhook_secret)  # noqa: PLW2901 - the same, with its key
+        app.router.add_post(f"/{target}", _receiver(recorder, target, provider))
+    api = _Api(recorder)
+    app.router.add_get("/received", api.received)
+    app.router.add_delete("/received", api.forget)
+    app.router.add_put("/behaviour/{target}", api.behave)
+    return app
+
+
+def _receiver(recorder: Recorder, target: str, provider: Provider) -> Callable[[web.Request], Any]:
+    async def receive(request: web.Request) -> web.Response:
+        body = await request.read()
+        behaviour = recorder.take(target)
+        answer = provider(request.headers, body)
+        accepted = answer.accepted and (behaviour.accepted or not behaviour.fails)
+
+        def record(answered: int | None) -> None:
+            recorder.record(
+                target, body, accepted=accepted, answered=answered, headers=request.raw_headers
+            )
+
+        if behaviour.delay_seconds:
+            try:
+                await asyncio.sleep(behaviour.delay_seconds)
+            except asyncio.CancelledError:
+                # The client gave up: a real provider has the message all the same.
+                record(None)
+                raise
+        if behaviour.hang or behaviour.close:
+            record(None)
+            if behaviour.hang:
+                await asyncio.Event().wait()  # until the client leaves
+            if request.transport is not None:
+                request.transport.close()
+            return web.Response()
+        if behaviour.fails:
+            answer = _misbehave(target, behaviour)
+        record(answer.status)
+        wait = behaviour.retry_after
+        return web.Response(
+            text=answer.text,
+            status=answer.status,
+            content_type=answer.content_type,
+            headers=None if wait is None else {hdrs.RETRY_AFTER: str(wait)},
+        )
+
+    return receive
+
+
+class _Api:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def _target(self, name: str) -> str:
+        known = self._recorder.targets
+        if name not in known:
+            raise Problem(404, detail=f"no such target; there are {', '.join(known)}")
+        return name
+
+    def _targets(self, request: web.Request) -> list[str]:
+        name = request.query.get("target")
+        return self._recorder.targets if name is None else [self._target(name)]
+
+    async def received(self, request: web.Request) -> web.Response:
+        only(request, "target", "all", "limit")
+        wanted = request.query.get("all", "false")
+        if wanted not in {"true", "false"}:
+            raise Problem(422, errors=[("all", "true or false")])
+        count, found = self._recorder.received(
+            self._targets(request),
+            refused_too=wanted == "true",
+            limit=number(request, "limit", None, 0, 1_000_000),
+        )
+        return json_response({"count": count, "received": [item.as_json() for item in found]})
+
+    async def forget(self, request: web.Request) -> web.Response:
+        only(request, "target")
+        return json_response({"deleted": self._recorder.forget(self._targets(request))})
+
+    async def behave(self, request: web.Request) -> web.Response:
+        target = self._target(request.match_info["target"])
+        behaviour = await parse(request, Behaviour)
+        _check_for(target, behaviour)
+        if behaviour.fail_next is not None and not behaviour.fails:
+            status = 451 if target == "email" else 500
+            behaviour = behaviour.model_copy(update={"status": status})
+        if not behaviour.fails and not behaviour.delay_seconds:
+            behaviour = HEALTHY
+        self._recorder.behave(target, behaviour)
+        return json_response(behaviour.model_dump(exclude_defaults=True))
+
+
+def _check_for(target: str, behaviour: Behaviour) -> None:
+    """Refuse what this target's protocol cannot do."""
+    faults = []
+    if target == "email":
+        status = behaviour.failing_status
+        if status is not None and (status < 400 or status // 10 % 10 > 5):
+            faults.append(("status", "SMTP has 400-459 and 500-559"))
+        faults += [
+            (name, "SMTP has none")
+            for name in ("retry_after", "error")
+            if getattr(behaviour, name) is not None
+        ]
+    elif behaviour.stage is not None:
+        faults.append(("stage", "only email has stages"))
+    if target == "webhook" and behaviour.error is not None:
+        faults.append(("error", "to a webhook any 200 is success"))
+    if faults:
+        raise Problem(422, detail=f"{target} cannot do that", errors=faults)

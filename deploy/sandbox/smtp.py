@@ -1,0 +1,96 @@
+"""The SMTP side: takes mail for everybody, and misbehaves at MAIL, RCPT, DATA or the final dot."""
+
+import asyncio
+from typing import Any, cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
+
+from deploy.sandbox.mail import Mail
+from deploy.sandbox.recorder import MIB, Recorder
+
+TARGET = "email"
+MAX_MAIL = 10 * MIB
+
+
+class Smtp(SMTP):
+    """One connection."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(
+            _Handler(recorder),
+            hostname="sandbox",  # otherwise a DNS look-up for each connection
+            ident="Ostoja sandbox",
+            data_size_limit=MAX_MAIL,
+            enable_SMTPUTF8=True,
+            loop=asyncio.get_running_loop(),
+        )
+
+    @syntax("DATA")
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        # Here and not in the handler: its hook runs after the dot only.
+        if self.envelope is not None and self.envelope.rcpt_tos and not arg:
+            refusal = await self.event_handler.misbehave(self, self.envelope, "data")
+            if refusal is not None:
+                await self.push(refusal)
+                return
+        await super().smtp_DATA(arg)
+
+
+class _Handler:
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Smtp, _: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if (refusal := await self.misbehave(server, envelope, "mail")) is not None:
+            return refusal
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Smtp, _: Session, envelope: Envelope, address: str, __: list[str]
+    ) -> str:
+        if (refusal := await self.misbehave(server, envelope, "rcpt")) is not None:
+            return refusal
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, server: Smtp, _: Session, envelope: Envelope
+    ) -> str:
+        if (refusal := await self.misbehave(server, envelope, "dot")) is not None:
+            return refusal
+        # aiosmtpd writes the reply without another await: `Created` is the moment of the 250.
+        mail = _mail(envelope)
+        self._recorder.record(TARGET, mail, accepted=True, answered=250)
+        return f"250 2.0.0 OK: queued as {mail.id}"
+
+    async def misbehave(self, server: Smtp, envelope: Envelope, stage: str) -> str | None:
+        """Do what was asked for at this stage; return the refusal, or None to go on."""
+        if self._recorder.stage(TARGET) != stage:
+            return None
+        behaviour = self._recorder.take(TARGET)
+        taken = stage == "dot" and (behaviour.accepted or not behaviour.fails)
+        if behaviour.delay_seconds:
+            try:
+                await asyncio.sleep(behaviour.delay_seconds)
+            except asyncio.CancelledError:
+                # The client left after its dot: a real server has the mail all the same.
+                self._recorder.record(TARGET, _mail(envelope), accepted=taken, answered=None)
+                raise
+        if behaviour.hang or behaviour.close:
+            self._recorder.record(TARGET, _mail(envelope), accepted=taken, answered=None)
+            if behaviour.close:
+                cast("asyncio.Transport", server.transport).close()
+            await asyncio.Event().wait()  # the lost connection cancels this
+        if (status := behaviour.failing_status) is None:
+            return None
+        self._recorder.record(TARGET, _mail(envelope), accepted=False, answered=status)
+        return f"{status} {status // 100}.3.0 told to answer {status}"
+
+
+def _mail(envelope: Envelope) -> Mail:
+    content: Any = envelope.original_content or b""
+    return Mail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content)
