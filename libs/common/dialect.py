@@ -1,0 +1,383 @@
+"""`postgresql+aiopg://`: SQLAlchemy 2.1's asyncio engine over aiopg 1.4 (docs/decisions/0001).
+
+aiopg's own SQLAlchemy layer needs SQLAlchemy below 1.5, and its connection has defects; each is
+mended here, where the comment says what happens without.
+"""
+# SQLAlchemy's adapter classes and aiopg's describe the same objects by different protocols.
+# mypy: disable-error-code="arg-type,attr-defined,assignment,override,no-untyped-call"
+# ruff: noqa: SLF001 - mending aiopg's connection means touching what it keeps to itself
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import aiopg
+import psycopg2
+from psycopg2 import extensions, extras
+from sqlalchemy import make_url
+from sqlalchemy.connectors.asyncio import (
+    AsyncAdapt_dbapi_connection,
+    AsyncAdapt_dbapi_cursor,
+    AsyncAdapt_dbapi_module,
+    AsyncAdapt_terminate,
+)
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg2 import (
+    PGDialect_psycopg2,
+    PGExecutionContext_psycopg2,
+)
+from sqlalchemy.util.concurrency import await_
+
+_CANCEL_SECONDS = 2.0
+_LOOK_AGAIN_SECONDS = 1.0
+_PAGE = 100
+
+_cancellers = concurrent.futures.ThreadPoolExecutor(2, "pg-cancel")
+
+
+class Connection(aiopg.Connection):
+    """aiopg.Connection with its defects mended, each where it is."""
+
+    _connecting = True
+    _inode: int | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        dsn: str | None = None,
+        timeout: float = 10.0,
+        *,
+        enable_hstore: bool = False,
+        **kw: Any,
+    ) -> None:
+        super().__init__(dsn, timeout, enable_hstore=enable_hstore, **kw)
+        # libpq closes its descriptor itself when the connection breaks, and opens another for
+        # the next host of a list, both unknown to the loop, which then is deaf (or, uvloop,
+        # broken for that number): so the loop watches a duplicate which only this class closes.
+        self._loop.remove_reader(self._fileno)
+        self._fileno = None
+        self._watch()
+        # uvloop drops a descriptor, calling nobody, when polling it reports an error (connection
+        # reset): look again each second of a wait.
+        self._look_again = not isinstance(self._loop, asyncio.BaseEventLoop)
+
+    async def _connect(self) -> "Connection":
+        await super()._connect()
+        self._connecting = False
+        self._timeout = None  # commands are bounded by asyncio.timeout and statement_timeout
+        return self
+
+    def _watch(self) -> None:
+        fileno = self._conn.fileno()
+        inode = os.fstat(fileno).st_ino
+        if inode != self._inode:
+            self._unwatch()
+            self._inode, self._fileno = inode, os.dup(fileno)
+            self._loop.add_reader(self._fileno, self._ready, self._weakref)
+
+    def _unwatch(self) -> None:
+        fileno, self._fileno, self._writing = self._fileno, None, False
+        if fileno is None:
+            return
+        if not self._loop.is_closed():
+            for remove in self._loop.remove_reader, self._loop.remove_writer:
+                with contextlib.suppress(RuntimeError):  # uvloop, above
+                    remove(fileno)
+        os.close(fileno)
+
+    @staticmethod
+    def _ready(weak_self: Callable[[], "Connection | None"]) -> None:
+        # aiopg's, at every SQL error, closes the queue of notifications and calls select(), which
+        # raises for descriptors >= 1024, so that the query waits for its time-out.
+        self = weak_self()
+        if self is None:
+            return
+        conn, waiter = self._conn, self._waiter
+        try:
+            state = conn.poll()
+            while conn.notifies:
+                self._notifies.put_nowait(conn.notifies.pop(0))
+            if self._connecting:
+                self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the waiter must hear it
+            if conn.closed:
+                self._unwatch()
+                self._notifies_proxy.close(error)
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(error)
+            return
+        if state == extensions.POLL_OK and waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        writing = state == extensions.POLL_WRITE
+        if writing != self._writing:
+            self._writing = writing
+            with contextlib.suppress(RuntimeError):  # uvloop, above
+                if writing:
+                    self._loop.add_writer(self._fileno, self._ready, self._weakref)
+                else:
+                    self._loop.remove_writer(self._fileno)
+
+    async def _poll(self, waiter: asyncio.Future[None], timeout: float | None) -> None:  # noqa: ASYNC109 - aiopg's signature
+        # aiopg's turns QueryCanceledError (statement_timeout!) into CancelledError, and leaves a
+        # cancelled query running in the server.
+        self._ready(self._weakref)
+        if self._look_again:
+            self._look()
+        try:
+            async with asyncio.timeout(timeout or None):
+                await waiter
+        except (asyncio.CancelledError, TimeoutError):
+            try:
+                await self._cancel_in_server()
+            finally:
+                self.close()
+            raise
+        finally:
+            self._waiter = None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_AGAIN_SECONDS, self._look)
+        self._ready(self._weakref)
+
+    async def _cancel_in_server(self) -> None:
+        self._unwatch()
+        if self._connecting or self._conn.closed:
+            return
+        done = self._loop.run_in_executor(_cancellers, self._conn.cancel)
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({done}, timeout=_CANCEL_SECONDS)
+
+    def _close(self) -> None:
+        self._unwatch()
+        super()._close()
+
+
+class AdaptedCursor(AsyncAdapt_dbapi_cursor):
+    __slots__ = ("_rowcount",)
+    _awaitable_cursor_close = False
+
+    def __init__(self, adapted: "AdaptedConnection") -> None:
+        self._adapt_connection = adapted
+        self._connection = adapted._connection
+        self._cursor = adapted.aiopg_cursor()
+        self._soft_closed_memoized = {}
+        self._rows = collections.deque()
+        self._rowcount: int | None = None
+
+    @property
+    def rowcount(self) -> int:
+        count = self._rowcount
+        return int(self._cursor.raw.rowcount) if count is None else count
+
+    async def _execute_async(self, operation: Any, parameters: Any) -> None:
+        adapted: AdaptedConnection = self._adapt_connection
+        async with adapted._execute_mutex:
+            begin = adapted.begin_prefix()
+            if begin:  # rides along: no round trip of its own
+                operation = (
+                    begin.encode() + operation
+                    if isinstance(operation, bytes)
+                    else begin + operation
+                )
+            await self._cursor.execute(operation, parameters)
+            if self._cursor.raw.description:
+                self._rows.extend(self._cursor.raw.fetchall())
+
+    async def _executemany_async(self, operation: Any, seq_of_parameters: Sequence[Any]) -> None:
+        # psycopg2 has no executemany for async connections: send pages.
+        mogrify, rows = self._cursor.raw.mogrify, list(seq_of_parameters)
+        for start in range(0, len(rows), _PAGE):
+            page = b";".join([mogrify(operation, row) for row in rows[start : start + _PAGE]])
+            await self._execute_async(page, None)
+            self._rows.clear()
+        self._rowcount = -1
+
+    def setinputsizes(self, *inputsizes: Any) -> None:
+        pass
+
+
+class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
+    """psycopg2's async connections are autocommit only.
+
+    BEGIN, COMMIT and ROLLBACK are sent from here, and libpq's own state tells what is open.
+    """
+
+    __slots__ = ("autocommit", "deferrable", "isolation_level", "readonly")
+
+    def __init__(self, dbapi: Any, connection: Connection) -> None:
+        super().__init__(dbapi, connection)
+        self.autocommit = self.readonly = self.deferrable = False
+        self.isolation_level: str | None = None
+
+    def cursor(self, name: str | None = None) -> AdaptedCursor:  # noqa: ARG002 - no server-side ones
+        return AdaptedCursor(self)
+
+    def aiopg_cursor(self) -> Any:
+        connection: Any = self._connection
+        return aiopg.Cursor(
+            connection, connection.raw.cursor(), connection.timeout, connection.echo
+        )
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._connection.closed)
+
+    @property
+    def _idle(self) -> bool:
+        status = self._connection.raw.get_transaction_status()
+        return bool(status == extensions.TRANSACTION_STATUS_IDLE)
+
+    def begin_prefix(self) -> str:
+        if self.autocommit or not self._idle:
+            return ""
+        level = f" ISOLATION LEVEL {self.isolation_level}" if self.isolation_level else ""
+        readonly = " READ ONLY" if self.readonly else ""
+        deferrable = " DEFERRABLE" if self.deferrable else ""
+        return f"BEGIN{level}{readonly}{deferrable};"
+
+    def _end(self, sql: str) -> None:
+        if self.closed or not self._idle:
+            try:
+                await_(self._end_async(sql))
+            except Exception as error:  # noqa: BLE001 - SQLAlchemy translates it
+                self._handle_exception(error)
+
+    async def _end_async(self, sql: str) -> None:
+        async with self._execute_mutex:
+            cursor = self.aiopg_cursor()  # raises if closed
+            await cursor.execute(sql)
+            cursor.close()
+
+    def commit(self) -> None:
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        self._end("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    async def _terminate_graceful_close(self) -> None:
+        self._connection.close()
+
+    def _terminate_force_close(self) -> None:
+        self._connection.close()
+
+
+class DBAPI(AsyncAdapt_dbapi_module):
+    def __init__(self) -> None:
+        super().__init__(aiopg, dbapi_module=psycopg2)
+        for name in (
+            *("Warning", "Error", "InterfaceError", "DatabaseError", "DataError"),
+            *("OperationalError", "IntegrityError", "InternalError", "ProgrammingError"),
+            *("NotSupportedError", "STRING", "NUMBER", "DATETIME", "BINARY", "ROWID"),
+            *("Binary", "paramstyle", "__version__"),
+        ):
+            setattr(self, name, getattr(psycopg2, name))
+
+    def connect(self, *args: Any, async_creator_fn: Any = Connection, **kw: Any) -> Any:
+        return await_(AdaptedConnection.create(self, async_creator_fn(*args, **kw)))
+
+
+class ExecutionContext(PGExecutionContext_psycopg2):
+    def post_exec(self) -> None:  # aiopg's cursor has no connection.notices to log
+        pass
+
+
+class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names its own
+    driver = "aiopg"
+    is_async = True
+    has_terminate = True
+    supports_statement_cache = True
+    supports_server_side_cursors = False
+    execution_ctx_cls = ExecutionContext
+
+    def __init__(self, **kw: Any) -> None:
+        super().__init__(use_native_hstore=False, **kw)
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        return DBAPI()
+
+    def initialize(self, connection: Any) -> None:
+        # Without PGDialect_psycopg2's, which asks for hstore synchronously.
+        super(PGDialect_psycopg2, self).initialize(connection)
+        self.supports_sane_multi_rowcount = False
+
+    def create_connect_args(self, url: Any) -> Any:
+        args, opts = super().create_connect_args(url)
+        if "timeout" in opts:
+            opts["timeout"] = float(opts["timeout"])
+        if self.client_encoding is not None:
+            opts["client_encoding"] = self.client_encoding
+        return args, opts
+
+    def on_connect(self) -> Any:
+        def on_connect(adapted: AdaptedConnection) -> None:
+            raw = adapted._connection.raw
+            extras.register_uuid(None, raw)
+            if self._json_deserializer:
+                for register in extras.register_default_json, extras.register_default_jsonb:
+                    register(raw, loads=self._json_deserializer)
+
+        return on_connect
+
+    def set_isolation_level(self, adapted: Any, level: str) -> None:
+        adapted.rollback()
+        adapted.autocommit = level == "AUTOCOMMIT"
+        adapted.isolation_level = None if adapted.autocommit else level
+
+    def do_executemany(
+        self,
+        cursor: Any,
+        statement: Any,
+        parameters: Any,
+        context: Any = None,  # noqa: ARG002
+    ) -> None:
+        cursor.executemany(statement, parameters)
+
+    def do_terminate(self, adapted: Any) -> None:
+        adapted.terminate()
+
+    def get_driver_connection(self, adapted: Any) -> Any:
+        return adapted._connection
+
+
+registry.register("postgresql.aiopg", __name__, "PGDialect_aiopg")
+
+
+async def wait_notifications(url: str, channel: str, notified: asyncio.Event) -> None:
+    """LISTEN on a connection of its own and set the event at each notification, until it is lost.
+
+    :raises psycopg2.Error: when it cannot connect or the connection is lost
+    """
+    parsed = make_url(url)
+    connection = Connection(
+        timeout=5.0,
+        host=parsed.host,
+        port=parsed.port,
+        user=parsed.username,
+        password=parsed.password,
+        dbname=parsed.database,
+        application_name="listen",
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+    )
+    try:
+        await connection._connect()
+        cursor = aiopg.Cursor(connection, connection.raw.cursor(), None, False)  # noqa: FBT003
+        await cursor.execute(f"LISTEN {extensions.quote_ident(channel, cursor.raw)}")
+        notified.set()
+        while True:
+            await connection.notifies.get()
+            notified.set()
+    finally:
+        connection.close()
