@@ -1,0 +1,138 @@
+"""What may change a person's consent. Each change is one transaction: state, events, trail."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from libs.common.broker import Message
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common import logs, outbox
+from libs.common.addresses import normalise
+from services.consent import messages, metrics, store, trail
+from services.consent.consent import (
+    PURPOSES,
+    Action,
+    ErasureStatus,
+    Standing,
+    State,
+    wording_hash,
+)
+from services.consent.store import Lock
+from services.consent.topology import EVENTS
+from services.consent.trail import Entry
+from services.consent.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What somebody agreed to, and where."""
+
+    text: str
+    language: str | None
+    source: str
+    given_at: datetime | None = None
+    """When it was agreed to, where that is told apart from when it was recorded."""
+
+
+async def grant(
+    tx: AsyncConnection,
+    vault: Vault,
+    entry: Entry,
+    wording: Wording,
+    *,
+    purpose: str = "marketing",
+    confirmed: bool = False,
+) -> bool:
+    """Record an agreement, with the wording that proves it.
+
+    :param confirmed: the owner of the mailbox has confirmed it by a mailed link
+    :returns: whether it counts; one for a suppressed address waits for that confirmation
+    :raises MalformedAddress:
+    """
+    address = normalise(entry.email)
+    person = await store.enter(tx, vault, address, Lock.CHANGE)
+    suppressed = vault.suppression_hash(address)
+    if confirmed:
+        await store.lift_suppression(tx, suppressed, purpose)
+    counts = confirmed or not await store.is_suppressed(tx, suppressed, purpose)
+    if counts:
+        await store.set_state(tx, person.id, [purpose], State.GRANTED)
+        await _tell(tx, messages.GRANTED, address, [purpose], entry.action)
+    evidence = {
+        **entry.evidence,
+        "purpose": purpose,
+        "wording": wording.text,
+        "wording_sha256": wording_hash(wording.text),
+        "language": wording.language,
+        "source": wording.source,
+        "counts": counts,
+    }
+    if wording.given_at is not None:
+        evidence["given_at"] = wording.given_at.isoformat()
+    await trail.append(tx, person.id, person.key(vault), replace(entry, evidence=evidence))
+    metrics.GRANTS.labels("counted" if counts else "awaiting_confirmation").inc()
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    person_id: UUID
+    standing: Standing
+    """As the transaction left it; once that is committed, permits can only be returned."""
+    erasure: ErasureStatus | None = None
+
+
+async def withdraw(
+    tx: AsyncConnection, vault: Vault, entry: Entry, *, suppression_days: int, erase: bool = False
+) -> Withdrawal:
+    """Withdraw every purpose; the caller commits, and answers as permits.settled says.
+
+    One that was withdrawn already is recorded and told again: a reader that missed the first
+    event hears the second.
+
+    :param erase: erasure was asked for as well; it waits for proof
+    :raises MalformedAddress:
+    """
+    address = normalise(entry.email)
+    person = await store.enter(tx, vault, address, Lock.CHANGE)
+    await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
+    await store.suppress(tx, vault.suppression_hash(address), PURPOSES, suppression_days)
+    erasure = await store.request_erasure(tx, person.id) if erase else None
+    standing = await store.standing(tx, person.id, PURPOSES)
+    await _tell(tx, messages.WITHDRAWN, address, PURPOSES, entry.action)
+    evidence = {**entry.evidence, "purposes": list(PURPOSES)}
+    await trail.append(tx, person.id, person.key(vault), replace(entry, evidence=evidence))
+    return Withdrawal(person.id, standing, erasure)
+
+
+async def erase(
+    tx: AsyncConnection, vault: Vault, entry: Entry, *, suppression_days: int
+) -> ErasureStatus:
+    """Forget the person here and tell the other services to; the caller has the proof.
+
+    The rows of the trail stay and the chain verifies, but nobody can read whose they are.
+
+    :raises MalformedAddress:
+    """
+    address = normalise(entry.email)
+    person = await store.enter(tx, vault, address, Lock.CHANGE)
+    await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
+    await store.suppress(tx, vault.suppression_hash(address), PURPOSES, suppression_days)
+    await store.request_erasure(tx, person.id)
+    await store.destroy(tx, person.id)
+    await _tell(tx, messages.ERASED, address, PURPOSES, Action.ERASED)
+    key = person.key(vault)
+    await trail.append(tx, person.id, key, replace(entry, action=Action.ERASURE_REQUESTED))
+    await trail.append(tx, person.id, key, replace(entry, action=Action.ERASED))
+    metrics.ERASURES.inc()
+    return ErasureStatus.IN_PROGRESS
+
+
+async def _tell(
+    tx: AsyncConnection, kind: str, address: str, purposes: Iterable[str], action: str
+) -> None:
+    body = messages.event(address, purposes, action, datetime.now(UTC))
+    message = Message(id=str(uuid4()), type=kind, body=body, request_id=logs.request_id.get())
+    await outbox.add(tx, EVENTS.name, kind, message)

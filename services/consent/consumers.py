@@ -1,0 +1,84 @@
+"""One function per queue."""
+
+from libs.common.broker import Broker, Message
+from libs.common.consume import Ack, Dead, Delivery, Outcome
+from libs.common.requests import reply
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import inbox, logs
+from libs.common.addresses import MalformedAddress
+from services.consent import changes, messages, metrics, permits, store
+from services.consent.changes import Wording
+from services.consent.consent import Action
+from services.consent.messages import GrantRecord, PermitRequest, PermitReturn
+from services.consent.settings import ConsentSettings
+from services.consent.trail import Entry, Origin
+from services.consent.vault import Vault
+
+log = logs.get_logger(__name__)
+
+
+class Consumers:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, vault: Vault, settings: ConsentSettings
+    ) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._vault = vault
+        self._lifetime = settings.permit_seconds
+
+    async def permits(self, message: Message, _: Delivery) -> Outcome:
+        """consent.permits: twice the same message has the effect of once, so there is no inbox."""
+        try:
+            match message.type:
+                case messages.PERMIT_REQUEST:
+                    return await self._request(message)
+                case messages.PERMIT_RETURN:
+                    returned = PermitReturn.model_validate(message.body)
+                    async with self._engine.begin() as tx:
+                        await store.return_permit(tx, returned.message, returned.attempt)
+                    return Ack()
+        except ValidationError as error:
+            return Dead(f"malformed: {error.error_count()} faults")
+        return Dead("unknown type")
+
+    async def _request(self, message: Message) -> Outcome:
+        asked = PermitRequest.model_validate(message.body)
+        async with self._engine.begin() as tx:
+            answer = await permits.request(
+                tx,
+                self._vault,
+                message=asked.message,
+                attempt=asked.attempt,
+                address=asked.address,
+                purpose=asked.purpose,
+                lifetime=self._lifetime,
+            )
+        # Only after the commit: an answer that promises what is not recorded promises nothing.
+        await reply(self._broker, message, messages.permit_answer(answer.verdict, answer.seconds))
+        metrics.PERMITS.labels(answer.verdict).inc()
+        return Ack()
+
+    async def commands(self, message: Message, _: Delivery) -> Outcome:
+        """consent.commands: an agreement given in the chat."""
+        if message.type != messages.GRANT_RECORD:
+            return Dead("unknown type")
+        try:
+            given = GrantRecord.model_validate(message.body)
+        except ValidationError as error:
+            return Dead(f"malformed: {error.error_count()} faults")
+        entry = Entry(
+            action=Action.OPT_IN,
+            email=given.email,
+            origin=Origin(given.ip_address, given.user_agent),
+            session_id=given.session_id,
+        )
+        wording = Wording(given.wording, given.language, given.source, given.at)
+        try:
+            async with self._engine.begin() as tx:
+                if await inbox.first_time(tx, "consent.commands", message.id):
+                    await changes.grant(tx, self._vault, entry, wording, purpose=given.purpose)
+        except MalformedAddress:
+            return Dead("malformed address")
+        return Ack()

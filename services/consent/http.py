@@ -1,0 +1,364 @@
+"""Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import AfterValidator, Field
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.addresses import MalformedAddress, normalise
+from libs.common.tokens import Claims, InvalidToken, Tokens
+from libs.common.web import CALLER, CLIENT_ADDRESS, Model, Problem, json_response, parse
+from services.consent import changes, pages, permits, store, trail
+from services.consent.changes import Withdrawal, Wording
+from services.consent.consent import (
+    LANGUAGES,
+    PURPOSES,
+    Action,
+    ErasureStatus,
+    Outcome,
+    State,
+    preferred_language,
+)
+from services.consent.settings import ConsentSettings
+from services.consent.trail import Entry, Origin
+from services.consent.vault import Vault
+
+UNSUBSCRIBE_TOKEN = "unsubscribe"  # noqa: S105 - the action that a mailed link allows
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+ONE_CLICK = ("List-Unsubscribe", "One-Click")
+
+
+def _address(text: str) -> str:
+    normalise(text)
+    return text
+
+
+Email = Annotated[str, Field(max_length=254), AfterValidator(_address)]
+Reason = Annotated[str, Field(max_length=2_000)]
+SessionId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Unsubscribe(Model):
+    email: Email
+    reason: Reason | None = None
+    session_id: SessionId | None = None
+
+
+class Revoke(Model):
+    email: Email
+    reason: Reason | None = None
+
+
+class OptIn(Model):
+    email: Email
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] | None = None
+    source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    session_id: SessionId | None = None
+
+
+class Erase(Model):
+    email: Email
+
+
+class Api:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        tokens: Tokens,
+        settings: ConsentSettings,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._tokens = tokens
+        self._settings = settings
+        self._stopping = stopping
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        return [
+            web.post("/api/opt-in", self.opt_in),
+            web.post("/api/unsubscribe", self.unsubscribe),
+            web.post("/api/revoke-consent", self.revoke),
+            web.get("/api/unsubscribe/status/{email}", self.status),
+            web.get("/unsubscribe", self.unsubscribe_page),
+            web.post("/unsubscribe", self.unsubscribe_by_link),
+            web.get("/api/consent/audit/verify", self.verify),
+            web.get("/api/consent/audit/{email}", self.audit),
+            web.get("/api/consent/export/{email}", self.export),
+            web.post("/api/consent/erase", self.erase),
+        ]
+
+    async def opt_in(self, request: web.Request) -> web.Response:
+        body = await parse(request, OptIn)
+        entry = Entry(
+            action=Action.OPT_IN,
+            email=body.email,
+            origin=_origin(request),
+            session_id=body.session_id,
+        )
+        wording = Wording(body.text, body.language, body.source or "api")
+        async with self._engine.begin() as tx:
+            await changes.grant(tx, self._vault, entry, wording)
+        return json_response({"success": True, "email": body.email})
+
+    async def unsubscribe(self, request: web.Request) -> web.Response:
+        body = await parse(request, Unsubscribe)
+        entry = Entry(
+            action=Action.UNSUBSCRIBE,
+            email=body.email,
+            origin=_origin(request),
+            reason=body.reason,
+            session_id=body.session_id,
+            evidence={"source": "api"},
+        )
+        _, outcome, in_flight = await self._withdraw(entry)
+        return _withdrawn(
+            {"success": True, "email": body.email, "unsubscribed": True}, outcome, in_flight
+        )
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        body = await parse(request, Revoke)
+        entry = Entry(
+            action=Action.REVOKE,
+            email=body.email,
+            origin=_origin(request),
+            reason=body.reason,
+            evidence={"source": "api"},
+        )
+        withdrawal, outcome, in_flight = await self._withdraw(entry, erase=True)
+        # Anybody may ask for any address: they all hear the same.
+        status = withdrawal.erasure if _trusted(request) else ErasureStatus.AWAITING_CONFIRMATION
+        answer = {
+            "success": True,
+            "email": body.email,
+            "consents_revoked": list(PURPOSES),
+            "erasure": {"status": status},
+        }
+        return _withdrawn(answer, outcome, in_flight)
+
+    async def _withdraw(
+        self, entry: Entry, *, erase: bool = False
+    ) -> tuple[Withdrawal, Outcome, int]:
+        async with self._engine.begin() as tx:
+            withdrawal = await changes.withdraw(
+                tx,
+                self._vault,
+                entry,
+                suppression_days=self._settings.suppression_retention_days,
+                erase=erase,
+            )
+        outcome, in_flight = await permits.settled(
+            self._engine,
+            withdrawal,
+            patience=self._settings.withdrawal_wait_seconds,
+            quarantine=self._settings.permit_quarantine_seconds,
+            stopping=self._stopping,
+        )
+        return withdrawal, outcome, in_flight
+
+    async def status(self, request: web.Request) -> web.Response:
+        email = _path_address(request)
+        async with self._engine.begin() as tx:
+            person = await store.find(tx, self._vault, normalise(email))
+            states = await store.states(tx, person.id) if person else {}
+            unsubscribed = State.WITHDRAWN in states.values()
+            if not (_trusted(request) or self._holds_link(request, email)):
+                return json_response(
+                    {
+                        "email": None,
+                        "unsubscribed": unsubscribed,
+                        "consents": None,
+                        "last_action": None,
+                        "last_action_at": None,
+                    }
+                )
+            last = await trail.last(tx, person.id) if person else None
+        return json_response(
+            {
+                "email": email,
+                "unsubscribed": unsubscribed,
+                "consents": {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES},
+                "last_action": last and last[0],
+                "last_action_at": last and last[1].isoformat(),
+            }
+        )
+
+    def _holds_link(self, request: web.Request, email: str) -> bool:
+        claims = self._claims(request)
+        return claims is not None and normalise(claims.subject) == normalise(email)
+
+    def _claims(self, request: web.Request) -> Claims | None:
+        try:
+            return self._tokens.verify(
+                request.query.get("token", ""), UNSUBSCRIBE_TOKEN, datetime.now(UTC)
+            )
+        except InvalidToken:
+            return None
+
+    async def unsubscribe_page(self, request: web.Request) -> web.Response:
+        """Ask. Scanners of mail fetch every link: GET and HEAD change nothing."""
+        claims = self._claims(request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        return _page(request, "unsubscribe", claims)
+
+    async def unsubscribe_by_link(self, request: web.Request) -> web.Response:
+        """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
+        claims = self._claims(request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        if request.can_read_body and request.content_type not in FORMS:
+            raise Problem(415, detail="send a form")
+        try:
+            form = await request.post()
+        except ValueError:
+            raise Problem(400, detail="the form cannot be read") from None
+        one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
+        entry = Entry(
+            action=Action.UNSUBSCRIBE,
+            email=claims.subject,
+            origin=_origin(request),
+            evidence={"source": "one-click" if one_click else "page"},
+        )
+        _, outcome, _ = await self._withdraw(entry)
+        return _page(request, outcome, claims, status=_STATUS[outcome])
+
+    async def audit(self, request: web.Request) -> web.Response:
+        _admin(request)
+        email = _path_address(request)
+        async with self._engine.begin() as tx:
+            person = await store.find(tx, self._vault, normalise(email))
+            entries = (
+                await trail.entries(tx, person.id, person.key(self._vault), after=_cursor(request))
+                if person
+                else []
+            )
+        more = len(entries) == trail.MAX_ENTRIES
+        return json_response(
+            {
+                "email": email,
+                "entries": entries,
+                "next_cursor": str(entries[-1]["id"]) if more else None,
+            }
+        )
+
+    async def verify(self, request: web.Request) -> web.Response:
+        _admin(request)
+        found = await trail.verify(self._engine)
+        return json_response(
+            {"ok": found.ok, "rows": found.rows, "first_broken": found.first_broken}
+        )
+
+    async def export(self, request: web.Request) -> web.Response:
+        """Gather what this service holds (Art. 15, 20), and record that it was handed out."""
+        _admin(request)
+        email = _path_address(request)
+        async with self._engine.begin() as tx:
+            person = await store.find(tx, self._vault, normalise(email), store.Lock.CHANGE)
+            held: dict[str, Any] = {"consents": {}, "entries": []}
+            if person is not None:
+                key = person.key(self._vault)
+                held["consents"] = await store.states(tx, person.id)
+                held["entries"] = await trail.entries(tx, person.id, key)
+                await trail.append(
+                    tx,
+                    person.id,
+                    key,
+                    Entry(
+                        action=Action.EXPORT,
+                        email=email,
+                        origin=_origin(request),
+                        evidence=_operator(request),
+                    ),
+                )
+        return json_response({"email": email, "services": {"consent": held}})
+
+    async def erase(self, request: web.Request) -> web.Response:
+        _admin(request)
+        body = await parse(request, Erase)
+        entry = Entry(
+            action=Action.ERASED,
+            email=body.email,
+            origin=_origin(request),
+            evidence=_operator(request),
+        )
+        async with self._engine.begin() as tx:
+            status = await changes.erase(
+                tx,
+                self._vault,
+                entry,
+                suppression_days=self._settings.suppression_retention_days,
+            )
+        return json_response({"success": True, "email": body.email, "erasure": {"status": status}})
+
+
+_STATUS = {Outcome.DONE: 200, Outcome.IN_FLIGHT: 202, Outcome.SUPERSEDED: 409}
+
+
+def _withdrawn(answer: dict[str, Any], outcome: Outcome, in_flight: int) -> web.Response:
+    if outcome is Outcome.SUPERSEDED:
+        raise Problem(
+            409, detail="a newer consent was recorded meanwhile; ask again to withdraw it"
+        )
+    if outcome is Outcome.IN_FLIGHT:
+        answer |= {"unsubscribed": True, "in_flight": in_flight}
+    return json_response(answer, status=_STATUS[outcome])
+
+
+def _page(
+    request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200
+) -> web.Response:
+    chosen = request.query.get("lang", "")
+    language = (
+        chosen
+        if chosen in LANGUAGES
+        else preferred_language(request.headers.get("Accept-Language", ""))
+    )
+    html = pages.render(
+        name,
+        language,
+        address=claims.subject if claims else "",
+        token=request.query["token"] if claims else "",
+    )
+    return web.Response(
+        text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS
+    )
+
+
+def _origin(request: web.Request) -> Origin:
+    return Origin(request.headers.get(CLIENT_ADDRESS), request.headers.get("User-Agent"))
+
+
+def _operator(request: web.Request) -> dict[str, str]:
+    operator = request.headers.get("X-Operator")
+    return {"operator": operator[:200]} if operator else {}
+
+
+def _trusted(request: web.Request) -> bool:
+    return request.headers.get(CALLER) in {"service", "admin"}
+
+
+def _admin(request: web.Request) -> None:
+    if request.headers.get(CALLER) != "admin":
+        raise Problem(401, detail="this needs the admin key")
+
+
+def _path_address(request: web.Request) -> str:
+    email = request.match_info["email"]
+    try:
+        normalise(email)
+    except MalformedAddress as error:
+        raise Problem(422, errors=[("email", str(error))]) from None
+    return email
+
+
+def _cursor(request: web.Request) -> int:
+    given = request.query.get("cursor", "0")
+    if not given.isdecimal() or len(given) > 18:
+        raise Problem(422, errors=[("cursor", "not a cursor of this list")])
+    return int(given)

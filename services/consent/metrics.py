@@ -1,0 +1,20 @@
+"""Every metric of consent, with its label values."""
+
+from prometheus_client import Counter, Histogram
+
+PERMITS = Counter("consent_permits_total", "Permit requests answered.", ["answer"])
+"""granted | denied | closed"""
+
+WITHDRAWALS = Counter("consent_withdrawals_total", "Withdrawals answered.", ["outcome"])
+"""done | in_flight | superseded"""
+
+WITHDRAWAL_SECONDS = Histogram(
+    "consent_withdrawal_wait_seconds",
+    "From a withdrawal's commit to its answer.",
+    buckets=(0.01, 0.1, 0.5, 1, 2.5, 5, 10, 20, 30),
+)
+
+GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["standing"])
+"""counted | awaiting_confirmation"""
+
+ERASURES = Counter("consent_erasures_total", "People erased here.")

@@ -1,0 +1,33 @@
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.tokens import Tokens
+from services.consent.vault import decode_hash_key, parse_master_keys
+
+
+def _token_keys(keys: SecretStr) -> SecretStr:
+    Tokens(keys.get_secret_value())
+    return keys
+
+
+def _master_keys(keys: SecretStr) -> SecretStr:
+    parse_master_keys(keys.get_secret_value())
+    return keys
+
+
+def _hash_key(key: SecretStr) -> SecretStr:
+    decode_hash_key(key.get_secret_value())
+    return key
+
+
+class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
+    token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
+    consent_master_keys: Annotated[SecretStr, AfterValidator(_master_keys)]
+    consent_hash_key: Annotated[SecretStr, AfterValidator(_hash_key)]
+    permit_seconds: int = Field(20, ge=15)
+    """The sender puts its final dot within 10 s of asking; the rest is margin."""
+    withdrawal_wait_seconds: float = Field(25, ge=0, le=60)
+    permit_quarantine_seconds: float = Field(600, ge=60)
+    suppression_retention_days: int = Field(5 * 365, ge=1)

@@ -1,0 +1,382 @@
+"""The tables of consent, one function per question or change; the caller owns the transaction."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common import inbox, outbox
+from services.consent.consent import Action, ErasureStatus, Permit, Standing, State
+from services.consent.vault import PersonKey, Vault, WrappedKey
+
+metadata = sa.MetaData()
+_timestamptz = sa.DateTime(timezone=True)
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+person = sa.Table(
+    "person",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("address_hash", sa.LargeBinary),
+    sa.Column("master_key_id", sa.Text),
+    sa.Column("wrapped_key", sa.LargeBinary),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("erased_at", _timestamptz),
+    sa.UniqueConstraint("address_hash", name="person_address_hash"),
+    sa.CheckConstraint(
+        "num_nonnulls(address_hash, master_key_id, wrapped_key)"
+        " = CASE WHEN erased_at IS NULL THEN 3 ELSE 0 END",
+        name="person_known_or_erased",
+    ),
+)
+
+consent_state = sa.Table(
+    "consent_state",
+    metadata,
+    sa.Column("person_id", sa.ForeignKey(person.c.id), primary_key=True),
+    sa.Column("purpose", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Column("changed_at", _timestamptz, nullable=False),
+    sa.CheckConstraint(_one_of("state", State), name="consent_state_known"),
+)
+
+permit = sa.Table(
+    "permit",
+    metadata,
+    sa.Column("message", sa.Uuid, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("person_id", sa.ForeignKey(person.c.id)),
+    sa.Column("granted_at", _timestamptz),
+    sa.Column("returned_at", _timestamptz),
+    sa.CheckConstraint(
+        "num_nonnulls(person_id, granted_at) = 2"
+        " OR (num_nonnulls(person_id, granted_at) = 0 AND returned_at IS NOT NULL)",
+        name="permit_granted_or_tombstone",
+    ),
+    sa.Index("permit_unreturned", "person_id", postgresql_where=sa.text("returned_at IS NULL")),
+    sa.Index("permit_age", sa.text("coalesce(granted_at, returned_at)")),
+)
+
+suppression = sa.Table(
+    "suppression",
+    metadata,
+    sa.Column("address_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("purpose", sa.Text, primary_key=True),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("keep_until", _timestamptz, nullable=False),
+    sa.Index("suppression_keep_until", "keep_until"),
+)
+
+erasure = sa.Table(
+    "erasure",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("requested_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("confirmed_at", _timestamptz),
+    sa.Column("finished_at", _timestamptz),
+    sa.UniqueConstraint("person_id", name="erasure_person"),
+    sa.CheckConstraint(_one_of("status", ErasureStatus), name="erasure_status_known"),
+    sa.CheckConstraint(
+        "(status <> 'awaiting_confirmation') = (confirmed_at IS NOT NULL)"
+        " AND (status = 'done') = (finished_at IS NOT NULL)",
+        name="erasure_dated",
+    ),
+)
+
+# Append-only; its trigger sets id, timestamp and hash (migration 0001, trail.py).
+consent_audit_log = sa.Table(
+    "consent_audit_log",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, server_default=sa.FetchedValue()),
+    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("timestamp", _timestamptz, nullable=False, server_default=sa.FetchedValue()),
+    sa.Column("email", sa.LargeBinary, nullable=False),
+    sa.Column("ip_address", sa.LargeBinary),
+    sa.Column("user_agent", sa.LargeBinary),
+    sa.Column("reason", sa.LargeBinary),
+    sa.Column("session_id", sa.LargeBinary),
+    sa.Column("evidence", sa.LargeBinary),
+    sa.Column("hash", sa.LargeBinary, nullable=False, server_default=sa.FetchedValue()),
+    sa.CheckConstraint(_one_of("action", Action), name="consent_audit_log_action_known"),
+    sa.Index("consent_audit_log_person_timestamp", "person_id", "timestamp"),
+    sa.Index("consent_audit_log_timestamp", "timestamp"),
+)
+
+trail_head = sa.Table(
+    "trail_head",
+    metadata,
+    sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("id", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("single", name="trail_head_single"),
+)
+
+outbox.table(metadata)
+inbox.table(metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    id: UUID
+    wrapped_key: WrappedKey
+
+    def key(self, vault: Vault) -> PersonKey:
+        return vault.unwrap(self.id, self.wrapped_key)
+
+
+class Lock:
+    """How a transaction holds the person's row (protocol B, step 3)."""
+
+    PERMIT: Final = "FOR SHARE"
+    CHANGE: Final = "FOR UPDATE"
+    NONE: Final = ""
+
+
+_FIND = "SELECT id, master_key_id, wrapped_key FROM person WHERE address_hash = :hash "
+
+
+async def find(
+    tx: AsyncConnection, vault: Vault, address: str, lock: str = Lock.NONE
+) -> Person | None:
+    statement = sa.text(_FIND + lock).columns(
+        id=sa.Uuid, master_key_id=sa.Text, wrapped_key=sa.LargeBinary
+    )
+    found = await tx.execute(statement, {"hash": vault.address_hash(address)})
+    row = found.one_or_none()
+    if row is None:
+        return None
+    return Person(row.id, WrappedKey(row.master_key_id, bytes(row.wrapped_key)))
+
+
+async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> Person:
+    """Lock the person's row, made first when the address is new.
+
+    The row must exist before anything is decided: a lock on nothing holds nobody back.
+    """
+    # Twice when a twin was first to insert; again when an erasure came between.
+    while (known := await find(tx, vault, address, lock)) is None:
+        person_id = uuid4()
+        _, wrapped = vault.new_key(person_id)
+        await tx.execute(
+            pg.insert(person)
+            .values(
+                id=person_id,
+                address_hash=vault.address_hash(address),
+                master_key_id=wrapped.master_key_id,
+                wrapped_key=wrapped.wrapped,
+            )
+            .on_conflict_do_nothing()
+        )
+    return known
+
+
+async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:
+    state = await tx.scalar(
+        sa.select(consent_state.c.state).where(
+            consent_state.c.person_id == person_id, consent_state.c.purpose == purpose
+        )
+    )
+    return state and State(state)
+
+
+async def states(tx: AsyncConnection, person_id: UUID) -> dict[str, State]:
+    rows = await tx.execute(
+        sa.select(consent_state.c.purpose, consent_state.c.state).where(
+            consent_state.c.person_id == person_id
+        )
+    )
+    return {row.purpose: State(row.state) for row in rows}
+
+
+_SET_STATE = sa.text("""
+    INSERT INTO consent_state AS mine (person_id, purpose, state, changed_at)
+    SELECT :person, purpose, :state, clock_timestamp()
+    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    ON CONFLICT (person_id, purpose) DO UPDATE SET
+        state = excluded.state,
+        version = mine.version + 1,
+        changed_at = excluded.changed_at
+    WHERE mine.state <> excluded.state
+""").bindparams(sa.bindparam("person", type_=sa.Uuid))
+
+
+async def set_state(
+    tx: AsyncConnection, person_id: UUID, purposes: Iterable[str], state: State
+) -> None:
+    """Bring these purposes into this state; the version moves only when the state does."""
+    await tx.execute(
+        _SET_STATE, {"person": person_id, "purposes": list(purposes), "state": str(state)}
+    )
+
+
+_STANDING = (
+    sa.text("""
+    SELECT purpose, version,
+        CAST(extract(epoch FROM clock_timestamp() - changed_at) AS float) AS age,
+        (SELECT count(*) FROM permit
+         WHERE permit.person_id = :person AND returned_at IS NULL) AS unreturned
+    FROM consent_state WHERE person_id = :person
+""")
+    .bindparams(sa.bindparam("person", type_=sa.Uuid))
+    .columns(purpose=sa.Text, version=sa.BigInteger, age=sa.Float, unreturned=sa.BigInteger)
+)
+
+
+async def standing(tx: AsyncConnection, person_id: UUID, purposes: Iterable[str]) -> Standing:
+    """Look at versions and permits; the caller holds the person's row by a statement before.
+
+    In one statement with the lock, the count would be as old as the wait for the lock.
+    """
+    rows = [
+        row
+        for row in await tx.execute(_STANDING, {"person": person_id})
+        if row.purpose in set(purposes)
+    ]
+    return Standing(
+        versions={row.purpose: row.version for row in rows},
+        unreturned=rows[0].unreturned,
+        withdrawn_for=min(row.age for row in rows),
+    )
+
+
+async def lock(tx: AsyncConnection, person_id: UUID) -> None:
+    await tx.execute(sa.select(person.c.id).where(person.c.id == person_id).with_for_update())
+
+
+_OPEN = sa.text("""
+    INSERT INTO permit (message, attempt, person_id, granted_at)
+    VALUES (:message, :attempt, :person, clock_timestamp())
+    ON CONFLICT (message, attempt) DO NOTHING
+""").bindparams(sa.bindparam("message", type_=sa.Uuid), sa.bindparam("person", type_=sa.Uuid))
+
+# One attempt has one address: a permit of somebody else's is none.
+_LOOK = (
+    sa.text("""
+    SELECT CAST(extract(epoch FROM clock_timestamp() - granted_at) AS float) AS age,
+        returned_at IS NOT NULL OR person_id IS DISTINCT FROM :person AS closed
+    FROM permit WHERE message = :message AND attempt = :attempt
+""")
+    .bindparams(sa.bindparam("message", type_=sa.Uuid), sa.bindparam("person", type_=sa.Uuid))
+    .columns(age=sa.Float, closed=sa.Boolean)
+)
+
+
+async def open_permit(tx: AsyncConnection, person_id: UUID, message: UUID, attempt: int) -> Permit:
+    """Record a permit for this attempt unless there is one, and return the one there is."""
+    values = {"message": message, "attempt": attempt, "person": person_id}
+    await tx.execute(_OPEN, values)
+    # A statement of its own: it sees the twin on whose commit the insert has waited.
+    row = (await tx.execute(_LOOK, values)).one()
+    return Permit(age=row.age or 0.0, returned=row.closed)
+
+
+_RETURN = sa.text("""
+    INSERT INTO permit (message, attempt, returned_at)
+    VALUES (:message, :attempt, clock_timestamp())
+    ON CONFLICT (message, attempt) DO UPDATE
+        SET returned_at = coalesce(permit.returned_at, excluded.returned_at)
+""").bindparams(sa.bindparam("message", type_=sa.Uuid))
+
+
+async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> None:
+    """Close it for good; a return that overtakes its request leaves a tombstone."""
+    await tx.execute(_RETURN, {"message": message, "attempt": attempt})
+
+
+_SUPPRESS = sa.text("""
+    INSERT INTO suppression AS mine (address_hash, purpose, keep_until)
+    SELECT :hash, purpose, now() + make_interval(days => :days)
+    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    ON CONFLICT (address_hash, purpose) DO UPDATE SET keep_until = excluded.keep_until
+""").bindparams(sa.bindparam("hash", type_=sa.LargeBinary))
+
+
+async def suppress(
+    tx: AsyncConnection, address_hash: bytes, purposes: Iterable[str], days: int
+) -> None:
+    await tx.execute(_SUPPRESS, {"hash": address_hash, "purposes": list(purposes), "days": days})
+
+
+async def is_suppressed(tx: AsyncConnection, address_hash: bytes, purpose: str) -> bool:
+    return bool(
+        await tx.scalar(
+            sa.select(
+                sa.exists().where(
+                    suppression.c.address_hash == address_hash,
+                    suppression.c.purpose == purpose,
+                    suppression.c.keep_until > sa.func.now(),
+                )
+            )
+        )
+    )
+
+
+async def lift_suppression(tx: AsyncConnection, address_hash: bytes, purpose: str) -> None:
+    await tx.execute(
+        sa.delete(suppression).where(
+            suppression.c.address_hash == address_hash, suppression.c.purpose == purpose
+        )
+    )
+
+
+async def request_erasure(tx: AsyncConnection, person_id: UUID) -> ErasureStatus:
+    """Note that erasure was asked for; asking twice is asking once."""
+    await tx.execute(
+        pg.insert(erasure)
+        .values(id=uuid4(), person_id=person_id, status=ErasureStatus.AWAITING_CONFIRMATION)
+        .on_conflict_do_nothing()
+    )
+    found = await tx.execute(sa.select(erasure.c.status).where(erasure.c.person_id == person_id))
+    return ErasureStatus(found.scalar_one())
+
+
+async def destroy(tx: AsyncConnection, person_id: UUID) -> None:
+    """Forget who this is: without hash and key the rows that stay are nobody's."""
+    await tx.execute(
+        sa.update(person)
+        .where(person.c.id == person_id)
+        .values(address_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
+    )
+    await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.person_id == person_id)
+        .values(status=ErasureStatus.IN_PROGRESS, confirmed_at=sa.func.now())
+    )
+
+
+PERMITS_KEPT_DAYS: Final = 30
+"""A request lives seconds in the broker and an alert three days: no tombstone is missed."""
+
+_PURGE = (
+    sa.text(f"""
+    DELETE FROM permit WHERE (message, attempt) IN (
+        SELECT message, attempt FROM permit
+        WHERE coalesce(granted_at, returned_at) < now() - interval '{PERMITS_KEPT_DAYS} days'
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    )
+"""),
+    sa.text("""
+    DELETE FROM suppression WHERE (address_hash, purpose) IN (
+        SELECT address_hash, purpose FROM suppression WHERE keep_until < now()
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    )
+"""),
+)
+
+
+async def purge(tx: AsyncConnection, batch: int = 1_000) -> int:
+    """Delete some of the permits and suppressions whose time is over; 0 when none is left."""
+    deleted = [await tx.execute(statement, {"batch": batch}) for statement in _PURGE]
+    return sum(result.rowcount for result in deleted)

@@ -1,0 +1,27 @@
+"""The exchanges and queues of consent."""
+
+from libs.common.topology import Binding, Exchange, work_queue
+
+COMMANDS = Exchange("consent.commands", "direct")
+EVENTS = Exchange("consent.events", "topic")
+DLX = Exchange("consent.dlx", "direct")
+
+EXCHANGES = (COMMANDS, EVENTS, DLX)
+
+PERMITS_QUEUE = "consent.permits"
+COMMANDS_QUEUE = "consent.commands"
+
+QUEUES = (
+    *work_queue(
+        PERMITS_QUEUE,
+        exchange=COMMANDS,
+        dlx=DLX,
+        bindings=(Binding(COMMANDS, "permit.request"), Binding(COMMANDS, "permit.return")),
+    ),
+    *work_queue(
+        COMMANDS_QUEUE,
+        exchange=COMMANDS,
+        dlx=DLX,
+        bindings=(Binding(COMMANDS, "grant.record"),),
+    ),
+)
