@@ -14,7 +14,7 @@ _LDH = re.compile(r"[0-9a-z](?:[0-9a-z-]*[0-9a-z])?")
 
 
 class MalformedAddress(ValueError):  # noqa: N818 - reads as the answer it is
-    """not a valid e-mail address"""  # noqa: D403 - it is shown after the field's name
+    """not a valid e-mail address"""
 
     def __str__(self) -> str:
         return str(self.__doc__)
