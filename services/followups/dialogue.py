@@ -59,6 +59,7 @@ def turn(
     texts: Mapping[str, Mapping[str, str]],
     default_language: str,
     today: date,
+    language: str | None = None,
     passed: Facts | None = None,
     agreed: str | None = None,
     works: tuple[str, ...] = (),
@@ -69,7 +70,7 @@ def turn(
     :param agreed: wording of a consent given on the web site with this message
     """
     first = state.language is None
-    language = _language(message, state.language or default_language)
+    language = language or _language(message, state.language or default_language)
     script = texts[language]
     written, rest = read(message, today=today, asked=state.asking, works=works)
     news = written.learn(passed) if passed else written

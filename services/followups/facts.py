@@ -247,6 +247,12 @@ _PLUS48 = re.compile(r"(?:\+|\b00)48(?P<number>(?:[\s.()-]{0,2}\d){9})(?![\s.-]?
 _FOREIGN = re.compile(r"(?:\+|\b00)(?P<number>[1-9](?:[\s.()-]{0,2}\d){7,14})(?!\d)")
 
 
+def phone(text: str) -> str | None:
+    """Return a number that was given as one, in E.164 where it can be told, else its digits."""
+    _, news = _phone(text, date.min, None)
+    return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
+
+
 def _phone(text: str, _: date, __: Question | None) -> Reading:
     for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_POLISH, "+48")):
         if match := pattern.search(text):

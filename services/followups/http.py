@@ -1,0 +1,206 @@
+"""Routes: parse, call, answer."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common import db, logs
+from libs.common.addresses import MalformedAddress, normalise
+from libs.common.broker import Broker
+from libs.common.web import CLIENT_ADDRESS, Model, Problem, json_response, parse
+from services.followups import chat, facts, metrics, store
+from services.followups.config import Config
+
+MESSAGE_LENGTH = 4000
+WORDING_LENGTH = 4000
+LONGEST_DELAY = 365 * 24 * 3600
+PAGE = 100
+
+Email = Annotated[str, Field(max_length=254), AfterValidator(normalise)]
+
+
+class Consent(Model):
+    marketing: bool
+    text: str = Field("", max_length=WORDING_LENGTH)
+
+    @model_validator(mode="after")
+    def _agreement_has_a_wording(self) -> Self:
+        if self.marketing and not self.text.strip():
+            raise ValueError("an agreement needs the text that was agreed to")
+        return self
+
+
+class ChatMessage(Model):
+    message: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MESSAGE_LENGTH)
+    ]
+    session_id: str = Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,200}$")
+    email: Email | None = None
+    name: (
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+        | None
+    ) = None
+    phone: str | None = Field(None, pattern=r"^[+(]?[0-9][0-9 ().\-]{5,28}[0-9]$")
+    language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
+    consent: Consent | None = None
+
+
+class Enrolment(Model):
+    email: Email | None = None
+    conversation_id: UUID | None = None
+    sequence: str = Field("default", max_length=60)
+    delay_seconds: int | None = Field(None, ge=0, le=LONGEST_DELAY)
+
+    @model_validator(mode="after")
+    def _names_one_person(self) -> Self:
+        if (self.email is None) == (self.conversation_id is None):
+            raise ValueError("give either email or conversation_id")
+        return self
+
+
+class Routes:
+    def __init__(self, engine: AsyncEngine, broker: Broker, config: Config) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._config = config
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/api/chatbot/chat", self.chat)
+        app.router.add_post("/api/followups", self.enrol)
+        app.router.add_get("/api/followups", self.list)
+        app.router.add_delete("/api/followups/{id}", self.cancel)
+        app.router.add_get("/health/deep", self.health)
+
+    async def chat(self, request: web.Request) -> web.Response:
+        body = await parse(request, ChatMessage)
+        agreed = body.consent.text.strip() if body.consent and body.consent.marketing else None
+        said = chat.Said(
+            message=body.message,
+            session_id=body.session_id,
+            passed=facts.Facts(
+                email=body.email,
+                name=" ".join(body.name.split()) if body.name else None,
+                phone=facts.phone(body.phone) if body.phone else None,
+            ),
+            language=body.language[:2].lower() if body.language else None,
+            agreed=agreed,
+            ip_address=request.headers.get(CLIENT_ADDRESS),
+            user_agent=request.headers.get("User-Agent"),
+        )
+        async with self._engine.begin() as tx:
+            answer = await chat.take_turn(tx, self._config, said, datetime.now(UTC))
+        return json_response(
+            {
+                "reply": answer.reply,
+                "session_id": body.session_id,
+                "conversation_id": str(answer.conversation_id),
+                "lead_score": answer.score,
+            }
+        )
+
+    async def enrol(self, request: web.Request) -> web.Response:
+        """202 with the steps that were scheduled, or 200 with those that there already were."""
+        body = await parse(request, Enrolment)
+        if body.sequence not in self._config.sequences:
+            raise Problem(422, errors=[("sequence", "no such sequence is configured")])
+        delay = None if body.delay_seconds is None else timedelta(seconds=body.delay_seconds)
+        due = self._config.due_times(body.sequence, datetime.now(UTC), first_delay=delay)
+        async with self._engine.begin() as tx:
+            conversation_id, email = await self._person(tx, body)
+            enrolled = await store.enrol(
+                tx, conversation_id, email, body.sequence, due, "api", logs.request_id.get()
+            )
+            rows, changed = enrolled.rows, enrolled.is_new
+            if all(row["enrolled_by"] == "chat" and row["status"] == "scheduled" for row in rows):
+                # The chat enrolled this lead by itself; a person asks now, and decides when.
+                await store.retime(tx, rows, due, "api")
+                rows = await store.rows_of(tx, store.in_ids([row["id"] for row in rows]))
+                changed = True
+        return json_response(
+            {"items": [_item(row) for row in rows], "next_cursor": None},
+            status=202 if changed else 200,
+        )
+
+    async def _person(self, tx: AsyncConnection, body: Enrolment) -> tuple[UUID, str]:
+        if body.conversation_id is None:
+            assert body.email is not None  # noqa: S101 - one of the two, says the model
+            return await store.conversation_of_address(tx, body.email), body.email
+        found = await store.conversation(tx, body.conversation_id)
+        if found is None:
+            raise Problem(404, detail="no such conversation")
+        if found["email"] is None:
+            raise Problem(
+                422, errors=[("conversation_id", "no e-mail is known in this conversation")]
+            )
+        return found["id"], found["email"]
+
+    async def list(self, request: web.Request) -> web.Response:
+        which = _asked_for(request.query)
+        after = _uuid(request.query["cursor"], "cursor") if "cursor" in request.query else None
+        async with self._engine.begin() as tx:
+            rows = await store.page(tx, which, after, PAGE + 1)
+        more = len(rows) > PAGE
+        rows = rows[:PAGE]
+        return json_response(
+            {
+                "items": [_item(row) for row in rows],
+                "next_cursor": str(rows[-1]["id"]) if more else None,
+            }
+        )
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """Cancel a step and, as a cancel does, the rest of its sequence."""
+        try:
+            followup_id = UUID(request.match_info["id"])
+        except ValueError:
+            raise Problem(404, detail="no such follow-up") from None
+        async with self._engine.begin() as tx:
+            row = await store.lock(tx, followup_id)
+            if row is None:
+                raise Problem(404, detail="no such follow-up")
+            stopped = await store.stop(tx, store.from_step(row), "cancelled by request")
+            row = await store.lock(tx, followup_id)
+        assert row is not None  # noqa: S101 - locked since it was found
+        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        if row["status"] != "cancelled":
+            raise Problem(409, detail=f"this follow-up is already {row['status']}")
+        return json_response(_item(row) | {"cancelled": len(stopped)})
+
+    async def health(self, _: web.Request) -> web.Response:
+        raise NotImplementedError
+
+
+def _asked_for(query: Mapping[str, str]) -> Any:
+    if ("email" in query) == ("conversation_id" in query):
+        raise Problem(422, detail="give either email or conversation_id")
+    if "email" not in query:
+        return store.of_conversation(_uuid(query["conversation_id"], "conversation_id"))
+    try:
+        return store.of_address(normalise(query["email"]))
+    except MalformedAddress as error:
+        raise Problem(422, errors=[("email", str(error))]) from None
+
+
+def _uuid(text: str, field: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Problem(422, errors=[(field, "not a UUID")]) from None
+
+
+_SHOWN = (
+    "id", "conversation_id", "followup_number", "email", "sequence", "step", "status", "reason",
+    "due_at", "handed_over_at", "sent_at", "created_at",
+)  # fmt: skip
+
+
+def _item(row: store.Row) -> dict[str, Any]:
+    return {
+        name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
+        for name in _SHOWN
+    }

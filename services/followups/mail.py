@@ -1,0 +1,115 @@
+"""One follow-up as a mail: subject, text and HTML part, and the headers that let a person leave."""
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from libs.common.tokens import Tokens
+from services.followups import dialogue
+from services.followups.config import LANGUAGES, Config, Step
+from services.followups.facts import Facts
+
+SUBJECT_LENGTH = 200
+_NAME = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'’-]){0,59}")
+_SAMPLES = (
+    Facts(),
+    Facts(
+        email="a@example.com",
+        phone="+48600700800",
+        name="Żaneta O'Hara",
+        area=80.5,
+        budget=250_000,
+        currency="PLN",
+        start="2027-03",
+        wish="kuchnia & łazienka",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    followup_id: uuid.UUID
+    email: str
+    language: str
+    facts: Facts
+
+
+class Mails:
+    """Renders the configured steps. Made once; making it renders every step once in each language.
+
+    :raises SystemExit: names the template that does not render
+    """
+
+    def __init__(self, config: Config, tokens: Tokens, public_base_url: str) -> None:
+        self._config = config
+        self._tokens = tokens
+        self._base_url = public_base_url.rstrip("/")
+        self._domain = urlsplit(public_base_url).hostname or "localhost"
+        # Sandboxed: a template is configuration, not code. Undefined names are faults, not blanks.
+        self._html = ImmutableSandboxedEnvironment(
+            loader=FileSystemLoader(config.templates), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._text = self._html.overlay(autoescape=False)
+        self._check()
+
+    def render(self, step: Step, to: Recipient, now: datetime) -> dict[str, Any]:
+        """Return the payload of the alert that carries this mail."""
+        link = f"{self._base_url}/unsubscribe?token={self._token(to.email, now)}"
+        values = self._values(to, link)
+        name = f"{step.template}.{to.language}"
+        subject = self._text.from_string(step.subject[to.language]).render(values)
+        return {
+            "to": to.email,
+            "subject": " ".join(subject.split())[:SUBJECT_LENGTH],
+            "text": self._text.get_template(f"{name}.txt").render(values),
+            "html": self._html.get_template(f"{name}.html").render(values),
+            "headers": {
+                # The same step has the same Message-ID however often it is rendered.
+                "Message-ID": f"<{to.followup_id}@{self._domain}>",
+                "List-Unsubscribe": f"<{link}>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",  # RFC 8058
+            },
+        }
+
+    def _token(self, email: str, now: datetime) -> str:
+        return self._tokens.sign(subject=email, purpose="marketing", action="unsubscribe", now=now)
+
+    def _values(self, to: Recipient, link: str) -> Mapping[str, Any]:
+        facts, language = to.facts, to.language
+        return {
+            "company": self._config.company,
+            "site": self._config.site,
+            "unsubscribe_url": link,
+            # Anybody may chat under any address: only what looks like a name goes into a mail.
+            "name": facts.name if facts.name and _NAME.fullmatch(facts.name) else None,
+            "wish": facts.wish,
+            "area": facts.area and dialogue.describe_area(facts.area, language),
+            "budget": facts.budget
+            and dialogue.describe_budget(facts.budget, facts.currency, language),
+            "start": facts.start and dialogue.describe_start(facts.start, language),
+        }
+
+    def _check(self) -> None:
+        for sequence, steps in self._config.sequences.items():
+            for step in steps:
+                for language in LANGUAGES:
+                    for facts in _SAMPLES:
+                        to = Recipient(uuid.UUID(int=0), "a@example.com", language, facts)
+                        self._render_or_exit(sequence, step, to)
+
+    def _render_or_exit(self, sequence: str, step: Step, to: Recipient) -> None:
+        try:
+            self.render(step, to, datetime.fromtimestamp(0).astimezone())
+        except (TemplateError, OSError, TypeError, ValueError) as error:
+            raise SystemExit(
+                f"cannot start, template {step.template} ({to.language}) of sequence {sequence}: "
+                f"{type(error).__name__}: {error}"
+            ) from None

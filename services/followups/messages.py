@@ -1,0 +1,112 @@
+"""The shapes that followups reads and sends; a reader takes unknown fields without a word."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from services.followups.facts import Facts
+
+LEAD_QUALIFIED = "lead.qualified"
+ALERT_ACCEPTED = "alert.accepted"
+GRANT_RECORD = "grant.record"
+CONSENT_GRANTED = "consent.granted"
+CONSENT_WITHDRAWN = "consent.withdrawn"
+PERSON_ERASED = "person.erased"
+DELIVERY_SETTLED = "delivery.settled"
+
+MARKETING = "marketing"
+_LEADS = uuid.UUID("6f1d1b5e-6d0e-4f3f-9a5b-3f0f3f5a1c11")
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class ConsentEvent(_Read):
+    email: str
+    purposes: tuple[str, ...] = ()
+    action: str
+    at: AwareDatetime
+
+
+class DeliverySettled(_Read):
+    reference: uuid.UUID
+    outcome: Literal["sent", "cancelled", "in_doubt", "failed"]
+    reason: str | None = None
+    at: AwareDatetime
+
+
+def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:
+    """One lead per conversation: the alert made of it has this id however often it is told."""
+    return uuid.uuid5(_LEADS, str(conversation_id))
+
+
+def lead_qualified(
+    conversation_id: uuid.UUID,
+    session_id: str | None,
+    facts: Facts,
+    language: str,
+    score: int,
+    reasons: Sequence[str],
+    summary: str,
+    at: datetime,
+) -> dict[str, Any]:
+    return {
+        "id": str(lead_id(conversation_id)),
+        "conversation_id": str(conversation_id),
+        "session_id": session_id,
+        "email": facts.email,
+        "phone": facts.phone,
+        "name": facts.name,
+        "language": language,
+        "score": score,
+        "reasons": list(reasons),
+        "summary": summary,
+        "at": _iso(at),
+    }
+
+
+def alert_accepted(
+    followup_id: uuid.UUID, address: str, mail: dict[str, Any], at: datetime
+) -> dict[str, Any]:
+    """A mail to a lead: at most once, and only with a permit (protocol B)."""
+    return {
+        "id": str(followup_id),
+        "event_type": "followup",
+        "payload": mail,
+        "target": "email",
+        "severity": "info",
+        "dedup_key": None,
+        "source": "followups",
+        "accepted_at": _iso(at),
+        "once": {"address": address, "purpose": MARKETING, "reference": str(followup_id)},
+    }
+
+
+def grant_record(
+    email: str,
+    wording: str,
+    language: str,
+    session_id: str | None,
+    ip_address: str | None,
+    user_agent: str | None,
+    at: datetime,
+) -> dict[str, Any]:
+    return {
+        "email": email,
+        "purpose": MARKETING,
+        "wording": wording,
+        "language": language,
+        "source": "chat",
+        "session_id": session_id,
+        "ip_address": ip_address,
+        "user_agent": user_agent,
+        "at": _iso(at),
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat()

@@ -1,0 +1,23 @@
+"""Every metric of followups, with its label values."""
+
+from prometheus_client import Counter, Histogram
+
+TURNS = Counter("followups_chat_turns_total", "Chat messages answered.", ["language"])
+"""pl | en"""
+
+LEADS = Counter("followups_leads_qualified_total", "Conversations that reached the threshold.")
+
+GRANTS = Counter("followups_consents_given_total", "Clear agreements in a chat.")
+
+HANDED_OVER = Counter("followups_handed_over_total", "Steps handed over to alerts.")
+
+DEFERRED = Counter("followups_deferred_total", "Due steps put off because of the daily cap.")
+
+LAG = Histogram(
+    "followups_lag_seconds",
+    "From the time a step was due to its hand-over.",
+    buckets=(0.5, 1, 2, 5, 10, 60, 600, 3600),
+)
+
+ENDED = Counter("followups_ended_total", "Steps that reached their end.", ["status"])
+"""sent | cancelled | in_doubt | failed"""

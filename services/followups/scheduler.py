@@ -1,0 +1,117 @@
+"""Hands due steps over to alerts. Any number of replicas may run it side by side.
+
+One transaction claims the steps and adds the messages to the outbox. A crash before its commit
+leaves the steps scheduled, a crash after it leaves the messages for the relay: nothing to repair.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from jinja2 import TemplateError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common import db, logs, outbox
+from libs.common.broker import Message
+from services.followups import messages, metrics, store
+from services.followups.config import Config
+from services.followups.dialogue import State
+from services.followups.followup import after_cap
+from services.followups.mail import Mails, Recipient
+from services.followups.topology import ALERTS
+
+log = logs.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+"""Due steps are handed over within 5 s; a poll that finds nothing costs one index probe."""
+BATCH = 100
+INTAKE = "alerts.intake"
+
+
+class Scheduler:
+    def __init__(self, engine: AsyncEngine, config: Config, mails: Mails, cap: int) -> None:
+        self._engine = engine
+        self._config = config
+        self._mails = mails
+        self._cap = cap
+
+    async def run(self) -> None:
+        while True:
+            try:
+                while await self.hand_over(datetime.now(UTC)) == BATCH:
+                    pass
+            except Exception as error:
+                if not db.is_unavailable(error):
+                    raise
+                log.warning("scheduler.database_away", error=type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def hand_over(self, now: datetime) -> int:
+        """Claim one batch of due steps and put their mails into the outbox.
+
+        :returns: how many were due
+        """
+        # Steps were scheduled into open hours, but may be found late, at night.
+        if not self._config.hours.is_open(now):
+            return 0
+        async with self._engine.begin() as tx:
+            claimed = await store.claim(tx, BATCH)
+            if not claimed:
+                return 0
+            leaving = await self._within_cap(tx, claimed, now)
+            for row in leaving:
+                await self._send(tx, row, now)
+        metrics.HANDED_OVER.inc(len(leaving))
+        for row in leaving:
+            metrics.LAG.observe((row["handed_over_at"] - row["due_at"]).total_seconds())
+        log.info("scheduler.handed_over", claimed=len(claimed), handed_over=len(leaving))
+        return len(claimed)
+
+    async def _within_cap(
+        self, tx: AsyncConnection, claimed: Sequence[store.Row], now: datetime
+    ) -> list[store.Row]:
+        """Put off what the daily cap of its address forbids, and return the rest."""
+        emails = sorted({row["email"] for row in claimed})
+        recent = await store.recent_hand_overs(tx, emails, [row["id"] for row in claimed])
+        leaving, put_off = [], dict[UUID, datetime]()
+        for row in claimed:
+            others = recent.get(row["email"])
+            if others is None:  # another scheduler is at this address: look again at the next poll
+                put_off[row["id"]] = row["due_at"]
+            elif (later := after_cap(others, self._cap, now, self._config.hours)) is not None:
+                put_off[row["id"]] = later
+                metrics.DEFERRED.inc()
+            else:
+                others.append(row["handed_over_at"])
+                leaving.append(row)
+        await store.put_off(tx, put_off)
+        return leaving
+
+    async def _send(self, tx: AsyncConnection, row: store.Row, now: datetime) -> None:
+        state = State.of(row["state"])
+        language = state.language or self._config.default_language
+        to = Recipient(row["id"], row["email"], language, state.facts)
+        try:
+            step = self._config.sequences[row["sequence"]][row["step"] - 1]
+            mail = self._mails.render(step, to, now)
+        except (KeyError, IndexError):
+            await self._fail(tx, row, "this step is no longer configured")
+        except TemplateError as error:
+            await self._fail(tx, row, f"template: {type(error).__name__}")
+        else:
+            message = Message(
+                id=str(row["id"]),
+                type=messages.ALERT_ACCEPTED,
+                body=messages.alert_accepted(row["id"], row["email"], mail, now),
+                request_id=row["request_id"],
+            )
+            await outbox.add(tx, ALERTS.name, INTAKE, message)
+
+    async def _fail(self, tx: AsyncConnection, row: store.Row, reason: str) -> None:
+        """One step that cannot be written must not hold up the batch it is in."""
+        await store.fail(tx, row["id"], reason)
+        metrics.ENDED.labels("failed").inc()
+        log.error(
+            "scheduler.step_failed", sequence=row["sequence"], step=row["step"], reason=reason
+        )

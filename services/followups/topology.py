@@ -1,0 +1,35 @@
+"""The exchanges and queues of followups."""
+
+from libs.common.topology import Binding, Exchange, work_queue
+
+EVENTS = Exchange("followups.events", "topic")
+DLX = Exchange("followups.dlx", "direct")
+
+EXCHANGES = (EVENTS, DLX)
+
+ALERTS = Exchange("alerts", "direct")
+ALERTS_EVENTS = Exchange("alerts.events", "topic")
+CONSENT_COMMANDS = Exchange("consent.commands", "direct")
+CONSENT_EVENTS = Exchange("consent.events", "topic")
+
+CONSENT_QUEUE = "followups.consent-events"
+OUTCOMES_QUEUE = "followups.outcomes"
+
+QUEUES = (
+    *work_queue(
+        CONSENT_QUEUE,
+        exchange=DLX,
+        dlx=DLX,
+        bindings=(
+            Binding(CONSENT_EVENTS, "consent.granted"),
+            Binding(CONSENT_EVENTS, "consent.withdrawn"),
+            Binding(CONSENT_EVENTS, "person.erased"),
+        ),
+    ),
+    *work_queue(
+        OUTCOMES_QUEUE,
+        exchange=DLX,
+        dlx=DLX,
+        bindings=(Binding(ALERTS_EVENTS, "followup.*"),),
+    ),
+)

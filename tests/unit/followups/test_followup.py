@@ -1,0 +1,135 @@
+"""When follow-ups are due."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.followups.followup import SETTLES, STATES, Hours, after_cap, due_times
+
+WARSAW = ZoneInfo("Europe/Warsaw")
+HOURS = Hours(WARSAW, time(9), time(19))
+ALWAYS = Hours(WARSAW, None, None)
+
+
+def local(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=WARSAW)
+
+
+@pytest.mark.parametrize(
+    ("at", "opens"),
+    [
+        ("2026-11-25 08:59", "2026-11-25 09:00"),  # a Wednesday
+        ("2026-11-25 09:00", "2026-11-25 09:00"),
+        ("2026-11-25 18:59", "2026-11-25 18:59"),
+        ("2026-11-25 19:00", "2026-11-26 09:00"),
+        ("2026-11-27 20:00", "2026-11-30 09:00"),  # Friday evening
+        ("2026-11-28 12:00", "2026-11-30 09:00"),
+        ("2026-03-28 12:00", "2026-03-30 09:00"),  # over the change to summer time
+        ("2026-10-24 12:00", "2026-10-26 09:00"),  # and back
+    ],
+)
+def test_what_falls_into_quiet_hours_waits_for_the_next_opening(at: str, opens: str) -> None:
+    assert HOURS.next_open(local(at)) == local(opens)
+
+
+def test_a_weekend_that_is_not_quiet_is_used() -> None:
+    hours = Hours(WARSAW, time(9), time(19), weekends=True)
+    assert hours.next_open(local("2026-11-28 12:00")) == local("2026-11-28 12:00")
+
+
+def test_a_holiday_is_skipped() -> None:
+    hours = Hours(WARSAW, time(9), time(19), holidays=frozenset({date(2026, 11, 11)}))
+    assert hours.next_open(local("2026-11-10 20:00")) == local("2026-11-12 09:00")
+
+
+def test_without_quiet_hours_now_is_open() -> None:
+    midnight = local("2026-11-28 00:00")
+    assert ALWAYS.next_open(midnight) == midnight
+
+
+moments = st.integers(0, 4 * 365 * 24 * 3600).map(
+    lambda seconds: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+)
+near_changes = st.builds(
+    lambda day, minutes: day + timedelta(minutes=minutes),
+    st.sampled_from([
+        datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC),
+        datetime(2027, 3, 28, tzinfo=UTC), datetime(2027, 10, 31, tzinfo=UTC),
+    ]),
+    st.integers(-3 * 24 * 60, 3 * 24 * 60),
+)  # fmt: skip
+some_hours = st.builds(
+    lambda opens, length, weekends: Hours(
+        WARSAW, time(opens), time(min(opens + length, 23), 59), weekends
+    ),
+    st.integers(0, 22), st.integers(0, 12), st.booleans(),
+)  # fmt: skip
+
+
+@given(st.one_of(moments, near_changes), some_hours)
+def test_the_next_opening_is_open_and_never_before(at: datetime, hours: Hours) -> None:
+    opening = hours.next_open(at)
+    assert opening >= at
+    assert hours.is_open(opening)
+    assert hours.next_open(opening) == opening
+
+
+@given(near_changes, some_hours, st.integers(0, 60 * 24 * 4))
+def test_nothing_open_is_passed_over(at: datetime, hours: Hours, minutes: int) -> None:
+    between = at + timedelta(minutes=minutes)
+    in_the_gap = between.astimezone(WARSAW).hour in {2, 3}  # an opening that does not exist
+    if between < hours.next_open(at) and not in_the_gap:
+        assert not hours.is_open(between)
+
+
+@given(moments, st.lists(st.integers(0, 10**6), min_size=1, max_size=6), some_hours)
+def test_steps_keep_their_order_and_their_distance(
+    now: datetime, delays: list[int], hours: Hours
+) -> None:
+    steps = [timedelta(seconds=delay) for delay in delays]
+    due = list(due_times(now, steps, hours))
+    assert len(due) == len(steps)
+    for before, step, at in zip([now, *due], steps, due, strict=False):
+        assert at >= before + step
+
+
+def test_a_given_delay_replaces_the_first_one_only() -> None:
+    now = local("2026-11-25 10:00")
+    steps = [timedelta(days=1), timedelta(hours=2)]
+    assert list(due_times(now, steps, HOURS, timedelta(minutes=5))) == [
+        local("2026-11-25 10:05"), local("2026-11-25 12:05"),
+    ]  # fmt: skip
+
+
+def test_the_cap_lets_one_through_and_puts_the_next_off_by_a_day() -> None:
+    now = local("2026-11-25 10:00")
+    assert after_cap([], 1, now, HOURS) is None
+    assert after_cap([now - timedelta(hours=1)], 1, now, HOURS) == local("2026-11-26 09:00")
+    assert after_cap([now - timedelta(hours=1)], 2, now, HOURS) is None
+
+
+@given(
+    st.lists(st.integers(0, 24 * 3600 - 1), max_size=8),
+    st.integers(1, 4),
+    st.integers(0, 24 * 3600),
+)
+def test_whenever_the_cap_says_so_fewer_than_the_cap_left_in_the_day_before(
+    ages: list[int], cap: int, later: int
+) -> None:
+    now = local("2026-11-25 10:00").astimezone(UTC)
+    recent = [now - timedelta(seconds=age) for age in ages]
+    at = after_cap(recent, cap, now, ALWAYS) or now
+    at += timedelta(seconds=later)
+    assert sum(left > at - timedelta(hours=24) for left in recent) < cap
+
+
+def test_an_outcome_never_makes_a_certainty_doubtful() -> None:
+    assert set(SETTLES) <= set(STATES)
+    for certain in ("sent", "failed"):
+        assert certain not in SETTLES["in_doubt"]
+    for froms in SETTLES.values():
+        assert "scheduled" not in froms
+        assert "sent" not in froms

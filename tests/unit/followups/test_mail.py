@@ -1,0 +1,102 @@
+"""The mails of the shipped sequence, and faults of the configuration that stop the start."""
+
+import base64
+import shutil
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from libs.common.tokens import Tokens
+from services.followups import config
+from services.followups.facts import Facts
+from services.followups.mail import Mails, Recipient
+
+SHIPPED = Path(__file__).parents[3] / "config/followups.toml"
+TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
+NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
+FACTS = Facts(email="ala@example.com", name="Ala", area=80, budget=250_000, start="2027-03")
+
+
+def mails(path: Path = SHIPPED) -> Mails:
+    return Mails(config.load(path), TOKENS, "https://ostoja.example.com/")
+
+
+def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[str, object]:
+    steps = config.load(SHIPPED).sequences["default"]
+    to = Recipient(uuid.UUID(int=7), "ala@example.com", language, facts)
+    return mails().render(steps[step], to, NOW)
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+@pytest.mark.parametrize("step", [0, 1])
+def test_every_mail_lets_its_reader_leave(language: str, step: int) -> None:
+    mail = render(language, step=step)
+    headers = mail["headers"]
+    assert isinstance(headers, dict)
+    link = headers["List-Unsubscribe"].strip("<>")
+    assert link.startswith("https://ostoja.example.com/unsubscribe?token=")
+    assert headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert link in str(mail["text"])
+    assert link in str(mail["html"])
+    claims = TOKENS.verify(link.partition("token=")[2], "unsubscribe", NOW)
+    assert (claims.subject, claims.purpose) == ("ala@example.com", "marketing")
+
+
+def test_the_same_step_has_the_same_message_id() -> None:
+    assert render("pl")["headers"] == render("pl")["headers"]
+    headers = render("en")["headers"]
+    assert isinstance(headers, dict)
+    assert headers["Message-ID"] == f"<{uuid.UUID(int=7)}@ostoja.example.com>"
+
+
+def test_a_mail_is_in_the_language_of_the_lead_and_says_what_is_known() -> None:
+    assert "Ala, wracamy" in str(render("pl")["subject"])
+    assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in str(render("pl")["text"])
+    assert "thank you for talking to us" in str(render("en")["text"])
+
+
+def test_what_a_stranger_called_himself_cannot_write_into_a_mail() -> None:
+    for name in ("Win at http://evil.example", "<b>x</b>", "a\nBcc: b@example.com", "x" * 80):
+        mail = render(facts=Facts(name=name))
+        assert name not in str(mail["text"])
+        assert name not in str(mail["html"])
+        assert "\n" not in str(mail["subject"])
+
+
+def test_a_template_that_does_not_render_stops_the_start_with_its_name(tmp_path: Path) -> None:
+    shutil.copytree(config.SHIPPED_TEMPLATES, tmp_path / "templates")
+    (tmp_path / "templates/last_word.en.txt").write_text("{{ nmae }}", encoding="utf-8")
+    text = SHIPPED.read_text(encoding="utf-8")
+    broken = tmp_path / "followups.toml"
+    broken.write_text('templates = "templates"\n' + text, encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"template last_word \(en\) of sequence default.*nmae"):
+        mails(broken)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("threshold = 60", "threshold = 600", "lead.threshold"),
+        ('zone = "Europe/Warsaw"', 'zone = "Europe/Warsow"', "hours.zone"),
+        ('opens = "09:00"', 'opens = "20:00"', "opens must be before closes"),
+        ('delay = "1d"', 'delay = "soon"', "sequences.default.steps.0.delay"),
+        ('known = ["area"]', 'known = ["aera"]', "lead.rules"),
+        ("[sequences.default]", "[sequences.other]", "sequences.default is missing"),
+        ("company =", "compnay =", "compnay"),
+        ('closing = "Dziękuję', 'clozing = "Dziękuję', "closing"),
+        ("{facts}", "{fatcs}", "fatcs"),
+        ("[lead]", "[lead", "followups.toml"),
+    ],
+)
+def test_a_fault_in_the_configuration_stops_the_start_and_is_named(
+    tmp_path: Path, before: str, after: str, named: str
+) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert before in text
+    path = tmp_path / "followups.toml"
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        config.load(path)
+    assert named in str(stopped.value)
