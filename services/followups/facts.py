@@ -65,7 +65,7 @@ def read(
         found |= news
     rest = _spaces(text.replace(_MARK, " ")).strip(" ,;")
     if _is_wish(rest, asked, works):
-        found["wish"] = rest[:WISH_LENGTH]
+        found["wish"] = _wish(_spaces(message), works)[:WISH_LENGTH]
     return Facts(**found), rest
 
 
@@ -507,10 +507,24 @@ _DESIRE = re.compile(
 _LETTERS = re.compile(r"[^\W\d_]{3,}")
 
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+
+
 def _is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
     words = _LETTERS.findall(rest)
-    if any(word.lower().startswith(works) for word in words):
+    if _names_work(rest, works):
         return True
     if asked != "consent" and _DESIRE.search(rest):
         return len(words) >= 2
     return asked == "wish" and len(words) >= 3 and not rest.endswith("?")
+
+
+def _names_work(text: str, works: tuple[str, ...]) -> bool:
+    return any(word.lower().startswith(works) for word in _LETTERS.findall(text))
+
+
+def _wish(message: str, works: tuple[str, ...]) -> str:
+    """Return the sentences that say it, in the person's own words; else all of the message."""
+    sentences = _SENTENCE_END.split(message)
+    telling = [text for text in sentences if _names_work(text, works) or _DESIRE.search(text)]
+    return " ".join(telling or sentences)

@@ -1,12 +1,15 @@
 """Routes: parse, call, answer."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs
@@ -20,6 +23,7 @@ MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
 LONGEST_DELAY = 365 * 24 * 3600
 PAGE = 100
+HEALTH_SECONDS = 2.0
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(normalise)]
 
@@ -70,6 +74,7 @@ class Routes:
         self._config = config
 
     def add_to(self, app: web.Application) -> None:
+        app.middlewares.append(_database_away)
         app.router.add_post("/api/chatbot/chat", self.chat)
         app.router.add_post("/api/followups", self.enrol)
         app.router.add_get("/api/followups", self.list)
@@ -172,7 +177,39 @@ class Routes:
         return json_response(_item(row) | {"cancelled": len(stopped)})
 
     async def health(self, _: web.Request) -> web.Response:
-        raise NotImplementedError
+        """Without the broker the chat goes on: what must be told waits in the outbox."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
+                waiting = await store.outbox_length(tx)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            postgres, waiting = f"unhealthy: {type(error).__name__}", None
+        else:
+            postgres = "healthy"
+        rabbitmq = "healthy" if self._broker.connected else "degraded"
+        status = "unhealthy" if waiting is None else rabbitmq
+        return json_response(
+            {
+                "status": status,
+                "components": {
+                    "postgres": {"status": postgres.partition(":")[0]}
+                    | ({"detail": postgres} if waiting is None else {}),
+                    "rabbitmq": {"status": rabbitmq},
+                },
+                "outbox": waiting,
+            }
+        )
+
+
+@web.middleware
+async def _database_away(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Exception as error:
+        if not db.is_unavailable(error):
+            raise
+        raise Problem(
+            503, detail="the database is away; try again", headers={"Retry-After": "2"}
+        ) from error
 
 
 def _asked_for(query: Mapping[str, str]) -> Any:

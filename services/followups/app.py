@@ -1,0 +1,47 @@
+"""The wiring: read down for the order of starting, up for the order of stopping."""
+
+from functools import partial
+
+from libs.common import consume, db, inbox, outbox, periodic, web
+from libs.common.broker import Broker
+from libs.common.service import Service
+from libs.common.tokens import Tokens
+from services.followups import config, topology
+from services.followups.consumers import Consumers
+from services.followups.http import Routes
+from services.followups.mail import Mails
+from services.followups.scheduler import Scheduler
+from services.followups.settings import FollowupsSettings
+
+PREFETCH = 20
+
+
+async def start(service: Service, settings: FollowupsSettings) -> None:
+    configured = config.load(settings.followups_config, quiet_hours=settings.followup_quiet_hours)
+    mails = Mails(
+        configured, Tokens(settings.token_keys.get_secret_value()), settings.public_base_url
+    )
+    database_url = settings.database_url.get_secret_value()
+    engine = await service.enter(db.connect(database_url, application_name=service.name))
+    broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
+    await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
+
+    relay = outbox.Relay(engine, broker, database_url)
+    service.spawn("outbox relay", relay.run())
+    service.spawn(
+        "inbox purge", periodic.every(engine, "inbox purge", 3600, partial(inbox.purge, engine))
+    )
+    consumers = Consumers(engine)
+    await service.enter(
+        consume.consume(broker, topology.CONSENT_QUEUE, consumers.consent_events, prefetch=PREFETCH)
+    )
+    await service.enter(
+        consume.consume(broker, topology.OUTCOMES_QUEUE, consumers.outcomes, prefetch=PREFETCH)
+    )
+    scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
+    service.spawn("scheduler", scheduler.run())
+
+    app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    Routes(engine, broker, configured).add_to(app)
+    await web.serve(service, app, settings.http_host, settings.http_port)
+    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
