@@ -11,6 +11,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, cursor, make_dsn
 
 from deploy.local.servers import Postgres
 from deploy.provision import ROLES, close_database, provision_postgres
+from libs.common import migrate
 
 SERVICES = Path(__file__).parents[2] / "services"
 PASSWORDS = {role: f"{role}-password" for role in ROLES}
@@ -43,8 +44,6 @@ class Databases:
             provision_postgres(self.server.dsn, PASSWORDS, database=name)
             migrations = SERVICES / str(service) / "migrations"
             if service is not None:
-                from libs.common import migrate
-
                 migrate.upgrade(service, self.url(service, name).owner_url, migrations)
             self._templates[service] = name
         return self._templates[service]

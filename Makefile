@@ -1,0 +1,45 @@
+# `make up` and `make test` need nothing first but Python >= 3.11, git and make.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $p)))
+$(if $(PYTHON),,$(error Python 3.11 or newer is needed))
+LOCAL = $(PYTHON) -m deploy.local
+BIN = .venv/bin
+# What make test leaves to the targets of these names.
+QUICK = not faults and not fullstack and not dialect
+
+.PHONY: up down clean status logs psql prepare lint test test-faults test-fullstack test-dialect lock
+.DEFAULT_GOAL = up
+
+up down clean status:
+	@$(LOCAL) $@
+
+logs:
+	@$(LOCAL) logs $(SERVICE)
+
+psql:
+	@$(LOCAL) psql $(or $(SERVICE),$(error say which: make psql SERVICE=alerts)) $(if $(SQL),"$$SQL")
+psql: export SQL := $(SQL)
+
+prepare:
+	@$(LOCAL) prepare
+
+lint: prepare
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m "$(QUICK)" $(ARGS)
+
+test-faults: prepare
+	$(BIN)/pytest -m faults tests/faults $(ARGS)
+
+test-fullstack: prepare
+	$(BIN)/pytest -m fullstack tests/fullstack $(ARGS)
+
+test-dialect: prepare
+	$(BIN)/pytest -m dialect $(ARGS)
+
+lock:
+	requirements/lock

@@ -1,0 +1,289 @@
+"""`make up` and its companions: `python3 -m deploy.local COMMAND`; standard library only.
+
+`up` and `prepare` run under any Python from 3.11 until the virtual environment stands, and then go
+on inside it.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.local import environment, machine, supervisor
+from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
+from deploy.local.servers import (
+    HOST,
+    Postgres,
+    RabbitMQ,
+    Redis,
+    Server,
+    ServerError,
+    check_port_free,
+    postgres_binaries,
+    wait_until,
+)
+
+LOCAL = ROOT / ".local"
+ENV = ROOT / ".env"
+HEALTHY_SECONDS = 60.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m deploy.local")
+    commands = parser.add_subparsers(dest="command", required=True)
+    plain = {"prepare": prepare, "up": up, "down": down, "clean": clean, "status": status}
+    for name in plain:
+        commands.add_parser(name)
+    commands.add_parser("logs").add_argument("service", nargs="?")
+    psql = commands.add_parser("psql")
+    psql.add_argument("service", choices=WITH_TABLES)
+    psql.add_argument("sql", nargs="?")
+    chosen = parser.parse_args()
+    try:
+        if chosen.command == "logs":
+            logs(chosen.service)
+        elif chosen.command == "psql":
+            run_psql(chosen.service, chosen.sql)
+        else:
+            plain[chosen.command]()
+    except (ServerError, machine.MachineError) as error:
+        print(f"{chosen.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def prepare() -> None:
+    with _alone():
+        machine.prepare()
+
+
+def up() -> None:
+    began = time.monotonic()
+    if Path(sys.prefix) != machine.VENV:
+        prepare()
+        os.execv(machine.PYTHON, [str(machine.PYTHON), "-m", "deploy.local", *sys.argv[1:]])  # noqa: S606
+    with _alone():
+        environment.ensure(ENV, data_exists=(LOCAL / "postgres" / "data").exists())
+        values = environment.load(ENV)
+        servers = _servers(values)
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait()
+        _provision(values)
+        _migrate(values)
+        _supervise(values)
+    _wait_healthy(values)
+    print(f"up in {time.monotonic() - began:.0f} s")
+    _print_addresses(values)
+
+
+def down() -> None:
+    with _alone():
+        supervisor.record("supervisor").stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
+        supervisor.stop_all()  # what a killed supervisor left
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Server.stop, _servers(environment.load(ENV))))
+
+
+def clean() -> None:
+    down()
+    shutil.rmtree(LOCAL, ignore_errors=True)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two at once would start everything twice: the second waits."""
+    (LOCAL / "run").mkdir(parents=True, exist_ok=True)
+    with (LOCAL / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
+    def log(name: str) -> Path:
+        return LOCAL / "log" / f"{name}.log"
+
+    return (
+        RabbitMQ(  # first: it takes longest
+            LOCAL / "rabbitmq",
+            port=port(values, "RABBITMQ_PORT"),
+            management_port=port(values, "RABBITMQ_UI_PORT"),
+            dist_port=port(values, "RABBITMQ_DIST_PORT"),
+            epmd_port=port(values, "RABBITMQ_EPMD_PORT"),
+            password=values["RABBITMQ_ADMIN_PASSWORD"],
+            log=log("rabbitmq"),
+        ),
+        Postgres(
+            LOCAL / "postgres",
+            port=port(values, "POSTGRES_PORT"),
+            password=values["POSTGRES_SUPERUSER_PASSWORD"],
+            log=log("postgres"),
+        ),
+        Redis(
+            LOCAL / "redis",
+            port=port(values, "REDIS_PORT"),
+            password=values["REDIS_PASSWORD"],
+            log=log("redis"),
+        ),
+    )
+
+
+def _provision(values: Mapping[str, str]) -> None:
+    from deploy import provision  # needs the virtual environment
+
+    rabbitmq, postgres, _ = _servers(values)
+    provision.provision_postgres(
+        postgres.dsn,
+        {role: values[name] for role, name in environment.DATABASE_PASSWORDS.items()},
+    )
+    provision.provision_rabbitmq(
+        rabbitmq.management_url,
+        (rabbitmq.admin, rabbitmq.password),
+        {service: values[name] for service, name in environment.AMQP_PASSWORDS.items()},
+        provision.retry_policies(ROOT / values["ALERTS_CONFIG"]),
+    )
+
+
+def _migrate(values: Mapping[str, str]) -> None:
+    """Run each service's migrations, as the owner of its schema; the services together."""
+
+    def migrate(name: str) -> subprocess.CompletedProcess[str]:
+        owner = environment.database_url(values, f"{name}_owner")
+        return subprocess.run(
+            [sys.executable, "-m", f"services.{name}", "migrate"],
+            env={**supervisor.process_environment(values, name), "OWNER_DATABASE_URL": owner},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    with ThreadPoolExecutor() as pool:
+        for name, done in zip(WITH_TABLES, pool.map(migrate, WITH_TABLES), strict=True):
+            if done.returncode:
+                raise ServerError(f"the migration of {name} failed:\n{done.stdout}")
+
+
+def _supervise(values: Mapping[str, str]) -> None:
+    """Start the supervisor, anew when settings or code are no longer those it started with."""
+    running = supervisor.record("supervisor")
+    fingerprint = _fingerprint(values)
+    if running.runs_as(fingerprint):
+        return
+    running.stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
+    supervisor.stop_all()
+    for variable in (
+        *(f"{name.upper()}{kind}_PORT" for name in SERVICES for kind in ("", "_METRICS")),
+        *("SANDBOX_PORT", "SANDBOX_MAIL_PORT", "SANDBOX_SMTP_PORT"),
+    ):
+        check_port_free(port(values, variable), variable)
+    running.spawn(
+        [sys.executable, "-m", "deploy.local.supervisor"],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        log=LOCAL / "log" / "supervisor.log",
+        fingerprint=fingerprint,
+    )
+
+
+def _fingerprint(values: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(repr(sorted(values.items())).encode())
+    for folder in ("config", "deploy/local", "deploy/sandbox", "libs", "services"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path}{path.stat().st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+def _wait_healthy(values: Mapping[str, str]) -> None:
+    url = f"http://{HOST}:{values['GATEWAY_PORT']}/api/health/deep"
+    try:
+        wait_until(
+            "the system",
+            HEALTHY_SECONDS,
+            lambda: '"healthy"' in _get(url)[:40],
+            lambda: supervisor.record("supervisor").pid is not None,
+        )
+    except ServerError as error:
+        sick = [row for row in _rows(values) if row[3] != "ok"]
+        lines = [f"{error}: {url} says: {_get(url) or 'nothing'}"]
+        lines += [f"{row[0]}: {row[3]}; see `make logs SERVICE={row[0]}`" for row in sick]
+        raise ServerError("\n".join(lines)) from None
+
+
+def _get(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str]]:
+    for server in _servers(values):
+        health = "ok" if server.pid and server.ready() else "down"
+        yield server.name, server.pid, next(iter(server.ports.values())), health
+    for name in supervisor.MODULES:
+        address = f"http://{HOST}:{values[f'{name.upper()}_PORT']}"
+        path = {"gateway": "/api/health", "sandbox": "/received?target=slack"}.get(name, "/health")
+        pid = supervisor.record(name).pid
+        health = "ok" if _get(address + path) else "no answer" if pid else "down"
+        yield name, pid, port(values, f"{name.upper()}_PORT"), health
+
+
+def status() -> None:
+    rows = list(_rows(environment.load(ENV)))
+    print(f"{'process':<12}{'pid':>9}{'port':>8}  health")
+    for name, pid, number, health in rows:
+        print(f"{name:<12}{pid or '-':>9}{number:>8}  {health}")
+
+
+def _print_addresses(values: Mapping[str, str]) -> None:
+    for what, variable, path in (
+        ("the API, and its documentation", "GATEWAY_PORT", "/docs"),
+        ("RabbitMQ (admin; RABBITMQ_ADMIN_PASSWORD in .env)", "RABBITMQ_UI_PORT", "/"),
+        ("the sandbox: what Slack and the others got", "SANDBOX_PORT", "/received?target=slack"),
+        ("the sandbox: mail", "SANDBOX_MAIL_PORT", "/"),
+    ):
+        address = f"http://{HOST}:{values[variable]}{path}"
+        print(f"  {address:<48} {what}")
+
+
+def logs(service: str | None) -> None:
+    found = sorted((LOCAL / "log").glob(f"{service or '*'}.log"))
+    if not found:
+        raise ServerError(f"no log of {service or 'anything'} in .local/log")
+    follow = ["--follow=name"] if sys.stdout.isatty() else []
+    names = [str(path.relative_to(ROOT)) for path in found]
+    os.chdir(ROOT)
+    os.execvp("tail", ["tail", "--lines=100", *follow, *names])  # noqa: S606
+
+
+def run_psql(service: str, statement: str | None) -> None:
+    values = environment.load(ENV)
+    account = ["-h", HOST, "-p", values["POSTGRES_PORT"], "-U", service, environment.DATABASE]
+    command = ["--command", statement] if statement else []
+    password = values[environment.DATABASE_PASSWORDS[service]]
+    psql = str(postgres_binaries() / "psql")
+    os.execve(psql, [psql, *account, *command], {**os.environ, "PGPASSWORD": password})  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

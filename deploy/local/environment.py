@@ -1,0 +1,185 @@
+""".env → what each process gets: its own settings and secrets, and none of another's."""
+
+import base64
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from deploy.local.servers import HOST, ServerError
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / ".env.example"
+DATABASE = VHOST = "ostoja"
+SERVICES = ("consent", "followups", "alerts", "gateway")
+WITH_TABLES = ("consent", "followups", "alerts")
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _key_ring() -> str:
+    return f"k1:{_key()}"
+
+
+def _webhook_secret() -> str:
+    return f"whsec_{_key()}"
+
+
+# What data on disk was made with; a new one in its place would be a loss or a lock-out.
+BOUND_TO_DATA: dict[str, Callable[[], str]] = {
+    "TOKEN_KEYS": _key_ring,
+    "CONSENT_MASTER_KEYS": _key_ring,
+    "CONSENT_HASH_KEY": _key,
+    "POSTGRES_SUPERUSER_PASSWORD": _secret,
+}
+DATABASE_PASSWORDS = {
+    role: f"{role.upper()}_DB_PASSWORD"
+    for service in WITH_TABLES
+    for role in (service, f"{service}_owner")
+}
+AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
+GENERATED: dict[str, Callable[[], str]] = {
+    **BOUND_TO_DATA,
+    **dict.fromkeys(("ADMIN_API_KEY", "SERVICE_API_KEY", "INTERNAL_API_KEY"), _secret),
+    **dict.fromkeys(("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD"), _secret),
+    **dict.fromkeys(DATABASE_PASSWORDS.values(), _secret),
+    **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
+    "WEBHOOK_SECRET": _webhook_secret,
+}
+_OF_A_PROVIDER = ("SLACK_WEBHOOK_URL", "MONDAY_API_TOKEN", "SMS_API_TOKEN", "SMTP_PASSWORD")
+SECRETS_OF = {
+    "gateway": {"INTERNAL_API_KEY", "ADMIN_API_KEY", "SERVICE_API_KEY", "TOKEN_KEYS"},
+    "consent": {"INTERNAL_API_KEY", "TOKEN_KEYS", "CONSENT_MASTER_KEYS", "CONSENT_HASH_KEY"},
+    "followups": {"INTERNAL_API_KEY", "TOKEN_KEYS"},
+    "alerts": {"INTERNAL_API_KEY", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
+    "sandbox": {"WEBHOOK_SECRET"},
+}
+SECRETS = {*GENERATED, *_OF_A_PROVIDER}
+
+
+def parse(text: str) -> dict[str, str]:
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def ensure(path: Path, *, data_exists: bool) -> None:
+    """Write .env, or add to it what a newer version needs; a value that is there stays.
+
+    :raises ServerError: a key that existing data depends on is missing
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else None
+    present = {name for name, value in parse(text or "").items() if value} | set(os.environ)
+    lost = [name for name in BOUND_TO_DATA if name not in present]
+    if lost and data_exists:
+        raise ServerError(
+            f"{path.name} lacks {', '.join(lost)}, and .local holds data made with it: "
+            "put the old .env back, or delete the data with `make clean`"
+        )
+    fresh = {name: make() for name, make in GENERATED.items() if name not in present}
+    if text is None:
+        text = EXAMPLE.read_text(encoding="utf-8")
+        fresh["FOLLOWUP_QUIET_HOURS"] = "off"
+    if not fresh:
+        return
+    lines = [_filled(line, fresh) for line in text.splitlines()]
+    lines += [f"{name}={value}" for name, value in fresh.items()]
+    unfinished = path.with_name(".env.new")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _filled(line: str, fresh: dict[str, str]) -> str:
+    """Give the line its fresh value, which is thereby used up."""
+    name = line.partition("=")[0]
+    return f"{name}={fresh.pop(name)}" if name in fresh else line
+
+
+def load(path: Path) -> dict[str, str]:
+    """Read every setting: the shell's variable, else .env's, else the example's default."""
+    values = parse(EXAMPLE.read_text(encoding="utf-8"))
+    if path.exists():
+        values |= {name: value for name, value in parse(path.read_text()).items() if value}
+    return {name: os.environ.get(name, value) for name, value in values.items()}
+
+
+def port(values: Mapping[str, str], variable: str) -> int:
+    try:
+        number = int(values[variable])
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise ServerError(f"{variable} in .env is no port: {values[variable]!r}")
+    return number
+
+
+def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
+    """Give the settings of one service or the sandbox, composed from all."""
+    mine = SECRETS_OF[name]
+    settings = {
+        key: value for key, value in values.items() if value and (key not in SECRETS or key in mine)
+    }
+    for key, value in _of_the_sandbox(values).items():
+        if key not in SECRETS or key in mine:
+            settings.setdefault(key, value)
+    if name == "sandbox":
+        return settings
+    prefix = name.upper()
+    settings |= {
+        "HTTP_PORT": values[f"{prefix}_PORT"],
+        "METRICS_PORT": values[f"{prefix}_METRICS_PORT"],
+        "AMQP_URL": (
+            f"amqp://{name}:{quote(values[AMQP_PASSWORDS[name]], safe='')}"
+            f"@{HOST}:{values['RABBITMQ_PORT']}/{VHOST}"
+        ),
+    }
+    settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
+    if name in WITH_TABLES:
+        settings["DATABASE_URL"] = database_url(values, name)
+    if name == "gateway":
+        password = quote(values["REDIS_PASSWORD"], safe="")
+        settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"
+        for upstream in WITH_TABLES:
+            address = f"http://{HOST}:{values[f'{upstream.upper()}_PORT']}"
+            settings.setdefault(f"{upstream.upper()}_URL", address)
+    return settings
+
+
+def database_url(values: Mapping[str, str], role: str) -> str:
+    password = quote(values[DATABASE_PASSWORDS[role]], safe="")
+    driver = "postgresql" if role.endswith("_owner") else "postgresql+aiopg"
+    return f"{driver}://{role}:{password}@{HOST}:{values['POSTGRES_PORT']}/{DATABASE}"
+
+
+def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
+    """What stands in for a provider whose settings are empty."""
+    sandbox = f"http://{HOST}:{values['SANDBOX_PORT']}"
+    pretended = {
+        "SLACK_WEBHOOK_URL": f"{sandbox}/slack",
+        "WEBHOOK_URL": f"{sandbox}/webhook",
+    }
+    groups = (
+        {
+            "MONDAY_API_URL": f"{sandbox}/monday",
+            "MONDAY_API_TOKEN": "sandbox",
+            "MONDAY_BOARD_ID": "1",
+        },
+        {"SMS_API_URL": f"{sandbox}/sms", "SMS_API_TOKEN": "sandbox", "SMS_TO": "+48600000000"},
+        {
+            "SMTP_HOST": HOST,
+            "SMTP_PORT": values["SANDBOX_SMTP_PORT"],
+            "SMTP_TLS": "none",
+        },
+    )
+    for group in groups:  # whole or not at all: a real host must not get the sandbox's port
+        if not any(values.get(name) for name in group):
+            pretended |= group
+    return pretended

@@ -1,0 +1,141 @@
+"""What the machine must have: the servers from the distribution, and the virtual environment."""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.local.servers import (
+    ServerError,
+    postgres_binaries,
+    rabbitmq_home,
+    redis_binary,
+)
+
+ROOT = Path(__file__).parents[2]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4}
+
+
+class MachineError(Exception):
+    """Its text is for the person at the terminal: one line, before anything was changed."""
+
+
+def prepare() -> None:
+    """Install what is missing, and nothing when nothing is."""
+    if missing := _missing_packages():
+        _install(missing)
+    _make_venv()
+
+
+def _missing_packages() -> list[str]:
+    missing = []
+    for package, find in (
+        ("postgresql", postgres_binaries),
+        ("redis-server", redis_binary),
+        ("rabbitmq-server", rabbitmq_home),
+    ):
+        try:
+            find()
+        except ServerError:
+            missing.append(package)
+    # Debian's Python comes without it; one in .venv that works already needs it no more.
+    if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
+        missing.insert(0, f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
+    return missing
+
+
+def _install(packages: list[str]) -> None:
+    names = " ".join(packages)
+    elsewhere = "any machine with Docker runs it by `docker compose up`"
+    if shutil.which("apt-get") is None:
+        raise MachineError(
+            f"this is no Debian: install {names} yourself (PostgreSQL >= 15, Redis >= 7, "
+            f"RabbitMQ >= 4.0), or use another way: {elsewhere}"
+        )
+    become_root: list[str] = []
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise MachineError(
+                f"missing here: {names}; neither root nor sudo: ask for them to be installed, "
+                f"or use another way: {elsewhere}"
+            )
+        become_root = ["sudo"]
+    print(f"installing {names} (they are not started, and the system's own are left alone)")
+    log = ROOT / ".local" / "log" / "install.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    _run([*become_root, "apt-get", "update"], log)
+    for package in packages:
+        _check_candidate(package)
+    _run([*become_root, "sh", str(ROOT / "deploy" / "local" / "install.sh"), *packages], log)
+
+
+def _check_candidate(package: str) -> None:
+    policy = subprocess.run(
+        ["apt-cache", "policy", package],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LC_ALL": "C"},
+    ).stdout
+    # It may have an epoch before the version, or be "(none)".
+    found = re.search(r"Candidate: (?:\d+:)?((\d+)\S*)", policy)
+    if found is None:
+        raise MachineError(f"this distribution has no {package}; Debian 13 has")
+    oldest = OLDEST.get(package, 0)
+    if int(found[2]) < oldest:
+        raise MachineError(
+            f"this distribution has {package} {found[1]} and {oldest} or newer is needed: "
+            "use Debian 13, or `docker compose up`"
+        )
+
+
+def _make_venv() -> None:
+    if _venv_version() is None:
+        print("making the virtual environment .venv")
+        _run([sys.executable, "-m", "venv", "--clear", str(VENV)], None)
+    version = _venv_version()
+    lock = ROOT / "requirements" / f"dev-{'3.11' if version == '3.11' else '3.13'}.txt"
+    wanted = hashlib.sha256(lock.read_bytes() + str(version).encode()).hexdigest()
+    stamp = VENV / "installed"  # written last: a run cut short installs again
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print(f"installing the locked dependencies of {lock.relative_to(ROOT)}")
+    log = ROOT / ".local" / "log" / "install.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # --no-deps: the lock is the whole set. Each file is checked against its hash.
+    arguments = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+    _run([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments], log)
+    stamp.write_text(wanted)
+
+
+def _venv_version() -> str | None:
+    """Give the major.minor of a .venv that works and is new enough."""
+    code = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run(
+            [str(PYTHON), "-c", code], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    version = done.stdout.strip()
+    new_enough = done.returncode == 0 and int(version.partition(".")[2]) >= 11
+    return version if new_enough else None
+
+
+def _run(argv: list[str], log: Path | None) -> None:
+    """Run it quietly, its output into the log; told when it fails."""
+    done = subprocess.run(
+        argv, stdin=None, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    if log is not None:
+        with log.open("ab") as out:
+            out.write(done.stdout)
+    if done.returncode:
+        tail = "\n".join(done.stdout.decode(errors="replace").splitlines()[-15:])
+        raise MachineError(f"this failed ({done.returncode}): {' '.join(argv[:6])} …\n{tail}")
