@@ -12,7 +12,7 @@ Stage = Literal["mail", "rcpt", "data", "dot"]
 class Behaviour(Model):
     """One of status, hang, close, error; delay_seconds goes with any of them or alone.
 
-    status         answer with it; 200 heals. For `email` the SMTP reply code: 4yz, 5yz
+    status         200 heals; 300-599 is the answer. For `email` an SMTP reply: 4yz, 5yz
     retry_after    seconds, as the Retry-After header; with status 429 or 503
     delay_seconds  wait before the answer (for `email`: before the final reply)
     hang           never answer
@@ -36,13 +36,15 @@ class Behaviour(Model):
     @model_validator(mode="after")
     def _means_one_thing(self) -> Self:
         failures = sum((self.failing_status is not None, self.hang, self.close, bool(self.error)))
-        if failures > 1 or (self.status is not None and failures and self.failing_status is None):
+        if self.status is not None and 200 < self.status < 300:
+            raise ValueError("status is 200, which heals, or a failure from 300 to 599")
+        if failures > 1 or (self.status == 200 and failures):
             raise ValueError("give one of status, hang, close and error")
         if self.retry_after is not None and self.status not in {429, 503}:
             raise ValueError("retry_after goes with status 429 or 503")
         if self.accepted and not (self.hang or self.close):
             raise ValueError("accepted goes with hang or close")
-        if self.fail_next is not None and self.status is not None and self.status < 300:
+        if self.fail_next is not None and self.status == 200:
             raise ValueError("fail_next needs a failure")
         if not self.model_dump(exclude_defaults=True):
             raise ValueError('say what to do; {"status": 200} heals')
@@ -50,7 +52,7 @@ class Behaviour(Model):
 
     @property
     def failing_status(self) -> int | None:
-        return self.status if self.status is not None and self.status >= 300 else None
+        return None if self.status == 200 else self.status
 
     @property
     def fails(self) -> bool:

@@ -2,14 +2,16 @@
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from email.utils import getaddresses, parseaddr, parsedate_to_datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SNIPPET = 250
 _TAG = re.compile(r"<style.*?</style>|<script.*?</script>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -64,7 +66,7 @@ class Mail:
             **self._addresses(message),
             "MessageID": _header(message, "Message-ID").strip("<> "),
             "Subject": _header(message, "Subject"),
-            "Attachments": sum(1 for _ in message.iter_attachments()),
+            "Attachments": len(_attachments(message)),
             "Snippet": " ".join(text.split())[:SNIPPET],
         }
 
@@ -91,16 +93,7 @@ class Mail:
             "HTML": _part(message, "html"),
             "Size": self.size,
             "Inline": [],
-            "Attachments": [
-                {
-                    "PartID": str(number),
-                    "FileName": part.get_filename() or "",
-                    "ContentType": part.get_content_type(),
-                    "ContentID": _header(part, "Content-ID").strip("<> "),
-                    "Size": len(part.get_payload(decode=True) or b""),
-                }
-                for number, part in enumerate(message.iter_attachments(), 1)
-            ],
+            "Attachments": _attachments(message),
         }
 
     def _addresses(self, message: EmailMessage) -> dict[str, Any]:
@@ -136,22 +129,50 @@ class Mail:
 
 
 def _parse(raw: bytes) -> EmailMessage:
-    return message_from_bytes(raw, _class=EmailMessage, policy=policy.default)
+    return _tried(
+        lambda: message_from_bytes(raw, _class=EmailMessage, policy=policy.default), EmailMessage()
+    )
 
 
 def _header(message: EmailMessage, name: str) -> str:
-    try:
-        return str(message.get(name, ""))
-    except Exception:  # noqa: BLE001 - the parser raises whatever it trips over in a broken header
-        return ""
+    return plain(_tried(lambda: str(message.get(name, "")), ""))
 
 
 def _part(message: EmailMessage, subtype: str) -> str:
-    try:
+    def read() -> str:
         part = message.get_body((subtype,))
         return "" if part is None else str(part.get_content())
-    except (LookupError, ValueError):  # an unknown charset
-        return ""
+
+    return plain(_tried(read, ""))
+
+
+def _attachments(message: EmailMessage) -> list[dict[str, Any]]:
+    def read() -> list[dict[str, Any]]:
+        return [
+            {
+                "PartID": str(number),
+                "FileName": plain(part.get_filename() or ""),
+                "ContentType": part.get_content_type(),
+                "ContentID": _header(part, "Content-ID").strip("<> "),
+                "Size": len(part.get_payload(decode=True) or b""),
+            }
+            for number, part in enumerate(message.iter_attachments(), 1)
+        ]
+
+    return _tried(read, [])
+
+
+def _tried(read: Callable[[], T], otherwise: T) -> T:
+    """One broken mail must not hide the others: the email package raises what it trips over."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001
+        return otherwise
+
+
+def plain(text: str) -> str:
+    """Replace the lone surrogates that stand for undecodable bytes; UTF-8 cannot carry them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _rfc3339(at: datetime) -> str:

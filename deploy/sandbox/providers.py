@@ -229,7 +229,9 @@ class _Api:
             refused_too=wanted == "true",
             limit=number(request, "limit", None, 0, 1_000_000),
         )
-        return json_response({"count": count, "received": [item.as_json() for item in found]})
+        # As ASCII: a body may hold what JSON can name and UTF-8 cannot carry (a lone surrogate).
+        text = json.dumps({"count": count, "received": [item.as_json() for item in found]})
+        return web.Response(text=text, content_type="application/json")
 
     async def forget(self, request: web.Request) -> web.Response:
         only(request, "target")
@@ -239,10 +241,11 @@ class _Api:
         target = self._target(request.match_info["target"])
         behaviour = await parse(request, Behaviour)
         _check_for(target, behaviour)
-        if behaviour.fail_next is not None and not behaviour.fails:
+        alone = not behaviour.fails and not behaviour.delay_seconds
+        if alone and behaviour.fail_next is not None:
             status = 451 if target == "email" else 500
             behaviour = behaviour.model_copy(update={"status": status})
-        if not behaviour.fails and not behaviour.delay_seconds:
+        elif alone:
             behaviour = HEALTHY
         self._recorder.behave(target, behaviour)
         return json_response(behaviour.model_dump(exclude_defaults=True))

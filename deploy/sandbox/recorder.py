@@ -82,7 +82,7 @@ class Received:
             headers, body = self.content.headers(), self.content.as_received()
         else:
             headers = {
-                name.decode("latin-1").lower(): value.decode("latin-1")
+                name.decode("utf-8", "replace").lower(): value.decode("utf-8", "replace")
                 for name, value in self.headers
             }
             body = _body(self.content, headers.get("content-type", ""))
@@ -104,9 +104,11 @@ def _body(raw: bytes, content_type: str) -> Any:
     if content_type.startswith("application/x-www-form-urlencoded"):
         return dict(parse_qsl(text, keep_blank_values=True))
     try:
-        return json.loads(text)
+        data = json.loads(text)
+        json.dumps(data, allow_nan=False)  # NaN, 1e999: shown as the text they are
     except (ValueError, RecursionError):
         return text
+    return data
 
 
 class Recorder:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
-from deploy.sandbox.mail import Mail
+from deploy.sandbox.mail import Mail, plain
 from deploy.sandbox.recorder import MIB, Recorder
 
 TARGET = "email"
@@ -93,4 +93,5 @@ class _Handler:
 
 def _mail(envelope: Envelope) -> Mail:
     content: Any = envelope.original_content or b""
-    return Mail(envelope.mail_from or "", tuple(envelope.rcpt_tos), content)
+    recipients = tuple(plain(address) for address in envelope.rcpt_tos)
+    return Mail(plain(envelope.mail_from or ""), recipients, content)

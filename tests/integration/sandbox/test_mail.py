@@ -1,0 +1,333 @@
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from typing import Any
+
+import aiosmtplib
+import pytest
+from aiohttp import ClientSession
+
+from tests.support.eventually import eventually
+from tests.support.sandbox import Sandbox
+
+
+@pytest.fixture
+async def mailbox(sandbox: Sandbox) -> AsyncIterator[ClientSession]:
+    async with ClientSession(sandbox.mail_url) as session:
+        yield session
+
+
+@pytest.fixture
+async def smtp(sandbox: Sandbox) -> AsyncIterator[aiosmtplib.SMTP]:
+    client = aiosmtplib.SMTP(
+        hostname=sandbox.smtp_host, port=sandbox.smtp_port, start_tls=False, timeout=5
+    )
+    await client.connect()
+    yield client
+    client.close()
+
+
+def mail(subject: str = "Wycena", to: str = "Jan <jan@example.com>") -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = "Ostoja <biuro@example.com>"
+    message["To"] = to
+    message["Subject"] = subject
+    message["Message-ID"] = "<1.email@example.com>"
+    message["List-Unsubscribe"] = "<https://example.com/unsubscribe?token=t>"
+    message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    message.set_content("Zażółć gęślą jaźń\n.kropka na początku\n")
+    message.add_alternative("<p>Zażółć</p>", subtype="html")
+    return message
+
+
+async def get(mailbox: ClientSession, path: str) -> Any:
+    async with mailbox.get(path) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def test_a_mail_is_listed_with_the_moment_of_its_final_250(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession
+) -> None:
+    before = datetime.now(UTC)
+    _, reply = await smtp.send_message(mail())
+    after = datetime.now(UTC)
+
+    listed = await get(mailbox, "/api/v1/messages")
+
+    assert (listed["total"], listed["count"], listed["unread"], listed["start"]) == (1, 1, 1, 0)
+    [summary] = listed["messages"]
+    created = datetime.fromisoformat(summary["Created"])
+    assert before <= created <= after
+    assert re.fullmatch(r".*:\d\d\.\d{6}Z", summary["Created"])
+    assert summary["ID"] in reply
+    assert summary["MessageID"] == "1.email@example.com"
+    assert summary["From"] == {"Name": "Ostoja", "Address": "biuro@example.com"}
+    assert summary["To"] == [{"Name": "Jan", "Address": "jan@example.com"}]
+    assert summary["Subject"] == "Wycena"
+    assert summary["Snippet"] == "Zażółć gęślą jaźń .kropka na początku"
+
+
+async def test_a_mail_can_be_read_in_parts_and_as_the_bytes_that_were_sent(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession
+) -> None:
+    await smtp.send_message(mail(), recipients=["jan@example.com", "hidden@example.com"])
+    [summary] = (await get(mailbox, "/api/v1/messages"))["messages"]
+
+    message = await get(mailbox, f"/api/v1/message/{summary['ID']}")
+    async with mailbox.get(f"/api/v1/message/{summary['ID']}/raw") as answer:
+        raw = await answer.read()
+
+    assert message["Text"].splitlines() == ["Zażółć gęślą jaźń", ".kropka na początku"]
+    assert message["HTML"].strip() == "<p>Zażółć</p>"
+    assert message["ReturnPath"] == "biuro@example.com"
+    assert message["Bcc"] == [{"Name": "", "Address": "hidden@example.com"}]
+    assert message["ListUnsubscribe"]["Links"] == ["https://example.com/unsubscribe?token=t"]
+    assert message["ListUnsubscribe"]["HeaderPost"] == "List-Unsubscribe=One-Click"
+    assert message["Size"] == summary["Size"] == len(raw)
+    assert b"\r\n.kropka" in raw or b"=\r\n" in raw
+    assert raw.startswith(b"From: Ostoja <biuro@example.com>\r\n")
+    listed = await get(mailbox, "/api/v1/messages")
+    assert listed["messages"][0]["Read"] is True
+    assert listed["unread"] == 0
+
+
+async def test_a_mail_is_received_by_the_target_email_too(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox
+) -> None:
+    await smtp.send_message(mail())
+
+    [received] = await sandbox.received("email")
+    assert (received["target"], received["answered"]) == ("email", 250)
+    assert received["headers"]["list-unsubscribe-post"] == "List-Unsubscribe=One-Click"
+    assert received["body"]["mail_from"] == "biuro@example.com"
+    assert received["body"]["rcpt_tos"] == ["jan@example.com"]
+    assert received["body"]["subject"] == "Wycena"
+
+
+async def test_the_list_is_newest_first_and_paged(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession
+) -> None:
+    for number in range(60):
+        await smtp.send_message(mail(str(number)))
+
+    first = await get(mailbox, "/api/v1/messages")
+    rest = await get(mailbox, "/api/v1/messages?limit=1000&start=50")
+
+    subjects = [item["Subject"] for item in first["messages"] + rest["messages"]]
+    assert subjects == [str(number) for number in reversed(range(60))]
+    assert (first["count"], rest["count"], rest["total"], rest["start"]) == (50, 10, 60, 50)
+    assert (await get(mailbox, "/api/v1/message/latest"))["Subject"] == "59"
+
+
+async def test_mails_are_deleted_all_or_by_id(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession
+) -> None:
+    for number in range(3):
+        await smtp.send_message(mail(str(number)))
+    ids = {m["Subject"]: m["ID"] for m in (await get(mailbox, "/api/v1/messages"))["messages"]}
+
+    async with mailbox.delete("/api/v1/messages", json={"IDs": [ids["1"]]}) as answer:
+        assert answer.status == 200
+    left = (await get(mailbox, "/api/v1/messages"))["messages"]
+    async with mailbox.delete("/api/v1/messages") as answer:
+        assert answer.status == 200
+
+    assert [item["Subject"] for item in left] == ["2", "0"]
+    assert (await get(mailbox, "/api/v1/messages"))["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v1/messages?limit=1001", 422),
+        ("/api/v1/messages?start=-1", 422),
+        ("/api/v1/messages?query=x", 422),
+        ("/api/v1/message/nobody", 404),
+        ("/api/v1/message/latest", 404),
+        ("/view/nobody", 404),
+    ],
+)
+async def test_a_faulty_question_gets_a_problem(
+    mailbox: ClientSession, path: str, status: int
+) -> None:
+    async with mailbox.get(path) as answer:
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+
+
+@pytest.mark.parametrize("status", [421, 451, 500, 550])
+async def test_a_status_refuses_the_mail_after_its_dot_with_that_reply(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox, status: int
+) -> None:
+    await sandbox.behave("email", status=status)
+
+    with pytest.raises(aiosmtplib.SMTPDataError) as refused:
+        await smtp.send_message(mail())
+
+    assert refused.value.code == status
+    assert await sandbox.mails() == []
+    [received] = await sandbox.received("email", refused_too=True)
+    assert received["answered"] == status
+    assert received["body"]["subject"] == "Wycena"
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [
+        ("mail", aiosmtplib.SMTPSenderRefused),
+        ("rcpt", aiosmtplib.SMTPRecipientsRefused),
+        ("data", aiosmtplib.SMTPDataError),
+    ],
+)
+async def test_a_refusal_before_the_dot_leaves_the_connection_usable(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str, error: type[Exception]
+) -> None:
+    await sandbox.behave("email", status=451, stage=stage, fail_next=1)
+
+    with pytest.raises(error):
+        await smtp.send_message(mail("refused"))
+    await smtp.send_message(mail("taken"))
+
+    assert [item["Subject"] for item in await sandbox.mails()] == ["taken"]
+
+
+async def test_fail_next_alone_is_a_temporary_failure(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("email", fail_next=1)
+
+    with pytest.raises(aiosmtplib.SMTPDataError) as refused:
+        await smtp.send_message(mail())
+    await smtp.send_message(mail())
+
+    assert refused.value.code == 451
+    assert len(await sandbox.mails()) == 1
+
+
+async def test_a_delay_comes_before_the_final_250_and_created_after_it(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("email", delay_seconds=0.3)
+    before = datetime.now(UTC)
+
+    await smtp.send_message(mail())
+
+    [received] = await sandbox.mails()
+    assert datetime.fromisoformat(received["Created"]) - before >= timedelta(seconds=0.3)
+
+
+async def test_a_client_that_gives_up_after_its_dot_has_sent_all_the_same(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("email", delay_seconds=60)
+
+    with pytest.raises(aiosmtplib.SMTPReadTimeoutError):
+        await smtp.send_message(mail(), timeout=0.3)
+    smtp.close()
+
+    await eventually(sandbox.mails)
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
+async def test_a_hanging_server_never_replies_and_keeps_nothing(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str
+) -> None:
+    await sandbox.behave("email", hang=True, stage=stage)
+
+    with pytest.raises(aiosmtplib.SMTPReadTimeoutError):
+        await smtp.send_message(mail(), timeout=0.3)
+
+    assert await sandbox.mails() == []
+    assert [r["answered"] for r in await sandbox.received("email", refused_too=True)] == [None]
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
+async def test_a_closing_server_hangs_up_before_or_after_the_dot_and_keeps_nothing(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str
+) -> None:
+    await sandbox.behave("email", close=True, stage=stage)
+
+    with pytest.raises(aiosmtplib.SMTPServerDisconnected):
+        await smtp.send_message(mail())
+
+    assert await sandbox.mails() == []
+
+
+async def test_a_lost_reply_leaves_the_mail_accepted(
+    smtp: aiosmtplib.SMTP, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("email", close=True, accepted=True)
+
+    with pytest.raises(aiosmtplib.SMTPServerDisconnected):
+        await smtp.send_message(mail())
+
+    assert len(await sandbox.mails()) == 1
+
+
+async def test_a_mail_cut_before_its_dot_was_never_there(sandbox: Sandbox) -> None:
+    reader, writer = await asyncio.open_connection(sandbox.smtp_host, sandbox.smtp_port)
+    for line in (b"", b"HELO x", b"MAIL FROM:<a@b.pl>", b"RCPT TO:<c@d.pl>", b"DATA"):
+        if line:
+            writer.write(line + b"\r\n")
+        await reader.readline()
+    writer.write(b"Subject: half\r\n\r\nbody\r\n")
+    writer.write_eof()
+    assert await reader.read() == b""  # the server has seen the end
+    writer.close()
+
+    assert await sandbox.received("email", refused_too=True) == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"no header at all",
+        b'From: "unfinished <a@b\r\nTo: ,;:<>@\r\nSubject: =?x?q?y?=\r\n\r\nbody',
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\nno part",
+        b"Content-Type: text/plain; charset=nonsense\r\n\r\nbody",
+        b"Date: yesterday\r\nSubject: \xff\xfe\r\n\r\n\xff",
+        b"\r\n".join(
+            b"Content-Type: multipart/mixed; boundary=%d\r\n\r\n--%d" % (n, n) for n in range(500)
+        ),
+    ],
+)
+async def test_a_broken_mail_hides_no_other_one(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession, sandbox: Sandbox, raw: bytes
+) -> None:
+    await smtp.send_message(mail("whole"))
+    await smtp.sendmail("a@b.pl", ["c@d.pl"], raw)
+
+    mails = await sandbox.mails()
+    assert [item["ReturnPath"] for item in mails] == ["biuro@example.com", "a@b.pl"]
+    assert mails[0]["Subject"] == "whole"
+    assert len(await sandbox.received("email")) == 2
+    for path in ("/", f"/view/{mails[1]['ID']}", f"/view/{mails[1]['ID']}.html"):
+        async with mailbox.get(path) as answer:
+            assert answer.status == 200
+
+
+async def test_the_page_shows_a_mail_without_trusting_it(
+    smtp: aiosmtplib.SMTP, mailbox: ClientSession
+) -> None:
+    message = mail("<script>alert(1)</script>")
+    message.get_body(("html",)).set_content("<script>alert(2)</script>", subtype="html")  # type: ignore[union-attr]
+    await smtp.send_message(message)
+    [summary] = (await get(mailbox, "/api/v1/messages"))["messages"]
+
+    for path in ("/", f"/view/{summary['ID']}"):
+        async with mailbox.get(path) as answer:
+            page = await answer.text()
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "&lt;script&gt;alert(1)" in page
+        assert "<script" not in page
+        assert not re.search(r"(src|href)=\"?(https?:|//)", page)
+    async with mailbox.get(f"/view/{summary['ID']}.html") as answer:
+        policy = answer.headers["Content-Security-Policy"]
+
+    assert "allow-scripts" not in policy
+    assert policy.startswith("sandbox ")
+    assert "default-src 'none'" in policy
+    assert f' src="/view/{summary["ID"]}.html"' in page
+    assert '<iframe sandbox="allow-popups allow-popups-to-escape-sandbox"' in page

@@ -1,0 +1,238 @@
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from standardwebhooks import Webhook
+
+from tests.support.sandbox import Sandbox
+
+TOKEN = {"Authorization": "monday-token"}
+BEARER = {"Authorization": "Bearer sms-token"}
+MUTATION = (
+    "mutation ($board: ID!, $name: String!, $values: JSON) "
+    "{ create_item (board_id: $board, item_name: $name, column_values: $values) { id } }"
+)
+VARIABLES = {"board": "123", "name": "Jan Kowalski", "values": json.dumps({"email": "a@b.pl"})}
+
+
+async def post(client: ClientSession, target: str, body: Any, **headers: str) -> tuple[int, Any]:
+    async with client.post(f"/{target}", json=body, headers=headers) as answer:
+        return answer.status, json.loads(await answer.text())
+
+
+async def test_slack_takes_a_message_and_answers_ok_in_plain_text(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    before = datetime.now(UTC)
+
+    async with client.post("/slack", json={"text": "Zażółć"}, headers={"X-Twice": "1"}) as answer:
+        assert (answer.status, answer.content_type, await answer.text()) == (
+            200,
+            "text/plain",
+            "ok",
+        )
+
+    [received] = await sandbox.received("slack")
+    assert set(received) == {"at", "target", "headers", "body", "answered"}
+    assert (received["target"], received["answered"]) == ("slack", 200)
+    assert received["body"] == {"text": "Zażółć"}
+    assert received["headers"]["x-twice"] == "1"
+    assert before <= datetime.fromisoformat(received["at"]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [("{", "invalid_payload"), ("[1]", "invalid_payload"), ("{}", "no_text")],
+)
+async def test_slack_refuses_what_it_cannot_show_and_keeps_it_apart(
+    client: ClientSession, sandbox: Sandbox, body: str, word: str
+) -> None:
+    async with client.post("/slack", data=body) as answer:
+        assert (answer.status, await answer.text()) == (400, word)
+
+    assert await sandbox.received("slack") == []
+    [refused] = await sandbox.received("slack", refused_too=True)
+    assert refused["answered"] == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": MUTATION, "variables": VARIABLES},
+        {"query": 'mutation { create_item(board_id: 12, item_name: "a \\") b") { id name } }'},
+    ],
+)
+async def test_monday_creates_an_item_from_variables_and_from_literals(
+    client: ClientSession, sandbox: Sandbox, body: dict[str, Any]
+) -> None:
+    status, answer = await post(client, "monday", body, **TOKEN)
+
+    assert status == 200
+    assert answer["data"]["create_item"]["id"].isdigit()
+    assert [item["body"] for item in await sandbox.received("monday")] == [body]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"query": "query { me { id } }"}, "GRAPHQL_PARSE_FAILED"),
+        ({}, "GRAPHQL_PARSE_FAILED"),
+        ({"query": MUTATION}, "InvalidBoardIdException"),
+        (
+            {"query": MUTATION, "variables": {**VARIABLES, "name": "x" * 256}},
+            "ItemNameTooLongException",
+        ),
+        (
+            {"query": MUTATION, "variables": {**VARIABLES, "values": {"not": "a string"}}},
+            "ColumnValueException",
+        ),
+    ],
+)
+async def test_a_faulty_create_item_is_an_error_inside_a_200_and_not_accepted(
+    client: ClientSession, sandbox: Sandbox, body: dict[str, Any], code: str
+) -> None:
+    status, answer = await post(client, "monday", body, **TOKEN)
+
+    assert status == 200
+    assert answer["errors"][0]["extensions"]["code"] == code
+    assert await sandbox.received("monday") == []
+
+
+async def test_monday_without_a_token_is_401(client: ClientSession) -> None:
+    status, answer = await post(client, "monday", {"query": MUTATION, "variables": VARIABLES})
+
+    assert (status, answer) == (401, {"errors": ["Not Authenticated"]})
+
+
+async def test_sms_takes_a_form_as_smsapi_does(client: ClientSession, sandbox: Sandbox) -> None:
+    form = {"to": "48500600700", "message": "Zażółć", "format": "json"}
+
+    async with client.post("/sms", data=form, headers=BEARER) as answer:
+        body = await answer.json()
+
+    assert (body["count"], body["list"][0]["status"]) == (1, "QUEUE")
+    [received] = await sandbox.received("sms")
+    assert received["body"] == form
+
+
+@pytest.mark.parametrize(
+    ("form", "headers", "code"),
+    [
+        ({"to": "48500600700", "message": "x"}, {}, 101),
+        ({"to": "48500600700"}, BEARER, 11),
+        ({"to": "nobody", "message": "x"}, BEARER, 13),
+    ],
+)
+async def test_a_faulty_sms_is_a_numbered_error_inside_a_200(
+    client: ClientSession,
+    sandbox: Sandbox,
+    form: dict[str, str],
+    headers: dict[str, str],
+    code: int,
+) -> None:
+    async with client.post("/sms", data=form, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["error"]) == (200, code)
+
+    assert await sandbox.received("sms") == []
+
+
+async def test_a_signed_webhook_is_taken_and_a_forged_one_refused(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    now = datetime.now(UTC)
+    body = json.dumps({"id": "1"})
+    headers = {
+        "webhook-id": "1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(sandbox.webhook_secret).sign("1", now, body),
+    }
+    old = now - timedelta(minutes=6)
+    forgeries = [
+        ({}, body),
+        (headers, body.replace("1", "2")),
+        ({**headers, "webhook-signature": "v1,%%%"}, body),
+        ({**headers, "webhook-signature": "nonsense"}, body),
+        ({**headers, "webhook-timestamp": str(int(old.timestamp()))}, body),
+    ]
+
+    async with client.post("/webhook", data=body, headers=headers) as answer:
+        assert answer.status == 200
+    for forged, content in forgeries:
+        async with client.post("/webhook", data=content, headers=forged) as answer:
+            assert answer.status == 401
+
+    assert len(await sandbox.received("webhook")) == 1
+    assert len(await sandbox.received("webhook", refused_too=True)) == 1 + len(forgeries)
+
+
+async def test_received_of_all_targets_is_in_order_of_arrival(client: ClientSession) -> None:
+    await client.post("/slack", json={"text": "1"})
+    await client.post("/monday", json={"query": MUTATION, "variables": VARIABLES}, headers=TOKEN)
+    await client.post("/slack", json={"text": "2"})
+
+    async with client.get("/received") as answer:
+        everything = await answer.json()
+    async with client.get("/received?limit=1") as answer:
+        newest = await answer.json()
+
+    assert [item["target"] for item in everything["received"]] == ["slack", "monday", "slack"]
+    assert everything["count"] == newest["count"] == 3
+    assert newest["received"] == everything["received"][-1:]
+
+
+async def test_deleting_received_forgets_accepted_and_refused(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await client.post("/slack", json={"text": "1"})
+    await client.post("/slack", data="{")
+
+    async with client.delete("/received") as answer:
+        assert await answer.json() == {"deleted": 2}
+
+    assert await sandbox.received("slack", refused_too=True) == []
+
+
+@pytest.mark.parametrize("body", ['{"text": "a", "n": NaN}', '{"text": "a", "n": 1e999}'])
+async def test_a_body_with_a_number_that_json_lacks_is_shown_as_its_text(
+    client: ClientSession, sandbox: Sandbox, body: str
+) -> None:
+    await client.post("/slack", data=body)
+
+    [received] = await sandbox.received("slack")
+    assert received["body"] == body
+
+
+async def test_a_body_with_a_lone_surrogate_can_be_read_back(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await client.post("/slack", data='{"text": "\\ud800"}')
+
+    [received] = await sandbox.received("slack")
+    assert received["body"] == {"text": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/received?target=pager", 404),
+        ("DELETE", "/received?target=pager", 404),
+        ("GET", "/received?targets=slack", 422),
+        ("GET", "/received?target=slack&all=yes", 422),
+        ("GET", "/received?limit=-1", 422),
+        ("GET", "/slack", 405),
+        ("POST", "/teams", 404),
+    ],
+)
+async def test_a_faulty_question_gets_a_problem(
+    client: ClientSession, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, path) as answer:
+        assert (answer.status, answer.content_type) == (status, "application/problem+json")
+
+
+async def test_a_body_over_one_mebibyte_is_refused(client: ClientSession) -> None:
+    async with client.post("/slack", data=io.BytesIO(b"x" * (1024 * 1024 + 1))) as answer:
+        assert answer.status == 413

@@ -1,0 +1,19 @@
+"""Waiting for another process: ask until it is so, with a deadline."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], seconds: float = 10) -> T:
+    """Return the first true answer.
+
+    :raises TimeoutError: there was none in this time
+    """
+    async with asyncio.timeout(seconds):
+        while True:
+            if answer := await ask():
+                return answer
+            await asyncio.sleep(0.02)
