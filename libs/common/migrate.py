@@ -1,84 +1,102 @@
-"""Alembic per service: its own folder, its own version table, one migration at a time."""
+"""Alembic per service: its own folder of versions, its own version table, one migration at a time.
 
+`services/<name>/migrations/` holds `versions/*.py` and nothing else; the environment is here. The
+owner's `search_path` is the service's schema, so that neither tables nor migrations name it.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine, make_url, text
+from sqlalchemy.pool import NullPool
 
 from libs.common.db import advisory_key
 
-_SCRIPT_TEMPLATE = "script.py.mako"
+_VERSIONS = "alembic_version"
 
 
 def upgrade(service: str, owner_url: str, migrations: Path) -> None:
     """Bring the service's schema up to date, as its owner, in one transaction.
 
-    Any number of replicas may call it at once: the lock is the first statement, so the second
-    caller waits and then finds nothing to do. (Without it most of eight at once fail.)
+    Any number of replicas may call it at once: one works, the others wait and find nothing to do.
     """
-    script = ScriptDirectory.from_config(_config(migrations))
+    config, script = _script(migrations)
 
     def steps(revision: Any, _: MigrationContext) -> Any:
         return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command
 
-    engine = create_engine(_sync_url(owner_url))
-    try:
-        with engine.begin() as connection:
-            connection.execute(
-                text("SELECT pg_advisory_xact_lock(:key)"),
-                {"key": advisory_key(f"alembic:{service}")},
-            )
-            with EnvironmentContext(_config(migrations), script, fn=steps) as environment:
-                environment.configure(connection, version_table="alembic_version")
-                environment.run_migrations()
-    finally:
-        engine.dispose()
+    with (
+        _transaction(owner_url) as connection,
+        EnvironmentContext(config, script, fn=steps) as environment,
+    ):
+        # Before anything is read: whoever reads the version first and locks then works on an
+        # answer that is out of date. Without the lock most of eight at once fail.
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_key(f"alembic:{service}")}
+        )
+        environment.configure(connection, version_table=_VERSIONS)
+        environment.run_migrations()
 
 
-def new_revision(migrations: Path, message: str) -> None:
-    command.revision(_config(migrations), message)
+def pending(url: str, migrations: Path) -> bool:
+    """Say whether the schema is of another version than the code; either role may ask."""
+    _, script = _script(migrations)
+    with _transaction(url) as connection:
+        current = MigrationContext.configure(connection).get_current_heads()
+    return set(current) != set(script.get_heads())
 
 
 def differences(owner_url: str, metadata: MetaData) -> list[Any]:
     """What the migrated schema has and the code's tables have not, and the other way round."""
-    engine = create_engine(_sync_url(owner_url))
-    try:
-        with engine.connect() as connection:
-            return list(compare_metadata(_context(connection), metadata))
-    finally:
-        engine.dispose()
 
-
-def pending(owner_url: str, migrations: Path) -> bool:
-    """Say whether the schema is behind the code."""
-    engine = create_engine(_sync_url(owner_url))
-    try:
-        with engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_heads()
-    finally:
-        engine.dispose()
-    return set(current) != set(ScriptDirectory.from_config(_config(migrations)).get_heads())
-
-
-def _context(connection: Connection) -> MigrationContext:
     def ours(name: str | None, kind: str, _: Any) -> bool:
-        return not (kind == "table" and name == "alembic_version")
+        return not (kind == "table" and name == _VERSIONS)
 
-    return MigrationContext.configure(connection, opts={"include_name": ours, "compare_type": True})
+    options = {"include_name": ours, "compare_type": True}
+    with _transaction(owner_url) as connection:
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
 
 
-def _config(migrations: Path) -> Config:
+def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
+    """Do `python -m services.<service> migrate`.
+
+    :returns: the exit code
+    """
+    if list(arguments) != ["migrate"]:
+        sys.stderr.write(f"usage: python -m services.{service} [migrate]\n")
+        return 2
+    owner_url = os.environ.get("OWNER_DATABASE_URL")
+    if path := os.environ.get("OWNER_DATABASE_URL_FILE"):
+        owner_url = owner_url or Path(path).read_text(encoding="utf-8").strip()
+    if not owner_url:
+        sys.stderr.write("cannot migrate: OWNER_DATABASE_URL is not set\n")
+        return 2
+    upgrade(service, owner_url, migrations)
+    return 0
+
+
+@contextmanager
+def _transaction(url: str) -> Iterator[Connection]:
+    # psycopg2: alembic's operations are synchronous, and asyncpg's URL is as good as ours here.
+    sync_url = make_url(url).set(drivername="postgresql+psycopg2")
+    engine = create_engine(sync_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    with engine.begin() as connection:
+        yield connection
+
+
+def _script(migrations: Path) -> tuple[Config, ScriptDirectory]:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    return config
-
-
-def _sync_url(url: str) -> Any:
-    return make_url(url).set(drivername="postgresql+psycopg2", query={})
+    return config, ScriptDirectory.from_config(config)
