@@ -28,6 +28,7 @@ SCHEMAS = ("alerts", "consent", "followups")  # a service each; the gateway owns
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
 REPLIES = "replies"  # nobody's: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10
+SHIPPED_RETRY_DELAYS = (300,)  # of a target that names none
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def retry_policies(alerts_config: Path) -> list[dict[str, Any]]:
             retry_policy(
                 f"alerts-{name}-retry",
                 rf"^alerts\.{name}\.retry$",
-                target["retry_delays"][0],
+                target.get("retry_delays", SHIPPED_RETRY_DELAYS)[0],
                 priority=10,
             )
             for name, target in targets.items()

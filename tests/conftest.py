@@ -2,20 +2,44 @@
 
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+import uuid
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from deploy.local.environment import SERVICES
 from deploy.local.servers import Postgres, RabbitMQ, Redis
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import Ports
+from tests.support.sandbox import Sandbox, running_sandbox
+from tests.support.stack import Stack, running_stack
 
 
 class NewDatabase(Protocol):
     def __call__(self, service: str, *, migrated: bool = True) -> Awaitable[DatabaseUrl]: ...
+
+
+class NewStack(Protocol):
+    def __call__(self, **settings: str) -> Stack: ...
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the services said when a test on the whole system fails."""
+    report = yield
+    used = getattr(item, "funcargs", {}).values()
+    if report.failed and report.when == "call":
+        for stack in (value for value in used if isinstance(value, Stack)):
+            for name in SERVICES:
+                end = "\n".join(stack.log(name).splitlines()[-25:])
+                report.sections.append((f"the end of the log of {name}", end))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -113,3 +137,60 @@ def redis_url(redis_server: Redis) -> str:
     """Return an emptied Redis."""
     redis_server.command("FLUSHALL")
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def _running_sandbox(ports: Ports) -> Iterator[Sandbox]:
+    with running_sandbox(ports) as running:
+        yield running
+
+
+@pytest.fixture
+async def sandbox(_running_sandbox: Sandbox) -> Sandbox:
+    """Return the sandbox, healed and with nothing received."""
+    await _running_sandbox.reset()
+    return _running_sandbox
+
+
+@pytest.fixture(scope="module")
+def stack(
+    request: pytest.FixtureRequest,
+    private_folder: Path,
+    ports: Ports,
+    databases: Databases,
+    postgres: Postgres,
+    rabbitmq: RabbitMQ,
+    redis_server: Redis,
+) -> Iterator[Stack]:
+    """Run the whole system, once for all tests of a module.
+
+    A module's STACK_SETTINGS, a dict, are settings as in .env.
+    """
+    folder = private_folder / f"stack-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    settings = getattr(request.module, "STACK_SETTINGS", {})
+    servers = (postgres, rabbitmq, redis_server)
+    with running_stack(folder, ports, databases, servers, settings) as running:
+        yield running
+
+
+@pytest.fixture
+def new_stack(
+    private_folder: Path,
+    ports: Ports,
+    databases: Databases,
+    postgres: Postgres,
+    rabbitmq: RabbitMQ,
+    redis_server: Redis,
+) -> Iterator[NewStack]:
+    """Run a whole system of this test's own: `new_stack(RATE_LIMIT_MODE="shadow")`."""
+    with ExitStack() as closing:
+
+        def start(**settings: str) -> Stack:
+            folder = private_folder / f"stack-{uuid.uuid4().hex[:8]}"
+            folder.mkdir()
+            servers = (postgres, rabbitmq, redis_server)
+            running = running_stack(folder, ports, databases, servers, settings)
+            return closing.enter_context(running)
+
+        yield start

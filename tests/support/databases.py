@@ -18,48 +18,41 @@ PASSWORDS = {role: f"{role}-password" for role in ROLES}
 
 
 class DatabaseUrl(str):
-    """The runtime role's URL; the owner's and the superuser's (psycopg2) beside it."""
+    """The runtime role's URL; beside it the others' on the same database."""
 
-    __slots__ = ("name", "owner_url", "superuser_url")
+    __slots__ = ("_databases", "name", "service")
     name: str
-    owner_url: str
-    superuser_url: str
+    service: str
+    _databases: "Databases"
+
+    @property
+    def owner_url(self) -> str:
+        return self._databases.account_url(f"{self.service}_owner", self.name, "postgresql")
+
+    @property
+    def superuser_url(self) -> str:
+        return make_dsn(self._databases.server.dsn, dbname=self.name)
+
+    def of(self, service: str) -> "DatabaseUrl":
+        return self._databases.url(service, self.name)
 
 
 class Databases:
     def __init__(self, server: Postgres) -> None:
         self.server = server
-        self._templates: dict[str | None, str] = {}
+        self._templates: set[str] = set()
 
-    @contextmanager
-    def _superuser(self) -> Iterator[cursor]:
-        with closing(psycopg2.connect(self.server.dsn)) as connection:
-            connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-            with connection.cursor() as opened:
-                yield opened
-
-    def _template(self, service: str | None) -> str:
-        if service not in self._templates:
-            name = f"template_{service or 'empty'}"
-            provision_postgres(self.server.dsn, PASSWORDS, database=name)
-            migrations = SERVICES / str(service) / "migrations"
-            if service is not None:
-                migrate.upgrade(service, self.url(service, name).owner_url, migrations)
-            self._templates[service] = name
-        return self._templates[service]
-
-    def url(self, service: str, name: str, driver: str = "postgresql+aiopg") -> DatabaseUrl:
-        def account(role: str) -> str:
-            return f"{role}:{PASSWORDS[role]}@127.0.0.1:{self.server.port}/{name}"
-
-        url = DatabaseUrl(f"{driver}://{account(service)}")
-        url.name = name
-        url.owner_url = f"postgresql://{account(f'{service}_owner')}"
-        url.superuser_url = make_dsn(self.server.dsn, dbname=name)
+    def url(self, service: str, name: str) -> DatabaseUrl:
+        url = DatabaseUrl(self.account_url(service, name, "postgresql+aiopg"))
+        url.name, url.service, url._databases = name, service, self
         return url
 
-    def create(self, service: str, *, migrated: bool = True) -> DatabaseUrl:
-        template = self._template(service if migrated else None)
+    def account_url(self, role: str, name: str, driver: str) -> str:
+        return f"{driver}://{role}:{PASSWORDS[role]}@127.0.0.1:{self.server.port}/{name}"
+
+    def create(self, *services: str, migrated: bool = True) -> DatabaseUrl:
+        """Clone a template in which these services are migrated; the URL is the first one's."""
+        template = self._template(services if migrated else ())
         name = f"test_{uuid.uuid4().hex}"
         with self._superuser() as opened:
             opened.execute(
@@ -68,10 +61,28 @@ class Databases:
                 )
             )
             close_database(opened, name)
-        return self.url(service, name)
+        return self.url(services[0], name)
 
     def drop(self, name: str) -> None:
         with self._superuser() as opened:
             opened.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
+
+    def _template(self, services: tuple[str, ...]) -> str:
+        name = "_".join(["template", *services])
+        if name not in self._templates:
+            provision_postgres(self.server.dsn, PASSWORDS, database=name)
+            for service in services:
+                migrate.upgrade(
+                    service, self.url(service, name).owner_url, SERVICES / service / "migrations"
+                )
+            self._templates.add(name)
+        return name
+
+    @contextmanager
+    def _superuser(self) -> Iterator[cursor]:
+        with closing(psycopg2.connect(self.server.dsn)) as connection:
+            connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+            with connection.cursor() as opened:
+                yield opened

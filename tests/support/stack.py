@@ -1,0 +1,247 @@
+"""The whole system as it runs in production: the services and the sandbox as processes."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from deploy.local import environment
+from deploy.local.environment import SERVICES, WITH_TABLES
+from deploy.local.servers import Postgres, RabbitMQ, Redis
+from tests.support.brokers import Vhost
+from tests.support.databases import Databases, DatabaseUrl
+from tests.support.ports import HOST, Ports
+from tests.support.sandbox import Sandbox, running_sandbox
+
+ROOT = environment.ROOT
+HEALTH = {"gateway": "/api/health"}
+# An attempt ends, and the next one comes, while a test still looks. The first delay must not be
+# shorter than a target's lease (all its time-outs and its margin).
+QUICK_TARGET = {"timeout": 1.5, "margin": 0.5, "retry_delays": [2, 2, 2, 2, 2]}
+QUICK_MAIL = QUICK_TARGET | {"ask_timeout": 1, "retry_delays": [3, 3, 3, 3, 3]}
+QUICK = {
+    # Limits have tests of their own; here they would only count the test's calls.
+    "CHAT_RATE_LIMIT": "1000000 per minute",
+    "API_RATE_LIMIT_MINUTE": "1000000 per minute",
+    "API_RATE_LIMIT_HOUR": "1000000 per hour",
+    "SERVICE_RATE_LIMIT": "1000000 per minute",
+    "FOLLOWUP_QUIET_HOURS": "off",
+    "ALERTS_SWEEP_SECONDS": "1",
+    "ALERTS_OVERDUE_SECONDS": "5",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    """The JSON, or the text of what is none."""
+    headers: Mapping[str, str]
+
+
+class Stack:
+    """One service may be killed and started by its name while the others go on."""
+
+    def __init__(
+        self,
+        folder: Path,
+        values: Mapping[str, str],
+        database: DatabaseUrl,
+        vhost: Vhost,
+        sandbox: Sandbox,
+        servers: tuple[Postgres, RabbitMQ, Redis],
+    ) -> None:
+        self.folder = folder
+        self.values = dict(values)
+        self.database = database
+        self.vhost = vhost
+        self.sandbox = sandbox
+        self.postgres, self.rabbitmq, self.redis = servers
+        self.url = f"http://{HOST}:{values['GATEWAY_PORT']}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    async def http(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Call the gateway.
+
+        :param key: `service` or `admin`
+        """
+        sent = dict(headers or {})
+        if key is not None:
+            name = {"service": "X-API-KEY", "admin": "X-ADMIN-API-KEY"}[key]
+            sent[name] = self.values[f"{key.upper()}_API_KEY"]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, self.url + path, json=body, headers=sent) as answer,
+        ):
+            text = await answer.text()
+            is_json = answer.content_type.endswith("json")
+            return Answer(
+                answer.status, json.loads(text) if is_json else text, dict(answer.headers)
+            )
+
+    async def start(self, name: str) -> None:
+        """Start a service and wait until it answers."""
+        await asyncio.to_thread(self.start_now, name)
+
+    async def stop(self, name: str) -> None:
+        """Let a service finish what is in hand (SIGTERM)."""
+        await asyncio.to_thread(self.stop_now, name)
+
+    async def kill9(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+    def log(self, name: str) -> str:
+        path = self.folder / "log" / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def launch(self, name: str) -> None:
+        inherited = {key: value for key, value in os.environ.items() if key not in self.values}
+        log = self.folder / "log" / f"{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("ab") as output:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", f"services.{name}"],
+                cwd=ROOT,
+                env={**inherited, **self._environment(name), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def start_now(self, name: str) -> None:
+        self.launch(name)
+        self.wait_now(name)
+
+    def wait_now(self, name: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        port = int(self.values[f"{name.upper()}_PORT"])
+        while _status(port, HEALTH.get(name, "/health")) != 200:
+            if (code := self._processes[name].poll()) is not None:
+                raise RuntimeError(f"{name} ended with {code}:\n{self.log(name)[-4000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not answer:\n{self.log(name)[-4000:]}")
+            time.sleep(0.05)
+
+    def stop_now(self, name: str) -> None:
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(35)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            try:
+                process.wait(35)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _environment(self, name: str) -> dict[str, str]:
+        settings = environment.for_process(self.values, name)
+        settings["AMQP_URL"] = self.vhost.url(name)
+        if name in WITH_TABLES:
+            settings["DATABASE_URL"] = self.database.of(name)
+        return settings
+
+
+@contextmanager
+def running_stack(
+    folder: Path,
+    ports: Ports,
+    databases: Databases,
+    servers: tuple[Postgres, RabbitMQ, Redis],
+    settings: Mapping[str, str],
+) -> Iterator[Stack]:
+    """Run the system on a fresh database and vhost; `settings` are as in .env."""
+    _, rabbitmq, redis = servers
+    database = databases.create(*WITH_TABLES)
+    vhost = Vhost(rabbitmq)
+    try:
+        with running_sandbox(ports) as sandbox:
+            values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+            values |= {name: make() for name, make in environment.GENERATED.items()}
+            values |= {
+                f"{name.upper()}{kind}_PORT": str(ports.take())
+                for name in SERVICES
+                for kind in ("", "_METRICS")
+            }
+            values |= QUICK | {
+                "SANDBOX_PORT": str(sandbox.port),
+                "SANDBOX_SMTP_PORT": str(sandbox.smtp_port),
+                "WEBHOOK_SECRET": sandbox.webhook_secret,
+                "REDIS_PORT": str(redis.port),
+                "REDIS_PASSWORD": redis.password,
+                "ALERTS_CONFIG": str(quick_alerts_config(folder)),
+                "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+            }
+            stack = Stack(folder, values | dict(settings), database, vhost, sandbox, servers)
+            try:
+                for name in SERVICES:
+                    stack.launch(name)
+                for name in SERVICES:
+                    stack.wait_now(name)
+                yield stack
+            finally:
+                stack.close()
+    finally:
+        vhost.delete()
+        databases.drop(database.name)
+
+
+def quick_alerts_config(folder: Path) -> Path:
+    """Write the shipped alerts.toml with short times."""
+    shipped = ROOT / "config" / "alerts.toml"
+    config = tomllib.loads(shipped.read_text(encoding="utf-8"))
+    for target in config["targets"].values():
+        target.update(QUICK_MAIL if target["channel"] == "email" else QUICK_TARGET)
+        target["breaker"] = {"fail_max": 5, "reset_timeout": 2}
+    path = folder / "alerts.toml"
+    lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    shutil.copytree(shipped.parent / "templates", folder / "templates", dirs_exist_ok=True)
+    return path
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _status(port: int, path: str) -> int | None:
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()

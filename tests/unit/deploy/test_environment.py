@@ -1,0 +1,111 @@
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_core import PydanticUndefined
+
+from deploy.local import environment
+from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
+from deploy.local.servers import ServerError
+from deploy.sandbox.app import SandboxSettings
+from libs.common.settings import Settings
+
+# What deploy/local composes from ports and passwords.
+COMPOSED = {
+    "HTTP_PORT",
+    "METRICS_PORT",
+    "DATABASE_URL",
+    "OWNER_DATABASE_URL",
+    "AMQP_URL",
+    "REDIS_URL",
+    "SANDBOX_HOST",
+}
+DOCUMENTED = environment.parse(EXAMPLE.read_text(encoding="utf-8"))
+
+
+def settings_of(service: str) -> type[Settings]:
+    if service == "sandbox":
+        return SandboxSettings
+    module = importlib.import_module(f"services.{service}.settings")
+    found: type[Settings] = getattr(module, f"{service.capitalize()}Settings")
+    return found
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "sandbox"])
+def test_every_setting_of_a_service_is_in_the_example_with_its_default(service: str) -> None:
+    for field, info in settings_of(service).model_fields.items():
+        name = field.upper()
+        if name in COMPOSED:
+            continue
+        assert name in DOCUMENTED
+        if DOCUMENTED[name] and info.default is not PydanticUndefined:
+            text = {"on": "True", "off": "False"}.get(DOCUMENTED[name], DOCUMENTED[name])
+            assert text == str(info.default)
+
+
+def test_every_variable_named_in_alerts_toml_is_in_the_example() -> None:
+    config = (ROOT / "config" / "alerts.toml").read_text(encoding="utf-8")
+    named = set(re.findall(r'\benv = "([A-Z_]+)"', config)) - {"NAME"}  # NAME: in its comment
+    assert named <= DOCUMENTED.keys()
+
+
+def test_the_example_holds_no_secret() -> None:
+    assert not any(DOCUMENTED[name] for name in SECRETS)
+
+
+def test_a_first_run_generates_every_secret_for_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False)
+    values = environment.parse(path.read_text())
+    assert all(values[name] for name in GENERATED)
+    assert len({values[name] for name in GENERATED}) == len(GENERATED)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_later_run_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False)
+    before = path.read_text()
+    environment.ensure(path, data_exists=True)
+    assert path.read_text() == before
+
+
+def test_keys_are_not_generated_over_existing_data(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="CONSENT_MASTER_KEYS"):
+        environment.ensure(tmp_path / ".env", data_exists=True)
+    assert not (tmp_path / ".env").exists()
+
+
+def test_a_key_that_a_newer_version_needs_is_added_to_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False)
+    own = path.read_text().replace("LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
+    old = "\n".join(line for line in own.splitlines() if not line.startswith("REDIS_PASSWORD"))
+    path.write_text(old)
+    environment.ensure(path, data_exists=True)
+    assert path.read_text().startswith(old)
+    assert environment.parse(path.read_text())["REDIS_PASSWORD"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_gets_no_secret_of_another(service: str) -> None:
+    values = DOCUMENTED | {name: f"the-{name}" for name in SECRETS}
+    got = environment.for_process(values, service)
+    others = SECRETS - environment.SECRETS_OF[service]
+    leaked = {name for name in others if f"the-{name}" in "".join(got.values())}
+    own = {environment.AMQP_PASSWORDS[service], environment.DATABASE_PASSWORDS.get(service)}
+    allowed = own | ({"REDIS_PASSWORD"} if service == "gateway" else set())
+    assert leaked <= allowed
+
+
+def test_a_real_provider_gets_no_setting_of_the_sandbox() -> None:
+    values = DOCUMENTED | {"SMTP_HOST": "mail.example.com"}
+    settings = environment.for_process(values, "alerts")
+    assert "SMTP_PORT" not in settings
+    assert "SMTP_TLS" not in settings
+
+
+def test_a_malformed_port_is_named() -> None:
+    with pytest.raises(ServerError, match="GATEWAY_PORT"):
+        environment.port({"GATEWAY_PORT": "80 80"}, "GATEWAY_PORT")
