@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from libs.common.broker import Message
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import logs, outbox
+from libs.common import outbox
 from libs.common.addresses import normalise
+from libs.common.broker import message
 from services.consent import messages, metrics, store, trail
 from services.consent.consent import (
     PURPOSES,
@@ -134,5 +134,4 @@ async def _tell(
     tx: AsyncConnection, kind: str, address: str, purposes: Iterable[str], action: str
 ) -> None:
     body = messages.event(address, purposes, action, datetime.now(UTC))
-    message = Message(id=str(uuid4()), type=kind, body=body, request_id=logs.request_id.get())
-    await outbox.add(tx, EVENTS.name, kind, message)
+    await outbox.add(tx, EVENTS.name, kind, message(kind, body))

@@ -1,13 +1,13 @@
 """One function per queue."""
 
-from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import inbox, logs
 from libs.common.addresses import MalformedAddress
+from libs.common.broker import Broker, Message
+from libs.common.consume import Ack, Dead, Delivery, Outcome
 from services.consent import changes, messages, metrics, permits, store
 from services.consent.changes import Wording
 from services.consent.consent import Action

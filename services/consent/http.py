@@ -5,10 +5,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import db
 from libs.common.addresses import MalformedAddress, normalise
+from libs.common.broker import Broker
 from libs.common.tokens import Claims, InvalidToken, Tokens
 from libs.common.web import CALLER, CLIENT_ADDRESS, Model, Problem, json_response, parse
 from services.consent import changes, pages, permits, store, trail
@@ -26,6 +30,7 @@ from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
 
+HEALTH_SECONDS = 2.0
 UNSUBSCRIBE_TOKEN = "unsubscribe"  # noqa: S105 - the action that a mailed link allows
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
@@ -64,34 +69,36 @@ class Erase(Model):
     email: Email
 
 
-class Api:
+class Routes:
     def __init__(
         self,
         engine: AsyncEngine,
+        broker: Broker,
         vault: Vault,
         tokens: Tokens,
         settings: ConsentSettings,
         stopping: asyncio.Event,
     ) -> None:
         self._engine = engine
+        self._broker = broker
         self._vault = vault
         self._tokens = tokens
         self._settings = settings
         self._stopping = stopping
 
-    def routes(self) -> list[web.AbstractRouteDef]:
-        return [
-            web.post("/api/opt-in", self.opt_in),
-            web.post("/api/unsubscribe", self.unsubscribe),
-            web.post("/api/revoke-consent", self.revoke),
-            web.get("/api/unsubscribe/status/{email}", self.status),
-            web.get("/unsubscribe", self.unsubscribe_page),
-            web.post("/unsubscribe", self.unsubscribe_by_link),
-            web.get("/api/consent/audit/verify", self.verify),
-            web.get("/api/consent/audit/{email}", self.audit),
-            web.get("/api/consent/export/{email}", self.export),
-            web.post("/api/consent/erase", self.erase),
-        ]
+    def add_to(self, app: web.Application) -> None:
+        app.middlewares.append(_database_away)
+        app.router.add_post("/api/opt-in", self.opt_in)
+        app.router.add_post("/api/unsubscribe", self.unsubscribe)
+        app.router.add_post("/api/revoke-consent", self.revoke)
+        app.router.add_get("/api/unsubscribe/status/{email}", self.status)
+        app.router.add_get("/unsubscribe", self.unsubscribe_page)
+        app.router.add_post("/unsubscribe", self.unsubscribe_by_link)
+        app.router.add_get("/api/consent/audit/verify", self.verify)
+        app.router.add_get("/api/consent/audit/{email}", self.audit)
+        app.router.add_get("/api/consent/export/{email}", self.export)
+        app.router.add_post("/api/consent/erase", self.erase)
+        app.router.add_get("/health/deep", self.health)
 
     async def opt_in(self, request: web.Request) -> web.Response:
         body = await parse(request, OptIn)
@@ -295,6 +302,36 @@ class Api:
                 suppression_days=self._settings.suppression_retention_days,
             )
         return json_response({"success": True, "email": body.email, "erasure": {"status": status}})
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Without the broker withdrawals go on: what must be told waits in the outbox."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
+                waiting = await store.outbox_length(tx)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            waiting, postgres = None, {"status": "unhealthy", "detail": type(error).__name__}
+        else:
+            postgres = {"status": "healthy"}
+        rabbitmq = "healthy" if self._broker.connected else "degraded"
+        return json_response(
+            {
+                "status": rabbitmq if postgres["status"] == "healthy" else "unhealthy",
+                "components": {"postgres": postgres, "rabbitmq": {"status": rabbitmq}},
+                "outbox": waiting,
+            }
+        )
+
+
+@web.middleware
+async def _database_away(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Exception as error:
+        if not db.is_unavailable(error):
+            raise
+        raise Problem(
+            503, detail="the database is away; try again", headers={"Retry-After": "2"}
+        ) from error
 
 
 _STATUS = {Outcome.DONE: 200, Outcome.IN_FLIGHT: 202, Outcome.SUPERSEDED: 409}

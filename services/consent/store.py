@@ -380,3 +380,7 @@ async def purge(tx: AsyncConnection, batch: int = 1_000) -> int:
     """Delete some of the permits and suppressions whose time is over; 0 when none is left."""
     deleted = [await tx.execute(statement, {"batch": batch}) for statement in _PURGE]
     return sum(result.rowcount for result in deleted)
+
+
+async def outbox_length(tx: AsyncConnection) -> int:
+    return int(await tx.scalar(sa.text("SELECT count(*) FROM outbox")) or 0)

@@ -14,13 +14,13 @@ COMMANDS_QUEUE = "consent.commands"
 QUEUES = (
     *work_queue(
         PERMITS_QUEUE,
-        exchange=COMMANDS,
+        exchange=DLX,
         dlx=DLX,
         bindings=(Binding(COMMANDS, "permit.request"), Binding(COMMANDS, "permit.return")),
     ),
     *work_queue(
         COMMANDS_QUEUE,
-        exchange=COMMANDS,
+        exchange=DLX,
         dlx=DLX,
         bindings=(Binding(COMMANDS, "grant.record"),),
     ),

@@ -1,0 +1,56 @@
+"""The wiring: read down for the order of starting, up for the order of stopping."""
+
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import consume, db, inbox, outbox, periodic, web
+from libs.common.broker import Broker
+from libs.common.service import Service
+from libs.common.tokens import Tokens
+from services.consent import store, topology
+from services.consent.consumers import Consumers
+from services.consent.http import Routes
+from services.consent.settings import ConsentSettings
+from services.consent.vault import Vault
+
+PREFETCH = 50
+PURGE_SECONDS = 3600
+
+
+async def start(service: Service, settings: ConsentSettings) -> None:
+    vault = Vault(
+        settings.consent_master_keys.get_secret_value(),
+        settings.consent_hash_key.get_secret_value(),
+    )
+    database_url = settings.database_url.get_secret_value()
+    engine = await service.enter(db.connect(database_url, application_name=service.name))
+    broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
+    await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
+
+    relay = outbox.Relay(engine, broker, database_url)
+    service.spawn("outbox relay", relay.run())
+    for name, job in (
+        ("inbox purge", partial(inbox.purge, engine)),
+        ("permit purge", partial(_purge, engine)),
+    ):
+        service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
+    consumers = Consumers(engine, broker, vault, settings)
+    for queue, handler in (
+        (topology.PERMITS_QUEUE, consumers.permits),
+        (topology.COMMANDS_QUEUE, consumers.commands),
+    ):
+        await service.enter(consume.consume(broker, queue, handler, prefetch=PREFETCH))
+
+    app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    tokens = Tokens(settings.token_keys.get_secret_value())
+    Routes(engine, broker, vault, tokens, settings, service.stopping).add_to(app)
+    await web.serve(service, app, settings.http_host, settings.http_port)
+    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+
+
+async def _purge(engine: AsyncEngine) -> None:
+    while True:
+        async with engine.begin() as tx:
+            if not await store.purge(tx):
+                return

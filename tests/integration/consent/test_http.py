@@ -1,0 +1,431 @@
+"""The routes against a real database; the gateway's part is played by the headers it would add."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import aiohttp
+import pytest
+from aiohttp import web as aiohttp_web
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import web
+from libs.common.tokens import Tokens
+from services.consent import changes, permits, store
+from services.consent.http import Routes
+from services.consent.settings import ConsentSettings
+from services.consent.vault import Vault
+from tests.integration.consent.conftest import ENVIRONMENT, WORDING, Link, grant, opt_in
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.parametrize("engine", ["aiopg"], indirect=True)
+
+ANNA = "anna@example.com"
+ADMIN = {"X-Caller": "admin"}
+Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
+
+
+class NoBroker:
+    connected = False
+
+
+@pytest.fixture
+async def client(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> AsyncIterator[Client]:
+    app = web.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
+    tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
+    broker: Any = NoBroker()
+    Routes(engine, broker, vault, tokens, settings, asyncio.Event()).add_to(app)
+    headers = {
+        "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
+        "X-Caller": "public",
+        "X-Client-Address": "203.0.113.9",
+        "User-Agent": "Firefox",
+    }
+    async with TestClient(TestServer(app), headers=headers) as opened:
+        yield opened
+
+
+async def post(client: Client, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+    async with client.post(path, json=body, headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
+async def get(client: Client, path: str, headers: dict[str, str] | None = None) -> Any:
+    async with client.get(path, headers=headers or {}) as answer:
+        assert answer.status == 200, await answer.text()
+        return await answer.json()
+
+
+async def entries(client: Client, email: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (await get(client, f"/api/consent/audit/{email}", ADMIN))[
+        "entries"
+    ]
+    return found
+
+
+async def everything(engine: AsyncEngine) -> list[Any]:
+    """Every row that a request could have changed."""
+    tables = ("person", "consent_state", "permit", "suppression", "erasure", "outbox", "trail_head")
+    async with engine.begin() as tx:
+        return [
+            (await tx.execute(text(f"SELECT t::text FROM {table} t ORDER BY 1"))).all()
+            for table in tables
+        ]
+
+
+async def permit(engine: AsyncEngine, vault: Vault, email: str) -> Any:
+    message = uuid4()
+    async with engine.begin() as tx:
+        await permits.request(
+            tx, vault, message=message, attempt=1, address=email, purpose="marketing", lifetime=20
+        )
+    return message
+
+
+async def test_an_opt_in_keeps_what_proves_it(client: Client) -> None:
+    body = {
+        "email": ANNA,
+        "text": "Zgadzam się",
+        "language": "pl",
+        "source": "form",
+        "session_id": "s",
+    }
+    assert await post(client, "/api/opt-in", body) == (200, {"success": True, "email": ANNA})
+    (entry,) = await entries(client, ANNA)
+    assert entry["action"] == "opt-in"
+    assert entry["ip_address"] == "203.0.113.9"
+    assert entry["user_agent"] == "Firefox"
+    assert entry["session_id"] == "s"
+    assert entry["evidence"] == {
+        "purpose": "marketing",
+        "wording": "Zgadzam się",
+        "wording_sha256": hashlib.sha256("Zgadzam się".encode()).hexdigest(),
+        "language": "pl",
+        "source": "form",
+        "counts": True,
+    }
+
+
+async def test_unsubscribe_is_recorded_told_and_seen(client: Client, engine: AsyncEngine) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    answer = await post(client, "/api/unsubscribe", {"email": ANNA, "reason": "za często"})
+    assert answer == (200, {"success": True, "email": ANNA, "unsubscribed": True})
+    assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in", "unsubscribe"]
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
+    async with engine.begin() as tx:
+        told = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
+        assert list(told) == ["consent.granted", "consent.withdrawn"]
+
+
+async def test_known_and_unknown_addresses_get_the_same_answers(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    for path in ("/api/unsubscribe", "/api/revoke-consent", "/api/unsubscribe"):
+        known = await post(client, path, {"email": ANNA})
+        unknown = await post(client, path, {"email": "x@example.com"})
+        assert known == (200, unknown[1] | {"email": ANNA})
+
+
+async def test_revoke_withdraws_every_purpose_and_awaits_proof_for_erasure(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    assert await post(client, "/api/revoke-consent", {"email": ANNA}) == (
+        200,
+        {
+            "success": True,
+            "email": ANNA,
+            "consents_revoked": ["marketing"],
+            "erasure": {"status": "awaiting_confirmation"},
+        },
+    )
+    assert (await entries(client, ANNA))[-1]["action"] == "revoke-consent"
+
+
+async def test_the_status_tells_the_public_one_thing_only(client: Client, link: Link) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    path = f"/api/unsubscribe/status/{ANNA}"
+    bare = dict.fromkeys(("email", "consents", "last_action", "last_action_at"))
+    assert await get(client, path) == bare | {"unsubscribed": False}
+    assert await get(client, "/api/unsubscribe/status/x@example.com") == bare | {
+        "unsubscribed": False
+    }
+    for way in (
+        f"{path}?token={link('jan@example.com')}",
+        f"{path}?token={link(ANNA, 'erase')}",
+        f"{path}?token=forged",
+    ):
+        assert await get(client, way) == bare | {"unsubscribed": False}
+
+
+async def test_the_status_tells_everything_to_the_key_and_to_the_link_s_holder(
+    client: Client, link: Link
+) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    path = f"/api/unsubscribe/status/{ANNA}"
+    for way, headers in (
+        (path, ADMIN),
+        (path, {"X-Caller": "service"}),
+        (f"{path}?token={link('ANNA@example.com')}", {}),
+    ):
+        status = await get(client, way, headers)
+        assert status["email"] == ANNA
+        assert status["consents"] == {"marketing": True}
+        assert status["last_action"] == "opt-in"
+        assert status["last_action_at"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("path", ["/api/unsubscribe", "/api/revoke-consent"])
+async def test_a_withdrawal_with_a_permit_out_is_202_and_once_returned_200(
+    client: Client, engine: AsyncEngine, vault: Vault, path: str
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    message = await permit(engine, vault, ANNA)
+    for _ in range(2):  # asking again is no shortcut
+        status, body = await post(client, path, {"email": ANNA})
+        assert status == 202
+        assert body["unsubscribed"] is True
+        assert body["in_flight"] == 1
+    async with engine.begin() as tx:
+        await store.return_permit(tx, message, 1)
+    status, body = await post(client, path, {"email": ANNA})
+    assert status == 200
+    assert "in_flight" not in body
+
+
+async def test_a_newer_consent_during_the_wait_is_409(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    await permit(engine, vault, ANNA)
+    waiting = asyncio.create_task(post(client, "/api/unsubscribe", {"email": ANNA}))
+
+    async def withdrawn() -> bool:
+        return bool((await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"])
+
+    await eventually(withdrawn)
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
+    status, body = await waiting
+    assert status == 409
+    assert "newer consent" in body["detail"]
+
+
+async def test_a_suppressed_address_opts_in_again_only_by_mail(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    assert await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"}) == (
+        200,
+        {"success": True, "email": ANNA},
+    )
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
+    assert (await entries(client, ANNA))[-1]["evidence"]["counts"] is False
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is False
+
+
+async def test_suppression_outlives_the_person(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    assert await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN) == (
+        200,
+        {"success": True, "email": ANNA, "erasure": {"status": "in_progress"}},
+    )
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    assert (await entries(client, ANNA))[-1]["evidence"]["counts"] is False
+
+
+async def test_an_erased_person_is_gone_and_the_chain_still_verifies(
+    client: Client, engine: AsyncEngine
+) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN, **{"X-Operator": "ewa"})
+    assert await entries(client, ANNA) == []
+    assert await get(client, "/api/consent/audit/verify", ADMIN) == {
+        "ok": True,
+        "rows": 3,
+        "first_broken": None,
+    }
+    async with engine.begin() as tx:
+        (row,) = (await tx.execute(text("SELECT * FROM person"))).mappings().all()
+        assert row["address_hash"] is row["wrapped_key"] is None
+        told = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
+        assert list(told)[-1] == "person.erased"
+
+
+async def test_an_export_holds_what_is_known_and_is_itself_recorded(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
+    held = export["services"]["consent"]
+    assert held["consents"] == {"marketing": "granted"}
+    assert [entry["action"] for entry in held["entries"]] == ["opt-in"]
+    assert (await entries(client, ANNA))[-1]["action"] == "export"
+    nobody = await get(client, "/api/consent/export/x@example.com", ADMIN)
+    assert nobody["services"]["consent"] == {"consents": {}, "entries": []}
+
+
+@pytest.mark.parametrize("caller", ["public", "service", ""])
+async def test_what_is_the_admin_s_is_refused_to_others(
+    client: Client, engine: AsyncEngine, caller: str
+) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    before = await everything(engine)
+    headers = {"X-Caller": caller}
+    for path in (f"audit/{ANNA}", "audit/verify", f"export/{ANNA}"):
+        async with client.get(f"/api/consent/{path}", headers=headers) as answer:
+            assert answer.status == 401
+    assert (await post(client, "/api/consent/erase", {"email": ANNA}, **headers))[0] == 401
+    assert await everything(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/api/unsubscribe", {"email": "no address"}, "email"),
+        ("/api/unsubscribe", {"email": f"{'a' * 290}@example.com"}, "email"),
+        ("/api/unsubscribe", {"email": ANNA, "surprise": 1}, "surprise"),
+        ("/api/unsubscribe", {"email": 5}, "email"),
+        ("/api/unsubscribe", {}, "email"),
+        ("/api/unsubscribe", {"email": ANNA, "reason": "a\0b"}, "reason"),
+        ("/api/revoke-consent", {"email": ANNA, "session_id": "s"}, "session_id"),
+        ("/api/opt-in", {"email": ANNA}, "text"),
+        ("/api/opt-in", {"email": ANNA, "text": ""}, "text"),
+        ("/api/opt-in", {"email": ANNA, "text": "tak", "language": "po polsku"}, "language"),
+    ],
+)
+async def test_a_bad_field_is_named_and_changes_nothing(
+    client: Client, engine: AsyncEngine, path: str, body: dict[str, Any], field: str
+) -> None:
+    before = await everything(engine)
+    status, problem = await post(client, path, body)
+    assert status == 422
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert await everything(engine) == before
+
+
+async def test_a_malformed_address_in_the_path_is_422(client: Client) -> None:
+    async with client.get("/api/unsubscribe/status/nobody") as answer:
+        assert answer.status == 422
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+async def test_the_page_asks_in_the_reader_s_language_under_a_strict_policy(
+    client: Client, link: Link, language: str
+) -> None:
+    token = link(ANNA)
+    headers = {"Accept-Language": language}
+    async with client.get(f"/unsubscribe?token={token}", headers=headers) as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["Cache-Control"] == "no-store"
+        page = await answer.text()
+    assert f'<html lang="{language}">' in page
+    assert ANNA in page
+    assert f'<form method="post" action="?token={token}&amp;lang={language}">' in page
+
+
+async def test_the_switch_of_language_wins_over_the_browser_s(client: Client, link: Link) -> None:
+    headers = {"Accept-Language": "pl"}
+    url = f"/unsubscribe?token={link(ANNA)}&lang=en"
+    async with client.get(url, headers=headers) as answer:
+        assert '<html lang="en">' in await answer.text()
+
+
+async def test_get_and_head_on_the_page_change_nothing(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    before = await everything(engine)
+    url = f"/unsubscribe?token={link(ANNA)}"
+    for method in ("GET", "HEAD"):
+        for way in (url, f"{url}&List-Unsubscribe=One-Click", "/unsubscribe?token=forged"):
+            async with client.request(method, way) as answer:
+                assert answer.status in {200, 400}
+    assert await everything(engine) == before
+
+
+async def test_the_button_withdraws_and_the_page_says_so(client: Client, link: Link) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    async with client.post(f"/unsubscribe?token={link(ANNA)}&lang=pl", data={}) as answer:
+        assert answer.status == 200
+        assert "Gotowe" in await answer.text()
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
+    assert (await entries(client, ANNA))[-1]["evidence"]["source"] == "page"
+
+
+def _multipart() -> aiohttp.MultipartWriter:
+    form = aiohttp.MultipartWriter("form-data")
+    part = form.append("One-Click")
+    part.set_content_disposition("form-data", name="List-Unsubscribe")
+    return form
+
+
+@pytest.mark.parametrize("form", ["urlencoded", "multipart"])
+async def test_a_mailbox_provider_s_one_click_post_acts_without_cookies_or_redirect(
+    client: Client, link: Link, form: str
+) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    data: Any = {"List-Unsubscribe": "One-Click"} if form == "urlencoded" else _multipart()
+    url = f"/unsubscribe?token={link(ANNA)}"
+    async with client.post(url, data=data, allow_redirects=False) as answer:
+        assert answer.status == 200
+        assert "Set-Cookie" not in answer.headers
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
+    assert (await entries(client, ANNA))[-1]["evidence"]["source"] == "one-click"
+
+
+async def test_a_link_of_another_action_or_forged_does_nothing(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    before = await everything(engine)
+    good = link(ANNA)
+    for token in (link(ANNA, "erase"), good[:-1] + ("A" if good[-1] != "A" else "B"), "", "zażółć"):
+        async with client.post(f"/unsubscribe?token={quote(token)}", data={}) as answer:
+            assert answer.status == 400
+            assert "<button" not in await answer.text()
+    assert await everything(engine) == before
+
+
+async def test_a_body_that_is_no_form_is_415_and_does_nothing(
+    client: Client, engine: AsyncEngine, link: Link
+) -> None:
+    before = await everything(engine)
+    async with client.post(f"/unsubscribe?token={link(ANNA)}", json={"a": 1}) as answer:
+        assert answer.status == 415
+    async with client.post(
+        f"/unsubscribe?token={link(ANNA)}",
+        data=b"--x\r\nbroken",
+        headers={"Content-Type": "multipart/form-data"},
+    ) as answer:
+        assert answer.status == 400
+    assert await everything(engine) == before
+
+
+async def test_a_page_tells_of_a_message_that_may_still_arrive(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    await permit(engine, vault, ANNA)
+    async with client.post(f"/unsubscribe?token={link(ANNA)}&lang=en", data={}) as answer:
+        assert answer.status == 202
+        assert "may still arrive" in await answer.text()
+
+
+async def test_without_the_internal_key_nobody_gets_in(client: Client) -> None:
+    async with client.get("/health/deep", headers={"X-Internal-Key": "wrong"}) as answer:
+        assert answer.status == 401
+
+
+async def test_health_names_what_is_away(client: Client) -> None:
+    assert await get(client, "/health/deep") == {
+        "status": "degraded",
+        "components": {"postgres": {"status": "healthy"}, "rabbitmq": {"status": "degraded"}},
+        "outbox": 0,
+    }

@@ -1,0 +1,208 @@
+import asyncio
+from contextlib import closing
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.consent import changes, store, trail
+from services.consent.trail import Verification
+from services.consent.vault import Vault
+from tests.integration.consent.conftest import grant, unsubscribe
+from tests.support.databases import DatabaseUrl
+
+ROWS = 8
+REFUSED = (
+    "UPDATE consent_audit_log SET action = 'erased'",
+    "DELETE FROM consent_audit_log",
+    "TRUNCATE consent_audit_log",
+)
+
+
+def tamper(url: DatabaseUrl, *statements: str) -> None:
+    """Do as somebody with the owner's password would."""
+    with closing(psycopg2.connect(url.owner_url)) as owner, owner, owner.cursor() as cursor:
+        cursor.execute("ALTER TABLE consent_audit_log DISABLE TRIGGER USER")
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("ALTER TABLE consent_audit_log ENABLE ALWAYS TRIGGER trail_link")
+        cursor.execute("ALTER TABLE consent_audit_log ENABLE ALWAYS TRIGGER trail_refuse")
+
+
+@pytest.fixture
+async def trail_of_eight(engine: AsyncEngine, vault: Vault) -> None:
+    for number in range(ROWS):
+        assert await grant(engine, vault, f"person{number}@example.com")
+
+
+async def test_concurrent_writers_keep_one_chain(engine: AsyncEngine, vault: Vault) -> None:
+    writers = (grant(engine, vault, f"person{number % 7}@example.com") for number in range(60))
+    assert all(await asyncio.gather(*writers))
+    assert await trail.verify(engine) == Verification(ok=True, rows=60, first_broken=None)
+
+
+async def test_a_rolled_back_entry_leaves_no_gap(engine: AsyncEngine, vault: Vault) -> None:
+    assert await grant(engine, vault, "anna@example.com")
+    async with engine.begin() as tx:
+        await changes.withdraw(tx, vault, unsubscribe("anna@example.com"), suppression_days=1)
+        await tx.rollback()
+    assert await grant(engine, vault, "anna@example.com")
+    assert await trail.verify(engine) == Verification(ok=True, rows=2, first_broken=None)
+
+
+async def test_an_empty_trail_is_whole(engine: AsyncEngine) -> None:
+    assert await trail.verify(engine) == Verification(ok=True, rows=0, first_broken=None)
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+async def test_verify_reads_on_past_the_end_of_a_batch(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "BATCH", 3)
+    assert (await trail.verify(engine)).rows == ROWS
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+@pytest.mark.parametrize("statement", [*REFUSED, "UPDATE trail_head SET id = 0"])
+async def test_the_service_may_only_append(engine: AsyncEngine, statement: str) -> None:
+    with pytest.raises(DBAPIError, match="permission denied"):
+        async with engine.begin() as tx:
+            await tx.execute(text(statement))
+    assert await trail.verify(engine) == Verification(ok=True, rows=ROWS, first_broken=None)
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+@pytest.mark.parametrize("statement", REFUSED)
+async def test_the_owner_is_refused_by_the_trigger(
+    engine: AsyncEngine, consent_database: DatabaseUrl, statement: str
+) -> None:
+    with (
+        closing(psycopg2.connect(consent_database.owner_url)) as owner,
+        owner.cursor() as cursor,
+        pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"),
+    ):
+        cursor.execute(statement)
+    assert (await trail.verify(engine)).ok
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+@pytest.mark.parametrize("statement", REFUSED)
+async def test_a_session_that_skips_ordinary_triggers_is_refused_too(
+    engine: AsyncEngine, consent_database: DatabaseUrl, statement: str
+) -> None:
+    with closing(psycopg2.connect(consent_database.superuser_url)) as root, root.cursor() as cursor:
+        cursor.execute("SET search_path = consent; SET session_replication_role = replica")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"):
+            cursor.execute(statement)
+    assert (await trail.verify(engine)).ok
+
+
+async def test_a_writer_cannot_choose_its_place_time_or_hash(
+    engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, "anna@example.com")
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("""
+                INSERT INTO consent_audit_log (id, person_id, action, "timestamp", email, hash)
+                SELECT 77, id, 'opt-in', '2020-01-01', 'x', 'y' FROM person
+            """)
+        )
+        rows = (await tx.execute(text('SELECT id, "timestamp" FROM consent_audit_log'))).all()
+    assert [row.id for row in rows] == [1, 2]
+    assert all(row.timestamp.year > 2020 for row in rows)
+    assert (await trail.verify(engine)).ok
+
+
+EDITS = {
+    "action": "UPDATE consent_audit_log SET action = 'unsubscribe' WHERE id = 5",
+    "timestamp": """UPDATE consent_audit_log
+        SET "timestamp" = "timestamp" + interval '1 microsecond' WHERE id = 5""",
+    "person": "UPDATE consent_audit_log SET person_id = (SELECT person_id FROM consent_audit_log"
+    " WHERE id = 1) WHERE id = 5",
+    "hash": "UPDATE consent_audit_log SET hash = sha256('forged') WHERE id = 5",
+    "null": "UPDATE consent_audit_log SET session_id = NULL WHERE id = 5",
+    "empty for null": "UPDATE consent_audit_log SET reason = '' WHERE id = 5",
+    **{
+        cell: f"UPDATE consent_audit_log SET {cell} = {cell} || 'x' WHERE id = 5"
+        for cell in ("email", "ip_address", "user_agent", "session_id", "evidence")
+    },
+    "moved between cells": "UPDATE consent_audit_log SET reason = session_id, session_id = reason"
+    " WHERE id = 5",
+    "deleted": "DELETE FROM consent_audit_log WHERE id = 5",
+    "deleted and renumbered": "DELETE FROM consent_audit_log WHERE id = 5;"
+    "UPDATE consent_audit_log SET id = -id WHERE id > 5;"
+    "UPDATE consent_audit_log SET id = -id - 1 WHERE id < 0",
+    "swapped": "UPDATE consent_audit_log SET id = -5 WHERE id = 5;"
+    "UPDATE consent_audit_log SET id = 5 WHERE id = 6;"
+    "UPDATE consent_audit_log SET id = 6 WHERE id = -5",
+    "inserted": "UPDATE consent_audit_log SET id = -id WHERE id >= 5;"
+    "UPDATE consent_audit_log SET id = -id + 1 WHERE id < 0;"
+    'INSERT INTO consent_audit_log SELECT 5, person_id, action, "timestamp", email, ip_address,'
+    " user_agent, reason, session_id, evidence, hash FROM consent_audit_log WHERE id = 4",
+    "tail cut": "DELETE FROM consent_audit_log WHERE id >= 5",
+}
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
+async def test_whatever_is_changed_verify_names_the_first_broken_row(
+    engine: AsyncEngine, consent_database: DatabaseUrl, edit: str
+) -> None:
+    tamper(consent_database, edit)
+    assert await trail.verify(engine) == Verification(ok=False, rows=4, first_broken=5)
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+async def test_a_head_that_does_not_match_the_last_row_is_found(
+    engine: AsyncEngine, consent_database: DatabaseUrl
+) -> None:
+    tamper(consent_database, "UPDATE trail_head SET hash = sha256('forged')")
+    assert not (await trail.verify(engine)).ok
+
+
+async def test_the_stored_row_has_nothing_personal_in_clear(
+    engine: AsyncEngine, vault: Vault, consent_database: DatabaseUrl
+) -> None:
+    assert await grant(engine, vault, "anna.kowalska@example.com")
+    with closing(psycopg2.connect(consent_database.superuser_url)) as superuser:
+        cursor = superuser.cursor()
+        cursor.execute(
+            "SELECT row_to_json(t)::text || encode(email, 'escape') || encode(evidence, 'escape')"
+            " FROM consent.consent_audit_log t"
+        )
+        (row,) = cursor.fetchone() or ("",)
+    for secret in ("anna", "203.0.113.7", "pytest", "s-1", "Zgadzam"):
+        assert secret not in row
+
+
+async def test_entries_are_read_back_as_they_were_given_in_order(
+    engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, "Anna.Kowalska@Example.com")
+    async with engine.begin() as tx:
+        entry = unsubscribe("anna.kowalska@example.com", "za często")
+        await changes.withdraw(tx, vault, entry, suppression_days=1)
+        person = await store.find(tx, vault, "anna.kowalska@example.com")
+        assert person is not None
+        found = await trail.entries(tx, person.id, person.key(vault))
+        last = await trail.last(tx, person.id)
+    assert [entry["action"] for entry in found] == ["opt-in", "unsubscribe"]
+    assert found[0]["email"] == "Anna.Kowalska@Example.com"
+    assert found[0]["ip_address"] == "203.0.113.7"
+    assert found[0]["user_agent"] == "pytest"
+    assert found[0]["session_id"] == "s-1"
+    assert found[0]["evidence"]["wording"].startswith("Zgadzam się")
+    assert len(found[0]["evidence"]["wording_sha256"]) == 64
+    assert found[0]["evidence"]["language"] == "pl"
+    assert found[1]["reason"] == "za często"
+    assert last is not None
+    assert last[0] == "unsubscribe"
+
+
+async def test_an_unknown_person_has_no_last_action(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        assert await trail.last(tx, uuid4()) is None
