@@ -1,5 +1,6 @@
 """The mail port: the part of Mailpit's REST API that tests use, and a page to read the mails."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,16 @@ class _MailApi:
             raise Problem(404, detail="no such message")
         return mail
 
-    def _slice(self, start: int, limit: int) -> list[dict[str, Any]]:
-        newest = list(self._mailbox.newest_first())
-        return [mail.summary() for mail in newest[start : start + limit]]
+    async def _slice(self, start: int, limit: int) -> list[dict[str, Any]]:
+        newest = list(self._mailbox.newest_first())[start : start + limit]
+        # In a thread: reading a thousand mails takes a while, and the providers must answer on.
+        return await asyncio.to_thread(lambda: [mail.summary() for mail in newest])
 
     async def messages(self, request: web.Request) -> web.Response:
         only(request, "start", "limit")
         start = number(request, "start", 0, 0, 1_000_000)
         limit = number(request, "limit", PAGE, 0, MAX_LIMIT)
-        found = self._slice(start, limit)
+        found = await self._slice(start, limit)
         total = len(self._mailbox)
         unread = sum(1 for mail in self._mailbox.newest_first() if not mail.read)
         return json_response(
@@ -110,7 +112,7 @@ class _MailApi:
         start = number(request, "start", 0, 0, 1_000_000)
         return self._page(
             "list.html",
-            mails=self._slice(start, PAGE),
+            mails=await self._slice(start, PAGE),
             start=start,
             total=len(self._mailbox),
             page=PAGE,

@@ -229,9 +229,16 @@ class _Api:
             refused_too=wanted == "true",
             limit=number(request, "limit", None, 0, 1_000_000),
         )
-        # As ASCII: a body may hold what JSON can name and UTF-8 cannot carry (a lone surrogate).
-        text = json.dumps({"count": count, "received": [item.as_json() for item in found]})
-        return web.Response(text=text, content_type="application/json")
+
+        def render() -> bytes:
+            # As ASCII: a body may hold what JSON can name and UTF-8 cannot carry (lone surrogates).
+            return json.dumps(
+                {"count": count, "received": [item.as_json() for item in found]}
+            ).encode()
+
+        # In a thread: tens of thousands take a while, and the providers must answer on.
+        body = await asyncio.to_thread(render)
+        return web.Response(body=body, content_type="application/json")
 
     async def forget(self, request: web.Request) -> web.Response:
         only(request, "target")

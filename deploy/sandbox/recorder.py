@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
 from deploy.sandbox.behaviour import HEALTHY, Behaviour
-from deploy.sandbox.mail import Mail
+from deploy.sandbox.mail import Mail, stamp
 
 MIB = 1024 * 1024
 ACCEPTED_LIMIT = (50_000, 64 * MIB)  # per target
@@ -79,7 +79,7 @@ class Received:
 
     def as_json(self) -> dict[str, Any]:
         if isinstance(self.content, Mail):
-            headers, body = self.content.headers(), self.content.as_received()
+            headers, body = self.content.as_received()
         else:
             headers = {
                 name.decode("utf-8", "replace").lower(): value.decode("utf-8", "replace")
@@ -93,10 +93,6 @@ class Received:
             "body": body,
             "answered": self.answered,
         }
-
-
-def stamp(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _body(raw: bytes, content_type: str) -> Any:
