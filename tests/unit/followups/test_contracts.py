@@ -19,7 +19,10 @@ CONFIG = config.load(ROOT / "config/followups.toml")
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
 CONVERSATION = uuid.UUID("3f0e2a94-7a4e-4a3b-9f0a-2d8c1b7e5a10")
 FOLLOWUP = uuid.UUID("5c1d9e7a-2b4f-4d8e-8a6c-0e9f3b7d1c55")
-SAID = "Dzień dobry, tu Ala Nowak. Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca. ala@example.com, 600 700 800"
+SAID = (
+    "Dzień dobry, tu Ala Nowak. Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca. "
+    "ala@example.com, 600 700 800"
+)
 KNOWN, _ = facts.read(SAID, today=date(2026, 11, 25), works=CONFIG.works)
 
 

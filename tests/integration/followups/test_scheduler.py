@@ -1,0 +1,303 @@
+"""Due steps are handed over once, in order, within the cap; stops and outcomes."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.broker import Message
+from libs.common.consume import Ack, Dead
+from services.followups import store
+from services.followups.consumers import Consumers
+from services.followups.scheduler import Scheduler
+from tests.integration.followups.conftest import GOOD_LEAD, World
+
+Schedulers = Callable[..., Scheduler]
+DELIVERY: Any = None  # no handler looks at it
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def drain(scheduler: Scheduler) -> None:
+    while await scheduler.hand_over(now()):
+        pass
+
+
+async def test_a_due_step_becomes_a_message_in_the_same_transaction(
+    world: World, scheduler: Schedulers
+) -> None:
+    [first, _] = await world.enrol("jan@example.com")
+    await scheduler().hand_over(now())
+    [alert] = await world.outbox("alert.accepted")
+    assert alert["id"] == str(first["id"])
+    assert alert["once"] == {
+        "address": "jan@example.com", "purpose": "marketing", "reference": str(first["id"]),
+    }  # fmt: skip
+    assert alert["payload"]["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert await world.statuses() == ["handed_over", "scheduled"]
+
+
+async def test_what_is_not_due_stays(world: World, scheduler: Schedulers) -> None:
+    await world.enrol("jan@example.com", seconds=60)
+    assert await scheduler().hand_over(now()) == 0
+    assert await world.statuses() == ["scheduled", "scheduled"]
+
+
+async def test_four_schedulers_hand_each_due_step_over_once(
+    world: World, scheduler: Schedulers
+) -> None:
+    emails = [f"lead{n}@example.com" for n in range(250)]
+    for email in emails:
+        await world.enrol(email, steps=1)
+    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    alerts = await world.outbox("alert.accepted")
+    assert sorted(alert["payload"]["to"] for alert in alerts) == sorted(emails)
+    assert set(await world.statuses()) == {"handed_over"}
+
+
+async def test_an_address_gets_one_a_day_over_all_its_conversations(
+    world: World, scheduler: Schedulers
+) -> None:
+    for session in ("a", "b", "c"):
+        await world.say(f"{GOOD_LEAD}, jan@example.com", session)
+    await world.enrol("jan@example.com")
+    await world.make_due()
+    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    assert len(await world.outbox("alert.accepted")) == 1
+    await world.age(hours=25)
+    await world.make_due()
+    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    assert len(await world.outbox("alert.accepted")) == 2
+
+
+async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
+    world: World, scheduler: Schedulers
+) -> None:
+    await world.enrol("jan@example.com")
+    await world.make_due()
+    await drain(scheduler())
+    await drain(scheduler())
+    handed_over, waiting = await world.steps()
+    assert handed_over["status"] == "handed_over"
+    assert waiting["status"] == "scheduled"
+    assert waiting["due_at"] == handed_over["handed_over_at"] + timedelta(hours=24)
+
+
+async def test_steps_leave_in_their_order(world: World, scheduler: Schedulers) -> None:
+    first, second = await world.enrol("jan@example.com")
+    async with world.engine.begin() as tx:
+        await store.retime(tx, [first], [now() + timedelta(hours=1)], "api")
+        await store.retime(tx, [second], [now() - timedelta(hours=1)], "api")
+    assert await scheduler(cap=5).hand_over(now()) == 0
+
+
+async def test_a_crash_before_the_commit_leaves_the_step_scheduled(
+    world: World, scheduler: Schedulers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.enrol("jan@example.com", steps=1)
+    broken = scheduler()
+    monkeypatch.setattr(broken._mails, "render", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await broken.hand_over(now())
+    assert await world.statuses() == ["scheduled"]
+    assert await world.outbox("alert.accepted") == []
+
+
+async def test_a_step_that_left_the_configuration_fails_alone(
+    world: World, scheduler: Schedulers
+) -> None:
+    await world.enrol("gone@example.com", steps=3)
+    await world.enrol("jan@example.com", steps=1)
+    async with world.engine.begin() as tx:
+        await tx.execute(
+            sa.update(store.followup_event)
+            .where(store.followup_event.c.email == "gone@example.com")
+            .values(sequence="gone")
+        )
+    await scheduler().hand_over(now())
+    assert (await world.statuses("gone@example.com"))[0] == "failed"
+    assert await world.statuses("jan@example.com") == ["handed_over"]
+
+
+async def test_enrolling_an_address_again_returns_the_same_steps(world: World) -> None:
+    enrolments = await asyncio.gather(*(world.enrol("jan@example.com") for _ in range(8)))
+    assert len({row["id"] for rows in enrolments for row in rows}) == 2
+
+
+# --- consent ----------------------------------------------------------------------------------
+
+
+def withdrawn(email: str, kind: str = "consent.withdrawn", **more: Any) -> Message:
+    body = {
+        "email": email, "purposes": ["marketing"], "action": "unsubscribe",
+        "at": now().isoformat(), **more,
+    }  # fmt: skip
+    return Message(id=str(uuid.uuid4()), type=kind, body=body)
+
+
+async def test_a_withdrawal_cancels_the_rest_and_nothing_of_others(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com")
+    await world.enrol("ala@example.com")
+    outcome = await Consumers(engine).consent_events(withdrawn("JAN@example.com"), DELIVERY)
+    assert outcome == Ack()
+    assert await world.statuses("jan@example.com") == ["cancelled", "cancelled"]
+    assert {row["reason"] for row in await world.steps("jan@example.com")} == {"unsubscribe"}
+    assert await world.statuses("ala@example.com") == ["scheduled", "scheduled"]
+
+
+async def test_a_withdrawal_takes_back_what_is_still_in_the_outbox(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com")
+    await scheduler().hand_over(now())
+    await Consumers(engine).consent_events(withdrawn("jan@example.com"), DELIVERY)
+    assert await world.statuses() == ["cancelled", "cancelled"]
+    assert await world.outbox("alert.accepted") == []
+
+
+async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com")
+    await scheduler().hand_over(now())
+    async with engine.begin() as relay:
+        await relay.execute(sa.select(store.outbox_table.c.id).with_for_update())
+        await Consumers(engine).consent_events(withdrawn("jan@example.com"), DELIVERY)
+    assert await world.statuses() == ["handed_over", "cancelled"]
+
+
+async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
+    world: World, engine: AsyncEngine
+) -> None:
+    message = withdrawn("jan@example.com")
+    consumers = Consumers(engine)
+    await consumers.consent_events(message, DELIVERY)
+    await world.enrol("jan@example.com")
+    await consumers.consent_events(message, DELIVERY)
+    assert await world.statuses() == ["scheduled", "scheduled"]
+
+
+async def test_another_purpose_or_a_grant_stops_nothing(world: World, engine: AsyncEngine) -> None:
+    await world.enrol("jan@example.com")
+    consumers = Consumers(engine)
+    await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]), DELIVERY)
+    await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"), DELIVERY)
+    assert await world.statuses() == ["scheduled", "scheduled"]
+
+
+async def test_an_erased_person_leaves_nothing_behind(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, jan@example.com")
+    await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
+    await world.make_due()
+    await scheduler().hand_over(now())
+    await Consumers(engine).consent_events(withdrawn("jan@example.com", "person.erased"), DELIVERY)
+    assert await world.steps("jan@example.com") == []
+    assert [alert["payload"]["to"] for alert in await world.outbox("alert.accepted")] == [
+        "ala@example.com"
+    ]
+    async with engine.begin() as tx:
+        emails = list(await tx.scalars(sa.select(store.chat_conversations.c.email)))
+        said = list(await tx.scalars(sa.select(store.chat_message.c.body)))
+    assert emails == ["ala@example.com"]
+    assert not any("jan@" in body for body in said)
+
+
+async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
+    consumers = Consumers(engine)
+    for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
+        message = Message(id="1", type="consent.withdrawn", body=body)
+        assert isinstance(await consumers.consent_events(message, DELIVERY), Dead)
+    assert isinstance(
+        await consumers.outcomes(Message(id="1", type="delivery.settled", body={}), DELIVERY), Dead
+    )
+
+
+# --- outcomes ---------------------------------------------------------------------------------
+
+
+def settled(followup_id: uuid.UUID, outcome: str, message_id: str | None = None) -> Message:
+    body = {
+        "alert_id": str(followup_id), "target": "email", "reference": str(followup_id),
+        "outcome": outcome, "reason": None, "at": now().isoformat(),
+    }  # fmt: skip
+    return Message(id=message_id or str(uuid.uuid4()), type="delivery.settled", body=body)
+
+
+async def handed_over(world: World, scheduler: Schedulers) -> uuid.UUID:
+    [row] = await world.enrol("jan@example.com", steps=1)
+    await scheduler().hand_over(now())
+    followup_id: uuid.UUID = row["id"]
+    return followup_id
+
+
+@pytest.mark.parametrize("outcome", ["sent", "cancelled", "in_doubt", "failed"])
+async def test_an_outcome_is_recorded(
+    world: World, scheduler: Schedulers, engine: AsyncEngine, outcome: str
+) -> None:
+    followup_id = await handed_over(world, scheduler)
+    assert await Consumers(engine).outcomes(settled(followup_id, outcome), DELIVERY) == Ack()
+    assert await world.statuses() == [outcome]
+
+
+async def test_twins_and_latecomers_change_nothing(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    followup_id = await handed_over(world, scheduler)
+    consumers = Consumers(engine)
+    twin = settled(followup_id, "sent", "m1")
+    await asyncio.gather(*(consumers.outcomes(twin, DELIVERY) for _ in range(5)))
+    [first] = await world.steps()
+    for outcome in ("in_doubt", "cancelled", "failed", "sent"):
+        await consumers.outcomes(settled(followup_id, outcome), DELIVERY)
+    assert await world.steps() == [first]
+
+
+async def test_a_person_who_resolves_a_doubt_is_heard(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    followup_id = await handed_over(world, scheduler)
+    consumers = Consumers(engine)
+    await consumers.outcomes(settled(followup_id, "in_doubt"), DELIVERY)
+    await consumers.outcomes(settled(followup_id, "sent"), DELIVERY)
+    assert await world.statuses() == ["sent"]
+
+
+async def test_a_step_that_was_never_handed_over_cannot_be_sent(
+    world: World, engine: AsyncEngine
+) -> None:
+    [row] = await world.enrol("jan@example.com", seconds=60, steps=1)
+    await Consumers(engine).outcomes(settled(row["id"], "sent"), DELIVERY)
+    assert await world.statuses() == ["scheduled"]
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"status": "sent"},
+        {"status": "handed_over"},
+        {"status": "cancelled"},
+        {"status": "failed"},
+        {"status": "scheduled", "handed_over_at": datetime(2026, 1, 1, tzinfo=UTC)},
+        {"status": "claimed"},
+        {"status": "scheduled", "reason": "none"},
+    ],
+)
+async def test_the_table_itself_refuses_an_impossible_state(
+    world: World, engine: AsyncEngine, impossible: dict[str, Any]
+) -> None:
+    await world.enrol("jan@example.com", steps=1)
+    with pytest.raises(IntegrityError):
+        async with engine.begin() as tx:
+            await tx.execute(sa.update(store.followup_event).values(**impossible))
