@@ -201,9 +201,9 @@ class Broker:
             await target.publish(message, routing_key, mandatory=True, timeout=seconds)
         except aiormq.exceptions.PublishError as error:  # before its parent DeliveryError
             raise Unroutable(f"{exchange} → {routing_key}") from error
-        except aiormq.exceptions.ChannelNotFoundEntity as error:
-            raise Unroutable(f"no exchange {exchange}") from error
         except LOST as error:
+            # Also a missing exchange: it closes the channel, and every publish under way on it,
+            # taken or not, hears the same error.
             raise Unconfirmed(type(error).__name__) from error
 
     async def _publish_channel(self) -> AbstractChannel:
