@@ -1,0 +1,97 @@
+"""The two ways in which an accepted alert leaves the gateway (P2).
+
+Through the broker, confirmed; else to the alerts service, which writes the ledger. Both carry the
+same id, so an alert that went both ways is one alert. What neither confirms is unknown: 503.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+
+from aiohttp import hdrs
+
+from libs.common import logs
+from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
+from libs.common.web import Problem
+from services.gateway import metrics
+from services.gateway.messages import AcceptedAlert
+from services.gateway.proxy import Upstream
+
+log = logs.get_logger(__name__)
+
+EXCHANGE, ROUTING_KEY = "alerts", "alerts.intake"
+INTERNAL_PATH = "/internal/alerts"
+CONFIRM_SECONDS = 5.0
+SERVICE_SECONDS = 10.0
+IN_FLIGHT = 256
+POST_BYTES = 200 * 1024
+
+
+class Intake:
+    def __init__(self, broker: Broker, alerts: Upstream) -> None:
+        self._broker = broker
+        self._alerts = alerts
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def accept(self, alerts: Sequence[AcceptedAlert], request_id: str) -> None:
+        """Return when every alert is the broker's or the ledger's.
+
+        :raises Problem: 503, some of them may be neither's
+        """
+        confirmed = await asyncio.gather(*(self._publish(alert, request_id) for alert in alerts))
+        metrics.ALERTS_ACCEPTED.labels("broker").inc(sum(confirmed))
+        rest = [alert for alert, done in zip(alerts, confirmed, strict=True) if not done]
+        for part in _parts(rest):
+            await self._hand_over(part, request_id)
+            metrics.ALERTS_ACCEPTED.labels("service").inc(len(part))
+
+    async def _publish(self, alert: AcceptedAlert, request_id: str) -> bool:
+        message = Message(alert.id, "alert.accepted", alert.body, request_id)
+        async with self._slots:
+            try:
+                await self._broker.publish(EXCHANGE, ROUTING_KEY, message, timeout=CONFIRM_SECONDS)
+            except BrokerUnavailable:
+                return False  # health and metrics tell; a line per alert would not
+            except PublishError as error:
+                log.warning("intake.not_confirmed", alert_id=alert.id, error=repr(error))
+                return False
+        return True
+
+    async def _hand_over(self, alerts: Sequence[AcceptedAlert], request_id: str) -> None:
+        body = json.dumps({"alerts": [alert.body for alert in alerts]}, ensure_ascii=False)
+        headers = {hdrs.CONTENT_TYPE: "application/json", "X-Request-ID": request_id}
+        try:
+            async with self._alerts.ask(
+                hdrs.METH_POST,
+                INTERNAL_PATH,
+                headers=headers,
+                body=body.encode(),
+                timeout=SERVICE_SECONDS,
+            ) as answer:
+                if answer.status == 202:
+                    return
+                fault = f"answered {answer.status}"
+        except Problem as problem:
+            fault = problem.detail or problem.title
+        log.error("intake.unknown", alerts=len(alerts), fault=fault)
+        metrics.ALERTS_UNKNOWN.inc(len(alerts))
+        raise Problem(
+            503,
+            detail="unknown: repeat with the same Idempotency-Key",
+            headers={hdrs.RETRY_AFTER: "5"},
+        )
+
+
+def _parts(alerts: Sequence[AcceptedAlert]) -> Iterator[list[AcceptedAlert]]:
+    """Cut into posts that the service's body limit takes."""
+    part: list[AcceptedAlert] = []
+    size = 0
+    for alert in alerts:
+        more = len(json.dumps(alert.body, ensure_ascii=False).encode())
+        if part and size + more > POST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(alert)
+        size += more
+    if part:
+        yield part

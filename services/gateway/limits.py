@@ -1,0 +1,253 @@
+"""Rate limits: fixed windows aligned to the clock, exact in Redis, never absent without it (P8).
+
+All windows of a request are decided by one Lua script in one round trip, so that any number of
+processes together admit exactly the quota. Each process also remembers what it admitted itself in
+the running windows. That memory decides while Redis is away; it refuses what needs no question; and
+it is told to Redis with each question, so that a Redis that lost its memory learns it again.
+docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import limits
+
+from services.gateway import metrics
+from services.gateway.redis_pipe import Argument, RedisAway, RedisPipe
+
+LONGEST_WINDOW = 24 * 3600
+LARGEST_QUOTA = 1_000_000_000
+MAX_KEYS = 50_000
+SHARED_KEYS = 1024
+SHARED = "shared:"
+
+COUNT = """
+local time = redis.call('TIME')
+local now = tonumber(time[1])
+local admitted, counts, changes, ends = 1, {}, {}, 0
+for i = 1, #ARGV, 4 do
+  local seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+  local start, count = now - now % seconds, 0
+  local kept = redis.call('HGET', KEYS[1], ARGV[i])
+  if kept then
+    local kept_start, kept_count = string.match(kept, '(%d+):(%d+)')
+    if tonumber(kept_start) == start then count = tonumber(kept_count) end
+  end
+  -- What the asking process admitted in this window is known to have been admitted.
+  if tonumber(ARGV[i + 2]) == start then count = math.max(count, tonumber(ARGV[i + 3])) end
+  if count >= quota then admitted = 0 end
+  counts[#counts + 1] = count
+  changes[#changes + 1] = ARGV[i]
+  changes[#changes + 1] = string.format('%d:%d', start, count + 1)
+  ends = math.max(ends, start + seconds)
+end
+if admitted == 1 then
+  redis.call('HSET', KEYS[1], unpack(changes))
+  redis.call('EXPIREAT', KEYS[1], ends)
+end
+return {admitted, now, tonumber(time[2]), unpack(counts)}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    name: str
+    quota: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "Window":
+        """Read "30 per minute", "200/hour", "10 per 5 minutes".
+
+        :raises ValueError: says what is wrong with the text
+        """
+        items = limits.parse_many(text)  # accepts a list, of which a caller would see the first
+        if len(items) != 1:
+            raise ValueError(f"{text!r} is more than one limit")
+        seconds, quota = items[0].get_expiry(), items[0].amount
+        if not (1 <= quota <= LARGEST_QUOTA and 1 <= seconds <= LONGEST_WINDOW):
+            raise ValueError(f"{text!r} is not 1 or more requests per a day or less")
+        return cls(name, quota, seconds)
+
+    def __str__(self) -> str:
+        for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+            many, rest = divmod(self.seconds, length)
+            if rest == 0:
+                return f"{self.quota} per {unit if many == 1 else f'{many} {unit}s'}"
+        raise AssertionError  # a second divides everything
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How much of one window was used before the request that is decided."""
+
+    window: Window
+    count: int
+    reset: int
+    """Seconds, rounded up, until the window is over."""
+
+    @property
+    def exhausted(self) -> bool:
+        return self.count >= self.window.quota
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    policy: str
+    admitted: bool
+    uses: tuple[Use, ...]
+
+    @property
+    def retry_after(self) -> int:
+        return max((use.reset for use in self.uses if use.exhausted), default=0)
+
+    def headers(self) -> dict[str, str]:
+        """RateLimit and RateLimit-Policy as in draft-ietf-httpapi-ratelimit-headers-10."""
+        policy = ", ".join(
+            f'"{use.window.name}";q={use.window.quota};w={use.window.seconds}' for use in self.uses
+        )
+        # One item: the window that will bind first, or binds longest.
+        tightest = max(self.uses, key=lambda use: (use.exhausted, use.count / use.window.quota))
+        if not self.admitted:
+            tightest = max(self.uses, key=lambda use: (use.exhausted, use.reset))
+        left = max(0, tightest.window.quota - tightest.count - (1 if self.admitted else 0))
+        limit = f'"{tightest.window.name}";r={left};t={tightest.reset}'
+        return {"RateLimit-Policy": policy, "RateLimit": limit}
+
+
+class LocalCounts:
+    """What this process admitted in the running windows; bounded (P7).
+
+    The windows of one length end together, so forgetting them is dropping one dict.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys = max_keys
+        self._tables: dict[int, tuple[int, dict[str, int]]] = {}
+
+    def count(self, seconds: int, start: int, key: str) -> int:
+        table_start, table = self._tables.get(seconds, (0, {}))
+        return table.get(key, 0) if table_start == start else 0
+
+    def add(self, seconds: int, start: int, key: str) -> None:
+        """Count one; a new key that finds the table full is not counted."""
+        table_start, table = self._tables.get(seconds, (0, {}))
+        if start > table_start:
+            table = {}
+            self._tables[seconds] = (start, table)
+        elif start < table_start:
+            return  # an answer that came after its window was over
+        if key in table or len(table) < self._max_keys or key.startswith(SHARED):
+            table[key] = table.get(key, 0) + 1
+
+    def place(self, seconds: int, start: int, key: str) -> str:
+        """Return the key to count under: its own, or when the table is full one that many share."""
+        table_start, table = self._tables.get(seconds, (0, {}))
+        if table_start != start or key in table or len(table) < self._max_keys:
+            return key
+        return f"{SHARED}{zlib.crc32(key.encode()) % SHARED_KEYS}"
+
+    def forget_all_but(self, lengths: set[int]) -> None:
+        self._tables = {s: table for s, table in self._tables.items() if s in lengths}
+
+    def __len__(self) -> int:
+        return sum(len(table) for _, table in self._tables.values())
+
+
+class Limiter:
+    def __init__(
+        self,
+        redis: RedisPipe,
+        *,
+        max_keys: int = MAX_KEYS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._redis = redis
+        self._here = LocalCounts(max_keys)
+        self._clock = clock
+        self._redis_ahead = 0.0
+        """Redis' clock minus ours, as last seen: both count the same windows."""
+
+    async def decide(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
+        """Admit and count one request in all its windows, or in none."""
+        decision = self._known_full(policy, key, windows)
+        if decision is None:
+            try:
+                decision = await self._decide_in_redis(policy, key, windows)
+            except RedisAway:
+                decision = self._decide_here(policy, key, windows)
+        return decision
+
+    def forget_all_but(self, windows: Sequence[Window]) -> None:
+        self._here.forget_all_but({window.seconds for window in windows})
+
+    def report(self) -> None:
+        metrics.LIMIT_KEYS.set(len(self._here))
+
+    def _known_full(self, policy: str, key: str, windows: Sequence[Window]) -> Decision | None:
+        """Refuse without asking where this process alone has admitted the quota."""
+        now = self._now()
+        uses = self._uses(windows, now, [self._count(window, now, key) for window in windows])
+        if any(use.exhausted for use in uses):
+            return _decided(policy, uses, "here")
+        return None
+
+    async def _decide_in_redis(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
+        now = self._now()
+        arguments: list[Argument] = []
+        for window in windows:
+            start = _start(now, window.seconds)
+            arguments += (window.seconds, window.quota, start, self._count(window, now, key))
+        answers: list[Decision] = []
+
+        def read(answer: list[Any]) -> None:
+            admitted, seconds, micros, *counts = answer
+            redis_now = seconds + micros / 1e6
+            self._redis_ahead = redis_now - self._clock()
+            if admitted:
+                self._add(windows, seconds, [key] * len(windows))
+            answers.append(_decided(policy, self._uses(windows, redis_now, counts), "redis"))
+
+        await self._redis.evaluate(COUNT, f"ostoja:limit:{key}", arguments, read)
+        return answers[0]
+
+    def _decide_here(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
+        now = self._now()
+        keys = [self._here.place(w.seconds, _start(now, w.seconds), key) for w in windows]
+        counts = [self._count(window, now, k) for window, k in zip(windows, keys, strict=True)]
+        decision = _decided(policy, self._uses(windows, now, counts), "here")
+        if decision.admitted:
+            self._add(windows, now, keys)
+        return decision
+
+    def _now(self) -> float:
+        return self._clock() + self._redis_ahead
+
+    def _count(self, window: Window, now: float, key: str) -> int:
+        return self._here.count(window.seconds, _start(now, window.seconds), key)
+
+    def _add(self, windows: Sequence[Window], now: float, keys: Sequence[str]) -> None:
+        for window, key in zip(windows, keys, strict=True):
+            self._here.add(window.seconds, _start(now, window.seconds), key)
+
+    @staticmethod
+    def _uses(windows: Sequence[Window], now: float, counts: Sequence[int]) -> tuple[Use, ...]:
+        return tuple(
+            Use(window, count, ceil(_start(now, window.seconds) + window.seconds - now))
+            for window, count in zip(windows, counts, strict=True)
+        )
+
+
+def _start(now: float, seconds: int) -> int:
+    return int(now) - int(now) % seconds
+
+
+def _decided(policy: str, uses: tuple[Use, ...], counted_in: str) -> Decision:
+    decision = Decision(policy, not any(use.exhausted for use in uses), uses)
+    outcome = "admitted" if decision.admitted else "refused"
+    metrics.LIMIT_DECISIONS.labels(policy, outcome, counted_in).inc()
+    return decision

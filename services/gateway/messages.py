@@ -1,0 +1,59 @@
+"""What a client sends as an alert, and what the gateway sends on (alert.accepted)."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from libs.common.web import Model
+
+NAMESPACE = uuid.UUID("8f0ba0c5-6f55-5a64-9b59-6a8f3f6a7d0e")
+
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class AlertRequest(Model):
+    event_type: Name
+    payload: dict[str, Any]
+    target: Name | None = None
+    severity: Literal["info", "warning", "critical"] = "info"
+    dedup_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class BatchRequest(Model):
+    alerts: Annotated[list[AlertRequest], Field(min_length=1, max_length=1000)]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedAlert:
+    id: str
+    body: dict[str, Any]
+
+
+def alert_id(caller: str, key: str | None, index: int | None = None) -> str:
+    """Return the id: of caller and Idempotency-Key (and place in a batch), else random.
+
+    It is fixed before the first try, so that a repeated request is the same alert.
+    """
+    if key is None:
+        return str(uuid.uuid4())
+    parts = (caller, key) if index is None else (caller, key, str(index))
+    return str(uuid.uuid5(NAMESPACE, "\n".join(parts)))
+
+
+def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
+    """Make the body of `alert.accepted`; its golden form is tests/contracts/alert.accepted.json."""
+    body = {
+        "id": id_,
+        "event_type": request.event_type,
+        "payload": request.payload,
+        "target": request.target,
+        "severity": request.severity,
+        "dedup_key": request.dedup_key,
+        "source": "gateway",
+        "accepted_at": at.isoformat(),
+        "once": None,
+    }
+    return AcceptedAlert(id_, body)

@@ -1,0 +1,253 @@
+"""One pipelined Redis connection for the path of every request.
+
+redis-py's pool and retry layers cost more here than Redis itself (docs/decisions/0004). All callers
+share one connection, nobody waits for a free one, and nobody queues behind a dead Redis: an answer
+that is 100 ms late, an error or a cut closes the connection, and every waiting call fails at once.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio.connection import parse_url
+
+from libs.common import logs
+from services.gateway import metrics
+
+log = logs.get_logger(__name__)
+
+ANSWER_SECONDS = 0.1
+LOOK_AGAIN_SECONDS = 0.02
+CONNECT_SECONDS = 1.0
+RECONNECT_SECONDS = 0.5
+RECONNECT_SECONDS_MAX = 5.0
+
+Argument = str | bytes | int
+Read = Callable[[Any], None]
+
+
+class RedisAway(ConnectionError):  # noqa: N818 - reads as the state it is
+    """Redis does not answer now; whether it acted is not known."""
+
+
+class RedisPipe:
+    """A connection that is kept up in the background; `run` must be running."""
+
+    def __init__(self, url: str, scripts: Sequence[str]) -> None:
+        self._options = parse_url(url)
+        self._scripts = scripts
+        self._shas: dict[str, bytes] = {}
+        self._connection: _Connection | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    async def evaluate(
+        self, script: str, key: str, arguments: Sequence[Argument], read: Read
+    ) -> None:
+        """Run a Lua script on one key; hand its answer to `read` the moment it arrives.
+
+        `read` runs before any other code, even if the caller was cancelled meanwhile: what Redis
+        has counted is known here before the next request is decided.
+
+        :raises RedisAway: at once without a connection, else within the answer's time-out
+        """
+        if self._connection is None:
+            raise RedisAway("not connected")
+        await self._connection.call(read, "EVALSHA", self._shas[script], 1, key, *arguments)
+
+    async def run(self) -> None:
+        """Keep a connection for the life of the service; say once when it goes and comes back."""
+        away, pause = False, RECONNECT_SECONDS
+        while True:
+            error: BaseException | None = None
+            try:
+                connection = await self._connect()
+            except (OSError, TimeoutError) as failure:
+                error = failure
+            else:
+                connected_at = time.monotonic()
+                if away:
+                    log.info("redis_pipe.back")
+                away = False
+                error = await self._use(connection)
+                # A Redis that takes connections and refuses work is tried ever less often.
+                lived = time.monotonic() - connected_at > RECONNECT_SECONDS_MAX
+                pause = RECONNECT_SECONDS if lived else min(pause * 2, RECONNECT_SECONDS_MAX)
+            if not away:
+                log.warning("redis_pipe.away", error=repr(error))
+            away = True
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+
+    async def _use(self, connection: "_Connection") -> BaseException | None:
+        self._connection = connection
+        metrics.REDIS_CONNECTED.set(1)
+        try:
+            return await connection.closed
+        finally:
+            self._connection = None
+            metrics.REDIS_CONNECTED.set(0)
+            connection.fail(RedisAway("stopping"))
+
+    async def _connect(self) -> "_Connection":
+        loop = asyncio.get_running_loop()
+        options = self._options
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if "path" in options:
+                _, connection = await loop.create_unix_connection(_Connection, options["path"])
+            else:
+                secure = "connection_class" in options  # parse_url sets it for rediss:// only
+                _, connection = await loop.create_connection(
+                    _Connection,
+                    options.get("host", "localhost"),
+                    options.get("port", 6379),
+                    ssl=ssl.create_default_context() if secure else None,
+                )
+            try:
+                await self._greet(connection)
+            except BaseException:
+                connection.fail(RedisAway("refused"))
+                raise
+        return connection
+
+    async def _greet(self, connection: "_Connection") -> None:
+        options = self._options
+        if options.get("password"):
+            account = [options["username"]] if options.get("username") else []
+            await connection.call(_ignore, "AUTH", *account, options["password"])
+        if options.get("db"):
+            await connection.call(_ignore, "SELECT", options["db"])
+        for script in self._scripts:
+
+            def keep(answer: bytes, script: str = script) -> None:
+                self._shas[script] = answer
+
+            await connection.call(keep, "SCRIPT", "LOAD", script)
+
+
+def _ignore(_: Any) -> None:
+    pass
+
+
+class _Connection(asyncio.Protocol):
+    """Answers come in the order of the calls, so a deque of what waits is all the bookkeeping."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._waiting: deque[tuple[float, asyncio.Future[None], Read]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP, TLS and Unix are
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(exc or RedisAway("closed by Redis"))
+
+    def call(self, read: Read, *command: Argument) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._transport is None or self.closed.done():
+            future.set_exception(RedisAway("not connected"))
+            return future
+        self._waiting.append((self._loop.time(), future, read))
+        self._transport.write(_encode(command))
+        if self._timer is None:
+            self._timer = self._loop.call_later(ANSWER_SECONDS, self._look)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        at = 0
+        try:
+            while self._waiting:
+                answer, at = _decode(self._received, at)
+                if isinstance(answer, RedisAway):
+                    self.fail(answer)
+                    return
+                _, future, read = self._waiting.popleft()
+                read(answer)
+                if not future.done():
+                    future.set_result(None)
+        except _Incomplete:
+            pass
+        except Exception as error:  # noqa: BLE001 - answers can no longer be told apart
+            self.fail(error)
+        del self._received[:at]
+
+    def _look(self, *, again: bool = False) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        left = self._waiting[0][0] + ANSWER_SECONDS - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        elif not again:
+            # uvloop runs timers before it reads sockets: after a pause of this process the answer
+            # may lie there unread. One more turn of the loop tells.
+            self._timer = self._loop.call_later(LOOK_AGAIN_SECONDS, self._look_again)
+        else:
+            self.fail(RedisAway("no answer in time"))
+
+    def _look_again(self) -> None:
+        self._look(again=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Close; every waiting call raises RedisAway."""
+        if not self.closed.done():
+            self.closed.set_result(error)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        while self._waiting:
+            _, future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(RedisAway(str(error)))
+
+
+def _encode(command: Sequence[Argument]) -> bytes:
+    parts = [b"*%d\r\n" % len(command)]
+    for argument in command:
+        data = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+class _Incomplete(Exception):  # noqa: N818 - no error: the rest is on its way
+    pass
+
+
+def _decode(data: bytearray, at: int) -> tuple[Any, int]:
+    """Read one RESP2 value; an error reply is returned as RedisAway, not raised."""
+    end = data.find(b"\r\n", at)
+    if end < 0:
+        raise _Incomplete
+    kind, line, at = data[at : at + 1], bytes(data[at + 1 : end]), end + 2
+    if kind == b":":
+        return int(line), at
+    if kind == b"+":
+        return line, at
+    if kind == b"-":
+        return RedisAway(line.decode(errors="replace")), at
+    size = int(line)
+    if kind == b"$":
+        if size < 0:
+            return None, at
+        if len(data) < at + size + 2:
+            raise _Incomplete
+        return bytes(data[at : at + size]), at + size + 2
+    if kind != b"*":
+        raise ValueError(f"not RESP2: {kind!r}")
+    values = []
+    for _ in range(size):
+        value, at = _decode(data, at)
+        values.append(value)
+    return values, at
