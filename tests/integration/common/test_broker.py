@@ -220,26 +220,33 @@ async def test_the_watchdog_brings_back_a_deleted_queue_and_its_consumer(
 
 
 async def test_a_question_is_answered_and_one_without_an_answer_ends_in_time(
-    broker: Broker,
+    broker: Broker, amqp_url: Callable[[str], str]
 ) -> None:
-    async def answer(message: Message, _: Delivery) -> Outcome:
-        if message.body["answer"]:
-            await reply(broker, message, {"number": message.body["number"] + 1})
-        return Ack()
+    commands, dlx = Exchange("consent.commands", "direct"), Exchange("consent.dlx", "direct")
+    queues = work_queue("consent.permits", exchange=commands, dlx=dlx)
 
     async with (
+        Broker.connect(amqp_url("consent"), "consent") as consent,
         Requester.connect(broker, "alerts") as requester,
-        consume(broker, QUEUE, answer, prefetch=10),
     ):
-        answers = await asyncio.gather(
-            *(
-                requester.ask("alerts", QUEUE, "ask", {"answer": True, "number": n}, timeout=10.0)
-                for n in range(50)
-            )
-        )
-        assert [a["number"] for a in answers] == list(range(1, 51))
-        with pytest.raises(NoAnswer):
-            await requester.ask("alerts", QUEUE, "ask", {"answer": False}, timeout=0.3)
+
+        async def answer(message: Message, _: Delivery) -> Outcome:
+            if message.body["answer"]:
+                await reply(consent, message, {"number": message.body["number"] + 1})
+            return Ack()
+
+        async def ask(number: int, *, answer: bool = True, seconds: float = 10) -> int:
+            body = {"answer": answer, "number": number}
+            to = ("consent.commands", "consent.permits")
+            return int((await requester.ask(*to, "ask", body, timeout=seconds))["number"])
+
+        await until(lambda: consent.connected)
+        await consent.declare(commands, dlx, *queues)
+        async with consume(consent, "consent.permits", answer, prefetch=10):
+            answers = await asyncio.gather(*(ask(number) for number in range(50)))
+            assert answers == list(range(1, 51))
+            with pytest.raises(NoAnswer):
+                await ask(0, answer=False, seconds=0.3)
 
 
 async def test_a_binding_to_an_exchange_that_comes_later_is_made_then(broker: Broker) -> None:
