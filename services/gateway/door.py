@@ -13,6 +13,8 @@ from typing import Literal, cast
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from aiohttplimiter.limiter import BaseRateLimitDecorator, RateLimitExceeded
+from limits.aio.storage import Storage
+from limits.aio.strategies import MovingWindowRateLimiter
 
 from libs.common import logs
 from libs.common.tokens import InvalidToken, Tokens
@@ -74,10 +76,10 @@ class Door:
         self._shadow = shadow
         self._access: dict[web.AbstractRoute, Access] = {}
         self._limited = BaseRateLimitDecorator(
-            db=None,
+            db=cast("Storage", None),  # asked only whether it is the package's memory storage
             path_id="all",  # without one the raw path, which may hold an address, joins the key
             keyfunc=self._key,
-            moving_window=self,
+            moving_window=cast("MovingWindowRateLimiter", self),  # of which it calls test and hit
             ratelimit="1/second",  # must be given, is not used: limits change at run time
             error_handler=_refuse,
         )(_enter)
@@ -95,7 +97,7 @@ class Door:
         if access.policy is None:
             return await _enter(request)
         _visit.set(visit)
-        return cast("web.StreamResponse", await self._limited(request))
+        return await self._limited(request)
 
     def _key(self, request: web.Request) -> str:
         visit = request[VISIT]

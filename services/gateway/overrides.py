@@ -117,7 +117,7 @@ class Overrides:
         self.policies = self.rules.policies
         self._limiter.forget_all_but(list(windows.values()))
         in_force = {name: str(window) for name, window in windows.items()}
-        log.info("limits.in_force", version=self._version, sources=sources, **in_force)
+        log.info("limits.in_force", limits=in_force, sources=sources, version=self._version)
 
     def _read_file(self) -> None:
         with self._file_faults_logged():
