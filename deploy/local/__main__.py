@@ -27,7 +27,6 @@ from deploy.local.servers import (
     Postgres,
     RabbitMQ,
     Redis,
-    Server,
     ServerError,
     check_port_free,
     postgres_binaries,
@@ -96,7 +95,7 @@ def down() -> None:
         supervisor.record("supervisor").stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
         supervisor.stop_all()  # what a killed supervisor left
         with ThreadPoolExecutor() as pool:
-            list(pool.map(Server.stop, _servers(environment.load(ENV))))
+            list(pool.map(lambda server: server.stop(), _servers(environment.load(ENV))))
 
 
 def clean() -> None:
