@@ -1,36 +1,43 @@
-"""RabbitMQ: one connection that comes back, publishing that is confirmed, topology that is kept."""
+"""The broker: connected in the background, topology on each connection, confirmed publishes.
+
+Two connections: RabbitMQ stops reading from one that publishes while it has an alarm (disk,
+memory), and acknowledgements on the same socket would wait with the publishes. They live and die
+together; whatever was on them is the business of `publish` (Unconfirmed) and of `consume` (comes
+again).
+"""
 
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, Self
+from typing import Any, cast
 
 import aio_pika
-import aiormq.exceptions
-import prometheus_client
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, HeadersType
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 
 from libs.common import logs
 from libs.common.topology import Binding, Exchange, Queue
 
 log = logs.get_logger(__name__)
 
-REQUEST_ID_HEADER = "x-request-id"
+REQUEST_ID = "x-request-id"
 CONNECT_SECONDS = 5.0
+CALL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
-RECONNECT_SECONDS = 1.0
+_RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+_DECLARE_AGAIN_SECONDS = 1.0
 
-LOST = (aiormq.exceptions.AMQPError, OSError, TimeoutError, RuntimeError)
-"""What aio-pika and aiormq raise when a connection or a channel is not, or no longer, there."""
-
-_CONNECTED = prometheus_client.Gauge("broker_connected", "1 while RabbitMQ is connected.")
-_PUBLISHED = prometheus_client.Counter(
-    "broker_published_total", "Publishes by outcome.", ["outcome"]
+# What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
+# is lost, refused or too slow.
+FAULTS: tuple[type[BaseException], ...] = (
+    *CONNECTION_EXCEPTIONS,
+    TimeoutError,
+    EOFError,
 )
 
 
@@ -38,107 +45,189 @@ class PublishError(Exception):
     """The message was not confirmed."""
 
 
-class BrokerUnavailable(PublishError):  # noqa: N818 - the field's word
-    """RabbitMQ is away or refuses publishes; the message was certainly not taken."""
+class Unroutable(PublishError):  # noqa: N818 - reads as what happened
+    """The broker refused it: no such exchange, no queue bound, or no right. Nobody has it."""
 
 
-class Unroutable(PublishError):  # noqa: N818 - the field's word
-    """No queue is bound for it; the message was certainly not taken."""
+class BrokerUnavailable(PublishError):  # noqa: N818 - reads as what happened
+    """Not connected or blocked: certainly not taken."""
 
 
-class Unconfirmed(PublishError):  # noqa: N818 - the field's word
-    """No confirmation came; the message may or may not have been taken."""
+class Unconfirmed(PublishError):  # noqa: N818 - reads as what happened
+    """The outcome is unknown: it may have been taken."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Message:
     id: str
     type: str
-    body: dict[str, Any]
+    body: Mapping[str, Any]
     request_id: str | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
     expiration: float | None = None
-    """Seconds after which the broker drops it unread."""
+    """Seconds; afterwards the broker drops it, or its consumer does without looking."""
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def message(kind: str, body: dict[str, Any], **properties: Any) -> Message:
-    """Make a message with an id of its own that carries on the current request's id."""
-    return Message(str(uuid.uuid4()), kind, body, request_id=logs.request_id.get(), **properties)
+def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  # noqa: A002 - AMQP's name
+    """Make a message with an id of its own and the current request's id."""
+    properties.setdefault("request_id", logs.request_id.get())
+    return Message(str(uuid.uuid4()), type, body, **properties)
 
 
-SessionCallback = Callable[[AbstractConnection], Awaitable[None]]
+@contextmanager
+def connection_faults() -> Iterator[None]:
+    """Tell a lost connection from being cancelled.
 
-
-class Broker:
-    """Connects in the background and again after each loss; a start never waits for RabbitMQ.
-
-    What was declared is declared again on every connection, so that a broker which lost its disk
-    gets its queues back. aio-pika's robust connection restores less, and hides when it did.
+    aiormq ends what waits on a lost channel with CancelledError: unguarded, a worker dies as if
+    its service were stopping.
     """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the connection to the broker was lost") from error
 
-    def __init__(self, url: str, name: str) -> None:
-        self._url = url
-        self._name = name
-        self._connection: AbstractConnection | None = None
-        self._publisher: AbstractChannel | None = None
+
+class Session:
+    """One pair of connections, from connecting to the loss of either."""
+
+    def __init__(self, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
+        self.consuming = consuming
+        self.lost = asyncio.Event()
+        self._publishing = publishing
+        self._exchanges: dict[str, tuple[AbstractChannel, AbstractExchange]] = {}
         self._opening = asyncio.Lock()
-        self._items: list[Exchange | Queue] = []
-        self._callbacks: list[SessionCallback] = []
-        self._foreign: set[tuple[str, Binding]] = set()
+        for connection in (publishing, consuming):
+            connection.close_callbacks.add(self._on_close)
+            if not connection.connected.is_set():
+                self.lost.set()
 
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls, url: str, name: str) -> AsyncIterator[Self]:
-        broker = cls(url, name)
-        task = asyncio.create_task(broker._run(), name="broker")
-        try:
-            yield broker
-        finally:
-            task.cancel()
-            await asyncio.wait({task})
-            connection, broker._connection = broker._connection, None
-            if connection is not None:
-                await connection.close()
-
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None
+    def _on_close(self, *_: object) -> None:
+        self.lost.set()
 
     @property
     def blocked(self) -> bool:
-        """RabbitMQ holds publishes back (disk or memory alarm); only aiormq's inside knows."""
-        if self._connection is None or self._connection.transport is None:
+        transport = self._publishing.transport
+        if transport is None:
             return False
-        unblocked = getattr(
-            self._connection.transport.connection, "_Connection__connection_unblocked", None
-        )
-        return isinstance(unblocked, asyncio.Event) and not unblocked.is_set()
+        # aiormq tells nobody; this is where it keeps it.
+        unblocked: asyncio.Event = transport.connection._Connection__connection_unblocked  # type: ignore[attr-defined]  # noqa: SLF001
+        return not unblocked.is_set()
+
+    async def exchange(self, name: str) -> AbstractExchange:
+        """Give the exchange on a confirming channel of its own.
+
+        Publishing to an exchange that does not exist closes the channel and leaves all that is in
+        flight on it unconfirmed: that must not touch other exchanges' messages.
+        """
+        async with self._opening:
+            found = self._exchanges.get(name)
+            if found is None or found[0].is_closed:
+                channel = self._publishing.channel(publisher_confirms=True, on_return_raises=True)
+                await channel.initialize(timeout=CALL_SECONDS)
+                found = channel, await channel.get_exchange(name, ensure=False)
+                self._exchanges[name] = found
+            return found[1]
+
+    async def close(self) -> None:
+        self.lost.set()
+        for connection in (self._publishing, self.consuming):
+            with suppress(*FAULTS), connection_faults():
+                async with asyncio.timeout(CALL_SECONDS):
+                    await connection.close()
+
+
+@dataclass(frozen=True)
+class _Bind:
+    queue: str
+    binding: Binding
+
+
+_Step = Exchange | Queue | _Bind
+
+
+class Broker:
+    """Use `Broker.connect`."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self.queues: dict[str, Queue] = {}
+        self._url = url
+        self._session: Session | None = None
+        self._ready = asyncio.Event()
+        self._steps: dict[str, _Step] = {}
+        self._undeclared: set[str] = set()
+        self._refused: dict[str, str] = {}
+        self._declaring = asyncio.Lock()
+        self._declare_soon = asyncio.Event()
+        self._in_flight: dict[str, asyncio.Future[None]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, url: str, name: str) -> AsyncIterator["Broker"]:
+        """Keep connected for as long as the context is open; RabbitMQ may be away at any time."""
+        broker = cls(url, name)
+        tasks = [
+            asyncio.create_task(broker._keep_connected(), name="broker connection"),
+            asyncio.create_task(broker._keep_declared(), name="broker topology"),
+        ]
+        try:
+            yield broker
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            if broker._session is not None:
+                await broker._session.close()
+                broker._session = None
+
+    @property
+    def connected(self) -> bool:
+        return self._session is not None and not self._session.lost.is_set()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether RabbitMQ takes no messages for want of disk or memory."""
+        return self._session is not None and self._session.blocked
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """What could not be declared, and why; it is tried again all the time."""
+        return self._refused
+
+    async def session(self) -> Session:
+        """Wait for a connection whose topology is declared."""
+        while True:
+            await self._ready.wait()
+            if (session := self._session) is not None and not session.lost.is_set():
+                return session
+            await asyncio.sleep(0)
 
     async def declare(self, *items: Exchange | Queue) -> None:
-        """Declare these now, where connected, and on every later connection."""
-        self._items.extend(item for item in items if item not in self._items)
-        await self._now(partial(self._declare, items=items))
+        """Declare now, if connected, and on each connection; what is refused is tried again."""
+        for item in items:
+            steps: dict[str, _Step] = {f"{type(item).__name__.lower()} {item.name}": item}
+            if isinstance(item, Queue):
+                self.queues[item.name] = item
+                steps |= {
+                    f"binding {bound.exchange.name} {bound.key} {item.name}": _Bind(
+                        item.name, bound
+                    )
+                    for bound in item.bindings
+                }
+            self._steps |= steps
+            self._undeclared |= steps.keys()
+        if self._session is not None:
+            await self._declare(self._session)
 
-    async def redeclare(self) -> None:
-        """Bring back what somebody deleted while the connection lived on."""
-        await self._now(partial(self._declare, items=self._items))
-
-    async def on_connect(self, callback: SessionCallback) -> None:
-        """Call it now, where connected, and on every later connection, after the declarations."""
-        self._callbacks.append(callback)
-        await self._now(callback)
-
-    def forget(self, callback: SessionCallback) -> None:
-        self._callbacks.remove(callback)
-
-    async def _now(self, callback: SessionCallback) -> None:
-        if self._connection is not None:
-            try:
-                await callback(self._connection)
-            except LOST as error:
-                log.info("broker.lost_meanwhile", error=repr(error))  # the next connection does it
+    def declare_again(self) -> None:
+        """Something declared is missing (deleted by hand, say): declare everything soon."""
+        self._undeclared |= self._steps.keys()
+        self._declare_soon.set()
 
     async def publish(
         self,
@@ -146,173 +235,174 @@ class Broker:
         routing_key: str,
         message: Message,
         *,
-        timeout: float = 5.0,  # noqa: ASYNC109 - a part of the outcome: Unconfirmed
+        timeout: float = 5.0,  # noqa: ASYNC109 - it decides between two outcomes, see the raises
     ) -> None:
-        """Return when RabbitMQ has the message safely in a queue.
+        """Return when the broker has the message on disk in each queue it was routed to.
 
-        :raises BrokerUnavailable: not taken
-        :raises Unroutable: not taken
-        :raises Unconfirmed: unknown; publishing again under the same id may make a twin
+        :raises Unroutable: no queue took it
+        :raises BrokerUnavailable: not connected or blocked, certainly not taken
+        :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
-        await self._publish(exchange, routing_key, self._encode(message), timeout)
+        headers = {**message.headers}
+        if message.request_id is not None:
+            headers[REQUEST_ID] = message.request_id
+        await self.send(
+            exchange,
+            routing_key,
+            aio_pika.Message(
+                json.dumps(
+                    message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+                ).encode(),
+                message_id=message.id,
+                type=message.type,
+                content_type="application/json",
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                app_id=self.name,
+                timestamp=datetime.now(UTC),
+                reply_to=message.reply_to,
+                correlation_id=message.correlation_id,
+                expiration=message.expiration,
+                headers=cast("HeadersType", headers),
+            ),
+            timeout=timeout,
+        )
 
-    async def forward(
+    async def send(
         self,
         exchange: str,
         routing_key: str,
-        incoming: AbstractIncomingMessage,
-        headers: Mapping[str, Any],
+        message: aio_pika.Message,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as publish
     ) -> None:
-        """Publish what came in, byte for byte, under other headers; raises as `publish`."""
-        message = aio_pika.Message(
-            incoming.body,
-            message_id=incoming.message_id,
-            type=incoming.type,
-            headers=dict(headers),
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            content_type=incoming.content_type,
-            app_id=self._name,
-            timestamp=datetime.now(UTC),
-        )
-        await self._publish(exchange, routing_key, message, 5.0)
+        """Publish as `publish` does what is a message already."""
+        session = self._session
+        if session is None or session.lost.is_set() or session.blocked:
+            raise BrokerUnavailable
+        deadline = asyncio.get_running_loop().time() + timeout
+        async with self._alone(str(message.message_id)):
+            try:
+                with connection_faults():
+                    async with asyncio.timeout_at(deadline):
+                        target = await session.exchange(exchange)
+            except FAULTS as error:
+                raise BrokerUnavailable from error
+            try:
+                with connection_faults():
+                    async with asyncio.timeout_at(deadline):
+                        await target.publish(message, routing_key, mandatory=True)
+            except (
+                aiormq.exceptions.PublishError,
+                aiormq.exceptions.ChannelNotFoundEntity,
+                aiormq.exceptions.ChannelAccessRefused,
+            ) as error:
+                self.declare_again()
+                raise Unroutable(f"{exchange} {routing_key}: {error!r}") from error
+            except FAULTS as error:
+                raise Unconfirmed(f"{exchange} {routing_key}: {error!r}") from error
 
-    async def _publish(
-        self, exchange: str, routing_key: str, message: aio_pika.Message, seconds: float
-    ) -> None:
+    @asynccontextmanager
+    async def _alone(self, message_id: str) -> AsyncIterator[None]:
+        # aiormq tells a returned message by its message id: with two of one id in flight the
+        # return of the first would fail the second, and the first would count as taken.
+        while (twin := self._in_flight.get(message_id)) is not None:
+            await asyncio.wait({twin})
+        done = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
         try:
-            await self._confirmed(exchange, routing_key, message, seconds)
-        except PublishError as error:
-            _PUBLISHED.labels(type(error).__name__.lower()).inc()
-            raise
-        _PUBLISHED.labels("confirmed").inc()
+            yield
+        finally:
+            del self._in_flight[message_id]
+            done.set_result(None)
 
-    async def _confirmed(
-        self, exchange: str, routing_key: str, message: aio_pika.Message, seconds: float
-    ) -> None:
-        if self.blocked:
-            raise BrokerUnavailable("RabbitMQ blocks publishers: disk or memory alarm")
-        try:
-            async with asyncio.timeout(seconds):
-                channel = await self._publish_channel()
-        except LOST as error:
-            raise BrokerUnavailable(type(error).__name__) from error
-        try:
-            target = await channel.get_exchange(exchange, ensure=False)
-            await target.publish(message, routing_key, mandatory=True, timeout=seconds)
-        except aiormq.exceptions.PublishError as error:  # before its parent DeliveryError
-            raise Unroutable(f"{exchange} → {routing_key}") from error
-        except LOST as error:
-            # Also a missing exchange: it closes the channel, and every publish under way on it,
-            # taken or not, hears the same error.
-            raise Unconfirmed(type(error).__name__) from error
-
-    async def _publish_channel(self) -> AbstractChannel:
-        async with self._opening:
-            if self._connection is None:
-                raise BrokerUnavailable("RabbitMQ is not connected")
-            if self._publisher is None or self._publisher.is_closed:
-                # on_return_raises: without it an unroutable message looks published
-                self._publisher = await self._connection.channel(
-                    publisher_confirms=True, on_return_raises=True
-                )
-            return self._publisher
-
-    def _encode(self, message: Message) -> aio_pika.Message:
-        headers = dict(message.headers)
-        if message.request_id is not None:
-            headers[REQUEST_ID_HEADER] = message.request_id
-        return aio_pika.Message(
-            json.dumps(message.body, ensure_ascii=False, allow_nan=False).encode(),
-            message_id=message.id,
-            type=message.type,
-            headers=headers,
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            content_type="application/json",
-            app_id=self._name,
-            timestamp=datetime.now(UTC),
-            reply_to=message.reply_to,
-            correlation_id=message.correlation_id,
-            expiration=message.expiration,
-        )
-
-    async def _run(self) -> None:
-        reported = False
+    async def _keep_connected(self) -> None:
+        attempt = 0
         while True:
             try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    connection = await aio_pika.connect(
-                        self._url,
-                        heartbeat=HEARTBEAT_SECONDS,
-                        client_properties={"connection_name": self._name},
-                    )
-            except LOST as error:
-                if not reported:  # one line a change, not one a second
-                    log.warning("broker.away", error=type(error).__name__)
-                    reported = True
-                await asyncio.sleep(RECONNECT_SECONDS)
+                with connection_faults():
+                    session = await self._open()
+            except FAULTS as error:
+                if attempt == 0:
+                    log.warning("broker.unreachable", error=repr(error))
+                await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
+                attempt += 1
                 continue
-            reported = False
-            await self._live(connection)
-            await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _live(self, connection: AbstractConnection) -> None:
-        closed = asyncio.Event()
-        connection.close_callbacks.add(lambda *_: closed.set())
-        try:
-            await self._declare(connection, self._items)
-            self._connection = connection
-            for callback in list(self._callbacks):
-                await callback(connection)
-            _CONNECTED.set(1)
+            attempt = 0
+            self._session = session
+            self._ready.set()
             log.info("broker.connected")
-            while not closed.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(RECONNECT_SECONDS):
-                        await closed.wait()
-                await self._bind_foreign(connection)
-        except LOST as error:
-            log.warning("broker.session_failed", error=repr(error))
-        finally:
-            self._connection = self._publisher = None
-            _CONNECTED.set(0)
-            with suppress(Exception):
-                await connection.close()
-        log.warning("broker.lost")
+            await session.lost.wait()
+            self._ready.clear()
+            self._session = None
+            log.warning("broker.lost")
+            await session.close()
 
-    async def _declare(
-        self, connection: AbstractConnection, items: Iterable[Exchange | Queue]
-    ) -> None:
-        items = list(items)
-        async with connection.channel() as channel:
-            for item in items:
-                if isinstance(item, Exchange):
-                    await channel.declare_exchange(item.name, item.kind, durable=True)
+    async def _open(self) -> Session:
+        publishing = await self._connection("publish")
+        try:
+            consuming = await self._connection("consume")
+        except BaseException:
+            await publishing.close()
+            raise
+        session = Session(publishing, consuming)
+        try:
+            self._undeclared |= self._steps.keys()
+            await self._declare(session)
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _connection(self, purpose: str) -> AbstractConnection:
+        return await aio_pika.connect(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            client_properties={"connection_name": f"{self.name} {purpose}"},
+            heartbeat=HEARTBEAT_SECONDS,
+        )
+
+    async def _keep_declared(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DECLARE_AGAIN_SECONDS):
+                    await self._declare_soon.wait()
+                    # No storm when every publish of a thousand finds its queue missing.
+                    await asyncio.sleep(_DECLARE_AGAIN_SECONDS)
+            self._declare_soon.clear()
+            if self._undeclared and (session := self._session) is not None:
+                with suppress(*FAULTS), connection_faults():
+                    await self._declare(session)
+
+    async def _declare(self, session: Session) -> None:
+        """Do each step by itself: one that is refused closes the channel, and no other fails."""
+        async with self._declaring:
+            channel: AbstractChannel | None = None
+            for name, step in list(self._steps.items()):
+                if name not in self._undeclared:
+                    continue
+                if channel is None or channel.is_closed:
+                    channel = session.consuming.channel(publisher_confirms=False)
+                    await channel.initialize(timeout=CALL_SECONDS)
+                try:
+                    await _declare_step(channel, step)
+                except aiormq.exceptions.AMQPChannelError as error:
+                    if self._refused.get(name) != repr(error):
+                        self._refused[name] = repr(error)
+                        log.error("broker.declare_refused", item=name, error=repr(error))  # noqa: TRY400
                 else:
-                    await channel.declare_queue(
-                        item.name, durable=True, arguments=dict(item.arguments)
-                    )
-        owned = {item.name for item in self._items if isinstance(item, Exchange)}
-        for item in items:
-            if isinstance(item, Queue):
-                for binding in item.bindings:
-                    if binding.exchange.name in owned:
-                        await self._bind(connection, item.name, binding)
-                    else:
-                        self._foreign.add((item.name, binding))
-        await self._bind_foreign(connection)
+                    self._undeclared.discard(name)
+                    self._refused.pop(name, None)
+            if channel is not None and not channel.is_closed:
+                await channel.close()
 
-    async def _bind_foreign(self, connection: AbstractConnection) -> None:
-        # Another service's exchange may not exist yet: that closes the channel (404), so each
-        # binding has one of its own, and is tried again later.
-        for queue, binding in list(self._foreign):
-            try:
-                await self._bind(connection, queue, binding)
-            except aiormq.exceptions.ChannelNotFoundEntity:
-                continue
-            self._foreign.discard((queue, binding))
 
-    @staticmethod
-    async def _bind(connection: AbstractConnection, queue: str, binding: Binding) -> None:
-        async with connection.channel() as channel:
-            bound = await channel.get_queue(queue, ensure=False)
-            await bound.bind(binding.exchange.name, binding.key)
+async def _declare_step(channel: AbstractChannel, step: _Step) -> None:
+    match step:
+        case Exchange():
+            await channel.declare_exchange(step.name, step.kind, durable=True, timeout=CALL_SECONDS)
+        case Queue():
+            await channel.declare_queue(
+                step.name, durable=True, arguments=dict(step.arguments), timeout=CALL_SECONDS
+            )
+        case _Bind():
+            queue = await channel.get_queue(step.queue, ensure=False)
+            await queue.bind(step.binding.exchange.name, step.binding.key, timeout=CALL_SECONDS)

@@ -1,290 +1,393 @@
-"""One delivery → one typed outcome; nothing else in the code acknowledges."""
+"""One delivery → one outcome. The only place that acknowledges.
+
+The crash policy: a message is acknowledged after its handler has returned, never before. Whatever
+dies in between (process, connection, broker), the message comes again, so handlers are idempotent
+or write into the inbox. An acknowledgement itself may be lost (it is bytes written, nothing is
+answered): then, too, the message comes again.
+"""
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import prometheus_client
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from prometheus_client import Counter
 
 from libs.common import db, logs
-from libs.common.broker import LOST, REQUEST_ID_HEADER, Broker, Message, PublishError
-from libs.common.topology import dead_name
+from libs.common.broker import (
+    CALL_SECONDS,
+    FAULTS,
+    REQUEST_ID,
+    Broker,
+    Message,
+    PublishError,
+    Session,
+    connection_faults,
+)
+from libs.common.topology import Queue
 
 log = logs.get_logger(__name__)
 
-MAX_RETRIES = 10
+REASON = "x-reason"
 DRAIN_SECONDS = 20.0
-WATCH_SECONDS = 5.0
-UNAVAILABLE_SECONDS = 1.0
-REASON_HEADER = "x-ostoja-reason"
+_AGAIN_SECONDS = 1.0
+_UNAVAILABLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
 
-_DELIVERIES = prometheus_client.Counter(
-    "consumer_deliveries_total", "Deliveries by outcome.", ["queue", "outcome"]
-)
+CONSUMED = Counter("consumed_total", "Deliveries by their outcome", ["queue", "outcome"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ack:
-    """Done, and what was promised is durable."""
+    """Done."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retry:
-    """Again after the delay of `<queue>.retry`."""
+    """Into `.retry`; it comes back after that queue's TTL and counts as a death."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dead:
-    """For a person: into `<queue>.dead`."""
+    """Into `.dead` with the reason, for a person to look at."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Requeue:
-    """Again at once, by whoever is free; at a stop or while the database is away."""
+    """Back to its place in the queue, at once and for any consumer. No death.
+
+    The queue's delivery limit counts it.
+    """
 
 
 Outcome = Ack | Retry | Dead | Requeue
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delivery:
     redelivered: bool
     death_count: int
-    """How often `.retry` gave it back, as RabbitMQ counts."""
+    """How often this queue rejected it, counted by the broker (clients cannot forge it)."""
 
 
 Handler = Callable[[Message, Delivery], Awaitable[Outcome]]
 
 
-class Consumer:
-    """Takes from one queue, `prefetch` at a time, on a channel of its own.
+class Undecodable(Exception):  # noqa: N818 - reads as what happened
+    """Not a message of ours."""
 
-    Handlers run in tasks of ours: aiormq cancels its own when a channel closes, which would cut a
-    send in half. A delivery whose channel is gone cannot be acknowledged; RabbitMQ gives it out
-    again.
-    """
+
+class _Lane:
+    """A channel with one consumer, and the deliveries in hand that only it can acknowledge."""
+
+    def __init__(self, channel: AbstractChannel) -> None:
+        self.channel = channel
+        self.ended = asyncio.Event()
+        self.in_hand: set[asyncio.Task[None]] = set()
+        self.taking = True
+
+    def end(self, *_: object) -> None:
+        self.taking = False
+        self.ended.set()
+
+
+class Consumer:
+    """Use `consume`."""
 
     def __init__(
-        self,
-        broker: Broker,
-        queue: str,
-        handler: Handler,
-        *,
-        prefetch: int,
-        max_retries: int = MAX_RETRIES,
+        self, broker: Broker, queue: Queue, handler: Handler, *, prefetch: int, max_retries: int
     ) -> None:
-        self.queue = queue
         self._broker = broker
+        self._queue = queue
         self._handler = handler
-        self._prefetch = prefetch
+        self._full_prefetch = self._prefetch = prefetch
         self._max_retries = max_retries
-        self._wanted = True
-        self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
-        self._tag: str | None = None
-        self._switching = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._lane: _Lane | None = None
+        self._lanes: set[_Lane] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._unavailable = 0
+        self._resume: asyncio.TimerHandle | None = None
 
     @property
-    def in_hand(self) -> int:
-        return len(self._tasks)
+    def active(self) -> bool:
+        """Whether the broker delivers to it."""
+        return self._lane is not None and self._lane.taking
 
-    @property
-    def consuming(self) -> bool:
-        return self._tag is not None
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"consume {self._queue.name}")
 
-    async def start(self) -> None:
-        await self._broker.on_connect(self._connected)
+    def pause(self) -> None:
+        """Take no more; what is in hand is finished. What the broker sent ahead is handed back."""
+        self._cancel_resume()
+        self._wanted.clear()
+        self._change_lane()
 
-    async def pause(self) -> None:
-        """Stop taking; what is in hand goes on."""
-        self._wanted = False
-        await self._sync()
+    def resume(self, prefetch: int | None = None) -> None:
+        """Take again.
 
-    async def resume(self, *, prefetch: int | None = None) -> None:
-        """Take again; with `prefetch` that many at a time from now on."""
-        if prefetch is not None and prefetch != self._prefetch:
-            self._prefetch = prefetch
-            await self._cancel()  # a limit counts for consumers that start after it
-        self._wanted = True
-        await self._sync()
+        :param prefetch: at most so many at a time (1 tries one message); None: all it may
+        """
+        self._cancel_resume()
+        prefetch = prefetch or self._full_prefetch
+        if self._wanted.is_set() and prefetch == self._prefetch:
+            return
+        self._prefetch = prefetch
+        self._wanted.set()
+        self._change_lane()
 
-    async def close(self) -> None:
-        """Stop taking, finish what is in hand; what is not done by then is given back."""
-        self._broker.forget(self._connected)
-        await self.pause()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=DRAIN_SECONDS)
-            for task in late:
+    async def close(self, drain: float = DRAIN_SECONDS) -> None:
+        """Take no more, finish what is in hand within `drain` seconds; the rest comes again."""
+        self.pause()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        in_hand = {task for lane in self._lanes for task in lane.in_hand}
+        if in_hand:
+            _, unfinished = await asyncio.wait(in_hand, timeout=drain)
+            for task in unfinished:
+                log.warning("consume.abandoned", queue=self._queue.name)
                 task.cancel()
-            if late:
-                await asyncio.wait(late)
-        if self._channel is not None and not self._channel.is_closed:
-            with suppress(*LOST):
-                await self._channel.close()
+            if unfinished:
+                await asyncio.wait(unfinished)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
-    async def watch(self) -> None:
-        """Restore a consumer that the broker cancelled or whose channel closed."""
+    def _change_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.end()
+
+    def _cancel_resume(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+
+    async def _run(self) -> None:
+        # This loop is the watchdog: whatever ends a lane (connection, channel, the broker's own
+        # cancel because the queue was deleted), the next one is opened.
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await self._wanted.wait()
+            session = await self._broker.session()
             try:
-                await self._restore()
-            except LOST as error:
-                log.warning("consumer.not_restored", queue=self.queue, error=repr(error))
+                with connection_faults():
+                    await self._consume(session)
+            except FAULTS as error:
+                log.warning("consume.failed", queue=self._queue.name, error=repr(error))
+                self._broker.declare_again()
+                await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _restore(self) -> None:
-        channel = self._channel
-        if self._tag is None or channel is None:
-            await self._sync()
-            return
-        gone = channel.is_closed
-        if not gone:
-            underlay: Any = await channel.get_underlay_channel()
-            gone = self._tag not in underlay.consumers
-        if gone:
-            log.warning("consumer.lost", queue=self.queue)
-            self._tag = None
-            await self._broker.redeclare()  # its queue may have been deleted
-            await self._sync()
-
-    async def _connected(self, connection: AbstractConnection) -> None:
-        self._connection, self._channel, self._tag = connection, None, None
-        await self._sync()
-
-    async def _sync(self) -> None:
-        async with self._switching:
-            if self._wanted and self._tag is None:
-                await self._consume()
-        if not self._wanted:
-            await self._cancel()
-
-    async def _consume(self) -> None:
-        if self._connection is None or self._connection.is_closed:
-            return
-        if self._channel is None or self._channel.is_closed:
-            self._channel = await self._connection.channel(publisher_confirms=False)
-        await self._channel.set_qos(self._prefetch)
-        queue = await self._channel.get_queue(self.queue, ensure=False)
-        self._tag = await queue.consume(self._deliver)
-
-    async def _cancel(self) -> None:
-        async with self._switching:
-            tag, self._tag = self._tag, None
-            if tag is None or self._channel is None or self._channel.is_closed:
-                return
-            queue = await self._channel.get_queue(self.queue, ensure=False)
-            with suppress(*LOST):
-                await queue.cancel(tag)
-
-    async def _deliver(self, incoming: AbstractIncomingMessage) -> None:
-        task = asyncio.create_task(self._handle(incoming), name=f"delivery {self.queue}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _handle(self, incoming: AbstractIncomingMessage) -> None:
+    async def _consume(self, session: Session) -> None:
+        channel = session.consuming.channel(publisher_confirms=False)
+        await channel.initialize(timeout=CALL_SECONDS)
+        lane = _Lane(channel)
+        channel.close_callbacks.add(lane.end)
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(lane.end)
+        self._lane = lane
+        self._lanes.add(lane)
         try:
-            outcome = await self._outcome(incoming)
-        except asyncio.CancelledError:
-            outcome = Requeue()
-        try:
-            await self._settle(incoming, outcome)
-        except LOST as error:
-            # The channel is gone, and RabbitMQ gives the message out again.
-            log.info("consumer.not_settled", queue=self.queue, error=type(error).__name__)
-        _DELIVERIES.labels(self.queue, type(outcome).__name__.lower()).inc()
+            # Before consuming: without it the broker sends the whole queue at once.
+            await channel.set_qos(prefetch_count=self._prefetch, timeout=CALL_SECONDS)
+            queue = await channel.get_queue(self._queue.name, ensure=False)
 
-    async def _outcome(self, incoming: AbstractIncomingMessage) -> Outcome:
+            async def deliver(incoming: AbstractIncomingMessage) -> None:
+                # A task of its own: aiormq cancels its own when the channel is lost, and a handler
+                # must not be interrupted half-way by that.
+                task = asyncio.create_task(self._handle(lane, incoming))
+                lane.in_hand.add(task)
+                task.add_done_callback(lane.in_hand.discard)
+
+            tag = await queue.consume(deliver, timeout=CALL_SECONDS)
+            await lane.ended.wait()
+            if not channel.is_closed:
+                await queue.cancel(tag, timeout=CALL_SECONDS)
+        finally:
+            lane.end()
+            self._lane = None
+            task = asyncio.create_task(self._retire(lane))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, lane: _Lane) -> None:
+        while lane.in_hand:
+            await asyncio.wait(lane.in_hand)
+        with suppress(*FAULTS), connection_faults():
+            async with asyncio.timeout(CALL_SECONDS):
+                await lane.channel.close()
+        self._lanes.discard(lane)
+
+    async def _handle(self, lane: _Lane, incoming: AbstractIncomingMessage) -> None:
+        if not lane.taking:
+            await self._settle(incoming, Requeue())
+            return
+        deaths, expired = _deaths(incoming, self._queue.name)
+        if expired:  # whoever asked has given up; by way of `.retry` it came back all the same
+            await self._settle(incoming, Ack())
+            return
         try:
             message = _decode(incoming)
-        except ValueError as error:
-            log.error("consumer.undecodable", queue=self.queue, error=str(error))  # noqa: TRY400
-            return Dead(f"undecodable: {error}")
-        delivery = Delivery(bool(incoming.redelivered), _death_count(incoming, self.queue))
-        logs.request_id.set(message.request_id)  # this task's own context
+        except Undecodable as error:
+            await self._settle(incoming, Dead(f"undecodable: {error}"))
+            return
+        token = logs.request_id.set(message.request_id)
         try:
-            return await self._handler(message, delivery)
+            delivery = Delivery(bool(incoming.redelivered), deaths)
+            await self._settle(incoming, await self._outcome(message, delivery))
+        finally:
+            logs.request_id.reset(token)
+
+    async def _outcome(self, message: Message, delivery: Delivery) -> Outcome:
+        try:
+            outcome = await self._handler(message, delivery)
         except Exception as error:
             if db.is_unavailable(error):
-                # Not the message's fault: wait here, so that the queue is not spun through.
-                log.warning("consumer.database_away", queue=self.queue)
-                await asyncio.sleep(UNAVAILABLE_SECONDS)
+                self._pause_for_a_while(error)
                 return Requeue()
-            log.exception("consumer.failed", queue=self.queue, type=message.type)
-            if delivery.death_count >= self._max_retries:
-                return Dead(f"failed {delivery.death_count + 1} times: {type(error).__name__}")
-            return Retry(type(error).__name__)
+            log.exception(
+                "consume.handler_failed",
+                queue=self._queue.name,
+                message_id=message.id,
+                deaths=delivery.death_count,
+            )
+            reason = type(error).__name__
+            return Retry(reason) if delivery.death_count < self._max_retries else Dead(reason)
+        if self._unavailable:
+            self._unavailable = 0
+            self.resume()
+        return outcome
+
+    def _pause_for_a_while(self, error: BaseException) -> None:
+        """Wait for the database, then try with one message: its deliveries are limited."""
+        if not self._wanted.is_set():
+            return
+        seconds = _UNAVAILABLE_SECONDS[min(self._unavailable, len(_UNAVAILABLE_SECONDS) - 1)]
+        if self._unavailable == 0:
+            log.warning("consume.database_unavailable", queue=self._queue.name, error=repr(error))
+        self._unavailable += 1
+        self.pause()
+        self._resume = asyncio.get_running_loop().call_later(seconds, self.resume, 1)
 
     async def _settle(self, incoming: AbstractIncomingMessage, outcome: Outcome) -> None:
-        match outcome:
-            case Ack():
-                await incoming.ack()
-            case Retry():
-                await incoming.reject(requeue=False)
-            case Requeue():
-                await incoming.nack(requeue=True)
-            case Dead(reason):
-                log.error("consumer.dead", queue=self.queue, reason=reason)
-                try:
-                    await self._bury(incoming, reason)
-                except PublishError:
-                    await incoming.reject(requeue=False)  # it comes back, and is buried then
-                else:
-                    await incoming.ack()
+        CONSUMED.labels(self._queue.name, type(outcome).__name__.lower()).inc()
+        try:
+            with connection_faults():
+                match outcome:
+                    case Ack():
+                        await incoming.ack()
+                    case Requeue():
+                        await incoming.nack(requeue=True)
+                    case Retry(reason):
+                        log.info("consume.retry", queue=self._queue.name, reason=reason)
+                        await incoming.reject(requeue=False)
+                    case Dead(reason):
+                        await self._bury(incoming, reason)
+        except FAULTS as error:  # the channel is gone, so the broker delivers it again
+            log.warning("consume.not_settled", queue=self._queue.name, error=repr(error))
 
     async def _bury(self, incoming: AbstractIncomingMessage, reason: str) -> None:
-        headers = {REASON_HEADER: reason}
-        if (request_id := incoming.headers.get(REQUEST_ID_HEADER)) is not None:
-            headers[REQUEST_ID_HEADER] = str(request_id)
-        dlx = f"{self.queue.split('.', 1)[0]}.dlx"
-        await self._broker.forward(dlx, dead_name(self.queue), incoming, headers)
+        log.error(
+            "consume.dead",
+            queue=self._queue.name,
+            message_id=incoming.message_id,
+            type=incoming.type,
+            reason=reason,
+        )
+        corpse = aio_pika.Message(
+            incoming.body,
+            message_id=incoming.message_id or str(uuid.uuid4()),
+            type=incoming.type,
+            content_type=incoming.content_type,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            app_id=incoming.app_id,
+            timestamp=incoming.timestamp,
+            headers={**_own_headers(incoming), REASON: reason},
+        )
+        key = f"{self._queue.name}.dead"
+        try:
+            await self._broker.send(self._queue.dead_letters, key, corpse, timeout=CALL_SECONDS)
+        except PublishError as error:  # not now: it comes back by way of `.retry`
+            log.warning("consume.not_buried", queue=self._queue.name, error=repr(error))
+            await incoming.reject(requeue=False)
+        else:
+            await incoming.ack()
+
+
+@asynccontextmanager
+async def consume(
+    broker: Broker,
+    queue: str | Queue,
+    handler: Handler,
+    *,
+    prefetch: int,
+    max_retries: int = 10,
+) -> AsyncIterator[Consumer]:
+    """Consume for as long as the context is open, whatever happens to the broker meanwhile.
+
+    :param queue: a work queue that was declared with `broker.declare`
+    :param prefetch: how many are in hand at a time
+    :param max_retries: so many unexpected exceptions of the handler are retried, then `.dead`
+    """
+    declared = broker.queues[queue if isinstance(queue, str) else queue.name]
+    consumer = Consumer(broker, declared, handler, prefetch=prefetch, max_retries=max_retries)
+    consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.close()
+
+
+def _own_headers(incoming: AbstractIncomingMessage) -> dict[str, Any]:
+    # x-death and its kin are the broker's; from a client it ignores them.
+    return {
+        name: value
+        for name, value in incoming.headers.items()
+        if name == REQUEST_ID
+        or not name.startswith(("x-death", "x-first-death", "x-last-death", "x-delivery-count"))
+    }
+
+
+def _deaths(incoming: AbstractIncomingMessage, queue: str) -> tuple[int, bool]:
+    """How often it was rejected from this queue, and whether its time ran out in it."""
+    rejected, expired = 0, False
+    deaths: Any = incoming.headers.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        if isinstance(death, dict) and death.get("queue") == queue:
+            if death.get("reason") == "rejected":
+                rejected += int(death.get("count", 0))
+            expired = expired or death.get("reason") == "expired"
+    return rejected, expired
 
 
 def _decode(incoming: AbstractIncomingMessage) -> Message:
-    body = json.loads(incoming.body)
-    if not isinstance(body, dict):
-        raise ValueError("the body is not a JSON object")  # noqa: TRY004 - all faults alike
     if not incoming.message_id or not incoming.type:
-        raise ValueError("message_id or type is missing")
-    request_id = incoming.headers.get(REQUEST_ID_HEADER)
+        raise Undecodable("no message id or no type")
+    try:
+        body = json.loads(incoming.body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise Undecodable("no JSON") from error
+    if not isinstance(body, dict):
+        raise Undecodable("no JSON object")
+    request_id = incoming.headers.get(REQUEST_ID)
     return Message(
         id=incoming.message_id,
         type=incoming.type,
         body=body,
-        request_id=str(request_id) if request_id is not None else None,
+        request_id=request_id if isinstance(request_id, str) else None,
         reply_to=incoming.reply_to,
         correlation_id=incoming.correlation_id,
         headers=dict(incoming.headers),
     )
 
 
-def _death_count(incoming: AbstractIncomingMessage, queue: str) -> int:
-    deaths: Any = incoming.headers.get("x-death") or []
-    return sum(int(death.get("count", 0)) for death in deaths if death.get("queue") == queue)
-
-
-@asynccontextmanager
-async def consume(
-    broker: Broker,
-    queue: str,
-    handler: Handler,
-    *,
-    prefetch: int,
-    max_retries: int = MAX_RETRIES,
-) -> AsyncIterator[Consumer]:
-    consumer = Consumer(broker, queue, handler, prefetch=prefetch, max_retries=max_retries)
-    await consumer.start()
-    watchdog = asyncio.create_task(consumer.watch(), name=f"watch {queue}")
-    try:
-        yield consumer
-    finally:
-        watchdog.cancel()
-        await asyncio.wait({watchdog})
-        await consumer.close()
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)

@@ -1,70 +1,72 @@
-"""What was acted on already, recorded in the transaction that acts."""
+"""A consumer that must act once records the message in the transaction that acts."""
 
+from datetime import timedelta
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Column, DateTime, Index, MetaData, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-KEEP_DAYS = 30
-_BATCH = 10_000
+KEEP = timedelta(days=7)
+_PURGE_BATCH = 10_000
 
-_metadata = sa.MetaData()
-
-
-def table(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "inbox",
-        metadata,
-        sa.Column("consumer", sa.Text, primary_key=True),
-        sa.Column("message_id", sa.Text, primary_key=True),
-        sa.Column(
-            "received_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
-        ),
-        sa.Index("inbox_received_at", "received_at"),
-    )
-
-
-_inbox = table(_metadata)
+_SQL = """
+CREATE TABLE inbox (
+    consumer text NOT NULL,
+    message_id text NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer, message_id)
+);
+CREATE INDEX inbox_received_at ON inbox (received_at);
+"""
 
 
 def upgrade(op: Any) -> None:
-    """Create the table; for a service's first migration."""
-    op.execute("""
-        CREATE TABLE inbox (
-            consumer text NOT NULL,
-            message_id text NOT NULL,
-            received_at timestamptz NOT NULL DEFAULT now(),
-            PRIMARY KEY (consumer, message_id)
-        )
-    """)
-    op.execute("CREATE INDEX inbox_received_at ON inbox (received_at)")
+    """Create the table, in a migration."""
+    op.execute(_SQL)
+
+
+def table(metadata: MetaData) -> Table:
+    """Describe the table, for the comparison of migrations and metadata."""
+    return Table(
+        "inbox",
+        metadata,
+        Column("consumer", Text, primary_key=True),
+        Column("message_id", Text, primary_key=True),
+        Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Index("inbox_received_at", "received_at"),
+    )
 
 
 async def first_time(tx: AsyncConnection, consumer: str, message_id: str) -> bool:
-    """Record the message; False means that it was acted on already.
+    """Record the message; False when it was recorded before.
 
-    A twin under way in another transaction is waited for: it commits, and this is the second
-    time; or it rolls back, and this is the first.
+    A twin at work at the same moment is waited for: False if it commits, True if it rolls back.
     """
-    statement = (
-        insert(_inbox)
-        .values(consumer=consumer, message_id=message_id)
-        .on_conflict_do_nothing()
-        .returning(_inbox.c.message_id)
+    result = await tx.execute(
+        text(
+            "INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :message_id) "
+            "ON CONFLICT DO NOTHING"
+        ),
+        {"consumer": consumer, "message_id": message_id},
     )
-    return (await tx.execute(statement)).first() is not None
+    return result.rowcount == 1
 
 
-async def purge(engine: AsyncEngine) -> None:
-    """Forget, in batches, what is older than any copy still under way could be."""
-    old = (
-        sa.select(_inbox.c.consumer, _inbox.c.message_id)
-        .where(_inbox.c.received_at < sa.func.now() - sa.text(f"interval '{KEEP_DAYS} days'"))
-        .limit(_BATCH)
-    )
-    statement = sa.delete(_inbox).where(sa.tuple_(_inbox.c.consumer, _inbox.c.message_id).in_(old))
+async def purge(engine: AsyncEngine, keep: timedelta = KEEP) -> int:
+    """Forget what is older than any message may still be under way; in batches.
+
+    :returns: how many were forgotten
+    """
+    purged = 0
     while True:
         async with engine.begin() as tx:
-            if (await tx.execute(statement)).rowcount < _BATCH:
-                return
+            result = await tx.execute(
+                text(
+                    "DELETE FROM inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM inbox "
+                    "WHERE received_at < now() - make_interval(secs => :seconds) LIMIT :batch))"
+                ),
+                {"seconds": keep.total_seconds(), "batch": _PURGE_BATCH},
+            )
+        purged += result.rowcount
+        if result.rowcount < _PURGE_BATCH:
+            return purged

@@ -1,190 +1,221 @@
-"""Write the tables and tell others: one transaction, then a relay that publishes."""
+"""What a transaction tells others is a row of the same transaction; a relay publishes it.
+
+At least once: a relay that dies between the broker's confirmation and its own commit leaves the
+rows, and they are published again, with the same message id (see inbox). No order is promised.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import prometheus_client
-import sqlalchemy as sa
+from prometheus_client import Counter, Gauge
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    column,
+    func,
+    insert,
+    make_url,
+    text,
+)
+from sqlalchemy import table as light_table
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs
-from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
+from libs.common.broker import (
+    REQUEST_ID,
+    Broker,
+    BrokerUnavailable,
+    Message,
+    PublishError,
+    Unroutable,
+)
 
 log = logs.get_logger(__name__)
 
 BATCH = 100
 POLL_SECONDS = 1.0
-FAILED_SECONDS = 1.0
-CHANNEL = "outbox"
+# Well below the 10 s after which the server ends a transaction in which nothing happens.
+CONFIRM_SECONDS = 5.0
+# What is refused or unconfirmed steps aside for so long: the rest is not kept waiting.
+UNCONFIRMED_SECONDS = 1
+UNROUTABLE_SECONDS = 10
 
-_LAG = prometheus_client.Gauge("outbox_lag_seconds", "Age of the oldest row not yet published.")
-_RELAYED = prometheus_client.Counter("outbox_relayed_total", "Rows by outcome.", ["outcome"])
+LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
+RELAYED = Counter("outbox_relayed_total", "Attempts to publish a message", ["outcome"])
 
+_SQL = """
+CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    message_id text NOT NULL,
+    exchange text NOT NULL,
+    routing_key text NOT NULL,
+    type text NOT NULL,
+    body jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    due_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX outbox_due ON outbox (due_at, id);
 
-def table(metadata: sa.MetaData) -> sa.Table:
-    return sa.Table(
-        "outbox",
-        metadata,
-        sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-        sa.Column("message_id", sa.Text, nullable=False),
-        sa.Column("exchange", sa.Text, nullable=False),
-        sa.Column("routing_key", sa.Text, nullable=False),
-        sa.Column("type", sa.Text, nullable=False),
-        sa.Column("body", JSONB, nullable=False),
-        sa.Column("headers", JSONB, nullable=False),
-        sa.Column("request_id", sa.Text),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()
-        ),
-        sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
-        sa.Index("outbox_message_id", "message_id"),
-        sa.Index("outbox_next", "tries", "id"),
-    )
+CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify(TG_TABLE_SCHEMA || '_outbox', '');
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
+"""
 
+_outbox = light_table(
+    "outbox",
+    column("message_id", Text),
+    column("exchange", Text),
+    column("routing_key", Text),
+    column("type", Text),
+    column("body", JSONB),
+    column("headers", JSONB),
+)
 
-_outbox = table(sa.MetaData())
+_CLAIM = text(
+    "SELECT id, message_id, exchange, routing_key, type, body, headers FROM outbox "
+    "WHERE due_at <= now() ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
+).columns(body=JSONB, headers=JSONB)
+_DELETE = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
+_DEFER = text(
+    "UPDATE outbox SET due_at = now() + make_interval(secs => :seconds) "
+    "WHERE id = ANY(CAST(:ids AS bigint[]))"
+)
+_LAG = text(
+    "SELECT coalesce(extract(epoch FROM now() - "
+    "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0)"
+)
 
 
 def upgrade(op: Any) -> None:
-    """Create the table and its NOTIFY; for a service's first migration."""
-    op.execute("""
-        CREATE TABLE outbox (
-            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-            message_id text NOT NULL,
-            exchange text NOT NULL,
-            routing_key text NOT NULL,
-            type text NOT NULL,
-            body jsonb NOT NULL,
-            headers jsonb NOT NULL,
-            request_id text,
-            created_at timestamptz NOT NULL DEFAULT now(),
-            tries integer NOT NULL DEFAULT 0
-        )
-    """)
-    op.execute("CREATE INDEX outbox_message_id ON outbox (message_id)")
-    op.execute("CREATE INDEX outbox_next ON outbox (tries, id)")
-    # once a statement, and once a transaction: PostgreSQL folds equal notifications
-    op.execute(f"""
-        CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            PERFORM pg_notify(TG_TABLE_SCHEMA || '_{CHANNEL}', '');
-            RETURN NULL;
-        END $$
-    """)
-    op.execute("""
-        CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
-        FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify()
-    """)
+    """Create the table and its trigger, in a migration."""
+    op.execute(_SQL)
+
+
+def table(metadata: MetaData) -> Table:
+    """Describe the table, for the comparison of migrations and metadata."""
+    return Table(
+        "outbox",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("message_id", Text, nullable=False),
+        Column("exchange", Text, nullable=False),
+        Column("routing_key", Text, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("body", JSONB, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Index("outbox_due", "due_at", "id"),
+    )
 
 
 async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Message) -> None:
-    """Publish this after, and only if, the transaction commits."""
-    await add_all(tx, [(exchange, routing_key, message)])
+    """Publish when this transaction commits, and only then."""
+    await add_many(tx, [(exchange, routing_key, message)])
 
 
-async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]]) -> None:
-    """As `add`, for many in one statement."""
-    if not messages:
-        return
+async def add_many(tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]]) -> None:
     rows = [
         {
             "message_id": message.id,
             "exchange": exchange,
             "routing_key": routing_key,
             "type": message.type,
-            "body": message.body,
-            "headers": dict(message.headers),
-            "request_id": message.request_id,
+            "body": dict(message.body),
+            "headers": dict(message.headers)
+            | ({} if message.request_id is None else {REQUEST_ID: message.request_id}),
         }
         for exchange, routing_key, message in messages
     ]
-    await tx.execute(sa.insert(_outbox).values(rows))
+    if rows:
+        await tx.execute(insert(_outbox).values(rows))
 
 
 class Relay:
-    """Publishes what the outbox holds; any number of them may run.
-
-    The rows are locked, published with confirms, deleted, and the transaction commits. Killed
-    between a confirm and the commit, it leaves the rows, and they are published again under the
-    same ids: at least once, in the order of writing while nothing fails.
-    """
+    """Publishes the rows; any number of relays share them."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, url: str) -> None:
         self._engine = engine
         self._broker = broker
         self._url = url
+        self._channel = f"{make_url(url).username}_outbox"  # role and schema have one name
 
     async def run(self) -> None:
-        schema = sa.make_url(self._url).username  # the role's search_path is its own name
-        async with db.listen(self._url, f"{schema}_{CHANNEL}") as listener:
+        """Relay until cancelled; with the database or the broker away, wait for it."""
+        async with db.listen(self._url, self._channel) as listener:
             while True:
+                # Cleared before looking: what is notified from now on is looked for again.
                 listener.event.clear()
+                more = False
                 try:
-                    published, failed = await self.relay()
+                    more = self._broker.connected and await self.relay()
+                    await self._measure()
                 except Exception as error:
                     if not db.is_unavailable(error):
                         raise
-                    log.warning("outbox.database_away", error=type(error).__name__)
-                    published, failed = 0, 1
-                if failed:
-                    await asyncio.sleep(FAILED_SECONDS)
-                elif published < BATCH:
+                    log.warning("outbox.database_unavailable", error=type(error).__name__)
+                    await asyncio.sleep(POLL_SECONDS)
+                if not more:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_SECONDS):
                             await listener.event.wait()
 
-    async def relay(self) -> tuple[int, int]:
-        """Publish one batch; return how many rows left and how many stay."""
-        if not self._broker.connected:
-            return 0, 1
-        async with self._engine.begin() as tx:
-            rows = (
-                await tx.execute(
-                    sa.select(_outbox, (sa.func.now() - _outbox.c.created_at).label("age"))
-                    .order_by(_outbox.c.tries, _outbox.c.id)
-                    .limit(BATCH)
-                    .with_for_update(skip_locked=True)
-                )
-            ).all()
-            _LAG.set(max((row.age.total_seconds() for row in rows), default=0.0))
-            outcomes = await asyncio.gather(*(self._publish(row) for row in rows))
-            done = [row.id for row, outcome in zip(rows, outcomes, strict=True) if outcome]
-            # One that fails moves behind the others: a row that nobody can route blocks none.
-            stuck = [
-                row.id for row, outcome in zip(rows, outcomes, strict=True) if outcome is False
-            ]
-            if done:
-                await tx.execute(sa.delete(_outbox).where(_outbox.c.id.in_(done)))
-            if stuck:
-                await tx.execute(
-                    sa.update(_outbox)
-                    .where(_outbox.c.id.in_(stuck))
-                    .values(tries=_outbox.c.tries + 1)
-                )
-        return len(done), len(rows) - len(done)
+    async def relay(self) -> bool:
+        """Publish one batch.
 
-    async def _publish(self, row: Any) -> bool | None:
-        """True: confirmed. False: the row's own fault, perhaps. None: RabbitMQ is away."""
+        :returns: whether there may be more that can be published now
+        """
+        async with self._engine.begin() as tx:
+            rows = (await tx.execute(_CLAIM, {"batch": BATCH})).all()
+            results = await asyncio.gather(*(self._publish(row) for row in rows))
+            by_result: dict[type[PublishError] | None, list[int]] = {}
+            for row, result in zip(rows, results, strict=True):
+                by_result.setdefault(result, []).append(row.id)
+            for result, ids in by_result.items():
+                RELAYED.labels("published" if result is None else result.__name__).inc(len(ids))
+                if result is None:
+                    await tx.execute(_DELETE, {"ids": ids})
+                elif result is not BrokerUnavailable:
+                    seconds = UNROUTABLE_SECONDS if result is Unroutable else UNCONFIRMED_SECONDS
+                    await tx.execute(_DEFER, {"ids": ids, "seconds": seconds})
+        return len(rows) == BATCH and BrokerUnavailable not in by_result
+
+    async def _publish(self, row: Row[Any]) -> type[PublishError] | None:
+        headers = dict(row.headers)
         message = Message(
-            row.message_id, row.type, row.body, request_id=row.request_id, headers=row.headers
+            row.message_id,
+            row.type,
+            row.body,
+            request_id=headers.pop(REQUEST_ID, None),
+            headers=headers,
         )
         try:
-            await self._broker.publish(row.exchange, row.routing_key, message, timeout=4.0)
-        except BrokerUnavailable:
-            _RELAYED.labels("away").inc()
-            return None
-        except PublishError as error:
-            _RELAYED.labels(type(error).__name__.lower()).inc()
-            log.warning(
-                "outbox.not_relayed",
-                type=row.type,
-                exchange=row.exchange,
-                routing_key=row.routing_key,
-                error=type(error).__name__,
+            await self._broker.publish(
+                row.exchange, row.routing_key, message, timeout=CONFIRM_SECONDS
             )
-            return False
-        _RELAYED.labels("confirmed").inc()
-        return True
+        except BrokerUnavailable:
+            return BrokerUnavailable
+        except PublishError as error:
+            log.warning("outbox.not_published", message_id=row.message_id, error=repr(error))
+            return type(error)
+        return None
+
+    async def _measure(self) -> None:
+        async with self._engine.connect() as connection:
+            LAG.set(float((await connection.execute(_LAG)).scalar_one()))

@@ -1,49 +1,52 @@
-"""Work that one replica at a time does, again and again."""
+"""Work that returns every so often, on one replica at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import prometheus_client
+from prometheus_client import Counter
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs
 
 log = logs.get_logger(__name__)
 
-_RUNS = prometheus_client.Counter("periodic_runs_total", "Runs by outcome.", ["job", "outcome"])
-
-_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
-_UNLOCK = text("SELECT pg_advisory_unlock(:key)")
+RUNS = Counter("periodic_runs_total", "Runs of periodic jobs", ["job", "outcome"])
 
 
 async def every(
     engine: AsyncEngine, name: str, seconds: float, job: Callable[[], Awaitable[object]]
 ) -> None:
-    """Run `job` every so many seconds on one of all processes that share the database.
+    """Run the job now and then every `seconds`, until cancelled.
 
-    The lock belongs to a database session: it ends with the process that holds it, and the next
-    round runs elsewhere. A session that is lost while the job runs lets another replica begin, so
-    a job must be safe to run twice. A job that fails is logged and tried in the next round.
+    A replica whose turn comes while another is at it skips that turn; when the other dies, the
+    server gives its lock back. A job that loses its connection to the database in the middle may
+    overlap with the next one: jobs are safe to repeat.
     """
-    key = {"key": db.advisory_key(f"periodic:{name}")}
     while True:
-        await asyncio.sleep(seconds)
         try:
-            async with engine.connect() as connection:
-                # AUTOCOMMIT: no transaction is left open (and timed out) while the job runs
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
-                if not (await connection.execute(_TRY_LOCK, key)).scalar_one():
-                    continue
-                try:
-                    await job()
-                finally:
-                    await connection.execute(_UNLOCK, key)
+            outcome = "done" if await _alone(engine, name, job) else "skipped"
         except Exception as error:
-            _RUNS.labels(name, "failed").inc()
+            outcome = "failed"
             if db.is_unavailable(error):
-                log.warning("periodic.database_away", job=name)
-            else:
+                log.warning("periodic.database_unavailable", job=name)
+            else:  # the next turn may succeed, and the other work of this service goes on
                 log.exception("periodic.failed", job=name)
-        else:
-            _RUNS.labels(name, "done").inc()
+        RUNS.labels(name, outcome).inc()
+        await asyncio.sleep(seconds)
+
+
+async def _alone(engine: AsyncEngine, name: str, job: Callable[[], Awaitable[object]]) -> bool:
+    # The role's name: all services share one database, and with it the space of lock keys.
+    key = {"key": db.advisory_key(f"periodic:{engine.url.username}:{name}")}
+    async with engine.connect() as plain:
+        # Autocommit: no transaction that stands idle while the job works.
+        connection: AsyncConnection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        locked = await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key)
+        if not locked.scalar_one():
+            return False
+        try:
+            await job()
+        finally:
+            await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+    return True

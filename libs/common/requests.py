@@ -1,106 +1,154 @@
-"""Request and reply over RabbitMQ, through the exchange `replies`.
+"""Request and reply over the broker, JSON both ways.
 
-Not RabbitMQ's direct reply-to: that needs rights on the default exchange, which reaches every
-queue. Not aio-pika's RPC pattern: it unpickles what it is sent.
+Replies come by the exchange `replies` into an exclusive queue: direct reply-to would need rights on
+the default exchange, that is on everybody's queues.
 """
 
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
-from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common import logs
-from libs.common.broker import Broker, Message, PublishError, message
+from libs.common.broker import (
+    CALL_SECONDS,
+    FAULTS,
+    Broker,
+    Message,
+    PublishError,
+    Session,
+    connection_faults,
+    message,
+)
 
 log = logs.get_logger(__name__)
 
 REPLIES = "replies"
+_AGAIN_SECONDS = 1.0
 
 
-class NoAnswer(Exception):  # noqa: N818 - reads as the answer it is
-    """No answer came in time; the request may or may not have been acted on."""
+class NoAnswer(Exception):  # noqa: N818 - reads as what happened
+    """Nothing came in time. Whether the request was acted on is unknown."""
 
 
 class Requester:
-    """Asks; each process has one exclusive queue for its answers, new on every connection."""
+    """Asks and receives for as long as its context is open (`async with Requester(…)`)."""
 
     def __init__(self, broker: Broker, service: str) -> None:
         self._broker = broker
-        self._queue = f"{service}.replies.{uuid.uuid4()}"
+        self._service = service
+        self._queue: str | None = None
+        self._ready = asyncio.Event()
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._task: asyncio.Task[None] | None = None
 
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls, broker: Broker, service: str) -> AsyncIterator[Self]:
-        requester = cls(broker, service)
-        await broker.on_connect(requester._connected)
-        try:
-            yield requester
-        finally:
-            broker.forget(requester._connected)
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="replies")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
 
     async def ask(
         self,
         exchange: str,
-        routing_key: str,
-        kind: str,
-        body: dict[str, Any],
+        key: str,
+        type: str,  # noqa: A002 - AMQP's name
+        body: Mapping[str, Any],
         *,
-        timeout: float,  # noqa: ASYNC109 - travels along as the request's expiration
+        timeout: float,  # noqa: ASYNC109 - it is the request's own lifetime in the broker, too
     ) -> dict[str, Any]:
-        """Return the answer's body.
+        """Ask and wait; a request that nobody took within `timeout` expires in the broker.
 
-        :param timeout: seconds; the broker drops the request then, so that nobody acts on it late
-        :raises NoAnswer: also when the request certainly did not leave
+        :raises NoAnswer: timed out, or could not be sent, or the way back was lost
         """
-        request = message(
-            kind,
-            body,
-            reply_to=self._queue,
-            correlation_id=str(uuid.uuid4()),
-            expiration=timeout,
-        )
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[str(request.correlation_id)] = future
+        correlation_id = str(uuid.uuid4())
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
-                await self._broker.publish(exchange, routing_key, request, timeout=timeout)
-                return await future
-        except (PublishError, TimeoutError) as error:
-            raise NoAnswer(type(error).__name__) from error
+                await self._ready.wait()
+                self._waiting[correlation_id] = answer
+                request = message(
+                    type,
+                    body,
+                    reply_to=self._queue,
+                    correlation_id=correlation_id,
+                    expiration=timeout,
+                )
+                await self._broker.publish(exchange, key, request, timeout=timeout)
+                return await answer
+        except (TimeoutError, PublishError) as error:
+            raise NoAnswer from error
         finally:
-            del self._waiting[str(request.correlation_id)]
+            self._waiting.pop(correlation_id, None)
 
-    async def _connected(self, connection: AbstractConnection) -> None:
-        channel = await connection.channel(publisher_confirms=False)
-        queue = await channel.declare_queue(self._queue, exclusive=True, auto_delete=True)
-        await queue.bind(REPLIES, self._queue)
-        await queue.consume(self._answered, no_ack=True)
+    async def _run(self) -> None:
+        while True:
+            session = await self._broker.session()
+            try:
+                with connection_faults():
+                    await self._receive(session)
+            except FAULTS as error:
+                log.warning("requests.failed", error=repr(error))
+                await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _answered(self, incoming: AbstractIncomingMessage) -> None:
-        future = self._waiting.get(incoming.correlation_id or "")
-        if future is None or future.done():  # too late: nobody waits any more
+    async def _receive(self, session: Session) -> None:
+        channel = session.consuming.channel(publisher_confirms=False)
+        await channel.initialize(timeout=CALL_SECONDS)
+        lost = asyncio.Event()
+
+        def on_lost(*_: object) -> None:
+            lost.set()
+
+        channel.close_callbacks.add(on_lost)
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(on_lost)
+        try:
+            # A new name each time: the broker may not have noticed yet that the former
+            # connection, which owns the former queue, is gone.
+            queue = await channel.declare_queue(
+                f"{self._service}.replies.{uuid.uuid4()}", exclusive=True, timeout=CALL_SECONDS
+            )
+            await queue.bind(REPLIES, queue.name, timeout=CALL_SECONDS)
+            await queue.consume(self._on_reply, no_ack=True, timeout=CALL_SECONDS)
+            self._queue = queue.name
+            self._ready.set()
+            await lost.wait()
+        finally:
+            self._ready.clear()
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(NoAnswer("the reply queue was lost"))
+            with suppress(*FAULTS), connection_faults():
+                await channel.close()
+
+    async def _on_reply(self, incoming: AbstractIncomingMessage) -> None:
+        waiting = self._waiting.get(incoming.correlation_id or "")
+        if waiting is None or waiting.done():
+            log.info("requests.late_reply", type=incoming.type)
             return
         try:
             body = json.loads(incoming.body)
         except ValueError:
-            log.error("requests.undecodable_answer", type=incoming.type)  # noqa: TRY400
-            return
-        future.set_result(body)
+            body = None
+        if isinstance(body, dict):
+            waiting.set_result(body)
+        else:
+            waiting.set_exception(NoAnswer("the reply is no JSON object"))
 
 
-async def reply(broker: Broker, request: Message, body: dict[str, Any]) -> None:
-    """Answer, where somebody still waits; an asker that is gone is no error."""
+async def reply(broker: Broker, request: Message, body: Mapping[str, Any]) -> None:
+    """Answer. An answer that cannot be delivered is logged only: its asker stops waiting anyway."""
     if request.reply_to is None:
+        log.warning("requests.no_reply_to", type=request.type)
         return
-    answer = message(
-        f"{request.type}.answer", body, correlation_id=request.correlation_id, expiration=60.0
-    )
+    answer = message(f"{request.type}.reply", body, correlation_id=request.correlation_id)
     try:
         await broker.publish(REPLIES, request.reply_to, answer)
     except PublishError as error:
-        log.info("requests.asker_gone", type=request.type, error=type(error).__name__)
+        log.warning("requests.not_answered", type=request.type, error=repr(error))

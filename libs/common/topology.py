@@ -1,58 +1,43 @@
-"""Exchanges and queues as data (docs/decisions/0002-messaging.md)."""
+"""Exchanges and queues as data, and the shape that every work queue has.
 
-from collections.abc import Mapping
+    work ──rejected──> dlx ──> .retry ──TTL──> work          .dead: what a person must look at
+
+All are quorum queues that dead-letter at least once. That needs every argument below: with the
+default overflow (drop-head), or without the strategy, RabbitMQ silently does it at most once.
+A queue's arguments never change (a different redeclaration is refused with 406): what is to be
+tuned, the TTL of `.retry`, is a policy (deploy/provision.py).
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
-DELIVERY_LIMIT = 20
-"""RabbitMQ's own default since 4.0, stated: what is returned more often is dead-lettered."""
+DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
+_UNLIMITED = -1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exchange:
-    """Durable."""
-
     name: str
-    kind: Literal["direct", "topic"]
+    kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Binding:
     exchange: Exchange
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Queue:
-    """A durable quorum queue; an argument never changes after the first declaration."""
-
     name: str
-    arguments: Mapping[str, str | int] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
 
-
-def retry_name(work: str) -> str:
-    return f"{work}.retry"
-
-
-def delay_name(work: str, seconds: int) -> str:
-    return f"{work}.retry.{seconds}"
-
-
-def dead_name(work: str) -> str:
-    return f"{work}.dead"
-
-
-def _dead_lettering(exchange: Exchange, key: str) -> dict[str, str | int]:
-    # At least once needs all of these together; with the default overflow, or without the
-    # strategy, RabbitMQ falls back to at most once and says nothing.
-    return {
-        "x-queue-type": "quorum",
-        "x-dead-letter-exchange": exchange.name,
-        "x-dead-letter-routing-key": key,
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    }
+    @property
+    def dead_letters(self) -> str:
+        """The exchange through which `.retry` and `.dead` are reached."""
+        return str(self.arguments[DEAD_LETTER_EXCHANGE])
 
 
 def work_queue(
@@ -60,28 +45,55 @@ def work_queue(
     *,
     exchange: Exchange,
     dlx: Exchange,
-    bindings: tuple[Binding, ...] = (),
-    delivery_limit: int = DELIVERY_LIMIT,
-) -> tuple[Queue, ...]:
-    """Derive the work queue, its `.retry` and its `.dead`.
+    bindings: Iterable[Binding] = (),
+    delivery_limit: int = 20,
+) -> tuple[Queue, Queue, Queue]:
+    """Give the work queue, its `.retry` and its `.dead`.
 
-    What the work queue rejects waits in `.retry` and returns through `exchange` under the work
-    queue's own name. How long it waits is a policy on `.retry`, so it can be tuned.
+    :param exchange: through it the message comes back from `.retry`, by the queue's own name
+    :param delivery_limit: how often a message may come back to its place in the queue (a crash, a
+        cut connection, a hand-back) before it is dead-lettered into `.retry` as if rejected
     """
-    work = Queue(
-        name,
-        {**_dead_lettering(dlx, retry_name(name)), "x-delivery-limit": delivery_limit},
-        (Binding(exchange, name), *bindings),
+    return (
+        Queue(
+            name,
+            {**_quorum(delivery_limit), **_dead_lettering(dlx, f"{name}.retry")},
+            tuple(dict.fromkeys((*bindings, Binding(exchange, name)))),
+        ),
+        _waiting(f"{name}.retry", {}, name, exchange=exchange, dlx=dlx),
+        Queue(f"{name}.dead", _quorum(_UNLIMITED), (Binding(dlx, f"{name}.dead"),)),
     )
-    retry = Queue(
-        retry_name(name), _dead_lettering(exchange, name), (Binding(dlx, retry_name(name)),)
-    )
-    dead = Queue(dead_name(name), {"x-queue-type": "quorum"}, (Binding(dlx, dead_name(name)),))
-    return work, retry, dead
 
 
 def delay_queue(work: str, seconds: int, *, exchange: Exchange, dlx: Exchange) -> Queue:
-    """Derive a longer delay; its name fixes its time, so the time is an argument."""
-    name = delay_name(work, seconds)
-    arguments = {**_dead_lettering(exchange, work), "x-message-ttl": seconds * 1000}
-    return Queue(name, arguments, (Binding(dlx, name),))
+    """Give a queue from which messages return to `work` after a delay unlike `.retry`'s.
+
+    One queue per delay: in one queue with many, a message would wait behind the head's TTL.
+    """
+    name = f"{work}.retry.{seconds}"
+    return _waiting(name, {"x-message-ttl": seconds * 1000}, work, exchange=exchange, dlx=dlx)
+
+
+def _waiting(
+    name: str, arguments: Mapping[str, Any], back_to: str, *, exchange: Exchange, dlx: Exchange
+) -> Queue:
+    return Queue(
+        name,
+        {**_quorum(_UNLIMITED), **_dead_lettering(exchange, back_to), **arguments},
+        (Binding(dlx, name),),
+    )
+
+
+def _quorum(delivery_limit: int) -> dict[str, Any]:
+    # Stated on each queue: the default (20) drops a message of a queue without dead-lettering
+    # once somebody has looked at it 20 times in the management UI.
+    return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
+
+
+def _dead_lettering(exchange: Exchange, key: str) -> dict[str, Any]:
+    return {
+        DEAD_LETTER_EXCHANGE: exchange.name,
+        "x-dead-letter-routing-key": key,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
