@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 SNIPPET = 250
 _TAG = re.compile(r"<style.*?</style>|<script.*?</script>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -129,7 +130,7 @@ class _Read:
         self.message: Message = _tried(lambda: message_from_bytes(raw), Message())
         self.text = self.html = ""
         self.attachments: list[dict[str, Any]] = []
-        for part in _tried(lambda: list(_leaves(self.message)), []):
+        for part in _tried(lambda: list(_leaves(self.message)), ()):
             kind = part.get_content_type()
             attached = part.get_content_disposition() == "attachment"
             if kind == "text/plain" and not attached and not self.text:
@@ -179,7 +180,7 @@ def _header(message: Message, name: str) -> str:
     return plain(_tried(lambda: str(make_header(decode_header(unfolded))), unfolded))
 
 
-def _tried(read: Callable[[], T], otherwise: T) -> T:
+def _tried(read: Callable[[], T], otherwise: U) -> T | U:
     try:
         return read()
     except Exception:  # noqa: BLE001 - the package raises whatever it trips over in a broken mail
