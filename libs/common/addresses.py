@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from typing import Literal
 
 MAX_ADDRESS_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
 MAX_LOCAL_OCTETS = 64
@@ -70,7 +71,7 @@ def _label(label: str) -> str:
     return label
 
 
-def _lower(text: str, form: str) -> str:
+def _lower(text: str, form: Literal["NFC", "NFKC"]) -> str:
     # Lower-casing may leave the normal form, and normalising may bring capitals: do both again.
     for _ in range(2):
         text = unicodedata.normalize(form, unicodedata.normalize(form, text).lower())
