@@ -31,8 +31,8 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
     for name, job in (
-        ("inbox purge", partial(inbox.purge, engine)),
-        ("permit purge", partial(_purge, engine)),
+        ("consent inbox purge", partial(inbox.purge, engine)),
+        ("consent permit purge", partial(_purge, engine)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
     consumers = Consumers(engine, broker, vault, settings)

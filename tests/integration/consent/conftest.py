@@ -1,6 +1,7 @@
 import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,6 +16,7 @@ from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
 
 
 def key(letter: str) -> str:
@@ -85,3 +87,32 @@ class Link:
 async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:
     async with engine.begin() as tx:
         return await changes.grant(tx, vault, opt_in(email), WORDING)
+
+
+async def somebody_waits(cursor: Any, for_query: str = "") -> None:
+    """Wait until another session of this database waits for a lock."""
+
+    async def waiting() -> bool:
+        cursor.execute(
+            "SELECT pg_stat_clear_snapshot();"  # a transaction sees the same activity else
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock' AND query LIKE %s",
+            (f"{for_query}%",),
+        )
+        return bool(cursor.fetchone() != (0,))
+
+    await eventually(waiting)
+
+
+async def alone(cursor: Any) -> None:
+    """Wait until the database has no other session."""
+
+    async def nobody() -> bool:
+        cursor.execute(
+            "SELECT pg_stat_clear_snapshot();"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return bool(cursor.fetchone() == (0,))
+
+    await eventually(nobody)

@@ -12,9 +12,8 @@ from services.consent import changes, permits, store
 from services.consent.changes import Withdrawal
 from services.consent.consent import Outcome, Verdict
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import WORDING, grant, opt_in, unsubscribe
+from tests.integration.consent.conftest import WORDING, grant, opt_in, somebody_waits, unsubscribe
 from tests.support.databases import DatabaseUrl
-from tests.support.eventually import eventually
 
 ANNA = "anna@example.com"
 
@@ -204,7 +203,7 @@ async def test_a_request_waits_for_a_withdrawal_that_was_first(
         cursor = other.cursor()
         cursor.execute("SELECT id FROM consent.person FOR UPDATE")
         asked = asyncio.create_task(consent.ask(uuid4()))
-        await _until_somebody_waits(cursor)
+        await somebody_waits(cursor)
         cursor.execute("UPDATE consent.consent_state SET state = 'withdrawn'")
         other.commit()
     assert await asked is Verdict.DENIED
@@ -217,24 +216,13 @@ async def test_a_withdrawal_waits_for_a_request_that_was_first_and_counts_its_pe
         cursor = other.cursor()
         cursor.execute("SELECT id FROM consent.person FOR SHARE")
         withdrawn = asyncio.create_task(consent.withdraw())
-        await _until_somebody_waits(cursor)
+        await somebody_waits(cursor)
         cursor.execute(
             "INSERT INTO consent.permit (message, attempt, person_id, granted_at)"
             " SELECT gen_random_uuid(), 1, id, now() FROM consent.person"
         )
         other.commit()
     assert (await withdrawn).standing.unreturned == 1
-
-
-async def _until_somebody_waits(cursor: "psycopg2.extensions.cursor") -> None:
-    async def waiting() -> bool:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        return bool(cursor.fetchone() != (0,))
-
-    await eventually(waiting)
 
 
 async def test_after_the_200_no_permit_is_in_anybody_s_hand(consent: Consent) -> None:

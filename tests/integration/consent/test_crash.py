@@ -1,0 +1,151 @@
+"""The real process, killed in the middle of a withdrawal."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg2
+import pytest
+
+from tests.integration.consent.conftest import ENVIRONMENT, alone, somebody_waits
+from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
+from tests.support.ports import Ports
+
+ROOT = Path(__file__).parents[3]
+PEOPLE = [f"person{number}@example.com" for number in range(40)]
+
+
+class Process:
+    def __init__(self, url: DatabaseUrl, ports: Ports, log: Path) -> None:
+        self.port, self.log = ports.take(), log
+        self._environment = {
+            **os.environ,
+            **ENVIRONMENT,
+            "DATABASE_URL": url,
+            "HTTP_PORT": str(self.port),
+            "METRICS_PORT": str(ports.take()),
+        }
+
+    @contextmanager
+    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+        with self.log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.consent"],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def process(consent_database: DatabaseUrl, ports: Ports, tmp_path: Path) -> Process:
+    return Process(consent_database, ports, tmp_path / "consent.log")
+
+
+@pytest.fixture
+async def client(process: Process) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{process.port}",
+        headers={"X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"], "X-Caller": "public"},
+    ) as session:
+        yield session
+
+
+async def ready(client: aiohttp.ClientSession) -> None:
+    async def healthy() -> bool:
+        try:
+            async with client.get("/health") as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    await eventually(healthy, seconds=20)
+
+
+async def unsubscribe(client: aiohttp.ClientSession, email: str) -> int | None:
+    try:
+        async with client.post("/api/unsubscribe", json={"email": email}) as answer:
+            return answer.status
+    except aiohttp.ClientError:
+        return None
+
+
+def rows(cursor: Any) -> dict[str, int]:
+    """Count what one withdrawal writes, and check that each person has all of it."""
+    counted = {}
+    for table in ("person", "consent_state", "suppression", "outbox", "consent_audit_log"):
+        cursor.execute(f"SELECT count(*) FROM consent.{table}")
+        (counted[table],) = cursor.fetchone()
+    cursor.execute("""
+        SELECT count(*) FROM consent.person
+        JOIN consent.consent_state ON consent_state.person_id = person.id
+        JOIN consent.consent_audit_log ON consent_audit_log.person_id = person.id
+    """)
+    (counted["whole"],) = cursor.fetchone()
+    cursor.connection.commit()
+    return counted
+
+
+async def test_killed_before_the_commit_a_withdrawal_leaves_nothing(
+    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+) -> None:
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        cursor = other.cursor()
+        with process.running() as service:
+            await ready(client)
+            # All is written but the trail, whose head somebody else holds.
+            cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
+            asked = asyncio.create_task(unsubscribe(client, PEOPLE[0]))
+
+            await somebody_waits(cursor, for_query="INSERT INTO consent_audit_log")
+            service.kill()
+            assert await asked is None
+        other.rollback()
+
+        await alone(cursor)
+        assert set(rows(cursor).values()) == {0}
+
+
+async def test_killed_at_any_moment_each_withdrawal_is_whole_or_absent(
+    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+) -> None:
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        cursor = other.cursor()
+        with process.running() as service:
+            await ready(client)
+            asked = [asyncio.create_task(unsubscribe(client, email)) for email in PEOPLE]
+
+            async def some_are_through() -> bool:
+                return rows(cursor)["whole"] >= 5
+
+            await eventually(some_are_through)
+            service.kill()
+            answers = await asyncio.gather(*asked)
+        found = rows(cursor)
+        assert answers.count(200) <= found["whole"] < len(PEOPLE)
+        assert set(found.values()) == {found["whole"]}
+
+        with process.running():
+            await ready(client)
+            assert {await unsubscribe(client, email) for email in PEOPLE} == {200}
+            async with client.get(
+                "/api/consent/audit/verify", headers={"X-Caller": "admin"}
+            ) as answer:
+                assert await answer.json() == {
+                    "ok": True,
+                    "rows": found["whole"] + len(PEOPLE),
+                    "first_broken": None,
+                }
