@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from typing import Literal
-from typing import Literal
 
 MAX_ADDRESS_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
 MAX_LOCAL_OCTETS = 64

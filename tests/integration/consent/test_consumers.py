@@ -83,7 +83,7 @@ async def test_alerts_asks_for_a_permit_and_returns_it(
     assert await grant(engine, vault, ANNA)
     message = str(uuid4())
 
-    async with Requester.connect(alerts, "alerts") as requester:
+    async with Requester(alerts, "alerts") as requester:
 
         async def ask(address: str = ANNA) -> dict[str, Any]:
             body = {"message": message, "attempt": 1, "address": address, "purpose": "marketing"}
