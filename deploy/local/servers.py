@@ -71,6 +71,9 @@ def wait_until(
         time.sleep(0.05)
 
 
+_children: dict[int, subprocess.Popen[bytes]] = {}  # of this process, until they are reaped
+
+
 class Process:
     """A detached process, found again by its record: pid, start time and boot.
 
@@ -79,7 +82,6 @@ class Process:
 
     def __init__(self, record: Path) -> None:
         self.record = record
-        self._child: subprocess.Popen[bytes] | None = None
 
     def spawn(
         self,
@@ -94,7 +96,7 @@ class Process:
     ) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 argv,
                 env=dict(env),
                 cwd=cwd,
@@ -105,8 +107,8 @@ class Process:
                 pass_fds=pass_fds,
                 **as_user(user),
             )
-        pid = self._child.pid
-        text = json.dumps({"pid": pid, "born": _born(pid), "fingerprint": fingerprint})
+        _children[child.pid] = child
+        text = json.dumps({"pid": child.pid, "born": _born(child.pid), "fingerprint": fingerprint})
         fresh = self.record.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(self.record)
@@ -127,8 +129,8 @@ class Process:
             return None
         if _born(pid) == record["born"]:
             return pid
-        if self._child is not None and self._child.pid == pid:
-            self._child.wait()  # a zombie, which only its parent can clear away
+        if (child := _children.pop(pid, None)) is not None:
+            child.wait()  # a zombie, which only its parent can clear away
         return None
 
     def runs_as(self, fingerprint: str) -> bool:
