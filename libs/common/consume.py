@@ -29,7 +29,7 @@ from libs.common.broker import (
     Session,
     connection_faults,
 )
-from libs.common.topology import Queue
+from libs.common.topology import Queue, dead_name
 
 log = logs.get_logger(__name__)
 
@@ -120,24 +120,29 @@ class Consumer:
         self._resume: asyncio.TimerHandle | None = None
 
     @property
-    def active(self) -> bool:
-        """Whether the broker delivers to it."""
+    def consuming(self) -> bool:
         return self._lane is not None and self._lane.taking
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"consume {self._queue.name}")
 
-    def pause(self) -> None:
-        """Take no more; what is in hand is finished. What the broker sent ahead is handed back."""
-        self._cancel_resume()
-        self._wanted.clear()
-        self._change_lane()
+    async def pause(self) -> None:
+        """Take no more from now on; what is in hand is finished."""
+        self._stop_taking()
 
-    def resume(self, prefetch: int | None = None) -> None:
+    async def resume(self, prefetch: int | None = None) -> None:
         """Take again.
 
         :param prefetch: at most so many at a time (1 tries one message); None: all it may
         """
+        self._take(prefetch)
+
+    def _stop_taking(self) -> None:
+        self._cancel_resume()
+        self._wanted.clear()
+        self._change_lane()
+
+    def _take(self, prefetch: int | None) -> None:
         self._cancel_resume()
         prefetch = prefetch or self._full_prefetch
         if self._wanted.is_set() and prefetch == self._prefetch:
@@ -148,7 +153,7 @@ class Consumer:
 
     async def close(self, drain: float = DRAIN_SECONDS) -> None:
         """Take no more, finish what is in hand within `drain` seconds; the rest comes again."""
-        self.pause()
+        self._stop_taking()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -263,7 +268,7 @@ class Consumer:
             return Retry(reason) if delivery.death_count < self._max_retries else Dead(reason)
         if self._unavailable:
             self._unavailable = 0
-            self.resume()
+            self._take(None)
         return outcome
 
     def _pause_for_a_while(self, error: BaseException) -> None:
@@ -274,8 +279,8 @@ class Consumer:
         if self._unavailable == 0:
             log.warning("consume.database_unavailable", queue=self._queue.name, error=repr(error))
         self._unavailable += 1
-        self.pause()
-        self._resume = asyncio.get_running_loop().call_later(seconds, self.resume, 1)
+        self._stop_taking()
+        self._resume = asyncio.get_running_loop().call_later(seconds, self._take, 1)
 
     async def _settle(self, incoming: AbstractIncomingMessage, outcome: Outcome) -> None:
         CONSUMED.labels(self._queue.name, type(outcome).__name__.lower()).inc()
@@ -312,7 +317,7 @@ class Consumer:
             timestamp=incoming.timestamp,
             headers={**_own_headers(incoming), REASON: reason},
         )
-        key = f"{self._queue.name}.dead"
+        key = dead_name(self._queue.name)
         try:
             await self._broker.send(self._queue.dead_letters, key, corpse, timeout=CALL_SECONDS)
         except PublishError as error:  # not now: it comes back by way of `.retry`

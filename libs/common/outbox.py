@@ -127,10 +127,11 @@ def table(metadata: MetaData) -> Table:
 
 async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Message) -> None:
     """Publish when this transaction commits, and only then."""
-    await add_many(tx, [(exchange, routing_key, message)])
+    await add_all(tx, [(exchange, routing_key, message)])
 
 
-async def add_many(tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]]) -> None:
+async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]]) -> None:
+    """As `add`, in one statement."""
     rows = [
         {
             "message_id": message.id,
@@ -145,6 +146,9 @@ async def add_many(tx: AsyncConnection, messages: Sequence[tuple[str, str, Messa
     ]
     if rows:
         await tx.execute(insert(_outbox).values(rows))
+
+
+add_many = add_all  # TEMPORARY: until its one caller has the other name
 
 
 class Relay:

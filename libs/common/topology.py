@@ -10,7 +10,7 @@ tuned, the TTL of `.retry`, is a policy (deploy/provision.py).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
 _UNLIMITED = -1
@@ -19,7 +19,7 @@ _UNLIMITED = -1
 @dataclass(frozen=True)
 class Exchange:
     name: str
-    kind: str
+    kind: Literal["direct", "topic"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,18 @@ class Queue:
         return str(self.arguments[DEAD_LETTER_EXCHANGE])
 
 
+def retry_name(work: str) -> str:
+    return f"{work}.retry"
+
+
+def delay_name(work: str, seconds: int) -> str:
+    return f"{work}.retry.{seconds}"
+
+
+def dead_name(work: str) -> str:
+    return f"{work}.dead"
+
+
 def work_queue(
     name: str,
     *,
@@ -57,11 +69,11 @@ def work_queue(
     return (
         Queue(
             name,
-            {**_quorum(delivery_limit), **_dead_lettering(dlx, f"{name}.retry")},
+            {**_quorum(delivery_limit), **_dead_lettering(dlx, retry_name(name))},
             tuple(dict.fromkeys((*bindings, Binding(exchange, name)))),
         ),
-        _waiting(f"{name}.retry", {}, name, exchange=exchange, dlx=dlx),
-        Queue(f"{name}.dead", _quorum(_UNLIMITED), (Binding(dlx, f"{name}.dead"),)),
+        _waiting(retry_name(name), {}, name, exchange=exchange, dlx=dlx),
+        Queue(dead_name(name), _quorum(_UNLIMITED), (Binding(dlx, dead_name(name)),)),
     )
 
 
@@ -70,7 +82,7 @@ def delay_queue(work: str, seconds: int, *, exchange: Exchange, dlx: Exchange) -
 
     One queue per delay: in one queue with many, a message would wait behind the head's TTL.
     """
-    name = f"{work}.retry.{seconds}"
+    name = delay_name(work, seconds)
     return _waiting(name, {"x-message-ttl": seconds * 1000}, work, exchange=exchange, dlx=dlx)
 
 
