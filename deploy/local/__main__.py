@@ -7,6 +7,7 @@ on inside it.
 import argparse
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -106,7 +107,7 @@ def clean() -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Two at once would start everything twice: the second waits."""
-    (LOCAL / "run").mkdir(parents=True, exist_ok=True)
+    LOCAL.mkdir(mode=0o700, exist_ok=True)
     with (LOCAL / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -215,7 +216,7 @@ def _wait_healthy(values: Mapping[str, str]) -> None:
         wait_until(
             "the system",
             HEALTHY_SECONDS,
-            lambda: '"healthy"' in _get(url)[:40],
+            lambda: json.loads(_get(url) or "{}").get("status") == "healthy",
             lambda: supervisor.record("supervisor").pid is not None,
         )
     except ServerError as error:
@@ -241,7 +242,7 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         yield server.name, server.pid, next(iter(server.ports.values())), health
     for name in supervisor.MODULES:
         address = f"http://{HOST}:{values[f'{name.upper()}_PORT']}"
-        path = {"gateway": "/api/health", "sandbox": "/received?target=slack"}.get(name, "/health")
+        path = "/api/health" if name == "gateway" else "/health"
         pid = supervisor.record(name).pid
         health = "ok" if _get(address + path) else "no answer" if pid else "down"
         yield name, pid, port(values, f"{name.upper()}_PORT"), health
