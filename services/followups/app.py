@@ -14,6 +14,7 @@ from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
 
 PREFETCH = 20
+PURGE_SECONDS = 3600
 
 
 async def start(service: Service, settings: FollowupsSettings) -> None:
@@ -28,16 +29,16 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
 
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
-    service.spawn(
-        "inbox purge", periodic.every(engine, "inbox purge", 3600, partial(inbox.purge, engine))
+    purge = periodic.every(
+        engine, "followups inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)
     )
+    service.spawn("inbox purge", purge)
     consumers = Consumers(engine)
-    await service.enter(
-        consume.consume(broker, topology.CONSENT_QUEUE, consumers.consent_events, prefetch=PREFETCH)
-    )
-    await service.enter(
-        consume.consume(broker, topology.OUTCOMES_QUEUE, consumers.outcomes, prefetch=PREFETCH)
-    )
+    for queue, handler in (
+        (topology.CONSENT_QUEUE, consumers.consent_events),
+        (topology.OUTCOMES_QUEUE, consumers.outcomes),
+    ):
+        await service.enter(consume.consume(broker, queue, handler, prefetch=PREFETCH))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
     service.spawn("scheduler", scheduler.run())
 

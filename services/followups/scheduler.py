@@ -60,8 +60,10 @@ class Scheduler:
             if not claimed:
                 return 0
             leaving = await self._within_cap(tx, claimed, now)
-            for row in leaving:
-                await self._send(tx, row, now)
+            written = [await self._write(tx, row, now) for row in leaving]
+            await outbox.add_many(
+                tx, [(ALERTS.name, INTAKE, message) for message in written if message is not None]
+            )
         metrics.HANDED_OVER.inc(len(leaving))
         for row in leaving:
             metrics.LAG.observe((row["handed_over_at"] - row["due_at"]).total_seconds())
@@ -88,7 +90,8 @@ class Scheduler:
         await store.put_off(tx, put_off)
         return leaving
 
-    async def _send(self, tx: AsyncConnection, row: store.Row, now: datetime) -> None:
+    async def _write(self, tx: AsyncConnection, row: store.Row, now: datetime) -> Message | None:
+        """Return the alert that carries the mail; a step that cannot be written fails alone."""
         state = State.of(row["state"])
         language = state.language or self._config.default_language
         to = Recipient(row["id"], row["email"], language, state.facts)
@@ -97,19 +100,18 @@ class Scheduler:
             mail = self._mails.render(step, to, now)
         except (KeyError, IndexError):
             await self._fail(tx, row, "this step is no longer configured")
+            return None
         except TemplateError as error:
             await self._fail(tx, row, f"template: {type(error).__name__}")
-        else:
-            message = Message(
-                id=str(row["id"]),
-                type=messages.ALERT_ACCEPTED,
-                body=messages.alert_accepted(row["id"], row["email"], mail, now),
-                request_id=row["request_id"],
-            )
-            await outbox.add(tx, ALERTS.name, INTAKE, message)
+            return None
+        return Message(
+            id=str(row["id"]),
+            type=messages.ALERT_ACCEPTED,
+            body=messages.alert_accepted(row["id"], row["email"], mail, now),
+            request_id=row["request_id"],
+        )
 
     async def _fail(self, tx: AsyncConnection, row: store.Row, reason: str) -> None:
-        """One step that cannot be written must not hold up the batch it is in."""
         await store.fail(tx, row["id"], reason)
         metrics.ENDED.labels("failed").inc()
         log.error(

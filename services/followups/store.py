@@ -85,6 +85,8 @@ followup_event = sa.Table(
 )
 
 outbox_table = outbox.table(metadata)
+# A stop takes messages back by their id, also when RabbitMQ was away for a day.
+sa.Index("outbox_message", outbox_table.c.message_id)
 inbox_table = inbox.table(metadata)
 
 EnrolledBy = Literal["chat", "api"]
@@ -128,7 +130,8 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
         )
         .returning(chat_conversations)
     )
-    return (await tx.execute(entered)).mappings().one()
+    row: Row = (await tx.execute(entered)).mappings().one()
+    return row
 
 
 async def save_turn(
@@ -170,7 +173,8 @@ async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
         .order_by(chat_conversations.c.updated_at.desc())
         .limit(1)
     )
-    if (found := (await tx.execute(latest)).scalar_one_or_none()) is not None:
+    found: UUID | None = (await tx.execute(latest)).scalar_one_or_none()
+    if found is not None:
         return found
     made = (
         pg.insert(chat_conversations)
@@ -182,7 +186,8 @@ async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
         )
         .returning(chat_conversations.c.id)
     )
-    return (await tx.execute(made)).scalar_one()
+    new: UUID = (await tx.execute(made)).scalar_one()
+    return new
 
 
 async def erase(tx: AsyncConnection, email: str) -> int:

@@ -1,7 +1,7 @@
 """Followups' own tables on a real PostgreSQL."""
 
 import base64
-import dataclasses
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +19,7 @@ from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
 from tests.conftest import NewDatabase
 
-CONFIG = dataclasses.replace(
-    config.load(Path(__file__).parents[3] / "config/followups.toml", quiet_hours=False)
-)
+CONFIG = config.load(Path(__file__).parents[3] / "config/followups.toml", quiet_hours=False)
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
@@ -92,6 +90,19 @@ class World:
 
     async def statuses(self, email: str | None = None) -> list[str]:
         return [row["status"] for row in await self.steps(email)]
+
+    async def conversations(self) -> int:
+        async with self.engine.begin() as tx:
+            counted = sa.select(sa.func.count()).select_from(store.chat_conversations)
+            return (await tx.execute(counted)).scalar_one()
+
+    async def pretend_sent(self, followup_id: str) -> None:
+        async with self.engine.begin() as tx:
+            await tx.execute(
+                sa.update(store.followup_event)
+                .where(store.followup_event.c.id == uuid.UUID(followup_id))
+                .values(status="sent", handed_over_at=sa.func.now(), sent_at=sa.func.now())
+            )
 
     async def outbox(self, kind: str) -> list[dict[str, Any]]:
         table = store.outbox_table

@@ -105,12 +105,7 @@ async def test_a_reply_after_a_step_went_out_stops_the_rest(
 ) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
     first, _ = await world.steps()
-    async with engine.begin() as tx:
-        await tx.execute(
-            sa.update(store.followup_event)
-            .where(store.followup_event.c.id == first["id"])
-            .values(status="sent", handed_over_at=sa.func.now(), sent_at=sa.func.now())
-        )
+    await world.pretend_sent(str(first["id"]))
     await world.say("dziękuję, proszę o telefon")
     assert await world.statuses() == ["sent", "cancelled"]
     assert (await world.steps())[1]["reason"] == "reply"

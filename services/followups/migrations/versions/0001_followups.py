@@ -83,4 +83,5 @@ CREATE INDEX followup_event_email ON followup_event (email, handed_over_at);
 def upgrade() -> None:
     op.execute(TABLES)
     outbox.upgrade(op)
+    op.execute("CREATE INDEX outbox_message ON outbox (message_id)")
     inbox.upgrade(op)

@@ -1,0 +1,257 @@
+"""The routes of followups, called as the gateway calls them."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import db
+from libs.common.broker import Broker
+from libs.common.web import create_app
+from services.followups.http import Routes
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
+
+KEY = "internal-key-of-this-test"
+Client = TestClient[web.Request, web.Application]
+Post = Callable[[str, dict[str, Any]], Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+async def client(engine: AsyncEngine) -> Any:
+    async with Broker.connect("amqp://127.0.0.1:1/", "followups") as broker:
+        app = create_app(internal_key=KEY)
+        Routes(engine, broker, CONFIG).add_to(app)
+        async with TestClient(TestServer(app), headers={"X-Internal-Key": KEY}) as opened:
+            yield opened
+
+
+@pytest.fixture
+def post(client: Client) -> Post:
+    async def send(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        async with client.post(path, json=body) as response:
+            return response.status, await response.json()
+
+    return send
+
+
+async def listed(client: Client, **query: str) -> list[dict[str, Any]]:
+    async with client.get("/api/followups", params=query) as response:
+        assert response.status == 200
+        body = await response.json()
+        assert set(body) == {"items", "next_cursor"}
+        items: list[dict[str, Any]] = body["items"]
+        return items
+
+
+async def test_a_chat_answers_with_reply_score_and_both_ids(post: Post) -> None:
+    status, answer = await post(
+        "/api/chatbot/chat", {"message": "dzień dobry, remont", "session_id": "abc"}
+    )
+    assert status == 200
+    assert set(answer) == {"reply", "session_id", "conversation_id", "lead_score"}
+    assert answer["session_id"] == "abc"
+    assert answer["reply"]
+    assert uuid.UUID(answer["conversation_id"])
+    assert isinstance(answer["lead_score"], int)
+
+
+async def test_a_chat_takes_every_field_of_the_contract(post: Post, world: World) -> None:
+    status, answer = await post(
+        "/api/chatbot/chat",
+        {
+            "message": "I want a new bathroom, 30k PLN",
+            "session_id": "abc",
+            "email": "John@Example.com",
+            "name": "John",
+            "phone": "600-700-800",
+            "language": "en-GB",
+            "consent": {"marketing": True, "text": "I agree to the newsletter"},
+        },
+    )
+    assert (status, answer["lead_score"] >= CONFIG.threshold) == (200, True)
+    [lead] = await world.outbox("lead.qualified")
+    assert (lead["email"], lead["phone"], lead["name"]) == (
+        "john@example.com", "+48600700800", "John",
+    )  # fmt: skip
+    [grant] = await world.outbox("grant.record")
+    assert grant["wording"] == "I agree to the newsletter"
+
+
+async def test_marketing_false_changes_nothing(post: Post, world: World) -> None:
+    await post(
+        "/api/chatbot/chat",
+        {"message": "remont", "session_id": "a", "email": "jan@example.com",
+         "consent": {"marketing": False, "text": "Zgadzam się"}},
+    )  # fmt: skip
+    assert await world.outbox("grant.record") == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "field"),
+    [
+        ({"message": ""}, "message"),
+        ({"message": "   "}, "message"),
+        ({"message": "x" * 4001}, "message"),
+        ({"message": 7}, "message"),
+        ({"session_id": ""}, "session_id"),
+        ({"session_id": "x" * 201}, "session_id"),
+        ({"session_id": None}, "session_id"),
+        ({"email": "nobody"}, "email"),
+        ({"email": f"{'a' * 300}@example.com"}, "email"),
+        ({"phone": "call me"}, "phone"),
+        ({"language": "Polish please"}, "language"),
+        ({"consent": {"marketing": "yes", "text": "ok"}}, "consent.marketing"),
+        ({"consent": {"marketing": True, "text": ""}}, "consent"),
+        ({"consent": True}, "consent"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+async def test_a_bad_field_is_named_and_changes_nothing(
+    post: Post, world: World, fault: dict[str, Any], field: str
+) -> None:
+    status, answer = await post(
+        "/api/chatbot/chat", {"message": "remont", "session_id": "abc"} | fault
+    )
+    assert status == 422
+    assert [error["field"] for error in answer["errors"]] == [field]
+    assert await world.conversations() == 0
+
+
+async def test_double_taps_make_one_conversation(post: Post, world: World) -> None:
+    body = {"message": f"{GOOD_LEAD}, jan@example.com", "session_id": "abc"}
+    answers = await asyncio.gather(*(post("/api/chatbot/chat", body) for _ in range(10)))
+    assert {status for status, _ in answers} == {200}
+    assert len({answer["conversation_id"] for _, answer in answers}) == 1
+    assert len(await world.outbox("lead.qualified")) == 1
+
+
+async def test_an_address_is_scheduled_and_again_gets_what_it_has(
+    post: Post, client: Client
+) -> None:
+    status, first = await post("/api/followups", {"email": "jan@example.com", "delay_seconds": 5})
+    assert status == 202
+    assert [item["followup_number"] for item in first["items"]] == [1, 2]
+    assert {item["status"] for item in first["items"]} == {"scheduled"}
+    status, again = await post("/api/followups", {"email": "JAN@example.com", "delay_seconds": 9})
+    assert (status, again) == (200, first)
+    assert await listed(client, email="Jan@Example.com") == first["items"]
+
+
+async def test_staff_may_hasten_what_the_chat_scheduled(post: Post) -> None:
+    _, answer = await post(
+        "/api/chatbot/chat", {"message": f"{GOOD_LEAD}, jan@example.com", "session_id": "abc"}
+    )
+    body = {"conversation_id": answer["conversation_id"]}
+    status, hastened = await post("/api/followups", body | {"delay_seconds": 1})
+    assert status == 202
+    status, again = await post("/api/followups", body | {"delay_seconds": 7})
+    assert (status, again) == (200, hastened)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"email": "a@example.com", "conversation_id": str(uuid.uuid4())}, 422),
+        ({"email": "a@example.com", "sequence": "unknown"}, 422),
+        ({"email": "a@example.com", "delay_seconds": -1}, 422),
+        ({"email": "a@example.com", "delay_seconds": 1.5}, 422),
+        ({"email": "a@example.com", "delay_seconds": 10**12}, 422),
+        ({"email": "nobody"}, 422),
+        ({"conversation_id": "no-uuid"}, 422),
+        ({"conversation_id": str(uuid.uuid4())}, 404),
+        ({"email": "a@example.com", "more": 1}, 422),
+    ],
+)
+async def test_what_cannot_be_scheduled_is_refused(
+    post: Post, world: World, body: dict[str, Any], status: int
+) -> None:
+    assert (await post("/api/followups", body))[0] == status
+    assert await world.conversations() == 0
+
+
+async def test_a_conversation_without_an_address_cannot_be_scheduled(post: Post) -> None:
+    _, answer = await post("/api/chatbot/chat", {"message": "remont", "session_id": "abc"})
+    status, _ = await post("/api/followups", {"conversation_id": answer["conversation_id"]})
+    assert status == 422
+
+
+async def test_a_cancel_stops_the_step_and_the_rest(post: Post, client: Client) -> None:
+    _, scheduled = await post("/api/followups", {"email": "jan@example.com"})
+    first = scheduled["items"][0]
+    for _ in range(2):  # twice is once
+        async with client.delete(f"/api/followups/{first['id']}") as response:
+            assert response.status == 200
+            assert (await response.json())["status"] == "cancelled"
+    items = await listed(client, conversation_id=first["conversation_id"])
+    assert [item["status"] for item in items] == ["cancelled", "cancelled"]
+
+
+async def test_what_has_left_cannot_be_cancelled(post: Post, client: Client, world: World) -> None:
+    _, scheduled = await post("/api/followups", {"email": "jan@example.com"})
+    first = scheduled["items"][0]
+    await world.pretend_sent(first["id"])
+    async with client.delete(f"/api/followups/{first['id']}") as response:
+        assert response.status == 409
+    assert await world.statuses() == ["sent", "cancelled"]
+
+
+async def test_unknown_follow_ups_and_malformed_questions_are_told_apart(client: Client) -> None:
+    for path in (f"/api/followups/{uuid.uuid4()}", "/api/followups/x"):
+        async with client.delete(path) as response:
+            assert response.status == 404
+    for query in ({}, {"email": "x"}, {"conversation_id": "x"},
+                  {"email": "a@example.com", "conversation_id": str(uuid.uuid4())},
+                  {"email": "a@example.com", "cursor": "x"}):  # fmt: skip
+        async with client.get("/api/followups", params=query) as response:
+            assert response.status == 422
+    assert await listed(client, email="nobody@example.com") == []
+
+
+async def test_a_long_list_comes_in_pages(client: Client, world: World) -> None:
+    await world.enrol("jan@example.com", steps=250)
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    for pages in (100, 100, 50):
+        async with client.get(
+            "/api/followups", params={"email": "jan@example.com"} | cursor
+        ) as response:
+            body = await response.json()
+        assert len(body["items"]) == pages
+        seen += [item["id"] for item in body["items"]]
+        cursor = {"cursor": body["next_cursor"]} if body["next_cursor"] else {}
+    assert not cursor
+    assert len(set(seen)) == 250
+
+
+async def test_without_the_broker_health_is_degraded_and_the_chat_goes_on(
+    client: Client, post: Post
+) -> None:
+    await post("/api/chatbot/chat", {"message": f"{GOOD_LEAD}, a@example.com", "session_id": "a"})
+    async with client.get("/health/deep") as response:
+        health = await response.json()
+    assert health["status"] == "degraded"
+    assert health["components"]["postgres"] == {"status": "healthy"}
+    assert health["outbox"] == 1
+
+
+async def test_without_the_database_it_says_so_and_when_to_come_back() -> None:
+    away = "postgresql+aiopg://followups:x@127.0.0.1:1/ostoja"
+    async with (
+        db.connect(away, application_name="followups") as engine,
+        Broker.connect("amqp://127.0.0.1:1/", "followups") as broker,
+    ):
+        app = create_app(internal_key=KEY)
+        Routes(engine, broker, CONFIG).add_to(app)
+        async with TestClient(TestServer(app), headers={"X-Internal-Key": KEY}) as client:
+            body = {"message": "remont", "session_id": "abc"}
+            async with client.post("/api/chatbot/chat", json=body) as response:
+                assert response.status == 503
+                assert response.headers["Retry-After"]
+            async with client.get("/health/deep") as response:
+                assert (await response.json())["status"] == "unhealthy"
