@@ -4,7 +4,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import consume, db, inbox, outbox, periodic, web
+from libs.common import consume, db, inbox, logs, outbox, periodic, web
 from libs.common.broker import Broker
 from libs.common.service import Service
 from libs.common.tokens import Tokens
@@ -16,6 +16,9 @@ from services.consent.vault import Vault
 
 PREFETCH = 50
 PURGE_SECONDS = 3600
+
+
+log = logs.get_logger(__name__)
 
 
 async def start(service: Service, settings: ConsentSettings) -> None:
@@ -47,6 +50,14 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     Routes(engine, broker, vault, tokens, settings, service.stopping).add_to(app)
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+    log.info(
+        "consent.in_force",
+        permit_seconds=settings.permit_seconds,
+        withdrawal_wait_seconds=settings.withdrawal_wait_seconds,
+        permit_quarantine_seconds=settings.permit_quarantine_seconds,
+        suppression_retention_days=settings.suppression_retention_days,
+        purge_seconds=PURGE_SECONDS,
+    )
 
 
 async def _purge(engine: AsyncEngine) -> None:

@@ -1,13 +1,13 @@
 """One function per queue."""
 
-from libs.common.requests import reply
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import inbox, logs
+from libs.common import inbox
 from libs.common.addresses import MalformedAddress
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
+from libs.common.requests import reply
 from services.consent import changes, messages, metrics, permits, store
 from services.consent.changes import Wording
 from services.consent.consent import Action
@@ -15,8 +15,6 @@ from services.consent.messages import GrantRecord, PermitRequest, PermitReturn
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
-
-log = logs.get_logger(__name__)
 
 
 class Consumers:

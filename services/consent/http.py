@@ -170,34 +170,26 @@ class Routes:
 
     async def status(self, request: web.Request) -> web.Response:
         email = _path_address(request)
+        address = normalise(email)
+        full = _trusted(request) or self._holds_link(request, address)
         async with self._engine.begin() as tx:
-            person = await store.find(tx, self._vault, normalise(email))
-            states = await store.states(tx, person.id) if person else {}
-            unsubscribed = State.WITHDRAWN in states.values()
-            if not (_trusted(request) or self._holds_link(request, email)):
-                return json_response(
-                    {
-                        "email": None,
-                        "unsubscribed": unsubscribed,
-                        "consents": None,
-                        "last_action": None,
-                        "last_action_at": None,
-                    }
-                )
+            states = await store.states(tx, self._vault.address_hash(address))
+            person = await store.find(tx, self._vault, address) if full else None
             last = await trail.last(tx, person.id) if person else None
+        consents = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
         return json_response(
             {
-                "email": email,
-                "unsubscribed": unsubscribed,
-                "consents": {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES},
+                "email": email if full else None,
+                "unsubscribed": State.WITHDRAWN in states.values(),
+                "consents": consents if full else None,
                 "last_action": last and last[0],
                 "last_action_at": last and last[1].isoformat(),
             }
         )
 
-    def _holds_link(self, request: web.Request, email: str) -> bool:
+    def _holds_link(self, request: web.Request, address: str) -> bool:
         claims = self._claims(request)
-        return claims is not None and normalise(claims.subject) == normalise(email)
+        return claims is not None and normalise(claims.subject) == address
 
     def _claims(self, request: web.Request) -> Claims | None:
         try:
@@ -270,7 +262,9 @@ class Routes:
             held: dict[str, Any] = {"consents": {}, "entries": []}
             if person is not None:
                 key = person.key(self._vault)
-                held["consents"] = await store.states(tx, person.id)
+                held["consents"] = await store.states(
+                    tx, self._vault.address_hash(normalise(email))
+                )
                 held["entries"] = await trail.entries(tx, person.id, key)
                 await trail.append(
                     tx,

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common import logs
 from libs.common.addresses import MalformedAddress, normalise
 from services.consent import consent, metrics, store
 from services.consent.changes import Withdrawal
@@ -31,6 +32,8 @@ from services.consent.consent import (
 )
 from services.consent.store import Lock
 from services.consent.vault import Vault
+
+log = logs.get_logger(__name__)
 
 POLL_SECONDS = 0.1
 
@@ -85,6 +88,7 @@ async def settled(
         if outcome is not Outcome.WAIT:
             metrics.WITHDRAWALS.labels(outcome).inc()
             metrics.WITHDRAWAL_SECONDS.observe(waited)
+            log.info("withdrawal.answered", outcome=outcome, in_flight=seen.unreturned)
             return outcome, seen.unreturned
         try:
             async with timeout(POLL_SECONDS):

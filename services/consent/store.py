@@ -157,16 +157,16 @@ async def find(
     row = found.one_or_none()
     if row is None:
         return None
-    return Person(row.id, WrappedKey(row.master_key_id, bytes(row.wrapped_key)))
+    return Person(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
 
 
 async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> Person:
     """Lock the person's row, made first when the address is new.
 
-    The row must exist before anything is decided: a lock on nothing holds nobody back.
+    The row must exist before anything is decided: a lock on nothing holds nobody back. A known
+    address takes the same steps, so that time does not tell it from a new one.
     """
-    # Twice when a twin was first to insert; again when an erasure came between.
-    while (known := await find(tx, vault, address, lock)) is None:
+    while True:
         person_id = uuid4()
         _, wrapped = vault.new_key(person_id)
         await tx.execute(
@@ -179,7 +179,9 @@ async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> P
             )
             .on_conflict_do_nothing()
         )
-    return known
+        if (found := await find(tx, vault, address, lock)) is not None:
+            return found
+        # Erased between the two statements: begin a new person.
 
 
 async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:
@@ -191,11 +193,12 @@ async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State 
     return state and State(state)
 
 
-async def states(tx: AsyncConnection, person_id: UUID) -> dict[str, State]:
+async def states(tx: AsyncConnection, address_hash: bytes) -> dict[str, State]:
+    """Read the states by purpose; none for an unknown address, at the same cost."""
     rows = await tx.execute(
-        sa.select(consent_state.c.purpose, consent_state.c.state).where(
-            consent_state.c.person_id == person_id
-        )
+        sa.select(consent_state.c.purpose, consent_state.c.state)
+        .join(person)
+        .where(person.c.address_hash == address_hash)
     )
     return {row.purpose: State(row.state) for row in rows}
 
