@@ -1,7 +1,6 @@
 """Real servers, started once per run when the first test asks, on ports of this run's own."""
 
-import shutil
-import tempfile
+import signal
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from deploy.local.servers import Postgres, RabbitMQ, Redis
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import Ports
+from tests.support.runs import private_run
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.stack import Stack, running_stack
 
@@ -25,6 +25,10 @@ class NewDatabase(Protocol):
 
 class NewStack(Protocol):
     def __call__(self, **settings: str) -> Stack: ...
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the servers are stopped
 
 
 @pytest.hookimpl(wrapper=True)
@@ -52,9 +56,8 @@ def ports() -> Iterator[Ports]:
 @pytest.fixture(scope="session")
 def private_folder() -> Iterator[Path]:
     """Short-lived, and with a short path."""
-    folder = Path(tempfile.mkdtemp(prefix="ostoja-test-"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with private_run() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,8 @@ class Process:
         pass_fds: tuple[int, ...] = (),
         fingerprint: str = "",
     ) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (log.parent, self.record.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             child = subprocess.Popen(
                 argv,
@@ -197,7 +198,7 @@ class Server(ABC):
         self.folder = folder.resolve()
         self.ports = dict(ports)
         self.log = log or self.folder / "server.log"
-        self.process = Process(self.folder / "pid")
+        self.process = Process(self.folder / "server.pid")
 
     def start(self) -> None:
         self.launch()

@@ -22,7 +22,7 @@ STEADY_SECONDS = 30.0  # one that lived this long may start again without a paus
 
 
 def record(name: str) -> Process:
-    return Process(LOCAL / "run" / name)
+    return Process(LOCAL / "run" / f"{name}.pid")
 
 
 def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:

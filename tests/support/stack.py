@@ -4,9 +4,8 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
-import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ import aiohttp
 
 from deploy.local import environment
 from deploy.local.environment import SERVICES, WITH_TABLES
-from deploy.local.servers import Postgres, RabbitMQ, Redis
+from deploy.local.servers import Postgres, Process, RabbitMQ, Redis, ServerError, wait_until
+from deploy.local.supervisor import DRAIN_SECONDS
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import HOST, Ports
@@ -70,7 +70,7 @@ class Stack:
         self.sandbox = sandbox
         self.postgres, self.rabbitmq, self.redis = servers
         self.url = f"http://{HOST}:{values['GATEWAY_PORT']}"
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes = {name: Process(folder / "run" / f"{name}.pid") for name in SERVICES}
 
     async def http(
         self,
@@ -108,61 +108,48 @@ class Stack:
         await asyncio.to_thread(self.stop_now, name)
 
     async def kill9(self, name: str) -> None:
-        process = self._processes.pop(name)
-        process.kill()
-        await asyncio.to_thread(process.wait)
+        await asyncio.to_thread(self._processes[name].stop, signal.SIGKILL, DRAIN_SECONDS)
 
     def log(self, name: str) -> str:
-        path = self.folder / "log" / f"{name}.log"
+        path = self._log_path(name)
         return path.read_text(errors="replace") if path.exists() else ""
 
     def launch(self, name: str) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in self.values}
-        log = self.folder / "log" / f"{name}.log"
-        log.parent.mkdir(exist_ok=True)
-        with log.open("ab") as output:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"services.{name}"],
-                cwd=ROOT,
-                env={**inherited, **self._environment(name), "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        self._processes[name].spawn(
+            [sys.executable, "-m", f"services.{name}"],
+            cwd=ROOT,
+            env={**inherited, **self._environment(name), "PYTHONUNBUFFERED": "1"},
+            log=self._log_path(name),
+        )
 
     def start_now(self, name: str) -> None:
         self.launch(name)
         self.wait_now(name)
 
     def wait_now(self, name: str, seconds: float = 30) -> None:
-        deadline = time.monotonic() + seconds
         port = int(self.values[f"{name.upper()}_PORT"])
-        while _status(port, HEALTH.get(name, "/health")) != 200:
-            if (code := self._processes[name].poll()) is not None:
-                raise RuntimeError(f"{name} ended with {code}:\n{self.log(name)[-4000:]}")
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer:\n{self.log(name)[-4000:]}")
-            time.sleep(0.05)
+        try:
+            wait_until(
+                name,
+                seconds,
+                lambda: _status(port, HEALTH.get(name, "/health")) == 200,
+                lambda: self._processes[name].pid is not None,
+            )
+        except ServerError as error:
+            raise RuntimeError(f"{error}:\n{self.log(name)[-4000:]}") from None
 
     def stop_now(self, name: str) -> None:
-        process = self._processes.pop(name)
-        process.terminate()
-        try:
-            process.wait(35)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise
+        self._processes[name].stop(signal.SIGTERM, DRAIN_SECONDS)
 
     def close(self) -> None:
         for process in self._processes.values():
-            process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(35)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.signal(signal.SIGTERM)
+        for name in self._processes:
+            self.stop_now(name)
+
+    def _log_path(self, name: str) -> Path:
+        return self.folder / "log" / f"{name}.log"
 
     def _environment(self, name: str) -> dict[str, str]:
         settings = environment.for_process(self.values, name)
