@@ -78,6 +78,24 @@ async def test_an_address_gets_one_a_day_over_all_its_conversations(
     assert len(await world.outbox("alert.accepted")) == 2
 
 
+async def test_two_schedulers_at_one_address_count_each_other(
+    world: World, scheduler: Schedulers
+) -> None:
+    await world.enrol("jan@example.com", steps=1)
+    await world.enrol("same@example.com", steps=1)
+    async with world.engine.begin() as tx:
+        await tx.execute(sa.update(store.followup_event).values(email="jan@example.com"))
+    async with world.engine.begin() as other:
+        [claimed] = await store.claim(other, 1)
+        assert await store.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]]) == {
+            "jan@example.com": []
+        }
+        await scheduler().hand_over(now())  # sees the other step, not yet what came of this one
+    assert sorted(await world.statuses()) == ["handed_over", "scheduled"]
+    await drain(scheduler())
+    assert await world.outbox("alert.accepted") == []
+
+
 async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
     world: World, scheduler: Schedulers
 ) -> None:
