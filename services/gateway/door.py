@@ -123,8 +123,8 @@ class Door:
         visit = _visit.get()
         windows = self._overrides.policies[visit.policy]
         visit.decision = await self._limiter.decide(visit.policy, key, windows)
-        if not visit.decision.admitted:
-            log.info("limits.refused", policy=visit.policy, shadow=self._shadow)
+        if self._shadow and not visit.decision.admitted:
+            log.info("limits.would_refuse", policy=visit.policy)
         return visit.decision.admitted or self._shadow
 
     async def hit(self, _item: object, _key: str) -> None:

@@ -65,10 +65,11 @@ class Window:
 
         :raises ValueError: says what is wrong with the text
         """
-        items = limits.parse_many(text)  # accepts a list, of which a caller would see the first
-        if len(items) != 1:
-            raise ValueError(f"{text!r} is more than one limit")
-        seconds, quota = items[0].get_expiry(), items[0].amount
+        try:
+            (item,) = limits.parse_many(text)  # it reads lists too
+        except ValueError:
+            raise ValueError(f'{text!r} is not a limit like "30 per minute"') from None
+        seconds, quota = item.get_expiry(), item.amount
         if not (1 <= quota <= LARGEST_QUOTA and 1 <= seconds <= LONGEST_WINDOW):
             raise ValueError(f"{text!r} is not 1 or more requests per a day or less")
         return cls(name, quota, seconds)

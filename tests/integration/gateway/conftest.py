@@ -1,0 +1,182 @@
+"""The gateway as a process, in front of one real HTTP server that stands for all owners."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from deploy.local.servers import Redis
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+
+ROOT = Path(__file__).parents[3]
+SERVICE = {"X-API-KEY": "service-key"}
+ADMIN = {"X-ADMIN-API-KEY": "admin-key"}
+INTERNAL_KEY = "internal-key-of-tests"
+NOBODY = "http://127.0.0.1:1"
+
+
+@dataclass
+class Answer:
+    status: int
+    body: Any
+    headers: Any
+    seconds: float
+
+
+@dataclass
+class Gateway:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    session: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        return await self.send(method, path, headers, json=body)
+
+    async def send(
+        self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        async with self.session.request(
+            method,
+            URL(self.url + path, encoded=True),
+            headers=headers,
+            allow_redirects=False,
+            **options,
+        ) as response:
+            text = await response.text()
+            body = json.loads(text) if response.content_type.endswith("json") else text
+            return Answer(response.status, body, response.headers, loop.time() - start)
+
+    async def redis_is(self, state: str) -> None:
+        async def seen() -> bool:
+            answer = await self.call("GET", "/api/health/deep")
+            return bool(answer.body["components"]["redis"]["status"] == state)
+
+        await eventually(seen)
+
+    async def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(self.process.wait, 35)
+
+
+@dataclass
+class Owner:
+    """Records what reaches it; answers with `answer`, or with a handler."""
+
+    url: str = ""
+    received: list[dict[str, Any]] = field(default_factory=list)
+    handle: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.received.append(
+            {
+                "method": request.method,
+                "path": request.raw_path,
+                "headers": request.headers,
+                "body": (await request.read()).decode(),
+            }
+        )
+        if self.handle is not None:
+            return await self.handle(request)
+        if request.path == "/health/deep":
+            return web.json_response({"status": "healthy", "components": {}})
+        return web.json_response({"number": len(self.received)})
+
+
+@pytest.fixture(scope="session")
+def own_ports(ports: Ports) -> list[int]:
+    """Ports that each test here uses again."""
+    return [ports.take() for _ in range(4)]
+
+
+@pytest.fixture
+async def owner() -> AsyncIterator[Owner]:
+    owner = Owner()
+    app = web.Application(client_max_size=2**20)
+    app.router.add_route("*", "/{path:.*}", owner.serve)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    owner.url = f"http://{HOST}:{runner.addresses[0][1]}"
+    yield owner
+    await runner.cleanup()
+
+
+StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def start_gateway(
+    own_ports: list[int], owner: Owner, redis_url: str, tmp_path: Path
+) -> AsyncIterator[StartGateway]:
+    """Start gateways; any setting may be given, as CHAT_RATE_LIMIT="5 per day"."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        started: list[Gateway] = []
+
+        async def start(**settings: str) -> Gateway:
+            port = own_ports[1 + len(started)]
+            env = {
+                "PATH": os.environ["PATH"],
+                "HTTP_PORT": str(port),
+                "METRICS_PORT": "0",
+                "INTERNAL_API_KEY": INTERNAL_KEY,
+                "SERVICE_API_KEY": SERVICE["X-API-KEY"],
+                "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
+                "REDIS_URL": redis_url,
+                "AMQP_URL": "amqp://gateway:none@127.0.0.1:1/none",
+                "FOLLOWUPS_URL": owner.url,
+                "CONSENT_URL": owner.url,
+                "ALERTS_URL": owner.url,
+                "RATE_LIMIT_STATE_FILE": str(tmp_path / f"limits-{len(started)}.json"),
+            } | settings
+            log = tmp_path / f"gateway-{len(started)}.log"
+            with log.open("ab") as output:
+                process = subprocess.Popen(  # noqa: ASYNC220 - its pid outlives the loop
+                    [sys.executable, "-m", "services.gateway"],
+                    cwd=ROOT,
+                    env={name: value for name, value in env.items() if value},
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            gateway = Gateway(f"http://{HOST}:{port}", process, log, session)
+            started.append(gateway)
+
+            async def answers() -> bool:
+                if process.poll() is not None:
+                    raise RuntimeError(log.read_text())
+                with suppress(aiohttp.ClientError):
+                    return (await gateway.call("GET", "/api/health")).status == 200
+                return False
+
+            await eventually(answers, 30)
+            if "REDIS_URL" not in settings:
+                await gateway.redis_is("healthy")
+            return gateway
+
+        yield start
+        for gateway in started:
+            gateway.process.kill()
+            gateway.process.wait()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, own_ports: list[int]) -> Redis:
+    """A server of this test's own, to be killed; not started yet."""
+    return Redis(tmp_path / "redis", port=own_ports[0], password="redis-password")

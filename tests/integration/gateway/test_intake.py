@@ -1,0 +1,301 @@
+"""P2 at the door: an alert is taken with the broker, the owner or Redis away."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from libs.common.broker import Broker, Message
+from libs.common.consume import Ack, Delivery, Outcome, consume
+from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
+from tests.integration.gateway.conftest import NOBODY, SERVICE, Gateway, Owner, StartGateway
+from tests.support.brokers import Vhost
+from tests.support.eventually import eventually
+
+ALERT = {"event_type": "slack_alert", "payload": {"text": "Nowe zapytanie"}}
+CHAT = "/api/chatbot/chat"
+NO_REDIS = "redis://127.0.0.1:1"
+
+
+class Intake:
+    """What alerts.intake holds, taken out."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.messages: list[Message] = []
+
+    async def take(self, message: Message, _: Delivery) -> Outcome:
+        self.messages.append(message)
+        return Ack()
+
+    async def has(self, count: int) -> list[Message]:
+        async def all_here() -> bool:
+            return len(self.messages) >= count
+
+        async with consume(self.broker, INTAKE_QUEUE, self.take, prefetch=100):
+            await eventually(all_here)
+        return self.messages
+
+
+@pytest.fixture
+async def intake(amqp_url: Callable[[str], str]) -> AsyncIterator[Intake]:
+    async with Broker.connect(amqp_url("alerts"), "alerts") as broker:
+
+        async def connected() -> bool:
+            return broker.connected
+
+        await eventually(connected)
+        await broker.declare(ALERTS, DLX, *intake_queues())
+        yield Intake(broker)
+
+
+async def with_broker(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], **settings: str
+) -> Gateway:
+    gateway = await start_gateway(AMQP_URL=amqp_url("gateway"), **settings)
+
+    async def connected() -> bool:
+        found = (await gateway.call("GET", "/api/health/deep")).body["components"]
+        return bool(found["rabbitmq"]["status"] == "healthy")
+
+    await eventually(connected)
+    return gateway
+
+
+async def test_an_alert_is_in_the_queue_when_it_is_answered(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], intake: Intake, owner: Owner
+) -> None:
+    gateway = await with_broker(start_gateway, amqp_url, ALERTS_URL=NOBODY)
+    answer = await gateway.call("POST", "/api/alerts", {**ALERT, "severity": "critical"}, **SERVICE)
+    id_ = answer.body["id"]
+    assert answer.status == 202
+    assert answer.body["status_url"] == f"/api/alerts/{id_}"
+    (message,) = await intake.has(1)
+    assert (message.id, message.type, message.body["id"]) == (id_, "alert.accepted", id_)
+    assert message.request_id == answer.headers["X-Request-ID"]
+    assert message.body["severity"] == "critical"
+    assert owner.received == [call for call in owner.received if call["method"] == "GET"]
+
+
+async def test_a_batch_of_1000_is_taken_whole(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], intake: Intake
+) -> None:
+    gateway = await with_broker(start_gateway, amqp_url)
+    answer = await gateway.call("POST", "/api/alerts/batch", {"alerts": [ALERT] * 1000}, **SERVICE)
+    ids = [item["id"] for item in answer.body["items"]]
+    assert (answer.status, answer.body["accepted"], len(set(ids))) == (202, 1000, 1000)
+    assert {message.id for message in await intake.has(1000)} == set(ids)
+
+
+async def test_with_the_broker_away_the_owner_takes_it_under_the_same_id(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    gateway = await start_gateway()
+    answer = await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
+    assert answer.status == 202
+    assert [alert["id"] for alert in posted] == [answer.body["id"]]
+    assert posted[0]["source"] == "gateway"
+
+
+async def test_a_large_batch_goes_to_the_owner_in_posts_that_it_takes(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    gateway = await start_gateway()
+    alert = {**ALERT, "payload": {"text": "x" * 150}}
+    answer = await gateway.call("POST", "/api/alerts/batch", {"alerts": [alert] * 1000}, **SERVICE)
+    assert answer.status == 202
+    assert {item["id"] for item in answer.body["items"]} == {alert["id"] for alert in posted}
+    sizes = [len(call["body"]) for call in owner.received if call["method"] == "POST"]
+    assert len(sizes) > 1
+    assert max(sizes) < 256 * 1024
+
+
+async def test_without_a_queue_the_owner_takes_it(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    gateway = await with_broker(start_gateway, amqp_url)
+    answer = await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
+    assert (answer.status, len(posted)) == (202, 1)
+
+
+async def test_a_broker_that_goes_away_in_the_middle_loses_none_that_was_answered(
+    start_gateway: StartGateway,
+    amqp_url: Callable[[str], str],
+    intake: Intake,
+    owner: Owner,
+    vhost: Vhost,
+) -> None:
+    posted = serve_intake(owner)
+    gateway = await with_broker(start_gateway, amqp_url)
+
+    async def send() -> Any:
+        return await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
+
+    sending = [asyncio.create_task(send()) for _ in range(100)]
+
+    async def some_came() -> bool:
+        return any(task.done() for task in sending)
+
+    await eventually(some_came)
+    await asyncio.to_thread(vhost.close_connections)
+    answers = await asyncio.gather(*sending)
+    assert {answer.status for answer in answers} == {202}
+    ids = {answer.body["id"] for answer in answers}
+    rest = ids - {alert["id"] for alert in posted}
+
+    async def reconnected() -> bool:
+        return intake.broker.connected
+
+    await eventually(reconnected)
+    assert {message.id for message in await intake.has(len(rest))} >= rest
+
+
+async def test_with_both_ways_away_it_is_unknown_and_may_be_repeated(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    headers = {**SERVICE, "Idempotency-Key": "order-1"}
+    unknown = await gateway.call("POST", "/api/alerts", ALERT, **headers)
+    assert unknown.status == 503
+    assert unknown.body["detail"] == "unknown: repeat with the same Idempotency-Key"
+    assert unknown.headers["Retry-After"]
+    posted = serve_intake(owner)
+    taken = await gateway.call("POST", "/api/alerts", ALERT, **headers)
+    assert (taken.status, len(posted)) == (202, 1)
+
+
+def serve_intake(owner: Owner) -> list[dict[str, Any]]:
+    posted: list[dict[str, Any]] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path == "/internal/alerts":
+            posted.extend((await request.json())["alerts"])
+            return web.json_response({}, status=202)
+        return web.json_response({"status": "healthy"})
+
+    owner.handle = handle
+    return posted
+
+
+@pytest.mark.parametrize("redis", ["up", "away"])
+async def test_the_same_key_and_body_are_one_alert(
+    start_gateway: StartGateway, owner: Owner, redis: str
+) -> None:
+    posted = serve_intake(owner)
+    settings = {"REDIS_URL": NO_REDIS} if redis == "away" else {}
+    gateway = await start_gateway(**settings)
+    headers = {**SERVICE, "Idempotency-Key": "order-1"}
+    one = await gateway.call("POST", "/api/alerts", ALERT, **headers)
+    again = await gateway.call("POST", "/api/alerts", ALERT, **headers)
+    other = await gateway.call("POST", "/api/alerts", {**ALERT, "payload": {}}, **headers)
+    assert one.body == again.body
+    assert (one.status, again.status, other.status) == (202, 202, 422)
+    assert len(posted) == 1
+
+
+async def test_the_same_key_at_another_gateway_without_redis_is_the_same_alert(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    headers = {**SERVICE, "Idempotency-Key": "order-1"}
+    ids = set()
+    for _ in range(2):
+        gateway = await start_gateway(REDIS_URL=NO_REDIS)
+        ids.add((await gateway.call("POST", "/api/alerts", ALERT, **headers)).body["id"])
+    assert len(ids) == 1
+    assert {alert["id"] for alert in posted} == ids
+
+
+async def test_the_same_batch_is_the_same_alerts(start_gateway: StartGateway, owner: Owner) -> None:
+    posted = serve_intake(owner)
+    gateway = await start_gateway()
+    headers = {**SERVICE, "Idempotency-Key": "batch-1"}
+    body = {"alerts": [ALERT, ALERT]}
+    one = await gateway.call("POST", "/api/alerts/batch", body, **headers)
+    again = await gateway.call("POST", "/api/alerts/batch", body, **headers)
+    assert one.body == again.body
+    assert len({item["id"] for item in one.body["items"]}) == len(posted) == 2
+
+
+async def test_a_bad_alert_is_named_and_nothing_of_its_batch_is_taken(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    gateway = await start_gateway()
+
+    async def faults(path: str, body: object) -> set[str]:
+        answer = await gateway.call("POST", path, body, **SERVICE)
+        assert answer.status == 422
+        return {error["field"] for error in answer.body["errors"]}
+
+    wrong = {**ALERT, "event_type": "no_such", "target": "https://evil.example.com"}
+    assert await faults("/api/alerts", wrong) == {"event_type", "target"}
+    assert await faults("/api/alerts/batch", {"alerts": [ALERT, wrong]}) == {
+        "alerts.1.event_type",
+        "alerts.1.target",
+    }
+    assert await faults("/api/alerts", {**ALERT, "else": 1, "severity": "high"}) == {
+        "else",
+        "severity",
+    }
+    assert await faults("/api/alerts/batch", {"alerts": [ALERT] * 1001}) == {"alerts"}
+    assert posted == []
+
+
+async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_again(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    body = {"message": "Dzień dobry", "session_id": "s1"}
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    one = await gateway.call("POST", CHAT, body, **key)
+    again = await gateway.call("POST", CHAT, body, **key)
+    other = await gateway.call("POST", CHAT, {**body, "message": "?"}, **key)
+    elsewhere = await gateway.call("POST", CHAT, {**body, "session_id": "s2"}, **key)
+    assert one.body == again.body
+    assert (other.status, elsewhere.status) == (422, 200)
+    assert [json.loads(c["body"])["session_id"] for c in owner.received if c["body"]] == [
+        "s1",
+        "s2",
+    ]
+
+
+async def test_while_the_first_is_running_the_same_key_is_409(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def handle(_: web.Request) -> web.StreamResponse:
+        reached.set()
+        await release.wait()
+        return web.json_response({"reply": "x"})
+
+    gateway = await start_gateway()
+    owner.handle = handle
+    body = {"message": "Dzień dobry", "session_id": "s1"}
+    first = asyncio.create_task(gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"}))
+    await reached.wait()
+    second = await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})
+    release.set()
+    assert (second.status, (await first).status) == (409, 200)
+    third = await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})
+    assert third.body == {"reply": "x"}
+
+
+async def test_a_failure_gives_its_key_back(start_gateway: StartGateway, owner: Owner) -> None:
+    async def fail(_: web.Request) -> web.StreamResponse:
+        return web.json_response({}, status=500)
+
+    gateway = await start_gateway()
+    owner.handle = fail
+    body = {"message": "Dzień dobry", "session_id": "s1"}
+    assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 500
+    owner.handle = None
+    assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 200

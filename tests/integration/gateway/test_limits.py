@@ -1,0 +1,289 @@
+"""P8: exact under concurrency and across processes, not dodged, and there without Redis.
+
+Windows of a day, so that no test runs over the end of one.
+"""
+
+import asyncio
+import base64
+import os
+import signal
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploy.local.servers import Redis
+from libs.common.tokens import Tokens
+from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Answer, Gateway, StartGateway
+from tests.support.eventually import eventually
+
+CHAT = "/api/chatbot/chat"
+MESSAGE = {"message": "Dzień dobry", "session_id": "s1"}
+TOKEN_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
+LONGEST_ANSWER = 1.5  # of a shared machine; requests that queue behind a dead Redis take longer
+
+
+async def flood(count: int, *gateways: Gateway, path: str = CHAT) -> list[Answer]:
+    """Send all at once, each claiming another X-Forwarded-For, to the gateways in turn."""
+    return list(
+        await asyncio.gather(
+            *(
+                gateways[i % len(gateways)].call(
+                    "POST", path, MESSAGE, **{"X-Forwarded-For": f"203.0.113.{i}, 198.51.100.{i}"}
+                )
+                for i in range(count)
+            )
+        )
+    )
+
+
+def statuses(answers: list[Answer]) -> Counter[int]:
+    return Counter(answer.status for answer in answers)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_of_200_at_once_with_forged_headers_exactly_30_pass(
+    start_gateway: StartGateway, processes: int
+) -> None:
+    gateways = [await start_gateway(CHAT_RATE_LIMIT="30 per day") for _ in range(processes)]
+    assert statuses(await flood(200, *gateways)) == {200: 30, 429: 170}
+
+
+async def test_a_refusal_says_when_to_come_back(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="1 per day")
+    await gateway.call("POST", CHAT, MESSAGE)
+    refused = await gateway.call("POST", CHAT, MESSAGE, **{"Accept-Language": "pl-PL,pl;q=0.9"})
+    left = int(refused.headers["Retry-After"])
+    assert refused.status == 429
+    assert 0 <= 86400 - int(time.time()) % 86400 - left <= 60
+    assert refused.headers["RateLimit-Policy"] == '"chat";q=1;w=86400'
+    assert refused.headers["RateLimit"] == f'"chat";r=0;t={left}'
+    assert refused.headers["Content-Type"].startswith("application/problem+json")
+    assert refused.body["detail"].startswith("Zbyt wiele")
+
+
+async def test_varying_addresses_in_a_path_share_one_limit(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="20 per day")
+    answers = await asyncio.gather(
+        *(gateway.call("GET", f"/api/unsubscribe/status/a{i}@example.com") for i in range(50))
+    )
+    assert statuses(answers) == {200: 20, 429: 30}
+
+
+async def test_the_tighter_window_binds_and_both_are_told(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(
+        API_RATE_LIMIT_MINUTE="9 per day", API_RATE_LIMIT_HOUR="3 per 12 hours"
+    )
+    answers = [await gateway.call("GET", "/nowhere") for _ in range(4)]
+    assert [answer.status for answer in answers] == [404, 404, 404, 429]
+    assert answers[3].headers["RateLimit-Policy"] == '"minute";q=9;w=86400, "hour";q=3;w=43200'
+    assert answers[3].headers["RateLimit"].startswith('"hour";r=0;')
+
+
+async def test_chat_counts_only_against_its_own_limit(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="3 per day", API_RATE_LIMIT_MINUTE="1 per day")
+    assert statuses(await flood(4, gateway)) == {200: 3, 429: 1}
+
+
+async def test_health_is_never_limited(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="1 per day")
+    answers = [await gateway.call("GET", "/api/health") for _ in range(5)]
+    assert statuses(answers) == {200: 5}
+
+
+async def test_a_trusted_proxy_is_believed_about_its_client(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(
+        CHAT_RATE_LIMIT="1 per day", TRUSTED_PROXIES="127.0.0.0/8, 10.0.0.0/8"
+    )
+
+    async def status(forwarded: str) -> int:
+        answer = await gateway.call("POST", CHAT, MESSAGE, **{"X-Forwarded-For": forwarded})
+        return answer.status
+
+    assert await status("198.51.100.1, 10.1.1.1") == 200
+    assert await status("9.9.9.9, 198.51.100.1, 10.1.1.1") == 429
+    assert await status("198.51.100.2, 10.1.1.1") == 200
+    assert await status("2001:db8:1:2::1") == 200
+    assert await status("2001:db8:1:2:ffff::9") == 429
+
+
+async def test_a_valid_key_has_a_limit_of_its_own_and_a_wrong_one_has_not(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="1 per day", SERVICE_RATE_LIMIT="3 per day")
+    with_key = [await gateway.call("POST", CHAT, MESSAGE, **SERVICE) for _ in range(4)]
+    wrong = [await gateway.call("POST", CHAT, MESSAGE, **{"X-API-KEY": "x"}) for _ in range(2)]
+    assert [answer.status for answer in with_key] == [200, 200, 200, 429]
+    assert [answer.status for answer in wrong] == [200, 429]
+
+
+async def test_mailed_links_from_one_address_are_not_refused(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="2 per day", TOKEN_KEYS=TOKEN_KEYS)
+    tokens = Tokens(TOKEN_KEYS)
+
+    async def click(token: str) -> int:
+        answer = await gateway.send(
+            "POST", f"/unsubscribe?token={token}", data={"List-Unsubscribe": "One-Click"}
+        )
+        return answer.status
+
+    def link(number: int) -> str:
+        now = datetime.now(UTC)
+        return tokens.sign(f"a{number}@example.com", "marketing", "unsubscribe", now)
+
+    assert {await click(link(number)) for number in range(6)} == {200}
+    assert [await click("forged") for _ in range(3)] == [200, 200, 429]
+
+
+async def test_shadow_mode_refuses_nobody_and_says_whom_it_would(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="2 per day", RATE_LIMIT_MODE="shadow")
+    assert statuses(await flood(5, gateway)) == {200: 5}
+    assert gateway.log.read_text().count("limits.would_refuse") == 3
+
+
+async def test_a_malformed_limit_stops_the_start_and_is_named(start_gateway: StartGateway) -> None:
+    with pytest.raises(RuntimeError, match=r"CHAT_RATE_LIMIT.*30 per fortnight"):
+        await start_gateway(CHAT_RATE_LIMIT="30 per fortnight")
+
+
+async def test_redis_killed_in_the_middle_admits_no_more_and_fails_nobody(
+    start_gateway: StartGateway, own_redis: Redis
+) -> None:
+    own_redis.start()
+    try:
+        gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", REDIS_URL=own_redis.url)
+        await gateway.redis_is("healthy")
+        first = await flood(20, gateway)
+        under_way = asyncio.create_task(flood(100, gateway))
+        await asyncio.to_thread(own_redis.kill)
+        middle = await under_way
+        after = await flood(50, gateway)
+        admitted = statuses(first + middle + after)
+        assert admitted == {200: 30, 429: 140}
+        assert max(answer.seconds for answer in middle + after) < LONGEST_ANSWER
+        await asyncio.to_thread(own_redis.start)
+        await gateway.redis_is("healthy")
+        assert statuses(await flood(50, gateway)) == {429: 50}
+    finally:
+        own_redis.stop()
+
+
+async def test_redis_frozen_delays_nobody_for_long(
+    start_gateway: StartGateway, own_redis: Redis
+) -> None:
+    own_redis.start()
+    pid = own_redis.pid
+    assert pid is not None
+    try:
+        gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", REDIS_URL=own_redis.url)
+        await gateway.redis_is("healthy")
+        os.kill(pid, signal.SIGSTOP)
+        answers = await flood(60, gateway)
+        assert statuses(answers) == {200: 30, 429: 30}
+        assert max(answer.seconds for answer in answers) < LONGEST_ANSWER
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        own_redis.stop()
+
+
+async def test_a_redis_that_lost_its_memory_learns_what_was_admitted(
+    start_gateway: StartGateway, own_redis: Redis
+) -> None:
+    own_redis.start()
+    try:
+        settings = {"CHAT_RATE_LIMIT": "30 per day", "REDIS_URL": own_redis.url}
+        one, other = await start_gateway(**settings), await start_gateway(**settings)
+        await one.redis_is("healthy")
+        await other.redis_is("healthy")
+        assert statuses(await flood(25, one)) == {200: 25}
+        own_redis.command("FLUSHALL")
+        assert statuses(await flood(1, one)) == {200: 1}
+        assert statuses(await flood(10, other)) == {200: 4, 429: 6}
+    finally:
+        own_redis.stop()
+
+
+async def test_a_gateway_that_starts_without_redis_limits_on_its_own(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="5 per day", REDIS_URL="redis://127.0.0.1:1")
+    assert statuses(await flood(20, gateway)) == {200: 5, 429: 15}
+
+
+async def limits_of(gateway: Gateway) -> dict[str, str]:
+    return dict((await gateway.call("GET", "/api/ratelimits", **ADMIN)).body)
+
+
+async def test_a_changed_limit_is_in_force_on_all_gateways(start_gateway: StartGateway) -> None:
+    one, other = await start_gateway(), await start_gateway(CHAT_RATE_LIMIT="7 per minute")
+    changed = await one.call("PUT", "/api/ratelimits", {"chat": "3 per day"}, **ADMIN)
+    assert changed.status == 200
+    assert changed.body["chat"] == "3 per day"
+
+    async def heard() -> bool:
+        return (await limits_of(other))["chat"] == "3 per day"
+
+    await eventually(heard, 5)
+    assert statuses(await flood(6, one, other)) == {200: 3, 429: 3}
+    taken_back = await other.call("PUT", "/api/ratelimits", {"chat": None}, **ADMIN)
+    assert taken_back.body["chat"] == "7 per minute"
+    assert taken_back.body["sources"]["chat"] == "env"
+
+
+async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
+    start_gateway: StartGateway, own_redis: Redis, tmp_path: Path
+) -> None:
+    own_redis.start()
+    try:
+        settings = {
+            "REDIS_URL": own_redis.url,
+            "RATE_LIMIT_STATE_FILE": str(tmp_path / "state" / "limits.json"),
+        }
+        gateway = await start_gateway(**settings)
+        await gateway.redis_is("healthy")
+        await gateway.call("PUT", "/api/ratelimits", {"hour": "9 per hour"}, **ADMIN)
+        await asyncio.to_thread(own_redis.kill)
+        await gateway.stop()
+        again = await start_gateway(**settings)
+        assert (await limits_of(again))["hour"] == "9 per hour"
+        await asyncio.to_thread(own_redis.start)
+        own_redis.command("FLUSHALL")
+        await again.redis_is("healthy")
+        other = await start_gateway(REDIS_URL=own_redis.url)
+
+        async def heard() -> bool:
+            return (await limits_of(other))["hour"] == "9 per hour"
+
+        await eventually(heard, 5)
+    finally:
+        own_redis.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"chat": "many"}, 422),
+        ({"chat": "0 per minute"}, 422),
+        ({"chat": "1 per minute; 1 per hour"}, 422),
+        ({"service": "1 per minute"}, 422),
+        ({"chat": 3}, 422),
+    ],
+)
+async def test_a_malformed_change_changes_nothing(
+    start_gateway: StartGateway, body: object, status: int
+) -> None:
+    gateway = await start_gateway()
+    before = await limits_of(gateway)
+    assert (await gateway.call("PUT", "/api/ratelimits", body, **ADMIN)).status == status
+    assert await limits_of(gateway) == before
+
+
+async def test_a_change_with_redis_away_is_503(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(REDIS_URL="redis://127.0.0.1:1", CONSENT_URL=NOBODY)
+    answer = await gateway.call("PUT", "/api/ratelimits", {"chat": "9 per minute"}, **ADMIN)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"]

@@ -1,0 +1,320 @@
+"""Forwarding: what reaches an owner, what comes back, and what is said when it is away."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+
+from libs.common.web import MAX_BODY
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    INTERNAL_KEY,
+    NOBODY,
+    SERVICE,
+    Owner,
+    StartGateway,
+)
+
+CHAT = "/api/chatbot/chat"
+
+
+async def test_an_owner_gets_path_query_and_body_unchanged(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    path = "/api/unsubscribe/status/a%2Bb%40example.com?token=x%20y&lang=pl"
+    await gateway.call("GET", path)
+    await gateway.send("POST", "/api/opt-in", data=b'{ "email" : "\xc5\x82" }')
+    asked, posted = owner.received[-2:]
+    assert (asked["method"], asked["path"]) == ("GET", path)
+    assert posted["body"] == '{ "email" : "ł" }'
+
+
+async def test_an_owner_is_told_who_calls_and_nothing_that_a_client_forged(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    forged = {
+        "X-Internal-Key": "forged",
+        "X-Caller": "admin",
+        "X-Client-Address": "203.0.113.1",
+        "X-Forwarded-For": "203.0.113.1",
+        "X-Operator": "somebody",
+        "Cookie": "session=1",
+        "Connection": "keep-alive, X-Named",
+        "X-Named": "1",
+        "TE": "trailers",
+        "Proxy-Authorization": "Basic x",
+        "User-Agent": "Mozilla",
+        "Accept-Language": "pl",
+        "X-Request-ID": "req-12345678",
+    }
+    answer = await gateway.call("POST", CHAT, {"message": "x"}, **forged)
+    headers = owner.received[-1]["headers"]
+    assert headers["X-Internal-Key"] == INTERNAL_KEY
+    assert headers["X-Caller"] == "public"
+    assert headers["X-Client-Address"] == "127.0.0.1"
+    assert headers["X-Request-ID"] == answer.headers["X-Request-ID"] == "req-12345678"
+    assert (headers["User-Agent"], headers["Accept-Language"]) == ("Mozilla", "pl")
+    gone = {"X-Forwarded-For", "X-Operator", "Cookie", "X-Named", "TE", "Proxy-Authorization"}
+    assert not gone & set(headers)
+
+
+async def test_keys_stay_here_and_their_role_is_told(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    await gateway.call("GET", "/api/dlq/stats", **ADMIN, **{"X-Operator": "anna"})
+    headers = owner.received[-1]["headers"]
+    assert (headers["X-Caller"], headers["X-Operator"]) == ("admin", "anna")
+    assert "X-ADMIN-API-KEY" not in headers
+    await gateway.call("GET", "/api/followups?email=a@example.com", **SERVICE)
+    assert owner.received[-1]["headers"]["X-Caller"] == "service"
+
+
+async def test_an_answer_comes_back_without_hop_by_hop_headers(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.Response(
+            status=418,
+            text="körper",
+            headers={
+                "Connection": "X-Named",
+                "X-Named": "1",
+                "Keep-Alive": "timeout=5",
+                "Proxy-Authenticate": "Basic",
+                "X-Kept": "1",
+                "X-Request-ID": "another",
+            },
+        )
+
+    owner.handle = handle
+    gateway = await start_gateway()
+    answer = await gateway.call("POST", CHAT, {})
+    assert (answer.status, answer.body) == (418, "körper")
+    assert answer.headers["X-Kept"] == "1"
+    assert answer.headers["X-Request-ID"] != "another"
+    assert not {"X-Named", "Keep-Alive", "Proxy-Authenticate", "Server"} & set(answer.headers)
+
+
+async def test_a_large_answer_is_streamed_whole(start_gateway: StartGateway, owner: Owner) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(30):
+            await response.write(b"x" * 100_000)
+        return response
+
+    owner.handle = handle
+    gateway = await start_gateway()
+    answer = await gateway.call("GET", "/api/consent/export/a@example.com", **ADMIN)
+    assert len(answer.body) == 3_000_000
+
+
+async def test_an_answer_cut_in_the_middle_does_not_look_whole(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 1_000_000
+        await response.prepare(request)
+        await response.write(b"x" * 100_000)
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    owner.handle = handle
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.split(":")[-1]))
+    writer.write(
+        b"GET /api/consent/export/a@example.com HTTP/1.1\r\n"
+        b"Host: x\r\nX-ADMIN-API-KEY: admin-key\r\n\r\n"
+    )
+    got = b""
+    try:
+        while chunk := await reader.read(65536):
+            got += chunk
+    except ConnectionResetError:
+        pass
+    writer.close()
+    assert got.count(b"HTTP/1.1") == 1
+    assert len(got) < 500_000
+
+
+async def test_an_owner_that_is_away_is_503_with_retry_after(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(FOLLOWUPS_URL=NOBODY)
+    answer = await gateway.call("POST", CHAT, {})
+    assert (answer.status, answer.body["status"]) == (503, 503)
+    assert answer.headers["Retry-After"]
+
+
+async def test_an_owner_that_breaks_off_is_502(start_gateway: StartGateway, owner: Owner) -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    owner.handle = handle
+    gateway = await start_gateway()
+    answer = await gateway.call("POST", CHAT, {})
+    assert answer.status == 502
+    assert answer.headers["Retry-After"]
+
+
+async def test_without_the_right_key_it_is_401(start_gateway: StartGateway, owner: Owner) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    calls: list[tuple[str, str, dict[str, str]]] = [
+        ("POST", "/api/alerts", {}),
+        ("POST", "/api/alerts", {"X-API-KEY": ""}),
+        ("POST", "/api/alerts", {"X-API-KEY": "service-keyy"}),
+        ("POST", "/api/alerts", ADMIN),
+        ("GET", "/api/followups?email=a@example.com", {"X-API-KEY": "wrong"}),
+        ("POST", "/api/dlq/retry", SERVICE),
+        ("GET", "/api/consent/audit/a@example.com", {"X-ADMIN-API-KEY": "ädmin"}),
+        ("PUT", "/api/ratelimits", {}),
+    ]
+    for method, path, keys in calls:
+        answer = await gateway.send(method, path, keys, data=b"not even json")
+        assert (answer.status, answer.body["status"]) == (401, 401), (method, path, keys)
+    assert owner.received[before:] == []
+
+
+async def test_an_unset_key_locks_its_routes(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(SERVICE_API_KEY="", ADMIN_API_KEY="")
+    assert (await gateway.call("POST", "/api/alerts", {}, **{"X-API-KEY": ""})).status == 401
+    assert (await gateway.call("GET", "/api/dlq/stats", **{"X-ADMIN-API-KEY": ""})).status == 401
+    assert (await gateway.call("GET", "/api/dlq/stats")).status == 401
+
+
+async def test_a_wrong_key_is_refused_before_the_body_is_asked_for(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.split(":")[-1]))
+
+    async def answers(key: str) -> bytes:
+        writer.write(
+            b"POST /api/alerts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 2\r\nExpect: 100-continue\r\nX-API-KEY: " + key.encode() + b"\r\n\r\n"
+        )
+        return await reader.readline()
+
+    assert b" 100 " in await answers("service-key")
+    assert await reader.readline() == b"\r\n"
+    writer.write(b"{}")
+    assert b" 422 " in await reader.readline()
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.split(":")[-1]))
+    assert b" 401 " in await answers("wrong")
+    writer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/api/alerts"])
+async def test_a_body_over_256_kib_is_413_and_the_client_can_read_it(
+    start_gateway: StartGateway, path: str, *, chunked: bool
+) -> None:
+    gateway = await start_gateway()
+    body = b'"' + b"x" * (MAX_BODY + 1000) + b'"'
+
+    async def pieces() -> object:
+        for start in range(0, len(body), 10_000):
+            yield body[start : start + 10_000]
+
+    headers = {"Content-Type": "application/json", **SERVICE}
+    data = pieces() if chunked else body
+    answer = await gateway.send("POST", path, headers, data=data)
+    assert (answer.status, answer.body["status"]) == (413, 413)
+
+
+async def test_what_nobody_owns_is_404_and_a_wrong_method_405(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    assert (await gateway.call("GET", "/nowhere")).status == 404
+    wrong = await gateway.call("GET", CHAT)
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
+    for answer in (wrong, await gateway.call("GET", "/internal/alerts")):
+        assert answer.headers["Content-Type"].startswith("application/problem+json")
+
+
+async def test_an_unknown_alert_may_be_asked_for_again(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"status": 404}, status=404)
+
+    owner.handle = handle
+    gateway = await start_gateway()
+    answer = await gateway.call(
+        "GET", "/api/alerts/9b2e8a52-0f0d-5c3b-8a44-1f6d3a1f2b7c", **SERVICE
+    )
+    assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
+
+
+async def test_logs_carry_the_template_and_never_an_address(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    await gateway.call("GET", "/api/unsubscribe/status/anna@example.com?token=secret")
+    await gateway.stop()
+    log = gateway.log.read_text()
+    assert "/api/unsubscribe/status/{email}" in log
+    assert "anna" not in log
+    assert "secret" not in log
+    assert all(json.loads(line)["service"] == "gateway" for line in log.splitlines())
+
+
+async def test_every_answer_carries_security_headers(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(PUBLIC_BASE_URL="https://ostoja.example.com")
+    for path in ("/api/health", "/nowhere", "/docs", "/unsubscribe"):
+        headers = (await gateway.call("GET", path)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert headers["Strict-Transport-Security"]
+
+
+async def test_an_allowed_origin_may_call_and_read_even_errors(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(CORS_ORIGINS="https://www.example.com")
+    ours = {"Origin": "https://www.example.com"}
+    preflight = await gateway.send(
+        "OPTIONS", CHAT, {**ours, "Access-Control-Request-Method": "POST"}
+    )
+    assert preflight.status == 204
+    assert "Content-Type" in preflight.headers["Access-Control-Allow-Headers"]
+    for answer in (preflight, await gateway.call("GET", "/nowhere", **ours)):
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://www.example.com"
+        assert "Origin" in answer.headers["Vary"]
+    foreign = await gateway.call("GET", "/api/health", Origin="https://evil.example.com")
+    assert "Access-Control-Allow-Origin" not in foreign.headers
+
+
+async def test_health_tells_each_component(start_gateway: StartGateway, owner: Owner) -> None:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        breakers = {"slack": {"state": "open", "failures": 5, "next_trial_at": None}}
+        return web.json_response({"status": "healthy", "circuit_breakers": breakers})
+
+    owner.handle = handle
+    gateway = await start_gateway(CONSENT_URL=NOBODY)
+    answer = await gateway.call("GET", "/api/health/deep")
+    states = {name: found["status"] for name, found in answer.body["components"].items()}
+    assert (answer.status, answer.body["status"]) == (200, "degraded")
+    assert states == {
+        "redis": "healthy",
+        "rabbitmq": "unhealthy",
+        "followups": "healthy",
+        "consent": "unhealthy",
+        "alerts": "healthy",
+    }
+    assert answer.body["circuit_breakers"]["slack"]["state"] == "open"
+
+
+async def test_health_is_503_when_alerts_can_be_taken_in_neither_way(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(ALERTS_URL=NOBODY)
+    answer = await gateway.call("GET", "/api/health/deep")
+    assert (answer.status, answer.body["status"]) == (503, "unhealthy")
+    assert (await gateway.call("GET", "/api/health")).status == 200

@@ -1,0 +1,78 @@
+import pytest
+
+from services.gateway.clients import Addresses, Keys, Role, bucket_of, parse_networks
+
+PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("203.0.113.9", [], "203.0.113.9"),
+        ("203.0.113.9", ["1.1.1.1"], "203.0.113.9"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["1.1.1.1"], "1.1.1.1"),
+        ("10.0.0.1", ["9.9.9.9, 1.1.1.1"], "1.1.1.1"),
+        ("10.0.0.1", ["9.9.9.9, 1.1.1.1, 10.2.2.2"], "1.1.1.1"),
+        ("10.0.0.1", ["9.9.9.9", "1.1.1.1", "10.2.2.2"], "1.1.1.1"),
+        ("10.0.0.1", ["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+        ("10.0.0.1", ["1.1.1.1, garbage, 10.2.2.2"], "10.2.2.2"),
+        ("10.0.0.1", [""], "10.0.0.1"),
+        ("10.0.0.1", ["1.1.1.1:4711"], "1.1.1.1"),
+        ("10.0.0.1", ["[2001:db8::1]:4711"], "2001:db8::1"),
+        ("10.0.0.1", ["2001:db8::1%eth0"], "2001:db8::1"),
+        ("::ffff:10.0.0.1", ["::ffff:1.1.1.1"], "1.1.1.1"),
+        ("2001:db8:ffff::5", ["2001:db8::9"], "2001:db8::9"),
+        (None, ["1.1.1.1"], "unknown"),
+        ("", [], "unknown"),
+    ],
+)
+def test_the_client_is_the_rightmost_untrusted_address(
+    peer: str | None, forwarded: list[str], expected: str
+) -> None:
+    assert Addresses(PROXIES).resolve(peer, forwarded) == expected
+
+
+def test_with_no_trusted_proxy_nobody_is_believed() -> None:
+    assert Addresses(()).resolve("10.0.0.1", ["1.1.1.1"]) == "10.0.0.1"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "localhost", "10.0.0.1/8"])
+def test_a_malformed_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        parse_networks(text)
+
+
+def test_an_ipv6_customer_has_one_bucket_and_an_ipv4_address_its_own() -> None:
+    assert bucket_of("2001:db8:1:2::1") == bucket_of("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
+    assert bucket_of("2001:db8:1:3::1") != bucket_of("2001:db8:1:2::1")
+    assert bucket_of("203.0.113.9") == "203.0.113.9"
+
+
+KEYS = Keys("service", "admin")
+
+
+@pytest.mark.parametrize(
+    ("headers", "needed", "role"),
+    [
+        ({}, Role.SERVICE, Role.PUBLIC),
+        ({"X-API-KEY": "service"}, Role.SERVICE, Role.SERVICE),
+        ({"X-API-KEY": "service"}, Role.PUBLIC, Role.SERVICE),
+        ({"X-API-KEY": "service"}, Role.ADMIN, Role.PUBLIC),
+        ({"X-API-KEY": "admin"}, Role.SERVICE, Role.PUBLIC),
+        ({"X-ADMIN-API-KEY": "admin"}, Role.SERVICE, Role.PUBLIC),
+        ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.SERVICE, Role.SERVICE),
+        ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.PUBLIC, Role.ADMIN),
+        ({"X-ADMIN-API-KEY": "\udcff"}, Role.ADMIN, Role.PUBLIC),
+    ],
+)
+def test_a_key_opens_the_routes_of_its_own_role(
+    headers: dict[str, str], needed: Role, role: Role
+) -> None:
+    assert KEYS.role(headers, needed) is role
+
+
+def test_an_unset_key_is_held_by_nobody() -> None:
+    locked = Keys(None, "")
+    assert locked.role({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Role.ADMIN) is Role.PUBLIC
+    assert locked.role({"X-API-KEY": "None"}, Role.SERVICE) is Role.PUBLIC

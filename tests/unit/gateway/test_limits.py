@@ -1,0 +1,128 @@
+import asyncio
+
+import pytest
+
+from services.gateway.limits import Decision, Limiter, LocalCounts, Use, Window
+from services.gateway.redis_pipe import RedisPipe
+
+MINUTE = Window("minute", 3, 60)
+HOUR = Window("hour", 5, 3600)
+
+
+class Clock:
+    now = 7200.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def limiter(clock: Clock) -> Limiter:
+    """Without Redis: its pipe is never run."""
+    return Limiter(RedisPipe("redis://127.0.0.1:1", ()), clock=clock, max_keys=10)
+
+
+async def admitted(limiter: Limiter, key: str, *windows: Window, tries: int = 20) -> int:
+    decisions = [await limiter.decide("api", key, windows) for _ in range(tries)]
+    return sum(decision.admitted for decision in decisions)
+
+
+@pytest.mark.parametrize(
+    ("text", "quota", "seconds"),
+    [
+        ("30 per minute", 30, 60),
+        ("200 per hour", 200, 3600),
+        ("30/minute", 30, 60),
+        ("10 per 5 minutes", 10, 300),
+        ("1 per day", 1, 86400),
+    ],
+)
+def test_a_limit_is_read_and_written_back(text: str, quota: int, seconds: int) -> None:
+    window = Window.parse("x", text)
+    assert (window.quota, window.seconds) == (quota, seconds)
+    assert Window.parse("x", str(window)) == window
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "many", "30", "0 per minute", "-1 per minute", "30 per fortnight", "1 per month"),
+        *("1 per minute; 9 per hour", "1 per minute x", "1e3 per minute", "9999999999 per day"),
+    ],
+)
+def test_a_malformed_limit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^'.*' is not"):
+        Window.parse("x", text)
+
+
+async def test_windows_are_aligned_to_the_clock(limiter: Limiter, clock: Clock) -> None:
+    clock.now = 7200 + 59.9
+    assert await admitted(limiter, "a", MINUTE) == 3
+    clock.now = 7200 + 60.0
+    assert await admitted(limiter, "a", MINUTE) == 3
+
+
+async def test_what_one_window_refuses_is_counted_in_none(limiter: Limiter, clock: Clock) -> None:
+    assert await admitted(limiter, "a", MINUTE, HOUR) == 3
+    clock.now += 60
+    assert await admitted(limiter, "a", MINUTE, HOUR) == 2
+    clock.now += 60
+    assert await admitted(limiter, "a", MINUTE, HOUR) == 0
+
+
+async def test_concurrent_requests_without_redis_get_exactly_the_quota(limiter: Limiter) -> None:
+    decisions = await asyncio.gather(*(limiter.decide("api", "a", [HOUR]) for _ in range(50)))
+    assert sum(decision.admitted for decision in decisions) == 5
+
+
+async def test_when_memory_is_full_new_clients_share_buckets(limiter: Limiter) -> None:
+    for number in range(10):
+        await limiter.decide("api", f"known-{number}", [MINUTE])
+    newcomers = [await limiter.decide("api", f"new-{n}", [MINUTE]) for n in range(20_000)]
+    assert 0 < sum(decision.admitted for decision in newcomers) <= 3 * 1024
+    assert await admitted(limiter, "known-0", MINUTE) == 2
+
+
+async def test_a_flood_of_addresses_does_not_grow_memory_past_its_bound() -> None:
+    counts = LocalCounts(max_keys=1000)
+    for number in range(100_000):
+        counts.add(60, 0, counts.place(60, 0, f"api:198.51.{number}"))
+    assert len(counts) <= 1000 + 1024
+
+
+def test_a_window_that_is_over_is_forgotten_at_once() -> None:
+    counts = LocalCounts()
+    for number in range(1000):
+        counts.add(60, 0, f"{number}")
+    counts.add(60, 60, "next")
+    assert len(counts) == 1
+    counts.add(60, 0, "late")
+    assert len(counts) == 1
+
+
+def test_headers_name_the_policies_and_the_window_that_binds() -> None:
+    uses = (Use(Window("minute", 50, 60), 50, 12), Use(Window("hour", 200, 3600), 120, 900))
+    refused = Decision("api", admitted=False, uses=uses)
+    assert refused.retry_after == 12
+    assert refused.headers() == {
+        "RateLimit-Policy": '"minute";q=50;w=60, "hour";q=200;w=3600',
+        "RateLimit": '"minute";r=0;t=12',
+    }
+
+
+def test_with_two_windows_exhausted_the_longer_wait_is_told() -> None:
+    uses = (Use(Window("minute", 50, 60), 50, 12), Use(Window("hour", 200, 3600), 200, 900))
+    refused = Decision("api", admitted=False, uses=uses)
+    assert refused.retry_after == 900
+    assert refused.headers()["RateLimit"] == '"hour";r=0;t=900'
+
+
+def test_an_admitted_request_is_told_what_is_left_after_it() -> None:
+    uses = (Use(Window("minute", 50, 60), 9, 12), Use(Window("hour", 200, 3600), 180, 900))
+    admitted = Decision("api", admitted=True, uses=uses)
+    assert admitted.headers()["RateLimit"] == '"hour";r=19;t=900'

@@ -1,0 +1,72 @@
+import json
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from libs.common.web import Problem
+from services.gateway.idempotency import key_of
+from services.gateway.messages import AlertRequest, accepted, alert_id
+from services.gateway.targets import Targets
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "contracts" / "alert.accepted.json"
+
+
+def test_the_golden_message_is_what_is_sent() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    fields = ("event_type", "payload", "target", "severity", "dedup_key")
+    request = AlertRequest.model_validate({name: golden[name] for name in fields})
+    at = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
+    assert accepted(request, golden["id"], at).body == golden
+
+
+def test_an_id_comes_from_caller_and_key_and_place() -> None:
+    assert alert_id("service", "k") == alert_id("service", "k")
+    ids = {
+        alert_id("service", "k"),
+        alert_id("service", "k2"),
+        alert_id("other", "k"),
+        alert_id("service", "k", 0),
+        alert_id("service", "k", 1),
+        alert_id("service", None),
+        alert_id("service", None),
+    }
+    assert len(ids) == 7
+    assert uuid.UUID(alert_id("service", "k")).version == 5
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\tb", "ł", "x" * 256, " padded"])
+def test_an_idempotency_key_that_is_no_key_is_422(key: str) -> None:
+    with pytest.raises(Problem) as caught:
+        key_of(make_mocked_request("POST", "/", headers={"Idempotency-Key": key}))
+    assert caught.value.status == 422
+
+
+def test_the_shipped_file_is_read() -> None:
+    targets = Targets.read(ROOT / "config" / "alerts.toml")
+    assert {"slack", "monday", "email", "sms", "webhook"} <= targets.names
+    assert all(map(targets.knows_event, ("slack_alert", "email", "sms", "webhook")))
+    assert targets.knows_event("lead.qualified")
+    assert not targets.knows_event("no_such")
+
+
+def test_an_event_type_may_be_a_pattern(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text('[routes]\n"lead.*" = ["slack"]\n[targets.slack]\nchannel = "slack"\n')
+    targets = Targets.read(path)
+    assert targets.knows_event("lead.lost")
+    assert not targets.knows_event("leads")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[routes]\n", "not toml", '[routes]\n"a" = ["nowhere"]\n[targets.slack]\n'],
+)
+def test_a_file_that_leads_nowhere_stops_the_start(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text(text)
+    with pytest.raises(SystemExit, match="ALERTS_CONFIG"):
+        Targets.read(path)

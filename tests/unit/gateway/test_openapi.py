@@ -1,0 +1,115 @@
+"""The description tells the truth: every route is in it, and nothing else is."""
+
+import re
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from openapi_spec_validator import validate
+
+from services.gateway import docs
+from services.gateway.clients import Role
+from services.gateway.door import Door
+from services.gateway.http import FORWARDED, Api
+from services.gateway.messages import AlertRequest, BatchRequest
+
+DOCUMENT = docs.load()
+
+
+class _Anything:
+    """Stands where only the names of routes are looked at."""
+
+    def __getattr__(self, _: str) -> Any:
+        return self
+
+    def __getitem__(self, _: str) -> Any:
+        return self
+
+
+@pytest.fixture
+def access() -> dict[tuple[str, str], Role]:
+    app = web.Application()
+    found: dict[tuple[str, str], Role] = {}
+
+    class Recorder:
+        def guard(self, route: web.AbstractRoute, access: Any) -> None:
+            assert route.resource is not None
+            found[route.method.lower(), route.resource.canonical] = access.role
+
+    nothing = cast("Any", _Anything())
+    api = Api(
+        upstreams=nothing,
+        intake=nothing,
+        targets=nothing,
+        idempotency=nothing,
+        overrides=nothing,
+        shadow=False,
+        health=nothing,
+        caches=[],
+    )
+    api.add_routes(app, cast("Door", Recorder()))
+    docs.add_routes(app)
+    for route in app.router.routes():
+        assert route.resource is not None
+        found.setdefault((route.method.lower(), route.resource.canonical), Role.PUBLIC)
+    return {key: role for key, role in found.items() if key[0] != "head"}
+
+
+def described() -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method, path): operation
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_the_document_is_valid_openapi_3_1() -> None:
+    validate(DOCUMENT)
+    assert DOCUMENT["openapi"].startswith("3.1")
+
+
+def test_every_route_is_described_and_nothing_else(access: dict[tuple[str, str], Role]) -> None:
+    assert set(described()) == set(access)
+
+
+def test_each_operation_asks_for_the_key_that_its_route_asks_for(
+    access: dict[tuple[str, str], Role],
+) -> None:
+    keys = {Role.SERVICE: [{"serviceKey": []}], Role.ADMIN: [{"adminKey": []}]}
+    for key, operation in described().items():
+        security = operation.get("security", [])
+        assert security == keys.get(access[key], []) or {} in security, key
+
+
+def test_each_operation_has_a_name_of_its_own() -> None:
+    names = [operation["operationId"] for operation in described().values()]
+    assert len(set(names)) == len(names)
+
+
+def test_idempotency_is_described_where_it_is_honoured() -> None:
+    promised = {
+        key
+        for key, operation in described().items()
+        if {"$ref": "#/components/parameters/IdempotencyKey"} in operation.get("parameters", [])
+    }
+    honoured = {(route.method.lower(), route.path) for route in FORWARDED if route.once}
+    assert promised == honoured | {("post", "/api/alerts"), ("post", "/api/alerts/batch")}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [(AlertRequest, "AlertRequest"), (BatchRequest, "AlertBatch")]
+)
+def test_our_own_bodies_are_described_as_they_are_checked(
+    model: type[AlertRequest | BatchRequest], name: str
+) -> None:
+    schema = model.model_json_schema()
+    told = DOCUMENT["components"]["schemas"][name]
+    assert set(told["properties"]) == set(schema["properties"])
+    assert set(told["required"]) == set(schema["required"])
+
+
+def test_the_page_shows_every_operation_and_loads_nothing_from_outside() -> None:
+    page = docs.render(DOCUMENT)
+    assert page.count("<details") == len(described())
+    assert not re.search(r"(src|href)=\"(https?:)?//", page)
+    assert "<script" not in page
