@@ -66,12 +66,12 @@ def _install(packages: list[str]) -> None:
                 f"or use another way: {elsewhere}"
             )
         become_root = ["sudo"]
-    print(f"installing {names} (they are not started, and the system's own are left alone)")
     log = ROOT / ".local" / "log" / "install.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     _run([*become_root, "apt-get", "update"], log)
     for package in packages:
         _check_candidate(package)
+    print(f"installing {names} (they are not started, and the system's own are left alone)")
     _run([*become_root, "sh", str(ROOT / "deploy" / "local" / "install.sh"), *packages], log)
 
 
