@@ -229,6 +229,28 @@ class Broker:
         self._undeclared |= self._steps.keys()
         self._declare_soon.set()
 
+    async def depth(self, queue: str) -> int | None:
+        """Count the messages that are ready in a queue; None when there is no such queue.
+
+        :raises BrokerUnavailable: not connected, or lost meanwhile
+        """
+        session = self._session
+        if session is None or session.lost.is_set():
+            raise BrokerUnavailable
+        try:
+            with connection_faults():
+                # Its own channel: asking for a queue that is not there closes it.
+                channel = session.consuming.channel(publisher_confirms=False)
+                await channel.initialize(timeout=CALL_SECONDS)
+                try:
+                    found = await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
+                except aiormq.exceptions.ChannelNotFoundEntity:
+                    return None
+                await channel.close()
+                return found.declaration_result.message_count
+        except FAULTS as error:
+            raise BrokerUnavailable from error
+
     async def publish(
         self,
         exchange: str,

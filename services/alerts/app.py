@@ -1,0 +1,116 @@
+"""The wiring: read down for the order of starting, up for the order of stopping."""
+
+import os
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import consume, db, logs, outbox, periodic, web
+from libs.common.broker import Broker
+from libs.common.requests import Requester
+from libs.common.service import Service
+from services.alerts import channels, config, store, topology
+from services.alerts.breaker import Breaker
+from services.alerts.consumers import MAX_BATCH, Intake
+from services.alerts.delivery import Worker
+from services.alerts.drain import drain
+from services.alerts.http import Api
+from services.alerts.permits import LoopLag, Permits
+from services.alerts.settings import AlertsSettings
+from services.alerts.sweep import Sweep
+from services.alerts.valve import Valve
+
+log = logs.get_logger(__name__)
+
+PURGE_SECONDS = 3600.0
+MAX_INTERNAL_BODY = 1024 * 1024  # the gateway's largest batch, with the fields that it adds
+
+
+async def start(service: Service, settings: AlertsSettings) -> None:
+    configured, templates = config.load(settings.alerts_config, os.environ)
+    database_url = settings.database_url.get_secret_value()
+    engine = await service.enter(
+        db.connect(database_url, application_name=service.name, pool_size=20)
+    )
+    broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
+    await broker.declare(
+        *topology.EXCHANGES, *topology.intake_queues(), *topology.target_queues(configured)
+    )
+    relay = outbox.Relay(engine, broker, database_url)
+    service.spawn("outbox relay", relay.run())
+
+    lag = LoopLag()
+    service.spawn("loop lag", lag.watch())
+    permits = Permits(await service.enter(Requester(broker, service.name)), lag)
+
+    breakers: dict[str, Breaker] = {}
+    valves: dict[str, Valve] = {}
+    for name, target in configured.targets.items():
+        channel = await service.enter(channels.opened(name, target, templates))
+        breaker = breakers[name] = Breaker(
+            name,
+            fail_max=target.breaker.fail_max,
+            reset_timeout=target.breaker.reset_timeout,
+        )
+        valve = valves[name] = Valve(breaker)
+        worker = Worker(
+            name, target, channel, breaker, valve, engine=engine, broker=broker, permits=permits
+        )
+        consumer = await service.enter(
+            consume.consume(
+                broker, topology.work_name(name), worker.handle, prefetch=target.concurrency
+            )
+        )
+        service.spawn(f"valve {name}", valve.run(consumer))
+        service.spawn(
+            f"drain {name}",
+            drain(engine, name, valve, per_second=settings.alerts_drain_per_second),
+        )
+        log.info(
+            "target.in_force",
+            target=name,
+            channel=target.channel,
+            timeout=target.timeout,
+            retry_delays=target.retry_delays,
+            concurrency=target.concurrency,
+            fail_max=target.breaker.fail_max,
+            reset_timeout=target.breaker.reset_timeout,
+        )
+
+    intake = Intake(configured, engine, broker)
+    await service.enter(
+        consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=MAX_BATCH)
+    )
+
+    sweep = Sweep(configured, engine, broker, overdue=settings.alerts_overdue_seconds)
+    kept = settings.alerts_delivered_kept_hours * 3600.0
+    for name, seconds, job in (
+        ("alerts sweep", settings.alerts_sweep_seconds, sweep.run),
+        ("alerts purge", PURGE_SECONDS, partial(_purge, engine, kept)),
+    ):
+        service.spawn(name, periodic.every(engine, name, seconds, job))
+        log.info("periodic.in_force", job=name, seconds=seconds)
+
+    app = web.create_app(
+        internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
+    )
+    api = Api(
+        configured,
+        engine,
+        broker,
+        intake,
+        sweep,
+        breakers,
+        valves,
+        overdue=settings.alerts_overdue_seconds,
+    )
+    app.router.add_routes(api.routes())
+    await web.serve(service, app, settings.http_host, settings.http_port)
+    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+
+
+async def _purge(engine: AsyncEngine, kept: float) -> None:
+    while True:
+        async with engine.begin() as tx:
+            if not await store.purge(tx, kept):
+                return

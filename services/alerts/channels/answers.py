@@ -1,0 +1,79 @@
+"""What an HTTP answer means, for every provider that has no word of its own for it."""
+
+import json
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from services.alerts.alert import Kind, Outcome, Reason
+
+EXCERPT = 500
+MAX_WAIT = 24 * 3600.0
+
+_ADDRESS = re.compile(r"[^\s@<>\"',;:()]+@[^\s@<>\"',;:()]+")
+
+_BY_STATUS = {
+    HTTPStatus.UNAUTHORIZED: (Kind.NEVER, Reason.UNAUTHORIZED),
+    HTTPStatus.FORBIDDEN: (Kind.NEVER, Reason.UNAUTHORIZED),
+    HTTPStatus.NOT_FOUND: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.REQUEST_TIMEOUT: (Kind.FAILED, Reason.TIMEOUT),
+    HTTPStatus.CONFLICT: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.GONE: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.LOCKED: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.TOO_EARLY: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.TOO_MANY_REQUESTS: (Kind.FAILED, Reason.RATE_LIMITED),
+}
+
+
+def classify(status: int, excerpt: str, retry_after: float | None = None) -> Outcome:
+    """Read the status line; a 2xx is only as good as its body, which the channel reads."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
+        return Outcome(Kind.LATER, Reason.RATE_LIMITED, status, excerpt, retry_after)
+    kind, reason = _BY_STATUS.get(status, (None, None))  # type: ignore[call-overload]
+    if kind is None or reason is None:
+        match status // 100:
+            case 2:
+                kind, reason = Kind.DELIVERED, Reason.OK
+            case 3:  # never followed: it would carry the alert to an address nobody configured
+                kind, reason = Kind.FAILED, Reason.REDIRECT
+            case 4:
+                kind, reason = Kind.NEVER, Reason.REFUSED
+            case 5:
+                kind, reason = Kind.FAILED, Reason.SERVER_ERROR
+            case _:
+                kind, reason = Kind.FAILED, Reason.BAD_ANSWER
+    return Outcome(kind, reason, status, excerpt)
+
+
+def retry_after(header: str | None, now: datetime | None = None) -> float | None:
+    """Seconds, or an HTTP date (RFC 9110, 10.2.3); nonsense is as good as none."""
+    if not header:
+        return None
+    if header.strip().isdigit():
+        return min(float(header[:12]), MAX_WAIT)
+    try:
+        at = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    wait = (at - (now or datetime.now(UTC))).total_seconds()
+    return min(max(wait, 0.0), MAX_WAIT)
+
+
+def redact(text: str, secrets: tuple[str, ...]) -> str:
+    """Strike out secrets, addresses and control characters; keep what fits an excerpt."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = _ADDRESS.sub("***@***", text[: EXCERPT * 4])
+    return "".join(c if c.isprintable() else " " for c in text)[:EXCERPT].strip()
+
+
+def text_of(event_type: str, payload: dict[str, Any]) -> str:
+    """Return the text of an alert without a template."""
+    text = payload.get("text")
+    if isinstance(text, str) and text:
+        return text
+    return f"{event_type}\n{json.dumps(payload, ensure_ascii=False, indent=1)[:2900]}"

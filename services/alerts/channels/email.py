@@ -1,0 +1,217 @@
+"""Mail by SMTP, one recipient a message, with the last step in our own hands.
+
+SMTP libraries send the body and its terminator, the dot, in one call. Here the body goes first
+and the dot last, because a mail counts as handed over once a byte of the dot may be out: before
+it a failure is certainly "not sent", after it only the server's answer can say (protocol B, 5).
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from typing import Any, cast
+
+import aiosmtplib
+
+from services.alerts.alert import Claimed, Kind, Outcome, Reason
+from services.alerts.channels.answers import redact, text_of
+from services.alerts.config import EmailTarget
+from services.alerts.templates import Templates
+
+# What a payload may set. Anything else, and any recipient but the one, would be the caller's own.
+HEADERS = frozenset(
+    {"message-id", "list-unsubscribe", "list-unsubscribe-post", "reply-to", "auto-submitted"}
+)
+
+
+class _Policy(EmailPolicy):
+    """Keep our own long tokens whole: the default folds a long URL into encoded words."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        if name.lower() in HEADERS and str(value).isascii():
+            return f"{name}: {value}\r\n".encode("ascii")
+        return super().fold_binary(name, value)
+
+
+POLICY = _Policy(linesep="\r\n", cte_type="7bit", raise_on_defect=False)
+
+
+def boottime() -> float:
+    """Seconds on a clock that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Email:
+    def __init__(self, name: str, target: EmailTarget, templates: Templates) -> None:
+        self._name = name
+        self._target = target
+        self._templates = templates
+        self._secrets = target.secrets()
+        self._hostname = socket.gethostname()
+
+    async def send(self, job: Claimed, *, dot_before: float | None = None) -> Outcome:
+        """Hand one mail over.
+
+        :param dot_before: no terminator is written at or after this `boottime`
+        :returns: `Kind.UNKNOWN` when a byte of the dot may be out and no answer came
+        """
+        try:
+            recipient, message = self._compose(job)
+        except (ValueError, UnicodeError, KeyError) as error:
+            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=self._redact(error))
+        attempt = _Attempt(self._target, self._hostname, dot_before)
+        try:
+            async with asyncio.timeout(self._target.timeout):
+                outcome = await attempt.run(recipient, message)
+        except Exception as error:  # noqa: BLE001 - classified: whatever it was, the dot decides
+            outcome = replace(_classify(error), excerpt=self._redact(error))
+            if attempt.dot_may_be_out:
+                outcome = replace(outcome, kind=Kind.UNKNOWN)
+        return replace(outcome, excerpt=redact(outcome.excerpt, self._secrets))
+
+    def _redact(self, error: Exception) -> str:
+        return redact(f"{type(error).__name__}: {error}", self._secrets)
+
+    def _compose(self, job: Claimed) -> tuple[str, bytes]:
+        payload = job.payload
+        subject = payload.get("subject") or f"[{job.severity}] {job.event_type}"
+        text = payload.get("text")
+        rendered = self._templates.render(self._name, job)
+        if rendered is not None:  # the first line is the subject
+            subject, _, text = rendered.partition("\n")
+        message = EmailMessage(policy=POLICY)
+        message["From"] = self._target.sender
+        recipient = str(payload.get("to") or self._target.to)
+        Address(addr_spec=recipient)  # ValueError for more than one plain address
+        message["To"] = recipient
+        message["Subject"] = " ".join(str(subject).split())
+        message["Date"] = job.accepted_at
+        headers = {
+            "Message-ID": f"<{job.alert_id}.{job.target}@{self._target.sender.rpartition('@')[2]}>",
+            "Auto-Submitted": "auto-generated",
+            **{
+                name: value
+                for name, value in (payload.get("headers") or {}).items()
+                if name.lower() in HEADERS
+            },
+        }
+        for name, value in headers.items():
+            message[name] = str(value)
+        message.set_content(str(text or text_of(job.event_type, payload)))
+        if html := payload.get("html"):
+            message.add_alternative(str(html), subtype="html")
+        return recipient, message.as_bytes()
+
+    async def close(self) -> None:
+        pass  # a connection lives as long as its mail
+
+
+class _Attempt:
+    """One connection, one mail."""
+
+    def __init__(self, target: EmailTarget, hostname: str, dot_before: float | None) -> None:
+        self._target = target
+        self._dot_before = dot_before
+        self.dot_may_be_out = False
+        self._answered = False
+        self._transport: asyncio.WriteTransport | None = None
+        self._smtp = aiosmtplib.SMTP(
+            hostname=target.host,
+            port=target.port,
+            username=target.username or None,
+            password=target.password.get_secret_value() or None,
+            use_tls=target.tls == "tls",
+            start_tls=target.tls == "starttls",
+            local_hostname=hostname,
+            timeout=target.timeout,
+        )
+
+    async def run(self, recipient: str, message: bytes) -> Outcome:
+        with self._reset_unless_answered():
+            await self._smtp.connect()
+            # uvloop's transports are no subclasses of asyncio's.
+            transport = cast("asyncio.WriteTransport | None", self._smtp.transport)
+            protocol = self._smtp.protocol
+            if transport is None or protocol is None:
+                raise aiosmtplib.SMTPServerDisconnected("Connection lost")
+            self._transport = transport
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._target.timeout * 1000)
+            )
+            await self._smtp.mail(self._target.sender)
+            await self._smtp.rcpt(recipient)
+            start = await self._smtp.execute_command(b"DATA")
+            if start.code != aiosmtplib.SMTPStatus.start_input:
+                raise aiosmtplib.SMTPDataError(start.code, start.message)
+            protocol.write(_stuffed(message))
+            # The dot must not queue behind the body. No event tells: the protocol is a library's.
+            while transport.get_write_buffer_size():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            # From here to the write nothing is awaited: no pause fits between check and dot.
+            if self._dot_before is not None and boottime() >= self._dot_before:
+                return Outcome(Kind.FAILED, Reason.TOO_LATE)
+            protocol.write(b".\r\n")
+            self.dot_may_be_out = True
+            code, text = await protocol.read_response(self._target.timeout)
+            self.dot_may_be_out = False  # the server has said which
+            self._answered = True
+        return _by_code(code, text)
+
+    @contextmanager
+    def _reset_unless_answered(self) -> Iterator[None]:
+        """Close by RST, so that nothing still buffered, here or in the kernel, leaves later.
+
+        Covers every way out: too late, time-out, cancellation, refusal. Only the server's answer
+        to the dot ends its transaction; then there is nothing to take back.
+        """
+        try:
+            yield
+        finally:
+            transport = self._transport
+            if transport is not None and not transport.is_closing():
+                if self._answered:
+                    transport.write(b"QUIT\r\n")  # manners; nobody waits for the answer
+                else:
+                    transport.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+                    transport.abort()
+            self._smtp.close()
+
+
+def _stuffed(message: bytes) -> bytes:
+    """CRLF lines, leading dots doubled (RFC 5321, 4.5.2), ending with CRLF, without the dot."""
+    lines = message.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n").split(b"\n")
+    return b"".join((b"." + line if line.startswith(b".") else line) + b"\r\n" for line in lines)
+
+
+def _by_code(code: int, text: str) -> Outcome:
+    match code // 100:
+        case 2:
+            return Outcome(Kind.DELIVERED, Reason.OK, code, text)
+        case 4:
+            return Outcome(Kind.FAILED, Reason.SERVER_ERROR, code, text)
+        case 5:
+            return Outcome(Kind.NEVER, Reason.REFUSED, code, text)
+    return Outcome(Kind.FAILED, Reason.BAD_ANSWER, code, text)
+
+
+def _classify(error: Exception) -> Outcome:
+    match error:
+        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == 5:
+            return Outcome(Kind.NEVER, Reason.UNAUTHORIZED, error.code)
+        case aiosmtplib.SMTPConnectResponseError():  # its greeting: the server is not in service
+            return Outcome(Kind.FAILED, Reason.SERVER_ERROR, error.code)
+        case aiosmtplib.SMTPResponseException():
+            return _by_code(error.code, "")
+        case TimeoutError():
+            return Outcome(Kind.FAILED, Reason.TIMEOUT)
+        case UnicodeError() | aiosmtplib.SMTPNotSupported():
+            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD)
+    return Outcome(Kind.FAILED, Reason.CONNECTION)

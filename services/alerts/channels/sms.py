@@ -1,0 +1,60 @@
+"""SMSAPI's sms.do, or whatever is compatible: its errors are numbered, and inside a 200."""
+
+import json
+from dataclasses import replace
+from urllib.parse import urlencode
+
+from services.alerts.alert import Claimed, Kind, Outcome, Reason
+from services.alerts.channels.answers import text_of
+from services.alerts.channels.post import Answer, Poster
+from services.alerts.config import SmsTarget
+from services.alerts.templates import Templates
+
+MAX_TEXT = 1_500  # ten parts; beyond it providers refuse
+
+_UNAUTHORIZED = frozenset({101, 102, 105, 110})
+_BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
+
+
+class Sms:
+    def __init__(self, name: str, target: SmsTarget, templates: Templates) -> None:
+        self._name = name
+        self._target = target
+        self._templates = templates
+        self._poster = Poster(target)
+
+    async def send(self, job: Claimed) -> Outcome:
+        text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
+        form = {
+            "to": self._target.to,
+            "message": text[:MAX_TEXT],
+            "format": "json",
+            "encoding": "utf-8",
+        }
+        headers = {
+            "Authorization": f"Bearer {self._target.token.get_secret_value()}",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        return read(await self._poster.post(self._target.url, urlencode(form).encode(), headers))
+
+    async def close(self) -> None:
+        await self._poster.close()
+
+
+def read(answer: Answer) -> Outcome:
+    """Only a list of what was queued is success."""
+    outcome = answer.outcome
+    if outcome.kind is not Kind.DELIVERED:
+        return outcome
+    try:
+        data = json.loads(answer.body)
+        if data.get("count") and not data.get("error"):
+            return outcome
+        code = int(data.get("error") or 0)
+    except (ValueError, TypeError, AttributeError):
+        code = 0
+    if code in _UNAUTHORIZED:
+        return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)
+    if code in _BAD:
+        return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
+    return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)

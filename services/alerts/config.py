@@ -1,0 +1,240 @@
+"""alerts.toml → frozen typed targets and routes; every fault is reported at once."""
+
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import jinja2
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from services.alerts.alert import Policy
+from services.alerts.templates import Templates
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
+
+
+class _FromEnv(str):
+    """A value that came from the environment, and so may be a secret."""
+
+    __slots__ = ()
+
+
+def _only_from_env(value: Any) -> Any:
+    if not isinstance(value, _FromEnv):
+        raise ValueError('a secret is given as { env = "NAME" }')  # noqa: TRY004 - pydantic's word
+    return value
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_only_from_env)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class BreakerOptions(_Part):
+    fail_max: int = Field(5, ge=1)
+    reset_timeout: Seconds = 60
+
+
+class Target(_Part):
+    """What every channel shares; see config/alerts.toml for the words."""
+
+    timeout: Seconds = 10
+    margin: Seconds = 5
+    concurrency: int = Field(8, ge=1, le=256)
+    retry_delays: tuple[Seconds, ...] = Field((300.0,) * 5, min_length=1, max_length=50)
+    wait_tiers: tuple[Seconds, ...] = (10, 60)
+    max_age: Seconds = 72 * 3600
+    breaker: BreakerOptions = BreakerOptions()
+    templates: dict[str, str] = {}
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.retry_delays, self.wait_tiers, self.max_age)
+
+    @property
+    def lease(self) -> float:
+        """How long a claimed row belongs to its worker."""
+        return self.timeout + self.margin
+
+    @model_validator(mode="after")
+    def _later_delays_have_a_queue(self) -> Self:
+        # Its queue's name is its time, in whole seconds; the first delay is a policy on .retry.
+        others = {*self.retry_delays, *self.wait_tiers} - {self.retry_delays[0]}
+        if any(delay < 1 or delay != int(delay) for delay in others):
+            raise ValueError("a delay unlike the first must be whole seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _a_parked_copy_outwaits_the_lease(self) -> Self:
+        # A twin parked in .retry must not come back, and be parked again, forever before the
+        # lease of the worker in flight ends (protocols.md, last paragraph of B).
+        if self.retry_delays[0] < self.lease:
+            raise ValueError(
+                f"retry_delays[0] ({self.retry_delays[0]:g} s) must be at least the lease "
+                f"({self.lease:g} s: time-outs and margin together)"
+            )
+        return self
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, to be struck out of what is stored or logged."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr) and v)
+
+
+class SlackTarget(Target):
+    channel: Literal["slack"]
+    url: Secret
+
+
+class WebhookTarget(Target):
+    channel: Literal["webhook"]
+    url: Secret
+    secret: Secret
+
+
+class MondayTarget(Target):
+    channel: Literal["monday"]
+    url: str
+    token: Secret
+    board: str = Field(pattern=r"^[0-9]{1,20}$")
+
+
+class SmsTarget(Target):
+    channel: Literal["sms"]
+    url: str
+    token: Secret
+    to: str
+
+
+class EmailTarget(Target):
+    channel: Literal["email"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    username: str = ""
+    password: Annotated[SecretStr, BeforeValidator(_only_from_env)] = SecretStr("")
+    tls: Literal["none", "starttls", "tls"] = "starttls"
+    sender: str
+    to: str
+    timeout: Seconds = 12
+    ask_timeout: Seconds = 5  # for consent's answer to a permit request
+    permit: Seconds = 20  # how long consent's permit holds; consent fixes it
+    dot_deadline: Seconds = 10  # after asking, no terminator is written any more
+    permit_patience: Seconds = 24 * 3600  # without any answer; then the message is cancelled
+
+    @property
+    def lease(self) -> float:
+        return self.ask_timeout + self.timeout + self.margin
+
+    @model_validator(mode="after")
+    def _a_send_fits_into_its_permit(self) -> Self:
+        if self.timeout + self.margin >= self.permit:
+            raise ValueError(
+                f"timeout + margin ({self.timeout + self.margin:g} s) must be below "
+                f"permit ({self.permit:g} s)"
+            )
+        if self.dot_deadline >= self.permit:
+            raise ValueError("dot_deadline must be below permit")
+        return self
+
+
+AnyTarget = Annotated[
+    SlackTarget | WebhookTarget | MondayTarget | SmsTarget | EmailTarget,
+    Field(discriminator="channel"),
+]
+TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+
+
+class Config(_Part):
+    routes: dict[str, tuple[str, ...]]
+    targets: dict[TargetName, AnyTarget]
+
+    @model_validator(mode="after")
+    def _routes_name_targets(self) -> Self:
+        reserved = self.targets.keys() & {"intake", "epoch", UNROUTED}
+        unknown = {
+            name for names in self.routes.values() for name in names if name not in self.targets
+        }
+        if reserved:
+            raise ValueError(f"reserved target names: {', '.join(sorted(reserved))}")
+        if unknown:
+            raise ValueError(f"routes name unknown targets: {', '.join(sorted(unknown))}")
+        return self
+
+    def route(self, event_type: str, target: str | None) -> tuple[str, ...]:
+        """Return the targets of an alert, each once; empty when nothing matches."""
+        if target is not None:
+            return (target,) if target in self.targets else ()
+        return tuple(
+            dict.fromkeys(
+                name
+                for pattern, names in self.routes.items()
+                if fnmatchcase(event_type, pattern)
+                for name in names
+            )
+        )
+
+
+UNROUTED = "unrouted"  # stands for the target of an alert that no route knows
+
+
+def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
+    """Read the file and every template it names.
+
+    :raises SystemExit: names each fault, never a value
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: {error}") from None
+    faults: list[str] = []
+    resolved = _resolve(raw, env, "", faults)
+    config = None
+    if not faults:
+        try:
+            config = Config.model_validate(resolved)
+        except ValidationError as error:
+            faults += [
+                f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
+                for fault in error.errors(include_url=False, include_input=False)
+            ]
+    templates = Templates(path.parent / "templates")
+    for name, target in config.targets.items() if config else ():
+        for event_type, file in target.templates.items():
+            try:
+                templates.add(name, event_type, file)
+            except jinja2.TemplateError as error:
+                faults.append(f"targets.{name}.templates.{event_type}: {file}: {error}")
+    if config is None or faults:
+        raise SystemExit("\n  ".join([f"{path} is at fault:", *faults]))
+    return config, templates
+
+
+def _resolve(value: Any, env: Mapping[str, str], where: str, faults: list[str]) -> Any:
+    """Put the environment's values in the place of each `{ env = "NAME" }`."""
+    if not isinstance(value, dict):
+        return value
+    if "env" not in value:
+        return {key: _resolve(item, env, f"{where}{key}.", faults) for key, item in value.items()}
+    name = str(value["env"])
+    found = env.get(name, "")
+    if not found and (file := env.get(f"{name}_FILE")):
+        try:
+            found = Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            faults.append(f"{where[:-1]}: {name}_FILE: {error}")
+            return _FromEnv("")
+    if not found and "default" not in value:
+        faults.append(f"{where[:-1]}: the environment has no {name}")
+    return _FromEnv(found or value.get("default", ""))

@@ -1,0 +1,139 @@
+"""One function per queue: alerts.intake here; alerts.<target> is delivery.Worker.handle."""
+
+import asyncio
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common import db, logs, outbox
+from libs.common.broker import Broker, Message, PublishError
+from libs.common.consume import Ack, Dead, Delivery, Retry
+from libs.common.consume import Outcome as Verdict
+from services.alerts import messages, metrics, store, topology
+from services.alerts.alert import Reason
+from services.alerts.config import UNROUTED, Config, EmailTarget
+from services.alerts.messages import LEAD_QUALIFIED, AlertAccepted
+from services.alerts.store import NewRow
+
+log = logs.get_logger(__name__)
+
+MAX_BATCH = 200
+
+
+class Intake:
+    """Accepted alerts → routes → ledger rows → work messages.
+
+    The message is acked after the rows are committed and the work messages are confirmed. A crash
+    in between brings it again: the rows are there, and the work messages are published once more,
+    which the claim absorbs. Messages wait for each other only while a statement is running, so a
+    batch is as large as the load and a single alert waits for nothing.
+    """
+
+    def __init__(self, config: Config, engine: AsyncEngine, broker: Broker) -> None:
+        self._config = config
+        self._engine = engine
+        self._broker = broker
+        self._waiting: list[tuple[list[NewRow], asyncio.Future[None]]] = []
+        self._writing = asyncio.Lock()
+
+    async def handle(self, message: Message, _: Delivery) -> Verdict:
+        try:
+            accepted = messages.accepted(message)
+        except ValidationError as error:
+            return Dead(f"malformed: {error.error_count()} faults")
+        rows = self.rows(accepted, message.request_id)
+        if not rows:
+            log.info("intake.unrouted_event", type=message.type)
+            return Ack()
+        await self._write(rows)
+        try:
+            await asyncio.gather(*(self._broker.publish(*work) for work in _works(rows)))
+        except PublishError as error:
+            return Retry(type(error).__name__)
+        return Ack()
+
+    async def accept(
+        self, tx: AsyncConnection, alerts: Sequence[AlertAccepted], request_id: str | None
+    ) -> None:
+        """Take alerts without the broker: the work messages go through the outbox."""
+        rows = [row for accepted in alerts for row in self.rows(accepted, request_id)]
+        metrics.ACCEPTED.inc(await store.accept(tx, rows))
+        await outbox.add_all(tx, _works(rows))
+
+    def rows(self, accepted: AlertAccepted, request_id: str | None) -> list[NewRow]:
+        """Resolve the routes, here and nowhere else.
+
+        An accepted alert that leads nowhere (the configuration changed under it) is a failure for
+        a person; an event that nobody wants is none.
+        """
+        once = accepted.once
+        targets = self._config.route(accepted.event_type, accepted.target)
+        if once is not None:  # the way to leave at most once is known for mail only
+            targets = tuple(
+                name for name in targets if isinstance(self._config.targets[name], EmailTarget)
+            )
+        failed = None
+        if not targets:
+            if accepted.event_type == LEAD_QUALIFIED:
+                return []
+            targets, failed = (UNROUTED,), Reason.UNROUTED
+        return [
+            NewRow(
+                alert_id=accepted.id,
+                target=target,
+                event_type=accepted.event_type,
+                severity=accepted.severity,
+                source=accepted.source,
+                payload=accepted.payload,
+                dedup_key=accepted.dedup_key,
+                request_id=request_id,
+                accepted_at=accepted.accepted_at,
+                once_address=once.address if once else None,
+                once_purpose=once.purpose if once else None,
+                once_reference=once.reference if once else None,
+                failed=failed,
+            )
+            for target in targets
+        ]
+
+    async def _write(self, rows: list[NewRow]) -> None:
+        """Write these rows, together with those of whoever waits at the same time."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, done))
+        async with self._writing:
+            if not done.done():
+                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                await self._write_batch(batch)
+        await done
+
+    async def _write_batch(self, batch: list[tuple[list[NewRow], asyncio.Future[None]]]) -> None:
+        try:
+            await self._insert([row for rows, _ in batch for row in rows])
+        except Exception as error:  # noqa: BLE001 - passed on to whoever waits for it
+            if len(batch) == 1 or db.is_unavailable(error):
+                for _, done in batch:
+                    done.set_exception(error)
+                return
+            # One bad row fails the statement: find it, so that it fails alone.
+            for each in batch:
+                await self._write_batch([each])
+        else:
+            for _, done in batch:
+                done.set_result(None)
+
+    async def _insert(self, rows: list[NewRow]) -> None:
+        async with self._engine.begin() as tx:
+            metrics.ACCEPTED.inc(await store.accept(tx, rows))
+
+
+def _works(rows: Sequence[NewRow]) -> list[tuple[str, str, Message]]:
+    return [
+        (
+            topology.ALERTS.name,
+            topology.work_name(row.target),
+            messages.work(row.alert_id, row.target, 0, row.request_id),
+        )
+        for row in rows
+        if row.failed is None
+    ]

@@ -1,0 +1,375 @@
+"""One delivery: claim, send, settle. The crash policy, case by case:
+
+Protocol A, alerts to staff, at least once. A process that dies (or loses its channel, or the
+answer of the database) leaves
+
+  before the claim commits     a pending row, an unacked copy: RabbitMQ hands it out again.
+  claimed, not yet sent        `sending` with a lease. The copy comes again at once, finds the
+                               lease alive and is parked in .retry (not acked: it is the last one).
+                               It comes back, the lease is over, the next attempt is claimed. The
+                               dead attempt stays counted: what kills its process runs out of them.
+  sent, not settled            the same, and the target may get the alert twice. Nothing here can
+                               tell this case from the one before. The only source of duplicates.
+  settled, not acked           terminal: the copy finds that and is acked. Pending: the copy is
+                               not yet due and is parked until it is.
+  exhausted                    failed + escalation + outbox row for .dead are one transaction;
+                               before it the row is claimed as exhausted again, after it terminal.
+  .retry.<seconds>             confirmed publish, then ack: in between there are two copies, and
+                               the second to come finds a row that is owned, not due or terminal.
+  A worker that was only slow  settles by CAS(sending, attempt); the number moved on when another
+                               took over, so it changes nothing and its copy is parked, not acked,
+                               unless it saw the row terminal.
+  Every copy lost              the sweep publishes overdue rows again with the next turn.
+
+Protocol B, mail that leaves at most once and only with a permit. It differs where it must:
+
+  claimed, not yet sending     no byte of the dot can be out: after the lease the next attempt
+                               takes over and returns the dead one's permit in the same
+                               transaction (a permit belongs to one attempt).
+  `sending` committed          the dot may be out: after the lease the row is `in_doubt`, for a
+                               person. Never sent again by itself. The permit is not returned:
+                               the mail may still be accepted while we look away.
+  settled, not acked           as A. The permit's return and the event to the sender of the
+                               message are outbox rows of the transaction that moves the row.
+"""
+
+import asyncio
+from dataclasses import replace
+from time import monotonic
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common import db, logs, outbox
+from libs.common.broker import Broker, Message, PublishError
+from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
+from libs.common.consume import Outcome as Verdict
+from libs.common.topology import dead_name, delay_name
+from services.alerts import alert, messages, metrics, store, topology
+from services.alerts.alert import Claimed, Decision, Kind, Once, Outcome, Reason, State, Unclaimed
+from services.alerts.breaker import Admission, Breaker
+from services.alerts.channels import Channel
+from services.alerts.channels.email import Email, boottime
+from services.alerts.config import EmailTarget, Target
+from services.alerts.messages import AlertWork
+from services.alerts.permits import Permits
+from services.alerts.store import Ended
+from services.alerts.valve import Valve
+
+log = logs.get_logger(__name__)
+
+SETTLE_AGAIN_SECONDS = 0.5
+
+_EVENTS: dict[State, messages.Settled] = {
+    State.DELIVERED: "sent",
+    State.FAILED: "failed",
+    State.DISCARDED: "cancelled",
+    State.IN_DOUBT: "in_doubt",
+}
+
+
+class Worker:
+    """Delivers to one target."""
+
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        channel: Channel,
+        breaker: Breaker,
+        valve: Valve,
+        *,
+        engine: AsyncEngine,
+        broker: Broker,
+        permits: Permits,
+    ) -> None:
+        self._name = name
+        self._target = target
+        self._retries = len(target.retry_delays)
+        self._channel = channel
+        self._breaker = breaker
+        self._valve = valve
+        self._engine = engine
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._broker = broker
+        self._permits = permits
+
+    async def handle(self, message: Message, _: Delivery) -> Verdict:
+        """Do what one work message asks for; an open breaker gives it back, nothing spent."""
+        try:
+            work = AlertWork.model_validate(message.body)
+        except ValidationError as error:
+            return Dead(f"malformed: {error.error_count()} faults")
+        admission = await self._valve.admit()
+        if admission is None:
+            return Requeue()
+        try:
+            return await self._work(work, message, admission)
+        finally:
+            self._breaker.settle(admission)
+
+    async def _work(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
+        async with self._single.connect() as tx:
+            job = await store.claim(
+                tx,
+                work.alert_id,
+                self._name,
+                work.turn,
+                lease=self._target.lease,
+                retries=self._retries,
+            )
+        if job is None:
+            return await self._unclaimed(work, message, admission)
+        start = monotonic()
+        outcome = await self._send(job)
+        admission.kind = outcome.kind
+        return await self._settle(job, message, outcome, monotonic() - start)
+
+    async def _send(self, job: Claimed) -> Outcome:
+        try:
+            return await self._channel.send(job)
+        except Exception as error:  # a channel raises only for what the payload made impossible
+            log.exception("delivery.unsendable", target=self._name, alert_id=str(job.alert_id))
+            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
+
+    async def _settle(
+        self, job: Claimed, message: Message, outcome: Outcome, seconds: float
+    ) -> Verdict:
+        decision = alert.decide(
+            outcome,
+            spent=job.spent,
+            age=job.age,
+            policy=self._target.policy,
+            once=job.once is not None,
+        )
+        metrics.attempt(self._name, outcome.kind, outcome.reason, seconds)
+        ours = await self._record(job, outcome, decision, seconds)
+        log.info(
+            "delivery.settled" if ours else "delivery.fenced",
+            target=self._name,
+            alert_id=str(job.alert_id),
+            attempt=job.attempt,
+            outcome=outcome.kind,
+            reason=outcome.reason,
+            status=outcome.status,
+            state=decision.state,
+            seconds=round(seconds, 4),
+        )
+        if outcome.kind is Kind.LATER:
+            self._valve.hold(outcome.retry_after or 0.0)
+        if not ours:
+            metrics.FENCED.labels(self._name).inc()
+            return await self._fenced(job)
+        if decision.state is State.PENDING:
+            return await self._again(message, decision.delay, decision.reason)
+        return Ack()
+
+    async def _record(
+        self, job: Claimed, outcome: Outcome, decision: Decision, seconds: float
+    ) -> bool:
+        """Write the result down, and again while the database blinks.
+
+        The message has left: to give up at the first error would send it again, or put it in
+        doubt. Within the lease nobody else claims the row, and after it CAS decides.
+        """
+        give_up = monotonic() + self._target.margin
+        while True:
+            try:
+                return await self._record_once(job, outcome, decision, seconds)
+            except Exception as error:
+                if not db.is_unavailable(error) or monotonic() >= give_up:
+                    raise
+                log.warning("delivery.settle_again", target=self._name)
+                await asyncio.sleep(SETTLE_AGAIN_SECONDS)
+
+    async def _record_once(
+        self, job: Claimed, outcome: Outcome, decision: Decision, seconds: float
+    ) -> bool:
+        if job.once is None and decision.state is not State.FAILED:
+            async with self._single.connect() as tx:
+                return await store.settle(tx, job, outcome, decision, seconds)
+        async with self._engine.begin() as tx:
+            if not await store.settle(tx, job, outcome, decision, seconds):
+                return False
+            if job.once is not None and decision.state is not State.IN_DOUBT:
+                await self._return_permit(tx, job.alert_id, job.attempt, job.once)
+            if decision.state is not State.PENDING:
+                ended = Ended(
+                    job.alert_id,
+                    self._name,
+                    job.attempt,
+                    job.event_type,
+                    store.error_text(outcome),
+                    job.once,
+                )
+                await tell(tx, ended, decision.state, decision.reason)
+            return True
+
+    async def _again(self, message: Message, delay: float, reason: str) -> Verdict:
+        """Hand the copy to the queue that waits that long."""
+        if delay == self._target.retry_delays[0]:
+            return Retry(reason)
+        queue = delay_name(topology.work_name(self._name), int(delay))
+        try:
+            await self._broker.publish(topology.DLX.name, queue, replace(message, headers={}))
+        except PublishError:
+            return Retry(reason)  # back too early or too late, which the row's due time evens out
+        return Ack()
+
+    async def _fenced(self, job: Claimed) -> Verdict:
+        """Another worker took over, but its copy may be gone: ack over a finished row only."""
+        async with self._single.connect() as tx:
+            seen = await store.see(tx, job.alert_id, self._name)
+        verdict = alert.unclaimed(seen, turn=job.turn, retries=self._retries)
+        return Ack() if verdict is Unclaimed.ACK else Retry("fenced")
+
+    async def _unclaimed(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
+        async with self._single.connect() as tx:
+            seen = await store.see(tx, work.alert_id, self._name)
+        if seen is not None and seen.once and seen.state in {State.PENDING, State.CLAIMED}:
+            job = await self._claim_once(work)
+            if job is not None and job.once is not None:
+                return await self._work_once(job, job.once, message, admission)
+        match alert.unclaimed(seen, turn=work.turn, retries=self._retries):
+            case Unclaimed.ACK:
+                return Ack()
+            case Unclaimed.EXHAUSTED:
+                async with self._engine.begin() as tx:
+                    ended = await store.exhaust(
+                        tx, work.alert_id, self._name, work.turn, self._retries
+                    )
+                    if ended is not None:
+                        if ended.once is not None:
+                            await self._return_permit(tx, ended.alert_id, ended.attempt, ended.once)
+                        await tell(tx, ended, State.FAILED, Reason.EXHAUSTED)
+                return Ack() if ended is not None else Retry("parked")
+            case Unclaimed.DOUBT:
+                return (
+                    Ack()
+                    if await doubt(self._engine, work.alert_id, self._name)
+                    else Retry("parked")
+                )
+        return Retry("parked")
+
+    # Protocol B.
+
+    async def _claim_once(self, work: AlertWork) -> Claimed | None:
+        async with self._engine.begin() as tx:
+            job, taken_over = await store.claim_once(
+                tx,
+                work.alert_id,
+                self._name,
+                work.turn,
+                lease=self._target.lease,
+                retries=self._retries,
+            )
+            if job is not None and job.once is not None and taken_over:
+                await self._return_permit(tx, job.alert_id, job.attempt - 1, job.once)
+        return job
+
+    async def _work_once(
+        self, job: Claimed, once: Once, message: Message, admission: Admission
+    ) -> Verdict:
+        if not isinstance(self._target, EmailTarget) or not isinstance(self._channel, Email):
+            raise TypeError("intake lets only mail be sent at most once")
+        asked_at = boottime()  # before asking: the permit's time cannot have begun earlier
+        answer = await self._permits.ask(
+            job, once, seconds=self._target.ask_timeout, margin=self._target.margin
+        )
+        match answer and answer.answer:
+            case "granted" if answer is not None:
+                permit_over = asked_at + min(answer.seconds, self._target.permit)
+                dot_before = asked_at + min(answer.seconds / 2, self._target.dot_deadline)
+            case "denied":
+                return await self._cancel(job, once, Reason.WITHDRAWN)
+            case _ if job.age > self._target.permit_patience:
+                return await self._cancel(job, once, Reason.NO_PERMIT)
+            case _:
+                return await self._unanswered(job, once)
+        async with self._engine.begin() as tx:
+            sending = await store.move(
+                tx, job, State.CLAIMED, State.SENDING, seconds=self._target.lease
+            )
+            if not sending:  # somebody took over, and has a permit of its own
+                await self._return_permit(tx, job.alert_id, job.attempt, once)
+        if not sending:
+            return await self._fenced(job)
+        start = monotonic()
+        outcome = await self._channel.send(job, dot_before=dot_before)
+        if outcome.kind is Kind.DELIVERED and boottime() >= permit_over:
+            metrics.PERMIT_OVERRUN.inc()
+            log.error("permit.overrun", alert_id=str(job.alert_id), attempt=job.attempt)
+            outcome = replace(outcome, kind=Kind.UNKNOWN, reason=Reason.OVERRUN)
+        admission.kind = outcome.kind
+        return await self._settle(job, message, outcome, monotonic() - start)
+
+    async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Verdict:
+        async with self._engine.begin() as tx:
+            await self._return_permit(tx, job.alert_id, job.attempt, once)
+            ours = await store.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
+            if ours:
+                ended = Ended(job.alert_id, self._name, job.attempt, job.event_type, None, once)
+                await tell(tx, ended, State.DISCARDED, reason)
+        log.info("delivery.cancelled", alert_id=str(job.alert_id), reason=reason, ours=ours)
+        return Ack() if ours else await self._fenced(job)
+
+    async def _unanswered(self, job: Claimed, once: Once) -> Verdict:
+        """Closed or no answer: nothing was denied, nothing is spent, it waits."""
+        async with self._engine.begin() as tx:
+            # Whatever the CAS says: the answer may only have been lost on its way.
+            await self._return_permit(tx, job.alert_id, job.attempt, once)
+            await store.move(
+                tx,
+                job,
+                State.CLAIMED,
+                State.PENDING,
+                reason=Reason.NO_PERMIT,
+                seconds=self._target.retry_delays[0],
+                refund=True,
+            )
+        return Retry("no permit")
+
+    async def _return_permit(
+        self, tx: AsyncConnection, alert_id: UUID, attempt: int, once: Once
+    ) -> None:
+        await outbox.add(
+            tx,
+            topology.CONSENT_COMMANDS,
+            messages.PERMIT_RETURN,
+            messages.permit_return(alert_id, attempt, once),
+        )
+
+
+async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:
+    """In the transaction that ends a row: whoever must hear of it.
+
+    A failure and a doubt go to a person; a failure also leaves its ids in `.dead`; the sender of
+    a message that leaves at most once hears every end.
+    """
+    if state in {State.FAILED, State.IN_DOUBT}:
+        await store.escalate(tx, ended, reason)
+    if state is State.FAILED:
+        await outbox.add(
+            tx,
+            topology.DLX.name,
+            dead_name(topology.work_name(ended.target)),
+            messages.dead(ended.alert_id, ended.target, ended.event_type, reason),
+        )
+    if ended.once is not None:
+        outcome = _EVENTS[state]
+        await outbox.add(
+            tx,
+            topology.EVENTS.name,
+            f"followup.{outcome}",
+            messages.settled(ended.alert_id, ended.target, ended.once, outcome, reason),
+        )
+
+
+async def doubt(engine: AsyncEngine, alert_id: UUID, target: str) -> bool:
+    """End a mail whose worker died with the dot perhaps out; False when it is not so any more."""
+    async with engine.begin() as tx:
+        ended = await store.doubt(tx, alert_id, target)
+        if ended is not None:
+            await tell(tx, ended, State.IN_DOUBT, Reason.CRASHED)
+    return ended is not None

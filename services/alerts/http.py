@@ -1,0 +1,448 @@
+"""Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
+
+import base64
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import db, logs
+from libs.common.broker import Broker
+from libs.common.web import CALLER, Model, Problem, json_response, parse
+from services.alerts import delivery, store
+from services.alerts.alert import BreakerState, Reason, State
+from services.alerts.breaker import Breaker
+from services.alerts.config import Config
+from services.alerts.consumers import Intake
+from services.alerts.messages import AlertAccepted
+from services.alerts.store import Cursor, Filter
+from services.alerts.sweep import Sweep
+from services.alerts.valve import Valve
+
+log = logs.get_logger(__name__)
+
+PAGE = 100
+MAX_PAGE = 1_000
+BATCH = 500
+
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Accept(BaseModel):
+    """From the gateway; a field that is new there must not be refused here."""
+
+    model_config = ConfigDict(extra="ignore")
+    alerts: list[AlertAccepted] = Field(min_length=1, max_length=1_000)
+
+
+class _Chosen(Model):
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=1_000, strict=False)] | None = None
+    target: Text | None = None
+    event_type: Text | None = None
+    status: Literal["pending", "failed"] | None = None
+    since: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    until: Annotated[AwareDatetime, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _chooses(self) -> "_Chosen":
+        if not self.model_fields_set - {"reason"}:
+            raise ValueError("name at least one of ids, target, event_type, status, since, until")
+        return self
+
+    def filter(self) -> Filter:
+        return Filter(self.ids, self.target, self.event_type, self.since, self.until)
+
+    def lists(self) -> tuple[str, ...]:
+        return (self.status,) if self.status else ("pending", "failed")
+
+
+class Retry(_Chosen):
+    pass
+
+
+class Discard(_Chosen):
+    reason: Text = "discarded by hand"
+
+
+class Resolve(Model):
+    id: Annotated[UUID, Field(strict=False)]
+    outcome: Literal["delivered", "resend", "discarded"]
+    reason: Text
+    target: Text | None = None
+
+
+class Cleanup(Model):
+    older_than_hours: Annotated[float, Field(ge=0, le=87_600, strict=False)]
+
+
+class Api:
+    def __init__(
+        self,
+        config: Config,
+        engine: AsyncEngine,
+        broker: Broker,
+        intake: Intake,
+        sweep: Sweep,
+        breakers: Mapping[str, Breaker],
+        valves: Mapping[str, Valve],
+        *,
+        overdue: float,
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._broker = broker
+        self._intake = intake
+        self._sweep = sweep
+        self._breakers = breakers
+        self._valves = valves
+        self._overdue = overdue
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        return [
+            web.get("/health/deep", self.health),
+            web.post("/internal/alerts", self.accept),
+            web.get("/api/alerts/{id}", self.alert),
+            web.get("/api/dlq/pending", _admin(self.list_of("pending"))),
+            web.get("/api/dlq/failed", _admin(self.list_of("failed"))),
+            web.get("/api/dlq/in-doubt", _admin(self.list_of("in_doubt"))),
+            web.get("/api/dlq/stats", _admin(self.stats)),
+            web.post("/api/dlq/retry", _admin(self.retry)),
+            web.post("/api/dlq/discard", _admin(self.discard)),
+            web.post("/api/dlq/resolve", _admin(self.resolve)),
+            web.post("/api/dlq/cleanup", _admin(self.cleanup)),
+            web.get("/api/breakers", _admin(self.breakers)),
+            web.post("/api/breakers/{target}/reset", _admin(self.reset)),
+            web.get("/api/ledger/check", _admin(self.check)),
+        ]
+
+    async def accept(self, request: web.Request) -> web.Response:
+        """Intake with the broker away: the same message under the same id, into the ledger."""
+        body = await parse(request, Accept)
+        async with self._engine.begin() as tx:
+            await self._intake.accept(tx, body.alerts, logs.request_id.get())
+        return json_response({"accepted": len(body.alerts)}, status=202)
+
+    async def alert(self, request: web.Request) -> web.Response:
+        alert_id = _uuid(request.match_info["id"])
+        async with self._engine.connect() as tx:
+            rows, attempts = await store.find(tx, alert_id)
+        if not rows:
+            # Accepted a moment ago it may still be on its way into the ledger.
+            raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
+        states = [State(row.state) for row in rows]
+        return json_response(
+            {
+                "id": str(alert_id),
+                "event_type": rows[0].event_type,
+                "severity": rows[0].severity,
+                "state": _overall(states),
+                "attempts": sum(row.attempt for row in rows),
+                "accepted_at": rows[0].accepted_at.isoformat(),
+                "request_id": rows[0].request_id,
+                "deliveries": [
+                    _shown(row)
+                    | {
+                        "history": [
+                            {
+                                "attempt": each.number,
+                                "at": each.ended_at.isoformat(),
+                                "outcome": each.outcome,
+                                "reason": each.reason,
+                                "status": each.status,
+                                "seconds": round(each.seconds, 4),
+                                "excerpt": each.excerpt,
+                            }
+                            for each in attempts
+                            if each.target == row.target
+                        ]
+                    }
+                    for row in rows
+                ],
+            }
+        )
+
+    def list_of(self, name: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            chosen, after, limit = _query(request)
+            async with self._engine.connect() as tx:
+                rows = await store.page(tx, name, chosen, after, limit + 1)
+            more = len(rows) > limit
+            rows = rows[:limit]
+            return json_response(
+                {
+                    "items": [_shown(row) | {"payload": row.payload} for row in rows],
+                    "next_cursor": _cursor_of(rows[-1]) if more else None,
+                }
+            )
+
+        return handler
+
+    async def stats(self, _: web.Request) -> web.Response:
+        async with self._engine.connect() as tx:
+            targets = await store.stats(tx)
+        names = ("pending", "failed", "delivered", "discarded", "in_doubt")
+        oldest = [each["oldest_pending_seconds"] or 0.0 for each in targets.values()]
+        return json_response(
+            {
+                **{name: sum(each[name] for each in targets.values()) for name in names},
+                "oldest_pending_seconds": max(oldest, default=0.0),
+                "targets": targets,
+            }
+        )
+
+    async def retry(self, request: web.Request) -> web.Response:
+        body = await parse(request, Retry)
+        changes = {**store.AFRESH, "operator": _operator(request)}
+        matched, requeued = 0, 0
+        async with self._engine.connect() as tx:
+            matched = await store.count(tx, body.filter(), _matched_by(body))
+        for name in body.lists():
+            after: Cursor | None = None
+            while True:
+                async with self._engine.begin() as tx:
+                    rows = await store.page(tx, name, body.filter(), after, BATCH, lock=True)
+                    movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
+                    if movable:
+                        await store.hand_out(tx, movable, **changes)
+                requeued += len(movable)
+                if len(rows) < BATCH:
+                    break
+                after = _key(rows[-1])
+        log.info("dlq.retried", operator=_operator(request), matched=matched, requeued=requeued)
+        return json_response(
+            {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
+        )
+
+    async def discard(self, request: web.Request) -> web.Response:
+        body = await parse(request, Discard)
+        discarded = 0
+        for name in body.lists():
+            after: Cursor | None = None
+            while True:
+                async with self._engine.begin() as tx:
+                    rows = await store.page(tx, name, body.filter(), after, BATCH, lock=True)
+                    movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
+                    if movable:
+                        await store.end(
+                            tx, movable, State.DISCARDED, body.reason, _operator(request)
+                        )
+                        await _tell_all(tx, movable, State.DISCARDED)
+                discarded += len(movable)
+                if len(rows) < BATCH:
+                    break
+                after = _key(rows[-1])
+        log.info("dlq.discarded", operator=_operator(request), rows=discarded)
+        return json_response({"discarded": discarded})
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """A person found out what became of a mail in doubt; the only way out of it."""
+        body = await parse(request, Resolve)
+        operator = _operator(request)
+        async with self._engine.begin() as tx:
+            chosen = Filter(ids=[body.id], target=body.target)
+            rows = await store.page(tx, "in_doubt", chosen, None, BATCH, lock=True)
+            if not rows:
+                raise Problem(404, detail="nothing with this id is in doubt")
+            if body.outcome == "resend":
+                await store.hand_out(tx, rows, **store.AFRESH, error=body.reason, operator=operator)
+            else:
+                state = State(body.outcome)
+                await store.end(tx, rows, state, body.reason, operator)
+                await _tell_all(tx, rows, state)
+        log.info("dlq.resolved", operator=operator, id=str(body.id), outcome=body.outcome)
+        return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
+
+    async def cleanup(self, request: web.Request) -> web.Response:
+        body = await parse(request, Cleanup)
+        deleted = 0
+        while True:
+            async with self._engine.begin() as tx:
+                gone = await store.purge(tx, body.older_than_hours * 3600)
+            deleted += gone
+            if not gone:
+                break
+        log.info("dlq.cleaned_up", operator=_operator(request), deleted=deleted)
+        return json_response({"deleted": deleted})
+
+    async def breakers(self, _: web.Request) -> web.Response:
+        return json_response(self._breakers_now())
+
+    def _breakers_now(self) -> dict[str, Any]:
+        return {
+            name: {
+                "state": breaker.state,
+                "failures": breaker.failures,
+                "next_trial_at": at.isoformat() if (at := breaker.next_trial_at) else None,
+                "paused": self._valves[name].seconds_shut > 0,
+            }
+            for name, breaker in self._breakers.items()
+        }
+
+    async def reset(self, request: web.Request) -> web.Response:
+        target = request.match_info["target"]
+        breaker = self._breakers.get(target)
+        if breaker is None:
+            raise Problem(404, detail=f"no such target; there are {', '.join(self._breakers)}")
+        breaker.reset()
+        self._valves[target].release()
+        log.info("breaker.reset", target=target, operator=_operator(request))
+        return json_response({target: self._breakers_now()[target]})
+
+    async def check(self, _: web.Request) -> web.Response:
+        """P1's equation. A target whose breaker is open or whose queue is long strands nothing."""
+        watched = [
+            name
+            for name in (await self._sweep.without_copies() if self._broker.connected else [])
+            if self._valves[name].seconds_shut == 0
+        ]
+        async with self._engine.connect() as tx:
+            terms = await store.check(tx, watched, self._overdue)
+        ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
+        balanced = terms["accepted"] == sum(terms[name] for name in ends)
+        return json_response({"ok": balanced and terms["stranded"] == 0, **terms})
+
+    async def health(self, _: web.Request) -> web.Response:
+        components: dict[str, dict[str, str]] = {}
+        try:
+            async with self._engine.connect() as tx:
+                await store.ping(tx)
+            components["postgres"] = {"status": "healthy"}
+        except Exception as error:
+            if not db.is_unavailable(error):
+                raise
+            components["postgres"] = {"status": "unhealthy", "detail": type(error).__name__}
+        connected = self._broker.connected
+        components["rabbitmq"] = {"status": "healthy" if connected else "unhealthy"}
+        queues = await self._sweep.depths() if connected else {}
+        breakers = self._breakers_now()
+        troubled = any(each["state"] != BreakerState.CLOSED for each in breakers.values())
+        broken = any(each["status"] == "unhealthy" for each in components.values())
+        return json_response(
+            {
+                # Without one of the two intake still works through the other.
+                "status": "degraded" if broken or troubled else "healthy",
+                "components": components,
+                "circuit_breakers": breakers,
+                "queues": queues,
+            }
+        )
+
+
+def _admin(handler: Handler) -> Handler:
+    async def checked(request: web.Request) -> web.StreamResponse:
+        if request.headers.get(CALLER) != "admin":
+            raise Problem(401, detail="this needs the admin key")
+        return await handler(request)
+
+    return checked
+
+
+async def _tell_all(tx: Any, rows: list[Any], state: State) -> None:
+    for row in rows:
+        if (once := store.once_of(row)) is not None:
+            ended = store.Ended(
+                row.alert_id, row.target, row.attempt, row.event_type, row.error, once
+            )
+            await delivery.tell(tx, ended, state, Reason.BY_HAND)
+
+
+def _matched_by(body: _Chosen) -> list[State]:
+    if body.status is None and body.ids is not None:
+        return list(State)
+    names = {"pending": [State.PENDING, State.CLAIMED, State.SENDING], "failed": [State.FAILED]}
+    return [state for name in body.lists() for state in names[name]]
+
+
+def _overall(states: list[State]) -> str:
+    """What a caller wants to know of all its targets: whether a person or time is still needed."""
+    if any(state not in _ENDS for state in states):
+        return State.PENDING
+    return next(state for state in _ENDS if state in states)
+
+
+# The worst first.
+_ENDS = (State.FAILED, State.IN_DOUBT, State.DISCARDED, State.DELIVERED)
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    open_ = State(row.state) not in _ENDS
+    return {
+        "id": str(row.alert_id),
+        "target": row.target,
+        "event_type": row.event_type,
+        "severity": row.severity,
+        "state": row.state,
+        "status": "pending" if open_ else row.state,
+        "reason": row.reason,
+        "error_message": row.error,
+        "attempts": row.attempt,
+        "retry_count": max(row.spent - 1, 0),
+        "created_at": row.created_at.isoformat(),
+        "last_retry_at": row.last_attempt_at.isoformat() if row.last_attempt_at else None,
+        "next_attempt_at": row.due_at.isoformat() if open_ else None,
+        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        "request_id": row.request_id,
+        "operator": row.operator,
+    }
+
+
+def _operator(request: web.Request) -> str | None:
+    return request.headers.get("X-Operator", "")[:200] or None
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Problem(404, detail="no such alert") from None
+
+
+def _key(row: Any) -> Cursor:
+    return row.created_at, row.alert_id, row.target
+
+
+def _cursor_of(row: Any) -> str:
+    at, alert_id, target = _key(row)
+    text = json.dumps([at.isoformat(), str(alert_id), target])
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
+    query = request.query
+    faults: list[tuple[str, str]] = [
+        (name, "unknown")
+        for name in query
+        if name not in {"target", "event_type", "since", "until", "limit", "cursor"}
+    ]
+    times: dict[str, datetime | None] = {"since": None, "until": None}
+    for name in times:
+        if name in query:
+            try:
+                at = datetime.fromisoformat(query[name])
+                times[name] = at if at.tzinfo else at.replace(tzinfo=UTC)
+            except ValueError:
+                faults.append((name, "not an ISO 8601 time"))
+    limit = PAGE
+    if "limit" in query:
+        limit = int(query["limit"]) if query["limit"].isdecimal() else 0
+        if not 1 <= limit <= MAX_PAGE:
+            faults.append(("limit", f"1 to {MAX_PAGE}"))
+    after: Cursor | None = None
+    if "cursor" in query:
+        try:
+            at, alert_id, target = json.loads(base64.urlsafe_b64decode(query["cursor"]))
+            after = datetime.fromisoformat(at), UUID(alert_id), str(target)
+        except (ValueError, TypeError, AttributeError):
+            faults.append(("cursor", "not a cursor of this list"))
+    if faults:
+        raise Problem(422, errors=faults)
+    chosen = Filter(
+        None, query.get("target"), query.get("event_type"), times["since"], times["until"]
+    )
+    return chosen, after, limit

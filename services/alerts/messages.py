@@ -1,0 +1,125 @@
+"""The shapes that alerts reads and sends; a reader takes unknown fields without a word."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from libs.common.broker import Message
+from services.alerts.alert import Once
+
+ALERT_ACCEPTED = "alert.accepted"
+LEAD_QUALIFIED = "lead.qualified"
+ALERT_WORK = "alert.work"
+ALERT_DEAD = "alert.dead"
+DELIVERY_SETTLED = "delivery.settled"
+PERMIT_REQUEST = "permit.request"
+PERMIT_RETURN = "permit.return"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+class OnceTerms(_Read):
+    address: str
+    purpose: str
+    reference: str
+
+
+class AlertAccepted(_Read):
+    id: UUID
+    event_type: Name
+    payload: dict[str, Any]
+    target: Name | None = None
+    severity: Literal["info", "warning", "critical"] = "info"
+    dedup_key: str | None = None
+    source: str
+    accepted_at: AwareDatetime
+    once: OnceTerms | None = None
+
+
+class LeadQualified(_Read):
+    """Only what the ledger needs; the whole body becomes the alert's payload."""
+
+    id: UUID
+    at: AwareDatetime
+
+
+class AlertWork(_Read):
+    alert_id: UUID
+    target: str
+    turn: int = Field(ge=0)
+
+
+class PermitAnswer(_Read):
+    answer: Literal["granted", "denied", "closed"]
+    seconds: float = Field(gt=0)
+
+
+def accepted(message: Message) -> AlertAccepted:
+    """Read what intake takes: an accepted alert, or an event that becomes one.
+
+    :raises pydantic.ValidationError: not of the shape
+    """
+    if message.type != LEAD_QUALIFIED:
+        return AlertAccepted.model_validate(message.body)
+    lead = LeadQualified.model_validate(message.body)
+    return AlertAccepted(
+        id=lead.id,
+        event_type=LEAD_QUALIFIED,
+        payload=message.body,
+        source="followups",
+        accepted_at=lead.at,
+    )
+
+
+def work(alert_id: UUID, target: str, turn: int, request_id: str | None) -> Message:
+    body = {"alert_id": str(alert_id), "target": target, "turn": turn}
+    return Message(id=str(uuid4()), type=ALERT_WORK, body=body, request_id=request_id)
+
+
+def dead(
+    alert_id: UUID, target: str, event_type: str, reason: str, request_id: str | None = None
+) -> Message:
+    body = {
+        "alert_id": str(alert_id),
+        "target": target,
+        "event_type": event_type,
+        "reason": reason,
+    }
+    return Message(id=str(uuid4()), type=ALERT_DEAD, body=body, request_id=request_id)
+
+
+def permit_request(alert_id: UUID, attempt: int, once: Once) -> dict[str, Any]:
+    return {
+        "message": str(alert_id),
+        "attempt": attempt,
+        "address": once.address,
+        "purpose": once.purpose,
+    }
+
+
+def permit_return(alert_id: UUID, attempt: int, once: Once) -> Message:
+    body = {"message": str(alert_id), "attempt": attempt, "address": once.address}
+    return Message(id=str(uuid4()), type=PERMIT_RETURN, body=body)
+
+
+Settled = Literal["sent", "cancelled", "in_doubt", "failed"]
+
+
+def settled(
+    alert_id: UUID, target: str, once: Once, outcome: Settled, reason: str | None
+) -> Message:
+    body = {
+        "alert_id": str(alert_id),
+        "target": target,
+        "reference": once.reference,
+        "outcome": outcome,
+        "reason": reason,
+        "at": datetime.now(UTC).isoformat(),
+    }
+    return Message(id=str(uuid4()), type=DELIVERY_SETTLED, body=body)

@@ -1,0 +1,36 @@
+"""Every metric of the service, with its label values; labels are closed enums and target names."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.alerts.alert import BreakerState, Kind, Reason
+
+DELIVERIES = Counter(
+    "alerts_deliveries_total",
+    "Attempts, by what became of them (outcome: see alert.Kind; reason: see alert.Reason).",
+    ["target", "outcome", "reason"],
+)
+SECONDS = Histogram(
+    "alerts_delivery_seconds", "Time of one attempt at the target.", ["target", "outcome"]
+)
+ACCEPTED = Counter("alerts_accepted_total", "Ledger rows written by intake.")
+FENCED = Counter(
+    "alerts_fenced_total", "Results that came after another worker had taken over.", ["target"]
+)
+BREAKER = Gauge("alerts_breaker_state", "1 for the state the breaker is in.", ["target", "state"])
+PERMITS = Counter(
+    "alerts_permits_total", "Permit requests (granted, denied, closed, none).", ["answer"]
+)
+PERMIT_OVERRUN = Counter(
+    "alerts_permit_overrun_total", "Mails whose hand-over outlasted the permit. Must stay 0."
+)
+SWEPT = Counter("alerts_swept_total", "Rows that had lost their message.", ["target"])
+
+
+def attempt(target: str, kind: Kind, reason: Reason, seconds: float) -> None:
+    DELIVERIES.labels(target, kind, reason).inc()
+    SECONDS.labels(target, kind).observe(seconds)
+
+
+def breaker_state(target: str, current: BreakerState) -> None:
+    for state in BreakerState:
+        BREAKER.labels(target, state).set(state is current)

@@ -1,0 +1,89 @@
+"""What looks after rows that nobody else does: lost copies, dead workers, a new broker, old age."""
+
+from collections import Counter
+from collections.abc import Sequence
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import logs
+from libs.common.broker import Broker, BrokerUnavailable
+from libs.common.topology import Queue, delay_name, retry_name
+from services.alerts import delivery, metrics, store, topology
+from services.alerts.config import Config
+
+log = logs.get_logger(__name__)
+
+BATCH = 500
+
+
+class Sweep:
+    def __init__(
+        self, config: Config, engine: AsyncEngine, broker: Broker, *, overdue: float
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._broker = broker
+        self._overdue = overdue
+
+    async def run(self) -> None:
+        """Safe to run too early, or twice: it only makes twins, which the claim absorbs."""
+        async with self._engine.connect() as tx:
+            abandoned = await store.abandoned(tx)
+        for alert_id, target in abandoned:
+            await delivery.doubt(self._engine, alert_id, target)
+        if not self._broker.connected:
+            return
+        try:
+            if await self._broker_is_new():
+                await self._publish(list(self._config.targets), None)
+                await self._mark()
+            else:
+                await self._publish(await self.without_copies(), self._overdue)
+        except BrokerUnavailable:
+            log.warning("sweep.broker_lost")
+
+    async def without_copies(self) -> list[str]:
+        """Return the targets none of whose queues holds a message."""
+        return [
+            name
+            for name in self._config.targets
+            if not any([await self._broker.depth(queue) for queue in self._queues(name)])
+        ]
+
+    async def depths(self) -> dict[str, int]:
+        """Return how many messages are ready in each work queue and in intake."""
+        names = [topology.INTAKE_QUEUE, *map(topology.work_name, self._config.targets)]
+        return {name: await self._broker.depth(name) or 0 for name in names}
+
+    def _queues(self, target: str) -> list[str]:
+        name = topology.work_name(target)
+        options = self._config.targets[target]
+        delays = set(options.policy.tiers) - {options.retry_delays[0]}
+        return [name, retry_name(name), *(delay_name(name, int(delay)) for delay in delays)]
+
+    async def _publish(self, targets: Sequence[str], overdue: float | None) -> None:
+        after = None
+        while targets:
+            async with self._engine.begin() as tx:
+                rows = await store.overdue(tx, targets, overdue, after, BATCH)
+                if not rows:
+                    return
+                await store.hand_out(tx, rows)
+            after = tuple(rows[-1])
+            for target, count in Counter(row.target for row in rows).items():
+                metrics.SWEPT.labels(target).inc(count)
+                log.warning("sweep.published_again", target=target, rows=count)
+
+    async def _broker_is_new(self) -> bool:
+        """Say whether the marker queue of the ledger's epoch is gone: the broker lost its disk."""
+        async with self._engine.connect() as tx:
+            epoch = await store.epoch_of(tx)
+        return epoch is None or await self._broker.depth(f"alerts.epoch.{epoch}") is None
+
+    async def _mark(self) -> None:
+        """Begin an epoch, the queue last: a crash in between only sweeps again."""
+        epoch = uuid4()
+        async with self._engine.begin() as tx:
+            await store.begin_epoch(tx, epoch)
+        await self._broker.declare(Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"}))
