@@ -57,7 +57,7 @@ class AlertWork(_Read):
 
 class PermitAnswer(_Read):
     answer: Literal["granted", "denied", "closed"]
-    seconds: float = Field(gt=0)
+    seconds: float = Field(0, ge=0)  # how long a granted permit holds
 
 
 def accepted(message: Message) -> AlertAccepted:
@@ -71,7 +71,7 @@ def accepted(message: Message) -> AlertAccepted:
     return AlertAccepted(
         id=lead.id,
         event_type=LEAD_QUALIFIED,
-        payload=message.body,
+        payload=dict(message.body),
         source="followups",
         accepted_at=lead.at,
     )
@@ -112,7 +112,12 @@ Settled = Literal["sent", "cancelled", "in_doubt", "failed"]
 
 
 def settled(
-    alert_id: UUID, target: str, once: Once, outcome: Settled, reason: str | None
+    alert_id: UUID,
+    target: str,
+    once: Once,
+    outcome: Settled,
+    reason: str | None,
+    at: datetime | None = None,
 ) -> Message:
     body = {
         "alert_id": str(alert_id),
@@ -120,6 +125,6 @@ def settled(
         "reference": once.reference,
         "outcome": outcome,
         "reason": reason,
-        "at": datetime.now(UTC).isoformat(),
+        "at": (at or datetime.now(UTC)).isoformat(),
     }
     return Message(id=str(uuid4()), type=DELIVERY_SETTLED, body=body)
