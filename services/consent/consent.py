@@ -50,18 +50,20 @@ class Permit:
 @dataclass(frozen=True, slots=True)
 class PermitAnswer:
     verdict: Verdict
-    seconds: int = 0
-    """How long it holds: a duration, since the clocks of two hosts are not compared."""
+    seconds: int
+    """How long a permit holds: a duration, since the clocks of two hosts are not compared."""
 
 
-def answer_permit(permit: Permit, lifetime: int) -> PermitAnswer:
+def answer_permit(state: State | None, permit: Permit | None, lifetime: int) -> PermitAnswer:
     """Decide over the permit that is recorded for this very attempt (protocol B, step 3).
 
     `closed` is no denial: the message may be tried again, under a new attempt.
     """
+    if state is not State.GRANTED or permit is None:
+        return PermitAnswer(Verdict.DENIED, lifetime)
     remaining = int(lifetime - permit.age)
     if permit.returned or remaining <= 0:
-        return PermitAnswer(Verdict.CLOSED)
+        return PermitAnswer(Verdict.CLOSED, lifetime)
     return PermitAnswer(Verdict.GRANTED, remaining)
 
 

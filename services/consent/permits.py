@@ -28,7 +28,6 @@ from services.consent.consent import (
     Outcome,
     PermitAnswer,
     State,
-    Verdict,
 )
 from services.consent.store import Lock
 from services.consent.vault import Vault
@@ -52,13 +51,12 @@ async def request(
     try:
         normal = normalise(address)
     except MalformedAddress:  # nobody can have agreed for it
-        return PermitAnswer(Verdict.DENIED)
+        return consent.answer_permit(None, None, lifetime)
     person = await store.enter(tx, vault, normal, Lock.PERMIT)
     state = await store.state_of(tx, person.id, purpose)
-    if state is not State.GRANTED:
-        return PermitAnswer(Verdict.DENIED)
-    permit = await store.open_permit(tx, person.id, message, attempt)
-    return consent.answer_permit(permit, lifetime)
+    granted = state is State.GRANTED
+    permit = await store.open_permit(tx, person.id, message, attempt) if granted else None
+    return consent.answer_permit(state, permit, lifetime)
 
 
 async def settled(

@@ -279,7 +279,8 @@ _LOOK = (
 async def open_permit(tx: AsyncConnection, person_id: UUID, message: UUID, attempt: int) -> Permit:
     """Record a permit for this attempt unless there is one, and return the one there is."""
     values = {"message": message, "attempt": attempt, "person": person_id}
-    await tx.execute(_OPEN, values)
+    if (await tx.execute(_OPEN, values)).rowcount:
+        return Permit(age=0, returned=False)
     # A statement of its own: it sees the twin on whose commit the insert has waited.
     row = (await tx.execute(_LOOK, values)).one()
     return Permit(age=row.age or 0.0, returned=row.closed)

@@ -5,7 +5,9 @@ import pytest
 from services.consent.consent import (
     Outcome,
     Permit,
+    PermitAnswer,
     Standing,
+    State,
     Verdict,
     answer_permit,
     preferred_language,
@@ -15,18 +17,26 @@ from services.consent.consent import (
 
 
 def test_a_fresh_permit_is_granted_for_its_whole_life() -> None:
-    answer = answer_permit(Permit(age=0.001, returned=False), 20)
-    assert (answer.verdict, answer.seconds) == (Verdict.GRANTED, 19)
+    fresh = Permit(age=0, returned=False)
+    assert answer_permit(State.GRANTED, fresh, 20) == PermitAnswer(Verdict.GRANTED, 20)
 
 
 def test_a_repeated_request_is_granted_only_what_is_left() -> None:
-    answer = answer_permit(Permit(age=12.5, returned=False), 20)
-    assert (answer.verdict, answer.seconds) == (Verdict.GRANTED, 7)
+    open_for_a_while = Permit(age=12.5, returned=False)
+    assert answer_permit(State.GRANTED, open_for_a_while, 20) == PermitAnswer(Verdict.GRANTED, 7)
 
 
 @pytest.mark.parametrize("permit", [Permit(0, returned=True), Permit(19.5, returned=False)])
 def test_a_returned_or_expired_permit_stays_closed(permit: Permit) -> None:
-    assert answer_permit(permit, 20).verdict is Verdict.CLOSED
+    assert answer_permit(State.GRANTED, permit, 20).verdict is Verdict.CLOSED
+
+
+@pytest.mark.parametrize("state", [State.WITHDRAWN, None])
+@pytest.mark.parametrize("permit", [None, Permit(0, returned=False), Permit(0, returned=True)])
+def test_without_a_grant_every_request_is_denied(
+    state: State | None, permit: Permit | None
+) -> None:
+    assert answer_permit(state, permit, 20).verdict is Verdict.DENIED
 
 
 def _settle(
