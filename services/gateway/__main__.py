@@ -1,14 +1,18 @@
-"""`python -m services.gateway`: serve."""
-
 import sys
 
-from libs.common import logs
+from libs.common import logs, settings
 from libs.common.service import run
-from libs.common.settings import load
-from services.gateway.app import start
+from services.gateway import app
 from services.gateway.settings import GatewaySettings
+from services.gateway.targets import Targets
+
+
+def main() -> int:
+    configured = settings.load(GatewaySettings)
+    targets = Targets.read(configured.alerts_config)
+    logs.configure("gateway", configured.log_level)
+    return run("gateway", lambda service: app.start(service, configured, targets))
+
 
 if __name__ == "__main__":
-    settings = load(GatewaySettings)
-    logs.configure("gateway", settings.log_level)
-    sys.exit(run("gateway", lambda service: start(service, settings)))
+    sys.exit(main())

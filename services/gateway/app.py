@@ -26,9 +26,8 @@ ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
 
 
-async def start(service: Service, settings: GatewaySettings) -> None:
+async def start(service: Service, settings: GatewaySettings, targets: Targets) -> None:
     shadow = settings.rate_limit_mode == "shadow"
-    targets = Targets.read(settings.alerts_config)
     redis_url = settings.redis_url.get_secret_value()
 
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), "gateway"))

@@ -4,27 +4,22 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import hdrs
 
+from libs.common.broker import Broker
 from libs.common.web import Problem
 from services.gateway.proxy import Upstream
+from services.gateway.redis_pipe import RedisPipe
 
 ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 0.5
 """One look serves all who ask meanwhile: anybody may ask, and a look costs every service work."""
 
 
-class Connected(Protocol):
-    @property
-    def connected(self) -> bool: ...
-
-
 class Health:
-    def __init__(
-        self, upstreams: Mapping[str, Upstream], redis: Connected, broker: Connected
-    ) -> None:
+    def __init__(self, upstreams: Mapping[str, Upstream], redis: RedisPipe, broker: Broker) -> None:
         self._upstreams = upstreams
         self._redis = redis
         self._broker = broker
@@ -42,8 +37,11 @@ class Health:
         found = await asyncio.gather(*(self._ask(self._upstreams[name]) for name in names))
         answers = dict(zip(names, found, strict=True))
         components: dict[str, Any] = {
-            "redis": _state(up=self._redis.connected, away="limits are counted in each process"),
-            "rabbitmq": _state(up=self._broker.connected, away="alerts go to the service directly"),
+            "redis": _state(up=self._redis.connected, else_="away: each process counts for itself"),
+            "rabbitmq": _state(
+                up=self._broker.connected and not self._broker.blocked,
+                else_="away, or blocks publishers: alerts go to the service directly",
+            ),
         }
         for name, answer in answers.items():
             kept = ("status", "detail", "components")
@@ -70,14 +68,16 @@ class Health:
         return answer
 
 
-def _state(*, up: bool, away: str) -> dict[str, str]:
-    return {"status": "healthy"} if up else {"status": "unhealthy", "detail": f"away: {away}"}
+def _state(*, up: bool, else_: str) -> dict[str, str]:
+    return {"status": "healthy"} if up else {"status": "unhealthy", "detail": else_}
 
 
 def _overall(components: Mapping[str, Mapping[str, Any]]) -> str:
     """Unhealthy only when alerts can be taken in neither way; else this gateway stays in use."""
-    down = {name for name, found in components.items() if found["status"] == "unhealthy"}
-    if {"rabbitmq", "alerts"} <= down:
+    alerts = components["alerts"]
+    ledger = alerts.get("components", {}).get("postgres", {})
+    no_service = "unhealthy" in {alerts["status"], ledger.get("status")}
+    if no_service and components["rabbitmq"]["status"] == "unhealthy":
         return "unhealthy"
     healthy = all(found["status"] == "healthy" for found in components.values())
     return "healthy" if healthy else "degraded"
