@@ -6,32 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from sqlalchemy import event, make_url
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    InterfaceError,
-    OperationalError,
-)
-from sqlalchemy.exc import (
-    TimeoutError as PoolTimeoutError,
-)
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
-from libs.common import dialect, logs
+from libs.common import (
+    dialect,  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
+    logs,
+)
 
 log = logs.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
 POOL_SECONDS = 5.0
-DEAD_PEER_MS = 10_000
+DEAD_PEER_SECONDS = 10.0
 
-_SERVER_SETTINGS = {
-    # below the deadline of a request: every cancelled query costs a reconnection
-    "statement_timeout": "5000",
-    "idle_in_transaction_session_timeout": "10000",
-    "client_connection_check_interval": "1000",
-}
+RECONNECT_SECONDS = 1.0
+STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
+
 # Not the statement's fault: the server is away, starting, stopping, or out of something.
 _UNAVAILABLE_CLASSES = ("08", "53", "57P")
 
@@ -42,7 +36,7 @@ async def connect(
     *,
     application_name: str,
     pool_size: int = 10,
-    statement_timeout: float = 5.0,
+    statement_timeout: float = STATEMENT_SECONDS,
     autocommit: bool = False,
 ) -> AsyncIterator[AsyncEngine]:
     """Open an engine; connections are made when first used, so the server may be away at start.
@@ -51,14 +45,14 @@ async def connect(
         with both
     :param statement_timeout: seconds
     """
-    settings = _SERVER_SETTINGS | {"statement_timeout": str(int(statement_timeout * 1000))}
-    engine = create_async_engine(
+    engine = _engine(
         url,
+        application_name,
+        statement_timeout,
+        autocommit=autocommit,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
-        connect_args=_connect_args(url, application_name, settings),
-        **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
     )
     _replace_dead_connections(engine)
     try:
@@ -67,31 +61,42 @@ async def connect(
         await engine.dispose()
 
 
-def _connect_args(url: str, application_name: str, settings: dict[str, str]) -> dict[str, Any]:
+def _engine(
+    url: str, application_name: str, statement_timeout: float, *, autocommit: bool, **pool: Any
+) -> AsyncEngine:
+    settings = {
+        "statement_timeout": f"{statement_timeout * 1000:.0f}",
+        "idle_in_transaction_session_timeout": "10000",
+        "client_connection_check_interval": "1000",
+    }
     if make_url(url).get_driver_name() == "asyncpg":
-        return {
+        arguments = {
             "timeout": CONNECT_SECONDS,
+            # of the client, for a peer that is gone: asyncpg sets no option of the socket
+            "command_timeout": statement_timeout + DEAD_PEER_SECONDS,
             "server_settings": settings | {"application_name": application_name},
         }
-    return {
-        "timeout": CONNECT_SECONDS,
-        "application_name": application_name,
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        "tcp_user_timeout": DEAD_PEER_MS,
-        "keepalives_idle": 30,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-    }
+    else:
+        arguments = {
+            "timeout": CONNECT_SECONDS,
+            "application_name": application_name,
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            "tcp_user_timeout": int(DEAD_PEER_SECONDS * 1000),
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+    if autocommit:
+        pool["isolation_level"] = "AUTOCOMMIT"
+    return create_async_engine(url, connect_args=arguments, **pool)
 
 
 def _replace_dead_connections(engine: AsyncEngine) -> None:
-    # Both drivers notice a closed socket by themselves; asking the server before each use
-    # (pool_pre_ping) costs a quarter of the CPU.
+    # Both drivers know of a closed socket; asking the server before each use (pool_pre_ping)
+    # costs a quarter of the CPU.
     @event.listens_for(engine.sync_engine, "checkout")
     def checkout(_: Any, record: Any, __: Any) -> None:
-        driver = record.driver_connection
-        closed = driver.closed if hasattr(driver, "closed") else driver.is_closed()
-        if closed:
+        if record.driver_connection.is_closed():
             raise DisconnectionError
 
 
@@ -122,13 +127,15 @@ class Listener:
 
 @asynccontextmanager
 async def listen(url: str, channel: str) -> AsyncIterator[Listener]:
-    """LISTEN on a connection of its own: an error on a shared one would end its notifications.
+    """LISTEN on a connection of its own, and connect again for as long as the context is open.
 
-    It reconnects by itself for as long as the context is open. A listener saves waiting, nothing
-    else: whoever uses it polls as well.
+    A listener saves waiting, nothing else: whoever uses it polls as well.
     """
+    engine = _engine(
+        url, f"listen {channel}", STATEMENT_SECONDS, autocommit=True, poolclass=NullPool
+    )
     listener = Listener()
-    task = asyncio.create_task(_listen_forever(url, channel, listener), name=f"listen {channel}")
+    task = asyncio.create_task(_listen(engine, channel, listener.event), name=f"listen {channel}")
     try:
         yield listener
     finally:
@@ -137,30 +144,31 @@ async def listen(url: str, channel: str) -> AsyncIterator[Listener]:
             await task
 
 
-async def _listen_forever(url: str, channel: str, listener: Listener) -> None:
-    wait = (
-        _wait_asyncpg
-        if make_url(url).get_driver_name() == "asyncpg"
-        else dialect.wait_notifications
-    )
+async def _listen(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    wait = _wait_asyncpg if engine.driver == "asyncpg" else _wait_aiopg
     while True:
         try:
-            await wait(url, channel, listener.event)
-        except Exception as error:  # noqa: BLE001 - any fault of the connection means: connect again
+            await wait(engine, channel, notified)
+        except Exception as error:  # noqa: BLE001 - whatever the fault, the cure is to connect again
             log.warning("db.listen_lost", channel=channel, error=type(error).__name__)
-        await asyncio.sleep(1)
+        await asyncio.sleep(RECONNECT_SECONDS)
 
 
-async def _wait_asyncpg(url: str, channel: str, notified: asyncio.Event) -> None:
-    import asyncpg
+async def _wait_aiopg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        name = engine.dialect.identifier_preparer.quote_identifier(channel)
+        await connection.execute(text(f"LISTEN {name}"))
+        while True:
+            notified.set()
+            await driver.wait_notified()
 
-    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
-    lost = asyncio.Event()
-    try:
-        connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(channel, lambda *_: notified.set())
+
+async def _wait_asyncpg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        lost = asyncio.Event()
+        driver.add_termination_listener(lambda _: lost.set())
+        await driver.add_listener(channel, lambda *_: notified.set())
         notified.set()
         await lost.wait()
-    finally:
-        connection.terminate()

@@ -3,8 +3,7 @@
 aiopg's own SQLAlchemy layer needs SQLAlchemy below 1.5, and its connection has defects; each is
 mended here, where the comment says what happens without.
 """
-# SQLAlchemy's adapter classes and aiopg's describe the same objects by different protocols.
-# mypy: disable-error-code="arg-type,attr-defined,assignment,override,no-untyped-call"
+# mypy: allow-untyped-calls
 # ruff: noqa: SLF001 - mending aiopg's connection means touching what it keeps to itself
 
 import asyncio
@@ -12,13 +11,12 @@ import collections
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiopg
 import psycopg2
 from psycopg2 import extensions, extras
-from sqlalchemy import make_url
 from sqlalchemy.connectors.asyncio import (
     AsyncAdapt_dbapi_connection,
     AsyncAdapt_dbapi_cursor,
@@ -36,6 +34,13 @@ _CANCEL_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
 _PAGE = 100
 
+# Bytes, as from every other driver, and not psycopg2's memoryview.
+_BYTES = extensions.new_type(
+    psycopg2.BINARY.values,
+    "BYTES",
+    lambda value, cursor: None if value is None else bytes(psycopg2.BINARY(value, cursor)),
+)
+# psycopg2's cancel() connects to the server, synchronously.
 _cancellers = concurrent.futures.ThreadPoolExecutor(2, "pg-cancel")
 
 
@@ -44,7 +49,9 @@ class Connection(aiopg.Connection):
 
     _connecting = True
     _inode: int | None = None
-    _timer: asyncio.TimerHandle | None = None
+    _fileno: Any  # None while nothing is watched
+    _timeout: Any
+    _weakref: Any
 
     def __init__(
         self,
@@ -61,15 +68,27 @@ class Connection(aiopg.Connection):
         self._loop.remove_reader(self._fileno)
         self._fileno = None
         self._watch()
-        # uvloop drops a descriptor, calling nobody, when polling it reports an error (connection
-        # reset): look again each second of a wait.
-        self._look_again = not isinstance(self._loop, asyncio.BaseEventLoop)
 
     async def _connect(self) -> "Connection":
         await super()._connect()
         self._connecting = False
         self._timeout = None  # commands are bounded by asyncio.timeout and statement_timeout
+        extensions.register_type(_BYTES, self._conn)
         return self
+
+    def is_closed(self) -> bool:
+        """Look at the socket now: its end counts before the loop has told of it."""
+        if not self._conn.closed:
+            self._ready(self._weakref)
+        return bool(self._conn.closed)
+
+    async def wait_notified(self) -> None:
+        """Wait for the next notification.
+
+        :raises psycopg2.Error: the connection is lost
+        """
+        with self._looking():
+            await self.notifies.get()
 
     def _watch(self) -> None:
         fileno = self._conn.fileno()
@@ -90,10 +109,10 @@ class Connection(aiopg.Connection):
         os.close(fileno)
 
     @staticmethod
-    def _ready(weak_self: Callable[[], "Connection | None"]) -> None:
+    def _ready(weak_self: Any) -> None:
         # aiopg's, at every SQL error, closes the queue of notifications and calls select(), which
         # raises for descriptors >= 1024, so that the query waits for its time-out.
-        self = weak_self()
+        self: Connection | None = weak_self()
         if self is None:
             return
         conn, waiter = self._conn, self._waiter
@@ -125,11 +144,10 @@ class Connection(aiopg.Connection):
         # aiopg's turns QueryCanceledError (statement_timeout!) into CancelledError, and leaves a
         # cancelled query running in the server.
         self._ready(self._weakref)
-        if self._look_again:
-            self._look()
         try:
-            async with asyncio.timeout(timeout or None):
-                await waiter
+            with self._looking():
+                async with asyncio.timeout(timeout or None):
+                    await waiter
         except (asyncio.CancelledError, TimeoutError):
             try:
                 await self._cancel_in_server()
@@ -138,15 +156,30 @@ class Connection(aiopg.Connection):
             raise
         finally:
             self._waiter = None
-            if self._timer is not None:
-                self._timer.cancel()
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(_LOOK_AGAIN_SECONDS, self._look)
-        self._ready(self._weakref)
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        # uvloop drops a descriptor, calling nobody, when polling it reports an error (connection
+        # reset): while somebody waits, look again each second.
+        if isinstance(self._loop, asyncio.BaseEventLoop):
+            yield
+            return
+
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            timer = self._loop.call_later(_LOOK_AGAIN_SECONDS, look)
+            self._ready(self._weakref)
+
+        timer = self._loop.call_later(_LOOK_AGAIN_SECONDS, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _cancel_in_server(self) -> None:
-        self._unwatch()
+        self._unwatch()  # whatever comes now, nobody waits for it
         if self._connecting or self._conn.closed:
             return
         done = self._loop.run_in_executor(_cancellers, self._conn.cancel)
@@ -162,11 +195,14 @@ class Connection(aiopg.Connection):
 class AdaptedCursor(AsyncAdapt_dbapi_cursor):
     __slots__ = ("_rowcount",)
     _awaitable_cursor_close = False
+    _adapt_connection: Any
+    _cursor: Any
+    _soft_closed_memoized: Any
 
-    def __init__(self, adapted: "AdaptedConnection") -> None:
-        self._adapt_connection = adapted
-        self._connection = adapted._connection
-        self._cursor = adapted.aiopg_cursor()
+    def __init__(self, adapt_connection: Any) -> None:
+        self._adapt_connection = adapt_connection
+        self._connection = adapt_connection._connection
+        self._cursor = adapt_connection.aiopg_cursor()
         self._soft_closed_memoized = {}
         self._rows = collections.deque()
         self._rowcount: int | None = None
@@ -177,9 +213,8 @@ class AdaptedCursor(AsyncAdapt_dbapi_cursor):
         return int(self._cursor.raw.rowcount) if count is None else count
 
     async def _execute_async(self, operation: Any, parameters: Any) -> None:
-        adapted: AdaptedConnection = self._adapt_connection
-        async with adapted._execute_mutex:
-            begin = adapted.begin_prefix()
+        async with self._adapt_connection._execute_mutex:
+            begin = self._adapt_connection.begin_prefix()
             if begin:  # rides along: no round trip of its own
                 operation = (
                     begin.encode() + operation
@@ -210,17 +245,17 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     """
 
     __slots__ = ("autocommit", "deferrable", "isolation_level", "readonly")
+    _cursor_cls = AdaptedCursor
+    _connection: Any
 
-    def __init__(self, dbapi: Any, connection: Connection) -> None:
+    def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
         self.autocommit = self.readonly = self.deferrable = False
         self.isolation_level: str | None = None
 
-    def cursor(self, name: str | None = None) -> AdaptedCursor:  # noqa: ARG002 - no server-side ones
-        return AdaptedCursor(self)
-
     def aiopg_cursor(self) -> Any:
-        connection: Any = self._connection
+        # Not by aiopg's own cursor(): that is a coroutine, which waits for nothing.
+        connection = self._connection
         return aiopg.Cursor(
             connection, connection.raw.cursor(), connection.timeout, connection.echo
         )
@@ -243,7 +278,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         return f"BEGIN{level}{readonly}{deferrable};"
 
     def _end(self, sql: str) -> None:
-        if self.closed or not self._idle:
+        if self.closed or not self._idle:  # closed: SQLAlchemy must hear of it
             try:
                 await_(self._end_async(sql))
             except Exception as error:  # noqa: BLE001 - SQLAlchemy translates it
@@ -251,7 +286,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
 
     async def _end_async(self, sql: str) -> None:
         async with self._execute_mutex:
-            cursor = self.aiopg_cursor()  # raises if closed
+            cursor = self.aiopg_cursor()
             await cursor.execute(sql)
             cursor.close()
 
@@ -287,8 +322,8 @@ class DBAPI(AsyncAdapt_dbapi_module):
 
 
 class ExecutionContext(PGExecutionContext_psycopg2):
-    def post_exec(self) -> None:  # aiopg's cursor has no connection.notices to log
-        pass
+    def post_exec(self) -> None:
+        """Log no notices: psycopg2's asks the cursor for its connection, which aiopg's hides."""
 
 
 class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names its own
@@ -321,11 +356,9 @@ class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names i
 
     def on_connect(self) -> Any:
         def on_connect(adapted: AdaptedConnection) -> None:
-            raw = adapted._connection.raw
-            extras.register_uuid(None, raw)
             if self._json_deserializer:
                 for register in extras.register_default_json, extras.register_default_jsonb:
-                    register(raw, loads=self._json_deserializer)
+                    register(adapted._connection.raw, loads=self._json_deserializer)
 
         return on_connect
 
@@ -351,33 +384,3 @@ class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names i
 
 
 registry.register("postgresql.aiopg", __name__, "PGDialect_aiopg")
-
-
-async def wait_notifications(url: str, channel: str, notified: asyncio.Event) -> None:
-    """LISTEN on a connection of its own and set the event at each notification, until it is lost.
-
-    :raises psycopg2.Error: when it cannot connect or the connection is lost
-    """
-    parsed = make_url(url)
-    connection = Connection(
-        timeout=5.0,
-        host=parsed.host,
-        port=parsed.port,
-        user=parsed.username,
-        password=parsed.password,
-        dbname=parsed.database,
-        application_name="listen",
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-    )
-    try:
-        await connection._connect()
-        cursor = aiopg.Cursor(connection, connection.raw.cursor(), None, False)  # noqa: FBT003
-        await cursor.execute(f"LISTEN {extensions.quote_ident(channel, cursor.raw)}")
-        notified.set()
-        while True:
-            await connection.notifies.get()
-            notified.set()
-    finally:
-        connection.close()

@@ -1,0 +1,8 @@
+from tests.support.loops import BOTH
+
+# SQLAlchemy's plugin takes over the whole of pytest: test_suite.py starts one of its own for it.
+collect_ignore = ["suite"]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, object]:
+    return BOTH
