@@ -40,6 +40,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
     consumers = Consumers(engine, broker, vault, settings)
     for queue, handler in (
+        (topology.REQUESTS_QUEUE, consumers.permits),
         (topology.PERMITS_QUEUE, consumers.permits),
         (topology.COMMANDS_QUEUE, consumers.commands),
     ):

@@ -1,6 +1,6 @@
 """The exchanges and queues of consent."""
 
-from libs.common.topology import Binding, Exchange, work_queue
+from libs.common.topology import Binding, Exchange, request_queue, work_queue
 
 COMMANDS = Exchange("consent.commands", "direct")
 EVENTS = Exchange("consent.events", "topic")
@@ -8,15 +8,17 @@ DLX = Exchange("consent.dlx", "direct")
 
 EXCHANGES = (COMMANDS, EVENTS, DLX)
 
+REQUESTS_QUEUE = "consent.requests"
 PERMITS_QUEUE = "consent.permits"
 COMMANDS_QUEUE = "consent.commands"
 
 QUEUES = (
+    *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "permit.request"),)),
     *work_queue(
         PERMITS_QUEUE,
         exchange=DLX,
         dlx=DLX,
-        bindings=(Binding(COMMANDS, "permit.request"), Binding(COMMANDS, "permit.return")),
+        bindings=(Binding(COMMANDS, "permit.return"),),
     ),
     *work_queue(
         COMMANDS_QUEUE,
