@@ -244,7 +244,8 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         address = f"http://{HOST}:{values[f'{name.upper()}_PORT']}"
         path = "/api/health" if name == "gateway" else "/health"
         pid = supervisor.record(name).pid
-        health = "ok" if _get(address + path) else "no answer" if pid else "down"
+        # without a process of ours, what answers there is somebody else's
+        health = "down" if pid is None else "ok" if _get(address + path) else "no answer"
         yield name, pid, port(values, f"{name.upper()}_PORT"), health
 
 
