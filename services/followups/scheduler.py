@@ -7,7 +7,6 @@ leaves the steps scheduled, a crash after it leaves the messages for the relay: 
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from uuid import UUID
 
 from jinja2 import TemplateError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -76,18 +75,17 @@ class Scheduler:
         """Put off what the daily cap of its address forbids, and return the rest."""
         emails = sorted({row["email"] for row in claimed})
         recent = await store.recent_hand_overs(tx, emails, [row["id"] for row in claimed])
-        leaving, put_off = [], dict[UUID, datetime]()
+        leaving = []
         for row in claimed:
             others = recent.get(row["email"])
             if others is None:  # another scheduler is at this address: look again at the next poll
-                put_off[row["id"]] = row["due_at"]
+                await store.put_off(tx, row, row["due_at"])
             elif (later := after_cap(others, self._cap, now, self._config.hours)) is not None:
-                put_off[row["id"]] = later
+                await store.put_off(tx, row, later)
                 metrics.DEFERRED.inc()
             else:
                 others.append(row["handed_over_at"])
                 leaving.append(row)
-        await store.put_off(tx, put_off)
         return leaving
 
     async def _write(self, tx: AsyncConnection, row: store.Row, now: datetime) -> Message | None:

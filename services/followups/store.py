@@ -90,6 +90,10 @@ sa.Index("outbox_message", outbox_table.c.message_id)
 inbox_table = inbox.table(metadata)
 
 EnrolledBy = Literal["chat", "api"]
+_CLAIMED = (
+    "id", "conversation_id", "followup_number", "email", "sequence", "step", "due_at",
+    "handed_over_at", "request_id",
+)  # fmt: skip
 Row = sa.RowMapping
 
 
@@ -362,19 +366,12 @@ async def claim(tx: AsyncConnection, limit: int) -> Sequence[Row]:
     SKIP LOCKED lets any number of schedulers work side by side; the UPDATE is what makes a step
     theirs, so a step that two of them see is taken by one.
     """
-    earlier = followup_event.alias("earlier")
     due = (
         sa.select(followup_event.c.id)
         .where(
             # Written out: a parameter may keep the planner from the partial index.
             sa.text("followup_event.status = 'scheduled'"),
             followup_event.c.due_at <= sa.func.now(),
-            # Steps leave in their order, also when the cap has put the first one off.
-            ~sa.exists().where(
-                earlier.c.conversation_id == followup_event.c.conversation_id,
-                earlier.c.followup_number < followup_event.c.followup_number,
-                earlier.c.status == "scheduled",
-            ),
         )
         .order_by(followup_event.c.due_at)
         .limit(limit)
@@ -382,19 +379,32 @@ async def claim(tx: AsyncConnection, limit: int) -> Sequence[Row]:
         .cte("due")
         .prefix_with("MATERIALIZED")
     )
+    earlier = followup_event.alias("earlier")
+    # Steps leave in their order. A scalar query and not an anti-join, which would read every
+    # scheduled step; out here and not above, where it would be asked of every due one.
+    an_earlier_step_waits = (
+        sa.select(sa.literal(1))
+        .where(
+            earlier.c.conversation_id == followup_event.c.conversation_id,
+            earlier.c.followup_number < followup_event.c.followup_number,
+            earlier.c.status == "scheduled",
+        )
+        .limit(1)
+        .scalar_subquery()
+    )
     claimed = (
         sa.update(followup_event)
         .where(
             followup_event.c.id == due.c.id,
             chat_conversations.c.id == followup_event.c.conversation_id,
+            an_earlier_step_waits.is_(None),
         )
         .values(status="handed_over", handed_over_at=sa.func.now())
         .returning(
-            *(followup_event.c[name] for name in
-              ("id", "email", "sequence", "step", "due_at", "handed_over_at", "request_id")),
+            *(followup_event.c[name] for name in _CLAIMED),
             chat_conversations.c.state,
         )
-    )  # fmt: skip
+    )
     rows = (await tx.execute(claimed)).mappings().all()
     return sorted(rows, key=lambda row: (row["due_at"], row["id"]))
 
@@ -427,14 +437,22 @@ async def recent_hand_overs(
     return recent
 
 
-async def put_off(tx: AsyncConnection, due: Mapping[UUID, datetime]) -> None:
-    """Undo a claim of this transaction: the step is scheduled for another time."""
-    for followup_id, due_at in due.items():
-        await tx.execute(
-            sa.update(followup_event)
-            .where(followup_event.c.id == followup_id)
-            .values(status="scheduled", handed_over_at=None, due_at=due_at)
+async def put_off(tx: AsyncConnection, row: Row, due_at: datetime) -> None:
+    """Undo a claim of this transaction; the steps after this one are not due before it."""
+    later = sa.and_(
+        of_conversation(row["conversation_id"]),
+        followup_event.c.followup_number > row["followup_number"],
+        followup_event.c.status == "scheduled",
+    )
+    await tx.execute(
+        sa.update(followup_event)
+        .where(sa.or_(followup_event.c.id == row["id"], later))
+        .values(
+            status="scheduled",
+            handed_over_at=None,
+            due_at=sa.func.greatest(followup_event.c.due_at, due_at),
         )
+    )
 
 
 async def fail(tx: AsyncConnection, followup_id: UUID, reason: str) -> None:
