@@ -1,0 +1,152 @@
+from services.alerts.alert import BreakerState, Kind
+from services.alerts.breaker import Admission, Breaker
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def breaker(clock: Clock, fail_max: int = 3) -> Breaker:
+    return Breaker("slack", fail_max=fail_max, reset_timeout=60, clock=clock)
+
+
+def call(subject: Breaker, kind: Kind | None) -> None:
+    admission = subject.admit()
+    assert admission is not None
+    end(subject, admission, kind)
+
+
+def end(subject: Breaker, admission: Admission, kind: Kind | None) -> None:
+    admission.kind = kind
+    subject.settle(admission)
+
+
+def tripped(clock: Clock) -> Breaker:
+    subject = breaker(clock)
+    for _ in range(3):
+        call(subject, Kind.FAILED)
+    assert subject.state is BreakerState.OPEN
+    return subject
+
+
+def test_consecutive_failures_open_it_and_a_success_between_starts_the_count_anew() -> None:
+    subject = breaker(Clock())
+    for kind in (Kind.FAILED, Kind.UNKNOWN, Kind.DELIVERED, Kind.FAILED, Kind.FAILED):
+        call(subject, kind)
+    assert subject.state is BreakerState.CLOSED
+    call(subject, Kind.FAILED)
+    assert subject.state is BreakerState.OPEN
+
+
+def test_open_it_admits_nobody_until_its_own_clock_says_so() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 59.9
+    assert subject.admit() is None
+    assert 0 < subject.seconds_to_trial <= 0.2
+    assert subject.next_trial_at is not None
+    clock.now += 0.2
+    assert subject.admit() is not None
+    assert subject.state is BreakerState.HALF_OPEN
+
+
+def test_half_open_it_admits_exactly_one_of_a_hundred() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+    assert len([one for one in (subject.admit() for _ in range(100)) if one is not None]) == 1
+
+
+def test_a_trial_that_fails_opens_it_for_the_whole_time_again() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+    call(subject, Kind.FAILED)
+    assert subject.state is BreakerState.OPEN
+    assert subject.seconds_to_trial == 60
+
+
+def test_a_trial_that_succeeds_closes_it() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+    call(subject, Kind.DELIVERED)
+    assert subject.state is BreakerState.CLOSED
+    assert subject.failures == 0
+
+
+def test_what_says_nothing_of_the_targets_health_neither_trips_nor_heals() -> None:
+    clock = Clock()
+    subject = breaker(clock)
+    for kind in (Kind.FAILED, Kind.FAILED, Kind.NEVER, Kind.LATER, None):
+        call(subject, kind)
+    assert subject.failures == 2
+    call(subject, Kind.FAILED)
+    clock.now += 60
+    for kind in (Kind.NEVER, Kind.LATER, None):
+        call(subject, kind)  # each of them was the one trial, and let the next one try
+        assert subject.state is BreakerState.HALF_OPEN
+    call(subject, Kind.DELIVERED)
+    assert subject.state is BreakerState.CLOSED
+
+
+def test_results_of_calls_from_before_the_trip_change_nothing() -> None:
+    clock = Clock()
+    subject = breaker(clock)
+    early = [subject.admit() for _ in range(6)]
+    for admission in early[:3]:
+        assert admission is not None
+        end(subject, admission, Kind.FAILED)
+    opened_until = subject.seconds_to_trial
+    clock.now += 10
+    for admission, kind in zip(early[3:], (Kind.DELIVERED, Kind.FAILED, None), strict=True):
+        assert admission is not None
+        end(subject, admission, kind)
+        assert subject.state is BreakerState.OPEN
+    assert subject.seconds_to_trial == opened_until - 10
+    clock.now += 50
+    trial = subject.admit()
+    assert trial is not None
+    assert subject.admit() is None
+
+
+def test_a_late_result_does_not_end_the_trial_of_another() -> None:
+    clock = Clock()
+    subject = breaker(clock)
+    late = subject.admit()
+    assert late is not None
+    for _ in range(3):
+        call(subject, Kind.FAILED)
+    clock.now += 60
+    trial = subject.admit()
+    assert trial is not None
+    end(subject, late, Kind.DELIVERED)
+    assert subject.state is BreakerState.HALF_OPEN
+    assert subject.admit() is None
+
+
+def test_a_reset_by_hand_closes_it_and_ignores_the_trial_under_way() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+    trial = subject.admit()
+    assert trial is not None
+    subject.reset()
+    end(subject, trial, Kind.FAILED)
+    assert (subject.state, subject.failures) == (BreakerState.CLOSED, 0)
+
+
+def test_every_change_of_state_is_told_once_and_in_order() -> None:
+    clock = Clock()
+    subject = breaker(clock)
+    told: list[BreakerState] = []
+    subject.on_change = told.append
+    for _ in range(3):
+        call(subject, Kind.FAILED)
+    clock.now += 60
+    call(subject, Kind.DELIVERED)
+    assert told == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]

@@ -1,0 +1,126 @@
+"""What an answer means: one table for every channel, and what a provider says in its own words."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from services.alerts.alert import Kind, Outcome, Reason
+from services.alerts.channels import answers, monday, sms
+from services.alerts.channels.post import Answer
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (200, Kind.DELIVERED, Reason.OK),
+        (204, Kind.DELIVERED, Reason.OK),
+        (301, Kind.FAILED, Reason.REDIRECT),
+        (307, Kind.FAILED, Reason.REDIRECT),
+        (400, Kind.NEVER, Reason.REFUSED),
+        (401, Kind.NEVER, Reason.UNAUTHORIZED),
+        (403, Kind.NEVER, Reason.UNAUTHORIZED),
+        (404, Kind.NEVER, Reason.GONE),
+        (408, Kind.FAILED, Reason.TIMEOUT),
+        (410, Kind.NEVER, Reason.GONE),
+        (422, Kind.NEVER, Reason.REFUSED),
+        (429, Kind.FAILED, Reason.RATE_LIMITED),
+        (500, Kind.FAILED, Reason.SERVER_ERROR),
+        (503, Kind.FAILED, Reason.SERVER_ERROR),
+        (999, Kind.FAILED, Reason.BAD_ANSWER),
+    ],
+)
+def test_a_status_says_whether_another_try_makes_sense(
+    status: int, kind: Kind, reason: Reason
+) -> None:
+    outcome = answers.classify(status, "text")
+    assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
+
+
+def test_429_with_retry_after_asks_for_patience() -> None:
+    outcome = answers.classify(429, "", 7)
+    assert (outcome.kind, outcome.retry_after) == (Kind.LATER, 7)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("999999999999999999", answers.MAX_WAIT),
+        ("Wed, 25 Nov 2026 10:00:30 GMT", 30.0),
+        ("Wed, 25 Nov 2026 09:00:00 GMT", 0.0),
+        ("soon", None),
+        ("-1", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_bounded(
+    header: str | None, seconds: float | None
+) -> None:
+    now = datetime(2026, 11, 25, 10, tzinfo=UTC)
+    assert answers.retry_after(header, now) == seconds
+
+
+def test_an_excerpt_shows_no_secret_no_address_no_control_character_and_is_short() -> None:
+    text = "bad https://hooks.example/s3cret\x00 for ala@example.com " + "x" * 10_000
+    shown = answers.redact(text, ("https://hooks.example/s3cret",))
+    assert "s3cret" not in shown
+    assert "ala@" not in shown
+    assert "\x00" not in shown
+    assert len(shown) <= answers.EXCERPT
+
+
+def answered(body: Any, status: int = 200) -> Answer:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(raw, answers.classify(status, ""))
+
+
+def said(outcome: Outcome) -> tuple[Kind, Reason]:
+    return outcome.kind, outcome.reason
+
+
+def errors(code: str, **extensions: Any) -> dict[str, Any]:
+    return {"data": None, "errors": [{"message": "m", "extensions": {"code": code, **extensions}}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"data": {"create_item": {"id": "1"}}}, (Kind.DELIVERED, Reason.OK)),
+        ({"data": {"create_item": None}}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        (errors("ColumnValueException"), (Kind.NEVER, Reason.BAD_PAYLOAD)),
+        (errors("InvalidBoardIdException"), (Kind.NEVER, Reason.BAD_PAYLOAD)),
+        (errors("UserUnauthorizedException"), (Kind.NEVER, Reason.UNAUTHORIZED)),
+        (
+            errors("COMPLEXITY_BUDGET_EXHAUSTED", retry_in_seconds=9),
+            (Kind.LATER, Reason.RATE_LIMITED),
+        ),
+        (errors("INTERNAL_SERVER_ERROR"), (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"data": {"create_item": {"id": "1"}}, "errors": [{}]}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"error_code": "ComplexityException"}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"errors": ["Not Authenticated"]}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"<html>", (Kind.FAILED, Reason.BAD_ANSWER)),
+        ([], (Kind.FAILED, Reason.BAD_ANSWER)),
+    ],
+)
+def test_mondays_errors_inside_a_200_are_failures(body: Any, expected: tuple[Kind, Reason]) -> None:
+    assert said(monday.read(answered(body))) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"count": 1, "list": [{"status": "QUEUE"}]}, (Kind.DELIVERED, Reason.OK)),
+        ({"error": 101, "message": "m"}, (Kind.NEVER, Reason.UNAUTHORIZED)),
+        ({"error": 13, "message": "m"}, (Kind.NEVER, Reason.BAD_PAYLOAD)),
+        ({"error": 201, "message": "m"}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"count": 0, "list": []}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"OK", (Kind.FAILED, Reason.BAD_ANSWER)),
+    ],
+)
+def test_an_sms_providers_errors_inside_a_200_are_failures(
+    body: Any, expected: tuple[Kind, Reason]
+) -> None:
+    assert said(sms.read(answered(body))) == expected
