@@ -57,11 +57,13 @@ def test_a_consent_given_in_chat_is_told_as_agreed() -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
-def test_a_consent_event_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
-    event = messages.ConsentEvent.model_validate(golden("consent.withdrawn") | extra)
+@pytest.mark.parametrize("name", ["consent.withdrawn", "consent.granted", "person.erased"])
+def test_a_consent_event_is_read_with_what_others_may_add(name: str, extra: dict[str, Any]) -> None:
+    event = messages.ConsentEvent.model_validate(golden(name) | extra)
     assert event.email
-    assert messages.MARKETING in event.purposes
     assert event.at.tzinfo is not None
+    if name == "consent.withdrawn":
+        assert messages.MARKETING in event.purposes
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
