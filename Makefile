@@ -1,16 +1,19 @@
 # `make up` and `make test` need nothing first but Python >= 3.11, git and make.
-PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
-	$(shell $p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $p)))
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+endif
 $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
 # What make test leaves to the targets of these names.
 QUICK = not faults and not fullstack and not dialect
 
-.PHONY: up down clean status logs psql prepare lint test test-faults test-fullstack test-dialect lock
+.PHONY: up down clean status env logs psql prepare lint test test-faults test-fullstack test-dialect lock
 .DEFAULT_GOAL = up
 
-up down clean status:
+up down clean status env:
 	@$(LOCAL) $@
 
 logs:
