@@ -31,6 +31,7 @@ CALL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _DECLARE_AGAIN_SECONDS = 1.0
+_DECLARE_ALL_SECONDS = 60.0
 
 # What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
 # is lost, refused or too slow.
@@ -66,7 +67,7 @@ class Message:
     reply_to: str | None = None
     correlation_id: str | None = None
     expiration: float | None = None
-    """Seconds; afterwards the broker drops it, or its consumer does without looking."""
+    """Seconds; only for a queue without dead-lettering (topology.request_queue)."""
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -383,6 +384,10 @@ class Broker:
         )
 
     async def _keep_declared(self) -> None:
+        # Everything once a minute: nobody hears of a deleted `.retry`, and what is rejected
+        # meanwhile waits for it.
+        clock = asyncio.get_running_loop().time
+        declare_all = clock() + _DECLARE_ALL_SECONDS
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DECLARE_AGAIN_SECONDS):
@@ -390,6 +395,9 @@ class Broker:
                     # No storm when every publish of a thousand finds its queue missing.
                     await asyncio.sleep(_DECLARE_AGAIN_SECONDS)
             self._declare_soon.clear()
+            if clock() > declare_all:
+                self._undeclared |= self._steps.keys()
+                declare_all = clock() + _DECLARE_ALL_SECONDS
             if self._undeclared and (session := self._session) is not None:
                 with suppress(*FAULTS), connection_faults():
                     await self._declare(session)

@@ -27,6 +27,7 @@ from libs.common.broker import (
     Message,
     PublishError,
     Session,
+    Unroutable,
     connection_faults,
 )
 from libs.common.topology import Queue, dead_name
@@ -64,7 +65,7 @@ class Dead:
 class Requeue:
     """Back to its place in the queue, at once and for any consumer. No death.
 
-    The queue's delivery limit counts it.
+    The queue's delivery limit counts it: beyond it the message is rejected as by Retry.
     """
 
 
@@ -74,6 +75,7 @@ Outcome = Ack | Retry | Dead | Requeue
 @dataclass(frozen=True)
 class Delivery:
     redelivered: bool
+    """It may have been delivered before; always so after a death."""
     death_count: int
     """How often this queue rejected it, counted by the broker (clients cannot forge it)."""
 
@@ -91,6 +93,7 @@ class _Lane:
     def __init__(self, channel: AbstractChannel) -> None:
         self.channel = channel
         self.ended = asyncio.Event()
+        self.cancelled = asyncio.Event()  # the broker sends no more
         self.in_hand: set[asyncio.Task[None]] = set()
         self.taking = True
 
@@ -151,15 +154,15 @@ class Consumer:
         self._wanted.set()
         self._change_lane()
 
-    async def close(self, drain: float = DRAIN_SECONDS) -> None:
-        """Take no more, finish what is in hand within `drain` seconds; the rest comes again."""
+    async def close(self) -> None:
+        """Take no more, finish what is in hand within DRAIN_SECONDS; the rest comes again."""
         self._stop_taking()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
         in_hand = {task for lane in self._lanes for task in lane.in_hand}
         if in_hand:
-            _, unfinished = await asyncio.wait(in_hand, timeout=drain)
+            _, unfinished = await asyncio.wait(in_hand, timeout=DRAIN_SECONDS)
             for task in unfinished:
                 log.warning("consume.abandoned", queue=self._queue.name)
                 task.cancel()
@@ -198,6 +201,7 @@ class Consumer:
         channel.close_callbacks.add(lane.end)
         underlay = await channel.get_underlay_channel()
         underlay.on_consumer_cancel_callbacks.add(lane.end)
+        tag: str | None = None
         self._lane = lane
         self._lanes.add(lane)
         try:
@@ -214,16 +218,19 @@ class Consumer:
 
             tag = await queue.consume(deliver, timeout=CALL_SECONDS)
             await lane.ended.wait()
-            if not channel.is_closed:
-                await queue.cancel(tag, timeout=CALL_SECONDS)
         finally:
             lane.end()
             self._lane = None
-            task = asyncio.create_task(self._retire(lane))
+            task = asyncio.create_task(self._retire(lane, tag))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, lane: _Lane) -> None:
+    async def _retire(self, lane: _Lane, tag: str | None) -> None:
+        with suppress(*FAULTS), connection_faults():
+            if tag is not None and not lane.channel.is_closed:
+                queue = await lane.channel.get_queue(self._queue.name, ensure=False)
+                await queue.cancel(tag, timeout=CALL_SECONDS)
+        lane.cancelled.set()
         while lane.in_hand:
             await asyncio.wait(lane.in_hand)
         with suppress(*FAULTS), connection_faults():
@@ -233,11 +240,13 @@ class Consumer:
 
     async def _handle(self, lane: _Lane, incoming: AbstractIncomingMessage) -> None:
         if not lane.taking:
+            # Not before the consumer is cancelled: it would get the message again and again.
+            await lane.cancelled.wait()
             await self._settle(incoming, Requeue())
             return
-        deaths, expired = _deaths(incoming, self._queue.name)
-        if expired:  # whoever asked has given up; by way of `.retry` it came back all the same
-            await self._settle(incoming, Ack())
+        deaths = _death_count(incoming, self._queue.name)
+        if self._worn_out(incoming, deaths):
+            await self._settle(incoming, self._retry_or_dead("delivery limit", deaths))
             return
         try:
             message = _decode(incoming)
@@ -264,12 +273,21 @@ class Consumer:
                 message_id=message.id,
                 deaths=delivery.death_count,
             )
-            reason = type(error).__name__
-            return Retry(reason) if delivery.death_count < self._max_retries else Dead(reason)
+            return self._retry_or_dead(type(error).__name__, delivery.death_count)
         if self._unavailable:
             self._unavailable = 0
             self._take(None)
         return outcome
+
+    def _worn_out(self, incoming: AbstractIncomingMessage, deaths: int) -> bool:
+        # At the first delivery after a rejection RabbitMQ 4.0 tells all the deaths and lost
+        # connections so far, at every other the returns since then.
+        returns = incoming.headers.get("x-delivery-count", 0)
+        limit = self._queue.delivery_limit
+        return limit is not None and isinstance(returns, int) and returns - deaths > limit
+
+    def _retry_or_dead(self, reason: str, deaths: int) -> Outcome:
+        return Retry(reason) if deaths < self._max_retries else Dead(reason)
 
     def _pause_for_a_while(self, error: BaseException) -> None:
         """Wait for the database, then try with one message: its deliveries are limited."""
@@ -317,9 +335,11 @@ class Consumer:
             timestamp=incoming.timestamp,
             headers={**_own_headers(incoming), REASON: reason},
         )
-        key = dead_name(self._queue.name)
+        dlx, key = self._queue.dlx, dead_name(self._queue.name)
         try:
-            await self._broker.send(self._queue.dead_letters, key, corpse, timeout=CALL_SECONDS)
+            if dlx is None:
+                raise Unroutable(f"{self._queue.name} has no .dead")
+            await self._broker.send(dlx.name, key, corpse, timeout=CALL_SECONDS)
         except PublishError as error:  # not now: it comes back by way of `.retry`
             log.warning("consume.not_buried", queue=self._queue.name, error=repr(error))
             await incoming.reject(requeue=False)
@@ -361,16 +381,15 @@ def _own_headers(incoming: AbstractIncomingMessage) -> dict[str, Any]:
     }
 
 
-def _deaths(incoming: AbstractIncomingMessage, queue: str) -> tuple[int, bool]:
-    """How often it was rejected from this queue, and whether its time ran out in it."""
-    rejected, expired = 0, False
+def _death_count(incoming: AbstractIncomingMessage, queue: str) -> int:
     deaths: Any = incoming.headers.get("x-death")
-    for death in deaths if isinstance(deaths, list) else ():
-        if isinstance(death, dict) and death.get("queue") == queue:
-            if death.get("reason") == "rejected":
-                rejected += int(death.get("count", 0))
-            expired = expired or death.get("reason") == "expired"
-    return rejected, expired
+    return sum(
+        int(death.get("count", 0))
+        for death in (deaths if isinstance(deaths, list) else ())
+        if isinstance(death, dict)
+        and death.get("queue") == queue
+        and death.get("reason") == "rejected"
+    )
 
 
 def _decode(incoming: AbstractIncomingMessage) -> Message:

@@ -57,5 +57,7 @@ def configure(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # They log a line per connection attempt or per request; ours say what matters.
-    for noisy in ("aiohttp.access", "aio_pika", "aiormq", "alembic", "aiosmtplib"):
+    for noisy in ("aiohttp.access", "alembic", "aiosmtplib"):
         logging.getLogger(noisy).setLevel("WARNING")
+    for noisier in ("aio_pika", "aiormq"):  # a traceback for each lost connection and attempt
+        logging.getLogger(noisier).setLevel("CRITICAL")

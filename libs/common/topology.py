@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
-_UNLIMITED = -1
+# No limit of RabbitMQ's own, and said so, for its default is 20. Over it a message of a work queue
+# goes to `.retry` and never comes back (see request_queue); in a queue without dead-lettering, 20
+# looks in the management UI drop it.
+_QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,10 @@ class Queue:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
-
-    @property
-    def dead_letters(self) -> str:
-        """The exchange through which `.retry` and `.dead` are reached."""
-        return str(self.arguments[DEAD_LETTER_EXCHANGE])
+    delivery_limit: int | None = None
+    """After so many returns to its place in the queue, `consume` rejects a message unread."""
+    dlx: Exchange | None = None
+    """Through it `.dead` is reached."""
 
 
 def retry_name(work: str) -> str:
@@ -64,16 +65,34 @@ def work_queue(
 
     :param exchange: through it the message comes back from `.retry`, by the queue's own name
     :param delivery_limit: how often a message may come back to its place in the queue (a crash, a
-        cut connection, a hand-back) before it is dead-lettered into `.retry` as if rejected
+        cut connection, a hand-back) before `consume` rejects it unread: a message that kills its
+        process must run out of tries, too
     """
     return (
         Queue(
             name,
-            {**_quorum(delivery_limit), **_dead_lettering(dlx, retry_name(name))},
+            {**_QUORUM, **_dead_lettering(dlx, retry_name(name))},
             tuple(dict.fromkeys((*bindings, Binding(exchange, name)))),
+            delivery_limit,
+            dlx,
         ),
         _waiting(retry_name(name), {}, name, exchange=exchange, dlx=dlx),
-        Queue(dead_name(name), _quorum(_UNLIMITED), (Binding(dlx, dead_name(name)),)),
+        _dead(name, dlx),
+    )
+
+
+def request_queue(
+    name: str, *, dlx: Exchange, bindings: Iterable[Binding], delivery_limit: int = 20
+) -> tuple[Queue, Queue]:
+    """Give a queue for requests that expire, and its `.dead`.
+
+    Without dead-lettering: RabbitMQ would dead-letter what expires into `.retry`, find a cycle
+    without a rejection on the way back, and keep it there for ever; 32 of them stop that queue.
+    So Retry drops a request: whoever asked asks again.
+    """
+    return (
+        Queue(name, _QUORUM, tuple(bindings), delivery_limit, dlx),
+        _dead(name, dlx),
     )
 
 
@@ -86,25 +105,23 @@ def delay_queue(work: str, seconds: int, *, exchange: Exchange, dlx: Exchange) -
     return _waiting(name, {"x-message-ttl": seconds * 1000}, work, exchange=exchange, dlx=dlx)
 
 
+def _dead(work: str, dlx: Exchange) -> Queue:
+    return Queue(dead_name(work), _QUORUM, (Binding(dlx, dead_name(work)),))
+
+
 def _waiting(
     name: str, arguments: Mapping[str, Any], back_to: str, *, exchange: Exchange, dlx: Exchange
 ) -> Queue:
     return Queue(
         name,
-        {**_quorum(_UNLIMITED), **_dead_lettering(exchange, back_to), **arguments},
+        {**_QUORUM, **_dead_lettering(exchange, back_to), **arguments},
         (Binding(dlx, name),),
     )
 
 
-def _quorum(delivery_limit: int) -> dict[str, Any]:
-    # Stated on each queue: the default (20) drops a message of a queue without dead-lettering
-    # once somebody has looked at it 20 times in the management UI.
-    return {"x-queue-type": "quorum", "x-delivery-limit": delivery_limit}
-
-
 def _dead_lettering(exchange: Exchange, key: str) -> dict[str, Any]:
     return {
-        DEAD_LETTER_EXCHANGE: exchange.name,
+        "x-dead-letter-exchange": exchange.name,
         "x-dead-letter-routing-key": key,
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",

@@ -27,7 +27,7 @@ class Consumers:
         self._lifetime = settings.permit_seconds
 
     async def permits(self, message: Message, _: Delivery) -> Outcome:
-        """consent.requests and consent.permits: twice the same message has the effect of once, so there is no inbox."""
+        """consent.requests, consent.permits: twice has the effect of once, so there is no inbox."""
         try:
             match message.type:
                 case messages.PERMIT_REQUEST:

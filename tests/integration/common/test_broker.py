@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from libs.common import logs
 from libs.common.broker import (
     Broker,
     BrokerUnavailable,
@@ -12,248 +13,267 @@ from libs.common.broker import (
     Unroutable,
     message,
 )
-from libs.common.consume import Ack, Consumer, Dead, Delivery, Outcome, Requeue, Retry, consume
-from libs.common.requests import NoAnswer, Requester, reply
+from libs.common.consume import consume
 from libs.common.topology import Binding, Exchange, work_queue
 from tests.support.brokers import Vhost
+from tests.support.consumers import Recorder, connected, until
+from tests.support.eventually import eventually
+from tests.support.proxy import DOWN, Proxy
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
 QUEUE = "alerts.test"
-TOPOLOGY = (ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
+QUEUES = work_queue(QUEUE, exchange=ALERTS, dlx=DLX)
+BASIC_ACK = b"\x00\x3c\x00\x50"  # the method frame's class and method: a confirmation
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - polls what sets no event
-            await asyncio.sleep(0.02)
+def via(proxy: Proxy, vhost: Vhost) -> str:
+    return vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
 
 
 @pytest.fixture
-async def broker(amqp_url: Callable[[str], str]) -> AsyncIterator[Broker]:
-    async with Broker.connect(amqp_url("alerts"), "alerts") as opened:
-        await until(lambda: opened.connected)
-        await opened.declare(*TOPOLOGY)
+async def proxy(vhost: Vhost) -> AsyncIterator[Proxy]:
+    async with Proxy(vhost.server.port) as opened:
         yield opened
 
 
-async def test_a_broker_that_is_away_refuses_at_once_and_stops_no_start() -> None:
+@pytest.fixture
+async def through(vhost: Vhost, proxy: Proxy) -> AsyncIterator[Broker]:
+    """A broker behind the proxy."""
+    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
+        await connected(opened)
+        await opened.declare(ALERTS, DLX, *QUEUES)
+        yield opened
+
+
+def count(vhost: Vhost, queue: str) -> int:
+    """Ask the queue itself; the listing's counts are seconds old."""
+    body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    return len(vhost.call("POST", "queues", f"{queue}/get", body))
+
+
+async def test_a_broker_that_is_away_at_the_start_refuses_at_once_and_stops_nothing() -> None:
     async with Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away:
-        await away.declare(*TOPOLOGY)
+        await away.declare(ALERTS, *QUEUES)
         with pytest.raises(BrokerUnavailable):
             await away.publish("alerts", QUEUE, message("test", {}))
+        assert not away.connected
+        assert not away.blocked
 
 
-async def test_an_unroutable_message_is_an_error(broker: Broker) -> None:
+async def test_a_published_message_arrives_as_it_was_sent(broker: Broker) -> None:
+    sent = Message(
+        str(uuid.uuid4()),
+        "test",
+        {"zażółć": [1, None, {"a": True}]},
+        request_id="request-1",
+        reply_to="alerts.replies.x",
+        correlation_id="correlation",
+        headers={"x-own": "1"},
+    )
+    got = Recorder()
+    await broker.publish("alerts", QUEUE, sent)
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+    (arrived,) = got.messages
+    assert arrived.headers == {"x-own": "1", "x-request-id": "request-1"}
+    assert Message(**(vars(arrived) | {"headers": {"x-own": "1"}})) == sent
+
+
+async def test_a_message_is_persistent_and_names_its_sender(broker: Broker, vhost: Vhost) -> None:
+    await broker.publish("alerts", QUEUE, message("test", {}))
+    body = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    (raw,) = vhost.call("POST", "queues", f"{QUEUE}/get", body)
+    assert raw["properties"]["delivery_mode"] == 2
+    assert raw["properties"]["app_id"] == "alerts"
+    assert raw["properties"]["content_type"] == "application/json"
+    assert raw["properties"]["timestamp"]
+
+
+async def test_a_message_made_for_a_request_carries_its_id() -> None:
+    token = logs.request_id.set("request-7")
+    try:
+        made = message("test", {})
+    finally:
+        logs.request_id.reset(token)
+    assert made.request_id == "request-7"
+    assert made.id != message("test", {}).id
+
+
+async def test_an_unroutable_message_raises(broker: Broker) -> None:
     with pytest.raises(Unroutable):
         await broker.publish("alerts", "nowhere", message("test", {}))
+
+
+async def test_a_missing_or_forbidden_exchange_fails_no_message_to_another(broker: Broker) -> None:
+    async def to(exchange: str) -> str:
+        try:
+            await broker.publish(exchange, QUEUE, message("test", {}))
+        except Unroutable:
+            return "unroutable"
+        return "confirmed"
+
+    targets = ["alerts", "alerts.missing", "alerts", "consent.events", "alerts"] * 20
+    results = await asyncio.gather(*(to(exchange) for exchange in targets))
+    assert results == [
+        "confirmed" if exchange == "alerts" else "unroutable" for exchange in targets
+    ]
+
+
+async def test_256_publishes_in_flight_are_each_told_their_own_outcome(broker: Broker) -> None:
+    async def publish(number: int) -> bool:
+        try:
+            key = QUEUE if number % 3 else "nowhere"
+            await broker.publish("alerts", key, Message(f"m-{number}", "test", {}))
+        except Unroutable:
+            return False
+        return True
+
+    taken = await asyncio.gather(*(publish(number) for number in range(256)))
+    assert taken == [bool(number % 3) for number in range(256)]
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=64):
+        await got.until_count(sum(taken))
+    assert set(got.ids) == {f"m-{number}" for number in range(256) if number % 3}
+
+
+async def test_twins_of_one_id_in_flight_are_not_taken_for_each_other(broker: Broker) -> None:
+    # aiormq finds the publish that a returned message belongs to by its message id.
+    async def publish(key: str) -> bool:
+        try:
+            await broker.publish("alerts", key, Message("twin", "test", {}))
+        except Unroutable:
+            return False
+        return True
+
+    keys = ["nowhere", QUEUE] * 10
+    assert await asyncio.gather(*map(publish, keys)) == [key == QUEUE for key in keys]
+
+
+async def test_a_connection_cut_before_the_confirmation_leaves_it_unknown(
+    through: Broker, proxy: Proxy, vhost: Vhost
+) -> None:
+    await through.publish("alerts", QUEUE, message("test", {}))
+    before = await through.session()
+    cut = proxy.cut_before(DOWN, BASIC_ACK)
     with pytest.raises(Unconfirmed):
-        await broker.publish("alerts.no-such-exchange", "nowhere", message("test", {}))
-    await broker.publish("alerts", QUEUE, message("test", {}))
+        await through.publish("alerts", QUEUE, message("test", {}), timeout=60)
+    assert cut.is_set()
+    await before.lost.wait()
+    await connected(through)
+    await through.publish("alerts", QUEUE, message("test", {}))
+    assert count(vhost, QUEUE) == 3  # it was taken after all
 
 
-async def test_many_publishes_at_once_are_all_confirmed_and_arrive(broker: Broker) -> None:
-    sent = {str(uuid.uuid4()) for _ in range(300)}
-    got: set[str] = set()
-
-    async def take(message: Message, _: Delivery) -> Outcome:
-        got.add(message.id)
-        return Ack()
-
-    await asyncio.gather(
-        *(broker.publish("alerts", QUEUE, Message(number, "test", {})) for number in sent)
-    )
-    async with consume(broker, QUEUE, take, prefetch=50):
-        await until(lambda: got == sent)
-
-
-async def test_a_retry_comes_back_and_is_counted_by_rabbitmq(broker: Broker, vhost: Vhost) -> None:
-    deaths: list[int] = []
-
-    async def take(_: Message, delivery: Delivery) -> Outcome:
-        deaths.append(delivery.death_count)
-        return Ack() if len(deaths) == 3 else Retry("again")
-
-    await broker.publish("alerts", QUEUE, message("test", {}))
-    async with consume(broker, QUEUE, take, prefetch=1):
-        await until(lambda: len(deaths) == 3)
-    assert deaths == [0, 1, 2]
-
-
-async def test_a_handler_that_keeps_failing_ends_in_dead_with_its_reason(broker: Broker) -> None:
-    async def take(_: Message, __: Delivery) -> Outcome:
-        raise RuntimeError
-
-    buried: list[Message] = []
-
-    async def look(message: Message, _: Delivery) -> Outcome:
-        buried.append(message)
-        return Ack()
-
-    sent = message("test", {"number": 1})
-    await broker.publish("alerts", QUEUE, sent)
-    async with (
-        consume(broker, QUEUE, take, prefetch=1, max_retries=1),
-        consume(broker, f"{QUEUE}.dead", look, prefetch=1),
-    ):
-        await until(lambda: buried)
-    assert buried[0].id == sent.id
-    assert buried[0].headers["x-ostoja-reason"] == "failed 2 times: RuntimeError"
-
-
-async def test_dead_goes_to_dead_at_once(broker: Broker) -> None:
-    async def take(_: Message, __: Delivery) -> Outcome:
-        return Dead("malformed")
-
-    buried: list[Message] = []
-
-    async def look(message: Message, _: Delivery) -> Outcome:
-        buried.append(message)
-        return Ack()
-
-    await broker.publish("alerts", QUEUE, message("test", {}))
-    async with (
-        consume(broker, QUEUE, take, prefetch=1),
-        consume(broker, f"{QUEUE}.dead", look, prefetch=1),
-    ):
-        await until(lambda: buried)
-    assert buried[0].headers["x-ostoja-reason"] == "malformed"
-
-
-async def test_a_requeued_message_is_given_out_again(broker: Broker) -> None:
-    seen: list[bool] = []
-
-    async def take(_: Message, delivery: Delivery) -> Outcome:
-        seen.append(delivery.redelivered)
-        return Ack() if len(seen) == 2 else Requeue()
-
-    await broker.publish("alerts", QUEUE, message("test", {}))
-    async with consume(broker, QUEUE, take, prefetch=1):
-        await until(lambda: len(seen) == 2)
-    assert seen == [False, True]
-
-
-async def test_a_paused_consumer_takes_nothing_until_it_resumes(broker: Broker) -> None:
-    seen: list[str] = []
-
-    async def take(message: Message, _: Delivery) -> Outcome:
-        seen.append(message.id)
-        return Ack()
-
-    async with consume(broker, QUEUE, take, prefetch=10) as consumer:
-        await consumer.pause()
-        await broker.publish("alerts", QUEUE, message("test", {}))
-        assert not consumer.consuming
-        await consumer.resume(prefetch=1)
-        await until(lambda: len(seen) == 1)
-
-
-async def test_a_stop_gives_back_what_is_not_finished(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
+async def test_no_confirmation_in_time_leaves_it_unknown(
+    through: Broker, proxy: Proxy, vhost: Vhost
 ) -> None:
-    monkeypatch.setattr("libs.common.consume.DRAIN_SECONDS", 0.1)
-    started = asyncio.Event()
-
-    async def hang(_: Message, __: Delivery) -> Outcome:
-        started.set()
-        await asyncio.Event().wait()
-        return Ack()
-
-    seen: list[bool] = []
-
-    async def take(_: Message, delivery: Delivery) -> Outcome:
-        seen.append(delivery.redelivered)
-        return Ack()
-
-    await broker.publish("alerts", QUEUE, message("test", {}))
-    async with consume(broker, QUEUE, hang, prefetch=1):
-        await started.wait()
-    async with consume(broker, QUEUE, take, prefetch=1):
-        await until(lambda: seen)
-    assert seen == [True]
+    proxy.stall_before(DOWN, BASIC_ACK)
+    with pytest.raises(Unconfirmed):
+        await through.publish("alerts", QUEUE, message("test", {}), timeout=0.5)
+    await proxy.resume()
+    assert count(vhost, QUEUE) == 1
 
 
-async def test_consumers_and_queues_are_back_after_the_connection_was_cut(
-    broker: Broker, vhost: Vhost
+async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: Proxy) -> None:
+    stalled = proxy.stall_before(DOWN, BASIC_ACK)
+    under_way = asyncio.create_task(through.publish("alerts", QUEUE, message("test", {})))
+    await stalled.wait()
+    under_way.cancel()
+    await asyncio.wait({under_way})
+    assert under_way.cancelled()
+    await proxy.resume()
+    await through.publish("alerts", QUEUE, message("test", {}))
+
+
+async def test_a_peer_that_stays_silent_is_given_up(
+    vhost: Vhost, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
-
-    async def take(message: Message, _: Delivery) -> Outcome:
-        seen.append(message.id)
-        return Ack()
-
-    async with consume(broker, QUEUE, take, prefetch=1):
-        assert broker._connection is not None
-        await broker._connection.close()
+    monkeypatch.setattr("libs.common.broker.HEARTBEAT_SECONDS", 1)
+    async with Broker.connect(via(proxy, vhost), "alerts") as broker:
+        await connected(broker)
+        proxy.stall()
         await until(lambda: not broker.connected)
-        await until(lambda: broker.connected)
-        await broker.publish("alerts", QUEUE, message("test", {}))
-        await until(lambda: seen)
-
-
-async def test_the_watchdog_brings_back_a_deleted_queue_and_its_consumer(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("libs.common.consume.WATCH_SECONDS", 0.1)
-    seen: list[str] = []
-
-    async def take(message: Message, _: Delivery) -> Outcome:
-        seen.append(message.id)
-        return Ack()
-
-    async def deleted(consumer: Consumer) -> None:
-        assert broker._connection is not None
-        async with broker._connection.channel() as channel:
-            await channel.queue_delete(QUEUE)
-
-    async with consume(broker, QUEUE, take, prefetch=1) as consumer:
-        await deleted(consumer)
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await broker.publish("alerts", QUEUE, message("test", {}))
-                except Unroutable:
-                    await asyncio.sleep(0.05)
-                else:
-                    break
-        await until(lambda: seen)
-
-
-async def test_a_question_is_answered_and_one_without_an_answer_ends_in_time(
-    broker: Broker, amqp_url: Callable[[str], str]
-) -> None:
-    commands, dlx = Exchange("consent.commands", "direct"), Exchange("consent.dlx", "direct")
-    queues = work_queue("consent.permits", exchange=commands, dlx=dlx)
-
-    async with (
-        Broker.connect(amqp_url("consent"), "consent") as consent,
-        Requester.connect(broker, "alerts") as requester,
-    ):
-
-        async def answer(message: Message, _: Delivery) -> Outcome:
-            if message.body["answer"]:
-                await reply(consent, message, {"number": message.body["number"] + 1})
-            return Ack()
-
-        async def ask(number: int, *, answer: bool = True, seconds: float = 10) -> int:
-            body = {"answer": answer, "number": number}
-            to = ("consent.commands", "consent.permits")
-            return int((await requester.ask(*to, "ask", body, timeout=seconds))["number"])
-
-        await until(lambda: consent.connected)
-        await consent.declare(commands, dlx, *queues)
-        async with consume(consent, "consent.permits", answer, prefetch=10):
-            answers = await asyncio.gather(*(ask(number) for number in range(50)))
-            assert answers == list(range(1, 51))
-            with pytest.raises(NoAnswer):
-                await ask(0, answer=False, seconds=0.3)
+        await proxy.resume()
+        await connected(broker)
 
 
 async def test_a_binding_to_an_exchange_that_comes_later_is_made_then(broker: Broker) -> None:
     late = Exchange("alerts.late", "direct")
-    queues = work_queue("alerts.other", exchange=ALERTS, dlx=DLX, bindings=(Binding(late, "k"),))
-    await broker.declare(*queues)
-    assert broker._foreign
+    await broker.declare(
+        *work_queue("alerts.other", exchange=ALERTS, dlx=DLX, bindings=(Binding(late, "key"),))
+    )
+    await broker.publish("alerts", "alerts.other", message("test", {}))  # the rest is there
+    assert list(broker.refused) == ["binding alerts.late key alerts.other"]
     await broker.declare(late)
-    await until(lambda: not broker._foreign)
-    await broker.publish("alerts.late", "k", message("test", {}))
+    await until(lambda: not broker.refused)
+    await broker.publish("alerts.late", "key", message("test", {}))
+
+
+async def test_a_queue_declared_otherwise_before_is_named_and_stops_no_other(
+    broker: Broker,
+) -> None:
+    (changed, *_) = work_queue(QUEUE, exchange=ALERTS, dlx=DLX, delivery_limit=3)
+    other = work_queue("alerts.other", exchange=ALERTS, dlx=DLX)
+    await broker.declare(changed, *other)
+    await broker.publish("alerts", "alerts.other", message("test", {}))
+    assert list(broker.refused) == [f"queue {QUEUE}"]
+    assert "x-delivery-limit" in broker.refused[f"queue {QUEUE}"]
+
+
+async def test_the_depth_of_a_queue_is_told_and_a_missing_one_fails_nothing(
+    broker: Broker,
+) -> None:
+    await broker.publish("alerts", QUEUE, message("test", {}))
+    assert await broker.depth(QUEUE) == 1
+    assert await broker.depth("alerts.missing") is None
+    assert broker.connected
+
+
+async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
+    broker: Broker, vhost: Vhost
+) -> None:
+    vhost.call("DELETE", "queues", f"{QUEUE}.dead")
+
+    async def bury() -> bool:
+        try:
+            await broker.publish("alerts.dlx", f"{QUEUE}.dead", message("test", {}))
+        except Unroutable:
+            return False
+        return True
+
+    assert not await bury()
+    assert await eventually(bury)
+
+
+async def test_a_wrong_account_is_no_reason_to_stop(amqp_url: Callable[[str], str]) -> None:
+    url = amqp_url("alerts").replace("alerts-password", "wrong")
+    async with Broker.connect(url, "alerts") as refused:
+        with pytest.raises(BrokerUnavailable):
+            await refused.publish("alerts", QUEUE, message("test", {}))
+
+
+async def test_the_connections_are_named_for_the_management_ui(
+    broker: Broker, vhost: Vhost
+) -> None:
+    async def names() -> bool:
+        seen = {
+            connection.get("client_properties", {}).get("connection_name")
+            for connection in vhost.connections()
+        }
+        return seen == {"alerts publish", "alerts consume"}
+
+    assert await eventually(names)
+
+
+async def test_looking_at_a_message_of_the_dead_often_does_not_drop_it(
+    broker: Broker, vhost: Vhost
+) -> None:
+    await broker.publish("alerts.dlx", f"{QUEUE}.dead", message("test", {}))
+    for _ in range(30):  # RabbitMQ's own limit is 20
+        assert count(vhost, f"{QUEUE}.dead") == 1
+
+
+async def test_a_body_that_is_no_json_is_the_senders_error(broker: Broker) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        await broker.publish("alerts", QUEUE, message("test", {"number": float("nan")}))

@@ -52,6 +52,7 @@ async def consumers(
 ) -> AsyncIterator[None]:
     handlers = Consumers(engine, broker, vault, settings)
     async with (
+        consume(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
         consume(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),
         consume(broker, topology.COMMANDS_QUEUE, handlers.commands, prefetch=10),
     ):
@@ -139,7 +140,7 @@ async def test_a_consent_given_in_chat_is_recorded_once_however_often_it_comes(
         ("grant.record", CHAT | {"email": "no address"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"purpose": "anything"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"wording": ""}, topology.COMMANDS_QUEUE),
-        ("permit.request", {"message": "no uuid"}, topology.PERMITS_QUEUE),
+        ("permit.request", {"message": "no uuid"}, topology.REQUESTS_QUEUE),
         ("permit.return", {}, topology.PERMITS_QUEUE),
     ],
 )

@@ -1,0 +1,19 @@
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from libs.common.broker import Broker
+from libs.common.topology import Exchange, work_queue
+from tests.support.consumers import connected
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+
+
+@pytest.fixture
+async def broker(amqp_url: Callable[[str], str]) -> AsyncIterator[Broker]:
+    """Alerts', with the work queue `alerts.test` on the exchange `alerts`."""
+    async with Broker.connect(amqp_url("alerts"), "alerts") as opened:
+        await connected(opened)
+        await opened.declare(ALERTS, DLX, *work_queue("alerts.test", exchange=ALERTS, dlx=DLX))
+        yield opened

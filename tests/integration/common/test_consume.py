@@ -1,0 +1,483 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import aio_pika
+import pytest
+
+from libs.common import logs
+from libs.common.broker import Broker, Message, Unroutable, message
+from libs.common.consume import (
+    Ack,
+    Consumer,
+    Dead,
+    Delivery,
+    Outcome,
+    Requeue,
+    Retry,
+    consume,
+)
+from libs.common.topology import (
+    Binding,
+    Exchange,
+    delay_name,
+    delay_queue,
+    request_queue,
+    work_queue,
+)
+from tests.support.brokers import Vhost
+from tests.support.consumers import Recorder, connected, until
+from tests.support.eventually import eventually
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+QUEUE = "alerts.test"
+DEAD = f"{QUEUE}.dead"
+
+
+async def send(broker: Broker, count: int = 1) -> list[str]:
+    sent = [message("test", {"number": number}) for number in range(count)]
+    await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
+    return [one.id for one in sent]
+
+
+async def gone(broker: Broker, queue: str = QUEUE) -> bool:
+    return await broker.depth(queue) == 0
+
+
+@pytest.fixture
+async def dead(broker: Broker) -> AsyncIterator[Recorder]:
+    """What arrives in `.dead`."""
+    recorder = Recorder()
+    async with consume(broker, DEAD, recorder, prefetch=10):
+        yield recorder
+
+
+class Gate:
+    """A handler that stays at work until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.changed = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, _: Message, __: Delivery) -> Outcome:
+        self.entered += 1
+        self.changed.set()
+        await self.open.wait()
+        return Ack()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while self.entered < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def test_acknowledged_is_gone(broker: Broker) -> None:
+    await send(broker, 3)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=10):
+        await got.until_count(3)
+    assert await gone(broker)
+    again = Recorder()
+    async with consume(broker, QUEUE, again, prefetch=10):
+        await send(broker)
+        await again.until_count(1)
+    assert [delivery.redelivered for delivery in again.deliveries] == [False]
+
+
+async def test_retry_waits_in_retry_comes_back_and_is_counted_by_the_broker(
+    broker: Broker, vhost: Vhost
+) -> None:
+    vhost.set_retry(r"\.retry$", 1)
+    (sent,) = await send(broker)
+    got = Recorder(Retry("one"), Retry("two"))
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+
+        async def parked() -> bool:
+            return await broker.depth(f"{QUEUE}.retry") == 1
+
+        await eventually(parked)
+        await got.until_count(3)
+    assert got.ids == [sent] * 3
+    assert [delivery.death_count for delivery in got.deliveries] == [0, 1, 2]
+
+
+async def test_dead_is_in_dead_with_its_reason_and_what_it_was(
+    broker: Broker, dead: Recorder
+) -> None:
+    sent = message("test", {"number": 1}, request_id="request-1", headers={"x-own": "1"})
+    await broker.publish("alerts", QUEUE, sent)
+    async with consume(broker, QUEUE, Recorder(Retry("once"), Dead("malformed")), prefetch=1):
+        await dead.until_count(1)
+    (buried,) = dead.messages
+    assert (buried.id, buried.type, buried.body) == (sent.id, sent.type, sent.body)
+    assert buried.request_id == "request-1"
+    assert buried.headers["x-reason"] == "malformed"
+    assert buried.headers["x-own"] == "1"
+    assert await gone(broker)
+
+
+async def test_dead_without_its_queue_is_kept_until_the_queue_is_back(
+    broker: Broker, vhost: Vhost
+) -> None:
+    vhost.call("DELETE", "queues", DEAD)
+    (sent,) = await send(broker)
+    handler, dead = Recorder(*[Dead("malformed")] * 50), Recorder()
+    async with consume(broker, QUEUE, handler, prefetch=1):
+        await handler.until_count(2)  # it came back, and the queue is declared again meanwhile
+        async with consume(broker, DEAD, dead, prefetch=1):
+            await dead.until_count(1)
+    assert dead.ids == [sent]
+
+
+async def test_requeue_is_back_at_once_and_no_death(broker: Broker) -> None:
+    await send(broker)
+    got = Recorder(Requeue(), Requeue())
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(3)
+    assert [delivery.redelivered for delivery in got.deliveries] == [False, True, True]
+    assert [delivery.death_count for delivery in got.deliveries] == [0, 0, 0]
+
+
+async def test_a_message_handed_back_beyond_the_delivery_limit_is_parked_and_not_lost(
+    broker: Broker,
+) -> None:
+    # RabbitMQ's own limit would dead-letter it into `.retry`, and there it would stay.
+    (sent,) = await send(broker)
+    got = Recorder(*[Requeue()] * 30)
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(31)
+    assert got.ids == [sent] * 31
+    assert [delivery.death_count for delivery in got.deliveries] == [0] * 21 + [1] * 10
+
+
+async def test_a_message_that_kills_its_process_ends_in_dead(broker: Broker) -> None:
+    poison = work_queue("alerts.poison", exchange=ALERTS, dlx=DLX, delivery_limit=1)
+    await broker.declare(*poison)
+    tried = 0
+
+    async def die(_: Message, __: Delivery) -> Outcome:
+        nonlocal tried
+        tried += 1
+        await (await broker.session()).close()
+        return Ack()
+
+    buried = Recorder()
+    await broker.publish("alerts", "alerts.poison", message("test", {}))
+    async with (
+        consume(broker, "alerts.poison", die, prefetch=1, max_retries=1),
+        consume(broker, "alerts.poison.dead", buried, prefetch=1),
+    ):
+        await buried.until_count(1, seconds=40)
+    assert tried == 2
+    assert buried.messages[0].headers["x-reason"] == "delivery limit"
+
+
+async def test_an_unexpected_exception_is_retried_and_ends_in_dead(
+    broker: Broker, dead: Recorder
+) -> None:
+    await send(broker)
+    got = Recorder(*[ZeroDivisionError()] * 10)
+    async with consume(broker, QUEUE, got, prefetch=1, max_retries=2):
+        await dead.until_count(1)
+    assert len(got.messages) == 3
+    assert dead.messages[0].headers["x-reason"] == "ZeroDivisionError"
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        (b"{", {"message_id": "1", "type": "test"}),
+        (b"[]", {"message_id": "1", "type": "test"}),
+        (b'{"a": NaN}', {"message_id": "1", "type": "test"}),
+        (b"[" * 100_000, {"message_id": "1", "type": "test"}),
+        (b"\xff", {"message_id": "1", "type": "test"}),
+        (b"{}", {"type": "test"}),
+        (b"{}", {"message_id": "1"}),
+    ],
+)
+async def test_what_is_no_message_of_ours_goes_to_dead_unread(
+    broker: Broker, vhost: Vhost, body: bytes, properties: dict[str, str]
+) -> None:
+    got = Recorder()
+    raw = aio_pika.Message(body, **properties)  # type: ignore[arg-type]
+    if raw.message_id is None:  # aiormq would make one
+        payload = {
+            "routing_key": QUEUE,
+            "payload": body.decode(),
+            "payload_encoding": "string",
+            "properties": properties,
+        }
+        vhost.call("POST", "exchanges", "alerts/publish", payload)
+    else:
+        await broker.send("alerts", QUEUE, raw, timeout=5)
+    async with consume(broker, QUEUE, got, prefetch=1):
+
+        async def buried() -> bool:
+            return await broker.depth(DEAD) == 1
+
+        await eventually(buried)
+    assert not got.messages
+
+
+async def test_a_request_that_expired_is_gone_and_a_bad_one_is_in_dead(broker: Broker) -> None:
+    queues = request_queue("alerts.requests", dlx=DLX, bindings=(Binding(ALERTS, "request"),))
+    await broker.declare(*queues)
+    await broker.publish("alerts", "request", message("test", {}, expiration=0.01))
+
+    async def expired() -> bool:
+        return await gone(broker, "alerts.requests")
+
+    await eventually(expired)
+    bad, buried = Recorder(Retry("dropped"), Dead("malformed")), Recorder()
+    async with (
+        consume(broker, "alerts.requests", bad, prefetch=1),
+        consume(broker, "alerts.requests.dead", buried, prefetch=1),
+    ):
+        for _ in range(2):
+            await broker.publish("alerts", "request", message("test", {}))
+        await buried.until_count(1)
+    assert len(bad.messages) == 2
+    assert buried.ids == bad.ids[1:]
+
+
+async def test_a_delay_queue_gives_back_after_its_own_time(broker: Broker, vhost: Vhost) -> None:
+    vhost.set_retry(r"\.retry$", 3600)
+    await broker.declare(delay_queue(QUEUE, 1, exchange=ALERTS, dlx=DLX))
+    sent = message("test", {})
+    await broker.publish("alerts.dlx", delay_name(QUEUE, 1), sent)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+    assert got.ids == [sent.id]
+
+
+async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -> None:
+    seen: list[str | None] = []
+
+    async def look(_: Message, __: Delivery) -> Outcome:
+        seen.append(logs.request_id.get())
+        return Ack()
+
+    async with consume(broker, QUEUE, look, prefetch=1):
+        for request_id in ("a", "b", None):
+            await broker.publish("alerts", QUEUE, message("test", {}, request_id=request_id))
+        await until(lambda: len(seen) == 3)
+    assert seen == ["a", "b", None]
+
+
+async def test_no_more_than_the_prefetch_are_in_hand(broker: Broker) -> None:
+    await send(broker, 20)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=3):
+        await gate.until(3)
+        assert await broker.depth(QUEUE) == 17
+        assert gate.entered == 3
+        gate.open.set()
+        await gate.until(20)
+
+
+async def test_a_paused_consumer_finishes_what_is_in_hand_and_takes_no_more(
+    broker: Broker,
+) -> None:
+    await send(broker, 5)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=2) as consumer:
+        await gate.until(2)
+        await consumer.pause()
+        assert not consumer.consuming
+        gate.open.set()
+
+        async def rest() -> bool:
+            return await broker.depth(QUEUE) == 3
+
+        await eventually(rest)
+        assert gate.entered == 2
+        await consumer.resume()
+        await gate.until(5)
+
+
+async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
+    broker: Broker,
+) -> None:
+    await send(broker, 100)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=10) as consumer:
+        await consumer.pause()
+        await consumer.resume(prefetch=1)
+        await gate.until(1)
+        assert await broker.depth(QUEUE) == 99
+        await consumer.resume()
+        await gate.until(11)  # the one, and ten more on the consumer that replaced its
+        gate.open.set()
+        await gate.until(100)
+
+
+async def test_what_was_sent_ahead_to_a_paused_consumer_is_handed_back(broker: Broker) -> None:
+    await send(broker, 50)
+    taken: list[str] = []
+    consumers: list[Consumer] = []
+
+    async def pause_at_first(message: Message, _: Delivery) -> Outcome:
+        taken.append(message.id)
+        await consumers[0].pause()
+        return Ack()
+
+    async with consume(broker, QUEUE, pause_at_first, prefetch=50) as consumer:
+        consumers.append(consumer)
+        await until(lambda: taken)
+
+        async def rest() -> bool:
+            return await broker.depth(QUEUE) == 50 - len(taken)
+
+        await eventually(rest)
+        before = len(taken)
+    assert len(taken) == before
+
+
+async def test_with_the_database_away_it_pauses_and_spends_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (0.05,))
+    sent = await send(broker, 30)
+    got = Recorder(*[ConnectionRefusedError()] * 15)
+    async with consume(broker, QUEUE, got, prefetch=10, max_retries=0):
+        await got.until(lambda: set(got.ids[15:]) == set(sent))
+    assert {delivery.death_count for delivery in got.deliveries} == {0}
+    assert await gone(broker)
+
+
+async def test_with_the_database_away_one_message_at_a_time_is_tried(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (0.05,))
+    await send(broker, 50)
+    tries = 0
+    at_work, most = 0, 0
+    away = True
+
+    async def handle(_: Message, __: Delivery) -> Outcome:
+        nonlocal tries, at_work, most
+        if not away:
+            return Ack()
+        tries += 1
+        at_work += 1
+        if tries > 10:  # those of the full prefetch are through
+            most = max(most, at_work)
+        await asyncio.sleep(0)
+        at_work -= 1
+        raise ConnectionRefusedError
+
+    async with consume(broker, QUEUE, handle, prefetch=10):
+        await until(lambda: tries >= 13)
+        assert most == 1
+        away = False
+
+        async def drained() -> bool:
+            return await broker.depth(QUEUE) == 0
+
+        await eventually(drained)
+
+
+async def test_a_stop_finishes_what_is_in_hand_and_loses_nothing(broker: Broker) -> None:
+    sent = await send(broker, 10)
+    done: list[str] = []
+    started = asyncio.Event()
+
+    async def work(message: Message, _: Delivery) -> Outcome:
+        started.set()
+        await asyncio.sleep(0.1)
+        done.append(message.id)
+        return Ack()
+
+    async with consume(broker, QUEUE, work, prefetch=4):
+        await started.wait()
+    assert 1 <= len(done) < 10
+    rest = Recorder()
+    async with consume(broker, QUEUE, rest, prefetch=10):
+        await rest.until_count(10 - len(done))
+    assert sorted(done + rest.ids) == sorted(sent)
+
+
+async def test_a_stop_gives_back_what_is_not_finished_in_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.consume.DRAIN_SECONDS", 0.1)
+    sent = await send(broker)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=1):
+        await gate.until(1)
+    rest = Recorder()
+    async with consume(broker, QUEUE, rest, prefetch=1):
+        await rest.until_count(1)
+    assert rest.ids == sent
+    assert rest.deliveries[0].redelivered
+
+
+async def test_a_handler_is_not_interrupted_by_a_lost_connection_and_its_message_comes_again(
+    broker: Broker, vhost: Vhost
+) -> None:
+    (sent,) = await send(broker)
+    finished: list[str] = []
+    seen = Recorder()
+    gate = asyncio.Event()
+
+    async def work(message: Message, delivery: Delivery) -> Outcome:
+        await seen(message, delivery)
+        await gate.wait()
+        finished.append(message.id)
+        return Ack()
+
+    async with consume(broker, QUEUE, work, prefetch=1):
+        await seen.until_count(1)
+        session = await broker.session()
+        await session.close()
+        await seen.until_count(2)  # while the first is still at it
+        gate.set()
+        await until(lambda: len(finished) == 2)
+    assert finished == [sent, sent]
+    assert [delivery.redelivered for delivery in seen.deliveries] == [False, True]
+    assert await gone(broker)
+
+
+async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhost: Vhost) -> None:
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1) as consumer:
+        await until(lambda: consumer.consuming)
+        vhost.call("DELETE", "queues", QUEUE)
+        await until(lambda: not consumer.consuming)
+
+        async def sent() -> bool:
+            try:
+                await send(broker)
+            except Unroutable:
+                return False
+            return True
+
+        await eventually(sent)
+        await got.until_count(1)
+
+
+async def test_connections_closed_by_the_broker_are_made_again(
+    broker: Broker, vhost: Vhost
+) -> None:
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        session = await broker.session()
+
+        async def closed() -> bool:
+            vhost.close_connections()  # those that the management has heard of already
+            return session.lost.is_set()
+
+        await eventually(closed)
+        await connected(broker)
+        await send(broker)
+        await got.until_count(1)
+
+
+async def test_a_queue_that_was_not_declared_is_a_mistake_of_the_wiring(broker: Broker) -> None:
+    with pytest.raises(KeyError):
+        async with consume(broker, "alerts.unknown", Recorder(), prefetch=1):
+            pass

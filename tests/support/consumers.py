@@ -1,0 +1,50 @@
+"""A handler that does as it is told and remembers what it got."""
+
+import asyncio
+from collections.abc import Callable
+
+from libs.common.broker import Broker, Message
+from libs.common.consume import Ack, Delivery, Outcome
+
+
+class Recorder:
+    def __init__(self, *outcomes: Outcome | Exception) -> None:
+        self._outcomes = list(outcomes)  # one a delivery; then Ack
+        self.messages: list[Message] = []
+        self.deliveries: list[Delivery] = []
+        self.changed = asyncio.Event()
+
+    @property
+    def ids(self) -> list[str]:
+        return [message.id for message in self.messages]
+
+    async def __call__(self, message: Message, delivery: Delivery) -> Outcome:
+        self.messages.append(message)
+        self.deliveries.append(delivery)
+        self.changed.set()
+        outcome = self._outcomes.pop(0) if self._outcomes else Ack()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_count(self, count: int, seconds: float = 20) -> None:
+        await self.until(lambda: len(self.messages) >= count, seconds)
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for what sets no event."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - as said
+            await asyncio.sleep(0.02)
+
+
+async def connected(broker: Broker, seconds: float = 30) -> Broker:
+    async with asyncio.timeout(seconds):
+        await broker.session()
+    return broker
