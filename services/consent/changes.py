@@ -87,7 +87,7 @@ class Withdrawal:
 async def withdraw(
     tx: AsyncConnection, vault: Vault, entry: Entry, *, suppression_days: int, erase: bool = False
 ) -> Withdrawal:
-    """Withdraw every purpose; the caller commits, and answers as permits.settled says.
+    """Withdraw every purpose; the caller commits, and answers as `permits.settled` says.
 
     One that was withdrawn already is recorded and told again: a reader that missed the first
     event hears the second.
@@ -108,24 +108,27 @@ async def withdraw(
 
 
 async def erase(
-    tx: AsyncConnection, vault: Vault, entry: Entry, *, suppression_days: int
-) -> ErasureStatus:
+    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal
+) -> ErasureStatus | None:
     """Forget the person here and tell the other services to; the caller has the proof.
 
     The rows of the trail stay and the chain verifies, but nobody can read whose they are.
 
+    :param withdrawal: the person's, with every permit returned: the address, should it come
+        back, is somebody new, for whose withdrawal a permit of before would be invisible
+    :returns: None, and nothing was changed, when a newer consent was recorded since
     :raises MalformedAddress:
     """
     address = normalise(entry.email)
-    person = await store.enter(tx, vault, address, Lock.CHANGE)
-    await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
-    await store.suppress(tx, vault.suppression_hash(address), PURPOSES, suppression_days)
-    await store.request_erasure(tx, person.id)
+    person = await store.find(tx, vault, address, Lock.CHANGE)
+    if person is None or person.id != withdrawal.person_id:  # a twin was first
+        return ErasureStatus.IN_PROGRESS
+    standing = await store.standing(tx, person.id, PURPOSES)
+    if standing.versions != withdrawal.standing.versions:
+        return None
     await store.destroy(tx, person.id)
     await _tell(tx, messages.ERASED, address, PURPOSES, Action.ERASED)
-    key = person.key(vault)
-    await trail.append(tx, person.id, key, replace(entry, action=Action.ERASURE_REQUESTED))
-    await trail.append(tx, person.id, key, replace(entry, action=Action.ERASED))
+    await trail.append(tx, person.id, person.key(vault), entry)
     metrics.ERASURES.inc()
     return ErasureStatus.IN_PROGRESS
 

@@ -1,6 +1,7 @@
 """Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -280,22 +281,27 @@ class Routes:
         return json_response({"email": email, "services": {"consent": held}})
 
     async def erase(self, request: web.Request) -> web.Response:
+        """Withdraw, wait for permits as any withdrawal does, then forget the person.
+
+        While a permit is out (202) nobody is forgotten yet: ask again.
+        """
         _admin(request)
         body = await parse(request, Erase)
         entry = Entry(
-            action=Action.ERASED,
+            action=Action.ERASURE_REQUESTED,
             email=body.email,
             origin=_origin(request),
             evidence=_operator(request),
         )
-        async with self._engine.begin() as tx:
-            status = await changes.erase(
-                tx,
-                self._vault,
-                entry,
-                suppression_days=self._settings.suppression_retention_days,
-            )
-        return json_response({"success": True, "email": body.email, "erasure": {"status": status}})
+        withdrawal, outcome, in_flight = await self._withdraw(entry, erase=True)
+        status = withdrawal.erasure
+        if outcome is Outcome.DONE:
+            erased = replace(entry, action=Action.ERASED)
+            async with self._engine.begin() as tx:
+                status = await changes.erase(tx, self._vault, erased, withdrawal)
+            outcome = Outcome.DONE if status else Outcome.SUPERSEDED
+        answer = {"success": True, "email": body.email, "erasure": {"status": status}}
+        return _withdrawn(answer, outcome, in_flight)
 
     async def health(self, _: web.Request) -> web.Response:
         """Without the broker withdrawals go on: what must be told waits in the outbox."""

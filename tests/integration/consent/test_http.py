@@ -258,6 +258,33 @@ async def test_an_erased_person_is_gone_and_the_chain_still_verifies(
         assert list(told)[-1] == "person.erased"
 
 
+async def test_nobody_is_forgotten_while_a_message_is_being_handed_over(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    """Else the address could come back as somebody new, whose 200 does not know the permit."""
+    assert await grant(engine, vault, ANNA)
+    message = await permit(engine, vault, ANNA)
+    status, body = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    assert (status, body["in_flight"]) == (202, 1)
+    assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 202
+    async with engine.begin() as tx:
+        await store.return_permit(tx, message, 1)
+    status, body = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    assert (status, body["erasure"]) == (200, {"status": "in_progress"})
+    assert await entries(client, ANNA) == []
+
+
+async def test_erasing_twice_at_once_erases_once(client: Client, engine: AsyncEngine) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    both = await asyncio.gather(
+        *(post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN) for _ in range(2))
+    )
+    assert {status for status, _ in both} == {200}
+    async with engine.begin() as tx:
+        left = "SELECT count(*) FROM person WHERE erased_at IS NULL"
+        assert await tx.scalar(text(left)) == 0
+
+
 async def test_an_export_holds_what_is_known_and_is_itself_recorded(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
