@@ -39,6 +39,7 @@ HEALTHY_SECONDS = 60.0
 
 
 def main() -> int:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # execv drops the rest
     parser = argparse.ArgumentParser(prog="python3 -m deploy.local")
     commands = parser.add_subparsers(dest="command", required=True)
     plain = {
@@ -244,7 +245,7 @@ def _wait_healthy(values: Mapping[str, str]) -> None:
 
 
 def _works(health: str) -> bool:
-    """Tell whether each part works; a target outside that is sick (degraded) is no fault of ours."""
+    """Tell whether each part works; a sick target outside (degraded) is no fault of ours."""
     return '"status"' in health and '"unhealthy"' not in health
 
 
