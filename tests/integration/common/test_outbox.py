@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import cast
 
 import pytest
@@ -11,16 +13,15 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, inbox, outbox
-from libs.common.broker import Broker, Message, message
-from libs.common.consume import Ack, Delivery, Outcome, consume
+from libs.common.broker import Broker, message
+from libs.common.consume import consume
 from libs.common.topology import Exchange, work_queue
 from tests.conftest import NewDatabase
+from tests.support.consumers import Recorder, until
 from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
 
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
 QUEUE = "alerts.test"
-TOPOLOGY = (ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
 
 
 class Operations:
@@ -53,16 +54,6 @@ async def engine(url: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
         yield opened
 
 
-@pytest.fixture
-async def broker(amqp_url: Callable[[str], str]) -> AsyncIterator[Broker]:
-    async with Broker.connect(amqp_url("alerts"), "alerts") as opened:
-        async with asyncio.timeout(20):
-            while not opened.connected:  # noqa: ASYNC110 - polls what sets no event
-                await asyncio.sleep(0.02)
-        await opened.declare(*TOPOLOGY)
-        yield opened
-
-
 async def write(engine: AsyncEngine, count: int, key: str = QUEUE) -> set[str]:
     messages = [message("test", {"number": number}) for number in range(count)]
     async with engine.begin() as tx:
@@ -77,21 +68,29 @@ async def left(engine: AsyncEngine) -> int:
         )
 
 
-class Taker:
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.changed = asyncio.Event()
+async def eventually_left(engine: AsyncEngine, count: int) -> None:
+    async def so() -> bool:
+        return await left(engine) == count
 
-    async def take(self, message: Message, _: Delivery) -> Outcome:
-        self.ids.append(message.id)
-        self.changed.set()
-        return Ack()
+    await eventually(so, seconds=30)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
+
+async def eventually_empty(engine: AsyncEngine) -> None:
+    await eventually_left(engine, 0)
+
+
+def relayed(outcome: str) -> float:
+    return outbox.RELAYED.labels(outcome)._value.get()
+
+
+@asynccontextmanager
+async def relaying(engine: AsyncEngine, broker: Broker, url: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(outbox.Relay(engine, broker, url).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def test_what_rolls_back_is_never_published_and_what_commits_is(
@@ -101,64 +100,117 @@ async def test_what_rolls_back_is_never_published_and_what_commits_is(
         await outbox.add(tx, "alerts", QUEUE, message("test", {}))
         await tx.rollback()
     sent = await write(engine, 250)
-    taker = Taker()
-    relay = asyncio.create_task(outbox.Relay(engine, broker, url).run())
-    async with consume(broker, QUEUE, taker.take, prefetch=50):
-        await taker.until(lambda: len(taker.ids) >= 250)
-    relay.cancel()
-    assert set(taker.ids) == sent
-    assert await left(engine) == 0
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await got.until_count(250)
+        await eventually_empty(engine)
+    assert set(got.ids) == sent
 
 
-async def test_a_notification_wakes_the_relay_long_before_its_poll(
+async def test_a_message_arrives_as_it_was_added(
+    engine: AsyncEngine, broker: Broker, url: DatabaseUrl
+) -> None:
+    sent = message("test", {"zażółć": [1, None]}, request_id="request-1", headers={"x-own": "1"})
+    async with engine.begin() as tx:
+        await outbox.add(tx, "alerts", QUEUE, sent)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await got.until_count(1)
+    (arrived,) = got.messages
+    assert (arrived.id, arrived.type, arrived.body) == (sent.id, sent.type, sent.body)
+    assert arrived.request_id == "request-1"
+    assert arrived.headers["x-own"] == "1"
+
+
+async def test_a_notification_wakes_the_relay_without_its_poll(
     engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 3600.0)
-    taker = Taker()
-    relay = asyncio.create_task(outbox.Relay(engine, broker, url).run())
-    async with consume(broker, QUEUE, taker.take, prefetch=50):
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
         for number in range(1, 4):
             await write(engine, 1)
-            await taker.until(lambda number=number: len(taker.ids) == number)
-    relay.cancel()
+            await got.until_count(number)
 
 
-async def test_a_row_that_nobody_can_route_blocks_no_other(
+async def test_the_poll_finds_what_no_notification_told(
+    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Operations(url.owner_url).execute("ALTER TABLE outbox DISABLE TRIGGER outbox_notify")
+    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await write(engine, 1)
+        await got.until_count(1)
+        await write(engine, 1)
+        await got.until_count(2)
+
+
+async def test_rows_that_nobody_can_route_keep_no_other_waiting(
     engine: AsyncEngine, broker: Broker, url: DatabaseUrl
 ) -> None:
-    await write(engine, outbox.BATCH, key="alerts.nowhere")
+    nowhere = await write(engine, outbox.BATCH + 1, key="alerts.nowhere")
     sent = await write(engine, 5)
-    relay = outbox.Relay(engine, broker, url)
-    assert await relay.relay() == (0, outbox.BATCH)
-    assert await relay.relay() == (5, outbox.BATCH - 5)
-    taker = Taker()
-    async with consume(broker, QUEUE, taker.take, prefetch=50):
-        await taker.until(lambda: set(taker.ids) == sent)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await got.until_count(5)
+        await eventually_left(engine, len(nowhere))
+    assert set(got.ids) == sent
+
+
+async def test_what_could_not_be_routed_is_tried_again_and_arrives(
+    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.outbox.UNROUTABLE_SECONDS", 0.1)
+    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    sent = await write(engine, 3, key="alerts.later")
+    got = Recorder()
+    async with relaying(engine, broker, url):
+        await until(lambda: relayed("Unroutable") >= 3)
+        exchange, dlx = Exchange("alerts", "direct"), Exchange("alerts.dlx", "direct")
+        await broker.declare(*work_queue("alerts.later", exchange=exchange, dlx=dlx))
+        async with consume(broker, "alerts.later", got, prefetch=10):
+            await got.until_count(3)
+    assert set(got.ids) == sent
 
 
 async def test_two_relays_share_the_rows_and_publish_none_twice(
     engine: AsyncEngine, broker: Broker, url: DatabaseUrl
 ) -> None:
     sent = await write(engine, 600)
-    relays = [outbox.Relay(engine, broker, url) for _ in range(2)]
-
-    async def drain(relay: outbox.Relay) -> None:
-        while await left(engine):
-            await relay.relay()
-
-    await asyncio.gather(*(drain(relay) for relay in relays))
-    taker = Taker()
-    async with consume(broker, QUEUE, taker.take, prefetch=100):
-        await taker.until(lambda: len(taker.ids) >= 600)
-    assert len(taker.ids) == 600
-    assert set(taker.ids) == sent
+    got = Recorder()
+    async with relaying(engine, broker, url), relaying(engine, broker, url):
+        await eventually_empty(engine)
+    assert await broker.depth(QUEUE) == 600
+    async with consume(broker, QUEUE, got, prefetch=100):
+        await got.until_count(600)
+    assert set(got.ids) == sent
 
 
-async def test_without_a_broker_the_rows_wait(engine: AsyncEngine, url: DatabaseUrl) -> None:
+async def test_without_a_broker_the_rows_wait_untouched(
+    engine: AsyncEngine, url: DatabaseUrl
+) -> None:
     await write(engine, 3)
     async with Broker.connect("amqp://a:b@127.0.0.1:1/", "alerts") as away:
-        assert await outbox.Relay(engine, away, url).relay() == (0, 1)
+        assert not await outbox.Relay(engine, away, url).relay()
     assert await left(engine) == 3
+    async with engine.begin() as tx:
+        due = await tx.execute(text("SELECT count(*) FROM outbox WHERE due_at > now()"))
+        assert due.scalar_one() == 0
+
+
+async def test_the_lag_is_the_age_of_the_oldest_row(
+    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    await write(engine, 1, key="alerts.nowhere")
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE outbox SET created_at = now() - interval '1 hour'"))
+    async with relaying(engine, broker, url):
+        await until(lambda: outbox.LAG._value.get() >= 3600)
+        async with engine.begin() as tx:
+            await tx.execute(text("DELETE FROM outbox"))
+        await until(lambda: outbox.LAG._value.get() == 0)
 
 
 KILLED_AFTER_THE_CONFIRM = """
@@ -176,8 +228,7 @@ async def main(database_url, amqp_url):
         db.connect(database_url, application_name="dying") as engine,
         Broker.connect(amqp_url, "alerts") as broker,
     ):
-        while not broker.connected:
-            await asyncio.sleep(0.01)
+        await broker.session()
         await Dying(engine, broker, database_url).relay()
 
 asyncio.run(main(*sys.argv[1:]))
@@ -196,14 +247,12 @@ async def test_a_relay_killed_between_confirm_and_commit_loses_nothing(
         env={**os.environ, "PYTHONPATH": "."},
     )
     assert killed.returncode == -signal.SIGKILL
-    relay = outbox.Relay(engine, broker, url)
-    async with asyncio.timeout(30):
-        while await left(engine):
-            await relay.relay()  # skips the row until the server noticed the death
-    taker = Taker()
-    async with consume(broker, QUEUE, taker.take, prefetch=10):
-        await taker.until(lambda: len(taker.ids) == 2)  # at least once: here, twice
-    assert set(taker.ids) == sent
+    assert await left(engine) == 1
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=10), relaying(engine, broker, url):
+        await got.until_count(2)  # at least once: here, twice
+        await eventually_empty(engine)
+    assert set(got.ids) == sent
 
 
 async def test_of_many_twins_at_once_exactly_one_is_the_first(engine: AsyncEngine) -> None:
@@ -221,3 +270,18 @@ async def test_a_first_time_that_rolls_back_was_none(engine: AsyncEngine) -> Non
     async with engine.begin() as tx:
         assert await inbox.first_time(tx, "consumer", "message-1")
         assert await inbox.first_time(tx, "other", "message-1")
+
+
+async def test_what_is_old_is_forgotten_and_what_is_young_is_kept(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(
+            text(
+                "INSERT INTO inbox (consumer, message_id, received_at) "
+                "SELECT 'consumer', number::text, now() - number * interval '1 hour' "
+                "FROM generate_series(1, 48) AS number"
+            )
+        )
+    assert await inbox.purge(engine, keep=timedelta(hours=24, minutes=30)) == 24
+    async with engine.begin() as tx:
+        assert not await inbox.first_time(tx, "consumer", "24")
+        assert await inbox.first_time(tx, "consumer", "25")
