@@ -1,0 +1,325 @@
+"""The alerts service as a process, on a real broker, its own database and the sandbox."""
+
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from deploy.local.servers import Process
+from libs.common import db
+from libs.common.broker import Broker, Message
+from libs.common.consume import Ack, Consumer, Delivery, Outcome, consume
+from libs.common.requests import reply
+from libs.common.topology import Binding, Exchange, Queue, work_queue
+from tests.conftest import NewDatabase
+from tests.support.brokers import Vhost
+from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+from tests.support.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[3]
+KEY = "internal-key-of-this-test"
+
+# Delays of a retry are the policy's of the test's vhost, and the row's due time.
+TARGET: dict[str, Any] = {
+    "timeout": 1.0,
+    "margin": 0.5,
+    "retry_delays": [1.5, 1.5],
+    "wait_tiers": [2],
+    "concurrency": 8,
+    "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
+}
+CHANNELS: dict[str, dict[str, Any]] = {
+    "slack": {"channel": "slack", "url": {"env": "SLACK_WEBHOOK_URL"}},
+    "monday": {
+        "channel": "monday",
+        "url": {"env": "MONDAY_API_URL"},
+        "token": {"env": "MONDAY_API_TOKEN"},
+        "board": "123",
+    },
+    "webhook": {
+        "channel": "webhook",
+        "url": {"env": "WEBHOOK_URL"},
+        "secret": {"env": "WEBHOOK_SECRET"},
+    },
+    "sms": {
+        "channel": "sms",
+        "url": {"env": "SMS_API_URL"},
+        "token": {"env": "SMS_API_TOKEN"},
+        "to": "+48600700800",
+    },
+    "email": {
+        "channel": "email",
+        "host": {"env": "SMTP_HOST"},
+        "port": {"env": "SMTP_PORT"},
+        "tls": "none",
+        "sender": "ostoja@example.com",
+        "to": "staff@example.com",
+        "ask_timeout": 1.0,
+        "retry_delays": [2.5, 2.5],
+    },
+}
+ROUTES = {
+    "slack_alert": ["slack"],
+    "email": ["email"],
+    "sms": ["sms"],
+    "webhook": ["webhook"],
+    "lead.qualified": ["slack", "monday"],
+    "followup": ["email"],
+}
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(k)} = {toml(v)}' for k, v in value.items())}}}"
+    return json.dumps(value)
+
+
+@dataclass
+class Alerts:
+    """The process, and what a test does to it and asks of it."""
+
+    process: Process
+    environment: dict[str, str]
+    folder: Path
+    port: int
+    engine: AsyncEngine
+    gateway: Broker
+    vhost: Vhost
+    sandbox: Sandbox
+    database: DatabaseUrl
+
+    async def start(self) -> None:
+        self.process.spawn(
+            [sys.executable, "-m", "services.alerts"],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            log=self.folder / "alerts.log",
+        )
+
+        async def answers() -> bool:
+            assert self.process.pid is not None, self.log()
+            try:
+                return (await self.http("GET", "/health"))[0] == 200
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(answers, 30)
+
+    def kill9(self) -> None:
+        self.process.stop(signal.SIGKILL, 10)
+
+    def stop(self) -> None:
+        self.process.stop(signal.SIGTERM, 30)
+
+    def log(self) -> str:
+        return (self.folder / "alerts.log").read_text(encoding="utf-8")
+
+    async def http(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        headers = {"X-Internal-Key": KEY, "X-Caller": "admin", "X-Operator": "tester"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, f"http://{HOST}:{self.port}{path}", json=body, headers=headers
+            ) as answer,
+        ):
+            return answer.status, await answer.json(content_type=None)
+
+    async def accept(
+        self, event_type: str = "slack_alert", alert_id: str | None = None, **fields: Any
+    ) -> str:
+        """Publish one alert as the gateway does."""
+        body = accepted(event_type, alert_id, **fields)
+        message = Message(str(uuid.uuid4()), "alert.accepted", body, request_id="request-1")
+        await self.gateway.publish("alerts", "alerts.intake", message)
+        return str(body["id"])
+
+    async def row(self, alert_id: str, target: str = "slack") -> Any:
+        async with self.engine.connect() as connection:
+            found = await connection.execute(
+                sa.text("SELECT * FROM delivery WHERE alert_id = :id AND target = :target"),
+                {"id": uuid.UUID(alert_id), "target": target},
+            )
+            return found.one_or_none()
+
+    async def until(
+        self, alert_id: str, state: str, target: str = "slack", seconds: float = 20
+    ) -> Any:
+        async def reached() -> Any:
+            row = await self.row(alert_id, target)
+            return row if row is not None and row.state == state else None
+
+        try:
+            return await eventually(reached, seconds)
+        except TimeoutError:
+            pytest.fail(f"not {state}: {await self.row(alert_id, target)}\n{self.log()[-5000:]}")
+
+    async def scalar(self, statement: str) -> Any:
+        async with self.engine.connect() as connection:
+            return (await connection.execute(sa.text(statement))).scalar_one()
+
+    async def check(self) -> dict[str, Any]:
+        status, body = await self.http("GET", "/api/ledger/check")
+        assert status == 200
+        terms: dict[str, Any] = body
+        ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
+        assert terms["accepted"] == sum(terms[name] for name in ends), terms
+        return terms
+
+    async def depth(self, queue: str) -> int:
+        return await self.gateway.depth(queue) or 0
+
+
+def accepted(event_type: str, alert_id: str | None = None, **fields: Any) -> dict[str, Any]:
+    body = {
+        "id": alert_id or str(uuid.uuid4()),
+        "event_type": event_type,
+        "payload": {"text": f"text {uuid.uuid4()}"},
+        "target": None,
+        "severity": "info",
+        "dedup_key": None,
+        "source": "gateway",
+        "accepted_at": datetime.now(UTC).isoformat(),
+        "once": None,
+    }
+    return body | fields
+
+
+StartAlerts = Callable[..., Awaitable[Alerts]]
+
+
+@pytest.fixture
+async def alerts(
+    tmp_path: Path, ports: Ports, database: NewDatabase, vhost: Vhost, sandbox: Sandbox
+) -> AsyncIterator[StartAlerts]:
+    """Start the service, with targets' options and settings changed as the test says."""
+    async with AsyncExitStack() as closing:
+
+        async def start(**changes: Any) -> Alerts:
+            settings = {name: value for name, value in changes.items() if name.isupper()}
+            targets = {
+                name: TARGET | channel | changes.get(name, {}) for name, channel in CHANNELS.items()
+            }
+            path = tmp_path / "alerts.toml"
+            text = f"routes = {toml(ROUTES)}\ntargets = {toml(targets)}\n"
+            path.write_text(text, encoding="utf-8")
+            url = await database("alerts")
+            port = ports.take()
+            engine = await closing.enter_async_context(db.connect(url, application_name="test"))
+            gateway = await closing.enter_async_context(
+                Broker.connect(vhost.url("gateway"), "gateway")
+            )
+            environment = {
+                "DATABASE_URL": url,
+                "AMQP_URL": vhost.url("alerts"),
+                "HTTP_PORT": str(port),
+                "METRICS_PORT": str(ports.take()),
+                "INTERNAL_API_KEY": KEY,
+                "ALERTS_CONFIG": str(path),
+                "ALERTS_SWEEP_SECONDS": "3600",
+                "SLACK_WEBHOOK_URL": f"{sandbox.url}/slack",
+                "MONDAY_API_URL": f"{sandbox.url}/monday",
+                "MONDAY_API_TOKEN": "monday-token",
+                "SMS_API_URL": f"{sandbox.url}/sms",
+                "SMS_API_TOKEN": "sms-token",
+                "WEBHOOK_URL": f"{sandbox.url}/webhook",
+                "WEBHOOK_SECRET": sandbox.webhook_secret,
+                "SMTP_HOST": sandbox.smtp_host,
+                "SMTP_PORT": str(sandbox.smtp_port),
+                **settings,
+            }
+            running = Alerts(
+                Process(tmp_path / "alerts.pid"),
+                environment,
+                tmp_path,
+                port,
+                engine,
+                gateway,
+                vhost,
+                sandbox,
+                url,
+            )
+            closing.callback(running.stop)
+            await running.start()
+            await gateway.session()
+            await eventually(lambda: _flowing(running), 20)
+            return running
+
+        yield start
+
+
+async def _flowing(running: Alerts) -> bool:
+    _, health = await running.http("GET", "/health/deep")
+    return bool(health["components"]["rabbitmq"]["status"] == "healthy")
+
+
+class Consent:
+    """Stands where consent answers: says what the test wants and notes what it is told."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.answer: str | None = "granted"
+        self.asked: list[dict[str, Any]] = []
+        self.returned: list[dict[str, Any]] = []
+        self.consumer: Consumer | None = None
+        self._broker = broker
+
+    async def handle(self, message: Message, _: Delivery) -> Outcome:
+        if message.type == "permit.return":
+            self.returned.append(dict(message.body))
+        else:
+            self.asked.append(dict(message.body))
+            if self.answer is not None:
+                seconds = 20 if self.answer == "granted" else 0
+                await reply(self._broker, message, {"answer": self.answer, "seconds": seconds})
+        return Ack()
+
+
+@pytest.fixture
+async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
+    commands = Exchange("consent.commands", "direct")
+    async with Broker.connect(vhost.url("consent"), "consent") as broker:
+        bindings = (Binding(commands, "permit.request"), Binding(commands, "permit.return"))
+        await broker.declare(
+            *work_queue(
+                "consent.permits",
+                exchange=commands,
+                dlx=Exchange("consent.dlx", "direct"),
+                bindings=bindings,
+            )
+        )
+        subject = Consent(broker)
+        async with consume(broker, "consent.permits", subject.handle, prefetch=10):
+            yield subject
+
+
+@pytest.fixture
+async def outcomes(vhost: Vhost) -> AsyncIterator[list[dict[str, Any]]]:
+    """Collect what followups is told of its messages."""
+    told: list[dict[str, Any]] = []
+
+    async def handle(message: Message, _: Delivery) -> Outcome:
+        told.append(dict(message.body))
+        return Ack()
+
+    async with Broker.connect(vhost.url("followups"), "followups") as broker:
+        queue = Queue(
+            "followups.outcomes",
+            {"x-queue-type": "quorum", "x-dead-letter-exchange": "followups.dlx"},
+            (Binding(Exchange("alerts.events", "topic"), "followup.*"),),
+        )
+        await broker.declare(queue)
+        async with consume(broker, queue, handle, prefetch=10):
+            yield told
