@@ -7,6 +7,8 @@ async with Proxy(server_port) as proxy:  # clients connect to proxy.port
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -89,6 +91,15 @@ class Proxy:
             for writer in writers:
                 writer.transport.abort()
             task.cancel()
+
+    def reset(self) -> None:
+        """Cut by a reset (RST) and not by an end of stream (FIN), as after a host was lost."""
+        for writers in self._connections.values():
+            for writer in writers:
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+        self.cut()
 
     async def refuse(self) -> None:
         """Cut, and refuse new connections (ECONNREFUSED) until `resume`."""
