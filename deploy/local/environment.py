@@ -67,7 +67,13 @@ SECRETS = {*GENERATED, *_OF_A_PROVIDER}
 def parse(text: str) -> dict[str, str]:
     lines = (line.strip() for line in text.splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    """Quoted where a space is in it, so that a shell can read .env too."""
+    quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return value[1:-1] if quoted else value
 
 
 def ensure(path: Path, *, data_exists: bool) -> None:
