@@ -48,11 +48,14 @@ async def consent_database(database: NewDatabase) -> DatabaseUrl:
     return await database("consent")
 
 
-@pytest.fixture(params=["aiopg", "asyncpg"])
+BOTH_DRIVERS = pytest.mark.parametrize("engine", ["aiopg", "asyncpg"], indirect=True)
+
+
+@pytest.fixture
 async def engine(
     consent_database: DatabaseUrl, request: pytest.FixtureRequest
 ) -> AsyncIterator[AsyncEngine]:
-    url = consent_database.replace("+aiopg", f"+{request.param}")
+    url = consent_database.replace("+aiopg", f"+{getattr(request, 'param', 'aiopg')}")
     async with db.connect(url, application_name="tests", pool_size=16) as opened:
         yield opened
 

@@ -22,8 +22,6 @@ from tests.integration.consent.conftest import grant
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 
-pytestmark = pytest.mark.parametrize("engine", ["aiopg"], indirect=True)
-
 ANNA = "anna@example.com"
 COMMANDS = topology.COMMANDS.name
 CHAT = json.loads(

@@ -23,8 +23,6 @@ from services.consent.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, WORDING, Link, grant, opt_in
 from tests.support.eventually import eventually
 
-pytestmark = pytest.mark.parametrize("engine", ["aiopg"], indirect=True)
-
 ANNA = "anna@example.com"
 ADMIN = {"X-Caller": "admin"}
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]

@@ -12,8 +12,17 @@ from services.consent import changes, permits, store
 from services.consent.changes import Withdrawal
 from services.consent.consent import Outcome, Verdict
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import WORDING, grant, opt_in, somebody_waits, unsubscribe
+from tests.integration.consent.conftest import (
+    BOTH_DRIVERS,
+    WORDING,
+    grant,
+    opt_in,
+    somebody_waits,
+    unsubscribe,
+)
 from tests.support.databases import DatabaseUrl
+
+pytestmark = BOTH_DRIVERS
 
 ANNA = "anna@example.com"
 

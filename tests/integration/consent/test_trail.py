@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.consent import changes, store, trail
 from services.consent.trail import Verification
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import grant, unsubscribe
+from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe
 from tests.support.databases import DatabaseUrl
 
 ROWS = 8
@@ -38,6 +38,7 @@ async def trail_of_eight(engine: AsyncEngine, vault: Vault) -> None:
         assert await grant(engine, vault, f"person{number}@example.com")
 
 
+@BOTH_DRIVERS
 async def test_concurrent_writers_keep_one_chain(engine: AsyncEngine, vault: Vault) -> None:
     writers = (grant(engine, vault, f"person{number % 7}@example.com") for number in range(60))
     assert all(await asyncio.gather(*writers))
@@ -179,6 +180,7 @@ async def test_the_stored_row_has_nothing_personal_in_clear(
         assert secret not in row
 
 
+@BOTH_DRIVERS
 async def test_entries_are_read_back_as_they_were_given_in_order(
     engine: AsyncEngine, vault: Vault
 ) -> None:
