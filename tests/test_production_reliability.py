@@ -5,7 +5,6 @@ import re
 import uuid
 from typing import Any
 
-import aiohttp
 import pytest
 
 from libs.common import cache
@@ -13,50 +12,7 @@ from libs.common.cache import Cache, LocalCache
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.stack import Stack
-
-LEAD = {
-    "message": "Dzień dobry, remont kuchni, 80 m2, budżet 250 tys. zł, od marca. Tel 600 700 800",
-    "language": "pl",
-}
-
-
-def fresh_address() -> str:
-    return f"anna.{uuid.uuid4().hex[:12]}@example.pl"
-
-
-async def alert(stack: Stack, text: str, **more: Any) -> str:
-    key = more.pop("key", None)
-    answer = await stack.http(
-        "POST",
-        "/api/alerts",
-        {"event_type": "slack_alert", "payload": {"text": text}, **more},
-        key="service",
-        headers={"Idempotency-Key": key} if key else None,
-    )
-    assert answer.status == 202, answer
-    return str(answer.body["id"])
-
-
-async def slack_texts(stack: Stack) -> list[str]:
-    return [str(one["body"]) for one in await stack.sandbox.received("slack")]
-
-
-async def state(stack: Stack, alert_id: str) -> Any:
-    return (await stack.http("GET", f"/api/alerts/{alert_id}", key="service")).body
-
-
-async def ledger(stack: Stack) -> dict[str, Any]:
-    body: dict[str, Any] = (await stack.http("GET", "/api/ledger/check", key="admin")).body
-    return body
-
-
-async def balanced(stack: Stack) -> dict[str, Any] | None:
-    """P1's equation, when nothing is on its way any more."""
-    check = await ledger(stack)
-    assert check["accepted"] == sum(
-        check[term] for term in ("delivered", "pending", "failed", "discarded", "in_doubt")
-    )
-    return check if check["pending"] == 0 and check["ok"] else None
+from tests.support.system import LEAD, fresh_address
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +52,7 @@ class TestCircuitBreakers:
     ) -> None:
         await stack.sandbox.behave("slack", status=500)
         texts = [f"breaker {uuid.uuid4()}" for _ in range(12)]
-        ids = [await alert(stack, text) for text in texts]
+        ids = [await stack.alert(text) for text in texts]
 
         async def opened() -> bool:
             health = await stack.http("GET", "/api/health/deep")
@@ -111,17 +67,17 @@ class TestCircuitBreakers:
         await stack.sandbox.behave("slack", status=200)
 
         async def arrived() -> bool:
-            got = " ".join(await slack_texts(stack))
+            got = " ".join(await stack.slack_texts())
             return all(text in got for text in texts)
 
         await eventually(arrived, 60)
 
         async def delivered() -> bool:
-            states = [await state(stack, one) for one in ids]
+            states = [await stack.state(one) for one in ids]
             return all("delivered" in str(one) for one in states)
 
         await eventually(delivered, 30)
-        assert await eventually(lambda: balanced(stack), 30)
+        assert await eventually(stack.balanced, 30)
 
 
 class TestDeadLetterQueue:
@@ -130,7 +86,7 @@ class TestDeadLetterQueue:
     ) -> None:
         await stack.sandbox.behave("slack", status=404)  # never: the webhook is gone
         text = f"dead {uuid.uuid4()}"
-        alert_id = await alert(stack, text)
+        alert_id = await stack.alert(text)
 
         async def failed() -> Any:
             items = (await stack.http("GET", "/api/dlq/failed", key="admin")).body["items"]
@@ -148,14 +104,14 @@ class TestDeadLetterQueue:
         assert retried.body == {"matched": 1, "requeued": 1, "skipped": 0}
 
         async def arrived() -> bool:
-            return text in " ".join(await slack_texts(stack))
+            return text in " ".join(await stack.slack_texts())
 
         await eventually(arrived, 30)
-        assert await eventually(lambda: balanced(stack), 30)
+        assert await eventually(stack.balanced, 30)
 
     async def test_a_failed_alert_can_be_discarded_with_a_reason(self, stack: Stack) -> None:
         await stack.sandbox.behave("slack", status=404)
-        alert_id = await alert(stack, "to be discarded")
+        alert_id = await stack.alert("to be discarded")
 
         async def failed() -> Any:
             items = (await stack.http("GET", "/api/dlq/failed", key="admin")).body["items"]
@@ -165,25 +121,25 @@ class TestDeadLetterQueue:
         body = {"ids": [row["id"]], "reason": "test alert"}
         discarded = await stack.http("POST", "/api/dlq/discard", body, key="admin")
         assert discarded.body == {"discarded": 1}
-        assert await eventually(lambda: balanced(stack), 30)
+        assert await eventually(stack.balanced, 30)
 
 
 class TestIdempotency:
     async def test_the_same_key_is_one_alert_delivered_once(self, stack: Stack) -> None:
         text, key = f"once {uuid.uuid4()}", str(uuid.uuid4())
-        ids = {await alert(stack, text, key=key) for _ in range(5)}
+        ids = {await stack.alert(text, key=key) for _ in range(5)}
         assert len(ids) == 1
 
         async def settled() -> bool:
-            return "delivered" in str(await state(stack, next(iter(ids))))
+            return "delivered" in str(await stack.state(next(iter(ids))))
 
         await eventually(settled, 30)
-        assert await eventually(lambda: balanced(stack), 30)
-        assert sum(text in one for one in await slack_texts(stack)) == 1
+        assert await eventually(stack.balanced, 30)
+        assert sum(text in one for one in await stack.slack_texts()) == 1
 
     async def test_the_same_key_with_another_body_is_refused(self, stack: Stack) -> None:
         key = str(uuid.uuid4())
-        await alert(stack, "one", key=key)
+        await stack.alert("one", key=key)
         other = await stack.http(
             "POST",
             "/api/alerts",
@@ -205,38 +161,22 @@ class TestIdempotency:
         assert len({answer.body["conversation_id"] for answer in answers}) == 1
 
         async def told() -> bool:
-            return address in " ".join(await slack_texts(stack))
+            return address in " ".join(await stack.slack_texts())
 
         await eventually(told, 30)
-        assert await eventually(lambda: balanced(stack), 30)
-        assert sum(address in one for one in await slack_texts(stack)) == 1
+        assert await eventually(stack.balanced, 30)
+        assert sum(address in one for one in await stack.slack_texts()) == 1
 
 
 class TestUnsubscribe:
-    async def opted_in(self, stack: Stack, address: str) -> None:
-        answer = await stack.http(
-            "POST", "/api/opt-in", {"email": address, "text": "Zgadzam się na wiadomości."}
-        )
-        assert answer.status == 200, answer
-
-    async def follow_up(self, stack: Stack, address: str, delay: int) -> Any:
-        answer = await stack.http(
-            "POST", "/api/followups", {"email": address, "delay_seconds": delay}, key="service"
-        )
-        assert answer.status in {200, 202}, answer
-        return answer.body
-
-    async def mails_to(self, stack: Stack, address: str) -> list[dict[str, Any]]:
-        return [mail for mail in await stack.sandbox.mails() if address in str(mail["To"])]
-
     async def test_an_opted_in_person_gets_the_mail_and_after_unsubscribing_no_further_one(
         self, stack: Stack
     ) -> None:
         left, stayed = fresh_address(), fresh_address()
         for address in (left, stayed):
-            await self.opted_in(stack, address)
-            await self.follow_up(stack, address, 0)
-        (mail,) = await eventually(lambda: self.mails_to(stack, left), 30)
+            await stack.opt_in(address)
+            await stack.follow_up(address)
+        (mail,) = await eventually(lambda: stack.sandbox.mails(left), 30)
         (link,) = set(re.findall(r"https?://\S+/unsubscribe\?token=[\w.~-]+", mail["Text"]))
 
         page = await stack.http("GET", link[link.index("/unsubscribe") :])
@@ -244,32 +184,27 @@ class TestUnsubscribe:
         status = await stack.http("GET", f"/api/unsubscribe/status/{left}", key="service")
         assert status.body["unsubscribed"] is False  # looking at the page changed nothing
 
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                stack.url + link[link.index("/unsubscribe") :],
-                data={"List-Unsubscribe": "One-Click"},
-                allow_redirects=False,
-            ) as one_click,
-        ):
-            assert one_click.status == 200
+        one_click = await stack.http(
+            "POST", link[link.index("/unsubscribe") :], form={"List-Unsubscribe": "One-Click"}
+        )
+        assert one_click.status == 200
         status = await stack.http("GET", f"/api/unsubscribe/status/{left}", key="service")
         assert status.body["unsubscribed"] is True
 
         # A new sequence for both: it may be scheduled, and the permit decides.
         other = fresh_address()
-        await self.opted_in(stack, other)
+        await stack.opt_in(other)
         for address in (left, other):
-            await self.follow_up(stack, address, 0)
-        await eventually(lambda: self.mails_to(stack, other), 30)
-        assert await eventually(lambda: balanced(stack), 30)
-        assert len(await self.mails_to(stack, left)) == 1
+            await stack.follow_up(address)
+        await eventually(lambda: stack.sandbox.mails(other), 30)
+        assert await eventually(stack.balanced, 30)
+        assert len(await stack.sandbox.mails(left)) == 1
 
     async def test_unsubscribing_is_answered_alike_for_known_unknown_and_again(
         self, stack: Stack
     ) -> None:
         known, unknown = fresh_address(), fresh_address()
-        await self.opted_in(stack, known)
+        await stack.opt_in(known)
         for address in (known, unknown, known):
             answer = await stack.http("POST", "/api/unsubscribe", {"email": address})
             assert answer.status == 200
@@ -277,7 +212,7 @@ class TestUnsubscribe:
 
     async def test_what_was_done_is_in_the_trail_and_the_trail_holds(self, stack: Stack) -> None:
         address = fresh_address()
-        await self.opted_in(stack, address)
+        await stack.opt_in(address)
         await stack.http("POST", "/api/unsubscribe", {"email": address, "reason": "za dużo"})
         audit = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
         assert [entry["action"] for entry in audit.body["entries"]] == ["opt-in", "unsubscribe"]
@@ -286,9 +221,9 @@ class TestUnsubscribe:
 
     async def test_without_consent_no_follow_up_leaves(self, stack: Stack) -> None:
         silent, granted = fresh_address(), fresh_address()
-        await self.opted_in(stack, granted)
+        await stack.opt_in(granted)
         for address in (silent, granted):
-            await self.follow_up(stack, address, 0)
-        await eventually(lambda: self.mails_to(stack, granted), 30)
-        assert await eventually(lambda: balanced(stack), 30)
-        assert await self.mails_to(stack, silent) == []
+            await stack.follow_up(address)
+        await eventually(lambda: stack.sandbox.mails(granted), 30)
+        assert await eventually(stack.balanced, 30)
+        assert await stack.sandbox.mails(silent) == []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.test_production_reliability import alert, balanced, fresh_address, slack_texts
+from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.faults
 ALERTS = 40
@@ -28,7 +28,7 @@ async def test_a_service_killed_under_load_loses_no_accepted_alert(
     sending = asyncio.create_task(_send_all(stack, texts))
 
     async def some_arrived() -> bool:
-        return len(await slack_texts(stack)) >= 5
+        return len(await stack.slack_texts()) >= 5
 
     await eventually(some_arrived, 30)
     await stack.kill9(victim)
@@ -36,16 +36,16 @@ async def test_a_service_killed_under_load_loses_no_accepted_alert(
     await stack.start(victim)
 
     async def all_arrived() -> bool:
-        got = " ".join(await slack_texts(stack))
+        got = " ".join(await stack.slack_texts())
         return all(text in got for text in texts)
 
     await eventually(all_arrived, 90)
-    assert await eventually(lambda: balanced(stack), 60)
+    assert await eventually(stack.balanced, 60)
 
 
 async def _send_all(stack: Stack, texts: list[str]) -> None:
     for text in texts:
-        await alert(stack, text)
+        await stack.alert(text)
 
 
 async def test_a_gateway_killed_under_load_delivers_every_alert_it_accepted(stack: Stack) -> None:
@@ -55,7 +55,7 @@ async def test_a_gateway_killed_under_load_delivers_every_alert_it_accepted(stac
         for _ in range(ALERTS):
             text = f"gateway {uuid.uuid4()}"
             try:
-                await alert(stack, text)
+                await stack.alert(text)
             except (aiohttp.ClientError, OSError):  # no answer: not accepted
                 return
             accepted.append(text)
@@ -71,11 +71,11 @@ async def test_a_gateway_killed_under_load_delivers_every_alert_it_accepted(stac
     await stack.start("gateway")
 
     async def all_arrived() -> bool:
-        got = " ".join(await slack_texts(stack))
+        got = " ".join(await stack.slack_texts())
         return all(text in got for text in accepted)
 
     await eventually(all_arrived, 60)
-    assert await eventually(lambda: balanced(stack), 60)
+    assert await eventually(stack.balanced, 60)
 
 
 async def test_a_consent_killed_during_unsubscribes_forgets_none_that_was_answered(

@@ -18,13 +18,9 @@ WEBHOOK_SECRET = "whsec_c2FuZGJveC1zYW5kYm94LXNhbmRib3gtMTIzNA=="
 
 
 @dataclass(frozen=True)
-class Sandbox:
-    process: subprocess.Popen[bytes]
+class SandboxApi:
     port: int
     mail_port: int
-    smtp_port: int
-    smtp_host: str = HOST
-    webhook_secret: str = WEBHOOK_SECRET
 
     @property
     def url(self) -> str:
@@ -43,18 +39,22 @@ class Sandbox:
         received: list[dict[str, Any]] = answer["received"]
         return received
 
-    async def mails(self) -> list[dict[str, Any]]:
-        """Return the newest 1000, oldest first, each with Text and HTML."""
+    async def mails(self, to: str = "") -> list[dict[str, Any]]:
+        """Return the newest 1000, or those of them to an address, oldest first, with their text."""
         found = (await self._call("GET", f"{self.mail_url}/api/v1/messages?limit=1000"))["messages"]
         return [
             {**mail, **await self._call("GET", f"{self.mail_url}/api/v1/message/{mail['ID']}")}
             for mail in reversed(found)
+            if to in str(mail["To"])
         ]
+
+    async def heal(self) -> None:
+        for target in ("slack", "monday", "sms", "webhook", "email"):
+            await self.behave(target, status=200)
 
     async def reset(self) -> None:
         """Heal every target and forget what came in."""
-        for target in ("slack", "monday", "sms", "webhook", "email"):
-            await self.behave(target, status=200)
+        await self.heal()
         await self._call("DELETE", f"{self.url}/received")
         await self._call("DELETE", f"{self.mail_url}/api/v1/messages")
 
@@ -65,6 +65,14 @@ class Sandbox:
             session.request(method, url, json=body) as answer,
         ):
             return await answer.json() if answer.content_type == "application/json" else None
+
+
+@dataclass(frozen=True)
+class Sandbox(SandboxApi):
+    smtp_port: int
+    process: subprocess.Popen[bytes]
+    smtp_host: str = HOST
+    webhook_secret: str = WEBHOOK_SECRET
 
 
 @contextmanager
@@ -84,7 +92,7 @@ def running_sandbox(ports: Ports) -> Iterator[Sandbox]:
     )
     try:
         _wait(process, port)
-        yield Sandbox(process, port, mail_port, smtp_port)
+        yield Sandbox(port, mail_port, smtp_port, process)
     finally:
         process.terminate()
         try:

@@ -9,12 +9,9 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from deploy.local import environment
 from deploy.local.environment import SERVICES, WITH_TABLES
@@ -24,6 +21,7 @@ from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox, running_sandbox
+from tests.support.system import System
 
 ROOT = environment.ROOT
 HEALTH = {"gateway": "/api/health"}
@@ -43,15 +41,7 @@ QUICK = {
 }
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: Any
-    """The JSON, or the text of what is none."""
-    headers: Mapping[str, str]
-
-
-class Stack:
+class Stack(System):
     """One service may be killed and started by its name while the others go on."""
 
     def __init__(
@@ -63,41 +53,12 @@ class Stack:
         sandbox: Sandbox,
         servers: tuple[Postgres, RabbitMQ, Redis],
     ) -> None:
+        super().__init__(f"http://{HOST}:{values['GATEWAY_PORT']}", values, sandbox)
         self.folder = folder
-        self.values = dict(values)
         self.database = database
         self.vhost = vhost
-        self.sandbox = sandbox
         self.postgres, self.rabbitmq, self.redis = servers
-        self.url = f"http://{HOST}:{values['GATEWAY_PORT']}"
         self._processes = {name: Process(folder / "run" / f"{name}.pid") for name in SERVICES}
-
-    async def http(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Call the gateway.
-
-        :param key: `service` or `admin`
-        """
-        sent = dict(headers or {})
-        if key is not None:
-            name = {"service": "X-API-KEY", "admin": "X-ADMIN-API-KEY"}[key]
-            sent[name] = self.values[f"{key.upper()}_API_KEY"]
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(method, self.url + path, json=body, headers=sent) as answer,
-        ):
-            text = await answer.text()
-            is_json = answer.content_type.endswith("json")
-            return Answer(
-                answer.status, json.loads(text) if is_json else text, dict(answer.headers)
-            )
 
     async def start(self, name: str) -> None:
         """Start a service and wait until it answers."""

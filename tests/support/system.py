@@ -1,0 +1,119 @@
+"""The system as a caller sees it: its HTTP, and what the sandbox got. Wherever it runs."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from tests.support.sandbox import SandboxApi
+
+LEAD = {
+    "message": "Dzień dobry, remont kuchni, 80 m2, budżet 250 tys. zł, od marca. Tel 600 700 800",
+    "language": "pl",
+}
+"""With an address it is qualified at once."""
+
+
+def fresh_address() -> str:
+    return f"anna.{uuid.uuid4().hex[:12]}@example.pl"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    """The JSON, or the text of what is none."""
+    headers: Mapping[str, str]
+
+
+class System:
+    def __init__(self, url: str, values: Mapping[str, str], sandbox: SandboxApi) -> None:
+        """Take the settings as .env has them; of them, the two API keys."""
+        self.url = url
+        self.values = dict(values)
+        self.sandbox = sandbox
+
+    async def http(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Call the gateway; a redirect is the answer.
+
+        :param key: `service` or `admin`
+        """
+        sent = dict(headers or {})
+        if key is not None:
+            name = {"service": "X-API-KEY", "admin": "X-ADMIN-API-KEY"}[key]
+            sent[name] = self.values[f"{key.upper()}_API_KEY"]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, self.url + path, json=body, data=form, headers=sent, allow_redirects=False
+            ) as answer,
+        ):
+            text = await answer.text()
+            is_json = answer.content_type.endswith("json")
+            return Answer(
+                answer.status, json.loads(text) if is_json else text, dict(answer.headers)
+            )
+
+    # What the customer's programs and people do all day.
+
+    async def alert(self, text: str, **more: Any) -> str:
+        """Send a Slack alert; the id it was accepted under.
+
+        :param more: more fields of the request; `key` is the Idempotency-Key
+        """
+        key = more.pop("key", None)
+        answer = await self.http(
+            "POST",
+            "/api/alerts",
+            {"event_type": "slack_alert", "payload": {"text": text}, **more},
+            key="service",
+            headers={"Idempotency-Key": key} if key else None,
+        )
+        assert answer.status == 202, answer
+        return str(answer.body["id"])
+
+    async def opt_in(self, address: str) -> None:
+        answer = await self.http(
+            "POST", "/api/opt-in", {"email": address, "text": "Zgadzam się na wiadomości."}
+        )
+        assert answer.status == 200, answer
+
+    async def follow_up(self, address: str, *, delay_seconds: int = 0) -> Any:
+        answer = await self.http(
+            "POST",
+            "/api/followups",
+            {"email": address, "delay_seconds": delay_seconds},
+            key="service",
+        )
+        assert answer.status in {200, 202}, answer
+        return answer.body
+
+    async def slack_texts(self) -> list[str]:
+        return [str(one["body"]) for one in await self.sandbox.received("slack")]
+
+    async def state(self, alert_id: str) -> Any:
+        return (await self.http("GET", f"/api/alerts/{alert_id}", key="service")).body
+
+    async def ledger(self) -> dict[str, Any]:
+        """Return P1's equation, which holds at any moment."""
+        check: dict[str, Any] = (await self.http("GET", "/api/ledger/check", key="admin")).body
+        terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
+        assert check["accepted"] == sum(check[term] for term in terms), check
+        return check
+
+    async def balanced(self) -> dict[str, Any] | None:
+        """Return it when nothing is on its way any more."""
+        check = await self.ledger()
+        return check if check["pending"] == 0 and check["ok"] else None
