@@ -19,6 +19,7 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from prometheus_client import Counter, Gauge
 
 from libs.common import logs
 from libs.common.topology import Binding, Exchange, Queue
@@ -32,6 +33,9 @@ HEARTBEAT_SECONDS = 10
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
+
+CONNECTED = Gauge("broker_connected", "1 while connected with the topology declared")
+PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
 
 # What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
 # is lost, refused or too slow.
@@ -99,6 +103,8 @@ class Session:
     def __init__(self, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
         self.consuming = consuming
         self.lost = asyncio.Event()
+        self.blocked = False
+        self.waiting: set[asyncio.Timeout] = set()
         self._publishing = publishing
         self._exchanges: dict[str, tuple[AbstractChannel, AbstractExchange]] = {}
         self._opening = asyncio.Lock()
@@ -106,18 +112,24 @@ class Session:
             connection.close_callbacks.add(self._on_close)
             if not connection.connected.is_set():
                 self.lost.set()
+        # aiormq tells nobody that it is blocked. A test notices when these names move.
+        inside: Any = publishing.transport and publishing.transport.connection
+        inside._Connection__handle_connection_blocked = self._on_blocked  # noqa: SLF001
+        inside._Connection__handle_connection_unblocked = self._on_unblocked  # noqa: SLF001
 
     def _on_close(self, *_: object) -> None:
         self.lost.set()
 
-    @property
-    def blocked(self) -> bool:
-        transport = self._publishing.transport
-        if transport is None:
-            return False
-        # aiormq tells nobody; this is where it keeps it.
-        unblocked: asyncio.Event = transport.connection._Connection__connection_unblocked  # type: ignore[attr-defined]  # noqa: SLF001
-        return not unblocked.is_set()
+    async def _on_blocked(self, frame: aiormq.spec.Connection.Blocked) -> None:
+        log.warning("broker.blocked", reason=frame.reason)
+        self.blocked = True
+        # RabbitMQ says so when it gets a publish, and confirms nothing until the alarm is over.
+        for timeout in self.waiting:
+            timeout.reschedule(0)
+
+    async def _on_unblocked(self, _: aiormq.spec.Connection.Unblocked) -> None:
+        log.info("broker.unblocked")
+        self.blocked = False
 
     async def exchange(self, name: str) -> AbstractExchange:
         """Give the exchange on a confirming channel of its own.
@@ -299,10 +311,20 @@ class Broker:
         timeout: float,  # noqa: ASYNC109 - as publish
     ) -> None:
         """Publish as `publish` does what is a message already."""
+        try:
+            await self._confirmed(exchange, routing_key, message, timeout)
+        except PublishError as error:
+            PUBLISHED.labels(type(error).__name__.lower()).inc()
+            raise
+        PUBLISHED.labels("confirmed").inc()
+
+    async def _confirmed(
+        self, exchange: str, routing_key: str, message: aio_pika.Message, seconds: float
+    ) -> None:
         session = self._session
         if session is None or session.lost.is_set() or session.blocked:
             raise BrokerUnavailable
-        deadline = asyncio.get_running_loop().time() + timeout
+        deadline = asyncio.get_running_loop().time() + seconds
         async with self._alone(str(message.message_id)):
             try:
                 with connection_faults():
@@ -310,10 +332,16 @@ class Broker:
                         target = await session.exchange(exchange)
             except FAULTS as error:
                 raise BrokerUnavailable from error
+            if session.blocked:  # meanwhile
+                raise BrokerUnavailable
             try:
                 with connection_faults():
-                    async with asyncio.timeout_at(deadline):
-                        await target.publish(message, routing_key, mandatory=True)
+                    async with asyncio.timeout_at(deadline) as waiting:
+                        session.waiting.add(waiting)
+                        try:
+                            await target.publish(message, routing_key, mandatory=True)
+                        finally:
+                            session.waiting.discard(waiting)
             except (
                 aiormq.exceptions.PublishError,
                 aiormq.exceptions.ChannelNotFoundEntity,
@@ -352,10 +380,12 @@ class Broker:
             attempt = 0
             self._session = session
             self._ready.set()
+            CONNECTED.set(1)
             log.info("broker.connected")
             await session.lost.wait()
             self._ready.clear()
             self._session = None
+            CONNECTED.set(0)
             log.warning("broker.lost")
             await session.close()
 

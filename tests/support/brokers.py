@@ -2,12 +2,13 @@
 
 import base64
 import json
+import subprocess
 import urllib.request
 import uuid
 from typing import Any
 from urllib.parse import quote
 
-from deploy.local.servers import RabbitMQ
+from deploy.local.servers import RabbitMQ, as_user, rabbitmq_home
 from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
 
 PASSWORDS = {service: f"{service}-password" for service in RIGHTS}
@@ -77,3 +78,16 @@ class Vhost:
 
     def delete(self) -> None:
         self._management.call("DELETE", f"vhosts/{quote(self.name, safe='')}")
+
+
+def rabbitmqctl(server: RabbitMQ, *arguments: str) -> None:
+    """Do what the management API cannot, e.g. `set_disk_free_limit`."""
+    subprocess.run(
+        [str(rabbitmq_home() / "sbin" / "rabbitmqctl"), "-n", "ostoja@localhost", *arguments],
+        env={**server._environment(), "ERL_EPMD_PORT": str(server.epmd.port)},
+        cwd=server.folder,
+        stdout=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+        **as_user(server.user),
+    )

@@ -1,0 +1,125 @@
+"""What a broker of its own is needed for: restarts, a lost disk, an alarm."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.servers import RabbitMQ
+from libs.common.broker import (
+    Broker,
+    BrokerUnavailable,
+    PublishError,
+    Unconfirmed,
+    message,
+)
+from libs.common.consume import consume
+from libs.common.requests import Requester
+from libs.common.topology import Exchange, work_queue
+from tests.support.brokers import Vhost, rabbitmqctl
+from tests.support.consumers import Recorder, connected, until
+from tests.support.eventually import eventually
+from tests.support.ports import Ports
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+QUEUE = "alerts.test"
+
+
+@pytest.fixture(scope="module")
+def server(private_folder: Path, ports: Ports) -> Iterator[RabbitMQ]:
+    own = RabbitMQ(
+        private_folder / "own-rabbitmq",
+        port=ports.take(),
+        management_port=ports.take(),
+        dist_port=ports.take(),
+        epmd_port=ports.take(),
+        password="administrator",
+    )
+    try:
+        own.start()
+        yield own
+    finally:
+        own.stop()
+
+
+@pytest.fixture
+def own_vhost(server: RabbitMQ) -> Vhost:
+    server.start()
+    return Vhost(server)
+
+
+@pytest.fixture
+async def broker(own_vhost: Vhost) -> AsyncIterator[Broker]:
+    async with Broker.connect(own_vhost.url("alerts"), "alerts") as opened:
+        await connected(opened)
+        await opened.declare(ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
+        yield opened
+
+
+async def test_after_a_crash_of_the_broker_messages_and_consumers_are_there_again(
+    server: RabbitMQ, broker: Broker
+) -> None:
+    sent = [message("test", {}) for _ in range(20)]
+    await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
+    got = Recorder()
+    async with Requester(broker, "alerts") as requester:
+        await asyncio.to_thread(server.kill)
+        await until(lambda: not broker.connected)
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish("alerts", QUEUE, message("test", {}))
+        async with consume(broker, QUEUE, got, prefetch=5):  # begun while it is away
+            await asyncio.to_thread(server.start)
+            await got.until(lambda: set(got.ids) == {one.id for one in sent}, seconds=60)
+        await asyncio.wait_for(requester._ready.wait(), 20)
+
+
+async def test_a_broker_that_lost_its_disk_gets_its_queues_back(
+    server: RabbitMQ, own_vhost: Vhost, broker: Broker
+) -> None:
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=5) as consumer:
+        await until(lambda: consumer.consuming)
+        await asyncio.to_thread(server.stop)
+        shutil.rmtree(server.folder / "data")
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(Vhost, server, own_vhost.name)  # as deploy/provision does
+        await connected(broker, seconds=60)
+
+        async def sent() -> bool:
+            try:
+                await broker.publish("alerts", QUEUE, message("test", {}))
+            except PublishError:
+                return False
+            return True
+
+        await eventually(sent, 20)
+        await got.until_count(1)
+        assert await broker.depth(f"{QUEUE}.dead") == 0
+        assert not broker.refused
+
+
+async def test_a_broker_with_an_alarm_refuses_at_once_and_consumers_go_on(
+    server: RabbitMQ, broker: Broker
+) -> None:
+    await asyncio.gather(*(broker.publish("alerts", QUEUE, message("test", {})) for _ in range(20)))
+    await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1000000GB")
+    try:
+        # RabbitMQ tells of the alarm when it gets a publish: those under way are not left waiting.
+        first = [broker.publish("alerts", QUEUE, message("test", {}), timeout=3600) for _ in "123"]
+        async with asyncio.timeout(20):
+            results = await asyncio.gather(*first, return_exceptions=True)
+        assert {type(result) for result in results} == {Unconfirmed}
+        assert broker.blocked
+        with pytest.raises(BrokerUnavailable):
+            await broker.publish("alerts", QUEUE, message("test", {}))
+        got = Recorder()
+        async with consume(broker, QUEUE, got, prefetch=5):
+            await got.until_count(20)  # acknowledgements go another way
+        assert await broker.depth(QUEUE) == 0
+    finally:
+        await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1MB")
+    await until(lambda: not broker.blocked)
+    await broker.publish("alerts", QUEUE, message("test", {}))
