@@ -59,7 +59,8 @@ class Gateway:
             **options,
         ) as response:
             text = await response.text()
-            body = json.loads(text) if response.content_type.endswith("json") else text
+            is_json = text and response.content_type.endswith("json")
+            body = json.loads(text) if is_json else text
             return Answer(response.status, body, response.headers, loop.time() - start)
 
     async def redis_is(self, state: str) -> None:

@@ -264,6 +264,16 @@ async def test_logs_carry_the_template_and_never_an_address(start_gateway: Start
     assert all(json.loads(line)["service"] == "gateway" for line in log.splitlines())
 
 
+async def test_head_asks_the_owner_and_carries_no_body(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    answer = await gateway.send("HEAD", "/unsubscribe?token=x")
+    assert (answer.status, answer.body) == (200, "")
+    assert owner.received[-1]["method"] == "GET"
+    assert (await gateway.call("GET", "/api/health")).status == 200
+
+
 async def test_every_answer_carries_security_headers(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(PUBLIC_BASE_URL="https://ostoja.example.com")
     for path in ("/api/health", "/nowhere", "/docs", "/unsubscribe"):
