@@ -1,0 +1,90 @@
+"""A sick target: its queue keeps what it cannot take, and no other target feels it."""
+
+import itertools
+from datetime import datetime
+from typing import Any
+
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+
+RESET = 1.5
+SICK: dict[str, Any] = {
+    "concurrency": 4,
+    "breaker": {"fail_max": 3, "reset_timeout": RESET},
+    "retry_delays": [2] * 10,
+}
+
+
+async def tries(subject: Alerts, target: str = "slack") -> list[datetime]:
+    everything = await subject.sandbox.received(target, refused_too=True)
+    return [datetime.fromisoformat(one["at"]) for one in everything]
+
+
+async def breaker(subject: Alerts, target: str = "slack") -> dict[str, Any]:
+    _, body = await subject.http("GET", "/api/breakers")
+    found: dict[str, Any] = body[target]
+    return found
+
+
+async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_them_all(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=SICK)
+    await subject.sandbox.behave("slack", status=500)
+    ids = [await subject.accept() for _ in range(100)]
+
+    # Two may fail and make room before the third trips it; what is in hand then still ends.
+    before = (3 - 1) + 4
+
+    async def tried_again() -> bool:
+        return len(await tries(subject)) >= before + 3
+
+    await eventually(tried_again, 30)
+    trials = (await tries(subject))[before:]
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(trials)]
+    assert all(gap >= RESET * 0.9 for gap in gaps), gaps
+    shown = await breaker(subject)
+    assert shown["state"] in {"open", "half_open"}
+    _, health = await subject.http("GET", "/health/deep")
+    assert health["status"] == "degraded"
+    assert health["circuit_breakers"]["slack"]["state"] == shown["state"]
+    untried = await subject.scalar("SELECT count(*) FROM delivery WHERE attempt = 0")
+    assert untried >= 100 - len(await tries(subject))
+
+    await subject.sandbox.behave("slack", status=200)
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
+    assert len(await subject.sandbox.received("slack")) == 100
+    assert (await breaker(subject))["state"] == "closed"
+    assert (await subject.check())["ok"]
+
+
+async def test_a_reset_by_hand_lets_everything_through_at_once(alerts: StartAlerts) -> None:
+    options = SICK | {"breaker": {"fail_max": 3, "reset_timeout": 3600}}
+    subject = await alerts(slack=options)
+    await subject.sandbox.behave("slack", status=500)
+    ids = [await subject.accept() for _ in range(10)]
+
+    async def opened() -> bool:
+        return bool((await breaker(subject))["state"] == "open")
+
+    await eventually(opened)
+    assert (await breaker(subject))["next_trial_at"] is not None
+    await subject.sandbox.behave("slack", status=200)
+    status, _ = await subject.http("POST", "/api/breakers/slack/reset")
+    assert status == 200
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
+    assert (await subject.http("POST", "/api/breakers/nobody/reset"))[0] == 404
+
+
+async def test_a_target_that_hangs_does_not_hold_another_up(alerts: StartAlerts) -> None:
+    subject = await alerts(monday={"timeout": 5.0, "retry_delays": [10]})
+    await subject.sandbox.behave("monday", hang=True)
+    ids = [await subject.accept("lead.qualified") for _ in range(40)]
+    for alert_id in ids:
+        row = await subject.until(alert_id, "delivered", "slack")
+        assert (row.finished_at - row.accepted_at).total_seconds() < 5
+    _, stats = await subject.http("GET", "/api/dlq/stats")
+    assert stats["targets"]["slack"]["delivered"] == 40
+    assert stats["targets"]["monday"]["delivered"] == 0

@@ -1,0 +1,261 @@
+"""Protocol B on real servers: a marketing mail leaves at most once, and only with a permit."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import aiohttp
+
+from libs.common.broker import Message
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.eventually import eventually
+
+Outcomes = list[dict[str, Any]]
+ADDRESS = "ala@example.com"
+LINK = f"https://ostoja.example.com/unsubscribe?token={'x' * 150}"
+
+
+async def follow_up(subject: Alerts) -> str:
+    alert_id = str(uuid.uuid4())
+    return await subject.accept(
+        "followup",
+        alert_id,
+        payload={
+            "to": ADDRESS,
+            "subject": "Wracamy do naszej rozmowy o wykończeniu łazienki",
+            "text": "Dzień dobry,\n.zaczyna się od kropki\n..i od dwóch\n",
+            "html": "<p>Dzień dobry</p>",
+            "headers": {
+                "Message-ID": f"<{alert_id}@ostoja.example.com>",
+                "List-Unsubscribe": f"<{LINK}>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
+        },
+        target="email",
+        source="followups",
+        once={"address": ADDRESS, "purpose": "marketing", "reference": alert_id},
+    )
+
+
+async def source(subject: Alerts, mail_id: str) -> str:
+    url = f"{subject.sandbox.mail_url}/api/v1/message/{mail_id}/raw"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return (await answer.read()).decode("ascii")
+
+
+async def told(outcomes: Outcomes, count: int = 1) -> list[tuple[str, str | None]]:
+    async def enough() -> bool:
+        return len(outcomes) >= count
+
+    await eventually(enough)
+    return [(one["outcome"], one["reason"]) for one in outcomes]
+
+
+async def returned(consent: Consent, *attempts: int) -> None:
+    async def all_back() -> bool:
+        return sorted(one["attempt"] for one in consent.returned) == sorted(attempts)
+
+    await eventually(all_back)
+
+
+async def test_a_granted_mail_leaves_once_whole_and_its_permit_is_returned(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.attempt == 1
+    (mail,) = await subject.sandbox.mails()
+    assert mail["MessageID"] == f"{alert_id}@ostoja.example.com"
+    assert [to["Address"] for to in mail["To"]] == [ADDRESS]
+    assert mail["Subject"] == "Wracamy do naszej rozmowy o wykończeniu łazienki"
+    lines = mail["Text"].replace("\r\n", "\n").split("\n")
+    assert lines[:3] == ["Dzień dobry,", ".zaczyna się od kropki", "..i od dwóch"]
+    raw = await source(subject, mail["ID"])
+    assert f"List-Unsubscribe: <{LINK}>\r\n" in raw  # whole: a folded link is a broken one
+    assert "List-Unsubscribe-Post: List-Unsubscribe=One-Click" in raw
+    assert consent.asked == [
+        {"message": alert_id, "attempt": 1, "address": ADDRESS, "purpose": "marketing"}
+    ]
+    await returned(consent, 1)
+    assert await told(outcomes) == [("sent", "ok")]
+    assert outcomes[0]["reference"] == alert_id
+
+
+async def test_a_denied_mail_never_leaves_and_is_reported_cancelled(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    consent.answer = "denied"
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "discarded", "email")
+    assert row.reason == "withdrawn"
+    assert await told(outcomes) == [("cancelled", "withdrawn")]
+    await returned(consent, 1)
+    assert await subject.sandbox.mails() == []
+    assert (await subject.check())["ok"]
+
+
+async def test_without_an_answer_it_waits_and_spends_nothing_until_there_is_one(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts(email={"retry_delays": [2.5]})
+    consent.answer = None
+    alert_id = await follow_up(subject)
+
+    async def asked_often() -> bool:  # more often than it may be tried
+        return len(consent.asked) >= 3
+
+    await eventually(asked_often, 30)
+    assert (await subject.row(alert_id, "email")).state in {"pending", "claimed"}
+    assert await subject.sandbox.mails() == []
+    consent.answer = "granted"
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.spent == 1
+    assert [one["attempt"] for one in consent.asked] == list(range(1, row.attempt + 1))
+    await returned(consent, *range(1, row.attempt + 1))
+    assert len(await subject.sandbox.mails()) == 1
+    assert await told(outcomes) == [("sent", "ok")]
+
+
+async def test_a_message_that_waited_too_long_for_an_answer_is_cancelled(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts(email={"permit_patience": 0.5})
+    consent.answer = None
+    alert_id = await follow_up(subject)
+    assert (await subject.until(alert_id, "discarded", "email")).reason == "no_permit"
+    assert await told(outcomes) == [("cancelled", "no_permit")]
+
+
+async def test_past_the_deadline_the_dot_is_not_written_and_the_mail_goes_later(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(email={"dot_deadline": 0.2})
+    await subject.sandbox.behave("email", stage="mail", delay_seconds=0.4)
+    alert_id = await follow_up(subject)
+
+    async def too_late() -> bool:
+        row = await subject.row(alert_id, "email")
+        return row is not None and (row.state, row.reason) == ("pending", "too_late")
+
+    await eventually(too_late)
+    await returned(consent, 1)
+    assert await subject.sandbox.received("email") == []
+    await subject.sandbox.behave("email", status=200)
+    assert (await subject.until(alert_id, "delivered", "email")).attempt == 2
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_refusal_after_the_dot_is_certain_and_tried_again(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", status=451, fail_next=1)
+    alert_id = await follow_up(subject)
+    assert (await subject.until(alert_id, "delivered", "email")).attempt == 2
+    await returned(consent, 1, 2)
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_an_answer_lost_after_the_dot_is_a_doubt_that_only_a_person_ends(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True, accepted=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    assert await told(outcomes) == [("in_doubt", "connection")]
+    assert consent.returned == []  # it may still be accepted while we look away
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+    await subject.sandbox.behave("email", status=200)
+
+    twin = {"alert_id": alert_id, "target": "email", "turn": 0}
+    message = Message(str(uuid.uuid4()), "alert.work", twin)
+    await subject.gateway.publish("alerts", "alerts.email", message)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer == {"matched": 1, "requeued": 0, "skipped": 1}
+    _, listed = await subject.http("GET", "/api/dlq/in-doubt")
+    assert [one["id"] for one in listed["items"]] == [alert_id]
+    terms = await subject.check()
+    assert (terms["in_doubt"], terms["ok"]) == (1, True)
+
+    body = {"id": alert_id, "outcome": "delivered", "reason": "the recipient has it"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    assert await told(outcomes, 2) == [("in_doubt", "connection"), ("sent", "by_hand")]
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 404
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    await subject.sandbox.behave("email", status=200)
+    body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    await subject.until(alert_id, "delivered", "email")
+    assert [one["attempt"] for one in consent.asked] == [1, 2]
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_twins_of_one_mail_leave_once(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", delay_seconds=0.3)
+    alert_id = await follow_up(subject)
+    twin = {"alert_id": alert_id, "target": "email", "turn": 0}
+    for _ in range(20):
+        message = Message(str(uuid.uuid4()), "alert.work", twin)
+        await subject.gateway.publish("alerts", "alerts.email", message)
+    await subject.until(alert_id, "delivered", "email")
+
+    async def gone() -> bool:
+        queues = ("alerts.email", "alerts.email.retry")
+        return [await subject.depth(queue) for queue in queues] == [0, 0]
+
+    await eventually(gone)
+    assert len(await subject.sandbox.mails()) == 1
+    assert len(consent.asked) == 1
+
+
+async def test_a_worker_killed_before_it_may_send_is_taken_over_and_its_permit_voided(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    consent.answer = None
+    alert_id = await follow_up(subject)
+
+    async def asked() -> bool:
+        return len(consent.asked) == 1
+
+    await eventually(asked)
+    subject.kill9()
+    consent.answer = "granted"
+    await subject.start()
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.attempt == 2
+    await returned(consent, 1, 2)
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_worker_killed_with_the_dot_out_leaves_a_doubt_and_never_a_second_mail(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    options = {"timeout": 4.0, "retry_delays": [6.0]}
+    subject = await alerts(email=options, ALERTS_SWEEP_SECONDS="0.5")
+    await subject.sandbox.behave("email", delay_seconds=3)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "sending", "email")
+    await asyncio.sleep(0.5)  # the dot is out by now; were it not, the mail below would be missing
+    subject.kill9()
+    await subject.sandbox.behave("email", status=200)
+    await subject.start()
+    row = await subject.until(alert_id, "in_doubt", "email")
+    assert (row.reason, row.attempt) == ("crashed", 1)
+    assert await told(outcomes) == [("in_doubt", "crashed")]
+    assert consent.returned == []
+    assert len(await subject.sandbox.mails()) <= 1
+    assert len(consent.asked) == 1
