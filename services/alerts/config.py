@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import jinja2
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,6 +17,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from services.alerts.alert import Policy
 from services.alerts.templates import Templates
@@ -35,7 +37,23 @@ def _only_from_env(value: Any) -> Any:
     return value
 
 
+def _http_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("https://", "http://")):
+        raise ValueError("not an http(s) URL")
+    return value
+
+
+def _signing_key(value: SecretStr) -> SecretStr:
+    try:
+        Webhook(value.get_secret_value())
+    except (ValueError, EmptyWebhookSecretError):
+        raise ValueError("not whsec_ and base64, as Standard Webhooks has it") from None
+    return value
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_only_from_env)]
+SecretUrl = Annotated[Secret, AfterValidator(_http_url)]
+Url = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class _Part(BaseModel):
@@ -95,25 +113,25 @@ class Target(_Part):
 
 class SlackTarget(Target):
     channel: Literal["slack"]
-    url: Secret
+    url: SecretUrl
 
 
 class WebhookTarget(Target):
     channel: Literal["webhook"]
-    url: Secret
-    secret: Secret
+    url: SecretUrl
+    secret: Annotated[Secret, AfterValidator(_signing_key)]
 
 
 class MondayTarget(Target):
     channel: Literal["monday"]
-    url: str
+    url: Url
     token: Secret
     board: str = Field(pattern=r"^[0-9]{1,20}$")
 
 
 class SmsTarget(Target):
     channel: Literal["sms"]
-    url: str
+    url: Url
     token: Secret
     to: str
 

@@ -230,7 +230,12 @@ class Api:
                     movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
                     if movable:
                         await store.end(
-                            tx, movable, State.DISCARDED, body.reason, _operator(request)
+                            tx,
+                            movable,
+                            State.DISCARDED,
+                            Reason.BY_HAND,
+                            body.reason,
+                            _operator(request),
                         )
                         await _tell_all(tx, movable, State.DISCARDED)
                 discarded += len(movable)
@@ -253,7 +258,7 @@ class Api:
                 await store.hand_out(tx, rows, **store.AFRESH, error=body.reason, operator=operator)
             else:
                 state = State(body.outcome)
-                await store.end(tx, rows, state, body.reason, operator)
+                await store.end(tx, rows, state, Reason.BY_HAND, body.reason, operator)
                 await _tell_all(tx, rows, state)
         log.info("dlq.resolved", operator=operator, id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
@@ -345,11 +350,7 @@ def _admin(handler: Handler) -> Handler:
 
 async def _tell_all(tx: Any, rows: list[Any], state: State) -> None:
     for row in rows:
-        if (once := store.once_of(row)) is not None:
-            ended = store.Ended(
-                row.alert_id, row.target, row.attempt, row.event_type, row.error, once
-            )
-            await delivery.tell(tx, ended, state, Reason.BY_HAND)
+        await delivery.tell(tx, store.ended(row), state, Reason.BY_HAND)
 
 
 def _matched_by(body: _Chosen) -> list[State]:

@@ -494,16 +494,16 @@ async def exhaust(
     found = await tx.execute(
         _EXHAUST, {"alert_id": alert_id, "target": target, "turn": turn, "retries": retries}
     )
-    return _ended(alert_id, target, found.one_or_none())
+    return _ended_by(alert_id, target, found.one_or_none())
 
 
 async def doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | None:
     """Give up on a mail whose worker died with the dot perhaps out."""
     found = await tx.execute(_DOUBT, {"alert_id": alert_id, "target": target})
-    return _ended(alert_id, target, found.one_or_none())
+    return _ended_by(alert_id, target, found.one_or_none())
 
 
-def _ended(alert_id: UUID, target: str, row: Any) -> Ended | None:
+def _ended_by(alert_id: UUID, target: str, row: Any) -> Ended | None:
     if row is None:
         return None
     return Ended(alert_id, target, row.attempt, row.event_type, row.error, _once(row))
@@ -611,6 +611,25 @@ AFRESH: Final[Mapping[str, Any]] = {
     "finished_at": None,
 }
 """What a retry by hand changes: all its attempts again; `attempt`, the fence, goes on."""
+
+
+async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) -> list[Any]:
+    """Lock some rows of a target that nobody is at and that were accepted so long ago."""
+    column = delivery.c
+    return list(
+        await tx.execute(
+            sa.select(delivery)
+            .where(
+                sa.text(OPEN),
+                column.state == State.PENDING,
+                column.target == target,
+                column.accepted_at < sa.func.now() - timedelta(seconds=seconds),
+            )
+            .order_by(column.created_at)
+            .limit(batch)
+            .with_for_update(skip_locked=True)
+        )
+    )
 
 
 async def abandoned(tx: AsyncConnection) -> list[tuple[UUID, str]]:
@@ -802,15 +821,20 @@ async def count(tx: AsyncConnection, chosen: Filter, states: Sequence[State]) ->
 
 
 async def end(
-    tx: AsyncConnection, rows: Sequence[Any], state: State, error: str, operator: str | None
+    tx: AsyncConnection,
+    rows: Sequence[Any],
+    state: State,
+    reason: Reason,
+    error: str,
+    operator: str | None = None,
 ) -> None:
-    """End these locked rows as a person decided."""
+    """End these locked rows without an attempt."""
     await tx.execute(
         sa.update(delivery)
         .where(_among(rows))
         .values(
             state=state,
-            reason=Reason.BY_HAND,
+            reason=reason,
             error=error,
             lease_until=None,
             finished_at=sa.func.now(),
@@ -825,8 +849,8 @@ def _among(rows: Sequence[Any]) -> sa.ColumnElement[bool]:
     )
 
 
-def once_of(row: Any) -> Once | None:
-    return _once(row)
+def ended(row: Any) -> Ended:
+    return Ended(row.alert_id, row.target, row.attempt, row.event_type, row.error, _once(row))
 
 
 def _purge(state: State) -> sa.TextualSelect:
@@ -841,9 +865,9 @@ def _purge(state: State) -> sa.TextualSelect:
             WHERE delivery.alert_id = old.alert_id AND delivery.target = old.target
             RETURNING delivery.target
         ), counted AS (
-            INSERT INTO ledger_total AS total (target, {state})
-            SELECT target, count(*) FROM gone GROUP BY target ORDER BY target
-            ON CONFLICT (target) DO UPDATE SET {state} = total.{state} + excluded.{state}
+            UPDATE ledger_total SET {state} = ledger_total.{state} + purged.rows
+            FROM (SELECT target, count(*) AS rows FROM gone GROUP BY target) AS purged
+            WHERE ledger_total.target = purged.target
         )
         SELECT count(*) AS done FROM gone
     """)

@@ -10,6 +10,7 @@ from libs.common import logs
 from libs.common.broker import Broker, BrokerUnavailable
 from libs.common.topology import Queue, delay_name, retry_name
 from services.alerts import delivery, metrics, store, topology
+from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 
 log = logs.get_logger(__name__)
@@ -32,6 +33,8 @@ class Sweep:
             abandoned = await store.abandoned(tx)
         for alert_id, target in abandoned:
             await delivery.doubt(self._engine, alert_id, target)
+        for target, options in self._config.targets.items():
+            await self._expire(target, options.max_age)
         if not self._broker.connected:
             return
         try:
@@ -43,13 +46,28 @@ class Sweep:
         except BrokerUnavailable:
             log.warning("sweep.broker_lost")
 
+    async def _expire(self, target: str, max_age: float) -> None:
+        """End what a breaker that never closes would hold for ever."""
+        while True:
+            async with self._engine.begin() as tx:
+                rows = await store.too_old(tx, target, max_age, BATCH)
+                if not rows:
+                    return
+                error = rows[0].error or "never tried: the target was not available"
+                await store.end(tx, rows, State.FAILED, Reason.EXPIRED, error)
+                for row in rows:
+                    await delivery.tell(tx, store.ended(row), State.FAILED, Reason.EXPIRED)
+            log.warning("sweep.expired", target=target, rows=len(rows))
+
     async def without_copies(self) -> list[str]:
         """Return the targets none of whose queues holds a message."""
-        return [
-            name
-            for name in self._config.targets
-            if not any([await self._broker.depth(queue) for queue in self._queues(name)])
-        ]
+        return [name for name in self._config.targets if await self._is_empty(name)]
+
+    async def _is_empty(self, target: str) -> bool:
+        for queue in self._queues(target):
+            if await self._broker.depth(queue):
+                return False
+        return True
 
     async def depths(self) -> dict[str, int]:
         """Return how many messages are ready in each work queue and in intake."""

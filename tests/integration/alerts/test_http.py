@@ -1,0 +1,133 @@
+"""The ops person's API on the ledger, and what it refuses."""
+
+from typing import Any
+
+import aiohttp
+
+from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts, accepted
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+
+
+async def failed(subject: Alerts, count: int) -> list[str]:
+    await subject.sandbox.behave("slack", status=410)
+    ids = [await subject.accept() for _ in range(count)]
+    for alert_id in ids:
+        await subject.until(alert_id, "failed")
+    await subject.sandbox.behave("slack", status=200)
+    return ids
+
+
+async def test_a_list_is_paged_without_a_gap_or_a_repeat(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    ids = await failed(subject, 7)
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        _, page = await subject.http("GET", f"/api/dlq/failed?limit=3&target=slack{cursor}")
+        assert len(page["items"]) <= 3
+        seen += [one["id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert sorted(seen) == sorted(ids)
+    _, nothing = await subject.http("GET", "/api/dlq/failed?target=monday")
+    assert nothing == {"items": [], "next_cursor": None}
+
+
+async def test_a_retry_of_a_target_hands_out_all_that_failed_there(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    ids = await failed(subject, 5)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"target": "slack"})
+    assert answer == {"matched": 5, "requeued": 5, "skipped": 0}
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
+    _, again = await subject.http("POST", "/api/dlq/retry", {"ids": ids})
+    assert again == {"matched": 5, "requeued": 0, "skipped": 5}
+    _, stats = await subject.http("GET", "/api/dlq/stats")
+    assert {name: stats[name] for name in ("pending", "failed", "delivered")} == {
+        "pending": 0,
+        "failed": 0,
+        "delivered": 5,
+    }
+
+
+async def test_what_is_cleaned_up_stays_counted(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    ids = await failed(subject, 2)
+    await subject.until(await subject.accept(), "delivered")
+    body = {"ids": ids[:1], "reason": "test"}
+    assert await subject.http("POST", "/api/dlq/discard", body) == (200, {"discarded": 1})
+    _, none = await subject.http("POST", "/api/dlq/cleanup", {"older_than_hours": 1})
+    assert none == {"deleted": 0}
+    before = await subject.check()
+    _, cleaned = await subject.http("POST", "/api/dlq/cleanup", {"older_than_hours": 0})
+    assert cleaned == {"deleted": 2}
+    assert await subject.scalar("SELECT count(*) FROM delivery") == 1
+    assert await subject.check() == before
+    _, stats = await subject.http("GET", "/api/dlq/stats")
+    assert (stats["delivered"], stats["discarded"], stats["failed"]) == (1, 1, 1)
+
+
+async def test_what_a_breaker_holds_too_long_fails_and_is_escalated(alerts: StartAlerts) -> None:
+    subject = await alerts(
+        slack={"max_age": 2, "breaker": {"fail_max": 1, "reset_timeout": 3600}},
+        ALERTS_SWEEP_SECONDS="0.5",
+    )
+    await subject.sandbox.behave("slack", status=500)
+    first = await subject.accept()
+
+    async def opened() -> bool:
+        _, breakers = await subject.http("GET", "/api/breakers")
+        return bool(breakers["slack"]["state"] == "open")
+
+    await eventually(opened)
+    second = await subject.accept()
+    for alert_id, attempts in ((first, 1), (second, 0)):
+        row = await subject.until(alert_id, "failed")
+        assert (row.reason, row.attempt) == ("expired", attempts)
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 2
+
+
+async def test_an_unknown_id_is_not_found_yet(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    url = f"http://{HOST}:{subject.port}/api/alerts/{accepted('x')['id']}"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, headers={"X-Internal-Key": KEY}) as answer,
+    ):
+        assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
+
+
+async def test_bad_calls_change_nothing_and_say_what_is_wrong(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    (alert_id,) = await failed(subject, 1)
+    cases: tuple[tuple[str, str, Any, int], ...] = (
+        ("POST", "/api/dlq/retry", {}, 422),
+        ("POST", "/api/dlq/retry", {"ids": ["no-uuid"]}, 422),
+        ("POST", "/api/dlq/retry", {"ids": [alert_id], "colour": "red"}, 422),
+        ("POST", "/api/dlq/retry", {"status": "in_doubt"}, 422),
+        ("POST", "/api/dlq/discard", {"reason": "all of them?"}, 422),
+        ("POST", "/api/dlq/cleanup", {"older_than_hours": -1}, 422),
+        ("POST", "/api/dlq/cleanup", {"older_than_hours": 87601}, 422),
+        ("POST", "/api/dlq/resolve", {"id": alert_id, "outcome": "resend", "reason": "x"}, 404),
+        ("GET", "/api/dlq/failed?limit=0", None, 422),
+        ("GET", "/api/dlq/failed?cursor=nonsense", None, 422),
+        ("GET", "/api/dlq/failed?colour=red", None, 422),
+        ("GET", "/api/alerts/no-uuid", None, 404),
+    )
+    for method, path, body, expected in cases:
+        status, answer = await subject.http(method, path, body)
+        assert (status, answer["status"]) == (expected, expected), (path, body, answer)
+    assert (await subject.row(alert_id)).state == "failed"
+
+
+async def test_only_the_gateway_may_call_and_only_admins_the_ledgers_routes(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    url = f"http://{HOST}:{subject.port}/api/dlq/stats"
+    async with aiohttp.ClientSession() as session:
+        for headers in ({}, {"X-Internal-Key": KEY, "X-Caller": "service"}):
+            async with session.get(url, headers=headers) as answer:
+                assert answer.status == 401
