@@ -38,8 +38,9 @@ test: lint
 test-faults: prepare
 	$(BIN)/pytest -m faults tests/faults $(ARGS)
 
+# AGAINST=running: what runs on this checkout's .env, instead of containers of the tests' own.
 test-fullstack: prepare
-	$(BIN)/pytest -m fullstack tests/fullstack $(ARGS)
+	AGAINST=$(AGAINST) $(BIN)/pytest -m fullstack tests/fullstack $(ARGS)
 
 test-dialect: prepare
 	$(BIN)/pytest -m dialect $(ARGS)

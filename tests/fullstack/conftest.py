@@ -1,0 +1,85 @@
+"""The system from outside: HTTP, the sandbox's and Mailpit's API, RabbitMQ's management API.
+
+Against `docker compose` on a project of its own; or, with AGAINST=running, against whatever runs on
+this checkout's .env (`make up`, `docker compose up`).
+"""
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from deploy.local import environment
+from deploy.provision import VHOST
+from tests.support.compose import Compose, running_compose
+from tests.support.ports import HOST, Ports
+from tests.support.sandbox import SandboxApi
+from tests.support.system import System
+
+REAL = ("SLACK_WEBHOOK_URL", "MONDAY_API_URL", "SMS_API_URL", "SMTP_HOST", "WEBHOOK_URL")
+
+
+class Running(System):
+    def __init__(self, values: dict[str, str], compose: Compose | None) -> None:
+        sandbox = SandboxApi(int(values["SANDBOX_PORT"]), int(values["SANDBOX_MAIL_PORT"]))
+        super().__init__(f"http://{HOST}:{values['GATEWAY_PORT']}", values, sandbox)
+        self.compose = compose
+        self._management = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/api"
+
+    async def rabbitmq(self, kind: str) -> list[dict[str, Any]]:
+        """List what the management API calls `kind` in our vhost."""
+        account = aiohttp.encode_basic_auth("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
+        async with (
+            aiohttp.ClientSession(raise_for_status=True) as session,
+            session.get(
+                f"{self._management}/{kind}/{VHOST}", headers={"Authorization": account}
+            ) as answer,
+        ):
+            found: list[dict[str, Any]] = await answer.json()
+            return found
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[Running]:
+    against = os.environ.get("AGAINST") or "compose"
+    if against == "running":
+        values = environment.load(environment.ROOT / ".env")
+        if real := [name for name in REAL if values.get(name)]:
+            pytest.exit(f"these tests send: .env names real providers ({', '.join(real)})", 2)
+        yield Running(values, None)
+    elif against == "compose":
+        folder = Path(tmp_path_factory.mktemp("compose"), f"ostoja-test-{uuid.uuid4().hex[:8]}")
+        folder.mkdir()
+        with running_compose(folder, ports) as compose:
+            yield Running(compose.values, compose)
+    else:
+        pytest.exit(f"AGAINST is compose or running, not {against!r}", 2)
+
+
+@pytest.fixture
+async def system(running: Running) -> Running:
+    await running.sandbox.heal()
+    return running
+
+
+@pytest.fixture
+def compose(running: Running) -> Compose:
+    if running.compose is None:
+        pytest.skip("asks Docker itself; AGAINST=compose has it")
+    return running.compose
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the containers said when a test fails."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("running")
+    if report.failed and report.when == "call" and isinstance(running, Running) and running.compose:
+        report.sections.append(("the end of the containers' logs", running.compose.logs()))
+    return report

@@ -1,0 +1,75 @@
+"""What docker-compose.yml promises beside the services' own promises."""
+
+import asyncio
+import json
+import uuid
+
+import pytest
+
+from deploy.local.environment import SECRETS, SECRETS_OF, SERVICES
+from tests.fullstack.conftest import Running
+from tests.support.compose import PUBLISHED, Compose, docker
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.fullstack
+
+
+def test_only_four_ports_are_published_and_on_this_machine_only(compose: Compose) -> None:
+    published = {
+        (port["URL"], str(port["PublishedPort"]))
+        for line in compose("ps", "--format", "json").splitlines()
+        for port in json.loads(line)["Publishers"]
+        if port["PublishedPort"]
+    }
+    assert published == {("127.0.0.1", compose.values[name]) for name in PUBLISHED}
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "sandbox"])
+def test_a_container_has_its_own_secrets_and_few_rights(compose: Compose, service: str) -> None:
+    (container,) = compose.containers(service)
+    described = compose.inspect(container)
+    assert described["Config"]["User"] not in {"", "0", "root"}
+    assert described["HostConfig"]["ReadonlyRootfs"]
+    assert described["HostConfig"]["CapDrop"] == ["ALL"]
+    environment = " ".join(described["Config"]["Env"])
+    own = SECRETS_OF[service] | {
+        f"{service.upper()}_DB_PASSWORD",
+        f"{service.upper()}_AMQP_PASSWORD",
+        *(["REDIS_PASSWORD"] if service == "gateway" else []),
+    }
+    others = {name for name in SECRETS - own if compose.values[name]}
+    assert others
+    assert [name for name in others if compose.values[name] in environment] == []
+
+
+async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_nothing_is_lost(
+    compose: Compose, system: Running
+) -> None:
+    up = ("up", "--detach", "--wait", "--no-recreate")
+    await asyncio.to_thread(compose, *up, "--scale", "alerts=3")
+
+    async def all_consume() -> bool:
+        queues = {queue["name"]: queue for queue in await system.rabbitmq("queues")}
+        return bool(queues["alerts.slack"].get("consumers") == 3)
+
+    await eventually(all_consume, 30)
+    await system.sandbox.behave("slack", delay_seconds=0.05)  # so that some is in hand
+    texts = [f"three {uuid.uuid4()}" for _ in range(60)]
+    sending = asyncio.create_task(_send(system, texts))
+    killed, drained, _ = compose.containers("alerts")
+    await asyncio.to_thread(docker, "kill", "--signal", "KILL", killed)
+    await asyncio.to_thread(docker, "stop", drained)
+    assert compose.inspect(drained)["State"]["ExitCode"] == 0
+    await sending
+
+    async def arrived() -> bool:
+        got = " ".join(await system.slack_texts())
+        return all(text in got for text in texts)
+
+    await eventually(arrived, 60)
+    await asyncio.to_thread(compose, *up, "--scale", "alerts=1")
+
+
+async def _send(system: Running, texts: list[str]) -> None:
+    for text in texts:
+        await system.alert(text)

@@ -1,0 +1,213 @@
+"""Every call of spec section 4 once, its ordinary case, as a client would make it."""
+
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tests.fullstack.conftest import Running
+from tests.support.eventually import eventually
+from tests.support.system import LEAD, Answer, fresh_address
+
+pytestmark = pytest.mark.fullstack
+
+# What is not there yet, and with what it comes. A call that appears fails the test until it is made
+# below; one that vanishes fails it at once.
+MISSING = {
+    ("GET", "/erasure/confirm"): "comes with issue 3",
+    ("POST", "/erasure/confirm"): "comes with issue 3",
+    ("POST", "/api/migration/create-dead-letter-queue"): "comes with issue 3",
+    ("GET", "/api/migration/dlq-status"): "comes with issue 3",
+}
+
+
+class Calls:
+    """Makes calls, by the template of their path, and remembers which."""
+
+    def __init__(self, system: Running) -> None:
+        self._system = system
+        self.made: set[tuple[str, str]] = set()
+
+    async def __call__(
+        self,
+        method: str,
+        template: str,
+        body: Any = None,
+        *,
+        status: int = 200,
+        key: str | None = None,
+        query: str = "",
+        form: dict[str, str] | None = None,
+        **path: str,
+    ) -> Any:
+        answer = await self._system.http(
+            method, template.format(**path) + query, body, key=key, form=form
+        )
+        assert answer.status == status, (method, template, answer)
+        assert re.fullmatch(r"[\w-]{8,}", answer.headers["X-Request-ID"])
+        self.made.add((method, template))
+        return answer.body
+
+
+def _has(body: dict[str, Any], names: str) -> None:
+    assert set(names.split()) <= body.keys(), body
+
+
+async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running) -> None:
+    call = Calls(system)
+    await _health(call)
+    person = await _public(call)
+    await _mailed_links(call, system)
+    await _alerts(call)
+    await _follow_ups(call)
+    await _dead_letters(call, system)
+    await _operations(call)
+    await _consent(call, person)
+    assert call.made == set(await _documented(system)) - MISSING.keys()
+
+
+async def test_what_is_missing_is_missing(system: Running) -> None:
+    found: dict[tuple[str, str], Answer] = {}
+    for method, path in MISSING:
+        found[method, path] = await system.http(method, path, key="admin")
+    there = [call for call, answer in found.items() if answer.status not in {404, 501}]
+    assert there == [], "make these calls in the test above, and take them out of MISSING"
+    assert MISSING.keys() <= set(await _documented(system))
+
+
+async def _documented(system: Running) -> Iterable[tuple[str, str]]:
+    document = (await system.http("GET", "/openapi.json")).body
+    return [
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if method in {"get", "post", "put", "delete"}
+    ]
+
+
+async def _health(call: Calls) -> None:
+    assert (await call("GET", "/api/health"))["status"] == "healthy"
+    deep = await call("GET", "/api/health/deep")
+    assert deep["status"] in {"healthy", "degraded"}
+    _has(deep, "components circuit_breakers queues")
+    assert (await call("GET", "/openapi.json"))["openapi"].startswith("3.1")
+    page = await call("GET", "/docs")
+    assert "<html" in page
+
+
+async def _public(call: Calls) -> str:
+    address, session = fresh_address(), str(uuid.uuid4())
+    said = {**LEAD, "session_id": session, "email": address, "name": "Anna Łącka"}
+    said["consent"] = {"marketing": True, "text": "Zgadzam się na wiadomości o ofercie."}
+    reply = await call("POST", "/api/chatbot/chat", said)
+    _has(reply, "reply session_id conversation_id lead_score")
+    assert reply["session_id"] == session
+
+    other = fresh_address()
+    agreed = {"email": other, "text": "Zgadzam się.", "language": "pl", "source": "form"}
+    await call("POST", "/api/opt-in", agreed)
+    status = await call("GET", "/api/unsubscribe/status/{email}", email=other)
+    assert status["unsubscribed"] is False
+    assert status["email"] is status["consents"] is status["last_action"] is None
+    status = await call("GET", "/api/unsubscribe/status/{email}", email=other, key="service")
+    assert (status["email"], status["last_action"]) == (other, "opt-in")
+
+    left = await call("POST", "/api/unsubscribe", {"email": other, "reason": "za dużo"})
+    assert left == {"success": True, "email": other, "unsubscribed": True}
+    revoked = await call("POST", "/api/revoke-consent", {"email": other})
+    assert (revoked["success"], revoked["email"]) == (True, other)
+    assert "marketing" in revoked["consents_revoked"]
+    _has(revoked["erasure"], "status")
+    return other
+
+
+async def _mailed_links(call: Calls, system: Running) -> None:
+    address = fresh_address()
+    await system.opt_in(address)
+    await system.follow_up(address)
+    (mail,) = await eventually(lambda: system.sandbox.mails(address), 40)
+    (token,) = set(re.findall(r"/unsubscribe\?token=([\w.~-]+)", mail["Text"]))
+    query = f"?token={token}"
+    assert "<form" in await call("GET", "/unsubscribe", query=query)
+    await call("POST", "/unsubscribe", query=query, form={"List-Unsubscribe": "One-Click"})
+    known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
+    assert (known.body["email"], known.body["unsubscribed"]) == (address, True)
+
+
+async def _alerts(call: Calls) -> None:
+    one = {"event_type": "slack_alert", "payload": {"text": "every call"}, "severity": "info"}
+    accepted = await call("POST", "/api/alerts", one, status=202, key="service")
+    assert accepted["status_url"].endswith(accepted["id"])
+    two = [{**one, "dedup_key": str(uuid.uuid4())}, {**one, "target": "webhook"}]
+    await call("POST", "/api/alerts/batch", {"alerts": two}, status=202, key="service")
+
+    async def ledgered() -> bool:
+        path = f"/api/alerts/{accepted['id']}"
+        return (await call._system.http("GET", path, key="service")).status == 200
+
+    await eventually(ledgered, 30)
+    found = await call("GET", "/api/alerts/{id}", id=accepted["id"], key="service")
+    _has(found, "id state attempts deliveries")
+
+
+async def _follow_ups(call: Calls) -> None:
+    address = fresh_address()
+    wanted = {"email": address, "sequence": "default", "delay_seconds": 86_400}
+    steps = (await call("POST", "/api/followups", wanted, status=202, key="service"))["items"]
+    again = await call("POST", "/api/followups", wanted, key="service")
+    assert [step["id"] for step in again["items"]] == [step["id"] for step in steps]
+    listed = await call("GET", "/api/followups", query=f"?email={address}", key="service")
+    assert len(listed["items"]) == len(steps)
+    gone = await call("DELETE", "/api/followups/{id}", id=steps[0]["id"], key="service")
+    assert gone["status"] == "cancelled"
+
+
+async def _dead_letters(call: Calls, system: Running) -> None:
+    await system.sandbox.behave("slack", status=404)  # never: the webhook is gone
+    ids = [await system.alert(f"dead {uuid.uuid4()}") for _ in range(2)]
+
+    async def failed() -> list[Any]:
+        rows = (await call("GET", "/api/dlq/failed", key="admin"))["items"]
+        found = [row for row in rows if row["id"] in ids]
+        return found if len(found) == len(ids) else []
+
+    assert {row["target"] for row in await eventually(failed, 30)} == {"slack"}
+    await system.sandbox.heal()
+    for listing in ("/api/dlq/pending", "/api/dlq/in-doubt"):
+        _has(await call("GET", listing, key="admin"), "items next_cursor")
+    stats = await call("GET", "/api/dlq/stats", key="admin")
+    _has(stats, "pending failed delivered discarded in_doubt oldest_pending_seconds targets")
+
+    retried = await call("POST", "/api/dlq/retry", {"ids": ids[:1]}, key="admin")
+    assert retried == {"matched": 1, "requeued": 1, "skipped": 0}
+    thrown = {"ids": ids[1:], "reason": "test"}
+    assert await call("POST", "/api/dlq/discard", thrown, key="admin") == {"discarded": 1}
+    # Nothing can be brought into doubt from outside.
+    doubt = {"id": str(uuid.uuid4()), "outcome": "delivered", "reason": "seen in the inbox"}
+    await call("POST", "/api/dlq/resolve", doubt, status=404, key="admin")
+    oldest = {"older_than_hours": 87_600}
+    _has(await call("POST", "/api/dlq/cleanup", oldest, key="admin"), "deleted")
+
+
+async def _operations(call: Calls) -> None:
+    _has((await call("GET", "/api/breakers", key="admin"))["slack"], "state failures next_trial_at")
+    await call("POST", "/api/breakers/{target}/reset", target="sms", key="admin")
+    limits = await call("GET", "/api/ratelimits", key="admin")
+    assert limits
+    await call("PUT", "/api/ratelimits", {"hour": None}, key="admin")
+    assert (await call("POST", "/api/cache/cleanup", key="admin"))["purged"] >= 0
+    check = await call("GET", "/api/ledger/check", key="admin")
+    _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
+
+
+async def _consent(call: Calls, person: str) -> None:
+    audit = await call("GET", "/api/consent/audit/{email}", email=person, key="admin")
+    actions = [entry["action"] for entry in audit["entries"]]
+    assert actions == ["opt-in", "unsubscribe", "revoke-consent"]
+    _has(await call("GET", "/api/consent/export/{email}", email=person, key="admin"), "email")
+    erased = await call("POST", "/api/consent/erase", {"email": person}, key="admin")
+    _has(erased["erasure"], "status")
+    verified = await call("GET", "/api/consent/audit/verify", key="admin")
+    assert (verified["ok"], verified["first_broken"]) == (True, None)
