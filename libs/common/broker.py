@@ -97,6 +97,24 @@ def connection_faults() -> Iterator[None]:
         raise ConnectionError("the connection to the broker was lost") from error
 
 
+async def open_channel(connection: AbstractConnection) -> AbstractChannel:
+    """Open a channel that does not confirm; in time, which aio-pika's own argument does not do."""
+    channel = connection.channel(publisher_confirms=False)
+    async with asyncio.timeout(CALL_SECONDS):
+        await channel.initialize()
+    return channel
+
+
+class _Door:
+    """Where messages to one exchange leave."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.channel: AbstractChannel | None = None
+        self.exchange: AbstractExchange | None = None
+        self.proven = False
+
+
 class Session:
     """One pair of connections, from connecting to the loss of either."""
 
@@ -106,8 +124,7 @@ class Session:
         self.blocked = False
         self.waiting: set[asyncio.Timeout] = set()
         self._publishing = publishing
-        self._exchanges: dict[str, tuple[AbstractChannel, AbstractExchange]] = {}
-        self._opening = asyncio.Lock()
+        self._doors: dict[str, _Door] = {}
         for connection in (publishing, consuming):
             connection.close_callbacks.add(self._on_close)
             if not connection.connected.is_set():
@@ -131,20 +148,34 @@ class Session:
         log.info("broker.unblocked")
         self.blocked = False
 
-    async def exchange(self, name: str) -> AbstractExchange:
+    @asynccontextmanager
+    async def publisher(self, name: str) -> AsyncIterator[AbstractExchange]:
         """Give the exchange on a confirming channel of its own.
 
-        Publishing to an exchange that does not exist closes the channel and leaves all that is in
-        flight on it unconfirmed: that must not touch other exchanges' messages.
+        Publishing to an exchange that is missing or forbidden closes the channel and leaves all
+        that is in flight on it unconfirmed: that must not touch other exchanges' messages. Worse,
+        aiormq writes on after the channel was closed, and RabbitMQ then closes the connection: so
+        the first publish on a channel goes alone.
         """
-        async with self._opening:
-            found = self._exchanges.get(name)
-            if found is None or found[0].is_closed:
-                channel = self._publishing.channel(publisher_confirms=True, on_return_raises=True)
-                await channel.initialize(timeout=CALL_SECONDS)
-                found = channel, await channel.get_exchange(name, ensure=False)
-                self._exchanges[name] = found
-            return found[1]
+        door = self._doors.setdefault(name, _Door())
+        async with door.lock:
+            if door.exchange is None or door.channel is None or door.channel.is_closed:
+                door.proven = False
+                door.channel = self._publishing.channel(
+                    publisher_confirms=True, on_return_raises=True
+                )
+                await door.channel.initialize()
+                door.exchange = await door.channel.get_exchange(name, ensure=False)
+            exchange = door.exchange
+            if not door.proven:
+                try:
+                    yield exchange
+                except aiormq.exceptions.PublishError:  # it exists, only no queue took it
+                    door.proven = True
+                    raise
+                door.proven = True
+                return
+        yield exchange
 
     async def close(self) -> None:
         self.lost.set()
@@ -253,8 +284,7 @@ class Broker:
         try:
             with connection_faults():
                 # Its own channel: asking for a queue that is not there closes it.
-                channel = session.consuming.channel(publisher_confirms=False)
-                await channel.initialize(timeout=CALL_SECONDS)
+                channel = await open_channel(session.consuming)
                 try:
                     found = await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
                 except aiormq.exceptions.ChannelNotFoundEntity:
@@ -325,19 +355,18 @@ class Broker:
         if session is None or session.lost.is_set() or session.blocked:
             raise BrokerUnavailable
         deadline = asyncio.get_running_loop().time() + seconds
+        handed_over = False
         async with self._alone(str(message.message_id)):
             try:
                 with connection_faults():
-                    async with asyncio.timeout_at(deadline):
-                        target = await session.exchange(exchange)
-            except FAULTS as error:
-                raise BrokerUnavailable from error
-            if session.blocked:  # meanwhile
-                raise BrokerUnavailable
-            try:
-                with connection_faults():
-                    async with asyncio.timeout_at(deadline) as waiting:
+                    async with (
+                        asyncio.timeout_at(deadline) as waiting,
+                        session.publisher(exchange) as target,
+                    ):
+                        if session.blocked:  # meanwhile
+                            raise BrokerUnavailable
                         session.waiting.add(waiting)
+                        handed_over = True
                         try:
                             await target.publish(message, routing_key, mandatory=True)
                         finally:
@@ -350,7 +379,8 @@ class Broker:
                 self.declare_again()
                 raise Unroutable(f"{exchange} {routing_key}: {error!r}") from error
             except FAULTS as error:
-                raise Unconfirmed(f"{exchange} {routing_key}: {error!r}") from error
+                outcome = Unconfirmed if handed_over else BrokerUnavailable
+                raise outcome(f"{exchange} {routing_key}: {error!r}") from error
 
     @asynccontextmanager
     async def _alone(self, message_id: str) -> AsyncIterator[None]:
@@ -440,8 +470,7 @@ class Broker:
                 if name not in self._undeclared:
                     continue
                 if channel is None or channel.is_closed:
-                    channel = session.consuming.channel(publisher_confirms=False)
-                    await channel.initialize(timeout=CALL_SECONDS)
+                    channel = await open_channel(session.consuming)
                 try:
                     await _declare_step(channel, step)
                 except aiormq.exceptions.AMQPChannelError as error:

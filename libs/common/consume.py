@@ -29,6 +29,7 @@ from libs.common.broker import (
     Session,
     Unroutable,
     connection_faults,
+    open_channel,
 )
 from libs.common.topology import Queue, dead_name
 
@@ -195,8 +196,7 @@ class Consumer:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _consume(self, session: Session) -> None:
-        channel = session.consuming.channel(publisher_confirms=False)
-        await channel.initialize(timeout=CALL_SECONDS)
+        channel = await open_channel(session.consuming)
         lane = _Lane(channel)
         channel.close_callbacks.add(lane.end)
         underlay = await channel.get_underlay_channel()

@@ -218,6 +218,9 @@ class Relay:
         except PublishError as error:
             log.warning("outbox.not_published", message_id=row.message_id, error=repr(error))
             return type(error)
+        except Exception:  # what cannot even be encoded; it must not stop the others
+            log.exception("outbox.not_publishable", message_id=row.message_id)
+            return Unroutable
         return None
 
     async def _measure(self) -> None:

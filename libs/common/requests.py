@@ -23,6 +23,7 @@ from libs.common.broker import (
     Session,
     connection_faults,
     message,
+    open_channel,
 )
 
 log = logs.get_logger(__name__)
@@ -99,8 +100,7 @@ class Requester:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _receive(self, session: Session) -> None:
-        channel = session.consuming.channel(publisher_confirms=False)
-        await channel.initialize(timeout=CALL_SECONDS)
+        channel = await open_channel(session.consuming)
         lost = asyncio.Event()
 
         def on_lost(*_: object) -> None:

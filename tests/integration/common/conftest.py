@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import uvloop
 
 from libs.common.broker import Broker
 from libs.common.topology import Exchange, work_queue
@@ -8,6 +9,10 @@ from tests.support.consumers import connected
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, object]:
+    return {"uvloop": uvloop.new_event_loop}  # as the services
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -113,11 +114,13 @@ async def test_a_missing_or_forbidden_exchange_fails_no_message_to_another(broke
             return "unroutable"
         return "confirmed"
 
+    session = await broker.session()
     targets = ["alerts", "alerts.missing", "alerts", "consent.events", "alerts"] * 20
     results = await asyncio.gather(*(to(exchange) for exchange in targets))
     assert results == [
         "confirmed" if exchange == "alerts" else "unroutable" for exchange in targets
     ]
+    assert not session.lost.is_set()
 
 
 async def test_256_publishes_in_flight_are_each_told_their_own_outcome(broker: Broker) -> None:
@@ -213,7 +216,7 @@ async def test_a_binding_to_an_exchange_that_comes_later_is_made_then(broker: Br
 async def test_a_queue_declared_otherwise_before_is_named_and_stops_no_other(
     broker: Broker,
 ) -> None:
-    (changed, *_) = work_queue(QUEUE, exchange=ALERTS, dlx=DLX, delivery_limit=3)
+    changed = replace(QUEUES[0], arguments={**QUEUES[0].arguments, "x-delivery-limit": 3})
     other = work_queue("alerts.other", exchange=ALERTS, dlx=DLX)
     await broker.declare(changed, *other)
     await broker.publish("alerts", "alerts.other", message("test", {}))

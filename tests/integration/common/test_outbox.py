@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from sqlalchemy import func, select, text
@@ -27,29 +26,34 @@ QUEUE = "alerts.test"
 class Operations:
     """Runs the migrations' statements as the owner."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: DatabaseUrl) -> None:
+        self.url = url
 
     def execute(self, statement: str) -> None:
         import psycopg2
 
-        connection = psycopg2.connect(self._url)
+        connection = psycopg2.connect(self.url.owner_url)
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)
         connection.close()
 
 
 @pytest.fixture
-async def url(database: NewDatabase) -> DatabaseUrl:
-    made = cast("DatabaseUrl", await database("alerts", migrated=False))
-    operations = Operations(made.owner_url)
+async def owner(database: NewDatabase) -> Operations:
+    made = await database("alerts", migrated=False)
+    operations = Operations(made)
     outbox.upgrade(operations)
     inbox.upgrade(operations)
-    return made
+    return operations
+
+
+@pytest.fixture(params=["aiopg", "asyncpg"])
+def url(owner: Operations, request: pytest.FixtureRequest) -> str:
+    return owner.url.replace("+aiopg", f"+{request.param}")
 
 
 @pytest.fixture
-async def engine(url: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
+async def engine(url: str) -> AsyncIterator[AsyncEngine]:
     async with db.connect(url, application_name="test") as opened:
         yield opened
 
@@ -94,7 +98,7 @@ async def relaying(engine: AsyncEngine, broker: Broker, url: str) -> AsyncIterat
 
 
 async def test_what_rolls_back_is_never_published_and_what_commits_is(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl
+    engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     async with engine.connect() as tx:
         await outbox.add(tx, "alerts", QUEUE, message("test", {}))
@@ -108,7 +112,7 @@ async def test_what_rolls_back_is_never_published_and_what_commits_is(
 
 
 async def test_a_message_arrives_as_it_was_added(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl
+    engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     sent = message("test", {"zażółć": [1, None]}, request_id="request-1", headers={"x-own": "1"})
     async with engine.begin() as tx:
@@ -123,7 +127,7 @@ async def test_a_message_arrives_as_it_was_added(
 
 
 async def test_a_notification_wakes_the_relay_without_its_poll(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 3600.0)
     got = Recorder()
@@ -134,9 +138,13 @@ async def test_a_notification_wakes_the_relay_without_its_poll(
 
 
 async def test_the_poll_finds_what_no_notification_told(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine,
+    broker: Broker,
+    url: str,
+    owner: Operations,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Operations(url.owner_url).execute("ALTER TABLE outbox DISABLE TRIGGER outbox_notify")
+    owner.execute("ALTER TABLE outbox DISABLE TRIGGER outbox_notify")
     monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
@@ -147,7 +155,7 @@ async def test_the_poll_finds_what_no_notification_told(
 
 
 async def test_rows_that_nobody_can_route_keep_no_other_waiting(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl
+    engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     nowhere = await write(engine, outbox.BATCH + 1, key="alerts.nowhere")
     sent = await write(engine, 5)
@@ -158,8 +166,20 @@ async def test_rows_that_nobody_can_route_keep_no_other_waiting(
     assert set(got.ids) == sent
 
 
+async def test_a_row_that_cannot_be_sent_at_all_stops_no_other(
+    engine: AsyncEngine, broker: Broker, url: str
+) -> None:
+    await write(engine, 1, key="k" * 300)
+    sent = await write(engine, 5)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await got.until_count(5)
+        await eventually_left(engine, 1)
+    assert set(got.ids) == sent
+
+
 async def test_what_could_not_be_routed_is_tried_again_and_arrives(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.outbox.UNROUTABLE_SECONDS", 0.1)
     monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
@@ -175,7 +195,7 @@ async def test_what_could_not_be_routed_is_tried_again_and_arrives(
 
 
 async def test_two_relays_share_the_rows_and_publish_none_twice(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl
+    engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     sent = await write(engine, 600)
     got = Recorder()
@@ -187,9 +207,7 @@ async def test_two_relays_share_the_rows_and_publish_none_twice(
     assert set(got.ids) == sent
 
 
-async def test_without_a_broker_the_rows_wait_untouched(
-    engine: AsyncEngine, url: DatabaseUrl
-) -> None:
+async def test_without_a_broker_the_rows_wait_untouched(engine: AsyncEngine, url: str) -> None:
     await write(engine, 3)
     async with Broker.connect("amqp://a:b@127.0.0.1:1/", "alerts") as away:
         assert not await outbox.Relay(engine, away, url).relay()
@@ -200,7 +218,7 @@ async def test_without_a_broker_the_rows_wait_untouched(
 
 
 async def test_the_lag_is_the_age_of_the_oldest_row(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
     await write(engine, 1, key="alerts.nowhere")
@@ -236,7 +254,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_a_relay_killed_between_confirm_and_commit_loses_nothing(
-    engine: AsyncEngine, broker: Broker, url: DatabaseUrl, amqp_url: Callable[[str], str]
+    engine: AsyncEngine, broker: Broker, url: str, amqp_url: Callable[[str], str]
 ) -> None:
     sent = await write(engine, 1)
     killed = await asyncio.to_thread(
