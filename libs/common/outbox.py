@@ -148,9 +148,6 @@ async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Messag
         await tx.execute(insert(_outbox).values(rows))
 
 
-add_many = add_all  # TEMPORARY: until its one caller has the other name
-
-
 class Relay:
     """Publishes the rows; any number of relays share them."""
 

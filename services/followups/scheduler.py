@@ -60,7 +60,7 @@ class Scheduler:
                 return 0
             leaving = await self._within_cap(tx, claimed, now)
             written = [await self._write(tx, row, now) for row in leaving]
-            await outbox.add_many(
+            await outbox.add_all(
                 tx, [(ALERTS.name, INTAKE, message) for message in written if message is not None]
             )
         metrics.HANDED_OVER.inc(len(leaving))
