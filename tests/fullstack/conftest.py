@@ -31,13 +31,12 @@ class Running(System):
         self._management = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/api"
 
     async def rabbitmq(self, kind: str) -> list[dict[str, Any]]:
-        """List what the management API calls `kind` in our vhost."""
+        """List the management API's `queues`, `permissions`, ... of our vhost."""
+        path = f"vhosts/{VHOST}/{kind}" if kind == "permissions" else f"{kind}/{VHOST}"
         account = aiohttp.encode_basic_auth("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
         async with (
             aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(
-                f"{self._management}/{kind}/{VHOST}", headers={"Authorization": account}
-            ) as answer,
+            session.get(f"{self._management}/{path}", headers={"Authorization": account}) as answer,
         ):
             found: list[dict[str, Any]] = await answer.json()
             return found

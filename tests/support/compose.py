@@ -72,8 +72,9 @@ class Compose:
         return described
 
     def logs(self) -> str:
-        text = self("logs", "--no-color", "--tail", "25", "setup", *environment.SERVICES)
-        return text.replace("\x1b[2K", "")  # which Compose writes even into a pipe
+        text = self("logs", "--no-color", "--tail", "60", "setup", *environment.SERVICES)
+        lines = text.replace("\x1b[2K", "").splitlines()  # which Compose writes even into a pipe
+        return "\n".join(line for line in lines if "http.answered" not in line)
 
 
 @contextmanager
