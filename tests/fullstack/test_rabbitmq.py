@@ -1,19 +1,31 @@
 """What an ops person sees in RabbitMQ's management UI."""
 
 import re
+from typing import Any
 
 import pytest
 
 from deploy.provision import RIGHTS
 from tests.fullstack.conftest import Running
+from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.fullstack
+
+
+async def _queues(system: Running) -> dict[str, dict[str, Any]]:
+    """Return the queues by name, once the API knows all of each: it samples every 5 seconds."""
+
+    async def known() -> list[dict[str, Any]]:
+        found = await system.rabbitmq("queues")
+        return found if all("consumers" in queue for queue in found) else []
+
+    return {queue["name"]: queue for queue in await eventually(known, 30)}
 
 
 async def test_each_target_has_a_work_a_retry_and_a_dead_queue_that_lose_nothing(
     system: Running,
 ) -> None:
-    queues = {queue["name"]: queue for queue in await system.rabbitmq("queues")}
+    queues = await _queues(system)
     breakers = (await system.http("GET", "/api/breakers", key="admin")).body
     for target in breakers:
         names = {f"alerts.{target}{part}" for part in ("", ".retry", ".dead")}
@@ -25,10 +37,12 @@ async def test_each_target_has_a_work_a_retry_and_a_dead_queue_that_lose_nothing
         assert "message-ttl" in queues[f"alerts.{target}.retry"]["effective_policy_definition"]
 
 
-async def test_every_service_is_connected_under_its_own_account(system: Running) -> None:
-    queues = await system.rabbitmq("queues")
-    for name in ("alerts.intake", "consent.commands"):
-        assert next(queue for queue in queues if queue["name"] == name)["consumers"] >= 1
+async def test_what_a_service_owns_it_consumes_and_nobody_else_may_configure(
+    system: Running,
+) -> None:
+    queues = await _queues(system)
+    for name in ("alerts.intake", "consent.commands", "followups.outcomes"):
+        assert queues[name]["consumers"] >= 1
     granted = {row["user"]: row for row in await system.rabbitmq("permissions")}
     assert granted.keys() == {"admin", *RIGHTS}
     for service in RIGHTS:
