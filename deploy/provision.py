@@ -54,10 +54,14 @@ def _any(*names: str) -> str:
 
 RIGHTS = {
     "gateway": Rights(publishes=("alerts",)),
-    "alerts": Rights(publishes=("consent.commands",), listens=("followups.events", REPLIES)),
-    "consent": Rights(publishes=(REPLIES,)),
+    "alerts": Rights(
+        publishes=("consent.commands", REPLIES),
+        listens=("consent.events", "followups.events", REPLIES),
+    ),
+    "consent": Rights(publishes=("alerts", "followups.commands", REPLIES), listens=(REPLIES,)),
     "followups": Rights(
-        publishes=("alerts", "consent.commands"), listens=("alerts.events", "consent.events")
+        publishes=("alerts", "consent.commands", REPLIES),
+        listens=("alerts.events", "consent.events"),
     ),
 }
 

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import consume, db, inbox, logs, outbox, periodic, web
 from libs.common.broker import Broker
+from libs.common.requests import Requester
 from libs.common.service import Service
 from libs.common.tokens import Tokens
 from services.consent import store, topology
@@ -35,7 +36,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     service.spawn("outbox relay", relay.run())
     for name, job in (
         ("consent inbox purge", partial(inbox.purge, engine)),
-        ("consent permit purge", partial(_purge, engine)),
+        ("consent permit purge", partial(_purge, engine, settings.suppression_retention_days)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
     consumers = Consumers(engine, broker, vault, settings)
@@ -46,9 +47,11 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     ):
         await service.enter(consume.consume(broker, queue, handler, prefetch=PREFETCH))
 
+    requester = await service.enter(Requester(broker, service.name))
     app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
     tokens = Tokens(settings.token_keys.get_secret_value())
-    Routes(engine, broker, vault, tokens, settings, service.stopping).add_to(app)
+    routes = Routes(engine, broker, requester, vault, tokens, settings, service.stopping)
+    routes.add_to(app)
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
     log.info(
@@ -56,13 +59,14 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         permit_seconds=settings.permit_seconds,
         withdrawal_wait_seconds=settings.withdrawal_wait_seconds,
         permit_quarantine_seconds=settings.permit_quarantine_seconds,
+        erasure_link_hours=settings.erasure_link_hours,
         suppression_retention_days=settings.suppression_retention_days,
         purge_seconds=PURGE_SECONDS,
     )
 
 
-async def _purge(engine: AsyncEngine) -> None:
+async def _purge(engine: AsyncEngine, erasures_kept_days: int) -> None:
     while True:
         async with engine.begin() as tx:
-            if not await store.purge(tx):
+            if not await store.purge(tx, erasures_kept_days):
                 return

@@ -1,9 +1,10 @@
 """What may change a person's consent. Each change is one transaction: state, events, trail."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,15 +13,15 @@ from libs.common.addresses import normalise
 from libs.common.broker import message
 from services.consent import messages, metrics, store, trail
 from services.consent.consent import (
+    HOLDERS,
     PURPOSES,
-    Action,
     ErasureStatus,
     Standing,
     State,
     wording_hash,
 )
 from services.consent.store import Lock
-from services.consent.topology import EVENTS
+from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import Entry
 from services.consent.vault import Vault
 
@@ -81,30 +82,46 @@ class Withdrawal:
     person_id: UUID
     standing: Standing
     """As the transaction left it; once that is committed, permits can only be returned."""
-    erasure: ErasureStatus | None = None
+
+
+AskForProof = Callable[[str, UUID], dict[str, Any]]
+"""Makes the mail with the link that confirms this erasure, to this address."""
 
 
 async def withdraw(
-    tx: AsyncConnection, vault: Vault, entry: Entry, *, suppression_days: int, erase: bool = False
+    tx: AsyncConnection,
+    vault: Vault,
+    entry: Entry,
+    *,
+    suppression_days: int,
+    erase: bool = False,
+    ask_for_proof: AskForProof | None = None,
 ) -> Withdrawal:
     """Withdraw every purpose; the caller commits, and answers as `permits.settled` says.
 
     One that was withdrawn already is recorded and told again: a reader that missed the first
     event hears the second.
 
-    :param erase: erasure was asked for as well; it waits for proof
+    :param erase: erasure is asked for as well; it waits for proof
+    :param ask_for_proof: mails for that proof, at most once an hour to an address; known or not,
+        for consent does not know whom the other services know
     :raises MalformedAddress:
     """
     address = normalise(entry.email)
     person = await store.enter(tx, vault, address, Lock.CHANGE)
     await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
-    await store.suppress(tx, vault.suppression_hash(address), PURPOSES, suppression_days)
-    erasure = await store.request_erasure(tx, person.id) if erase else None
+    suppressed = vault.suppression_hash(address)
+    await store.suppress(tx, suppressed, PURPOSES, suppression_days)
+    if erase:
+        erasure_id = await store.request_erasure(tx, person.id, suppressed)
+        if ask_for_proof and await store.may_mail(tx, erasure_id, suppressed):
+            body = messages.mail(uuid4(), ask_for_proof(address, erasure_id), datetime.now(UTC))
+            await outbox.add(tx, ALERTS, "alerts.intake", message(messages.ALERT_ACCEPTED, body))
     standing = await store.standing(tx, person.id, PURPOSES)
     await _tell(tx, messages.WITHDRAWN, address, PURPOSES, entry.action)
     evidence = {**entry.evidence, "purposes": list(PURPOSES)}
     await trail.append(tx, person.id, person.key(vault), replace(entry, evidence=evidence))
-    return Withdrawal(person.id, standing, erasure)
+    return Withdrawal(person.id, standing)
 
 
 async def erase(
@@ -126,11 +143,26 @@ async def erase(
     standing = await store.standing(tx, person.id, PURPOSES)
     if standing.versions != withdrawal.standing.versions:
         return None
-    await store.destroy(tx, person.id)
-    await _tell(tx, messages.ERASED, address, PURPOSES, Action.ERASED)
+    await order(tx, address, await store.destroy(tx, person.id))
     await trail.append(tx, person.id, person.key(vault), entry)
     metrics.ERASURES.inc()
     return ErasureStatus.IN_PROGRESS
+
+
+async def order(tx: AsyncConnection, address: str, erasure_id: UUID) -> None:
+    """Tell each holder to erase; repeating it is harmless.
+
+    A key for each: a message that finds no queue waits in the outbox, and does not count as
+    delivered because another service's queue took it.
+    """
+    body = messages.erased(address, PURPOSES, datetime.now(UTC), erasure_id)
+    await outbox.add_all(
+        tx,
+        [
+            (EVENTS.name, f"{messages.ERASED}.{holder}", message(messages.ERASED, body))
+            for holder in HOLDERS
+        ],
+    )
 
 
 async def _tell(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 PURPOSES = ("marketing",)
+HOLDERS = ("alerts", "followups")
+"""The other services that hold personal data: an erasure is done when each has reported back."""
 LANGUAGES = ("pl", "en")
 
 

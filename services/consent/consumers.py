@@ -3,18 +3,20 @@
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import inbox
+from libs.common import inbox, logs
 from libs.common.addresses import MalformedAddress
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
 from services.consent import changes, messages, metrics, permits, store
 from services.consent.changes import Wording
-from services.consent.consent import Action
-from services.consent.messages import GrantRecord, PermitRequest, PermitReturn
+from services.consent.consent import HOLDERS, Action
+from services.consent.messages import ErasureReceipt, GrantRecord, PermitRequest, PermitReturn
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
+
+log = logs.get_logger(__name__)
 
 
 class Consumers:
@@ -59,13 +61,19 @@ class Consumers:
         return Ack()
 
     async def commands(self, message: Message, _: Delivery) -> Outcome:
-        """consent.commands: an agreement given in the chat."""
-        if message.type != messages.GRANT_RECORD:
-            return Dead("unknown type")
+        """consent.commands: an agreement given in the chat, a service that has erased a person."""
         try:
-            given = GrantRecord.model_validate(message.body)
+            match message.type:
+                case messages.GRANT_RECORD:
+                    return await self._granted(message)
+                case messages.ERASURE_RECEIPT:
+                    return await self._erased(message)
         except ValidationError as error:
             return Dead(f"malformed: {error.error_count()} faults")
+        return Dead("unknown type")
+
+    async def _granted(self, message: Message) -> Outcome:
+        given = GrantRecord.model_validate(message.body)
         entry = Entry(
             action=Action.OPT_IN,
             email=given.email,
@@ -79,4 +87,13 @@ class Consumers:
                     await changes.grant(tx, self._vault, entry, wording, purpose=given.purpose)
         except MalformedAddress:
             return Dead("malformed address")
+        return Ack()
+
+    async def _erased(self, message: Message) -> Outcome:
+        receipt = ErasureReceipt.model_validate(message.body)
+        if receipt.service not in HOLDERS:
+            return Dead("nobody waits for this service")
+        async with self._engine.begin() as tx:
+            done = await store.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
+        log.info("erasure.receipt", service=receipt.service, done=done)
         return Ack()

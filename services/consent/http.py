@@ -1,9 +1,11 @@
 """Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -14,11 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import db
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Broker
+from libs.common.requests import Requester
 from libs.common.tokens import Claims, InvalidToken, Tokens
 from libs.common.web import CALLER, CLIENT_ADDRESS, Model, Problem, json_response, parse
-from services.consent import changes, pages, permits, store, trail
-from services.consent.changes import Withdrawal, Wording
+from services.consent import changes, export, pages, permits, store, trail
+from services.consent.changes import AskForProof, Withdrawal, Wording
 from services.consent.consent import (
+    HOLDERS,
     LANGUAGES,
     PURPOSES,
     Action,
@@ -33,6 +37,7 @@ from services.consent.vault import Vault
 
 HEALTH_SECONDS = 2.0
 UNSUBSCRIBE_TOKEN = "unsubscribe"  # noqa: S105 - the action that a mailed link allows
+ERASURE_TOKEN = "erasure"  # noqa: S105 - likewise
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
 
@@ -75,6 +80,7 @@ class Routes:
         self,
         engine: AsyncEngine,
         broker: Broker,
+        requester: Requester,
         vault: Vault,
         tokens: Tokens,
         settings: ConsentSettings,
@@ -82,6 +88,7 @@ class Routes:
     ) -> None:
         self._engine = engine
         self._broker = broker
+        self._requester = requester
         self._vault = vault
         self._tokens = tokens
         self._settings = settings
@@ -95,6 +102,8 @@ class Routes:
         app.router.add_get("/api/unsubscribe/status/{email}", self.status)
         app.router.add_get("/unsubscribe", self.unsubscribe_page)
         app.router.add_post("/unsubscribe", self.unsubscribe_by_link)
+        app.router.add_get("/erasure/confirm", self.erasure_page)
+        app.router.add_post("/erasure/confirm", self.erase_by_link)
         app.router.add_get("/api/consent/audit/verify", self.verify)
         app.router.add_get("/api/consent/audit/{email}", self.audit)
         app.router.add_get("/api/consent/export/{email}", self.export)
@@ -138,19 +147,31 @@ class Routes:
             reason=body.reason,
             evidence={"source": "api"},
         )
-        withdrawal, outcome, in_flight = await self._withdraw(entry, erase=True)
-        # Anybody may ask for any address: they all hear the same.
-        status = withdrawal.erasure if _trusted(request) else ErasureStatus.AWAITING_CONFIRMATION
+        _, outcome, in_flight = await self._withdraw(
+            entry, erase=True, ask_for_proof=self._asking(_language(request))
+        )
+        # Anybody may ask for any address: known or not, erased or not, they all hear the same.
         answer = {
             "success": True,
             "email": body.email,
             "consents_revoked": list(PURPOSES),
-            "erasure": {"status": status},
+            "erasure": {"status": ErasureStatus.AWAITING_CONFIRMATION},
         }
+        if _trusted(request) and (found := await self._erasure(body.email)):
+            answer["erasure"] = {"status": found["status"]}
         return _withdrawn(answer, outcome, in_flight)
 
+    def _asking(self, language: str) -> AskForProof:
+        def mail(address: str, erasure_id: UUID) -> dict[str, Any]:
+            # For one request only: a link that was used, or is of before, erases nobody anew.
+            token = self._tokens.sign(address, str(erasure_id), ERASURE_TOKEN, datetime.now(UTC))
+            link = f"{self._settings.public_base_url.rstrip('/')}/erasure/confirm?token={token}"
+            return {"to": address, **pages.mail("erasure_mail", language, link=link)}
+
+        return mail
+
     async def _withdraw(
-        self, entry: Entry, *, erase: bool = False
+        self, entry: Entry, *, erase: bool = False, ask_for_proof: AskForProof | None = None
     ) -> tuple[Withdrawal, Outcome, int]:
         async with self._engine.begin() as tx:
             withdrawal = await changes.withdraw(
@@ -159,6 +180,7 @@ class Routes:
                 entry,
                 suppression_days=self._settings.suppression_retention_days,
                 erase=erase,
+                ask_for_proof=ask_for_proof,
             )
         outcome, in_flight = await permits.settled(
             self._engine,
@@ -168,6 +190,19 @@ class Routes:
             stopping=self._stopping,
         )
         return withdrawal, outcome, in_flight
+
+    async def _erase(self, entry: Entry) -> tuple[Outcome, int]:
+        """Withdraw, wait for permits as any withdrawal does, then forget the person.
+
+        While a permit is out nobody is forgotten yet.
+        """
+        withdrawal, outcome, in_flight = await self._withdraw(entry, erase=True)
+        if outcome is not Outcome.DONE:
+            return outcome, in_flight
+        erased = replace(entry, action=Action.ERASED)
+        async with self._engine.begin() as tx:
+            status = await changes.erase(tx, self._vault, erased, withdrawal)
+        return Outcome.DONE if status else Outcome.SUPERSEDED, in_flight
 
     async def status(self, request: web.Request) -> web.Response:
         email = _path_address(request)
@@ -192,11 +227,15 @@ class Routes:
         claims = self._claims(request)
         return claims is not None and normalise(claims.subject) == address
 
-    def _claims(self, request: web.Request) -> Claims | None:
+    def _claims(
+        self,
+        request: web.Request,
+        action: str = UNSUBSCRIBE_TOKEN,
+        max_age: timedelta | None = None,
+    ) -> Claims | None:
+        token = request.query.get("token", "")
         try:
-            return self._tokens.verify(
-                request.query.get("token", ""), UNSUBSCRIBE_TOKEN, datetime.now(UTC)
-            )
+            return self._tokens.verify(token, action, datetime.now(UTC), max_age)
         except InvalidToken:
             return None
 
@@ -212,12 +251,7 @@ class Routes:
         claims = self._claims(request)
         if claims is None:
             return _page(request, "invalid", status=400)
-        if request.can_read_body and request.content_type not in FORMS:
-            raise Problem(415, detail="send a form")
-        try:
-            form = await request.post()
-        except ValueError:
-            raise Problem(400, detail="the form cannot be read") from None
+        form = await _form(request)
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         entry = Entry(
             action=Action.UNSUBSCRIBE,
@@ -227,6 +261,40 @@ class Routes:
         )
         _, outcome, _ = await self._withdraw(entry)
         return _page(request, outcome, claims, status=_STATUS[outcome])
+
+    async def erasure_page(self, request: web.Request) -> web.Response:
+        """Ask; change nothing."""
+        name, claims = await self._erasure_link(request)
+        if claims is None:
+            return _page(request, name, status=_LINK_STATUS[name])
+        return _page(request, name, claims)
+
+    async def erase_by_link(self, request: web.Request) -> web.Response:
+        name, claims = await self._erasure_link(request)
+        if claims is None:
+            return _page(request, name, status=_LINK_STATUS[name])
+        await _form(request)
+        entry = Entry(
+            action=Action.ERASURE_REQUESTED,
+            email=claims.subject,
+            origin=_origin(request),
+            evidence={"source": "link"},
+        )
+        outcome, _ = await self._erase(entry)
+        return _page(request, f"erasure_{outcome}", claims, status=_STATUS[outcome])
+
+    async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
+        """Say which page the link leads to, with its claims if it may still be used."""
+        age = timedelta(hours=self._settings.erasure_link_hours)
+        claims = self._claims(request, ERASURE_TOKEN, age)
+        if claims is None:
+            return "erasure_invalid", None
+        async with self._engine.begin() as tx:
+            person = await store.find(tx, self._vault, claims.subject)
+            erasure_id = UUID(claims.purpose)
+            if person and await store.awaits_confirmation(tx, erasure_id, person.id):
+                return "erasure", claims
+        return "erasure_used", None
 
     async def audit(self, request: web.Request) -> web.Response:
         _admin(request)
@@ -244,8 +312,25 @@ class Routes:
                 "email": email,
                 "entries": entries,
                 "next_cursor": str(entries[-1]["id"]) if more else None,
+                "erasure": await self._erasure(email),
             }
         )
+
+    async def _erasure(self, email: str) -> dict[str, Any] | None:
+        address_hash = self._vault.suppression_hash(normalise(email))
+        async with self._engine.begin() as tx:
+            found = await store.find_erasure(tx, address_hash)
+        if found is None:
+            return None
+        return {
+            "status": found.status,
+            "requested_at": found.requested_at.isoformat(),
+            "confirmed_at": found.confirmed_at and found.confirmed_at.isoformat(),
+            "finished_at": found.finished_at and found.finished_at.isoformat(),
+            "waiting_for": [name for name in HOLDERS if name not in found.receipts]
+            if found.status is ErasureStatus.IN_PROGRESS
+            else [],
+        }
 
     async def verify(self, request: web.Request) -> web.Response:
         _admin(request)
@@ -255,53 +340,68 @@ class Routes:
         )
 
     async def export(self, request: web.Request) -> web.Response:
-        """Gather what this service holds (Art. 15, 20), and record that it was handed out."""
+        """Gather what all services hold (Art. 15, 20), and record that it was handed out."""
         _admin(request)
         email = _path_address(request)
+        address = normalise(email)
+        others, incomplete = await export.gather(
+            self._requester, address, self._settings.export_seconds
+        )
+        evidence = _operator(request) | ({"incomplete": incomplete} if incomplete else {})
+        entry = Entry(Action.EXPORT, email, _origin(request), evidence=evidence)
+        held: dict[str, Any] = {"consents": {}, "entries": [], "erasure": None}
         async with self._engine.begin() as tx:
-            person = await store.find(tx, self._vault, normalise(email), store.Lock.CHANGE)
-            held: dict[str, Any] = {"consents": {}, "entries": []}
+            # Somebody of whom nothing is held does not become known by the question.
+            known = any(records for found in others.values() for records in found.values())
+            person = (
+                await store.enter(tx, self._vault, address, store.Lock.CHANGE)
+                if known
+                else await store.find(tx, self._vault, address, store.Lock.CHANGE)
+            )
             if person is not None:
                 key = person.key(self._vault)
-                held["consents"] = await store.states(
-                    tx, self._vault.address_hash(normalise(email))
-                )
-                held["entries"] = await trail.entries(tx, person.id, key)
-                await trail.append(
-                    tx,
-                    person.id,
-                    key,
-                    Entry(
-                        action=Action.EXPORT,
-                        email=email,
-                        origin=_origin(request),
-                        evidence=_operator(request),
-                    ),
-                )
-        return json_response({"email": email, "services": {"consent": held}})
+                held["consents"] = await store.states(tx, self._vault.address_hash(address))
+                while page := await trail.entries(
+                    tx, person.id, key, after=held["entries"][-1]["id"] if held["entries"] else 0
+                ):
+                    held["entries"] += page
+                await trail.append(tx, person.id, key, entry)
+        held["erasure"] = await self._erasure(email)
+        return json_response(
+            {"email": email, "services": {"consent": held, **others}, "incomplete": incomplete}
+        )
 
     async def erase(self, request: web.Request) -> web.Response:
-        """Withdraw, wait for permits as any withdrawal does, then forget the person.
-
-        While a permit is out (202) nobody is forgotten yet: ask again.
-        """
+        """Erase a person; asked again while it is under way, tell the other services again."""
         _admin(request)
         body = await parse(request, Erase)
-        entry = Entry(
-            action=Action.ERASURE_REQUESTED,
-            email=body.email,
-            origin=_origin(request),
-            evidence=_operator(request),
+        outcome, in_flight = Outcome.DONE, 0
+        if not await self._told_again(normalise(body.email)):
+            entry = Entry(
+                action=Action.ERASURE_REQUESTED,
+                email=body.email,
+                origin=_origin(request),
+                evidence=_operator(request),
+            )
+            outcome, in_flight = await self._erase(entry)
+        status = (
+            ErasureStatus.IN_PROGRESS
+            if outcome is Outcome.DONE
+            else ErasureStatus.AWAITING_CONFIRMATION
         )
-        withdrawal, outcome, in_flight = await self._withdraw(entry, erase=True)
-        status = withdrawal.erasure
-        if outcome is Outcome.DONE:
-            erased = replace(entry, action=Action.ERASED)
-            async with self._engine.begin() as tx:
-                status = await changes.erase(tx, self._vault, erased, withdrawal)
-            outcome = Outcome.DONE if status else Outcome.SUPERSEDED
         answer = {"success": True, "email": body.email, "erasure": {"status": status}}
         return _withdrawn(answer, outcome, in_flight)
+
+    async def _told_again(self, address: str) -> bool:
+        """Repeat an erasure's orders; the address is not known here any more, but given again."""
+        async with self._engine.begin() as tx:
+            if await store.find(tx, self._vault, address) is not None:
+                return False
+            found = await store.find_erasure(tx, self._vault.suppression_hash(address))
+            if found is None or found.status is not ErasureStatus.IN_PROGRESS:
+                return False
+            await changes.order(tx, address, found.id)
+        return True
 
     async def health(self, _: web.Request) -> web.Response:
         """Without the broker withdrawals go on: what must be told waits in the outbox."""
@@ -335,6 +435,7 @@ async def _database_away(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 _STATUS = {Outcome.DONE: 200, Outcome.IN_FLIGHT: 202, Outcome.SUPERSEDED: 409}
+_LINK_STATUS = {"erasure_invalid": 400, "erasure_used": 410}
 
 
 def _withdrawn(answer: dict[str, Any], outcome: Outcome, in_flight: int) -> web.Response:
@@ -350,21 +451,31 @@ def _withdrawn(answer: dict[str, Any], outcome: Outcome, in_flight: int) -> web.
 def _page(
     request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200
 ) -> web.Response:
-    chosen = request.query.get("lang", "")
-    language = (
-        chosen
-        if chosen in LANGUAGES
-        else preferred_language(request.headers.get("Accept-Language", ""))
-    )
     html = pages.render(
         name,
-        language,
+        _language(request),
         address=claims.subject if claims else "",
         token=request.query["token"] if claims else "",
     )
     return web.Response(
         text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS
     )
+
+
+def _language(request: web.Request) -> str:
+    chosen = request.query.get("lang", "")
+    if chosen in LANGUAGES:
+        return chosen
+    return preferred_language(request.headers.get("Accept-Language", ""))
+
+
+async def _form(request: web.Request) -> Mapping[str, Any]:
+    if request.can_read_body and request.content_type not in FORMS:
+        raise Problem(415, detail="send a form")
+    try:
+        return await request.post()
+    except ValueError:
+        raise Problem(400, detail="the form cannot be read") from None
 
 
 def _origin(request: web.Request) -> Origin:

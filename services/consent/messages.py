@@ -11,6 +11,9 @@ GRANTED = "consent.granted"
 WITHDRAWN = "consent.withdrawn"
 ERASED = "person.erased"
 GRANT_RECORD = "grant.record"
+ERASURE_RECEIPT = "erasure.receipt"
+EXPORT_REQUEST = "export.request"
+ALERT_ACCEPTED = "alert.accepted"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
 
@@ -43,6 +46,18 @@ class GrantRecord(_Read):
     at: AwareDatetime
 
 
+class ErasureReceipt(_Read):
+    erasure_id: UUID
+    service: str
+
+
+class ExportAnswer(_Read):
+    """One page of what a service holds: records by kind, and what to ask for next."""
+
+    records: dict[str, list[dict[str, Any]]]
+    next: list[Any] | None = None
+
+
 def event(email: str, purposes: Iterable[str], action: str, at: datetime) -> dict[str, Any]:
     return {
         "email": email,
@@ -54,3 +69,26 @@ def event(email: str, purposes: Iterable[str], action: str, at: datetime) -> dic
 
 def permit_answer(answer: str, seconds: int) -> dict[str, Any]:
     return {"answer": answer, "seconds": seconds}
+
+
+def erased(email: str, purposes: Iterable[str], at: datetime, erasure_id: UUID) -> dict[str, Any]:
+    return event(email, purposes, "erased", at) | {"erasure_id": str(erasure_id)}
+
+
+def export_request(email: str, after: list[Any] | None) -> dict[str, Any]:
+    return {"email": email, "after": after}
+
+
+def mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any]:
+    """A mail that a person's own request calls for: no marketing, so no permit."""
+    return {
+        "id": str(alert_id),
+        "event_type": "consent.mail",
+        "payload": payload,
+        "target": None,
+        "severity": "info",
+        "dedup_key": None,
+        "source": "consent",
+        "accepted_at": at.isoformat(),
+        "once": None,
+    }

@@ -26,8 +26,12 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     consent_master_keys: Annotated[SecretStr, AfterValidator(_master_keys)]
     consent_hash_key: Annotated[SecretStr, AfterValidator(_hash_key)]
+    public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
     """The sender puts its final dot within 10 s of asking; the rest is margin."""
     withdrawal_wait_seconds: float = Field(25, ge=0, le=60)
     permit_quarantine_seconds: float = Field(600, ge=60)
     suppression_retention_days: int = Field(5 * 365, ge=1)
+    erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
+    export_seconds: float = Field(10, gt=0, le=30)
+    """How long an export waits for each of the other services."""

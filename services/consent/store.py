@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -80,9 +81,11 @@ erasure = sa.Table(
     "erasure",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("person_id", sa.ForeignKey(person.c.id)),
+    sa.Column("address_hash", sa.LargeBinary),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("requested_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("mailed_at", _timestamptz),
     sa.Column("confirmed_at", _timestamptz),
     sa.Column("finished_at", _timestamptz),
     sa.UniqueConstraint("person_id", name="erasure_person"),
@@ -92,6 +95,20 @@ erasure = sa.Table(
         " AND (status = 'done') = (finished_at IS NOT NULL)",
         name="erasure_dated",
     ),
+    sa.CheckConstraint(
+        "(status = 'awaiting_confirmation') = (person_id IS NOT NULL)",
+        name="erasure_unlinked_once_confirmed",
+    ),
+    sa.Index("erasure_address", "address_hash", "requested_at"),
+    sa.Index("erasure_finished", "finished_at"),
+)
+
+erasure_receipt = sa.Table(
+    "erasure_receipt",
+    metadata,
+    sa.Column("erasure_id", sa.ForeignKey(erasure.c.id, ondelete="CASCADE"), primary_key=True),
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("received_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
 )
 
 # Append-only; its trigger sets id, timestamp and hash (migration 0001, trail.py).
@@ -335,29 +352,137 @@ async def lift_suppression(tx: AsyncConnection, address_hash: bytes, purpose: st
     )
 
 
-async def request_erasure(tx: AsyncConnection, person_id: UUID) -> ErasureStatus:
-    """Note that erasure was asked for; asking twice is asking once."""
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    id: UUID
+    status: ErasureStatus
+    requested_at: datetime
+    confirmed_at: datetime | None
+    finished_at: datetime | None
+    receipts: frozenset[str]
+
+
+async def request_erasure(tx: AsyncConnection, person_id: UUID, address_hash: bytes) -> UUID:
+    """Note that erasure was asked for; asking twice is asking once.
+
+    :param address_hash: the suppression list's, by which the request is found once it is granted
+    """
     await tx.execute(
         pg.insert(erasure)
-        .values(id=uuid4(), person_id=person_id, status=ErasureStatus.AWAITING_CONFIRMATION)
+        .values(
+            id=uuid4(),
+            person_id=person_id,
+            address_hash=address_hash,
+            status=ErasureStatus.AWAITING_CONFIRMATION,
+        )
         .on_conflict_do_nothing()
     )
-    found = await tx.execute(sa.select(erasure.c.status).where(erasure.c.person_id == person_id))
-    return ErasureStatus(found.scalar_one())
+    found = await tx.execute(sa.select(erasure.c.id).where(erasure.c.person_id == person_id))
+    erasure_id: UUID = found.scalar_one()
+    return erasure_id
 
 
-async def destroy(tx: AsyncConnection, person_id: UUID) -> None:
-    """Forget who this is: without hash and key the rows that stay are nobody's."""
+async def may_mail(tx: AsyncConnection, erasure_id: UUID, address_hash: bytes) -> bool:
+    """Note that a link is mailed now; False when one went to this address within the hour.
+
+    The caller holds the person's row, so that two requests at once make one mail.
+    """
+    recent = erasure.alias("recent")
+    noted = await tx.execute(
+        sa.update(erasure)
+        .where(
+            erasure.c.id == erasure_id,
+            ~sa.exists().where(
+                recent.c.address_hash == address_hash,
+                recent.c.mailed_at > sa.text("now() - interval '1 hour'"),
+            ),
+        )
+        .values(mailed_at=sa.func.now())
+    )
+    return noted.rowcount == 1
+
+
+async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, person_id: UUID) -> bool:
+    """Say whether this request is this person's, and still open."""
+    found = await tx.scalar(sa.select(erasure.c.person_id).where(erasure.c.id == erasure_id))
+    return bool(found == person_id)
+
+
+async def find_erasure(tx: AsyncConnection, address_hash: bytes) -> Erasure | None:
+    """Return an address's erasure: one under way, else the latest that was asked for."""
+    found = await tx.execute(
+        sa.select(erasure)
+        .where(erasure.c.address_hash == address_hash)
+        .order_by(
+            (erasure.c.status == ErasureStatus.IN_PROGRESS).desc(), erasure.c.requested_at.desc()
+        )
+        .limit(1)
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    receipts = await tx.execute(
+        sa.select(erasure_receipt.c.service).where(erasure_receipt.c.erasure_id == row.id)
+    )
+    return Erasure(
+        row.id,
+        ErasureStatus(row.status),
+        row.requested_at,
+        row.confirmed_at,
+        row.finished_at,
+        frozenset(receipts.scalars()),
+    )
+
+
+async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
+    """Forget who this is: without hash and key the rows that stay are nobody's.
+
+    :returns: the id of the person's erasure, which was asked for before
+    """
     await tx.execute(
         sa.update(person)
         .where(person.c.id == person_id)
         .values(address_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
     )
-    await tx.execute(
+    confirmed = await tx.execute(
         sa.update(erasure)
         .where(erasure.c.person_id == person_id)
-        .values(status=ErasureStatus.IN_PROGRESS, confirmed_at=sa.func.now())
+        .values(status=ErasureStatus.IN_PROGRESS, confirmed_at=sa.func.now(), person_id=sa.null())
+        .returning(erasure.c.id)
     )
+    erasure_id: UUID = confirmed.scalar_one()
+    return erasure_id
+
+
+async def receive(
+    tx: AsyncConnection, erasure_id: UUID, service: str, holders: Iterable[str]
+) -> bool:
+    """Note that a service has erased what it held.
+
+    :returns: whether that was the last one
+    """
+    # Two receipts at once would each not see the other's.
+    locked = await tx.execute(
+        sa.select(erasure.c.id).where(erasure.c.id == erasure_id).with_for_update()
+    )
+    if locked.one_or_none() is None:
+        return False
+    await tx.execute(
+        pg.insert(erasure_receipt)
+        .values(erasure_id=erasure_id, service=service)
+        .on_conflict_do_nothing()
+    )
+    received = await tx.execute(
+        sa.select(erasure_receipt.c.service).where(erasure_receipt.c.erasure_id == erasure_id)
+    )
+    if not set(holders) <= set(received.scalars()):
+        return False
+    done = await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.id == erasure_id, erasure.c.status == ErasureStatus.IN_PROGRESS)
+        .values(status=ErasureStatus.DONE, finished_at=sa.func.now())
+    )
+    return done.rowcount == 1
 
 
 PERMITS_KEPT_DAYS: Final = 30
@@ -377,12 +502,20 @@ _PURGE = (
         LIMIT :batch FOR UPDATE SKIP LOCKED
     )
 """),
+    # Its hash of the address serves no purpose beyond the suppression's.
+    sa.text("""
+    DELETE FROM erasure WHERE id IN (
+        SELECT id FROM erasure WHERE finished_at < now() - make_interval(days => :days)
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    )
+"""),
 )
 
 
-async def purge(tx: AsyncConnection, batch: int = 1_000) -> int:
-    """Delete some of the permits and suppressions whose time is over; 0 when none is left."""
-    deleted = [await tx.execute(statement, {"batch": batch}) for statement in _PURGE]
+async def purge(tx: AsyncConnection, erasures_kept_days: int, batch: int = 1_000) -> int:
+    """Delete some of what has had its time (permits, suppressions, erasures); 0 when none is."""
+    values = {"batch": batch, "days": erasures_kept_days}
+    deleted = [await tx.execute(statement, values) for statement in _PURGE]
     return sum(result.rowcount for result in deleted)
 
 

@@ -6,6 +6,9 @@ COMMANDS = Exchange("consent.commands", "direct")
 EVENTS = Exchange("consent.events", "topic")
 DLX = Exchange("consent.dlx", "direct")
 
+ALERTS = "alerts"  # theirs: published to, never declared
+FOLLOWUPS_COMMANDS = "followups.commands"
+
 EXCHANGES = (COMMANDS, EVENTS, DLX)
 
 REQUESTS_QUEUE = "consent.requests"
@@ -24,6 +27,6 @@ QUEUES = (
         COMMANDS_QUEUE,
         exchange=DLX,
         dlx=DLX,
-        bindings=(Binding(COMMANDS, "grant.record"),),
+        bindings=(Binding(COMMANDS, "grant.record"), Binding(COMMANDS, "erasure.receipt")),
     ),
 )

@@ -33,8 +33,9 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         engine, "followups inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)
     )
     service.spawn("inbox purge", purge)
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, broker)
     for queue, handler in (
+        (topology.REQUESTS_QUEUE, consumers.requests),
         (topology.CONSENT_QUEUE, consumers.consent_events),
         (topology.OUTCOMES_QUEUE, consumers.outcomes),
     ):

@@ -1,22 +1,35 @@
 """One function per queue."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import inbox, logs
+from libs.common import inbox, logs, outbox
 from libs.common.addresses import MalformedAddress, normalise
-from libs.common.broker import Message
+from libs.common.broker import Broker, Message
+from libs.common.broker import message as new_message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
+from libs.common.requests import reply
 from services.followups import messages, metrics, store
-from services.followups.messages import ConsentEvent, DeliverySettled
-from services.followups.topology import CONSENT_QUEUE, OUTCOMES_QUEUE
+from services.followups.messages import (
+    ConsentEvent,
+    DeliverySettled,
+    ExportRequest,
+    PersonErased,
+)
+from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOMES_QUEUE
 
 log = logs.get_logger(__name__)
 
+EXPORT_PAGE = 200  # of the longest messages that fits well into one of RabbitMQ's
+
 
 class Consumers:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
         self._engine = engine
+        self._broker = broker
 
     async def consent_events(self, message: Message, _: Delivery) -> Outcome:
         """followups.consent-events: who withdrew hears no more, who was erased was never here.
@@ -24,6 +37,8 @@ class Consumers:
         The permit is what stops a mail after a withdrawal; this spares the asking.
         """
         try:
+            if message.type == messages.PERSON_ERASED:
+                return await self._erased(message)
             event = ConsentEvent.model_validate(message.body)
             email = normalise(event.email)
         except (ValidationError, MalformedAddress):
@@ -35,13 +50,22 @@ class Consumers:
                 return Ack()
             case messages.CONSENT_WITHDRAWN:
                 return await self._withdrawn(message.id, email, event.action)
-            case messages.PERSON_ERASED:
-                async with self._engine.begin() as tx:
-                    if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
-                        conversations = await store.erase(tx, email)
-                        log.info("person.erased", conversations=conversations)
-                return Ack()
         return Dead("unknown type")
+
+    async def _erased(self, message: Message) -> Outcome:
+        order = PersonErased.model_validate(message.body)
+        receipt = messages.erasure_receipt(order.erasure_id, datetime.now(UTC))
+        async with self._engine.begin() as tx:
+            if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
+                conversations = await store.erase(tx, normalise(order.email))
+                await outbox.add(
+                    tx,
+                    CONSENT_COMMANDS.name,
+                    messages.ERASURE_RECEIPT,
+                    new_message(messages.ERASURE_RECEIPT, receipt),
+                )
+                log.info("person.erased", conversations=conversations)
+        return Ack()
 
     async def _withdrawn(self, message_id: str, email: str, action: str) -> Outcome:
         stopped = []
@@ -67,3 +91,35 @@ class Consumers:
             metrics.ENDED.labels(told.outcome).inc()
         log.info("followup.settled", outcome=told.outcome, new=settled)
         return Ack()
+
+    async def requests(self, message: Message, _: Delivery) -> Outcome:
+        """followups.requests: what is held on a person, a page at a time."""
+        if message.type != messages.EXPORT_REQUEST:
+            return Dead("unknown type")
+        try:
+            asked = ExportRequest.model_validate(message.body)
+            email = normalise(asked.email)
+        except (ValidationError, MalformedAddress):
+            return Dead("malformed")
+        kind, offset = asked.after or ("conversations", 0)
+        async with self._engine.begin() as tx:
+            rows = await store.held(tx, email, kind, offset, EXPORT_PAGE)
+        if len(rows) == EXPORT_PAGE:
+            after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
+        else:
+            following = store.HELD[store.HELD.index(kind) + 1 :]
+            after = (following[0], 0) if following else None
+        records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
+        await reply(self._broker, message, messages.export_answer(records, after))
+        return Ack()
+
+
+def _record(row: store.Row) -> dict[str, Any]:
+    return {
+        name: value
+        if value is None or isinstance(value, (str, int, float, dict, list))
+        else value.isoformat()
+        if isinstance(value, datetime)
+        else str(value)
+        for name, value in row.items()
+    }

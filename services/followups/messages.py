@@ -15,6 +15,8 @@ GRANT_RECORD = "grant.record"
 CONSENT_GRANTED = "consent.granted"
 CONSENT_WITHDRAWN = "consent.withdrawn"
 PERSON_ERASED = "person.erased"
+ERASURE_RECEIPT = "erasure.receipt"
+EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
 
 MARKETING = "marketing"
@@ -30,6 +32,17 @@ class ConsentEvent(_Read):
     purposes: tuple[str, ...] = ()
     action: str
     at: AwareDatetime
+
+
+class PersonErased(_Read):
+    email: str
+    erasure_id: uuid.UUID
+
+
+class ExportRequest(_Read):
+    email: str
+    after: tuple[Literal["conversations", "messages", "followups"], int] | None = None
+    """What the page before named as `next`."""
 
 
 class DeliverySettled(_Read):
@@ -106,6 +119,16 @@ def grant_record(
         "user_agent": user_agent,
         "at": _iso(at),
     }
+
+
+def erasure_receipt(erasure_id: uuid.UUID, at: datetime) -> dict[str, Any]:
+    return {"erasure_id": str(erasure_id), "service": "followups", "at": _iso(at)}
+
+
+def export_answer(
+    records: dict[str, list[dict[str, Any]]], after: tuple[str, int] | None
+) -> dict[str, Any]:
+    return {"records": records, "next": list(after) if after else None}
 
 
 def _iso(at: datetime) -> str:

@@ -200,12 +200,36 @@ async def erase(tx: AsyncConnection, email: str) -> int:
     :returns: how many conversations there were
     """
     await stop(tx, of_address(email), "erased")
-    # A conversation whose person gave another address before or after is erased as a whole.
-    held = sa.select(followup_event.c.conversation_id).where(of_address(email))
-    gone = sa.delete(chat_conversations).where(
-        sa.or_(chat_conversations.c.email == email, chat_conversations.c.id.in_(held))
-    )
+    gone = sa.delete(chat_conversations).where(_of_person(email))
     return (await tx.execute(gone)).rowcount
+
+
+def _of_person(email: str) -> sa.ColumnElement[bool]:
+    # A conversation whose person gave another address before or after is theirs as a whole.
+    chased = sa.select(followup_event.c.conversation_id).where(of_address(email))
+    return sa.or_(chat_conversations.c.email == email, chat_conversations.c.id.in_(chased))
+
+
+HELD = ("conversations", "messages", "followups")
+
+
+async def held(
+    tx: AsyncConnection, email: str, kind: str, offset: int, limit: int
+) -> Sequence[Row]:
+    """Read a page of what is held on an address, of one of the kinds of HELD."""
+    conversations = sa.select(chat_conversations.c.id).where(_of_person(email))
+    records = {
+        "conversations": sa.select(chat_conversations)
+        .where(_of_person(email))
+        .order_by(chat_conversations.c.created_at, chat_conversations.c.id),
+        "messages": sa.select(chat_message)
+        .where(chat_message.c.conversation_id.in_(conversations))
+        .order_by(chat_message.c.id),
+        "followups": sa.select(followup_event)
+        .where(sa.or_(of_address(email), followup_event.c.conversation_id.in_(conversations)))
+        .order_by(followup_event.c.created_at, followup_event.c.id),
+    }
+    return (await tx.execute(records[kind].offset(offset).limit(limit))).mappings().all()
 
 
 # --- follow-ups -------------------------------------------------------------------------------

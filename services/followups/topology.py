@@ -1,21 +1,24 @@
 """The exchanges and queues of followups."""
 
-from libs.common.topology import Binding, Exchange, work_queue
+from libs.common.topology import Binding, Exchange, request_queue, work_queue
 
+COMMANDS = Exchange("followups.commands", "direct")
 EVENTS = Exchange("followups.events", "topic")
 DLX = Exchange("followups.dlx", "direct")
 
-EXCHANGES = (EVENTS, DLX)
+EXCHANGES = (COMMANDS, EVENTS, DLX)
 
 ALERTS = Exchange("alerts", "direct")
 ALERTS_EVENTS = Exchange("alerts.events", "topic")
 CONSENT_COMMANDS = Exchange("consent.commands", "direct")
 CONSENT_EVENTS = Exchange("consent.events", "topic")
 
+REQUESTS_QUEUE = "followups.requests"
 CONSENT_QUEUE = "followups.consent-events"
 OUTCOMES_QUEUE = "followups.outcomes"
 
 QUEUES = (
+    *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "export.request"),)),
     *work_queue(
         CONSENT_QUEUE,
         exchange=DLX,
@@ -23,7 +26,7 @@ QUEUES = (
         bindings=(
             Binding(CONSENT_EVENTS, "consent.granted"),
             Binding(CONSENT_EVENTS, "consent.withdrawn"),
-            Binding(CONSENT_EVENTS, "person.erased"),
+            Binding(CONSENT_EVENTS, "person.erased.followups"),
         ),
     ),
     *work_queue(

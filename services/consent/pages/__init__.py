@@ -1,4 +1,4 @@
-"""Pages for people: plain HTML in Polish and English, no script, nothing from outside."""
+"""What people read. Pages: plain HTML in Polish and English, no script, nothing from outside."""
 
 import base64
 import hashlib
@@ -44,3 +44,9 @@ def render(name: str, language: str, *, address: str = "", token: str = "") -> s
         ],
         style=Markup(_STYLE),  # noqa: S704 - a file of ours
     )
+
+
+def mail(name: str, language: str, *, link: str) -> dict[str, str]:
+    """Give subject and text of a mail of texts.toml; plain text, for it must reach everybody."""
+    text = _TEXTS[name][language]
+    return {"subject": text["subject"], "text": text["body"].format(link=link)}

@@ -1,7 +1,8 @@
 import base64
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,6 +32,7 @@ ENVIRONMENT = {
     "TOKEN_KEYS": f"t1:{key('t')}",
     "CONSENT_MASTER_KEYS": f"m1:{key('m')}",
     "CONSENT_HASH_KEY": key("h"),
+    "PUBLIC_BASE_URL": "https://ostoja.example.com",
 }
 WORDING = Wording("Zgadzam się na wiadomości marketingowe.", "pl", "test")
 
@@ -85,6 +87,10 @@ class Link:
     def __call__(self, email: str, action: str = "unsubscribe") -> str:
         tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
         return tokens.sign(email, "marketing", action, datetime.now(UTC))
+
+    def erasure(self, email: str, erasure_id: UUID, age: timedelta = timedelta()) -> str:
+        tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
+        return tokens.sign(email, str(erasure_id), "erasure", datetime.now(UTC) - age)
 
 
 async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:

@@ -15,6 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import web
+from libs.common.requests import NoAnswer
 from libs.common.tokens import Tokens
 from services.consent import changes, permits, store
 from services.consent.http import Routes
@@ -32,6 +33,11 @@ class NoBroker:
     connected = False
 
 
+class NobodyAnswers:
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise NoAnswer
+
+
 @pytest.fixture
 async def client(
     engine: AsyncEngine, vault: Vault, settings: ConsentSettings
@@ -39,7 +45,8 @@ async def client(
     app = web.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
     tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
     broker: Any = NoBroker()
-    Routes(engine, broker, vault, tokens, settings, asyncio.Event()).add_to(app)
+    requester: Any = NobodyAnswers()
+    Routes(engine, broker, requester, vault, tokens, settings, asyncio.Event()).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",
@@ -253,7 +260,7 @@ async def test_an_erased_person_is_gone_and_the_chain_still_verifies(
         (row,) = (await tx.execute(text("SELECT * FROM person"))).mappings().all()
         assert row["address_hash"] is row["wrapped_key"] is None
         told = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
-        assert list(told)[-1] == "person.erased"
+        assert list(told)[-2:] == ["person.erased.alerts", "person.erased.followups"]
 
 
 async def test_nobody_is_forgotten_while_a_message_is_being_handed_over(
@@ -291,7 +298,15 @@ async def test_an_export_holds_what_is_known_and_is_itself_recorded(client: Clie
     assert [entry["action"] for entry in held["entries"]] == ["opt-in"]
     assert (await entries(client, ANNA))[-1]["action"] == "export"
     nobody = await get(client, "/api/consent/export/x@example.com", ADMIN)
-    assert nobody["services"]["consent"] == {"consents": {}, "entries": []}
+    assert nobody["services"]["consent"] == {"consents": {}, "entries": [], "erasure": None}
+    assert await entries(client, "x@example.com") == []
+
+
+async def test_an_export_names_who_did_not_answer(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
+    assert export["incomplete"] == ["alerts", "followups"]
+    assert (await entries(client, ANNA))[-1]["evidence"] == {"incomplete": export["incomplete"]}
 
 
 @pytest.mark.parametrize("caller", ["public", "service", ""])

@@ -287,8 +287,8 @@ async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
             )
         )
     async with consent.engine.begin() as tx:
-        assert await store.purge(tx) == 2
-        assert await store.purge(tx) == 0
+        assert await store.purge(tx, 1825) == 2
+        assert await store.purge(tx, 1825) == 0
         assert not await store.is_suppressed(tx, b"old", "marketing")
         assert await store.is_suppressed(tx, b"young", "marketing")
     assert await consent.ask(young) is Verdict.CLOSED

@@ -20,6 +20,8 @@ from tests.integration.followups.conftest import GOOD_LEAD, World
 
 Schedulers = Callable[..., Scheduler]
 DELIVERY: Any = None  # no handler looks at it
+NO_BROKER: Any = None  # nothing is answered here
+ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
 
 
 def now() -> datetime:
@@ -166,7 +168,9 @@ async def test_a_withdrawal_cancels_the_rest_and_nothing_of_others(
 ) -> None:
     await world.enrol("jan@example.com")
     await world.enrol("ala@example.com")
-    outcome = await Consumers(engine).consent_events(withdrawn("JAN@example.com"), DELIVERY)
+    outcome = await Consumers(engine, NO_BROKER).consent_events(
+        withdrawn("JAN@example.com"), DELIVERY
+    )
     assert outcome == Ack()
     assert await world.statuses("jan@example.com") == ["cancelled", "cancelled"]
     assert {row["reason"] for row in await world.steps("jan@example.com")} == {"unsubscribe"}
@@ -178,7 +182,7 @@ async def test_a_withdrawal_takes_back_what_is_still_in_the_outbox(
 ) -> None:
     await world.enrol("jan@example.com")
     await scheduler().hand_over(now())
-    await Consumers(engine).consent_events(withdrawn("jan@example.com"), DELIVERY)
+    await Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
     assert await world.statuses() == ["cancelled", "cancelled"]
     assert await world.outbox("alert.accepted") == []
 
@@ -190,7 +194,7 @@ async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
     await scheduler().hand_over(now())
     async with engine.begin() as relay:
         await relay.execute(sa.select(store.outbox_table.c.id).with_for_update())
-        await Consumers(engine).consent_events(withdrawn("jan@example.com"), DELIVERY)
+        await Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
     assert await world.statuses() == ["handed_over", "cancelled"]
 
 
@@ -198,7 +202,7 @@ async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
     world: World, engine: AsyncEngine
 ) -> None:
     message = withdrawn("jan@example.com")
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, NO_BROKER)
     await consumers.consent_events(message, DELIVERY)
     await world.enrol("jan@example.com")
     await consumers.consent_events(message, DELIVERY)
@@ -207,7 +211,7 @@ async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
 
 async def test_another_purpose_or_a_grant_stops_nothing(world: World, engine: AsyncEngine) -> None:
     await world.enrol("jan@example.com")
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, NO_BROKER)
     await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]), DELIVERY)
     await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"), DELIVERY)
     assert await world.statuses() == ["scheduled", "scheduled"]
@@ -220,7 +224,10 @@ async def test_an_erased_person_leaves_nothing_behind(
     await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
     await world.make_due()
     await scheduler().hand_over(now())
-    await Consumers(engine).consent_events(withdrawn("jan@example.com", "person.erased"), DELIVERY)
+    order = withdrawn("jan@example.com", "person.erased", erasure_id=ERASURE)
+    for _ in range(2):
+        assert await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY) == Ack()
+    assert [receipt["erasure_id"] for receipt in await world.outbox("erasure.receipt")] == [ERASURE]
     assert await world.steps("jan@example.com") == []
     assert [alert["payload"]["to"] for alert in await world.outbox("alert.accepted")] == [
         "ala@example.com"
@@ -233,7 +240,7 @@ async def test_an_erased_person_leaves_nothing_behind(
 
 
 async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, NO_BROKER)
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
         message = Message(id="1", type="consent.withdrawn", body=body)
         assert isinstance(await consumers.consent_events(message, DELIVERY), Dead)
@@ -265,7 +272,10 @@ async def test_an_outcome_is_recorded(
     world: World, scheduler: Schedulers, engine: AsyncEngine, outcome: str
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    assert await Consumers(engine).outcomes(settled(followup_id, outcome), DELIVERY) == Ack()
+    assert (
+        await Consumers(engine, NO_BROKER).outcomes(settled(followup_id, outcome), DELIVERY)
+        == Ack()
+    )
     assert await world.statuses() == [outcome]
 
 
@@ -273,7 +283,7 @@ async def test_twins_and_latecomers_change_nothing(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, NO_BROKER)
     twin = settled(followup_id, "sent", "m1")
     await asyncio.gather(*(consumers.outcomes(twin, DELIVERY) for _ in range(5)))
     [first] = await world.steps()
@@ -286,7 +296,7 @@ async def test_a_person_who_resolves_a_doubt_is_heard(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine)
+    consumers = Consumers(engine, NO_BROKER)
     await consumers.outcomes(settled(followup_id, "in_doubt"), DELIVERY)
     await consumers.outcomes(settled(followup_id, "sent"), DELIVERY)
     assert await world.statuses() == ["sent"]
@@ -296,7 +306,7 @@ async def test_a_step_that_was_never_handed_over_cannot_be_sent(
     world: World, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", seconds=60, steps=1)
-    await Consumers(engine).outcomes(settled(row["id"], "sent"), DELIVERY)
+    await Consumers(engine, NO_BROKER).outcomes(settled(row["id"], "sent"), DELIVERY)
     assert await world.statuses() == ["scheduled"]
 
 

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -24,11 +25,38 @@ def golden(name: str) -> Any:
     [
         (messages.GRANTED, Action.OPT_IN),
         (messages.WITHDRAWN, Action.UNSUBSCRIBE),
-        (messages.ERASED, Action.ERASED),
     ],
 )
 def test_a_change_of_consent_is_told_as_agreed(kind: str, action: Action) -> None:
     assert messages.event("ala@example.com", PURPOSES, action, AT) == golden(kind)
+
+
+def test_an_erasure_is_ordered_as_agreed() -> None:
+    erasure_id = UUID(golden("person.erased")["erasure_id"])
+    order = messages.erased("ala@example.com", PURPOSES, AT, erasure_id)
+    assert order == golden("person.erased")
+
+
+def test_a_mail_is_handed_to_alerts_as_agreed() -> None:
+    body = golden("alert.accepted.consent")
+    assert messages.mail(UUID(body["id"]), body["payload"], AT) == body
+
+
+def test_what_others_hold_is_asked_for_as_agreed() -> None:
+    assert messages.export_request("ala@example.com", None) == golden("export.request")
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_what_others_hold_is_read_with_what_they_may_add(extra: dict[str, Any]) -> None:
+    answer = messages.ExportAnswer.model_validate(golden("export.answer") | extra)
+    assert answer.next == ["messages", 0]
+    assert list(answer.records) == ["conversations", "messages"]
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_a_receipt_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+    read = messages.ErasureReceipt.model_validate(golden("erasure.receipt") | extra)
+    assert read.service == "followups"
 
 
 def test_a_permit_is_answered_as_agreed() -> None:

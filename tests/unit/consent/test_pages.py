@@ -5,7 +5,11 @@ import pytest
 from services.consent import pages
 from services.consent.consent import LANGUAGES, Outcome
 
-NAMES = ("unsubscribe", "invalid", Outcome.DONE, Outcome.IN_FLIGHT, Outcome.SUPERSEDED)
+OUTCOMES = (Outcome.DONE, Outcome.IN_FLIGHT, Outcome.SUPERSEDED)
+NAMES = (
+    "unsubscribe", "invalid", *OUTCOMES,
+    "erasure", "erasure_invalid", "erasure_used", *(f"erasure_{outcome}" for outcome in OUTCOMES),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

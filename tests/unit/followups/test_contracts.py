@@ -57,7 +57,7 @@ def test_a_consent_given_in_chat_is_told_as_agreed() -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
-@pytest.mark.parametrize("name", ["consent.withdrawn", "consent.granted", "person.erased"])
+@pytest.mark.parametrize("name", ["consent.withdrawn", "consent.granted"])
 def test_a_consent_event_is_read_with_what_others_may_add(name: str, extra: dict[str, Any]) -> None:
     event = messages.ConsentEvent.model_validate(golden(name) | extra)
     assert event.email
@@ -70,3 +70,32 @@ def test_a_consent_event_is_read_with_what_others_may_add(name: str, extra: dict
 def test_an_outcome_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
     told = messages.DeliverySettled.model_validate(golden("delivery.settled") | extra)
     assert isinstance(told.reference, uuid.UUID)
+
+
+def test_a_receipt_is_sent_as_agreed() -> None:
+    body = golden("erasure.receipt")
+    assert messages.erasure_receipt(uuid.UUID(body["erasure_id"]), AT) == body
+
+
+def test_what_is_held_is_told_as_agreed() -> None:
+    body = golden("export.answer")
+    assert messages.export_answer(body["records"], ("messages", 0)) == body
+
+
+@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+def test_an_order_to_erase_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+    order = messages.PersonErased.model_validate(golden("person.erased") | extra)
+    assert (order.email, str(order.erasure_id)) == (
+        "ala@example.com",
+        golden("person.erased")["erasure_id"],
+    )
+
+
+@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+def test_a_question_for_what_is_held_is_read_with_what_others_may_add(
+    extra: dict[str, Any],
+) -> None:
+    body = golden("export.request") | extra
+    assert messages.ExportRequest.model_validate(body).after is None
+    again = body | {"after": golden("export.answer")["next"]}
+    assert messages.ExportRequest.model_validate(again).after == ("messages", 0)

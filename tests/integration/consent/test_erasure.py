@@ -1,0 +1,245 @@
+"""Erasure: asked for, proved by a mailed link, ordered, reported back."""
+
+import asyncio
+import re
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.broker import Message
+from libs.common.consume import Ack, Dead, Delivery
+from services.consent import store
+from services.consent.consumers import Consumers
+from services.consent.settings import ConsentSettings
+from services.consent.vault import Vault
+from tests.integration.consent.conftest import Link, grant
+from tests.integration.consent.test_http import (
+    ADMIN,
+    ANNA,
+    Client,
+    client,
+    entries,
+    everything,
+    get,
+    permit,
+    post,
+)
+
+__all__ = ["client"]  # a fixture
+
+PAGE = "/erasure/confirm?token="
+
+
+async def mails(engine: AsyncEngine) -> list[dict[str, Any]]:
+    """Return the mails that were handed to alerts, oldest first."""
+    async with engine.begin() as tx:
+        found = await tx.execute(
+            text("SELECT body FROM outbox WHERE routing_key = 'alerts.intake' ORDER BY id")
+        )
+        return list(found.scalars())
+
+
+async def mailed_token(engine: AsyncEngine) -> str:
+    text_ = (await mails(engine))[-1]["payload"]["text"]
+    found = re.search(r"https://ostoja\.example\.com/erasure/confirm\?token=(\S+)", text_)
+    assert found is not None
+    return found[1]
+
+
+async def erasure(client: Client, email: str = ANNA) -> Any:
+    return (await get(client, f"/api/consent/audit/{email}", ADMIN))["erasure"]
+
+
+async def orders(engine: AsyncEngine) -> list[Any]:
+    async with engine.begin() as tx:
+        found = await tx.execute(
+            text("SELECT routing_key, body FROM outbox WHERE type = 'person.erased' ORDER BY id")
+        )
+        return [tuple(row) for row in found]
+
+
+@pytest.fixture
+def consumers(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> Consumers:
+    broker: Any = None  # receipts are not answered
+    return Consumers(engine, broker, vault, settings)
+
+
+async def receipt(consumers: Consumers, erasure_id: str, service: str) -> Any:
+    body = {"erasure_id": erasure_id, "service": service, "at": "2026-11-25T10:15:30+00:00"}
+    message = Message(str(uuid4()), "erasure.receipt", body)
+    return await consumers.commands(message, Delivery(redelivered=False, death_count=0))
+
+
+async def test_a_request_by_anybody_is_answered_alike_and_mails_a_link_to_the_address(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    answers = []
+    for email in (ANNA, "nobody@example.com"):
+        status, body = await post(client, "/api/revoke-consent", {"email": email})
+        answers.append((status, {**body, "email": None}))
+        (mail,) = [each for each in await mails(engine) if each["payload"]["to"] == email]
+        assert (mail["event_type"], mail["once"]) == ("consent.mail", None)
+    assert answers[0] == answers[1]
+    assert (await erasure(client))["status"] == "awaiting_confirmation"
+
+
+async def test_nobody_can_be_bombed_with_links(client: Client, engine: AsyncEngine) -> None:
+    for spelling in (ANNA, ANNA.upper(), f" {ANNA}"):
+        await post(client, "/api/revoke-consent", {"email": spelling})
+    await asyncio.gather(*(post(client, "/api/revoke-consent", {"email": ANNA}) for _ in range(8)))
+    assert len(await mails(engine)) == 1
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE erasure SET mailed_at = now() - interval '61 minutes'"))
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    assert len(await mails(engine)) == 2
+
+
+async def test_an_erasure_does_not_reset_the_hour(client: Client, engine: AsyncEngine) -> None:
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    await client.post(PAGE + await mailed_token(engine))
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    assert len(await mails(engine)) == 1
+
+
+@pytest.mark.parametrize(("language", "word"), [("pl", "Usuń moje dane"), ("en", "Erase my data")])
+async def test_looking_at_the_link_changes_nothing(
+    client: Client, engine: AsyncEngine, language: str, word: str
+) -> None:
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    token = await mailed_token(engine)
+    before = await everything(engine)
+    async with client.get(PAGE + token, headers={"Accept-Language": language}) as page:
+        assert (page.status, page.content_type) == (200, "text/html")
+        assert word in await page.text()
+    async with client.head(PAGE + token) as page:
+        assert page.status == 200
+    assert await everything(engine) == before
+
+
+async def test_the_button_erases_once_and_the_link_is_used_up(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    token = await mailed_token(engine)
+    async with client.post(PAGE + token) as page:
+        assert page.status == 200
+    assert await entries(client, ANNA) == []
+    assert (await erasure(client))["status"] == "in_progress"
+    told = await orders(engine)
+    assert [key for key, _ in told] == ["person.erased.alerts", "person.erased.followups"]
+    assert {body["email"] for _, body in told} == {ANNA}
+
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})  # somebody new
+    for method in ("get", "head", "post"):
+        async with client.request(method, PAGE + token) as page:
+            assert page.status == 410
+    assert len(await entries(client, ANNA)) == 1
+    assert len(await orders(engine)) == 2
+
+
+async def test_two_clicks_at_once_erase_once(client: Client, engine: AsyncEngine) -> None:
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    token = await mailed_token(engine)
+
+    async def click() -> int:
+        async with client.post(PAGE + token) as page:
+            return page.status
+
+    assert set(await asyncio.gather(click(), click())) <= {200, 410}
+    async with engine.begin() as tx:
+        left = "SELECT count(*) FROM person WHERE erased_at IS NULL"
+        assert await tx.scalar(text(left)) == 0
+
+
+async def test_a_link_of_another_kind_another_person_or_too_old_erases_nobody(
+    client: Client, engine: AsyncEngine, link: Link
+) -> None:
+    for email in (ANNA, "jan@example.com"):
+        await post(client, "/api/revoke-consent", {"email": email})
+    async with engine.begin() as tx:
+        ids = (await tx.execute(text("SELECT id FROM erasure ORDER BY requested_at"))).scalars()
+        anna, jan = (UUID(str(found)) for found in ids)
+    before = await everything(engine)
+    for token, status in (
+        (link(ANNA), 400),
+        (link.erasure(ANNA, anna, timedelta(hours=25)), 400),
+        (link.erasure(ANNA, anna) + "A", 400),
+        ("", 400),
+        (link.erasure(ANNA, jan), 410),
+        (link.erasure(ANNA, uuid4()), 410),
+    ):
+        async with client.post(PAGE + token) as page:
+            assert page.status == status
+    assert await everything(engine) == before
+    async with client.post("/unsubscribe?token=" + link.erasure(ANNA, anna)) as page:
+        assert page.status == 400
+
+
+async def test_a_message_being_handed_over_holds_the_erasure_back_and_the_link_stays_good(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    message = await permit(engine, vault, ANNA)
+    assert (await post(client, "/api/revoke-consent", {"email": ANNA}))[0] == 202
+    token = await mailed_token(engine)
+    async with client.post(PAGE + token) as page:
+        assert page.status == 202
+        assert "<button" in await page.text()
+    assert (await erasure(client))["status"] == "awaiting_confirmation"
+    async with engine.begin() as tx:
+        await store.return_permit(tx, message, 1)
+    async with client.post(PAGE + token) as page:
+        assert page.status == 200
+    assert (await erasure(client))["status"] == "in_progress"
+
+
+async def test_an_erasure_is_done_when_every_holder_has_reported_however_often(
+    client: Client, engine: AsyncEngine, consumers: Consumers
+) -> None:
+    await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    erasure_id = (await orders(engine))[0][1]["erasure_id"]
+    assert (await erasure(client))["waiting_for"] == ["alerts", "followups"]
+    for _ in range(2):
+        assert isinstance(await receipt(consumers, erasure_id, "followups"), Ack)
+        assert (await erasure(client))["waiting_for"] == ["alerts"]
+    assert isinstance(await receipt(consumers, erasure_id, "gateway"), Dead)
+    assert (await erasure(client))["status"] == "in_progress"
+    await receipt(consumers, erasure_id, "alerts")
+    done = await erasure(client)
+    assert (done["status"], done["waiting_for"]) == ("done", [])
+    assert done["finished_at"] >= done["confirmed_at"] >= done["requested_at"]
+
+
+async def test_receipts_at_the_same_moment_finish_it(
+    client: Client, engine: AsyncEngine, consumers: Consumers
+) -> None:
+    await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    erasure_id = (await orders(engine))[0][1]["erasure_id"]
+    both = ("alerts", "followups")
+    await asyncio.gather(*(receipt(consumers, erasure_id, service) for service in both))
+    assert (await erasure(client))["status"] == "done"
+
+
+async def test_asking_again_while_it_is_under_way_repeats_the_orders_of_the_same_erasure(
+    client: Client, engine: AsyncEngine
+) -> None:
+    for _ in range(2):
+        status, body = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+        assert (status, body["erasure"]) == (200, {"status": "in_progress"})
+    told = await orders(engine)
+    assert len(told) == 4
+    assert len({body["erasure_id"] for _, body in told}) == 1
+
+
+async def test_a_confirmed_erasure_leads_to_nobody_s_trail(
+    client: Client, engine: AsyncEngine
+) -> None:
+    await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    async with engine.begin() as tx:
+        assert await tx.scalar(text("SELECT person_id FROM erasure")) is None

@@ -1,0 +1,68 @@
+"""What is held on a person, asked for by consent over a real broker."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.broker import Broker
+from libs.common.consume import consume
+from libs.common.requests import Requester
+from services.followups import consumers, topology
+from services.followups.consumers import Consumers
+from tests.integration.followups.conftest import GOOD_LEAD, World
+from tests.support.brokers import Vhost
+from tests.support.consumers import connected
+
+
+@pytest.fixture
+async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]:
+    """Consent's side of the question, with followups answering."""
+    async with (
+        Broker.connect(vhost.url("followups"), "followups") as mine,
+        Broker.connect(vhost.url("consent"), "consent") as theirs,
+    ):
+        await connected(mine)
+        await mine.declare(*topology.EXCHANGES, *topology.QUEUES)
+        handler = Consumers(engine, mine).requests
+        async with (
+            consume(mine, topology.REQUESTS_QUEUE, handler, prefetch=5),
+            Requester(theirs, "consent") as requester,
+        ):
+            yield requester
+
+
+async def everything(consent: Requester, email: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    after: Any = None
+    while True:
+        body = {"email": email, "after": after}
+        answer = await consent.ask(
+            "followups.commands", "export.request", "export.request", body, timeout=10
+        )
+        for kind, records in answer["records"].items():
+            found.setdefault(kind, []).extend(records)
+        if (after := answer["next"]) is None:
+            return found
+
+
+async def test_consent_is_told_all_that_is_held_on_a_person_and_on_nobody_else(
+    consent: Requester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "EXPORT_PAGE", 2)
+    await world.say(f"{GOOD_LEAD}, jan@example.com")
+    await world.say("Jeszcze jedno pytanie")
+    await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
+    await world.enrol("jan@example.com", steps=3)
+    found = await everything(consent, "JAN@example.com")
+    assert [conversation["session_id"] for conversation in found["conversations"]] == ["s1"]
+    assert [message["author"] for message in found["messages"]] == ["lead", "bot"] * 2
+    assert "jan@example.com" in found["messages"][0]["body"]
+    assert {step["email"] for step in found["followups"]} == {"jan@example.com"}
+    assert len(found["followups"]) == len(await world.steps("jan@example.com"))
+
+
+async def test_a_stranger_has_nothing_here(consent: Requester) -> None:
+    found = await everything(consent, "nobody@example.com")
+    assert found == {"conversations": [], "messages": [], "followups": []}
