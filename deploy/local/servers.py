@@ -125,14 +125,10 @@ class Process:
     def pid(self) -> int | None:
         """The pid, while that very process runs."""
         record = self._read()
-        pid = record.get("pid")
-        if not isinstance(pid, int) or record.get("born") is None:
-            return None
-        if _born(pid) == record["born"]:
-            return pid
-        if (child := _children.pop(pid, None)) is not None:
-            child.wait()  # a zombie, which only its parent can clear away
-        return None
+        pid, born = record.get("pid"), record.get("born")
+        alive = isinstance(pid, int) and born is not None and _born(pid) == born
+        _reap()
+        return pid if alive else None
 
     def runs_as(self, fingerprint: str) -> bool:
         return self.pid is not None and self._read().get("fingerprint") == fingerprint
@@ -155,6 +151,13 @@ class Process:
             while self.pid is not None:
                 time.sleep(0.02)
         self.record.unlink(missing_ok=True)
+
+
+def _reap() -> None:
+    """Clear away what ended; only its parent can, and until then it is a zombie."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def _born(pid: int) -> str | None:
