@@ -78,8 +78,9 @@ class Connection(aiopg.Connection):
 
     def is_closed(self) -> bool:
         """Look at the socket now: its end counts before the loop has told of it."""
-        if not self._conn.closed:
-            self._ready(self._weakref)
+        for _ in range(2):  # the server's last words are read before the end
+            if not self._conn.closed:
+                self._ready(self._weakref)
         return bool(self._conn.closed)
 
     async def wait_notified(self) -> None:
@@ -159,8 +160,8 @@ class Connection(aiopg.Connection):
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
-        # uvloop drops a descriptor, calling nobody, when polling it reports an error (connection
-        # reset): while somebody waits, look again each second.
+        # uvloop drops a descriptor whose connection was reset after one last call, in which only
+        # what came before the reset may be read: while somebody waits, look again each second.
         if isinstance(self._loop, asyncio.BaseEventLoop):
             yield
             return

@@ -4,10 +4,13 @@ import asyncio
 import json
 import os
 import resource
+import select
 import socket
+import struct
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -32,11 +35,11 @@ AIOPG, ASYNCPG = "postgresql+aiopg", "postgresql+asyncpg"
 @pytest.fixture(scope="module")
 def made(databases: Databases) -> Iterator[DatabaseUrl]:
     fresh = databases.create("alerts", migrated=False)
-    with closing(psycopg2.connect(fresh.owner_url)) as owner, owner, owner.cursor() as cursor:
-        cursor.execute(
-            "CREATE TABLE thing"
-            " (id uuid PRIMARY KEY, body jsonb, ids uuid[], at timestamptz, raw bytea)"
-        )
+    execute(
+        fresh.owner_url,
+        "CREATE TABLE thing"
+        " (id uuid PRIMARY KEY, body jsonb, ids uuid[], at timestamptz, raw bytea)",
+    )
     yield fresh
     databases.drop(fresh.name)
 
@@ -47,8 +50,14 @@ def url(request: pytest.FixtureRequest, made: DatabaseUrl) -> str:
 
 
 @pytest.fixture
-async def engine(url: str) -> AsyncIterator[AsyncEngine]:
-    async with db.connect(url, application_name="test", pool_size=1) as opened:
+def name() -> str:
+    """Of the test's own: a query of the one before may still run."""
+    return f"test {uuid.uuid4()}"
+
+
+@pytest.fixture
+async def engine(url: str, name: str) -> AsyncIterator[AsyncEngine]:
+    async with db.connect(url, application_name=name, pool_size=1) as opened:
         yield opened
 
 
@@ -72,6 +81,12 @@ def at_port(url: str, port: int) -> str:
     return make_url(url).set(port=port).render_as_string(hide_password=False)
 
 
+def execute(url: str, sql: str, *values: object) -> None:
+    dsn = url.replace(AIOPG, "postgresql")
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
 async def scalar(engine: AsyncEngine, sql: str, **values: object) -> object:
     async with engine.begin() as tx:
         return (await tx.execute(text(sql), values)).scalar_one()
@@ -82,15 +97,68 @@ async def pid_of(engine: AsyncEngine) -> int:
 
 
 async def end_noticed(engine: AsyncEngine) -> asyncio.Event:
-    """Tell when the driver knows that its idle connection ended: aiopg's is looked at anyway."""
+    """Tell when the driver knows that its idle connection ended."""
     noticed = asyncio.Event()
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        if engine.driver == "asyncpg":
+        if engine.driver == "asyncpg":  # told by the loop; aiopg's looks
             driver.add_termination_listener(lambda _: noticed.set())
         else:
             noticed.set()
     return noticed
+
+
+async def runs(other: AsyncConnection, name: str) -> bool:
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = :name AND state = 'active' AND query LIKE '%pg_sleep%'"
+    )
+    return bool((await other.execute(text(sql), {"name": name})).scalar_one())
+
+
+class Tearing:
+    """A way to the server through a thread, where one loop cannot see one thing after the other.
+
+    `tear` ends the connection in half a message and a reset, both at once.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._server_port = server_port
+        self._told, self._torn = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def tear(self) -> None:
+        self._told.set()
+        assert self._torn.wait(5)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with suppress(OSError), self._listener:  # it is shut down
+            while True:
+                client, _ = self._listener.accept()
+                with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+                    while self._pass(client, server):
+                        pass
+                if self._told.is_set():
+                    self._torn.set()
+
+    def _pass(self, client: socket.socket, server: socket.socket) -> bool:
+        for end in select.select([client, server], [], [], 0.02)[0]:
+            data = end.recv(65536)
+            if not data:
+                return False
+            (server if end is client else client).sendall(data)
+        if not self._told.is_set() or self._torn.is_set():
+            return True
+        client.sendall(b"T\0\0")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
 
 
 # Values
@@ -206,9 +274,11 @@ async def test_tasks_that_share_a_pool_get_their_own_answers_and_no_more_connect
 # Settings
 
 
-async def test_the_server_knows_who_asks_and_when_to_give_up(engine: AsyncEngine) -> None:
+async def test_the_server_knows_who_asks_and_when_to_give_up(
+    engine: AsyncEngine, name: str
+) -> None:
     settings = {
-        "application_name": "test",
+        "application_name": name,
         "statement_timeout": "5s",
         "idle_in_transaction_session_timeout": "10s",
         "client_connection_check_interval": "1s",
@@ -243,12 +313,12 @@ async def test_a_pool_that_stays_empty_means_unavailable(
 
 
 async def test_a_connection_ended_while_idle_is_replaced_at_its_next_use(
-    engine: AsyncEngine, other: AsyncConnection
+    made: DatabaseUrl, engine: AsyncEngine
 ) -> None:
     before = await pid_of(engine)
     noticed = await end_noticed(engine)
-    # waits until the server process is gone, and with it its end of the socket
-    await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": before})
+    # The loop stands still until the server's process is gone, and with it its end of the socket.
+    execute(made, "SELECT pg_terminate_backend(%s, 5000)", before)
     await noticed.wait()
     assert await pid_of(engine) != before
 
@@ -289,6 +359,20 @@ async def test_a_connection_reset_while_idle_is_replaced_at_its_next_use(
         assert await pid_of(engine) != before
 
 
+async def test_half_an_answer_and_a_reset_at_once_mean_unavailable(
+    url: str, other: AsyncConnection, name: str, postgres: Postgres
+) -> None:
+    with closing(Tearing(postgres.port)) as way:
+        async with db.connect(at_port(url, way.port), application_name=name) as engine:
+            asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
+            await eventually(lambda: runs(other, name))
+            way.tear()
+            with pytest.raises(DBAPIError) as failed:
+                await asyncio.wait_for(asking, 3)
+            assert db.is_unavailable(failed.value)
+            assert await scalar(engine, "SELECT 1") == 1
+
+
 async def test_an_unreachable_server_means_unavailable(url: str) -> None:
     async with db.connect(at_port(url, 1), application_name="test") as engine:
         with pytest.raises((DBAPIError, OSError)) as failed:
@@ -321,21 +405,19 @@ async def test_a_statement_at_fault_does_not_mean_unavailable(
 
 
 async def test_a_cancelled_query_stops_in_the_server(
-    engine: AsyncEngine, other: AsyncConnection
+    engine: AsyncEngine, other: AsyncConnection, name: str
 ) -> None:
-    running = text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE application_name = 'test' AND state = 'active' AND query LIKE '%pg_sleep%'"
-    )
-
-    async def runs() -> bool:
-        return bool((await other.execute(running)).scalar_one())
+    async def ask() -> None:
+        async with engine.begin() as tx:
+            # else the server itself notices within a second that nobody waits for the answer
+            await tx.execute(text("SET client_connection_check_interval = 0"))
+            await tx.execute(text("SELECT pg_sleep(4)"))
 
     async def rests() -> bool:
-        return not await runs()
+        return not await runs(other, name)
 
-    asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
-    await eventually(runs)
+    asking = asyncio.create_task(ask())
+    await eventually(lambda: runs(other, name))
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -436,15 +518,16 @@ async def test_an_error_does_not_end_the_notifications_of_an_aiopg_connection(
     async with (
         db.connect(made, application_name="test", autocommit=True) as engine,
         engine.connect() as connection,
+        engine.connect() as another,
         asyncio.timeout(5),
     ):
-        driver = (await connection.get_raw_connection()).driver_connection
+        driver: Any = (await connection.get_raw_connection()).driver_connection
         await connection.execute(text("LISTEN something"))
         with pytest.raises(DBAPIError):
             await connection.execute(text("SELECT 1 / 0"))
-        await connection.execute(text("NOTIFY something"))
-        assert driver is not None
-        await driver.wait_notified()
+        waiting = asyncio.create_task(driver.wait_notified())
+        await another.execute(text("NOTIFY something"))
+        await waiting
 
 
 def test_keys_of_different_names_differ_and_fit_a_bigint() -> None:
