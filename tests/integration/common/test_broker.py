@@ -189,13 +189,17 @@ async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: 
     await through.publish("alerts", QUEUE, message("test", {}))
 
 
-async def test_a_peer_that_stays_silent_is_given_up(
+async def test_a_peer_that_stays_silent_is_given_up_and_leaves_what_was_under_way_unknown(
     vhost: Vhost, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.broker.HEARTBEAT_SECONDS", 1)
     async with Broker.connect(via(proxy, vhost), "alerts") as broker:
         await connected(broker)
+        await broker.declare(ALERTS, DLX, *QUEUES)
+        await broker.publish("alerts", QUEUE, message("test", {}))
         proxy.stall()
+        with pytest.raises(Unconfirmed):  # aiormq says CancelledError
+            await broker.publish("alerts", QUEUE, message("test", {}), timeout=3600)
         await until(lambda: not broker.connected)
         await proxy.resume()
         await connected(broker)

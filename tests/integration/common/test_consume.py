@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aio_pika
 import pytest
@@ -8,7 +9,6 @@ from libs.common import logs
 from libs.common.broker import Broker, Message, Unroutable, message
 from libs.common.consume import (
     Ack,
-    Consumer,
     Dead,
     Delivery,
     Outcome,
@@ -315,26 +315,38 @@ async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
         await gate.until(100)
 
 
-async def test_what_was_sent_ahead_to_a_paused_consumer_is_handed_back(broker: Broker) -> None:
-    await send(broker, 50)
-    taken: list[str] = []
-    consumers: list[Consumer] = []
+async def test_what_arrives_at_a_paused_consumer_goes_back_once_when_no_more_can_come(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given back while still subscribed, it would come again at once, and wear out.
+    cancelling, go_on = asyncio.Event(), asyncio.Event()
+    cancel = aio_pika.Queue.cancel
 
-    async def pause_at_first(message: Message, _: Delivery) -> Outcome:
-        taken.append(message.id)
-        await consumers[0].pause()
-        return Ack()
+    async def late(*arguments: Any, **named: Any) -> None:
+        cancelling.set()
+        await go_on.wait()
+        await cancel(*arguments, **named)
 
-    async with consume(broker, QUEUE, pause_at_first, prefetch=50) as consumer:
-        consumers.append(consumer)
-        await until(lambda: taken)
+    monkeypatch.setattr(aio_pika.Queue, "cancel", late)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=5) as consumer:
+        await until(lambda: consumer.consuming)
+        await consumer.pause()
+        await cancelling.wait()
+        sent = await send(broker, 5)
+        await until(lambda: len(next(iter(consumer._lanes)).in_hand) == 5)
+        await send(broker)  # the round trip in which it would go back and forth
+        go_on.set()
 
-        async def rest() -> bool:
-            return await broker.depth(QUEUE) == 50 - len(taken)
+        async def back() -> bool:
+            return await broker.depth(QUEUE) == 6
 
-        await eventually(rest)
-        before = len(taken)
-    assert len(taken) == before
+        await eventually(back)
+        assert not got.messages
+        await consumer.resume()
+        await got.until_count(6)
+    returns = [m.headers.get("x-delivery-count", 0) for m in got.messages if m.id in sent]
+    assert returns == [1] * 5
 
 
 async def test_with_the_database_away_it_pauses_and_spends_nothing(

@@ -132,8 +132,9 @@ async def test_a_lost_connection_ends_the_waiting_and_the_next_question_is_answe
         under_way = asyncio.create_task(ask(requester, 1, seconds=60))
         await asked.wait()
         await (await broker.session()).close()
-        with pytest.raises(NoAnswer):
-            await under_way
+        async with asyncio.timeout(20):
+            with pytest.raises(NoAnswer):
+                await under_way
         assert await ask(requester, 5) == {"number": 6}
 
 
