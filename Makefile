@@ -10,11 +10,14 @@ BIN = .venv/bin
 # What make test leaves to the targets of these names.
 QUICK = not faults and not fullstack and not dialect
 
-.PHONY: up down clean status env logs psql prepare lint test test-faults test-fullstack test-dialect lock
+.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect lock
 .DEFAULT_GOAL = up
 
 up down clean status env:
 	@$(LOCAL) $@
+
+demo:
+	@$(PYTHON) -m deploy.demo
 
 logs:
 	@$(LOCAL) logs $(SERVICE)

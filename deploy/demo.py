@@ -1,0 +1,356 @@
+"""`make demo`: what Ostoja does, told on the running system. Each step checks what it tells.
+
+Standard library only. The addresses and keys are .env's, or the environment's (in a container).
+"""
+
+import json
+import os
+import re
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email import message_from_string
+from email.header import decode_header, make_header
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from deploy.local import environment
+from deploy.local.servers import HOST
+
+T = TypeVar("T")
+
+REAL = ("SLACK_WEBHOOK_URL", "MONDAY_API_URL", "SMS_API_URL", "SMTP_HOST", "WEBHOOK_URL")
+ALERTS = 12  # more than the failures that open a breaker
+WIDTH = 78
+
+
+class DemoError(Exception):
+    """Its text is for the person at the terminal."""
+
+
+class Teller:
+    """Says what happens; in colour when somebody looks."""
+
+    def __init__(self) -> None:
+        self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._step = 0
+
+    def step(self, title: str, why: str) -> None:
+        self._step += 1
+        print()
+        print(self.styled("1", f"{self._step}. {title}"))
+        self._wrapped("   ", why, "2")
+
+    def does(self, who: str, what: str) -> None:
+        self._wrapped(f"   {who:>7} > ", what, "36")
+
+    def holds(self, what: str) -> None:
+        self._wrapped(f"   {'ok':>7} : ", what, "32")
+
+    def styled(self, style: str, text: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[0m" if self._colours else text
+
+    def _wrapped(self, first: str, text: str, style: str) -> None:
+        lines = textwrap.wrap(text, WIDTH - len(first), break_on_hyphens=False)
+        for number, line in enumerate(lines):
+            print(self.styled(style, first if number == 0 else " " * len(first)) + line)
+
+
+class World:
+    """The gateway, the sandbox that stands in for the providers, and the mailbox."""
+
+    def __init__(self) -> None:
+        values = environment.load(environment.ROOT / ".env")
+        if real := [name for name in REAL if values.get(name)]:
+            raise DemoError(
+                f"the settings name real providers ({', '.join(real)}); nothing was sent"
+            )
+        self.gateway, self._sandbox, self._mail = (
+            os.environ.get(f"DEMO_{name}_URL") or f"http://{HOST}:{values[f'{name}_PORT']}"
+            for name in ("GATEWAY", "SANDBOX", "SANDBOX_MAIL")
+        )
+        self.public = values["PUBLIC_BASE_URL"] or self.gateway
+        self._keys = {
+            "service": ("X-API-KEY", values["SERVICE_API_KEY"]),
+            "admin": ("X-ADMIN-API-KEY", values["ADMIN_API_KEY"]),
+        }
+
+    def call(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        """Call the gateway; the answer's JSON.
+
+        :raises DemoError: it is no success
+        """
+        return json.loads(self.answer(method, path, body, key=key))
+
+    def answer(
+        self, method: str, path: str, body: Any = None, *, key: str | None = None, form: str = ""
+    ) -> str:
+        headers = dict([self._keys[key]]) if key else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        data = form.encode() if form else None if body is None else json.dumps(body).encode()
+        return _fetch(method, self.gateway + path, data, headers)
+
+    def alert(self, event_type: str, text: str) -> str:
+        body = {"event_type": event_type, "payload": {"text": text}}
+        accepted = self.call("POST", "/api/alerts", body, key="service")
+        return str(accepted["id"])
+
+    def opt_in(self, address: str) -> None:
+        agreed = {"email": address, "text": "I agree to get offers by e-mail.", "language": "en"}
+        self.call("POST", "/api/opt-in", agreed)
+
+    def follow_up(self, address: str, delay_seconds: int) -> None:
+        body = {"email": address, "delay_seconds": delay_seconds}
+        due = self.call("POST", "/api/followups", body, key="service")["items"][0]["due_at"]
+        if due > _stamp(time.time() + 60):
+            raise DemoError(f"it would leave at {due}: set FOLLOWUP_QUIET_HOURS=off in .env")
+
+    def follow_ups(self, address: str) -> list[dict[str, Any]]:
+        found = self.call("GET", f"/api/followups?email={address}", key="service")
+        items: list[dict[str, Any]] = found["items"]
+        return items
+
+    def behave(self, target: str, status: int) -> None:
+        url = f"{self._sandbox}/behaviour/{target}"
+        body = json.dumps({"status": status}).encode()
+        _fetch("PUT", url, body, {"Content-Type": "application/json"})
+
+    def received(self, target: str, about: str = "") -> list[Any]:
+        got = json.loads(_fetch("GET", f"{self._sandbox}/received?target={target}"))
+        return [one["body"] for one in got["received"] if about in str(one["body"])]
+
+    def mails(self, address: str) -> list[Any]:
+        """Return the mails to an address, as messages."""
+        api = f"{self._mail}/api/v1/message"
+        listed = json.loads(_fetch("GET", f"{api}s?limit=500"))["messages"]
+        mine = [mail["ID"] for mail in listed if address in str(mail["To"])]
+        return [message_from_string(_fetch("GET", f"{api}/{one}/raw")) for one in mine]
+
+
+def _fetch(
+    method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None
+) -> str:
+    request = urllib.request.Request(url, data, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")
+        raise DemoError(f"{method} {url} answered {error.code}: {said}") from None
+    except OSError as error:
+        raise DemoError(f"{method} {url}: {error}; is it running? (make up)") from None
+
+
+def _stamp(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
+
+
+def _await(what: str, ask: Callable[[], T], seconds: float) -> T:
+    """Ask until the answer is true.
+
+    :raises DemoError: it did not become true in time
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := ask()):
+        if time.monotonic() > deadline:
+            raise DemoError(f"waited {seconds:.0f} s for this: {what}")
+        time.sleep(0.1)
+    return found
+
+
+def _check(holds: object, what: str) -> None:
+    if not holds:
+        raise DemoError(f"this should hold: {what}")
+
+
+@contextmanager
+def _timed() -> Iterator[Callable[[], str]]:
+    began = time.monotonic()
+    yield lambda: f"{time.monotonic() - began:.1f} s"
+
+
+def lead(tell: Teller, world: World, anna: str) -> None:
+    tell.step("A visitor writes to the chatbot", "Chat -> lead -> alert to sales.")
+    session = f"demo-{uuid.uuid4().hex[:6]}"
+    message = (
+        f"Hello, I would like my 80 m2 flat renovated, budget 250 000 zł, from March. {anna}, "
+        "600 700 800"
+    )
+    with _timed() as took:
+        for said in (message, "yes"):
+            body = {"message": said, "session_id": session, "language": "en"}
+            reply = world.call("POST", "/api/chatbot/chat", body)
+            tell.does("Anna", said)
+            tell.does("chatbot", reply["reply"])
+        _check(reply["lead_score"] >= 60, "the lead is qualified")
+        slack, monday = (
+            _await(f"the lead in {target}", partial(world.received, target, anna), 30)
+            for target in ("slack", "monday")
+        )
+        tell.holds(f"{took()} later in Slack: {slack[0]['text']}")
+    _check(len(slack) == len(monday) == 1, "the lead is told once")
+    tell.holds("Monday.com has it as an item; each was told once")
+
+
+def outage(tell: Teller, world: World) -> None:
+    tell.step(
+        "Slack goes down",
+        "Alerts are still accepted; the breaker opens; the other targets notice nothing.",
+    )
+    world.behave("slack", 500)
+    tell.does("Slack", "500, 500, 500 ...")
+    mark = uuid.uuid4().hex[:6]
+    texts = [f"Demo {mark}: alert {number}" for number in range(1, ALERTS + 1)]
+    ids = [world.alert("slack_alert", text) for text in texts]
+    tell.holds(f"{len(ids)} alerts sent meanwhile, each answered 202 Accepted")
+    open_ones = _await("Slack's breaker opens", lambda: _open_breakers(world), 60)
+    _check(open_ones == ["slack"], "no other breaker opens")
+    tell.holds("health/deep: Slack's breaker is open, and no other one")
+    with _timed() as took:
+        other = world.alert("webhook", f"Demo {mark}: by another way")
+        _await("the webhook's alert", lambda: _delivered(world, other), 20)
+        tell.holds(f"an alert to the webhook was delivered in {took()}")
+    ledger = world.call("GET", "/api/ledger/check", key="admin")
+    _check(ledger["pending"] >= ALERTS, "the alerts wait in the ledger")
+    tell.holds(f"the ledger knows {ledger['pending']} that wait")
+
+    tell.step(
+        "Slack returns", "Left alone, the breaker tries one alert after a minute; we tell it."
+    )
+    world.behave("slack", 200)
+    with _timed() as took:
+        world.call("POST", "/api/breakers/slack/reset", key="admin")
+        tell.does("ops", "POST /api/breakers/slack/reset")
+        _await("all alerts in Slack", lambda: _all_in(texts, world.received("slack")), 90)
+        for one in ids:
+            _await("the ledger says delivered", partial(_delivered, world, one), 20)
+        tell.holds(f"all {len(ids)} arrived within {took()}; none was lost")
+
+
+def _open_breakers(world: World) -> list[str]:
+    breakers = world.call("GET", "/api/health/deep")["circuit_breakers"]
+    return [name for name, breaker in breakers.items() if breaker["state"] == "open"]
+
+
+def _delivered(world: World, alert_id: str) -> bool:
+    try:
+        found = world.call("GET", f"/api/alerts/{alert_id}", key="service")
+    except DemoError:  # 404: accepted a moment ago, on its way into the ledger
+        return False
+    return bool(found["state"] == "delivered")
+
+
+def _all_in(texts: list[str], received: list[Any]) -> bool:
+    got = {str(one.get("text")) for one in received}
+    return got.issuperset(texts)
+
+
+def follow_up(tell: Teller, world: World, anna: str) -> str:
+    """Return the link in Anna's mail."""
+    tell.step("A follow-up leaves", "In her language, once, because she agreed to it in the chat.")
+    with _timed() as took:
+        world.follow_up(anna, 0)
+        mail = _await("the follow-up's mail", lambda: world.mails(anna), 40)[0]
+        subject = str(make_header(decode_header(mail["Subject"])))
+        tell.holds(f'after {took()} Anna has a mail: "{subject}"')
+    link = re.search(r"<(https?://[^>]+)>", "".join(mail["List-Unsubscribe"].split()))
+    if link is None or mail["List-Unsubscribe-Post"] != "List-Unsubscribe=One-Click":
+        raise DemoError("this should hold: the mail can be unsubscribed from by one click")
+    tell.holds("her mail program offers to unsubscribe by one click (RFC 8058)")
+    return link[1]
+
+
+def withdrawal(tell: Teller, world: World, anna: str, link: str) -> None:
+    tell.step("She unsubscribes", "After the answer 200, no marketing message leaves. None.")
+    path = "{0.path}?{0.query}".format(urlsplit(link))
+    tell.does("Anna", "one click")
+    world.answer("POST", path, form="List-Unsubscribe=One-Click")
+
+    def stopped() -> Any:
+        rest = world.follow_ups(anna)[1:]
+        return [one for one in rest if one["status"] == "cancelled"] == rest and rest
+
+    rest = _await("the rest of her sequence is cancelled", stopped, 20)
+    tell.holds(f"answered 200; her next one is cancelled: {rest[0]['reason']}")
+
+    marek, piotr = _person("marek"), _person("piotr")
+    for person in (marek, piotr):
+        world.opt_in(person)
+        world.follow_up(person, 3)
+    tell.does("system", "follow-ups to Marek and to Piotr, both due in 3 seconds")
+    world.call("POST", "/api/unsubscribe", {"email": piotr})
+    tell.does("Piotr", "unsubscribes before")
+    _await("Marek's mail", lambda: world.mails(marek), 40)
+    _await("Piotr's is over", lambda: world.follow_ups(piotr)[0]["status"] == "cancelled", 20)
+    _check(not world.mails(piotr), "Piotr has no mail")
+    _check(len(world.mails(anna)) == 1, "Anna has no second mail")
+    tell.holds("Marek has his mail; nothing went to Piotr, nothing more to Anna")
+
+
+def erasure(tell: Teller, world: World, anna: str) -> None:
+    tell.step("She asks to be forgotten", "The person goes; the proof of what was done stays.")
+    audit = f"/api/consent/audit/{anna}"
+    entries = world.call("GET", audit, key="admin")["entries"]
+    tell.does("auditor", "the trail of Anna: " + ", ".join(one["action"] for one in entries))
+    _check(entries, "there is a trail")
+    world.call("POST", "/api/consent/erase", {"email": anna}, key="admin")
+    _await("nothing about her is left", lambda: not _entries(world, audit), 20)
+    tell.holds("erased: her key is destroyed, nobody can read these rows again")
+    verified = world.call("GET", "/api/consent/audit/verify", key="admin")
+    _check(verified["ok"], "the trail verifies")
+    tell.holds(f"and the chain of all {verified['rows']} rows still verifies")
+
+
+def _entries(world: World, audit: str) -> Any:
+    return world.call("GET", audit, key="admin")["entries"]
+
+
+def accounts(tell: Teller, world: World) -> None:
+    tell.step("The books", "Nothing accepted is lost, at any moment, checked by one call.")
+    ledger = world.call("GET", "/api/ledger/check", key="admin")
+    terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
+    tell.does("ledger", f"accepted {ledger['accepted']} =")
+    tell.does("", " + ".join(f"{term} {ledger[term]}" for term in terms))
+    _check(ledger["accepted"] == sum(ledger[term] for term in terms), "the books balance")
+    _check(ledger["stranded"] == 0, "nothing is stranded")
+    tell.holds("they balance, and nothing is stranded")
+
+
+def _person(name: str) -> str:
+    return f"{name}.{uuid.uuid4().hex[:4]}@example.com"
+
+
+def main() -> int:
+    tell = Teller()
+    print(tell.styled("1", "Ostoja, told on the running system; each ok was checked just now."))
+    anna = _person("anna")
+    world = None
+    began = time.monotonic()
+    try:
+        world = World()
+        lead(tell, world, anna)
+        outage(tell, world)
+        link = follow_up(tell, world, anna)
+        withdrawal(tell, world, anna, link)
+        erasure(tell, world, anna)
+        accounts(tell, world)
+    except DemoError as error:
+        print("\n" + tell.styled("1;31", f"FAILED: {error}"), file=sys.stderr)
+        return 1
+    finally:
+        if world is not None:
+            with suppress(DemoError):  # the first one tells more
+                world.behave("slack", 200)
+    print(f"\nTold in {time.monotonic() - began:.0f} s. {world.public}/docs has every call.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
