@@ -21,7 +21,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
 
-from libs.common import logs
+from libs.common import logs, tasks
 from libs.common.topology import Binding, Exchange, Queue
 
 log = logs.get_logger(__name__)
@@ -215,16 +215,14 @@ class Broker:
     async def connect(cls, url: str, name: str) -> AsyncIterator["Broker"]:
         """Keep connected for as long as the context is open; RabbitMQ may be away at any time."""
         broker = cls(url, name)
-        tasks = [
+        keepers = [
             asyncio.create_task(broker._keep_connected(), name="broker connection"),
             asyncio.create_task(broker._keep_declared(), name="broker topology"),
         ]
         try:
             yield broker
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await tasks.end(*keepers)
             if broker._session is not None:
                 await broker._session.close()
                 broker._session = None

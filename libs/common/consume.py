@@ -18,7 +18,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from prometheus_client import Counter
 
-from libs.common import db, logs
+from libs.common import db, logs, tasks
 from libs.common.broker import (
     CALL_SECONDS,
     FAULTS,
@@ -159,16 +159,13 @@ class Consumer:
         """Take no more, finish what is in hand within DRAIN_SECONDS; the rest comes again."""
         self._stop_taking()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await tasks.end(self._task)
         in_hand = {task for lane in self._lanes for task in lane.in_hand}
         if in_hand:
             _, unfinished = await asyncio.wait(in_hand, timeout=DRAIN_SECONDS)
-            for task in unfinished:
-                log.warning("consume.abandoned", queue=self._queue.name)
-                task.cancel()
             if unfinished:
-                await asyncio.wait(unfinished)
+                log.warning("consume.abandoned", queue=self._queue.name, count=len(unfinished))
+            await tasks.end(*unfinished)
         if self._retiring:
             await asyncio.wait(self._retiring)
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event, make_url, text
@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from libs.common import (
     dialect,  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
     logs,
+    tasks,
 )
 
 log = logs.get_logger(__name__)
@@ -139,9 +140,7 @@ async def listen(url: str, channel: str) -> AsyncIterator[Listener]:
     try:
         yield listener
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await tasks.end(task)
 
 
 async def _listen(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:

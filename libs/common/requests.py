@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from libs.common import logs
+from libs.common import logs, tasks
 from libs.common.broker import (
     CALL_SECONDS,
     FAULTS,
@@ -53,8 +53,7 @@ class Requester:
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await tasks.end(self._task)
 
     async def ask(
         self,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from libs.common import logs
+from libs.common import logs, tasks
 
 T = TypeVar("T")
 log = logs.get_logger(__name__)
@@ -54,8 +54,7 @@ class Service:
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+    await tasks.end(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("service.task_failed", task=task.get_name(), exc_info=error)
 
@@ -74,8 +73,7 @@ async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int:
             log.info("service.started")
             await stopped
         else:  # told to stop while still starting
-            starting.cancel()
-            await asyncio.wait({starting})
+            await tasks.end(starting)
     except Exception:
         log.exception("service.start_failed")
         service.failed = True

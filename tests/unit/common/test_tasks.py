@@ -1,0 +1,35 @@
+import asyncio
+import contextlib
+
+import pytest
+
+from libs.common import tasks
+
+
+async def test_a_task_that_swallows_a_cancellation_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_SECONDS", 0.01)
+
+    async def swallows_the_first() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    stubborn = asyncio.create_task(swallows_the_first())
+    await asyncio.sleep(0)
+    await tasks.end(stubborn)
+    assert stubborn.cancelled()
+
+
+async def test_an_error_stays_in_its_task() -> None:
+    async def fails() -> None:
+        raise RuntimeError
+
+    failed = asyncio.create_task(fails())
+    await tasks.end(failed)
+    assert isinstance(failed.exception(), RuntimeError)
+
+
+async def test_to_end_nothing_is_done_at_once() -> None:
+    await tasks.end()
