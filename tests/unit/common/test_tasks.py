@@ -27,6 +27,7 @@ async def test_an_error_stays_in_its_task() -> None:
         raise RuntimeError
 
     failed = asyncio.create_task(fails())
+    await asyncio.wait({failed})
     await tasks.end(failed)
     assert isinstance(failed.exception(), RuntimeError)
 
