@@ -287,11 +287,11 @@ def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
         payload=row.payload,
         accepted_at=row.accepted_at,
         request_id=row.request_id,
-        once=_once(row),
+        once=once_of(row),
     )
 
 
-def _once(row: Any) -> Once | None:
+def once_of(row: Any) -> Once | None:
     if row.once_address is None:
         return None
     return Once(row.once_address, row.once_purpose, row.once_reference)
@@ -433,8 +433,18 @@ async def move(
     return found.one_or_none() is not None
 
 
+_ENDED: Final = "attempt, event_type, error, once_address, once_purpose, once_reference"
+_ENDED_TYPES: Final[Mapping[str, Any]] = {
+    "attempt": sa.Integer,
+    "event_type": sa.Text,
+    "error": sa.Text,
+    "once_address": sa.Text,
+    "once_purpose": sa.Text,
+    "once_reference": sa.Text,
+}
+
 _EXHAUST = (
-    sa.text("""
+    sa.text(f"""
     UPDATE delivery SET
         state = 'failed', reason = 'exhausted', lease_until = NULL, finished_at = now(),
         error = coalesce(error, 'the worker of every attempt died')
@@ -442,36 +452,22 @@ _EXHAUST = (
         AND (state = 'pending'
              OR lease_until < now() AND state = (
                  CASE WHEN once_address IS NULL THEN 'sending' ELSE 'claimed' END))
-    RETURNING attempt, event_type, error, once_address, once_purpose, once_reference
+    RETURNING {_ENDED}
 """)
     .bindparams(*_KEY)
-    .columns(
-        attempt=sa.Integer,
-        event_type=sa.Text,
-        error=sa.Text,
-        once_address=sa.Text,
-        once_purpose=sa.Text,
-        once_reference=sa.Text,
-    )
+    .columns(**_ENDED_TYPES)
 )
 _DOUBT = (
-    sa.text("""
+    sa.text(f"""
     UPDATE delivery SET
         state = 'in_doubt', reason = 'crashed', lease_until = NULL, finished_at = now(),
         error = 'the worker died between handing over and recording it'
     WHERE alert_id = :alert_id AND target = :target
         AND once_address IS NOT NULL AND state = 'sending' AND lease_until < now()
-    RETURNING attempt, event_type, error, once_address, once_purpose, once_reference
+    RETURNING {_ENDED}
 """)
     .bindparams(*_KEY)
-    .columns(
-        attempt=sa.Integer,
-        event_type=sa.Text,
-        error=sa.Text,
-        once_address=sa.Text,
-        once_purpose=sa.Text,
-        once_reference=sa.Text,
-    )
+    .columns(**_ENDED_TYPES)
 )
 
 
@@ -506,7 +502,7 @@ async def doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | Non
 def _ended_by(alert_id: UUID, target: str, row: Any) -> Ended | None:
     if row is None:
         return None
-    return Ended(alert_id, target, row.attempt, row.event_type, row.error, _once(row))
+    return Ended(alert_id, target, row.attempt, row.event_type, row.error, once_of(row))
 
 
 async def escalate(tx: AsyncConnection, ended: Ended, reason: Reason) -> None:
@@ -721,36 +717,46 @@ async def find(tx: AsyncConnection, alert_id: UUID) -> tuple[list[Any], list[Any
     return list(rows), list(attempts)
 
 
-_OPEN_NOW = sa.text(f"""
-    SELECT target, count(*) AS pending,
-        CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest
-    FROM delivery WHERE {OPEN} GROUP BY target
-""").columns(target=sa.Text, pending=sa.BigInteger, oldest=sa.Float)
-_KEPT_NOW = sa.text(f"""
-    SELECT target, state, count(*) AS rows FROM delivery WHERE {KEPT} GROUP BY target, state
-""").columns(target=sa.Text, state=sa.Text, rows=sa.BigInteger)
+# One statement, so one snapshot: what is delivered is what is left of what was accepted.
+_STATS = (
+    sa.text(f"""
+    WITH open AS (
+        SELECT target, count(*) AS pending,
+            CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest
+        FROM delivery WHERE {OPEN} GROUP BY target
+    ), kept AS (
+        SELECT target,
+            count(*) FILTER (WHERE state = 'failed') AS failed,
+            count(*) FILTER (WHERE state = 'discarded') AS discarded,
+            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
+        FROM delivery WHERE {KEPT} GROUP BY target
+    )
+    SELECT target, accepted,
+        coalesce(open.pending, 0) AS pending,
+        ledger_total.failed + coalesce(kept.failed, 0) AS failed,
+        ledger_total.discarded + coalesce(kept.discarded, 0) AS discarded,
+        coalesce(kept.in_doubt, 0) AS in_doubt,
+        oldest AS oldest_pending_seconds
+    FROM ledger_total LEFT JOIN open USING (target) LEFT JOIN kept USING (target)
+""")
+).columns(
+    target=sa.Text,
+    accepted=sa.BigInteger,
+    pending=sa.BigInteger,
+    failed=sa.BigInteger,
+    discarded=sa.BigInteger,
+    in_doubt=sa.BigInteger,
+    oldest_pending_seconds=sa.Float,
+)
 
 
 async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
     """Count by target without looking at what was delivered, which may be millions of rows."""
-    found: dict[str, dict[str, Any]] = {
-        row.target: {
-            "accepted": row.accepted,
-            "pending": 0,
-            "failed": row.failed,
-            "discarded": row.discarded,
-            "in_doubt": 0,
-            "oldest_pending_seconds": None,
-        }
-        for row in await tx.execute(sa.select(ledger_total))
-    }
-    for row in await tx.execute(_OPEN_NOW):
-        found[row.target] |= {"pending": row.pending, "oldest_pending_seconds": row.oldest}
-    for row in await tx.execute(_KEPT_NOW):
-        found[row.target][row.state] += row.rows
-    for counts in found.values():
+    found: dict[str, dict[str, Any]] = {}
+    for row in await tx.execute(_STATS):
+        counts = row._asdict()
         rest = sum(counts[name] for name in ("pending", "failed", "discarded", "in_doubt"))
-        counts["delivered"] = counts.pop("accepted") - rest
+        found[counts.pop("target")] = {**counts, "delivered": counts["accepted"] - rest}
     return found
 
 
@@ -850,7 +856,7 @@ def _among(rows: Sequence[Any]) -> sa.ColumnElement[bool]:
 
 
 def ended(row: Any) -> Ended:
-    return Ended(row.alert_id, row.target, row.attempt, row.event_type, row.error, _once(row))
+    return Ended(row.alert_id, row.target, row.attempt, row.event_type, row.error, once_of(row))
 
 
 def _purge(state: State) -> sa.TextualSelect:
