@@ -259,7 +259,8 @@ class Consumer:
 
     async def _outcome(self, message: Message, delivery: Delivery) -> Outcome:
         try:
-            outcome = await self._handler(message, delivery)
+            with connection_faults():  # of any driver: unguarded, nobody would ever settle it
+                outcome = await self._handler(message, delivery)
         except Exception as error:
             if db.is_unavailable(error):
                 self._pause_for_a_while(error)

@@ -393,6 +393,24 @@ async def test_with_the_database_away_one_message_at_a_time_is_tried(
         await eventually(drained)
 
 
+async def test_a_handler_that_is_cancelled_by_nobody_of_ours_gets_its_message_again(
+    broker: Broker,
+) -> None:
+    (sent,) = await send(broker)
+    seen: list[str] = []
+
+    async def cancelled_once(message: Message, _: Delivery) -> Outcome:
+        seen.append(message.id)
+        if len(seen) == 1:
+            raise asyncio.CancelledError
+        return Ack()
+
+    async with consume(broker, QUEUE, cancelled_once, prefetch=1):
+        await until(lambda: len(seen) == 2)
+    assert seen == [sent, sent]
+    assert await gone(broker)
+
+
 async def test_a_stop_finishes_what_is_in_hand_and_loses_nothing(broker: Broker) -> None:
     sent = await send(broker, 10)
     done: list[str] = []
