@@ -64,6 +64,7 @@ class Reason(StrEnum):
     WITHDRAWN = auto()
     NO_PERMIT = auto()
     BY_HAND = auto()
+    ERASED = auto()
 
 
 class BreakerState(StrEnum):

@@ -11,7 +11,7 @@ from libs.common.requests import Requester
 from libs.common.service import Service
 from services.alerts import channels, config, store, topology
 from services.alerts.breaker import Breaker
-from services.alerts.consumers import MAX_BATCH, Intake
+from services.alerts.consumers import MAX_BATCH, Intake, Persons
 from services.alerts.delivery import Worker
 from services.alerts.drain import drain
 from services.alerts.http import Api
@@ -23,6 +23,9 @@ from services.alerts.valve import Valve
 log = logs.get_logger(__name__)
 
 PURGE_SECONDS = 3600.0
+# To be rejected is a work message's ordinary life (each retry, each wait for a permit), so the
+# count says nothing of a fault; the ledger counts attempts.
+MAX_REJECTIONS = 100_000
 MAX_INTERNAL_BODY = 1024 * 1024  # the gateway's largest batch, with the fields that it adds
 
 
@@ -34,7 +37,10 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(
-        *topology.EXCHANGES, *topology.intake_queues(), *topology.target_queues(configured)
+        *topology.EXCHANGES,
+        *topology.intake_queues(),
+        *topology.person_queues(),
+        *topology.target_queues(configured),
     )
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
@@ -58,7 +64,11 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         )
         consumer = await service.enter(
             consume.consume(
-                broker, topology.work_name(name), worker.handle, prefetch=target.concurrency
+                broker,
+                topology.work_name(name),
+                worker.handle,
+                prefetch=target.concurrency,
+                max_retries=MAX_REJECTIONS,
             )
         )
         service.spawn(f"valve {name}", valve.run(consumer))
@@ -82,6 +92,13 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=MAX_BATCH)
     )
 
+    people = Persons(engine, broker)
+    for queue, handler in (
+        (topology.ERASURES_QUEUE, people.erasures),
+        (topology.REQUESTS_QUEUE, people.requests),
+    ):
+        await service.enter(consume.consume(broker, queue, handler, prefetch=1))
+
     sweep = Sweep(configured, engine, broker, overdue=settings.alerts_overdue_seconds)
     kept = settings.alerts_delivered_kept_hours * 3600.0
     for name, seconds, job in (
@@ -95,7 +112,6 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
     api = Api(
-        configured,
         engine,
         broker,
         intake,

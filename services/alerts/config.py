@@ -180,7 +180,7 @@ class Config(_Part):
 
     @model_validator(mode="after")
     def _routes_name_targets(self) -> Self:
-        reserved = self.targets.keys() & {"intake", "epoch", UNROUTED}
+        reserved = self.targets.keys() & {"intake", "epoch", "erasures", "requests", UNROUTED}
         unknown = {
             name for names in self.routes.values() for name in names if name not in self.targets
         }

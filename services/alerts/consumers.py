@@ -1,19 +1,28 @@
-"""One function per queue: alerts.intake here; alerts.<target> is delivery.Worker.handle."""
+"""One function per queue; that of alerts.<target> is delivery.Worker.handle."""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs, outbox
-from libs.common.broker import Broker, Message, PublishError
+from libs.common.addresses import MalformedAddress, normalise
+from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Retry
 from libs.common.consume import Outcome as Verdict
-from services.alerts import messages, metrics, store, topology
+from libs.common.requests import reply
+from services.alerts import messages, metrics, persons, store, topology
 from services.alerts.alert import Reason
 from services.alerts.config import UNROUTED, Config, EmailTarget
-from services.alerts.messages import LEAD_QUALIFIED, AlertAccepted
+from services.alerts.messages import (
+    LEAD_QUALIFIED,
+    AlertAccepted,
+    ExportRequest,
+    PersonErased,
+)
 from services.alerts.store import NewRow
 
 log = logs.get_logger(__name__)
@@ -125,6 +134,81 @@ class Intake:
     async def _insert(self, rows: list[NewRow]) -> None:
         async with self._engine.begin() as tx:
             metrics.ACCEPTED.inc(await store.accept(tx, rows))
+
+
+class Persons:
+    """What consent wants to know of a person, or wants forgotten."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+
+    async def erasures(self, message: Message, _: Delivery) -> Verdict:
+        """alerts.erasures: twice has the effect of once, and consent takes the receipt twice."""
+        if message.type != messages.PERSON_ERASED:
+            return Dead("unknown type")
+        try:
+            order = PersonErased.model_validate(message.body)
+            address = normalise(order.email)
+        except (ValidationError, MalformedAddress):
+            return Dead("malformed")
+        # What was accepted before the order may still be on its way into the ledger.
+        try:
+            if await self._broker.depth(topology.INTAKE_QUEUE):
+                return Retry("intake")
+        except BrokerUnavailable:
+            return Retry("broker")
+        erased, in_flight = await self._erase(address)
+        log.info("person.erased", rows=erased, in_flight=in_flight)
+        if in_flight:
+            return Retry("in flight")
+        async with self._engine.begin() as tx:
+            await outbox.add(
+                tx,
+                topology.CONSENT_COMMANDS,
+                messages.ERASURE_RECEIPT,
+                messages.erasure_receipt(order.erasure_id, datetime.now(UTC)),
+            )
+        return Ack()
+
+    async def _erase(self, address: str) -> tuple[int, int]:
+        erased = in_flight = 0
+        after: persons.Key | None = persons.BEGINNING
+        while after is not None:
+            async with self._engine.begin() as tx:
+                looked = await persons.look(tx, address, after)
+                for row in looked.rows:
+                    done = await persons.erase(tx, row)
+                    erased, in_flight = erased + done, in_flight + (not done)
+            after = looked.after
+        return erased, in_flight
+
+    async def requests(self, message: Message, _: Delivery) -> Verdict:
+        """alerts.requests: what is held on a person, a part of the ledger at a time."""
+        if message.type != messages.EXPORT_REQUEST:
+            return Dead("unknown type")
+        try:
+            asked = ExportRequest.model_validate(message.body)
+            address = normalise(asked.email)
+        except (ValidationError, MalformedAddress):
+            return Dead("malformed")
+        async with self._engine.connect() as tx:
+            looked = await persons.look(tx, address, asked.after or persons.BEGINNING)
+        records = {"deliveries": [_record(row) for row in looked.rows]}
+        await reply(self._broker, message, messages.export_answer(records, looked.after))
+        return Ack()
+
+
+def _record(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "target": row.target,
+        "event_type": row.event_type,
+        "state": row.state,
+        "accepted_at": row.accepted_at.isoformat(),
+        "finished_at": row.finished_at and row.finished_at.isoformat(),
+        "payload": row.payload,
+    }
 
 
 def _works(rows: Sequence[NewRow]) -> list[tuple[str, str, Message]]:

@@ -17,7 +17,6 @@ from libs.common.web import CALLER, Model, Problem, json_response, parse
 from services.alerts import delivery, store
 from services.alerts.alert import BreakerState, Reason, State
 from services.alerts.breaker import Breaker
-from services.alerts.config import Config
 from services.alerts.consumers import Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.store import Cursor, Filter
@@ -84,7 +83,6 @@ class Cleanup(Model):
 class Api:
     def __init__(
         self,
-        config: Config,
         engine: AsyncEngine,
         broker: Broker,
         intake: Intake,
@@ -94,7 +92,6 @@ class Api:
         *,
         overdue: float,
     ) -> None:
-        self._config = config
         self._engine = engine
         self._broker = broker
         self._intake = intake
@@ -207,7 +204,12 @@ class Api:
             while True:
                 async with self._engine.begin() as tx:
                     rows = await store.page(tx, name, body.filter(), after, BATCH, lock=True)
-                    movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
+                    movable = [
+                        row
+                        for row in rows
+                        if row.state in {State.PENDING, State.FAILED}
+                        and row.payload is not None  # erased: there is nothing to send
+                    ]
                     if movable:
                         await store.hand_out(tx, movable, **changes)
                 requeued += len(movable)
@@ -255,6 +257,8 @@ class Api:
             if not rows:
                 raise Problem(404, detail="nothing with this id is in doubt")
             if body.outcome == "resend":
+                if any(row.payload is None for row in rows):
+                    raise Problem(409, detail="its person was erased: there is nothing to send")
                 await store.hand_out(tx, rows, **store.AFRESH, error=body.reason, operator=operator)
             else:
                 state = State(body.outcome)

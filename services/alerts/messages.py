@@ -9,13 +9,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from libs.common.broker import Message
 from services.alerts.alert import Once
 
-ALERT_ACCEPTED = "alert.accepted"
 LEAD_QUALIFIED = "lead.qualified"
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
+
+PERSON_ERASED = "person.erased"
+ERASURE_RECEIPT = "erasure.receipt"
+EXPORT_REQUEST = "export.request"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
@@ -53,6 +56,17 @@ class AlertWork(_Read):
     alert_id: UUID
     target: str
     turn: int = Field(ge=0)
+
+
+class PersonErased(_Read):
+    email: str
+    erasure_id: UUID
+
+
+class ExportRequest(_Read):
+    email: str
+    after: tuple[UUID, str] | None = None
+    """What the page before named as `next`."""
 
 
 class PermitAnswer(_Read):
@@ -106,6 +120,17 @@ def permit_request(alert_id: UUID, attempt: int, once: Once) -> dict[str, Any]:
 def permit_return(alert_id: UUID, attempt: int, once: Once) -> Message:
     body = {"message": str(alert_id), "attempt": attempt, "address": once.address}
     return Message(id=str(uuid4()), type=PERMIT_RETURN, body=body)
+
+
+def erasure_receipt(erasure_id: UUID, at: datetime) -> Message:
+    body = {"erasure_id": str(erasure_id), "service": "alerts", "at": at.isoformat()}
+    return Message(id=str(uuid4()), type=ERASURE_RECEIPT, body=body)
+
+
+def export_answer(
+    records: dict[str, list[dict[str, Any]]], after: tuple[UUID, str] | None
+) -> dict[str, Any]:
+    return {"records": records, "next": [str(after[0]), after[1]] if after else None}
 
 
 Settled = Literal["sent", "cancelled", "in_doubt", "failed"]

@@ -40,7 +40,9 @@ def test_a_permit_is_asked_for_and_returned_with_the_fields_agreed() -> None:
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-@pytest.mark.parametrize("name", ["alert.accepted", "alert.accepted.followup"])
+@pytest.mark.parametrize(
+    "name", ["alert.accepted", "alert.accepted.followup", "alert.accepted.consent"]
+)
 def test_an_accepted_alert_is_read_with_what_others_may_add(
     name: str, extra: dict[str, Any]
 ) -> None:
@@ -67,3 +69,32 @@ def test_an_answered_permit_is_read_with_what_others_may_add(extra: dict[str, An
 def test_a_denied_permit_needs_no_duration() -> None:
     for body in ({"answer": "denied", "seconds": 0}, {"answer": "denied"}):
         assert messages.PermitAnswer.model_validate(body).answer == "denied"
+
+
+def test_a_receipt_is_sent_as_agreed() -> None:
+    body = golden("erasure.receipt")
+    told = messages.erasure_receipt(UUID(body["erasure_id"]), AT)
+    assert told.type == "erasure.receipt"
+    assert told.body == body | {"service": "alerts"}
+
+
+def test_what_is_held_is_told_with_the_fields_agreed() -> None:
+    answer = messages.export_answer({"deliveries": []}, (ALERT, "slack"))
+    assert answer.keys() == golden("export.answer").keys()
+    assert answer["next"] == [str(ALERT), "slack"]
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_an_order_to_erase_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+    order = messages.PersonErased.model_validate(golden("person.erased") | extra)
+    assert order.email == "ala@example.com"
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_a_question_for_what_is_held_is_read_with_what_others_may_add(
+    extra: dict[str, Any],
+) -> None:
+    body = golden("export.request") | extra
+    assert messages.ExportRequest.model_validate(body).after is None
+    again = messages.ExportRequest.model_validate(body | {"after": [str(ALERT), "slack"]})
+    assert again.after == (ALERT, "slack")

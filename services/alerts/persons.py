@@ -1,0 +1,148 @@
+"""What the ledger holds on a person: told to consent when it asks, erased when it orders.
+
+No column says whose an alert is: the address is looked for in everything that a caller may have
+put it into. Answers of targets are redacted before they are stored; they go all the same.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts import delivery, store
+from services.alerts.alert import Reason, State
+
+BATCH: Final = 5_000  # rows looked at in one statement, well within its time-out
+ERASED: Final = "erased"
+BEGINNING: Final = (UUID(int=0), "")
+
+Key = tuple[UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One batch of the ledger."""
+
+    rows: list[Any]
+    after: Key | None
+    """Where to go on; None at the end."""
+
+
+# The domain alone first: it is cheap, and rules nearly every row out.
+_LOOK = (
+    sa.text("""
+    WITH looked AS MATERIALIZED (
+        SELECT alert_id, target, event_type, severity, state, reason, payload, accepted_at,
+            finished_at, attempt, error, once_address, once_purpose, once_reference,
+            once_address = :address OR (
+                strpos(lower(concat_ws(' ', CAST(payload AS text), dedup_key)), :domain) > 0
+                AND concat_ws(' ', CAST(payload AS text), dedup_key) ~* :pattern) AS theirs
+        FROM delivery WHERE (alert_id, target) > (:alert_id, :target)
+        ORDER BY alert_id, target LIMIT :batch
+    )
+    SELECT * FROM looked
+    WHERE theirs OR (alert_id, target) = (
+        SELECT alert_id, target FROM looked ORDER BY alert_id DESC, target DESC LIMIT 1)
+    ORDER BY alert_id, target
+""")
+    .bindparams(
+        sa.bindparam("alert_id", type_=sa.Uuid),
+        *(sa.bindparam(name, type_=sa.Text) for name in ("target", "address", "domain", "pattern")),
+        sa.bindparam("batch", type_=sa.Integer),
+    )
+    .columns(
+        **{
+            column.name: column.type
+            for column in store.delivery.c
+            if column.name
+            in {
+                "alert_id", "target", "event_type", "severity", "state", "reason", "accepted_at",
+                "finished_at", "attempt", "error", "once_address", "once_purpose",
+                "once_reference",
+            }
+        },
+        payload=JSONB,
+        theirs=sa.Boolean,
+    )
+)  # fmt: skip
+
+
+def pattern(address: str) -> str:
+    """Match the address as a whole: ann@x.pl is not in joann@x.pl, but is in ?mail=ann%40x.pl."""
+    local, _, domain = address.rpartition("@")
+    return rf"(?<![0-9a-z._+-]){re.escape(local)}(@|%40){re.escape(domain)}(?![0-9a-z-]|\.[0-9a-z])"
+
+
+async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Looked:
+    """Find a person's rows in the next part of the ledger.
+
+    :param address: normalised
+    """
+    found = await tx.execute(
+        _LOOK,
+        {
+            "address": address,
+            "domain": address.rpartition("@")[2],
+            "pattern": pattern(address),
+            "alert_id": after[0],
+            "target": after[1],
+            "batch": BATCH,
+        },
+    )
+    rows = list(found)
+    end = (rows[-1].alert_id, rows[-1].target) if rows else None
+    return Looked([row for row in rows if row.theirs], end)
+
+
+_ERASE = (
+    sa.text("""
+    UPDATE delivery SET
+        payload = NULL, dedup_key = NULL,
+        once_address = CASE WHEN once_address IS NOT NULL THEN 'erased' END,
+        error = CASE WHEN error IS NOT NULL THEN 'erased' END,
+        reason = CASE WHEN state = 'pending' THEN 'erased' ELSE reason END,
+        finished_at = coalesce(finished_at, now()),
+        state = CASE WHEN state = 'pending' THEN 'discarded' ELSE state END
+    WHERE alert_id = :alert_id AND target = :target AND state NOT IN ('claimed', 'sending')
+    RETURNING 1 AS matched
+""")
+    .bindparams(sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("target", type_=sa.Text))
+    .columns(matched=sa.Integer)
+)
+_LOCK = (
+    sa.text("SELECT state FROM delivery WHERE alert_id = :alert_id AND target = :target FOR UPDATE")
+    .bindparams(sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("target", type_=sa.Text))
+    .columns(state=sa.Text)
+)
+
+
+async def erase(tx: AsyncConnection, row: Any) -> bool:
+    """Forget what a row says; one that was still to be sent is discarded, its copies acked unseen.
+
+    The row stays, for it is counted.
+
+    :returns: False when it is being sent at this moment: come again when that is over
+    """
+    key = {"alert_id": row.alert_id, "target": row.target}
+    before = (await tx.execute(_LOCK, key)).scalar_one_or_none()
+    if before is None:  # purged meanwhile
+        return True
+    if (await tx.execute(_ERASE, key)).one_or_none() is None:
+        return False
+    where = (("alert_id", row.alert_id), ("target", row.target))
+    for table, values in (
+        (store.attempt, {"excerpt": ""}),
+        (store.escalation, {"error": None}),
+    ):
+        await tx.execute(
+            sa.update(table)
+            .where(*(table.c[name] == value for name, value in where))
+            .values(values)
+        )
+    if before == State.PENDING:
+        await delivery.tell(tx, store.ended(row), State.DISCARDED, Reason.ERASED)
+    return True
