@@ -16,6 +16,7 @@ from services.alerts.delivery import Worker
 from services.alerts.drain import drain
 from services.alerts.http import Api
 from services.alerts.permits import LoopLag, Permits
+from services.alerts.schema import Schema
 from services.alerts.settings import AlertsSettings
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
@@ -111,6 +112,8 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     app = web.create_app(
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
+    owner_url = settings.owner_database_url
+    schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
     api = Api(
         engine,
         broker,
@@ -118,6 +121,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         sweep,
         breakers,
         valves,
+        schema,
         overdue=settings.alerts_overdue_seconds,
     )
     app.router.add_routes(api.routes())

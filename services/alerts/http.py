@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import db, logs
 from libs.common.broker import Broker
 from libs.common.web import CALLER, Model, Problem, json_response, parse
-from services.alerts import delivery, store
+from services.alerts import delivery, schema, store
 from services.alerts.alert import BreakerState, Reason, State
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import Intake
 from services.alerts.messages import AlertAccepted
+from services.alerts.schema import NotOwner, Schema
 from services.alerts.store import Cursor, Filter
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
@@ -89,6 +90,7 @@ class Api:
         sweep: Sweep,
         breakers: Mapping[str, Breaker],
         valves: Mapping[str, Valve],
+        schema: Schema,
         *,
         overdue: float,
     ) -> None:
@@ -98,6 +100,7 @@ class Api:
         self._sweep = sweep
         self._breakers = breakers
         self._valves = valves
+        self._schema = schema
         self._overdue = overdue
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -116,6 +119,8 @@ class Api:
             web.get("/api/breakers", _admin(self.breakers)),
             web.post("/api/breakers/{target}/reset", _admin(self.reset)),
             web.get("/api/ledger/check", _admin(self.check)),
+            web.post("/api/migration/create-dead-letter-queue", _admin(self.create_relation)),
+            web.get("/api/migration/dlq-status", _admin(self.relation)),
         ]
 
     async def accept(self, request: web.Request) -> web.Response:
@@ -315,6 +320,37 @@ class Api:
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
         balanced = terms["accepted"] == sum(terms[name] for name in ends)
         return json_response({"ok": balanced and terms["stranded"] == 0, **terms})
+
+    async def create_relation(self, request: web.Request) -> web.Response:
+        try:
+            found, made = await self._schema.create()
+        except NotOwner:
+            raise Problem(
+                409,
+                detail="the tables are the owner's, whose access is not configured here; run: "
+                f"{schema.COMMAND}",
+            ) from None
+        log.info("schema.created", operator=_operator(request), made=made)
+        message = "created" if made else "was there already"
+        return json_response(
+            {
+                "success": found.complete,
+                "message": f"{schema.RELATION} {message}",
+                "tables": found.tables,
+                "indexes": found.indexes,
+            }
+        )
+
+    async def relation(self, _: web.Request) -> web.Response:
+        found = await self._schema.look()
+        return json_response(
+            {
+                "exists": schema.RELATION in found.tables,
+                "up_to_date": found.current,
+                "tables": found.tables,
+                "indexes": found.indexes,
+            }
+        )
 
     async def health(self, _: web.Request) -> web.Response:
         components: dict[str, dict[str, str]] = {}

@@ -1,0 +1,61 @@
+"""The dead-letter relation: made by its owner only, harmless to ask for twice."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from libs.common import db
+from services.alerts.schema import NotOwner, Schema
+from tests.conftest import NewDatabase
+from tests.integration.alerts.conftest import StartAlerts
+from tests.support.databases import DatabaseUrl
+
+INDEXES = ["dead_letter_queue_created", "dead_letter_queue_status_created"]
+
+
+@pytest.fixture
+async def empty(database: NewDatabase) -> DatabaseUrl:
+    return await database("alerts", migrated=False)
+
+
+@pytest.fixture
+async def schema(empty: DatabaseUrl) -> AsyncIterator[Schema]:
+    async with db.connect(empty, application_name="test") as engine:
+        yield Schema(engine, empty, empty.owner_url)
+
+
+async def test_it_is_made_where_it_is_missing_and_asking_again_changes_nothing(
+    schema: Schema,
+) -> None:
+    before = await schema.look()
+    assert (before.complete, before.tables, before.indexes) == (False, [], [])
+    found, made = await schema.create()
+    assert made
+    assert found.complete
+    assert {"dead_letter_queue", "delivery"} <= set(found.tables)
+    assert found.indexes == INDEXES
+    assert await schema.create() == (found, False)
+
+
+async def test_without_the_owner_s_access_nothing_is_made(empty: DatabaseUrl) -> None:
+    async with db.connect(empty, application_name="test") as engine:
+        schema = Schema(engine, empty, None)
+        with pytest.raises(NotOwner):
+            await schema.create()
+        assert (await schema.look()).tables == []
+
+
+async def test_the_service_tells_what_there_is(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    status, body = await subject.http("POST", "/api/migration/create-dead-letter-queue")
+    assert (status, body["success"], body["indexes"]) == (200, True, INDEXES)
+    assert "dead_letter_queue" in body["tables"]
+    status, state = await subject.http("GET", "/api/migration/dlq-status")
+    assert (status, state["exists"], state["up_to_date"]) == (200, True, True)
+
+
+async def test_where_it_is_there_already_its_owner_is_not_needed(database: NewDatabase) -> None:
+    url = await database("alerts")
+    async with db.connect(url, application_name="test") as engine:
+        found, made = await Schema(engine, url, None).create()
+    assert (found.complete, made) == (True, False)
