@@ -16,8 +16,6 @@ pytestmark = pytest.mark.fullstack
 # What is not there yet, and with what it comes. A call that appears fails the test until it is made
 # below; one that vanishes fails it at once.
 MISSING = {
-    ("GET", "/erasure/confirm"): "comes with issue 3",
-    ("POST", "/erasure/confirm"): "comes with issue 3",
     ("POST", "/api/migration/create-dead-letter-queue"): "comes with issue 3",
     ("GET", "/api/migration/dlq-status"): "comes with issue 3",
 }
@@ -134,6 +132,22 @@ async def _mailed_links(call: Calls, system: Running) -> None:
     await call("POST", "/unsubscribe", query=query, form={"List-Unsubscribe": "One-Click"})
     known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
     assert (known.body["email"], known.body["unsubscribed"]) == (address, True)
+
+    address = fresh_address()
+    await system.opt_in(address)
+    revoked = await system.http("POST", "/api/revoke-consent", {"email": address})
+    assert revoked.body["erasure"]["status"] == "awaiting_confirmation"
+    (mail,) = await eventually(lambda: system.sandbox.mails(address), 40)
+    (token,) = set(re.findall(r"/erasure/confirm\?token=([\w.~-]+)", mail["Text"]))
+    query = f"?token={token}"
+    assert "<form" in await call("GET", "/erasure/confirm", query=query)
+    await call("POST", "/erasure/confirm", query=query, form={})
+
+    async def done() -> bool:
+        audit = await system.http("GET", f"/api/consent/audit/{address}", key="admin")
+        return bool(audit.body["erasure"]["status"] == "done" and not audit.body["entries"])
+
+    await eventually(done, 40)
 
 
 async def _alerts(call: Calls) -> None:
