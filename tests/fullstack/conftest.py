@@ -15,7 +15,7 @@ import pytest
 
 from deploy.local import environment
 from deploy.provision import VHOST
-from tests.support.compose import Compose, running_compose
+from tests.support.compose import Compose, engine_answers, running_compose
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import SandboxApi
 from tests.support.system import System
@@ -51,6 +51,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[
             pytest.exit(f"these tests send: .env names real providers ({', '.join(real)})", 2)
         yield Running(values, None)
     elif against == "compose":
+        if not engine_answers():
+            pytest.exit("no Docker engine answers; AGAINST=running tests what `make up` runs", 2)
         folder = Path(tmp_path_factory.mktemp("compose"), f"ostoja-test-{uuid.uuid4().hex[:8]}")
         folder.mkdir()
         with running_compose(folder, ports) as compose:

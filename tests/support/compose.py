@@ -27,6 +27,15 @@ def docker(*arguments: str) -> str:
     return subprocess.check_output(["docker", *arguments], text=True)
 
 
+def engine_answers() -> bool:
+    try:
+        docker("info", "--format", "{{.ServerVersion}}")
+        docker("compose", "version")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
 class Compose:
     def __init__(self, folder: Path, ports: Ports) -> None:
         self.project = folder.name
