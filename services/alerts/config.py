@@ -136,6 +136,11 @@ class SmsTarget(Target):
     to: str
 
 
+class AppriseTarget(Target):
+    channel: Literal["apprise"]
+    url: Secret  # of any service that Apprise knows; see its wiki
+
+
 class EmailTarget(Target):
     channel: Literal["email"]
     host: str
@@ -168,7 +173,7 @@ class EmailTarget(Target):
 
 
 AnyTarget = Annotated[
-    SlackTarget | WebhookTarget | MondayTarget | SmsTarget | EmailTarget,
+    SlackTarget | WebhookTarget | MondayTarget | SmsTarget | AppriseTarget | EmailTarget,
     Field(discriminator="channel"),
 ]
 TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from services.alerts.alert import Claimed, Outcome
+from services.alerts.channels.apprise import Apprise
 from services.alerts.channels.email import Email
 from services.alerts.channels.monday import Monday
 from services.alerts.channels.slack import Slack
 from services.alerts.channels.sms import Sms
 from services.alerts.channels.webhook import Webhook
 from services.alerts.config import (
+    AppriseTarget,
     EmailTarget,
     MondayTarget,
     SlackTarget,
@@ -54,4 +56,6 @@ def _create(name: str, target: Target, templates: Templates) -> Channel:
             return Sms(name, target, templates)
         case EmailTarget():
             return Email(name, target, templates)
+        case AppriseTarget():
+            return Apprise(name, target, templates)
     raise TypeError(type(target))
