@@ -8,7 +8,7 @@ import pytest
 
 from tests.fullstack.conftest import Running
 from tests.support.eventually import eventually
-from tests.support.system import LEAD, Answer, fresh_address
+from tests.support.system import LEAD, fresh_address
 
 pytestmark = pytest.mark.fullstack
 
@@ -36,11 +36,6 @@ SECTION_4 = {
     """.strip().splitlines()
     for method, *paths in [line.split()]
     for path in paths
-}
-# What is not there yet, and with what it comes. A call that appears fails the test until it is made
-# below; one that vanishes fails it at once.
-MISSING: dict[tuple[str, str], str] = {
-    # ("GET", "/api/example"): "comes with issue N",
 }
 
 
@@ -86,17 +81,8 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _dead_letters(call, system)
     await _operations(call)
     await _consent(call, person)
-    documented = await _documented(system)
-    assert call.made >= SECTION_4 - MISSING.keys()
-    assert call.made == documented - MISSING.keys()
-
-
-async def test_what_is_missing_is_missing(system: Running) -> None:
-    found: dict[tuple[str, str], Answer] = {}
-    for method, path in MISSING:
-        found[method, path] = await system.http(method, path, key="admin")
-    there = [call for call, answer in found.items() if answer.status not in {404, 501}]
-    assert there == [], "make these calls in the test above, and take them out of MISSING"
+    assert call.made == await _documented(system)
+    assert call.made >= SECTION_4
 
 
 async def _documented(system: Running) -> set[tuple[str, str]]:
