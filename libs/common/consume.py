@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import aio_pika
@@ -120,8 +121,9 @@ class Consumer:
         self._lane: _Lane | None = None
         self._lanes: set[_Lane] = set()
         self._retiring: set[asyncio.Task[None]] = set()
-        self._unavailable = 0
-        self._resume: asyncio.TimerHandle | None = None
+        self._closing = asyncio.Event()
+        self._outlasting = False  # one message in hand waits for the database
+        self._held = False  # and for that reason no more are taken
 
     @property
     def consuming(self) -> bool:
@@ -132,6 +134,7 @@ class Consumer:
 
     async def pause(self) -> None:
         """Take no more from now on; what is in hand is finished."""
+        self._held = False
         self._stop_taking()
 
     async def resume(self, prefetch: int | None = None) -> None:
@@ -139,16 +142,14 @@ class Consumer:
 
         :param prefetch: at most so many at a time (1 tries one message); None: all it may
         """
-        self._take(prefetch)
+        self._held = False
+        self._take(prefetch or self._full_prefetch)
 
     def _stop_taking(self) -> None:
-        self._cancel_resume()
         self._wanted.clear()
         self._change_lane()
 
-    def _take(self, prefetch: int | None) -> None:
-        self._cancel_resume()
-        prefetch = prefetch or self._full_prefetch
+    def _take(self, prefetch: int) -> None:
         if self._wanted.is_set() and prefetch == self._prefetch:
             return
         self._prefetch = prefetch
@@ -157,7 +158,8 @@ class Consumer:
 
     async def close(self) -> None:
         """Take no more, finish what is in hand within DRAIN_SECONDS; the rest comes again."""
-        self._stop_taking()
+        self._closing.set()
+        await self.pause()
         if self._task is not None:
             await tasks.end(self._task)
         in_hand = {task for lane in self._lanes for task in lane.in_hand}
@@ -172,11 +174,6 @@ class Consumer:
     def _change_lane(self) -> None:
         if self._lane is not None:
             self._lane.end()
-
-    def _cancel_resume(self) -> None:
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
 
     async def _run(self) -> None:
         # This loop is the watchdog: whatever ends a lane (connection, channel, the broker's own
@@ -253,18 +250,28 @@ class Consumer:
         token = logs.request_id.set(message.request_id)
         try:
             delivery = Delivery(bool(incoming.redelivered), deaths)
-            await self._settle(incoming, await self._outcome(message, delivery))
+            await self._settle(incoming, await self._outcome(lane, message, delivery))
         finally:
             logs.request_id.reset(token)
 
-    async def _outcome(self, message: Message, delivery: Delivery) -> Outcome:
+    async def _outcome(self, lane: _Lane, message: Message, delivery: Delivery) -> Outcome:
+        if (outcome := await self._try(message, delivery)) is not None:
+            return outcome
+        if self._wanted.is_set():
+            self._held = True
+            self._stop_taking()
+        # One stays in hand, the others go back: each return is counted, and in an outage of hours
+        # the count would bury what nothing is wrong with.
+        return Requeue() if self._outlasting else await self._outlast(lane, message, delivery)
+
+    async def _try(self, message: Message, delivery: Delivery) -> Outcome | None:
+        """Handle the message; None when the database is away."""
         try:
             with connection_faults():  # of any driver: unguarded, nobody would ever settle it
-                outcome = await self._handler(message, delivery)
+                return await self._handler(message, delivery)
         except Exception as error:
             if db.is_unavailable(error):
-                self._pause_for_a_while(error)
-                return Requeue()
+                return None
             log.exception(
                 "consume.handler_failed",
                 queue=self._queue.name,
@@ -272,10 +279,26 @@ class Consumer:
                 deaths=delivery.death_count,
             )
             return self._retry_or_dead(type(error).__name__, delivery.death_count)
-        if self._unavailable:
-            self._unavailable = 0
-            self._take(None)
-        return outcome
+
+    async def _outlast(self, lane: _Lane, message: Message, delivery: Delivery) -> Outcome:
+        """Try until the database is back, then take again."""
+        log.warning("consume.database_unavailable", queue=self._queue.name)
+        self._outlasting = True
+        waits = chain(_UNAVAILABLE_SECONDS, repeat(_UNAVAILABLE_SECONDS[-1]))
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(next(waits)):
+                        await self._closing.wait()
+                if self._closing.is_set() or lane.channel.is_closed:
+                    return Requeue()
+                if (outcome := await self._try(message, delivery)) is not None:
+                    return outcome
+        finally:
+            self._outlasting = False
+            if self._held:
+                self._held = False
+                self._take(self._prefetch)
 
     def _worn_out(self, incoming: AbstractIncomingMessage, deaths: int) -> bool:
         # At the first delivery after a rejection RabbitMQ 4.0 tells all the deaths and lost
@@ -286,17 +309,6 @@ class Consumer:
 
     def _retry_or_dead(self, reason: str, deaths: int) -> Outcome:
         return Retry(reason) if deaths < self._max_retries else Dead(reason)
-
-    def _pause_for_a_while(self, error: BaseException) -> None:
-        """Wait for the database, then try with one message: its deliveries are limited."""
-        if not self._wanted.is_set():
-            return
-        seconds = _UNAVAILABLE_SECONDS[min(self._unavailable, len(_UNAVAILABLE_SECONDS) - 1)]
-        if self._unavailable == 0:
-            log.warning("consume.database_unavailable", queue=self._queue.name, error=repr(error))
-        self._unavailable += 1
-        self._stop_taking()
-        self._resume = asyncio.get_running_loop().call_later(seconds, self._take, 1)
 
     async def _settle(self, incoming: AbstractIncomingMessage, outcome: Outcome) -> None:
         CONSUMED.labels(self._queue.name, type(outcome).__name__.lower()).inc()

@@ -4,6 +4,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common import logs
 from libs.common.broker import Broker, Message, Unroutable, message
@@ -32,6 +33,7 @@ ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
 QUEUE = "alerts.test"
 DEAD = f"{QUEUE}.dead"
+AWAY = PoolTimeoutError()  # what a handler raises when its database is away
 
 
 async def send(broker: Broker, count: int = 1) -> list[str]:
@@ -349,48 +351,60 @@ async def test_what_arrives_at_a_paused_consumer_goes_back_once_when_no_more_can
     assert returns == [1] * 5
 
 
-async def test_with_the_database_away_it_pauses_and_spends_nothing(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between two looks at a database that is away."""
     monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (0.05,))
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_with_the_database_away_one_message_is_tried_and_the_rest_go_back_once(
+    broker: Broker,
+) -> None:
     sent = await send(broker, 30)
-    got = Recorder(*[ConnectionRefusedError()] * 15)
+    got = Recorder(*[AWAY] * 20)
     async with consume(broker, QUEUE, got, prefetch=10, max_retries=0):
-        await got.until(lambda: set(got.ids[15:]) == set(sent))
+        await got.until(lambda: set(got.ids[20:]) == set(sent))
+    assert len(set(got.ids[10:20])) == 1
     assert {delivery.death_count for delivery in got.deliveries} == {0}
+    assert max(message.headers.get("x-delivery-count", 0) for message in got.messages) == 1
     assert await gone(broker)
 
 
-async def test_with_the_database_away_one_message_at_a_time_is_tried(
+@pytest.mark.usefixtures("at_once")
+async def test_a_database_that_is_away_for_long_buries_nothing(broker: Broker) -> None:
+    queues = work_queue("alerts.long", exchange=ALERTS, dlx=DLX, delivery_limit=1)
+    await broker.declare(*queues)
+    await broker.publish("alerts", "alerts.long", message("test", {}))
+    got = Recorder(*[AWAY] * 20)
+    async with consume(broker, "alerts.long", got, prefetch=1, max_retries=0):
+        await got.until_count(21)
+    assert await gone(broker, "alerts.long")
+    assert await gone(broker, "alerts.long.dead")
+
+
+async def test_a_stop_while_the_database_is_away_waits_for_nothing(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (0.05,))
-    await send(broker, 50)
-    tries = 0
-    at_work, most = 0, 0
-    away = True
+    monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (60.0,))
+    await send(broker)
+    got = Recorder(AWAY)
+    async with consume(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
+        await got.until_count(1)
+    assert await broker.depth(QUEUE) == 1
 
-    async def handle(_: Message, __: Delivery) -> Outcome:
-        nonlocal tries, at_work, most
-        if not away:
-            return Ack()
-        tries += 1
-        at_work += 1
-        if tries > 10:  # those of the full prefetch are through
-            most = max(most, at_work)
-        await asyncio.sleep(0)
-        at_work -= 1
-        raise ConnectionRefusedError
 
-    async with consume(broker, QUEUE, handle, prefetch=10):
-        await until(lambda: tries >= 13)
-        assert most == 1
-        away = False
-
-        async def drained() -> bool:
-            return await broker.depth(QUEUE) == 0
-
-        await eventually(drained)
+@pytest.mark.usefixtures("at_once")
+async def test_with_the_database_away_a_lost_connection_leaves_no_consumer_waiting(
+    broker: Broker,
+) -> None:
+    await send(broker)
+    got = Recorder(*[AWAY] * 3)
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+        await (await broker.session()).close()
+        await got.until_count(4)
+        assert await gone(broker)
 
 
 async def test_a_handler_that_is_cancelled_by_nobody_of_ours_gets_its_message_again(
