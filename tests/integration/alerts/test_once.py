@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 import aiohttp
+import pytest
 
 from libs.common.broker import Message
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
@@ -241,11 +242,12 @@ async def test_a_worker_killed_before_it_may_send_is_taken_over_and_its_permit_v
     assert len(await subject.sandbox.mails()) == 1
 
 
+@pytest.mark.parametrize("sweep", ["0.5", "3600"])  # by the sweep, and by its own copy
 async def test_a_worker_killed_with_the_dot_out_leaves_a_doubt_and_never_a_second_mail(
-    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes, sweep: str
 ) -> None:
     options = {"timeout": 4.0, "retry_delays": [6.0]}
-    subject = await alerts(email=options, ALERTS_SWEEP_SECONDS="0.5")
+    subject = await alerts(email=options, ALERTS_SWEEP_SECONDS=sweep)
     await subject.sandbox.behave("email", delay_seconds=3)
     alert_id = await follow_up(subject)
     await subject.until(alert_id, "sending", "email")
