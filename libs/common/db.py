@@ -7,23 +7,21 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event, make_url, text
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from libs.common import (
-    dialect,  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
-    logs,
-    tasks,
-)
+import libs.common.dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
+from libs.common import logs, tasks
 
 log = logs.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
 POOL_SECONDS = 5.0
 DEAD_PEER_SECONDS = 10.0
-
+GRACE_SECONDS = 2.0  # for an answer to come after the server must have given up the statement
 RECONNECT_SECONDS = 1.0
 STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
 
@@ -55,7 +53,6 @@ async def connect(
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
     )
-    _replace_dead_connections(engine)
     try:
         yield engine
     finally:
@@ -68,18 +65,17 @@ def _engine(
     settings = {
         "statement_timeout": f"{statement_timeout * 1000:.0f}",
         "idle_in_transaction_session_timeout": "10000",
-        "client_connection_check_interval": "1000",
+        "client_connection_check_interval": "1000",  # ends the query of a task that was cancelled
+    }
+    arguments: dict[str, Any] = {
+        "timeout": CONNECT_SECONDS,
+        # a server that is frozen keeps its connections alive and keeps no time-out of its own
+        "command_timeout": statement_timeout + GRACE_SECONDS,
     }
     if make_url(url).get_driver_name() == "asyncpg":
-        arguments = {
-            "timeout": CONNECT_SECONDS,
-            # of the client, for a peer that is gone: asyncpg sets no option of the socket
-            "command_timeout": statement_timeout + DEAD_PEER_SECONDS,
-            "server_settings": settings | {"application_name": application_name},
-        }
+        arguments["server_settings"] = settings | {"application_name": application_name}
     else:
-        arguments = {
-            "timeout": CONNECT_SECONDS,
+        arguments |= {
             "application_name": application_name,
             "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
             "tcp_user_timeout": int(DEAD_PEER_SECONDS * 1000),
@@ -89,28 +85,53 @@ def _engine(
         }
     if autocommit:
         pool["isolation_level"] = "AUTOCOMMIT"
-    return create_async_engine(url, connect_args=arguments, **pool)
+    # hide_parameters: they are people's addresses, and an error ends in a log
+    engine = create_async_engine(url, connect_args=arguments, hide_parameters=True, **pool)
+    event.listen(engine.sync_engine, "do_connect", _open)
+    event.listen(engine.sync_engine, "handle_error", _translate)
+    event.listen(engine.sync_engine, "checkout", _check)
+    return engine
 
 
-def _replace_dead_connections(engine: AsyncEngine) -> None:
+# The drivers let some faults of the network through as OSError or TimeoutError. A caller could not
+# tell them from its own (of a mail server, say), so they become errors of the database.
+
+
+def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
+    try:
+        return driver.connect(*arguments, **keywords)
+    except OSError as error:
+        raise driver.dbapi.OperationalError(f"cannot connect: {error!r}") from error
+
+
+def _translate(context: ExceptionContext) -> OperationalError | None:
+    error = context.original_exception
+    if not isinstance(error, OSError):
+        return None
+    context.is_disconnect = True
+    return OperationalError(context.statement, None, error, connection_invalidated=True)
+
+
+def _check(_: Any, record: Any, __: Any) -> None:
     # Both drivers know of a closed socket; asking the server before each use (pool_pre_ping)
     # costs a quarter of the CPU.
-    @event.listens_for(engine.sync_engine, "checkout")
-    def checkout(_: Any, record: Any, __: Any) -> None:
-        if record.driver_connection.is_closed():
-            raise DisconnectionError
+    if record.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Say whether the database is away, so that the same work may succeed later, unchanged."""
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        state = getattr(error.orig, "pgcode", None) or getattr(error.orig, "sqlstate", None)
-        if state is not None:
-            return str(state).startswith(_UNAVAILABLE_CLASSES)
-        return isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, PoolTimeoutError | DisconnectionError | ConnectionError | TimeoutError)
+    """Say whether the database is away, so that the same work may succeed later, unchanged.
+
+    Any exception may be asked about: one that is not the database's is no sign of its absence.
+    """
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError | DisconnectionError)
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "pgcode", None)
+    if state is not None:
+        return str(state).startswith(_UNAVAILABLE_CLASSES)
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def advisory_key(name: str) -> int:

@@ -8,7 +8,6 @@ mended here, where the comment says what happens without.
 
 import asyncio
 import collections
-import concurrent.futures
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,6 @@ from sqlalchemy.dialects.postgresql.psycopg2 import (
 )
 from sqlalchemy.util.concurrency import await_
 
-_CANCEL_SECONDS = 2.0
 _LOOK_AGAIN_SECONDS = 1.0
 _PAGE = 100
 
@@ -40,8 +38,6 @@ _BYTES = extensions.new_type(
     "BYTES",
     lambda value, cursor: None if value is None else bytes(psycopg2.BINARY(value, cursor)),
 )
-# psycopg2's cancel() connects to the server, synchronously.
-_cancellers = concurrent.futures.ThreadPoolExecutor(2, "pg-cancel")
 
 
 class Connection(aiopg.Connection):
@@ -58,10 +54,13 @@ class Connection(aiopg.Connection):
         dsn: str | None = None,
         timeout: float = 10.0,
         *,
+        command_timeout: float | None = None,
         enable_hstore: bool = False,
         **kw: Any,
     ) -> None:
+        """Connect within `timeout` seconds; each statement is answered in `command_timeout`."""
         super().__init__(dsn, timeout, enable_hstore=enable_hstore, **kw)
+        self._command_timeout = command_timeout
         # libpq closes its descriptor itself when the connection breaks, and opens another for
         # the next host of a list, both unknown to the loop, which then is deaf (or, uvloop,
         # broken for that number): so the loop watches a duplicate which only this class closes.
@@ -72,7 +71,7 @@ class Connection(aiopg.Connection):
     async def _connect(self) -> "Connection":
         await super()._connect()
         self._connecting = False
-        self._timeout = None  # commands are bounded by asyncio.timeout and statement_timeout
+        self._timeout = self._command_timeout
         extensions.register_type(_BYTES, self._conn)
         return self
 
@@ -142,18 +141,18 @@ class Connection(aiopg.Connection):
                     self._loop.remove_writer(self._fileno)
 
     async def _poll(self, waiter: asyncio.Future[None], timeout: float | None) -> None:  # noqa: ASYNC109 - aiopg's signature
-        # aiopg's turns QueryCanceledError (statement_timeout!) into CancelledError, and leaves a
-        # cancelled query running in the server.
+        # aiopg's turns QueryCanceledError (statement_timeout!) into CancelledError.
+        #
+        # A query whose task was cancelled ends with its connection: the server looks each
+        # client_connection_check_interval whether its client is there. psycopg2's cancel() is no
+        # way to end it sooner: it holds the GIL, the whole process, until the server answers.
         self._ready(self._weakref)
         try:
             with self._looking():
                 async with asyncio.timeout(timeout or None):
                     await waiter
         except (asyncio.CancelledError, TimeoutError):
-            try:
-                await self._cancel_in_server()
-            finally:
-                self.close()
+            self.close()
             raise
         finally:
             self._waiter = None
@@ -178,15 +177,6 @@ class Connection(aiopg.Connection):
             yield
         finally:
             timer.cancel()
-
-    async def _cancel_in_server(self) -> None:
-        self._unwatch()  # whatever comes now, nobody waits for it
-        if self._connecting or self._conn.closed:
-            return
-        done = self._loop.run_in_executor(_cancellers, self._conn.cancel)
-        done.add_done_callback(lambda future: future.cancelled() or future.exception())
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({done}, timeout=_CANCEL_SECONDS)
 
     def _close(self) -> None:
         self._unwatch()
