@@ -20,6 +20,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
+from structlog.stdlib import BoundLogger
 
 from libs.common import logs, tasks
 from libs.common.topology import Binding, Exchange, Queue
@@ -95,6 +96,14 @@ def connection_faults() -> Iterator[None]:
         if task is None or task.cancelling():
             raise
         raise ConnectionError("the connection to the broker was lost") from error
+
+
+def report(log: BoundLogger, event: str, error: Exception, **values: object) -> None:
+    """Log a fault of a loop whose cure for any fault is to begin again.
+
+    It must not die of what nobody has foreseen: nothing would tell that a queue has no consumer.
+    """
+    log.warning(event, error=repr(error), exc_info=not isinstance(error, FAULTS), **values)
 
 
 async def open_channel(connection: AbstractConnection) -> AbstractChannel:
@@ -399,9 +408,9 @@ class Broker:
             try:
                 with connection_faults():
                     session = await self._open()
-            except FAULTS as error:
+            except Exception as error:  # noqa: BLE001 - see report
                 if attempt == 0:
-                    log.warning("broker.unreachable", error=repr(error))
+                    report(log, "broker.unreachable", error)
                 await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
                 attempt += 1
                 continue
@@ -457,8 +466,11 @@ class Broker:
                 self._undeclared |= self._steps.keys()
                 declare_all = clock() + _DECLARE_ALL_SECONDS
             if self._undeclared and (session := self._session) is not None:
-                with suppress(*FAULTS), connection_faults():
-                    await self._declare(session)
+                try:
+                    with connection_faults():
+                        await self._declare(session)
+                except Exception as error:  # noqa: BLE001 - see report
+                    report(log, "broker.not_declared", error)
 
     async def _declare(self, session: Session) -> None:
         """Do each step by itself: one that is refused closes the channel, and no other fails."""

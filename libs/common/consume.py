@@ -31,6 +31,7 @@ from libs.common.broker import (
     Unroutable,
     connection_faults,
     open_channel,
+    report,
 )
 from libs.common.topology import Queue, dead_name
 
@@ -184,8 +185,8 @@ class Consumer:
             try:
                 with connection_faults():
                     await self._consume(session)
-            except FAULTS as error:
-                log.warning("consume.failed", queue=self._queue.name, error=repr(error))
+            except Exception as error:  # noqa: BLE001 - see report
+                report(log, "consume.failed", error, queue=self._queue.name)
                 self._broker.declare_again()
                 await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -24,6 +24,7 @@ from libs.common.broker import (
     connection_faults,
     message,
     open_channel,
+    report,
 )
 
 log = logs.get_logger(__name__)
@@ -94,8 +95,8 @@ class Requester:
             try:
                 with connection_faults():
                     await self._receive(session)
-            except FAULTS as error:
-                log.warning("requests.failed", error=repr(error))
+            except Exception as error:  # noqa: BLE001 - see report
+                report(log, "requests.failed", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _receive(self, session: Session) -> None:

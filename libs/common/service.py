@@ -43,9 +43,11 @@ class Service:
         return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self.stopping.is_set():
+        if self.stopping.is_set():
             return
-        log.error("service.task_died", task=task.get_name(), exc_info=task.exception())
+        # Nobody of ours cancels one before the stop; libraries do (see broker.connection_faults).
+        error = None if task.cancelled() else task.exception()
+        log.error("service.task_died", task=task.get_name(), exc_info=error)
         self.failed = True
         self.stopping.set()
 

@@ -2,7 +2,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
+import aio_pika
 import pytest
 
 from libs.common import logs
@@ -251,6 +253,22 @@ async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
 
     assert not await bury()
     assert await eventually(bury)
+
+
+async def test_a_fault_that_nobody_foresaw_is_no_reason_to_stop(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = [AttributeError("deep in a library")]
+    real = aio_pika.connect
+
+    async def once(*arguments: Any, **keywords: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return await real(*arguments, **keywords)
+
+    monkeypatch.setattr("aio_pika.connect", once)
+    async with Broker.connect(vhost.url("alerts"), "alerts") as broker:
+        await connected(broker)
 
 
 async def test_a_wrong_account_is_no_reason_to_stop(amqp_url: Callable[[str], str]) -> None:

@@ -486,6 +486,24 @@ async def test_a_handler_is_not_interrupted_by_a_lost_connection_and_its_message
     assert await gone(broker)
 
 
+async def test_a_fault_that_nobody_foresaw_leaves_no_queue_without_its_consumer(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = [AttributeError("deep in a library")]
+    real = aio_pika.Channel.set_qos
+
+    async def once(*arguments: Any, **keywords: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return await real(*arguments, **keywords)
+
+    monkeypatch.setattr(aio_pika.Channel, "set_qos", once)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await send(broker)
+        await got.until_count(1)
+
+
 async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhost: Vhost) -> None:
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=1) as consumer:

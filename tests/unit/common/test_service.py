@@ -43,6 +43,16 @@ def test_a_background_task_that_ends_stops_the_service() -> None:
     assert service.run("test", start) == 1
 
 
+def test_a_background_task_that_a_library_cancels_stops_the_service() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def start(running: service.Service) -> None:
+        running.spawn("relay", cancelled())
+
+    assert service.run("test", start) == 1
+
+
 def test_a_failed_start_closes_what_was_open() -> None:
     events: list[str] = []
 
