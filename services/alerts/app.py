@@ -14,7 +14,9 @@ from services.alerts.breaker import Breaker
 from services.alerts.consumers import MAX_BATCH, Intake, Persons
 from services.alerts.delivery import Worker
 from services.alerts.drain import drain
+from services.alerts.escalation import Escalation
 from services.alerts.http import Api
+from services.alerts.messages import ESCALATION
 from services.alerts.permits import LoopLag, Permits
 from services.alerts.schema import Schema
 from services.alerts.settings import AlertsSettings
@@ -101,9 +103,15 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         await service.enter(consume.consume(broker, queue, handler, prefetch=1))
 
     sweep = Sweep(configured, engine, broker, overdue=settings.alerts_overdue_seconds)
+    escalation = Escalation(
+        engine, intake, to=settings.escalation_email, base_url=settings.public_base_url
+    )
+    if not configured.route(ESCALATION, None):
+        log.error("escalation.has_no_route")  # failures are recorded, and nobody is told
     kept = settings.alerts_delivered_kept_hours * 3600.0
     for name, seconds, job in (
         ("alerts sweep", settings.alerts_sweep_seconds, sweep.run),
+        ("alerts escalation", settings.alerts_escalation_seconds, escalation.run),
         ("alerts purge", PURGE_SECONDS, partial(_purge, engine, kept)),
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job))

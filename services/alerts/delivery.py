@@ -347,7 +347,9 @@ async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) 
     A failure and a doubt go to a person; a failure also leaves its ids in `.dead`; the sender of
     a message that leaves at most once hears every end.
     """
-    if state in {State.FAILED, State.IN_DOUBT}:
+    if ended.event_type == messages.ESCALATION and state is State.FAILED:
+        await store.untell(tx, ended.alert_id)
+    elif state in {State.FAILED, State.IN_DOUBT}:
         await store.escalate(tx, ended, reason)
     if state is State.FAILED:
         await outbox.add(

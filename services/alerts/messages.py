@@ -10,6 +10,7 @@ from libs.common.broker import Message
 from services.alerts.alert import Once
 
 LEAD_QUALIFIED = "lead.qualified"
+ESCALATION = "escalation"
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"

@@ -10,4 +10,7 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_delivered_kept_hours: int = Field(24, ge=1)
     alerts_sweep_seconds: float = Field(30, gt=0)
     alerts_overdue_seconds: float = Field(60, gt=0)
+    alerts_escalation_seconds: float = Field(300, gt=0)
+    escalation_email: str = Field("ops@example.com", min_length=3)
+    public_base_url: str = "http://127.0.0.1:8080"
     alerts_drain_per_second: int = Field(100, ge=1)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import outbox
+from libs.common import inbox, outbox
 from services.alerts import messages, topology
 from services.alerts.alert import Claimed, Decision, Once, Outcome, Reason, Seen, State
 
@@ -110,10 +110,11 @@ escalation = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
-    sa.Column("sent_at", _timestamptz),
+    sa.Column("digest", sa.Uuid, comment="the alert that tells a person of it"),
     sa.Index(
-        "escalation_unsent", "target", "created_at", postgresql_where=sa.text("sent_at IS NULL")
+        "escalation_untold", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
     ),
+    sa.Index("escalation_digest", "digest", postgresql_where=sa.text("digest IS NOT NULL")),
 )
 
 epoch = sa.Table(
@@ -518,6 +519,60 @@ async def escalate(tx: AsyncConnection, ended: Ended, reason: Reason) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Untold:
+    """What a person is to be told of one target, in sum."""
+
+    count: int
+    reasons: dict[str, int]
+    first_at: datetime
+    first_error: str
+    last_at: datetime
+    last_error: str
+
+
+_TELL_OF = (
+    sa.text("""
+    WITH told AS (
+        UPDATE escalation SET digest = :digest WHERE target = :target AND digest IS NULL
+        RETURNING id, reason, created_at, coalesce(error, reason) AS error
+    )
+    SELECT
+        count(*) AS count,
+        (SELECT jsonb_object_agg(reason, number) FROM
+            (SELECT reason, count(*) AS number FROM told GROUP BY reason) r) AS reasons,
+        min(created_at) AS first_at, (array_agg(error ORDER BY id))[1] AS first_error,
+        max(created_at) AS last_at, (array_agg(error ORDER BY id DESC))[1] AS last_error
+    FROM told
+""")
+    .bindparams(sa.bindparam("digest", type_=sa.Uuid), sa.bindparam("target", type_=sa.Text))
+    .columns(
+        count=sa.BigInteger,
+        reasons=JSONB,
+        first_at=_timestamptz,
+        first_error=sa.Text,
+        last_at=_timestamptz,
+        last_error=sa.Text,
+    )
+)
+
+
+async def targets_untold(tx: AsyncConnection) -> list[str]:
+    untold = sa.select(escalation.c.target).where(escalation.c.digest.is_(None)).distinct()
+    return list((await tx.execute(untold)).scalars())
+
+
+async def tell_of(tx: AsyncConnection, target: str, digest: UUID) -> Untold | None:
+    """Mark what was not told yet as told by this digest, and sum it up; None when there is none."""
+    row = (await tx.execute(_TELL_OF, {"target": target, "digest": digest})).one()
+    return Untold(**row._mapping) if row.count else None  # noqa: SLF001 - SQLAlchemy's public name
+
+
+async def untell(tx: AsyncConnection, digest: UUID) -> None:
+    """Nobody got this digest: the next one tells it."""
+    await tx.execute(sa.update(escalation).where(escalation.c.digest == digest).values(digest=None))
+
+
 _ABANDONED = sa.text("""
     SELECT alert_id, target FROM delivery
     WHERE state = 'sending' AND once_address IS NOT NULL AND lease_until < now()
@@ -859,12 +914,19 @@ def ended(row: Any) -> Ended:
     return Ended(row.alert_id, row.target, row.attempt, row.event_type, row.error, once_of(row))
 
 
+# A row is what tells a late copy of its message that the mail has left: without it the copy would
+# be a new one, and be sent. So those rows stay while a copy may still be under way.
+_ONCE_KEPT: Final = inbox.KEEP.total_seconds()
+
+
 def _purge(state: State) -> sa.TextualSelect:
     return (
         sa.text(f"""
         WITH old AS (
             SELECT alert_id, target FROM delivery
             WHERE state = '{state}' AND finished_at < now() - make_interval(secs => :seconds)
+                AND (once_address IS NULL
+                    OR finished_at < now() - make_interval(secs => {_ONCE_KEPT}))
             LIMIT :batch FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM delivery USING old

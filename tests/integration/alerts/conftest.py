@@ -79,6 +79,7 @@ ROUTES = {
     "webhook": ["webhook"],
     "lead.qualified": ["slack", "monday"],
     "followup": ["email"],
+    "escalation": ["email"],
 }
 
 

@@ -99,9 +99,11 @@ CREATE TABLE escalation (
     reason text NOT NULL,
     error text,
     created_at timestamptz NOT NULL DEFAULT now(),
-    sent_at timestamptz
+    digest uuid
 );
-CREATE INDEX escalation_unsent ON escalation (target, created_at) WHERE sent_at IS NULL;
+CREATE INDEX escalation_untold ON escalation (target, created_at) WHERE digest IS NULL;
+CREATE INDEX escalation_digest ON escalation (digest) WHERE digest IS NOT NULL;
+COMMENT ON COLUMN escalation.digest IS 'the alert that tells a person of it';
 
 CREATE TABLE epoch (
     single boolean PRIMARY KEY DEFAULT true,
