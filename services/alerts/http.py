@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, logs
@@ -30,6 +30,16 @@ PAGE = 100
 MAX_PAGE = 1_000
 BATCH = 500
 
+
+def _utc(at: datetime) -> datetime:
+    """PostgreSQL takes no offset of 16 hours or more; Python does."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,12 +52,12 @@ class Accept(BaseModel):
 
 
 class _Chosen(Model):
-    ids: Annotated[list[UUID], Field(min_length=1, max_length=1_000, strict=False)] | None = None
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=1_000)] | None = None
     target: Text | None = None
     event_type: Text | None = None
     status: Literal["pending", "failed"] | None = None
-    since: Annotated[AwareDatetime, Field(strict=False)] | None = None
-    until: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     @model_validator(mode="after")
     def _chooses(self) -> "_Chosen":
@@ -71,14 +81,14 @@ class Discard(_Chosen):
 
 
 class Resolve(Model):
-    id: Annotated[UUID, Field(strict=False)]
+    id: UUID
     outcome: Literal["delivered", "resend", "discarded"]
     reason: Text
     target: Text | None = None
 
 
 class Cleanup(Model):
-    older_than_hours: Annotated[float, Field(ge=0, le=87_600, strict=False)]
+    older_than_hours: Annotated[float, Field(ge=0, le=87_600)]
 
 
 class Api:
@@ -461,12 +471,13 @@ def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
         for name in query
         if name not in {"target", "event_type", "since", "until", "limit", "cursor"}
     ]
+    faults += [(name, "a NUL byte is not allowed") for name, text in query.items() if "\0" in text]
     times: dict[str, datetime | None] = {"since": None, "until": None}
     for name in times:
         if name in query:
             try:
                 at = datetime.fromisoformat(query[name])
-                times[name] = at if at.tzinfo else at.replace(tzinfo=UTC)
+                times[name] = _utc(at if at.tzinfo else at.replace(tzinfo=UTC))
             except ValueError:
                 faults.append((name, "not an ISO 8601 time"))
     limit = PAGE
@@ -478,7 +489,9 @@ def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
     if "cursor" in query:
         try:
             at, alert_id, target = json.loads(base64.urlsafe_b64decode(query["cursor"]))
-            after = datetime.fromisoformat(at), UUID(alert_id), str(target)
+            after = _utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
+            if "\0" in after[2]:
+                raise ValueError  # noqa: TRY301 - as any other forged cursor
         except (ValueError, TypeError, AttributeError):
             faults.append(("cursor", "not a cursor of this list"))
     if faults:

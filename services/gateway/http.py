@@ -133,7 +133,8 @@ class Api:
         add("GET", "/api/health/deep", UNLIMITED, self.deep)
         add("POST", "/api/alerts", SERVICE, self.post_alert)
         add("POST", "/api/alerts/batch", SERVICE, self.post_batch)
-        add("GET", "/api/alerts/{id}", SERVICE, self.get_alert)
+        # Not `batch`, or its 405 would offer GET.
+        add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", SERVICE, self.get_alert)
         add("GET", "/api/ratelimits", ADMIN, self.get_limits)
         add("PUT", "/api/ratelimits", ADMIN, self.put_limits)
         add("POST", "/api/cache/cleanup", ADMIN, self.clean_cache)
