@@ -564,8 +564,8 @@ async def targets_untold(tx: AsyncConnection) -> list[str]:
 
 async def tell_of(tx: AsyncConnection, target: str, digest: UUID) -> Untold | None:
     """Mark what was not told yet as told by this digest, and sum it up; None when there is none."""
-    row = (await tx.execute(_TELL_OF, {"target": target, "digest": digest})).one()
-    return Untold(**row._mapping) if row.count else None  # noqa: SLF001 - SQLAlchemy's public name
+    row = (await tx.execute(_TELL_OF, {"target": target, "digest": digest})).mappings().one()
+    return Untold(**row) if row["count"] else None
 
 
 async def untell(tx: AsyncConnection, digest: UUID) -> None:
