@@ -16,8 +16,8 @@ ADDRESS = "ala@example.com"
 LINK = f"https://ostoja.example.com/unsubscribe?token={'x' * 150}"
 
 
-async def follow_up(subject: Alerts) -> str:
-    alert_id = str(uuid.uuid4())
+async def follow_up(subject: Alerts, alert_id: str | None = None) -> str:
+    alert_id = alert_id or str(uuid.uuid4())
     return await subject.accept(
         "followup",
         alert_id,
@@ -81,6 +81,20 @@ async def test_a_granted_mail_leaves_once_whole_and_its_permit_is_returned(
     await returned(consent, 1)
     assert await told(outcomes) == [("sent", "ok")]
     assert outcomes[0]["reference"] == alert_id
+
+
+async def test_a_late_copy_finds_the_row_of_its_mail_even_after_a_clean_up(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "delivered", "email")
+    cleaned = await subject.http("POST", "/api/dlq/cleanup", {"older_than_hours": 0})
+    assert cleaned == (200, {"deleted": 0})
+    await follow_up(subject, alert_id)
+    await subject.until(await follow_up(subject), "delivered", "email")  # it came after the copy
+    assert (await subject.row(alert_id, "email")).attempt == 1
+    assert len(await subject.sandbox.mails()) == 2
 
 
 async def test_a_denied_mail_never_leaves_and_is_reported_cancelled(
