@@ -298,11 +298,11 @@ class Routes:
 
     async def audit(self, request: web.Request) -> web.Response:
         _admin(request)
-        email = _path_address(request)
+        email, after = _path_address(request), _cursor(request)
         async with self._engine.begin() as tx:
             person = await store.find(tx, self._vault, normalise(email))
             entries = (
-                await trail.entries(tx, person.id, person.key(self._vault), after=_cursor(request))
+                await trail.entries(tx, person.id, person.key(self._vault), after=after)
                 if person
                 else []
             )

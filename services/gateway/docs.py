@@ -120,7 +120,7 @@ def _describe(document: Node, schema: Node) -> str:
     if "const" in schema:
         return repr(schema["const"])
     if "enum" in schema:
-        return " | ".join(str(value) for value in schema["enum"])
+        return " | ".join(value or "null" for value in schema["enum"])
     kind = schema["type"]
     words = [" or ".join(kind) if isinstance(kind, list) else kind]
     words += [f"{word} {schema[word]}" for word in _BOUNDS if word in schema]

@@ -19,7 +19,7 @@ LIMITS = "putRateLimits"
     [f"--exclude-operation-id={LIMITS}", f"--include-operation-id={LIMITS}"],
     ids=["every call", "the limits"],
 )
-async def test_no_answer_violates_the_description(stack: Stack, which: str) -> None:
+async def test_no_answer_violates_the_description(stack: Stack, which: str, tmp_path: Path) -> None:
     keys = {name: stack.values[name] for name in ("SERVICE_API_KEY", "ADMIN_API_KEY")}
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("schemathesis"),
@@ -28,6 +28,7 @@ async def test_no_answer_violates_the_description(stack: Stack, which: str) -> N
         "run",
         f"{stack.url}/openapi.json",
         which,
+        cwd=tmp_path,  # it leaves notes
         env=os.environ | keys,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
