@@ -273,6 +273,8 @@ class Consumer:
         except Exception as error:
             if db.is_unavailable(error):
                 return None
+            if db.may_pass(error):  # not counted: it is not the message that is at fault
+                return Retry(type(error).__name__)
             log.exception(
                 "consume.handler_failed",
                 queue=self._queue.name,

@@ -27,6 +27,8 @@ STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query co
 
 # Not the statement's fault: the server is away, starting, stopping, or out of something.
 _UNAVAILABLE_CLASSES = ("08", "53", "57P")
+# Nor this: serialisation, deadlock, a lock not to be had, statement_timeout.
+_PASSING_STATES = ("40001", "40P01", "55P03", "57014")
 
 
 @asynccontextmanager
@@ -132,6 +134,12 @@ def is_unavailable(error: BaseException) -> bool:
     if state is not None:
         return str(state).startswith(_UNAVAILABLE_CLASSES)
     return isinstance(error, OperationalError | InterfaceError)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Say whether the same work may succeed later: as `is_unavailable`, or slow, or in a lock."""
+    state = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
+    return state in _PASSING_STATES or is_unavailable(error)
 
 
 def advisory_key(name: str) -> int:

@@ -168,7 +168,7 @@ class Relay:
                     more = self._broker.connected and await self.relay()
                     await self._measure()
                 except Exception as error:
-                    if not db.is_unavailable(error):
+                    if not db.may_pass(error):
                         raise
                     log.warning("outbox.database_unavailable", error=type(error).__name__)
                     await asyncio.sleep(POLL_SECONDS)

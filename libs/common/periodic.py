@@ -28,7 +28,7 @@ async def every(
             outcome = "done" if await _alone(engine, name, job) else "skipped"
         except Exception as error:
             outcome = "failed"
-            if db.is_unavailable(error):
+            if db.may_pass(error):
                 log.warning("periodic.database_unavailable", job=name)
             else:  # the next turn may succeed, and the other work of this service goes on
                 log.exception("periodic.failed", job=name)

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from time import perf_counter
@@ -238,6 +238,23 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return Problem(
             500, detail="the request failed on our side; its id is in the log"
         ).response()
+
+
+def unavailable_when(away: Callable[[BaseException], bool]) -> Middleware:
+    """Answer 503 where a handler failed only because its database is away."""
+
+    @web.middleware
+    async def unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as error:
+            if not away(error):
+                raise
+            raise Problem(
+                503, detail="the database is away; try again", headers={"Retry-After": "2"}
+            ) from error
+
+    return unavailable
 
 
 def _internal(key: str) -> Middleware:

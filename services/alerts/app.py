@@ -120,6 +120,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     app = web.create_app(
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
+    app.middlewares.append(web.unavailable_when(db.may_pass))
     owner_url = settings.owner_database_url
     schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
     api = Api(

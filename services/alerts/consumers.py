@@ -120,7 +120,7 @@ class Intake:
         try:
             await self._insert([row for rows, _ in batch for row in rows])
         except Exception as error:  # noqa: BLE001 - passed on to whoever waits for it
-            if len(batch) == 1 or db.is_unavailable(error):
+            if len(batch) == 1 or db.may_pass(error):
                 for _, done in batch:
                     done.set_exception(error)
                 return

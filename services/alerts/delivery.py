@@ -178,7 +178,7 @@ class Worker:
             try:
                 return await self._record_once(job, outcome, decision, seconds)
             except Exception as error:
-                if not db.is_unavailable(error) or monotonic() >= give_up:
+                if not db.may_pass(error) or monotonic() >= give_up:
                     raise
                 log.warning("delivery.settle_again", target=self._name)
                 await asyncio.sleep(SETTLE_AGAIN_SECONDS)

@@ -24,7 +24,7 @@ async def drain(engine: AsyncEngine, target: str, valve: Valve, *, per_second: i
                     if rows:
                         await store.hand_out(tx, rows)
             except Exception as error:
-                if not db.is_unavailable(error):
+                if not db.may_pass(error):
                     raise
                 break  # they come by themselves, in their time
             brought = len(rows)

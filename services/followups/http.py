@@ -7,7 +7,6 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -15,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common import db, logs
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Broker
-from libs.common.web import CLIENT_ADDRESS, Model, Problem, json_response, parse
+from libs.common.web import CLIENT_ADDRESS, Model, Problem, json_response, parse, unavailable_when
 from services.followups import chat, facts, metrics, store
 from services.followups.config import Config
 
@@ -74,7 +73,7 @@ class Routes:
         self._config = config
 
     def add_to(self, app: web.Application) -> None:
-        app.middlewares.append(_database_away)
+        app.middlewares.append(unavailable_when(db.may_pass))
         app.router.add_post("/api/chatbot/chat", self.chat)
         app.router.add_post("/api/followups", self.enrol)
         app.router.add_get("/api/followups", self.list)
@@ -198,18 +197,6 @@ class Routes:
                 "outbox": waiting,
             }
         )
-
-
-@web.middleware
-async def _database_away(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Exception as error:
-        if not db.is_unavailable(error):
-            raise
-        raise Problem(
-            503, detail="the database is away; try again", headers={"Retry-After": "2"}
-        ) from error
 
 
 def _asked_for(query: Mapping[str, str]) -> Any:

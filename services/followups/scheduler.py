@@ -41,7 +41,7 @@ class Scheduler:
                 while await self.hand_over(datetime.now(UTC)) == BATCH:
                     pass
             except Exception as error:
-                if not db.is_unavailable(error):
+                if not db.may_pass(error):
                     raise
                 log.warning("scheduler.database_away", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db, inbox, outbox
+from libs.common import db, inbox, outbox, tasks
 from libs.common.broker import Broker, message
 from libs.common.consume import consume
 from libs.common.topology import Exchange, work_queue
@@ -84,7 +84,7 @@ async def eventually_empty(engine: AsyncEngine) -> None:
 
 
 def relayed(outcome: str) -> float:
-    return outbox.RELAYED.labels(outcome)._value.get()
+    return float(outbox.RELAYED.labels(outcome)._value.get())
 
 
 @asynccontextmanager
@@ -95,6 +95,26 @@ async def relaying(engine: AsyncEngine, broker: Broker, url: str) -> AsyncIterat
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_a_statement_that_a_lock_holds_up_stops_no_relay(
+    engine: AsyncEngine, broker: Broker, owner: Operations
+) -> None:
+    sent = await write(engine, 1)
+    got = Recorder()
+    owner_url = owner.url.owner_url.replace("postgresql:", "postgresql+aiopg:")
+    async with (
+        db.connect(owner.url, application_name="relay", statement_timeout=0.2) as impatient,
+        db.connect(owner_url, application_name="owner") as other,
+        consume(broker, QUEUE, got, prefetch=50),
+    ):
+        relay = asyncio.create_task(outbox.Relay(impatient, broker, owner.url).run())
+        async with other.begin() as tx:
+            await tx.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+            done, _ = await asyncio.wait({relay}, timeout=1)
+        assert not done
+        await got.until_count(len(sent))
+        await tasks.end(relay)
 
 
 async def test_what_rolls_back_is_never_published_and_what_commits_is(

@@ -36,6 +36,12 @@ def failed(kind: type[DBAPIError], state: str | None, *, lost: bool = False) -> 
 )
 def test_a_database_that_is_away_is_unavailable(error: BaseException) -> None:
     assert db.is_unavailable(error)
+    assert db.may_pass(error)
+
+
+@pytest.mark.parametrize("state", ["57014", "40P01", "40001", "55P03"])
+def test_a_statement_that_was_too_slow_or_in_a_lock_may_pass_later(state: str) -> None:
+    assert db.may_pass(failed(OperationalError, state))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,11 @@ def test_a_database_that_is_away_is_unavailable(error: BaseException) -> None:
 )
 def test_another_error_is_no_sign_of_it(error: BaseException) -> None:
     assert not db.is_unavailable(error)
+
+
+def test_a_violated_constraint_does_not_pass_by_itself() -> None:
+    assert not db.may_pass(failed(IntegrityError, "23505"))
+    assert not db.may_pass(LookupError())
 
 
 def test_keys_of_different_names_differ_and_fit_a_bigint() -> None:
