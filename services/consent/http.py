@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,7 +17,15 @@ from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.tokens import Claims, InvalidToken, Tokens
-from libs.common.web import CALLER, CLIENT_ADDRESS, Model, Problem, json_response, parse
+from libs.common.web import (
+    CALLER,
+    CLIENT_ADDRESS,
+    Model,
+    Problem,
+    json_response,
+    parse,
+    unavailable_when,
+)
 from services.consent import changes, export, pages, permits, store, trail
 from services.consent.changes import AskForProof, Withdrawal, Wording
 from services.consent.consent import (
@@ -95,7 +102,7 @@ class Routes:
         self._stopping = stopping
 
     def add_to(self, app: web.Application) -> None:
-        app.middlewares.append(_database_away)
+        app.middlewares.append(unavailable_when(db.may_pass))
         app.router.add_post("/api/opt-in", self.opt_in)
         app.router.add_post("/api/unsubscribe", self.unsubscribe)
         app.router.add_post("/api/revoke-consent", self.revoke)
@@ -420,18 +427,6 @@ class Routes:
                 "outbox": waiting,
             }
         )
-
-
-@web.middleware
-async def _database_away(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Exception as error:
-        if not db.is_unavailable(error):
-            raise
-        raise Problem(
-            503, detail="the database is away; try again", headers={"Retry-After": "2"}
-        ) from error
 
 
 _STATUS = {Outcome.DONE: 200, Outcome.IN_FLIGHT: 202, Outcome.SUPERSEDED: 409}
