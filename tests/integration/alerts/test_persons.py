@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Delivery, Outcome, consume
@@ -157,6 +158,26 @@ async def test_what_is_being_sent_is_waited_for(alerts: StartAlerts, consent: Co
     await consent.erased()
     row = await subject.row(alert_id)
     assert (row.state, row.payload) == ("delivered", None)
+
+
+async def test_what_intake_had_in_hand_is_forgotten_too(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("INSERT INTO ledger_total (target) VALUES ('slack')"))
+        await subject.accept(payload={"text": ANNA})  # its row waits for ours, uncommitted
+
+        async def in_hand() -> bool:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return await subject.depth("alerts.intake") == 0 and bool(await subject.scalar(waits))
+
+        await eventually(in_hand)
+        await consent.order()
+        await until(lambda: '"event": "person.erased"' in subject.log())
+    await until(lambda: bool(consent.receipts))
+    assert await subject.scalar("SELECT count(*) FROM delivery") == 1
+    assert ANNA not in await words(subject)
 
 
 async def test_an_erased_alert_cannot_be_retried_by_hand(
