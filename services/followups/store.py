@@ -200,6 +200,14 @@ async def erase(tx: AsyncConnection, email: str) -> int:
     :returns: how many conversations there were
     """
     await stop(tx, of_address(email), "erased")
+    body = outbox_table.c.body
+    theirs = sa.select(sa.cast(chat_conversations.c.id, sa.Text)).where(_of_person(email))
+    untold = (  # leads and agreements that nobody has been told of yet
+        sa.select(outbox_table.c.id)
+        .where(sa.or_(body["email"].astext == email, body["conversation_id"].astext.in_(theirs)))
+        .with_for_update(skip_locked=True)
+    )
+    await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(untold)))
     gone = sa.delete(chat_conversations).where(_of_person(email))
     return (await tx.execute(gone)).rowcount
 

@@ -232,6 +232,7 @@ async def test_an_erased_person_leaves_nothing_behind(
     assert [alert["payload"]["to"] for alert in await world.outbox("alert.accepted")] == [
         "ala@example.com"
     ]
+    assert [lead["email"] for lead in await world.outbox("lead.qualified")] == ["ala@example.com"]
     async with engine.begin() as tx:
         emails = list(await tx.scalars(sa.select(store.chat_conversations.c.email)))
         said = list(await tx.scalars(sa.select(store.chat_message.c.body)))
