@@ -125,7 +125,6 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
     api = Api(
         engine,
-        broker,
         intake,
         sweep,
         breakers,

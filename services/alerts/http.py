@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, logs
-from libs.common.broker import Broker
+from libs.common.broker import BrokerUnavailable
 from libs.common.web import CALLER, Model, Problem, json_response, parse
 from services.alerts import delivery, schema, store
 from services.alerts.alert import BreakerState, Reason, State
@@ -95,7 +95,6 @@ class Api:
     def __init__(
         self,
         engine: AsyncEngine,
-        broker: Broker,
         intake: Intake,
         sweep: Sweep,
         breakers: Mapping[str, Breaker],
@@ -105,7 +104,6 @@ class Api:
         overdue: float,
     ) -> None:
         self._engine = engine
-        self._broker = broker
         self._intake = intake
         self._sweep = sweep
         self._breakers = breakers
@@ -320,11 +318,11 @@ class Api:
 
     async def check(self, _: web.Request) -> web.Response:
         """P1's equation. A target whose breaker is open or whose queue is long strands nothing."""
-        watched = [
-            name
-            for name in (await self._sweep.without_copies() if self._broker.connected else [])
-            if self._valves[name].seconds_shut == 0
-        ]
+        try:
+            empty = await self._sweep.without_copies()
+        except BrokerUnavailable:  # nobody can say which rows have lost their copies
+            empty = []
+        watched = [name for name in empty if self._valves[name].seconds_shut == 0]
         async with self._engine.connect() as tx:
             terms = await store.check(tx, watched, self._overdue)
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
@@ -372,9 +370,12 @@ class Api:
             if not db.is_unavailable(error):
                 raise
             components["postgres"] = {"status": "unhealthy", "detail": type(error).__name__}
-        connected = self._broker.connected
-        components["rabbitmq"] = {"status": "healthy" if connected else "unhealthy"}
-        queues = await self._sweep.depths() if connected else {}
+        try:
+            queues = await self._sweep.depths()
+            components["rabbitmq"] = {"status": "healthy"}
+        except BrokerUnavailable:
+            queues = {}
+            components["rabbitmq"] = {"status": "unhealthy"}
         breakers = self._breakers_now()
         troubled = any(each["state"] != BreakerState.CLOSED for each in breakers.values())
         broken = any(each["status"] == "unhealthy" for each in components.values())
