@@ -47,7 +47,7 @@ async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_
     assert shown["state"] in {"open", "half_open"}
     _, health = await subject.http("GET", "/health/deep")
     assert health["status"] == "degraded"
-    assert health["circuit_breakers"]["slack"]["state"] == shown["state"]
+    assert health["circuit_breakers"]["slack"]["state"] in {"open", "half_open"}  # tried meanwhile
     untried = await subject.scalar("SELECT count(*) FROM delivery WHERE attempt = 0")
     assert untried >= 100 - len(await tries(subject))
 
