@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import logging
 import math
 import re
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import prometheus_client
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,6 +31,8 @@ INTERNAL_KEY = "X-Internal-Key"
 CALLER = "X-Caller"
 CLIENT_ADDRESS = "X-Client-Address"
 HEALTH_PATH = "/health"
+IDLE_SECONDS = 75.0
+"""How long a connection may wait for a whole header; longer than a proxy keeps an idle one (60)."""
 
 _REQUEST_ID = web.RequestKey("request_id", str)
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -272,9 +276,23 @@ def _internal(key: str) -> Middleware:
 
 async def serve(service: Service, app: web.Application, host: str, port: int) -> None:
     """Listen until the service stops; then stop accepting and finish what is in hand."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=20)
+    logging.getLogger("aiohttp.server").addFilter(_unquoted)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=20, keepalive_timeout=IDLE_SECONDS
+    )
     await service.enter(_cleaned_up(runner))
     await web.TCPSite(runner, host, port, backlog=1024).start()
+
+
+def _unquoted(record: logging.LogRecord) -> bool:
+    # Of a request that cannot be parsed aiohttp logs the client's address and its very bytes, at
+    # worst an e-mail address in a path or a key in a header, with a traceback each.
+    if record.args:
+        record.msg, record.args = "http.unanswered", ()
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.msg, record.exc_info = "http.malformed", None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
 
 
 async def serve_metrics(service: Service, host: str, port: int) -> None:

@@ -307,6 +307,12 @@ async def _body(request: web.Request) -> bytes:
         raise Problem(
             408, detail="the body took too long", headers={"Connection": "close"}
         ) from None
+    except (web.RequestPayloadError, ConnectionResetError):
+        raise Problem(
+            400,
+            detail="the body was cut off, or is not what its headers say",
+            headers={"Connection": "close"},
+        ) from None
 
 
 async def _json_body(request: web.Request) -> bytes:

@@ -15,6 +15,7 @@ from tests.integration.gateway.conftest import (
     Owner,
     StartGateway,
 )
+from tests.support.eventually import eventually
 
 CHAT = "/api/chatbot/chat"
 
@@ -228,6 +229,43 @@ async def test_a_body_over_256_kib_is_413_and_the_client_can_read_it(
     data = pieces() if chunked else body
     answer = await gateway.send("POST", path, headers, data=data)
     assert (answer.status, answer.body["status"]) == (413, 413)
+
+
+async def test_a_body_that_is_not_what_its_headers_say_is_400_and_a_cut_one_no_error_of_ours(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await gateway.send("POST", CHAT, headers, data=b"no gzip")
+    assert (answer.status, answer.body["status"]) == (400, 400)
+
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nX-Request-ID: the-cut-one\r\n" % CHAT.encode()
+    _, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.split(":")[-1]))
+    writer.write(head + b"Content-Length: 9\r\n\r\n{")
+    writer.close()
+
+    async def answered() -> str:
+        lines = gateway.log.read_text().splitlines()
+        return next((x for x in lines if "the-cut-one" in x and "http.answered" in x), "")
+
+    assert '"status": 400' in await eventually(answered)
+    assert "http.failed" not in gateway.log.read_text()
+    assert [each for each in owner.received if each["path"] == CHAT] == []
+
+
+async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_the_log(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.split(":")[-1]))
+    writer.write(b"GET /api/unsubscribe/status/anna@example.pl\xff HTTP/1.1\r\n\r\n")
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    log = gateway.log.read_text()
+    assert '"event": "http.malformed", "level": "info"' in log
+    assert "anna" not in log
+    assert "127.0.0.1" not in log.partition("http.malformed")[2].partition("\n")[0]
+    assert "Traceback" not in log
 
 
 async def test_what_nobody_owns_is_404_and_a_wrong_method_405(start_gateway: StartGateway) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient
 
-from libs.common import logs, web
+from libs.common import logs, service, web
 
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 JSON = {"Content-Type": "application/json"}
@@ -95,3 +96,20 @@ async def test_a_failure_of_ours_tells_the_request_id_and_nothing_else(client: C
     assert response.status == 500
     assert response.headers[web.REQUEST_ID] == "req-12345678"
     assert "secret detail" not in text
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: a"])
+async def test_a_connection_that_never_finishes_its_header_is_closed(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, sent: bytes
+) -> None:
+    monkeypatch.setattr(web, "IDLE_SECONDS", 0.2)
+    running = service.Service("test")
+    await web.serve(running, web.create_app(internal_key=None), "127.0.0.1", unused_tcp_port)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+    finally:
+        await running.close()
