@@ -296,7 +296,8 @@ class Broker:
                     found = await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
                 except aiormq.exceptions.ChannelNotFoundEntity:
                     return None
-                await channel.close()
+                finally:
+                    await channel.close()
                 return found.declaration_result.message_count
         except FAULTS as error:
             raise BrokerUnavailable from error

@@ -193,7 +193,7 @@ class Worker:
             if not await store.settle(tx, job, outcome, decision, seconds):
                 return False
             if job.once is not None and decision.state is not State.IN_DOUBT:
-                await self._return_permit(tx, job.alert_id, job.attempt, job.once)
+                await return_permit(tx, job.alert_id, job.attempt, job.once)
             if decision.state is not State.PENDING:
                 ended = Ended(
                     job.alert_id,
@@ -241,7 +241,7 @@ class Worker:
                     )
                     if ended is not None:
                         if ended.once is not None:
-                            await self._return_permit(tx, ended.alert_id, ended.attempt, ended.once)
+                            await return_permit(tx, ended.alert_id, ended.attempt, ended.once)
                         await tell(tx, ended, State.FAILED, Reason.EXHAUSTED)
                 return Ack() if ended is not None else Retry("parked")
             case Unclaimed.DOUBT:
@@ -265,7 +265,7 @@ class Worker:
                 retries=self._retries,
             )
             if job is not None and job.once is not None and taken_over:
-                await self._return_permit(tx, job.alert_id, job.attempt - 1, job.once)
+                await return_permit(tx, job.alert_id, job.attempt - 1, job.once)
         return job
 
     async def _work_once(
@@ -292,7 +292,7 @@ class Worker:
                 tx, job, State.CLAIMED, State.SENDING, seconds=self._target.lease
             )
             if not sending:  # somebody took over, and has a permit of its own
-                await self._return_permit(tx, job.alert_id, job.attempt, once)
+                await return_permit(tx, job.alert_id, job.attempt, once)
         if not sending:
             return await self._fenced(job)
         start = monotonic()
@@ -306,7 +306,7 @@ class Worker:
 
     async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Verdict:
         async with self._engine.begin() as tx:
-            await self._return_permit(tx, job.alert_id, job.attempt, once)
+            await return_permit(tx, job.alert_id, job.attempt, once)
             ours = await store.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
             if ours:
                 ended = Ended(job.alert_id, self._name, job.attempt, job.event_type, None, once)
@@ -318,7 +318,7 @@ class Worker:
         """Closed or no answer: nothing was denied, nothing is spent, it waits."""
         async with self._engine.begin() as tx:
             # Whatever the CAS says: the answer may only have been lost on its way.
-            await self._return_permit(tx, job.alert_id, job.attempt, once)
+            await return_permit(tx, job.alert_id, job.attempt, once)
             await store.move(
                 tx,
                 job,
@@ -330,15 +330,15 @@ class Worker:
             )
         return Retry("no permit")
 
-    async def _return_permit(
-        self, tx: AsyncConnection, alert_id: UUID, attempt: int, once: Once
-    ) -> None:
-        await outbox.add(
-            tx,
-            topology.CONSENT_COMMANDS,
-            messages.PERMIT_RETURN,
-            messages.permit_return(alert_id, attempt, once),
-        )
+
+async def return_permit(tx: AsyncConnection, alert_id: UUID, attempt: int, once: Once) -> None:
+    """In the transaction that moves the row, so that it is never lost."""
+    await outbox.add(
+        tx,
+        topology.CONSENT_COMMANDS,
+        messages.PERMIT_RETURN,
+        messages.permit_return(alert_id, attempt, once),
+    )
 
 
 async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:

@@ -269,6 +269,9 @@ class Api:
             rows = await store.page(tx, "in_doubt", chosen, None, BATCH, lock=True)
             if not rows:
                 raise Problem(404, detail="nothing with this id is in doubt")
+            for ended in map(store.ended, rows):
+                if ended.once is not None:  # known now: no withdrawal need wait for it any more
+                    await delivery.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
                 if any(row.payload is None for row in rows):
                     raise Problem(409, detail="its person was erased: there is nothing to send")
@@ -317,17 +320,22 @@ class Api:
         return json_response({target: self._breakers_now()[target]})
 
     async def check(self, _: web.Request) -> web.Response:
-        """P1's equation. A target whose breaker is open or whose queue is long strands nothing."""
+        """P1's equation. A target whose breaker is open or whose queue is long strands nothing.
+
+        `unread` lie in alerts.intake.dead: no row could be made of them, so no term counts them.
+        """
         try:
             empty = await self._sweep.without_copies()
+            unread = await self._sweep.unread()
         except BrokerUnavailable:  # nobody can say which rows have lost their copies
-            empty = []
+            empty, unread = [], 0
         watched = [name for name in empty if self._valves[name].seconds_shut == 0]
         async with self._engine.connect() as tx:
             terms = await store.check(tx, watched, self._overdue)
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
         balanced = terms["accepted"] == sum(terms[name] for name in ends)
-        return json_response({"ok": balanced and terms["stranded"] == 0, **terms})
+        ok = balanced and terms["stranded"] == 0 and unread == 0
+        return json_response({"ok": ok, **terms, "unread": unread})
 
     async def create_relation(self, request: web.Request) -> web.Response:
         try:

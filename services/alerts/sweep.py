@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import logs
 from libs.common.broker import Broker, BrokerUnavailable
-from libs.common.topology import Queue, delay_name, retry_name
+from libs.common.topology import Queue, dead_name, delay_name, retry_name
 from services.alerts import delivery, metrics, store, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
@@ -73,6 +73,10 @@ class Sweep:
         """Return how many messages are ready in each work queue and in intake."""
         names = [topology.INTAKE_QUEUE, *map(topology.work_name, self._config.targets)]
         return {name: await self._broker.depth(name) or 0 for name in names}
+
+    async def unread(self) -> int:
+        """Return how many accepted messages no ledger row could be made of."""
+        return await self._broker.depth(dead_name(topology.INTAKE_QUEUE)) or 0
 
     def _queues(self, target: str) -> list[str]:
         name = topology.work_name(target)

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+# Raised by services: a follow-up goes through its permit, consent's and alerts' own mails have
+# their own recipients. Posted from outside they would pass all of that by.
+INTERNAL_EVENTS = frozenset({"followup", "consent.mail", "escalation"})
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -27,4 +31,7 @@ class Targets:
         return cls(names, tuple(routes))
 
     def knows_event(self, event_type: str) -> bool:
-        return any(fnmatchcase(event_type, pattern) for pattern in self.events)
+        """Say whether a caller may raise it; what only services raise is none of a caller's."""
+        return event_type not in INTERNAL_EVENTS and any(
+            fnmatchcase(event_type, pattern) for pattern in self.events
+        )

@@ -248,3 +248,18 @@ async def test_a_row_discarded_while_it_waits_is_not_sent(alerts: StartAlerts) -
     row = await subject.row(alert_id)
     assert (row.state, row.reason, row.error) == ("discarded", "by_hand", "no longer of interest")
     assert await texts(subject) == []
+
+
+async def test_an_accepted_message_that_no_row_can_be_made_of_is_told_by_the_check(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    assert (await subject.check())["ok"]
+    broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})
+    await subject.gateway.publish("alerts", "alerts.intake", broken)
+
+    async def told() -> bool:
+        terms = await subject.check()
+        return terms["unread"] == 1 and not terms["ok"]
+
+    await eventually(told)

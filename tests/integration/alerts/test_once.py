@@ -198,6 +198,7 @@ async def test_an_answer_lost_after_the_dot_is_a_doubt_that_only_a_person_ends(
     body = {"id": alert_id, "outcome": "delivered", "reason": "the recipient has it"}
     assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
     assert await told(outcomes, 2) == [("in_doubt", "connection"), ("sent", "by_hand")]
+    await returned(consent, 1)  # a withdrawal need not wait for it any more
     assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 404
     assert len(await subject.sandbox.mails()) == 1
 
@@ -214,6 +215,7 @@ async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
     assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
     await subject.until(alert_id, "delivered", "email")
     assert [one["attempt"] for one in consent.asked] == [1, 2]
+    await returned(consent, 1, 2)
     assert len(await subject.sandbox.mails()) == 1
 
 

@@ -9,7 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 from libs.common.web import Problem
 from services.gateway.idempotency import key_of
 from services.gateway.messages import AlertRequest, accepted, alert_id
-from services.gateway.targets import Targets
+from services.gateway.targets import INTERNAL_EVENTS, Targets
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "contracts" / "alert.accepted.json"
@@ -51,6 +51,7 @@ def test_the_shipped_file_is_read() -> None:
     assert all(map(targets.knows_event, ("slack_alert", "email", "sms", "webhook")))
     assert targets.knows_event("lead.qualified")
     assert not targets.knows_event("no_such")
+    assert not any(map(targets.knows_event, INTERNAL_EVENTS))
 
 
 def test_an_event_type_may_be_a_pattern(tmp_path: Path) -> None:
