@@ -6,11 +6,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
-from pydantic import AfterValidator
 
 from libs.common import logs
 from libs.common.cache import Cache
@@ -20,7 +19,7 @@ from services.gateway.door import VISIT, Access, Door
 from services.gateway.health import Health
 from services.gateway.idempotency import Idempotency, key_of
 from services.gateway.intake import Intake
-from services.gateway.limits import Window
+from services.gateway.limits import Limit
 from services.gateway.messages import AlertRequest, BatchRequest, accepted, alert_id
 from services.gateway.overrides import Overrides
 from services.gateway.proxy import Upstream, forward, outgoing_headers
@@ -80,14 +79,6 @@ FORWARDED = (
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", ADMIN),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", ADMIN),
 )
-
-
-def _limit(text: str) -> str:
-    Window.parse("limit", text)
-    return text
-
-
-Limit = Annotated[str, AfterValidator(_limit)]
 
 
 class LimitChanges(Model):

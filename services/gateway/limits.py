@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import limits
+from pydantic import AfterValidator
 
 from services.gateway import metrics
 from services.gateway.redis_pipe import Argument, RedisAway, RedisPipe
@@ -80,6 +81,14 @@ class Window:
             if rest == 0:
                 return f"{self.quota} per {unit if many == 1 else f'{many} {unit}s'}"
         raise AssertionError  # a second divides everything
+
+
+def _is_limit(text: str) -> str:
+    Window.parse("limit", text)
+    return text
+
+
+Limit = Annotated[str, AfterValidator(_is_limit)]
 
 
 @dataclass(frozen=True, slots=True)

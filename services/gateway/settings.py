@@ -8,13 +8,8 @@ from pydantic import AfterValidator, SecretStr
 from libs.common.settings import BrokerSettings, RedisSettings, ServiceSettings
 from libs.common.tokens import parse_keys
 from services.gateway.clients import parse_networks
-from services.gateway.limits import Window
+from services.gateway.limits import Limit, Window
 from services.gateway.overrides import Rules
-
-
-def _limit(text: str) -> str:
-    Window.parse("limit", text)
-    return text
 
 
 def _networks(text: str) -> str:
@@ -42,7 +37,6 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-Limit = Annotated[str, AfterValidator(_limit)]
 Url = Annotated[str, AfterValidator(_url)]
 
 
