@@ -131,6 +131,9 @@ class Intake:
         else:
             for _, done in batch:
                 done.set_result(None)
+        finally:  # the writer was cancelled: nobody may wait for an answer that never comes
+            for _, done in batch:
+                done.cancel()
 
     async def _insert(self, rows: list[NewRow]) -> None:
         async with self._engine.begin() as tx:
