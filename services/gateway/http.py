@@ -216,7 +216,7 @@ class Api:
     ) -> web.Response:
         key, caller = key_of(request), str(request[VISIT].client.role)
         indexes = range(len(alerts)) if batch else (None,)
-        ids = [alert_id(caller, key, index) for index in indexes]
+        ids = [alert_id(caller, key, body, index) for index in indexes]
         response = json_response(answer(ids), status=202)
         if key is None:
             await self._take(alerts, ids)

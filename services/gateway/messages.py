@@ -1,5 +1,6 @@
 """What a client sends as an alert, and what the gateway sends on (alert.accepted)."""
 
+import hashlib
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,14 +33,17 @@ class AcceptedAlert:
     body: dict[str, Any]
 
 
-def alert_id(caller: str, key: str | None, index: int | None = None) -> str:
-    """Return the id: of caller and Idempotency-Key (and place in a batch), else random.
+def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None) -> str:
+    """Return the id: of caller, Idempotency-Key and body (and place in a batch), else random.
 
-    It is fixed before the first try, so that a repeated request is the same alert.
+    It is fixed before the first try, so that a repeated request is the same alert. Another body
+    under a key that was forgotten (Redis away, 24 h over) is not: the ledger would drop it.
     """
     if key is None:
         return str(uuid.uuid4())
-    parts = (caller, key) if index is None else (caller, key, str(index))
+    parts = [caller, key, hashlib.sha256(body).hexdigest()]
+    if index is not None:
+        parts.append(str(index))
     return str(uuid.uuid5(NAMESPACE, "\n".join(parts)))
 
 

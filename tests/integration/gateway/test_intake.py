@@ -213,6 +213,18 @@ async def test_the_same_key_at_another_gateway_without_redis_is_the_same_alert(
     assert {alert["id"] for alert in posted} == ids
 
 
+async def test_another_body_under_a_forgotten_key_is_another_alert_and_not_dropped_as_the_first(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    posted = serve_intake(owner)
+    headers = {**SERVICE, "Idempotency-Key": "daily-report"}
+    for text in ("Monday", "Tuesday"):
+        gateway = await start_gateway(REDIS_URL=NO_REDIS)
+        alert = {**ALERT, "payload": {"text": text}}
+        assert (await gateway.call("POST", "/api/alerts", alert, **headers)).status == 202
+    assert len({alert["id"] for alert in posted}) == 2
+
+
 async def test_the_same_batch_is_the_same_alerts(start_gateway: StartGateway, owner: Owner) -> None:
     posted = serve_intake(owner)
     gateway = await start_gateway()

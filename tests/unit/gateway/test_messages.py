@@ -23,19 +23,20 @@ def test_the_golden_message_is_what_is_sent() -> None:
     assert accepted(request, golden["id"], at).body == golden
 
 
-def test_an_id_comes_from_caller_and_key_and_place() -> None:
-    assert alert_id("service", "k") == alert_id("service", "k")
+def test_an_id_comes_from_caller_and_key_and_body_and_place() -> None:
+    assert alert_id("service", "k", b"{}") == alert_id("service", "k", b"{}")
     ids = {
-        alert_id("service", "k"),
-        alert_id("service", "k2"),
-        alert_id("other", "k"),
-        alert_id("service", "k", 0),
-        alert_id("service", "k", 1),
-        alert_id("service", None),
-        alert_id("service", None),
+        alert_id("service", "k", b"{}"),
+        alert_id("service", "k", b"[]"),
+        alert_id("service", "k2", b"{}"),
+        alert_id("other", "k", b"{}"),
+        alert_id("service", "k", b"{}", 0),
+        alert_id("service", "k", b"{}", 1),
+        alert_id("service", None, b"{}"),
+        alert_id("service", None, b"{}"),
     }
-    assert len(ids) == 7
-    assert uuid.UUID(alert_id("service", "k")).version == 5
+    assert len(ids) == 8
+    assert uuid.UUID(alert_id("service", "k", b"{}")).version == 5
 
 
 @pytest.mark.parametrize("key", ["", " ", "a\tb", "ł", "x" * 256, " padded"])
