@@ -114,7 +114,10 @@ def validate(body: bytes, model: type[M]) -> M:
             422,
             detail="one or more fields are at fault",
             errors=[
-                (".".join(str(part) for part in fault["loc"]) or "body", fault["msg"])
+                (
+                    ".".join(str(part) for part in fault["loc"]) or "body",
+                    fault["msg"].removeprefix("Value error, "),  # pydantic's words, not ours
+                )
                 for fault in error.errors(include_url=False, include_input=False)
             ],
         ) from None

@@ -1,11 +1,12 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient
+from pydantic import AfterValidator
 
 from libs.common import logs, service, web
 
@@ -13,9 +14,15 @@ Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 JSON = {"Content-Type": "application/json"}
 
 
+def _short(text: str) -> str:
+    if len(text) > 5:
+        raise ValueError("at most 5 letters")
+    return text
+
+
 class Body(web.Model):
     count: int
-    text: str = ""
+    text: Annotated[str, AfterValidator(_short)] = ""
 
 
 @pytest.fixture
@@ -76,6 +83,11 @@ async def test_bad_input_gets_problem_json(client: Client, body: bytes | str, st
 async def test_every_bad_field_is_named_at_once(client: Client) -> None:
     _, answer = await post(client, '{"count": "1", "text": 2, "else": 3}')
     assert {error["field"] for error in answer["errors"]} == {"count", "text", "else"}
+
+
+async def test_what_a_field_of_ours_refuses_is_said_in_our_words_only(client: Client) -> None:
+    _, answer = await post(client, '{"count": 1, "text": "too long"}')
+    assert answer["errors"] == [{"field": "text", "message": "at most 5 letters"}]
 
 
 async def test_another_content_type_is_415(client: Client) -> None:
