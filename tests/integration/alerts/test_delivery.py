@@ -219,9 +219,14 @@ async def test_lost_copies_are_swept_and_delivered_under_the_next_turn(
         return bool(await subject.scalar("SELECT count(*) FROM epoch"))
 
     await eventually(marked)
+    subject.vhost.set_retry(r"^alerts\.slack\.retry$", 3600)  # the copy stays where it is deleted
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-    await subject.until(alert_id, "pending")
+
+    async def waits() -> bool:
+        return await subject.depth("alerts.slack.retry") == 1
+
+    await eventually(waits)
     subject.vhost.call("DELETE", "queues", "alerts.slack.retry/contents")
     await subject.sandbox.behave("slack", status=200)
     assert (await subject.until(alert_id, "delivered")).turn >= 1
