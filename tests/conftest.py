@@ -16,6 +16,7 @@ from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import Ports
 from tests.support.runs import private_run
 from tests.support.sandbox import Sandbox, running_sandbox
+from tests.support.servers import own_rabbitmq, running
 from tests.support.stack import Stack, running_stack
 
 
@@ -62,39 +63,22 @@ def private_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(private_folder: Path, ports: Ports) -> Iterator[Postgres]:
-    server = Postgres(private_folder / "postgres", port=ports.take(), password="superuser")
-    try:
-        server.start()
+    own = Postgres(private_folder / "postgres", port=ports.take(), password="superuser")
+    with running(own) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(private_folder: Path, ports: Ports) -> Iterator[RabbitMQ]:
-    server = RabbitMQ(
-        private_folder / "rabbitmq",
-        port=ports.take(),
-        management_port=ports.take(),
-        dist_port=ports.take(),
-        epmd_port=ports.take(),
-        password="administrator",
-    )
-    try:
-        server.start()
+    with running(own_rabbitmq(private_folder / "rabbitmq", ports)) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
 def redis_server(private_folder: Path, ports: Ports) -> Iterator[Redis]:
-    server = Redis(private_folder / "redis", port=ports.take(), password="redis-password")
-    try:
-        server.start()
+    own = Redis(private_folder / "redis", port=ports.take(), password="redis-password")
+    with running(own) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")

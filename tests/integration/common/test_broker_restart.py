@@ -22,6 +22,7 @@ from tests.support.brokers import Vhost, rabbitmqctl
 from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
+from tests.support.servers import own_rabbitmq, running
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
@@ -30,19 +31,8 @@ QUEUE = "alerts.test"
 
 @pytest.fixture(scope="module")
 def server(private_folder: Path, ports: Ports) -> Iterator[RabbitMQ]:
-    own = RabbitMQ(
-        private_folder / "own-rabbitmq",
-        port=ports.take(),
-        management_port=ports.take(),
-        dist_port=ports.take(),
-        epmd_port=ports.take(),
-        password="administrator",
-    )
-    try:
-        own.start()
+    with running(own_rabbitmq(private_folder / "own-rabbitmq", ports)) as own:
         yield own
-    finally:
-        own.stop()
 
 
 @pytest.fixture
