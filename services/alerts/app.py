@@ -9,7 +9,7 @@ from libs.common import consume, db, logs, outbox, periodic, web
 from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
-from services.alerts import channels, config, store, topology
+from services.alerts import channels, config, topology
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import MAX_BATCH, Intake, Persons
 from services.alerts.delivery import Worker
@@ -20,6 +20,7 @@ from services.alerts.messages import ESCALATION
 from services.alerts.permits import LoopLag, Permits
 from services.alerts.schema import Schema
 from services.alerts.settings import AlertsSettings
+from services.alerts.store import upkeep
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
 
@@ -140,5 +141,5 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 async def _purge(engine: AsyncEngine, kept: float) -> None:
     while True:
         async with engine.begin() as tx:
-            if not await store.purge(tx, kept):
+            if not await upkeep.purge(tx, kept):
                 return

@@ -15,7 +15,7 @@ from libs.common.consume import Ack, Dead, Delivery, Retry
 from libs.common.consume import Outcome as Verdict
 from libs.common.requests import reply
 from libs.common.topology import retry_name
-from services.alerts import messages, metrics, persons, store, topology
+from services.alerts import messages, metrics, persons, topology
 from services.alerts.alert import Reason
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import (
@@ -24,7 +24,8 @@ from services.alerts.messages import (
     ExportRequest,
     PersonErased,
 )
-from services.alerts.store import NewRow
+from services.alerts.store import intake
+from services.alerts.store.intake import NewRow
 
 log = logs.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class Intake:
     ) -> None:
         """Take alerts without the broker: the work messages go through the outbox."""
         rows = [row for accepted in alerts for row in self.rows(accepted, request_id)]
-        metrics.ACCEPTED.inc(await store.accept(tx, rows))
+        metrics.ACCEPTED.inc(await intake.accept(tx, rows))
         await outbox.add_all(tx, _works(rows))
 
     def rows(self, accepted: AlertAccepted, request_id: str | None) -> list[NewRow]:
@@ -137,7 +138,7 @@ class Intake:
 
     async def _insert(self, rows: list[NewRow]) -> None:
         async with self._engine.begin() as tx:
-            metrics.ACCEPTED.inc(await store.accept(tx, rows))
+            metrics.ACCEPTED.inc(await intake.accept(tx, rows))
 
 
 class Persons:

@@ -46,7 +46,7 @@ from libs.common.broker import Broker, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
 from libs.common.consume import Outcome as Verdict
 from libs.common.topology import dead_name, delay_name
-from services.alerts import alert, messages, metrics, store, topology
+from services.alerts import alert, messages, metrics, topology
 from services.alerts.alert import Claimed, Decision, Kind, Once, Outcome, Reason, State, Unclaimed
 from services.alerts.breaker import Admission, Breaker
 from services.alerts.channels import Channel
@@ -54,7 +54,8 @@ from services.alerts.channels.email import Email, boottime
 from services.alerts.config import EmailTarget, Target
 from services.alerts.messages import AlertWork
 from services.alerts.permits import Permits
-from services.alerts.store import Ended
+from services.alerts.store import escalations, steps
+from services.alerts.store.steps import Ended
 from services.alerts.valve import Valve
 
 log = logs.get_logger(__name__)
@@ -111,7 +112,7 @@ class Worker:
 
     async def _work(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
         async with self._single.connect() as tx:
-            job = await store.claim(
+            job = await steps.claim(
                 tx,
                 work.alert_id,
                 self._name,
@@ -188,9 +189,9 @@ class Worker:
     ) -> bool:
         if job.once is None and decision.state is not State.FAILED:
             async with self._single.connect() as tx:
-                return await store.settle(tx, job, outcome, decision, seconds)
+                return await steps.settle(tx, job, outcome, decision, seconds)
         async with self._engine.begin() as tx:
-            if not await store.settle(tx, job, outcome, decision, seconds):
+            if not await steps.settle(tx, job, outcome, decision, seconds):
                 return False
             if job.once is not None and decision.state is not State.IN_DOUBT:
                 await return_permit(tx, job.alert_id, job.attempt, job.once)
@@ -200,7 +201,7 @@ class Worker:
                     self._name,
                     job.attempt,
                     job.event_type,
-                    store.error_text(outcome),
+                    steps.error_text(outcome),
                     job.once,
                 )
                 await tell(tx, ended, decision.state, decision.reason)
@@ -220,13 +221,13 @@ class Worker:
     async def _fenced(self, job: Claimed) -> Verdict:
         """Another worker took over, but its copy may be gone: ack over a finished row only."""
         async with self._single.connect() as tx:
-            seen = await store.see(tx, job.alert_id, self._name)
+            seen = await steps.see(tx, job.alert_id, self._name)
         verdict = alert.unclaimed(seen, turn=job.turn, retries=self._retries)
         return Ack() if verdict is Unclaimed.ACK else Retry("fenced")
 
     async def _unclaimed(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
         async with self._single.connect() as tx:
-            seen = await store.see(tx, work.alert_id, self._name)
+            seen = await steps.see(tx, work.alert_id, self._name)
         if seen is not None and seen.once and seen.state in {State.PENDING, State.CLAIMED}:
             job = await self._claim_once(work)
             if job is not None and job.once is not None:
@@ -236,7 +237,7 @@ class Worker:
                 return Ack()
             case Unclaimed.EXHAUSTED:
                 async with self._engine.begin() as tx:
-                    ended = await store.exhaust(
+                    ended = await steps.exhaust(
                         tx, work.alert_id, self._name, work.turn, self._retries
                     )
                     if ended is not None:
@@ -256,7 +257,7 @@ class Worker:
 
     async def _claim_once(self, work: AlertWork) -> Claimed | None:
         async with self._engine.begin() as tx:
-            job, taken_over = await store.claim_once(
+            job, taken_over = await steps.claim_once(
                 tx,
                 work.alert_id,
                 self._name,
@@ -288,7 +289,7 @@ class Worker:
             case _:
                 return await self._unanswered(job, once)
         async with self._engine.begin() as tx:
-            sending = await store.move(
+            sending = await steps.move(
                 tx, job, State.CLAIMED, State.SENDING, seconds=self._target.lease
             )
             if not sending:  # somebody took over, and has a permit of its own
@@ -307,7 +308,7 @@ class Worker:
     async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Verdict:
         async with self._engine.begin() as tx:
             await return_permit(tx, job.alert_id, job.attempt, once)
-            ours = await store.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
+            ours = await steps.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
             if ours:
                 ended = Ended(job.alert_id, self._name, job.attempt, job.event_type, None, once)
                 await tell(tx, ended, State.DISCARDED, reason)
@@ -319,7 +320,7 @@ class Worker:
         async with self._engine.begin() as tx:
             # Whatever the CAS says: the answer may only have been lost on its way.
             await return_permit(tx, job.alert_id, job.attempt, once)
-            await store.move(
+            await steps.move(
                 tx,
                 job,
                 State.CLAIMED,
@@ -348,9 +349,9 @@ async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) 
     a message that leaves at most once hears every end.
     """
     if ended.event_type == messages.ESCALATION and state is State.FAILED:
-        await store.untell(tx, ended.alert_id)
+        await escalations.untell(tx, ended.alert_id)
     elif state in {State.FAILED, State.IN_DOUBT}:
-        await store.escalate(tx, ended, reason)
+        await escalations.escalate(tx, ended, reason)
     if state is State.FAILED:
         await outbox.add(
             tx,
@@ -371,7 +372,7 @@ async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) 
 async def doubt(engine: AsyncEngine, alert_id: UUID, target: str) -> bool:
     """End a mail whose worker died with the dot perhaps out; False when it is not so any more."""
     async with engine.begin() as tx:
-        ended = await store.doubt(tx, alert_id, target)
+        ended = await steps.doubt(tx, alert_id, target)
         if ended is not None:
             await tell(tx, ended, State.IN_DOUBT, Reason.CRASHED)
     return ended is not None

@@ -5,7 +5,7 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, logs
-from services.alerts import store
+from services.alerts.store import upkeep
 from services.alerts.valve import Valve
 
 log = logs.get_logger(__name__)
@@ -20,9 +20,9 @@ async def drain(engine: AsyncEngine, target: str, valve: Valve, *, per_second: i
         while brought == per_second and valve.seconds_shut == 0:
             try:
                 async with engine.begin() as tx:
-                    rows = await store.waiting(tx, target, per_second)
+                    rows = await upkeep.waiting(tx, target, per_second)
                     if rows:
-                        await store.hand_out(tx, rows)
+                        await upkeep.hand_out(tx, rows)
             except Exception as error:
                 if not db.may_pass(error):
                     raise

@@ -12,10 +12,10 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import logs
-from services.alerts import store
 from services.alerts.consumers import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
-from services.alerts.store import Untold
+from services.alerts.store import escalations
+from services.alerts.store.escalations import Untold
 
 log = logs.get_logger(__name__)
 
@@ -29,14 +29,14 @@ class Escalation:
 
     async def run(self) -> None:
         async with self._engine.connect() as tx:
-            targets = await store.targets_untold(tx)
+            targets = await escalations.targets_untold(tx)
         for target in targets:
             await self._tell(target)
 
     async def _tell(self, target: str) -> None:
         digest = uuid4()
         async with self._engine.begin() as tx:
-            untold = await store.tell_of(tx, target, digest)
+            untold = await escalations.tell_of(tx, target, digest)
             if untold is None:  # another replica was faster
                 return
             accepted = AlertAccepted(

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import db, logs
 from libs.common.broker import BrokerUnavailable
 from libs.common.web import CALLER, Model, Problem, json_response, parse
-from services.alerts import delivery, schema, store
+from services.alerts import delivery, schema
 from services.alerts.alert import BreakerState, Reason, State
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.schema import NotOwner, Schema
-from services.alerts.store import Cursor, Filter
+from services.alerts.store import questions, steps, upkeep
+from services.alerts.store.questions import Cursor, Filter
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
 
@@ -141,7 +142,7 @@ class Api:
     async def alert(self, request: web.Request) -> web.Response:
         alert_id = _uuid(request.match_info["id"])
         async with self._engine.connect() as tx:
-            rows, attempts = await store.find(tx, alert_id)
+            rows, attempts = await questions.find(tx, alert_id)
         if not rows:
             # Accepted a moment ago it may still be on its way into the ledger.
             raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
@@ -181,7 +182,7 @@ class Api:
         async def handler(request: web.Request) -> web.Response:
             chosen, after, limit = _query(request)
             async with self._engine.connect() as tx:
-                rows = await store.page(tx, name, chosen, after, limit + 1)
+                rows = await questions.page(tx, name, chosen, after, limit + 1)
             more = len(rows) > limit
             rows = rows[:limit]
             return json_response(
@@ -195,7 +196,7 @@ class Api:
 
     async def stats(self, _: web.Request) -> web.Response:
         async with self._engine.connect() as tx:
-            targets = await store.stats(tx)
+            targets = await questions.stats(tx)
         names = ("pending", "failed", "delivered", "discarded", "in_doubt")
         oldest = [each["oldest_pending_seconds"] or 0.0 for each in targets.values()]
         return json_response(
@@ -208,15 +209,15 @@ class Api:
 
     async def retry(self, request: web.Request) -> web.Response:
         body = await parse(request, Retry)
-        changes = {**store.AFRESH, "operator": _operator(request)}
+        changes = {**upkeep.AFRESH, "operator": _operator(request)}
         matched, requeued = 0, 0
         async with self._engine.connect() as tx:
-            matched = await store.count(tx, body.filter(), _matched_by(body))
+            matched = await questions.count(tx, body.filter(), _matched_by(body))
         for name in body.lists():
             after: Cursor | None = None
             while True:
                 async with self._engine.begin() as tx:
-                    rows = await store.page(tx, name, body.filter(), after, BATCH, lock=True)
+                    rows = await questions.page(tx, name, body.filter(), after, BATCH, lock=True)
                     movable = [
                         row
                         for row in rows
@@ -224,7 +225,7 @@ class Api:
                         and row.payload is not None  # erased: there is nothing to send
                     ]
                     if movable:
-                        await store.hand_out(tx, movable, **changes)
+                        await upkeep.hand_out(tx, movable, **changes)
                 requeued += len(movable)
                 if len(rows) < BATCH:
                     break
@@ -241,10 +242,10 @@ class Api:
             after: Cursor | None = None
             while True:
                 async with self._engine.begin() as tx:
-                    rows = await store.page(tx, name, body.filter(), after, BATCH, lock=True)
+                    rows = await questions.page(tx, name, body.filter(), after, BATCH, lock=True)
                     movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
                     if movable:
-                        await store.end(
+                        await upkeep.end(
                             tx,
                             movable,
                             State.DISCARDED,
@@ -266,19 +267,21 @@ class Api:
         operator = _operator(request)
         async with self._engine.begin() as tx:
             chosen = Filter(ids=[body.id], target=body.target)
-            rows = await store.page(tx, "in_doubt", chosen, None, BATCH, lock=True)
+            rows = await questions.page(tx, "in_doubt", chosen, None, BATCH, lock=True)
             if not rows:
                 raise Problem(404, detail="nothing with this id is in doubt")
-            for ended in map(store.ended, rows):
+            for ended in map(steps.ended, rows):
                 if ended.once is not None:  # known now: no withdrawal need wait for it any more
                     await delivery.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
                 if any(row.payload is None for row in rows):
                     raise Problem(409, detail="its person was erased: there is nothing to send")
-                await store.hand_out(tx, rows, **store.AFRESH, error=body.reason, operator=operator)
+                await upkeep.hand_out(
+                    tx, rows, **upkeep.AFRESH, error=body.reason, operator=operator
+                )
             else:
                 state = State(body.outcome)
-                await store.end(tx, rows, state, Reason.BY_HAND, body.reason, operator)
+                await upkeep.end(tx, rows, state, Reason.BY_HAND, body.reason, operator)
                 await _tell_all(tx, rows, state)
         log.info("dlq.resolved", operator=operator, id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
@@ -288,7 +291,7 @@ class Api:
         deleted = 0
         while True:
             async with self._engine.begin() as tx:
-                gone = await store.purge(tx, body.older_than_hours * 3600)
+                gone = await upkeep.purge(tx, body.older_than_hours * 3600)
             deleted += gone
             if not gone:
                 break
@@ -331,7 +334,7 @@ class Api:
             empty, unread = [], 0
         watched = [name for name in empty if self._valves[name].seconds_shut == 0]
         async with self._engine.connect() as tx:
-            terms = await store.check(tx, watched, self._overdue)
+            terms = await questions.check(tx, watched, self._overdue)
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
         balanced = terms["accepted"] == sum(terms[name] for name in ends)
         ok = balanced and terms["stranded"] == 0 and unread == 0
@@ -372,7 +375,7 @@ class Api:
         components: dict[str, dict[str, str]] = {}
         try:
             async with self._engine.connect() as tx:
-                await store.ping(tx)
+                await questions.ping(tx)
             components["postgres"] = {"status": "healthy"}
         except Exception as error:
             if not db.is_unavailable(error):
@@ -409,7 +412,7 @@ def _admin(handler: Handler) -> Handler:
 
 async def _tell_all(tx: Any, rows: list[Any], state: State) -> None:
     for row in rows:
-        await delivery.tell(tx, store.ended(row), state, Reason.BY_HAND)
+        await delivery.tell(tx, steps.ended(row), state, Reason.BY_HAND)
 
 
 def _matched_by(body: _Chosen) -> list[State]:

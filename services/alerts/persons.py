@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts import delivery, store
+from services.alerts import delivery
 from services.alerts.alert import Reason, State
+from services.alerts.store import steps, tables
 
 BATCH: Final = 5_000  # rows looked at in one statement, well within its time-out
 ERASED: Final = "erased"
@@ -57,7 +58,7 @@ _LOOK = (
     .columns(
         **{
             column.name: column.type
-            for column in store.delivery.c
+            for column in tables.delivery.c
             if column.name
             in {
                 "alert_id", "target", "event_type", "severity", "state", "reason", "accepted_at",
@@ -135,8 +136,8 @@ async def erase(tx: AsyncConnection, row: Any) -> bool:
         return False
     where = (("alert_id", row.alert_id), ("target", row.target))
     for table, values in (
-        (store.attempt, {"excerpt": ""}),
-        (store.escalation, {"error": None}),
+        (tables.attempt, {"excerpt": ""}),
+        (tables.escalation, {"error": None}),
     ):
         await tx.execute(
             sa.update(table)
@@ -144,5 +145,5 @@ async def erase(tx: AsyncConnection, row: Any) -> bool:
             .values(values)
         )
     if before == State.PENDING:
-        await delivery.tell(tx, store.ended(row), State.DISCARDED, Reason.ERASED)
+        await delivery.tell(tx, steps.ended(row), State.DISCARDED, Reason.ERASED)
     return True

@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import logs
 from libs.common.broker import Broker, BrokerUnavailable
 from libs.common.topology import Queue, dead_name, delay_name, retry_name
-from services.alerts import delivery, metrics, store, topology
+from services.alerts import delivery, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
+from services.alerts.store import steps, upkeep
 
 log = logs.get_logger(__name__)
 
@@ -30,7 +31,7 @@ class Sweep:
     async def run(self) -> None:
         """Safe to run too early, or twice: it only makes twins, which the claim absorbs."""
         async with self._engine.connect() as tx:
-            abandoned = await store.abandoned(tx)
+            abandoned = await upkeep.abandoned(tx)
         for alert_id, target in abandoned:
             await delivery.doubt(self._engine, alert_id, target)
         for target, options in self._config.targets.items():
@@ -50,13 +51,13 @@ class Sweep:
         """End what a breaker that never closes would hold for ever."""
         while True:
             async with self._engine.begin() as tx:
-                rows = await store.too_old(tx, target, max_age, BATCH)
+                rows = await upkeep.too_old(tx, target, max_age, BATCH)
                 if not rows:
                     return
                 error = rows[0].error or "never tried: the target was not available"
-                await store.end(tx, rows, State.FAILED, Reason.EXPIRED, error)
+                await upkeep.end(tx, rows, State.FAILED, Reason.EXPIRED, error)
                 for row in rows:
-                    await delivery.tell(tx, store.ended(row), State.FAILED, Reason.EXPIRED)
+                    await delivery.tell(tx, steps.ended(row), State.FAILED, Reason.EXPIRED)
             log.warning("sweep.expired", target=target, rows=len(rows))
 
     async def without_copies(self) -> list[str]:
@@ -88,10 +89,10 @@ class Sweep:
         after = None
         while targets:
             async with self._engine.begin() as tx:
-                rows = await store.overdue(tx, targets, overdue, after, BATCH)
+                rows = await upkeep.overdue(tx, targets, overdue, after, BATCH)
                 if not rows:
                     return
-                await store.hand_out(tx, rows)
+                await upkeep.hand_out(tx, rows)
             after = tuple(rows[-1])
             for target, count in Counter(row.target for row in rows).items():
                 metrics.SWEPT.labels(target).inc(count)
@@ -100,12 +101,12 @@ class Sweep:
     async def _broker_is_new(self) -> bool:
         """Say whether the marker queue of the ledger's epoch is gone: the broker lost its disk."""
         async with self._engine.connect() as tx:
-            epoch = await store.epoch_of(tx)
+            epoch = await upkeep.epoch_of(tx)
         return epoch is None or await self._broker.depth(f"alerts.epoch.{epoch}") is None
 
     async def _mark(self) -> None:
         """Begin an epoch, the queue last: a crash in between only sweeps again."""
         epoch = uuid4()
         async with self._engine.begin() as tx:
-            await store.begin_epoch(tx, epoch)
+            await upkeep.begin_epoch(tx, epoch)
         await self._broker.declare(Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"}))

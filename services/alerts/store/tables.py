@@ -1,0 +1,116 @@
+"""The tables, as the migrations make them."""
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from libs.common import outbox
+
+metadata = sa.MetaData()
+_timestamptz = sa.DateTime(timezone=True)
+_now = sa.text("now()")
+
+OPEN: Final = "state IN ('pending', 'claimed', 'sending')"
+KEPT: Final = "state IN ('failed', 'in_doubt', 'discarded')"
+_SHOWN = "error IS NOT NULL AND state NOT IN ('discarded', 'in_doubt')"
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("alert_id", sa.Uuid, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("payload", JSONB),
+    sa.Column("dedup_key", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("accepted_at", _timestamptz, nullable=False),
+    sa.Column("once_address", sa.Text),
+    sa.Column("once_purpose", sa.Text),
+    sa.Column("once_reference", sa.Text),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.Column("operator", sa.Text),
+    sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("spent", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("due_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("lease_until", _timestamptz),
+    sa.Column("last_attempt_at", _timestamptz),
+    sa.Column("finished_at", _timestamptz),
+    sa.Index("delivery_open", "created_at", "alert_id", "target", postgresql_where=sa.text(OPEN)),
+    sa.Index(
+        "delivery_kept",
+        "state",
+        "created_at",
+        "alert_id",
+        "target",
+        postgresql_where=sa.text(KEPT),
+    ),
+    sa.Index("delivery_delivered", "finished_at", postgresql_where=sa.text("state = 'delivered'")),
+    sa.Index(
+        "dead_letter_queue_status_created",
+        sa.text("dead_letter_status(state)"),
+        "created_at",
+        postgresql_where=sa.text(_SHOWN),
+    ),
+    sa.Index("dead_letter_queue_created", "created_at", postgresql_where=sa.text(_SHOWN)),
+)
+
+attempt = sa.Table(
+    "attempt",
+    metadata,
+    sa.Column("alert_id", sa.Uuid, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("seconds", sa.REAL, nullable=False),
+    sa.Column("excerpt", sa.Text, nullable=False),
+    sa.Column("ended_at", _timestamptz, nullable=False, server_default=_now),
+    sa.ForeignKeyConstraint(
+        ["alert_id", "target"], ["delivery.alert_id", "delivery.target"], ondelete="CASCADE"
+    ),
+)
+
+ledger_total = sa.Table(
+    "ledger_total",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+        for name in ("accepted", "delivered", "failed", "discarded")
+    ),
+    comment="accepted counts every row ever written; the others only rows that were purged",
+)
+
+escalation = sa.Table(
+    "escalation",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("alert_id", sa.Uuid, nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("digest", sa.Uuid, comment="the alert that tells a person of it"),
+    sa.Index(
+        "escalation_untold", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
+    ),
+    sa.Index("escalation_digest", "digest", postgresql_where=sa.text("digest IS NOT NULL")),
+)
+
+epoch = sa.Table(
+    "epoch",
+    metadata,
+    sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("id", sa.Uuid, nullable=False),
+)
+
+outbox.table(metadata)
