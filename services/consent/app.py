@@ -10,10 +10,13 @@ from libs.common.requests import Requester
 from libs.common.service import Service
 from libs.common.tokens import Tokens
 from services.consent import store, topology
+from services.consent.admin import AdminRoutes
 from services.consent.consumers import Consumers
 from services.consent.http import Routes
+from services.consent.pages.routes import PageRoutes
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
+from services.consent.withdrawals import Withdrawals
 
 PREFETCH = 50
 PURGE_SECONDS = 3600
@@ -50,8 +53,11 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     requester = await service.enter(Requester(broker, service.name))
     app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
     tokens = Tokens(settings.token_keys.get_secret_value())
-    routes = Routes(engine, broker, requester, vault, tokens, settings, service.stopping)
-    routes.add_to(app)
+    app.middlewares.append(web.unavailable_when(db.may_pass))
+    withdrawals = Withdrawals(engine, vault, settings, service.stopping)
+    Routes(engine, broker, vault, tokens, settings, withdrawals).add_to(app)
+    PageRoutes(engine, vault, tokens, settings, withdrawals).add_to(app)
+    AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
     log.info(

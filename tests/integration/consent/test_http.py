@@ -14,13 +14,16 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import web
+from libs.common import db, web
 from libs.common.requests import NoAnswer
 from libs.common.tokens import Tokens
 from services.consent import changes, permits, store
+from services.consent.admin import AdminRoutes
 from services.consent.http import Routes
+from services.consent.pages.routes import PageRoutes
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
+from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import ENVIRONMENT, WORDING, Link, grant, opt_in
 from tests.support.eventually import eventually
 
@@ -46,7 +49,11 @@ async def client(
     tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
     broker: Any = NoBroker()
     requester: Any = NobodyAnswers()
-    Routes(engine, broker, requester, vault, tokens, settings, asyncio.Event()).add_to(app)
+    app.middlewares.append(web.unavailable_when(db.may_pass))
+    withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
+    Routes(engine, broker, vault, tokens, settings, withdrawals).add_to(app)
+    PageRoutes(engine, vault, tokens, settings, withdrawals).add_to(app)
+    AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",

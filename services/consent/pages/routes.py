@@ -1,0 +1,127 @@
+"""Routes of the pages. Scanners of mail fetch every link: GET and HEAD change nothing."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.tokens import Claims, Tokens
+from libs.common.web import Problem
+from services.consent import pages, store
+from services.consent.callers import ERASURE_TOKEN, claims_of, language, origin
+from services.consent.consent import Action
+from services.consent.settings import ConsentSettings
+from services.consent.trail import Entry
+from services.consent.vault import Vault
+from services.consent.withdrawals import STATUS, Withdrawals
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+ONE_CLICK = ("List-Unsubscribe", "One-Click")
+
+
+class PageRoutes:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        tokens: Tokens,
+        settings: ConsentSettings,
+        withdrawals: Withdrawals,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._tokens = tokens
+        self._settings = settings
+        self._withdrawals = withdrawals
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/unsubscribe", self.unsubscribe_page)
+        app.router.add_post("/unsubscribe", self.unsubscribe_by_link)
+        app.router.add_get("/erasure/confirm", self.erasure_page)
+        app.router.add_post("/erasure/confirm", self.erase_by_link)
+
+    async def unsubscribe_page(self, request: web.Request) -> web.Response:
+        """Ask. Scanners of mail fetch every link: GET and HEAD change nothing."""
+        claims = claims_of(self._tokens, request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        return _page(request, "unsubscribe", claims)
+
+    async def unsubscribe_by_link(self, request: web.Request) -> web.Response:
+        """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
+        claims = claims_of(self._tokens, request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        form = await _form(request)
+        one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
+        entry = Entry(
+            action=Action.UNSUBSCRIBE,
+            email=claims.subject,
+            origin=origin(request),
+            evidence={"source": "one-click" if one_click else "page"},
+        )
+        _, outcome, _ = await self._withdrawals.withdraw(entry)
+        return _page(request, outcome, claims, status=STATUS[outcome])
+
+    async def erasure_page(self, request: web.Request) -> web.Response:
+        """Ask; change nothing."""
+        name, claims = await self._erasure_link(request)
+        if claims is None:
+            return _page(request, name, status=_LINK_STATUS[name])
+        return _page(request, name, claims)
+
+    async def erase_by_link(self, request: web.Request) -> web.Response:
+        name, claims = await self._erasure_link(request)
+        if claims is None:
+            return _page(request, name, status=_LINK_STATUS[name])
+        await _form(request)
+        entry = Entry(
+            action=Action.ERASURE_REQUESTED,
+            email=claims.subject,
+            origin=origin(request),
+            evidence={"source": "link"},
+        )
+        outcome, _ = await self._withdrawals.erase(entry)
+        return _page(request, f"erasure_{outcome}", claims, status=STATUS[outcome])
+
+    async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
+        """Say which page the link leads to, with its claims if it may still be used."""
+        age = timedelta(hours=self._settings.erasure_link_hours)
+        claims = claims_of(self._tokens, request, ERASURE_TOKEN, age)
+        if claims is None:
+            return "erasure_invalid", None
+        async with self._engine.begin() as tx:
+            person = await store.find(tx, self._vault, claims.subject)
+            erasure_id = UUID(claims.purpose)
+            if person and await store.awaits_confirmation(tx, erasure_id, person.id):
+                return "erasure", claims
+        return "erasure_used", None
+
+
+_LINK_STATUS = {"erasure_invalid": 400, "erasure_used": 410}
+
+
+def _page(
+    request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200
+) -> web.Response:
+    html = pages.render(
+        name,
+        language(request),
+        address=claims.subject if claims else "",
+        token=request.query["token"] if claims else "",
+    )
+    return web.Response(
+        text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS
+    )
+
+
+async def _form(request: web.Request) -> Mapping[str, Any]:
+    if request.can_read_body and request.content_type not in FORMS:
+        raise Problem(415, detail="send a form")
+    try:
+        return await request.post()
+    except ValueError:
+        raise Problem(400, detail="the form cannot be read") from None

@@ -1,0 +1,76 @@
+"""A withdrawal or an erasure from its transaction to its answer."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.web import Problem, json_response
+from services.consent import changes, permits
+from services.consent.changes import AskForProof, Withdrawal
+from services.consent.consent import Action, Outcome
+from services.consent.settings import ConsentSettings
+from services.consent.trail import Entry
+from services.consent.vault import Vault
+
+STATUS = {
+    Outcome.DONE: 200,
+    Outcome.IN_FLIGHT: 202,
+    Outcome.SUPERSEDED: 409,
+}
+
+
+class Withdrawals:
+    def __init__(
+        self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, stopping: asyncio.Event
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._settings = settings
+        self._stopping = stopping
+
+    async def withdraw(
+        self, entry: Entry, *, erase: bool = False, ask_for_proof: AskForProof | None = None
+    ) -> tuple[Withdrawal, Outcome, int]:
+        async with self._engine.begin() as tx:
+            withdrawal = await changes.withdraw(
+                tx,
+                self._vault,
+                entry,
+                suppression_days=self._settings.suppression_retention_days,
+                erase=erase,
+                ask_for_proof=ask_for_proof,
+            )
+        outcome, in_flight = await permits.settled(
+            self._engine,
+            withdrawal,
+            patience=self._settings.withdrawal_wait_seconds,
+            quarantine=self._settings.permit_quarantine_seconds,
+            stopping=self._stopping,
+        )
+        return withdrawal, outcome, in_flight
+
+    async def erase(self, entry: Entry) -> tuple[Outcome, int]:
+        """Withdraw, wait for permits as any withdrawal does, then forget the person.
+
+        While a permit is out nobody is forgotten yet.
+        """
+        withdrawal, outcome, in_flight = await self.withdraw(entry, erase=True)
+        if outcome is not Outcome.DONE:
+            return outcome, in_flight
+        erased = replace(entry, action=Action.ERASED)
+        async with self._engine.begin() as tx:
+            status = await changes.erase(tx, self._vault, erased, withdrawal)
+        return Outcome.DONE if status else Outcome.SUPERSEDED, in_flight
+
+
+def answered(answer: dict[str, Any], outcome: Outcome, in_flight: int) -> web.Response:
+    if outcome is Outcome.SUPERSEDED:
+        raise Problem(
+            409, detail="a newer consent was recorded meanwhile; ask again to withdraw it"
+        )
+    if outcome is Outcome.IN_FLIGHT:
+        answer |= {"unsubscribed": True, "in_flight": in_flight}
+    return json_response(answer, status=STATUS[outcome])
