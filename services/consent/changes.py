@@ -16,6 +16,7 @@ from services.consent.consent import (
     HOLDERS,
     PURPOSES,
     ErasureStatus,
+    LinkMail,
     Standing,
     State,
     wording_hash,
@@ -111,10 +112,10 @@ async def withdraw(
     person = await store.enter(tx, vault, address, Lock.CHANGE)
     await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
     suppressed = vault.suppression_hash(address)
-    await store.suppress(tx, suppressed, PURPOSES, suppression_days)
+    await store.suppress(tx, person.id, suppressed, PURPOSES, suppression_days)
     if erase:
         erasure_id = await store.request_erasure(tx, person.id, suppressed)
-        if ask_for_proof and await store.may_mail(tx, erasure_id, suppressed):
+        if ask_for_proof and await store.may_mail(tx, suppressed, LinkMail.ERASURE):
             body = messages.mail(uuid4(), ask_for_proof(address, erasure_id), datetime.now(UTC))
             await outbox.add(tx, ALERTS, "alerts.intake", message(messages.ALERT_ACCEPTED, body))
     standing = await store.standing(tx, person.id, PURPOSES)

@@ -9,6 +9,8 @@ PURPOSES = ("marketing",)
 HOLDERS = ("alerts", "followups")
 """The other services that hold personal data: an erasure is done when each has reported back."""
 LANGUAGES = ("pl", "en")
+LINK_MAILS_A_DAY = 3
+"""To one address, of each kind, and one an hour: anybody may ask for them in anybody's name."""
 
 
 def wording_hash(text: str) -> str:
@@ -27,6 +29,13 @@ class Action(StrEnum):
     ERASURE_REQUESTED = "erasure-requested"
     ERASED = "erased"
     EXPORT = "export"
+
+
+class LinkMail(StrEnum):
+    """What a mailed link confirms."""
+
+    ERASURE = "erasure"
+    OPT_IN = "opt-in"
 
 
 class ErasureStatus(StrEnum):

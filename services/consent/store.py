@@ -11,7 +11,15 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import inbox, outbox
-from services.consent.consent import Action, ErasureStatus, Permit, Standing, State
+from services.consent.consent import (
+    LINK_MAILS_A_DAY,
+    Action,
+    ErasureStatus,
+    LinkMail,
+    Permit,
+    Standing,
+    State,
+)
 from services.consent.vault import PersonKey, Vault, WrappedKey
 
 metadata = sa.MetaData()
@@ -85,7 +93,6 @@ erasure = sa.Table(
     sa.Column("address_hash", sa.LargeBinary),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("requested_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
-    sa.Column("mailed_at", _timestamptz),
     sa.Column("confirmed_at", _timestamptz),
     sa.Column("finished_at", _timestamptz),
     sa.UniqueConstraint("person_id", name="erasure_person"),
@@ -109,6 +116,31 @@ erasure_receipt = sa.Table(
     sa.Column("erasure_id", sa.ForeignKey(erasure.c.id, ondelete="CASCADE"), primary_key=True),
     sa.Column("service", sa.Text, primary_key=True),
     sa.Column("received_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+)
+
+# An agreement that counts once it is confirmed by the link that was mailed; encrypted.
+opt_in = sa.Table(
+    "opt_in",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("agreement", sa.LargeBinary, nullable=False),
+    sa.Column("asked_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Index("opt_in_person", "person_id"),
+    sa.Index("opt_in_asked_at", "asked_at"),
+)
+
+link_mail = sa.Table(
+    "link_mail",
+    metadata,
+    sa.Column("address_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("first_at", _timestamptz, nullable=False),
+    sa.Column("last_at", _timestamptz, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.CheckConstraint(_one_of("kind", LinkMail), name="link_mail_kind_known"),
+    sa.Index("link_mail_last_at", "last_at"),
 )
 
 # Append-only; its trigger sets id, timestamp and hash (migration 0001, trail.py).
@@ -317,17 +349,22 @@ async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> Non
 
 
 _SUPPRESS = sa.text("""
+    WITH waiting AS (
+        DELETE FROM opt_in WHERE person_id = :person AND purpose = ANY(CAST(:purposes AS text[]))
+    )
     INSERT INTO suppression AS mine (address_hash, purpose, keep_until)
     SELECT :hash, purpose, now() + make_interval(days => :days)
     FROM unnest(CAST(:purposes AS text[])) AS purpose
     ON CONFLICT (address_hash, purpose) DO UPDATE SET keep_until = excluded.keep_until
-""").bindparams(sa.bindparam("hash", type_=sa.LargeBinary))
+""").bindparams(sa.bindparam("person", type_=sa.Uuid), sa.bindparam("hash", type_=sa.LargeBinary))
 
 
 async def suppress(
-    tx: AsyncConnection, address_hash: bytes, purposes: Iterable[str], days: int
+    tx: AsyncConnection, person_id: UUID, address_hash: bytes, purposes: Iterable[str], days: int
 ) -> None:
-    await tx.execute(_SUPPRESS, {"hash": address_hash, "purposes": list(purposes), "days": days})
+    """Keep the address out, and void the links by which it was to come back."""
+    values = {"person": person_id, "hash": address_hash, "purposes": list(purposes), "days": days}
+    await tx.execute(_SUPPRESS, values)
 
 
 async def is_suppressed(tx: AsyncConnection, address_hash: bytes, purpose: str) -> bool:
@@ -382,24 +419,97 @@ async def request_erasure(tx: AsyncConnection, person_id: UUID, address_hash: by
     return erasure_id
 
 
-async def may_mail(tx: AsyncConnection, erasure_id: UUID, address_hash: bytes) -> bool:
-    """Note that a link is mailed now; False when one went to this address within the hour.
+_LINK_MAIL = f"""
+    INSERT INTO link_mail AS mine (address_hash, kind, first_at, last_at, count)
+    VALUES (:hash, :kind, now(), now(), 1)
+    ON CONFLICT (address_hash, kind) DO UPDATE SET
+        count = CASE WHEN mine.first_at > now() - interval '1 day' THEN mine.count + 1 ELSE 1 END,
+        first_at = CASE WHEN mine.first_at > now() - interval '1 day' THEN mine.first_at
+            ELSE now() END,
+        last_at = now()
+    WHERE mine.last_at <= now() - interval '1 hour'
+        AND (mine.count < {LINK_MAILS_A_DAY} OR mine.first_at <= now() - interval '1 day')
+    RETURNING 1 AS noted
+"""
+_MAY_MAIL = sa.text(_LINK_MAIL).bindparams(sa.bindparam("hash", type_=sa.LargeBinary))
 
-    The caller holds the person's row, so that two requests at once make one mail.
+
+async def may_mail(tx: AsyncConnection, address_hash: bytes, kind: LinkMail) -> bool:
+    """Note that a link is mailed now; False when the address has had its share of this kind.
+
+    One an hour and three a day, counted by kind, so that whoever asks for the one kind in
+    somebody's name cannot keep the other from them. The row decides: any number of requests at
+    once, at any number of processes, make one mail.
     """
-    recent = erasure.alias("recent")
-    noted = await tx.execute(
-        sa.update(erasure)
-        .where(
-            erasure.c.id == erasure_id,
-            ~sa.exists().where(
-                recent.c.address_hash == address_hash,
-                recent.c.mailed_at > sa.text("now() - interval '1 hour'"),
-            ),
-        )
-        .values(mailed_at=sa.func.now())
+    noted = await tx.execute(_MAY_MAIL, {"hash": address_hash, "kind": str(kind)})
+    return noted.one_or_none() is not None
+
+
+_AWAIT_OPT_IN = sa.text(f"""
+    WITH mailed AS ({_LINK_MAIL})
+    INSERT INTO opt_in (id, person_id, purpose, agreement)
+    SELECT :id, :person, :purpose, :agreement FROM mailed
+""").bindparams(
+    sa.bindparam("hash", type_=sa.LargeBinary),
+    sa.bindparam("id", type_=sa.Uuid),
+    sa.bindparam("person", type_=sa.Uuid),
+    sa.bindparam("agreement", type_=sa.LargeBinary),
+)
+
+
+async def await_opt_in(
+    tx: AsyncConnection,
+    opt_in_id: UUID,
+    person_id: UUID,
+    purpose: str,
+    agreement: bytes,
+    address_hash: bytes,
+) -> bool:
+    """Keep an agreement for its confirmation, if a link may be mailed now (`may_mail`)."""
+    kept = await tx.execute(
+        _AWAIT_OPT_IN,
+        {
+            "hash": address_hash,
+            "kind": str(LinkMail.OPT_IN),
+            "id": opt_in_id,
+            "person": person_id,
+            "purpose": purpose,
+            "agreement": agreement,
+        },
     )
-    return noted.rowcount == 1
+    return kept.rowcount == 1
+
+
+async def waiting_opt_in(
+    tx: AsyncConnection, opt_in_id: UUID, person_id: UUID, purpose: str
+) -> bytes | None:
+    """Return the agreement that this link confirms; None once it was used or voided."""
+    agreement: bytes | None = await tx.scalar(
+        sa.select(opt_in.c.agreement).where(*_this_opt_in(opt_in_id, person_id, purpose))
+    )
+    return agreement
+
+
+async def take_opt_in(
+    tx: AsyncConnection, opt_in_id: UUID, person_id: UUID, purpose: str
+) -> bytes | None:
+    """As `waiting_opt_in`, and use it up."""
+    agreement: bytes | None = await tx.scalar(
+        sa.delete(opt_in)
+        .where(*_this_opt_in(opt_in_id, person_id, purpose))
+        .returning(opt_in.c.agreement)
+    )
+    return agreement
+
+
+def _this_opt_in(
+    opt_in_id: UUID, person_id: UUID, purpose: str
+) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        opt_in.c.id == opt_in_id,
+        opt_in.c.person_id == person_id,
+        opt_in.c.purpose == purpose,
+    )
 
 
 async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, person_id: UUID) -> bool:
@@ -444,6 +554,7 @@ async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
         .where(person.c.id == person_id)
         .values(address_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
     )
+    await tx.execute(sa.delete(opt_in).where(opt_in.c.person_id == person_id))
     confirmed = await tx.execute(
         sa.update(erasure)
         .where(erasure.c.person_id == person_id)
@@ -509,11 +620,24 @@ _PURGE = (
         LIMIT :batch FOR UPDATE SKIP LOCKED
     )
 """),
+    # Longer than the longest a link may be good for.
+    sa.text("""
+    DELETE FROM opt_in WHERE id IN (
+        SELECT id FROM opt_in WHERE asked_at < now() - interval '31 days'
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    )
+"""),
+    sa.text("""
+    DELETE FROM link_mail WHERE (address_hash, kind) IN (
+        SELECT address_hash, kind FROM link_mail WHERE last_at < now() - interval '1 day'
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    )
+"""),
 )
 
 
 async def purge(tx: AsyncConnection, erasures_kept_days: int, batch: int = 1_000) -> int:
-    """Delete some of what has had its time (permits, suppressions, erasures); 0 when none is."""
+    """Delete some of what has had its time; 0 when none is."""
     values = {"batch": batch, "days": erasures_kept_days}
     deleted = [await tx.execute(statement, values) for statement in _PURGE]
     return sum(result.rowcount for result in deleted)

@@ -94,7 +94,7 @@ async def test_nobody_can_be_bombed_with_links(client: Client, engine: AsyncEngi
     await asyncio.gather(*(post(client, "/api/revoke-consent", {"email": ANNA}) for _ in range(8)))
     assert len(await mails(engine)) == 1
     async with engine.begin() as tx:
-        await tx.execute(text("UPDATE erasure SET mailed_at = now() - interval '61 minutes'"))
+        await tx.execute(text("UPDATE link_mail SET last_at = now() - interval '61 minutes'"))
     await post(client, "/api/revoke-consent", {"email": ANNA})
     assert len(await mails(engine)) == 2
 
