@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db, logs, outbox
+from libs.common import logs, outbox
 from libs.common.addresses import MalformedAddress, normalise
+from libs.common.batches import Batches
 from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Retry
 from libs.common.consume import Outcome as Verdict
@@ -37,16 +38,14 @@ class Intake:
 
     The message is acked after the rows are committed and the work messages are confirmed. A crash
     in between brings it again: the rows are there, and the work messages are published once more,
-    which the claim absorbs. Messages wait for each other only while a statement is running, so a
-    batch is as large as the load and a single alert waits for nothing.
+    which the claim absorbs.
     """
 
     def __init__(self, config: Config, engine: AsyncEngine, broker: Broker) -> None:
         self._config = config
         self._engine = engine
         self._broker = broker
-        self._waiting: list[tuple[list[NewRow], asyncio.Future[None]]] = []
-        self._writing = asyncio.Lock()
+        self._rows = Batches(self._write, limit=MAX_BATCH)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         try:
@@ -57,7 +56,7 @@ class Intake:
         if not rows:
             log.info("intake.unrouted_event", type=message.type)
             return Ack()
-        await self._write(rows)
+        await self._rows.ask(rows)
         try:
             await asyncio.gather(*(self._broker.publish(*work) for work in _works(rows)))
         except PublishError as error:
@@ -108,37 +107,11 @@ class Intake:
             for target in targets
         ]
 
-    async def _write(self, rows: list[NewRow]) -> None:
-        """Write these rows, together with those of whoever waits at the same time."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, done))
-        async with self._writing:
-            if not done.done():
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                await self._write_batch(batch)
-        await done
-
-    async def _write_batch(self, batch: list[tuple[list[NewRow], asyncio.Future[None]]]) -> None:
-        try:
-            await self._insert([row for rows, _ in batch for row in rows])
-        except Exception as error:  # noqa: BLE001 - passed on to whoever waits for it
-            if len(batch) == 1 or db.may_pass(error):
-                for _, done in batch:
-                    done.set_exception(error)
-                return
-            # One bad row fails the statement: find it, so that it fails alone.
-            for each in batch:
-                await self._write_batch([each])
-        else:
-            for _, done in batch:
-                done.set_result(None)
-        finally:  # the writer was cancelled: nobody may wait for an answer that never comes
-            for _, done in batch:
-                done.cancel()
-
-    async def _insert(self, rows: list[NewRow]) -> None:
+    async def _write(self, batch: Sequence[list[NewRow]]) -> list[None]:
         async with self._engine.begin() as tx:
-            metrics.ACCEPTED.inc(await intake.accept(tx, rows))
+            added = await intake.accept(tx, [row for rows in batch for row in rows])
+        metrics.ACCEPTED.inc(added)
+        return [None] * len(batch)
 
 
 class Persons:

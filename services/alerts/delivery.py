@@ -21,6 +21,13 @@ answer of the database) leaves
                                unless it saw the row terminal.
   Every copy lost              the sweep publishes overdue rows again with the next turn.
 
+Claims of one moment share a statement, and so do results (libs/common/batches.py). A statement is
+one transaction: a death in it leaves all its rows as before. Each row of it moves as if alone, so
+the cases stay those above, for as many rows at a time as are in hand, at most the target's
+concurrency: a death between a commit and what follows leaves that many claimed rows, or as many
+alerts that the target may get twice, or as many finished rows whose copies are acked when they
+come again.
+
 Protocol B, mail that leaves at most once and only with a permit. It differs where it must:
 
   claimed, not yet sending     no byte of the dot can be out: after the lease the next attempt
@@ -34,6 +41,7 @@ Protocol B, mail that leaves at most once and only with a permit. It differs whe
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 from uuid import UUID
@@ -42,12 +50,13 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs, outbox
+from libs.common.batches import Batches
 from libs.common.broker import Broker, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
 from libs.common.consume import Outcome as Verdict
 from libs.common.topology import dead_name, delay_name
 from services.alerts import alert, messages, metrics, topology
-from services.alerts.alert import Claimed, Decision, Kind, Once, Outcome, Reason, State, Unclaimed
+from services.alerts.alert import Claimed, Kind, Once, Outcome, Reason, State, Unclaimed
 from services.alerts.breaker import Admission, Breaker
 from services.alerts.channels import Channel
 from services.alerts.channels.email import Email, boottime
@@ -55,12 +64,13 @@ from services.alerts.config import EmailTarget, Target
 from services.alerts.messages import AlertWork
 from services.alerts.permits import Permits
 from services.alerts.store import escalations, steps
-from services.alerts.store.steps import Ended
+from services.alerts.store.steps import Ended, Tried
 from services.alerts.valve import Valve
 
 log = logs.get_logger(__name__)
 
 SETTLE_AGAIN_SECONDS = 0.5
+MAX_BATCH = 256  # the largest concurrency
 
 _EVENTS: dict[State, messages.Settled] = {
     State.DELIVERED: "sent",
@@ -95,6 +105,8 @@ class Worker:
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._broker = broker
         self._permits = permits
+        self._claims = Batches(self._claim, limit=MAX_BATCH)
+        self._settlements = Batches(self._settle_all, limit=MAX_BATCH)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         """Do what one work message asks for; an open breaker gives it back, nothing spent."""
@@ -111,21 +123,19 @@ class Worker:
             self._breaker.settle(admission)
 
     async def _work(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
-        async with self._single.connect() as tx:
-            job = await steps.claim(
-                tx,
-                work.alert_id,
-                self._name,
-                work.turn,
-                lease=self._target.lease,
-                retries=self._retries,
-            )
+        job = await self._claims.ask((work.alert_id, work.turn))
         if job is None:
             return await self._unclaimed(work, message, admission)
         start = monotonic()
         outcome = await self._send(job)
         admission.kind = outcome.kind
         return await self._settle(job, message, outcome, monotonic() - start)
+
+    async def _claim(self, asked: Sequence[tuple[UUID, int]]) -> list[Claimed | None]:
+        async with self._single.connect() as tx:
+            return await steps.claim(
+                tx, self._name, asked, lease=self._target.lease, retries=self._retries
+            )
 
     async def _send(self, job: Claimed) -> Outcome:
         try:
@@ -145,7 +155,7 @@ class Worker:
             once=job.once is not None,
         )
         metrics.attempt(self._name, outcome.kind, outcome.reason, seconds)
-        ours = await self._record(job, outcome, decision, seconds)
+        ours = await self._record(Tried(job, outcome, decision, seconds))
         log.info(
             "delivery.settled" if ours else "delivery.fenced",
             target=self._name,
@@ -166,9 +176,7 @@ class Worker:
             return await self._again(message, decision.delay, decision.reason)
         return Ack()
 
-    async def _record(
-        self, job: Claimed, outcome: Outcome, decision: Decision, seconds: float
-    ) -> bool:
+    async def _record(self, tried: Tried) -> bool:
         """Write the result down, and again while the database blinks.
 
         The message has left: to give up at the first error would send it again, or put it in
@@ -177,21 +185,23 @@ class Worker:
         give_up = monotonic() + self._target.margin
         while True:
             try:
-                return await self._record_once(job, outcome, decision, seconds)
+                if tried.job.once is None and tried.decision.state is not State.FAILED:
+                    return await self._settlements.ask(tried)
+                return await self._settle_and_tell(tried)
             except Exception as error:
                 if not db.may_pass(error) or monotonic() >= give_up:
                     raise
                 log.warning("delivery.settle_again", target=self._name)
                 await asyncio.sleep(SETTLE_AGAIN_SECONDS)
 
-    async def _record_once(
-        self, job: Claimed, outcome: Outcome, decision: Decision, seconds: float
-    ) -> bool:
-        if job.once is None and decision.state is not State.FAILED:
-            async with self._single.connect() as tx:
-                return await steps.settle(tx, job, outcome, decision, seconds)
+    async def _settle_all(self, tried: Sequence[Tried]) -> list[bool]:
+        async with self._single.connect() as tx:
+            return await steps.settle(tx, tried)
+
+    async def _settle_and_tell(self, tried: Tried) -> bool:
+        job, outcome, decision = tried.job, tried.outcome, tried.decision
         async with self._engine.begin() as tx:
-            if not await steps.settle(tx, job, outcome, decision, seconds):
+            if not all(await steps.settle(tx, [tried])):
                 return False
             if job.once is not None and decision.state is not State.IN_DOUBT:
                 await return_permit(tx, job.alert_id, job.attempt, job.once)

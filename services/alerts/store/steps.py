@@ -1,12 +1,18 @@
-"""The steps of one delivery (docs/protocols.md): each moves one row, by compare and set."""
+"""The steps of a delivery (docs/protocols.md): each moves a row by compare and set.
 
-from collections.abc import Mapping
+The two that every alert takes move many rows in one statement, each row as if alone. The rows are
+locked in the order of their keys first, and looked at again once locked: two batches wait for each
+other, and never in a circle.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.alert import Claimed, Decision, Once, Outcome, Reason, Seen, State
@@ -38,17 +44,31 @@ _KEY: Final = (sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("target", t
 # delay: it is parked, so that twins do not use up the attempts faster than the delays allow.
 _CLAIM = (
     sa.text(f"""
+    WITH asked AS MATERIALIZED (
+        SELECT alert_id, target, place
+        FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:turns AS integer[]))
+            WITH ORDINALITY AS one (alert_id, asked_turn, place)
+        JOIN delivery USING (alert_id)
+        WHERE target = :target AND turn <= asked_turn AND spent <= :retries
+            AND once_address IS NULL
+            AND (state = 'pending' AND due_at <= now() OR state = 'sending' AND lease_until < now())
+        ORDER BY alert_id
+        FOR NO KEY UPDATE OF delivery
+    )
     UPDATE delivery SET
         state = 'sending', attempt = attempt + 1, spent = spent + 1, last_attempt_at = now(),
         error = CASE WHEN state = 'sending' THEN 'the worker of the attempt died' ELSE error END,
         lease_until = now() + make_interval(secs => :lease)
-    WHERE alert_id = :alert_id AND target = :target AND turn <= :turn AND spent <= :retries
-        AND once_address IS NULL
-        AND (state = 'pending' AND due_at <= now() OR state = 'sending' AND lease_until < now())
-    RETURNING {_ROW}
+    FROM asked WHERE (delivery.alert_id, delivery.target) = (asked.alert_id, asked.target)
+    RETURNING place - 1 AS place, delivery.alert_id, {_ROW}
 """)
-    .bindparams(*_KEY, sa.bindparam("lease", type_=sa.Float))
-    .columns(**_ROW_TYPES)
+    .bindparams(
+        sa.bindparam("alert_ids", type_=ARRAY(sa.Uuid)),
+        sa.bindparam("turns", type_=ARRAY(sa.Integer)),
+        sa.bindparam("target", type_=sa.Text),
+        sa.bindparam("lease", type_=sa.Float),
+    )
+    .columns(place=sa.BigInteger, alert_id=sa.Uuid, **_ROW_TYPES)
 )
 
 _CLAIM_ONCE = (
@@ -71,18 +91,34 @@ _LOCK = sa.text("""
 
 
 async def claim(
-    tx: AsyncConnection, alert_id: UUID, target: str, turn: int, *, lease: float, retries: int
-) -> Claimed | None:
-    """Make a due or abandoned row ours and count the attempt; None when it is not to be had.
+    tx: AsyncConnection,
+    target: str,
+    asked: Sequence[tuple[UUID, int]],
+    *,
+    lease: float,
+    retries: int,
+) -> list[Claimed | None]:
+    """Make due or abandoned rows ours and count their attempts.
 
-    A message that may leave only once is none of this one's: `claim_once`.
+    A message that may leave only once is none of these: `claim_once`.
+
+    :param asked: alerts with the turns of the copies in hand
+    :returns: for each, None when it is not to be had; of copies of one alert at most one has it
     """
     found = await tx.execute(
         _CLAIM,
-        {"alert_id": alert_id, "target": target, "turn": turn, "lease": lease, "retries": retries},
+        {
+            "target": target,
+            "alert_ids": [alert_id for alert_id, _ in asked],
+            "turns": [turn for _, turn in asked],
+            "lease": lease,
+            "retries": retries,
+        },
     )
-    row = found.one_or_none()
-    return None if row is None else _claimed(alert_id, target, row)
+    claimed: list[Claimed | None] = [None] * len(asked)
+    for row in found:
+        claimed[row.place] = _claimed(row.alert_id, target, row)
+    return claimed
 
 
 async def claim_once(
@@ -145,62 +181,80 @@ async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> Seen | None:
 # The attempt is history whether or not its result still counts; the row moves only by CAS.
 _SETTLE = (
     sa.text("""
-    WITH noted AS (
+    WITH tried AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:tried AS jsonb)) AS one (
+            place integer, alert_id uuid, target text, attempt integer, outcome text, told text,
+            status integer, seconds real, excerpt text, error text, state text, reason text,
+            refund integer, delay float)
+    ), locked AS MATERIALIZED (
+        SELECT alert_id, target FROM delivery
+        WHERE (alert_id, target) IN (SELECT alert_id, target FROM tried)
+        ORDER BY alert_id, target
+        FOR NO KEY UPDATE
+    ), noted AS (
         INSERT INTO attempt (alert_id, target, number, outcome, reason, status, seconds, excerpt)
-        SELECT alert_id, target, :attempt, :outcome, :told, CAST(:status AS integer),
-            :seconds, :excerpt
-        FROM delivery WHERE alert_id = :alert_id AND target = :target
+        SELECT alert_id, target, attempt, outcome, told, status, seconds, excerpt
+        FROM locked JOIN tried USING (alert_id, target)
         ON CONFLICT DO NOTHING
     )
     UPDATE delivery SET
-        state = :state, reason = :reason, lease_until = NULL,
-        error = CASE WHEN :outcome = 'delivered' THEN error ELSE :error END,
-        spent = spent - CAST(:refund AS integer),
-        due_at = now() + make_interval(secs => :delay),
-        finished_at = CASE WHEN :state = 'pending' THEN NULL ELSE now() END
-    WHERE alert_id = :alert_id AND target = :target AND attempt = :attempt
-        AND (state = 'sending' OR state = 'in_doubt' AND :outcome = 'delivered')
-    RETURNING 1 AS matched
+        state = tried.state, reason = tried.reason, lease_until = NULL,
+        error = CASE WHEN outcome = 'delivered' THEN delivery.error ELSE tried.error END,
+        spent = spent - refund,
+        due_at = now() + make_interval(secs => delay),
+        finished_at = CASE WHEN tried.state = 'pending' THEN NULL ELSE now() END
+    FROM locked JOIN tried USING (alert_id, target)
+    WHERE (delivery.alert_id, delivery.target) = (locked.alert_id, locked.target)
+        AND delivery.attempt = tried.attempt
+        AND (delivery.state = 'sending' OR delivery.state = 'in_doubt' AND outcome = 'delivered')
+    RETURNING place
 """)
-    .bindparams(
-        *_KEY,
-        *(
-            sa.bindparam(name, type_=sa.Text)
-            for name in ("outcome", "told", "excerpt", "state", "reason", "error")
-        ),
-        *(sa.bindparam(name, type_=sa.Integer) for name in ("attempt", "status", "refund")),
-        *(sa.bindparam(name, type_=sa.Float) for name in ("seconds", "delay")),
-    )
-    .columns(matched=sa.Integer)
+    .bindparams(sa.bindparam("tried", type_=sa.Text))
+    .columns(place=sa.Integer)
 )
 
 
-async def settle(
-    tx: AsyncConnection, job: Claimed, outcome: Outcome, decision: Decision, seconds: float
-) -> bool:
-    """Write the attempt down and move the row, if it is still ours.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """An attempt and what is to become of its row."""
 
-    :returns: False when another worker has taken over: nothing but the history has changed
+    job: Claimed
+    outcome: Outcome
+    decision: Decision
+    seconds: float
+
+
+async def settle(tx: AsyncConnection, tried: Sequence[Tried]) -> list[bool]:
+    """Write the attempts down and move the rows that are still ours.
+
+    :returns: for each, False when another worker has taken over: nothing but the history has
+        changed
     """
-    found = await tx.execute(
-        _SETTLE,
-        {
-            "alert_id": job.alert_id,
-            "target": job.target,
-            "attempt": job.attempt,
-            "outcome": outcome.kind,
-            "told": outcome.reason,
-            "status": outcome.status,
-            "seconds": seconds,
-            "excerpt": outcome.excerpt,
-            "error": error_text(outcome),
-            "state": decision.state,
-            "reason": decision.reason,
-            "refund": 0 if decision.spend else 1,
-            "delay": decision.delay,
-        },
-    )
-    return found.one_or_none() is not None
+    document = json.dumps([_document(place, one) for place, one in enumerate(tried)])
+    ours = [False] * len(tried)
+    for row in await tx.execute(_SETTLE, {"tried": document}):
+        ours[row.place] = True
+    return ours
+
+
+def _document(place: int, tried: Tried) -> dict[str, Any]:
+    job, outcome, decision = tried.job, tried.outcome, tried.decision
+    return {
+        "place": place,
+        "alert_id": str(job.alert_id),
+        "target": job.target,
+        "attempt": job.attempt,
+        "outcome": outcome.kind,
+        "told": outcome.reason,
+        "status": outcome.status,
+        "seconds": tried.seconds,
+        "excerpt": outcome.excerpt,
+        "error": error_text(outcome),
+        "state": decision.state,
+        "reason": decision.reason,
+        "refund": 0 if decision.spend else 1,
+        "delay": decision.delay,
+    }
 
 
 def error_text(outcome: Outcome) -> str:

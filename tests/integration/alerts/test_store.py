@@ -1,7 +1,7 @@
 """The ledger's statements: what each refuses is what protocols.md says must not happen."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -12,20 +12,24 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, migrate
-from services.alerts import store
+from libs.common.batches import Batches
 from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
-from services.alerts.store import Filter, NewRow
+from services.alerts.store import intake, questions, steps, tables, upkeep
+from services.alerts.store.intake import NewRow
+from services.alerts.store.questions import Filter
+from services.alerts.store.steps import Tried
 from tests.conftest import NewDatabase
 
 
 async def test_the_tables_of_the_code_are_those_of_the_migrations(database: NewDatabase) -> None:
     url = await database("alerts")
-    assert migrate.differences(url.owner_url, store.metadata) == []
+    assert migrate.differences(url.owner_url, tables.metadata) == []
 
 
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
-POLICY = Policy(retry_delays=(0.001, 0.001), wait_tiers=(), max_age=3600)
+LATER = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=0.001)
+POLICY = Policy(retry_delays=(0.001, 0.001), wait_tiers=(0.001,), max_age=3600)
 DEAD_AT_ONCE = 0.0  # a lease that is over as soon as it begins
 
 
@@ -51,8 +55,8 @@ async def new_row(engine: AsyncEngine, *, once: bool = False) -> UUID:
         once_reference="reference" if once else None,
     )
     async with engine.begin() as tx:
-        assert await store.accept(tx, [row]) == 1
-        assert await store.accept(tx, [row]) == 0
+        assert await intake.accept(tx, [row]) == 1
+        assert await intake.accept(tx, [row]) == 0
     return row.alert_id
 
 
@@ -60,20 +64,26 @@ async def claim(
     engine: AsyncEngine, alert_id: UUID, lease: float, retries: int = 5
 ) -> Claimed | None:
     async with engine.begin() as tx:
-        return await store.claim(tx, alert_id, "email", 0, lease=lease, retries=retries)
+        (job,) = await steps.claim(tx, "email", [(alert_id, 0)], lease=lease, retries=retries)
+    return job
 
 
 async def settle(engine: AsyncEngine, job: Claimed, outcome: Outcome) -> bool:
+    async with engine.begin() as tx:
+        (ours,) = await steps.settle(tx, [tried(job, outcome)])
+    return ours
+
+
+def tried(job: Claimed, outcome: Outcome) -> Tried:
     decision = decide(
         outcome, spent=job.spent, age=job.age, policy=POLICY, once=job.once is not None
     )
-    async with engine.begin() as tx:
-        return await store.settle(tx, job, outcome, decision, 0.1)
+    return Tried(job, outcome, decision, 0.1)
 
 
 async def state(engine: AsyncEngine, alert_id: UUID) -> State:
     async with engine.connect() as tx:
-        seen = await store.see(tx, alert_id, "email")
+        seen = await steps.see(tx, alert_id, "email")
     assert seen is not None
     return seen.state
 
@@ -82,6 +92,71 @@ async def test_a_row_under_a_lease_is_nobody_elses(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     claims = await asyncio.gather(*(claim(engine, alert_id, 60) for _ in range(8)))
     assert len([job for job in claims if job is not None]) == 1
+
+
+async def test_copies_of_one_alert_in_one_batch_give_one_winner(engine: AsyncEngine) -> None:
+    alert_id, other = await new_row(engine), await new_row(engine)
+    asked = [(alert_id, 0), (other, 0), (alert_id, 0), (uuid4(), 0)]
+    async with engine.begin() as tx:
+        claims = await steps.claim(tx, "email", asked, lease=60, retries=5)
+    assert [job and job.alert_id for job in claims].count(alert_id) == 1
+    assert (claims[1] and claims[1].alert_id, claims[3]) == (other, None)
+    assert {job.attempt for job in claims if job} == {1}
+
+
+async def test_batches_with_the_same_rows_in_any_order_wait_for_each_other_and_not_in_a_circle(
+    engine: AsyncEngine,
+) -> None:
+    ids = [await new_row(engine) for _ in range(20)]
+
+    async def claim_all(order: list[UUID]) -> list[Claimed | None]:
+        async with engine.begin() as tx:
+            return await steps.claim(
+                tx, "email", [(alert_id, 0) for alert_id in order], lease=60, retries=5
+            )
+
+    orders = [ids[place:] + ids[:place] for place in range(8)]
+    orders += [order[::-1] for order in orders]
+    jobs = [job for claims in await asyncio.gather(*map(claim_all, orders)) for job in claims]
+    won = [job for job in jobs if job is not None]
+    assert sorted(job.alert_id for job in won) == sorted(ids)
+
+    async def settle_all(order: list[Claimed]) -> list[bool]:
+        async with engine.begin() as tx:
+            return await steps.settle(tx, [tried(job, DELIVERED) for job in order])
+
+    both = await asyncio.gather(settle_all(won), settle_all(won[::-1]))
+    assert sorted(map(tuple, both)) == [(False,) * 20, (True,) * 20]
+
+
+async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None:
+    ids = [await new_row(engine) for _ in range(4)]
+    late, *rest = [await claim(engine, alert_id, DEAD_AT_ONCE) for alert_id in ids]
+    newer = await claim(engine, ids[0], 60)
+    assert late
+    assert newer
+    jobs = [late, *(job for job in rest if job)]
+    outcomes = [DELIVERED, FAILED, DELIVERED, LATER]
+    gone = replace(newer, alert_id=uuid4())
+    async with engine.begin() as tx:
+        ours = await steps.settle(
+            tx, [*map(tried, jobs, outcomes), tried(newer, FAILED), tried(gone, DELIVERED)]
+        )
+    assert ours == [False, True, True, True, True, False]
+    async with engine.connect() as tx:
+        found = await tx.execute(text("SELECT * FROM delivery"))
+        rows = {row.alert_id: row for row in found}
+        attempts = (await tx.execute(text("SELECT alert_id, number FROM attempt"))).all()
+    told = [(rows[one].state, rows[one].reason, rows[one].spent) for one in ids]
+    assert told == [
+        ("pending", "server_error", 2),
+        ("pending", "server_error", 1),
+        ("delivered", "ok", 1),
+        ("pending", "rate_limited", 0),
+    ]
+    assert rows[ids[2]].error is None
+    assert rows[ids[1]].error == "server_error 500"
+    assert sorted(attempts) == sorted([(ids[0], 2), *((one, 1) for one in ids)])
 
 
 async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
@@ -99,8 +174,25 @@ async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
     assert not await settle(engine, late, DELIVERED)
     assert await state(engine, alert_id) is State.PENDING
     async with engine.connect() as tx:
-        _, attempts = await store.find(tx, alert_id)
+        _, attempts = await questions.find(tx, alert_id)
     assert [one.number for one in attempts] == [1, 2]  # history, whether it counted or not
+
+
+async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
+    async def settle_all(tries: Sequence[Tried]) -> list[bool]:
+        async with engine.begin() as tx:
+            return await steps.settle(tx, tries)
+
+    settlements = Batches(settle_all, limit=10)
+    jobs = [await claim(engine, await new_row(engine), 60) for _ in range(10)]
+    tries = [tried(job, DELIVERED) for job in jobs if job]
+    tries[3] = replace(tries[3], outcome=replace(DELIVERED, excerpt="x" * 501))
+    answers = await asyncio.gather(*map(settlements.ask, tries), return_exceptions=True)
+    assert isinstance(answers.pop(3), IntegrityError)
+    assert answers == [True] * 9
+    states = [await state(engine, one.job.alert_id) for one in tries]
+    assert states.pop(3) is State.SENDING
+    assert states == [State.DELIVERED] * 9
 
 
 async def test_a_retry_by_hand_gives_all_attempts_back_but_never_an_old_number(
@@ -110,13 +202,13 @@ async def test_a_retry_by_hand_gives_all_attempts_back_but_never_an_old_number(
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     assert late is not None
     async with engine.begin() as tx:
-        assert await store.exhaust(tx, alert_id, "email", 0, retries=0) is not None
+        assert await steps.exhaust(tx, alert_id, "email", 0, retries=0) is not None
     async with engine.begin() as tx:
-        rows = await store.page(tx, "failed", Filter(ids=[alert_id]), None, 10, lock=True)
-        await store.hand_out(tx, rows, **store.AFRESH)
+        rows = await questions.page(tx, "failed", Filter(ids=[alert_id]), None, 10, lock=True)
+        await upkeep.hand_out(tx, rows, **upkeep.AFRESH)
     assert await claim(engine, alert_id, 60) is None  # of the turn before: a twin
     async with engine.begin() as tx:
-        again = await store.claim(tx, alert_id, "email", 1, lease=60, retries=0)
+        (again,) = await steps.claim(tx, "email", [(alert_id, 1)], lease=60, retries=0)
     assert again is not None
     assert (again.turn, again.attempt, again.spent) == (1, 2, 1)
     assert not await settle(engine, late, DELIVERED)
@@ -127,12 +219,12 @@ async def test_a_late_answer_of_the_server_ends_the_doubt_about_its_own_mail_onl
 ) -> None:
     alert_id = await new_row(engine, once=True)
     async with engine.begin() as tx:
-        job, taken_over = await store.claim_once(tx, alert_id, "email", 0, lease=60, retries=5)
+        job, taken_over = await steps.claim_once(tx, alert_id, "email", 0, lease=60, retries=5)
         assert job is not None
         assert not taken_over
-        assert await store.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
+        assert await steps.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
     async with engine.begin() as tx:
-        assert await store.doubt(tx, alert_id, "email") is not None
+        assert await steps.doubt(tx, alert_id, "email") is not None
     assert not await settle(engine, job, FAILED)
     assert not await settle(engine, replace(job, attempt=2), DELIVERED)
     assert await state(engine, alert_id) is State.IN_DOUBT
