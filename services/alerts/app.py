@@ -62,7 +62,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             fail_max=target.breaker.fail_max,
             reset_timeout=target.breaker.reset_timeout,
         )
-        valve = valves[name] = Valve(breaker)
+        valve = valves[name] = Valve(breaker, per_minute=target.rate_per_minute)
         worker = Worker(
             name, target, channel, breaker, valve, engine=engine, broker=broker, permits=permits
         )
@@ -71,7 +71,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
                 broker,
                 topology.work_name(name),
                 worker.handle,
-                prefetch=target.concurrency,
+                prefetch=target.in_hand,
                 max_retries=MAX_REJECTIONS,
             )
         )
@@ -87,6 +87,9 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             timeout=target.timeout,
             retry_delays=target.retry_delays,
             concurrency=target.concurrency,
+            rate_per_minute=target.rate_per_minute,
+            fallback=target.fallback,
+            max_age=target.max_age,
             fail_max=target.breaker.fail_max,
             reset_timeout=target.breaker.reset_timeout,
         )

@@ -54,6 +54,8 @@ class Breaker:
     ) -> None:
         self.target = target
         self.on_change: Callable[[State], None] = lambda _: None
+        self.on_unused: Callable[[], None] = lambda: None
+        self.successes = 0  # that counted, since the start of the process
         self._reset_timeout = reset_timeout
         self._clock = clock
         self._era = 0
@@ -101,6 +103,8 @@ class Breaker:
 
     def settle(self, admission: Admission) -> None:
         """Count how an admitted call ended, if that still says something."""
+        if admission.kind is None:
+            self.on_unused()
         if admission.era != self._era:  # it began before the last change: an old truth
             return
         self._probe = None
@@ -108,6 +112,7 @@ class Breaker:
         if healthy is None:
             self.on_change(self.state)  # nothing changed but that the next probe may go
             return
+        self.successes += healthy
         # The trip wraps our own error in its own; the caller knows the real one.
         with suppress(_TargetFailedError, aiobreaker.CircuitBreakerError):
             self._breaker.call(_succeed if healthy else _fail)

@@ -1,5 +1,6 @@
 """alerts.toml → frozen typed targets and routes; every fault is reported at once."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -75,6 +76,8 @@ class Target(_Part):
     wait_tiers: tuple[Seconds, ...] = (10, 60)
     max_age: Seconds = 72 * 3600
     breaker: BreakerOptions = BreakerOptions()
+    rate_per_minute: int | None = Field(None, ge=1)
+    fallback: str | None = None
     templates: dict[str, str] = {}
 
     @property
@@ -85,6 +88,15 @@ class Target(_Part):
     def lease(self) -> float:
         """How long a claimed row belongs to its worker."""
         return self.timeout + self.margin
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages are taken at a time."""
+        # Those that wait for their turn are held unacknowledged, so no more than the target's own
+        # rate lets go within about one time-out.
+        if self.rate_per_minute is None:
+            return self.concurrency
+        return min(self.concurrency, math.ceil(self.rate_per_minute / 60 * self.timeout))
 
     @model_validator(mode="after")
     def _later_delays_have_a_queue(self) -> Self:
@@ -193,6 +205,20 @@ class Config(_Part):
             raise ValueError(f"reserved target names: {', '.join(sorted(reserved))}")
         if unknown:
             raise ValueError(f"routes name unknown targets: {', '.join(sorted(unknown))}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_fallback_is_a_target_without_one(self) -> Self:
+        # So there is no cycle, and what fell back once does not go on.
+        for name, target in self.targets.items():
+            if target.fallback is None:
+                continue
+            if target.fallback not in self.targets:
+                raise ValueError(f"targets.{name}.fallback: no target is named {target.fallback}")
+            if self.targets[target.fallback].fallback is not None:
+                raise ValueError(
+                    f"targets.{name}.fallback: {target.fallback} has a fallback itself"
+                )
         return self
 
     def route(self, event_type: str, target: str | None) -> tuple[str, ...]:

@@ -25,6 +25,21 @@ PERMIT_OVERRUN = Counter(
 )
 SWEPT = Counter("alerts_swept_total", "Rows that had lost their message.", ["target"])
 
+FELL_BACK = Counter(
+    "alerts_fell_back_total", "Critical alerts handed to the target's fallback.", ["target"]
+)
+BROUGHT_FORWARD = Counter(
+    "alerts_brought_forward_total", "Rows not left to wait once their target was back.", ["target"]
+)
+TURN_SECONDS = Counter(
+    "alerts_turn_seconds_total", "Time messages waited for their target's own rate.", ["target"]
+)
+RESETS = Counter("alerts_breaker_resets_total", "Breakers closed by hand.", ["target"])
+REPLICAS = Gauge("alerts_replicas", "Processes of this service that this one knows to be alive.")
+DIGESTS = Counter(
+    "alerts_digests_total", "Mails to a person, by what they tell (see digests.Part).", ["part"]
+)
+
 
 def attempt(target: str, kind: Kind, reason: Reason, seconds: float) -> None:
     DELIVERIES.labels(target, kind, reason).inc()

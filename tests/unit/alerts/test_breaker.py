@@ -1,3 +1,9 @@
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
 from services.alerts.alert import BreakerState, Kind
 from services.alerts.breaker import Admission, Breaker
 
@@ -150,3 +156,82 @@ def test_every_change_of_state_is_told_once_and_in_order() -> None:
     clock.now += 60
     call(subject, Kind.DELIVERED)
     assert told == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Warsaw", "America/Anchorage", "UTC"])
+def test_its_times_are_right_wherever_its_server_stands(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        clock = Clock()
+        subject = tripped(clock)
+        at = subject.next_trial_at
+        assert at is not None
+        assert abs(at - datetime.now(UTC) - timedelta(seconds=60)) < timedelta(seconds=5)
+        clock.now += 60
+        call(subject, Kind.FAILED)
+        assert subject.seconds_to_trial == 60
+        clock.now += 60
+        call(subject, Kind.DELIVERED)
+        assert subject.state is BreakerState.CLOSED
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+async def test_a_cancelled_call_counts_as_nothing_and_makes_room_for_the_next_trial() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+
+    async def trial() -> None:
+        admission = subject.admit()
+        assert admission is not None
+        try:
+            await asyncio.Event().wait()  # a target that hangs
+            admission.kind = Kind.DELIVERED
+        finally:
+            subject.settle(admission)
+
+    task = asyncio.create_task(trial())
+    await asyncio.sleep(0)
+    assert subject.admit() is None
+    task.cancel()
+    await asyncio.wait([task])
+    assert (subject.state, subject.failures) == (BreakerState.HALF_OPEN, 3)
+    assert subject.admit() is not None
+
+
+async def test_of_a_hundred_that_wait_for_the_trial_one_goes_at_a_time() -> None:
+    clock = Clock()
+    subject = tripped(clock)
+    clock.now += 60
+    sent, most, now = 0, 0, 0
+
+    async def one() -> None:
+        nonlocal sent, most, now
+        while (admission := subject.admit()) is None:  # noqa: ASYNC110 - the consumer asks again, too
+            await asyncio.sleep(0)
+        sent += 1
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0)
+        now -= 1
+        end(subject, admission, Kind.LATER)  # no word on its health: the trial goes to the next
+
+    await asyncio.gather(*(one() for _ in range(100)))
+    assert (sent, most) == (100, 1)
+    assert subject.state is BreakerState.HALF_OPEN
+
+
+def test_only_a_success_that_counts_is_one() -> None:
+    clock = Clock()
+    subject = breaker(clock)
+    late = subject.admit()
+    assert late is not None
+    for kind in (Kind.DELIVERED, Kind.NEVER, Kind.FAILED, Kind.FAILED, Kind.FAILED):
+        call(subject, kind)
+    end(subject, late, Kind.DELIVERED)
+    assert subject.successes == 1

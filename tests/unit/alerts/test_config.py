@@ -96,6 +96,9 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         (('channel = "slack"', 'channel = "slack"\nretry_delays = [300, 0.5]'), "whole seconds"),
         (('channel = "slack"', 'channel = "slack"\ntemplates = { "a" = "no.j2" }'), "no.j2"),
         (("[targets.slack]", "[targets.intake]"), "reserved"),
+        (('channel = "slack"', 'channel = "slack"\nfallback = "nobody"'), "nobody"),
+        (('channel = "slack"', 'channel = "slack"\nfallback = "slack"'), "a fallback itself"),
+        (('channel = "slack"', 'channel = "slack"\nrate_per_minute = 0'), "rate_per_minute"),
     ],
 )
 def test_a_fault_in_the_file_stops_the_start_and_names_itself(
@@ -106,6 +109,24 @@ def test_a_fault_in_the_file_stops_the_start_and_names_itself(
         text = text.replace('["slack"]', "[]")
     with pytest.raises(SystemExit, match=told):
         config.load(written(tmp_path, text), ENV)
+
+
+def test_a_fallback_that_has_one_itself_stops_the_start(tmp_path: Path) -> None:
+    one, other = (
+        f'[targets.{name}]\nchannel = "slack"\nurl = {{ env = "SLACK_WEBHOOK_URL" }}\n{rest}\n'
+        for name, rest in (("one", 'fallback = "other"'), ("other", 'fallback = "one"'))
+    )
+    with pytest.raises(SystemExit, match="other has a fallback itself"):
+        config.load(written(tmp_path, f"[routes]\n{one}{other}"), ENV)
+
+
+@pytest.mark.parametrize(("rate", "in_hand"), [(None, 8), (6000, 8), (12, 2), (1, 1)])
+def test_no_more_is_in_hand_than_the_rate_lets_go_within_a_time_out(
+    tmp_path: Path, rate: int | None, in_hand: int
+) -> None:
+    text = SLACK if rate is None else f"{SLACK}rate_per_minute = {rate}\n"
+    subject, _ = config.load(written(tmp_path, text), ENV)
+    assert subject.targets["slack"].in_hand == in_hand
 
 
 def test_a_mail_that_may_outlast_its_permit_stops_the_start(tmp_path: Path) -> None:
