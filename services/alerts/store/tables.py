@@ -13,6 +13,7 @@ _now = sa.text("now()")
 
 OPEN: Final = "state IN ('pending', 'claimed', 'sending')"
 KEPT: Final = "state IN ('failed', 'in_doubt', 'discarded')"
+_LISTED: Final = ("created_at", "alert_id", "target", "event_type")
 _SHOWN = "error IS NOT NULL AND state NOT IN ('discarded', 'in_doubt')"
 
 delivery = sa.Table(
@@ -42,14 +43,26 @@ delivery = sa.Table(
     sa.Column("lease_until", _timestamptz),
     sa.Column("last_attempt_at", _timestamptz),
     sa.Column("finished_at", _timestamptz),
-    sa.Index("delivery_open", "created_at", "alert_id", "target", postgresql_where=sa.text(OPEN)),
+    sa.Column("duplicates", sa.Integer, nullable=False, server_default="0"),
+    sa.Index("delivery_open", *_LISTED, postgresql_where=sa.text(OPEN)),
+    sa.Index("delivery_kept", "state", *_LISTED, postgresql_where=sa.text(KEPT)),
+    sa.Index("delivery_due", "target", "due_at", postgresql_where=sa.text(OPEN)),
     sa.Index(
-        "delivery_kept",
-        "state",
-        "created_at",
-        "alert_id",
+        "delivery_abandoned",
+        "lease_until",
+        postgresql_where=sa.text("state = 'sending' AND once_address IS NOT NULL"),
+    ),
+    sa.Index(
+        "delivery_payload",
+        "finished_at",
+        postgresql_where=sa.text(f"{KEPT} AND payload IS NOT NULL"),
+    ),
+    sa.Index(
+        "delivery_dedup",
+        "dedup_key",
         "target",
-        postgresql_where=sa.text(KEPT),
+        "accepted_at",
+        postgresql_where=sa.text("dedup_key IS NOT NULL"),
     ),
     sa.Index("delivery_delivered", "finished_at", postgresql_where=sa.text("state = 'delivered'")),
     sa.Index(
@@ -84,9 +97,34 @@ ledger_total = sa.Table(
     sa.Column("target", sa.Text, primary_key=True),
     *(
         sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
-        for name in ("accepted", "delivered", "failed", "discarded")
+        for name in ("accepted", "delivered", "failed", "discarded", "duplicates")
     ),
-    comment="accepted counts every row ever written; the others only rows that were purged",
+    comment="accepted counts every row ever written, duplicates what none was written for; "
+    "the others only rows that were purged",
+)
+
+ledger_count = sa.Table(
+    "ledger_count",
+    metadata,
+    sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("until", _timestamptz, nullable=False, server_default="-infinity"),
+    sa.Column("delivered", sa.BigInteger, nullable=False, server_default="0"),
+    comment="how many delivered rows are there that finished before that time",
+)
+
+duplicate = sa.Table(
+    "duplicate",
+    metadata,
+    sa.Column("alert_id", sa.Uuid, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("first_id", sa.Uuid, nullable=False),
+    sa.Column("request_id", sa.Text),
+    sa.Column("accepted_at", _timestamptz, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["first_id", "target"], ["delivery.alert_id", "delivery.target"], ondelete="CASCADE"
+    ),
+    sa.Index("duplicate_first", "first_id", "target"),
+    comment="alerts that were counted on the first of their dedup_key instead of sent",
 )
 
 escalation = sa.Table(
@@ -103,6 +141,7 @@ escalation = sa.Table(
     sa.Index(
         "escalation_untold", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
     ),
+    sa.Index("escalation_alert", "alert_id", "target"),
     sa.Index("escalation_digest", "digest", postgresql_where=sa.text("digest IS NOT NULL")),
 )
 
