@@ -64,6 +64,12 @@ delivery = sa.Table(
         "accepted_at",
         postgresql_where=sa.text("dedup_key IS NOT NULL"),
     ),
+    sa.Index(
+        "delivery_critical",
+        "target",
+        "created_at",
+        postgresql_where=sa.text("state = 'pending' AND severity = 'critical'"),
+    ),
     sa.Index("delivery_delivered", "finished_at", postgresql_where=sa.text("state = 'delivered'")),
     sa.Index(
         "dead_letter_queue_status_created",
@@ -143,6 +149,38 @@ escalation = sa.Table(
     ),
     sa.Index("escalation_alert", "alert_id", "target"),
     sa.Index("escalation_digest", "digest", postgresql_where=sa.text("digest IS NOT NULL")),
+)
+
+breaker = sa.Table(
+    "breaker",
+    metadata,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("process", sa.Uuid, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("next_trial_at", _timestamptz),
+    sa.Column("paused", sa.Boolean, nullable=False),
+    sa.Column(
+        "seen_at",
+        _timestamptz,
+        nullable=False,
+        server_default=_now,
+        comment="when the process last said so; one that is silent is dead",
+    ),
+    sa.Column("reset_at", _timestamptz),
+    sa.Column("reset_by", sa.Text),
+)
+
+trouble = sa.Table(
+    "trouble",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("since", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("number", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("told_at", _timestamptz),
+    sa.Column("digest", sa.Uuid, comment="the alert that told a person of it"),
+    comment="what stands; breaker: it opened, and nothing has got through since",
 )
 
 epoch = sa.Table(
