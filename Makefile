@@ -10,7 +10,7 @@ BIN = .venv/bin
 # What make test leaves to the targets of these names.
 QUICK = not faults and not fullstack and not dialect
 
-.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect lock
+.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect bench lock
 .DEFAULT_GOAL = up
 
 up down clean status env:
@@ -47,6 +47,10 @@ test-fullstack: prepare
 
 test-dialect: prepare
 	$(BIN)/pytest -m dialect $(ARGS)
+
+# One of gateway, alerts, consent, followups, or all; LONG=1 adds what takes many minutes.
+bench: prepare
+	$(BIN)/python -m bench $(WHAT) $(if $(LONG),--long) $(ARGS)
 
 lock:
 	requirements/lock

@@ -120,6 +120,7 @@ def down() -> None:
 def clean() -> None:
     down()
     shutil.rmtree(LOCAL, ignore_errors=True)
+    shutil.rmtree(ROOT / ".venv-bench", ignore_errors=True)
 
 
 @contextmanager

@@ -25,9 +25,15 @@ from tests.support.system import System
 
 ROOT = environment.ROOT
 HEALTH = {"gateway": "/api/health"}
+HTTP_TARGETS = ("slack", "monday", "sms", "webhook")  # of the shipped alerts.toml
 # An attempt ends, and the next one comes, while a test still looks. The first delay must not be
 # shorter than a target's lease (all its time-outs and its margin).
-QUICK_TARGET = {"timeout": 1.5, "margin": 0.5, "retry_delays": [2, 2, 2, 2, 2]}
+QUICK_TARGET = {
+    "timeout": 1.5,
+    "margin": 0.5,
+    "retry_delays": [2, 2, 2, 2, 2],
+    "breaker": {"fail_max": 5, "reset_timeout": 2},
+}
 QUICK_MAIL = QUICK_TARGET | {"ask_timeout": 1, "retry_delays": [3, 3, 3, 3, 3]}
 QUICK = {
     # Limits have tests of their own; here they would only count the test's calls.
@@ -166,11 +172,17 @@ def running_stack(
 
 def quick_alerts_config(folder: Path) -> Path:
     """Write the shipped alerts.toml with short times."""
+    return write_alerts_config(
+        folder, dict.fromkeys(HTTP_TARGETS, QUICK_TARGET) | {"email": QUICK_MAIL}
+    )
+
+
+def write_alerts_config(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the shipped alerts.toml, these targets changed."""
     shipped = ROOT / "config" / "alerts.toml"
     config = tomllib.loads(shipped.read_text(encoding="utf-8"))
-    for target in config["targets"].values():
-        target.update(QUICK_MAIL if target["channel"] == "email" else QUICK_TARGET)
-        target["breaker"] = {"fail_max": 5, "reset_timeout": 2}
+    for name, change in changes.items():
+        config["targets"][name].update(change)
     path = folder / "alerts.toml"
     lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
     path.write_text("\n".join(lines), encoding="utf-8")

@@ -1,0 +1,45 @@
+"""`make bench`: measures, keeps the figures in bench/results, writes docs/benchmarks.md from them.
+
+python -m bench [WHAT] [--part NAME]… [--rounds N] [--long]
+"""
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack
+
+from bench import peers, report
+from bench.lab import Lab
+from bench.part import Part
+from tests.support.ports import Ports
+from tests.support.runs import private_run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("what", nargs="?", choices=report.found())
+    parser.add_argument("--part", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long", action="store_true", help="those of many minutes, too")
+    chosen = parser.parse_args()
+    peers.prepare()
+    for what in [chosen.what] if chosen.what else report.found():
+        for part in report.parts(what):
+            if part.name in chosen.part or (not chosen.part and (chosen.long or not part.long)):
+                measure(what, part, chosen.rounds)
+    report.write()
+    return 0
+
+
+def measure(what: str, part: Part, rounds: int) -> None:
+    print(f"{what}: {part.name}", flush=True)
+    load = os.getloadavg()[0]
+    with private_run() as folder, ExitStack() as closing:
+        ports = Ports()
+        closing.callback(ports.close)
+        figures = part.run(Lab(folder, ports, closing, rounds=rounds))
+    report.keep(what, part, figures, load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+from bench.alerts.drain import DRAIN
+
+TITLE = "Alerts"
+PARTS = (DRAIN,)

@@ -1,0 +1,18 @@
+"""A part of a benchmark: measured by itself, its figures in a file and a section of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.lab import Lab
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    run: Callable[[Lab], Any]
+    """Measure; what it returns is kept as JSON."""
+    render: Callable[[Any], str]
+    """Turn that JSON into the section's Markdown, heading included."""
+    long: bool = False
+    """Only when asked for, by LONG=1 or by its name."""

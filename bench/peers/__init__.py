@@ -1,0 +1,37 @@
+"""The field: a program per peer, run in a virtual environment of their own."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VENV = ROOT / ".venv-bench"
+PYTHON = VENV / "bin" / "python"
+_VERSIONS = """
+import json
+from importlib.metadata import distributions
+print(json.dumps({each.name.lower(): each.version for each in distributions()}))
+"""
+
+
+def prepare() -> None:
+    """Make the environment as locked, unless it is there."""
+    version = "3.11" if sys.version_info < (3, 12) else "3.13"
+    lock = ROOT / "requirements" / f"bench-{version}.txt"
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    stamp = VENV / "installed"  # written last: a run cut short installs again
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print("installing what we are measured beside into .venv-bench")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([str(PYTHON), *install, "--require-hashes", "-r", str(lock)], check=True)
+    stamp.write_text(wanted)
+
+
+def versions() -> dict[str, str]:
+    done = subprocess.run([PYTHON, "-c", _VERSIONS], capture_output=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,87 @@
+"""Figures → bench/results/<what>.<part>.json → docs/benchmarks.md."""
+
+import json
+import os
+import pkgutil
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.part import Part
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+WHATS = ("gateway", "alerts", "consent", "followups")  # in the order of the page
+
+HEAD = """\
+# Benchmarks
+
+Written by `make bench [WHAT=gateway|alerts|consent|followups]` from the figures in
+`bench/results/`; nothing here is typed by hand. The machine is small and shared: trust **ratios
+within a round** and **CPU seconds per 1,000** (user and system, of the process tree), not absolute
+rates. A figure is the median of its rounds, the smallest and the largest in brackets; the cases of
+a round run one after the other, and each round begins with another one. A ratio is the median of
+the ratios within each round. Queues are durable quorum queues with persistent messages, PostgreSQL
+commits with fsync, unless a row says otherwise.
+"""
+
+
+def found() -> list[str]:
+    """Give the benchmarks that are there."""
+    names = {module.name for module in pkgutil.iter_modules(bench.__path__)}
+    return [what for what in WHATS if what in names]
+
+
+def parts(what: str) -> tuple[Part, ...]:
+    found: tuple[Part, ...] = import_module(f"bench.{what}").PARTS
+    return found
+
+
+def keep(what: str, part: Part, figures: Any, load: float) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    under = {
+        "at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "load": round(load, 2),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+    }
+    document = {"under": under, "figures": figures}
+    _path(what, part).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def write() -> None:
+    """Write the page anew; what was not measured this time keeps its figures."""
+    sections = [HEAD]
+    for what in found():
+        module = import_module(f"bench.{what}")
+        sections.append(f"## {module.TITLE}\n")
+        for part in module.PARTS:
+            path = _path(what, part)
+            if path.exists():
+                document = json.loads(path.read_text(encoding="utf-8"))
+                sections.append(part.render(document["figures"]) + "\n")
+                sections.append(_under(document["under"]) + "\n")
+    PAGE.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _under(under: Any) -> str:
+    return (
+        f"<sub>{under['at']}, commit {under['commit']}, {under['cores']} cores, Python "
+        f"{under['python']}, load before the run {under['load']}.</sub>"
+    )
+
+
+def _path(what: str, part: Part) -> Path:
+    return RESULTS / f"{what}.{part.name}.json"
+
+
+def _commit() -> str:
+    argv = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
