@@ -273,7 +273,19 @@ class Broker:
             self._steps |= steps
             self._undeclared |= steps.keys()
         if self._session is not None:
-            await self._declare(self._session)
+            try:
+                with connection_faults():
+                    await self._declare(self._session)
+            except Exception as error:  # noqa: BLE001 - see report; _keep_declared tries again
+                report(log, "broker.not_declared", error)
+
+    async def declare_once(self, queue: Queue) -> None:
+        """Declare a queue on this connection and no other: that it is gone will tell something.
+
+        :raises BrokerUnavailable: not connected, or lost meanwhile
+        """
+        async with self._asking() as channel:
+            await _declare_step(channel, queue)
 
     def declare_again(self) -> None:
         """Something declared is missing (deleted by hand, say): declare everything soon."""
@@ -285,20 +297,26 @@ class Broker:
 
         :raises BrokerUnavailable: not connected, or lost meanwhile
         """
+        async with self._asking() as channel:
+            try:
+                found = await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
+            except aiormq.exceptions.ChannelNotFoundEntity:
+                return None
+            return found.declaration_result.message_count
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AbstractChannel]:
+        """Give a channel of its own: what the broker refuses closes it."""
         session = self._session
         if session is None or session.lost.is_set():
             raise BrokerUnavailable
         try:
             with connection_faults():
-                # Its own channel: asking for a queue that is not there closes it.
                 channel = await open_channel(session.consuming)
                 try:
-                    found = await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
-                except aiormq.exceptions.ChannelNotFoundEntity:
-                    return None
+                    yield channel
                 finally:
                     await channel.close()
-                return found.declaration_result.message_count
         except FAULTS as error:
             raise BrokerUnavailable from error
 
@@ -474,10 +492,15 @@ class Broker:
                     report(log, "broker.not_declared", error)
 
     async def _declare(self, session: Session) -> None:
-        """Do each step by itself: one that is refused closes the channel, and no other fails."""
+        """Do each step by itself: one that is refused closes the channel, and no other fails.
+
+        Bindings last: RabbitMQ forgets the messages of a queue that is younger than a second when
+        it is killed, unless another was declared after it (docs/decisions/0002-messaging.md).
+        """
         async with self._declaring:
             channel: AbstractChannel | None = None
-            for name, step in list(self._steps.items()):
+            steps = self._steps.items()
+            for name, step in sorted(steps, key=lambda item: isinstance(item[1], _Bind)):
                 if name not in self._undeclared:
                     continue
                 if channel is None or channel.is_closed:

@@ -109,4 +109,5 @@ class Sweep:
         epoch = uuid4()
         async with self._engine.begin() as tx:
             await upkeep.begin_epoch(tx, epoch)
-        await self._broker.declare(Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"}))
+        marker = Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"})
+        await self._broker.declare_once(marker)

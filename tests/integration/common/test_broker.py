@@ -17,11 +17,11 @@ from libs.common.broker import (
     message,
 )
 from libs.common.consume import consume
-from libs.common.topology import Binding, Exchange, work_queue
+from libs.common.topology import Binding, Exchange, Queue, work_queue
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
-from tests.support.proxy import DOWN, Proxy
+from tests.support.proxy import DOWN, UP, Proxy
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
@@ -237,6 +237,47 @@ async def test_the_depth_of_a_queue_is_told_and_a_missing_one_fails_nothing(
     assert await broker.depth(QUEUE) == 1
     assert await broker.depth("alerts.missing") is None
     assert broker.connected
+
+
+async def test_nothing_can_be_published_before_the_last_queue_is_declared(
+    broker: Broker, vhost: Vhost, proxy: Proxy
+) -> None:
+    fresh = work_queue("alerts.fresh", exchange=ALERTS, dlx=DLX)
+    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
+        await connected(opened)
+        held = proxy.stall_before(UP, fresh[-1].name.encode())
+        declaring = asyncio.create_task(opened.declare(*fresh))
+        await held.wait()
+        assert await broker.depth("alerts.fresh") == 0
+        with pytest.raises(Unroutable):
+            await broker.publish("alerts", "alerts.fresh", message("test", {}))
+        await proxy.resume()
+        await declaring
+        await broker.publish("alerts", "alerts.fresh", message("test", {}))
+
+
+async def test_a_connection_lost_while_declaring_leaves_it_to_the_next(
+    vhost: Vhost, proxy: Proxy
+) -> None:
+    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
+        await connected(opened)
+        proxy.cut_before(UP, QUEUES[-1].name.encode())
+        await opened.declare(ALERTS, DLX, *QUEUES)
+        await until(lambda: not opened.connected)
+        await connected(opened)
+        assert await opened.depth(QUEUES[-1].name) == 0
+
+
+async def test_a_queue_declared_once_stays_away_when_it_is_gone(
+    through: Broker, proxy: Proxy, vhost: Vhost
+) -> None:
+    await through.declare_once(Queue("alerts.epoch.test", {"x-queue-type": "quorum"}))
+    assert await through.depth("alerts.epoch.test") == 0
+    vhost.call("DELETE", "queues", "alerts.epoch.test")
+    proxy.cut()
+    await until(lambda: not through.connected)
+    await connected(through)
+    assert await through.depth("alerts.epoch.test") is None
 
 
 async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
