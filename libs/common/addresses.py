@@ -7,6 +7,8 @@ from typing import Literal
 MAX_ADDRESS_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
 MAX_LOCAL_OCTETS = 64
 MAX_LABEL_OCTETS = 63
+MAX_GIVEN = 4 * MAX_ADDRESS_OCTETS
+"""Beyond any spelling of an address that fits; the work on one grows with its square."""
 
 _ATOM = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~\-\x80-\U0010ffff]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -30,7 +32,7 @@ def normalise(address: str) -> str:
     :raises MalformedAddress: it cannot be the address of a mailbox on the internet
     """
     local, at, domain = address.strip().rpartition("@")
-    if not at:
+    if not at or len(address) > MAX_GIVEN:
         raise MalformedAddress
     normal = f"{_local_part(local)}@{_domain(domain)}"
     if len(normal.encode()) > MAX_ADDRESS_OCTETS:
@@ -46,8 +48,8 @@ def _local_part(text: str) -> str:
         text = content if _DOT_ATOM.fullmatch(content) else f'"{escaped}"'
     elif not _DOT_ATOM.fullmatch(text):
         raise MalformedAddress
-    # Separators, controls, surrogates and unassigned code points beyond ASCII.
-    if any(unicodedata.category(char)[0] in "CZ" for char in text if char != " "):
+    # Separators, controls, surrogates and unassigned code points beyond ASCII; what looks like @.
+    if any(unicodedata.category(char)[0] in "CZ" or char in "﹫＠" for char in text if char != " "):
         raise MalformedAddress
     if len(text.encode()) > MAX_LOCAL_OCTETS:
         raise MalformedAddress

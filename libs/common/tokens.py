@@ -38,6 +38,8 @@ def parse_keys(keys: str) -> dict[str, bytes]:
             raise ValueError(f"key {key_id!r} is not base64") from None
         if not key_id or "." in key_id or len(key) < MINIMUM_KEY_BYTES:
             raise ValueError(f"key {key_id!r} needs an id without a dot and 32 bytes or more")
+        if key_id in parsed:
+            raise ValueError(f"key {key_id!r} is listed twice")
         parsed[key_id] = key
     return parsed
 
@@ -65,6 +67,8 @@ class Tokens:
 
         :raises InvalidToken: a token of one action does nothing for another
         """
+        if not token.isascii():
+            raise InvalidToken
         key_id, _, rest = token.partition(".")
         payload, _, signature = rest.partition(".")
         if key_id not in self._keys:
