@@ -20,13 +20,11 @@ from sqlalchemy import (
     Row,
     Table,
     Text,
-    column,
+    bindparam,
     func,
-    insert,
     make_url,
     text,
 )
-from sqlalchemy import table as light_table
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -77,16 +75,12 @@ CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
     FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
 """
 
-_outbox = light_table(
-    "outbox",
-    column("message_id", Text),
-    column("exchange", Text),
-    column("routing_key", Text),
-    column("type", Text),
-    column("body", JSONB),
-    column("headers", JSONB),
-)
-
+# One parameter whatever their number: VALUES of many rows would be compiled anew each time.
+_ADD = text(
+    "INSERT INTO outbox (message_id, exchange, routing_key, type, body, headers) "
+    "SELECT * FROM jsonb_to_recordset(:rows) AS (message_id text, exchange text, "
+    "routing_key text, type text, body jsonb, headers jsonb)"
+).bindparams(bindparam("rows", type_=JSONB))
 _CLAIM = text(
     "SELECT id, message_id, exchange, routing_key, type, body, headers FROM outbox "
     "WHERE due_at <= now() ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
@@ -145,7 +139,7 @@ async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Messag
         for exchange, routing_key, message in messages
     ]
     if rows:
-        await tx.execute(insert(_outbox).values(rows))
+        await tx.execute(_ADD, {"rows": rows})
 
 
 class Relay:

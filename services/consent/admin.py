@@ -111,7 +111,7 @@ class AdminRoutes:
                     tx, person.id, key, after=held["entries"][-1]["id"] if held["entries"] else 0
                 ):
                     held["entries"] += page
-                await trail.append(tx, person.id, key, entry)
+                await trail.append(tx, [(person.id, key, entry)])
         held["erasure"] = await self._erasure(email)
         return json_response(
             {"email": email, "services": {"consent": held, **others}, "incomplete": incomplete}

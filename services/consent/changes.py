@@ -1,16 +1,17 @@
 """What may change a person's consent. Each change is one transaction: state, events, trail."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import outbox
+from libs.common import logs, outbox
 from libs.common.addresses import normalise
-from libs.common.broker import message
+from libs.common.broker import Message, message
 from services.consent import messages, metrics, store, trail
 from services.consent.consent import (
     HOLDERS,
@@ -25,6 +26,9 @@ from services.consent.store import Lock
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import Entry
 from services.consent.vault import Vault
+
+AskForProof = Callable[[str, UUID], dict[str, Any]]
+"""Makes the mail to this address with the link that confirms the request of this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +50,39 @@ async def grant(
     *,
     purpose: str = "marketing",
     confirmed: bool = False,
+    confirm_first: bool = False,
+    ask_for_proof: AskForProof | None = None,
 ) -> bool:
     """Record an agreement, with the wording that proves it.
 
     :param confirmed: the owner of the mailbox has confirmed it by a mailed link
-    :returns: whether it counts; one for a suppressed address waits for that confirmation
+    :param confirm_first: every agreement waits for that, not only one for a suppressed address
+    :param ask_for_proof: mails that link where it is waited for, as often as an address may be
+    :returns: whether it counts
     :raises MalformedAddress:
     """
     address = normalise(entry.email)
     person = await store.enter(tx, vault, address, Lock.CHANGE)
     suppressed = vault.suppression_hash(address)
+    confirmation = uuid4()
+    # Made for each, as each takes the same number of statements: time does not tell which it is.
+    mail = ask_for_proof and ask_for_proof(address, confirmation)
+    agreement = person.key(vault).encrypt("agreement", _kept(entry, wording))
     if confirmed:
         await store.lift_suppression(tx, suppressed, purpose)
-    counts = confirmed or not await store.is_suppressed(tx, suppressed, purpose)
+    else:
+        confirm_first |= await store.is_suppressed(tx, suppressed, purpose)
+    counts = confirmed or not confirm_first
+    mailed = False
     if counts:
-        await store.set_state(tx, person.id, [purpose], State.GRANTED)
-        await _tell(tx, messages.GRANTED, address, [purpose], entry.action)
+        await store.set_state(tx, [person.id], [purpose], State.GRANTED)
+        told = _event(messages.GRANTED, address, [purpose], entry.action, datetime.now(UTC))
+        await outbox.add_all(tx, [told])
+    elif mail:
+        mailed = await store.await_opt_in(
+            tx, confirmation, person.id, purpose, agreement, suppressed
+        )
+        await _mail(tx, LinkMail.OPT_IN, confirmation, mail, allowed=mailed)
     evidence = {
         **entry.evidence,
         "purpose": purpose,
@@ -71,11 +92,29 @@ async def grant(
         "source": wording.source,
         "counts": counts,
     }
+    if mailed:
+        evidence["confirmation"] = str(confirmation)
     if wording.given_at is not None:
         evidence["given_at"] = wording.given_at.isoformat()
-    await trail.append(tx, person.id, person.key(vault), replace(entry, evidence=evidence))
+    entry = replace(entry, evidence=evidence)
+    await trail.append(tx, [(person.id, person.key(vault), entry)])
     metrics.GRANTS.labels("counted" if counts else "awaiting_confirmation").inc()
     return counts
+
+
+def _kept(entry: Entry, wording: Wording) -> str:
+    """Write down what a link is to confirm; `optin` reads it."""
+    given_at = wording.given_at or datetime.now(UTC)
+    return json.dumps(
+        {
+            "text": wording.text,
+            "language": wording.language,
+            "source": wording.source,
+            "given_at": given_at.isoformat(),
+            "session_id": entry.session_id,
+        },
+        ensure_ascii=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,44 +124,78 @@ class Withdrawal:
     """As the transaction left it; once that is committed, permits can only be returned."""
 
 
-AskForProof = Callable[[str, UUID], dict[str, Any]]
-"""Makes the mail with the link that confirms this erasure, to this address."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a withdrawal asks for."""
+
+    entry: Entry
+    erase: bool = False
+    """Erasure is asked for as well; it waits for proof."""
+    ask_for_proof: AskForProof | None = None
+    """Mails for that proof, as often as an address may be mailed; known or not, for consent does
+    not know whom the other services know."""
+    request_id: str | None = field(default_factory=logs.request_id.get)
+    """Of the request that asks, while others are served by the same transaction."""
 
 
 async def withdraw(
-    tx: AsyncConnection,
-    vault: Vault,
-    entry: Entry,
-    *,
-    suppression_days: int,
-    erase: bool = False,
-    ask_for_proof: AskForProof | None = None,
-) -> Withdrawal:
-    """Withdraw every purpose; the caller commits, and answers as `permits.settled` says.
+    tx: AsyncConnection, vault: Vault, asked: Sequence[Asked], *, suppression_days: int
+) -> list[Withdrawal]:
+    """Withdraw every purpose; the caller commits, and answers each as `permits.settled` says.
 
     One that was withdrawn already is recorded and told again: a reader that missed the first
-    event hears the second.
+    event hears the second. Many cost little more than one: they share the statements, the head of
+    the chain and the commit.
 
-    :param erase: erasure is asked for as well; it waits for proof
-    :param ask_for_proof: mails for that proof, at most once an hour to an address; known or not,
-        for consent does not know whom the other services know
     :raises MalformedAddress:
     """
-    address = normalise(entry.email)
-    person = await store.enter(tx, vault, address, Lock.CHANGE)
-    await store.set_state(tx, person.id, PURPOSES, State.WITHDRAWN)
-    suppressed = vault.suppression_hash(address)
-    await store.suppress(tx, person.id, suppressed, PURPOSES, suppression_days)
-    if erase:
-        erasure_id = await store.request_erasure(tx, person.id, suppressed)
-        if ask_for_proof and await store.may_mail(tx, suppressed, LinkMail.ERASURE):
-            body = messages.mail(uuid4(), ask_for_proof(address, erasure_id), datetime.now(UTC))
-            await outbox.add(tx, ALERTS, "alerts.intake", message(messages.ALERT_ACCEPTED, body))
-    standing = await store.standing(tx, person.id, PURPOSES)
-    await _tell(tx, messages.WITHDRAWN, address, PURPOSES, entry.action)
-    evidence = {**entry.evidence, "purposes": list(PURPOSES)}
-    await trail.append(tx, person.id, person.key(vault), replace(entry, evidence=evidence))
-    return Withdrawal(person.id, standing)
+    addresses = [normalise(each.entry.email) for each in asked]
+    each_of = list(zip(addresses, asked, strict=True))
+    persons = await store.enter_all(tx, vault, addresses, Lock.CHANGE)
+    hashes = {person.id: vault.suppression_hash(address) for address, person in persons.items()}
+    await store.set_state(tx, hashes, PURPOSES, State.WITHDRAWN)
+    await store.suppress(tx, hashes, PURPOSES, suppression_days)
+    for address, each in each_of:
+        if each.erase:
+            await _request_erasure(tx, persons[address].id, address, hashes, each)
+    standings = await store.standings(tx, hashes, PURPOSES)
+    told = datetime.now(UTC)
+    await outbox.add_all(
+        tx,
+        [
+            _event(
+                messages.WITHDRAWN,
+                address,
+                PURPOSES,
+                each.entry.action,
+                told,
+                request_id=each.request_id,
+            )
+            for address, each in each_of
+        ],
+    )
+    entries = []
+    for address, each in each_of:
+        evidence = {**each.entry.evidence, "purposes": list(PURPOSES)}
+        person = persons[address]
+        entries.append((person.id, person.key(vault), replace(each.entry, evidence=evidence)))
+    await trail.append(tx, entries)
+    return [Withdrawal(person_id, standings[person_id]) for person_id, _, _ in entries]
+
+
+async def _request_erasure(
+    tx: AsyncConnection,
+    person_id: UUID,
+    address: str,
+    hashes: Mapping[UUID, bytes],
+    asked: Asked,
+) -> None:
+    erasure_id = await store.request_erasure(tx, person_id, hashes[person_id])
+    if asked.ask_for_proof:
+        mail = asked.ask_for_proof(address, erasure_id)
+        allowed = await store.may_mail(tx, hashes[person_id], LinkMail.ERASURE)
+        kind, request_id = LinkMail.ERASURE, asked.request_id
+        await _mail(tx, kind, uuid4(), mail, allowed=allowed, request_id=request_id)
 
 
 async def erase(
@@ -145,7 +218,7 @@ async def erase(
     if standing.versions != withdrawal.standing.versions:
         return None
     await order(tx, address, await store.destroy(tx, person.id))
-    await trail.append(tx, person.id, person.key(vault), entry)
+    await trail.append(tx, [(person.id, person.key(vault), entry)])
     metrics.ERASURES.inc()
     return ErasureStatus.IN_PROGRESS
 
@@ -166,8 +239,27 @@ async def order(tx: AsyncConnection, address: str, erasure_id: UUID) -> None:
     )
 
 
-async def _tell(
-    tx: AsyncConnection, kind: str, address: str, purposes: Iterable[str], action: str
+def _event(
+    kind: str, address: str, purposes: Iterable[str], action: str, at: datetime, **properties: Any
+) -> tuple[str, str, Message]:
+    body = messages.event(address, purposes, action, at)
+    return EVENTS.name, kind, message(kind, body, **properties)
+
+
+async def _mail(
+    tx: AsyncConnection,
+    kind: LinkMail,
+    mail_id: UUID,
+    payload: dict[str, Any],
+    *,
+    allowed: bool,
+    **properties: Any,
 ) -> None:
-    body = messages.event(address, purposes, action, datetime.now(UTC))
-    await outbox.add(tx, EVENTS.name, kind, message(kind, body))
+    """Have a link mailed; one that may not be takes as long, for nobody is told which it was."""
+    if allowed:
+        body = messages.mail(mail_id, payload, datetime.now(UTC))
+        accepted = message(messages.ALERT_ACCEPTED, body, **properties)
+        await outbox.add(tx, ALERTS, "alerts.intake", accepted)
+    else:
+        await store.idle(tx)
+    metrics.LINK_MAILS.labels(kind, "mailed" if allowed else "held_back").inc()

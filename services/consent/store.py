@@ -1,9 +1,9 @@
 """The tables of consent, one function per question or change; the caller owns the transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -209,28 +209,64 @@ async def find(
     return Person(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
 
 
-async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> Person:
-    """Lock the person's row, made first when the address is new.
+_ENTER = sa.text("""
+    INSERT INTO person (id, address_hash, master_key_id, wrapped_key)
+    SELECT * FROM unnest(
+        CAST(:ids AS uuid[]), CAST(:hashes AS bytea[]), CAST(:masters AS text[]),
+        CAST(:wrapped AS bytea[])
+    )
+    ON CONFLICT DO NOTHING
+""")
+# In the order of the hashes, as the insert: two batches cannot wait for each other.
+_FIND_ALL = """
+    SELECT id, address_hash, master_key_id, wrapped_key FROM person
+    WHERE address_hash = ANY(CAST(:hashes AS bytea[])) ORDER BY address_hash
+"""
+
+
+async def enter_all(
+    tx: AsyncConnection, vault: Vault, addresses: Iterable[str], lock: str
+) -> dict[str, Person]:
+    """Lock these persons' rows, made first for the addresses that are new.
 
     The row must exist before anything is decided: a lock on nothing holds nobody back. A known
     address takes the same steps, so that time does not tell it from a new one.
     """
+    asked = sorted((vault.address_hash(address), address) for address in set(addresses))
+    hashes = [address_hash for address_hash, _ in asked]
     while True:
-        person_id = uuid4()
-        _, wrapped = vault.new_key(person_id)
+        ids = [uuid4() for _ in asked]
+        wrapped = [vault.new_key(person_id)[1] for person_id in ids]
         await tx.execute(
-            pg.insert(person)
-            .values(
-                id=person_id,
-                address_hash=vault.address_hash(address),
-                master_key_id=wrapped.master_key_id,
-                wrapped_key=wrapped.wrapped,
-            )
-            .on_conflict_do_nothing()
+            _ENTER,
+            {
+                "ids": [str(person_id) for person_id in ids],
+                "hashes": hashes,
+                "masters": [each.master_key_id for each in wrapped],
+                "wrapped": [each.wrapped for each in wrapped],
+            },
         )
-        if (found := await find(tx, vault, address, lock)) is not None:
-            return found
-        # Erased between the two statements: begin a new person.
+        found = await tx.execute(
+            sa.text(_FIND_ALL + lock).columns(
+                id=sa.Uuid,
+                address_hash=sa.LargeBinary,
+                master_key_id=sa.Text,
+                wrapped_key=sa.LargeBinary,
+            ),
+            {"hashes": hashes},
+        )
+        rows = {row.address_hash: row for row in found}
+        if len(rows) == len(asked):
+            return {
+                address: Person(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
+                for address_hash, address in asked
+                for row in (rows[address_hash],)
+            }
+        # One was erased between the two statements: begin a new person.
+
+
+async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> Person:
+    return (await enter_all(tx, vault, [address], lock))[address]
 
 
 async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:
@@ -254,53 +290,63 @@ async def states(tx: AsyncConnection, address_hash: bytes) -> dict[str, State]:
 
 _SET_STATE = sa.text("""
     INSERT INTO consent_state AS mine (person_id, purpose, state, changed_at)
-    SELECT :person, purpose, :state, clock_timestamp()
-    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    SELECT person, purpose, :state, clock_timestamp()
+    FROM unnest(CAST(:persons AS uuid[])) AS person, unnest(CAST(:purposes AS text[])) AS purpose
     ON CONFLICT (person_id, purpose) DO UPDATE SET
         state = excluded.state,
         version = mine.version + 1,
         changed_at = excluded.changed_at
     WHERE mine.state <> excluded.state
-""").bindparams(sa.bindparam("person", type_=sa.Uuid))
+""")
 
 
 async def set_state(
-    tx: AsyncConnection, person_id: UUID, purposes: Iterable[str], state: State
+    tx: AsyncConnection, persons: Iterable[UUID], purposes: Iterable[str], state: State
 ) -> None:
     """Bring these purposes into this state; the version moves only when the state does."""
-    await tx.execute(
-        _SET_STATE, {"person": person_id, "purposes": list(purposes), "state": str(state)}
-    )
+    values = {"persons": [str(person_id) for person_id in persons], "purposes": list(purposes)}
+    await tx.execute(_SET_STATE, values | {"state": str(state)})
 
 
-_STANDING = (
-    sa.text("""
-    SELECT purpose, version,
+_STANDING = sa.text("""
+    SELECT person_id, purpose, version,
         CAST(extract(epoch FROM clock_timestamp() - changed_at) AS float) AS age,
         (SELECT count(*) FROM permit
-         WHERE permit.person_id = :person AND returned_at IS NULL) AS unreturned
-    FROM consent_state WHERE person_id = :person
-""")
-    .bindparams(sa.bindparam("person", type_=sa.Uuid))
-    .columns(purpose=sa.Text, version=sa.BigInteger, age=sa.Float, unreturned=sa.BigInteger)
+         WHERE permit.person_id = consent_state.person_id AND returned_at IS NULL) AS unreturned
+    FROM consent_state
+    WHERE person_id = ANY(CAST(:persons AS uuid[])) AND purpose = ANY(CAST(:purposes AS text[]))
+""").columns(
+    person_id=sa.Uuid,
+    purpose=sa.Text,
+    version=sa.BigInteger,
+    age=sa.Float,
+    unreturned=sa.BigInteger,
 )
 
 
-async def standing(tx: AsyncConnection, person_id: UUID, purposes: Iterable[str]) -> Standing:
-    """Look at versions and permits; the caller holds the person's row by a statement before.
+async def standings(
+    tx: AsyncConnection, persons: Iterable[UUID], purposes: Iterable[str]
+) -> dict[UUID, Standing]:
+    """Look at versions and permits; the caller holds the persons' rows by a statement before.
 
     In one statement with the lock, the count would be as old as the wait for the lock.
     """
-    rows = [
-        row
-        for row in await tx.execute(_STANDING, {"person": person_id})
-        if row.purpose in set(purposes)
-    ]
-    return Standing(
-        versions={row.purpose: row.version for row in rows},
-        unreturned=rows[0].unreturned,
-        withdrawn_for=min(row.age for row in rows),
-    )
+    values = {"persons": [str(person_id) for person_id in persons], "purposes": list(purposes)}
+    by_person: dict[UUID, list[sa.Row[Any]]] = {}
+    for row in await tx.execute(_STANDING, values):
+        by_person.setdefault(row.person_id, []).append(row)
+    return {
+        person_id: Standing(
+            versions={row.purpose: row.version for row in rows},
+            unreturned=rows[0].unreturned,
+            withdrawn_for=min(row.age for row in rows),
+        )
+        for person_id, rows in by_person.items()
+    }
+
+
+async def standing(tx: AsyncConnection, person_id: UUID, purposes: Iterable[str]) -> Standing:
+    return (await standings(tx, [person_id], purposes))[person_id]
 
 
 async def lock(tx: AsyncConnection, person_id: UUID) -> None:
@@ -350,20 +396,26 @@ async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> Non
 
 _SUPPRESS = sa.text("""
     WITH waiting AS (
-        DELETE FROM opt_in WHERE person_id = :person AND purpose = ANY(CAST(:purposes AS text[]))
+        DELETE FROM opt_in
+        WHERE person_id = ANY(CAST(:persons AS uuid[])) AND purpose = ANY(CAST(:purposes AS text[]))
     )
     INSERT INTO suppression AS mine (address_hash, purpose, keep_until)
-    SELECT :hash, purpose, now() + make_interval(days => :days)
-    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    SELECT hash, purpose, now() + make_interval(days => :days)
+    FROM unnest(CAST(:hashes AS bytea[])) AS hash, unnest(CAST(:purposes AS text[])) AS purpose
     ON CONFLICT (address_hash, purpose) DO UPDATE SET keep_until = excluded.keep_until
-""").bindparams(sa.bindparam("person", type_=sa.Uuid), sa.bindparam("hash", type_=sa.LargeBinary))
+""")
 
 
 async def suppress(
-    tx: AsyncConnection, person_id: UUID, address_hash: bytes, purposes: Iterable[str], days: int
+    tx: AsyncConnection, address_hashes: Mapping[UUID, bytes], purposes: Iterable[str], days: int
 ) -> None:
-    """Keep the address out, and void the links by which it was to come back."""
-    values = {"person": person_id, "hash": address_hash, "purposes": list(purposes), "days": days}
+    """Keep these persons' addresses out, and void the links by which they were to come back."""
+    values = {
+        "persons": [str(person_id) for person_id in address_hashes],
+        "hashes": list(address_hashes.values()),
+        "purposes": list(purposes),
+        "days": days,
+    }
     await tx.execute(_SUPPRESS, values)
 
 
@@ -462,7 +514,7 @@ async def await_opt_in(
     opt_in_id: UUID,
     person_id: UUID,
     purpose: str,
-    agreement: bytes,
+    agreement: bytes | None,
     address_hash: bytes,
 ) -> bool:
     """Keep an agreement for its confirmation, if a link may be mailed now (`may_mail`)."""
@@ -645,3 +697,8 @@ async def purge(tx: AsyncConnection, erasures_kept_days: int, batch: int = 1_000
 
 async def outbox_length(tx: AsyncConnection) -> int:
     return int(await tx.scalar(sa.text("SELECT count(*) FROM outbox")) or 0)
+
+
+async def idle(tx: AsyncConnection) -> None:
+    """Ask nothing: the round trip that another answer to the same request would have taken."""
+    await tx.execute(sa.text("SELECT 1"))

@@ -7,7 +7,7 @@ may only insert can fork the chain; `verify` computes it here, from the bytes re
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -48,29 +48,41 @@ class Entry:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def append(tx: AsyncConnection, person_id: UUID, key: PersonKey, entry: Entry) -> None:
-    """Write an entry, as the last statement before the commit.
+_APPEND = sa.text(
+    f"INSERT INTO consent_audit_log (person_id, action, {', '.join(_CELLS)}) "
+    "SELECT * FROM unnest(CAST(:person_id AS uuid[]), CAST(:action AS text[]), "
+    + ", ".join(f"CAST(:{cell} AS bytea[])" for cell in _CELLS)
+    + ")"
+)
+
+
+async def append(tx: AsyncConnection, entries: Iterable[tuple[UUID, PersonKey, Entry]]) -> None:
+    """Write entries in their order, as the last statement before the commit.
 
     From here to the commit the transaction holds the head of the chain, which everybody needs:
-    taken last it is held shortly, and after the person's row it can close no circle.
+    taken last it is held shortly, and after the persons' rows it can close no circle.
     """
-    cells = {
-        "email": entry.email,
-        "ip_address": entry.origin.ip_address,
-        "user_agent": (entry.origin.user_agent or "")[:MAX_USER_AGENT] or None,
-        "reason": entry.reason,
-        "session_id": entry.session_id,
-        "evidence": json.dumps(entry.evidence, ensure_ascii=False) if entry.evidence else None,
-    }
+    rows = [
+        (str(person_id), str(entry.action), *_cells(key, entry))
+        for person_id, key, entry in entries
+    ]
+    names = ("person_id", "action", *_CELLS)
     await tx.execute(
-        sa.insert(log)
-        .values(
-            person_id=person_id,
-            action=entry.action,
-            **{name: key.encrypt(name, text) for name, text in cells.items()},
-        )
-        .inline()
+        _APPEND,
+        {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)},
     )
+
+
+def _cells(key: PersonKey, entry: Entry) -> list[bytes | None]:
+    texts = (
+        entry.email,
+        entry.origin.ip_address,
+        (entry.origin.user_agent or "")[:MAX_USER_AGENT] or None,
+        entry.reason,
+        entry.session_id,
+        json.dumps(entry.evidence, ensure_ascii=False) if entry.evidence else None,
+    )
+    return [key.encrypt(name, text) for name, text in zip(_CELLS, texts, strict=True)]
 
 
 async def entries(

@@ -1,15 +1,17 @@
 """A withdrawal or an erasure from its transaction to its answer."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.batches import Batches
 from libs.common.web import Problem, json_response
 from services.consent import changes, permits
-from services.consent.changes import AskForProof, Withdrawal
+from services.consent.changes import Asked, AskForProof, Withdrawal
 from services.consent.consent import Action, Outcome
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry
@@ -22,6 +24,9 @@ STATUS = {
 }
 
 
+MAX_BATCH = 100
+
+
 class Withdrawals:
     def __init__(
         self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, stopping: asyncio.Event
@@ -30,19 +35,21 @@ class Withdrawals:
         self._vault = vault
         self._settings = settings
         self._stopping = stopping
+        self._batches = Batches(self._record, limit=MAX_BATCH)
+
+    async def _record(self, asked: Sequence[Asked]) -> list[Withdrawal]:
+        async with self._engine.begin() as tx:
+            return await changes.withdraw(
+                tx,
+                self._vault,
+                asked,
+                suppression_days=self._settings.suppression_retention_days,
+            )
 
     async def withdraw(
         self, entry: Entry, *, erase: bool = False, ask_for_proof: AskForProof | None = None
     ) -> tuple[Withdrawal, Outcome, int]:
-        async with self._engine.begin() as tx:
-            withdrawal = await changes.withdraw(
-                tx,
-                self._vault,
-                entry,
-                suppression_days=self._settings.suppression_retention_days,
-                erase=erase,
-                ask_for_proof=ask_for_proof,
-            )
+        withdrawal = await self._batches.ask(Asked(entry, erase, ask_for_proof))
         outcome, in_flight = await permits.settled(
             self._engine,
             withdrawal,

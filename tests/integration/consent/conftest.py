@@ -5,12 +5,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db
 from libs.common.tokens import Tokens
 from services.consent import changes
-from services.consent.changes import Wording
+from services.consent.changes import Asked, Withdrawal, Wording
 from services.consent.consent import Action
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Origin
@@ -96,6 +96,11 @@ class Link:
 async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:
     async with engine.begin() as tx:
         return await changes.grant(tx, vault, opt_in(email), WORDING)
+
+
+async def withdraw(tx: AsyncConnection, vault: Vault, entry: Entry) -> Withdrawal:
+    (withdrawal,) = await changes.withdraw(tx, vault, [Asked(entry)], suppression_days=1)
+    return withdrawal
 
 
 async def somebody_waits(cursor: Any, for_query: str = "") -> None:

@@ -19,6 +19,7 @@ from tests.integration.consent.conftest import (
     opt_in,
     somebody_waits,
     unsubscribe,
+    withdraw,
 )
 from tests.support.databases import DatabaseUrl
 
@@ -56,7 +57,7 @@ class Consent:
 
     async def withdraw(self, address: str = ANNA) -> Withdrawal:
         async with self.engine.begin() as tx:
-            return await changes.withdraw(tx, self.vault, unsubscribe(address), suppression_days=1)
+            return await withdraw(tx, self.vault, unsubscribe(address))
 
     async def settled(
         self, withdrawal: Withdrawal, patience: float = 0.3, quarantine: float = 600
@@ -275,8 +276,7 @@ async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
     for message in (old, young):
         await consent.give_back(message)
     async with consent.engine.begin() as tx:
-        await store.suppress(tx, b"old", ["marketing"], 1)
-        await store.suppress(tx, b"young", ["marketing"], 1)
+        await store.suppress(tx, {uuid4(): b"old", uuid4(): b"young"}, ["marketing"], 1)
         await tx.execute(
             text("UPDATE suppression SET keep_until = now() WHERE address_hash = 'old'")
         )

@@ -8,10 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import changes, store, trail
+from services.consent import store, trail
 from services.consent.trail import Verification
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe
+from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
 from tests.support.databases import DatabaseUrl
 
 ROWS = 8
@@ -48,7 +48,7 @@ async def test_concurrent_writers_keep_one_chain(engine: AsyncEngine, vault: Vau
 async def test_a_rolled_back_entry_leaves_no_gap(engine: AsyncEngine, vault: Vault) -> None:
     assert await grant(engine, vault, "anna@example.com")
     async with engine.begin() as tx:
-        await changes.withdraw(tx, vault, unsubscribe("anna@example.com"), suppression_days=1)
+        await withdraw(tx, vault, unsubscribe("anna@example.com"))
         await tx.rollback()
     assert await grant(engine, vault, "anna@example.com")
     assert await trail.verify(engine) == Verification(ok=True, rows=2, first_broken=None)
@@ -187,7 +187,7 @@ async def test_entries_are_read_back_as_they_were_given_in_order(
     assert await grant(engine, vault, "Anna.Kowalska@Example.com")
     async with engine.begin() as tx:
         entry = unsubscribe("anna.kowalska@example.com", "za często")
-        await changes.withdraw(tx, vault, entry, suppression_days=1)
+        await withdraw(tx, vault, entry)
         person = await store.find(tx, vault, "anna.kowalska@example.com")
         assert person is not None
         found = await trail.entries(tx, person.id, person.key(vault))

@@ -18,7 +18,6 @@ CREATE TABLE opt_in (
 );
 CREATE INDEX opt_in_person ON opt_in (person_id);
 CREATE INDEX opt_in_asked_at ON opt_in (asked_at);
-REVOKE UPDATE ON opt_in FROM consent;
 
 CREATE TABLE link_mail (
     address_hash bytea NOT NULL,
