@@ -133,11 +133,17 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
     settings = {
         key: value for key, value in values.items() if value and (key not in SECRETS or key in mine)
     }
-    for key, value in _of_the_sandbox(values).items():
-        if key not in SECRETS or key in mine:
-            settings.setdefault(key, value)
+    pretended = {
+        key: value
+        for key, value in _of_the_sandbox(values).items()
+        if key not in settings and (key not in SECRETS or key in mine)
+    }
+    settings |= pretended
     if name == "sandbox":
         return settings
+    if name == "alerts" and pretended:
+        named = settings.get("ALERTS_PRIVATE_NETWORKS")
+        settings["ALERTS_PRIVATE_NETWORKS"] = f"{named},{HOST}/32" if named else f"{HOST}/32"
     prefix = name.upper()
     settings |= {
         "HTTP_PORT": values[f"{prefix}_PORT"],

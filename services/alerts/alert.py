@@ -47,6 +47,7 @@ class Reason(StrEnum):
     OK = auto()
     TIMEOUT = auto()
     CONNECTION = auto()
+    ADDRESS_REFUSED = auto()
     SERVER_ERROR = auto()
     REFUSED = auto()
     UNAUTHORIZED = auto()

@@ -53,10 +53,12 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     service.spawn("loop lag", lag.watch())
     permits = Permits(await service.enter(Requester(broker, service.name)), lag)
 
+    private = settings.alerts_private_networks
+    log.info("networks.in_force", private=[str(network) for network in private])
     breakers: dict[str, Breaker] = {}
     valves: dict[str, Valve] = {}
     for name, target in configured.targets.items():
-        channel = await service.enter(channels.opened(name, target, templates))
+        channel = await service.enter(channels.opened(name, target, templates, private))
         breaker = breakers[name] = Breaker(
             name,
             fail_max=target.breaker.fail_max,

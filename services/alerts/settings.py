@@ -1,8 +1,15 @@
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
@@ -14,3 +21,6 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     escalation_email: str = Field("ops@example.com", min_length=3)
     public_base_url: str = "http://127.0.0.1:8080"
     alerts_drain_per_second: int = Field(100, ge=1)
+    alerts_private_networks: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_listed)
+    ] = ()

@@ -1,13 +1,14 @@
 """One file per provider: it says what to send, and what the provider's answer means."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from services.alerts.alert import Claimed, Outcome
 from services.alerts.channels.apprise import Apprise
 from services.alerts.channels.email import Email
 from services.alerts.channels.monday import Monday
+from services.alerts.channels.network import Network, Networks
 from services.alerts.channels.slack import Slack
 from services.alerts.channels.sms import Sms
 from services.alerts.channels.webhook import Webhook
@@ -36,26 +37,30 @@ class Channel(Protocol):
 
 
 @asynccontextmanager
-async def opened(name: str, target: Target, templates: Templates) -> AsyncIterator[Channel]:
-    channel = _create(name, target, templates)
-    try:
+async def opened(
+    name: str, target: Target, templates: Templates, private: Networks
+) -> AsyncIterator[Channel]:
+    """:param private: the networks beside the public internet in which a target may be"""
+    async with AsyncExitStack() as closing:
+        network = Network(name, private, target.concurrency)
+        closing.push_async_callback(network.close)
+        channel = _create(name, target, templates, network)
+        closing.push_async_callback(channel.close)
         yield channel
-    finally:
-        await channel.close()
 
 
-def _create(name: str, target: Target, templates: Templates) -> Channel:
+def _create(name: str, target: Target, templates: Templates, network: Network) -> Channel:
     match target:
         case SlackTarget():
-            return Slack(name, target, templates)
+            return Slack(name, target, templates, network)
         case WebhookTarget():
-            return Webhook(name, target, templates)
+            return Webhook(name, target, templates, network)
         case MondayTarget():
-            return Monday(name, target, templates)
+            return Monday(name, target, templates, network)
         case SmsTarget():
-            return Sms(name, target, templates)
+            return Sms(name, target, templates, network)
         case EmailTarget():
-            return Email(name, target, templates)
+            return Email(name, target, templates, network)
         case AppriseTarget():
-            return Apprise(name, target, templates)
+            return Apprise(name, target, templates, network)
     raise TypeError(type(target))

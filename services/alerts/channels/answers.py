@@ -1,7 +1,6 @@
 """What an HTTP answer means, for every provider that has no word of its own for it."""
 
 import json
-import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -9,10 +8,7 @@ from typing import Any
 
 from services.alerts.alert import Kind, Outcome, Reason
 
-EXCERPT = 500
 MAX_WAIT = 24 * 3600.0
-
-_ADDRESS = re.compile(r"[^\s@<>\"',;:()]+@[^\s@<>\"',;:()]+")
 
 _BY_STATUS = {
     HTTPStatus.UNAUTHORIZED: (Kind.NEVER, Reason.UNAUTHORIZED),
@@ -61,14 +57,6 @@ def retry_after(header: str | None, now: datetime | None = None) -> float | None
         at = at.replace(tzinfo=UTC)
     wait = (at - (now or datetime.now(UTC))).total_seconds()
     return min(max(wait, 0.0), MAX_WAIT)
-
-
-def redact(text: str, secrets: tuple[str, ...]) -> str:
-    """Strike out secrets, addresses and control characters; keep what fits an excerpt."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = _ADDRESS.sub("***@***", text[: EXCERPT * 4])
-    return "".join(c if c.isprintable() else " " for c in text)[:EXCERPT].strip()
 
 
 def text_of(event_type: str, payload: dict[str, Any]) -> str:

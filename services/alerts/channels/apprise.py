@@ -1,15 +1,25 @@
-"""Anything that Apprise speaks. It blocks, so each send has a thread, and a time-box around it."""
+"""Anything that Apprise speaks. It blocks, so each send has a thread, and a time-box around it.
+
+An Apprise target is trusted further than the others: it may read an answer of any length into
+memory within its time-out, and goes through a proxy that the environment names. Where it connects
+is judged as for all, and a redirect is not followed unless the URL itself says redirect=yes.
+"""
 
 import asyncio
 import logging
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import redact, text_of
+from services.alerts.channels.answers import text_of
+from services.alerts.channels.network import Network
+from services.alerts.channels.redact import Redactor
 from services.alerts.config import AppriseTarget
 from services.alerts.templates import Templates
 
@@ -20,12 +30,15 @@ _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 class Apprise:
-    def __init__(self, name: str, target: AppriseTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: AppriseTarget, templates: Templates, network: Network
+    ) -> None:
         """:raises SystemExit: Apprise knows no service of this URL's kind"""
         self._name = name
         self._target = target
         self._templates = templates
-        self._secrets = target.secrets()
+        self._network = network
+        self._redact = Redactor(target.secrets())
         self._service = _service(name, target)
         # Its own threads: those of a hanging target cannot use up another's.
         self._threads = ThreadPoolExecutor(target.concurrency, f"apprise-{name}")
@@ -33,24 +46,28 @@ class Apprise:
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
         title = job.payload.get("subject")
+        sockets = _Sockets(self._network)
         sending = self._threads.submit(
-            self._send, text, title if isinstance(title, str) else "", _TYPES[job.severity]
+            self._send, sockets, text, title if isinstance(title, str) else "", _TYPES[job.severity]
         )
         try:
             async with asyncio.timeout(self._target.timeout):
                 return await asyncio.wrap_future(sending)
-        except TimeoutError:  # its thread goes on until the socket's own time-out
+        except TimeoutError:
             excerpt = f"after {self._target.timeout:g} s"
             return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
+        finally:
+            sockets.end()  # so that its thread ends, whatever still drips in
 
-    def _send(self, text: str, title: str, kind: str) -> Outcome:
-        with _warnings() as said:
+    def _send(self, sockets: "_Sockets", text: str, title: str, kind: str) -> Outcome:
+        with _warnings() as said, sockets.of_this_thread():
             # It answers yes or no, and tells its log why.
             taken = self._service.notify(body=text, title=title, notify_type=kind)
-        excerpt = redact(" ".join(said), self._secrets)
         if taken:
-            return Outcome(Kind.DELIVERED, Reason.OK, excerpt=excerpt)
-        return Outcome(Kind.FAILED, Reason.BAD_ANSWER, excerpt=excerpt)
+            return Outcome(Kind.DELIVERED, Reason.OK, excerpt=self._redact(" ".join(said)))
+        said += map(str, sockets.refused)
+        reason = Reason.ADDRESS_REFUSED if sockets.refused else Reason.BAD_ANSWER
+        return Outcome(Kind.FAILED, reason, excerpt=self._redact(" ".join(said)))
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -59,12 +76,77 @@ class Apprise:
 def _service(name: str, target: AppriseTarget) -> "NotifyBase":
     import apprise  # half a second and a hundred services, for those only who use it
 
-    service = apprise.Apprise.instantiate(target.url.get_secret_value())
+    _watch_sockets()
+    for chatty in ("apprise", "urllib3"):  # they name URLs; what is told of an attempt is redacted
+        logging.getLogger(chatty).propagate = False
+        logging.getLogger(chatty).addHandler(logging.NullHandler())
+    asset = apprise.AppriseAsset(http_redirects=False)
+    service = apprise.Apprise.instantiate(target.url.get_secret_value(), asset=asset)
     if service is None:
         raise SystemExit(f"targets.{name}.url: Apprise knows no service of this kind")
-    # A thread that nobody waits for any more must end.
     service.socket_connect_timeout = service.socket_read_timeout = target.timeout
     return service
+
+
+class _Sockets:
+    """What one send connects: judged before, and ended with it."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []
+        self._over = False
+        self.refused: list[OSError] = []
+
+    @contextmanager
+    def of_this_thread(self) -> Iterator[None]:
+        _sending.sockets = self
+        try:
+            yield
+        finally:
+            _sending.sockets = None
+            self.end()
+
+    def connecting(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        try:
+            self._network.check(address[0])
+        except OSError as error:
+            self.refused.append(error)
+            raise
+        with self._lock:
+            if self._over:
+                raise TimeoutError("the time of this send is over")
+            # A descriptor of ours: the library may close, or wrap in TLS, its own meanwhile.
+            self._open.append(sock.dup())
+
+    def end(self) -> None:
+        with self._lock:
+            self._over = True
+            for sock in self._open:
+                with suppress(OSError):  # not connected, or not any more
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+            self._open.clear()
+
+
+_sending = threading.local()
+
+
+@cache  # once: a hook cannot be taken back
+def _watch_sockets() -> None:
+    """Have the interpreter tell of each address before a library's socket goes there.
+
+    The plugins open theirs where no parameter of ours reaches.
+    """
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
+            sockets: _Sockets | None = getattr(_sending, "sockets", None)
+            sock, address = arguments
+            if sockets is not None and isinstance(address, tuple):
+                sockets.connecting(sock, address)
+
+    sys.addaudithook(watch)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ it a failure is certainly "not sent", after it only the server's answer can say 
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from typing import Any, cast
 import aiosmtplib
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import redact, text_of
+from services.alerts.channels.answers import text_of
+from services.alerts.channels.network import Network, reason
+from services.alerts.channels.redact import Redactor
 from services.alerts.config import EmailTarget
 from services.alerts.templates import Templates
 
@@ -48,12 +51,16 @@ def boottime() -> float:
 
 
 class Email:
-    def __init__(self, name: str, target: EmailTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: EmailTarget, templates: Templates, network: Network
+    ) -> None:
         self._name = name
         self._target = target
         self._templates = templates
-        self._secrets = target.secrets()
+        self._network = network
+        self._redact = Redactor(target.secrets())
         self._hostname = socket.gethostname()
+        self._tls = ssl.create_default_context()
 
     async def send(self, job: Claimed, *, dot_before: float | None = None) -> Outcome:
         """Hand one mail over.
@@ -64,19 +71,16 @@ class Email:
         try:
             recipient, message = self._compose(job)
         except (ValueError, UnicodeError, KeyError) as error:
-            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=self._redact(error))
-        attempt = _Attempt(self._target, self._hostname, dot_before)
+            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=self._redact(_said(error)))
+        attempt = _Attempt(self._target, self._hostname, self._tls, dot_before)
         try:
             async with asyncio.timeout(self._target.timeout):
-                outcome = await attempt.run(recipient, message)
+                outcome = await attempt.run(self._network, recipient, message)
         except Exception as error:  # noqa: BLE001 - classified: whatever it was, the dot decides
-            outcome = replace(_classify(error), excerpt=self._redact(error))
+            outcome = replace(_classify(error), excerpt=_said(error))
             if attempt.dot_may_be_out:
                 outcome = replace(outcome, kind=Kind.UNKNOWN)
-        return replace(outcome, excerpt=redact(outcome.excerpt, self._secrets))
-
-    def _redact(self, error: Exception) -> str:
-        return redact(f"{type(error).__name__}: {error}", self._secrets)
+        return replace(outcome, excerpt=self._redact(outcome.excerpt))
 
     def _compose(self, job: Claimed) -> tuple[str, bytes]:
         payload = job.payload
@@ -115,35 +119,38 @@ class Email:
 class _Attempt:
     """One connection, one mail."""
 
-    def __init__(self, target: EmailTarget, hostname: str, dot_before: float | None) -> None:
+    def __init__(
+        self, target: EmailTarget, hostname: str, tls: ssl.SSLContext, dot_before: float | None
+    ) -> None:
         self._target = target
         self._dot_before = dot_before
         self.dot_may_be_out = False
         self._answered = False
         self._transport: asyncio.WriteTransport | None = None
         self._smtp = aiosmtplib.SMTP(
-            hostname=target.host,
-            port=target.port,
+            hostname=target.host,  # whose certificate is asked for; the socket is ours
             username=target.username or None,
             password=target.password.get_secret_value() or None,
             use_tls=target.tls == "tls",
             start_tls=target.tls == "starttls",
+            tls_context=tls,
             local_hostname=hostname,
             timeout=target.timeout,
         )
 
-    async def run(self, recipient: str, message: bytes) -> Outcome:
+    async def run(self, network: Network, recipient: str, message: bytes) -> Outcome:
+        sock = await network.connect(self._target.host, self._target.port)
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._target.timeout * 1000)
+        )
         with self._reset_unless_answered():
-            await self._smtp.connect()
+            await self._smtp.connect(sock=sock)
             # uvloop's transports are no subclasses of asyncio's.
             transport = cast("asyncio.WriteTransport | None", self._smtp.transport)
             protocol = self._smtp.protocol
             if transport is None or protocol is None:
                 raise aiosmtplib.SMTPServerDisconnected("Connection lost")
             self._transport = transport
-            transport.get_extra_info("socket").setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._target.timeout * 1000)
-            )
             await self._smtp.mail(self._target.sender)
             await self._smtp.rcpt(recipient)
             start = await self._smtp.execute_command(b"DATA")
@@ -214,4 +221,8 @@ def _classify(error: Exception) -> Outcome:
             return Outcome(Kind.FAILED, Reason.TIMEOUT)
         case UnicodeError() | aiosmtplib.SMTPNotSupported():
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD)
-    return Outcome(Kind.FAILED, Reason.CONNECTION)
+    return Outcome(Kind.FAILED, reason(error))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.answers import MAX_WAIT, text_of
+from services.alerts.channels.network import Network
 from services.alerts.channels.post import Answer, Poster
 from services.alerts.config import MondayTarget
 from services.alerts.templates import Templates
@@ -21,11 +22,13 @@ _BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "
 
 
 class Monday:
-    def __init__(self, name: str, target: MondayTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: MondayTarget, templates: Templates, network: Network
+    ) -> None:
         self._name = name
         self._target = target
         self._templates = templates
-        self._poster = Poster(target)
+        self._poster = Poster(target, network)
 
     async def send(self, job: Claimed) -> Outcome:
         item = self._item(job)

@@ -8,6 +8,8 @@ import aiohttp
 
 from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import answers
+from services.alerts.channels.network import Network, reason
+from services.alerts.channels.redact import Redactor
 from services.alerts.config import Target
 
 MAX_ANSWER = 64 * 1024
@@ -22,8 +24,9 @@ class Answer:
 class Poster:
     """A session per target, so that a hanging one cannot use up another's connections."""
 
-    def __init__(self, target: Target) -> None:
-        self._secrets = target.secrets()
+    def __init__(self, target: Target, network: Network) -> None:
+        self._network = network
+        self._redact = Redactor(target.secrets())
         self._timeout = target.timeout
         self._limit = target.concurrency
         self._session: aiohttp.ClientSession | None = None
@@ -36,14 +39,18 @@ class Poster:
         except TimeoutError:
             outcome = Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=f"after {self._timeout:g} s")
         except (aiohttp.ClientError, OSError) as error:
-            text = self.redact(f"{type(error).__name__}: {error}")
-            outcome = Outcome(Kind.FAILED, Reason.CONNECTION, excerpt=text)
+            outcome = Outcome(Kind.FAILED, reason(error), excerpt=self._redact(_said(error)))
         return Answer(b"", outcome)
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         if self._session is None:  # here and not in __init__: it wants a running loop
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit),
+                connector=aiohttp.TCPConnector(
+                    limit=self._limit,
+                    resolver=self._network,
+                    socket_factory=self._network.open_socket,
+                ),
+                trust_env=False,  # a proxy would connect where nobody judged the address
                 timeout=aiohttp.ClientTimeout(total=None),  # post() bounds the whole
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,  # a small answer must not unpack into a large one
@@ -63,14 +70,17 @@ class Poster:
                 read,
                 answers.classify(
                     response.status,
-                    self.redact(read.decode("utf-8", "replace")),
+                    self._redact(read.decode("utf-8", "replace")),
                     answers.retry_after(response.headers.get("Retry-After")),
                 ),
             )
 
-    def redact(self, text: str) -> str:
-        return answers.redact(text, self._secrets)
-
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _said(error: Exception) -> str:
+    name = type(error).__name__
+    # What does not parse is quoted by the library, cut where a secret may stand.
+    return name if isinstance(error, aiohttp.ClientResponseError) else f"{name}: {error}"

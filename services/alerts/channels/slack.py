@@ -5,17 +5,20 @@ from dataclasses import replace
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.answers import text_of
+from services.alerts.channels.network import Network
 from services.alerts.channels.post import Poster
 from services.alerts.config import SlackTarget
 from services.alerts.templates import Templates
 
 
 class Slack:
-    def __init__(self, name: str, target: SlackTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: SlackTarget, templates: Templates, network: Network
+    ) -> None:
         self._name = name
         self._url = target.url
         self._templates = templates
-        self._poster = Poster(target)
+        self._poster = Poster(target, network)
 
     async def send(self, job: Claimed) -> Outcome:
         answer = await self._poster.post(self._url.get_secret_value(), self._body(job), {})

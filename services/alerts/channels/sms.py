@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.answers import text_of
+from services.alerts.channels.network import Network
 from services.alerts.channels.post import Answer, Poster
 from services.alerts.config import SmsTarget
 from services.alerts.templates import Templates
@@ -17,11 +18,13 @@ _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
 
 
 class Sms:
-    def __init__(self, name: str, target: SmsTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: SmsTarget, templates: Templates, network: Network
+    ) -> None:
         self._name = name
         self._target = target
         self._templates = templates
-        self._poster = Poster(target)
+        self._poster = Poster(target, network)
 
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)

@@ -6,18 +6,21 @@ from datetime import UTC, datetime
 from standardwebhooks import Webhook as Signer
 
 from services.alerts.alert import Claimed, Outcome
+from services.alerts.channels.network import Network
 from services.alerts.channels.post import Poster
 from services.alerts.config import WebhookTarget
 from services.alerts.templates import Templates
 
 
 class Webhook:
-    def __init__(self, name: str, target: WebhookTarget, templates: Templates) -> None:
+    def __init__(
+        self, name: str, target: WebhookTarget, templates: Templates, network: Network
+    ) -> None:
         self._name = name
         self._url = target.url
         self._signer = Signer(target.secret.get_secret_value())
         self._templates = templates
-        self._poster = Poster(target)
+        self._poster = Poster(target, network)
 
     async def send(self, job: Claimed) -> Outcome:
         body = self._templates.render(self._name, job) or json.dumps(

@@ -231,6 +231,7 @@ async def alerts(
                 "INTERNAL_API_KEY": KEY,
                 "ALERTS_CONFIG": str(path),
                 "ALERTS_SWEEP_SECONDS": "3600",
+                "ALERTS_PRIVATE_NETWORKS": f"{HOST}/32",
                 "SLACK_WEBHOOK_URL": f"{sandbox.url}/slack",
                 "MONDAY_API_URL": f"{sandbox.url}/monday",
                 "MONDAY_API_TOKEN": "monday-token",

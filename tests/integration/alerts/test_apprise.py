@@ -1,25 +1,18 @@
 """The channel `apprise` against a server that takes what Apprise's json:// sends."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from pydantic import SecretStr
 
-from services.alerts.alert import Claimed, Kind, Reason
+from services.alerts.alert import Kind, Reason
 from services.alerts.channels import opened
-from services.alerts.channels.apprise import Apprise
-from services.alerts.config import AppriseTarget
-from services.alerts.templates import Templates
-
-TEMPLATES = Templates(Path("nowhere"))
+from services.alerts.config import Target
+from tests.support.targets import LOOPBACK, TEMPLATES, http_target, job, send
 
 
 class Receiver:
@@ -48,29 +41,13 @@ async def url(receiver: Receiver) -> AsyncIterator[str]:
         yield f"json://user:topsecret@{server.host}:{server.port}/hook"
 
 
-def target(url: str, **options: Any) -> AppriseTarget:
-    return AppriseTarget.model_construct(channel="apprise", url=SecretStr(url), **options)
-
-
-def job(severity: str = "info", **payload: Any) -> Claimed:
-    return Claimed(
-        alert_id=uuid.uuid4(),
-        target="any",
-        turn=0,
-        attempt=1,
-        spent=1,
-        age=0.0,
-        event_type="disk_full",
-        severity=severity,
-        payload=payload,
-        accepted_at=datetime.now(UTC),
-        request_id=None,
-    )
+def target(url: str, **options: Any) -> Target:
+    return http_target("apprise", url, **options)
 
 
 async def test_an_alert_arrives_with_title_and_severity(receiver: Receiver, url: str) -> None:
-    async with opened("any", target(url), TEMPLATES) as channel:
-        sent = job("critical", text="Zażółć gęślą jaźń", subject="Dysk")
+    async with opened("any", target(url), TEMPLATES, LOOPBACK) as channel:
+        sent = job(severity="critical", text="Zażółć gęślą jaźń", subject="Dysk")
         outcome = await channel.send(sent)
     assert outcome.kind is Kind.DELIVERED
     (got,) = receiver.got
@@ -81,7 +58,7 @@ async def test_a_refusal_is_a_failure_whose_reason_names_no_secret(
     receiver: Receiver, url: str
 ) -> None:
     receiver.status = 503
-    async with opened("any", target(url), TEMPLATES) as channel:
+    async with opened("any", target(url), TEMPLATES, LOOPBACK) as channel:
         outcome = await channel.send(job(text="x"))
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
     assert "503" in outcome.excerpt
@@ -89,7 +66,7 @@ async def test_a_refusal_is_a_failure_whose_reason_names_no_secret(
 
 
 async def test_nobody_listening_is_a_failure() -> None:
-    async with opened("any", target("json://127.0.0.1:9/hook"), TEMPLATES) as channel:
+    async with opened("any", target("json://127.0.0.1:9/hook"), TEMPLATES, LOOPBACK) as channel:
         assert (await channel.send(job(text="x"))).kind is Kind.FAILED
 
 
@@ -98,7 +75,9 @@ async def test_a_hanging_service_costs_its_time_box_and_neither_the_loop_nor_the
 ) -> None:
     receiver.go_on.clear()
     start = monotonic()
-    async with opened("any", target(url, timeout=0.5, concurrency=2), TEMPLATES) as channel:
+    async with opened(
+        "any", target(url, timeout=0.5, concurrency=2), TEMPLATES, LOOPBACK
+    ) as channel:
         outcomes = await asyncio.gather(*(channel.send(job(text=str(n))) for n in range(5)))
     assert {outcome.reason for outcome in outcomes} == {Reason.TIMEOUT}
     assert len(receiver.got) <= 4  # the rest never had a thread
@@ -106,7 +85,7 @@ async def test_a_hanging_service_costs_its_time_box_and_neither_the_loop_nor_the
     receiver.go_on.set()
 
 
-def test_an_unknown_service_stops_the_start_by_name_and_tells_no_secret() -> None:
+async def test_an_unknown_service_stops_the_start_by_name_and_tells_no_secret() -> None:
     with pytest.raises(SystemExit, match=r"targets\.any\.url") as stopped:
-        Apprise("any", target("nonsense://topsecret"), TEMPLATES)
+        await send(target("nonsense://topsecret"))
     assert "topsecret" not in str(stopped.value)

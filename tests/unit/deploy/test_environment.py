@@ -106,6 +106,24 @@ def test_a_real_provider_gets_no_setting_of_the_sandbox() -> None:
     assert "SMTP_TLS" not in settings
 
 
+def test_alerts_may_connect_to_the_sandbox_only_where_it_stands_in_for_a_provider() -> None:
+    def private(**given: str) -> str | None:
+        settings = environment.for_process(DOCUMENTED | given, "alerts")
+        return settings.get("ALERTS_PRIVATE_NETWORKS")
+
+    assert private() == "127.0.0.1/32"
+    assert private(ALERTS_PRIVATE_NETWORKS="10.0.0.0/8") == "10.0.0.0/8,127.0.0.1/32"
+    real = {
+        "SLACK_WEBHOOK_URL": "https://hooks.slack.example/T/B/x",
+        "WEBHOOK_URL": "https://hooks.example",
+        "MONDAY_API_TOKEN": "token",
+        "SMS_API_TOKEN": "token",
+        "SMTP_HOST": "mail.example",
+    }
+    assert private(**real) is None
+    assert private(**real, ALERTS_PRIVATE_NETWORKS="10.0.0.0/8") == "10.0.0.0/8"
+
+
 def test_a_malformed_port_is_named() -> None:
     with pytest.raises(ServerError, match="GATEWAY_PORT"):
         environment.port({"GATEWAY_PORT": "80 80"}, "GATEWAY_PORT")

@@ -1,0 +1,135 @@
+"""Where a target may be: each connection goes to the very address that was judged here."""
+
+import asyncio
+import errno
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+import aiohappyeyeballs
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from libs.common import logs
+from services.alerts.alert import Reason
+
+log = logs.get_logger(__name__)
+
+Address = IPv4Address | IPv6Address
+Networks = tuple[IPv4Network | IPv6Network, ...]
+AddrInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+SECOND_ADDRESS_SECONDS = 0.25  # RFC 8305: when the first one of a name does not answer
+
+# What ipaddress calls global, on some Python that we support, and is not: the site-local and
+# other unassigned space, and the IETF's block where a cloud keeps its metadata service.
+_UNICAST = ip_network("2000::/3")
+_IETF = ip_network("192.0.0.0/24")
+_NAT64 = ip_network("64:ff9b::/96")
+
+
+def allowed(address: str, private: Networks) -> bool:
+    """Say whether a numeric address is the public internet's, or in a network that was named."""
+    try:
+        reached = _reached(ip_address(address))
+    except ValueError:  # a name would be looked up again, with another answer perhaps
+        return False
+    if any(reached in network for network in private):
+        return True
+    return (
+        reached.is_global
+        and not reached.is_multicast
+        and reached not in _IETF
+        and (reached.version == 4 or reached in _UNICAST)
+    )
+
+
+def _reached(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def reason(error: Exception) -> Reason:
+    """Tell a refused address from what the network itself did; each is worth another try.
+
+    A name's answer may be wrong for a moment.
+    """
+    # By its number and not by its class: of several addresses that failed the library makes one
+    # new OSError, and keeps the number when all had the same.
+    refused = isinstance(error, OSError) and error.errno == errno.EPERM
+    return Reason.ADDRESS_REFUSED if refused else Reason.CONNECTION
+
+
+class Network(AbstractResolver):
+    """One target's look-ups and sockets.
+
+    Look-ups block, so they have threads of the target's own: a name server that hangs cannot use
+    up another target's (the loop's pool is shared by all, and small).
+    """
+
+    def __init__(self, name: str, private: Networks, threads: int) -> None:
+        self._name = name
+        self._private = private
+        self._threads = ThreadPoolExecutor(threads, f"dns-{name}")
+
+    def open_socket(self, info: AddrInfo) -> socket.socket:
+        """Open the socket that is connected to this address next, without another look-up.
+
+        :raises OSError: EPERM, the address is refused
+        """
+        family, kind, proto, _, address = info
+        self.check(address[0])
+        return socket.socket(family, kind, proto)
+
+    def check(self, address: str) -> None:
+        """:raises OSError: EPERM, the address is refused"""
+        if not allowed(address, self._private):
+            log.warning("address.refused", target=self._name, address=address)
+            text = f"{address} is not public, and not in ALERTS_PRIVATE_NETWORKS"
+            raise OSError(errno.EPERM, text)
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        infos = await self._look_up(host, port, socket.AF_UNSPEC)
+        return await aiohappyeyeballs.start_connection(
+            infos,
+            happy_eyeballs_delay=SECOND_ADDRESS_SECONDS,
+            socket_factory=self.open_socket,
+        )
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Look up for aiohttp, which opens its sockets by `open_socket`."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=found,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, proto, _, address in await self._look_up(host, port, family)
+        ]
+
+    async def _look_up(self, host: str, port: int, family: int) -> list[AddrInfo]:
+        def look_up() -> list[AddrInfo]:
+            # Called by its module's name, where a test puts a name server of its own.
+            return socket.getaddrinfo(  # type: ignore[return-value]
+                host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

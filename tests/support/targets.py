@@ -1,0 +1,139 @@
+"""A channel without the service around it, and servers that answer it byte by byte."""
+
+import asyncio
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from services.alerts.alert import Claimed, Outcome
+from services.alerts.channels import opened
+from services.alerts.channels.network import Networks
+from services.alerts.config import (
+    AppriseTarget,
+    EmailTarget,
+    MondayTarget,
+    SlackTarget,
+    SmsTarget,
+    Target,
+    WebhookTarget,
+)
+from services.alerts.templates import Templates
+from tests.support.ports import HOST
+
+LOOPBACK: Networks = (ip_network("127.0.0.0/8"),)
+TEMPLATES = Templates(Path("nowhere"))
+SIGNING_KEY = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def http_target(channel: str, url: str, **options: Any) -> Target:
+    secret = SecretStr(url)
+    match channel:
+        case "slack":
+            return SlackTarget.model_construct(channel="slack", url=secret, **options)
+        case "monday":
+            token = SecretStr("monday-token")
+            return MondayTarget.model_construct(
+                channel="monday", url=url, token=token, board="1", **options
+            )
+        case "sms":
+            token = SecretStr("sms-token")
+            return SmsTarget.model_construct(
+                channel="sms", url=url, token=token, to="+48600700800", **options
+            )
+        case "webhook":
+            key = SecretStr(SIGNING_KEY)
+            return WebhookTarget.model_construct(
+                channel="webhook", url=secret, secret=key, **options
+            )
+        case "apprise":
+            return AppriseTarget.model_construct(channel="apprise", url=secret, **options)
+    raise ValueError(channel)
+
+
+def mail_target(port: int, host: str = HOST, **options: Any) -> EmailTarget:
+    options = {"tls": "none", "sender": "ostoja@example.com", "to": "staff@example.com"} | options
+    return EmailTarget.model_construct(channel="email", host=host, port=port, **options)
+
+
+def job(event_type: str = "disk_full", severity: str = "info", **payload: Any) -> Claimed:
+    return Claimed(
+        alert_id=uuid.uuid4(),
+        target="any",
+        turn=0,
+        attempt=1,
+        spent=1,
+        age=0.0,
+        event_type=event_type,
+        severity=severity,
+        payload=payload or {"text": "the disk is full"},
+        accepted_at=datetime.now(UTC),
+        request_id=None,
+    )
+
+
+async def send(target: Target, private: Networks = LOOPBACK) -> Outcome:
+    """Make one attempt."""
+    async with opened("any", target, TEMPLATES, private) as channel:
+        return await channel.send(job())
+
+
+@asynccontextmanager
+async def listening(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve each connection by `handle`; the port. What it is at when the test ends is cut."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            await handle(reader, writer)
+        except (OSError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            pass  # the client left, or the test is over
+        finally:
+            serving.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+
+
+async def request(reader: asyncio.StreamReader) -> bytes:
+    """Read one HTTP request whole."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    )
+    return head + await reader.readexactly(length)
+
+
+def answering(answer: bytes) -> Handler:
+    """Answer each request with these bytes, then close."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    return handle
+
+
+def answer(status: int, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} x", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -1,0 +1,74 @@
+"""Which addresses a target may have."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from services.alerts.channels.network import allowed
+
+OFFICE = (ip_network("10.20.0.0/16"), ip_network("fd00:20::/32"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"],
+)
+def test_a_public_address_is_allowed(address: str) -> None:
+    assert allowed(address, ())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",  # noqa: S104 - this machine
+        "127.0.0.1",
+        "10.20.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",  # carrier-grade NAT
+        "100.100.100.200",  # a cloud's metadata service
+        "169.254.169.254",  # most clouds'
+        "192.0.0.192",  # one more
+        "192.0.2.1",
+        "198.18.0.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::127.0.0.1",
+        "::ffff:127.0.0.1",
+        "::ffff:0.0.0.0",
+        "::ffff:169.254.169.254",
+        "64:ff9b::127.0.0.1",  # NAT64
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::1",
+        "2002:7f00:1::1",  # 6to4
+        "2001:0:1::1",  # Teredo
+        "2001:db8::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "ff0e::1",
+        "localhost",
+        "127.1",
+        "2130706433",
+        "0x7f.0.0.1",
+        "",
+    ],
+)
+def test_what_is_not_public_is_refused(address: str) -> None:
+    assert not allowed(address, ())
+
+
+@pytest.mark.parametrize("address", ["10.20.0.1", "::ffff:10.20.0.1", "fd00:20::1"])
+def test_a_private_network_that_was_named_is_allowed(address: str) -> None:
+    assert allowed(address, OFFICE)
+
+
+@pytest.mark.parametrize("address", ["10.21.0.1", "127.0.0.1", "::ffff:10.21.0.1", "fd00:21::1"])
+def test_no_other_one_is(address: str) -> None:
+    assert not allowed(address, OFFICE)
