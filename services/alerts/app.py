@@ -10,6 +10,7 @@ from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
 from services.alerts import channels, config, topology
+from services.alerts.board import Board
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import MAX_BATCH, Intake, Persons
 from services.alerts.delivery import Worker
@@ -96,6 +97,10 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             reset_timeout=target.breaker.reset_timeout,
         )
 
+    board = Board(engine, breakers, valves)
+    await service.enter(board.kept())
+    service.spawn("board", board.run())
+
     intake = Intake(configured, engine, broker)
     await service.enter(
         consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=MAX_BATCH)
@@ -133,7 +138,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         engine,
         intake,
         sweep,
-        breakers,
+        board,
         valves,
         schema,
         overdue=settings.alerts_overdue_seconds,

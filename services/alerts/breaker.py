@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiobreaker
@@ -81,12 +80,6 @@ class Breaker:
         if self.state is not State.OPEN:
             return 0.0
         return max(0.0, self._opened_at + self._reset_timeout - self._clock())
-
-    @property
-    def next_trial_at(self) -> datetime | None:
-        if self.state is not State.OPEN:
-            return None
-        return datetime.now(UTC) + timedelta(seconds=self.seconds_to_trial)
 
     def admit(self) -> Admission | None:
         """Ask before a call; None means not now. Each admission is ended by `settle`."""

@@ -16,7 +16,7 @@ from libs.common.broker import BrokerUnavailable
 from libs.common.web import CALLER, Model, Problem, json_response, parse
 from services.alerts import delivery, schema
 from services.alerts.alert import BreakerState, Reason, State
-from services.alerts.breaker import Breaker
+from services.alerts.board import Board
 from services.alerts.consumers import Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.schema import NotOwner, Schema
@@ -98,7 +98,7 @@ class Api:
         engine: AsyncEngine,
         intake: Intake,
         sweep: Sweep,
-        breakers: Mapping[str, Breaker],
+        board: Board,
         valves: Mapping[str, Valve],
         schema: Schema,
         *,
@@ -107,7 +107,7 @@ class Api:
         self._engine = engine
         self._intake = intake
         self._sweep = sweep
-        self._breakers = breakers
+        self._board = board
         self._valves = valves
         self._schema = schema
         self._overdue = overdue
@@ -299,28 +299,14 @@ class Api:
         return json_response({"deleted": deleted})
 
     async def breakers(self, _: web.Request) -> web.Response:
-        return json_response(self._breakers_now())
-
-    def _breakers_now(self) -> dict[str, Any]:
-        return {
-            name: {
-                "state": breaker.state,
-                "failures": breaker.failures,
-                "next_trial_at": at.isoformat() if (at := breaker.next_trial_at) else None,
-                "paused": self._valves[name].seconds_shut > 0,
-            }
-            for name, breaker in self._breakers.items()
-        }
+        return json_response(await self._board.now())
 
     async def reset(self, request: web.Request) -> web.Response:
         target = request.match_info["target"]
-        breaker = self._breakers.get(target)
-        if breaker is None:
-            raise Problem(404, detail=f"no such target; there are {', '.join(self._breakers)}")
-        breaker.reset()
-        self._valves[target].release()
-        log.info("breaker.reset", target=target, operator=_operator(request))
-        return json_response({target: self._breakers_now()[target]})
+        if target not in self._valves:
+            raise Problem(404, detail=f"no such target; there are {', '.join(self._valves)}")
+        await self._board.reset(target, _operator(request))
+        return json_response({target: (await self._board.now())[target]})
 
     async def check(self, _: web.Request) -> web.Response:
         """P1's equation. A target whose breaker is open or whose queue is long strands nothing.
@@ -387,7 +373,7 @@ class Api:
         except BrokerUnavailable:
             queues = {}
             components["rabbitmq"] = {"status": "unhealthy"}
-        breakers = self._breakers_now()
+        breakers = await self._board.now()
         troubled = any(each["state"] != BreakerState.CLOSED for each in breakers.values())
         broken = any(each["status"] == "unhealthy" for each in components.values())
         return json_response(
