@@ -13,6 +13,7 @@ from services.consent import store, topology
 from services.consent.admin import AdminRoutes
 from services.consent.consumers import Consumers
 from services.consent.http import Routes
+from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
@@ -42,7 +43,9 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         ("consent permit purge", partial(_purge, engine, settings.suppression_retention_days)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
-    consumers = Consumers(engine, broker, vault, settings)
+    tokens = Tokens(settings.token_keys.get_secret_value())
+    opt_ins = OptIns(vault, tokens, settings)
+    consumers = Consumers(engine, broker, vault, settings, opt_ins)
     for queue, handler in (
         (topology.REQUESTS_QUEUE, consumers.permits),
         (topology.PERMITS_QUEUE, consumers.permits),
@@ -52,11 +55,10 @@ async def start(service: Service, settings: ConsentSettings) -> None:
 
     requester = await service.enter(Requester(broker, service.name))
     app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
-    tokens = Tokens(settings.token_keys.get_secret_value())
     app.middlewares.append(web.unavailable_when(db.may_pass))
     withdrawals = Withdrawals(engine, vault, settings, service.stopping)
-    Routes(engine, broker, vault, tokens, settings, withdrawals).add_to(app)
-    PageRoutes(engine, vault, tokens, settings, withdrawals).add_to(app)
+    Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
+    PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
@@ -66,6 +68,8 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         withdrawal_wait_seconds=settings.withdrawal_wait_seconds,
         permit_quarantine_seconds=settings.permit_quarantine_seconds,
         erasure_link_hours=settings.erasure_link_hours,
+        double_opt_in=settings.double_opt_in,
+        opt_in_link_days=settings.opt_in_link_days,
         suppression_retention_days=settings.suppression_retention_days,
         purge_seconds=PURGE_SECONDS,
     )

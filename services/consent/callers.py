@@ -14,6 +14,7 @@ from services.consent.trail import Origin
 
 UNSUBSCRIBE_TOKEN = "unsubscribe"  # noqa: S105 - the action that a mailed link allows
 ERASURE_TOKEN = "erasure"  # noqa: S105 - likewise
+OPT_IN_TOKEN = "opt-in"  # noqa: S105 - likewise
 
 
 def _address(text: str) -> str:

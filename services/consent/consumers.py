@@ -8,10 +8,11 @@ from libs.common.addresses import MalformedAddress
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
-from services.consent import changes, messages, metrics, permits, store
+from services.consent import messages, metrics, permits, store
 from services.consent.changes import Wording
-from services.consent.consent import HOLDERS, Action
+from services.consent.consent import HOLDERS, Action, preferred_language
 from services.consent.messages import ErasureReceipt, GrantRecord, PermitRequest, PermitReturn
+from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
@@ -21,11 +22,17 @@ log = logs.get_logger(__name__)
 
 class Consumers:
     def __init__(
-        self, engine: AsyncEngine, broker: Broker, vault: Vault, settings: ConsentSettings
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        vault: Vault,
+        settings: ConsentSettings,
+        opt_ins: OptIns,
     ) -> None:
         self._engine = engine
         self._broker = broker
         self._vault = vault
+        self._opt_ins = opt_ins
         self._lifetime = settings.permit_seconds
 
     async def permits(self, message: Message, _: Delivery) -> Outcome:
@@ -84,7 +91,8 @@ class Consumers:
         try:
             async with self._engine.begin() as tx:
                 if await inbox.first_time(tx, "consent.commands", message.id):
-                    await changes.grant(tx, self._vault, entry, wording, purpose=given.purpose)
+                    language = preferred_language(given.language or "")
+                    await self._opt_ins.record(tx, entry, wording, language, given.purpose)
         except MalformedAddress:
             return Dead("malformed address")
         return Ack()

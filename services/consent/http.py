@@ -1,7 +1,7 @@
 """Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from libs.common.addresses import normalise
 from libs.common.broker import Broker
 from libs.common.tokens import Tokens
 from libs.common.web import Model, json_response, parse
-from services.consent import changes, pages, store, trail
+from services.consent import pages, store, trail
 from services.consent.callers import (
     ERASURE_TOKEN,
     Email,
@@ -25,7 +25,8 @@ from services.consent.callers import (
     trusted,
 )
 from services.consent.changes import AskForProof, Wording
-from services.consent.consent import PURPOSES, Action, ErasureStatus, State
+from services.consent.consent import PURPOSES, Action, ErasureStatus, State, preferred_language
+from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry
 from services.consent.vault import Vault
@@ -65,6 +66,7 @@ class Routes:
         tokens: Tokens,
         settings: ConsentSettings,
         withdrawals: Withdrawals,
+        opt_ins: OptIns,
     ) -> None:
         self._engine = engine
         self._broker = broker
@@ -72,6 +74,7 @@ class Routes:
         self._tokens = tokens
         self._settings = settings
         self._withdrawals = withdrawals
+        self._opt_ins = opt_ins
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/opt-in", self.opt_in)
@@ -90,7 +93,8 @@ class Routes:
         )
         wording = Wording(body.text, body.language, body.source or "api")
         async with self._engine.begin() as tx:
-            await changes.grant(tx, self._vault, entry, wording)
+            # Counted or mailed for first: the answer is the same.
+            await self._opt_ins.record(tx, entry, wording, _written_in(body.language, request))
         return json_response({"success": True, "email": body.email})
 
     async def unsubscribe(self, request: web.Request) -> web.Response:
@@ -139,7 +143,9 @@ class Routes:
             # For one request only: a link that was used, or is of before, erases nobody anew.
             token = self._tokens.sign(address, str(erasure_id), ERASURE_TOKEN, datetime.now(UTC))
             link = f"{self._settings.public_base_url.rstrip('/')}/erasure/confirm?token={token}"
-            return {"to": address, **pages.mail("erasure_mail", chosen, link=link)}
+            lifetime = timedelta(hours=self._settings.erasure_link_hours)
+            rendered = pages.mail("erasure_mail", chosen, link=link, lifetime=lifetime)
+            return {"to": address, **rendered}
 
         return mail
 
@@ -183,3 +189,7 @@ class Routes:
                 "outbox": waiting,
             }
         )
+
+
+def _written_in(chosen: str | None, request: web.Request) -> str:
+    return preferred_language(chosen) if chosen else language(request)

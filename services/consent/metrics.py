@@ -18,3 +18,9 @@ GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["standing"])
 """counted | awaiting_confirmation"""
 
 ERASURES = Counter("consent_erasures_total", "People erased here.")
+
+LINK_MAILS = Counter(
+    "consent_link_mails_total", "Confirming links asked for, by whether one was mailed.",
+    ["kind", "outcome"],
+)  # fmt: skip
+"""erasure | opt-in; mailed | held_back"""

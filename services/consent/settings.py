@@ -33,5 +33,8 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     permit_quarantine_seconds: float = Field(600, ge=60)
     suppression_retention_days: int = Field(5 * 365, ge=1)
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
+    double_opt_in: bool = False
+    """Every agreement waits for the mailed confirmation, not only one of a suppressed address."""
+    opt_in_link_days: int = Field(7, ge=1, le=30)
     export_seconds: float = Field(10, gt=0, le=30)
     """How long an export waits for each of the other services."""

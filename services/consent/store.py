@@ -537,31 +537,17 @@ async def waiting_opt_in(
 ) -> bytes | None:
     """Return the agreement that this link confirms; None once it was used or voided."""
     agreement: bytes | None = await tx.scalar(
-        sa.select(opt_in.c.agreement).where(*_this_opt_in(opt_in_id, person_id, purpose))
+        sa.select(opt_in.c.agreement).where(
+            opt_in.c.id == opt_in_id,
+            opt_in.c.person_id == person_id,
+            opt_in.c.purpose == purpose,
+        )
     )
     return agreement
 
 
-async def take_opt_in(
-    tx: AsyncConnection, opt_in_id: UUID, person_id: UUID, purpose: str
-) -> bytes | None:
-    """As `waiting_opt_in`, and use it up."""
-    agreement: bytes | None = await tx.scalar(
-        sa.delete(opt_in)
-        .where(*_this_opt_in(opt_in_id, person_id, purpose))
-        .returning(opt_in.c.agreement)
-    )
-    return agreement
-
-
-def _this_opt_in(
-    opt_in_id: UUID, person_id: UUID, purpose: str
-) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        opt_in.c.id == opt_in_id,
-        opt_in.c.person_id == person_id,
-        opt_in.c.purpose == purpose,
-    )
+async def use_opt_in(tx: AsyncConnection, opt_in_id: UUID) -> None:
+    await tx.execute(sa.delete(opt_in).where(opt_in.c.id == opt_in_id))
 
 
 async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, person_id: UUID) -> bool:

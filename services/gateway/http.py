@@ -32,6 +32,7 @@ KEPT_ANSWER = 16 * 1024  # a process may have to hold 10,000 of them while Redis
 PUBLIC = Access()
 CHAT = Access(policy="chat")
 UNSUBSCRIBE_LINK = Access(mail_action="unsubscribe")
+OPT_IN_LINK = Access(mail_action="opt-in")
 ERASURE_LINK = Access(mail_action="erasure")
 SERVICE = Access(Role.SERVICE)
 ADMIN = Access(Role.ADMIN)
@@ -59,6 +60,10 @@ FORWARDED = (
     Forwarded("POST", "/api/revoke-consent", "consent", PUBLIC),
     Forwarded("GET", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
     Forwarded("POST", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
+    Forwarded("GET", "/preferences", "consent", UNSUBSCRIBE_LINK),
+    Forwarded("POST", "/preferences", "consent", UNSUBSCRIBE_LINK),
+    Forwarded("GET", "/opt-in/confirm", "consent", OPT_IN_LINK),
+    Forwarded("POST", "/opt-in/confirm", "consent", OPT_IN_LINK),
     Forwarded("GET", "/erasure/confirm", "consent", ERASURE_LINK),
     Forwarded("POST", "/erasure/confirm", "consent", ERASURE_LINK),
     Forwarded("GET", "/api/consent/audit/verify", "consent", ADMIN),

@@ -8,11 +8,20 @@ from uuid import UUID
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.addresses import normalise
 from libs.common.tokens import Claims, Tokens
 from libs.common.web import Problem
-from services.consent import pages, store
-from services.consent.callers import ERASURE_TOKEN, claims_of, language, origin
-from services.consent.consent import Action
+from services.consent import pages, preferences, store
+from services.consent.callers import (
+    ERASURE_TOKEN,
+    OPT_IN_TOKEN,
+    claims_of,
+    language,
+    origin,
+)
+from services.consent.consent import Action, State
+from services.consent.optin import OptIns
+from services.consent.pages import Quote
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry
 from services.consent.vault import Vault
@@ -30,53 +39,97 @@ class PageRoutes:
         tokens: Tokens,
         settings: ConsentSettings,
         withdrawals: Withdrawals,
+        opt_ins: OptIns,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._tokens = tokens
-        self._settings = settings
+        self._erasure_age = timedelta(hours=settings.erasure_link_hours)
         self._withdrawals = withdrawals
+        self._opt_ins = opt_ins
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/unsubscribe", self.unsubscribe_page)
         app.router.add_post("/unsubscribe", self.unsubscribe_by_link)
+        app.router.add_get("/preferences", self.preferences_page)
+        app.router.add_post("/preferences", self.withdraw_by_link)
+        app.router.add_get("/opt-in/confirm", self.opt_in_page)
+        app.router.add_post("/opt-in/confirm", self.opt_in_by_link)
         app.router.add_get("/erasure/confirm", self.erasure_page)
         app.router.add_post("/erasure/confirm", self.erase_by_link)
 
     async def unsubscribe_page(self, request: web.Request) -> web.Response:
-        """Ask. Scanners of mail fetch every link: GET and HEAD change nothing."""
         claims = claims_of(self._tokens, request)
         if claims is None:
             return _page(request, "invalid", status=400)
-        return _page(request, "unsubscribe", claims)
+        address_hash = self._vault.address_hash(normalise(claims.subject))
+        async with self._engine.begin() as tx:
+            states = await store.states(tx, address_hash)
+        gone = states.get(claims.purpose) is State.WITHDRAWN
+        return _page(request, "unsubscribed" if gone else "unsubscribe", claims)
 
     async def unsubscribe_by_link(self, request: web.Request) -> web.Response:
         """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
+        return await self._withdraw(request, "page")
+
+    async def preferences_page(self, request: web.Request) -> web.Response:
+        claims = claims_of(self._tokens, request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        async with self._engine.begin() as tx:
+            choices = await preferences.choices(
+                tx, self._vault, normalise(claims.subject), language(request)
+            )
+        return _page(request, "preferences", claims, choices=choices)
+
+    async def withdraw_by_link(self, request: web.Request) -> web.Response:
+        return await self._withdraw(request, "preferences")
+
+    async def _withdraw(self, request: web.Request, source: str) -> web.Response:
         claims = claims_of(self._tokens, request)
         if claims is None:
             return _page(request, "invalid", status=400)
         form = await _form(request)
-        one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
+        if form.get(ONE_CLICK[0]) == ONE_CLICK[1]:
+            source = "one-click"
         entry = Entry(
             action=Action.UNSUBSCRIBE,
             email=claims.subject,
             origin=origin(request),
-            evidence={"source": "one-click" if one_click else "page"},
+            evidence={"source": source},
         )
         _, outcome, _ = await self._withdrawals.withdraw(entry)
         return _page(request, outcome, claims, status=STATUS[outcome])
 
-    async def erasure_page(self, request: web.Request) -> web.Response:
-        """Ask; change nothing."""
-        name, claims = await self._erasure_link(request)
+    async def opt_in_page(self, request: web.Request) -> web.Response:
+        claims = claims_of(self._tokens, request, OPT_IN_TOKEN, self._opt_ins.lifetime)
         if claims is None:
-            return _page(request, name, status=_LINK_STATUS[name])
-        return _page(request, name, claims)
+            return _page(request, "opt_in_invalid", status=400)
+        async with self._engine.begin() as tx:
+            wording = await self._opt_ins.waiting(tx, claims)
+        if wording is None:
+            return _page(request, "opt_in_used", status=410)
+        return _page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
+
+    async def opt_in_by_link(self, request: web.Request) -> web.Response:
+        claims = claims_of(self._tokens, request, OPT_IN_TOKEN, self._opt_ins.lifetime)
+        if claims is None:
+            return _page(request, "opt_in_invalid", status=400)
+        await _form(request)
+        async with self._engine.begin() as tx:
+            confirmed = await self._opt_ins.confirm(tx, claims, origin(request))
+        if not confirmed:
+            return _page(request, "opt_in_used", status=410)
+        return _page(request, "opt_in_done", claims)
+
+    async def erasure_page(self, request: web.Request) -> web.Response:
+        name, claims = await self._erasure_link(request)
+        return _page(request, name, claims, status=_ERASURE_STATUS[name])
 
     async def erase_by_link(self, request: web.Request) -> web.Response:
         name, claims = await self._erasure_link(request)
         if claims is None:
-            return _page(request, name, status=_LINK_STATUS[name])
+            return _page(request, name, status=_ERASURE_STATUS[name])
         await _form(request)
         entry = Entry(
             action=Action.ERASURE_REQUESTED,
@@ -89,8 +142,7 @@ class PageRoutes:
 
     async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
         """Say which page the link leads to, with its claims if it may still be used."""
-        age = timedelta(hours=self._settings.erasure_link_hours)
-        claims = claims_of(self._tokens, request, ERASURE_TOKEN, age)
+        claims = claims_of(self._tokens, request, ERASURE_TOKEN, self._erasure_age)
         if claims is None:
             return "erasure_invalid", None
         async with self._engine.begin() as tx:
@@ -101,17 +153,18 @@ class PageRoutes:
         return "erasure_used", None
 
 
-_LINK_STATUS = {"erasure_invalid": 400, "erasure_used": 410}
+_ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
 
 
 def _page(
-    request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200
+    request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200, **more: Any
 ) -> web.Response:
     html = pages.render(
         name,
         language(request),
         address=claims.subject if claims else "",
-        token=request.query["token"] if claims else "",
+        token=request.query.get("token", ""),
+        **more,
     )
     return web.Response(
         text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS

@@ -14,11 +14,13 @@ from libs.common.broker import Broker, Message
 from libs.common.consume import consume
 from libs.common.outbox import Relay
 from libs.common.requests import Requester
+from libs.common.tokens import Tokens
 from services.consent import store, topology, trail
 from services.consent.consumers import Consumers
+from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import grant
+from tests.integration.consent.conftest import ENVIRONMENT, grant
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 
@@ -48,7 +50,8 @@ async def broker(vhost: Vhost) -> AsyncIterator[Broker]:
 async def consumers(
     broker: Broker, engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> AsyncIterator[None]:
-    handlers = Consumers(engine, broker, vault, settings)
+    opt_ins = OptIns(vault, Tokens(ENVIRONMENT["TOKEN_KEYS"]), settings)
+    handlers = Consumers(engine, broker, vault, settings, opt_ins)
     async with (
         consume(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
         consume(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),

@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.broker import Message
 from libs.common.consume import Ack, Dead, Delivery
+from libs.common.tokens import Tokens
 from services.consent import store
 from services.consent.consumers import Consumers
+from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
-from tests.integration.consent.conftest import Link, grant
+from tests.integration.consent.conftest import ENVIRONMENT, Link, grant
 from tests.integration.consent.test_http import (
     ADMIN,
     ANNA,
@@ -65,7 +67,8 @@ async def orders(engine: AsyncEngine) -> list[Any]:
 @pytest.fixture
 def consumers(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> Consumers:
     broker: Any = None  # receipts are not answered
-    return Consumers(engine, broker, vault, settings)
+    opt_ins = OptIns(vault, Tokens(ENVIRONMENT["TOKEN_KEYS"]), settings)
+    return Consumers(engine, broker, vault, settings, opt_ins)
 
 
 async def receipt(consumers: Consumers, erasure_id: str, service: str) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -20,6 +21,7 @@ from libs.common.tokens import Tokens
 from services.consent import changes, permits, store
 from services.consent.admin import AdminRoutes
 from services.consent.http import Routes
+from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
@@ -41,18 +43,20 @@ class NobodyAnswers:
         raise NoAnswer
 
 
-@pytest.fixture
-async def client(
+@asynccontextmanager
+async def serving(
     engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> AsyncIterator[Client]:
+    """One process of consent, as far as HTTP goes."""
     app = web.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
     tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
     broker: Any = NoBroker()
     requester: Any = NobodyAnswers()
     app.middlewares.append(web.unavailable_when(db.may_pass))
     withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
-    Routes(engine, broker, vault, tokens, settings, withdrawals).add_to(app)
-    PageRoutes(engine, vault, tokens, settings, withdrawals).add_to(app)
+    opt_ins = OptIns(vault, tokens, settings)
+    Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
+    PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
@@ -61,6 +65,14 @@ async def client(
         "User-Agent": "Firefox",
     }
     async with TestClient(TestServer(app), headers=headers) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> AsyncIterator[Client]:
+    async with serving(engine, vault, settings) as opened:
         yield opened
 
 
@@ -84,7 +96,10 @@ async def entries(client: Client, email: str) -> list[dict[str, Any]]:
 
 async def everything(engine: AsyncEngine) -> list[Any]:
     """Every row that a request could have changed."""
-    tables = ("person", "consent_state", "permit", "suppression", "erasure", "outbox", "trail_head")
+    tables = (
+        "person", "consent_state", "permit", "suppression", "erasure", "opt_in", "link_mail",
+        "outbox", "trail_head",
+    )  # fmt: skip
     async with engine.begin() as tx:
         return [
             (await tx.execute(text(f"SELECT t::text FROM {table} t ORDER BY 1"))).all()

@@ -7,7 +7,8 @@ from services.consent.consent import LANGUAGES, Outcome
 
 OUTCOMES = (Outcome.DONE, Outcome.IN_FLIGHT, Outcome.SUPERSEDED)
 NAMES = (
-    "unsubscribe", "invalid", *OUTCOMES,
+    "unsubscribe", "unsubscribed", "preferences", "invalid", *OUTCOMES,
+    "opt_in", "opt_in_done", "opt_in_invalid", "opt_in_used",
     "erasure", "erasure_invalid", "erasure_used", *(f"erasure_{outcome}" for outcome in OUTCOMES),
 )  # fmt: skip
 
