@@ -98,7 +98,7 @@ async def everything(engine: AsyncEngine) -> list[Any]:
     """Every row that a request could have changed."""
     tables = (
         "person", "consent_state", "permit", "suppression", "erasure", "opt_in", "link_mail",
-        "outbox", "trail_head",
+        "outbox", "consent_audit_log",
     )  # fmt: skip
     async with engine.begin() as tx:
         return [

@@ -1,0 +1,251 @@
+"""Every page with every link: what it may do, and what it says."""
+
+import html
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.tokens import Tokens
+from services.consent import changes
+from services.consent.changes import Wording
+from services.consent.vault import Vault
+from tests.integration.consent.conftest import ENVIRONMENT, Link, opt_in
+from tests.integration.consent.test_erasure import mailed_token
+from tests.integration.consent.test_http import (
+    ANNA,
+    Client,
+    client,
+    entries,
+    everything,
+    get,
+    permit,
+    post,
+)
+from tests.integration.consent.test_optin import AGREED, later, token
+
+__all__ = ["client"]  # a fixture
+
+PAGES = ("/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm")
+LANGUAGES = ("pl", "en")
+WORDING = Wording("Zgadzam się na <b>oferty</b>.\nTak.", "pl", "form")
+
+
+@dataclass
+class Links:
+    """Every kind of token that may reach a page."""
+
+    valid: dict[str, str]
+    broken: dict[str, str]
+
+
+@pytest.fixture
+async def links(client: Client, engine: AsyncEngine, link: Link) -> Links:
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    erasure = await mailed_token(engine)
+    await post(client, "/api/opt-in", AGREED)
+    confirm = await token(engine)
+    unsubscribe = link(ANNA)
+    async with engine.begin() as tx:
+        erasure_id = UUID(str(await tx.scalar(text("SELECT id FROM erasure"))))
+    old = Tokens(ENVIRONMENT["TOKEN_KEYS"]).sign(
+        ANNA, "marketing", "opt-in", datetime.now(UTC) - timedelta(days=8)
+    )
+    return Links(
+        valid={
+            "/unsubscribe": unsubscribe,
+            "/preferences": unsubscribe,
+            "/opt-in/confirm": confirm,
+            "/erasure/confirm": erasure,
+        },
+        broken={
+            "expired erasure": link.erasure(ANNA, erasure_id, timedelta(hours=25)),
+            "expired opt-in": old,
+            "cut": unsubscribe[:-3],
+            "none": "",
+            "markup": '"><script>alert(1)</script>',
+        },
+    )
+
+
+async def test_get_and_head_of_every_page_with_every_token_change_nothing(
+    client: Client, engine: AsyncEngine, links: Links
+) -> None:
+    before, trail = await everything(engine), await entries(client, ANNA)
+    tokens = {*links.valid.values(), *links.broken.values()}
+    for path in PAGES:
+        for each in tokens:
+            for method in ("GET", "HEAD"):
+                query = {"token": each, "List-Unsubscribe": "One-Click", "purpose": "marketing"}
+                async with client.request(method, path, params=query) as answer:
+                    assert answer.status in {200, 400}
+    assert await everything(engine) == before
+    assert await entries(client, ANNA) == trail
+
+
+async def test_every_page_good_or_bad_comes_under_the_same_strict_headers(
+    client: Client, links: Links
+) -> None:
+    for path in PAGES:
+        for each in (links.valid[path], *links.broken.values()):
+            async with client.get(path, params={"token": each}) as answer:
+                policy = answer.headers["Content-Security-Policy"]
+                assert re.fullmatch(
+                    r"default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}='; "
+                    r"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+                    policy,
+                )
+                assert answer.headers["Referrer-Policy"] == "no-referrer"
+                assert answer.headers["Cache-Control"] == "no-store"
+                assert answer.headers["X-Robots-Tag"] == "noindex, nofollow, noarchive"
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert "Set-Cookie" not in answer.headers
+                page = await answer.text()
+                assert "<script" not in page
+                assert page.count("<h1>") == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_switch_leads_to_the_same_page_in_the_other_language(
+    client: Client, links: Links, language: str
+) -> None:
+    other = LANGUAGES[language == "pl"]
+    for path, each in links.valid.items():
+        async with client.get(path, params={"token": each, "lang": language}) as answer:
+            page = await answer.text()
+        assert f'<html lang="{language}">' in page
+        (switch,) = re.findall(r'<a href="(\?[^"]*)" lang="\w\w" hreflang', page)
+        async with client.get(path + html.unescape(switch)) as answer:
+            assert answer.status == 200
+            assert f'<html lang="{other}">' in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("/unsubscribe", ("odpowiedz na nią", "reply to the message")),
+        ("/preferences", ("odpowiedz na nią", "reply to the message")),
+        ("/opt-in/confirm", ("podaj adres na naszej stronie jeszcze raz", "give your address on")),
+        (
+            "/erasure/confirm",
+            ("Poproś o usunięcie danych jeszcze raz", "Ask for the erasure again"),
+        ),
+    ],
+)
+async def test_a_broken_or_old_link_says_what_to_do_instead(
+    client: Client, links: Links, path: str, advice: tuple[str, str]
+) -> None:
+    for each in links.broken.values():
+        for language, words in zip(LANGUAGES, advice, strict=True):
+            async with client.get(path, params={"token": each, "lang": language}) as answer:
+                assert answer.status == 400
+                page = await answer.text()
+                assert words in page
+                assert "<button" not in page
+
+
+async def test_the_preferences_say_what_was_agreed_to_when_and_in_which_words(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+    url = f"/preferences?token={link(ANNA)}&lang="
+    async with client.get(f"{url}pl") as answer:
+        page = await answer.text()
+    assert re.search(r"Zgoda udzielona \d\d\.\d\d\.\d{4}:", page)
+    assert (
+        '<blockquote lang="pl">Zgadzam się na &lt;b&gt;oferty&lt;/b&gt;.\nTak.</blockquote>' in page
+    )
+    assert page.count("<button") == 1
+    async with client.get(f"{url}en") as answer:
+        page = await answer.text()
+    assert re.search(r"Consent given on \d{1,2} [A-Z][a-z]+ \d{4}:", page)
+    assert "Withdraw consent to marketing messages" in page
+
+
+async def test_a_wording_that_never_counted_is_not_shown_as_agreed_to(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+        forced = Wording("Zgadzam się na wszystko.", "pl", "a stranger")
+        assert not await changes.grant(tx, vault, opt_in(ANNA), forced, confirm_first=True)
+    async with client.get(f"/preferences?token={link(ANNA)}") as answer:
+        page = await answer.text()
+    assert "oferty" in page
+    assert "na wszystko" not in page
+
+
+async def test_the_button_of_the_preferences_withdraws(
+    client: Client, engine: AsyncEngine, vault: Vault, link: Link
+) -> None:
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+    url = f"/preferences?token={link(ANNA)}&lang=en"
+    async with client.post(url, data={"purpose": "marketing"}) as answer:
+        assert answer.status == 200
+        assert "Done" in await answer.text()
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
+    assert (await entries(client, ANNA))[-1]["evidence"]["source"] == "preferences"
+    async with client.get(url) as answer:
+        page = await answer.text()
+    assert re.search(r"Consent withdrawn on \d", page)
+    assert "<button" not in page
+
+
+async def test_the_preferences_of_somebody_unknown_are_empty_and_make_nobody_known(
+    client: Client, engine: AsyncEngine, link: Link
+) -> None:
+    async with client.get(f"/preferences?token={link('nobody@example.com')}&lang=en") as answer:
+        assert answer.status == 200
+        assert "No consent. We send nothing." in await answer.text()
+    async with engine.begin() as tx:
+        assert await tx.scalar(text("SELECT count(*) FROM person")) == 0
+
+
+async def test_who_is_unsubscribed_is_told_so_and_asked_nothing(client: Client, link: Link) -> None:
+    url = f"/unsubscribe?token={link(ANNA)}&lang=pl"
+    async with client.get(url) as answer:
+        assert "<button" in await answer.text()
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    async with client.get(url) as answer:
+        page = await answer.text()
+    assert "Nie wysyłamy wiadomości na ten adres" in page
+    assert "<button" not in page
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("pl", "może jeszcze dotrzeć"), ("en", "may still arrive")]
+)
+@pytest.mark.parametrize("path", ["/unsubscribe", "/preferences"])
+async def test_a_message_that_is_being_handed_over_is_told_of_in_plain_words(
+    client: Client,
+    engine: AsyncEngine,
+    vault: Vault,
+    link: Link,
+    path: str,
+    language: str,
+    words: str,
+) -> None:
+    async with engine.begin() as tx:
+        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+    await permit(engine, vault, ANNA)
+    async with client.post(f"{path}?token={link(ANNA)}&lang={language}", data={}) as answer:
+        assert answer.status == 202
+        assert words in await answer.text()
+
+
+async def test_an_unsubscribe_link_works_again_and_for_years(
+    client: Client, engine: AsyncEngine
+) -> None:
+    old = Tokens(ENVIRONMENT["TOKEN_KEYS"]).sign(
+        ANNA, "marketing", "unsubscribe", datetime.now(UTC) - timedelta(days=3 * 365)
+    )
+    for _ in range(2):
+        await later(engine, 2)
+        async with client.post(f"/unsubscribe?token={old}", data={}) as answer:
+            assert answer.status == 200

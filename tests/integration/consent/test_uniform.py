@@ -1,0 +1,127 @@
+"""Public answers tell nobody whether an address is known.
+
+Time is not measured here: instead each request must take the same number of statements and of
+commits whoever it names. tests/faults/test_uniform_time.py measures.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.consent.settings import ConsentSettings
+from services.consent.vault import Vault
+from tests.integration.consent.conftest import BOTH_DRIVERS
+from tests.integration.consent.test_http import ADMIN, Client, post, serving
+
+AGREED = {"text": "Zgadzam się na wiadomości.", "language": "pl"}
+
+
+@dataclass
+class Work:
+    """What the database was asked."""
+
+    statements: list[str] = field(default_factory=list)
+    commits: int = 0
+
+    @property
+    def amount(self) -> tuple[int, int]:
+        return len(self.statements), self.commits
+
+
+@contextmanager
+def watched(engine: AsyncEngine) -> Iterator[Work]:
+    work = Work()
+
+    def statement(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
+        work.statements.append(text)
+
+    def commit(_: Any) -> None:
+        work.commits += 1
+
+    listeners: Any = (("before_cursor_execute", statement), ("commit", commit))
+    for name, listener in listeners:
+        event.listen(engine.sync_engine, name, listener)
+    try:
+        yield work
+    finally:
+        for name, listener in listeners:
+            event.remove(engine.sync_engine, name, listener)
+
+
+@pytest.fixture(params=[False, True], ids=["opt-in", "double opt-in"])
+async def client(
+    request: pytest.FixtureRequest, engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> AsyncIterator[Client]:
+    changed = settings.model_copy(update={"double_opt_in": request.param})
+    async with serving(engine, vault, changed) as opened:
+        yield opened
+
+
+async def everybody(client: Client) -> list[str]:
+    """Addresses with every past that there is."""
+    for name in ("granted", "withdrawn", "asked-again", "erased", "bombed"):
+        await post(client, "/api/opt-in", AGREED | {"email": f"{name}@example.com"})
+    for name in ("withdrawn", "asked-again"):
+        await post(client, "/api/unsubscribe", {"email": f"{name}@example.com"})
+    await post(client, "/api/opt-in", AGREED | {"email": "asked-again@example.com"})
+    await post(client, "/api/consent/erase", {"email": "erased@example.com"}, **ADMIN)
+    for _ in range(2):
+        await post(client, "/api/revoke-consent", {"email": "bombed@example.com"})
+    names = ("unknown", "granted", "withdrawn", "asked-again", "erased", "bombed")
+    return [f"{name}@example.com" for name in names]
+
+
+CALLS = {
+    "opt-in": ("POST", "/api/opt-in", AGREED),
+    "unsubscribe": ("POST", "/api/unsubscribe", {}),
+    "revoke": ("POST", "/api/revoke-consent", {}),
+    "status": ("GET", "/api/unsubscribe/status/{email}", None),
+}
+
+
+@BOTH_DRIVERS
+@pytest.mark.parametrize("call", CALLS)
+async def test_who_is_known_shows_in_no_status_shape_header_or_amount_of_work(
+    client: Client, engine: AsyncEngine, call: str
+) -> None:
+    method, path, body = CALLS[call]
+    seen = {}
+    for email in await everybody(client):
+        sent = None if body is None else body | {"email": email}
+        with watched(engine) as work:
+            async with client.request(method, path.format(email=email), json=sent) as answer:
+                told = await answer.json()
+                headers = {
+                    name: value
+                    for name, value in answer.headers.items()
+                    if name not in {"X-Request-ID", "Date", "Content-Length"}
+                }
+        if "email" in told:
+            assert told.pop("email") == (None if call == "status" else email)
+        if call == "status":  # the one thing that it tells
+            told.pop("unsubscribed")
+        seen[email] = (answer.status, told, headers, work.amount)
+    first = seen["unknown@example.com"]
+    assert first[0] == 200
+    assert seen == dict.fromkeys(seen, first)
+
+
+@pytest.mark.parametrize("call", ["unsubscribe", "status"])
+async def test_where_no_mail_is_sent_the_very_same_statements_are_run(
+    client: Client, engine: AsyncEngine, call: str
+) -> None:
+    method, path, body = CALLS[call]
+    run = []
+    for email in await everybody(client):
+        sent = None if body is None else body | {"email": email}
+        with watched(engine) as work:
+            async with client.request(method, path.format(email=email), json=sent):
+                pass
+        run.append(work.statements)
+    assert run[0]
+    assert all(statements == run[0] for statements in run)
