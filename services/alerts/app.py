@@ -1,9 +1,6 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
 import os
-from functools import partial
-
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import consume, db, logs, outbox, periodic, web
 from libs.common.broker import Broker
@@ -19,15 +16,15 @@ from services.alerts.escalation import Escalation
 from services.alerts.http import Api
 from services.alerts.messages import ESCALATION
 from services.alerts.permits import LoopLag, Permits
+from services.alerts.retention import Retention
 from services.alerts.schema import Schema
 from services.alerts.settings import AlertsSettings
-from services.alerts.store import upkeep
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
 
 log = logs.get_logger(__name__)
 
-PURGE_SECONDS = 3600.0
+RETENTION_SECONDS = 3600.0
 # To be rejected is a work message's ordinary life (each retry, each wait for a permit), so the
 # count says nothing of a fault; the ledger counts attempts.
 MAX_REJECTIONS = 100_000
@@ -119,11 +116,16 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
     if not configured.route(ESCALATION, None):
         log.error("escalation.has_no_route")  # failures are recorded, and nobody is told
-    kept = settings.alerts_delivered_kept_hours * 3600.0
+    retention = Retention(
+        engine,
+        delivered=settings.alerts_delivered_kept_hours * 3600.0,
+        payloads=settings.alerts_payload_kept_days * 86400.0,
+    )
     for name, seconds, job in (
         ("alerts sweep", settings.alerts_sweep_seconds, sweep.run),
         ("alerts escalation", settings.alerts_escalation_seconds, escalation.run),
-        ("alerts purge", PURGE_SECONDS, partial(_purge, engine, kept)),
+        ("alerts retention", RETENTION_SECONDS, retention.run),
+        ("alerts count", settings.alerts_sweep_seconds, retention.count),
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job))
         log.info("periodic.in_force", job=name, seconds=seconds)
@@ -146,10 +148,3 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     app.router.add_routes(api.routes())
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
-
-
-async def _purge(engine: AsyncEngine, kept: float) -> None:
-    while True:
-        async with engine.begin() as tx:
-            if not await upkeep.purge(tx, kept):
-                return

@@ -184,6 +184,10 @@ class EmailTarget(Target):
         return self
 
 
+class Dedup(_Part):
+    window: float = Field(300, ge=0, le=24 * 3600)
+
+
 AnyTarget = Annotated[
     SlackTarget | WebhookTarget | MondayTarget | SmsTarget | AppriseTarget | EmailTarget,
     Field(discriminator="channel"),
@@ -194,6 +198,7 @@ TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 class Config(_Part):
     routes: dict[str, tuple[str, ...]]
     targets: dict[TargetName, AnyTarget]
+    dedup: Dedup = Dedup()
 
     @model_validator(mode="after")
     def _routes_name_targets(self) -> Self:

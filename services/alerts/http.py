@@ -4,17 +4,18 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs
 from libs.common.broker import BrokerUnavailable
 from libs.common.web import CALLER, Model, Problem, json_response, parse
-from services.alerts import delivery, schema
+from services.alerts import delivery, retention, schema
 from services.alerts.alert import BreakerState, Reason, State
 from services.alerts.board import Board
 from services.alerts.consumers import Intake
@@ -29,7 +30,10 @@ log = logs.get_logger(__name__)
 
 PAGE = 100
 MAX_PAGE = 1_000
-BATCH = 500
+BATCH = 200
+# The gateway waits 20 s for an answer; there is one before, and the rest is for the next call.
+BULK_SECONDS = 12.0
+RETRIED_PER_SECOND = 2_000
 
 
 def _utc(at: datetime) -> datetime:
@@ -142,23 +146,24 @@ class Api:
     async def alert(self, request: web.Request) -> web.Response:
         alert_id = _uuid(request.match_info["id"])
         async with self._engine.connect() as tx:
-            rows, attempts = await questions.find(tx, alert_id)
+            found = await questions.find(tx, alert_id)
+        rows = found.rows
         if not rows:
             # Accepted a moment ago it may still be on its way into the ledger.
             raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
-        states = [State(row.state) for row in rows]
         return json_response(
             {
                 "id": str(alert_id),
                 "event_type": rows[0].event_type,
                 "severity": rows[0].severity,
-                "state": _overall(states),
+                "state": _overall([State(row.state) for row in rows]),
                 "attempts": sum(row.attempt for row in rows),
-                "accepted_at": rows[0].accepted_at.isoformat(),
-                "request_id": rows[0].request_id,
+                "accepted_at": rows[0].asked_at.isoformat(),
+                "request_id": rows[0].asked_by,
                 "deliveries": [
                     _shown(row)
                     | {
+                        "duplicate_of": row.duplicate_of and str(row.duplicate_of),
                         "history": [
                             {
                                 "attempt": each.number,
@@ -169,9 +174,9 @@ class Api:
                                 "seconds": round(each.seconds, 4),
                                 "excerpt": each.excerpt,
                             }
-                            for each in attempts
-                            if each.target == row.target
-                        ]
+                            for each in found.attempts
+                            if (each.alert_id, each.target) == (row.alert_id, row.target)
+                        ],
                     }
                     for row in rows
                 ],
@@ -197,7 +202,7 @@ class Api:
     async def stats(self, _: web.Request) -> web.Response:
         async with self._engine.connect() as tx:
             targets = await questions.stats(tx)
-        names = ("pending", "failed", "delivered", "discarded", "in_doubt")
+        names = ("pending", "failed", "delivered", "discarded", "in_doubt", "duplicates")
         oldest = [each["oldest_pending_seconds"] or 0.0 for each in targets.values()]
         return json_response(
             {
@@ -208,58 +213,67 @@ class Api:
         )
 
     async def retry(self, request: web.Request) -> web.Response:
+        """Hand out what is chosen; asked again, this goes on where it stopped."""
         body = await parse(request, Retry)
         changes = {**upkeep.AFRESH, "operator": _operator(request)}
-        matched, requeued = 0, 0
         async with self._engine.connect() as tx:
-            matched = await questions.count(tx, body.filter(), _matched_by(body))
-        for name in body.lists():
-            after: Cursor | None = None
-            while True:
-                async with self._engine.begin() as tx:
-                    rows = await questions.page(tx, name, body.filter(), after, BATCH, lock=True)
-                    movable = [
-                        row
-                        for row in rows
-                        if row.state in {State.PENDING, State.FAILED}
-                        and row.payload is not None  # erased: there is nothing to send
-                    ]
-                    if movable:
-                        await upkeep.hand_out(tx, movable, **changes)
-                requeued += len(movable)
-                if len(rows) < BATCH:
-                    break
-                after = _key(rows[-1])
+            lists = () if body.status is None and body.ids is not None else body.lists()
+            matched = await questions.count(tx, body.filter(), lists)
+        requeued, empty = 0, 0
+
+        async def hand_out(tx: AsyncConnection, rows: list[Any]) -> None:
+            nonlocal requeued, empty
+            again = [row for row in rows if not row.empty and not row.fresh]
+            empty += sum(row.empty for row in rows)
+            if again:
+                await upkeep.hand_out(tx, again, later=requeued / RETRIED_PER_SECOND, **changes)
+            requeued += len(again)
+
+        whole = await self._each(body, hand_out)
         log.info("dlq.retried", operator=_operator(request), matched=matched, requeued=requeued)
-        return json_response(
-            {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
-        )
+        answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
+        if empty:  # purged or erased: there is nothing to send
+            answer["without_payload"] = empty
+        return json_response(answer if whole else {**answer, "more": True})
 
     async def discard(self, request: web.Request) -> web.Response:
         body = await parse(request, Discard)
         discarded = 0
+
+        async def end(tx: AsyncConnection, rows: list[Any]) -> None:
+            nonlocal discarded
+            operator = _operator(request)
+            await upkeep.end(tx, rows, State.DISCARDED, Reason.BY_HAND, body.reason, operator)
+            await _tell_all(tx, rows, State.DISCARDED)
+            discarded += len(rows)
+
+        whole = await self._each(body, end)
+        log.info("dlq.discarded", operator=_operator(request), rows=discarded)
+        return json_response({"discarded": discarded, **({} if whole else {"more": True})})
+
+    async def _each(
+        self, body: _Chosen, act: Callable[[AsyncConnection, list[Any]], Awaitable[None]]
+    ) -> bool:
+        """Act on the chosen rows that nobody is at, some at a time, each time a transaction.
+
+        :returns: False when the time was over before they were: what is left is there for the next
+            call, which the answer to this one must not be late for
+        """
+        stop = monotonic() + BULK_SECONDS
         for name in body.lists():
             after: Cursor | None = None
             while True:
+                if monotonic() > stop:
+                    return False
                 async with self._engine.begin() as tx:
-                    rows = await questions.page(tx, name, body.filter(), after, BATCH, lock=True)
-                    movable = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
-                    if movable:
-                        await upkeep.end(
-                            tx,
-                            movable,
-                            State.DISCARDED,
-                            Reason.BY_HAND,
-                            body.reason,
-                            _operator(request),
-                        )
-                        await _tell_all(tx, movable, State.DISCARDED)
-                discarded += len(movable)
+                    rows = await questions.locked(tx, name, body.filter(), after, BATCH)
+                    free = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
+                    if free:
+                        await act(tx, free)
                 if len(rows) < BATCH:
                     break
                 after = _key(rows[-1])
-        log.info("dlq.discarded", operator=_operator(request), rows=discarded)
-        return json_response({"discarded": discarded})
+        return True
 
     async def resolve(self, request: web.Request) -> web.Response:
         """A person found out what became of a mail in doubt; the only way out of it."""
@@ -267,15 +281,17 @@ class Api:
         operator = _operator(request)
         async with self._engine.begin() as tx:
             chosen = Filter(ids=[body.id], target=body.target)
-            rows = await questions.page(tx, "in_doubt", chosen, None, BATCH, lock=True)
+            rows = await questions.locked(tx, "in_doubt", chosen, None, BATCH)
             if not rows:
                 raise Problem(404, detail="nothing with this id is in doubt")
             for ended in map(steps.ended, rows):
                 if ended.once is not None:  # known now: no withdrawal need wait for it any more
                     await delivery.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
-                if any(row.payload is None for row in rows):
-                    raise Problem(409, detail="its person was erased: there is nothing to send")
+                if any(row.empty for row in rows):
+                    raise Problem(
+                        409, detail="its payload was erased, or its time was over: nothing to send"
+                    )
                 await upkeep.hand_out(
                     tx, rows, **upkeep.AFRESH, error=body.reason, operator=operator
                 )
@@ -288,13 +304,7 @@ class Api:
 
     async def cleanup(self, request: web.Request) -> web.Response:
         body = await parse(request, Cleanup)
-        deleted = 0
-        while True:
-            async with self._engine.begin() as tx:
-                gone = await upkeep.purge(tx, body.older_than_hours * 3600)
-            deleted += gone
-            if not gone:
-                break
+        deleted = await retention.purge(self._engine, body.older_than_hours * 3600)
         log.info("dlq.cleaned_up", operator=_operator(request), deleted=deleted)
         return json_response({"deleted": deleted})
 
@@ -308,23 +318,25 @@ class Api:
         await self._board.reset(target, _operator(request))
         return json_response({target: (await self._board.now())[target]})
 
-    async def check(self, _: web.Request) -> web.Response:
+    async def check(self, request: web.Request) -> web.Response:
         """P1's equation. A target whose breaker is open or whose queue is long strands nothing.
 
-        `unread` lie in alerts.intake.dead: no row could be made of them, so no term counts them.
+        `unread` lie in alerts.intake.dead: no row could be made of them, so no term counts them;
+        nor does any count `duplicates`, for which no row was made: their first's was.
         """
+        full = _full(request)
         try:
             empty = await self._sweep.without_copies()
             unread = await self._sweep.unread()
         except BrokerUnavailable:  # nobody can say which rows have lost their copies
             empty, unread = [], 0
         watched = [name for name in empty if self._valves[name].seconds_shut == 0]
-        async with self._engine.connect() as tx:
-            terms = await questions.check(tx, watched, self._overdue)
+        async with self._engine.begin() as tx:
+            terms = await questions.check(tx, watched, self._overdue, full=full)
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
         balanced = terms["accepted"] == sum(terms[name] for name in ends)
         ok = balanced and terms["stranded"] == 0 and unread == 0
-        return json_response({"ok": ok, **terms, "unread": unread})
+        return json_response({"ok": ok, **terms, "unread": unread, "full": full})
 
     async def create_relation(self, request: web.Request) -> web.Response:
         try:
@@ -401,13 +413,6 @@ async def _tell_all(tx: Any, rows: list[Any], state: State) -> None:
         await delivery.tell(tx, steps.ended(row), state, Reason.BY_HAND)
 
 
-def _matched_by(body: _Chosen) -> list[State]:
-    if body.status is None and body.ids is not None:
-        return list(State)
-    names = {"pending": [State.PENDING, State.CLAIMED, State.SENDING], "failed": [State.FAILED]}
-    return [state for name in body.lists() for state in names[name]]
-
-
 def _overall(states: list[State]) -> str:
     """What a caller wants to know of all its targets: whether a person or time is still needed."""
     if any(state not in _ENDS for state in states):
@@ -431,6 +436,7 @@ def _shown(row: Any) -> dict[str, Any]:
         "reason": row.reason,
         "error_message": row.error,
         "attempts": row.attempt,
+        "duplicates": row.duplicates,
         "retry_count": max(row.spent - 1, 0),
         "created_at": row.created_at.isoformat(),
         "last_retry_at": row.last_attempt_at.isoformat() if row.last_attempt_at else None,
@@ -460,6 +466,17 @@ def _cursor_of(row: Any) -> str:
     at, alert_id, target = _key(row)
     text = json.dumps([at.isoformat(), str(alert_id), target])
     return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _full(request: web.Request) -> bool:
+    given = dict(request.query)
+    full = given.pop("full", "false")
+    faults = [(name, "unknown") for name in given]
+    if full not in {"true", "false"}:
+        faults.append(("full", "true or false"))
+    if faults:
+        raise Problem(422, errors=faults)
+    return full == "true"
 
 
 def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:

@@ -15,6 +15,7 @@ def _listed(text: str) -> list[str]:
 class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_config: Path = Path("config/alerts.toml")
     alerts_delivered_kept_hours: int = Field(24, ge=1)
+    alerts_payload_kept_days: int = Field(30, ge=1)
     alerts_sweep_seconds: float = Field(30, gt=0)
     alerts_overdue_seconds: float = Field(60, gt=0)
     alerts_escalation_seconds: float = Field(300, gt=0)

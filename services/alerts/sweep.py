@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +15,7 @@ from services.alerts import delivery, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.store import steps, upkeep
+from services.alerts.store.questions import Cursor
 
 log = logs.get_logger(__name__)
 
@@ -40,10 +43,10 @@ class Sweep:
             return
         try:
             if await self._broker_is_new():
-                await self._publish(list(self._config.targets), None)
+                await self._publish_all()
                 await self._mark()
             else:
-                await self._publish(await self.without_copies(), self._overdue)
+                await self._publish_overdue(await self.without_copies())
         except BrokerUnavailable:
             log.warning("sweep.broker_lost")
 
@@ -61,8 +64,14 @@ class Sweep:
             log.warning("sweep.expired", target=target, rows=len(rows))
 
     async def without_copies(self) -> list[str]:
-        """Return the targets none of whose queues holds a message."""
-        return [name for name in self._config.targets if await self._is_empty(name)]
+        """Return the targets none of whose queues holds a message, nor the outbox for them."""
+        async with self._engine.connect() as tx:
+            leaving = await upkeep.leaving(tx)
+        return [
+            name
+            for name in self._config.targets
+            if topology.work_name(name) not in leaving and await self._is_empty(name)
+        ]
 
     async def _is_empty(self, target: str) -> bool:
         for queue in self._queues(target):
@@ -85,18 +94,28 @@ class Sweep:
         delays = set(options.policy.tiers) - {options.retry_delays[0]}
         return [name, retry_name(name), *(delay_name(name, int(delay)) for delay in delays)]
 
-    async def _publish(self, targets: Sequence[str], overdue: float | None) -> None:
-        after = None
+    async def _publish_overdue(self, targets: Sequence[str]) -> None:
+        start = monotonic()
         while targets:
+            # What this run has handed out is not overdue, however long the run may be.
+            seconds = self._overdue + monotonic() - start
             async with self._engine.begin() as tx:
-                rows = await upkeep.overdue(tx, targets, overdue, after, BATCH)
-                if not rows:
-                    return
+                rows = await upkeep.overdue(tx, targets, seconds, BATCH)
                 await upkeep.hand_out(tx, rows)
-            after = tuple(rows[-1])
-            for target, count in Counter(row.target for row in rows).items():
-                metrics.SWEPT.labels(target).inc(count)
-                log.warning("sweep.published_again", target=target, rows=count)
+            _log_published(rows)
+            if len(rows) < BATCH:
+                return
+
+    async def _publish_all(self) -> None:
+        after: Cursor | None = None
+        while True:
+            async with self._engine.begin() as tx:
+                rows = await upkeep.open_after(tx, list(self._config.targets), after, BATCH)
+                await upkeep.hand_out(tx, rows)
+            _log_published(rows)
+            if len(rows) < BATCH:
+                return
+            after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
 
     async def _broker_is_new(self) -> bool:
         """Say whether the marker queue of the ledger's epoch is gone: the broker lost its disk."""
@@ -111,3 +130,9 @@ class Sweep:
             await upkeep.begin_epoch(tx, epoch)
         marker = Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"})
         await self._broker.declare_once(marker)
+
+
+def _log_published(rows: Sequence[Any]) -> None:
+    for target, count in Counter(row.target for row in rows).items():
+        metrics.SWEPT.labels(target).inc(count)
+        log.warning("sweep.published_again", target=target, rows=count)
