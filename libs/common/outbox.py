@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Float,
     Identity,
     Index,
     MetaData,
@@ -77,10 +78,10 @@ CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
 
 # One parameter whatever their number: VALUES of many rows would be compiled anew each time.
 _ADD = text(
-    "INSERT INTO outbox (message_id, exchange, routing_key, type, body, headers) "
-    "SELECT * FROM jsonb_to_recordset(:rows) AS (message_id text, exchange text, "
-    "routing_key text, type text, body jsonb, headers jsonb)"
-).bindparams(bindparam("rows", type_=JSONB))
+    "INSERT INTO outbox (message_id, exchange, routing_key, type, body, headers, due_at) "
+    "SELECT given.*, now() + make_interval(secs => :later) FROM jsonb_to_recordset(:rows) AS given "
+    "(message_id text, exchange text, routing_key text, type text, body jsonb, headers jsonb)"
+).bindparams(bindparam("rows", type_=JSONB), bindparam("later", type_=Float))
 _CLAIM = text(
     "SELECT id, message_id, exchange, routing_key, type, body, headers FROM outbox "
     "WHERE due_at <= now() ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
@@ -124,8 +125,13 @@ async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Mes
     await add_all(tx, [(exchange, routing_key, message)])
 
 
-async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]]) -> None:
-    """As `add`, in one statement."""
+async def add_all(
+    tx: AsyncConnection, messages: Sequence[tuple[str, str, Message]], *, later: float = 0.0
+) -> None:
+    """As `add`, in one statement.
+
+    :param later: seconds to wait, in which what others add goes first
+    """
     rows = [
         {
             "message_id": message.id,
@@ -139,7 +145,7 @@ async def add_all(tx: AsyncConnection, messages: Sequence[tuple[str, str, Messag
         for exchange, routing_key, message in messages
     ]
     if rows:
-        await tx.execute(_ADD, {"rows": rows})
+        await tx.execute(_ADD, {"rows": rows, "later": later})
 
 
 class Relay:

@@ -26,7 +26,7 @@ from services.alerts.messages import (
     PersonErased,
 )
 from services.alerts.store import intake
-from services.alerts.store.intake import NewRow
+from services.alerts.store.intake import NewRow, Taken
 
 log = logs.get_logger(__name__)
 
@@ -56,9 +56,9 @@ class Intake:
         if not rows:
             log.info("intake.unrouted_event", type=message.type)
             return Ack()
-        await self._rows.ask(rows)
+        taken = await self._rows.ask(rows)
         try:
-            await asyncio.gather(*(self._broker.publish(*work) for work in _works(rows)))
+            await asyncio.gather(*(self._broker.publish(*work) for work in _works(rows, taken)))
         except PublishError as error:
             return Retry(type(error).__name__)
         return Ack()
@@ -68,8 +68,9 @@ class Intake:
     ) -> None:
         """Take alerts without the broker: the work messages go through the outbox."""
         rows = [row for accepted in alerts for row in self.rows(accepted, request_id)]
-        metrics.ACCEPTED.inc(await intake.accept(tx, rows))
-        await outbox.add_all(tx, _works(rows))
+        taken = await intake.accept(tx, rows, self._config.dedup.window)
+        metrics.ACCEPTED.inc(taken.added)
+        await outbox.add_all(tx, _works(rows, taken))
 
     def rows(self, accepted: AlertAccepted, request_id: str | None) -> list[NewRow]:
         """Resolve the routes, here and nowhere else.
@@ -107,11 +108,13 @@ class Intake:
             for target in targets
         ]
 
-    async def _write(self, batch: Sequence[list[NewRow]]) -> list[None]:
+    async def _write(self, batch: Sequence[list[NewRow]]) -> list[Taken]:
         async with self._engine.begin() as tx:
-            added = await intake.accept(tx, [row for rows in batch for row in rows])
-        metrics.ACCEPTED.inc(added)
-        return [None] * len(batch)
+            taken = await intake.accept(
+                tx, [row for rows in batch for row in rows], self._config.dedup.window
+            )
+        metrics.ACCEPTED.inc(taken.added)
+        return [taken] * len(batch)
 
 
 class Persons:
@@ -194,7 +197,7 @@ def _record(row: Any) -> dict[str, Any]:
     }
 
 
-def _works(rows: Sequence[NewRow]) -> list[tuple[str, str, Message]]:
+def _works(rows: Sequence[NewRow], taken: Taken) -> list[tuple[str, str, Message]]:
     return [
         (
             topology.ALERTS.name,
@@ -202,5 +205,5 @@ def _works(rows: Sequence[NewRow]) -> list[tuple[str, str, Message]]:
             messages.work(row.alert_id, row.target, 0, row.request_id),
         )
         for row in rows
-        if row.failed is None
+        if row.failed is None and row.key not in taken.repeats
     ]

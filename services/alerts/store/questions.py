@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.alert import State
-from services.alerts.store.tables import KEPT, OPEN, attempt, delivery
+from services.alerts.store.tables import KEPT, OPEN, attempt, delivery, duplicate
+
+SLICE: Final = 500_000  # rows that an index counts well within a statement's time-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,39 +51,83 @@ _LISTS: Final = {
 }
 
 
+_ORDER: Final = (delivery.c.created_at, delivery.c.alert_id, delivery.c.target)
+
+
 async def page(
-    tx: AsyncConnection,
-    name: str,
-    chosen: Filter,
-    after: Cursor | None,
-    limit: int,
-    *,
-    lock: bool = False,
+    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
 ) -> list[Any]:
-    """Return a page of a list, oldest first; locked, without what others hold."""
-    column = delivery.c
-    order = (column.created_at, column.alert_id, column.target)
+    """Return a page of a list, oldest first."""
     statement = (
-        sa.select(delivery).where(_LISTS[name], *chosen.where()).order_by(*order).limit(limit)
+        sa.select(delivery).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
     )
     if after is not None:
-        statement = statement.where(sa.tuple_(*order) > sa.tuple_(*after))
-    if lock:
-        statement = statement.with_for_update(skip_locked=True)
+        statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
     return list(await tx.execute(statement))
 
 
-async def find(tx: AsyncConnection, alert_id: UUID) -> tuple[list[Any], list[Any]]:
-    """Return an alert's rows and their attempts, in order."""
-    rows = await tx.execute(
-        sa.select(delivery).where(delivery.c.alert_id == alert_id).order_by(delivery.c.target)
+_BARE: Final = (
+    *(column for column in delivery.c if column.name not in {"payload", "operator", "request_id"}),
+    delivery.c.payload.is_(None).label("empty"),
+    # A retry could give it nothing: its copy is in the queue, and every attempt is left.
+    sa.and_(delivery.c.spent == 0, delivery.c.due_at <= sa.func.now()).label("fresh"),
+)
+
+
+async def locked(
+    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
+) -> list[Any]:
+    """Lock some rows of a list, without what others hold, and without their payloads.
+
+    A payload may have 256 KiB, and a hundred thousand rows may be chosen.
+    """
+    statement = (
+        sa.select(*_BARE).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
+    return list(await tx.execute(statement.with_for_update(skip_locked=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An alert: its rows in order, and every attempt at them."""
+
+    rows: list[Any]
+    """Of this alert, or of the one that it repeats: then `duplicate_of` is its id."""
+    attempts: list[Any]
+
+
+_MINE: Final = sa.select(
+    delivery,
+    sa.cast(None, sa.Uuid).label("duplicate_of"),
+    delivery.c.request_id.label("asked_by"),
+    delivery.c.accepted_at.label("asked_at"),
+)
+_REPEATED: Final = sa.select(
+    delivery, duplicate.c.first_id, duplicate.c.request_id, duplicate.c.accepted_at
+).join_from(
+    duplicate,
+    delivery,
+    sa.and_(delivery.c.alert_id == duplicate.c.first_id, delivery.c.target == duplicate.c.target),
+)
+
+
+async def find(tx: AsyncConnection, alert_id: UUID) -> Found:
+    rows = list(
+        await tx.execute(
+            sa.union_all(
+                _MINE.where(delivery.c.alert_id == alert_id),
+                _REPEATED.where(duplicate.c.alert_id == alert_id),
+            ).order_by("target")
+        )
     )
     attempts = await tx.execute(
         sa.select(attempt)
-        .where(attempt.c.alert_id == alert_id)
+        .where(attempt.c.alert_id.in_({row.alert_id for row in rows}))
         .order_by(attempt.c.target, attempt.c.number)
     )
-    return list(rows), list(attempts)
+    return Found(rows, list(attempts))
 
 
 # One statement, so one snapshot: what is delivered is what is left of what was accepted.
@@ -99,7 +144,7 @@ _STATS = (
             count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
         FROM delivery WHERE {KEPT} GROUP BY target
     )
-    SELECT target, accepted,
+    SELECT target, accepted, duplicates,
         coalesce(open.pending, 0) AS pending,
         ledger_total.failed + coalesce(kept.failed, 0) AS failed,
         ledger_total.discarded + coalesce(kept.discarded, 0) AS discarded,
@@ -110,6 +155,7 @@ _STATS = (
 ).columns(
     target=sa.Text,
     accepted=sa.BigInteger,
+    duplicates=sa.BigInteger,
     pending=sa.BigInteger,
     failed=sa.BigInteger,
     discarded=sa.BigInteger,
@@ -128,69 +174,96 @@ async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
     return found
 
 
+_TERMS: Final = (
+    "accepted", "delivered", "pending", "failed", "discarded", "in_doubt", "duplicates", "stranded",
+)  # fmt: skip
 _CHECK = (
     sa.text(f"""
-    SELECT
-        (SELECT coalesce(sum(accepted), 0) FROM ledger_total) AS accepted,
-        (SELECT coalesce(sum(delivered), 0) FROM ledger_total) AS purged_delivered,
-        (SELECT coalesce(sum(failed), 0) FROM ledger_total) AS purged_failed,
-        (SELECT coalesce(sum(discarded), 0) FROM ledger_total) AS purged_discarded,
-        count(*) FILTER (WHERE state = 'delivered') AS delivered,
-        count(*) FILTER (WHERE {OPEN}) AS pending,
-        count(*) FILTER (WHERE state = 'failed') AS failed,
-        count(*) FILTER (WHERE state = 'discarded') AS discarded,
-        count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt,
-        count(*) FILTER (WHERE {OPEN} AND target = ANY(CAST(:targets AS text[]))
-            AND coalesce(lease_until, due_at) < now() - make_interval(secs => :seconds)
-        ) AS stranded
-    FROM delivery
+    WITH total AS (
+        SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(delivered), 0) AS delivered,
+            coalesce(sum(failed), 0) AS failed, coalesce(sum(discarded), 0) AS discarded,
+            coalesce(sum(duplicates), 0) AS duplicates
+        FROM ledger_total
+    ), kept AS (
+        SELECT count(*) FILTER (WHERE state = 'failed') AS failed,
+            count(*) FILTER (WHERE state = 'discarded') AS discarded,
+            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
+        FROM delivery WHERE {KEPT}
+    ), stranded AS (
+        SELECT count(*) AS rows FROM delivery
+        WHERE {OPEN} AND target = ANY(CAST(:targets AS text[]))
+            AND due_at < now() - make_interval(secs => :seconds)
+            AND (lease_until IS NULL OR lease_until < now() - make_interval(secs => :seconds))
+    )
+    SELECT total.accepted, total.duplicates,
+        total.delivered + ledger_count.delivered + (
+            SELECT count(*) FROM delivery
+            WHERE state = 'delivered' AND finished_at >= (SELECT until FROM ledger_count)
+        ) AS delivered,
+        (SELECT count(*) FROM delivery WHERE {OPEN}) AS pending,
+        total.failed + kept.failed AS failed,
+        total.discarded + kept.discarded AS discarded,
+        kept.in_doubt, stranded.rows AS stranded,
+        ledger_count.delivered AS memo
+    FROM total, kept, stranded, ledger_count
 """)
     .bindparams(
         sa.bindparam("targets", type_=ARRAY(sa.Text)), sa.bindparam("seconds", type_=sa.Float)
     )
-    .columns(
-        **dict.fromkeys(
-            (
-                "accepted",
-                "purged_delivered",
-                "purged_failed",
-                "purged_discarded",
-                "delivered",
-                "pending",
-                "failed",
-                "discarded",
-                "in_doubt",
-                "stranded",
-            ),
-            sa.BigInteger,
-        )
-    )
+    .columns(**dict.fromkeys((*_TERMS, "memo"), sa.BigInteger))
 )
+# A slice of the index, with all that ended at the same moment: each statement ends in its time.
+_RECOUNT = (
+    sa.text("""
+    SELECT count(*) AS rows, max(finished_at) AS last FROM (
+        SELECT finished_at FROM delivery
+        WHERE state = 'delivered' AND finished_at > :after
+            AND finished_at < (SELECT until FROM ledger_count)
+        ORDER BY finished_at FETCH FIRST :batch ROWS WITH TIES
+    ) AS slice
+""")
+    .bindparams(
+        sa.bindparam("after", type_=sa.DateTime(timezone=True)),
+        sa.bindparam("batch", type_=sa.BigInteger),
+    )
+    .columns(rows=sa.BigInteger, last=sa.DateTime(timezone=True))
+)
+_BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
-async def check(tx: AsyncConnection, targets: Sequence[str], seconds: float) -> dict[str, int]:
+async def check(
+    tx: AsyncConnection, targets: Sequence[str], seconds: float, *, full: bool = False
+) -> dict[str, int]:
     """Count every term of P1's equation from the rows themselves, in one snapshot.
 
-    :param targets: those that are not paused, and whose queues are empty
+    But for what was delivered a while ago, which may be millions of rows: that was counted once,
+    when it was no while ago (`upkeep.count`), and is not looked at again but by a full check.
+
+    :param targets: those that are not paused, and whose copies are all gone
+    :param full: count every row; the transaction is new, and may last some seconds
     """
+    if full:
+        await tx.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     row = (await tx.execute(_CHECK, {"targets": list(targets), "seconds": seconds})).one()
-    return {
-        "accepted": int(row.accepted),
-        "delivered": int(row.delivered + row.purged_delivered),
-        "pending": int(row.pending),
-        "failed": int(row.failed + row.purged_failed),
-        "discarded": int(row.discarded + row.purged_discarded),
-        "in_doubt": int(row.in_doubt),
-        "stranded": int(row.stranded),
-    }
+    terms = {name: int(getattr(row, name)) for name in _TERMS}
+    if full:
+        terms["delivered"] += await _recount(tx) - int(row.memo)
+    return terms
 
 
-async def count(tx: AsyncConnection, chosen: Filter, states: Sequence[State]) -> int:
-    found = await tx.scalar(
-        sa.select(sa.func.count())
-        .select_from(delivery)
-        .where(delivery.c.state.in_(states), *chosen.where())
-    )
+async def _recount(tx: AsyncConnection) -> int:
+    rows, after = 0, _BEGINNING
+    while True:
+        found = (await tx.execute(_RECOUNT, {"after": after, "batch": SLICE})).one()
+        if found.last is None:
+            return rows
+        rows, after = rows + int(found.rows), found.last
+
+
+async def count(tx: AsyncConnection, chosen: Filter, lists: Sequence[str]) -> int:
+    """Count the chosen rows in these lists; in none: in whatever state."""
+    where = [*chosen.where(), *([sa.or_(*(_LISTS[name] for name in lists))] if lists else [])]
+    found = await tx.scalar(sa.select(sa.func.count()).select_from(delivery).where(*where))
     return int(found or 0)
 
 

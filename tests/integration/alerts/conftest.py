@@ -203,6 +203,13 @@ StartAlerts = Callable[..., Awaitable[Alerts]]
 
 
 @pytest.fixture
+async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
+    """The ledger alone."""
+    async with db.connect(await database("alerts"), application_name="test") as opened:
+        yield opened
+
+
+@pytest.fixture
 async def alerts(
     tmp_path: Path, ports: Ports, database: NewDatabase, vhost: Vhost, sandbox: Sandbox
 ) -> AsyncIterator[StartAlerts]:

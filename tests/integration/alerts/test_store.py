@@ -1,7 +1,7 @@
 """The ledger's statements: what each refuses is what protocols.md says must not happen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db, migrate
+from libs.common import migrate
 from libs.common.batches import Batches
 from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import intake, questions, steps, tables, upkeep
@@ -30,13 +30,8 @@ DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 LATER = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=0.001)
 POLICY = Policy(retry_delays=(0.001, 0.001), wait_tiers=(0.001,), max_age=3600)
+WINDOW = 300.0
 DEAD_AT_ONCE = 0.0  # a lease that is over as soon as it begins
-
-
-@pytest.fixture
-async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    async with db.connect(await database("alerts"), application_name="test") as opened:
-        yield opened
 
 
 async def new_row(engine: AsyncEngine, *, once: bool = False) -> UUID:
@@ -55,8 +50,8 @@ async def new_row(engine: AsyncEngine, *, once: bool = False) -> UUID:
         once_reference="reference" if once else None,
     )
     async with engine.begin() as tx:
-        assert await intake.accept(tx, [row]) == 1
-        assert await intake.accept(tx, [row]) == 0
+        assert (await intake.accept(tx, [row], WINDOW)).added == 1
+        assert (await intake.accept(tx, [row], WINDOW)).added == 0
     return row.alert_id
 
 
@@ -174,8 +169,8 @@ async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
     assert not await settle(engine, late, DELIVERED)
     assert await state(engine, alert_id) is State.PENDING
     async with engine.connect() as tx:
-        _, attempts = await questions.find(tx, alert_id)
-    assert [one.number for one in attempts] == [1, 2]  # history, whether it counted or not
+        found = await questions.find(tx, alert_id)
+    assert [one.number for one in found.attempts] == [1, 2]  # history, whether it counted or not
 
 
 async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
@@ -204,7 +199,7 @@ async def test_a_retry_by_hand_gives_all_attempts_back_but_never_an_old_number(
     async with engine.begin() as tx:
         assert await steps.exhaust(tx, alert_id, "email", 0, retries=0) is not None
     async with engine.begin() as tx:
-        rows = await questions.page(tx, "failed", Filter(ids=[alert_id]), None, 10, lock=True)
+        rows = await questions.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
         await upkeep.hand_out(tx, rows, **upkeep.AFRESH)
     assert await claim(engine, alert_id, 60) is None  # of the turn before: a twin
     async with engine.begin() as tx:

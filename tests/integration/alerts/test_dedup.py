@@ -1,0 +1,188 @@
+"""The same dedup_key within its window: counted on the first alert, exactly, and never lost."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.store import intake, questions
+from services.alerts.store.intake import NewRow, Taken
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+
+WINDOW = 300.0
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def said(seconds: float = 0, **changes: object) -> NewRow:
+    row = NewRow(
+        alert_id=uuid4(),
+        target="slack",
+        event_type="slack_alert",
+        severity="info",
+        source="gateway",
+        payload={"text": "disk full"},
+        dedup_key="disk-full",
+        request_id=None,
+        accepted_at=NOON + timedelta(seconds=seconds),
+    )
+    return replace(row, **changes)  # type: ignore[arg-type]
+
+
+async def accept(engine: AsyncEngine, *rows: NewRow, window: float = WINDOW) -> Taken:
+    async with engine.begin() as tx:
+        return await intake.accept(tx, rows, window)
+
+
+async def counts(engine: AsyncEngine) -> list[tuple[UUID, int]]:
+    async with engine.connect() as tx:
+        rows = await tx.execute(text("SELECT alert_id, duplicates FROM delivery ORDER BY 2 DESC"))
+        return [(row.alert_id, row.duplicates) for row in rows]
+
+
+async def end(engine: AsyncEngine, state: str) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("UPDATE delivery SET state = :state, reason = 'x', finished_at = now()"),
+            {"state": state},
+        )
+
+
+async def test_the_same_key_in_its_window_is_counted_on_the_first(engine: AsyncEngine) -> None:
+    first = said()
+    await accept(engine, first)
+    for seconds in (1, 299, -299):
+        again = said(seconds)
+        taken = await accept(engine, again)
+        assert (taken.added, dict(taken.repeats)) == (0, {again.key: first.alert_id})
+    assert await counts(engine) == [(first.alert_id, 3)]
+
+
+async def test_after_the_window_it_is_sent_again(engine: AsyncEngine) -> None:
+    await accept(engine, said())
+    for seconds in (300, 600):  # of the first alert, not of the last repeat
+        await accept(engine, said(seconds - 1))
+        assert (await accept(engine, said(seconds))).added == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dedup_key": "disk-fuller"},
+        {"dedup_key": None},
+        {"target": "webhook"},
+        {"event_type": "webhook"},
+        {"source": "followups"},
+        {"once_address": "a@example.com", "once_purpose": "marketing", "once_reference": "r"},
+    ],
+)
+async def test_what_differs_in_anything_is_no_repeat(
+    engine: AsyncEngine, changes: dict[str, object]
+) -> None:
+    await accept(engine, said())
+    assert (await accept(engine, said(**changes))).added == 1
+
+
+async def test_two_of_one_key_in_one_batch_are_one_delivery(engine: AsyncEngine) -> None:
+    rows = [said(seconds) for seconds in (2, 0, 1)]
+    taken = await accept(engine, *rows)
+    assert taken.added == 1
+    assert set(taken.repeats.values()) == {rows[1].alert_id}
+    assert await counts(engine) == [(rows[1].alert_id, 2)]
+
+
+async def test_any_number_of_replicas_at_once_send_one(engine: AsyncEngine) -> None:
+    rows = [said(seconds) for seconds in range(40)]
+    other = [said(seconds, dedup_key="other") for seconds in range(40)]
+    pairs = zip(rows, reversed(other), strict=True)
+    taken = await asyncio.gather(*(accept(engine, *pair) for pair in pairs))
+    assert sum(one.added for one in taken) == 2
+    assert [repeats for _, repeats in await counts(engine)] == [39, 39]
+
+
+async def test_a_message_that_comes_again_has_the_answer_that_it_had(engine: AsyncEngine) -> None:
+    first, again = said(), said(10)
+    await accept(engine, first, again)
+    for row in (first, again, replace(again, accepted_at=NOON + timedelta(hours=1))):
+        taken = await accept(engine, row)
+        assert (taken.added, row.key in taken.repeats) == (0, row.alert_id == again.alert_id)
+    assert await counts(engine) == [(first.alert_id, 1)]
+    assert await total(engine) == (1, 1)
+
+
+async def total(engine: AsyncEngine) -> tuple[int, int]:
+    async with engine.connect() as tx:
+        row = (await tx.execute(text("SELECT accepted, duplicates FROM ledger_total"))).one()
+        return row.accepted, row.duplicates
+
+
+@pytest.mark.parametrize(("state", "sent"), [("failed", 1), ("discarded", 1), ("pending", 0)])
+async def test_on_one_that_failed_nothing_is_counted_any_more(
+    engine: AsyncEngine, state: str, sent: int
+) -> None:
+    await accept(engine, said())
+    if state != "pending":
+        await end(engine, state)
+    assert (await accept(engine, said(1))).added == sent
+
+
+async def test_a_repeat_waits_for_the_end_of_a_first_that_is_failing(engine: AsyncEngine) -> None:
+    await accept(engine, said())
+    async with engine.begin() as failing:
+        await failing.execute(
+            text("UPDATE delivery SET state = 'failed', reason = 'x', finished_at = now()")
+        )
+        task = asyncio.create_task(accept(engine, said(1)))
+        await eventually(lambda: waits_for_a_row(engine))
+    assert (await task).added == 1
+
+
+async def waits_for_a_row(engine: AsyncEngine) -> bool:
+    async with engine.connect() as tx:
+        waiting = await tx.scalar(
+            text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+        )
+    return bool(waiting)
+
+
+async def test_a_window_of_nothing_counts_nothing(engine: AsyncEngine) -> None:
+    await accept(engine, said(), said(), window=0)
+    assert [repeats for _, repeats in await counts(engine)] == [0, 0]
+
+
+async def test_what_is_counted_stays_counted_and_leaves_with_its_first(
+    engine: AsyncEngine,
+) -> None:
+    first, again = said(), said(1)
+    await accept(engine, first, again)
+    async with engine.begin() as tx:
+        assert (await questions.find(tx, again.alert_id)).rows[0].duplicate_of == first.alert_id
+        await tx.execute(text("DELETE FROM delivery"))
+        assert (await questions.find(tx, again.alert_id)).rows == []
+    assert await total(engine) == (1, 1)
+
+
+async def test_its_caller_sees_what_became_of_the_first(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=500)
+    ids = [await subject.accept(dedup_key="k") for _ in range(5)]
+    (first,) = await eventually(lambda: failed(subject))
+    for alert_id in ids:
+        _, shown = await subject.http("GET", f"/api/alerts/{alert_id}")
+        (delivery,) = shown["deliveries"]
+        assert (shown["id"], shown["state"]) == (alert_id, "failed")
+        assert delivery["duplicate_of"] == (None if alert_id == first else first)
+        assert (delivery["duplicates"], delivery["reason"]) == (4, "exhausted")
+        assert [one["status"] for one in delivery["history"]] == [500, 500, 500]
+    terms = await subject.check()
+    assert (terms["accepted"], terms["failed"], terms["duplicates"]) == (1, 1, 4)
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+
+
+async def failed(subject: Alerts) -> list[str]:
+    _, page = await subject.http("GET", "/api/dlq/failed")
+    return [one["id"] for one in page["items"]]
