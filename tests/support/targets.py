@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from services.alerts.alert import Claimed, Outcome
+from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels import opened
 from services.alerts.channels.network import Networks
 from services.alerts.config import (
@@ -30,6 +30,45 @@ from tests.support.ports import HOST
 LOOPBACK: Networks = (ip_network("127.0.0.0/8"),)
 TEMPLATES = Templates(Path("nowhere"))
 SIGNING_KEY = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
+
+# What a status line means, whoever the provider is.
+STATUSES = [
+    (200, Kind.DELIVERED, Reason.OK),
+    (201, Kind.DELIVERED, Reason.OK),
+    (202, Kind.DELIVERED, Reason.OK),
+    (226, Kind.DELIVERED, Reason.OK),
+    (300, Kind.FAILED, Reason.REDIRECT),
+    (301, Kind.FAILED, Reason.REDIRECT),
+    (302, Kind.FAILED, Reason.REDIRECT),
+    (303, Kind.FAILED, Reason.REDIRECT),
+    (307, Kind.FAILED, Reason.REDIRECT),
+    (308, Kind.FAILED, Reason.REDIRECT),
+    (400, Kind.NEVER, Reason.REFUSED),
+    (401, Kind.NEVER, Reason.UNAUTHORIZED),
+    (402, Kind.NEVER, Reason.REFUSED),
+    (403, Kind.NEVER, Reason.UNAUTHORIZED),
+    (404, Kind.NEVER, Reason.GONE),
+    (405, Kind.NEVER, Reason.REFUSED),
+    (407, Kind.NEVER, Reason.REFUSED),
+    (408, Kind.FAILED, Reason.TIMEOUT),
+    (409, Kind.FAILED, Reason.REFUSED),
+    (410, Kind.NEVER, Reason.GONE),
+    (413, Kind.NEVER, Reason.REFUSED),
+    (415, Kind.NEVER, Reason.REFUSED),
+    (422, Kind.NEVER, Reason.REFUSED),
+    (423, Kind.FAILED, Reason.REFUSED),
+    (425, Kind.FAILED, Reason.REFUSED),
+    (429, Kind.FAILED, Reason.RATE_LIMITED),
+    (451, Kind.NEVER, Reason.REFUSED),
+    (500, Kind.FAILED, Reason.SERVER_ERROR),
+    (501, Kind.FAILED, Reason.SERVER_ERROR),
+    (502, Kind.FAILED, Reason.SERVER_ERROR),
+    (503, Kind.FAILED, Reason.SERVER_ERROR),
+    (504, Kind.FAILED, Reason.SERVER_ERROR),
+    (521, Kind.FAILED, Reason.SERVER_ERROR),
+    (599, Kind.FAILED, Reason.SERVER_ERROR),
+    (999, Kind.FAILED, Reason.BAD_ANSWER),
+]
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -84,7 +84,8 @@ def _service(name: str, target: AppriseTarget) -> "NotifyBase":
     service = apprise.Apprise.instantiate(target.url.get_secret_value(), asset=asset)
     if service is None:
         raise SystemExit(f"targets.{name}.url: Apprise knows no service of this kind")
-    service.socket_connect_timeout = service.socket_read_timeout = target.timeout
+    # Longer than the time-box, at whose end the sockets are: of the two, that one says what it was.
+    service.socket_connect_timeout = service.socket_read_timeout = 2 * target.timeout
     return service
 
 

@@ -12,7 +12,17 @@ from aiohttp.test_utils import TestServer
 from services.alerts.alert import Kind, Reason
 from services.alerts.channels import opened
 from services.alerts.config import Target
-from tests.support.targets import LOOPBACK, TEMPLATES, http_target, job, send
+from tests.support.targets import (
+    LOOPBACK,
+    TEMPLATES,
+    answer,
+    answering,
+    http_target,
+    job,
+    listening,
+    request,
+    send,
+)
 
 
 class Receiver:
@@ -22,8 +32,8 @@ class Receiver:
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def take(self, request: web.Request) -> web.Response:
-        self.got.append(await request.json())
+    async def take(self, received: web.Request) -> web.Response:
+        self.got.append(await received.json())
         await self.go_on.wait()
         return web.Response(status=self.status)
 
@@ -89,3 +99,32 @@ async def test_an_unknown_service_stops_the_start_by_name_and_tells_no_secret() 
     with pytest.raises(SystemExit, match=r"targets\.any\.url") as stopped:
         await send(target("nonsense://topsecret"))
     assert "topsecret" not in str(stopped.value)
+
+
+async def test_a_drip_of_bytes_holds_no_thread_past_the_time_out() -> None:
+    asked = 0
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await request(reader)
+        asked += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with listening(drip) as port:
+        dripping = target(f"json://127.0.0.1:{port}/", timeout=0.5, concurrency=1)
+        async with opened("any", dripping, TEMPLATES, LOOPBACK) as channel:
+            for _ in range(3):
+                assert (await channel.send(job())).reason is Reason.TIMEOUT
+    assert asked == 3  # each had the only thread
+
+
+async def test_a_redirect_is_not_followed(receiver: Receiver, url: str) -> None:
+    location = f"Location: http{url.removeprefix('json')}"
+    async with listening(answering(answer(307, b"", location))) as port:
+        outcome = await send(target(f"json://127.0.0.1:{port}/"))
+    assert outcome.kind is Kind.FAILED
+    assert receiver.got == []

@@ -9,28 +9,10 @@ import pytest
 from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import answers, monday, sms
 from services.alerts.channels.post import Answer
+from tests.support.targets import STATUSES
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "reason"),
-    [
-        (200, Kind.DELIVERED, Reason.OK),
-        (204, Kind.DELIVERED, Reason.OK),
-        (301, Kind.FAILED, Reason.REDIRECT),
-        (307, Kind.FAILED, Reason.REDIRECT),
-        (400, Kind.NEVER, Reason.REFUSED),
-        (401, Kind.NEVER, Reason.UNAUTHORIZED),
-        (403, Kind.NEVER, Reason.UNAUTHORIZED),
-        (404, Kind.NEVER, Reason.GONE),
-        (408, Kind.FAILED, Reason.TIMEOUT),
-        (410, Kind.NEVER, Reason.GONE),
-        (422, Kind.NEVER, Reason.REFUSED),
-        (429, Kind.FAILED, Reason.RATE_LIMITED),
-        (500, Kind.FAILED, Reason.SERVER_ERROR),
-        (503, Kind.FAILED, Reason.SERVER_ERROR),
-        (999, Kind.FAILED, Reason.BAD_ANSWER),
-    ],
-)
+@pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
 def test_a_status_says_whether_another_try_makes_sense(
     status: int, kind: Kind, reason: Reason
 ) -> None:

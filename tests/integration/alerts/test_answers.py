@@ -1,0 +1,207 @@
+"""What comes back from a target: a status, a body, too much of it, too slowly, or nothing."""
+
+import asyncio
+import gzip
+import json
+import resource
+from time import monotonic
+
+import pytest
+
+from services.alerts.alert import Kind, Reason
+from tests.support.targets import (
+    STATUSES,
+    answer,
+    answering,
+    http_target,
+    listening,
+    request,
+    send,
+)
+
+HTTP = ("slack", "monday", "sms", "webhook")
+SUCCESS = {
+    "slack": b"ok",
+    "monday": json.dumps({"data": {"create_item": {"id": "1"}}}).encode(),
+    "sms": json.dumps({"count": 1, "list": [{"status": "QUEUE"}]}).encode(),
+    "webhook": b"",
+}
+ERRORS = {  # each a 200
+    "slack": b"no_team",
+    "monday": json.dumps({"errors": [{"message": "Internal server error"}]}).encode(),
+    "sms": json.dumps({"error": 201, "message": "Wrong system settings"}).encode(),
+}
+QUICK = {"timeout": 0.5}
+
+
+@pytest.mark.parametrize("channel", HTTP)
+@pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
+async def test_a_status_means_the_same_to_every_provider(
+    channel: str, status: int, kind: Kind, reason: Reason
+) -> None:
+    async with listening(answering(answer(status, SUCCESS[channel]))) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
+
+
+@pytest.mark.parametrize("channel", HTTP)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_only_429_with_retry_after_asks_for_patience(channel: str, status: int) -> None:
+    refusal = answer(status, b"slow down", "Retry-After: 7")
+    async with listening(answering(refusal)) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    expected = (Kind.LATER, 7.0) if status == 429 else (Kind.FAILED, None)
+    assert (outcome.kind, outcome.retry_after) == expected
+
+
+@pytest.mark.parametrize("channel", ERRORS)
+@pytest.mark.parametrize("status", [200, 202])
+async def test_a_providers_error_inside_a_2xx_is_no_success(channel: str, status: int) -> None:
+    async with listening(answering(answer(status, ERRORS[channel]))) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
+    assert outcome.excerpt
+
+
+@pytest.mark.parametrize("channel", ["slack", "monday", "sms"])
+@pytest.mark.parametrize("status", [200, 204])
+async def test_an_empty_answer_is_no_success_where_the_provider_has_one(
+    channel: str, status: int
+) -> None:
+    async with listening(answering(answer(status, b""))) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
+
+
+@pytest.mark.parametrize("channel", HTTP)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+        b"220 mail.example ESMTP\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x16",
+    ],
+    ids=["nothing", "head", "body", "chunks", "chunk", "length", "smtp", "tls"],
+)
+async def test_an_answer_that_breaks_off_or_is_no_http_is_a_failed_connection(
+    channel: str, broken: bytes
+) -> None:
+    async with listening(answering(broken)) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.CONNECTION)
+
+
+@pytest.mark.parametrize("channel", HTTP)
+@pytest.mark.parametrize("silent", [0, 20, len(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")])
+async def test_a_drip_of_bytes_costs_the_time_out_of_the_whole_attempt(
+    channel: str, silent: int
+) -> None:
+    """:param silent: how many bytes come at once before the others drip"""
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(text[:silent])
+        for byte in text[silent:]:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    start = monotonic()
+    async with listening(drip) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/", **QUICK))
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
+    assert 0.4 < monotonic() - start < 3
+
+
+@pytest.mark.parametrize("channel", [*HTTP, "apprise"])
+async def test_a_target_that_never_answers_costs_the_time_out(channel: str) -> None:
+    async def hang(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    start = monotonic()
+    async with listening(hang) as port:
+        scheme = "json" if channel == "apprise" else "http"
+        outcome = await send(http_target(channel, f"{scheme}://127.0.0.1:{port}/", **QUICK))
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
+    assert monotonic() - start < 3
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+MANY = 100 * 1024 * 1024
+
+
+class Endless:
+    def __init__(self, head: bytes, again: bytes) -> None:
+        self._head = head
+        self._again = again
+        self.sent = 0  # with what the kernel's buffers took
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(self._head)
+        while self.sent < MANY:
+            writer.write(self._again)
+            await writer.drain()
+            self.sent += len(self._again)
+
+
+@pytest.mark.parametrize("channel", HTTP)
+@pytest.mark.parametrize(
+    ("head", "again"),
+    [
+        (HEAD + b"X: ", b"x" * 65536),
+        (HEAD, b"X-Header: value\r\n" * 4096),
+        (HEAD + b"Content-Length: 104857600\r\n\r\n", b"x" * 65536),
+        (HEAD + b"\r\n", b"x" * 65536),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 10_000),
+        (b"HTTP/1.1 200 ", b"x" * 65536),
+    ],
+    ids=["header", "headers", "length", "body", "chunks", "reason"],
+)
+async def test_of_an_endless_answer_no_more_than_a_bound_is_read(
+    channel: str, head: bytes, again: bytes
+) -> None:
+    endless = Endless(head, again)
+    start = monotonic()
+    async with listening(endless.handle) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/", **QUICK))
+    assert monotonic() - start < 3
+    assert len(outcome.excerpt) <= 500
+    assert endless.sent < 20 * 1024 * 1024
+    body_is_enough = channel == "webhook" and b"\r\n\r\n" in head
+    assert outcome.kind is (Kind.DELIVERED if body_is_enough else Kind.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("head", "again"),
+    [
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;x=", b"x" * 65536),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 2000),
+    ],
+    ids=["extension", "hints"],
+)
+async def test_what_the_parser_throws_away_is_bounded_by_time_and_holds_no_memory(
+    head: bytes, again: bytes
+) -> None:
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, monotonic()
+    async with listening(Endless(head, again).handle) as port:
+        outcome = await send(http_target("slack", f"http://127.0.0.1:{port}/", **QUICK))
+    assert outcome.kind is Kind.FAILED
+    assert monotonic() - start < 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
+
+
+@pytest.mark.parametrize("channel", HTTP)
+async def test_a_compressed_answer_is_not_unpacked(channel: str) -> None:
+    bomb = gzip.compress(bytes(50 * 1024 * 1024))
+    async with listening(answering(answer(200, bomb, "Content-Encoding: gzip"))) as port:
+        outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
+    assert outcome.kind is (Kind.DELIVERED if channel == "webhook" else Kind.FAILED)
+    assert outcome.reason in {Reason.OK, Reason.BAD_ANSWER}
+    assert outcome.excerpt  # unpacked it would be NULs, of which nothing is shown

@@ -1,0 +1,230 @@
+"""Where a channel connects: to the address that was judged, and to no other."""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from services.alerts.alert import Kind, Outcome, Reason
+from services.alerts.channels import Channel, opened
+from services.alerts.channels.network import Networks
+from services.alerts.config import Target
+from tests.support.eventually import eventually
+from tests.support.targets import (
+    LOOPBACK,
+    TEMPLATES,
+    answer,
+    answering,
+    http_target,
+    job,
+    listening,
+    mail_target,
+    send,
+)
+
+CHANNELS = ("slack", "monday", "sms", "webhook", "apprise", "email")
+FIRST: Networks = (ipaddress.ip_network("127.0.0.2/32"),)
+REFUSED = (Kind.FAILED, Reason.ADDRESS_REFUSED)
+
+
+def target(channel: str, host: str, port: int, **options: Any) -> Target:
+    if channel == "email":
+        return mail_target(port, host, **options)
+    scheme = "json" if channel == "apprise" else "http"
+    shown = f"[{host}]" if ":" in host else host
+    return http_target(channel, f"{scheme}://{shown}:{port}/hook", **options)
+
+
+def said(outcome: Outcome) -> tuple[Kind, Reason]:
+    return outcome.kind, outcome.reason
+
+
+class Listener:
+    """Notes who connects, on every address of this machine, and hangs up."""
+
+    def __init__(self) -> None:
+        self.at: list[str] = []
+        self.port = 0
+
+    async def handle(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.at.append(writer.get_extra_info("sockname")[0])
+        writer.close()
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    noting = Listener()
+    server = await asyncio.start_server(noting.handle, "0.0.0.0", 0)  # noqa: S104 - the test's
+    noting.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield noting
+
+
+LookUp = Callable[[str], list[str]]
+
+
+class Names:
+    """Stands where the name server answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self._look_up: LookUp | None = None
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._getaddrinfo)
+
+    def answer(self, look_up: LookUp) -> None:
+        self._look_up = look_up
+
+    def _getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        if not str(host).endswith(".example") or self._look_up is None:
+            return self._real(host, port, *args, **options)
+        self.asked.append(host)
+        return [
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (address, port, 0, 0) if ":" in address else (address, port),
+            )
+            for address in self._look_up(host)
+        ]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
+async def test_a_private_address_that_nobody_named_is_refused_and_not_connected(
+    listener: Listener, channel: str, host: str
+) -> None:
+    outcome = await send(target(channel, host, listener.port), ())
+    assert said(outcome) == REFUSED
+    assert "ALERTS_PRIVATE_NETWORKS" in outcome.excerpt
+    assert listener.at == []
+
+
+@pytest.mark.parametrize("channel", ["slack", "webhook", "email"])
+@pytest.mark.parametrize(
+    "host", ["::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001"]
+)
+async def test_another_spelling_of_a_private_address_gets_nowhere(
+    listener: Listener, channel: str, host: str
+) -> None:
+    outcome = await send(target(channel, host, listener.port), ())
+    assert outcome.kind is Kind.FAILED
+    assert listener.at == []
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_a_name_that_moves_between_look_ups_is_connected_where_it_was_judged(
+    listener: Listener, names: Names, channel: str
+) -> None:
+    names.answer(lambda _: ["127.0.0.2" if len(names.asked) == 1 else "127.0.0.1"])
+    moving = target(channel, "moving.example", listener.port)
+    assert said(await send(moving, FIRST)) != REFUSED
+    assert names.asked == ["moving.example"]  # once: there was no second answer to connect to
+    assert listener.at == ["127.0.0.2"]
+    assert said(await send(moving, FIRST)) == REFUSED
+    assert listener.at == ["127.0.0.2"]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_of_several_addresses_only_the_allowed_is_connected(
+    listener: Listener, names: Names, channel: str
+) -> None:
+    names.answer(lambda _: ["127.0.0.1", "::1", "127.0.0.2"])
+    await send(target(channel, "several.example", listener.port), FIRST)
+    assert set(listener.at) == {"127.0.0.2"}
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+async def test_several_addresses_all_refused_have_that_reason(
+    listener: Listener, names: Names, channel: str
+) -> None:
+    names.answer(lambda _: ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254"])
+    outcome = await send(target(channel, "metadata.example", listener.port), FIRST)
+    assert said(outcome) == REFUSED
+    assert listener.at == []
+
+
+@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook", "email"])
+async def test_a_name_that_nobody_knows_is_a_failed_connection(names: Names, channel: str) -> None:
+    def unknown(_: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    names.answer(unknown)
+    outcome = await send(target(channel, "nobody.example", 80))
+    assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
+
+
+@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
+async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> None:
+    location = f"Location: http://127.0.0.1:{listener.port}/"
+    async with listening(answering(answer(307, b"", location))) as port:
+        outcome = await send(target(channel, "127.0.0.1", port))
+    assert said(outcome) == (Kind.FAILED, Reason.REDIRECT)
+    assert listener.at == []
+
+
+@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
+async def test_a_proxy_of_the_environment_is_not_asked(
+    listener: Listener, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for spelled in (name, name.lower()):
+            monkeypatch.setenv(spelled, f"http://127.0.0.1:{listener.port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with listening(answering(answer(500, b""))) as port:
+        outcome = await send(target(channel, "127.0.0.1", port))
+    assert outcome.status == 500
+    assert listener.at == []
+
+
+@pytest.mark.parametrize("sick", ["email", "webhook", "slack"])
+async def test_a_name_server_that_hangs_for_one_target_delays_no_other(
+    names: Names, sick: str
+) -> None:
+    go_on = threading.Event()
+
+    def look_up(host: str) -> list[str]:
+        if host == "hanging.example":
+            go_on.wait(20)
+        return ["127.0.0.1"]
+
+    names.answer(look_up)
+    async with AsyncExitStack() as closing:
+        port = await closing.enter_async_context(listening(answering(answer(200, b"ok"))))
+
+        async def open_channel(channel: str, host: str) -> Channel:
+            chosen = target(channel, host, port, timeout=10.0, concurrency=8)
+            return await closing.enter_async_context(opened("any", chosen, TEMPLATES, LOOPBACK))
+
+        healthy = await open_channel("slack", "healthy.example")
+        hanging = [await open_channel(sick, "hanging.example") for _ in range(8)]
+        # More than the loop's own pool has threads: that is what they would have to share.
+        waiting = [asyncio.create_task(one.send(job())) for one in hanging for _ in range(8)]
+
+        async def hangs() -> bool:
+            return names.asked.count("hanging.example") >= len(hanging)
+
+        await eventually(hangs)
+        start = monotonic()
+        try:
+            assert (await healthy.send(job())).kind is Kind.DELIVERED
+            assert monotonic() - start < 2
+        finally:
+            go_on.set()
+            for attempt in waiting:
+                attempt.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
