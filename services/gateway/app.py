@@ -17,10 +17,10 @@ from services.gateway.idempotency import Idempotency
 from services.gateway.intake import Intake
 from services.gateway.limits import COUNT, Limiter
 from services.gateway.overrides import SCRIPTS, Overrides
-from services.gateway.proxy import Upstream
 from services.gateway.redis_pipe import RedisPipe
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
+from services.gateway.upstream import Upstream
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""

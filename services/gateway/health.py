@@ -10,8 +10,8 @@ from aiohttp import hdrs
 
 from libs.common.broker import Broker
 from libs.common.web import Problem
-from services.gateway.proxy import Upstream
 from services.gateway.redis_pipe import RedisPipe
+from services.gateway.upstream import Upstream
 
 ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 0.5

@@ -22,9 +22,10 @@ from services.gateway.intake import Intake
 from services.gateway.limits import Limit
 from services.gateway.messages import AlertRequest, BatchRequest, accepted, alert_id
 from services.gateway.overrides import Overrides
-from services.gateway.proxy import Upstream, forward, outgoing_headers
+from services.gateway.proxy import forward, outgoing_headers
 from services.gateway.redis_pipe import RedisAway
 from services.gateway.targets import Targets
+from services.gateway.upstream import Upstream
 
 BODY_SECONDS = 20.0
 KEPT_ANSWER = 16 * 1024  # a process may have to hold 10,000 of them while Redis is away

@@ -15,7 +15,7 @@ from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
 from libs.common.web import Problem
 from services.gateway import metrics
 from services.gateway.messages import AcceptedAlert
-from services.gateway.proxy import Upstream
+from services.gateway.upstream import Upstream
 
 log = logs.get_logger(__name__)
 
