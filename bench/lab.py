@@ -58,7 +58,7 @@ class Lab:
         argv = [sys.executable, str(ROOT / "bench" / "sink.py"), str(port)]
         process = self._closing.enter_context(self.process(argv, {}))
         sink = Sink(port)
-        wait_until("the sink", 10, sink.answers, lambda: process.pid is not None)
+        self.answering(f"{sink.url}/state", process)
         return sink
 
     @staticmethod
@@ -81,6 +81,11 @@ class Lab:
         finally:
             process.stop(signal.SIGTERM, STOP_SECONDS)
 
+    @staticmethod
+    def answering(url: str, process: Process, seconds: float = 30) -> None:
+        """Return when that address answers at all."""
+        wait_until(url, seconds, lambda: _answers(url), lambda: process.pid is not None)
+
     def _start(self, server: S) -> S:
         return self._closing.enter_context(running(server))
 
@@ -88,13 +93,6 @@ class Lab:
 class Sink:
     def __init__(self, port: int) -> None:
         self.url = f"http://{HOST}:{port}"
-
-    def answers(self) -> bool:
-        try:
-            self._get("state")
-        except OSError:
-            return False
-        return True
 
     def reset(self) -> None:
         self._get("reset")
@@ -131,3 +129,11 @@ class Sink:
 def monotonic_mark() -> str:
     """Give what the sink needs in a body to tell how long it was on its way."""
     return f"sent={time.monotonic_ns()}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False

@@ -1,6 +1,6 @@
 """A part of a benchmark: measured by itself, its figures in a file and a section of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,3 +16,8 @@ class Part:
     """Turn that JSON into the section's Markdown, heading included."""
     long: bool = False
     """Only when asked for, by LONG=1 or by its name."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (head, ["---"] * len(head), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

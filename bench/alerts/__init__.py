@@ -1,4 +1,5 @@
 from bench.alerts.drain import DRAIN
+from bench.alerts.memory import MEMORY
 
 TITLE = "Alerts"
-PARTS = (DRAIN,)
+PARTS = (DRAIN, MEMORY)

@@ -1,32 +1,139 @@
 """5,000 alerts wait; one worker process delivers them to the sink. Ours beside the field's."""
 
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from bench import peers
 from bench.alerts.system import alerts
 from bench.lab import ROOT, Lab
 from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
-from bench.part import Part
-from deploy.local.servers import Process, wait_until
+from bench.part import Part, table
+from bench.peers import alertmanager_peer
+from deploy.local.servers import HOST, Process, wait_until
 from tests.support.brokers import Vhost
 
 COUNT = 5000
+
+
+@dataclass(frozen=True)
+class Case:
+    promise: str
+    """What it does beside the POST, and what it survives."""
+    module: str = ""
+    work: tuple[str, ...] = ()
+    """Arguments of Python."""
+    on: str = "rabbitmq"
+    package: str = ""
+    python: str = str(peers.PYTHON)
+
+
+def _celery(*pool: str) -> Case:
+    return Case(
+        "acknowledged after the work; a failure is not tried again unless the task says so",
+        "celery_peer",
+        (
+            *("-m", "celery", "-A", "bench.peers.celery_peer", "worker", "--loglevel", "WARNING"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat", "--pool", *pool),
+        ),
+        package="celery",
+    )
+
+
 FLOOR = "raw floor"
-OURS = "Ostoja, from the work queue"
-OURS_INTAKE = "Ostoja, from `alerts.intake`"
+OURS = {
+    "**Ostoja**, from the work queue": "queue_work",
+    "**Ostoja**, from `alerts.intake`": "queue_accepted",
+}
+ALERTMANAGER = "Alertmanager, one POST each"
+CASES = {
+    FLOOR: Case(
+        "aio-pika, prefetch 100, ClientSession POST, acknowledged after it; nothing else",
+        "floor",
+        ("-m", "bench.peers.floor", "work"),
+        python=sys.executable,
+    ),
+    **dict.fromkeys(
+        OURS,
+        Case(
+            "a ledger row per target, claimed with a lease; each attempt recorded; breaker, "
+            "growing delays, escalation to a person"
+        ),
+    ),
+    "Celery, prefork 2": _celery("prefork", "--concurrency=2", "--prefetch-multiplier=50"),
+    "Celery, gevent 50": _celery("gevent", "--concurrency=50", "--prefetch-multiplier=2"),
+    "Celery, threads 50": _celery("threads", "--concurrency=50", "--prefetch-multiplier=2"),
+    "Dramatiq, 50 threads": Case(
+        "acknowledged after the work; tried again with growing delays, then a dead-letter queue; "
+        "classic queue, on one node only",
+        "dramatiq_peer",
+        ("-m", "dramatiq", "bench.peers.dramatiq_peer", "--processes", "1", "--threads", "50"),
+        package="dramatiq",
+    ),
+    "taskiq + aio-pika": Case(
+        "acknowledged after the work; a failure is not tried again without a middleware",
+        "taskiq_peer",
+        (
+            *("-m", "taskiq", "worker", "bench.peers.taskiq_peer:broker", "--workers", "1"),
+            *("--max-async-tasks", "100", "--log-level", "WARNING"),
+        ),
+        package="taskiq",
+    ),
+    "FastStream + aiohttp": Case(
+        "acknowledged after the work; a failure goes back into the queue at once",
+        "faststream_peer",
+        ("-m", "bench.peers.faststream_peer", "work"),
+        package="faststream",
+    ),
+    "pgqueuer, batch 50": Case(
+        "rows of PostgreSQL, no broker; a job is gone when done or failed, its end logged",
+        "pgqueuer_peer",
+        ("-m", "bench.peers.pgqueuer_peer", "work"),
+        on="postgres",
+        package="pgqueuer",
+    ),
+    "procrastinate, concurrency 50": Case(
+        "rows of PostgreSQL, no broker; each change of a job recorded; tried again if told to",
+        "procrastinate_peer",
+        ("-m", "bench.peers.procrastinate_peer", "work"),
+        on="postgres",
+        package="procrastinate",
+    ),
+    ALERTMANAGER: Case(
+        "in memory: what had not left when it dies is the sender's to repeat; tried again until "
+        "the group's next interval"
+    ),
+}
 
 
 def run(lab: Lab) -> Any:
     lab.start(lab.rabbitmq, lab.postgres)
-    cases = {
-        FLOOR: partial(_floor, lab),
-        OURS: partial(_ours, lab, "queue_work"),
-        OURS_INTAKE: partial(_ours, lab, "queue_accepted"),
+    cases: dict[str, Callable[[], Run]] = {}
+    for title, case in CASES.items():
+        if title in OURS:
+            cases[title] = partial(_ours, lab, OURS[title])
+        elif title != ALERTMANAGER:
+            cases[title] = partial(_peer, lab, case)
+        elif (program := shutil.which("prometheus-alertmanager")) is not None:
+            cases[title] = partial(_alertmanager, lab, program)
+        else:
+            print("  not installed, so left out: prometheus-alertmanager (Debian)")
+    return {"runs": interleaved(cases, lab.rounds), "versions": _versions()}
+
+
+def _versions() -> dict[str, str]:
+    installed = peers.versions()
+    return {
+        title: f"{case.package} {installed[case.package]}"
+        for title, case in CASES.items()
+        if case.package
     }
-    return interleaved(cases, lab.rounds)
 
 
 def _ours(lab: Lab, fill: str) -> Run:
@@ -37,24 +144,55 @@ def _ours(lab: Lab, fill: str) -> Run:
             return _drained(lab, "/slack", process, lambda: system.states() == {"delivered": COUNT})
 
 
-def _floor(lab: Lab) -> Run:
-    vhost = Vhost(lab.rabbitmq)
-    env = {"AMQP_URL": vhost.admin_url(), "SINK_URL": f"{lab.sink.url}/floor"}
-    program = [sys.executable, str(ROOT / "bench" / "peers" / "floor.py")]
-    try:
-        subprocess.run([*program, "send", str(COUNT)], env=env, check=True)
+def _peer(lab: Lab, case: Case) -> Run:
+    with _queue(lab, case.on) as address:
+        env = {**address, "SINK_URL": f"{lab.sink.url}/peer", "PYTHONPATH": str(ROOT)}
+        send = [case.python, "-m", f"bench.peers.{case.module}", "send", str(COUNT)]
+        subprocess.run(send, env={**os.environ, **env}, cwd=ROOT, check=True)
         lab.sink.reset()
-        with lab.process([*program, "work"], env) as process:
-            return _drained(lab, "/floor", process)
-    finally:
+        with lab.process([case.python, *case.work], env) as process:
+            return _drained(lab, "/peer", process)
+
+
+@contextmanager
+def _queue(lab: Lab, on: str) -> Iterator[dict[str, str]]:
+    if on == "rabbitmq":
+        vhost = Vhost(lab.rabbitmq)
+        yield {"AMQP_URL": vhost.admin_url()}
         vhost.delete()
+    else:
+        database = lab.databases.create("alerts", migrated=False)
+        yield {"DATABASE_URL": lab.postgres.dsn.removesuffix("postgres") + database.name}
+        lab.databases.drop(database.name)
+
+
+def _alertmanager(lab: Lab, program: str) -> Run:
+    url = f"{HOST}:{lab.ports.take()}"
+    folder = lab.folder / url.replace(":", "-")
+    folder.mkdir()
+    alertmanager_peer.configure(folder / "config.yml", f"{lab.sink.url}/peer")
+    argv = [
+        program,
+        f"--config.file={folder / 'config.yml'}",
+        f"--storage.path={folder}",
+        f"--web.listen-address={url}",
+        "--cluster.listen-address=",
+        "--log.level=error",
+    ]
+    env = {"ALERTMANAGER_URL": f"http://{url}/api/v2/alerts"}
+    send = [sys.executable, "-m", "bench.peers.alertmanager_peer", "send", str(COUNT)]
+    lab.sink.reset()
+    with lab.process(argv, {}) as process:
+        lab.answering(f"http://{url}/-/ready", process)
+        with lab.process(send, env):
+            return _drained(lab, "/peer", process)
 
 
 def _drained(
     lab: Lab, path: str, process: Process, settled: Callable[[], bool] = lambda: True
 ) -> Run:
     """Rate from the first request to the last; CPU from the first on, its start-up left out."""
-    lab.sink.wait(path, 1, process)
+    lab.sink.wait(path, 1, process, seconds=30)
     servers, worker = (lab.rabbitmq.pid or 0, lab.postgres.pid or 0), process.pid or 0
     counted = COUNT - lab.sink.count(path)
     before = cpu_seconds(worker), cpu_seconds(*servers)
@@ -67,20 +205,42 @@ def _drained(
     return {"rate": (COUNT - 1) / lab.sink.seconds(path), "cpu": cpu, "servers": of_servers}
 
 
-def render(runs: Any) -> str:
-    lines = [
-        f"### {COUNT:,} waiting alerts → sink",
-        "",
-        "| | alerts/s | ratio to the floor | worker CPU s/1k | ratio | servers' CPU s/1k |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, own in runs.items():
-        lines.append(
-            f"| {name} | {spread(own, 'rate')} | {ratio(own, runs[FLOOR], 'rate'):.2f} "
-            f"| {spread(own, 'cpu', '.2f')} | {ratio(own, runs[FLOOR], 'cpu'):.2f} "
-            f"| {spread(own, 'servers', '.2f')} |"
+def render(found: Any) -> str:
+    runs, versions = found["runs"], found["versions"]
+    floor, ours = runs[FLOOR], runs[next(iter(OURS))]
+    rows = [
+        (
+            title + (f" ({versions[title]})" if title in versions else ""),
+            spread(own, "rate"),
+            f"{ratio(own, floor, 'rate'):.2f}",
+            spread(own, "cpu", ".2f"),
+            f"{ratio(own, floor, 'cpu'):.2f}",
+            spread(own, "servers", ".2f"),
+            CASES[title].promise,
         )
-    return "\n".join(lines)
+        for title, own in runs.items()
+    ]
+    ahead = {
+        name: min(ratio(ours, runs[title], "rate") for title in runs if title.startswith(name))
+        for name in ("Celery", "Dramatiq", "taskiq", "FastStream")
+    }
+    return f"""\
+### {COUNT:,} waiting alerts → the sink, one worker process
+
+{table(HEAD, rows)}
+
+From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by in ahead.items())}
+(each at its best). The rate is taken from the first request at the sink to the last, CPU from the
+first request to the last row settled; start-up is left out of both. Nobody is pinned to a core."""
 
 
+HEAD = (
+    "",
+    "alerts/s",
+    "ratio to the floor",
+    "worker, CPU s/1k",
+    "ratio to the floor",
+    "RabbitMQ and PostgreSQL, CPU s/1k",
+    "what it does beside the POST",
+)
 DRAIN = Part("drain", run, render)

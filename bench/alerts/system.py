@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg2
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.lab import Lab
+from bench.peers import TEXT
 from deploy.local import environment
-from libs.common import db
 from libs.common.broker import Broker, Message
 from services.alerts import config, messages, topology
-from services.alerts.store import intake
-from services.alerts.store.intake import NewRow
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 from tests.support.stack import write_alerts_config
 
 IN_FLIGHT = 256
-TEXT = "a" * 400
 
 
 @dataclass(frozen=True)
@@ -50,11 +47,11 @@ class Alerts:
     def states(self) -> dict[str, int]:
         return dict(self.query("SELECT state, count(*) FROM alerts.delivery GROUP BY state"))
 
-    def query(self, statement: str) -> list[Any]:
+    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
         connection = psycopg2.connect(self.database.superuser_url)
         try:
             with connection, connection.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
@@ -88,30 +85,34 @@ def alerts(
 
 
 async def _queue_work(alerts: Alerts, count: int) -> None:
-    rows = [
-        NewRow(
-            alert_id=uuid.uuid4(),
-            target="slack",
-            event_type="slack_alert",
-            severity="info",
-            source="gateway",
-            payload={"text": TEXT},
-            dedup_key=None,
-            request_id=None,
-            accepted_at=datetime.now(UTC),
+    ids = [id_ for (id_,) in alerts.query(_ACCEPTED, {"count": count, "text": TEXT})]
+    async with _connected(alerts) as broker:
+        await _publish(
+            broker,
+            topology.work_name("slack"),
+            (messages.work(UUID(id_), "slack", 0, None) for id_ in ids),
         )
-        for _ in range(count)
-    ]
-    async with _connected(alerts) as (engine, broker):
-        for first in range(0, count, 1000):
-            async with engine.begin() as tx:
-                await intake.accept(tx, rows[first : first + 1000])
-        work = (messages.work(row.alert_id, row.target, 0, None) for row in rows)
-        await _publish(broker, topology.work_name("slack"), work)
+
+
+_ACCEPTED = """
+    WITH added AS (
+        INSERT INTO alerts.delivery (
+            alert_id, target, event_type, severity, source, payload, accepted_at, state)
+        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'gateway',
+            jsonb_build_object('text', %(text)s), now(), 'pending'
+        FROM generate_series(1, %(count)s)
+        RETURNING alert_id
+    ), counted AS (
+        INSERT INTO alerts.ledger_total AS total (target, accepted)
+        SELECT 'slack', count(*) FROM added
+        ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
+    )
+    SELECT alert_id::text FROM added
+"""
 
 
 async def _queue_accepted(alerts: Alerts, count: int) -> None:
-    async with _connected(alerts) as (_, broker):
+    async with _connected(alerts) as broker:
         await _publish(broker, topology.INTAKE_QUEUE, (accepted() for _ in range(count)))
 
 
@@ -128,19 +129,16 @@ def accepted() -> Message:
 
 
 @asynccontextmanager
-async def _connected(alerts: Alerts) -> AsyncIterator[tuple[AsyncEngine, Broker]]:
+async def _connected(alerts: Alerts) -> AsyncIterator[Broker]:
     configured, _ = config.load(alerts.config, alerts.settings)
-    async with (
-        db.connect(str(alerts.database), application_name="bench") as engine,
-        Broker.connect(alerts.vhost.url("alerts"), "bench") as broker,
-    ):
+    async with Broker.connect(alerts.vhost.url("alerts"), "bench") as broker:
         await broker.declare(
             *topology.EXCHANGES,
             *topology.intake_queues(),
             *topology.target_queues(configured),
         )
         await broker.session()
-        yield engine, broker
+        yield broker
 
 
 async def _publish(broker: Broker, key: str, waiting: Any) -> None:

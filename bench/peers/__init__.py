@@ -1,4 +1,8 @@
-"""The field: a program per peer, run in a virtual environment of their own."""
+"""The field: a program per peer, run in a virtual environment of their own.
+
+Each reads AMQP_URL or DATABASE_URL, and SINK_URL, to which it POSTs a message;
+`python -m bench.peers.<peer> send 5000` queues them, drain.py says what works on them.
+"""
 
 import hashlib
 import json
@@ -9,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-bench"
 PYTHON = VENV / "bin" / "python"
+TEXT = "a" * 400  # of every alert: about 500 B with what goes around it
+PREFETCH = 100
 _VERSIONS = """
 import json
 from importlib.metadata import distributions

@@ -12,8 +12,9 @@ import aio_pika
 import aiohttp
 import uvloop
 
+from bench.peers import PREFETCH, TEXT
+
 QUEUE = "bench.floor"
-TEXT = "a" * 400
 
 
 async def send(count: int) -> None:
@@ -36,7 +37,7 @@ async def work() -> None:
     connection = await aio_pika.connect(os.environ["AMQP_URL"])
     async with connection, aiohttp.ClientSession() as session:
         channel = await connection.channel()
-        await channel.set_qos(prefetch_count=100)
+        await channel.set_qos(prefetch_count=PREFETCH)
         queue = await channel.get_queue(QUEUE)
 
         async def handle(message: aio_pika.abc.AbstractIncomingMessage) -> None:

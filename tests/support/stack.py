@@ -64,6 +64,8 @@ class Stack(System):
         self.database = database
         self.vhost = vhost
         self.postgres, self.rabbitmq, self.redis = servers
+        self.changes: dict[str, dict[str, str]] = {name: {} for name in SERVICES}
+        """Variables of one service alone, from its next start on."""
         self._processes = {name: Process(folder / "run" / f"{name}.pid") for name in SERVICES}
 
     async def start(self, name: str) -> None:
@@ -73,6 +75,11 @@ class Stack(System):
     async def stop(self, name: str) -> None:
         """Let a service finish what is in hand (SIGTERM)."""
         await asyncio.to_thread(self.stop_now, name)
+
+    def pid(self, name: str) -> int:
+        pid = self._processes[name].pid
+        assert pid is not None, f"{name} does not run"
+        return pid
 
     async def kill9(self, name: str) -> None:
         await asyncio.to_thread(self._processes[name].stop, signal.SIGKILL, DRAIN_SECONDS)
@@ -123,7 +130,7 @@ class Stack(System):
         settings["AMQP_URL"] = self.vhost.url(name)
         if name in WITH_TABLES:
             settings["DATABASE_URL"] = self.database.of(name)
-        return settings
+        return settings | self.changes[name]
 
 
 @contextmanager
@@ -155,6 +162,7 @@ def running_stack(
                 "REDIS_PASSWORD": redis.password,
                 "ALERTS_CONFIG": str(quick_alerts_config(folder)),
                 "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+                "CONSENT_RECORDS_DIR": str(folder / "consent"),
             }
             stack = Stack(folder, values | dict(settings), database, vhost, sandbox, servers)
             try:
