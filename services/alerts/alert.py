@@ -66,6 +66,7 @@ class Reason(StrEnum):
     NO_PERMIT = auto()
     BY_HAND = auto()
     ERASED = auto()
+    FALLBACK = auto()  # its target was sick too long: another one got it
 
 
 class BreakerState(StrEnum):

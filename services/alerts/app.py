@@ -11,8 +11,8 @@ from services.alerts.board import Board
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import MAX_BATCH, Intake, Persons
 from services.alerts.delivery import Worker
+from services.alerts.digests import Digests
 from services.alerts.drain import drain
-from services.alerts.escalation import Escalation
 from services.alerts.http import Api
 from services.alerts.messages import ESCALATION
 from services.alerts.permits import LoopLag, Permits
@@ -110,9 +110,29 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     ):
         await service.enter(consume.consume(broker, queue, handler, prefetch=1))
 
-    sweep = Sweep(configured, engine, broker, overdue=settings.alerts_overdue_seconds)
-    escalation = Escalation(
-        engine, intake, to=settings.escalation_email, base_url=settings.public_base_url
+    sweep = Sweep(
+        configured,
+        engine,
+        broker,
+        overdue=settings.alerts_overdue_seconds,
+        fallback_after=settings.alerts_fallback_seconds,
+    )
+    digests = Digests(
+        engine,
+        intake,
+        sweep,
+        to=settings.escalation_email,
+        base_url=settings.public_base_url,
+        pending=settings.alerts_trouble_pending,
+        after=settings.alerts_trouble_seconds,
+        again=settings.alerts_trouble_again_seconds,
+    )
+    log.info(
+        "trouble.in_force",
+        fallback_seconds=settings.alerts_fallback_seconds,
+        told_after_seconds=settings.alerts_trouble_seconds,
+        told_again_seconds=settings.alerts_trouble_again_seconds,
+        pending=settings.alerts_trouble_pending,
     )
     if not configured.route(ESCALATION, None):
         log.error("escalation.has_no_route")  # failures are recorded, and nobody is told
@@ -123,7 +143,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
     for name, seconds, job in (
         ("alerts sweep", settings.alerts_sweep_seconds, sweep.run),
-        ("alerts escalation", settings.alerts_escalation_seconds, escalation.run),
+        ("alerts digests", settings.alerts_escalation_seconds, digests.run),
         ("alerts retention", RETENTION_SECONDS, retention.run),
         ("alerts count", settings.alerts_sweep_seconds, retention.count),
     ):

@@ -239,6 +239,11 @@ class Config(_Part):
             )
         )
 
+    def fallback(self, target: str) -> str | None:
+        """Return where a target's critical alerts may go; a target may have left the file."""
+        known = self.targets.get(target)
+        return None if known is None else known.fallback
+
 
 UNROUTED = "unrouted"  # stands for the target of an alert that no route knows
 

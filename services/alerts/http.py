@@ -156,7 +156,7 @@ class Api:
                 "id": str(alert_id),
                 "event_type": rows[0].event_type,
                 "severity": rows[0].severity,
-                "state": _overall([State(row.state) for row in rows]),
+                "state": _overall(rows),
                 "attempts": sum(row.attempt for row in rows),
                 "accepted_at": rows[0].asked_at.isoformat(),
                 "request_id": rows[0].asked_by,
@@ -413,11 +413,13 @@ async def _tell_all(tx: Any, rows: list[Any], state: State) -> None:
         await delivery.tell(tx, steps.ended(row), state, Reason.BY_HAND)
 
 
-def _overall(states: list[State]) -> str:
+def _overall(rows: list[Any]) -> str:
     """What a caller wants to know of all its targets: whether a person or time is still needed."""
+    # What was handed to a fallback ends as the fallback's row does.
+    states = [State(row.state) for row in rows if row.reason != Reason.FALLBACK]
     if any(state not in _ENDS for state in states):
         return State.PENDING
-    return next(state for state in _ENDS if state in states)
+    return next((state for state in _ENDS if state in states), State.DISCARDED)
 
 
 # The worst first.

@@ -19,6 +19,10 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_sweep_seconds: float = Field(30, gt=0)
     alerts_overdue_seconds: float = Field(60, gt=0)
     alerts_escalation_seconds: float = Field(300, gt=0)
+    alerts_fallback_seconds: float = Field(600, gt=0)
+    alerts_trouble_seconds: float = Field(1800, gt=0)
+    alerts_trouble_pending: int = Field(100, ge=0)
+    alerts_trouble_again_seconds: float = Field(24 * 3600, gt=0)
     escalation_email: str = Field("ops@example.com", min_length=3)
     public_base_url: str = "http://127.0.0.1:8080"
     alerts_drain_per_second: int = Field(100, ge=1)

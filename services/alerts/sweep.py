@@ -8,13 +8,13 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import logs
+from libs.common import logs, outbox
 from libs.common.broker import Broker, BrokerUnavailable
 from libs.common.topology import Queue, dead_name, delay_name, retry_name
-from services.alerts import delivery, metrics, topology
+from services.alerts import delivery, messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
-from services.alerts.store import steps, upkeep
+from services.alerts.store import steps, troubles, upkeep
 from services.alerts.store.questions import Cursor
 
 log = logs.get_logger(__name__)
@@ -24,12 +24,19 @@ BATCH = 500
 
 class Sweep:
     def __init__(
-        self, config: Config, engine: AsyncEngine, broker: Broker, *, overdue: float
+        self,
+        config: Config,
+        engine: AsyncEngine,
+        broker: Broker,
+        *,
+        overdue: float,
+        fallback_after: float,
     ) -> None:
         self._config = config
         self._engine = engine
         self._broker = broker
         self._overdue = overdue
+        self._fallback_after = fallback_after
 
     async def run(self) -> None:
         """Safe to run too early, or twice: it only makes twins, which the claim absorbs."""
@@ -39,6 +46,7 @@ class Sweep:
             await delivery.doubt(self._engine, alert_id, target)
         for target, options in self._config.targets.items():
             await self._expire(target, options.max_age)
+        await self._fall_back()
         if not self._broker.connected:
             return
         try:
@@ -62,6 +70,43 @@ class Sweep:
                 for row in rows:
                     await delivery.tell(tx, steps.ended(row), State.FAILED, Reason.EXPIRED)
             log.warning("sweep.expired", target=target, rows=len(rows))
+
+    async def _fall_back(self) -> None:
+        """Hand what is critical to the fallback of a target that nothing has reached for long."""
+        async with self._engine.connect() as tx:
+            sick = await troubles.sick(tx)
+        for target, trouble in sick.items():
+            fallback = self._config.fallback(target)
+            if fallback is None or trouble.seconds < self._fallback_after:
+                continue
+            if fallback in sick and sick[fallback].shut:  # no way around: the first to heal has it
+                continue
+            await self._move(target, fallback, shut=trouble.shut)
+
+    async def _move(self, target: str, fallback: str, *, shut: bool) -> None:
+        targets = self._config.targets
+        same_channel = targets[target].channel == targets[fallback].channel
+        while True:
+            async with self._engine.begin() as tx:
+                moved = await troubles.fall_back(
+                    tx, target, fallback, shut=shut, same_channel=same_channel, batch=BATCH
+                )
+                await outbox.add_all(
+                    tx,
+                    [
+                        (
+                            topology.ALERTS.name,
+                            topology.work_name(fallback),
+                            messages.work(row.alert_id, fallback, 0, row.request_id),
+                        )
+                        for row in moved
+                        if row.added
+                    ],
+                )
+            if not moved:
+                return
+            metrics.FELL_BACK.labels(target).inc(len(moved))
+            log.warning("sweep.fell_back", target=target, fallback=fallback, rows=len(moved))
 
     async def without_copies(self) -> list[str]:
         """Return the targets none of whose queues holds a message, nor the outbox for them."""

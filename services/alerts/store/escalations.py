@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.alert import Reason
+from services.alerts.store import troubles
 from services.alerts.store.steps import Ended
 from services.alerts.store.tables import escalation
 
@@ -78,5 +79,6 @@ async def tell_of(tx: AsyncConnection, target: str, digest: UUID) -> Untold | No
 
 
 async def untell(tx: AsyncConnection, digest: UUID) -> None:
-    """Nobody got this digest: the next one tells it."""
+    """Nobody got this digest: the next one tells what it told."""
+    await troubles.untell(tx, digest)
     await tx.execute(sa.update(escalation).where(escalation.c.digest == digest).values(digest=None))

@@ -1,0 +1,171 @@
+"""P1: what finally failed is told to a person, and what stands, also when mail itself was down."""
+
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.broker import Message
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+
+QUICK = {"ALERTS_ESCALATION_SECONDS": "0.5", "ESCALATION_EMAIL": "ops@example.com"}
+TROUBLE = QUICK | {"ALERTS_TROUBLE_SECONDS": "1"}
+SICK: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
+
+
+async def digests(subject: Alerts) -> list[dict[str, Any]]:
+    mails = await subject.sandbox.mails()
+    return [mail for mail in mails if mail["To"][0]["Address"] == "ops@example.com"]
+
+
+async def told(subject: Alerts, count: int) -> list[dict[str, Any]]:
+    """The digests, once they speak of so many alerts."""
+
+    async def enough() -> list[dict[str, Any]] | None:
+        found = await digests(subject)
+        numbers = [int(mail["Subject"].split()[1]) for mail in found]
+        assert sum(numbers) <= count
+        return found if sum(numbers) == count else None
+
+    return await eventually(enough, 40)
+
+
+async def test_many_failures_of_a_target_are_one_digest_that_says_what_to_do(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(ALERTS_ESCALATION_SECONDS="6")
+    await subject.sandbox.behave("slack", status=404)
+    for alert_id in [await subject.accept() for _ in range(12)]:
+        await subject.until(alert_id, "failed")
+    found = await told(subject, 12)
+    assert len(found) <= 2  # a window may end between them
+    text = found[-1]["Text"]
+    assert "slack" in found[-1]["Subject"]
+    assert "404" in text
+    assert "/api/dlq/retry" in text
+    assert (await subject.check())["ok"]
+
+
+async def test_while_mail_is_down_the_escalation_waits_and_is_told_afterwards(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(**QUICK)
+    await subject.sandbox.behave("email", status=550)  # for good: the digest itself fails
+    await subject.sandbox.behave("slack", status=404)
+    await subject.until(await subject.accept(), "failed")
+
+    async def digest_failed() -> bool:
+        failed = (
+            "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state = 'failed'"
+        )
+        return bool(await subject.scalar(failed))
+
+    await eventually(digest_failed, 30)
+    assert await digests(subject) == []
+    await subject.sandbox.behave("email", status=200)
+    await told(subject, 1)
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1  # none of the digests'
+
+
+async def subjects(subject: Alerts, about: str) -> list[str]:
+    found = [str(mail["Subject"]) for mail in await digests(subject)]
+    return [each for each in found if about in each]
+
+
+async def one_about(subject: Alerts, about: str) -> dict[str, Any]:
+    async def there() -> list[dict[str, Any]]:
+        return [mail for mail in await digests(subject) if about in mail["Subject"]]
+
+    (mail,) = await eventually(there, 20)
+    return mail
+
+
+async def test_a_breaker_that_stays_open_is_told_once_however_often_the_process_starts(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=SICK, sms=SICK, **TROUBLE)
+    await subject.sandbox.behave("slack", status=503)
+    for _ in range(2):
+        await subject.accept()
+    mail = await one_about(subject, "nothing gets through to slack")
+    assert "2 wait" in mail["Text"]
+    assert "server_error 503" in mail["Text"]
+    assert "/api/breakers/slack/reset" in mail["Text"]
+
+    subject.stop()
+    await subject.start()
+    await subject.accept()  # opens the new process's breaker
+    # What comes of the windows after it: another target's mail, and no second one for slack.
+    await subject.sandbox.behave("sms", status=503)
+    await subject.accept("sms")
+    await one_about(subject, "nothing gets through to sms")
+    assert len(await subjects(subject, "slack")) == 1
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 0
+    assert (await subject.check())["ok"]
+
+
+async def test_what_still_stands_is_told_again_and_what_is_over_is_not(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=SICK, **TROUBLE | {"ALERTS_TROUBLE_AGAIN_SECONDS": "2"})
+    await subject.sandbox.behave("slack", status=503)
+    alert_id = await subject.accept()
+
+    async def told_again() -> bool:
+        return len(await subjects(subject, "slack")) >= 2
+
+    await eventually(told_again, 20)
+    first, second, *_ = await digests(subject)
+    since = [line for line in first["Text"].splitlines() if line.startswith("since")]
+    assert since
+    assert since[0] in second["Text"]
+    await subject.sandbox.behave("slack", status=200)
+    await subject.http("POST", "/api/breakers/slack/reset")
+    await subject.until(alert_id, "delivered")
+    assert await subject.scalar("SELECT count(*) FROM trouble") == 0
+
+
+async def test_too_many_that_wait_what_is_in_doubt_and_what_cannot_be_read_are_told(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(
+        slack={"retry_delays": [60]}, **TROUBLE | {"ALERTS_TROUBLE_PENDING": "2"}
+    )
+    await subject.sandbox.behave("slack", status=500)
+    for _ in range(3):
+        await subject.accept()
+    broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})
+    await subject.gateway.publish("alerts", "alerts.intake", broken)
+    async with subject.engine.begin() as tx:
+        await tx.execute(
+            sa.text("""
+            INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
+                accepted_at, state, reason, attempt, finished_at, once_address, once_purpose,
+                once_reference)
+            VALUES (gen_random_uuid(), 'email', 'followup', 'info', 'test', '{}', now(),
+                'in_doubt', 'crashed', 1, now(), 'a@example.com', 'marketing', 'r')
+        """)
+        )
+        await tx.execute(sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('email', 1)"))
+    assert "/api/dlq/resolve" in (await one_about(subject, "1 for email in doubt"))["Text"]
+    assert "x-reason" in (await one_about(subject, "accepted, but not to be read: 1"))["Text"]
+    waiting = await one_about(subject, "3 wait for slack")
+    assert "server_error 500" in waiting["Text"]
+
+
+async def test_a_trouble_whose_mail_failed_is_told_when_mail_is_back(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=SICK, **TROUBLE)
+    await subject.sandbox.behave("email", status=550)
+    await subject.sandbox.behave("slack", status=503)
+    await subject.accept()
+
+    async def digest_failed() -> bool:
+        failed = (
+            "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state = 'failed'"
+        )
+        return bool(await subject.scalar(failed))
+
+    await eventually(digest_failed, 30)
+    await subject.sandbox.behave("email", status=200)
+    await one_about(subject, "nothing gets through to slack")
