@@ -52,11 +52,18 @@ GENERATED: dict[str, Callable[[], str]] = {
     **dict.fromkeys(DATABASE_PASSWORDS.values(), _secret),
     **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
     "WEBHOOK_SECRET": _webhook_secret,
+    "CONSENT_CHECKPOINT_KEYS": _key_ring,
 }
 _OF_A_PROVIDER = ("SLACK_WEBHOOK_URL", "MONDAY_API_TOKEN", "SMS_API_TOKEN", "SMTP_PASSWORD")
 SECRETS_OF = {
     "gateway": {"INTERNAL_API_KEY", "ADMIN_API_KEY", "SERVICE_API_KEY", "TOKEN_KEYS"},
-    "consent": {"INTERNAL_API_KEY", "TOKEN_KEYS", "CONSENT_MASTER_KEYS", "CONSENT_HASH_KEY"},
+    "consent": {
+        "INTERNAL_API_KEY",
+        "TOKEN_KEYS",
+        "CONSENT_MASTER_KEYS",
+        "CONSENT_HASH_KEY",
+        "CONSENT_CHECKPOINT_KEYS",
+    },
     "followups": {"INTERNAL_API_KEY", "TOKEN_KEYS"},
     "alerts": {"INTERNAL_API_KEY", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "sandbox": {"WEBHOOK_SECRET"},

@@ -1,24 +1,38 @@
 """Routes that need the admin key: the trail, what is held on a person, erasure."""
 
-from typing import Any
+import asyncio
+from collections.abc import Iterable
+from itertools import islice
+from typing import Annotated, Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.addresses import normalise
 from libs.common.requests import Requester
 from libs.common.web import Model, Problem, json_response, parse
-from services.consent import changes, export, store, trail
+from services.consent import changes, checkpoints, export, store, trail
 from services.consent.callers import Email, admin, operator, origin, path_address
+from services.consent.checkpoints import Checkpoint, Signer, Witnesses
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Outcome
+from services.consent.records import Records
 from services.consent.settings import ConsentSettings
-from services.consent.trail import Entry
+from services.consent.trail import Entry, Place
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals, answered
+
+VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
+MAX_CHECKPOINTS = 1_000
+MAX_ERRORS = 10
 
 
 class Erase(Model):
     email: Email
+
+
+class Verify(Model):
+    checkpoints: Annotated[list[Checkpoint], Field(max_length=MAX_CHECKPOINTS)]
 
 
 class AdminRoutes:
@@ -29,15 +43,20 @@ class AdminRoutes:
         vault: Vault,
         settings: ConsentSettings,
         withdrawals: Withdrawals,
+        signer: Signer,
     ) -> None:
         self._engine = engine
         self._requester = requester
         self._vault = vault
         self._settings = settings
         self._withdrawals = withdrawals
+        self._signer = signer
+        self._checkpoints = Records(settings.consent_records_dir / checkpoints.FILE)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/consent/audit/verify", self.verify)
+        app.router.add_post("/api/consent/audit/verify", self.verify)
+        app.router.add_get("/api/consent/audit/checkpoints", self.checkpoints)
         app.router.add_get("/api/consent/audit/{email}", self.audit)
         app.router.add_get("/api/consent/export/{email}", self.export)
         app.router.add_post("/api/consent/erase", self.erase)
@@ -79,10 +98,47 @@ class AdminRoutes:
         }
 
     async def verify(self, request: web.Request) -> web.Response:
+        """Verify for as long as an answer may take; a long trail is gone through in some calls.
+
+        By POST the caller adds checkpoints of its own keeping to those that are kept here.
+        """
         admin(request)
-        found = await trail.verify(self._engine)
+        theirs: list[Checkpoint] = []
+        if request.method == hdrs.METH_POST:
+            theirs = (await parse(request, Verify)).checkpoints
+            self._check_signatures(theirs)
+        ours = await asyncio.to_thread(list, checkpoints.read(self._checkpoints))
+        witnesses = Witnesses([*ours, *theirs], self._signer)
+        found = await trail.verify(
+            self._engine, start=_place(request), seconds=VERIFY_SECONDS, witnesses=witnesses
+        )
+        return json_response(checkpoints.report(found, witnesses))
+
+    def _check_signatures(self, theirs: Iterable[Checkpoint]) -> None:
+        forged = [
+            (f"checkpoints.{index}.signature", "not of a key of ours")
+            for index, each in enumerate(theirs)
+            if not self._signer.is_ours(each)
+        ]
+        if forged:
+            raise Problem(422, errors=forged[:MAX_ERRORS])
+
+    async def checkpoints(self, request: web.Request) -> web.Response:
+        """Hand out checkpoints, oldest first, for the caller to keep out of our reach."""
+        admin(request)
+        after = _cursor(request)
+        found = await asyncio.to_thread(
+            lambda: list(
+                islice(checkpoints.read(self._checkpoints), after, after + MAX_CHECKPOINTS)
+            )
+        )
+        more = len(found) == MAX_CHECKPOINTS
         return json_response(
-            {"ok": found.ok, "rows": found.rows, "first_broken": found.first_broken}
+            {
+                "checkpoints": [each.model_dump(mode="json") for each in found],
+                "next_cursor": str(after + len(found)) if more else None,
+                "public_keys": self._signer.public_keys,
+            }
         )
 
     async def export(self, request: web.Request) -> web.Response:
@@ -155,3 +211,12 @@ def _cursor(request: web.Request) -> int:
     if not given.isdecimal() or len(given) > 18:
         raise Problem(422, errors=[("cursor", "not a cursor of this list")])
     return int(given)
+
+
+def _place(request: web.Request) -> Place:
+    if (given := request.query.get("cursor")) is None:
+        return trail.START
+    try:
+        return Place.parse(given)
+    except ValueError:
+        raise Problem(422, errors=[("cursor", "not a cursor of this verification")]) from None

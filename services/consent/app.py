@@ -9,12 +9,14 @@ from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
 from libs.common.tokens import Tokens
-from services.consent import store, topology
+from services.consent import checkpoints, store, topology
 from services.consent.admin import AdminRoutes
+from services.consent.checkpoints import Signer
 from services.consent.consumers import Consumers
 from services.consent.http import Routes
 from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
+from services.consent.records import Records
 from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
@@ -38,6 +40,11 @@ async def start(service: Service, settings: ConsentSettings) -> None:
 
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
+    signer = Signer(settings.consent_checkpoint_keys.get_secret_value())
+    written = Records(settings.consent_records_dir / checkpoints.FILE)
+    keep = partial(checkpoints.keep, engine, written, signer)
+    signing = periodic.every(engine, "consent checkpoints", checkpoints.LOOK_SECONDS, keep)
+    service.spawn("checkpoints", signing)
     for name, job in (
         ("consent inbox purge", partial(inbox.purge, engine)),
         ("consent permit purge", partial(_purge, engine, settings.suppression_retention_days)),
@@ -59,7 +66,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     withdrawals = Withdrawals(engine, vault, settings, service.stopping)
     Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
+    AdminRoutes(engine, requester, vault, settings, withdrawals, signer).add_to(app)
     await web.serve(service, app, settings.http_host, settings.http_port)
     await web.serve_metrics(service, settings.http_host, settings.metrics_port)
     log.info(

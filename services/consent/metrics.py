@@ -1,6 +1,6 @@
 """Every metric of consent, with its label values."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 PERMITS = Counter("consent_permits_total", "Permit requests answered.", ["answer"])
 """granted | denied | closed"""
@@ -24,3 +24,9 @@ LINK_MAILS = Counter(
     ["kind", "outcome"],
 )  # fmt: skip
 """erasure | opt-in; mailed | held_back"""
+
+TRAIL_CONTRADICTED = Gauge(
+    "consent_trail_contradicted", "1: the trail is not what its last checkpoint says it was."
+)
+
+UNSIGNED_ROWS = Gauge("consent_trail_unsigned_rows", "Rows of the trail behind no checkpoint yet.")

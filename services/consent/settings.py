@@ -1,9 +1,11 @@
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
 from libs.common.tokens import Tokens
+from services.consent.checkpoints import Signer
 from services.consent.vault import decode_hash_key, parse_master_keys
 
 
@@ -22,10 +24,18 @@ def _hash_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _checkpoint_keys(keys: SecretStr) -> SecretStr:
+    Signer(keys.get_secret_value())
+    return keys
+
+
 class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     consent_master_keys: Annotated[SecretStr, AfterValidator(_master_keys)]
     consent_hash_key: Annotated[SecretStr, AfterValidator(_hash_key)]
+    consent_checkpoint_keys: Annotated[SecretStr, AfterValidator(_checkpoint_keys)]
+    consent_records_dir: Path
+    """What must outlive the database: the trail's checkpoints, and who was erased."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
     """The sender puts its final dot within 10 s of asking; the rest is margin."""

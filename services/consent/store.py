@@ -163,12 +163,11 @@ consent_audit_log = sa.Table(
     sa.Index("consent_audit_log_timestamp", "timestamp"),
 )
 
+# The lock of whoever appends; the runtime role cannot even read it.
 trail_head = sa.Table(
     "trail_head",
     metadata,
     sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
-    sa.Column("id", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
     sa.CheckConstraint("single", name="trail_head_single"),
 )
 
@@ -267,6 +266,46 @@ async def enter_all(
 
 async def enter(tx: AsyncConnection, vault: Vault, address: str, lock: str) -> Person:
     return (await enter_all(tx, vault, [address], lock))[address]
+
+
+# In the order of the hashes, as `enter_all` locks them.
+_WRAPPED_BEFORE = sa.text("""
+    SELECT id, address_hash, master_key_id, wrapped_key FROM person
+    WHERE address_hash > :after AND master_key_id <> :current
+    ORDER BY address_hash LIMIT :batch FOR UPDATE
+""").columns(
+    id=sa.Uuid, address_hash=sa.LargeBinary, master_key_id=sa.Text, wrapped_key=sa.LargeBinary
+)
+_REWRAP = sa.text("""
+    UPDATE person SET master_key_id = :current, wrapped_key = new.wrapped
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:wrapped AS bytea[])) AS new (id, wrapped)
+    WHERE person.id = new.id
+""")
+
+
+async def rewrap(
+    tx: AsyncConnection, vault: Vault, after: bytes, batch: int
+) -> tuple[int, bytes | None]:
+    """Wrap some persons' keys by the current master key.
+
+    :param after: the address hash up to which that was done
+    :returns: how many, and where to go on; None at the end
+    :raises KeyError: one is wrapped by a master key that is not configured
+    """
+    values = {"after": after, "current": vault.current, "batch": batch}
+    rows = (await tx.execute(_WRAPPED_BEFORE, values)).all()
+    if not rows:
+        return 0, None
+    keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]
+    await tx.execute(
+        _REWRAP,
+        {
+            "current": vault.current,
+            "ids": [str(row.id) for row in rows],
+            "wrapped": [key.wrapped for key in keys],
+        },
+    )
+    return len(rows), rows[-1].address_hash
 
 
 async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:

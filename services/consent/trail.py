@@ -5,12 +5,15 @@ composite (`record_send`). The database's trigger writes it (migration 0001), so
 may only insert can fork the chain; `verify` computes it here, from the bytes read back.
 """
 
-import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from hashlib import sha256
+from time import monotonic
+from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -18,10 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.consent.consent import Action
 from services.consent.store import consent_audit_log as log
-from services.consent.store import trail_head as head_row
 from services.consent.vault import PersonKey
 
-GENESIS = bytes(32)
 BATCH = 2_000
 MAX_USER_AGENT = 512
 MAX_ENTRIES = 1_000
@@ -118,12 +119,59 @@ async def last(tx: AsyncConnection, person_id: UUID) -> tuple[str, datetime] | N
     return row and (row.action, row.timestamp)
 
 
+class Place(NamedTuple):
+    """A place in the chain, right after the row of this number."""
+
+    rows: int
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.hash.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """:raises ValueError: not what `str` makes of one"""
+        found = re.fullmatch("([0-9]{1,18}):([0-9a-f]{64})", text)
+        if found is None:
+            raise ValueError("not a place in the chain")
+        return cls(int(found[1]), bytes.fromhex(found[2]))
+
+
+START = Place(0, bytes(32))
+
+
+async def head(tx: AsyncConnection) -> Place:
+    found = await tx.execute(sa.select(log.c.id, log.c.hash).order_by(log.c.id.desc()).limit(1))
+    row = found.one_or_none()
+    return START if row is None else Place(row.id, row.hash)
+
+
+async def places(tx: AsyncConnection, rows: Iterable[int]) -> list[Place]:
+    """Read what is stored as these rows' hashes, in the order of the chain; some may be missing."""
+    found = await tx.execute(
+        sa.select(log.c.id, log.c.hash).where(log.c.id.in_(rows)).order_by(log.c.id)
+    )
+    return [Place(row.id, row.hash) for row in found]
+
+
+class Witnesses(Protocol):
+    """Who saw the chain before, and wrote down what it was like."""
+
+    def agree(self, place: Place) -> bool | None:
+        """Say whether they saw this place as it is now; None when nobody was there."""
+
+    def saw_beyond(self, rows: int) -> bool:
+        """Say whether the chain was once longer than this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     ok: bool
-    rows: int
-    """How many rows were found whole, from the first on."""
+    reached: Place
+    """Up to here each row follows from the one before: where to go on."""
     first_broken: int | None
+    complete: bool = True
+    """Whether it ended at the head of the chain, or at a broken row, and not for want of time."""
 
 
 # The form that the trigger hashes; the two must name the same columns in the same order.
@@ -131,28 +179,48 @@ _STORED = sa.text(f"""
     SELECT id, hash, record_send(ROW(
         id, person_id, action, "timestamp", {", ".join(_CELLS)}
     )) AS stored
-    FROM consent_audit_log WHERE id > :after AND id <= :head ORDER BY id LIMIT {BATCH}
+    FROM consent_audit_log WHERE id > :after AND id <= :until ORDER BY id
 """).columns(id=sa.BigInteger, hash=sa.LargeBinary, stored=sa.LargeBinary)
 
 
-async def verify(engine: AsyncEngine) -> Verification:
+async def verify(
+    engine: AsyncEngine,
+    *,
+    start: Place = START,
+    seconds: float = math.inf,
+    witnesses: Witnesses | None = None,
+) -> Verification:
     """Walk the chain up to its present head, a batch at a time, and name the first broken row.
 
-    A row that is missing is named by the number it had.
+    A row that is missing is named by the number it had. Where a witness contradicts a chain that
+    fits together, the first row after the last place that a witness knows may be the first one.
+
+    :param start: what the caller trusts, from a verification or a checkpoint of before
+    :param seconds: after which to stop; the caller goes on from `reached`
     """
-    async with engine.begin() as tx:
-        head = (await tx.execute(sa.select(head_row.c.id, head_row.c.hash))).one()
-    previous, count = GENESIS, 0
-    while count < head.id:
-        async with engine.begin() as tx:
-            rows = (await tx.execute(_STORED, {"after": count, "head": head.id})).all()
-        for row in rows:
-            expected = hashlib.sha256(previous + row.stored).digest()
-            if row.id != count + 1 or row.hash != expected:
-                return Verification(ok=False, rows=count, first_broken=count + 1)
-            previous, count = expected, count + 1
-        if not rows:  # the tail is cut off
-            return Verification(ok=False, rows=count, first_broken=count + 1)
-    if previous != head.hash:  # rows and head were both rewritten, but not by the trigger
-        return Verification(ok=False, rows=count, first_broken=count or 1)
-    return Verification(ok=True, rows=count, first_broken=None)
+    until = monotonic() + seconds
+    async with engine.connect() as tx:
+        end = (await head(tx)).rows
+    reached, known = start, start.rows
+    while reached.rows < end:
+        if monotonic() >= until:
+            return Verification(ok=True, reached=reached, first_broken=None, complete=False)
+        async with engine.connect() as tx:
+            # By number and not by LIMIT: without statistics that is sorting all that is left.
+            part = {"after": reached.rows, "until": min(reached.rows + BATCH, end)}
+            rows = (await tx.execute(_STORED, part)).all()
+        for number, stored_hash, stored in rows:
+            expected = sha256(reached.hash + stored).digest()
+            if number != reached.rows + 1 or stored_hash != expected:
+                return Verification(ok=False, reached=reached, first_broken=reached.rows + 1)
+            reached = Place(number, expected)
+            agreed = witnesses and witnesses.agree(reached)
+            if agreed is False:
+                return Verification(ok=False, reached=reached, first_broken=known + 1)
+            if agreed:
+                known = number
+        if not rows:  # a gap
+            return Verification(ok=False, reached=reached, first_broken=reached.rows + 1)
+    if witnesses and witnesses.saw_beyond(end):  # the tail is cut off
+        return Verification(ok=False, reached=reached, first_broken=end + 1)
+    return Verification(ok=True, reached=reached, first_broken=None)

@@ -47,18 +47,26 @@ class Vault:
     def __init__(self, master_keys: str, hash_key: str) -> None:
         keys = parse_master_keys(master_keys)
         self._masters = {key_id: AESGCM(key) for key_id, key in keys.items()}
-        self._current = next(iter(keys))
+        self.current = next(iter(keys))
         self._hash_key = decode_hash_key(hash_key)
 
     def new_key(self, person_id: UUID) -> tuple[PersonKey, WrappedKey]:
         key = secrets.token_bytes(KEY_BYTES)
-        wrapped = _seal(self._masters[self._current], key, person_id.bytes)
-        return PersonKey(person_id, key), WrappedKey(self._current, wrapped)
+        wrapped = _seal(self._masters[self.current], key, person_id.bytes)
+        return PersonKey(person_id, key), WrappedKey(self.current, wrapped)
 
     def unwrap(self, person_id: UUID, wrapped: WrappedKey) -> PersonKey:
         """:raises KeyError: wrapped under a master key that is no longer configured"""
         master = self._masters[wrapped.master_key_id]
         return PersonKey(person_id, _open(master, wrapped.wrapped, person_id.bytes))
+
+    def rewrap(self, person_id: UUID, wrapped: WrappedKey) -> WrappedKey:
+        """Wrap the same key by the current master key.
+
+        :raises KeyError: see `unwrap`
+        """
+        key = _open(self._masters[wrapped.master_key_id], wrapped.wrapped, person_id.bytes)
+        return WrappedKey(self.current, _seal(self._masters[self.current], key, person_id.bytes))
 
     def address_hash(self, address: str) -> bytes:
         """Hash a normalised address for look-up of its person."""

@@ -1,6 +1,7 @@
 import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,7 @@ ENVIRONMENT = {
     "TOKEN_KEYS": f"t1:{key('t')}",
     "CONSENT_MASTER_KEYS": f"m1:{key('m')}",
     "CONSENT_HASH_KEY": key("h"),
+    "CONSENT_CHECKPOINT_KEYS": f"c1:{key('c')}",
     "PUBLIC_BASE_URL": "https://ostoja.example.com",
 }
 WORDING = Wording("Zgadzam się na wiadomości marketingowe.", "pl", "test")
@@ -63,10 +65,13 @@ async def engine(
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch, consent_database: DatabaseUrl) -> ConsentSettings:
+def settings(
+    monkeypatch: pytest.MonkeyPatch, consent_database: DatabaseUrl, tmp_path: Path
+) -> ConsentSettings:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DATABASE_URL", consent_database)
+    monkeypatch.setenv("CONSENT_RECORDS_DIR", str(tmp_path / "records"))
     monkeypatch.setenv("WITHDRAWAL_WAIT_SECONDS", "0.5")
     return ConsentSettings()
 

@@ -29,6 +29,7 @@ class Process:
             **os.environ,
             **ENVIRONMENT,
             "DATABASE_URL": url,
+            "CONSENT_RECORDS_DIR": str(log.parent / "records"),
             "HTTP_PORT": str(self.port),
             "METRICS_PORT": str(ports.take()),
         }

@@ -20,6 +20,7 @@ from libs.common.requests import NoAnswer
 from libs.common.tokens import Tokens
 from services.consent import changes, permits, store
 from services.consent.admin import AdminRoutes
+from services.consent.checkpoints import Signer
 from services.consent.http import Routes
 from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
@@ -57,7 +58,8 @@ async def serving(
     opt_ins = OptIns(vault, tokens, settings)
     Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    AdminRoutes(engine, requester, vault, settings, withdrawals).add_to(app)
+    signer = Signer(ENVIRONMENT["CONSENT_CHECKPOINT_KEYS"])
+    AdminRoutes(engine, requester, vault, settings, withdrawals, signer).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",
