@@ -8,9 +8,9 @@ $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
 # What make test leaves to the targets of these names.
-QUICK = not faults and not fullstack and not dialect
+QUICK = not faults and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect bench lock
+.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect test-pages bench lock
 .DEFAULT_GOAL = up
 
 up down clean status env:
@@ -44,6 +44,11 @@ test-faults: prepare
 # AGAINST=running: what runs on this checkout's .env, instead of containers of the tests' own.
 test-fullstack: prepare
 	AGAINST=$(AGAINST) $(BIN)/pytest -m fullstack tests/fullstack $(ARGS)
+
+# SCREENSHOTS=folder keeps what the pages look like.
+test-pages:
+	@$(LOCAL) prepare --browser
+	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
 test-dialect: prepare
 	$(BIN)/pytest -m dialect $(ARGS)

@@ -44,7 +44,6 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     plain = {
         "env": env,
-        "prepare": prepare,
         "up": up,
         "down": down,
         "clean": clean,
@@ -52,13 +51,17 @@ def main() -> int:
     }
     for name in plain:
         commands.add_parser(name)
+    prepare_ = commands.add_parser("prepare")
+    prepare_.add_argument("--browser", action="store_true", help="one for make test-pages as well")
     commands.add_parser("logs").add_argument("service", nargs="?")
     psql = commands.add_parser("psql")
     psql.add_argument("service", choices=WITH_TABLES)
     psql.add_argument("sql", nargs="?")
     chosen = parser.parse_args()
     try:
-        if chosen.command == "logs":
+        if chosen.command == "prepare":
+            prepare(browser=chosen.browser)
+        elif chosen.command == "logs":
             logs(chosen.service)
         elif chosen.command == "psql":
             run_psql(chosen.service, chosen.sql)
@@ -82,9 +85,9 @@ def _ensure_env() -> None:
     environment.ensure(ENV, data_exists=(LOCAL / "postgres" / "data").exists())
 
 
-def prepare() -> None:
+def prepare(*, browser: bool = False) -> None:
     with _alone():
-        machine.prepare()
+        machine.prepare(browser=browser)
 
 
 def up() -> None:

@@ -26,11 +26,20 @@ class MachineError(Exception):
     """Its text is for the person at the terminal: one line, before anything was changed."""
 
 
-def prepare() -> None:
+def prepare(*, browser: bool = False) -> None:
     """Install what is missing, and nothing when nothing is."""
-    if missing := _missing_packages():
+    missing = _missing_packages()
+    if browser and chromium() is None:
+        missing.append("chromium")
+    if missing:
         _install(missing)
     _make_venv()
+
+
+def chromium() -> str | None:
+    """Find a browser for the tests of the pages, by the names that distributions give it."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return next((path for path in found if path), None)
 
 
 def _missing_packages() -> list[str]:

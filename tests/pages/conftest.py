@@ -1,0 +1,85 @@
+"""A person's browser: a headless Chromium as wide as a phone, with scripts turned off."""
+
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright
+
+from deploy.local.machine import chromium
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+
+PHONE: Any = {"width": 390, "height": 844}
+LOCALES = {"pl": "pl-PL", "en": "en-GB"}
+
+
+class Visitor(Protocol):
+    def __call__(
+        self, language: str = "pl", *, scheme: Any = "light"
+    ) -> AbstractAsyncContextManager[Page]: ...
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    found = chromium()
+    assert found, "no Chromium here: make test-pages installs it"
+    # Its sandbox wants rights that root in a container has not; the pages are our own.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=found, args=arguments)
+        yield opened
+        await opened.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, stack: Stack) -> Visitor:
+    """Open a page in the visitor's language; at its end it must have asked nobody else."""
+
+    @asynccontextmanager
+    async def open_page(language: str = "pl", *, scheme: Any = "light") -> AsyncIterator[Page]:
+        context = await browser.new_context(
+            viewport=PHONE,
+            device_scale_factor=2,
+            is_mobile=True,
+            locale=LOCALES[language],
+            color_scheme=scheme,
+            java_script_enabled=False,
+        )
+        page = await context.new_page()
+        asked: list[str] = []
+        complaints: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        yield page
+        assert all(url.startswith(stack.url) for url in asked), asked
+        # A failed load is told on the console too; the rest would be the policy's refusals.
+        assert [each for each in complaints if "Failed to load resource" not in each] == []
+        assert await context.cookies() == []
+        await context.close()
+
+    return open_page
+
+
+async def mailed_link(stack: Stack, address: str, path: str) -> str:
+    """Return the link in the newest mail to this address that leads to this page."""
+
+    async def found() -> str | None:
+        for mail in reversed(await stack.sandbox.mails(address)):
+            if link := re.search(rf"http\S+{path}\?token=[\w.-]+", mail["Text"]):
+                return link[0]
+        return None
+
+    link = await eventually(found, 30)
+    assert link is not None
+    return link
+
+
+async def photograph(page: Page, name: str) -> None:
+    """Keep what it looks like, where SCREENSHOTS names a folder."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        await page.screenshot(path=Path(folder) / f"{name}.png", scale="css")

@@ -1,0 +1,284 @@
+"""From the link in a mail to "done", as a person does it on a phone, in both languages."""
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.pages.conftest import PHONE, Visitor, mailed_link, photograph
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.pages
+
+WORDING = "Zgadzam się na otrzymywanie wiadomości o ofercie wykończenia wnętrz. Zgodę mogę wycofać."
+LANGUAGES = pytest.mark.parametrize("language", ["pl", "en"])
+WORDS: dict[str, dict[str, str]] = {
+    "pl": {
+        "unsubscribe": "Nie chcę więcej wiadomości",
+        "more": "Zobacz zapisane zgody",
+        "withdraw": "Wycofaj zgodę na wiadomości marketingowe",
+        "done": "Gotowe",
+        "agree": "Tak, zgadzam się",
+        "agreed": "Zgoda zapisana",
+        "erase": "Usuń moje dane",
+        "erased": "Usuwamy dane",
+        "other": "English",
+    },
+    "en": {
+        "unsubscribe": "Unsubscribe",
+        "more": "See what you agreed to",
+        "withdraw": "Withdraw consent to marketing messages",
+        "done": "Done",
+        "agree": "Yes, I agree",
+        "agreed": "Your consent is recorded",
+        "erase": "Erase my data",
+        "erased": "Your data are being erased",
+        "other": "Polski",
+    },
+}
+OTHER = {"pl": "en", "en": "pl"}
+
+
+async def subscriber(stack: Stack) -> tuple[str, str]:
+    """Return an address that has agreed, and the unsubscribe link of the mail it got."""
+    address = fresh_address()
+    answer = await stack.http(
+        "POST", "/api/opt-in", {"email": address, "text": WORDING, "language": "pl"}
+    )
+    assert answer.status == 200, answer
+    await stack.follow_up(address)
+    return address, await mailed_link(stack, address, "/unsubscribe")
+
+
+async def returning(stack: Stack, language: str) -> tuple[str, str]:
+    """Return an address that withdrew and agrees anew, and the link that confirms it."""
+    address = fresh_address()
+    await stack.http("POST", "/api/unsubscribe", {"email": address})
+    agreed = {"email": address, "text": WORDING, "language": language}
+    await stack.http("POST", "/api/opt-in", agreed)
+    return address, await mailed_link(stack, address, "/opt-in/confirm")
+
+
+async def leaving(stack: Stack) -> tuple[str, str]:
+    """Return an address that wants to be forgotten, and the link that confirms it."""
+    address = fresh_address()
+    await stack.opt_in(address)
+    await stack.http("POST", "/api/revoke-consent", {"email": address})
+    return address, await mailed_link(stack, address, "/erasure/confirm")
+
+
+async def agrees(stack: Stack, address: str) -> bool:
+    path = f"/api/unsubscribe/status/{address}"
+    return bool((await stack.http("GET", path, key="service")).body["consents"]["marketing"])
+
+
+async def is_well_made(page: Page, language: str) -> None:
+    """One heading, its language, nothing wider than the phone, targets that a thumb hits."""
+    await expect(page.locator("html")).to_have_attribute("lang", language)
+    await expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    assert await page.title() == await page.get_by_role("heading", level=1).inner_text()
+    assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    for target in await page.locator("a, button").all():
+        box = await target.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44, await target.inner_text()
+    for line in await page.evaluate(CONTRASTS):
+        assert line["ratio"] >= 4.5, line
+
+
+# WCAG 2.2: relative luminance, and the ratio of each text to what lies behind it.
+CONTRASTS = """() => {
+  const channels = (text) => text.match(/[0-9.]+/g).map(Number)
+  const luminance = (text) => {
+    const [r, g, b] = channels(text).map((c) => c / 255)
+      .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  }
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = getComputedStyle(element).backgroundColor
+      if (channels(colour)[3] !== 0) return colour
+    }
+    return 'rgb(255, 255, 255)'
+  }
+  const ratio = (one, other) => {
+    const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b)
+    return (light + 0.05) / (dark + 0.05)
+  }
+  return [...document.querySelectorAll('body *')]
+    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
+    .map((e) => ({
+      text: e.textContent.trim().slice(0, 40),
+      ratio: ratio(getComputedStyle(e).color, behind(e)),
+    }))
+}"""
+
+
+async def press(page: Page, label: str) -> None:
+    buttons = page.get_by_role("button")
+    await expect(buttons).to_have_count(1)  # one obvious thing to do
+    await expect(buttons).to_have_accessible_name(label)
+    await buttons.click()
+
+
+async def says(page: Page, title: str) -> None:
+    await expect(page.get_by_role("heading", level=1)).to_have_text(title)
+
+
+@LANGUAGES
+async def test_unsubscribing_from_the_mail_s_link_to_done(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await subscriber(stack)
+    words = WORDS[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await is_well_made(page, language)
+        await expect(page.get_by_text(address)).to_be_visible()
+        await photograph(page, f"unsubscribe-{language}")
+        assert await agrees(stack, address)
+        await press(page, words["unsubscribe"])
+        await says(page, words["done"])
+        await is_well_made(page, language)
+        await photograph(page, f"unsubscribed-{language}")
+    assert not await agrees(stack, address)
+
+
+@LANGUAGES
+async def test_looking_at_the_preferences_and_withdrawing_there(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await subscriber(stack)
+    words = WORDS[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await page.get_by_role("link", name=words["more"]).click()
+        await is_well_made(page, language)
+        quote = page.get_by_text(WORDING)
+        await expect(quote).to_be_visible()
+        await expect(quote).to_have_attribute("lang", "pl")  # read out as it was written
+        await photograph(page, f"preferences-{language}")
+        await press(page, words["withdraw"])
+        await says(page, words["done"])
+        await is_well_made(page, language)
+        await page.get_by_role("link", name=words["more"]).click()
+        await expect(page.get_by_role("button")).to_have_count(0)
+        await is_well_made(page, language)
+        await photograph(page, f"preferences-none-{language}")
+    assert not await agrees(stack, address)
+
+
+@LANGUAGES
+async def test_confirming_an_opt_in_from_the_mail_s_link_to_done(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await returning(stack, language)
+    words = WORDS[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await is_well_made(page, language)
+        await expect(page.get_by_text(WORDING)).to_be_visible()
+        await photograph(page, f"opt-in-{language}")
+        assert not await agrees(stack, address)
+        await press(page, words["agree"])
+        await says(page, words["agreed"])
+        await is_well_made(page, language)
+        assert await agrees(stack, address)
+        await page.goto(link)
+        await is_well_made(page, language)
+        await expect(page.get_by_role("button")).to_have_count(0)
+        await photograph(page, f"opt-in-used-{language}")
+
+
+@LANGUAGES
+async def test_confirming_an_erasure_from_the_mail_s_link_to_done(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await leaving(stack)
+    words = WORDS[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await is_well_made(page, language)
+        await photograph(page, f"erasure-{language}")
+        await press(page, words["erase"])
+        await says(page, words["erased"])
+        await is_well_made(page, language)
+        await photograph(page, f"erasure-done-{language}")
+
+    async def done() -> bool:
+        answer = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
+        return bool(answer.body["erasure"]["status"] == "done" and not answer.body["entries"])
+
+    await eventually(done, 30)
+
+
+@LANGUAGES
+async def test_the_switch_of_language_keeps_the_link_and_its_button_acts(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await returning(stack, language)
+    other = OTHER[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await page.get_by_role("link", name=WORDS[language]["other"]).click()
+        await is_well_made(page, other)
+        await press(page, WORDS[other]["agree"])
+        await says(page, WORDS[other]["agreed"])
+    assert await agrees(stack, address)
+
+
+async def test_the_keyboard_alone_is_enough_and_shows_where_it_is(
+    stack: Stack, visitor: Visitor
+) -> None:
+    address, link = await subscriber(stack)
+    async with visitor("en") as page:
+        await page.goto(link)
+        focused = page.locator(":focus")
+        for name in ("Polski", "Unsubscribe", "See what you agreed to"):
+            await page.keyboard.press("Tab")
+            await expect(focused).to_have_accessible_name(name)
+            style = await focused.evaluate(
+                "e => [getComputedStyle(e).outlineStyle, getComputedStyle(e).outlineWidth]"
+            )
+            assert style == ["solid", "3px"]
+        await photograph(page, "focus")
+        await page.keyboard.press("Shift+Tab")
+        await page.keyboard.press("Enter")
+        await says(page, "Done")
+    assert not await agrees(stack, address)
+
+
+async def test_a_page_in_the_dark_is_as_readable(stack: Stack, visitor: Visitor) -> None:
+    _, link = await returning(stack, "pl")
+    async with visitor("pl", scheme="dark") as page:
+        await page.goto(link)
+        await is_well_made(page, "pl")
+        dark: Any = await page.evaluate(
+            "getComputedStyle(document.documentElement).backgroundColor"
+        )
+        assert dark != "rgb(255, 255, 255)"
+        await photograph(page, "dark")
+        await page.goto(link[:-1])
+        await is_well_made(page, "pl")
+        await photograph(page, "broken")
+
+
+@LANGUAGES
+async def test_the_mail_itself_reads_well_on_a_phone(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await returning(stack, language)
+    (mail,) = await stack.sandbox.mails(address)
+    assert link in mail["HTML"]
+    async with visitor(language) as page:
+        await page.set_content(mail["HTML"])
+        await expect(page.locator("html")).to_have_attribute("lang", language)
+        await expect(page.get_by_text(WORDING)).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+        for line in await page.evaluate(CONTRASTS):
+            assert line["ratio"] >= 4.5, line
+        await photograph(page, f"mail-{language}")
+        await page.get_by_role("link").click()
+        await expect(page.get_by_role("button")).to_have_count(1)
