@@ -5,6 +5,7 @@ import asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db, logs
+from services.alerts import metrics
 from services.alerts.store import upkeep
 from services.alerts.valve import Valve
 
@@ -28,5 +29,6 @@ async def drain(engine: AsyncEngine, target: str, valve: Valve, *, per_second: i
                     raise
                 break  # they come by themselves, in their time
             brought = len(rows)
+            metrics.BROUGHT_FORWARD.labels(target).inc(brought)
             log.info("drain.brought_forward", target=target, rows=brought)
             await asyncio.sleep(1)
