@@ -39,7 +39,7 @@ test: lint
 	$(BIN)/pytest -m "$(QUICK)" $(ARGS)
 
 test-faults: prepare
-	$(BIN)/pytest -m faults tests/faults $(ARGS)
+	$(BIN)/pytest tests/faults $(ARGS)
 
 # AGAINST=running: what runs on this checkout's .env, instead of containers of the tests' own.
 test-fullstack: prepare

@@ -1,0 +1,210 @@
+"""The alerts service behind proxies, and what holds it at one step until it is killed there.
+
+Nothing in the product knows of a test: a step is held by what is around it. A proxy keeps back
+its bytes to RabbitMQ or to its target, or a lock in PostgreSQL keeps its statement waiting.
+"""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import psycopg2
+import psycopg2.extras
+import pytest
+from aio_pika.exceptions import ChannelNotFoundEntity
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from tests.support.ending import assert_everything_arrived
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+from tests.support.proxy import Proxy
+from tests.support.stack import Stack, write_alerts_config
+
+ACK = b"\x00\x3c\x00\x50"
+"""basic.ack's class and method: from the service an acknowledgement, from RabbitMQ a confirm."""
+
+# The lease is 2.5 s; the second delay is unlike the first, so it has a queue of its own.
+TARGET: dict[str, Any] = {
+    "timeout": 2.0,
+    "margin": 0.5,
+    "retry_delays": [2.5, 4],
+    "concurrency": 8,
+    "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
+}
+NO_SWEEP = {"ALERTS_SWEEP_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"}
+"""Nothing but the step's own rule may save the alert."""
+
+
+class Rig:
+    """One stack; its alerts service reaches RabbitMQ, PostgreSQL and Slack through proxies."""
+
+    def __init__(
+        self, stack: Stack, folder: Path, broker: Proxy, database: Proxy, slack: Proxy
+    ) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.broker = broker
+        self.database = database
+        self.slack = slack
+        self.accepted: dict[str, str] = {}
+        self.failed: set[str] = set()
+
+    async def start(self, *, slack: dict[str, Any] | None = None, **settings: str) -> None:
+        """Start the service anew, with a changed target and changed settings."""
+        await self.stack.stop("alerts")
+        config = write_alerts_config(self.folder, {"slack": TARGET | (slack or {})})
+        url = str(self.stack.database.of("alerts"))
+        self.stack.changes["alerts"] = {
+            **NO_SWEEP,
+            **settings,
+            "ALERTS_CONFIG": str(config),
+            "SLACK_WEBHOOK_URL": f"http://{HOST}:{self.slack.port}/slack",
+            "AMQP_URL": _through(
+                self.broker, self.stack.rabbitmq.port, self.stack.vhost.url("alerts")
+            ),
+            "DATABASE_URL": _through(self.database, self.stack.postgres.port, url),
+        }
+        await self.stack.start("alerts")
+        await self.flowing()
+
+    async def flowing(self) -> None:
+        async def consuming() -> bool:
+            found = await self._depth_and_consumers("alerts.slack")
+            return found is not None and found[1] > 0
+
+        await eventually(consuming, 30)
+
+    async def kill(self) -> None:
+        """As a power cut: what it had not yet got through to anybody is lost with it."""
+        await self.stack.kill9("alerts")
+        for proxy in (self.broker, self.database, self.slack):
+            proxy.cut()
+            await proxy.resume()
+        await eventually(self._forgotten, 15)
+
+    async def restart(self) -> None:
+        await self.stack.start("alerts")
+
+    async def accept(self, event_type: str = "slack_alert") -> str:
+        text = f"fault {uuid.uuid4()}"
+        alert_id = await self.stack.alert(text, event_type=event_type)
+        self.accepted[alert_id] = text
+        return alert_id
+
+    async def end(self, **allowed: Any) -> None:
+        await assert_everything_arrived(self.stack, self.accepted, failed=self.failed, **allowed)
+
+    # What the servers know.
+
+    async def row(self, alert_id: str, **wanted: Any) -> Any:
+        """Wait until its row in the ledger is so."""
+        seen: Any = None
+
+        async def so() -> Any:
+            nonlocal seen
+            found = self.query("SELECT * FROM alerts.delivery WHERE alert_id = %s", alert_id)
+            seen = found[0] if found else None
+            matches = seen and all(getattr(seen, name) == value for name, value in wanted.items())
+            return seen if matches else None
+
+        try:
+            return await eventually(so, 30)
+        except TimeoutError:
+            pytest.fail(f"wanted {wanted}, found {seen}")
+
+    async def reached_slack(self, count: int, *, refused_too: bool = True) -> None:
+        async def so() -> bool:
+            got = await self.stack.sandbox.received("slack", refused_too=refused_too)
+            return len(got) >= count
+
+        await eventually(so, 30)
+
+    async def until_depth(self, queue: str, depth: int) -> None:
+        async def so() -> bool:
+            return await self.depth(queue) == depth
+
+        await eventually(so, 30)
+
+    async def depth(self, queue: str) -> int | None:
+        found = await self._depth_and_consumers(queue)
+        return None if found is None else found[0]
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        with (
+            closing(self._superuser()) as connection,
+            connection,
+            connection.cursor(cursor_factory=psycopg2.extras.NamedTupleCursor) as cursor,
+        ):
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def locked(self, statement: str, *values: Any) -> AsyncIterator[None]:
+        """Hold what this statement locks; at the end whoever waited for it is gone or goes on."""
+        with closing(self._superuser()) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            yield
+
+    async def waits_for_a_lock(self) -> None:
+        async def so() -> bool:
+            return bool(
+                self.query(
+                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND usename = 'alerts' AND wait_event_type = 'Lock'"
+                )
+            )
+
+        await eventually(so, 15)
+
+    async def moves_in_a_transaction(self, alert_id: str) -> None:
+        """Wait until somebody has changed its row and not committed."""
+        row = "SELECT 1 FROM alerts.delivery WHERE alert_id = %s FOR UPDATE SKIP LOCKED"
+
+        async def so() -> bool:
+            return not self.query(row, alert_id)
+
+        await eventually(so, 15)
+
+    async def _forgotten(self) -> bool:
+        """Tell whether PostgreSQL has ended the dead process's statements, also those in a lock."""
+        return not self.query(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+            "AND usename = 'alerts'"
+        )
+
+    async def _depth_and_consumers(self, queue: str) -> tuple[int, int] | None:
+        async with await aio_pika.connect(self.stack.vhost.admin_url()) as connection:
+            channel = await connection.channel()
+            try:
+                found = (await channel.declare_queue(queue, passive=True)).declaration_result
+            except ChannelNotFoundEntity:
+                return None
+            return int(found.message_count or 0), int(found.consumer_count or 0)
+
+    def _superuser(self) -> Connection:
+        return psycopg2.connect(self.stack.database.superuser_url)
+
+
+def _through(proxy: Proxy, port: int, url: str) -> str:
+    assert f":{port}/" in url
+    return url.replace(f":{port}/", f":{proxy.port}/")
+
+
+@pytest.fixture
+async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Give the alerts service with nothing in hand, to be held and killed."""
+    await stack.sandbox.reset()
+    async with AsyncExitStack() as open_:
+        broker, database, slack = [
+            await open_.enter_async_context(Proxy(port))
+            for port in (stack.rabbitmq.port, stack.postgres.port, stack.sandbox.port)
+        ]
+        made = Rig(stack, tmp_path, broker, database, slack)
+        await made.start()
+        try:
+            yield made
+        finally:
+            await stack.kill9("alerts")  # left so: the next one is started by the next rig

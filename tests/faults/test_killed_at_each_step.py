@@ -1,0 +1,344 @@
+"""kill -9 of the alerts service at each step of protocol A (docs/protocols.md).
+
+Each test holds the service at one step, kills it there, looks at what is left, starts it again
+and holds the ledger and Slack's own record against what the client was told. No sweep runs: each
+step is healed by its own rule. One reception more than an alert is allowed at one step only.
+
+  step                               held by                             twin
+  intake: rows, no work message      its publish, kept by the proxy
+  intake: work message, not acked    its ack, kept by the proxy
+  before the claim commits           a lock on the row
+  claimed, not sent                  the request, kept by the proxy
+  sent, no answer yet                the answer, kept by the proxy       1
+  answered, not settled              a lock on the history               1
+  delivered, not acked               everything to RabbitMQ kept
+  refused, not rejected              everything to RabbitMQ kept
+  in .retry.<seconds>, not acked     its ack, kept by the proxy
+  failed, not committed              a lock on the escalations
+  failed, not told                   everything to RabbitMQ kept
+  exhausted, not committed           a lock on the escalations
+  outbox: published, not deleted     a lock on the outbox
+  handed out again, not committed    a lock on the outbox (by hand, drain, sweep)
+  a new epoch, not marked            its marker's declaration kept
+
+A few run in make test, all in make test-faults. Protocol B has its own in tests/integration:
+alerts/test_once.py, consent/test_permits.py.
+"""
+
+import asyncio
+
+import pytest
+
+from tests.faults.conftest import ACK, Rig
+from tests.support.eventually import eventually
+from tests.support.proxy import DOWN, UP
+
+
+async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> None:
+    held = rig.broker.stall_before(UP, b"alert.work")
+    alert_id = await rig.accept()
+    await held.wait()
+    await rig.row(alert_id, state="pending", attempt=0)
+    await rig.kill()
+    assert await rig.depth("alerts.slack") == 0
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=1, turn=0)
+
+
+async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -> None:
+    held = rig.broker.stall_before(UP, ACK)
+    alert_id = await rig.accept()
+    await held.wait()
+    await rig.row(alert_id, state="delivered")
+    await rig.kill()
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=1)
+
+
+@pytest.mark.faults
+async def test_a_claim_that_has_not_committed_spends_no_attempt(rig: Rig) -> None:
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
+    alert_id = await rig.accept()
+    await rig.row(alert_id, state="pending", attempt=1)
+    row = "SELECT 1 FROM alerts.delivery WHERE alert_id = %s FOR UPDATE"
+    async with rig.locked(row, alert_id):
+        await rig.waits_for_a_lock()
+        await rig.kill()
+    await rig.row(alert_id, state="pending", attempt=1)
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2, spent=2)
+
+
+async def test_claimed_and_not_sent_delivers_once_with_the_attempt_spent(rig: Rig) -> None:
+    rig.slack.stall(UP)
+    alert_id = await rig.accept()
+    await rig.row(alert_id, state="sending", attempt=1)
+    await rig.kill()
+    assert await rig.stack.sandbox.received("slack", refused_too=True) == []
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2, spent=2)  # what kills its process runs out of attempts
+
+
+async def test_sent_and_not_answered_delivers_again(rig: Rig) -> None:
+    rig.slack.stall(DOWN)
+    alert_id = await rig.accept()
+    await rig.reached_slack(1)
+    await rig.kill()
+    await rig.row(alert_id, state="sending", attempt=1)
+    await rig.restart()
+    await rig.end(twins=1)
+    await rig.row(alert_id, attempt=2)
+
+
+@pytest.mark.faults
+async def test_answered_and_not_settled_delivers_again(rig: Rig) -> None:
+    async with rig.locked("LOCK TABLE alerts.attempt IN SHARE MODE"):
+        alert_id = await rig.accept()
+        await rig.reached_slack(1)
+        await rig.waits_for_a_lock()
+        await rig.kill()
+    await rig.row(alert_id, state="sending", attempt=1)
+    await rig.restart()
+    await rig.end(twins=1)
+    await rig.row(alert_id, attempt=2)
+
+
+async def test_delivered_and_not_acked_is_not_sent_again(rig: Rig) -> None:
+    rig.slack.stall(DOWN)
+    alert_id = await rig.accept()
+    await rig.reached_slack(1)
+    rig.broker.stall(UP)
+    await rig.slack.resume()
+    await rig.row(alert_id, state="delivered")
+    await rig.kill()
+    await rig.until_depth("alerts.slack", 1)
+    await rig.restart()
+    await rig.until_depth("alerts.slack", 0)
+    await rig.end()
+    await rig.row(alert_id, attempt=1)
+
+
+@pytest.mark.faults
+async def test_refused_and_not_rejected_is_tried_when_it_is_due(rig: Rig) -> None:
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
+    rig.slack.stall(DOWN)
+    alert_id = await rig.accept()
+    await rig.reached_slack(1)
+    rig.broker.stall(UP)
+    await rig.slack.resume()
+    await rig.row(alert_id, state="pending", attempt=1)
+    await rig.kill()
+    await rig.until_depth("alerts.slack", 1)
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2, spent=2)
+
+
+@pytest.mark.faults
+async def test_two_copies_of_a_longer_delay_deliver_once(rig: Rig) -> None:
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=2)
+    alert_id = await rig.accept()
+    await rig.row(alert_id, state="pending", attempt=1)
+    rig.slack.stall(DOWN)
+    await rig.reached_slack(2)
+    held = rig.broker.stall_before(UP, ACK)
+    await rig.slack.resume()
+    await held.wait()
+    await rig.row(alert_id, state="pending", attempt=2)
+    await rig.until_depth("alerts.slack.retry.4", 1)
+    await rig.kill()
+    await rig.until_depth("alerts.slack", 1)  # two copies now
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=3, spent=3)
+
+
+async def told(rig: Rig, alert_id: str, dead_before: int) -> None:
+    """Wait for all that a failure owes: it is escalated once and its ids are in .dead."""
+    await rig.row(alert_id, state="failed")
+    rig.failed.add(alert_id)
+    await rig.until_depth("alerts.slack.dead", dead_before + 1)
+    assert len(escalations(rig, alert_id)) == 1
+    await rig.end()
+
+
+def escalations(rig: Rig, alert_id: str) -> list[object]:
+    return rig.query("SELECT 1 FROM alerts.escalation WHERE alert_id = %s", alert_id)
+
+
+async def test_a_failure_that_has_not_committed_is_told_once(rig: Rig) -> None:
+    dead = await rig.depth("alerts.slack.dead") or 0
+    await rig.stack.sandbox.behave("slack", status=410)
+    rig.slack.stall(DOWN)
+    alert_id = await rig.accept()
+    await rig.reached_slack(1)
+    async with rig.locked("LOCK TABLE alerts.escalation IN SHARE MODE"):
+        await rig.slack.resume()
+        await rig.moves_in_a_transaction(alert_id)
+        await rig.kill()
+    await rig.row(alert_id, state="sending", attempt=1)
+    assert escalations(rig, alert_id) == []
+    assert await rig.depth("alerts.slack.dead") == dead
+    await rig.restart()
+    await told(rig, alert_id, dead)
+
+
+@pytest.mark.faults
+async def test_a_failure_that_nobody_was_told_of_is_told(rig: Rig) -> None:
+    dead = await rig.depth("alerts.slack.dead") or 0
+    await rig.stack.sandbox.behave("slack", status=410)
+    rig.slack.stall(DOWN)
+    alert_id = await rig.accept()
+    await rig.reached_slack(1)
+    rig.broker.stall(UP)
+    await rig.slack.resume()
+    await rig.row(alert_id, state="failed")
+    await rig.kill()
+    assert await rig.depth("alerts.slack.dead") == dead
+    await rig.restart()
+    await told(rig, alert_id, dead)
+
+
+@pytest.mark.faults
+async def test_attempts_used_up_by_dead_workers_fail_and_are_told_once(rig: Rig) -> None:
+    await rig.start(slack={"retry_delays": [2.5]})
+    dead = await rig.depth("alerts.slack.dead") or 0
+    alert_id = None
+    for attempt in (1, 2):
+        rig.slack.stall(UP)
+        alert_id = alert_id or await rig.accept()
+        await rig.row(alert_id, state="sending", attempt=attempt)
+        await rig.kill()
+        if attempt == 1:
+            await rig.restart()
+    assert alert_id is not None
+    async with rig.locked("LOCK TABLE alerts.escalation IN SHARE MODE"):
+        await rig.restart()
+        await rig.moves_in_a_transaction(alert_id)
+        await rig.kill()
+    await rig.row(alert_id, state="sending", attempt=2)
+    assert escalations(rig, alert_id) == []
+    await rig.restart()
+    await told(rig, alert_id, dead)
+    assert (await rig.row(alert_id)).reason == "exhausted"
+
+
+async def failed(rig: Rig) -> str:
+    await rig.stack.sandbox.behave("slack", status=410, fail_next=1)
+    alert_id = await rig.accept()
+    await rig.row(alert_id, state="failed")
+    return alert_id
+
+
+async def retried(rig: Rig, alert_id: str) -> None:
+    answer = await rig.stack.http("POST", "/api/dlq/retry", {"ids": [alert_id]}, key="admin")
+    assert answer.body == {"matched": 1, "requeued": 1, "skipped": 0}
+
+
+@pytest.mark.faults
+async def test_published_from_the_outbox_and_not_deleted_delivers_once(rig: Rig) -> None:
+    alert_id = await failed(rig)
+    rig.broker.stall(UP)
+    await retried(rig, alert_id)
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        await rig.broker.resume()
+        await rig.row(alert_id, state="delivered")
+        await rig.waits_for_a_lock()
+        await rig.kill()
+    assert len(rig.query("SELECT 1 FROM alerts.outbox WHERE routing_key = 'alerts.slack'")) == 1
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2, turn=1)
+
+
+@pytest.mark.faults
+async def test_a_retry_by_hand_that_has_not_committed_changes_nothing(rig: Rig) -> None:
+    alert_id = await failed(rig)
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        retrying = asyncio.create_task(
+            rig.stack.http("POST", "/api/dlq/retry", {"ids": [alert_id]}, key="admin")
+        )
+        await rig.moves_in_a_transaction(alert_id)
+        await rig.kill()
+    assert (await retrying).status >= 500
+    await rig.row(alert_id, state="failed", turn=0, spent=1)
+    await rig.restart()
+    await retried(rig, alert_id)
+    await rig.end()
+    await rig.row(alert_id, attempt=2, turn=1, spent=1)
+
+
+@pytest.mark.faults
+async def test_a_drain_that_has_not_committed_changes_nothing(rig: Rig) -> None:
+    await rig.start(
+        slack={
+            "retry_delays": [8],
+            "concurrency": 1,
+            "breaker": {"fail_max": 2, "reset_timeout": 1.0},
+        }
+    )
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=2)
+    ids = [await rig.accept() for _ in range(2)]
+    for alert_id in ids:
+        await rig.row(alert_id, state="pending", attempt=1)
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        trial = await rig.accept()
+        await rig.row(trial, state="delivered")
+        await rig.moves_in_a_transaction(ids[0])
+        await rig.kill()
+    for alert_id in ids:
+        await rig.row(alert_id, state="pending", turn=0, spent=1)
+    await rig.restart()
+    await rig.end()
+    for alert_id in ids:
+        await rig.row(alert_id, attempt=2)
+
+
+async def lose_the_copy(rig: Rig) -> str:
+    """Accept an alert, fail its first attempt, and delete its only copy."""
+    rig.stack.vhost.set_retry(r"^alerts\.slack\.retry$", 3600)
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
+    alert_id = await rig.accept()
+    await rig.until_depth("alerts.slack.retry", 1)
+    rig.stack.vhost.call("DELETE", "queues", "alerts.slack.retry/contents")
+    rig.stack.vhost.call("DELETE", "policies", "own")
+    await rig.row(alert_id, state="pending", attempt=1)
+    return alert_id
+
+
+@pytest.mark.faults
+async def test_a_sweep_that_has_not_committed_is_done_again(rig: Rig) -> None:
+    alert_id = await lose_the_copy(rig)
+    await rig.start(ALERTS_SWEEP_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        await rig.moves_in_a_transaction(alert_id)
+        await rig.kill()
+    await rig.row(alert_id, state="pending", turn=0)
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2)
+
+
+@pytest.mark.faults
+async def test_an_epoch_that_was_not_marked_begins_again(rig: Rig) -> None:
+    alert_id = await lose_the_copy(rig)
+    rig.query("DELETE FROM alerts.epoch")
+    rig.slack.stall(UP)  # or a twin may leave: this kill is to hit the sweep alone
+    held = rig.broker.stall_before(UP, b"alerts.epoch.")
+    await rig.start(ALERTS_SWEEP_SECONDS="0.5")
+    await held.wait()
+    (begun,) = rig.query("SELECT id FROM alerts.epoch")
+    await rig.kill()
+    await rig.restart()
+
+    async def marked() -> bool:
+        (now,) = rig.query("SELECT id FROM alerts.epoch")
+        return now != begun and await rig.depth(f"alerts.epoch.{now.id}") == 0
+
+    await eventually(marked, 30)
+    await rig.end()
+    assert (await rig.row(alert_id)).attempt in {2, 3}

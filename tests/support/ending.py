@@ -1,0 +1,61 @@
+"""How each fault run ends: the ledger's equation, and the sandbox's record against the client's."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import psycopg2
+
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+
+
+async def assert_everything_arrived(
+    stack: Stack,
+    accepted: Mapping[str, str],
+    *,
+    failed: Iterable[str] = (),
+    unanswered: Iterable[str] = (),
+    twins: int | range = 0,
+    seconds: float = 90,
+) -> dict[str, int]:
+    """Wait until nothing is on its way any more, then hold the two records side by side.
+
+    :param accepted: what the client was answered 202 for: id → the text, which is its alone
+    :param failed: ids among them whose target refused them for good
+    :param unanswered: texts that were sent without a 202: each may have arrived, too
+    :param twins: how many receptions more than one an alert the policy allows, all together
+    :returns: texts received more than once, and how often
+    """
+    check = await eventually(stack.balanced, seconds)
+    assert check["unread"] == 0, check
+    refused = set(failed)
+    states = _states(stack, accepted)
+    wrong = {
+        id_: states.get(id_)
+        for id_ in accepted
+        if states.get(id_) != ("failed" if id_ in refused else "delivered")
+    }
+    assert not wrong, f"the ledger has not ended {wrong}"
+
+    got = await stack.sandbox.received("slack")
+    received = Counter(str(one["body"]["text"]) for one in got)
+    wanted = [text for id_, text in accepted.items() if id_ not in refused]
+    lost = [text for text in wanted if not received[text]]
+    assert not lost, f"accepted, and never received: {lost}"
+    strangers = set(received) - set(wanted) - set(unanswered)
+    assert not strangers, f"received, and never sent: {strangers}"
+    again = {text: count for text, count in received.items() if count > 1}
+    allowed = twins if isinstance(twins, range) else range(twins, twins + 1)
+    assert sum(again.values()) - len(again) in allowed, f"twins: {again}"
+    return again
+
+
+def _states(stack: Stack, ids: Iterable[str]) -> dict[str, str]:
+    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as rows:
+        rows.execute(
+            "SELECT alert_id::text, state FROM alerts.delivery WHERE alert_id = ANY(%s::uuid[])",
+            (list(ids),),
+        )
+        found = dict(rows.fetchall())
+    connection.close()
+    return found
