@@ -92,6 +92,7 @@ class AdminRoutes:
             "requested_at": found.requested_at.isoformat(),
             "confirmed_at": found.confirmed_at and found.confirmed_at.isoformat(),
             "finished_at": found.finished_at and found.finished_at.isoformat(),
+            "due_at": found.due_at.isoformat(),
             "waiting_for": [name for name in HOLDERS if name not in found.receipts]
             if found.status is ErasureStatus.IN_PROGRESS
             else [],
@@ -202,7 +203,7 @@ class AdminRoutes:
             found = await store.find_erasure(tx, self._vault.suppression_hash(address))
             if found is None or found.status is not ErasureStatus.IN_PROGRESS:
                 return False
-            await changes.order(tx, address, found.id)
+            await changes.give_order(tx, self._vault, address, found.id)
         return True
 
 

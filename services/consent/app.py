@@ -9,7 +9,7 @@ from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
 from libs.common.tokens import Tokens
-from services.consent import checkpoints, store, topology
+from services.consent import checkpoints, erasures, store, topology
 from services.consent.admin import AdminRoutes
 from services.consent.checkpoints import Signer
 from services.consent.consumers import Consumers
@@ -23,6 +23,7 @@ from services.consent.withdrawals import Withdrawals
 
 PREFETCH = 50
 PURGE_SECONDS = 3600
+CHASE_SECONDS = 60
 
 
 log = logs.get_logger(__name__)
@@ -45,6 +46,10 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     keep = partial(checkpoints.keep, engine, written, signer)
     signing = periodic.every(engine, "consent checkpoints", checkpoints.LOOK_SECONDS, keep)
     service.spawn("checkpoints", signing)
+    resend = settings.erasure_resend_seconds
+    follow_up = partial(erasures.follow_up, engine, vault, resend)
+    chasing = periodic.every(engine, "consent erasures", min(resend, CHASE_SECONDS), follow_up)
+    service.spawn("erasures", chasing)
     for name, job in (
         ("consent inbox purge", partial(inbox.purge, engine)),
         ("consent permit purge", partial(_purge, engine, settings.suppression_retention_days)),
@@ -78,6 +83,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         double_opt_in=settings.double_opt_in,
         opt_in_link_days=settings.opt_in_link_days,
         suppression_retention_days=settings.suppression_retention_days,
+        erasure_resend_seconds=resend,
         purge_seconds=PURGE_SECONDS,
     )
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common import logs, outbox
 from libs.common.addresses import normalise
 from libs.common.broker import Message, message
-from services.consent import messages, metrics, store, trail
+from services.consent import erasures, messages, metrics, store, trail
 from services.consent.consent import (
     HOLDERS,
     PURPOSES,
@@ -22,6 +22,7 @@ from services.consent.consent import (
     State,
     wording_hash,
 )
+from services.consent.records import Records
 from services.consent.store import Lock
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import Entry
@@ -29,6 +30,10 @@ from services.consent.vault import Vault
 
 AskForProof = Callable[[str, UUID], dict[str, Any]]
 """Makes the mail to this address with the link that confirms the request of this id."""
+
+
+class ErasedSince(Exception):  # noqa: N818 - reads as the answer it is
+    """The person was erased after giving this: it must not make them known again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ async def grant(
     :param ask_for_proof: mails that link where it is waited for, as often as an address may be
     :returns: whether it counts
     :raises MalformedAddress:
+    :raises ErasedSince: nothing may be kept; the caller rolls back
     """
     address = normalise(entry.email)
     person = await store.enter(tx, vault, address, Lock.CHANGE)
@@ -73,6 +79,9 @@ async def grant(
     else:
         confirm_first |= await store.is_suppressed(tx, suppressed, purpose)
     counts = confirmed or not confirm_first
+    # Under the lock: whoever erases this person meanwhile is seen here.
+    if wording.given_at and await store.erased_since(tx, suppressed, wording.given_at):
+        raise ErasedSince
     mailed = False
     if counts:
         await store.set_state(tx, [person.id], [purpose], State.GRANTED)
@@ -139,9 +148,14 @@ class Asked:
 
 
 async def withdraw(
-    tx: AsyncConnection, vault: Vault, asked: Sequence[Asked], *, suppression_days: int
+    tx: AsyncConnection,
+    vault: Vault,
+    asked: Sequence[Asked],
+    *,
+    suppression_days: int,
+    purposes: Sequence[str] = PURPOSES,
 ) -> list[Withdrawal]:
-    """Withdraw every purpose; the caller commits, and answers each as `permits.settled` says.
+    """Withdraw these purposes; the caller commits, and answers each as `permits.settled` says.
 
     One that was withdrawn already is recorded and told again: a reader that missed the first
     event hears the second. Many cost little more than one: they share the statements, the head of
@@ -153,12 +167,12 @@ async def withdraw(
     each_of = list(zip(addresses, asked, strict=True))
     persons = await store.enter_all(tx, vault, addresses, Lock.CHANGE)
     hashes = {person.id: vault.suppression_hash(address) for address, person in persons.items()}
-    await store.set_state(tx, hashes, PURPOSES, State.WITHDRAWN)
-    await store.suppress(tx, hashes, PURPOSES, suppression_days)
+    await store.set_state(tx, hashes, purposes, State.WITHDRAWN)
+    await store.suppress(tx, hashes, purposes, suppression_days)
     for address, each in each_of:
         if each.erase:
             await _request_erasure(tx, persons[address].id, address, hashes, each)
-    standings = await store.standings(tx, hashes, PURPOSES)
+    standings = await store.standings(tx, hashes, purposes)
     told = datetime.now(UTC)
     await outbox.add_all(
         tx,
@@ -166,7 +180,7 @@ async def withdraw(
             _event(
                 messages.WITHDRAWN,
                 address,
-                PURPOSES,
+                purposes,
                 each.entry.action,
                 told,
                 request_id=each.request_id,
@@ -176,7 +190,7 @@ async def withdraw(
     )
     entries = []
     for address, each in each_of:
-        evidence = {**each.entry.evidence, "purposes": list(PURPOSES)}
+        evidence = {**each.entry.evidence, "purposes": list(purposes)}
         person = persons[address]
         entries.append((person.id, person.key(vault), replace(each.entry, evidence=evidence)))
     await trail.append(tx, entries)
@@ -199,7 +213,7 @@ async def _request_erasure(
 
 
 async def erase(
-    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal
+    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal, erased: Records
 ) -> ErasureStatus | None:
     """Forget the person here and tell the other services to; the caller has the proof.
 
@@ -207,6 +221,8 @@ async def erase(
 
     :param withdrawal: the person's, with every permit returned: the address, should it come
         back, is somebody new, for whose withdrawal a permit of before would be invisible
+    :param erased: where it is written, before the commit, that a restored backup must forget
+        this person again
     :returns: None, and nothing was changed, when a newer consent was recorded since
     :raises MalformedAddress:
     """
@@ -217,26 +233,19 @@ async def erase(
     standing = await store.standing(tx, person.id, PURPOSES)
     if standing.versions != withdrawal.standing.versions:
         return None
-    await order(tx, address, await store.destroy(tx, person.id))
+    erasure_id = await store.destroy(tx, person.id)
+    await give_order(tx, vault, address, erasure_id)
+    suppressed = vault.suppression_hash(address)
+    await erased.append(erasures.record(person.id, erasure_id, suppressed, datetime.now(UTC)))
     await trail.append(tx, [(person.id, person.key(vault), entry)])
     metrics.ERASURES.inc()
     return ErasureStatus.IN_PROGRESS
 
 
-async def order(tx: AsyncConnection, address: str, erasure_id: UUID) -> None:
-    """Tell each holder to erase; repeating it is harmless.
-
-    A key for each: a message that finds no queue waits in the outbox, and does not count as
-    delivered because another service's queue took it.
-    """
-    body = messages.erased(address, PURPOSES, datetime.now(UTC), erasure_id)
-    await outbox.add_all(
-        tx,
-        [
-            (EVENTS.name, f"{messages.ERASED}.{holder}", message(messages.ERASED, body))
-            for holder in HOLDERS
-        ],
-    )
+async def give_order(tx: AsyncConnection, vault: Vault, address: str, erasure_id: UUID) -> None:
+    """Order each holder to erase, and keep the order until all have."""
+    await store.seal_order(tx, erasure_id, vault.seal_address(erasure_id, address))
+    await erasures.order(tx, address, erasure_id, HOLDERS)
 
 
 def _event(

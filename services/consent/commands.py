@@ -54,6 +54,12 @@ async def rewrap(settings: ConsentSettings) -> int:
             async with engine.begin() as tx:
                 count, after = await store.rewrap(tx, vault, after, REWRAP_BATCH)
             done += count
+        async with engine.begin() as tx:
+            for order in await store.sealed_before(tx, vault.current):
+                address = vault.open_address(order.erasure_id, order.sealed)
+                await store.reseal(
+                    tx, order.erasure_id, vault.seal_address(order.erasure_id, address)
+                )
     sys.stdout.write(f"{done} keys were wrapped anew, all are by {vault.current} now\n")
     return 0
 

@@ -9,7 +9,7 @@ from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
 from services.consent import messages, metrics, permits, store
-from services.consent.changes import Wording
+from services.consent.changes import ErasedSince, Wording
 from services.consent.consent import HOLDERS, Action, preferred_language
 from services.consent.messages import ErasureReceipt, GrantRecord, PermitRequest, PermitReturn
 from services.consent.optin import OptIns
@@ -95,6 +95,8 @@ class Consumers:
                     await self._opt_ins.record(tx, entry, wording, language, given.purpose)
         except MalformedAddress:
             return Dead("malformed address")
+        except ErasedSince:  # rolled back, and so it is if it comes again
+            log.info("grant.erased_since")
         return Ack()
 
     async def _erased(self, message: Message) -> Outcome:

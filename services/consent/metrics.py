@@ -19,6 +19,13 @@ GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["standing"])
 
 ERASURES = Counter("consent_erasures_total", "People erased here.")
 
+ERASURES_OPEN = Gauge("consent_erasures_open", "Erasures that some service has not reported back.")
+
+ERASURE_DAYS_LEFT = Gauge(
+    "consent_erasure_days_left",
+    "Days until the first of them is due, a month after its request; +Inf without any.",
+)
+
 LINK_MAILS = Counter(
     "consent_link_mails_total", "Confirming links asked for, by whether one was mailed.",
     ["kind", "outcome"],

@@ -46,5 +46,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     double_opt_in: bool = False
     """Every agreement waits for the mailed confirmation, not only one of a suppressed address."""
     opt_in_link_days: int = Field(7, ge=1, le=30)
+    erasure_resend_seconds: float = Field(3600, ge=1)
+    """How long the other services have to report an erasure back before it is ordered again."""
     export_seconds: float = Field(10, gt=0, le=30)
     """How long an export waits for each of the other services."""

@@ -18,6 +18,8 @@ NONCE_BYTES = 12  # random: a person's key sees a few hundred cells, far below 2
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
+    """A secret under a master key: a person's key, or an address (`Vault.seal_address`)."""
+
     master_key_id: str
     wrapped: bytes
 
@@ -52,21 +54,32 @@ class Vault:
 
     def new_key(self, person_id: UUID) -> tuple[PersonKey, WrappedKey]:
         key = secrets.token_bytes(KEY_BYTES)
-        wrapped = _seal(self._masters[self.current], key, person_id.bytes)
-        return PersonKey(person_id, key), WrappedKey(self.current, wrapped)
+        return PersonKey(person_id, key), self._wrap(key, person_id.bytes)
 
     def unwrap(self, person_id: UUID, wrapped: WrappedKey) -> PersonKey:
         """:raises KeyError: wrapped under a master key that is no longer configured"""
-        master = self._masters[wrapped.master_key_id]
-        return PersonKey(person_id, _open(master, wrapped.wrapped, person_id.bytes))
+        return PersonKey(person_id, self._unwrap(wrapped, person_id.bytes))
 
     def rewrap(self, person_id: UUID, wrapped: WrappedKey) -> WrappedKey:
         """Wrap the same key by the current master key.
 
         :raises KeyError: see `unwrap`
         """
-        key = _open(self._masters[wrapped.master_key_id], wrapped.wrapped, person_id.bytes)
-        return WrappedKey(self.current, _seal(self._masters[self.current], key, person_id.bytes))
+        return self._wrap(self._unwrap(wrapped, person_id.bytes), person_id.bytes)
+
+    def seal_address(self, erasure_id: UUID, address: str) -> WrappedKey:
+        """Keep an address for an erasure under way: the person's own key is gone by then."""
+        return self._wrap(address.encode(), b"erasure" + erasure_id.bytes)
+
+    def open_address(self, erasure_id: UUID, sealed: WrappedKey) -> str:
+        """:raises KeyError: see `unwrap`"""
+        return self._unwrap(sealed, b"erasure" + erasure_id.bytes).decode()
+
+    def _wrap(self, secret: bytes, context: bytes) -> WrappedKey:
+        return WrappedKey(self.current, _seal(self._masters[self.current], secret, context))
+
+    def _unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
+        return _open(self._masters[wrapped.master_key_id], wrapped.wrapped, context)
 
     def address_hash(self, address: str) -> bytes:
         """Hash a normalised address for look-up of its person."""
