@@ -331,6 +331,8 @@ class Postgres(Server):
             "cluster_name": f"ostoja-{port}",  # what ps shows
             "log_timezone": "UTC",
             "timezone": "UTC",
+            # No errors of statements: they show people's data, and the services log them without.
+            "log_min_messages": "log",
             **(settings or {}),
         }
 

@@ -25,6 +25,8 @@ GRACE_SECONDS = 2.0  # for an answer to come after the server must have given up
 RECONNECT_SECONDS = 1.0
 STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
 
+# The message itself quotes the value: data exceptions.
+_QUOTING_CLASS = "22"
 # Not the statement's fault: the server is away, starting, stopping, or out of something.
 _UNAVAILABLE_CLASSES = ("08", "53", "57P")
 # Nor this: serialisation, deadlock, a lock not to be had, statement_timeout.
@@ -68,6 +70,8 @@ def _engine(
         "statement_timeout": f"{statement_timeout * 1000:.0f}",
         "idle_in_transaction_session_timeout": "10000",
         "client_connection_check_interval": "1000",  # ends the query of a task that was cancelled
+        # What is asked here is short: to start workers for it takes longer than they save.
+        "max_parallel_workers_per_gather": "0",
     }
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
@@ -109,9 +113,29 @@ def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
 def _translate(context: ExceptionContext) -> OperationalError | None:
     error = context.original_exception
     if not isinstance(error, OSError):
+        _conceal(context, error)
         return None
     context.is_disconnect = True
     return OperationalError(context.statement, None, error, connection_invalidated=True)
+
+
+def _conceal(context: ExceptionContext, error: BaseException) -> None:
+    """Leave of the server's message what holds no row: an error ends in a log.
+
+    PostgreSQL shows the row in DETAIL ("Failing row contains (…)"), a document in CONTEXT, and
+    psycopg2's statement, in which the parameters stand, in LINE.
+    """
+    shown = context.sqlalchemy_exception
+    if shown is None:
+        return
+    state = str(getattr(error, "pgcode", None) or "")
+    said = str(error)
+    told = f"SQLSTATE {state}" if state.startswith(_QUOTING_CLASS) else said.partition("\n")[0]
+    shown.args = (str(shown.args[0]).replace(said, told),)
+    error.args = (told,)
+    if (cause := error.__cause__) is not None:  # asyncpg's own, which a traceback shows as well
+        cause.args = (told,)
+        vars(cause).update(detail=None, hint=None)
 
 
 def _check(_: Any, record: Any, __: Any) -> None:

@@ -45,6 +45,9 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
         )
         environment.configure(connection, version_table=_VERSIONS)
         environment.run_migrations()
+        # The runtime role may read every table of the schema and write it; not this one.
+        role = connection.dialect.identifier_preparer.quote_identifier(service)
+        connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE ON {_VERSIONS} FROM {role}"))
 
 
 def pending(url: str, migrations: Path) -> bool:

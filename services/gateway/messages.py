@@ -1,6 +1,8 @@
 """What a client sends as an alert, and what the gateway sends on (alert.accepted)."""
 
 import hashlib
+import secrets
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,11 +42,22 @@ def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None
     under a key that was forgotten (Redis away, 24 h over) is not: the ledger would drop it.
     """
     if key is None:
-        return str(uuid.uuid4())
+        return str(_uuid7())
     parts = [caller, key, hashlib.sha256(body).hexdigest()]
     if index is not None:
         parts.append(str(index))
     return str(uuid.uuid5(NAMESPACE, "\n".join(parts)))
+
+
+def _uuid7() -> uuid.UUID:
+    """Return a random id that begins with the time in ms (RFC 9562).
+
+    So the ledger's index grows at its end: where each new row is on a page of its own, the cost
+    of accepting one, in write-ahead log, is ten times as high beside ten million rows.
+    """
+    at = time.time_ns() // 1_000_000
+    bits = at << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    return uuid.UUID(int=bits)
 
 
 def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:

@@ -317,7 +317,7 @@ async def forget(tx: AsyncConnection, *, seconds: float, after: datetime, batch:
 _COMMITTED: Final = 120.0
 _COUNT = (
     sa.text(f"""
-    WITH slice AS (
+    WITH slice AS MATERIALIZED (
         SELECT least(
             now() - make_interval(secs => {_COMMITTED}),
             (SELECT finished_at FROM delivery

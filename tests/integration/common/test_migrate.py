@@ -94,6 +94,28 @@ def test_the_runtime_role_can_see_whether_a_migration_is_pending(
     assert not migrate.pending(url, migrations)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO alembic_version VALUES ('x')",
+        "UPDATE alembic_version SET version_num = 'x'",
+        "DELETE FROM alembic_version",
+        "TRUNCATE alembic_version",
+    ],
+)
+def test_the_runtime_role_cannot_say_which_version_there_is(
+    url: DatabaseUrl, migrations: Path, change: str
+) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    runtime = url.replace("+aiopg", "")
+    with (
+        closing(psycopg2.connect(runtime)) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(psycopg2.errors.InsufficientPrivilege),
+    ):
+        cursor.execute(change)
+
+
 def test_migrating_again_changes_nothing(url: DatabaseUrl, migrations: Path) -> None:
     migrate.upgrade("alerts", url.owner_url, migrations)
     migrate.upgrade("alerts", url.owner_url, migrations)

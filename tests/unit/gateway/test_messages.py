@@ -1,4 +1,5 @@
 import json
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,15 @@ def test_an_id_comes_from_caller_and_key_and_body_and_place() -> None:
     }
     assert len(ids) == 8
     assert uuid.UUID(alert_id("service", "k", b"{}")).version == 5
+
+
+def test_a_random_id_is_in_the_order_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for second in range(1_764_000_000, 1_764_000_010):
+        monkeypatch.setattr(time, "time_ns", lambda at=second: at * 10**9)
+        ids.append(uuid.UUID(alert_id("service", None, b"{}")))
+    assert ids == sorted(ids)
+    assert {(one.version, one.variant) for one in ids} == {(7, uuid.RFC_4122)}
 
 
 @pytest.mark.parametrize("key", ["", " ", "a\tb", "ł", "x" * 256, " padded"])
