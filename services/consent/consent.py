@@ -111,14 +111,15 @@ def settle(
 
 
 def preferred_language(accepted: str) -> str:
-    """Choose between Polish and English by an Accept-Language header; Polish when in doubt."""
-    weights = dict.fromkeys(LANGUAGES, 0.0)
+    """Choose by an Accept-Language header, the first named of equals; Polish when in doubt."""
+    best, heaviest = LANGUAGES[0], 0.0
     for part in accepted.lower().split(","):
-        tag, _, weight = part.strip().partition(";q=")
+        tag, _, weight = part.replace(" ", "").partition(";q=")
         language = tag.partition("-")[0]
-        if language in weights:
-            try:
-                weights[language] = max(weights[language], float(weight or 1))
-            except ValueError:
-                continue
-    return max(LANGUAGES, key=weights.__getitem__)
+        try:
+            heavier = float(weight or 1) > heaviest
+        except ValueError:
+            continue
+        if language in LANGUAGES and heavier:
+            best, heaviest = language, float(weight or 1)
+    return best

@@ -24,7 +24,6 @@ from libs.common.addresses import MalformedAddress, normalise
 from services.consent import consent, metrics, store
 from services.consent.changes import Withdrawal
 from services.consent.consent import (
-    PURPOSES,
     Outcome,
     PermitAnswer,
     State,
@@ -95,4 +94,4 @@ async def settled(
             pass
         async with engine.begin() as tx:
             await store.lock(tx, withdrawal.person_id)
-            seen = await store.standing(tx, withdrawal.person_id, PURPOSES)
+            seen = await store.standing(tx, withdrawal.person_id, withdrawal.standing.versions)

@@ -19,7 +19,7 @@ from services.consent.callers import (
     language,
     origin,
 )
-from services.consent.consent import Action, State
+from services.consent.consent import PURPOSES, Action, State
 from services.consent.optin import OptIns
 from services.consent.pages import Quote
 from services.consent.settings import ConsentSettings
@@ -70,7 +70,13 @@ class PageRoutes:
 
     async def unsubscribe_by_link(self, request: web.Request) -> web.Response:
         """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
-        return await self._withdraw(request, "page")
+        claims, form = await self._pressed(request)
+        if claims is None:
+            return _page(request, "invalid", status=400)
+        one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
+        entry = _withdrawal(request, claims, "one-click" if one_click else "page")
+        _, outcome, _ = await self._withdrawals.withdraw(entry)
+        return _page(request, outcome, claims, status=STATUS[outcome])
 
     async def preferences_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request)
@@ -83,23 +89,19 @@ class PageRoutes:
         return _page(request, "preferences", claims, choices=choices)
 
     async def withdraw_by_link(self, request: web.Request) -> web.Response:
-        return await self._withdraw(request, "preferences")
-
-    async def _withdraw(self, request: web.Request, source: str) -> web.Response:
-        claims = claims_of(self._tokens, request)
+        """Withdraw the purpose whose button was pressed, or all."""
+        claims, form = await self._pressed(request)
         if claims is None:
             return _page(request, "invalid", status=400)
-        form = await _form(request)
-        if form.get(ONE_CLICK[0]) == ONE_CLICK[1]:
-            source = "one-click"
-        entry = Entry(
-            action=Action.UNSUBSCRIBE,
-            email=claims.subject,
-            origin=origin(request),
-            evidence={"source": source},
-        )
-        _, outcome, _ = await self._withdrawals.withdraw(entry)
-        return _page(request, outcome, claims, status=STATUS[outcome])
+        chosen = form.get("purpose")
+        purposes = (chosen,) if chosen in PURPOSES else PURPOSES
+        entry = _withdrawal(request, claims, "preferences")
+        outcome, _ = await self._withdrawals.withdraw_some(entry, purposes)
+        return _page(request, outcome, claims, status=STATUS[outcome], purpose=chosen or "")
+
+    async def _pressed(self, request: web.Request) -> tuple[Claims | None, Mapping[str, Any]]:
+        claims = claims_of(self._tokens, request)
+        return claims, await _form(request) if claims else {}
 
     async def opt_in_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request, OPT_IN_TOKEN, self._opt_ins.lifetime)
@@ -169,6 +171,10 @@ def _page(
     return web.Response(
         text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS
     )
+
+
+def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
+    return Entry(Action.UNSUBSCRIBE, claims.subject, origin(request), evidence={"source": source})
 
 
 async def _form(request: web.Request) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Every page with every link: what it may do, and what it says."""
 
+import asyncio
 import html
 import re
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.tokens import Tokens
-from services.consent import changes
+from services.consent import changes, store
 from services.consent.changes import Wording
+from services.consent.consent import Outcome, State
+from services.consent.settings import ConsentSettings
 from services.consent.vault import Vault
+from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import ENVIRONMENT, Link, opt_in
 from tests.integration.consent.test_erasure import mailed_token
 from tests.integration.consent.test_http import (
@@ -249,3 +253,22 @@ async def test_an_unsubscribe_link_works_again_and_for_years(
         await later(engine, 2)
         async with client.post(f"/unsubscribe?token={old}", data={}) as answer:
             assert answer.status == 200
+
+
+async def test_one_purpose_is_withdrawn_and_the_others_stand(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> None:
+    async with engine.begin() as tx:
+        for purpose in ("marketing", "surveys"):
+            assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, purpose=purpose)
+    withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
+    outcome, _ = await withdrawals.withdraw_some(opt_in(ANNA), ["surveys"])
+    assert outcome is Outcome.DONE
+    async with engine.begin() as tx:
+        address_hash = vault.address_hash(ANNA)
+        assert await store.states(tx, address_hash) == {
+            "marketing": State.GRANTED, "surveys": State.WITHDRAWN,
+        }  # fmt: skip
+        suppressed = vault.suppression_hash(ANNA)
+        assert await store.is_suppressed(tx, suppressed, "surveys")
+        assert not await store.is_suppressed(tx, suppressed, "marketing")
