@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -100,6 +101,10 @@ class Sink:
     def count(self, path: str) -> int:
         return int(self._get("state").get(path, {}).get("count", 0))
 
+    def last(self, path: str) -> float:
+        """When the last request came, on the clock of `time.monotonic`."""
+        return float(self._get("state")[path]["last"])
+
     def seconds(self, path: str) -> float:
         """From the first request to the last."""
         seen = self._get("state")[path]
@@ -135,5 +140,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
+    except urllib.error.HTTPError:
+        return True
     except OSError:
         return False

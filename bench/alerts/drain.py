@@ -141,7 +141,7 @@ def _ours(lab: Lab, fill: str) -> Run:
         getattr(system, fill)(COUNT)
         lab.sink.reset()
         with system.running() as process:
-            return _drained(lab, "/slack", process, lambda: system.states() == {"delivered": COUNT})
+            return drained(lab, "/slack", process, system.settled)
 
 
 def _peer(lab: Lab, case: Case) -> Run:
@@ -151,7 +151,7 @@ def _peer(lab: Lab, case: Case) -> Run:
         subprocess.run(send, env={**os.environ, **env}, cwd=ROOT, check=True)
         lab.sink.reset()
         with lab.process([case.python, *case.work], env) as process:
-            return _drained(lab, "/peer", process)
+            return drained(lab, "/peer", process)
 
 
 @contextmanager
@@ -185,10 +185,10 @@ def _alertmanager(lab: Lab, program: str) -> Run:
     with lab.process(argv, {}) as process:
         lab.answering(f"http://{url}/-/ready", process)
         with lab.process(send, env):
-            return _drained(lab, "/peer", process)
+            return drained(lab, "/peer", process)
 
 
-def _drained(
+def drained(
     lab: Lab, path: str, process: Process, settled: Callable[[], bool] = lambda: True
 ) -> Run:
     """Rate from the first request to the last; CPU from the first on, its start-up left out."""

@@ -1,4 +1,4 @@
-"""The alerts service alone, as it runs in production, and alerts that wait for it."""
+"""Alerts and gateway as they run in production, and alerts that wait for them."""
 
 import asyncio
 import sys
@@ -16,6 +16,7 @@ import psycopg2
 from bench.lab import Lab
 from bench.peers import TEXT
 from deploy.local import environment
+from deploy.local.servers import HOST, Process
 from libs.common.broker import Broker, Message
 from services.alerts import config, messages, topology
 from tests.support.brokers import Vhost
@@ -31,23 +32,48 @@ class Alerts:
     database: DatabaseUrl
     vhost: Vhost
     config: Path
-    settings: Mapping[str, str]
+    values: Mapping[str, str]
+    """As .env has them."""
 
-    def running(self) -> Any:
-        return self.lab.process([sys.executable, "-m", "services.alerts"], self.settings)
+    @contextmanager
+    def running(self) -> Iterator[Process]:
+        """Run the alerts service."""
+        settings = environment.for_process(self.values, "alerts")
+        settings |= {"DATABASE_URL": str(self.database), "AMQP_URL": self.vhost.url("alerts")}
+        with self.lab.process([sys.executable, "-m", "services.alerts"], settings) as process:
+            yield process
 
-    def queue_work(self, count: int) -> None:
+    @contextmanager
+    def gateway(self) -> Iterator[Process]:
+        """Run the gateway, its limits too high to be met."""
+        settings = environment.for_process(self.values, "gateway")
+        settings |= {"AMQP_URL": self.vhost.url("gateway"), "REDIS_URL": self.lab.redis.url}
+        with self.lab.process([sys.executable, "-m", "services.gateway"], settings) as process:
+            self.lab.answering(f"{self.gateway_url}/api/health", process)
+            yield process
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{HOST}:{self.values['GATEWAY_PORT']}"
+
+    def declare(self) -> None:
+        """Declare the queues, as the service would."""
+        self.queue_accepted(0)
+
+    def queue_work(self, count: int, target: str = "slack") -> None:
         """Put alerts where intake puts them: the ledger, and the target's work queue."""
-        asyncio.run(_queue_work(self, count))
+        asyncio.run(_queue_work(self, count, target))
 
     def queue_accepted(self, count: int) -> None:
         """Put alerts where the gateway puts them: alerts.intake."""
         asyncio.run(_queue_accepted(self, count))
 
-    def states(self) -> dict[str, int]:
-        return dict(self.query("SELECT state, count(*) FROM alerts.delivery GROUP BY state"))
+    def settled(self, target: str = "slack") -> bool:
+        """Tell whether nothing of the ledger waits for that target any more."""
+        return not self.query(_OPEN, {"target": target})[0][0]
 
     def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
+        """Ask as the superuser; each call commits."""
         connection = psycopg2.connect(self.database.superuser_url)
         try:
             with connection, connection.cursor() as cursor:
@@ -59,52 +85,65 @@ class Alerts:
 
 @contextmanager
 def alerts(
-    lab: Lab, *, target: Mapping[str, Any] | None = None, **settings: str
+    lab: Lab,
+    targets: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    database: DatabaseUrl | None = None,
 ) -> Iterator[Alerts]:
-    """Give it a fresh database and vhost; `target` changes the shipped [targets.slack]."""
-    database, vhost = lab.databases.create("alerts"), Vhost(lab.rabbitmq)
+    """Give it a vhost and a database; `targets` changes those of the shipped alerts.toml."""
+    own, vhost = database or lab.databases.create("alerts"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"alerts-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    path = write_alerts_config(folder, {"slack": {"concurrency": 100, **(target or {})}})
     values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     values |= {name: make() for name, make in environment.GENERATED.items()}
     values |= {
-        "ALERTS_PORT": str(lab.ports.take()),
-        "ALERTS_METRICS_PORT": str(lab.ports.take()),
-        "ALERTS_CONFIG": str(path),
-        "SLACK_WEBHOOK_URL": f"{lab.sink.url}/slack",
-        **settings,
+        f"{name.upper()}{kind}_PORT": str(lab.ports.take())
+        for name in ("alerts", "gateway")
+        for kind in ("", "_METRICS")
     }
-    process_settings = environment.for_process(values, "alerts")
-    process_settings |= {"DATABASE_URL": str(database), "AMQP_URL": vhost.url("alerts")}
+    values |= {
+        "ALERTS_CONFIG": str(write_alerts_config(folder, targets or WIDE)),
+        "ALERTS_DELIVERED_KEPT_HOURS": "48",
+        "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+        "SERVICE_RATE_LIMIT": "100000000 per minute",
+        "SLACK_WEBHOOK_URL": f"{lab.sink.url}/slack",
+        "WEBHOOK_URL": f"{lab.sink.url}/hang",
+    }
     try:
-        yield Alerts(lab, database, vhost, path, process_settings)
+        yield Alerts(lab, own, vhost, Path(values["ALERTS_CONFIG"]), values)
     finally:
         vhost.delete()
-        lab.databases.drop(database.name)
+        if database is None:
+            lab.databases.drop(own.name)
 
 
-async def _queue_work(alerts: Alerts, count: int) -> None:
-    ids = [id_ for (id_,) in alerts.query(_ACCEPTED, {"count": count, "text": TEXT})]
+WIDE = {"slack": {"concurrency": 100}}
+"""As many at a time as the peers."""
+
+_OPEN = """
+    SELECT count(*) FROM alerts.delivery
+    WHERE state IN ('pending', 'claimed', 'sending') AND target = %(target)s
+"""
+
+
+async def _queue_work(alerts: Alerts, count: int, target: str) -> None:
+    rows = alerts.query(_ACCEPTED, {"count": count, "target": target, "text": TEXT})
     async with _connected(alerts) as broker:
-        await _publish(
-            broker,
-            topology.work_name("slack"),
-            (messages.work(UUID(id_), "slack", 0, None) for id_ in ids),
-        )
+        works = (messages.work(UUID(id_), target, 0, None) for (id_,) in rows)
+        await _publish(broker, topology.work_name(target), works)
 
 
 _ACCEPTED = """
     WITH added AS (
         INSERT INTO alerts.delivery (
             alert_id, target, event_type, severity, source, payload, accepted_at, state)
-        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'gateway',
+        SELECT gen_random_uuid(), %(target)s, 'bench', 'info', 'gateway',
             jsonb_build_object('text', %(text)s), now(), 'pending'
         FROM generate_series(1, %(count)s)
         RETURNING alert_id
     ), counted AS (
         INSERT INTO alerts.ledger_total AS total (target, accepted)
-        SELECT 'slack', count(*) FROM added
+        SELECT %(target)s, count(*) FROM added
         ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
     )
     SELECT alert_id::text FROM added
@@ -113,10 +152,10 @@ _ACCEPTED = """
 
 async def _queue_accepted(alerts: Alerts, count: int) -> None:
     async with _connected(alerts) as broker:
-        await _publish(broker, topology.INTAKE_QUEUE, (accepted() for _ in range(count)))
+        await _publish(broker, topology.INTAKE_QUEUE, (_accepted() for _ in range(count)))
 
 
-def accepted() -> Message:
+def _accepted() -> Message:
     id_ = str(uuid.uuid4())
     body = {
         "id": id_,
@@ -130,7 +169,7 @@ def accepted() -> Message:
 
 @asynccontextmanager
 async def _connected(alerts: Alerts) -> AsyncIterator[Broker]:
-    configured, _ = config.load(alerts.config, alerts.settings)
+    configured, _ = config.load(alerts.config, environment.for_process(alerts.values, "alerts"))
     async with Broker.connect(alerts.vhost.url("alerts"), "bench") as broker:
         await broker.declare(
             *topology.EXCHANGES,
