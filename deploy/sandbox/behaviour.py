@@ -1,5 +1,8 @@
 """How a target misbehaves: the body of `PUT /behaviour/{target}`."""
 
+import asyncio
+import socket
+import struct
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,15 +13,18 @@ Stage = Literal["mail", "rcpt", "data", "dot"]
 
 
 class Behaviour(Model):
-    """One of status, hang, close, error; delay_seconds goes with any of them or alone.
+    """One of status, hang, close, reset, cut, error; delay_seconds goes with any or alone.
 
     status         200 heals; 300-599 is the answer. For `email` an SMTP reply: 4yz, 5yz
     retry_after    seconds, as the Retry-After header; with status 429 or 503
     delay_seconds  wait before the answer (for `email`: before the final reply)
+    drip_seconds   over HTTP: send the answer byte by byte, so far apart; with an answer or alone
     hang           never answer
     close          close the connection without an answer
+    reset          the same, by a reset
+    cut            over HTTP: close in the middle of the answer
     error          answer 200 with this error in the body, in the target's own words
-    accepted       with hang or close: take the message all the same; only the answer is lost
+    accepted       with hang, close, reset or cut: take the message; only the answer is lost
     fail_next      only the next so many, then healed; alone it means status 500 (`email`: 451)
     stage          `email` only: misbehave at MAIL, RCPT, DATA, or after the dot (the default)
     """
@@ -26,8 +32,11 @@ class Behaviour(Model):
     status: int | None = Field(None, ge=200, le=599)
     retry_after: int | None = Field(None, ge=0, le=86_400)
     delay_seconds: float | None = Field(None, ge=0, le=3600, allow_inf_nan=False)
+    drip_seconds: float | None = Field(None, gt=0, le=3600, allow_inf_nan=False)
     hang: bool = False
     close: bool = False
+    reset: bool = False
+    cut: bool = False
     error: str | None = Field(None, min_length=1, max_length=1000)
     accepted: bool = False
     fail_next: int | None = Field(None, ge=1, le=1_000_000)
@@ -35,15 +44,19 @@ class Behaviour(Model):
 
     @model_validator(mode="after")
     def _means_one_thing(self) -> Self:
-        failures = sum((self.failing_status is not None, self.hang, self.close, bool(self.error)))
+        failures = sum((self.failing_status is not None, self.loses_answer, bool(self.error)))
         if self.status is not None and 200 < self.status < 300:
             raise ValueError("status is 200, which heals, or a failure from 300 to 599")
+        if sum((self.hang, self.close, self.reset, self.cut)) > 1:
+            raise ValueError("give one of hang, close, reset and cut")
         if failures > 1 or (self.status == 200 and failures):
-            raise ValueError("give one of status, hang, close and error")
+            raise ValueError("give one of status, hang, close, reset, cut and error")
+        if self.drip_seconds is not None and self.loses_answer:
+            raise ValueError("drip_seconds goes with an answer")
         if self.retry_after is not None and self.status not in {429, 503}:
             raise ValueError("retry_after goes with status 429 or 503")
-        if self.accepted and not (self.hang or self.close):
-            raise ValueError("accepted goes with hang or close")
+        if self.accepted and not self.loses_answer:
+            raise ValueError("accepted goes with hang, close, reset or cut")
         if self.fail_next is not None and self.status == 200:
             raise ValueError("fail_next needs a failure")
         if not self.model_dump(exclude_defaults=True):
@@ -55,8 +68,21 @@ class Behaviour(Model):
         return None if self.status == 200 else self.status
 
     @property
+    def loses_answer(self) -> bool:
+        return self.hang or self.close or self.reset or self.cut
+
+    @property
     def fails(self) -> bool:
-        return self.failing_status is not None or self.hang or self.close or bool(self.error)
+        return self.failing_status is not None or self.loses_answer or bool(self.error)
 
 
 HEALTHY = Behaviour(status=200)
+
+
+def hang_up(transport: asyncio.WriteTransport, *, reset: bool) -> None:
+    if not reset:
+        transport.close()
+        return
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -13,7 +13,7 @@ from uuid import uuid4
 from aiohttp import hdrs, web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from deploy.sandbox.behaviour import HEALTHY, Behaviour
+from deploy.sandbox.behaviour import HEALTHY, Behaviour, hang_up
 from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
 from libs.common.web import Problem, json_response, parse
@@ -146,6 +146,15 @@ def _misbehave(target: str, behaviour: Behaviour) -> Answer:
     return Answer(status, f"told to answer {status}", accepted=False, content_type="text/plain")
 
 
+def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
+    """Write the answer as it goes over the wire, for those who break it up."""
+    body = answer.text.encode()
+    lines = [f"HTTP/1.1 {answer.status} Sandbox", f"Content-Type: {answer.content_type}"]
+    lines += [f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
     """Make the application of the provider port.
 
@@ -177,32 +186,47 @@ def _receiver(recorder: Recorder, target: str, provider: Provider) -> Callable[[
                 target, body, accepted=accepted, answered=answered, headers=request.raw_headers
             )
 
-        if behaviour.delay_seconds:
-            try:
-                await asyncio.sleep(behaviour.delay_seconds)
-            except asyncio.CancelledError:
-                # The client gave up: a real provider has the message all the same.
-                record(None)
-                raise
-        if behaviour.hang or behaviour.close:
-            record(None)
-            if behaviour.hang:
-                await asyncio.Event().wait()  # until the client leaves
-            if request.transport is not None:
-                request.transport.close()
-            return web.Response()
-        if behaviour.fails:
+        if behaviour.fails and not behaviour.loses_answer:
             answer = _misbehave(target, behaviour)
-        record(answer.status)
         wait = behaviour.retry_after
+        headers = {} if wait is None else {"Retry-After": str(wait)}
+        raw = _raw(answer, headers)
+        try:
+            if behaviour.delay_seconds:
+                await asyncio.sleep(behaviour.delay_seconds)
+            if behaviour.drip_seconds:
+                await _drip(request, behaviour.drip_seconds, raw[:-1])
+        except asyncio.CancelledError:
+            # The client gave up: a real provider has the message all the same.
+            record(None)
+            raise
+        record(None if behaviour.loses_answer else answer.status)
+        if behaviour.hang:
+            await asyncio.Event().wait()  # until the client leaves
+        if behaviour.loses_answer or behaviour.drip_seconds:
+            rest = raw[-1:] if behaviour.drip_seconds else raw[:-1] if behaviour.cut else b""
+            _end(request, behaviour, rest)
         return web.Response(
             text=answer.text,
             status=answer.status,
             content_type=answer.content_type,
-            headers=None if wait is None else {hdrs.RETRY_AFTER: str(wait)},
+            headers=headers,
         )
 
     return receive
+
+
+async def _drip(request: web.Request, seconds: float, raw: bytes) -> None:
+    for byte in raw:
+        if request.transport is not None:
+            request.transport.write(bytes([byte]))
+        await asyncio.sleep(seconds)
+
+
+def _end(request: web.Request, behaviour: Behaviour, rest: bytes) -> None:
+    if request.transport is not None:
+        request.transport.write(rest)
+        hang_up(request.transport, reset=behaviour.reset)
 
 
 class _Api:
@@ -248,7 +272,8 @@ class _Api:
         target = self._target(request.match_info["target"])
         behaviour = await parse(request, Behaviour)
         _check_for(target, behaviour)
-        alone = not behaviour.fails and not behaviour.delay_seconds
+        slow = behaviour.delay_seconds or behaviour.drip_seconds
+        alone = not behaviour.fails and not slow
         if alone and behaviour.fail_next is not None:
             status = 451 if target == "email" else 500
             behaviour = behaviour.model_copy(update={"status": status})
@@ -267,8 +292,8 @@ def _check_for(target: str, behaviour: Behaviour) -> None:
             faults.append(("status", "SMTP has 400-459 and 500-559"))
         faults += [
             (name, "SMTP has none")
-            for name in ("retry_after", "error")
-            if getattr(behaviour, name) is not None
+            for name in ("retry_after", "error", "drip_seconds", "cut")
+            if getattr(behaviour, name) not in {None, False}
         ]
     elif behaviour.stage is not None:
         faults.append(("stage", "only email has stages"))

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
+from deploy.sandbox.behaviour import hang_up
 from deploy.sandbox.mail import Mail, plain
 from deploy.sandbox.recorder import MIB, Recorder
 
@@ -80,10 +81,10 @@ class _Handler:
                 # The client left after its dot: a real server has the mail all the same.
                 self._recorder.record(TARGET, _mail(envelope), accepted=taken, answered=None)
                 raise
-        if behaviour.hang or behaviour.close:
+        if behaviour.loses_answer:
             self._recorder.record(TARGET, _mail(envelope), accepted=taken, answered=None)
-            if behaviour.close:
-                cast("asyncio.Transport", server.transport).close()
+            if not behaviour.hang:
+                hang_up(cast("asyncio.Transport", server.transport), reset=behaviour.reset)
             await asyncio.Event().wait()  # the lost connection cancels this
         if (status := behaviour.failing_status) is None:
             return None

@@ -166,6 +166,8 @@ class _Attempt:
             protocol.write(b".\r\n")
             self.dot_may_be_out = True
             code, text = await protocol.read_response(self._target.timeout)
+            if code // 100 not in {2, 4, 5}:  # neither taken nor refused
+                raise aiosmtplib.SMTPResponseException(code, text)
             self.dot_may_be_out = False  # the server has said which
             self._answered = True
         return _by_code(code, text)

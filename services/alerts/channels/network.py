@@ -65,8 +65,8 @@ def reason(error: Exception) -> Reason:
     A name's answer may be wrong for a moment.
     """
     # By its number and not by its class: of several addresses that failed the library makes one
-    # new OSError, and keeps the number when all had the same.
-    refused = isinstance(error, OSError) and error.errno == errno.EPERM
+    # new OSError, and keeps the number when all had the same. (Not EPERM: TLS's errors have 1.)
+    refused = isinstance(error, OSError) and error.errno == errno.EACCES
     return Reason.ADDRESS_REFUSED if refused else Reason.CONNECTION
 
 
@@ -85,18 +85,18 @@ class Network(AbstractResolver):
     def open_socket(self, info: AddrInfo) -> socket.socket:
         """Open the socket that is connected to this address next, without another look-up.
 
-        :raises OSError: EPERM, the address is refused
+        :raises OSError: EACCES, the address is refused
         """
         family, kind, proto, _, address = info
         self.check(address[0])
         return socket.socket(family, kind, proto)
 
     def check(self, address: str) -> None:
-        """:raises OSError: EPERM, the address is refused"""
+        """:raises OSError: EACCES, the address is refused"""
         if not allowed(address, self._private):
             log.warning("address.refused", target=self._name, address=address)
             text = f"{address} is not public, and not in ALERTS_PRIVATE_NETWORKS"
-            raise OSError(errno.EPERM, text)
+            raise OSError(errno.EACCES, text)
 
     async def connect(self, host: str, port: int) -> socket.socket:
         infos = await self._look_up(host, port, socket.AF_UNSPEC)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import Channel, opened
 from services.alerts.channels.network import Networks
 from services.alerts.config import Target
+from tests.support.certificates import Authority
 from tests.support.eventually import eventually
 from tests.support.targets import (
     LOOPBACK,
@@ -189,6 +191,22 @@ async def test_a_proxy_of_the_environment_is_not_asked(
         outcome = await send(target(channel, "127.0.0.1", port))
     assert outcome.status == 500
     assert listener.at == []
+
+
+@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
+async def test_a_certificate_that_nobody_signed_is_refused(channel: str, tmp_path: Path) -> None:
+    asked = 0
+
+    async def count(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += bool(await reader.read(1))
+
+    unsigned = Authority(tmp_path).server("localhost", signed=False)
+    async with listening(count, unsigned) as port:
+        outcome = await send(http_target(channel, f"https://localhost:{port}/"))
+    assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
+    assert "certificate" in outcome.excerpt
+    assert asked == 0
 
 
 @pytest.mark.parametrize("sick", ["email", "webhook", "slack"])

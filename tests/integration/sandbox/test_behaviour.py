@@ -1,9 +1,16 @@
 import asyncio
+import errno
 import time
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, ServerDisconnectedError
+from aiohttp import (
+    ClientOSError,
+    ClientPayloadError,
+    ClientSession,
+    ClientTimeout,
+    ServerDisconnectedError,
+)
 
 from tests.integration.sandbox.test_providers import BEARER, MUTATION, TOKEN, VARIABLES
 from tests.support.eventually import eventually
@@ -104,6 +111,57 @@ async def test_a_lost_answer_leaves_the_message_accepted(
     assert [item["answered"] for item in await sandbox.received("slack")] == [None]
 
 
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_resetting_target_sends_no_answer_and_no_end(
+    client: ClientSession, sandbox: Sandbox, *, accepted: bool
+) -> None:
+    await sandbox.behave("slack", reset=True, accepted=accepted)
+
+    with pytest.raises(ClientOSError) as failed:
+        await say(client)
+
+    assert failed.value.errno == errno.ECONNRESET
+    assert len(await sandbox.received("slack")) == accepted
+    assert await answers_of(sandbox) == [None]
+
+
+async def test_an_answer_is_cut_before_its_end(client: ClientSession, sandbox: Sandbox) -> None:
+    await sandbox.behave("slack", cut=True, accepted=True)
+
+    async with client.post("/slack", json={"text": "hi"}) as answer:
+        assert answer.status == 200
+        with pytest.raises(ClientPayloadError):
+            await answer.read()
+
+    assert [item["answered"] for item in await sandbox.received("slack")] == [None]
+
+
+async def test_an_answer_drips_byte_by_byte_and_arrives_whole(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("slack", drip_seconds=0.001)
+    async with client.post("/slack", json={"text": "hi"}) as answer:
+        assert (answer.status, await answer.text()) == (200, "ok")
+    await sandbox.behave("slack", drip_seconds=0.001, status=429, retry_after=7)
+    async with client.post("/slack", json={"text": "hi"}) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
+        assert await answer.text() == "told to answer 429"
+
+    assert await answers_of(sandbox) == [200, 429]
+
+
+async def test_who_gives_up_during_a_drip_has_delivered_all_the_same(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("slack", drip_seconds=0.1)
+
+    with pytest.raises(TimeoutError):
+        await say(client, timeout=SHORT)
+
+    received = await eventually(lambda: sandbox.received("slack"))
+    assert [item["answered"] for item in received] == [None]
+
+
 async def test_fail_next_fails_exactly_so_many_of_concurrent_requests(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
@@ -159,6 +217,11 @@ async def test_an_error_is_told_inside_a_200_in_the_targets_own_words(
         ("slack", {"status": 500, "retry_after": 3}),
         ("slack", {"status": 500, "accepted": True}),
         ("slack", {"delay_seconds": -1}),
+        ("slack", {"drip_seconds": 0}),
+        ("slack", {"drip_seconds": 1, "close": True}),
+        ("slack", {"reset": True, "close": True}),
+        ("email", {"drip_seconds": 1}),
+        ("email", {"cut": True}),
         ("slack", {"fail_next": 0}),
         ("slack", {"close": True, "stage": "mail"}),
         ("webhook", {"error": "any 200 is success"}),

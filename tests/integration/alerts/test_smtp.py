@@ -1,0 +1,297 @@
+"""Mail to a server that misbehaves at each step: what is certain, and what is a doubt."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from services.alerts.alert import Kind, Outcome, Reason
+from services.alerts.channels.email import Email
+from services.alerts.channels.network import Network
+from tests.support.certificates import Authority
+from tests.support.ports import HOST
+from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send
+
+TIMEOUT = 0.6
+Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def hang(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    raise ConnectionResetError
+
+
+async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    raise ConnectionResetError
+
+
+def says(text: str) -> Step:
+    async def step(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{text}\r\n".encode())
+        await writer.drain()
+
+    return step
+
+
+def drips(text: str, seconds: float) -> Step:
+    async def step(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in f"{text}\r\n".encode():
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return step
+
+
+async def says_without_end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"250-and so on\r\n" * 1000)
+        await writer.drain()
+
+
+SLOW = 0.2
+
+
+class Server:
+    """An ordinary mail server, but for the steps that a test gives."""
+
+    def __init__(self, **steps: Step) -> None:
+        self.tls: ssl.SSLContext | None = None
+        self._steps = {
+            "connect": says("220 mail.example ESMTP"),
+            "ehlo": says("250-mail.example\r\n250-AUTH PLAIN\r\n250 STARTTLS"),
+            "starttls": says("220 go ahead"),
+            "auth": says("235 welcome"),
+            "mail": says("250 ok"),
+            "rcpt": says("250 ok"),
+            "data": says("354 go ahead"),
+            "dot": says("250 queued"),
+            "quit": says("221 bye"),
+            **steps,
+        }
+        self.seen: list[str] = []
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._steps["connect"](reader, writer)
+        while line := await reader.readline():
+            verb = line.split()[0].decode().lower()
+            self.seen.append(verb)
+            await self._steps[verb](reader, writer)
+            if verb == "starttls":
+                assert self.tls is not None
+                await writer.start_tls(self.tls)
+            if verb == "data":
+                if body := self._steps.get("body"):
+                    await body(reader, writer)
+                await reader.readuntil(b"\r\n.\r\n")
+                self.seen.append("dot")
+                await self._steps["dot"](reader, writer)
+
+
+def said(outcome: Outcome) -> tuple[Kind, Reason]:
+    return outcome.kind, outcome.reason
+
+
+async def mail(server: Server, **options: Any) -> Outcome:
+    start = monotonic()
+    at_once = server.tls if options.get("tls") == "tls" else None
+    async with listening(server.handle, at_once) as port:
+        outcome = await send(mail_target(port, **{"timeout": TIMEOUT} | options))
+    assert monotonic() - start < TIMEOUT + 2
+    return outcome
+
+
+STEPS = ("connect", "ehlo", "mail", "rcpt", "data")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_hangs_before_the_dot_has_certainly_nothing(step: str) -> None:
+    assert said(await mail(Server(**{step: hang}))) == (Kind.FAILED, Reason.TIMEOUT)
+
+
+async def test_a_server_that_has_the_dot_in_its_buffer_may_have_the_mail() -> None:
+    assert said(await mail(Server(body=hang))) == (Kind.UNKNOWN, Reason.TIMEOUT)
+
+
+@pytest.mark.parametrize("ends", [close, reset])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_leaves_before_the_dot_has_certainly_nothing(
+    step: str, ends: Step
+) -> None:
+    server = Server(**{step: ends})
+    assert said(await mail(server)) == (Kind.FAILED, Reason.CONNECTION)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_server_that_drips_is_given_the_time_of_one_attempt(step: str) -> None:
+    server = Server(**{step: drips("250 so slow", SLOW)})
+    assert said(await mail(server)) == (Kind.FAILED, Reason.TIMEOUT)
+
+
+async def test_a_server_that_is_only_slow_gets_its_mail() -> None:
+    quick = 0.005
+    steps = {
+        "connect": drips("220-mail.example\r\n220 ESMTP", quick),
+        "ehlo": drips("250-mail.example\r\n250 PIPELINING", quick),
+        "dot": drips("250 queued", quick),
+    }
+    assert said(await mail(Server(**steps), timeout=5.0)) == (Kind.DELIVERED, Reason.OK)
+
+
+@pytest.mark.parametrize("step", [*STEPS[1:], "dot"])
+async def test_421_at_any_step_is_another_try(step: str) -> None:
+    outcome = await mail(Server(**{step: says("421 4.3.2 closing")}))
+    assert (outcome.kind, outcome.reason, outcome.status) == (Kind.FAILED, Reason.SERVER_ERROR, 421)
+
+
+@pytest.mark.parametrize("greeting", ["554 no", "421 too busy"])
+async def test_a_server_that_is_not_in_service_is_another_try(greeting: str) -> None:
+    outcome = await mail(Server(connect=says(greeting)))
+    assert said(outcome) == (Kind.FAILED, Reason.SERVER_ERROR)
+
+
+@pytest.mark.parametrize("step", [*STEPS, "dot"])
+async def test_an_endless_answer_is_read_up_to_a_bound(step: str) -> None:
+    outcome = await mail(Server(**{step: says_without_end}))
+    assert outcome.kind is (Kind.UNKNOWN if step == "dot" else Kind.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (hang, Reason.TIMEOUT),
+        (drips("250-and more", SLOW), Reason.TIMEOUT),
+        (says("250-and more"), Reason.TIMEOUT),
+        (close, Reason.CONNECTION),
+        (reset, Reason.CONNECTION),
+        (says("what?"), Reason.BAD_ANSWER),
+        (says("354 go on"), Reason.BAD_ANSWER),
+    ],
+    ids=["hang", "drip", "half", "close", "reset", "nonsense", "354"],
+)
+async def test_after_the_dot_only_a_servers_answer_is_certain(step: Step, reason: Reason) -> None:
+    server = Server(dot=step)
+    assert said(await mail(server)) == (Kind.UNKNOWN, reason)
+    assert server.seen[-1] == "dot"
+
+
+REFUSALS = [
+    ("451 later", Kind.FAILED, Reason.SERVER_ERROR),
+    ("452 full", Kind.FAILED, Reason.SERVER_ERROR),
+    ("550 no", Kind.NEVER, Reason.REFUSED),
+    ("554 spam", Kind.NEVER, Reason.REFUSED),
+]
+
+
+@pytest.mark.parametrize(
+    ("step", "reply", "kind", "reason"),
+    [
+        *((step, *refusal) for step in ("mail", "rcpt", "data", "dot") for refusal in REFUSALS),
+        ("dot", "250 queued", Kind.DELIVERED, Reason.OK),
+        ("dot", "250-queued\r\n250 really", Kind.DELIVERED, Reason.OK),
+    ],
+)
+async def test_a_reply_code_means_the_same_at_every_step(
+    step: str, reply: str, kind: Kind, reason: Reason
+) -> None:
+    outcome = await mail(Server(**{step: says(reply)}))
+    assert said(outcome) == (kind, reason)
+
+
+async def test_a_server_that_stops_reading_the_body_never_gets_the_dot() -> None:
+    server = Server(body=hang)
+    text = "x" * 70 + "\n"
+    async with listening(server.handle) as port:
+        target = mail_target(port, timeout=TIMEOUT)
+        network = Network("any", LOOPBACK, 1)
+        email = Email("any", target, TEMPLATES, network)
+        outcome = await email.send(job(text=text * 200_000))
+        await network.close()
+    assert said(outcome) == (Kind.FAILED, Reason.TIMEOUT)
+
+
+@asynccontextmanager
+async def black_hole() -> AsyncIterator[int]:
+    """A port whose queue of connections is full: a SYN gets no answer."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)  # noqa: FBT003 - its only form
+            sock.connect_ex(listener.getsockname())
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            for sock in waiting:
+                sock.close()
+
+
+async def test_an_address_that_swallows_every_packet_costs_the_time_out() -> None:
+    start = monotonic()
+    async with black_hole() as port:
+        outcome = await send(mail_target(port, timeout=TIMEOUT))
+    assert said(outcome) == (Kind.FAILED, Reason.TIMEOUT)
+    assert monotonic() - start < TIMEOUT + 2
+
+
+# TLS
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """Return an authority that this process trusts."""
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    return authority
+
+
+async def over_tls(kind: str, context: ssl.SSLContext) -> tuple[Outcome, list[str]]:
+    server = Server()
+    server.tls = context
+    password = SecretStr("a password")
+    options = {"host": "localhost", "tls": kind, "username": "u", "password": password}
+    outcome = await mail(server, timeout=5.0, **options)
+    return outcome, server.seen
+
+
+@pytest.mark.parametrize("kind", ["tls", "starttls"])
+async def test_a_trusted_certificate_of_the_right_name_gets_the_mail(
+    authority: Authority, kind: str
+) -> None:
+    outcome, seen = await over_tls(kind, authority.server("localhost"))
+    assert said(outcome) == (Kind.DELIVERED, Reason.OK)
+    assert "auth" in seen
+
+
+@pytest.mark.parametrize("kind", ["tls", "starttls"])
+@pytest.mark.parametrize(("host", "signed"), [("localhost", False), ("other.example", True)])
+async def test_another_certificate_gets_neither_mail_nor_password(
+    authority: Authority, kind: str, host: str, *, signed: bool
+) -> None:
+    outcome, seen = await over_tls(kind, authority.server(host, signed=signed))
+    assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
+    assert not {"auth", "mail"} & set(seen)
+
+
+async def test_a_server_that_offers_no_starttls_gets_neither_mail_nor_password() -> None:
+    server = Server(ehlo=says("250-mail.example\r\n250 AUTH PLAIN"))
+    options = {"username": "u", "password": SecretStr("a password")}
+    outcome = await mail(server, tls="starttls", **options)
+    assert outcome.kind is Kind.FAILED
+    assert not {"auth", "mail"} & set(server.seen)
