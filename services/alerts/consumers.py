@@ -175,13 +175,19 @@ class Persons:
             return Dead("unknown type")
         try:
             asked = ExportRequest.model_validate(message.body)
-            address = normalise(asked.email)
+            address = asked.email and normalise(asked.email)
         except (ValidationError, MalformedAddress):
             return Dead("malformed")
+        after = asked.after or persons.BEGINNING
         async with self._engine.connect() as tx:
-            looked = await persons.look(tx, address, asked.after or persons.BEGINNING)
-        records = {"deliveries": [_record(row) for row in looked.rows]}
-        await reply(self._broker, message, messages.export_answer(records, looked.after))
+            if address is None:
+                found, end = await persons.addresses(tx, after)
+                records = {"addresses": [{"address": each} for each in found]}
+            else:
+                looked = await persons.look(tx, address, after)
+                records = {"deliveries": [_record(row) for row in looked.rows]}
+                end = looked.after
+        await reply(self._broker, message, messages.export_answer(records, end))
         return Ack()
 
 

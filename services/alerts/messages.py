@@ -65,7 +65,8 @@ class PersonErased(_Read):
 
 
 class ExportRequest(_Read):
-    email: str
+    email: str | None
+    """Whose records; without it, whose addresses are held at all."""
     after: tuple[UUID, str] | None = None
     """What the page before named as `next`."""
 

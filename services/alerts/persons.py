@@ -99,6 +99,37 @@ async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Loo
     return Looked([row for row in rows if row.theirs], end)
 
 
+_END = sa.text("""
+    SELECT alert_id, target FROM (
+        SELECT alert_id, target FROM delivery WHERE (alert_id, target) > (:alert_id, :target)
+        ORDER BY alert_id, target LIMIT :batch
+    ) AS looked ORDER BY alert_id DESC, target DESC LIMIT 1
+""").bindparams(sa.bindparam("alert_id", type_=sa.Uuid))
+_ADDRESSES = sa.text(r"""
+    SELECT DISTINCT address FROM delivery, LATERAL (
+        SELECT once_address UNION
+        SELECT lower(rtrim(found[1], '.')) FROM regexp_matches(
+            replace(CAST(payload AS text), '%40', '@'),
+            '[^\s"<>(),;\:\\/?&=]+@[^\s"<>(),;\:\\/?&=]+', 'g') AS found
+    ) AS held (address)
+    WHERE address IS NOT NULL AND (alert_id, target) > (:alert_id, :target)
+        AND (alert_id, target) <= (:last_id, :last_target)
+""").bindparams(sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("last_id", type_=sa.Uuid))
+
+
+async def addresses(tx: AsyncConnection, after: Key) -> tuple[list[str], Key | None]:
+    """Find what looks like an address in the next part of the ledger.
+
+    :returns: also where to go on; None at the end
+    """
+    start = {"alert_id": after[0], "target": after[1]}
+    end = (await tx.execute(_END, start | {"batch": BATCH})).one_or_none()
+    if end is None:
+        return [], None
+    part = start | {"last_id": end.alert_id, "last_target": end.target}
+    return list((await tx.execute(_ADDRESSES, part)).scalars()), (end.alert_id, end.target)
+
+
 _ERASE = (
     sa.text("""
     UPDATE delivery SET

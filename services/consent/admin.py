@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from services.consent.callers import Email, admin, operator, origin, path_addres
 from services.consent.checkpoints import Checkpoint, Signer, Witnesses
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Outcome
 from services.consent.records import Records
+from services.consent.replay import Replay
 from services.consent.settings import ConsentSettings
 from services.consent.trail import Entry, Place
 from services.consent.vault import Vault
@@ -51,6 +53,7 @@ class AdminRoutes:
         self._settings = settings
         self._withdrawals = withdrawals
         self._signer = signer
+        self._replay = Replay(engine, vault, settings, withdrawals, requester)
         self._checkpoints = Records(settings.consent_records_dir / checkpoints.FILE)
 
     def add_to(self, app: web.Application) -> None:
@@ -60,6 +63,7 @@ class AdminRoutes:
         app.router.add_get("/api/consent/audit/{email}", self.audit)
         app.router.add_get("/api/consent/export/{email}", self.export)
         app.router.add_post("/api/consent/erase", self.erase)
+        app.router.add_post("/api/consent/replay-erasures", self.replay)
 
     async def audit(self, request: web.Request) -> web.Response:
         admin(request)
@@ -194,6 +198,17 @@ class AdminRoutes:
         )
         answer = {"success": True, "email": body.email, "erasure": {"status": status}}
         return answered(answer, outcome, in_flight)
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """Erase again whom a restored backup knows; 202: not yet all, ask again."""
+        admin(request)
+        evidence = {"source": "replay", **operator(request)}
+
+        def entry(email: str) -> Entry:
+            return Entry(Action.ERASURE_REQUESTED, email, origin(request), evidence=evidence)
+
+        done = await self._replay.run(entry)
+        return json_response(asdict(done), status=200 if done.done else 202)
 
     async def _told_again(self, address: str) -> bool:
         """Repeat an erasure's orders; the address is not known here any more, but given again."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import logs
@@ -45,6 +45,10 @@ class Checkpoint(BaseModel):
     at: AwareDatetime
     key: str
     signature: str
+
+    @field_serializer("at")
+    def _at(self, at: datetime) -> str:
+        return at.isoformat()  # the very text that is signed
 
     @property
     def place(self) -> Place:

@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import timeout
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,14 +27,42 @@ async def gather(
     :returns: the records by service, and the services that did not tell all in time
     """
     found: dict[str, Records] = {name: {} for name in _EXCHANGES}
+
+    def keep(name: str, records: Records) -> None:
+        for kind, each in records.items():
+            found[name].setdefault(kind, []).extend(each)
+
+    return found, await _ask_all(requester, address, seconds, keep)
+
+
+async def addresses(
+    requester: Requester, seconds: float, look: Callable[[Records], None]
+) -> list[str]:
+    """Look at all addresses that the other services hold, page by page.
+
+    :returns: the services that did not tell all in time
+    """
+    return await _ask_all(requester, None, seconds, lambda _, records: look(records))
+
+
+async def _ask_all(
+    requester: Requester,
+    address: str | None,
+    seconds: float,
+    take: Callable[[str, Records], None],
+) -> list[str]:
     whole = await asyncio.gather(
-        *(_ask(requester, name, address, seconds, found[name]) for name in _EXCHANGES)
+        *(_ask(requester, name, address, seconds, take) for name in _EXCHANGES)
     )
-    return found, [name for name, complete in zip(_EXCHANGES, whole, strict=True) if not complete]
+    return [name for name, complete in zip(_EXCHANGES, whole, strict=True) if not complete]
 
 
 async def _ask(
-    requester: Requester, name: str, address: str, seconds: float, into: Records
+    requester: Requester,
+    name: str,
+    address: str | None,
+    seconds: float,
+    take: Callable[[str, Records], None],
 ) -> bool:
     after: list[Any] | None = None
     try:
@@ -49,8 +77,7 @@ async def _ask(
                         timeout=seconds,
                     )
                 )
-                for kind, records in answer.records.items():
-                    into.setdefault(kind, []).extend(records)
+                take(name, answer.records)
                 if answer.next is None:
                     return True
                 after = answer.next

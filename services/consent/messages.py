@@ -75,7 +75,8 @@ def erased(email: str, purposes: Iterable[str], at: datetime, erasure_id: UUID) 
     return event(email, purposes, "erased", at) | {"erasure_id": str(erasure_id)}
 
 
-def export_request(email: str, after: list[Any] | None) -> dict[str, Any]:
+def export_request(email: str | None, after: list[Any] | None) -> dict[str, Any]:
+    """Ask for a person's records; without an address, for the addresses that are held at all."""
     return {"email": email, "after": after}
 
 

@@ -650,17 +650,22 @@ async def find_erasure(tx: AsyncConnection, address_hash: bytes) -> Erasure | No
     )
 
 
-async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
-    """Forget who this is: without hash and key the rows that stay are nobody's.
-
-    :returns: the id of the person's erasure, which was asked for before
-    """
+async def forget(tx: AsyncConnection, person_id: UUID) -> None:
+    """Forget who this is: without hash and key the rows that stay are nobody's."""
     await tx.execute(
         sa.update(person)
         .where(person.c.id == person_id)
         .values(address_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
     )
     await tx.execute(sa.delete(opt_in).where(opt_in.c.person_id == person_id))
+
+
+async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
+    """Forget a person whose erasure was asked for.
+
+    :returns: the id of that erasure
+    """
+    await forget(tx, person_id)
     confirmed = await tx.execute(
         sa.update(erasure)
         .where(erasure.c.person_id == person_id)
@@ -669,6 +674,56 @@ async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
     )
     erasure_id: UUID = confirmed.scalar_one()
     return erasure_id
+
+
+async def known(tx: AsyncConnection, persons: Iterable[UUID]) -> dict[UUID, bool]:
+    """Say of those of whom there is a row, whether it still leads to somebody."""
+    rows = await tx.execute(
+        sa.text(
+            "SELECT id, erased_at IS NULL AS alive FROM person WHERE id = ANY(CAST(:ids AS uuid[]))"
+        ).columns(id=sa.Uuid, alive=sa.Boolean),
+        {"ids": [str(person_id) for person_id in persons]},
+    )
+    return {row.id: row.alive for row in rows}
+
+
+async def person_of(tx: AsyncConnection, person_id: UUID) -> Person | None:
+    """Find a person who was not erased by id."""
+    found = await tx.execute(
+        sa.select(person).where(person.c.id == person_id, person.c.erased_at.is_(None))
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    return Person(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
+
+
+async def erased_elsewhere(
+    tx: AsyncConnection,
+    person_id: UUID,
+    erasure_id: UUID,
+    address_hash: bytes,
+    at: datetime,
+    *,
+    under_way: bool,
+) -> None:
+    """Note an erasure that this database has not seen, as it would stand here if it had.
+
+    :param under_way: another service holds the address, and has to erase it
+    """
+    await tx.execute(pg.insert(person).values(id=person_id, erased_at=at).on_conflict_do_nothing())
+    await tx.execute(
+        pg.insert(erasure)
+        .values(
+            id=erasure_id,
+            address_hash=address_hash,
+            status=ErasureStatus.IN_PROGRESS if under_way else ErasureStatus.DONE,
+            requested_at=at,
+            confirmed_at=at,
+            finished_at=None if under_way else sa.func.now(),
+        )
+        .on_conflict_do_nothing()
+    )
 
 
 async def receive(

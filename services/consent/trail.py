@@ -108,6 +108,17 @@ async def entries(
     ]
 
 
+async def address(tx: AsyncConnection, person_id: UUID, key: PersonKey) -> str | None:
+    """Return the address as the person's last entry has it; None without an entry."""
+    found = await tx.scalar(
+        sa.select(log.c.email)
+        .where(log.c.person_id == person_id)
+        .order_by(log.c.timestamp.desc(), log.c.id.desc())
+        .limit(1)
+    )
+    return key.decrypt("email", found)
+
+
 async def last(tx: AsyncConnection, person_id: UUID) -> tuple[str, datetime] | None:
     found = await tx.execute(
         sa.select(log.c.action, log.c.timestamp)

@@ -98,9 +98,11 @@ class Consumers:
             return Dead("unknown type")
         try:
             asked = ExportRequest.model_validate(message.body)
-            email = normalise(asked.email)
+            email = asked.email and normalise(asked.email)
         except (ValidationError, MalformedAddress):
             return Dead("malformed")
+        if email is None:
+            return await self._addresses(message, asked.after[1] if asked.after else 0)
         kind, offset = asked.after or ("conversations", 0)
         async with self._engine.begin() as tx:
             rows = await store.held(tx, email, kind, offset, EXPORT_PAGE)
@@ -110,6 +112,16 @@ class Consumers:
             following = store.HELD[store.HELD.index(kind) + 1 :]
             after = (following[0], 0) if following else None
         records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
+        await reply(self._broker, message, messages.export_answer(records, after))
+        return Ack()
+
+    async def _addresses(self, message: Message, offset: int) -> Outcome:
+        async with self._engine.connect() as tx:
+            found = await store.addresses(tx, offset, EXPORT_PAGE)
+        after = ("addresses", offset + EXPORT_PAGE) if len(found) == EXPORT_PAGE else None
+        records: dict[str, list[dict[str, Any]]] = {
+            "addresses": [{"address": each} for each in found]
+        }
         await reply(self._broker, message, messages.export_answer(records, after))
         return Ack()
 

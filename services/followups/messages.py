@@ -40,8 +40,9 @@ class PersonErased(_Read):
 
 
 class ExportRequest(_Read):
-    email: str
-    after: tuple[Literal["conversations", "messages", "followups"], int] | None = None
+    email: str | None
+    """Whose records; without it, whose addresses are held at all."""
+    after: tuple[Literal["addresses", "conversations", "messages", "followups"], int] | None = None
     """What the page before named as `next`."""
 
 

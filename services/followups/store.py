@@ -218,6 +218,16 @@ def _of_person(email: str) -> sa.ColumnElement[bool]:
     return sa.or_(chat_conversations.c.email == email, chat_conversations.c.id.in_(chased))
 
 
+async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
+    """Read a page of the addresses of which anything is held."""
+    held = sa.union(
+        sa.select(chat_conversations.c.email).where(chat_conversations.c.email.is_not(None)),
+        sa.select(followup_event.c.email),
+    ).subquery()
+    page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
+    return (await tx.execute(page)).scalars().all()
+
+
 HELD = ("conversations", "messages", "followups")
 
 

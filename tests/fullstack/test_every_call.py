@@ -31,7 +31,8 @@ SECTION_4 = {
         POST /api/migration/create-dead-letter-queue
         GET /api/migration/dlq-status
         GET /api/consent/audit/{email} /api/consent/audit/verify /api/consent/export/{email}
-        POST /api/consent/erase
+        GET /api/consent/audit/checkpoints
+        POST /api/consent/erase /api/consent/audit/verify /api/consent/replay-erasures
         GET /api/ledger/check /openapi.json /docs
     """.strip().splitlines()
     for method, *paths in [line.split()]
@@ -142,6 +143,21 @@ async def _mailed_links(call: Calls, system: Running) -> None:
     await call("POST", "/unsubscribe", query=query, form={"List-Unsubscribe": "One-Click"})
     known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
     assert (known.body["email"], known.body["unsubscribed"]) == (address, True)
+    assert "<button" not in await call("GET", "/preferences", query=query)
+    await call("POST", "/preferences", query=query, form={"purpose": "marketing"})
+
+    await system.opt_in(address)  # it has withdrawn: it is asked by mail
+
+    async def asked() -> set[str]:
+        mails = await system.sandbox.mails(address)
+        return set(
+            re.findall(r"/opt-in/confirm\?token=([\w.~-]+)", str([m["Text"] for m in mails]))
+        )
+
+    (token,) = await eventually(asked, 40)
+    assert "<form" in await call("GET", "/opt-in/confirm", query=f"?token={token}")
+    await call("POST", "/opt-in/confirm", query=f"?token={token}", form={})
+    assert "<button" in await call("GET", "/preferences", query=query)
 
     address = fresh_address()
     await system.opt_in(address)
@@ -240,3 +256,8 @@ async def _consent(call: Calls, person: str) -> None:
     _has(erased["erasure"], "status")
     verified = await call("GET", "/api/consent/audit/verify", key="admin")
     assert (verified["ok"], verified["first_broken"]) == (True, None)
+    kept = (await call("GET", "/api/consent/audit/checkpoints", key="admin"))["checkpoints"]
+    verified = await call("POST", "/api/consent/audit/verify", {"checkpoints": kept}, key="admin")
+    assert verified["ok"]
+    replayed = await call("POST", "/api/consent/replay-erasures", key="admin")
+    assert replayed["already"] >= 1

@@ -46,13 +46,20 @@ class Consent:
         await until(lambda: len(self.receipts) > before)
 
     async def held(self, email: str = ANNA) -> list[dict[str, Any]]:
+        return await self._all("deliveries", email)
+
+    async def addresses(self) -> list[str]:
+        """Ask whose addresses are held at all."""
+        return [each["address"] for each in await self._all("addresses", None)]
+
+    async def _all(self, kind: str, email: str | None) -> list[dict[str, Any]]:
         found, after = [], None
         while True:
             body = {"email": email, "after": after}
             answer = await self._requester.ask(
                 "alerts", "export.request", "export.request", body, timeout=10
             )
-            found += answer["records"]["deliveries"]
+            found += answer["records"][kind]
             if (after := answer["next"]) is None:
                 return found
 
@@ -228,6 +235,7 @@ async def test_an_address_is_found_as_a_whole_however_it_is_written(
         await subject.until(await subject.accept(payload={"text": text}), "delivered")
     found = {each["payload"]["text"] for each in await consent.held()}
     assert found == set(theirs)
+    assert set(await consent.addresses()) == {ANNA, *others}
 
 
 async def test_a_ledger_of_many_batches_is_looked_through_to_its_end(

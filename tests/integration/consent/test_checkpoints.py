@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -313,6 +315,9 @@ async def test_an_auditor_with_a_copy_of_the_checkpoints_needs_not_trust_our_fil
     handed_out = await get(client, "/api/consent/audit/checkpoints", ADMIN)
     assert handed_out["public_keys"] == signer.public_keys
     (copy,) = handed_out["checkpoints"]
+    text = f"ostoja consent trail\n{copy['rows']}\n{copy['hash']}\n{copy['at']}\n"
+    public = Ed25519PublicKey.from_public_bytes(b64decode(handed_out["public_keys"][copy["key"]]))
+    public.verify(b64decode(copy["signature"]), text.encode())
     found = await get(client, "/api/consent/audit/verify", ADMIN)
     assert found == {
         "ok": True, "rows": 8, "first_broken": None, "next_cursor": None,

@@ -46,20 +46,21 @@ class NobodyAnswers:
 
 @asynccontextmanager
 async def serving(
-    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings, requester: Any = None
 ) -> AsyncIterator[Client]:
     """One process of consent, as far as HTTP goes."""
     app = web.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
     tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
     broker: Any = NoBroker()
-    requester: Any = NobodyAnswers()
     app.middlewares.append(web.unavailable_when(db.may_pass))
     withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
     opt_ins = OptIns(vault, tokens, settings)
     Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     signer = Signer(ENVIRONMENT["CONSENT_CHECKPOINT_KEYS"])
-    AdminRoutes(engine, requester, vault, settings, withdrawals, signer).add_to(app)
+    AdminRoutes(engine, requester or NobodyAnswers(), vault, settings, withdrawals, signer).add_to(
+        app
+    )
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",

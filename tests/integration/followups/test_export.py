@@ -33,7 +33,7 @@ async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]
             yield requester
 
 
-async def everything(consent: Requester, email: str) -> dict[str, list[Any]]:
+async def everything(consent: Requester, email: str | None) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     after: Any = None
     while True:
@@ -66,3 +66,19 @@ async def test_consent_is_told_all_that_is_held_on_a_person_and_on_nobody_else(
 async def test_a_stranger_has_nothing_here(consent: Requester) -> None:
     found = await everything(consent, "nobody@example.com")
     assert found == {"conversations": [], "messages": [], "followups": []}
+
+
+async def test_consent_is_told_whose_addresses_are_held_each_once(
+    consent: Requester, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "EXPORT_PAGE", 2)
+    for name in ("jan", "ala", "ewa"):
+        await world.say(f"{GOOD_LEAD}, {name}@example.com", name)
+    await world.enrol("jan@example.com", steps=3)
+    await world.say("Dzień dobry", "nobody yet")
+    found = await everything(consent, None)
+    assert [each["address"] for each in found["addresses"]] == [
+        "ala@example.com",
+        "ewa@example.com",
+        "jan@example.com",
+    ]
