@@ -143,6 +143,7 @@ class Unclaimed(StrEnum):
 
     ACK = auto()
     PARK = auto()
+    TAKE_OVER = auto()
     EXHAUSTED = auto()
     DOUBT = auto()
 
@@ -169,6 +170,8 @@ def unclaimed(row: Seen | None, *, turn: int, retries: int) -> Unclaimed:
     free = row.state is State.PENDING or row.lease_over
     if free and row.spent > retries:
         return Unclaimed.EXHAUSTED
+    if row.state is State.SENDING and row.lease_over:
+        return Unclaimed.TAKE_OVER
     return Unclaimed.PARK
 
 

@@ -8,6 +8,7 @@ answer of the database) leaves
                                lease alive and is parked in .retry (not acked: it is the last one).
                                It comes back, the lease is over, the next attempt is claimed. The
                                dead attempt stays counted: what kills its process runs out of them.
+                               It goes alone: what died with it only by chance survives.
   sent, not settled            the same, and the target may get the alert twice. Nothing here can
                                tell this case from the one before. The only source of duplicates.
   settled, not acked           terminal: the copy finds that and is acked. Pending: the copy is
@@ -106,6 +107,7 @@ class Worker:
         self._broker = broker
         self._permits = permits
         self._claims = Batches(self._claim, limit=MAX_BATCH)
+        self._alone = asyncio.Lock()
         self._settlements = Batches(self._settle_all, limit=MAX_BATCH)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
@@ -126,6 +128,9 @@ class Worker:
         job = await self._claims.ask((work.alert_id, work.turn))
         if job is None:
             return await self._unclaimed(work, message, admission)
+        return await self._attempt(job, message, admission)
+
+    async def _attempt(self, job: Claimed, message: Message, admission: Admission) -> Verdict:
         start = monotonic()
         outcome = await self._send(job)
         admission.kind = outcome.kind
@@ -261,7 +266,31 @@ class Worker:
                     if await doubt(self._engine, work.alert_id, self._name)
                     else Retry("parked")
                 )
+            case Unclaimed.TAKE_OVER:
+                return await self._take_over(work, message, admission)
         return Retry("parked")
+
+    async def _take_over(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
+        """Try again what was in hand when its worker died: one at a time, claimed only then.
+
+        One of them may be what killed it. Tried together they would die with it each time, and run
+        out of attempts as it does.
+        """
+        async with self._alone:
+            if self._valve.seconds_shut > 0:
+                return Requeue()
+            async with self._single.connect() as tx:
+                (job,) = await steps.claim(
+                    tx,
+                    self._name,
+                    [(work.alert_id, work.turn)],
+                    lease=self._target.lease,
+                    retries=self._retries,
+                    take_over=True,
+                )
+            if job is None:
+                return Retry("parked")
+            return await self._attempt(job, message, admission)
 
     # Protocol B.
 

@@ -51,7 +51,8 @@ _CLAIM = (
         JOIN delivery USING (alert_id)
         WHERE target = :target AND turn <= asked_turn AND spent <= :retries
             AND once_address IS NULL
-            AND (state = 'pending' AND due_at <= now() OR state = 'sending' AND lease_until < now())
+            AND (state = 'pending' AND due_at <= now()
+                OR :take_over AND state = 'sending' AND lease_until < now())
         ORDER BY alert_id
         FOR NO KEY UPDATE OF delivery
     )
@@ -67,6 +68,7 @@ _CLAIM = (
         sa.bindparam("turns", type_=ARRAY(sa.Integer)),
         sa.bindparam("target", type_=sa.Text),
         sa.bindparam("lease", type_=sa.Float),
+        sa.bindparam("take_over", type_=sa.Boolean),
     )
     .columns(place=sa.BigInteger, alert_id=sa.Uuid, **_ROW_TYPES)
 )
@@ -97,12 +99,14 @@ async def claim(
     *,
     lease: float,
     retries: int,
+    take_over: bool = False,
 ) -> list[Claimed | None]:
-    """Make due or abandoned rows ours and count their attempts.
+    """Make due rows ours and count their attempts.
 
     A message that may leave only once is none of these: `claim_once`.
 
     :param asked: alerts with the turns of the copies in hand
+    :param take_over: also those whose worker died
     :returns: for each, None when it is not to be had; of copies of one alert at most one has it
     """
     found = await tx.execute(
@@ -113,6 +117,7 @@ async def claim(
             "turns": [turn for _, turn in asked],
             "lease": lease,
             "retries": retries,
+            "take_over": take_over,
         },
     )
     claimed: list[Claimed | None] = [None] * len(asked)

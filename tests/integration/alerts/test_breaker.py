@@ -4,6 +4,8 @@ import itertools
 from datetime import datetime
 from typing import Any
 
+import aio_pika
+
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
@@ -24,6 +26,58 @@ async def breaker(subject: Alerts, target: str = "slack") -> dict[str, Any]:
     _, body = await subject.http("GET", "/api/breakers")
     found: dict[str, Any] = body[target]
     return found
+
+
+async def consumers(subject: Alerts, queue: str) -> int:
+    async with await aio_pika.connect(subject.vhost.admin_url()) as connection:
+        channel = await connection.channel()
+        declared = await channel.declare_queue(queue, passive=True)
+        return declared.declaration_result.consumer_count or 0
+
+
+async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any_other(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
+    assert await consumers(subject, "alerts.slack") == 1
+    await subject.sandbox.behave("slack", status=503)
+    alert_id = await subject.accept()
+
+    async def cancelled() -> bool:
+        return await consumers(subject, "alerts.slack") == 0
+
+    await eventually(cancelled)
+    assert (await breaker(subject))["state"] == "open"
+    _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
+    (attempt,) = story["deliveries"][0]["history"]
+    assert (attempt["outcome"], attempt["reason"], attempt["status"]) == (
+        "failed",
+        "server_error",
+        503,
+    )
+    untouched = await subject.accept()
+    assert await subject.until(untouched, "pending")
+    assert await consumers(subject, "alerts.monday") == 1
+    assert (await subject.row(untouched)).attempt == 0
+
+
+async def test_a_429_neither_trips_nor_spends_and_a_pause_of_one_target_is_its_own(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
+    await subject.sandbox.behave("slack", status=429, retry_after=2)
+    alert_id = await subject.accept("lead.qualified")
+    await subject.until(alert_id, "delivered", "monday")
+
+    async def paused() -> bool:
+        return bool((await breaker(subject))["paused"])
+
+    await eventually(paused)
+    shown = await breaker(subject)
+    assert (shown["state"], shown["failures"]) == ("closed", 0)
+    await subject.sandbox.behave("slack", status=200)
+    row = await subject.until(alert_id, "delivered")
+    assert row.spent == 1
 
 
 async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_them_all(

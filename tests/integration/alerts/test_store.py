@@ -59,7 +59,9 @@ async def claim(
     engine: AsyncEngine, alert_id: UUID, lease: float, retries: int = 5
 ) -> Claimed | None:
     async with engine.begin() as tx:
-        (job,) = await steps.claim(tx, "email", [(alert_id, 0)], lease=lease, retries=retries)
+        (job,) = await steps.claim(
+            tx, "email", [(alert_id, 0)], lease=lease, retries=retries, take_over=True
+        )
     return job
 
 

@@ -82,6 +82,11 @@ def test_a_copy_of_a_row_that_is_owned_or_not_due_is_parked_never_acked(state: S
         assert unclaimed(seen(state, once=once), turn=0, retries=5) is Unclaimed.PARK
 
 
+def test_a_row_whose_worker_died_is_taken_over_once_its_lease_is_over() -> None:
+    over = seen(State.SENDING, lease_over=True)
+    assert unclaimed(over, turn=0, retries=5) is Unclaimed.TAKE_OVER
+
+
 def test_a_row_whose_workers_all_died_is_exhausted_once_the_last_lease_is_over() -> None:
     last = {"spent": 6, "lease_over": True}
     assert unclaimed(seen(State.SENDING, **last), turn=0, retries=5) is Unclaimed.EXHAUSTED

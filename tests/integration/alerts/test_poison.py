@@ -1,0 +1,92 @@
+"""An alert that kills whoever sends it ends in bounded time, and takes no other with it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aio_pika
+import aiohttp
+from aiohttp import web
+
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+
+POISON = "poison"
+
+
+class Sink:
+    """A target that answers as Slack does, but kills whoever sends it poison."""
+
+    def __init__(self) -> None:
+        self.victim: Alerts | None = None
+        self.kills = 0
+        self.texts: list[str] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        text = str((await request.json())["text"])
+        if POISON in text and self.victim is not None:
+            self.kills += 1
+            self.victim.kill9()
+        else:
+            self.texts.append(text)
+        return web.Response(text="ok")
+
+
+@asynccontextmanager
+async def listening(sink: Sink, port: int) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/", sink.handle)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    try:
+        yield f"http://{HOST}:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+async def dead_letters(subject: Alerts, queue: str) -> list[dict[str, Any]]:
+    """What lies there now; it is put back."""
+    connection = await aio_pika.connect(subject.vhost.admin_url())
+    async with connection:
+        channel = await connection.channel()
+        found = await (await channel.get_queue(queue)).get(fail=False)
+        return [] if found is None else [json.loads(found.body)]
+
+
+async def test_poison_fails_with_its_reason_and_an_escalation_and_the_others_arrive(
+    alerts: StartAlerts, ports: Ports
+) -> None:
+    sink = Sink()
+    async with listening(sink, ports.take()) as url:
+        subject = await alerts(
+            SLACK_WEBHOOK_URL=url, slack={"retry_delays": [1.5] * 3}, ALERTS_SWEEP_SECONDS="1"
+        )
+        sink.victim = subject
+        before = [await subject.accept(payload={"text": f"before {n}"}) for n in range(5)]
+        poison = await subject.accept(payload={"text": POISON})
+        after = [await subject.accept(payload={"text": f"after {n}"}) for n in range(5)]
+
+        async def failed() -> bool:
+            if subject.process.pid is None:  # as a supervisor would
+                with suppress(aiohttp.ClientError, AssertionError):
+                    await subject.start()
+            row = await subject.row(poison)
+            return row is not None and row.state == "failed"
+
+        await eventually(failed, 90)
+        row = await subject.row(poison)
+        assert (row.reason, row.attempt) == ("exhausted", 4)
+        assert sink.kills == 4
+        for alert_id in (*before, *after):
+            await subject.until(alert_id, "delivered")
+        assert await subject.scalar("SELECT array_agg(alert_id) FROM escalation") == [row.alert_id]
+
+        async def dead() -> list[dict[str, Any]]:
+            return await dead_letters(subject, "alerts.slack.dead")
+
+        (letter,) = await eventually(dead)
+        assert (letter["alert_id"], letter["reason"]) == (poison, "exhausted")
+        assert (await subject.check())["ok"]
