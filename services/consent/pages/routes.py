@@ -93,11 +93,10 @@ class PageRoutes:
         claims, form = await self._pressed(request)
         if claims is None:
             return _page(request, "invalid", status=400)
-        chosen = form.get("purpose")
-        purposes = (chosen,) if chosen in PURPOSES else PURPOSES
+        chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
         entry = _withdrawal(request, claims, "preferences")
-        outcome, _ = await self._withdrawals.withdraw_some(entry, purposes)
-        return _page(request, outcome, claims, status=STATUS[outcome], purpose=chosen or "")
+        outcome, _ = await self._withdrawals.withdraw_some(entry, chosen or PURPOSES)
+        return _page(request, outcome, claims, status=STATUS[outcome], purpose="".join(chosen))
 
     async def _pressed(self, request: web.Request) -> tuple[Claims | None, Mapping[str, Any]]:
         claims = claims_of(self._tokens, request)
