@@ -74,7 +74,7 @@ class _Chosen(Model):
         return Filter(self.ids, self.target, self.event_type, self.since, self.until)
 
     def lists(self) -> tuple[str, ...]:
-        return (self.status,) if self.status else ("pending", "failed")
+        return (self.status,) if self.status else ("failed", "pending")
 
 
 class Retry(_Chosen):
@@ -218,21 +218,18 @@ class Api:
         changes = {**upkeep.AFRESH, "operator": _operator(request)}
         async with self._engine.connect() as tx:
             lists = () if body.status is None and body.ids is not None else body.lists()
-            matched = await questions.count(tx, body.filter(), lists)
-        requeued, empty = 0, 0
+            matched, empty = await questions.count(tx, body.filter(), lists)
+        requeued = 0
 
         async def hand_out(tx: AsyncConnection, rows: list[Any]) -> None:
-            nonlocal requeued, empty
-            again = [row for row in rows if not row.empty and not row.fresh]
-            empty += sum(row.empty for row in rows)
-            if again:
-                await upkeep.hand_out(tx, again, later=requeued / RETRIED_PER_SECOND, **changes)
-            requeued += len(again)
+            nonlocal requeued
+            await upkeep.hand_out(tx, rows, later=requeued / RETRIED_PER_SECOND, **changes)
+            requeued += len(rows)
 
-        whole = await self._each(body, hand_out)
+        whole = await self._each(body, hand_out, retriable=True)
         log.info("dlq.retried", operator=_operator(request), matched=matched, requeued=requeued)
         answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
-        if empty:  # purged or erased: there is nothing to send
+        if empty:  # erased, or its time was over: there is nothing to send
             answer["without_payload"] = empty
         return json_response(answer if whole else {**answer, "more": True})
 
@@ -252,7 +249,11 @@ class Api:
         return json_response({"discarded": discarded, **({} if whole else {"more": True})})
 
     async def _each(
-        self, body: _Chosen, act: Callable[[AsyncConnection, list[Any]], Awaitable[None]]
+        self,
+        body: _Chosen,
+        act: Callable[[AsyncConnection, list[Any]], Awaitable[None]],
+        *,
+        retriable: bool = False,
     ) -> bool:
         """Act on the chosen rows that nobody is at, some at a time, each time a transaction.
 
@@ -266,7 +267,9 @@ class Api:
                 if monotonic() > stop:
                     return False
                 async with self._engine.begin() as tx:
-                    rows = await questions.locked(tx, name, body.filter(), after, BATCH)
+                    rows = await questions.locked(
+                        tx, name, body.filter(), after, BATCH, retriable=retriable
+                    )
                     free = [row for row in rows if row.state in {State.PENDING, State.FAILED}]
                     if free:
                         await act(tx, free)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.alerts.alert import State
 from services.alerts.store.tables import KEPT, OPEN, attempt, delivery, duplicate
 
 SLICE: Final = 500_000  # rows that an index counts well within a statement's time-out
@@ -66,24 +67,40 @@ async def page(
     return list(await tx.execute(statement))
 
 
+# Without what may have 256 KiB: a hundred thousand rows may be chosen.
 _BARE: Final = (
-    *(column for column in delivery.c if column.name not in {"payload", "operator", "request_id"}),
+    *(column for column in delivery.c if column.name != "payload"),
     delivery.c.payload.is_(None).label("empty"),
-    # A retry could give it nothing: its copy is in the queue, and every attempt is left.
-    sa.and_(delivery.c.spent == 0, delivery.c.due_at <= sa.func.now()).label("fresh"),
+)
+# A retry gives nothing to a row whose copy is in the queue, or on its way, with all attempts left.
+_RETRIABLE: Final = (
+    delivery.c.payload.is_not(None),
+    sa.or_(
+        delivery.c.state != State.PENDING,
+        delivery.c.spent > 0,
+        delivery.c.due_at > sa.func.now(),
+    ),
 )
 
 
 async def locked(
-    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
+    tx: AsyncConnection,
+    name: str,
+    chosen: Filter,
+    after: Cursor | None,
+    limit: int,
+    *,
+    retriable: bool = False,
 ) -> list[Any]:
     """Lock some rows of a list, without what others hold, and without their payloads.
 
-    A payload may have 256 KiB, and a hundred thousand rows may be chosen.
+    :param retriable: only those to which a retry can give anything
     """
     statement = (
         sa.select(*_BARE).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
     )
+    if retriable:
+        statement = statement.where(*_RETRIABLE)
     if after is not None:
         statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
     return list(await tx.execute(statement.with_for_update(skip_locked=True)))
@@ -260,11 +277,19 @@ async def _recount(tx: AsyncConnection) -> int:
         rows, after = rows + int(found.rows), found.last
 
 
-async def count(tx: AsyncConnection, chosen: Filter, lists: Sequence[str]) -> int:
-    """Count the chosen rows in these lists; in none: in whatever state."""
+async def count(tx: AsyncConnection, chosen: Filter, lists: Sequence[str]) -> tuple[int, int]:
+    """Count the chosen rows in these lists; in none: in whatever state.
+
+    :returns: all, and those whose payload is gone
+    """
     where = [*chosen.where(), *([sa.or_(*(_LISTS[name] for name in lists))] if lists else [])]
-    found = await tx.scalar(sa.select(sa.func.count()).select_from(delivery).where(*where))
-    return int(found or 0)
+    found = await tx.execute(
+        sa.select(sa.func.count(), sa.func.count().filter(delivery.c.payload.is_(None))).where(
+            *where
+        )
+    )
+    every, empty = found.one()
+    return int(every), int(empty)
 
 
 async def ping(tx: AsyncConnection) -> None:

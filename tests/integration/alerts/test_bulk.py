@@ -1,0 +1,129 @@
+"""Many rows by one call: nothing else waits for it, and the call after it goes on."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import web
+from services.alerts import http
+from services.alerts.http import Api
+from services.alerts.store import upkeep
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+
+ROWS = int(os.environ.get("BULK_ROWS", "3000"))
+SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
+
+
+async def failed(engine: AsyncEngine, count: int) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(
+            sa.text("""
+    WITH added AS (
+        INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
+            accepted_at, created_at, state, reason, error, attempt, spent, finished_at)
+        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test', '{"text": "text"}',
+            now(), now() - i * interval '1 ms', 'failed', 'exhausted', 'x', 6, 6, now()
+        FROM generate_series(1, :count) AS i
+    )
+    INSERT INTO ledger_total (target, accepted) VALUES ('slack', :count)
+    ON CONFLICT (target) DO UPDATE SET accepted = ledger_total.accepted + excluded.accepted
+"""),
+            {"count": count},
+        )
+
+
+def rss(subject: Alerts) -> int:
+    """Return the process's memory, in MiB."""
+    status = Path(f"/proc/{subject.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+async def shut(subject: Alerts) -> None:
+    """Open the breaker of slack, so that what is handed out to it stays where it can be counted."""
+    await subject.sandbox.behave("slack", status=500)
+    await subject.accept()
+
+    async def opened() -> bool:
+        _, breakers = await subject.http("GET", "/api/breakers")
+        return bool(breakers["slack"]["state"] == "open")
+
+    await eventually(opened)
+
+
+async def retry(subject: Alerts) -> int:
+    requeued, more = 0, True
+    while more:
+        status, answer = await subject.http("POST", "/api/dlq/retry", {"target": "slack"})
+        assert status == 200, answer
+        requeued, more = requeued + answer["requeued"], answer.get("more", False)
+    return requeued
+
+
+async def in_queue(subject: Alerts, count: int) -> bool:
+    return await subject.depth("alerts.slack") >= count
+
+
+async def test_a_bulk_retry_lets_other_deliveries_and_messages_pass(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=SHUT)
+    await shut(subject)
+    await failed(subject.engine, ROWS)
+    before, start = rss(subject), time.monotonic()
+    call = asyncio.create_task(retry(subject))
+    async with asyncio.timeout(120):
+        while not call.done():
+            await subject.until(await subject.accept("webhook"), "delivered", "webhook", 5)
+    every = ROWS + 1  # that which opened the breaker has attempts to get back
+    assert call.result() == every
+    took = time.monotonic() - start
+    async with subject.engine.begin() as tx:  # behind all that was handed out
+        await tx.execute(sa.text("UPDATE delivery SET due_at = now() WHERE target = 'webhook'"))
+        rows = await tx.execute(
+            sa.text("SELECT alert_id, target FROM delivery WHERE target = 'webhook' LIMIT 1")
+        )
+        await upkeep.hand_out(tx, rows.all())
+    passing = time.monotonic()
+
+    async def passed() -> bool:
+        left = "SELECT count(*) FROM outbox WHERE routing_key = 'alerts.webhook'"
+        return bool(await subject.scalar(left) == 0)
+
+    await eventually(passed, 60)
+    passed_in = time.monotonic() - passing
+    await eventually(lambda: in_queue(subject, every), 240)
+    print(  # noqa: T201
+        f"{ROWS} rows: call {took:.1f} s, another's message {passed_in:.2f} s, "
+        f"all in the queue {time.monotonic() - start:.1f} s, RSS {before} -> {rss(subject)} MiB"
+    )
+    assert rss(subject) < before + 30
+    assert await retry(subject) == 0
+    assert await subject.depth("alerts.slack") <= every + 1  # the twin of that first one
+    terms = await subject.check()
+    assert (terms["pending"], terms["failed"]) == (every, 0)
+
+
+@pytest.mark.parametrize(("path", "done"), [("retry", "requeued"), ("discard", "discarded")])
+async def test_a_call_that_would_take_too_long_answers_and_the_next_goes_on(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, path: str, done: str
+) -> None:
+    monkeypatch.setattr(http, "BULK_SECONDS", 0.1)
+    nothing: Any = None
+    app = web.create_app(internal_key=None)
+    app.add_routes(Api(engine, nothing, nothing, nothing, {}, nothing, overdue=60).routes())
+    await failed(engine, 3000)
+    answers: list[dict[str, Any]] = []
+    async with TestClient(TestServer(app)) as client:
+        while not answers or answers[-1].get("more"):
+            sent = await client.post(
+                f"/api/dlq/{path}", json={"target": "slack"}, headers={"X-Caller": "admin"}
+            )
+            answers.append(await sent.json())
+    assert len(answers) > 1
+    assert sum(answer[done] for answer in answers) == 3000
