@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import logs, outbox
@@ -14,12 +16,13 @@ from libs.common.topology import Queue, dead_name, delay_name, retry_name
 from services.alerts import delivery, messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
-from services.alerts.store import steps, troubles, upkeep
+from services.alerts.store import steps, tables, troubles, upkeep
 from services.alerts.store.questions import Cursor
 
 log = logs.get_logger(__name__)
 
 BATCH = 500
+NEVER_TRIED = "never tried: the target was not available"
 
 
 class Sweep:
@@ -65,10 +68,11 @@ class Sweep:
                 rows = await upkeep.too_old(tx, target, max_age, BATCH)
                 if not rows:
                     return
-                error = rows[0].error or "never tried: the target was not available"
+                error = sa.func.coalesce(tables.delivery.c.error, NEVER_TRIED)
                 await upkeep.end(tx, rows, State.FAILED, Reason.EXPIRED, error)
                 for row in rows:
-                    await delivery.tell(tx, steps.ended(row), State.FAILED, Reason.EXPIRED)
+                    ended = replace(steps.ended(row), error=row.error or NEVER_TRIED)
+                    await delivery.tell(tx, ended, State.FAILED, Reason.EXPIRED)
             log.warning("sweep.expired", target=target, rows=len(rows))
 
     async def _fall_back(self) -> None:

@@ -186,7 +186,7 @@ async def end(
     rows: Sequence[Any],
     state: State,
     reason: Reason,
-    error: str,
+    error: str | sa.ColumnElement[str],
     operator: str | None = None,
 ) -> None:
     """End these locked rows without an attempt."""

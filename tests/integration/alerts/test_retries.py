@@ -54,9 +54,11 @@ async def test_what_grows_too_old_behind_an_open_breaker_fails_and_a_person_is_t
 
     await eventually(opened)
     second = await subject.accept()
-    for alert_id, tried in ((first, 1), (second, 0)):
+    ends = ((first, 1, "server_error 500"), (second, 0, "never tried"))
+    for alert_id, tried, error in ends:
         row = await subject.until(alert_id, "failed")
         assert (row.reason, row.attempt) == ("expired", tried)
+        assert row.error.startswith(error)
         assert (row.finished_at - row.accepted_at).total_seconds() >= 4
     _, breakers = await subject.http("GET", "/api/breakers")
     assert breakers["slack"]["state"] == "open"
