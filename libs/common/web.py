@@ -30,6 +30,7 @@ REQUEST_ID = "X-Request-ID"
 INTERNAL_KEY = "X-Internal-Key"
 CALLER = "X-Caller"
 CLIENT_ADDRESS = "X-Client-Address"
+ADDRESS_FROM = "X-Client-Address-From"
 HEALTH_PATH = "/health"
 IDLE_SECONDS = 75.0
 """How long a connection may wait for a whole header; longer than a proxy keeps an idle one (60)."""

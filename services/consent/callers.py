@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.tokens import Claims, InvalidToken, Tokens
-from libs.common.web import CALLER, CLIENT_ADDRESS, Problem
+from libs.common.web import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, Problem
 from services.consent.consent import LANGUAGES, preferred_language
 from services.consent.trail import Origin
 
@@ -26,7 +26,8 @@ Email = Annotated[str, Field(max_length=254), AfterValidator(_address)]
 
 
 def origin(request: web.Request) -> Origin:
-    return Origin(request.headers.get(CLIENT_ADDRESS), request.headers.get("User-Agent"))
+    headers = request.headers
+    return Origin(headers.get(CLIENT_ADDRESS), headers.get("User-Agent"), headers.get(ADDRESS_FROM))
 
 
 def operator(request: web.Request) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Consumers:
         entry = Entry(
             action=Action.OPT_IN,
             email=given.email,
-            origin=Origin(given.ip_address, given.user_agent),
+            origin=Origin(given.ip_address, given.user_agent, given.ip_address_from),
             session_id=given.session_id,
         )
         wording = Wording(given.wording, given.language, given.source, given.at)

@@ -42,6 +42,7 @@ class GrantRecord(_Read):
     source: str
     session_id: str | None = None
     ip_address: str | None = None
+    ip_address_from: str | None = None
     user_agent: str | None = None
     at: AwareDatetime
 

@@ -36,6 +36,8 @@ class Origin:
 
     ip_address: str | None = None
     user_agent: str | None = None
+    ip_address_from: str | None = None
+    """How the address was found: the peer's own, or a trusted proxy's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,16 @@ async def append(tx: AsyncConnection, entries: Iterable[tuple[UUID, PersonKey, E
 
 
 def _cells(key: PersonKey, entry: Entry) -> list[bytes | None]:
+    evidence = dict(entry.evidence)
+    if entry.origin.ip_address_from:
+        evidence["ip_address_from"] = entry.origin.ip_address_from
     texts = (
         entry.email,
         entry.origin.ip_address,
         (entry.origin.user_agent or "")[:MAX_USER_AGENT] or None,
         entry.reason,
         entry.session_id,
-        json.dumps(entry.evidence, ensure_ascii=False) if entry.evidence else None,
+        json.dumps(evidence, ensure_ascii=False) if evidence else None,
     )
     return [key.encrypt(name, text) for name, text in zip(_CELLS, texts, strict=True)]
 

@@ -30,6 +30,7 @@ class Said:
     """Wording of a consent that the web site collected with this message."""
     ip_address: str | None
     user_agent: str | None
+    ip_address_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ async def _record_grant(tx: AsyncConnection, said: Said, state: State, now: date
         language=str(state.language),
         session_id=said.session_id,
         ip_address=said.ip_address,
+        ip_address_from=said.ip_address_from,
         user_agent=said.user_agent,
         at=now,
     )

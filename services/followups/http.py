@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common import db, logs
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Broker
-from libs.common.web import CLIENT_ADDRESS, Model, Problem, json_response, parse, unavailable_when
+from libs.common.web import (
+    ADDRESS_FROM,
+    CLIENT_ADDRESS,
+    Model,
+    Problem,
+    json_response,
+    parse,
+    unavailable_when,
+)
 from services.followups import chat, facts, metrics, store
 from services.followups.config import Config
 
@@ -94,6 +102,7 @@ class Routes:
             language=body.language[:2].lower() if body.language else None,
             agreed=agreed,
             ip_address=request.headers.get(CLIENT_ADDRESS),
+            ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
         )
         async with self._engine.begin() as tx:

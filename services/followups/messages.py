@@ -106,6 +106,7 @@ def grant_record(
     language: str,
     session_id: str | None,
     ip_address: str | None,
+    ip_address_from: str | None,
     user_agent: str | None,
     at: datetime,
 ) -> dict[str, Any]:
@@ -117,6 +118,7 @@ def grant_record(
         "source": "chat",
         "session_id": session_id,
         "ip_address": ip_address,
+        "ip_address_from": ip_address_from,
         "user_agent": user_agent,
         "at": _iso(at),
     }

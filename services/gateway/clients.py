@@ -28,11 +28,19 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class AddressFrom(StrEnum):
+    """How an address was found, as the proof of a consent has to tell."""
+
+    PEER = "peer"
+    FORWARDED = "x-forwarded-for"
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     address: str
     """The whole address, as the audit trail keeps it."""
 
+    address_from: AddressFrom
     role: Role
 
 
@@ -50,23 +58,24 @@ class Addresses:
     def __init__(self, trusted: Iterable[Network]) -> None:
         self._trusted = tuple(trusted)
 
-    def resolve(self, peer: str | None, forwarded: Sequence[str]) -> str:
+    def resolve(self, peer: str | None, forwarded: Sequence[str]) -> tuple[str, AddressFrom]:
         """Return the peer, or for a trusted peer X-Forwarded-For's rightmost untrusted entry.
 
         Everything left of that entry was written by the client and may be forged.
         """
         address = _parse(peer or "")
         if address is None:
-            return UNKNOWN
+            return UNKNOWN, AddressFrom.PEER
         if not self._trusted or not forwarded:
-            return str(address)
+            return str(address), AddressFrom.PEER
+        source = AddressFrom.PEER
         entries = ",".join(forwarded).split(",")
         while entries and self._trusts(address):
             entry = _parse(entries.pop())
             if entry is None:
                 break  # a trusted proxy writes addresses: from here on it is the client's own text
-            address = entry
-        return str(address)
+            address, source = entry, AddressFrom.FORWARDED
+        return str(address), source
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)

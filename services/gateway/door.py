@@ -91,8 +91,8 @@ class Door:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         access = self._access.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
-        address = self._addresses.resolve(request.remote, forwarded)
-        client = Client(address, self._keys.role(request.headers, access.role))
+        address, source = self._addresses.resolve(request.remote, forwarded)
+        client = Client(address, source, self._keys.role(request.headers, access.role))
         visit = request[VISIT] = Visit(access, client, handler)
         if access.policy is None:
             return await _enter(request)

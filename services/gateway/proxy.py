@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from libs.common import logs
-from libs.common.web import CALLER, CLIENT_ADDRESS, REQUEST_ID
+from libs.common.web import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, REQUEST_ID
 from services.gateway.clients import Client, Role
 from services.gateway.upstream import Answer, Broken, Upstream
 
@@ -45,6 +45,7 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
     headers[REQUEST_ID] = request_id
     headers[CLIENT_ADDRESS] = client.address
+    headers[ADDRESS_FROM] = client.address_from
     headers[CALLER] = client.role
     if client.role is Role.ADMIN and OPERATOR in request.headers:
         headers[OPERATOR] = request.headers[OPERATOR]

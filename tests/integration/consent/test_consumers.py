@@ -126,6 +126,7 @@ async def test_a_consent_given_in_chat_is_recorded_once_however_often_it_comes(
     entries = await eventually(recorded)
     assert [entry["action"] for entry in entries] == ["opt-in", "opt-in"]
     assert entries[0]["ip_address"] == CHAT["ip_address"]
+    assert entries[0]["evidence"]["ip_address_from"] == CHAT["ip_address_from"]
     assert entries[0]["session_id"] == CHAT["session_id"]
     evidence = entries[0]["evidence"]
     assert evidence["wording"] == CHAT["wording"]

@@ -65,6 +65,7 @@ async def serving(
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",
         "X-Client-Address": "203.0.113.9",
+        "X-Client-Address-From": "x-forwarded-for",
         "User-Agent": "Firefox",
     }
     async with TestClient(TestServer(app), headers=headers) as opened:
@@ -134,6 +135,7 @@ async def test_an_opt_in_keeps_what_proves_it(client: Client) -> None:
     assert entry["user_agent"] == "Firefox"
     assert entry["session_id"] == "s"
     assert entry["evidence"] == {
+        "ip_address_from": "x-forwarded-for",
         "purpose": "marketing",
         "wording": "Zgadzam się",
         "wording_sha256": hashlib.sha256("Zgadzam się".encode()).hexdigest(),

@@ -56,6 +56,7 @@ async def test_an_owner_is_told_who_calls_and_nothing_that_a_client_forged(
     assert headers["X-Internal-Key"] == INTERNAL_KEY
     assert headers["X-Caller"] == "public"
     assert headers["X-Client-Address"] == "127.0.0.1"
+    assert headers["X-Client-Address-From"] == "peer"
     assert headers["X-Request-ID"] == answer.headers["X-Request-ID"] == "req-12345678"
     assert (headers["User-Agent"], headers["Accept-Language"]) == ("Mozilla", "pl")
     gone = {"X-Forwarded-For", "X-Operator", "Cookie", "X-Named", "TE", "Proxy-Authorization"}

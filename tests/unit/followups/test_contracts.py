@@ -51,7 +51,7 @@ def test_a_follow_up_is_handed_over_as_agreed() -> None:
 def test_a_consent_given_in_chat_is_told_as_agreed() -> None:
     told = messages.grant_record(
         "ala@example.com", CONFIG.texts["pl"]["consent_wording"], "pl", "session-1",
-        "203.0.113.7", "Mozilla/5.0", AT,
+        "203.0.113.7", "peer", "Mozilla/5.0", AT,
     )  # fmt: skip
     assert told == golden("grant.record.chat")
 

@@ -30,11 +30,14 @@ PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 def test_the_client_is_the_rightmost_untrusted_address(
     peer: str | None, forwarded: list[str], expected: str
 ) -> None:
-    assert Addresses(PROXIES).resolve(peer, forwarded) == expected
+    address, source = Addresses(PROXIES).resolve(peer, forwarded)
+    assert address == expected
+    alone, _ = Addresses(()).resolve(peer, [])
+    assert (source == "peer") == (address == alone)
 
 
 def test_with_no_trusted_proxy_nobody_is_believed() -> None:
-    assert Addresses(()).resolve("10.0.0.1", ["1.1.1.1"]) == "10.0.0.1"
+    assert Addresses(()).resolve("10.0.0.1", ["1.1.1.1"]) == ("10.0.0.1", "peer")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "localhost", "10.0.0.1/8"])
