@@ -1,6 +1,7 @@
 """P2 at the door: an alert is taken with the broker, the owner or Redis away."""
 
 import asyncio
+import hashlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Delivery, Outcome, consume
@@ -277,6 +279,27 @@ async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_agai
         "s1",
         "s2",
     ]
+
+
+async def test_what_is_kept_for_a_key_can_be_read_with_that_key_only(
+    start_gateway: StartGateway, owner: Owner, redis_url: str
+) -> None:
+    async def repeats(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"reply": "Zapisałem: 600 700 800, anna@example.com"})
+
+    gateway = await start_gateway()
+    owner.handle = repeats
+    body = {"message": "600 700 800, anna@example.com", "session_id": "s1"}
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    for _ in range(2):
+        answer = await gateway.call("POST", CHAT, body, **key)
+        assert "anna@example.com" in answer.body["reply"]
+    async with Redis.from_url(redis_url) as redis:
+        names = [name async for name in redis.scan_iter(_type="string")]
+        kept = b"".join([name + await redis.get(name) for name in names])
+    assert len(kept) > 200
+    for personal in (b"anna", b"600", b"s1", hashlib.sha256(json.dumps(body).encode()).digest()):
+        assert personal not in kept
 
 
 async def test_while_the_first_is_running_the_same_key_is_409(
