@@ -119,8 +119,10 @@ class Target(_Part):
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, to be struck out of what is stored or logged."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr) and v)
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        found = [v.get_secret_value() for v in fields.values() if isinstance(v, SecretStr)]
+        found += [v for name, v in fields.items() if name == "url" and isinstance(v, str)]
+        return tuple(filter(None, found))
 
 
 class SlackTarget(Target):

@@ -227,4 +227,6 @@ def _classify(error: Exception) -> Outcome:
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    # Its own text quotes the answer as Python does, and a secret in it beyond recognition.
+    said = error.message if isinstance(error, aiosmtplib.SMTPResponseException) else error
+    return f"{type(error).__name__}: {said}"

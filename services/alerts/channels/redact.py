@@ -6,7 +6,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from yarl import URL
 
@@ -15,18 +15,19 @@ EXCERPT = 500
 # A shorter part of a URL is an ordinary word, `services`, and would be missing in every text.
 _LEAST_PART = 10
 _LEAST_BASE64 = 8
-_ADDRESS = re.compile(r"[^\s@<>\"',;:()]+@[^\s@<>\"',;:()]+")
+_WORD = r"[^\s@<>\"',;:()]"
+_ADDRESS = re.compile(rf"(?<!{_WORD}){_WORD}++@{_WORD}+")
 
 
 class Redactor:
     """Strikes out secrets, addresses and control characters; keeps what fits an excerpt."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        parts = {part for secret in secrets for part in _parts(secret) if part}
         # The longest first: of a URL the whole goes, and not a part of it only.
-        forms = sorted({form for part in parts for form in _forms(part)}, key=len, reverse=True)
-        self._longest = len(forms[0]) if forms else 0
-        self._secrets = re.compile("|".join(map(re.escape, forms)) or r"(?!)")
+        parts = sorted({p for s in secrets for p in _parts(s) if p}, key=len, reverse=True)
+        forms = [form for part in parts for form in (_spelled(part), *_coded(part.encode()))]
+        self._secrets = re.compile("|".join(forms) or r"(?!)")
+        self._longest = 3 * len(parts[0]) if parts else 0  # as percent-encoded
 
     def __call__(self, text: str) -> str:
         cut = text[: EXCERPT * 4 + self._longest]
@@ -63,32 +64,32 @@ def _parts_of_url(url: SplitResult) -> Iterator[str]:
             yield from (piece, unquote(piece))
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """Return the spellings in which it may come back: in a URL, in JSON, in HTML, in a header."""
-    raw = secret.encode()
-    plain = {
-        secret,
-        html.escape(secret),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        repr(raw)[2:-1],
-        raw.hex(),
-    }
-    yield from plain
-    yield from (form.replace("/", "\\/") for form in plain)
-    for form in (secret, *_base64(raw)):
-        yield form
-        for quoted in (quote(form), quote(form, safe=""), quote_plus(form)):
-            yield quoted
-            yield re.sub("%..", lambda found: found[0].lower(), quoted)
+def _spelled(secret: str) -> str:
+    """Return a pattern for it as it comes back in a URL, in JSON, in HTML, or in some of them."""
+    return "".join(map(_character, secret))
 
 
-def _base64(raw: bytes) -> Iterator[str]:
-    """Return the characters that are the same whatever stands before and after it."""
+def _character(c: str) -> str:
+    if c.isascii() and c.isalnum():
+        return c
+    escapes = r"(?:\\|%(?:25)*5c)"
+    if c == "\\":
+        return f"(?i:{escapes}{{1,16}})"
+    utf8 = c.encode()
+    ways = [c, html.escape(c), f"&#{ord(c)};", f"&#x{ord(c):x};", f"u{ord(c):04x}"]
+    ways += [json.dumps(c)[1:-1].lstrip("\\"), repr(utf8)[2:-1].lstrip("\\")]
+    patterns = {*map(re.escape, ways), "".join(f"%(?:25)*{byte:02x}" for byte in utf8)}
+    if c == " ":
+        patterns.add(r"\+")
+    return f"(?i:{escapes}{{0,8}}(?:{'|'.join(sorted(patterns))}))"
+
+
+def _coded(raw: bytes) -> Iterator[str]:
+    """Return patterns for its hexadecimal form, and for base64, whatever stands beside it there."""
+    yield raw.hex()
     for before in range(3):
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             form = encode(bytes(before) + raw)[first:last].decode()
             if len(form) >= _LEAST_BASE64:
-                yield form
+                yield _spelled(form)

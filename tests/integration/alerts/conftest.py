@@ -213,13 +213,15 @@ async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
 async def alerts(
     tmp_path: Path, ports: Ports, database: NewDatabase, vhost: Vhost, sandbox: Sandbox
 ) -> AsyncIterator[StartAlerts]:
-    """Start the service, with targets' options and settings changed as the test says."""
+    """Start the service, with settings, and targets' options or new ones, as the test says."""
     async with AsyncExitStack() as closing:
 
         async def start(**changes: Any) -> Alerts:
             settings = {name: value for name, value in changes.items() if name.isupper()}
+            options = {name: value for name, value in changes.items() if name not in settings}
             targets = {
-                name: TARGET | channel | changes.get(name, {}) for name, channel in CHANNELS.items()
+                name: TARGET | CHANNELS.get(name, {}) | options.get(name, {})
+                for name in CHANNELS | options
             }
             path = tmp_path / "alerts.toml"
             text = f"routes = {toml(ROUTES)}\ntargets = {toml(targets)}\n"

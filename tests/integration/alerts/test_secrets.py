@@ -1,0 +1,263 @@
+"""A target's secret shows nowhere, whatever the target does with it and however it fails."""
+
+import asyncio
+import html
+import io
+import json
+import logging
+import re
+import secrets
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from services.alerts.alert import Kind
+from services.alerts.config import Target
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.certificates import Authority
+from tests.support.ports import HOST
+from tests.support.targets import answer, http_target, listening, mail_target, request, send
+
+MARKER = f"m4rker{secrets.token_hex(8)}"
+TOKEN = f"a/{MARKER}+&<>'="
+PATH = f"/T0123456789/{MARKER}/hook?key={MARKER}%2Fkey"
+KEY = b64encode(MARKER.encode() * 2).decode()
+SECRETS = (TOKEN, PATH, f"whsec_{KEY}", f"http://{HOST}{PATH}")
+
+HTTP = ("slack", "monday", "sms", "webhook", "apprise")
+FAILURES = (
+    "name",
+    "nobody",
+    "no tls",
+    "certificate",
+    "address",
+    "url",
+    "500",
+    "echo in 200",
+    "redirect",
+    "garbage",
+    "long line",
+    "close",
+    "hang",
+)
+
+
+def shown(text: str) -> list[str]:
+    """Return where the marker is found, plain or in base64."""
+    forms = [MARKER[:12], MARKER.encode().hex(), KEY[:20]]
+    for before in range(3):
+        coded = b64encode(bytes(before) + MARKER.encode()).decode()
+        forms.append(coded[4:-4])
+    return [text[max(at - 80, 0) : at + 60] for form in forms if (at := text.find(form)) >= 0]
+
+
+def echo(received: bytes, *told: str) -> bytes:
+    """Repeat what came, and each secret, in every way that a server might."""
+    spellings = [received.decode("latin-1")]
+    for secret in told:
+        spellings += [
+            secret,
+            quote(secret),
+            quote(secret, safe=""),
+            quote_plus(secret),
+            html.escape(secret),
+            json.dumps(secret),
+            json.dumps(json.dumps(secret)),
+            repr(secret.encode()),
+            secret.encode().hex(),
+            b64encode(secret.encode()).decode(),
+            b64encode(f"user:{secret}".encode()).decode(),
+            b64encode(f"\0user\0{secret}".encode()).decode(),
+        ]
+    return "\n".join(spellings).encode()
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What a process that logs everything would print (caplog also shows what goes nowhere)."""
+    printed = io.StringIO()
+    handler, root = logging.StreamHandler(printed), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield printed
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+@dataclass
+class Front:
+    """One server that fails as it is told."""
+
+    port: int = 0
+    tls_port: int = 0
+    failure: str = ""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received = await request(reader)
+        match self.failure:
+            case "500":
+                writer.write(answer(500, echo(received, *SECRETS)))
+            case "echo in 200":
+                writer.write(answer(200, echo(received, *SECRETS)))
+            case "redirect":
+                writer.write(
+                    answer(307, echo(received, *SECRETS), f"Location: http://{HOST}{PATH}")
+                )
+            case "garbage":
+                writer.write(f"HTTP/1.1 {PATH} {TOKEN}\r\n{PATH}\r\n\r\n".encode())
+            case "long line":
+                writer.write(b"HTTP/1.1 200 OK\r\nX-Long: " + PATH.encode() * 1000)
+            case "hang":
+                await asyncio.Event().wait()
+        await writer.drain()
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Front]:
+    serving = Front()
+    unsigned = Authority(tmp_path).server("localhost", signed=False)
+    async with listening(serving.handle) as port, listening(serving.handle, unsigned) as tls_port:
+        serving.port, serving.tls_port = port, tls_port
+        yield serving
+
+
+def failing(channel: str, front: Front, failure: str) -> Target:
+    front.failure = failure
+    scheme = "json" if channel == "apprise" else "http"
+    secure = f"{scheme}s"
+    places = {
+        "name": f"{scheme}://no-such-name.invalid{PATH}",
+        "nobody": f"{scheme}://{HOST}:9{PATH}",
+        "no tls": f"{secure}://{HOST}:{front.port}{PATH}",
+        "certificate": f"{secure}://localhost:{front.tls_port}{PATH}",
+        "address": f"{scheme}://10.11.12.13{PATH}",
+        "url": f"{scheme}://user:{MARKER}@{HOST}:{front.port}:x{PATH}",
+    }
+    url = places.get(failure, f"{scheme}://{HOST}:{front.port}{PATH}")
+    target = http_target(channel, url, timeout=1.0)
+    return target.model_copy(
+        update={
+            name: SecretStr(value)
+            for name, value in (("token", TOKEN), ("secret", f"whsec_{KEY}"))
+            if hasattr(target, name)
+        }
+    )
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("channel", HTTP)
+async def test_no_failure_tells_a_secret_to_the_ledger_or_a_log(
+    front: Front, channel: str, failure: str, log: io.StringIO
+) -> None:
+    target = failing(channel, front, failure)
+    if channel == "apprise" and failure == "url":
+        with pytest.raises(SystemExit) as stopped:
+            await send(target)
+        told = str(stopped.value)
+    else:
+        outcome = await send(target)
+        accepts = failure == "echo in 200" and channel in {"webhook", "apprise"}
+        assert outcome.kind is (Kind.DELIVERED if accepts else Kind.FAILED)
+        told = repr(outcome)
+    assert shown(told) == []
+    assert shown(log.getvalue()) == []
+
+
+class MailServer:
+    """Refuses the password or the sender, repeating what it knows."""
+
+    def __init__(self, refused: str) -> None:
+        self.refused = refused
+        self.seen = b""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example\r\n")
+        while line := await reader.readline():
+            self.seen += line
+            verb = line.split()[0].upper().decode()
+            refusal = re.sub(rb"[\r\n]+", b" ", echo(self.seen, TOKEN))
+            if verb == self.refused:
+                writer.write(b"535 5.7.8 " + refusal[:4000] + b"\r\n")
+            elif verb == "EHLO":
+                writer.write(b"250-mail.example\r\n250 AUTH PLAIN LOGIN\r\n")
+            else:
+                writer.write(b"235 ok\r\n" if verb == "AUTH" else b"250 ok\r\n")
+
+
+@pytest.mark.parametrize("refused", ["AUTH", "MAIL", "EHLO"])
+async def test_a_mail_servers_refusal_tells_no_password(refused: str, log: io.StringIO) -> None:
+    server = MailServer(refused)
+    async with listening(server.handle) as port:
+        outcome = await send(mail_target(port, username="user", password=SecretStr(TOKEN)))
+    assert outcome.kind is not Kind.DELIVERED
+    if refused != "EHLO":
+        assert b"AUTH" in server.seen
+    assert shown(repr(outcome)) == []
+    assert shown(log.getvalue()) == []
+
+
+async def dump(subject: Alerts) -> str:
+    """Return every row of every table as text."""
+    async with subject.engine.connect() as connection:
+        names = (
+            await connection.execute(
+                sa.text(
+                    "SELECT table_name FROM information_schema.tables"
+                    " WHERE table_schema = current_schema()"
+                )
+            )
+        ).scalars()
+        rows: list[str] = []
+        for name in names:
+            rows += (await connection.execute(sa.text(f'SELECT t::text FROM "{name}" t'))).scalars()
+    return "\n".join(rows)
+
+
+async def test_no_secret_of_a_target_reaches_the_process_log_the_database_or_an_answer(
+    alerts: StartAlerts, front: Front
+) -> None:
+    front.failure = "500"
+    mail = MailServer("AUTH")
+    async with listening(mail.handle) as mail_port:
+        base = f"http://{HOST}:{front.port}"
+        subject = await alerts(
+            LOG_LEVEL="DEBUG",
+            SLACK_WEBHOOK_URL=f"{base}{PATH}",
+            MONDAY_API_URL=f"{base}{PATH}",
+            MONDAY_API_TOKEN=TOKEN,
+            SMS_API_URL=f"http://no-such-name.invalid{PATH}",
+            SMS_API_TOKEN=TOKEN,
+            WEBHOOK_URL=f"https://localhost:{front.tls_port}{PATH}",
+            WEBHOOK_SECRET=f"whsec_{KEY}",
+            APPRISE_URL=f"json://user:{MARKER}@{HOST}:{front.port}{PATH}",
+            SMTP_PORT=str(mail_port),
+            SMTP_PASSWORD=TOKEN,
+            any={"channel": "apprise", "url": {"env": "APPRISE_URL"}},
+            email={"username": "user", "password": {"env": "SMTP_PASSWORD"}},
+        )
+        targets = ("slack", "monday", "sms", "webhook", "email", "any")
+        ids = {target: await subject.accept(target=target) for target in targets}
+        answers = []
+        for target, alert_id in ids.items():
+            await subject.until(alert_id, "failed", target)
+            answers.append(await subject.http("GET", f"/api/alerts/{alert_id}"))
+        paths = ("/api/dlq/failed", "/api/breakers", "/health/deep", "/api/dlq/stats")
+        answers += [await subject.http("GET", path) for path in paths]
+    assert mail.seen
+    metrics = f"http://{HOST}:{subject.environment['METRICS_PORT']}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(metrics) as response:
+        answers.append((response.status, await response.text()))
+    assert [status for status, _ in answers] == [200] * len(answers)
+    assert shown(json.dumps(answers)) == []
+    assert shown(await dump(subject)) == []
+    subject.stop()
+    assert "delivery" in subject.log()
+    assert shown(subject.log()) == []
