@@ -86,7 +86,7 @@ _LEAVE: Final = sa.text("DELETE FROM breaker WHERE process = :process").bindpara
 
 _RESET: Final = sa.text("""
     WITH over AS (DELETE FROM trouble WHERE kind = 'breaker' AND target = :target)
-    UPDATE breaker SET reset_at = clock_timestamp(), reset_by = :operator WHERE target = :target
+    UPDATE breaker SET reset_at = now(), reset_by = :operator WHERE target = :target
 """).bindparams(
     *(sa.bindparam(name, type_=sa.Text) for name in ("target", "operator")),
 )

@@ -91,9 +91,12 @@ async def test_nothing_moves_while_the_fallback_is_sick_itself(alerts: StartAler
     assert await subject.row(alert_id, "email") is None
 
 
-@pytest.fixture
-async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    async with db.connect(await database("alerts"), application_name="test") as opened:
+@pytest.fixture(params=["aiopg", "asyncpg"])
+async def engine(
+    database: NewDatabase, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncEngine]:
+    url = (await database("alerts")).replace("aiopg", request.param)
+    async with db.connect(url, application_name="test") as opened:
         yield opened
 
 

@@ -1,0 +1,159 @@
+"""What stands in trouble, as the database keeps it: since when, told when, over when."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import db
+from services.alerts.alert import BreakerState
+from services.alerts.store import breakers, escalations, troubles
+from services.alerts.store.breakers import Stand
+from services.alerts.store.troubles import Standing, Trouble
+from tests.conftest import NewDatabase
+
+HERE, THERE = uuid4(), uuid4()
+CLOSED = Stand("slack", BreakerState.CLOSED, 0, 0.0, paused=False, healed=False)
+OPEN = replace(CLOSED, state=BreakerState.OPEN, failures=5, seconds_to_trial=60.0, paused=True)
+HEALED = replace(CLOSED, healed=True)
+NEVER = 1e6
+
+
+@pytest.fixture(params=["aiopg", "asyncpg"])
+async def engine(
+    database: NewDatabase, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncEngine]:
+    url = (await database("alerts")).replace("aiopg", request.param)
+    async with db.connect(url, application_name="test") as opened:
+        yield opened
+
+
+async def say(engine: AsyncEngine, stand: Stand, process: UUID = HERE) -> int:
+    async with engine.begin() as tx:
+        return await breakers.say(tx, process, [stand])
+
+
+async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(text(f"UPDATE {what} - interval '{seconds} seconds'"))
+
+
+async def tell(
+    engine: AsyncEngine, target: str = "slack", *, after: float = 60, again: float = NEVER
+) -> list[Standing]:
+    async with engine.begin() as tx:
+        due = await troubles.targets_due(tx, after=after, again=again)
+        told = await troubles.tell_of(tx, target, uuid4(), after=after, again=again)
+    assert (target in due) == bool(told)
+    return told
+
+
+async def sick(engine: AsyncEngine) -> dict[str, tuple[int, bool]]:
+    async with engine.connect() as tx:
+        found = await troubles.sick(tx)
+    return {name: (round(each.seconds / 100) * 100, each.shut) for name, each in found.items()}
+
+
+async def test_a_target_is_sick_from_the_first_opening_until_any_process_gets_through(
+    engine: AsyncEngine,
+) -> None:
+    await say(engine, CLOSED)
+    assert await sick(engine) == {}
+    await say(engine, OPEN)
+    await age(engine, "trouble SET since = since", 500)
+    await say(engine, replace(OPEN, state=BreakerState.HALF_OPEN))
+    await say(engine, OPEN, THERE)
+    assert await sick(engine) == {"slack": (500, True)}
+    await say(engine, CLOSED)  # a new process begins like that: nothing has got through
+    async with engine.begin() as tx:
+        await breakers.leave(tx, THERE)
+    assert await sick(engine) == {"slack": (500, False)}
+    await say(engine, HEALED, THERE)
+    assert await sick(engine) == {}
+
+
+async def test_a_process_that_is_silent_is_dead_and_shows_nothing(engine: AsyncEngine) -> None:
+    assert await say(engine, OPEN) == 1
+    assert await say(engine, CLOSED, THERE) == 2
+    async with engine.connect() as tx:
+        (other,) = await breakers.of_others(tx, THERE)
+    assert (other.state, other.failures, other.paused) == (BreakerState.OPEN, 5, True)
+    assert 50 < other.seconds_to_trial <= 60
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("UPDATE breaker SET seen_at = now() - interval '16 s' WHERE process = :process"),
+            {"process": HERE},
+        )
+    assert await say(engine, CLOSED, THERE) == 1
+    async with engine.connect() as tx:
+        assert await breakers.of_others(tx, THERE) == []
+    assert await sick(engine) == {"slack": (0, False)}
+
+
+async def test_a_reset_reaches_every_process_once_and_ends_the_trouble(engine: AsyncEngine) -> None:
+    for process in (HERE, THERE):
+        await say(engine, OPEN, process)
+    async with engine.begin() as tx:
+        assert await breakers.resets(tx, HERE) == {}
+        await breakers.reset(tx, "slack", "ala")
+    async with engine.connect() as tx:
+        first = await breakers.resets(tx, HERE)
+        assert first == await breakers.resets(tx, THERE)
+        assert first.keys() == {"slack"}
+        assert await breakers.troubled_since(tx) == {}
+    async with engine.begin() as tx:
+        await breakers.reset(tx, "slack", None)
+    async with engine.connect() as tx:
+        assert (await breakers.resets(tx, HERE))["slack"] > first["slack"]
+
+
+async def test_a_breakers_trouble_is_told_once_it_is_old_and_while_one_is_open(
+    engine: AsyncEngine,
+) -> None:
+    await say(engine, OPEN)
+    assert await tell(engine) == []
+    await age(engine, "trouble SET since = since", 61)
+    await say(engine, CLOSED)
+    assert await tell(engine) == []
+    await say(engine, OPEN)
+    (told,) = await tell(engine)
+    assert told.kind is Trouble.BREAKER
+    assert await tell(engine) == []
+    await age(engine, "trouble SET told_at = told_at", 100)
+    assert await tell(engine, again=200) == []
+    (again,) = await tell(engine, again=99)
+    assert again.since == told.since
+
+
+async def test_what_is_seen_again_keeps_its_beginning_and_what_is_not_is_over(
+    engine: AsyncEngine,
+) -> None:
+    async def observe(kind: Trouble, **numbers: int) -> None:
+        async with engine.begin() as tx:
+            await troubles.observe(tx, kind, numbers)
+
+    await observe(Trouble.PENDING, slack=101, email=200)
+    await observe(Trouble.IN_DOUBT, email=1)
+    assert [each.kind for each in await tell(engine, "email")] == [Trouble.IN_DOUBT]
+    await age(engine, "trouble SET since = since", 61)
+    await observe(Trouble.PENDING, slack=150)
+    (told,) = await tell(engine)
+    assert (told.kind, told.number) == (Trouble.PENDING, 150)
+    assert await tell(engine, "email") == []
+    await observe(Trouble.PENDING)
+    await observe(Trouble.PENDING, slack=101)
+    assert await tell(engine) == []  # begun anew
+
+
+async def test_what_a_lost_mail_told_is_told_by_the_next(engine: AsyncEngine) -> None:
+    digest = uuid4()
+    async with engine.begin() as tx:
+        await troubles.observe(tx, Trouble.UNREAD, {"intake": 1})
+        assert await troubles.tell_of(tx, "intake", digest, after=60, again=NEVER)
+    assert await tell(engine, "intake") == []
+    async with engine.begin() as tx:
+        await escalations.untell(tx, digest)
+    assert [each.kind for each in await tell(engine, "intake")] == [Trouble.UNREAD]
