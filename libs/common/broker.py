@@ -20,7 +20,6 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
-from structlog.stdlib import BoundLogger
 
 from libs.common import logs, tasks
 from libs.common.topology import Binding, Exchange, Queue
@@ -98,7 +97,7 @@ def connection_faults() -> Iterator[None]:
         raise ConnectionError("the connection to the broker was lost") from error
 
 
-def report(log: BoundLogger, event: str, error: Exception, **values: object) -> None:
+def report(log: logs.Logger, event: str, error: Exception, **values: object) -> None:
     """Log a fault of a loop whose cure for any fault is to begin again.
 
     It must not die of what nobody has foreseen: nothing would tell that a queue has no consumer.

@@ -9,14 +9,15 @@ answered): then, too, the message comes again.
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
 
 from libs.common import db, logs, tasks
@@ -123,6 +124,10 @@ class Consumer:
         self._lanes: set[_Lane] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
+        self._counts = {
+            outcome: CONSUMED.labels(queue.name, outcome.__name__.lower())
+            for outcome in (Ack, Retry, Dead, Requeue)
+        }
         self._outlasting = False  # one message in hand waits for the database
         self._held = False  # and for that reason no more are taken
 
@@ -202,16 +207,17 @@ class Consumer:
         try:
             # Before consuming: without it the broker sends the whole queue at once.
             await channel.set_qos(prefetch_count=self._prefetch, timeout=CALL_SECONDS)
-            queue = await channel.get_queue(self._queue.name, ensure=False)
 
-            async def deliver(incoming: AbstractIncomingMessage) -> None:
+            async def deliver(incoming: DeliveredMessage) -> None:
                 # A task of its own: aiormq cancels its own when the channel is lost, and a handler
                 # must not be interrupted half-way by that.
                 task = asyncio.create_task(self._handle(lane, incoming))
                 lane.in_hand.add(task)
                 task.add_done_callback(lane.in_hand.discard)
 
-            tag = await queue.consume(deliver, timeout=CALL_SECONDS)
+            # aio-pika's own `consume` would put one more task around each delivery.
+            started = await underlay.basic_consume(self._queue.name, deliver, timeout=CALL_SECONDS)
+            tag = started.consumer_tag
             await lane.ended.wait()
         finally:
             lane.end()
@@ -223,8 +229,8 @@ class Consumer:
     async def _retire(self, lane: _Lane, tag: str | None) -> None:
         with suppress(*FAULTS), connection_faults():
             if tag is not None and not lane.channel.is_closed:
-                queue = await lane.channel.get_queue(self._queue.name, ensure=False)
-                await queue.cancel(tag, timeout=CALL_SECONDS)
+                underlay = await lane.channel.get_underlay_channel()
+                await underlay.basic_cancel(tag, timeout=CALL_SECONDS)
         lane.cancelled.set()
         while lane.in_hand:
             await asyncio.wait(lane.in_hand)
@@ -233,7 +239,7 @@ class Consumer:
                 await lane.channel.close()
         self._lanes.discard(lane)
 
-    async def _handle(self, lane: _Lane, incoming: AbstractIncomingMessage) -> None:
+    async def _handle(self, lane: _Lane, incoming: DeliveredMessage) -> None:
         if not lane.taking:
             # Not before the consumer is cancelled: it would get the message again and again.
             await lane.cancelled.wait()
@@ -303,49 +309,52 @@ class Consumer:
                 self._held = False
                 self._take(self._prefetch)
 
-    def _worn_out(self, incoming: AbstractIncomingMessage, deaths: int) -> bool:
+    def _worn_out(self, incoming: DeliveredMessage, deaths: int) -> bool:
         # At the first delivery after a rejection RabbitMQ 4.0 tells all the deaths and lost
         # connections so far, at every other the returns since then.
-        returns = incoming.headers.get("x-delivery-count", 0)
+        returns = _headers(incoming).get("x-delivery-count", 0)
         limit = self._queue.delivery_limit
         return limit is not None and isinstance(returns, int) and returns - deaths > limit
 
     def _retry_or_dead(self, reason: str, deaths: int) -> Outcome:
         return Retry(reason) if deaths < self._max_retries else Dead(reason)
 
-    async def _settle(self, incoming: AbstractIncomingMessage, outcome: Outcome) -> None:
-        CONSUMED.labels(self._queue.name, type(outcome).__name__.lower()).inc()
+    async def _settle(self, incoming: DeliveredMessage, outcome: Outcome) -> None:
+        self._counts[type(outcome)].inc()
+        channel, tag = incoming.channel, cast("int", incoming.delivery_tag)
         try:
             with connection_faults():
+                if isinstance(outcome, Dead):
+                    outcome = await self._bury(incoming, outcome.reason)
+                # Nothing waits until the bytes are out: nobody answers them.
                 match outcome:
                     case Ack():
-                        await incoming.ack()
+                        await channel.basic_ack(tag, wait=False)
                     case Requeue():
-                        await incoming.nack(requeue=True)
+                        await channel.basic_nack(tag, requeue=True, wait=False)
                     case Retry(reason):
                         log.info("consume.retry", queue=self._queue.name, reason=reason)
-                        await incoming.reject(requeue=False)
-                    case Dead(reason):
-                        await self._bury(incoming, reason)
+                        await channel.basic_reject(tag, requeue=False, wait=False)
         except FAULTS as error:  # the channel is gone, so the broker delivers it again
             log.warning("consume.not_settled", queue=self._queue.name, error=repr(error))
 
-    async def _bury(self, incoming: AbstractIncomingMessage, reason: str) -> None:
+    async def _bury(self, incoming: DeliveredMessage, reason: str) -> Outcome:
+        found = incoming.header.properties
         log.error(
             "consume.dead",
             queue=self._queue.name,
-            message_id=incoming.message_id,
-            type=incoming.type,
+            message_id=found.message_id,
+            type=found.message_type,
             reason=reason,
         )
         corpse = aio_pika.Message(
             incoming.body,
-            message_id=incoming.message_id or str(uuid.uuid4()),
-            type=incoming.type,
-            content_type=incoming.content_type,
+            message_id=found.message_id or str(uuid.uuid4()),
+            type=found.message_type,
+            content_type=found.content_type,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            app_id=incoming.app_id,
-            timestamp=incoming.timestamp,
+            app_id=found.app_id,
+            timestamp=found.timestamp,
             headers={**_own_headers(incoming), REASON: reason},
         )
         dlx, key = self._queue.dlx, dead_name(self._queue.name)
@@ -353,11 +362,10 @@ class Consumer:
             if dlx is None:
                 raise Unroutable(f"{self._queue.name} has no .dead")
             await self._broker.send(dlx.name, key, corpse, timeout=CALL_SECONDS)
-        except PublishError as error:  # not now: it comes back by way of `.retry`
+        except PublishError as error:  # it comes back by way of `.retry`
             log.warning("consume.not_buried", queue=self._queue.name, error=repr(error))
-            await incoming.reject(requeue=False)
-        else:
-            await incoming.ack()
+            return Retry("not buried")
+        return Ack()
 
 
 @asynccontextmanager
@@ -384,18 +392,22 @@ async def consume(
         await consumer.close()
 
 
-def _own_headers(incoming: AbstractIncomingMessage) -> dict[str, Any]:
+def _headers(incoming: DeliveredMessage) -> Mapping[str, Any]:
+    return incoming.header.properties.headers or {}
+
+
+def _own_headers(incoming: DeliveredMessage) -> dict[str, Any]:
     # x-death and its kin are the broker's; from a client it ignores them.
     return {
         name: value
-        for name, value in incoming.headers.items()
+        for name, value in _headers(incoming).items()
         if name == REQUEST_ID
         or not name.startswith(("x-death", "x-first-death", "x-last-death", "x-delivery-count"))
     }
 
 
-def _death_count(incoming: AbstractIncomingMessage, queue: str) -> int:
-    deaths: Any = incoming.headers.get("x-death")
+def _death_count(incoming: DeliveredMessage, queue: str) -> int:
+    deaths: Any = _headers(incoming).get("x-death")
     return sum(
         int(death.get("count", 0))
         for death in (deaths if isinstance(deaths, list) else ())
@@ -405,26 +417,31 @@ def _death_count(incoming: AbstractIncomingMessage, queue: str) -> int:
     )
 
 
-def _decode(incoming: AbstractIncomingMessage) -> Message:
-    if not incoming.message_id or not incoming.type:
+def _decode(incoming: DeliveredMessage) -> Message:
+    found = incoming.header.properties
+    if not found.message_id or not found.message_type:
         raise Undecodable("no message id or no type")
     try:
-        body = json.loads(incoming.body, parse_constant=_refuse)
+        body = _JSON.decode(incoming.body.decode())
     except (ValueError, RecursionError) as error:
         raise Undecodable("no JSON") from error
     if not isinstance(body, dict):
         raise Undecodable("no JSON object")
-    request_id = incoming.headers.get(REQUEST_ID)
+    headers = _headers(incoming)
+    request_id = headers.get(REQUEST_ID)
     return Message(
-        id=incoming.message_id,
-        type=incoming.type,
+        id=found.message_id,
+        type=found.message_type,
         body=body,
         request_id=request_id if isinstance(request_id, str) else None,
-        reply_to=incoming.reply_to,
-        correlation_id=incoming.correlation_id,
-        headers=dict(incoming.headers),
+        reply_to=found.reply_to,
+        correlation_id=found.correlation_id,
+        headers=dict(headers),
     )
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(constant)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)

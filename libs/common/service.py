@@ -1,6 +1,7 @@
 """The life of a process: start in order, supervise, stop in reverse order."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -72,6 +73,9 @@ async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int:
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            # What is loaded by now lives as long as the process: without this the collector walks
+            # all of it again and again, 50 to 100 ms in which nothing else runs.
+            gc.freeze()
             log.info("service.started")
             await stopped
         else:  # told to stop while still starting

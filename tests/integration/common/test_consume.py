@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -323,14 +324,14 @@ async def test_what_arrives_at_a_paused_consumer_goes_back_once_when_no_more_can
 ) -> None:
     # Given back while still subscribed, it would come again at once, and wear out.
     cancelling, go_on = asyncio.Event(), asyncio.Event()
-    cancel = aio_pika.Queue.cancel
+    cancel = aiormq.Channel.basic_cancel
 
     async def late(*arguments: Any, **named: Any) -> None:
         cancelling.set()
         await go_on.wait()
         await cancel(*arguments, **named)
 
-    monkeypatch.setattr(aio_pika.Queue, "cancel", late)
+    monkeypatch.setattr(aiormq.Channel, "basic_cancel", late)
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=5) as consumer:
         await until(lambda: consumer.consuming)
