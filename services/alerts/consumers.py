@@ -185,7 +185,8 @@ class Persons:
                 records = {"addresses": [{"address": each} for each in found]}
             else:
                 looked = await persons.look(tx, address, after)
-                records = {"deliveries": [_record(row) for row in looked.rows]}
+                tried = await persons.attempts(tx, looked.rows)
+                records = {"deliveries": [_record(row) for row in looked.rows], "attempts": tried}
                 end = looked.after
         await reply(self._broker, message, messages.export_answer(records, end))
         return Ack()
@@ -197,6 +198,9 @@ def _record(row: Any) -> dict[str, Any]:
         "target": row.target,
         "event_type": row.event_type,
         "state": row.state,
+        "reason": row.reason,
+        "error": row.error,
+        "permit_for": row.once_address,
         "accepted_at": row.accepted_at.isoformat(),
         "finished_at": row.finished_at and row.finished_at.isoformat(),
         "payload": row.payload,

@@ -5,6 +5,7 @@ put it into. Answers of targets are redacted before they are stored; they go all
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -97,6 +98,27 @@ async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Loo
     rows = list(found)
     end = (rows[-1].alert_id, rows[-1].target) if rows else None
     return Looked([row for row in rows if row.theirs], end)
+
+
+async def attempts(tx: AsyncConnection, rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Read what became of each attempt to deliver these rows, with the targets' answers."""
+    found = await tx.execute(
+        sa.select(tables.attempt)
+        .where(
+            sa.tuple_(tables.attempt.c.alert_id, tables.attempt.c.target).in_(
+                [(row.alert_id, row.target) for row in rows]
+            )
+        )
+        .order_by(tables.attempt.c.alert_id, tables.attempt.c.target, tables.attempt.c.number)
+    )
+    return [
+        {
+            **row,
+            "alert_id": str(row["alert_id"]),
+            "ended_at": row["ended_at"].isoformat(),
+        }
+        for row in found.mappings()
+    ]
 
 
 _END = sa.text("""

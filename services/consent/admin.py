@@ -156,7 +156,7 @@ class AdminRoutes:
         )
         evidence = operator(request) | ({"incomplete": incomplete} if incomplete else {})
         entry = Entry(Action.EXPORT, email, origin(request), evidence=evidence)
-        held: dict[str, Any] = {"consents": {}, "entries": [], "erasure": None}
+        held: dict[str, Any] = {"consents": {}, "entries": [], "waiting_opt_ins": []}
         async with self._engine.begin() as tx:
             # Somebody of whom nothing is held does not become known by the question.
             known = any(records for found in others.values() for records in found.values())
@@ -165,9 +165,15 @@ class AdminRoutes:
                 if known
                 else await store.find(tx, self._vault, address, store.Lock.CHANGE)
             )
+            suppressed = self._vault.suppression_hash(address)
+            held |= await store.held(tx, person.id if person else None, suppressed)
             if person is not None:
                 key = person.key(self._vault)
                 held["consents"] = await store.states(tx, self._vault.address_hash(address))
+                held["waiting_opt_ins"] = [
+                    {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
+                    for at, sealed in await store.waiting_agreements(tx, person.id)
+                ]
                 while page := await trail.entries(
                     tx, person.id, key, after=held["entries"][-1]["id"] if held["entries"] else 0
                 ):

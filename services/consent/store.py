@@ -676,6 +676,57 @@ async def destroy(tx: AsyncConnection, person_id: UUID) -> UUID:
     return erasure_id
 
 
+async def held(
+    tx: AsyncConnection, person_id: UUID | None, address_hash: bytes
+) -> dict[str, list[dict[str, Any]]]:
+    """Read what is held on a person beside the trail, for an export, by kind.
+
+    :param address_hash: the suppression list's: what it finds may outlive the person
+    """
+    questions = {
+        "states": sa.select(
+            consent_state.c.purpose,
+            consent_state.c.state,
+            consent_state.c.version,
+            consent_state.c.changed_at,
+        ).where(consent_state.c.person_id == person_id),
+        "permits": sa.select(
+            permit.c.message, permit.c.attempt, permit.c.granted_at, permit.c.returned_at
+        ).where(permit.c.person_id == person_id),
+        "suppressions": sa.select(
+            suppression.c.purpose, suppression.c.created_at, suppression.c.keep_until
+        ).where(suppression.c.address_hash == address_hash),
+        "link_mails": sa.select(
+            link_mail.c.kind, link_mail.c.first_at, link_mail.c.last_at, link_mail.c.count
+        ).where(link_mail.c.address_hash == address_hash),
+        "erasures": sa.select(
+            erasure.c.status,
+            erasure.c.requested_at,
+            erasure.c.confirmed_at,
+            erasure.c.finished_at,
+        ).where(erasure.c.address_hash == address_hash),
+    }
+    found = {}
+    for kind, question in questions.items():
+        rows = (await tx.execute(question)).mappings()
+        found[kind] = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
+async def waiting_agreements(tx: AsyncConnection, person_id: UUID) -> list[tuple[datetime, bytes]]:
+    """Read the agreements that wait for their confirmation, sealed by the person's key."""
+    rows = await tx.execute(
+        sa.select(opt_in.c.asked_at, opt_in.c.agreement).where(opt_in.c.person_id == person_id)
+    )
+    return [(row.asked_at, row.agreement) for row in rows]
+
+
 async def known(tx: AsyncConnection, persons: Iterable[UUID]) -> dict[UUID, bool]:
     """Say of those of whom there is a row, whether it still leads to somebody."""
     rows = await tx.execute(

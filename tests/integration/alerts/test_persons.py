@@ -48,6 +48,9 @@ class Consent:
     async def held(self, email: str = ANNA) -> list[dict[str, Any]]:
         return await self._all("deliveries", email)
 
+    async def attempts(self, email: str = ANNA) -> list[dict[str, Any]]:
+        return await self._all("attempts", email)
+
     async def addresses(self) -> list[str]:
         """Ask whose addresses are held at all."""
         return [each["address"] for each in await self._all("addresses", None)]
@@ -105,6 +108,8 @@ async def test_what_was_sent_is_forgotten_and_still_counted(
         await subject.until(alert_id, "delivered")
     before = await subject.check()
     assert [each["id"] for each in await consent.held()] == [hers]
+    tried = await consent.attempts()
+    assert [(each["alert_id"], each["outcome"]) for each in tried] == [(hers, "delivered")]
     for _ in range(2):
         await consent.erased()
     assert consent.receipts[0]["erasure_id"] == ERASURE

@@ -322,15 +322,43 @@ async def test_an_export_holds_what_is_known_and_is_itself_recorded(client: Clie
     assert [entry["action"] for entry in held["entries"]] == ["opt-in"]
     assert (await entries(client, ANNA))[-1]["action"] == "export"
     nobody = await get(client, "/api/consent/export/x@example.com", ADMIN)
-    assert nobody["services"]["consent"] == {"consents": {}, "entries": [], "erasure": None}
+    assert not any(nobody["services"]["consent"].values())
     assert await entries(client, "x@example.com") == []
+
+
+async def test_an_export_holds_something_from_each_table_that_knows_people(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    kinds = {
+        "consent_audit_log": "entries",
+        "consent_state": "states",
+        "permit": "permits",
+        "suppression": "suppressions",
+        "link_mail": "link_mails",
+        "opt_in": "waiting_opt_ins",
+        "erasure": "erasures",
+        "person": "consents",
+    }
+    personal = {
+        name
+        for name, table in store.metadata.tables.items()
+        if {"person_id", "address_hash"} & set(table.c.keys())
+    }
+    assert personal == kinds.keys()
+    await grant(engine, vault, ANNA)
+    await permit(engine, vault, ANNA)
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "Jednak tak."})
+    held = (await get(client, f"/api/consent/export/{ANNA}", ADMIN))["services"]["consent"]
+    assert [kind for kind in kinds.values() if not held[kind]] == []
+    assert "Jednak tak." in held["waiting_opt_ins"][0]["agreement"]
 
 
 async def test_an_export_names_who_did_not_answer(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
     assert export["incomplete"] == ["alerts", "followups"]
-    assert (await entries(client, ANNA))[-1]["evidence"] == {"incomplete": export["incomplete"]}
+    assert (await entries(client, ANNA))[-1]["evidence"]["incomplete"] == ["alerts", "followups"]
 
 
 @pytest.mark.parametrize("caller", ["public", "service", ""])
