@@ -202,6 +202,17 @@ def accepted(event_type: str, alert_id: str | None = None, **fields: Any) -> dic
 StartAlerts = Callable[..., Awaitable[Alerts]]
 
 
+async def waits_for_a_row(engine: AsyncEngine) -> bool:
+    """Say whether a transaction waits for another's end."""
+    async with engine.connect() as tx:
+        waiting = await tx.scalar(
+            sa.text(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+            )
+        )
+    return bool(waiting)
+
+
 @pytest.fixture
 async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
     """The ledger alone."""

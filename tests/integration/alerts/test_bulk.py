@@ -23,6 +23,11 @@ SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
 
 
 async def failed(engine: AsyncEngine, count: int) -> None:
+    for done in range(0, count, 5000):  # each statement in its time
+        await some_failed(engine, min(5000, count - done))
+
+
+async def some_failed(engine: AsyncEngine, count: int) -> None:
     async with engine.begin() as tx:
         await tx.execute(
             sa.text("""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.store import intake, questions
 from services.alerts.store.intake import NewRow, Taken
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.conftest import Alerts, StartAlerts, waits_for_a_row
 from tests.support.eventually import eventually
 
 WINDOW = 300.0
@@ -141,12 +141,19 @@ async def test_a_repeat_waits_for_the_end_of_a_first_that_is_failing(engine: Asy
     assert (await task).added == 1
 
 
-async def waits_for_a_row(engine: AsyncEngine) -> bool:
-    async with engine.connect() as tx:
-        waiting = await tx.scalar(
-            text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+async def test_a_first_that_comes_again_beside_another_first_is_no_repeat(
+    engine: AsyncEngine,
+) -> None:
+    await accept(engine, said())
+    await end(engine, "failed")
+    second = said(1)
+    assert (await accept(engine, second)).added == 1
+    async with engine.begin() as tx:  # a retry by hand of the first
+        await tx.execute(
+            text("UPDATE delivery SET state = 'pending', finished_at = NULL WHERE state = 'failed'")
         )
-    return bool(waiting)
+    assert (await accept(engine, second)).repeats == {}
+    assert [repeats for _, repeats in await counts(engine)] == [0, 0]
 
 
 async def test_a_window_of_nothing_counts_nothing(engine: AsyncEngine) -> None:

@@ -10,7 +10,8 @@ from services.alerts import retention
 from services.alerts.alert import State
 from services.alerts.retention import Retention
 from services.alerts.store import questions, upkeep
-from tests.integration.alerts.conftest import StartAlerts
+from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
+from tests.support.eventually import eventually
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -210,3 +211,25 @@ async def test_a_purge_tells_apart_what_was_counted_and_what_not(engine: AsyncEn
     assert batch.done == 5
     assert await scalar(engine, "SELECT delivered FROM ledger_count") == 0
     assert await check(engine) == (5, 5)
+
+
+async def test_what_is_being_purged_is_not_counted_again(engine: AsyncEngine) -> None:
+    await rows(engine, "delivered", 3, hours=30)
+    async with engine.begin() as tx:
+        await upkeep.purge(tx, state=State.DELIVERED, seconds=0, after=upkeep.BEGINNING, batch=2)
+        counting = asyncio.create_task(count(engine))
+        await eventually(lambda: waits_for_a_row(engine))
+    await counting
+    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 1
+    assert await check(engine) == (3, 3)
+
+
+async def test_what_is_being_counted_is_not_purged_as_if_it_were_not(engine: AsyncEngine) -> None:
+    await rows(engine, "delivered", 3, hours=30)
+    async with engine.begin() as tx:
+        await upkeep.count(tx)
+        purging = asyncio.create_task(retention.purge(engine, HOUR))
+        await eventually(lambda: waits_for_a_row(engine))
+    assert await purging == 3
+    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 0
+    assert await check(engine) == (3, 3)
