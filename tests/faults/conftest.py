@@ -62,10 +62,10 @@ class Rig:
             **settings,
             "ALERTS_CONFIG": str(config),
             "SLACK_WEBHOOK_URL": f"http://{HOST}:{self.slack.port}/slack",
-            "AMQP_URL": _through(
+            "AMQP_URL": through(
                 self.broker, self.stack.rabbitmq.port, self.stack.vhost.url("alerts")
             ),
-            "DATABASE_URL": _through(self.database, self.stack.postgres.port, url),
+            "DATABASE_URL": through(self.database, self.stack.postgres.port, url),
         }
         await self.stack.start("alerts")
         await self.flowing()
@@ -188,7 +188,7 @@ class Rig:
         return psycopg2.connect(self.stack.database.superuser_url)
 
 
-def _through(proxy: Proxy, port: int, url: str) -> str:
+def through(proxy: Proxy, port: int, url: str) -> str:
     assert f":{port}/" in url
     return url.replace(f":{port}/", f":{proxy.port}/")
 

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import psycopg2
+import pytest
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
@@ -26,16 +28,24 @@ async def assert_everything_arrived(
     :param twins: how many receptions more than one an alert the policy allows, all together
     :returns: texts received more than once, and how often
     """
-    check = await eventually(stack.balanced, seconds)
-    assert check["unread"] == 0, check
     refused = set(failed)
-    states = _states(stack, accepted)
-    wrong = {
-        id_: states.get(id_)
-        for id_ in accepted
-        if states.get(id_) != ("failed" if id_ in refused else "delivered")
-    }
-    assert not wrong, f"the ledger has not ended {wrong}"
+    unfinished: dict[str, str | None] = {}
+
+    async def ended() -> dict[str, Any] | None:
+        nonlocal unfinished
+        check = await stack.balanced()
+        if check is None:
+            return None
+        states = states_in_the_ledger(stack, accepted)
+        wanted = {id_: "failed" if id_ in refused else "delivered" for id_ in accepted}
+        unfinished = {id_: states.get(id_) for id_ in accepted if states.get(id_) != wanted[id_]}
+        return None if unfinished else check
+
+    try:
+        check = await eventually(ended, seconds, every=0.2)
+    except TimeoutError:
+        pytest.fail(f"{await stack.ledger()}; not ended so in the ledger: {unfinished}")
+    assert check["unread"] == 0, check
 
     got = await stack.sandbox.received("slack")
     received = Counter(str(one["body"]["text"]) for one in got)
@@ -50,7 +60,7 @@ async def assert_everything_arrived(
     return again
 
 
-def _states(stack: Stack, ids: Iterable[str]) -> dict[str, str]:
+def states_in_the_ledger(stack: Stack, ids: Iterable[str]) -> dict[str, str]:
     with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as rows:
         rows.execute(
             "SELECT alert_id::text, state FROM alerts.delivery WHERE alert_id = ANY(%s::uuid[])",

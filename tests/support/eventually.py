@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], seconds: float = 10) -> T:
+async def eventually(
+    ask: Callable[[], Awaitable[T]], seconds: float = 10, *, every: float = 0.02
+) -> T:
     """Return the first true answer.
 
     :raises TimeoutError: there was none in this time
@@ -16,4 +18,4 @@ async def eventually(ask: Callable[[], Awaitable[T]], seconds: float = 10) -> T:
         while True:
             if answer := await ask():
                 return answer
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(every)

@@ -1,7 +1,9 @@
 """Private servers for as long as a test wants them."""
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,3 +32,14 @@ def own_rabbitmq(folder: Path, ports: Ports) -> RabbitMQ:
         epmd_port=ports.take(),
         password="administrator",
     )
+
+
+def kill_with_children(server: Server) -> None:
+    """End a server and all processes it has, at once, as the kernel does when memory runs out."""
+    parent = server.pid
+    assert parent is not None, f"{server.name} does not run"
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for pid in (parent, *map(int, children)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    server.kill()  # and wait

@@ -1,0 +1,137 @@
+"""A server lost with alerts on their way: killed, killed amid a bulk retry, its disk wiped, absent.
+
+No sweep of overdue rows runs here: what a server's loss leaves is healed by the copies in RabbitMQ,
+or, when its disk is gone, by the epoch's missing marker.
+"""
+
+import asyncio
+import shutil
+import uuid
+
+import pytest
+
+from deploy.local.servers import Server
+from tests.support.brokers import Vhost
+from tests.support.ending import assert_everything_arrived, states_in_the_ledger
+from tests.support.eventually import eventually
+from tests.support.load import Load
+from tests.support.servers import kill_with_children
+from tests.support.stack import Stack
+
+pytestmark = pytest.mark.faults
+STACK_SETTINGS = {"ALERTS_OVERDUE_SECONDS": "3600"}
+IN_HAND = 8  # the target's concurrency: so many may be sent and not yet settled at a time
+
+
+@pytest.fixture(autouse=True)
+async def healed(stack: Stack) -> None:
+    await stack.sandbox.reset()
+
+
+async def everything_is(stack: Stack, load: Load, *wanted: str) -> None:
+    async def so() -> bool:
+        states = states_in_the_ledger(stack, load.accepted)
+        return len(states) == len(load.accepted) and set(states.values()) <= {*wanted}
+
+    await eventually(so, 60, every=0.2)
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
+async def test_a_server_killed_under_load_loses_nothing_and_every_alert_is_taken_meanwhile(
+    stack: Stack, name: str
+) -> None:
+    server: Server = getattr(stack, name)
+    async with Load(stack) as load:
+        await load.more(100)
+        await asyncio.to_thread(kill_with_children, server)
+        await load.more(200)
+        await asyncio.to_thread(server.start)
+        await load.more(100)
+    assert set(load.answers) == {202}, load.answers
+    await assert_everything_arrived(stack, load.accepted, twins=range(IN_HAND + 1))
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
+async def test_a_server_killed_amid_a_bulk_retry_loses_nothing(stack: Stack, name: str) -> None:
+    server: Server = getattr(stack, name)
+    await stack.sandbox.behave("slack", status=410)
+    async with Load(stack) as before:
+        await before.more(600)  # more than a batch of the retry
+    await everything_is(stack, before, "failed")
+    await stack.sandbox.behave("slack", status=200)
+
+    async def retry() -> bool:
+        answer = await stack.http("POST", "/api/dlq/retry", {"status": "failed"}, key="admin")
+        return answer.status == 200 and answer.body["skipped"] == 0
+
+    async with Load(stack) as load:
+        retrying = asyncio.create_task(retry())
+        await load.more(10)
+        await asyncio.to_thread(kill_with_children, server)
+        await load.more(50)
+        await asyncio.to_thread(server.start)
+        await retrying
+        await eventually(retry, 30, every=0.5)  # the batches that had not committed
+    assert set(load.answers) == {202}, load.answers
+    accepted = before.accepted | load.accepted
+    await assert_everything_arrived(stack, accepted, twins=range(IN_HAND + 1))
+
+
+async def test_a_broker_that_lost_its_disk_loses_nothing_that_reached_the_ledger(
+    stack: Stack,
+) -> None:
+    await stack.sandbox.behave("slack", status=500)
+    async with Load(stack) as before:
+        await before.more(60)
+    await everything_is(stack, before, "pending", "sending")
+    async with Load(stack) as load:
+        await asyncio.to_thread(stack.rabbitmq.kill)
+        shutil.rmtree(stack.rabbitmq.folder / "data")
+        await load.more(20)
+        await asyncio.to_thread(stack.rabbitmq.start)
+        await asyncio.to_thread(Vhost, stack.rabbitmq, stack.vhost.name)  # as provisioning does
+        await stack.sandbox.behave("slack", status=200)
+        await load.more(100)
+    assert set(load.answers) == {202}, load.answers
+    await assert_everything_arrived(
+        stack, before.accepted | load.accepted, twins=range(IN_HAND + 1)
+    )
+
+
+async def test_without_redis_alerts_are_taken_and_a_repeated_key_delivers_once(
+    stack: Stack,
+) -> None:
+    key, text = str(uuid.uuid4()), f"key {uuid.uuid4()}"
+    await asyncio.to_thread(stack.redis.kill)
+    try:
+        await stack.stop("gateway")
+        await stack.start("gateway")  # from nothing: no count and no key of before
+        async with Load(stack) as load:
+            ids = {await stack.alert(text, key=key)}
+            await load.more(100)
+            await stack.stop("gateway")
+            await stack.start("gateway")  # and the process has forgotten it, too
+            ids.add(await stack.alert(text, key=key))
+            await load.more(50)
+    finally:
+        await asyncio.to_thread(stack.redis.start)
+    async with Load(stack) as back:
+        ids.add(await stack.alert(text, key=key))
+        await back.more(50)
+    (alert_id,) = ids
+    accepted = {**load.accepted, **back.accepted, alert_id: text}
+    await assert_everything_arrived(stack, accepted, twins=0)
+
+
+@pytest.mark.parametrize("name", ["alerts", "gateway"])
+async def test_a_service_stopped_under_load_loses_nothing_and_repeats_nothing(
+    stack: Stack, name: str
+) -> None:
+    async with Load(stack) as load:
+        await load.more(100)
+        await stack.stop(name)  # SIGTERM
+        if name != "gateway":
+            await load.more(50)
+        await stack.start(name)
+        await load.more(100)
+    await assert_everything_arrived(stack, load.accepted, twins=0)
