@@ -145,7 +145,9 @@ def test_any_text_is_refused_and_never_fails_otherwise(text: str) -> None:
     refused(f"k1.{text}.{text}")
 
 
-@pytest.mark.parametrize("keys", ["", "k1", "k1:???", "k1:c2hvcnQ=", ":" + NEW, "a.b:" + NEW[3:], f"{NEW},{NEW}"])
+@pytest.mark.parametrize(
+    "keys", ["", "k1", "k1:???", "k1:c2hvcnQ=", ":" + NEW, "a.b:" + NEW[3:], f"{NEW},{NEW}"]
+)
 def test_malformed_keys_are_named_and_not_shown(keys: str) -> None:
     with pytest.raises(ValueError, match="key '"):
         parse_keys(keys)
