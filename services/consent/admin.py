@@ -13,13 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.addresses import normalise
 from libs.common.requests import Requester
 from libs.common.web import Model, Problem, json_response, parse
-from services.consent import changes, checkpoints, export, store, trail
+from services.consent import changes, checkpoints, export, trail
 from services.consent.callers import Email, admin, operator, origin, path_address
 from services.consent.checkpoints import Checkpoint, Signer, Witnesses
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Outcome
 from services.consent.records import Records
 from services.consent.replay import Replay
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing, links, people
 from services.consent.trail import Entry, Place
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals, answered
@@ -69,7 +70,7 @@ class AdminRoutes:
         admin(request)
         email, after = path_address(request), _cursor(request)
         async with self._engine.begin() as tx:
-            person = await store.find(tx, self._vault, normalise(email))
+            person = await people.find(tx, self._vault, normalise(email))
             entries = (
                 await trail.entries(tx, person.id, person.key(self._vault), after=after)
                 if person
@@ -88,7 +89,7 @@ class AdminRoutes:
     async def _erasure(self, email: str) -> dict[str, Any] | None:
         address_hash = self._vault.suppression_hash(normalise(email))
         async with self._engine.begin() as tx:
-            found = await store.find_erasure(tx, address_hash)
+            found = await erasing.find_erasure(tx, address_hash)
         if found is None:
             return None
         return {
@@ -161,18 +162,18 @@ class AdminRoutes:
             # Somebody of whom nothing is held does not become known by the question.
             known = any(records for found in others.values() for records in found.values())
             person = (
-                await store.enter(tx, self._vault, address, store.Lock.CHANGE)
+                await people.enter(tx, self._vault, address, people.Lock.CHANGE)
                 if known
-                else await store.find(tx, self._vault, address, store.Lock.CHANGE)
+                else await people.find(tx, self._vault, address, people.Lock.CHANGE)
             )
             suppressed = self._vault.suppression_hash(address)
-            held |= await store.held(tx, person.id if person else None, suppressed)
+            held |= await people.held(tx, person.id if person else None, suppressed)
             if person is not None:
                 key = person.key(self._vault)
-                held["consents"] = await store.states(tx, self._vault.address_hash(address))
+                held["consents"] = await consents.states(tx, self._vault.address_hash(address))
                 held["waiting_opt_ins"] = [
                     {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
-                    for at, sealed in await store.waiting_agreements(tx, person.id)
+                    for at, sealed in await links.waiting_agreements(tx, person.id)
                 ]
                 while page := await trail.entries(
                     tx, person.id, key, after=held["entries"][-1]["id"] if held["entries"] else 0
@@ -219,9 +220,9 @@ class AdminRoutes:
     async def _told_again(self, address: str) -> bool:
         """Repeat an erasure's orders; the address is not known here any more, but given again."""
         async with self._engine.begin() as tx:
-            if await store.find(tx, self._vault, address) is not None:
+            if await people.find(tx, self._vault, address) is not None:
                 return False
-            found = await store.find_erasure(tx, self._vault.suppression_hash(address))
+            found = await erasing.find_erasure(tx, self._vault.suppression_hash(address))
             if found is None or found.status is not ErasureStatus.IN_PROGRESS:
                 return False
             await changes.give_order(tx, self._vault, address, found.id)

@@ -9,7 +9,7 @@ from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
 from libs.common.tokens import Tokens
-from services.consent import checkpoints, erasures, store, topology
+from services.consent import checkpoints, erasures, topology
 from services.consent.admin import AdminRoutes
 from services.consent.checkpoints import Signer
 from services.consent.consumers import Consumers
@@ -18,6 +18,7 @@ from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
 from services.consent.records import Records
 from services.consent.settings import ConsentSettings
+from services.consent.store import upkeep
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
 
@@ -91,5 +92,5 @@ async def start(service: Service, settings: ConsentSettings) -> None:
 async def _purge(engine: AsyncEngine, erasures_kept_days: int) -> None:
     while True:
         async with engine.begin() as tx:
-            if not await store.purge(tx, erasures_kept_days):
+            if not await upkeep.purge(tx, erasures_kept_days):
                 return

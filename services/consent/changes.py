@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common import logs, outbox
 from libs.common.addresses import normalise
 from libs.common.broker import Message, message
-from services.consent import erasures, messages, metrics, store, trail
+from services.consent import erasures, messages, metrics, trail
 from services.consent.consent import (
     HOLDERS,
     PURPOSES,
@@ -23,7 +23,8 @@ from services.consent.consent import (
     wording_hash,
 )
 from services.consent.records import Records
-from services.consent.store import Lock
+from services.consent.store import consents, erasing, links, people, upkeep
+from services.consent.store.people import Lock
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import Entry
 from services.consent.vault import Vault
@@ -68,27 +69,27 @@ async def grant(
     :raises ErasedSince: nothing may be kept; the caller rolls back
     """
     address = normalise(entry.email)
-    person = await store.enter(tx, vault, address, Lock.CHANGE)
+    person = await people.enter(tx, vault, address, Lock.CHANGE)
     suppressed = vault.suppression_hash(address)
     confirmation = uuid4()
     # Made for each, as each takes the same number of statements: time does not tell which it is.
     mail = ask_for_proof and ask_for_proof(address, confirmation)
     agreement = person.key(vault).encrypt("agreement", _kept(entry, wording))
     if confirmed:
-        await store.lift_suppression(tx, suppressed, purpose)
+        await consents.lift_suppression(tx, suppressed, purpose)
     else:
-        confirm_first |= await store.is_suppressed(tx, suppressed, purpose)
+        confirm_first |= await consents.is_suppressed(tx, suppressed, purpose)
     counts = confirmed or not confirm_first
     # Under the lock: whoever erases this person meanwhile is seen here.
-    if wording.given_at and await store.erased_since(tx, suppressed, wording.given_at):
+    if wording.given_at and await erasing.erased_since(tx, suppressed, wording.given_at):
         raise ErasedSince
     mailed = False
     if counts:
-        await store.set_state(tx, [person.id], [purpose], State.GRANTED)
+        await consents.set_state(tx, [person.id], [purpose], State.GRANTED)
         told = _event(messages.GRANTED, address, [purpose], entry.action, datetime.now(UTC))
         await outbox.add_all(tx, [told])
     elif mail:
-        mailed = await store.await_opt_in(
+        mailed = await links.await_opt_in(
             tx, confirmation, person.id, purpose, agreement, suppressed
         )
         await _mail(tx, LinkMail.OPT_IN, confirmation, mail, allowed=mailed)
@@ -165,14 +166,14 @@ async def withdraw(
     """
     addresses = [normalise(each.entry.email) for each in asked]
     each_of = list(zip(addresses, asked, strict=True))
-    persons = await store.enter_all(tx, vault, addresses, Lock.CHANGE)
+    persons = await people.enter_all(tx, vault, addresses, Lock.CHANGE)
     hashes = {person.id: vault.suppression_hash(address) for address, person in persons.items()}
-    await store.set_state(tx, hashes, purposes, State.WITHDRAWN)
-    await store.suppress(tx, hashes, purposes, suppression_days)
+    await consents.set_state(tx, hashes, purposes, State.WITHDRAWN)
+    await consents.suppress(tx, hashes, purposes, suppression_days)
     for address, each in each_of:
         if each.erase:
             await _request_erasure(tx, persons[address].id, address, hashes, each)
-    standings = await store.standings(tx, hashes, purposes)
+    standings = await consents.standings(tx, hashes, purposes)
     told = datetime.now(UTC)
     await outbox.add_all(
         tx,
@@ -204,10 +205,10 @@ async def _request_erasure(
     hashes: Mapping[UUID, bytes],
     asked: Asked,
 ) -> None:
-    erasure_id = await store.request_erasure(tx, person_id, hashes[person_id])
+    erasure_id = await erasing.request_erasure(tx, person_id, hashes[person_id])
     if asked.ask_for_proof:
         mail = asked.ask_for_proof(address, erasure_id)
-        allowed = await store.may_mail(tx, hashes[person_id], LinkMail.ERASURE)
+        allowed = await links.may_mail(tx, hashes[person_id], LinkMail.ERASURE)
         kind, request_id = LinkMail.ERASURE, asked.request_id
         await _mail(tx, kind, uuid4(), mail, allowed=allowed, request_id=request_id)
 
@@ -227,13 +228,13 @@ async def erase(
     :raises MalformedAddress:
     """
     address = normalise(entry.email)
-    person = await store.find(tx, vault, address, Lock.CHANGE)
+    person = await people.find(tx, vault, address, Lock.CHANGE)
     if person is None or person.id != withdrawal.person_id:  # a twin was first
         return ErasureStatus.IN_PROGRESS
-    standing = await store.standing(tx, person.id, PURPOSES)
+    standing = await consents.standing(tx, person.id, PURPOSES)
     if standing.versions != withdrawal.standing.versions:
         return None
-    erasure_id = await store.destroy(tx, person.id)
+    erasure_id = await erasing.destroy(tx, person.id)
     await give_order(tx, vault, address, erasure_id)
     suppressed = vault.suppression_hash(address)
     await erased.append(erasures.record(person.id, erasure_id, suppressed, datetime.now(UTC)))
@@ -244,7 +245,7 @@ async def erase(
 
 async def give_order(tx: AsyncConnection, vault: Vault, address: str, erasure_id: UUID) -> None:
     """Order each holder to erase, and keep the order until all have."""
-    await store.seal_order(tx, erasure_id, vault.seal_address(erasure_id, address))
+    await erasing.seal_order(tx, erasure_id, vault.seal_address(erasure_id, address))
     await erasures.order(tx, address, erasure_id, HOLDERS)
 
 
@@ -270,5 +271,5 @@ async def _mail(
         accepted = message(messages.ALERT_ACCEPTED, body, **properties)
         await outbox.add(tx, ALERTS, "alerts.intake", accepted)
     else:
-        await store.idle(tx)
+        await upkeep.idle(tx)
     metrics.LINK_MAILS.labels(kind, "mailed" if allowed else "held_back").inc()

@@ -6,10 +6,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from libs.common import db
-from services.consent import checkpoints, store, trail
+from services.consent import checkpoints, trail
 from services.consent.checkpoints import Signer, Witnesses
 from services.consent.records import Records
 from services.consent.settings import ConsentSettings
+from services.consent.store import erasing, people
 from services.consent.vault import Vault
 
 PROGRESS_SECONDS = 5.0
@@ -52,12 +53,12 @@ async def rewrap(settings: ConsentSettings) -> int:
     async with db.connect(url, application_name="consent rewrap", pool_size=1) as engine:
         while after is not None:
             async with engine.begin() as tx:
-                count, after = await store.rewrap(tx, vault, after, REWRAP_BATCH)
+                count, after = await people.rewrap(tx, vault, after, REWRAP_BATCH)
             done += count
         async with engine.begin() as tx:
-            for order in await store.sealed_before(tx, vault.current):
+            for order in await erasing.sealed_before(tx, vault.current):
                 address = vault.open_address(order.erasure_id, order.sealed)
-                await store.reseal(
+                await erasing.reseal(
                     tx, order.erasure_id, vault.seal_address(order.erasure_id, address)
                 )
     sys.stdout.write(f"{done} keys were wrapped anew, all are by {vault.current} now\n")

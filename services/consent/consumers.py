@@ -8,12 +8,13 @@ from libs.common.addresses import MalformedAddress
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
-from services.consent import messages, metrics, permits, store
+from services.consent import messages, metrics, permits
 from services.consent.changes import ErasedSince, Wording
 from services.consent.consent import HOLDERS, Action, preferred_language
 from services.consent.messages import ErasureReceipt, GrantRecord, PermitRequest, PermitReturn
 from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
 
@@ -44,7 +45,7 @@ class Consumers:
                 case messages.PERMIT_RETURN:
                     returned = PermitReturn.model_validate(message.body)
                     async with self._engine.begin() as tx:
-                        await store.return_permit(tx, returned.message, returned.attempt)
+                        await consents.return_permit(tx, returned.message, returned.attempt)
                     return Ack()
         except ValidationError as error:
             return Dead(f"malformed: {error.error_count()} faults")
@@ -104,6 +105,6 @@ class Consumers:
         if receipt.service not in HOLDERS:
             return Dead("nobody waits for this service")
         async with self._engine.begin() as tx:
-            done = await store.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
+            done = await erasing.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
         log.info("erasure.receipt", service=receipt.service, done=done)
         return Ack()

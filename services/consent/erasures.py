@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import logs, outbox
 from libs.common.broker import message
-from services.consent import messages, metrics, store
+from services.consent import messages, metrics
 from services.consent.consent import HOLDERS, PURPOSES
+from services.consent.store import erasing
 from services.consent.topology import EVENTS
 from services.consent.vault import Vault
 
@@ -56,7 +57,7 @@ async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) ->
     """
     while True:
         async with engine.begin() as tx:
-            orders = await store.unanswered(tx, resend_seconds, BATCH)
+            orders = await erasing.unanswered(tx, resend_seconds, BATCH)
             for each in orders:
                 missing = [name for name in HOLDERS if name not in each.receipts]
                 address = vault.open_address(each.erasure_id, each.sealed)
@@ -65,6 +66,6 @@ async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) ->
         if len(orders) < BATCH:
             break
     async with engine.connect() as tx:
-        count, days = await store.open_erasures(tx)
+        count, days = await erasing.open_erasures(tx)
     metrics.ERASURES_OPEN.set(count)
     metrics.ERASURE_DAYS_LEFT.set(days)

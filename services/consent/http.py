@@ -14,7 +14,7 @@ from libs.common.addresses import normalise
 from libs.common.broker import Broker
 from libs.common.tokens import Tokens
 from libs.common.web import Model, json_response, parse
-from services.consent import pages, store, trail
+from services.consent import pages, trail
 from services.consent.callers import (
     ERASURE_TOKEN,
     Email,
@@ -28,6 +28,7 @@ from services.consent.changes import AskForProof, Wording
 from services.consent.consent import PURPOSES, Action, ErasureStatus, State, preferred_language
 from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing, people, upkeep
 from services.consent.trail import Entry
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals, answered
@@ -134,7 +135,7 @@ class Routes:
         if trusted(request):
             address_hash = self._vault.suppression_hash(normalise(body.email))
             async with self._engine.begin() as tx:
-                if found := await store.find_erasure(tx, address_hash):
+                if found := await erasing.find_erasure(tx, address_hash):
                     answer["erasure"] = {"status": found.status}
         return answered(answer, outcome, in_flight)
 
@@ -154,15 +155,15 @@ class Routes:
         address = normalise(email)
         full = trusted(request) or self._holds_link(request, address)
         async with self._engine.begin() as tx:
-            states = await store.states(tx, self._vault.address_hash(address))
-            person = await store.find(tx, self._vault, address) if full else None
+            states = await consents.states(tx, self._vault.address_hash(address))
+            person = await people.find(tx, self._vault, address) if full else None
             last = await trail.last(tx, person.id) if person else None
-        consents = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
+        granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
         return json_response(
             {
                 "email": email if full else None,
                 "unsubscribed": State.WITHDRAWN in states.values(),
-                "consents": consents if full else None,
+                "consents": granted if full else None,
                 "last_action": last and last[0],
                 "last_action_at": last and last[1].isoformat(),
             }
@@ -176,7 +177,7 @@ class Routes:
         """Without the broker withdrawals go on: what must be told waits in the outbox."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
-                waiting = await store.outbox_length(tx)
+                waiting = await upkeep.outbox_length(tx)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             waiting, postgres = None, {"status": "unhealthy", "detail": type(error).__name__}
         else:

@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import logs
 from libs.common.tokens import Claims, Tokens
-from services.consent import changes, pages, store
+from services.consent import changes, pages
 from services.consent.callers import OPT_IN_TOKEN
 from services.consent.changes import AskForProof, Wording
 from services.consent.consent import Action, wording_hash
 from services.consent.settings import ConsentSettings
-from services.consent.store import Lock, Person
+from services.consent.store import links, people
+from services.consent.store.people import Lock, Person
 from services.consent.trail import Entry, Origin
 from services.consent.vault import Vault
 
@@ -79,10 +80,10 @@ class OptIns:
     async def waiting(self, tx: AsyncConnection, claims: Claims) -> Wording | None:
         """Return what this link confirms; None when it was used, or is void."""
         purpose, opt_in_id, hashed = _about(claims)
-        person = await store.find(tx, self._vault, claims.subject)
+        person = await people.find(tx, self._vault, claims.subject)
         if person is None:
             return None
-        kept = await store.waiting_opt_in(tx, opt_in_id, person.id, purpose)
+        kept = await links.waiting_opt_in(tx, opt_in_id, person.id, purpose)
         found = self._read(person, kept, hashed)
         return found and found[0]
 
@@ -93,15 +94,15 @@ class OptIns:
         """
         purpose, opt_in_id, hashed = _about(claims)
         # The lock of a withdrawal: whichever is first, the other sees what it left.
-        person = await store.find(tx, self._vault, claims.subject, Lock.CHANGE)
+        person = await people.find(tx, self._vault, claims.subject, Lock.CHANGE)
         if person is None:
             return False
-        kept = await store.waiting_opt_in(tx, opt_in_id, person.id, purpose)
+        kept = await links.waiting_opt_in(tx, opt_in_id, person.id, purpose)
         found = self._read(person, kept, hashed)
         if found is None:
             return False
         wording, session_id = found
-        await store.use_opt_in(tx, opt_in_id)
+        await links.use_opt_in(tx, opt_in_id)
         entry = Entry(
             Action.OPT_IN,
             claims.subject,

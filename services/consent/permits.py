@@ -21,14 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import logs
 from libs.common.addresses import MalformedAddress, normalise
-from services.consent import consent, metrics, store
+from services.consent import consent, metrics
 from services.consent.changes import Withdrawal
 from services.consent.consent import (
     Outcome,
     PermitAnswer,
     State,
 )
-from services.consent.store import Lock
+from services.consent.store import consents, people
+from services.consent.store.people import Lock
 from services.consent.vault import Vault
 
 log = logs.get_logger(__name__)
@@ -51,10 +52,10 @@ async def request(
         normal = normalise(address)
     except MalformedAddress:  # nobody can have agreed for it
         return consent.answer_permit(None, None, lifetime)
-    person = await store.enter(tx, vault, normal, Lock.PERMIT)
-    state = await store.state_of(tx, person.id, purpose)
+    person = await people.enter(tx, vault, normal, Lock.PERMIT)
+    state = await consents.state_of(tx, person.id, purpose)
     granted = state is State.GRANTED
-    permit = await store.open_permit(tx, person.id, message, attempt) if granted else None
+    permit = await consents.open_permit(tx, person.id, message, attempt) if granted else None
     return consent.answer_permit(state, permit, lifetime)
 
 
@@ -93,5 +94,5 @@ async def settled(
         except TimeoutError:
             pass
         async with engine.begin() as tx:
-            await store.lock(tx, withdrawal.person_id)
-            seen = await store.standing(tx, withdrawal.person_id, withdrawal.standing.versions)
+            await people.lock(tx, withdrawal.person_id)
+            seen = await consents.standing(tx, withdrawal.person_id, withdrawal.standing.versions)

@@ -7,10 +7,12 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent import pages, store
+from services.consent import pages
 from services.consent.consent import PURPOSES, Action, State
 from services.consent.pages import Choice, Quote
-from services.consent.store import Person, consent_audit_log, consent_state
+from services.consent.store import people
+from services.consent.store.people import Person
+from services.consent.store.tables import consent_audit_log, consent_state
 from services.consent.vault import Vault
 
 ZONE = ZoneInfo("Europe/Warsaw")
@@ -20,7 +22,7 @@ LOOKED_AT = 50
 
 async def choices(tx: AsyncConnection, vault: Vault, address: str, language: str) -> list[Choice]:
     """Tell each purpose; an address that nobody knows has agreed to nothing."""
-    person = await store.find(tx, vault, address)
+    person = await people.find(tx, vault, address)
     states, wordings = {}, {}
     if person is not None:
         found = await tx.execute(

@@ -19,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common import logs
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.requests import Requester
-from services.consent import changes, erasures, export, store, trail
+from services.consent import changes, erasures, export, trail
 from services.consent.consent import PURPOSES, Outcome
 from services.consent.records import Records
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing, people
 from services.consent.trail import Entry
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
@@ -92,7 +93,7 @@ class Replay:
         done = Replayed()
         lines = await asyncio.to_thread(self._read)
         async with self._engine.connect() as tx:
-            known = await store.known(tx, list(lines))
+            known = await people.known(tx, list(lines))
         alive = [line for line in lines.values() if known.get(line.person)]
         unknown = [line for line in lines.values() if line.person not in known]
         done.already = len(lines) - len(alive) - len(unknown)
@@ -126,12 +127,12 @@ class Replay:
 
     async def _again(self, person_id: UUID, entry: Callable[[str], Entry]) -> Outcome:
         async with self._engine.begin() as tx:
-            person = await store.person_of(tx, person_id)
+            person = await people.person_of(tx, person_id)
             if person is None:  # erased by a twin
                 return Outcome.DONE
             email = await trail.address(tx, person_id, person.key(self._vault))
             if email is None:  # a row that a permit made: nothing leads from it to anybody
-                await store.forget(tx, person_id)
+                await people.forget(tx, person_id)
                 return Outcome.DONE
         outcome, _ = await self._withdrawals.erase(entry(email))
         return outcome
@@ -166,10 +167,10 @@ class Replay:
     async def _note(
         self, tx: AsyncConnection, line: Erased, address_hash: bytes, address: str | None
     ) -> None:
-        await store.erased_elsewhere(
+        await erasing.erased_elsewhere(
             tx, line.person, line.erasure, address_hash, line.at, under_way=bool(address)
         )
         left = line.at + self._kept - datetime.now(UTC)
-        await store.suppress(tx, {line.person: address_hash}, PURPOSES, left.days)
+        await consents.suppress(tx, {line.person: address_hash}, PURPOSES, left.days)
         if address:
             await changes.give_order(tx, self._vault, address, line.erasure)

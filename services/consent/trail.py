@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.consent.consent import Action
-from services.consent.store import consent_audit_log as log
+from services.consent.store.tables import consent_audit_log as log
 from services.consent.vault import PersonKey
 
 BATCH = 2_000

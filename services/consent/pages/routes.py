@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.addresses import normalise
 from libs.common.tokens import Claims, Tokens
 from libs.common.web import Problem
-from services.consent import pages, preferences, store
+from services.consent import pages, preferences
 from services.consent.callers import (
     ERASURE_TOKEN,
     OPT_IN_TOKEN,
@@ -23,6 +23,7 @@ from services.consent.consent import PURPOSES, Action, State
 from services.consent.optin import OptIns
 from services.consent.pages import Quote
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing, people
 from services.consent.trail import Entry
 from services.consent.vault import Vault
 from services.consent.withdrawals import STATUS, Withdrawals
@@ -64,7 +65,7 @@ class PageRoutes:
             return _page(request, "invalid", status=400)
         address_hash = self._vault.address_hash(normalise(claims.subject))
         async with self._engine.begin() as tx:
-            states = await store.states(tx, address_hash)
+            states = await consents.states(tx, address_hash)
         gone = states.get(claims.purpose) is State.WITHDRAWN
         return _page(request, "unsubscribed" if gone else "unsubscribe", claims)
 
@@ -147,9 +148,9 @@ class PageRoutes:
         if claims is None:
             return "erasure_invalid", None
         async with self._engine.begin() as tx:
-            person = await store.find(tx, self._vault, claims.subject)
+            person = await people.find(tx, self._vault, claims.subject)
             erasure_id = UUID(claims.purpose)
-            if person and await store.awaits_confirmation(tx, erasure_id, person.id):
+            if person and await erasing.awaits_confirmation(tx, erasure_id, person.id):
                 return "erasure", claims
         return "erasure_used", None
 

@@ -15,10 +15,11 @@ from libs.common.consume import consume
 from libs.common.outbox import Relay
 from libs.common.requests import Requester
 from libs.common.tokens import Tokens
-from services.consent import store, topology, trail
+from services.consent import topology, trail
 from services.consent.consumers import Consumers
 from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
+from services.consent.store import people
 from services.consent.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, grant
 from tests.support.brokers import Vhost
@@ -118,7 +119,7 @@ async def test_a_consent_given_in_chat_is_recorded_once_however_often_it_comes(
     async def recorded() -> list[Any]:
         async with engine.begin() as tx:
             seen = await tx.scalar(text("SELECT count(*) FROM inbox"))
-            person = await store.find(tx, vault, CHAT["email"])
+            person = await people.find(tx, vault, CHAT["email"])
             if person is None or seen != 2:
                 return []
             return await trail.entries(tx, person.id, person.key(vault))

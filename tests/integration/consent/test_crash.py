@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.support.eventually import eventually
 from tests.support.ports import Ports
 
 ROOT = Path(__file__).parents[3]
-PEOPLE = [f"person{number}@example.com" for number in range(40)]
+ANNA = "anna@example.com"
 
 
 class Process:
@@ -109,7 +110,7 @@ async def test_killed_before_the_commit_a_withdrawal_leaves_nothing(
             await ready(client)
             # All is written but the trail, whose head somebody else holds.
             cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
-            asked = asyncio.create_task(unsubscribe(client, PEOPLE[0]))
+            asked = asyncio.create_task(unsubscribe(client, ANNA))
 
             await somebody_waits(cursor, for_query="INSERT INTO consent_audit_log")
             service.kill()
@@ -127,23 +128,24 @@ async def test_killed_at_any_moment_each_withdrawal_is_whole_or_absent(
         cursor = other.cursor()
         with process.running() as service:
             await ready(client)
-            asked = [asyncio.create_task(unsubscribe(client, email)) for email in PEOPLE]
+            asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(16)]
 
             async def some_are_through() -> bool:
-                return rows(cursor)["whole"] >= 5
+                return rows(cursor)["whole"] >= 50
 
             await eventually(some_are_through)
             service.kill()
-            answers = await asyncio.gather(*asked)
+            answered = sum(await asyncio.gather(*asking))
         found = rows(cursor)
-        assert answers.count(200) <= found["whole"] < len(PEOPLE)
+        assert 0 < answered <= found["whole"]
         assert set(found.values()) == {found["whole"]}
 
-        with process.running():
-            await ready(client)
-            assert {await unsubscribe(client, email) for email in PEOPLE} == {200}
-            async with client.get(
-                "/api/consent/audit/verify", headers={"X-Caller": "admin"}
-            ) as answer:
-                verified = await answer.json()
-                assert (verified["ok"], verified["rows"]) == (True, found["whole"] + len(PEOPLE))
+
+async def until_no_answer(client: aiohttp.ClientSession, name: int) -> int:
+    """Withdraw for one address after the other; return how many were answered."""
+    for number in count():
+        status = await unsubscribe(client, f"person{name}-{number}@example.com")
+        if status is None:
+            return number
+        assert status == 200
+    raise AssertionError

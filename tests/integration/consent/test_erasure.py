@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.broker import Message
 from libs.common.consume import Ack, Dead, Delivery
 from libs.common.tokens import Tokens
-from services.consent import store
 from services.consent.consumers import Consumers
 from services.consent.optin import OptIns
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents
 from services.consent.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, Link, grant
 from tests.integration.consent.test_http import (
@@ -196,7 +196,7 @@ async def test_a_message_being_handed_over_holds_the_erasure_back_and_the_link_s
         assert "<button" in await page.text()
     assert (await erasure(client))["status"] == "awaiting_confirmation"
     async with engine.begin() as tx:
-        await store.return_permit(tx, message, 1)
+        await consents.return_permit(tx, message, 1)
     async with client.post(PAGE + token) as page:
         assert page.status == 200
     assert (await erasure(client))["status"] == "in_progress"

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.broker import Message
 from libs.common.consume import Ack, Delivery
 from libs.common.requests import NoAnswer
-from services.consent import commands, erasures, store
+from services.consent import commands, erasures
 from services.consent.consumers import Consumers
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasing, people
 from services.consent.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, grant, key
 from tests.integration.consent.test_erasure import consumers, erasure, orders, receipt
@@ -135,12 +136,12 @@ async def test_an_erasure_s_month_is_counted_from_its_request(
     client: Client, engine: AsyncEngine, vault: Vault, consumers: Consumers
 ) -> None:
     async with engine.begin() as tx:
-        assert await store.open_erasures(tx) == (0, math.inf)
+        assert await erasing.open_erasures(tx) == (0, math.inf)
     await erase(client)
     requested = "UPDATE erasure SET requested_at = now() - interval '25 days' RETURNING 1"
     await scalar(engine, requested)
     async with engine.begin() as tx:
-        count, days = await store.open_erasures(tx)
+        count, days = await erasing.open_erasures(tx)
     assert count == 1
     assert 2 < days < 7
     found = await erasure(client)
@@ -180,7 +181,7 @@ async def test_after_a_rewrap_the_old_master_key_is_needed_no_more(
     alone = Vault(f"m2:{key('n')}", ENVIRONMENT["CONSENT_HASH_KEY"])
     async with engine.begin() as tx:
         for number in range(5):
-            person = await store.find(tx, alone, f"person{number}@example.com")
+            person = await people.find(tx, alone, f"person{number}@example.com")
             assert person is not None
             person.key(alone)
     await erasures.follow_up(engine, alone, 0)
@@ -246,8 +247,8 @@ async def test_a_restored_backup_forgets_again_whoever_was_erased_since(
     for email in (ANNA, JAN, ola):
         hashed = vault.suppression_hash(email)
         async with engine.begin() as tx:
-            assert await store.is_suppressed(tx, hashed, "marketing")
-            assert await store.erased_since(tx, hashed, datetime.now(UTC) - timedelta(minutes=1))
+            assert await consents.is_suppressed(tx, hashed, "marketing")
+            assert await erasing.erased_since(tx, hashed, datetime.now(UTC) - timedelta(minutes=1))
     assert (await erasure(client, JAN))["status"] == "in_progress"
 
     status, body = await replay()

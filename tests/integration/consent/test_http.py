@@ -18,13 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import db, web
 from libs.common.requests import NoAnswer
 from libs.common.tokens import Tokens
-from services.consent import changes, permits, store
+from services.consent import changes, permits
 from services.consent.admin import AdminRoutes
 from services.consent.checkpoints import Signer
 from services.consent.http import Routes
 from services.consent.optin import OptIns
 from services.consent.pages.routes import PageRoutes
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, tables
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import ENVIRONMENT, WORDING, Link, grant, opt_in
@@ -223,7 +224,7 @@ async def test_a_withdrawal_with_a_permit_out_is_202_and_once_returned_200(
         assert body["unsubscribed"] is True
         assert body["in_flight"] == 1
     async with engine.begin() as tx:
-        await store.return_permit(tx, message, 1)
+        await consents.return_permit(tx, message, 1)
     status, body = await post(client, path, {"email": ANNA})
     assert status == 200
     assert "in_flight" not in body
@@ -297,7 +298,7 @@ async def test_nobody_is_forgotten_while_a_message_is_being_handed_over(
     assert (status, body["in_flight"]) == (202, 1)
     assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 202
     async with engine.begin() as tx:
-        await store.return_permit(tx, message, 1)
+        await consents.return_permit(tx, message, 1)
     status, body = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
     assert (status, body["erasure"]) == (200, {"status": "in_progress"})
     assert await entries(client, ANNA) == []
@@ -341,7 +342,7 @@ async def test_an_export_holds_something_from_each_table_that_knows_people(
     }
     personal = {
         name
-        for name, table in store.metadata.tables.items()
+        for name, table in tables.metadata.tables.items()
         if {"person_id", "address_hash"} & set(table.c.keys())
     }
     assert personal == kinds.keys()

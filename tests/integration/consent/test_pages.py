@@ -12,10 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.tokens import Tokens
-from services.consent import changes, store
+from services.consent import changes
 from services.consent.changes import Wording
 from services.consent.consent import Outcome, State
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import ENVIRONMENT, Link, opt_in
@@ -266,9 +267,9 @@ async def test_one_purpose_is_withdrawn_and_the_others_stand(
     assert outcome is Outcome.DONE
     async with engine.begin() as tx:
         address_hash = vault.address_hash(ANNA)
-        assert await store.states(tx, address_hash) == {
+        assert await consents.states(tx, address_hash) == {
             "marketing": State.GRANTED, "surveys": State.WITHDRAWN,
         }  # fmt: skip
         suppressed = vault.suppression_hash(ANNA)
-        assert await store.is_suppressed(tx, suppressed, "surveys")
-        assert not await store.is_suppressed(tx, suppressed, "marketing")
+        assert await consents.is_suppressed(tx, suppressed, "surveys")
+        assert not await consents.is_suppressed(tx, suppressed, "marketing")

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import changes, permits, store
+from services.consent import changes, permits
 from services.consent.changes import Withdrawal
 from services.consent.consent import Outcome, Verdict
+from services.consent.store import consents, upkeep
 from services.consent.vault import Vault
 from tests.integration.consent.conftest import (
     BOTH_DRIVERS,
@@ -53,7 +54,7 @@ class Consent:
 
     async def give_back(self, message: UUID, attempt: int = 1) -> None:
         async with self.engine.begin() as tx:
-            await store.return_permit(tx, message, attempt)
+            await consents.return_permit(tx, message, attempt)
 
     async def withdraw(self, address: str = ANNA) -> Withdrawal:
         async with self.engine.begin() as tx:
@@ -276,7 +277,7 @@ async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
     for message in (old, young):
         await consent.give_back(message)
     async with consent.engine.begin() as tx:
-        await store.suppress(tx, {uuid4(): b"old", uuid4(): b"young"}, ["marketing"], 1)
+        await consents.suppress(tx, {uuid4(): b"old", uuid4(): b"young"}, ["marketing"], 1)
         await tx.execute(
             text("UPDATE suppression SET keep_until = now() WHERE address_hash = 'old'")
         )
@@ -287,8 +288,8 @@ async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
             )
         )
     async with consent.engine.begin() as tx:
-        assert await store.purge(tx, 1825) == 2
-        assert await store.purge(tx, 1825) == 0
-        assert not await store.is_suppressed(tx, b"old", "marketing")
-        assert await store.is_suppressed(tx, b"young", "marketing")
+        assert await upkeep.purge(tx, 1825) == 2
+        assert await upkeep.purge(tx, 1825) == 0
+        assert not await consents.is_suppressed(tx, b"old", "marketing")
+        assert await consents.is_suppressed(tx, b"young", "marketing")
     assert await consent.ask(young) is Verdict.CLOSED

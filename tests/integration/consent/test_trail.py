@@ -8,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import store, trail
+from services.consent import trail
+from services.consent.store import people
 from services.consent.vault import Vault
 from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
 from tests.support.databases import DatabaseUrl
@@ -183,7 +184,7 @@ async def test_entries_are_read_back_as_they_were_given_in_order(
     async with engine.begin() as tx:
         entry = unsubscribe("anna.kowalska@example.com", "za często")
         await withdraw(tx, vault, entry)
-        person = await store.find(tx, vault, "anna.kowalska@example.com")
+        person = await people.find(tx, vault, "anna.kowalska@example.com")
         assert person is not None
         found = await trail.entries(tx, person.id, person.key(vault))
         last = await trail.last(tx, person.id)

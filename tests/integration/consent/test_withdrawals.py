@@ -8,10 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import logs
-from services.consent import store, trail
+from services.consent import trail
 from services.consent.consent import Outcome, State
 from services.consent.settings import ConsentSettings
-from services.consent.store import Lock
+from services.consent.store import consents, people
+from services.consent.store.people import Lock
 from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
@@ -45,10 +46,10 @@ async def test_many_at_once_share_few_commits_and_each_person_is_withdrawn_and_t
     assert len(set(who.values())) == len(PEOPLE)
     async with engine.begin() as tx:
         for email, person_id in who.items():
-            assert await store.states(tx, vault.address_hash(email)) == {
+            assert await consents.states(tx, vault.address_hash(email)) == {
                 "marketing": State.WITHDRAWN
             }
-            assert (await store.find(tx, vault, email)).id == person_id  # type: ignore[union-attr]
+            assert (await people.find(tx, vault, email)).id == person_id  # type: ignore[union-attr]
     told = await scalars(
         engine, "SELECT body ->> 'email' FROM outbox WHERE type = 'consent.withdrawn'"
     )
@@ -96,7 +97,7 @@ async def test_two_processes_with_the_same_people_in_another_order_do_not_lock_e
 ) -> None:
     async def one(order: list[str]) -> None:
         async with engine.begin() as tx:
-            await store.enter_all(tx, vault, order, Lock.CHANGE)
+            await people.enter_all(tx, vault, order, Lock.CHANGE)
             await withdraw(tx, vault, unsubscribe(order[0]))
 
     turns = (PEOPLE if number % 2 else PEOPLE[::-1] for number in range(10))

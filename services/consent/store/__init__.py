@@ -1,0 +1,1 @@
+"""The statements of consent, by whom they serve; the caller owns the transaction."""
