@@ -79,8 +79,10 @@ async def _stream(request: web.Request, answer: Answer) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer_headers(answer))
     if (length := answer.headers.get(hdrs.CONTENT_LENGTH)) is not None:
         response.content_length = int(length)
-    await response.prepare(request)
     try:
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:  # aiohttp would write what is given to it
+            return response
         async for part in answer.parts():
             await response.write(part)
         await response.write_eof()

@@ -32,7 +32,9 @@ CONNECT_SECONDS = 3.0
 IDLE_SECONDS = (
     15.0  # well below the owners' own (web.IDLE_SECONDS), so that they seldom close first
 )
-MAX_HEAD = 64 * 1024
+MAX_HEAD = (
+    64 * 1024
+)  # bytes that bring no body: a head, interim answers, chunk extensions, trailers
 WHOLE = 64 * 1024  # an answer up to here is read whole, a larger one is streamed
 BUFFERED = 256 * 1024  # of a streamed one, while the client is slower than the owner
 RETRY_AFTER = "2"
@@ -63,11 +65,11 @@ class Answer:
         return bytes(self.received)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes."""
+        """Give the body as it comes, in parts of 64 KiB at most."""
         while True:
             if self.received:
-                part = bytes(self.received)
-                self.received.clear()
+                part = bytes(self.received[:WHOLE])
+                del self.received[:WHOLE]
                 yield part
             elif self.complete:
                 return
@@ -222,7 +224,7 @@ class _Connection(asyncio.Protocol):
         self._heard_at: float | None = None  # of this answer
         self._silence = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._head_size = 0
+        self._bodiless = 0  # bytes since the last of a body, or since the head
         self._streamed: bool | None = None  # None until its head is there
         self._kept_alive = True
         self._paused = False
@@ -251,14 +253,15 @@ class _Connection(asyncio.Protocol):
     async def send(self, request: bytes, silence: float) -> None:
         """Send a request; return when its answer is whole, or streamed and begun.
 
+        :raises Unreachable: the connection had ended before anything was sent
         :raises Broken: the connection ended, or what comes is no HTTP
         :raises TimeoutError: nothing came for so many seconds
         """
-        if self._transport is None:
-            raise Broken("closed")
+        if self._transport is None or self._transport.is_closing():
+            raise Unreachable("closed at once")
         self.answer = Answer(self)
         self._expecting, self._streamed, self._heard_at = True, None, None
-        self._head_size = 0
+        self._bodiless = 0
         self._silence = silence
         self._timer = self._loop.call_later(silence, self._look)
         self._transport.write(request)
@@ -270,6 +273,7 @@ class _Connection(asyncio.Protocol):
             raise self._fault
         if self._paused and self._transport is not None:
             self._paused = False
+            self._heard_at = self._loop.time()  # until now it was not listened to
             self._transport.resume_reading()
         self._waiter = self._loop.create_future()
         try:
@@ -282,14 +286,18 @@ class _Connection(asyncio.Protocol):
         if not self._expecting:  # nobody asked: what it answers cannot be known any more
             self.close()
             return
+        self._bodiless += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"no HTTP that was asked for: {type(error).__name__}"))
+        else:
+            if self._bodiless > MAX_HEAD and self._expecting:
+                self._fail(Broken("a head without end"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        if not self._expecting:
+        if not self._expecting or self._fault is not None:
             return
         headers = self.answer.headers
         bounded = hdrs.CONTENT_LENGTH in headers or hdrs.TRANSFER_ENCODING in headers
@@ -299,17 +307,21 @@ class _Connection(asyncio.Protocol):
         else:
             self._fail(Broken("closed by the owner"))
 
+    def on_message_begin(self) -> None:
+        if not self._expecting:  # a second answer behind the first: it must not be mixed into it
+            raise ValueError("nobody asked")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            raise ValueError("the head is too large")
-        self.answer.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        if self._streamed is None:  # else a trailer, which is no header (RFC 9110, section 6.5.1)
+            text = value.decode("utf-8", "surrogateescape")
+            self.answer.headers.add(name.decode("latin-1"), text)
 
     def on_headers_complete(self) -> None:
         answer = self.answer
         answer.status = self._parser.get_status_code()
         if answer.status < 200:  # an interim one: the answer is still to come
             return
+        self._bodiless = 0
         length = answer.headers.get(hdrs.CONTENT_LENGTH)
         self._streamed = (length is None or int(length) > WHOLE) and answer.status not in {204, 304}
         if self._streamed:
@@ -317,6 +329,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.answer.received += body
+        self._bodiless = 0
         if self._streamed:
             if len(self.answer.received) > BUFFERED and not self._paused and self._transport:
                 self._paused = True
@@ -346,7 +359,9 @@ class _Connection(asyncio.Protocol):
             self._fail(TimeoutError(f"silent for {self._silence:g} s"))
 
     def _fail(self, fault: Exception) -> None:
-        self._fault = fault
+        """Close; the first fault is what the caller is told."""
+        if self._fault is None:
+            self._fault = fault
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(fault)
         self.close()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from aiohttp import web
 from yarl import URL
 
 from deploy.local.servers import Redis
+from services.gateway.upstream import Upstream
+from tests.integration.gateway.upstreams import Start
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.scripted import Play, ScriptedServer
 
 ROOT = Path(__file__).parents[3]
 SERVICE = {"X-API-KEY": "service-key"}
@@ -181,3 +184,21 @@ async def start_gateway(
 def own_redis(tmp_path: Path, own_ports: list[int]) -> Redis:
     """A server of this test's own, to be killed; not started yet."""
     return Redis(tmp_path / "redis", port=own_ports[0], password="redis-password")
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start a scripted owner, and a client towards it."""
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            *plays: Callable[[ScriptedServer], Play], answer_seconds: float = 5
+        ) -> tuple[ScriptedServer, Upstream]:
+            server = ScriptedServer(*plays)
+            listening = await asyncio.start_server(server.accept, HOST, 0)
+            stack.callback(listening.close)
+            url = f"http://{HOST}:{listening.sockets[0].getsockname()[1]}"
+            opened = Upstream.open("owner", url, "the key", answer_seconds=answer_seconds)
+            return server, await stack.enter_async_context(opened)
+
+        yield start

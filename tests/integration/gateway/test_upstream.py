@@ -1,0 +1,285 @@
+"""The client towards the owners: kept connections, bodies of each kind, and what is no HTTP."""
+
+import asyncio
+
+import pytest
+
+from libs.common.web import Problem
+from services.gateway import upstream as client
+from tests.integration.gateway.upstreams import Start, ask, get, refusal
+from tests.support.scripted import OK, Play, ScriptedServer, answering, reset, until_closed
+
+LARGE = 300_000
+
+
+async def test_a_connection_is_kept_and_used_again(start: Start) -> None:
+    owner, upstream = await start(answering(OK, OK, OK, then=until_closed))
+    for _ in range(3):
+        assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 1
+    assert owner.requests[0].startswith(b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"X-Internal-Key: the key\r\n" in owner.requests[0]
+
+
+async def test_a_get_that_meets_a_connection_being_closed_is_asked_again_once(
+    start: Start,
+) -> None:
+    def cut(owner: ScriptedServer) -> Play:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await answering(OK)(owner)(reader, writer)
+            await owner.read(reader)
+            await reset(reader, writer)
+
+        return play
+
+    owner, upstream = await start(cut, answering(OK, then=until_closed))
+    assert await get(upstream) == (200, b"ok")
+    assert await get(upstream, "/again") == (200, b"ok")
+    assert [request.split()[1] for request in owner.requests] == [b"/x", b"/again", b"/again"]
+
+
+async def test_a_post_that_meets_a_connection_being_closed_is_never_asked_again(
+    start: Start,
+) -> None:
+    def cut(owner: ScriptedServer) -> Play:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await answering(OK)(owner)(reader, writer)
+            await owner.read(reader)
+
+        return play
+
+    owner, upstream = await start(cut)
+    assert await get(upstream) == (200, b"ok")
+    assert await refusal(ask(upstream, "POST", body=b"{}")) == (502, "broken")
+    assert len(owner.requests) == 2
+    assert owner.requests[1].endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize("told", [b"", b"H"], ids=["new", "begun"])
+async def test_a_get_is_asked_again_neither_on_a_new_connection_nor_after_a_first_byte(
+    start: Start, told: bytes
+) -> None:
+    first = [OK] if told else []
+    owner, upstream = await start(answering(*first, told))
+    if told:
+        assert await get(upstream) == (200, b"ok")
+    assert await refusal(get(upstream)) == (502, "broken")
+    assert len(owner.requests) == len(first) + 1
+    assert owner.connections == 1
+
+
+async def test_a_connection_that_was_closed_while_idle_costs_no_request(start: Start) -> None:
+    owner, upstream = await start(answering(OK))
+    assert await get(upstream) == (200, b"ok")
+    await owner.gone.wait()
+    await asyncio.sleep(0)  # its end of stream is read
+    assert await ask(upstream, "POST", body=b"") == (200, b"ok")
+    assert (owner.connections, len(owner.requests)) == (2, 2)
+
+
+async def test_a_connection_idle_for_long_is_not_used_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
+    owner, upstream = await start(answering(OK, then=until_closed))
+    assert await get(upstream) == (200, b"ok")
+    assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 2
+
+
+async def test_what_was_not_asked_for_ends_the_connection(start: Start) -> None:
+    async def prattle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await until_closed(reader, writer)
+
+    owner, upstream = await start(answering(OK, then=prattle))
+    assert await get(upstream) == (200, b"ok")
+    await owner.gone.wait()
+    assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 2
+
+
+async def test_a_second_answer_behind_the_first_is_not_mixed_into_it(start: Start) -> None:
+    forged = b"HTTP/1.1 500 No\r\nX-Forged: 1\r\nContent-Length: 0\r\n\r\n"
+    owner, upstream = await start(answering(OK + forged, then=until_closed))
+    async with upstream.ask("GET", "/x") as answer:
+        assert (answer.status, await answer.read()) == (200, b"ok")
+        assert "X-Forged" not in answer.headers
+    assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 2
+
+
+@pytest.mark.parametrize("status", [b"HTTP/1.1 200 OK\r\nConnection: close", b"HTTP/1.0 200 OK"])
+async def test_a_connection_that_its_owner_will_close_is_not_kept(
+    start: Start, status: bytes
+) -> None:
+    owner, upstream = await start(
+        answering(status + b"\r\nContent-Length: 2\r\n\r\nok", then=until_closed)
+    )
+    assert await get(upstream) == (200, b"ok")
+    assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 2
+
+
+# --- bodies --------------------------------------------------------------------------------------
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x;ext=1\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, LARGE])
+@pytest.mark.parametrize("kind", ["length", "chunked", "until closed"])
+async def test_a_body_is_read_whole_however_its_end_is_told(
+    start: Start, kind: str, size: int
+) -> None:
+    body = bytes(index % 251 for index in range(size))
+    head = b"HTTP/1.1 200 OK\r\n"
+    if kind == "length":
+        play = answering(head + b"Content-Length: %d\r\n\r\n" % size + body, then=until_closed)
+    elif kind == "chunked":
+        sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 777)
+        play = answering(sent, then=until_closed)
+    else:
+        play = answering(head + b"\r\n" + body)
+    owner, upstream = await start(play)
+    assert await get(upstream) == (200, body)
+    assert (await get(upstream))[0] == 200 if kind == "until closed" else True
+    assert owner.connections == (2 if kind == "until closed" else 1)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+async def test_an_answer_without_a_body_ends_with_its_head(start: Start, status: bytes) -> None:
+    answer = b"HTTP/1.1 " + status + b"\r\nETag: x\r\n\r\n"
+    owner, upstream = await start(answering(answer, answer, then=until_closed))
+    assert (await get(upstream))[1] == b""
+    assert (await get(upstream))[1] == b""
+    assert owner.connections == 1
+
+
+async def test_interim_answers_are_passed_over_with_their_headers(start: Start) -> None:
+    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    _, upstream = await start(
+        answering(b"HTTP/1.1 100 Continue\r\n\r\n" + hints + OK, OK, then=until_closed)
+    )
+    async with upstream.ask("GET", "/x") as answer:
+        assert (answer.status, await answer.read()) == (200, b"ok")
+        assert list(answer.headers) == ["Content-Length"]
+    assert await get(upstream) == (200, b"ok")
+
+
+async def test_trailers_are_no_headers(start: Start) -> None:
+    _, upstream = await start(
+        answering(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nok\r\n0\r\nSet-Cookie: late=1\r\n\r\n",
+            then=until_closed,
+        )
+    )
+    async with upstream.ask("GET", "/x") as answer:
+        assert await answer.read() == b"ok"
+        assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"Content-Length: 9\r\n\r\nfour",
+        b"Content-Length: 900000\r\n\r\nfour",
+        b"Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n9\r\nfour",
+        b"X-Half: of a he",
+    ],
+)
+async def test_an_answer_that_ends_too_soon_does_not_look_whole(start: Start, cut: bytes) -> None:
+    _, upstream = await start(answering(b"HTTP/1.1 200 OK\r\n" + cut))
+    assert await refusal(get(upstream)) == (502, "broken")
+
+
+async def test_a_body_until_the_end_of_a_connection_that_was_reset_does_not_look_whole(
+    start: Start,
+) -> None:
+    _, upstream = await start(answering(b"HTTP/1.1 200 OK\r\n\r\nfour", then=reset))
+    assert await refusal(get(upstream)) == (502, "broken")
+
+
+async def test_a_fault_while_the_reader_is_busy_is_told_when_it_comes_back(start: Start) -> None:
+    _, upstream = await start(
+        answering(b"HTTP/1.1 200 OK\r\n\r\nfour", then=until_closed), answer_seconds=0.2
+    )
+
+    async def slowly() -> None:
+        async with upstream.ask("GET", "/x") as answer:
+            async for _ in answer.parts():
+                await asyncio.sleep(0.5)  # meanwhile the owner is silent for too long
+
+    assert await refusal(slowly()) == (504, "timeout")
+
+
+# --- what is no HTTP -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok.",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nok\r\n0\r\n\r\n"
+        ),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot hex\r\n",
+        b"HTTP/1.1 200 OK\r\nNo colon\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes",
+    ],
+)
+async def test_what_is_no_answer_is_502_and_the_connection_ends(
+    start: Start, answer: bytes
+) -> None:
+    owner, upstream = await start(answering(answer, then=until_closed))
+    assert await refusal(get(upstream)) == (502, "broken")
+    await owner.gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 1000),
+        (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 200),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 20),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=", b"x" * 1000),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: x\r\n" * 200),
+    ],
+    ids=["value", "headers", "interim", "extension", "trailers"],
+)
+async def test_a_head_without_end_is_cut_before_it_is_large(
+    start: Start, begin: bytes, again: bytes
+) -> None:
+    written = 0
+
+    async def go_on(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        while written < 100_000_000:
+            writer.write(again)
+            await writer.drain()
+            written += len(again)
+
+    owner, upstream = await start(answering(begin, then=go_on))
+    assert await refusal(get(upstream)) == (502, "broken")
+    await owner.gone.wait()
+    assert written < 20_000_000  # what was under way in the sockets
+
+
+async def test_a_line_break_in_a_header_is_refused_before_a_byte_is_sent(start: Start) -> None:
+    owner, upstream = await start(answering(OK, then=until_closed))
+    for value in ("a\r\nX-Caller: admin", "a\nX-Caller: admin", "a\rb"):
+        with pytest.raises(Problem) as caught:
+            async with upstream.ask("GET", "/x", headers={"User-Agent": value}):
+                pass
+        assert caught.value.status == 400
+    assert owner.connections == 0

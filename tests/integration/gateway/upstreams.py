@@ -1,0 +1,33 @@
+"""What the tests of the client towards the owners share."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from libs.common.web import Problem
+from services.gateway.upstream import Upstream
+from tests.support.scripted import ScriptedServer
+
+Start = Callable[..., Awaitable[tuple[ScriptedServer, Upstream]]]
+
+
+async def get(upstream: Upstream, path: str = "/x") -> tuple[int, bytes]:
+    return await ask(upstream, "GET", path)
+
+
+async def ask(
+    upstream: Upstream, method: str, path: str = "/x", body: bytes | None = None
+) -> tuple[int, bytes]:
+    async with upstream.ask(method, path, body=body) as answer:
+        return answer.status, b"".join([part async for part in answer.parts()])
+
+
+async def refusal(asked: Awaitable[object]) -> tuple[int, str]:
+    """Give the status, and the reason in the detail, of what must be a problem."""
+    with pytest.raises(Problem) as caught:
+        await asked
+    problem = caught.value
+    assert problem.headers["Retry-After"] == "2"
+    assert problem.detail is not None
+    assert "(owner)" in problem.detail
+    return problem.status, problem.detail.partition(" is ")[2].partition(";")[0]
