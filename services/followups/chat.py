@@ -9,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common import logs, outbox
 from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Message
-from services.followups import dialogue, lead, messages, metrics, store
+from services.followups import dialogue, lead, messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue import State
 from services.followups.facts import Facts
+from services.followups.store import conversations, steps
+from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS, EVENTS
 
 DEFAULT_SEQUENCE = "default"
@@ -46,7 +48,7 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
     The conversation's row is locked from the first statement on, so turns of one session happen
     one after the other and `lead.qualified` is raised in exactly one of them.
     """
-    row = await store.enter_conversation(tx, said.session_id)
+    row = await conversations.enter_conversation(tx, said.session_id)
     conversation_id: uuid.UUID = row["id"]
     before = State.of(row["state"])
     turn = dialogue.turn(
@@ -70,7 +72,7 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
     qualifies = row["qualified_at"] is None and scored.points >= config.threshold
     if qualifies:
         await _tell_qualified(tx, config, conversation_id, said, state, scored, now)
-    await store.save_turn(
+    await conversations.save_turn(
         tx,
         conversation_id,
         said=said.message,
@@ -80,13 +82,17 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
         score=scored.points,
         qualified_at=now if qualifies else row["qualified_at"],
     )
-    await _hear(tx, config, conversation_id, now)
-    if (qualifies or grants) and state.facts.email and state.consent != "refused":
+    email = state.facts.email
+    await _hear(tx, config, conversation_id, email, now)
+    if (
+        (qualifies or grants)
+        and email
+        and state.consent != "refused"
+        and await conversations.chase_ended_by(tx, conversation_id, email) is None
+    ):
         due = config.due_times(DEFAULT_SEQUENCE, now)
         request_id = logs.request_id.get()
-        await store.enrol(
-            tx, conversation_id, state.facts.email, DEFAULT_SEQUENCE, due, "chat", request_id
-        )
+        await steps.enrol(tx, conversation_id, email, DEFAULT_SEQUENCE, due, "chat", request_id)
     metrics.TURNS.labels(state.language).inc()
     return Answer(conversation_id, turn.reply, scored.points)
 
@@ -148,19 +154,27 @@ async def _send(
 
 
 async def _hear(
-    tx: AsyncConnection, config: Config, conversation_id: uuid.UUID, now: datetime
+    tx: AsyncConnection,
+    config: Config,
+    conversation_id: uuid.UUID,
+    email: str | None,
+    now: datetime,
 ) -> None:
     """A message of the lead ends the chase: it is an answer, or the silence begins anew.
 
     An answer, once a step was handed over or when staff had enrolled a lead that was silent: the
-    rest is cancelled. Else the lead is still talking, and the steps wait again from now on.
+    rest is cancelled. Else the lead is still talking, and the steps wait again from now on. It
+    counts in whichever conversation it comes: a mail's link leads to a new one.
     """
-    rows = await store.rows_of(tx, store.of_conversation(conversation_id))
-    waiting = [row for row in rows if row["status"] == "scheduled"]
-    if any(row["enrolled_by"] == "api" or row["handed_over_at"] for row in rows):
-        stopped = await store.stop(tx, store.of_conversation(conversation_id), "reply")
-        metrics.ENDED.labels("cancelled").inc(len(stopped))
-    elif waiting:
-        first = waiting[0]
-        due = config.due_times(first["sequence"], now, from_step=first["step"])
-        await store.retime(tx, waiting, due, "chat")
+    if email is not None:
+        await steps.lock_address(tx, email)
+    chases: dict[tuple[uuid.UUID, str], list[Row]] = {}
+    for row in await steps.rows_of(tx, steps.of_person(conversation_id, email)):
+        chases.setdefault((row["conversation_id"], row["sequence"]), []).append(row)
+    for (_, sequence), rows in chases.items():
+        if any(row["enrolled_by"] == "api" or row["handed_over_at"] for row in rows):
+            stopped = await steps.stop(tx, steps.from_step(rows[0]), "reply")
+            metrics.ENDED.labels("cancelled").inc(len(stopped))
+        elif waiting := [row for row in rows if row["status"] == "scheduled"]:
+            due = config.due_times(sequence, now, from_step=waiting[0]["step"])
+            await steps.retime(tx, waiting, due, "chat")

@@ -12,13 +12,15 @@ from libs.common.broker import Broker, Message
 from libs.common.broker import message as new_message
 from libs.common.consume import Ack, Dead, Delivery, Outcome
 from libs.common.requests import reply
-from services.followups import messages, metrics, store
+from services.followups import messages, metrics
 from services.followups.messages import (
     ConsentEvent,
     DeliverySettled,
     ExportRequest,
     PersonErased,
 )
+from services.followups.store import conversations, steps
+from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOMES_QUEUE
 
 log = logs.get_logger(__name__)
@@ -57,21 +59,22 @@ class Consumers:
         receipt = messages.erasure_receipt(order.erasure_id, datetime.now(UTC))
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
-                conversations = await store.erase(tx, normalise(order.email))
+                erased = await conversations.erase(tx, normalise(order.email))
                 await outbox.add(
                     tx,
                     CONSENT_COMMANDS.name,
                     messages.ERASURE_RECEIPT,
                     new_message(messages.ERASURE_RECEIPT, receipt),
                 )
-                log.info("person.erased", conversations=conversations)
+                log.info("person.erased", conversations=erased)
         return Ack()
 
     async def _withdrawn(self, message_id: str, email: str, action: str) -> Outcome:
         stopped = []
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, CONSENT_QUEUE, message_id):
-                stopped = await store.stop(tx, store.of_address(email), action)
+                await steps.lock_address(tx, email)
+                stopped = await steps.stop(tx, steps.of_address(email), action)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return Ack()
 
@@ -86,7 +89,7 @@ class Consumers:
         settled = False
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
-                settled = await store.settle(tx, told.reference, told.outcome, told.reason, told.at)
+                settled = await steps.settle(tx, told.reference, told.outcome, told.reason, told.at)
         if settled:
             metrics.ENDED.labels(told.outcome).inc()
         log.info("followup.settled", outcome=told.outcome, new=settled)
@@ -105,11 +108,11 @@ class Consumers:
             return await self._addresses(message, asked.after[1] if asked.after else 0)
         kind, offset = asked.after or ("conversations", 0)
         async with self._engine.begin() as tx:
-            rows = await store.held(tx, email, kind, offset, EXPORT_PAGE)
+            rows = await conversations.held(tx, email, kind, offset, EXPORT_PAGE)
         if len(rows) == EXPORT_PAGE:
             after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
         else:
-            following = store.HELD[store.HELD.index(kind) + 1 :]
+            following = conversations.HELD[conversations.HELD.index(kind) + 1 :]
             after = (following[0], 0) if following else None
         records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
         await reply(self._broker, message, messages.export_answer(records, after))
@@ -117,7 +120,7 @@ class Consumers:
 
     async def _addresses(self, message: Message, offset: int) -> Outcome:
         async with self._engine.connect() as tx:
-            found = await store.addresses(tx, offset, EXPORT_PAGE)
+            found = await conversations.addresses(tx, offset, EXPORT_PAGE)
         after = ("addresses", offset + EXPORT_PAGE) if len(found) == EXPORT_PAGE else None
         records: dict[str, list[dict[str, Any]]] = {
             "addresses": [{"address": each} for each in found]
@@ -126,7 +129,7 @@ class Consumers:
         return Ack()
 
 
-def _record(row: store.Row) -> dict[str, Any]:
+def _record(row: Row) -> dict[str, Any]:
     return {
         name: value
         if value is None or isinstance(value, (str, int, float, dict, list))

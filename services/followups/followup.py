@@ -8,12 +8,15 @@ The claim and the outbox row are one transaction, so a step that is `handed_over
 alerts whatever dies next. A stop takes a handed-over step back only while its outbox row is there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 STATES = ("scheduled", "handed_over", "sent", "cancelled", "in_doubt", "failed")
+
+CHASE_ENDS = ("bounce", "staff")
+"""Why a person is not chased any more. A new wish of staff undoes the second, nothing the first."""
 
 SETTLES: dict[str, tuple[str, ...]] = {
     "sent": ("handed_over", "in_doubt", "cancelled"),
@@ -39,7 +42,7 @@ class Hours:
     opens: time | None
     closes: time | None
     weekends: bool = False
-    holidays: frozenset[date] = frozenset()
+    holidays: Container[date] = ()
 
     def is_open(self, at: datetime) -> bool:
         if self.opens is None or self.closes is None:
@@ -51,7 +54,8 @@ class Hours:
         """Return `at` when it is open, else the next opening, in UTC.
 
         Days are counted on the local calendar and only then turned into an instant: adding 24
-        hours would drift by one over a change of clocks.
+        hours would drift by one over a change of clocks. An opening in the hour that a change
+        skips is moved by it, perhaps past the closing.
         """
         if self.opens is None or self.is_open(at):
             return at
@@ -59,7 +63,7 @@ class Hours:
         for days in range(LONGEST_CLOSED_DAYS + 1):
             day = first + timedelta(days=days)
             opening = datetime.combine(day, self.opens, self.zone).astimezone(UTC)
-            if opening >= at and self._works(day):
+            if opening >= at and self.is_open(opening):
                 return opening
         raise ValueError(f"no opening within {LONGEST_CLOSED_DAYS} days of {at}")
 

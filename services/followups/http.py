@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from aiohttp import web
@@ -23,8 +23,10 @@ from libs.common.web import (
     parse,
     unavailable_when,
 )
-from services.followups import chat, facts, metrics, store
+from services.followups import chat, facts, metrics
 from services.followups.config import Config
+from services.followups.store import conversations, steps
+from services.followups.store.tables import Row
 
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
@@ -61,17 +63,25 @@ class ChatMessage(Model):
     consent: Consent | None = None
 
 
-class Enrolment(Model):
+class OnePerson(Model):
     email: Email | None = None
     conversation_id: UUID | None = None
-    sequence: str = Field("default", max_length=60)
-    delay_seconds: int | None = Field(None, ge=0, le=LONGEST_DELAY)
 
     @model_validator(mode="after")
     def _names_one_person(self) -> Self:
         if (self.email is None) == (self.conversation_id is None):
             raise ValueError("give either email or conversation_id")
         return self
+
+
+class Enrolment(OnePerson):
+    sequence: str = Field("default", max_length=60)
+    delay_seconds: int | None = Field(None, ge=0, le=LONGEST_DELAY)
+
+
+class Stop(OnePerson):
+    reason: Literal["reply", "staff", "bounce"]
+    """`reply` by mail or phone; `staff` took over; `bounce`: the address takes no mail for good."""
 
 
 class Routes:
@@ -85,6 +95,7 @@ class Routes:
         app.router.add_post("/api/chatbot/chat", self.chat)
         app.router.add_post("/api/followups", self.enrol)
         app.router.add_get("/api/followups", self.list)
+        app.router.add_post("/api/followups/stop", self.stop)
         app.router.add_delete("/api/followups/{id}", self.cancel)
         app.router.add_get("/health/deep", self.health)
 
@@ -125,38 +136,59 @@ class Routes:
         due = self._config.due_times(body.sequence, datetime.now(UTC), first_delay=delay)
         async with self._engine.begin() as tx:
             conversation_id, email = await self._person(tx, body)
-            enrolled = await store.enrol(
+            if email is None:
+                raise Problem(
+                    422, errors=[("conversation_id", "no e-mail is known in this conversation")]
+                )
+            await conversations.resume_chase(tx, conversation_id, email)
+            await steps.lock_address(tx, email)
+            if await conversations.chase_ended_by(tx, conversation_id, email):
+                raise Problem(409, detail="mail to this address has bounced")
+            enrolled = await steps.enrol(
                 tx, conversation_id, email, body.sequence, due, "api", logs.request_id.get()
             )
             rows, changed = enrolled.rows, enrolled.is_new
             if all(row["enrolled_by"] == "chat" and row["status"] == "scheduled" for row in rows):
                 # The chat enrolled this lead by itself; a person asks now, and decides when.
-                await store.retime(tx, rows, due, "api")
-                rows = await store.rows_of(tx, store.in_ids([row["id"] for row in rows]))
+                await steps.retime(tx, rows, due, "api")
+                rows = await steps.rows_of(tx, steps.in_ids([row["id"] for row in rows]))
                 changed = True
         return json_response(
             {"items": [_item(row) for row in rows], "next_cursor": None},
             status=202 if changed else 200,
         )
 
-    async def _person(self, tx: AsyncConnection, body: Enrolment) -> tuple[UUID, str]:
+    async def _person(self, tx: AsyncConnection, body: OnePerson) -> tuple[UUID, str | None]:
         if body.conversation_id is None:
             assert body.email is not None  # noqa: S101 - one of the two, says the model
-            return await store.conversation_of_address(tx, body.email), body.email
-        found = await store.conversation(tx, body.conversation_id)
+            return await conversations.conversation_of_address(tx, body.email), body.email
+        found = await conversations.conversation(tx, body.conversation_id)
         if found is None:
             raise Problem(404, detail="no such conversation")
-        if found["email"] is None:
-            raise Problem(
-                422, errors=[("conversation_id", "no e-mail is known in this conversation")]
-            )
         return found["id"], found["email"]
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """End the chase of a person in all conversations, for a reason that only people know.
+
+        What is in the outbox is taken back; what alerts has already asks for a permit, and leaves.
+        """
+        body = await parse(request, Stop)
+        async with self._engine.begin() as tx:
+            conversation_id, email = await self._person(tx, body)
+            if body.reason != "reply":
+                await conversations.end_chase(tx, conversation_id, email, body.reason)
+            if email is not None:
+                await steps.lock_address(tx, email)
+            which = steps.of_person(conversation_id, email)
+            stopped = await steps.stop(tx, which, body.reason)
+        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        return json_response({"cancelled": len(stopped)})
 
     async def list(self, request: web.Request) -> web.Response:
         which = _asked_for(request.query)
         after = _uuid(request.query["cursor"], "cursor") if "cursor" in request.query else None
         async with self._engine.begin() as tx:
-            rows = await store.page(tx, which, after, PAGE + 1)
+            rows = await steps.page(tx, which, after, PAGE + 1)
         more = len(rows) > PAGE
         rows = rows[:PAGE]
         return json_response(
@@ -173,12 +205,14 @@ class Routes:
         except ValueError:
             raise Problem(404, detail="no such follow-up") from None
         async with self._engine.begin() as tx:
-            row = await store.lock(tx, followup_id)
+            row = await steps.step(tx, followup_id)
             if row is None:
                 raise Problem(404, detail="no such follow-up")
-            stopped = await store.stop(tx, store.from_step(row), "cancelled by request")
-            row = await store.lock(tx, followup_id)
-        assert row is not None  # noqa: S101 - locked since it was found
+            await steps.lock_address(tx, row["email"])
+            stopped = await steps.stop(tx, steps.from_step(row), "cancelled by request")
+            row = await steps.step(tx, followup_id)
+        if row is None:
+            raise Problem(404, detail="this person was erased meanwhile")
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         if row["status"] != "cancelled":
             raise Problem(409, detail=f"this follow-up is already {row['status']}")
@@ -188,7 +222,7 @@ class Routes:
         """Without the broker the chat goes on: what must be told waits in the outbox."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
-                waiting = await store.outbox_length(tx)
+                waiting = await steps.outbox_length(tx)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             postgres, waiting = f"unhealthy: {type(error).__name__}", None
         else:
@@ -212,9 +246,9 @@ def _asked_for(query: Mapping[str, str]) -> Any:
     if ("email" in query) == ("conversation_id" in query):
         raise Problem(422, detail="give either email or conversation_id")
     if "email" not in query:
-        return store.of_conversation(_uuid(query["conversation_id"], "conversation_id"))
+        return steps.of_conversation(_uuid(query["conversation_id"], "conversation_id"))
     try:
-        return store.of_address(normalise(query["email"]))
+        return steps.of_address(normalise(query["email"]))
     except MalformedAddress as error:
         raise Problem(422, errors=[("email", str(error))]) from None
 
@@ -232,7 +266,7 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def _item(row: store.Row) -> dict[str, Any]:
+def _item(row: Row) -> dict[str, Any]:
     return {
         name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
         for name in _SHOWN

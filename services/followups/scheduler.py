@@ -13,11 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs, outbox
 from libs.common.broker import Message
-from services.followups import messages, metrics, store
+from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue import State
 from services.followups.followup import after_cap
 from services.followups.mail import Mails, Recipient
+from services.followups.store import steps
+from services.followups.store.tables import Row
 from services.followups.topology import ALERTS
 
 log = logs.get_logger(__name__)
@@ -55,9 +57,9 @@ class Scheduler:
         if not self._config.hours.is_open(now):
             return 0
         async with self._engine.begin() as tx:
-            claimed = await store.claim(tx, BATCH)
+            claimed, due = await steps.claim(tx, BATCH)
             if not claimed:
-                return 0
+                return due
             leaving = await self._within_cap(tx, claimed, now)
             written = [await self._write(tx, row, now) for row in leaving]
             await outbox.add_all(
@@ -67,28 +69,28 @@ class Scheduler:
         for row in leaving:
             metrics.LAG.observe((row["handed_over_at"] - row["due_at"]).total_seconds())
         log.info("scheduler.handed_over", claimed=len(claimed), handed_over=len(leaving))
-        return len(claimed)
+        return due
 
     async def _within_cap(
-        self, tx: AsyncConnection, claimed: Sequence[store.Row], now: datetime
-    ) -> list[store.Row]:
+        self, tx: AsyncConnection, claimed: Sequence[Row], now: datetime
+    ) -> list[Row]:
         """Put off what the daily cap of its address forbids, and return the rest."""
         emails = sorted({row["email"] for row in claimed})
-        recent = await store.recent_hand_overs(tx, emails, [row["id"] for row in claimed])
+        recent = await steps.recent_hand_overs(tx, emails, [row["id"] for row in claimed])
         leaving = []
         for row in claimed:
             others = recent.get(row["email"])
             if others is None:  # another scheduler is at this address: look again at the next poll
-                await store.put_off(tx, row, row["due_at"])
+                await steps.put_off(tx, row, row["due_at"])
             elif (later := after_cap(others, self._cap, now, self._config.hours)) is not None:
-                await store.put_off(tx, row, later)
+                await steps.put_off(tx, row, later)
                 metrics.DEFERRED.inc()
             else:
                 others.append(row["handed_over_at"])
                 leaving.append(row)
         return leaving
 
-    async def _write(self, tx: AsyncConnection, row: store.Row, now: datetime) -> Message | None:
+    async def _write(self, tx: AsyncConnection, row: Row, now: datetime) -> Message | None:
         """Return the alert that carries the mail; a step that cannot be written fails alone."""
         state = State.of(row["state"])
         language = state.language or self._config.default_language
@@ -109,8 +111,8 @@ class Scheduler:
             request_id=row["request_id"],
         )
 
-    async def _fail(self, tx: AsyncConnection, row: store.Row, reason: str) -> None:
-        await store.fail(tx, row["id"], reason)
+    async def _fail(self, tx: AsyncConnection, row: Row, reason: str) -> None:
+        await steps.fail(tx, row["id"], reason)
         metrics.ENDED.labels("failed").inc()
         log.error(
             "scheduler.step_failed", sequence=row["sequence"], step=row["step"], reason=reason

@@ -54,6 +54,7 @@ FORWARDED = (
     Forwarded("POST", "/api/chatbot/chat", "followups", CHAT, once=True),
     Forwarded("POST", "/api/followups", "followups", SERVICE, once=True),
     Forwarded("GET", "/api/followups", "followups", SERVICE),
+    Forwarded("POST", "/api/followups/stop", "followups", SERVICE),
     Forwarded("DELETE", "/api/followups/{id}", "followups", SERVICE),
     Forwarded("POST", "/api/opt-in", "consent", PUBLIC),
     Forwarded("POST", "/api/unsubscribe", "consent", PUBLIC),

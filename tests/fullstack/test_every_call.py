@@ -20,7 +20,7 @@ SECTION_4 = {
         GET /api/unsubscribe/status/{email} /unsubscribe /erasure/confirm
         POST /unsubscribe /erasure/confirm
         GET /api/health /api/health/deep
-        POST /api/alerts /api/alerts/batch /api/followups
+        POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         GET /api/alerts/{id} /api/followups
         DELETE /api/followups/{id}
         GET /api/dlq/pending /api/dlq/failed /api/dlq/in-doubt /api/dlq/stats
@@ -202,6 +202,8 @@ async def _follow_ups(call: Calls) -> None:
     assert len(listed["items"]) == len(steps)
     gone = await call("DELETE", "/api/followups/{id}", id=steps[0]["id"], key="service")
     assert gone["status"] == "cancelled"
+    taken_over = {"email": address, "reason": "staff"}
+    assert await call("POST", "/api/followups/stop", taken_over, key="service") == {"cancelled": 0}
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db
 from libs.common.tokens import Tokens
-from services.followups import chat, config, store
+from services.followups import chat, config
 from services.followups.facts import Facts
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
+from services.followups.store import conversations, tables
+from services.followups.store import steps as store
 from tests.conftest import NewDatabase
 
 CONFIG = config.load(Path(__file__).parents[3] / "config/followups.toml", quiet_hours=False)
@@ -57,19 +59,21 @@ class World:
         async with self.engine.begin() as tx:
             return await chat.take_turn(tx, CONFIG, said, datetime.now(UTC))
 
-    async def enrol(self, email: str, *, seconds: int = 0, steps: int = 2) -> list[store.Row]:
+    async def enrol(self, email: str, *, seconds: int = 0, steps: int = 2) -> list[tables.Row]:
         """Enrol as the API does; with steps a second apart, due from now on."""
         now = datetime.now(UTC)
         due = [datetime.fromtimestamp(now.timestamp() + seconds + n, UTC) for n in range(steps)]
         async with self.engine.begin() as tx:
-            conversation_id = await store.conversation_of_address(tx, email)
+            conversation_id = await conversations.conversation_of_address(tx, email)
             enrolment = await store.enrol(tx, conversation_id, email, "default", due, "api", None)
             return list(enrolment.rows)
 
     async def make_due(self, email: str | None = None) -> None:
-        update = sa.update(store.followup_event).where(store.followup_event.c.status == "scheduled")
+        update = sa.update(tables.followup_event).where(
+            tables.followup_event.c.status == "scheduled"
+        )
         if email:
-            update = update.where(store.followup_event.c.email == email)
+            update = update.where(tables.followup_event.c.email == email)
         async with self.engine.begin() as tx:
             await tx.execute(update.values(due_at=sa.text("now() - interval '1 minute'")))
 
@@ -77,13 +81,13 @@ class World:
         """Let time pass for what was handed over."""
         async with self.engine.begin() as tx:
             await tx.execute(
-                sa.update(store.followup_event).values(
-                    handed_over_at=store.followup_event.c.handed_over_at
+                sa.update(tables.followup_event).values(
+                    handed_over_at=tables.followup_event.c.handed_over_at
                     - sa.text(f"interval '{hours} hours'")
                 )
             )
 
-    async def steps(self, email: str | None = None) -> list[store.Row]:
+    async def steps(self, email: str | None = None) -> list[tables.Row]:
         which = store.of_address(email) if email else sa.true()
         async with self.engine.begin() as tx:
             return list(await store.rows_of(tx, which))
@@ -93,19 +97,19 @@ class World:
 
     async def conversations(self) -> int:
         async with self.engine.begin() as tx:
-            counted = sa.select(sa.func.count()).select_from(store.chat_conversations)
+            counted = sa.select(sa.func.count()).select_from(tables.chat_conversations)
             return (await tx.execute(counted)).scalar_one()
 
     async def pretend_sent(self, followup_id: str) -> None:
         async with self.engine.begin() as tx:
             await tx.execute(
-                sa.update(store.followup_event)
-                .where(store.followup_event.c.id == uuid.UUID(followup_id))
+                sa.update(tables.followup_event)
+                .where(tables.followup_event.c.id == uuid.UUID(followup_id))
                 .values(status="sent", handed_over_at=sa.func.now(), sent_at=sa.func.now())
             )
 
     async def outbox(self, kind: str) -> list[dict[str, Any]]:
-        table = store.outbox_table
+        table = tables.outbox_table
         async with self.engine.begin() as tx:
             rows = await tx.execute(
                 sa.select(table.c.body).where(table.c.type == kind).order_by(table.c.id)

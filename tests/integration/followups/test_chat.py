@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import migrate
-from services.followups import messages, store
+from services.followups import messages
+from services.followups.store import tables
 from tests.conftest import NewDatabase
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
 
@@ -16,7 +17,7 @@ async def test_the_migrations_make_the_tables_that_the_code_describes(
     database: NewDatabase,
 ) -> None:
     url = await database("followups")
-    assert migrate.differences(url.owner_url, store.metadata) == []
+    assert migrate.differences(url.owner_url, tables.metadata) == []
 
 
 async def test_a_chat_with_an_email_a_budget_and_a_wish_is_a_qualified_lead(world: World) -> None:
@@ -42,9 +43,9 @@ async def test_many_tabs_of_one_session_make_one_conversation_and_one_lead(
     assert len(await world.outbox("lead.qualified")) == 1
     async with engine.begin() as tx:
         conversations = await tx.scalar(
-            sa.select(sa.func.count()).select_from(store.chat_conversations)
+            sa.select(sa.func.count()).select_from(tables.chat_conversations)
         )
-        said = await tx.scalar(sa.select(sa.func.count()).select_from(store.chat_message))
+        said = await tx.scalar(sa.select(sa.func.count()).select_from(tables.chat_message))
     assert (conversations, said) == (1, 40)
 
 
@@ -52,7 +53,7 @@ async def test_facts_said_in_different_tabs_all_survive(world: World, engine: As
     parts = ["80 m2", "250 tys. zł", "jan@example.com", "600 700 800", "od marca", "remont"]
     await asyncio.gather(*(world.say(part) for part in parts))
     async with engine.begin() as tx:
-        state = await tx.scalar(sa.select(store.chat_conversations.c.state))
+        state = await tx.scalar(sa.select(tables.chat_conversations.c.state))
     assert set(state["facts"]) == {
         "area", "budget", "currency", "email", "phone", "start", "wish",
     }  # fmt: skip
@@ -127,3 +128,18 @@ async def test_the_lead_of_a_conversation_has_the_same_id_whoever_tells_it(world
     answer = await world.say(f"{GOOD_LEAD}, jan@example.com")
     [lead] = await world.outbox("lead.qualified")
     assert uuid.UUID(lead["id"]) == messages.lead_id(answer.conversation_id)
+
+
+async def test_a_reply_counts_in_whichever_conversation_it_comes(world: World) -> None:
+    await world.enrol("jan@example.com", seconds=3600)
+    await world.say("dzień dobry, jan@example.com, nadal nas to interesuje", "a new session")
+    assert await world.statuses("jan@example.com") == ["cancelled", "cancelled"]
+    assert {row["reason"] for row in await world.steps()} == {"reply"}
+
+
+async def test_a_chase_of_last_year_does_not_end_the_one_of_today(world: World) -> None:
+    [old] = await world.enrol("jan@example.com", steps=1)
+    await world.pretend_sent(str(old["id"]))
+    await world.say(f"{GOOD_LEAD}, jan@example.com", "today")
+    await world.say("a ile to potrwa?", "today")
+    assert await world.statuses() == ["sent", "scheduled", "scheduled"]

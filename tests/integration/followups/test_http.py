@@ -201,6 +201,70 @@ async def test_what_has_left_cannot_be_cancelled(post: Post, client: Client, wor
     assert await world.statuses() == ["sent", "cancelled"]
 
 
+@pytest.mark.parametrize("reason", ["reply", "staff", "bounce"])
+@pytest.mark.parametrize("by", ["email", "conversation_id"])
+async def test_a_stop_ends_the_chase_of_a_person_in_all_conversations(
+    post: Post, world: World, reason: str, by: str
+) -> None:
+    _, answer = await post(
+        "/api/chatbot/chat", {"message": f"{GOOD_LEAD}, jan@example.com", "session_id": "abc"}
+    )
+    await world.enrol("ala@example.com", seconds=60)
+    who = {"email": "Jan@example.com", "conversation_id": answer["conversation_id"]}
+    asked = {by: who[by], "reason": reason}
+    assert await post("/api/followups/stop", asked) == (200, {"cancelled": 2})
+    assert await post("/api/followups/stop", asked) == (200, {"cancelled": 0})
+    steps = await world.steps("jan@example.com")
+    assert {(step["status"], step["reason"]) for step in steps} == {("cancelled", reason)}
+    assert await world.statuses("ala@example.com") == ["scheduled", "scheduled"]
+
+
+async def test_after_staff_took_over_only_staff_begin_again(post: Post, world: World) -> None:
+    await post("/api/followups/stop", {"email": "jan@example.com", "reason": "staff"})
+    await world.say(f"{GOOD_LEAD}, jan@example.com", "a new session")
+    assert await world.steps() == []
+    status, _ = await post("/api/followups", {"email": "jan@example.com"})
+    assert (status, await world.statuses()) == (202, ["scheduled", "scheduled"])
+
+
+async def test_an_address_that_bounced_is_written_to_no_more(post: Post, world: World) -> None:
+    for reason in ("bounce", "staff"):  # which of them was told last does not matter
+        await post("/api/followups/stop", {"email": "jan@example.com", "reason": reason})
+    await world.say(f"{GOOD_LEAD}, jan@example.com", "a new session")
+    status, _ = await post("/api/followups", {"email": "jan@example.com"})
+    assert (status, await world.steps()) == (409, [])
+
+
+async def test_a_stop_and_an_enrolment_at_one_moment_leave_nothing_scheduled(
+    post: Post, world: World
+) -> None:
+    for n in range(10):
+        email = f"lead{n}@example.com"
+        await asyncio.gather(
+            post("/api/followups/stop", {"email": email, "reason": "bounce"}),
+            post("/api/followups", {"email": email}),
+            world.say(f"{GOOD_LEAD}, {email}", f"s{n}"),
+        )
+        assert set(await world.statuses(email)) <= {"cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"email": "a@example.com"}, 422),
+        ({"email": "a@example.com", "reason": "because"}, 422),
+        ({"reason": "staff"}, 422),
+        ({"email": "a@example.com", "conversation_id": str(uuid.uuid4()), "reason": "staff"}, 422),
+        ({"conversation_id": str(uuid.uuid4()), "reason": "staff"}, 404),
+    ],
+)
+async def test_a_stop_that_names_nobody_or_no_reason_is_refused(
+    post: Post, world: World, body: dict[str, Any], status: int
+) -> None:
+    assert (await post("/api/followups/stop", body))[0] == status
+    assert await world.conversations() == 0
+
+
 async def test_unknown_follow_ups_and_malformed_questions_are_told_apart(client: Client) -> None:
     for path in (f"/api/followups/{uuid.uuid4()}", "/api/followups/x"):
         async with client.delete(path) as response:

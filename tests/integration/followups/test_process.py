@@ -196,9 +196,10 @@ async def test_killed_before_the_claim_commits_the_step_stays_and_leaves_later(
 async def test_two_processes_hand_each_due_step_over_once(
     service: Service, vhost: Vhost, intake: Intake, cursor: Any
 ) -> None:
-    schedule(cursor, 600, due="now() + random() * interval '8 s'")
     for _ in range(2):
-        service.run(vhost.url("followups"))
+        _, port = service.run(vhost.url("followups"))
+        await call(port, "GET", "/health")
+    schedule(cursor, 600, due="now() + random() * interval '8 s'")
     await until(lambda: len(intake.follow_ups()) >= 600, seconds=40)
     assert len(intake.follow_ups()) == len(set(intake.follow_ups())) == 600
     assert statuses(cursor) == {"handed_over": 600}

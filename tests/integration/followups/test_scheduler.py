@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.broker import Message
 from libs.common.consume import Ack, Dead
-from services.followups import store
 from services.followups.consumers import Consumers
-from services.followups.scheduler import Scheduler
+from services.followups.scheduler import BATCH, Scheduler
+from services.followups.store import steps, tables
 from tests.integration.followups.conftest import GOOD_LEAD, World
+from tests.support.eventually import eventually
 
 Schedulers = Callable[..., Scheduler]
 DELIVERY: Any = None  # no handler looks at it
@@ -86,10 +87,10 @@ async def test_two_schedulers_at_one_address_count_each_other(
     await world.enrol("jan@example.com", steps=1)
     await world.enrol("same@example.com", steps=1)
     async with world.engine.begin() as tx:
-        await tx.execute(sa.update(store.followup_event).values(email="jan@example.com"))
+        await tx.execute(sa.update(tables.followup_event).values(email="jan@example.com"))
     async with world.engine.begin() as other:
-        [claimed] = await store.claim(other, 1)
-        assert await store.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]]) == {
+        [claimed], _ = await steps.claim(other, 1)
+        assert await steps.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]]) == {
             "jan@example.com": []
         }
         await scheduler().hand_over(now())  # sees the other step, not yet what came of this one
@@ -114,9 +115,37 @@ async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
 async def test_steps_leave_in_their_order(world: World, scheduler: Schedulers) -> None:
     first, second = await world.enrol("jan@example.com")
     async with world.engine.begin() as tx:
-        await store.retime(tx, [first], [now() + timedelta(hours=1)], "api")
-        await store.retime(tx, [second], [now() - timedelta(hours=1)], "api")
-    assert await scheduler(cap=5).hand_over(now()) == 0
+        await steps.retime(tx, [first], [now() + timedelta(hours=1)], "api")
+        await steps.retime(tx, [second], [now() - timedelta(hours=1)], "api")
+    await scheduler(cap=5).hand_over(now())
+    assert await world.statuses() == ["scheduled", "scheduled"]
+
+
+async def test_steps_that_must_wait_for_an_earlier_one_keep_nobody_else_waiting(
+    world: World, scheduler: Schedulers
+) -> None:
+    for n in range(BATCH):
+        first, second = await world.enrol(f"lead{n}@example.com")
+        async with world.engine.begin() as tx:
+            await steps.retime(tx, [first], [now() + timedelta(hours=1)], "api")
+            await steps.retime(tx, [second], [now() - timedelta(hours=1)], "api")
+    await world.enrol("jan@example.com", steps=1)
+    for _ in range(2):
+        await scheduler().hand_over(now())
+    assert await world.statuses("jan@example.com") == ["handed_over"]
+    assert set(await world.statuses("lead7@example.com")) == {"scheduled"}
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(hours=-1), timedelta(days=400)])
+async def test_a_clock_that_jumps_hands_no_step_over_twice_and_loses_none(
+    world: World, scheduler: Schedulers, jump: timedelta
+) -> None:
+    for n in range(20):
+        await world.enrol(f"lead{n}@example.com", steps=1)
+    for at in (now(), now() + jump, now()):
+        await asyncio.gather(*(scheduler(cap=9).hand_over(at) for _ in range(2)))
+    alerts = [alert["id"] for alert in await world.outbox("alert.accepted")]
+    assert len(alerts) == len(set(alerts)) == 20
 
 
 async def test_a_crash_before_the_commit_leaves_the_step_scheduled(
@@ -138,8 +167,8 @@ async def test_a_step_that_left_the_configuration_fails_alone(
     await world.enrol("jan@example.com", steps=1)
     async with world.engine.begin() as tx:
         await tx.execute(
-            sa.update(store.followup_event)
-            .where(store.followup_event.c.email == "gone@example.com")
+            sa.update(tables.followup_event)
+            .where(tables.followup_event.c.email == "gone@example.com")
             .values(sequence="gone")
         )
     await scheduler().hand_over(now())
@@ -193,9 +222,71 @@ async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
     await world.enrol("jan@example.com")
     await scheduler().hand_over(now())
     async with engine.begin() as relay:
-        await relay.execute(sa.select(store.outbox_table.c.id).with_for_update())
+        await relay.execute(sa.select(tables.outbox_table.c.id).with_for_update())
         await Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
     assert await world.statuses() == ["handed_over", "cancelled"]
+
+
+async def test_a_stop_that_meets_a_claim_takes_it_back_when_it_has_committed(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com")
+    claiming, go_on = asyncio.Event(), asyncio.Event()
+    held = scheduler()
+    within_cap = held._within_cap
+
+    async def hold(*arguments: Any) -> Any:
+        claiming.set()
+        await go_on.wait()
+        return await within_cap(*arguments)
+
+    held._within_cap = hold  # type: ignore[method-assign]
+    claim = asyncio.create_task(held.hand_over(now()))
+    await claiming.wait()
+    stop = asyncio.create_task(
+        Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
+    )
+    await blocked(engine)
+    go_on.set()
+    await asyncio.gather(claim, stop)
+    assert await world.statuses() == ["cancelled", "cancelled"]
+    assert await world.outbox("alert.accepted") == []
+
+
+async def blocked(engine: AsyncEngine) -> None:
+    """Wait until a statement waits for a lock."""
+
+    async def waits() -> bool:
+        async with engine.connect() as tx:
+            waiting = sa.text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND wait_event_type = 'Lock'"
+            )
+            return bool(await tx.scalar(waiting))
+
+    await eventually(waits, 10)
+
+
+async def test_stops_claims_and_turns_side_by_side_never_deadlock_and_end_the_chase(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    consumers = Consumers(engine, NO_BROKER)
+    for turn in range(15):
+        email = f"lead{turn}@example.com"
+        for session in ("a", "b"):
+            await world.say(f"{GOOD_LEAD}, {email}", f"{session}{turn}")
+        await world.make_due(email)
+        await asyncio.gather(
+            scheduler(cap=9).hand_over(now()),
+            scheduler(cap=9).hand_over(now()),
+            world.say("a kiedy?", f"a{turn}"),
+            world.say(f"to znowu ja, {email}", f"b{turn}"),
+            consumers.consent_events(withdrawn(email), DELIVERY),
+            consumers.consent_events(withdrawn(email), DELIVERY),
+        )
+        await consumers.consent_events(withdrawn(email), DELIVERY)
+        assert set(await world.statuses(email)) == {"cancelled"}
+    assert await world.outbox("alert.accepted") == []
 
 
 async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
@@ -234,8 +325,8 @@ async def test_an_erased_person_leaves_nothing_behind(
     ]
     assert [lead["email"] for lead in await world.outbox("lead.qualified")] == ["ala@example.com"]
     async with engine.begin() as tx:
-        emails = list(await tx.scalars(sa.select(store.chat_conversations.c.email)))
-        said = list(await tx.scalars(sa.select(store.chat_message.c.body)))
+        emails = list(await tx.scalars(sa.select(tables.chat_conversations.c.email)))
+        said = list(await tx.scalars(sa.select(tables.chat_message.c.body)))
     assert emails == ["ala@example.com"]
     assert not any("jan@" in body for body in said)
 
@@ -329,4 +420,4 @@ async def test_the_table_itself_refuses_an_impossible_state(
     await world.enrol("jan@example.com", steps=1)
     with pytest.raises(IntegrityError):
         async with engine.begin() as tx:
-            await tx.execute(sa.update(store.followup_event).values(**impossible))
+            await tx.execute(sa.update(tables.followup_event).values(**impossible))

@@ -96,6 +96,11 @@ def test_steps_keep_their_order_and_their_distance(
         assert at >= before + step
 
 
+def test_an_opening_that_the_change_of_clocks_skips_is_no_opening() -> None:
+    hours = Hours(WARSAW, time(2), time(2, 59), weekends=True)
+    assert hours.next_open(local("2026-03-28 12:00")) == local("2026-03-30 02:00")
+
+
 def test_a_given_delay_replaces_the_first_one_only() -> None:
     now = local("2026-11-25 10:00")
     steps = [timedelta(days=1), timedelta(hours=2)]

@@ -1,0 +1,189 @@
+"""Conversations, what was said in them, and all that is held on a person."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.followups.store.steps import lock_address, of_address, stop
+from services.followups.store.tables import (
+    Row,
+    chat_conversations,
+    chat_message,
+    followup_event,
+    outbox_table,
+)
+
+
+async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
+    """Return the session's conversation, made when it is new, locked until the transaction ends.
+
+    One statement makes or finds it, so two tabs get one conversation, and their turns queue here.
+    """
+    entered = (
+        pg.insert(chat_conversations)
+        .values(id=uuid4(), session_id=session_id)
+        .on_conflict_do_update(
+            constraint="chat_conversations_session", set_={"updated_at": sa.func.now()}
+        )
+        .returning(chat_conversations)
+    )
+    row: Row = (await tx.execute(entered)).mappings().one()
+    return row
+
+
+async def save_turn(
+    tx: AsyncConnection,
+    conversation_id: UUID,
+    *,
+    said: str,
+    reply: str,
+    state: Mapping[str, Any],
+    email: str | None,
+    score: int,
+    qualified_at: datetime | None,
+) -> None:
+    await tx.execute(
+        sa.insert(chat_message).values(
+            [
+                {"conversation_id": conversation_id, "author": "lead", "body": said},
+                {"conversation_id": conversation_id, "author": "bot", "body": reply},
+            ]
+        )
+    )
+    await tx.execute(
+        sa.update(chat_conversations)
+        .where(chat_conversations.c.id == conversation_id)
+        .values(state=state, email=email, score=score, qualified_at=qualified_at)
+    )
+
+
+async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None:
+    found = sa.select(chat_conversations).where(chat_conversations.c.id == conversation_id)
+    return (await tx.execute(found)).mappings().one_or_none()
+
+
+async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
+    """Return the address's latest conversation, or one without a chat, made when there is none."""
+    latest = (
+        sa.select(chat_conversations.c.id)
+        .where(chat_conversations.c.email == email)
+        .order_by(chat_conversations.c.updated_at.desc())
+        .limit(1)
+    )
+    found: UUID | None = (await tx.execute(latest)).scalar_one_or_none()
+    if found is not None:
+        return found
+    made = (
+        pg.insert(chat_conversations)
+        .values(id=uuid4(), email=email)
+        .on_conflict_do_update(
+            index_elements=["email"],
+            index_where=chat_conversations.c.session_id.is_(None),
+            set_={"updated_at": sa.func.now()},
+        )
+        .returning(chat_conversations.c.id)
+    )
+    new: UUID = (await tx.execute(made)).scalar_one()
+    return new
+
+
+def _of_chased(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
+    here = chat_conversations.c.id == conversation_id
+    return here if email is None else sa.or_(here, chat_conversations.c.email == email)
+
+
+async def end_chase(
+    tx: AsyncConnection, conversation_id: UUID, email: str | None, reason: str
+) -> None:
+    """Remember for this person that the chase is over; a bounce is not forgotten over staff."""
+    ended_by = sa.func.least(chat_conversations.c.chase_ended_by, reason)
+    await tx.execute(
+        sa.update(chat_conversations)
+        .where(_of_chased(conversation_id, email))
+        .values(chase_ended_by=ended_by)
+    )
+
+
+async def resume_chase(tx: AsyncConnection, conversation_id: UUID, email: str) -> None:
+    """Staff want to write to this person again."""
+    await tx.execute(
+        sa.update(chat_conversations)
+        .where(_of_chased(conversation_id, email), chat_conversations.c.chase_ended_by == "staff")
+        .values(chase_ended_by=None)
+    )
+
+
+async def chase_ended_by(
+    tx: AsyncConnection, conversation_id: UUID, email: str | None
+) -> str | None:
+    """Return why this person is not chased any more; under the lock of the address."""
+    why = sa.select(sa.func.min(chat_conversations.c.chase_ended_by)).where(
+        _of_chased(conversation_id, email)
+    )
+    found: str | None = (await tx.execute(why)).scalar_one()
+    return found
+
+
+async def erase(tx: AsyncConnection, email: str) -> int:
+    """Delete what is held on an address: conversations, messages, follow-ups, what waits to leave.
+
+    :returns: how many conversations there were
+    """
+    theirs = sa.select(chat_conversations.c.id).where(_of_person(email))
+    await tx.execute(theirs.with_for_update())
+    await lock_address(tx, email)
+    chased = sa.or_(of_address(email), followup_event.c.conversation_id.in_(theirs))
+    await stop(tx, chased, "erased")
+    body = outbox_table.c.body
+    named = sa.select(sa.cast(chat_conversations.c.id, sa.Text)).where(_of_person(email))
+    untold = (  # leads and agreements that nobody has been told of yet
+        sa.select(outbox_table.c.id)
+        .where(sa.or_(body["email"].astext == email, body["conversation_id"].astext.in_(named)))
+        .with_for_update(skip_locked=True)
+    )
+    await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(untold)))
+    gone = sa.delete(chat_conversations).where(_of_person(email))
+    return (await tx.execute(gone)).rowcount
+
+
+def _of_person(email: str) -> sa.ColumnElement[bool]:
+    # A conversation whose person gave another address before or after is theirs as a whole.
+    chased = sa.select(followup_event.c.conversation_id).where(of_address(email))
+    return sa.or_(chat_conversations.c.email == email, chat_conversations.c.id.in_(chased))
+
+
+async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
+    """Read a page of the addresses of which anything is held."""
+    held = sa.union(
+        sa.select(chat_conversations.c.email).where(chat_conversations.c.email.is_not(None)),
+        sa.select(followup_event.c.email),
+    ).subquery()
+    page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
+    return (await tx.execute(page)).scalars().all()
+
+
+HELD = ("conversations", "messages", "followups")
+
+
+async def held(
+    tx: AsyncConnection, email: str, kind: str, offset: int, limit: int
+) -> Sequence[Row]:
+    """Read a page of what is held on an address, of one of the kinds of HELD."""
+    conversations = sa.select(chat_conversations.c.id).where(_of_person(email))
+    records = {
+        "conversations": sa.select(chat_conversations)
+        .where(_of_person(email))
+        .order_by(chat_conversations.c.created_at, chat_conversations.c.id),
+        "messages": sa.select(chat_message)
+        .where(chat_message.c.conversation_id.in_(conversations))
+        .order_by(chat_message.c.id),
+        "followups": sa.select(followup_event)
+        .where(sa.or_(of_address(email), followup_event.c.conversation_id.in_(conversations)))
+        .order_by(followup_event.c.created_at, followup_event.c.id),
+    }
+    return (await tx.execute(records[kind].offset(offset).limit(limit))).mappings().all()
