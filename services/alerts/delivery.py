@@ -391,7 +391,7 @@ async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) 
         await escalations.untell(tx, ended.alert_id)
     elif state in {State.FAILED, State.IN_DOUBT}:
         await escalations.escalate(tx, ended, reason)
-    if state is State.FAILED:
+    if state is State.FAILED and reason is not Reason.UNROUTED:  # there is no such queue
         await outbox.add(
             tx,
             topology.DLX.name,

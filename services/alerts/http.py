@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Annotated, Any, Literal
@@ -226,7 +226,7 @@ class Api:
             await upkeep.hand_out(tx, rows, later=requeued / RETRIED_PER_SECOND, **changes)
             requeued += len(rows)
 
-        whole = await self._each(body, hand_out, retriable=True)
+        whole = await self._each(body, hand_out, retriable=list(self._valves))
         log.info("dlq.retried", operator=_operator(request), matched=matched, requeued=requeued)
         answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
         if empty:  # erased, or its time was over: there is nothing to send
@@ -253,7 +253,7 @@ class Api:
         body: _Chosen,
         act: Callable[[AsyncConnection, list[Any]], Awaitable[None]],
         *,
-        retriable: bool = False,
+        retriable: Sequence[str] | None = None,
     ) -> bool:
         """Act on the chosen rows that nobody is at, some at a time, each time a transaction.
 
@@ -295,6 +295,8 @@ class Api:
                     raise Problem(
                         409, detail="its payload was erased, or its time was over: nothing to send"
                     )
+                if any(row.target not in self._valves for row in rows):
+                    raise Problem(409, detail="its target is not configured any more")
                 await upkeep.hand_out(
                     tx, rows, **upkeep.AFRESH, error=body.reason, operator=operator
                 )

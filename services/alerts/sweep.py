@@ -1,14 +1,15 @@
 """What looks after rows that nobody else does: lost copies, dead workers, a new broker, old age."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import logs, outbox
 from libs.common.broker import Broker, BrokerUnavailable
@@ -22,6 +23,8 @@ from services.alerts.store.questions import Cursor
 log = logs.get_logger(__name__)
 
 BATCH = 500
+# A replica with a newer file, and a target more, may be at work beside this one.
+UNROUTED_SECONDS = 3600.0
 NEVER_TRIED = "never tried: the target was not available"
 
 
@@ -48,7 +51,15 @@ class Sweep:
         for alert_id, target in abandoned:
             await delivery.doubt(self._engine, alert_id, target)
         for target, options in self._config.targets.items():
-            await self._expire(target, options.max_age)
+            old = partial(upkeep.too_old, target=target, seconds=options.max_age, batch=BATCH)
+            await self._end(old, Reason.EXPIRED, NEVER_TRIED)
+        left = partial(
+            upkeep.of_no_target,
+            targets=list(self._config.targets),
+            seconds=UNROUTED_SECONDS,
+            batch=BATCH,
+        )
+        await self._end(left, Reason.UNROUTED, "its target is not configured any more")
         await self._fall_back()
         if not self._broker.connected:
             return
@@ -61,19 +72,24 @@ class Sweep:
         except BrokerUnavailable:
             log.warning("sweep.broker_lost")
 
-    async def _expire(self, target: str, max_age: float) -> None:
-        """End what a breaker that never closes would hold for ever."""
+    async def _end(
+        self, locked: Callable[[AsyncConnection], Awaitable[list[Any]]], reason: Reason, why: str
+    ) -> None:
+        """End what would wait for ever: for a breaker that never closes, or for no target."""
         while True:
             async with self._engine.begin() as tx:
-                rows = await upkeep.too_old(tx, target, max_age, BATCH)
+                rows = await locked(tx)
                 if not rows:
                     return
-                error = sa.func.coalesce(tables.delivery.c.error, NEVER_TRIED)
-                await upkeep.end(tx, rows, State.FAILED, Reason.EXPIRED, error)
+                error = sa.func.coalesce(tables.delivery.c.error, why)
+                await upkeep.end(tx, rows, State.FAILED, reason, error)
                 for row in rows:
-                    ended = replace(steps.ended(row), error=row.error or NEVER_TRIED)
-                    await delivery.tell(tx, ended, State.FAILED, Reason.EXPIRED)
-            log.warning("sweep.expired", target=target, rows=len(rows))
+                    ended = replace(steps.ended(row), error=row.error or why)
+                    if ended.once is not None and row.state == State.CLAIMED:
+                        await delivery.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
+                    await delivery.tell(tx, ended, State.FAILED, reason)
+            for target, count in Counter(row.target for row in rows).items():
+                log.warning("sweep.ended", target=target, reason=reason, rows=count)
 
     async def _fall_back(self) -> None:
         """Hand what is critical to the fallback of a target that nothing has reached for long."""

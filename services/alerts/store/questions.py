@@ -90,17 +90,18 @@ async def locked(
     after: Cursor | None,
     limit: int,
     *,
-    retriable: bool = False,
+    retriable: Sequence[str] | None = None,
 ) -> list[Any]:
     """Lock some rows of a list, without what others hold, and without their payloads.
 
-    :param retriable: only those to which a retry can give anything
+    :param retriable: only those to which a retry can give anything, and that one of these targets
+        waits for: no queue takes the others
     """
     statement = (
         sa.select(*_BARE).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
     )
-    if retriable:
-        statement = statement.where(*_RETRIABLE)
+    if retriable is not None:
+        statement = statement.where(*_RETRIABLE, delivery.c.target.in_(retriable))
     if after is not None:
         statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
     return list(await tx.execute(statement.with_for_update(skip_locked=True)))

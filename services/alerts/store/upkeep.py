@@ -77,7 +77,12 @@ async def overdue(
 async def open_after(
     tx: AsyncConnection, targets: Sequence[str], after: Cursor | None, batch: int
 ) -> list[Any]:
-    """Lock the next open rows, whether their time has come or not; as `overdue` without mails."""
+    """Lock the next open rows, whether their time has come or not; as `overdue` without mails.
+
+    Waits for what others hold: to pass over a row that is being settled would leave it without a
+    copy. Where that makes a circle (others lock by id), PostgreSQL ends one, and that one is done
+    again.
+    """
     column = delivery.c
     order = (column.created_at, column.alert_id, column.target)
     statement = (
@@ -85,7 +90,7 @@ async def open_after(
         .where(*_MAY_GO_OUT, column.target.in_(targets))
         .order_by(*order)
         .limit(batch)
-        .with_for_update(skip_locked=True)
+        .with_for_update()
     )
     if after is not None:
         statement = statement.where(sa.tuple_(*order) > sa.tuple_(*after))
@@ -138,21 +143,25 @@ AFRESH: Final[Mapping[str, Any]] = {
 """What a retry by hand changes: all its attempts again; `attempt`, the fence, goes on."""
 
 
+_TO_END: Final = (
+    delivery.c.alert_id,
+    delivery.c.target,
+    delivery.c.attempt,
+    delivery.c.event_type,
+    delivery.c.state,
+    delivery.c.error,
+    delivery.c.once_address,
+    delivery.c.once_purpose,
+    delivery.c.once_reference,
+)
+
+
 async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) -> list[Any]:
     """Lock some rows of a target that nobody is at and that are in the ledger for so long."""
     column = delivery.c
     return list(
         await tx.execute(
-            sa.select(
-                column.alert_id,
-                column.target,
-                column.attempt,
-                column.event_type,
-                column.error,
-                column.once_address,
-                column.once_purpose,
-                column.once_reference,
-            )
+            sa.select(*_TO_END)
             .where(
                 sa.text(OPEN),
                 column.state == State.PENDING,
@@ -160,6 +169,27 @@ async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) 
                 column.created_at < sa.func.now() - timedelta(seconds=seconds),
             )
             .order_by(column.created_at)
+            .limit(batch)
+            .with_for_update(skip_locked=True)
+        )
+    )
+
+
+async def of_no_target(
+    tx: AsyncConnection, targets: Sequence[str], seconds: float, batch: int
+) -> list[Any]:
+    """Lock some open rows that none of these targets waits for, due for so long."""
+    column = delivery.c
+    before = sa.func.now() - timedelta(seconds=seconds)
+    return list(
+        await tx.execute(
+            sa.select(*_TO_END)
+            .where(
+                *_MAY_GO_OUT,
+                column.target.not_in(targets),
+                column.due_at < before,
+                sa.or_(column.lease_until.is_(None), column.lease_until < before),
+            )
             .limit(batch)
             .with_for_update(skip_locked=True)
         )

@@ -4,6 +4,8 @@ import asyncio
 import uuid
 from typing import Any
 
+import sqlalchemy as sa
+
 from libs.common.broker import Message
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
@@ -145,6 +147,32 @@ async def test_an_alert_with_no_target_left_is_failed_and_escalated_not_dropped(
     row = await subject.until(alert_id, "failed", "unrouted")
     assert row.reason == "unrouted"
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+
+
+async def test_what_waits_for_a_target_that_left_the_file_fails_and_is_escalated(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(ALERTS_SWEEP_SECONDS="0.5")
+    hours_due = {str(uuid.uuid4()): hours for hours in (2, 0)}
+    async with subject.engine.begin() as tx:
+        for alert_id, hours in hours_due.items():
+            await tx.execute(
+                sa.text("""
+                    INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
+                        accepted_at, state, due_at)
+                    VALUES (:id, 'left', 'slack_alert', 'info', 'test', '{}', now(), 'pending',
+                        now() - make_interval(hours => :hours))
+                """),
+                {"id": uuid.UUID(alert_id), "hours": hours},
+            )
+        await tx.execute(sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('left', 2)"))
+    old, new = hours_due
+    assert (await subject.until(old, "failed", "left")).reason == "unrouted"
+    assert await subject.scalar("SELECT array_agg(alert_id) FROM escalation") == [uuid.UUID(old)]
+    assert await subject.scalar("SELECT count(*) FROM outbox") == 0  # there is no such queue
+    # It may be a newer file's, of a replica beside this one.
+    await subject.until(new, "pending", "left")
+    assert (await subject.check())["ok"]
 
 
 async def test_a_batch_with_one_row_that_cannot_be_written_writes_the_others(

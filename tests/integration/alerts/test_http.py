@@ -52,6 +52,16 @@ async def test_a_retry_of_a_target_hands_out_all_that_failed_there(alerts: Start
     }
 
 
+async def test_a_retry_skips_what_no_target_waits_for(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    alert_id = await subject.accept(target="removed-target")
+    await subject.until(alert_id, "failed", "unrouted")
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"status": "failed"})
+    assert answer == {"matched": 1, "requeued": 0, "skipped": 1}
+    await subject.until(alert_id, "failed", "unrouted")
+    assert (await subject.check())["failed"] == 1
+
+
 async def test_what_is_cleaned_up_stays_counted(alerts: StartAlerts) -> None:
     subject = await alerts()
     ids = await failed(subject, 2)

@@ -19,6 +19,8 @@ from services.alerts.store.intake import NewRow
 from services.alerts.store.questions import Filter
 from services.alerts.store.steps import Tried
 from tests.conftest import NewDatabase
+from tests.integration.alerts.conftest import waits_for_a_row
+from tests.support.eventually import eventually
 
 
 async def test_the_tables_of_the_code_are_those_of_the_migrations(database: NewDatabase) -> None:
@@ -173,6 +175,24 @@ async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
     async with engine.connect() as tx:
         found = await questions.find(tx, alert_id)
     assert [one.number for one in found.attempts] == [1, 2]  # history, whether it counted or not
+
+
+async def test_a_new_epochs_sweep_passes_over_no_row_that_somebody_holds(
+    engine: AsyncEngine,
+) -> None:
+    ids = {await new_row(engine) for _ in range(3)}
+    job = await claim(engine, min(ids), 60)
+    assert job
+
+    async def sweep() -> set[UUID]:
+        async with engine.begin() as tx:
+            return {row.alert_id for row in await upkeep.open_after(tx, ["email"], None, 10)}
+
+    async with engine.begin() as tx:
+        assert await steps.settle(tx, [tried(job, FAILED)]) == [True]  # and it has no copy then
+        sweeping = asyncio.create_task(sweep())
+        await eventually(lambda: waits_for_a_row(engine))
+    assert await sweeping == ids
 
 
 async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:

@@ -14,9 +14,11 @@ from redis.asyncio import Redis
 from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Delivery, Outcome, consume
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
+from services.gateway.intake import CONFIRM_SECONDS
 from tests.integration.gateway.conftest import NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
+from tests.support.proxy import Proxy
 
 ALERT = {"event_type": "slack_alert", "payload": {"text": "Nowe zapytanie"}}
 CHAT = "/api/chatbot/chat"
@@ -157,6 +159,22 @@ async def test_a_broker_that_goes_away_in_the_middle_loses_none_that_was_answere
 
     await eventually(reconnected)
     assert {message.id for message in await intake.has(len(rest))} >= rest
+
+
+async def test_behind_a_broker_that_stalls_a_batch_goes_the_other_way_as_soon_as_one_alert(
+    start_gateway: StartGateway, owner: Owner, intake: Intake, vhost: Vhost
+) -> None:
+    posted = serve_intake(owner)
+    async with Proxy(vhost.server.port) as proxy:
+        url = vhost.url("gateway").replace(f":{vhost.server.port}/", f":{proxy.port}/")
+        gateway = await with_broker(start_gateway, lambda _: url)
+        assert (await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)).status == 202
+        assert not posted
+        proxy.stall()
+        batch = {"alerts": [ALERT] * 1000}  # four times what is in flight at once
+        answer = await gateway.call("POST", "/api/alerts/batch", batch, **SERVICE)
+    assert (answer.status, len(posted)) == (202, 1000)
+    assert answer.seconds < 2 * CONFIRM_SECONDS
 
 
 async def test_with_both_ways_away_it_is_unknown_and_may_be_repeated(
