@@ -208,3 +208,24 @@ async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
             yield made
         finally:
             await stack.kill9("alerts")  # left so: the next one is started by the next rig
+
+
+@pytest.fixture
+async def proxy(stack: Stack) -> AsyncIterator[Proxy]:
+    """Stand between the gateway and RabbitMQ."""
+    await stack.sandbox.reset()
+    async with Proxy(stack.rabbitmq.port) as opened:
+        await stack.stop("gateway")
+        url = stack.vhost.url("gateway")
+        stack.changes["gateway"] = {"AMQP_URL": through(opened, stack.rabbitmq.port, url)}
+        await stack.start("gateway")
+
+        async def connected() -> bool:
+            health = (await stack.http("GET", "/api/health/deep")).body
+            return bool(health["components"]["rabbitmq"]["status"] == "healthy")
+
+        await eventually(connected, 30)
+        yield opened
+    await stack.kill9("gateway")
+    stack.changes["gateway"] = {}
+    await stack.start("gateway")

@@ -7,6 +7,8 @@ step is healed by its own rule. One reception more than an alert is allowed at o
   step                               held by                             twin
   intake: rows, no work message      its publish, kept by the proxy
   intake: work message, not acked    its ack, kept by the proxy
+  intake over HTTP, not committed    a lock on the outbox
+  intake over HTTP, not published    its publish, kept by the proxy
   before the claim commits           a lock on the row
   claimed, not sent                  the request, kept by the proxy
   sent, no answer yet                the answer, kept by the proxy       1
@@ -26,12 +28,13 @@ alerts/test_once.py, consent/test_permits.py.
 """
 
 import asyncio
+import uuid
 
 import pytest
 
 from tests.faults.conftest import ACK, Rig
 from tests.support.eventually import eventually
-from tests.support.proxy import DOWN, UP
+from tests.support.proxy import DOWN, UP, Proxy
 
 
 async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> None:
@@ -55,6 +58,41 @@ async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -
     await rig.restart()
     await rig.end()
     await rig.row(alert_id, attempt=1)
+
+
+@pytest.mark.faults
+async def test_taken_over_http_and_not_committed_leaves_nothing_and_is_told_so(
+    rig: Rig, proxy: Proxy
+) -> None:
+    text, key = f"key {uuid.uuid4()}", str(uuid.uuid4())
+    body = {"event_type": "slack_alert", "payload": {"text": text}}
+    headers = {"Idempotency-Key": key}
+    await proxy.refuse()
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        asked = asyncio.create_task(
+            rig.stack.http("POST", "/api/alerts", body, key="service", headers=headers)
+        )
+        await rig.waits_for_a_lock()
+        await rig.kill()
+    assert (await asked).status == 503
+    assert rig.query("SELECT 1 FROM alerts.delivery WHERE payload ->> 'text' = %s", text) == []
+    await rig.restart()
+    rig.accepted[await rig.stack.alert(text, key=key)] = text
+    await rig.end()
+
+
+@pytest.mark.faults
+async def test_taken_over_http_and_not_published_delivers_once(rig: Rig, proxy: Proxy) -> None:
+    await proxy.refuse()
+    held = rig.broker.stall_before(UP, b"alert.work")
+    alert_id = await rig.accept()
+    await held.wait()
+    await rig.row(alert_id, state="pending", attempt=0)
+    await rig.kill()
+    assert await rig.depth("alerts.slack") == 0
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=1, turn=0)
 
 
 @pytest.mark.faults
