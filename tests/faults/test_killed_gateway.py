@@ -56,6 +56,21 @@ async def test_a_gateway_killed_at_its_publish_and_asked_again_delivers_once(
 
 
 @pytest.mark.faults
+async def test_a_gateway_killed_under_load_delivers_once_whatever_was_asked_for(
+    stack: Stack,
+) -> None:
+    await stack.sandbox.reset()
+    async with Load(stack) as load:
+        await load.more(100)
+        await stack.kill9("gateway")
+        await stack.start("gateway")
+        await forget_what_runs(stack)
+        await load.more(100)
+    assert set(load.answers) > {202}, load.answers  # some were asked again
+    await assert_everything_arrived(stack, load.accepted, twins=0)
+
+
+@pytest.mark.faults
 async def test_a_gateway_killed_while_the_ledger_takes_its_alert_and_asked_again_delivers_once(
     rig: Rig, proxy: Proxy
 ) -> None:
@@ -71,18 +86,3 @@ async def test_a_gateway_killed_while_the_ledger_takes_its_alert_and_asked_again
     rig.accepted = await asked_again(rig.stack, text, key)
     await rig.end()
     await rig.row(*rig.accepted, attempt=1)
-
-
-@pytest.mark.faults
-async def test_a_gateway_killed_under_load_delivers_once_whatever_was_asked_for(
-    stack: Stack,
-) -> None:
-    await stack.sandbox.reset()
-    async with Load(stack) as load:
-        await load.more(100)
-        await stack.kill9("gateway")
-        await stack.start("gateway")
-        await forget_what_runs(stack)
-        await load.more(100)
-    assert set(load.answers) > {202}, load.answers  # some were asked again
-    await assert_everything_arrived(stack, load.accepted, twins=0)

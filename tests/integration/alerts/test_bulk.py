@@ -121,7 +121,8 @@ async def test_a_call_that_would_take_too_long_answers_and_the_next_goes_on(
     monkeypatch.setattr(http, "BULK_SECONDS", 0.1)
     nothing: Any = None
     app = web.create_app(internal_key=None)
-    app.add_routes(Api(engine, nothing, nothing, nothing, {}, nothing, overdue=60).routes())
+    api = Api(engine, nothing, nothing, nothing, {"slack": nothing}, nothing, overdue=60)
+    app.add_routes(api.routes())
     await failed(engine, 3000)
     answers: list[dict[str, Any]] = []
     async with TestClient(TestServer(app)) as client:
