@@ -2,24 +2,20 @@
 
 import hmac
 import json
-import logging
 import math
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
 
 import prometheus_client
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.common import logs
-from libs.common.service import Service
 
 M = TypeVar("M", bound=BaseModel)
 log = logs.get_logger(__name__)
@@ -32,8 +28,6 @@ CALLER = "X-Caller"
 CLIENT_ADDRESS = "X-Client-Address"
 ADDRESS_FROM = "X-Client-Address-From"
 HEALTH_PATH = "/health"
-IDLE_SECONDS = 75.0
-"""How long a connection may wait for a whole header; longer than a proxy keeps an idle one (60)."""
 
 _REQUEST_ID = web.RequestKey("request_id", str)
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -276,47 +270,3 @@ def _internal(key: str) -> Middleware:
         return await handler(request)
 
     return internal
-
-
-async def serve(service: Service, app: web.Application, host: str, port: int) -> None:
-    """Listen until the service stops; then stop accepting and finish what is in hand."""
-    logging.getLogger("aiohttp.server").addFilter(_unquoted)
-    runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=20, keepalive_timeout=IDLE_SECONDS
-    )
-    await service.enter(_cleaned_up(runner))
-    await web.TCPSite(runner, host, port, backlog=1024).start()
-
-
-def _unquoted(record: logging.LogRecord) -> bool:
-    # Of a request that cannot be parsed aiohttp logs the client's address and its very bytes, at
-    # worst an e-mail address in a path or a key in a header, with a traceback each.
-    if record.args:
-        record.msg, record.args = "http.unanswered", ()
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.msg, record.exc_info = "http.malformed", None
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    return True
-
-
-async def serve_metrics(service: Service, host: str, port: int) -> None:
-    """Prometheus' text format on a port of its own, which no client reaches."""
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=prometheus_client.generate_latest(),
-            headers={hdrs.CONTENT_TYPE: prometheus_client.CONTENT_TYPE_LATEST},
-        )
-
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
-    await serve(service, app, host, port)
-
-
-@asynccontextmanager
-async def _cleaned_up(runner: web.AppRunner) -> AsyncIterator[None]:
-    await runner.setup()
-    try:
-        yield
-    finally:
-        await runner.cleanup()

@@ -2,7 +2,7 @@
 
 import os
 
-from libs.common import consume, db, logs, outbox, periodic, web
+from libs.common import consume, db, logs, outbox, periodic, serving, web
 from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
@@ -166,5 +166,5 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         overdue=settings.alerts_overdue_seconds,
     )
     app.router.add_routes(api.routes())
-    await web.serve(service, app, settings.http_host, settings.http_port)
-    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serving.serve(service, app, settings.http_host, settings.http_port)
+    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)

@@ -4,7 +4,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import consume, db, inbox, logs, outbox, periodic, web
+from libs.common import consume, db, inbox, logs, outbox, periodic, serving, web
 from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
@@ -73,8 +73,8 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals, signer).add_to(app)
-    await web.serve(service, app, settings.http_host, settings.http_port)
-    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serving.serve(service, app, settings.http_host, settings.http_port)
+    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
     log.info(
         "consent.in_force",
         permit_seconds=settings.permit_seconds,

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from libs.common import consume, db, inbox, outbox, periodic, web
+from libs.common import consume, db, inbox, outbox, periodic, serving, web
 from libs.common.broker import Broker
 from libs.common.service import Service
 from libs.common.tokens import Tokens
@@ -45,5 +45,5 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
 
     app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
     Routes(engine, broker, configured).add_to(app)
-    await web.serve(service, app, settings.http_host, settings.http_port)
-    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serving.serve(service, app, settings.http_host, settings.http_port)
+    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)

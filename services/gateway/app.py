@@ -2,7 +2,7 @@
 
 from pydantic import SecretStr
 
-from libs.common import web
+from libs.common import serving, web
 from libs.common.broker import Broker
 from libs.common.cache import Cache
 from libs.common.service import Service
@@ -80,8 +80,8 @@ async def start(service: Service, settings: GatewaySettings, targets: Targets) -
     api.add_routes(app, door)
     docs.add_routes(app)
 
-    await web.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await web.serve(service, app, settings.http_host, settings.http_port)
+    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serving.serve(service, app, settings.http_host, settings.http_port)
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -55,9 +55,10 @@ class Health:
 
     async def _ask(self, upstream: Upstream) -> dict[str, Any]:
         try:
-            async with upstream.ask(
-                hdrs.METH_GET, "/health/deep", timeout=ANSWER_SECONDS
-            ) as response:
+            async with (
+                upstream.ask(hdrs.METH_GET, "/health/deep", timeout=ANSWER_SECONDS) as response,
+                asyncio.timeout(ANSWER_SECONDS),  # of an answer without end
+            ):
                 answer = json.loads(await response.read())
         except Problem as problem:
             return {"status": "unhealthy", "detail": problem.detail}

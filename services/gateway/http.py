@@ -298,6 +298,9 @@ async def _expect_later(_: web.Request) -> None:
 async def _body(request: web.Request) -> bytes:
     if (request.content_length or 0) > MAX_BODY:
         raise Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
+    if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
+        # aiohttp would undo the chunks and hand over what is still compressed.
+        raise Problem(501, detail="of transfer codings only chunked is understood")
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0

@@ -7,7 +7,7 @@ neither hop-by-hop headers nor keys nor forged internal headers get past this mo
 
 from collections.abc import Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from libs.common import logs
@@ -79,6 +79,8 @@ async def _stream(request: web.Request, answer: Answer) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer_headers(answer))
     if (length := answer.headers.get(hdrs.CONTENT_LENGTH)) is not None:
         response.content_length = int(length)
+    elif request.version < HttpVersion11:  # the end of the connection is the body's
+        response.force_close()
     try:
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:  # aiohttp would write what is given to it

@@ -30,7 +30,7 @@ log = logs.get_logger(__name__)
 CONNECTIONS = 100
 CONNECT_SECONDS = 3.0
 IDLE_SECONDS = (
-    15.0  # well below the owners' own (web.IDLE_SECONDS), so that they seldom close first
+    15.0  # well below the owners' own (serving.IDLE_SECONDS), so that they seldom close first
 )
 MAX_HEAD = (
     64 * 1024

@@ -112,7 +112,7 @@ def own_ports(ports: Ports) -> list[int]:
 async def owner() -> AsyncIterator[Owner]:
     owner = Owner()
     app = web.Application(client_max_size=2**20)
-    app.router.add_route("*", "/{path:.*}", owner.serve)
+    app.router.add_route("*", r"/{path:[\s\S]*}", owner.serve)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()

@@ -8,7 +8,7 @@ from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient
 from pydantic import AfterValidator
 
-from libs.common import logs, service, web
+from libs.common import logs, service, serving, web
 
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 JSON = {"Content-Type": "application/json"}
@@ -114,9 +114,9 @@ async def test_a_failure_of_ours_tells_the_request_id_and_nothing_else(client: C
 async def test_a_connection_that_never_finishes_its_header_is_closed(
     monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, sent: bytes
 ) -> None:
-    monkeypatch.setattr(web, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.2)
     running = service.Service("test")
-    await web.serve(running, web.create_app(internal_key=None), "127.0.0.1", unused_tcp_port)
+    await serving.serve(running, web.create_app(internal_key=None), "127.0.0.1", unused_tcp_port)
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
         writer.write(sent)

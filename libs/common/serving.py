@@ -1,0 +1,118 @@
+"""Listening: how long a client may hold a connection, and what is answered before any handler."""
+
+import logging
+import socket
+import uuid
+from asyncio import Transport
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import prometheus_client
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from libs.common import logs
+from libs.common.service import Service
+from libs.common.web import REQUEST_ID, Problem
+
+log = logs.get_logger(__name__)
+
+IDLE_SECONDS = 75.0
+"""How long a connection may wait for a whole header; longer than a proxy keeps an idle one (60)."""
+
+LINGER_SECONDS = 10.0
+"""How long the rest of a body that was refused is read, so that the client reads the refusal."""
+
+UNREAD_SECONDS = 30.0
+"""How long a client may take nothing of an answer; the kernel sees to it."""
+
+MAX_CONNECTIONS = 10_000
+"""Of one listener; further ones are closed at once. An idle one costs some 15 KiB (P7)."""
+
+
+class _Handler(web.RequestHandler):
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it shows the request's very bytes
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, or what failed before and behind all of our own code."""
+        if status == 400:
+            # No more than that: those bytes are at worst an e-mail address or a key.
+            log.info("http.malformed")
+            problem = Problem(400, detail="this is not a request that HTTP/1.1 allows")
+        else:
+            log.error("http.unanswered", exc_info=exc)
+            problem = Problem(status)
+        if request.writer.output_size > 0:  # an answer has begun: another one would lie in it
+            raise ConnectionError
+        response = problem.response()
+        response.headers[REQUEST_ID] = uuid.uuid4().hex
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> _Handler:
+        return _Handler(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > MAX_CONNECTIONS:
+            transport.abort()
+        elif (connected := transport.get_extra_info("socket")) is not None:
+            unread = int(UNREAD_SECONDS * 1000)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> _Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
+
+
+async def serve(service: Service, app: web.Application, host: str, port: int) -> None:
+    """Listen until the service stops; then stop accepting and finish what is in hand."""
+    logging.getLogger("aiohttp.server").addFilter(_unquoted)
+    runner = _Runner(
+        app,
+        access_log=None,
+        shutdown_timeout=20,
+        keepalive_timeout=IDLE_SECONDS,
+        lingering_time=LINGER_SECONDS,
+    )
+    await service.enter(_cleaned_up(runner))
+    await web.TCPSite(runner, host, port, backlog=1024).start()
+
+
+def _unquoted(record: logging.LogRecord) -> bool:
+    # Of a body that cannot be parsed aiohttp logs the very bytes, in a traceback.
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.msg, record.exc_info = "http.malformed", None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+    return True
+
+
+async def serve_metrics(service: Service, host: str, port: int) -> None:
+    """Prometheus' text format on a port of its own, which no client reaches."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=prometheus_client.generate_latest(),
+            headers={hdrs.CONTENT_TYPE: prometheus_client.CONTENT_TYPE_LATEST},
+        )
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    await serve(service, app, host, port)
+
+
+@asynccontextmanager
+async def _cleaned_up(runner: web.AppRunner) -> AsyncIterator[None]:
+    await runner.setup()
+    try:
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,377 @@
+"""What a client may write on the socket: nothing is read in two ways, nobody holds it for long.
+
+Each request is a line of bytes; what an owner got of it is the proof.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from libs.common import serving, settings
+from libs.common.service import Service
+from services.gateway import app, http
+from services.gateway.settings import GatewaySettings
+from services.gateway.targets import Targets
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    INTERNAL_KEY,
+    ROOT,
+    SERVICE,
+    Gateway,
+    Owner,
+    StartGateway,
+)
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+
+HOST_LINE = b"Host: x\r\n"
+POST = b"POST /api/chatbot/chat HTTP/1.1\r\n" + HOST_LINE
+STATUS = "/api/unsubscribe/status/"
+GET = b"GET " + STATUS.encode() + b"a HTTP/1.1\r\n" + HOST_LINE
+ENCODED = b"..%2f..%2fx%0d%0aX-Caller:%20admin"
+SMUGGLED = GET.replace(b"/a ", b"/smuggled ") + b"\r\n"
+
+REFUSED = {
+    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+    "two equal lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a list of lengths": POST + b"Content-Length: 2, 2\r\n\r\n{}",
+    "a signed length": POST + b"Content-Length: +2\r\n\r\n{}",
+    "a negative length": POST + b"Content-Length: -2\r\n\r\n{}",
+    "a length with an underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "a length and chunks": (
+        POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED
+    ),
+    "chunks and a length": (
+        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED
+    ),
+    "two codings": (
+        POST
+        + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
+        + SMUGGLED
+    ),
+    "an unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "a coding after chunked": (
+        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED
+    ),
+    "a space before a colon": (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED),
+    "a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+    "a size that is no number": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "a negative size": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n",
+    "a size over 64 bits": POST + b"Transfer-Encoding: chunked\r\n\r\n%b\r\n{}" % (b"f" * 18),
+    "chunks with bare LF": (POST + b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n" + SMUGGLED),
+    "lines with bare LF": GET.replace(b"\r\n", b"\n") + b"\n",
+    "a header with bare LF": GET + b"X-Y: a\nX-Z: b\r\n\r\n",
+    "a header with bare CR": GET + b"User-Agent: a\rX-Caller: admin\r\n\r\n",
+    "a folded header": GET + b"User-Agent: a\r\n b\r\n\r\n",
+    "NUL in a header": GET + b"User-Agent: a\0b\r\n\r\n",
+    "a control character in a header": GET + b"User-Agent: a\x01b\r\n\r\n",
+    "NUL in a header's name": GET + b"X-\0Y: a\r\n\r\n",
+    "no host": GET.replace(HOST_LINE, b"") + b"\r\n",
+    "two hosts": GET + HOST_LINE + b"\r\n",
+    "a target that is none": GET.replace(STATUS.encode(), b"api/") + b"\r\n",
+    "a space in a target": GET.replace(b"/a ", b"/a b ") + b"\r\n",
+    "a target without end": GET.replace(b"/a ", b"/" + b"a" * 9000 + b" ") + b"\r\n",
+    "a header without end": GET + b"X: " + b"a" * 9000 + b"\r\n\r\n",
+    "headers without end": GET + b"X: a\r\n" * 300 + b"\r\n",
+    "HTTP/1.2": GET.replace(b"HTTP/1.1", b"HTTP/1.2") + b"\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+async def until_closed(gateway: Gateway, sent: bytes) -> bytes:
+    """Give all that came before the gateway closed the connection."""
+    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        got = await reader.read()
+    writer.close()
+    return got
+
+
+async def answers(gateway: Gateway, sent: bytes, count: int) -> bytes:
+    """Give so many answers, and what follows at once; the connection must stay open."""
+    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    writer.write(sent)
+    got = b""
+    async with asyncio.timeout(10):
+        while len(statuses(got)) < count:
+            part = await reader.read(65536)
+            assert part, got
+            got += part
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.1):
+            part = await reader.read(65536)
+            assert part, got
+            got += part
+    writer.close()
+    return got
+
+
+def port_of(gateway: Gateway) -> int:
+    return int(gateway.url.rpartition(":")[2])
+
+
+def statuses(got: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d+)", got)]
+
+
+async def test_what_two_could_read_in_two_ways_is_refused_and_reaches_no_owner(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="1000 per minute")
+    before = len(owner.received)
+    for name, sent in REFUSED.items():
+        got = await until_closed(gateway, sent)
+        head, _, body = got.partition(b"\r\n\r\n")
+        assert statuses(got) == [400], (name, got)
+        assert b"Content-Type: application/problem+json" in head, name
+        assert b"X-Request-ID: " in head, name
+        assert json.loads(body)["status"] == 400, name
+    assert owner.received[before:] == []
+    log = gateway.log.read_text()
+    assert log.count("http.malformed") == len(REFUSED)
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        (GET.replace(b" /", b" http://evil.example/", 1) + b"\r\n", [STATUS + "a"]),
+        (GET.replace(b"/a ", b"/.. ") + b"\r\n", [STATUS + ".."]),
+        (GET.replace(b"/a ", b"/%s ") % ENCODED + b"\r\n", [STATUS + ENCODED.decode()]),
+        (GET.replace(b"/a ", b"/a#b ") + b"\r\n", [STATUS + "a"]),
+        ((GET + b"\r\n") * 3, [STATUS + "a"] * 3),
+        (GET + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED, [STATUS + "a"]),
+        (
+            GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + SMUGGLED,
+            [STATUS + "a", STATUS + "smuggled"],  # declined: what follows is the next request
+        ),
+    ],
+    ids=["absolute", "dots", "encoded", "fragment", "pipelined", "get with a body", "upgrade"],
+)
+async def test_a_request_reaches_the_owner_as_one_of_our_own_making(
+    start_gateway: StartGateway, owner: Owner, sent: bytes, seen: list[str]
+) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    got = await answers(gateway, sent, len(seen))
+    received = owner.received[before:]
+    assert [each["path"] for each in received] == seen
+    assert statuses(got) == [200] * len(seen)
+    for each in received:
+        assert each["headers"]["Host"] == owner.url.removeprefix("http://")
+        assert each["headers"]["X-Caller"] == "public"
+        assert "Upgrade" not in each["headers"]
+
+
+@pytest.mark.parametrize("target", ["http://evil.example/internal/alerts", "//evil.example/", "*"])
+async def test_what_no_route_names_reaches_no_owner(
+    start_gateway: StartGateway, owner: Owner, target: str
+) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    sent = b"OPTIONS %b HTTP/1.1\r\n" % target.encode() + HOST_LINE + b"\r\n"
+    assert statuses(await answers(gateway, sent, 1)) == [404]
+    assert owner.received[before:] == []
+
+
+async def test_a_coded_body_is_501(start_gateway: StartGateway, owner: Owner) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    sent = POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+    assert statuses(await answers(gateway, sent, 1)) == [501]
+    assert owner.received[before:] == []
+
+
+async def test_http_1_0_is_answered_and_its_connection_ends(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    async def streamed(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x" * 100_000)
+        return response
+
+    gateway = await start_gateway()
+    one = b"GET %ba HTTP/1.0\r\n" % STATUS.encode()
+    assert statuses(await until_closed(gateway, one + b"\r\n")) == [200]
+    kept = one + b"Connection: keep-alive\r\n\r\n"
+    assert statuses(await answers(gateway, kept, 1)) == [200]
+    owner.handle = streamed
+    got = await until_closed(gateway, kept)
+    assert b"chunked" not in got
+    assert got.endswith(b"\r\n\r\n" + b"x" * 100_000)
+
+
+async def test_after_413_the_client_can_read_the_answer_and_go_on(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    writer.write(POST + b"Content-Length: 3000000\r\n\r\n")
+    for _ in range(300):
+        writer.write(b"x" * 10_000)
+        await writer.drain()
+    writer.write(GET + b"\r\n")
+    got = b""
+    async with asyncio.timeout(10):
+        while len(statuses(got)) < 2:
+            part = await reader.read(65536)
+            assert part, got
+            got += part
+    assert statuses(got) == [413, 200]
+    writer.close()
+
+
+async def test_head_of_a_large_answer_carries_no_byte_of_it(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    async def large(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"x" * 1_000_000)
+
+    owner.handle = large
+    gateway = await start_gateway()
+    head = GET.replace(b"GET ", b"HEAD ") + b"\r\n"
+    got = await answers(gateway, head + head, 2)
+    assert statuses(got) == [200, 200]
+    assert b"x" * 100 not in got
+
+
+async def test_a_client_that_leaves_in_the_middle_frees_the_owner(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gone = asyncio.Event()
+    gateway = await start_gateway()
+    owner.handle = endless(gone)
+    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    writer.write(EXPORT)
+    await reader.readexactly(100_000)
+    writer.transport.abort()
+    async with asyncio.timeout(10):
+        await gone.wait()
+    assert "http.failed" not in gateway.log.read_text()
+
+
+EXPORT = (
+    b"GET /api/consent/export/a@example.com HTTP/1.1\r\n"
+    + HOST_LINE
+    + b"X-ADMIN-API-KEY: %b\r\n\r\n" % ADMIN["X-ADMIN-API-KEY"].encode()
+)
+
+
+def endless(gone: asyncio.Event) -> Any:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 50_000)
+        except ConnectionError:
+            gone.set()
+        return response
+
+    return handle
+
+
+# --- clients that take their time; the gateway in this process, so that its times can be short ----
+
+
+@pytest.fixture
+async def here(
+    own_ports: list[int],
+    owner: Owner,
+    redis_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[int]:
+    """Give the port of a gateway with IDLE, BODY and UNREAD_SECONDS of a second or less."""
+    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(serving, "UNREAD_SECONDS", 1.0)
+    monkeypatch.setattr(serving, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.5)
+    environment: Mapping[str, str] = {
+        "HTTP_PORT": str(own_ports[1]),
+        "METRICS_PORT": "0",
+        "INTERNAL_API_KEY": INTERNAL_KEY,
+        "SERVICE_API_KEY": SERVICE["X-API-KEY"],
+        "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
+        "REDIS_URL": redis_url,
+        "AMQP_URL": "amqp://gateway:none@127.0.0.1:1/none",
+        "FOLLOWUPS_URL": owner.url,
+        "CONSENT_URL": owner.url,
+        "ALERTS_URL": owner.url,
+        "RATE_LIMIT_STATE_FILE": str(tmp_path / "limits.json"),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    service = Service("gateway")
+    configured = settings.load(GatewaySettings)
+    await app.start(service, configured, Targets.read(ROOT / "config" / "alerts.toml"))
+    yield own_ports[1]
+    service.stopping.set()
+    await service.close()
+
+
+async def drip(port: int, begun: bytes, drop: bytes) -> bytes:
+    """Write a drop each 50 ms, for as long as anybody takes them; give what was answered."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(begun)
+    answer = asyncio.create_task(reader.read())
+    async with asyncio.timeout(8):
+        while not answer.done():
+            writer.write(drop)
+            await asyncio.sleep(0.05)
+    writer.close()
+    return answer.result() if answer.exception() is None else b""
+
+
+async def test_a_head_that_drips_is_cut(here: int) -> None:
+    assert await drip(here, b"GET / HTTP/1.1\r\n", b"X: x\r\n") == b""
+
+
+async def test_a_body_that_drips_is_408_and_cut(here: int, owner: Owner) -> None:
+    got = await drip(here, POST + b"Content-Length: 100000\r\n\r\n", b"x")
+    assert statuses(got) == [408]
+    assert b"Connection: close" in got
+    got = await drip(here, POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")
+    assert statuses(got) == [408]
+    assert owner.received == []
+
+
+async def test_a_client_that_reads_nothing_is_cut_and_frees_the_owner(
+    here: int, owner: Owner
+) -> None:
+    gone = asyncio.Event()
+    owner.handle = endless(gone)
+    _, writer = await asyncio.open_connection(HOST, here, limit=1024)
+    writer.write(EXPORT)
+    async with asyncio.timeout(10):
+        await gone.wait()
+    writer.close()
+
+
+async def test_connections_beyond_the_most_are_closed_and_room_comes_back(here: int) -> None:
+    async def answered() -> bool:
+        reader, writer = await asyncio.open_connection(HOST, here)
+        try:
+            writer.write(b"GET /api/health HTTP/1.1\r\n" + HOST_LINE + b"\r\n")
+            return b" 200 " in await reader.readline()
+        except ConnectionError:
+            return False
+        finally:
+            writer.close()
+
+    held = [await asyncio.open_connection(HOST, here) for _ in range(20)]
+    assert not await answered()
+    for _, writer in held:
+        writer.close()
+    await eventually(answered, 5)
