@@ -14,7 +14,6 @@ from services.alerts.delivery import Worker
 from services.alerts.digests import Digests
 from services.alerts.drain import drain
 from services.alerts.http import Api
-from services.alerts.messages import ESCALATION
 from services.alerts.permits import LoopLag, Permits
 from services.alerts.retention import Retention
 from services.alerts.schema import Schema
@@ -134,8 +133,6 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         told_again_seconds=settings.alerts_trouble_again_seconds,
         pending=settings.alerts_trouble_pending,
     )
-    if not configured.route(ESCALATION, None):
-        log.error("escalation.has_no_route")  # failures are recorded, and nobody is told
     retention = Retention(
         engine,
         delivered=settings.alerts_delivered_kept_hours * 3600.0,

@@ -21,6 +21,7 @@ from pydantic import (
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
 from services.alerts.alert import Policy
+from services.alerts.messages import ESCALATION
 from services.alerts.templates import Templates
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
@@ -270,6 +271,8 @@ def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
                 f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
                 for fault in error.errors(include_url=False, include_input=False)
             ]
+    if config is not None and not config.route(ESCALATION, None):
+        faults.append(f"routes: none for {ESCALATION}: nobody would be told of what failed")
     templates = Templates(path.parent / "templates")
     for name, target in config.targets.items() if config else ():
         for event_type, file in target.templates.items():

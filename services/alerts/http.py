@@ -30,6 +30,7 @@ log = logs.get_logger(__name__)
 
 PAGE = 100
 MAX_PAGE = 1_000
+PAGE_BYTES = 8 * 1024 * 1024  # of payloads; beyond it a page is shorter than was asked for
 BATCH = 200
 # The gateway waits 20 s for an answer; there is one before, and the rest is for the next call.
 BULK_SECONDS = 12.0
@@ -186,10 +187,16 @@ class Api:
     def list_of(self, name: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
             chosen, after, limit = _query(request)
+            rows: list[Any] = []
+            size, more = 0, True
             async with self._engine.connect() as tx:
-                rows = await questions.page(tx, name, chosen, after, limit + 1)
-            more = len(rows) > limit
-            rows = rows[:limit]
+                while more and len(rows) < limit and size < PAGE_BYTES:
+                    asked = min(PAGE, limit - len(rows))
+                    some = await questions.page(tx, name, chosen, after, asked + 1)
+                    more = len(some) > asked
+                    rows += some[:asked]
+                    size += sum(row.size or 0 for row in some)
+                    after = _key(rows[-1]) if rows else None
             return json_response(
                 {
                     "items": [_shown(row) | {"payload": row.payload} for row in rows],

@@ -19,6 +19,9 @@ from services.alerts.alert import Reason, State
 from services.alerts.store import steps, tables
 
 BATCH: Final = 5_000  # rows looked at in one statement, well within its time-out
+# Of one answer, about: RabbitMQ takes no message beyond 16 MiB.
+PAGE_BYTES: Final = 4 * 1024 * 1024
+_ATTEMPT_BYTES: Final = 1_000
 ERASED: Final = "erased"
 BEGINNING: Final = (UUID(int=0), "")
 
@@ -36,7 +39,7 @@ class Looked:
 
 # The domain alone first: it is cheap, and rules nearly every row out.
 _LOOK = (
-    sa.text("""
+    sa.text(f"""
     WITH looked AS MATERIALIZED (
         SELECT alert_id, target, event_type, severity, state, reason, payload, accepted_at,
             finished_at, attempt, error, once_address, once_purpose, once_reference,
@@ -45,16 +48,25 @@ _LOOK = (
                 AND concat_ws(' ', CAST(payload AS text), dedup_key) ~* :pattern) AS theirs
         FROM delivery WHERE (alert_id, target) > (:alert_id, :target)
         ORDER BY alert_id, target LIMIT :batch
+    ), sized AS (
+        SELECT *, coalesce(sum(
+                {_ATTEMPT_BYTES} * (attempt + 1) + octet_length(coalesce(CAST(payload AS text), ''))
+            ) FILTER (WHERE theirs) OVER (
+                ORDER BY alert_id, target ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ), 0) AS bytes_before
+        FROM looked
+    ), page AS (
+        SELECT * FROM sized WHERE bytes_before < :most
     )
-    SELECT * FROM looked
+    SELECT * FROM page
     WHERE theirs OR (alert_id, target) = (
-        SELECT alert_id, target FROM looked ORDER BY alert_id DESC, target DESC LIMIT 1)
+        SELECT alert_id, target FROM page ORDER BY alert_id DESC, target DESC LIMIT 1)
     ORDER BY alert_id, target
 """)
     .bindparams(
         sa.bindparam("alert_id", type_=sa.Uuid),
         *(sa.bindparam(name, type_=sa.Text) for name in ("target", "address", "domain", "pattern")),
-        sa.bindparam("batch", type_=sa.Integer),
+        *(sa.bindparam(name, type_=sa.Integer) for name in ("batch", "most")),
     )
     .columns(
         **{
@@ -93,6 +105,7 @@ async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Loo
             "alert_id": after[0],
             "target": after[1],
             "batch": BATCH,
+            "most": PAGE_BYTES,
         },
     )
     rows = list(found)

@@ -58,9 +58,13 @@ _ORDER: Final = (delivery.c.created_at, delivery.c.alert_id, delivery.c.target)
 async def page(
     tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
 ) -> list[Any]:
-    """Return a page of a list, oldest first."""
+    """Return a page of a list, oldest first, each row with the `size` of its payload."""
+    size = sa.func.octet_length(sa.cast(delivery.c.payload, sa.Text)).label("size")
     statement = (
-        sa.select(delivery).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
+        sa.select(delivery, size)
+        .where(_LISTS[name], *chosen.where())
+        .order_by(*_ORDER)
+        .limit(limit)
     )
     if after is not None:
         statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))

@@ -172,6 +172,24 @@ class Alerts:
         async with self.engine.connect() as connection:
             return (await connection.execute(sa.text(statement))).scalar_one()
 
+    async def failed(self, count: int, text: str) -> None:
+        """Put rows into the ledger that ended so."""
+        async with self.engine.begin() as tx:
+            await tx.execute(
+                sa.text("""
+                    WITH added AS (
+                        INSERT INTO delivery (alert_id, target, event_type, severity, source,
+                            payload, accepted_at, state, reason, error, attempt, finished_at)
+                        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test',
+                            jsonb_build_object('text', CAST(:text AS text)), now(), 'failed',
+                            'exhausted', 'x', 1, now()
+                        FROM generate_series(1, :count)
+                    )
+                    INSERT INTO ledger_total (target, accepted) VALUES ('slack', :count)
+                """),
+                {"count": count, "text": text},
+            )
+
     async def check(self) -> dict[str, Any]:
         status, body = await self.http("GET", "/api/ledger/check")
         assert status == 200

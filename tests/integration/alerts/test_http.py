@@ -35,6 +35,21 @@ async def test_a_list_is_paged_without_a_gap_or_a_repeat(alerts: StartAlerts) ->
     assert nothing == {"items": [], "next_cursor": None}
 
 
+async def test_a_page_of_large_alerts_is_shorter_than_was_asked_for(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    await subject.failed(250, "x" * 200_000)  # 50 MB
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        _, page = await subject.http("GET", f"/api/dlq/failed?limit=1000{cursor}")
+        assert len(page["items"]) <= 100
+        seen += [one["id"] for one in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert len(seen) == len(set(seen)) == 250
+
+
 async def test_a_retry_of_a_target_hands_out_all_that_failed_there(alerts: StartAlerts) -> None:
     subject = await alerts()
     ids = await failed(subject, 5)

@@ -122,6 +122,15 @@ async def test_what_was_sent_is_forgotten_and_still_counted(
     assert "Anna" not in await words(subject)
 
 
+async def test_a_person_of_whom_more_is_held_than_one_message_takes_is_told_of_it_all(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.failed(100, f"{ANNA} {'x' * 200_000}")  # 20 MB; RabbitMQ takes 16
+    held = await consent.held()
+    assert len(held) == len({each["id"] for each in held}) == 100
+
+
 async def test_what_was_still_to_be_sent_is_discarded_and_its_copies_leave_unseen(
     alerts: StartAlerts, consent: Consent
 ) -> None:

@@ -29,6 +29,7 @@ ENV = {
 SLACK = """
 [routes]
 "lead.*" = ["slack"]
+"escalation" = ["slack"]
 [targets.slack]
 channel = "slack"
 url = { env = "SLACK_WEBHOOK_URL" }
@@ -92,6 +93,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         (('{ env = "SLACK_WEBHOOK_URL" }', '"https://hooks.slack.example/x"'), "env"),
         (('channel = "slack"', 'channel = "slack"\ncolour = "red"'), "colour"),
         (('["slack"]', '["slak"]'), "slak"),
+        (('"escalation" = ["slack"]\n', ""), "nobody would be told"),
         (('channel = "slack"', 'channel = "slack"\nretry_delays = [14]'), "lease"),
         (('channel = "slack"', 'channel = "slack"\nretry_delays = [300, 0.5]'), "whole seconds"),
         (('channel = "slack"', 'channel = "slack"\ntemplates = { "a" = "no.j2" }'), "no.j2"),
