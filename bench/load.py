@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import urlsplit
 
 import uvloop
@@ -24,25 +25,35 @@ def post(
     url: str, headers: Mapping[str, str], bodies: Iterator[bytes], *, connections: int = 64
 ) -> Load:
     """POST each body once, as JSON; whoever answers states the length of its body."""
-    return uvloop.run(_post(url, headers, bodies, connections))
+    head = (
+        f"POST {_target(url, headers)}Content-Type: application/json\r\nContent-Length: ".encode()
+    )
+    requests = (b"%s%d\r\n\r\n%s" % (head, len(body), body) for body in bodies)
+    return uvloop.run(_send(url, requests, connections))
 
 
-async def _post(
-    url: str, headers: Mapping[str, str], bodies: Iterator[bytes], connections: int
-) -> Load:
+def get(urls: Iterator[str], headers: Mapping[str, str], *, connections: int = 64) -> Load:
+    """GET each once, all of one server."""
+    first = next(urls)
+    requests = (f"GET {_target(url, headers)}\r\n".encode() for url in chain([first], urls))
+    return uvloop.run(_send(first, requests, connections))
+
+
+def _target(url: str, headers: Mapping[str, str]) -> str:
     parts = urlsplit(url)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{lines}"
-        "Content-Type: application/json\r\nContent-Length: "
-    ).encode()
+    return f"{parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{lines}"
+
+
+async def _send(url: str, requests: Iterator[bytes], connections: int) -> Load:
+    parts = urlsplit(url)
     load = Load()
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        for body in bodies:
+        for request in requests:
             began = time.monotonic()
-            writer.write(b"%s%d\r\n\r\n%s" % (head, len(body), body))
+            writer.write(request)
             answer = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(answer)
             await reader.readexactly(int(length[1]) if length else 0)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, Any
 
 from aiohttp import hdrs, web
@@ -113,8 +113,8 @@ class AdminRoutes:
         if request.method == hdrs.METH_POST:
             theirs = (await parse(request, Verify)).checkpoints
             self._check_signatures(theirs)
-        ours = await asyncio.to_thread(list, checkpoints.read(self._checkpoints))
-        witnesses = Witnesses([*ours, *theirs], self._signer)
+        seen = chain(checkpoints.read(self._checkpoints), theirs)
+        witnesses = await asyncio.to_thread(Witnesses, seen, self._signer)
         found = await trail.verify(
             self._engine, start=_place(request), seconds=VERIFY_SECONDS, witnesses=witnesses
         )

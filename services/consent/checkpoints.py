@@ -7,6 +7,7 @@ less than a minute, and less than a thousand rows and the second in which they c
 
 import base64
 import binascii
+from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +33,8 @@ EVERY_ROWS = 1_000
 EVERY = timedelta(seconds=60)
 LOOK_SECONDS = 1.0
 MOST = 1_000  # checkpoints at once
+LAST_WITNESSES = 2_000  # as many of ours as an auditor may bring
+EARLIER_WITNESSES = 10_000
 SEED_BYTES = 32
 
 
@@ -148,7 +151,8 @@ class Witnesses:
 
     The newest with our signature vouches for all rows up to its own; those before it say where a
     rewritten chain begins to differ. So a signature is checked of the newest, and of each that
-    contradicts the chain: checking all would take longer than the chain itself.
+    contradicts the chain: checking all would take longer than the chain itself. And all would not
+    fit into memory, a minute each for years: of those that are not among the last some are kept.
     """
 
     def __init__(self, checkpoints: Iterable[Checkpoint], signer: Signer) -> None:
@@ -157,7 +161,7 @@ class Witnesses:
         """How many were looked at and bear no signature of ours."""
         self.vouching: int | None = None
         """The row of the newest of ours, once the chain was found to agree with it."""
-        ordered = sorted(checkpoints, key=lambda each: each.rows)
+        ordered = sorted(_some(checkpoints), key=lambda each: each.rows)
         while ordered and not signer.is_ours(ordered[-1]):
             ordered.pop()
             self.forged += 1
@@ -181,6 +185,23 @@ class Witnesses:
 
     def saw_beyond(self, rows: int) -> bool:
         return self._newest is not None and self._newest.rows > rows
+
+
+def _some(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Keep the last ones, and of the earlier ones every so many, evenly."""
+    last: deque[Checkpoint] = deque()
+    earlier: list[Checkpoint] = []
+    stride = 1
+    for number, each in enumerate(checkpoints):
+        last.append(each)
+        if len(last) <= LAST_WITNESSES:
+            continue
+        oldest = last.popleft()
+        if number % stride == 0:
+            earlier.append(oldest)
+        if len(earlier) > EARLIER_WITNESSES:
+            earlier, stride = earlier[::2], 2 * stride
+    return [*earlier, *last]
 
 
 def report(found: trail.Verification, witnesses: Witnesses) -> dict[str, Any]:

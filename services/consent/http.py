@@ -1,6 +1,7 @@
 """Routes: parse, call, answer. The gateway has checked keys; it says who calls in X-Caller."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.addresses import normalise
+from libs.common.batches import Batches
 from libs.common.broker import Broker
 from libs.common.tokens import Tokens
 from libs.common.web import Model, json_response, parse
@@ -34,6 +36,7 @@ from services.consent.vault import Vault
 from services.consent.withdrawals import Withdrawals, answered
 
 HEALTH_SECONDS = 2.0
+MAX_BATCH = 100
 
 Reason = Annotated[str, Field(max_length=2_000)]
 SessionId = Annotated[str, Field(min_length=1, max_length=200)]
@@ -76,6 +79,7 @@ class Routes:
         self._settings = settings
         self._withdrawals = withdrawals
         self._opt_ins = opt_ins
+        self._states = Batches(self._read_states, limit=MAX_BATCH)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/opt-in", self.opt_in)
@@ -154,10 +158,8 @@ class Routes:
         email = path_address(request)
         address = normalise(email)
         full = trusted(request) or self._holds_link(request, address)
-        async with self._engine.begin() as tx:
-            states = await consents.states(tx, self._vault.address_hash(address))
-            person = await people.find(tx, self._vault, address) if full else None
-            last = await trail.last(tx, person.id) if person else None
+        states = await self._states.ask(self._vault.address_hash(address))
+        last = await self._last(address) if full else None
         granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
         return json_response(
             {
@@ -168,6 +170,15 @@ class Routes:
                 "last_action_at": last and last[1].isoformat(),
             }
         )
+
+    async def _read_states(self, address_hashes: Sequence[bytes]) -> list[dict[str, State]]:
+        async with self._engine.connect() as tx:
+            return await consents.states_of_all(tx, address_hashes)
+
+    async def _last(self, address: str) -> tuple[str, datetime] | None:
+        async with self._engine.connect() as tx:
+            person = await people.find(tx, self._vault, address)
+            return await trail.last(tx, person.id) if person else None
 
     def _holds_link(self, request: web.Request, address: str) -> bool:
         claims = claims_of(self._tokens, request)

@@ -1,6 +1,6 @@
 """What a person agreed to, what may be sent meanwhile (permits), and whom nothing is sent to."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.consent import Permit, Standing, State
-from services.consent.store.tables import consent_state, person, suppression
+from services.consent.store.tables import consent_state, suppression
 
 
 async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:
@@ -20,14 +20,25 @@ async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State 
     return state and State(state)
 
 
+_STATES = sa.text("""
+    SELECT address_hash, purpose, state FROM consent_state JOIN person ON person.id = person_id
+    WHERE address_hash = ANY(CAST(:hashes AS bytea[]))
+""").columns(address_hash=sa.LargeBinary, purpose=sa.Text, state=sa.Text)
+
+
+async def states_of_all(
+    tx: AsyncConnection, address_hashes: Sequence[bytes]
+) -> list[dict[str, State]]:
+    """Read each one's states by purpose; none for an unknown address, at the same cost."""
+    found: dict[bytes, dict[str, State]] = {}
+    for row in await tx.execute(_STATES, {"hashes": list(set(address_hashes))}):
+        found.setdefault(row.address_hash, {})[row.purpose] = State(row.state)
+    return [found.get(each, {}) for each in address_hashes]
+
+
 async def states(tx: AsyncConnection, address_hash: bytes) -> dict[str, State]:
-    """Read the states by purpose; none for an unknown address, at the same cost."""
-    rows = await tx.execute(
-        sa.select(consent_state.c.purpose, consent_state.c.state)
-        .join(person)
-        .where(person.c.address_hash == address_hash)
-    )
-    return {row.purpose: State(row.state) for row in rows}
+    (found,) = await states_of_all(tx, [address_hash])
+    return found
 
 
 _SET_STATE = sa.text("""

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import tracemalloc
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,35 @@ async def test_a_cut_younger_than_the_last_checkpoint_is_not_seen(
     seen = await at(engine, signer, WITNESSED)
     tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 6")
     assert await verdict(engine, signer, seen) == (True, None)
+
+
+@pytest.mark.usefixtures("trail_of_eight")
+async def test_of_a_million_checkpoints_some_are_kept_and_a_cut_is_seen_all_the_same(
+    engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    seen = await at(engine, signer, *range(1, 9))
+    ours = seen[-1]
+
+    def peak(count: int) -> int:
+        of_a_minute = ours.model_copy(update={"rows": 1, "signature": "looked at by nobody"})
+        many = (of_a_minute.model_copy() for _ in range(count))
+        tracemalloc.start()
+        Witnesses(chain(many, [ours]), signer)
+        measured = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return measured
+
+    monkeypatch.setattr(checkpoints, "LAST_WITNESSES", 50)
+    monkeypatch.setattr(checkpoints, "EARLIER_WITNESSES", 200)
+    assert peak(8_000) < 1.5 * peak(800)
+
+    monkeypatch.setattr(checkpoints, "LAST_WITNESSES", 2)
+    monkeypatch.setattr(checkpoints, "EARLIER_WITNESSES", 2)
+    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 7")
+    assert await verdict(engine, signer, seen) == (False, 8)
+    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 2")
+    assert await verdict(engine, signer, seen) == (False, 3)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
