@@ -34,7 +34,11 @@ _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
 
-CONNECTED = Gauge("broker_connected", "1 while connected with the topology declared")
+CONNECTED = Gauge(
+    "broker_connected",
+    "1 while connected with the topology declared",
+    multiprocess_mode="livemin",  # where several processes share one view: all of them
+)
 PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
 
 # What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel

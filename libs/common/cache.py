@@ -24,7 +24,9 @@ RETRY_SECONDS = 1.0
 
 _ANSWERS = prometheus_client.Counter("cache_reads_total", "Reads by answer.", ["answer"])
 _PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
-_ENTRIES = prometheus_client.Gauge("cache_local_entries", "Entries of the in-process fallback.")
+_ENTRIES = prometheus_client.Gauge(
+    "cache_local_entries", "Entries of the in-process fallback.", multiprocess_mode="livesum"
+)
 
 
 class LocalCache:

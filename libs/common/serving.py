@@ -7,9 +7,9 @@ from asyncio import Transport
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import prometheus_client
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from libs.common import logs
 from libs.common.service import Service
@@ -73,8 +73,13 @@ class _Runner(web.AppRunner):
         return _Server(made.request_handler, request_factory=made.request_factory, **self._kwargs)
 
 
-async def serve(service: Service, app: web.Application, host: str, port: int) -> None:
-    """Listen until the service stops; then stop accepting and finish what is in hand."""
+async def serve(
+    service: Service, app: web.Application, host: str, port: int, *, shared: bool = False
+) -> None:
+    """Listen until the service stops; then stop accepting and finish what is in hand.
+
+    :param shared: with other processes of ours on the same port
+    """
     logging.getLogger("aiohttp.server").addFilter(_unquoted)
     runner = _Runner(
         app,
@@ -84,7 +89,7 @@ async def serve(service: Service, app: web.Application, host: str, port: int) ->
         lingering_time=LINGER_SECONDS,
     )
     await service.enter(_cleaned_up(runner))
-    await web.TCPSite(runner, host, port, backlog=1024).start()
+    await web.TCPSite(runner, host, port, backlog=1024, reuse_port=shared or None).start()
 
 
 def _unquoted(record: logging.LogRecord) -> bool:
@@ -95,13 +100,14 @@ def _unquoted(record: logging.LogRecord) -> bool:
     return True
 
 
-async def serve_metrics(service: Service, host: str, port: int) -> None:
+async def serve_metrics(
+    service: Service, host: str, port: int, registry: CollectorRegistry = REGISTRY
+) -> None:
     """Prometheus' text format on a port of its own, which no client reaches."""
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
-            body=prometheus_client.generate_latest(),
-            headers={hdrs.CONTENT_TYPE: prometheus_client.CONTENT_TYPE_LATEST},
+            body=generate_latest(registry), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST}
         )
 
     app = web.Application()

@@ -21,12 +21,16 @@ from services.gateway.redis_pipe import RedisPipe
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
+from services.gateway.workers import Line
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
 
 
-async def start(service: Service, settings: GatewaySettings, targets: Targets) -> None:
+async def start(
+    service: Service, settings: GatewaySettings, targets: Targets, line: Line | None = None
+) -> None:
+    """:param line: to the supervisor, in one of several workers"""
     shadow = settings.rate_limit_mode == "shadow"
     redis_url = settings.redis_url.get_secret_value()
 
@@ -80,8 +84,13 @@ async def start(service: Service, settings: GatewaySettings, targets: Targets) -
     api.add_routes(app, door)
     docs.add_routes(app)
 
-    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await serving.serve(service, app, settings.http_host, settings.http_port)
+    if line is None:
+        await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serving.serve(
+        service, app, settings.http_host, settings.http_port, shared=line is not None
+    )
+    if line is not None:
+        service.spawn("supervisor", line.hold())
 
 
 def _secret(value: SecretStr | None) -> str | None:

@@ -11,8 +11,16 @@ LIMIT_DECISIONS = Counter(
         "counted_in",  # redis | here
     ],
 )
-LIMIT_KEYS = Gauge("gateway_limit_local_keys", "Clients counted in this process's own memory.")
-REDIS_CONNECTED = Gauge("gateway_redis_connected", "1 while the limits are counted in Redis.")
+LIMIT_KEYS = Gauge(
+    "gateway_limit_local_keys",
+    "Clients counted in the processes' own memory.",
+    multiprocess_mode="livesum",
+)
+REDIS_CONNECTED = Gauge(
+    "gateway_redis_connected",
+    "1 while the limits are counted in Redis, by every worker.",
+    multiprocess_mode="livemin",
+)
 
 UPSTREAM_SECONDS = Histogram(
     "gateway_upstream_seconds", "Time until the owner's answer began.", ["upstream"]

@@ -6,6 +6,7 @@ newer version wins, wherever it is: a Redis that lost its memory is told again w
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ class Overrides:
     def _write_file(self) -> None:
         with self._file_faults_logged():
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            new = self._file.with_suffix(".new")
+            new = self._file.with_suffix(f".{os.getpid()}")  # other workers write it too
             new.write_text(json.dumps({"version": self._version, "limits": self._limits}))
             new.replace(self._file)  # a crash leaves the old file or the new one
 

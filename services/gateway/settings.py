@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from libs.common.settings import BrokerSettings, RedisSettings, ServiceSettings
 from libs.common.tokens import parse_keys
@@ -56,6 +56,8 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     service_rate_limit: Limit = "10000 per minute"
     rate_limit_mode: Literal["enforce", "shadow"] = "enforce"
     rate_limit_state_file: Path = Path(".local/gateway/ratelimits.json")
+
+    gateway_workers: int = Field(default=1, ge=1, le=64)
 
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""

@@ -1,0 +1,225 @@
+"""GATEWAY_WORKERS=2: one gateway to its clients, whatever happens to one of its processes."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.local.servers import Redis
+from tests.integration.gateway.conftest import SERVICE, Gateway, Owner, StartGateway
+from tests.integration.gateway.test_limits import CHAT, LONGEST_ANSWER, MESSAGE, flood, statuses
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+
+TWO = {"GATEWAY_WORKERS": "2"}
+PATH = "/api/unsubscribe/status/a@example.com"
+PLENTY = {"API_RATE_LIMIT_MINUTE": "100000 per minute", "API_RATE_LIMIT_HOUR": "100000 per hour"}
+
+
+@pytest.fixture(scope="module")
+def metrics_port(ports: Ports) -> int:
+    return ports.take()
+
+
+def workers_of(gateway: Gateway) -> list[int]:
+    pid = gateway.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def started(gateway: Gateway, workers: int) -> None:
+    """Wait until so many workers have started in all, and their supervisor."""
+
+    async def so() -> bool:
+        return gateway.log.read_text().count("service.started") == workers + 1
+
+    await eventually(so)
+
+
+async def ask(gateway: Gateway, path: str = PATH) -> int:
+    """Ask over a connection of its own: the kernel gives it to any of the workers."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(gateway.url + path) as answer,
+    ):
+        return answer.status
+
+
+async def metric(port: int, name: str, **labels: str) -> float:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{HOST}:{port}/metrics") as answer,
+    ):
+        text = await answer.text()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+async def test_of_200_at_once_with_forged_headers_exactly_30_pass_over_two_workers(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", **TWO)
+    assert len(workers_of(gateway)) == 2
+    assert statuses(await flood(200, gateway)) == {200: 30, 429: 170}
+
+
+async def test_varying_addresses_in_a_path_share_one_limit_over_two_workers(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="30 per day", **TWO)
+    answers = await asyncio.gather(
+        *(gateway.call("GET", f"/api/unsubscribe/status/a{i}@example.com") for i in range(200))
+    )
+    assert statuses(answers) == {200: 30, 429: 170}
+
+
+async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_worker(
+    start_gateway: StartGateway, own_redis: Redis
+) -> None:
+    own_redis.start()
+    try:
+        gateway = await start_gateway(
+            CHAT_RATE_LIMIT="30 per day",
+            SERVICE_RATE_LIMIT="30 per day",
+            REDIS_URL=own_redis.url,
+            **TWO,
+        )
+        await eventually(lambda: both_see_redis(gateway))
+        before = await flood(20, gateway)
+        under_way = asyncio.create_task(flood(150, gateway))
+        await asyncio.to_thread(own_redis.kill)
+        during = await under_way + await flood(150, gateway)
+        found = statuses(before + during)
+        assert set(found) == {200, 429}
+        assert 30 <= found[200] <= 60
+        assert max(answer.seconds for answer in during) < LONGEST_ANSWER
+        await asyncio.to_thread(own_redis.start)
+        await eventually(lambda: both_see_redis(gateway))
+        assert statuses(await flood(100, gateway)) == {429: 100}
+        # Exact again, for one whom nobody has counted yet.
+        again = await asyncio.gather(
+            *(gateway.call("POST", CHAT, MESSAGE, **SERVICE) for _ in range(100))
+        )
+        assert statuses(again) == {200: 30, 429: 70}
+    finally:
+        own_redis.stop()
+
+
+async def both_see_redis(gateway: Gateway) -> bool:
+    for _ in range(12):  # over new connections, so that each worker is asked
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(gateway.url + "/api/health/deep") as answer,
+        ):
+            if (await answer.json())["components"]["redis"]["status"] != "healthy":
+                return False
+    return True
+
+
+async def test_the_metrics_of_all_workers_are_one_and_survive_the_death_of_one(
+    start_gateway: StartGateway, metrics_port: int
+) -> None:
+    gateway = await start_gateway(METRICS_PORT=str(metrics_port), **TWO, **PLENTY)
+
+    async def counted() -> float:
+        route = "/api/unsubscribe/status/{email}"
+        return await metric(metrics_port, "http_requests_total", route=route, status="200")
+
+    await started(gateway, workers=2)
+    assert {await ask(gateway) for _ in range(40)} == {200}
+    assert await counted() == 40
+    assert await metric(metrics_port, "gateway_redis_connected") == 1
+    os.kill(workers_of(gateway)[0], signal.SIGKILL)
+    await started(gateway, workers=3)
+    assert await counted() == 40
+    assert {await ask(gateway) for _ in range(40)} == {200}
+    assert await counted() == 80
+    assert await metric(metrics_port, "gateway_worker_restarts_total") == 1
+
+
+async def test_while_one_worker_is_dead_the_others_answer(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(**TWO, **PLENTY)
+    await started(gateway, workers=2)
+    for times in (1, 2):  # the second time it waits before it starts again
+        os.kill(workers_of(gateway)[-1], signal.SIGKILL)
+        refused = 0
+        for _ in range(50):
+            try:
+                assert await ask(gateway) == 200
+            except aiohttp.ClientConnectionError:
+                refused += 1  # it was in the dead one's queue
+        assert refused <= 2
+        await started(gateway, workers=2 + times)
+
+
+async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    arrived, finish = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        arrived.release()
+        await finish.wait()
+        return web.json_response({})
+
+    gateway = await start_gateway(**TWO)
+    workers = workers_of(gateway)
+    owner.handle = slow
+    asking = [asyncio.create_task(ask(gateway)) for _ in range(12)]
+    for _ in asking:
+        await arrived.acquire()
+    gateway.process.send_signal(signal.SIGTERM)
+
+    async def closed() -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex((HOST, int(gateway.url.rpartition(":")[2]))) != 0
+
+    await eventually(closed)
+    finish.set()
+    assert await asyncio.gather(*asking) == [200] * 12
+    assert await asyncio.to_thread(gateway.process.wait, 35) == 0
+    assert not any(alive(worker) for worker in workers)
+
+
+async def test_workers_end_with_a_supervisor_that_was_killed(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(**TWO)
+    workers = workers_of(gateway)
+    gateway.process.kill()
+
+    async def ended() -> bool:
+        return not any(alive(worker) for worker in workers)
+
+    await eventually(ended, 20)
+
+
+@pytest.fixture
+def taken_port(ports: Ports) -> Iterator[int]:
+    port = ports.take()
+    with closing(socket.socket()) as listener:
+        listener.bind((HOST, port))
+        listener.listen()
+        yield port
+
+
+async def test_workers_that_cannot_start_end_the_supervisor(
+    start_gateway: StartGateway, taken_port: int
+) -> None:
+    with pytest.raises(RuntimeError, match=r"worker \d cannot start, it ended with 1"):
+        await start_gateway(HTTP_PORT=str(taken_port), **TWO)
