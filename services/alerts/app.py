@@ -7,6 +7,7 @@ from libs.common.broker import Broker
 from libs.common.requests import Requester
 from libs.common.service import Service
 from services.alerts import channels, config, topology
+from services.alerts.balance import Balance
 from services.alerts.board import Board
 from services.alerts.breaker import Breaker
 from services.alerts.consumers import MAX_BATCH, Intake, Persons
@@ -153,15 +154,9 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     app.middlewares.append(web.unavailable_when(db.may_pass))
     owner_url = settings.owner_database_url
     schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
-    api = Api(
-        engine,
-        intake,
-        sweep,
-        board,
-        valves,
-        schema,
-        overdue=settings.alerts_overdue_seconds,
-    )
+    balance = Balance(engine, sweep, valves, overdue=settings.alerts_overdue_seconds)
+    service.spawn("balance", balance.watch())
+    api = Api(engine, intake, sweep, board, valves, schema, balance)
     app.router.add_routes(api.routes())
     await serving.serve(service, app, settings.http_host, settings.http_port)
     await serving.serve_metrics(service, settings.http_host, settings.metrics_port)

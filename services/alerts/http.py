@@ -17,6 +17,7 @@ from libs.common.broker import BrokerUnavailable
 from libs.common.web import CALLER, Model, Problem, json_response, parse
 from services.alerts import delivery, retention, schema
 from services.alerts.alert import BreakerState, Reason, State
+from services.alerts.balance import Balance
 from services.alerts.board import Board
 from services.alerts.consumers import Intake
 from services.alerts.messages import AlertAccepted
@@ -106,8 +107,7 @@ class Api:
         board: Board,
         valves: Mapping[str, Valve],
         schema: Schema,
-        *,
-        overdue: float,
+        balance: Balance,
     ) -> None:
         self._engine = engine
         self._intake = intake
@@ -115,7 +115,7 @@ class Api:
         self._board = board
         self._valves = valves
         self._schema = schema
-        self._overdue = overdue
+        self._balance = balance
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
@@ -331,24 +331,7 @@ class Api:
         return json_response({target: (await self._board.now())[target]})
 
     async def check(self, request: web.Request) -> web.Response:
-        """P1's equation. A target whose breaker is open or whose queue is long strands nothing.
-
-        `unread` lie in alerts.intake.dead: no row could be made of them, so no term counts them;
-        nor does any count `duplicates`, for which no row was made: their first's was.
-        """
-        full = _full(request)
-        try:
-            empty = await self._sweep.without_copies()
-            unread = await self._sweep.unread()
-        except BrokerUnavailable:  # nobody can say which rows have lost their copies
-            empty, unread = [], 0
-        watched = [name for name in empty if self._valves[name].seconds_shut == 0]
-        async with self._engine.begin() as tx:
-            terms = await questions.check(tx, watched, self._overdue, full=full)
-        ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
-        balanced = terms["accepted"] == sum(terms[name] for name in ends)
-        ok = balanced and terms["stranded"] == 0 and unread == 0
-        return json_response({"ok": ok, **terms, "unread": unread, "full": full})
+        return json_response(await self._balance.check(full=_full(request)))
 
     async def create_relation(self, request: web.Request) -> web.Response:
         try:

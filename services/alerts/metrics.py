@@ -39,6 +39,12 @@ REPLICAS = Gauge("alerts_replicas", "Processes of this service that this one kno
 DIGESTS = Counter(
     "alerts_digests_total", "Mails to a person, by what they tell (see digests.Part).", ["part"]
 )
+LEDGER_OK = Gauge("alerts_ledger_ok", "1 while P1's equation holds and nothing is stranded.")
+LEDGER_ROWS = Gauge(
+    "alerts_ledger_rows",
+    "Rows that are pending, finally failed or in doubt; any replica's word is the whole ledger's.",
+    ["target", "state"],
+)
 
 
 def attempt(target: str, kind: Kind, reason: Reason, seconds: float) -> None:

@@ -139,6 +139,12 @@ class Alerts:
         ):
             return answer.status, await answer.json(content_type=None)
 
+    async def metrics(self) -> str:
+        url = f"http://{HOST}:{self.environment['METRICS_PORT']}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
     async def accept(
         self, event_type: str = "slack_alert", alert_id: str | None = None, **fields: Any
     ) -> str:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-import aiohttp
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -252,9 +251,7 @@ async def test_no_secret_of_a_target_reaches_the_process_log_the_database_or_an_
         paths = ("/api/dlq/failed", "/api/breakers", "/health/deep", "/api/dlq/stats")
         answers += [await subject.http("GET", path) for path in paths]
     assert mail.seen
-    metrics = f"http://{HOST}:{subject.environment['METRICS_PORT']}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(metrics) as response:
-        answers.append((response.status, await response.text()))
+    answers.append((200, await subject.metrics()))
     assert [status for status, _ in answers] == [200] * len(answers)
     assert shown(json.dumps(answers)) == []
     assert shown(await dump(subject)) == []
