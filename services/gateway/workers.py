@@ -56,6 +56,7 @@ class Worker:
         self._files = files
         self._restarts = restarts
         self._process: asyncio.subprocess.Process | None = None
+        self._line: asyncio.StreamWriter | None = None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends, ever less often if it keeps ending.
@@ -90,13 +91,13 @@ class Worker:
                     "PROMETHEUS_MULTIPROC_DIR": str(self._files),
                 },
             )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            if await reader.read(1):
-                self.serves.set()
-            return await self._process.wait()
-        finally:
-            writer.close()
+        # Not closed when this is cancelled: a worker that drains still holds the other end.
+        reader, self._line = await asyncio.open_connection(sock=ours)
+        if await reader.read(1):
+            self.serves.set()
+        code = await self._process.wait()
+        self._line.close()
+        return code
 
     def terminate(self) -> None:
         if self._process is not None:
@@ -112,6 +113,8 @@ class Worker:
         finally:
             with suppress(ProcessLookupError):
                 self._process.kill()
+            if self._line is not None:
+                self._line.close()
 
 
 async def supervise(service: Service, settings: GatewaySettings) -> None:

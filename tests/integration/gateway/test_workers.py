@@ -34,6 +34,12 @@ def workers_of(gateway: Gateway) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def files_of(gateway: Gateway) -> set[str]:
+    environment = Path(f"/proc/{workers_of(gateway)[0]}/environ").read_text().split("\0")
+    folder = dict(each.partition("=")[::2] for each in environment)["PROMETHEUS_MULTIPROC_DIR"]
+    return {path.name for path in Path(folder).iterdir()}
+
+
 def alive(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -146,8 +152,10 @@ async def test_the_metrics_of_all_workers_are_one_and_survive_the_death_of_one(
     assert {await ask(gateway) for _ in range(40)} == {200}
     assert await counted() == 40
     assert await metric(metrics_port, "gateway_redis_connected") == 1
+    files = files_of(gateway)
     os.kill(workers_of(gateway)[0], signal.SIGKILL)
     await started(gateway, workers=3)
+    assert files_of(gateway) == files
     assert await counted() == 40
     assert {await ask(gateway) for _ in range(40)} == {200}
     assert await counted() == 80
@@ -196,6 +204,7 @@ async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
     assert await asyncio.gather(*asking) == [200] * 12
     assert await asyncio.to_thread(gateway.process.wait, 35) == 0
     assert not any(alive(worker) for worker in workers)
+    assert "task_died" not in gateway.log.read_text()
 
 
 async def test_workers_end_with_a_supervisor_that_was_killed(start_gateway: StartGateway) -> None:
