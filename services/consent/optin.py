@@ -7,7 +7,6 @@ exact wording, is good once and for some days, and dies with a withdrawal or an 
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,6 +33,7 @@ class OptIns:
         self._vault = vault
         self._tokens = tokens
         self._base_url = settings.public_base_url.rstrip("/")
+        self._site = settings.site
         self._confirm_first = settings.double_opt_in
         self.lifetime = timedelta(days=settings.opt_in_link_days)
 
@@ -70,7 +70,7 @@ class OptIns:
                 language,
                 link=f"{self._base_url}/opt-in/confirm?token={token}",
                 lifetime=self.lifetime,
-                site=urlsplit(self._base_url).netloc,
+                site=self._site,
                 wording=wording,
             )
             return {"to": address, **rendered}

@@ -1,5 +1,6 @@
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -50,3 +51,8 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     """How long the other services have to report an erasure back before it is ordered again."""
     export_seconds: float = Field(10, gt=0, le=30)
     """How long an export waits for each of the other services."""
+
+    @property
+    def site(self) -> str:
+        """The name under which people know whom they deal with."""
+        return urlsplit(self.public_base_url).netloc

@@ -140,11 +140,16 @@ def running_stack(
     databases: Databases,
     servers: tuple[Postgres, RabbitMQ, Redis],
     settings: Mapping[str, str],
+    *,
+    names: tuple[str | None, str | None] = (None, None),
 ) -> Iterator[Stack]:
-    """Run the system on a fresh database and vhost; `settings` are as in .env."""
+    """Run the system on a fresh database and vhost; `settings` are as in .env.
+
+    :param names: the database's and the vhost's, if not random ones
+    """
     _, rabbitmq, redis = servers
-    database = databases.create(*WITH_TABLES)
-    vhost = Vhost(rabbitmq)
+    database = databases.create(*WITH_TABLES, name=names[0])
+    vhost = Vhost(rabbitmq, names[1])
     try:
         with running_sandbox(ports) as sandbox:
             values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))

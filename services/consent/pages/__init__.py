@@ -64,6 +64,7 @@ def render(
     name: str,
     language: str,
     *,
+    site: str,
     address: str = "",
     token: str = "",
     wording: Quote | None = None,
@@ -76,6 +77,7 @@ def render(
     """
     return _PAGE.render(
         text=_TEXTS[name][language],
+        site=site,
         address=address,
         token=token,
         wording=wording,

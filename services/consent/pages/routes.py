@@ -48,6 +48,7 @@ class PageRoutes:
         self._erasure_age = timedelta(hours=settings.erasure_link_hours)
         self._withdrawals = withdrawals
         self._opt_ins = opt_ins
+        self._site = settings.site
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/unsubscribe", self.unsubscribe_page)
@@ -62,42 +63,42 @@ class PageRoutes:
     async def unsubscribe_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request)
         if claims is None:
-            return _page(request, "invalid", status=400)
+            return self._page(request, "invalid", status=400)
         address_hash = self._vault.address_hash(normalise(claims.subject))
         async with self._engine.begin() as tx:
             states = await consents.states(tx, address_hash)
         gone = states.get(claims.purpose) is State.WITHDRAWN
-        return _page(request, "unsubscribed" if gone else "unsubscribe", claims)
+        return self._page(request, "unsubscribed" if gone else "unsubscribe", claims)
 
     async def unsubscribe_by_link(self, request: web.Request) -> web.Response:
         """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
         claims, form = await self._pressed(request)
         if claims is None:
-            return _page(request, "invalid", status=400)
+            return self._page(request, "invalid", status=400)
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         entry = _withdrawal(request, claims, "one-click" if one_click else "page")
         _, outcome, _ = await self._withdrawals.withdraw(entry)
-        return _page(request, outcome, claims, status=STATUS[outcome])
+        return self._page(request, outcome, claims, status=STATUS[outcome])
 
     async def preferences_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request)
         if claims is None:
-            return _page(request, "invalid", status=400)
+            return self._page(request, "invalid", status=400)
         async with self._engine.begin() as tx:
             choices = await preferences.choices(
                 tx, self._vault, normalise(claims.subject), language(request)
             )
-        return _page(request, "preferences", claims, choices=choices)
+        return self._page(request, "preferences", claims, choices=choices)
 
     async def withdraw_by_link(self, request: web.Request) -> web.Response:
         """Withdraw the purpose whose button was pressed, or all."""
         claims, form = await self._pressed(request)
         if claims is None:
-            return _page(request, "invalid", status=400)
+            return self._page(request, "invalid", status=400)
         chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
         entry = _withdrawal(request, claims, "preferences")
         outcome, _ = await self._withdrawals.withdraw_some(entry, chosen or PURPOSES)
-        return _page(request, outcome, claims, status=STATUS[outcome], purpose="".join(chosen))
+        return self._page(request, outcome, claims, status=STATUS[outcome], purpose="".join(chosen))
 
     async def _pressed(self, request: web.Request) -> tuple[Claims | None, Mapping[str, Any]]:
         claims = claims_of(self._tokens, request)
@@ -106,32 +107,32 @@ class PageRoutes:
     async def opt_in_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request, OPT_IN_TOKEN, self._opt_ins.lifetime)
         if claims is None:
-            return _page(request, "opt_in_invalid", status=400)
+            return self._page(request, "opt_in_invalid", status=400)
         async with self._engine.begin() as tx:
             wording = await self._opt_ins.waiting(tx, claims)
         if wording is None:
-            return _page(request, "opt_in_used", status=410)
-        return _page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
+            return self._page(request, "opt_in_used", status=410)
+        return self._page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
 
     async def opt_in_by_link(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request, OPT_IN_TOKEN, self._opt_ins.lifetime)
         if claims is None:
-            return _page(request, "opt_in_invalid", status=400)
+            return self._page(request, "opt_in_invalid", status=400)
         await _form(request)
         async with self._engine.begin() as tx:
             confirmed = await self._opt_ins.confirm(tx, claims, origin(request))
         if not confirmed:
-            return _page(request, "opt_in_used", status=410)
-        return _page(request, "opt_in_done", claims)
+            return self._page(request, "opt_in_used", status=410)
+        return self._page(request, "opt_in_done", claims)
 
     async def erasure_page(self, request: web.Request) -> web.Response:
         name, claims = await self._erasure_link(request)
-        return _page(request, name, claims, status=_ERASURE_STATUS[name])
+        return self._page(request, name, claims, status=_ERASURE_STATUS[name])
 
     async def erase_by_link(self, request: web.Request) -> web.Response:
         name, claims = await self._erasure_link(request)
         if claims is None:
-            return _page(request, name, status=_ERASURE_STATUS[name])
+            return self._page(request, name, status=_ERASURE_STATUS[name])
         await _form(request)
         entry = Entry(
             action=Action.ERASURE_REQUESTED,
@@ -140,7 +141,7 @@ class PageRoutes:
             evidence={"source": "link"},
         )
         outcome, _ = await self._withdrawals.erase(entry)
-        return _page(request, f"erasure_{outcome}", claims, status=STATUS[outcome])
+        return self._page(request, f"erasure_{outcome}", claims, status=STATUS[outcome])
 
     async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
         """Say which page the link leads to, with its claims if it may still be used."""
@@ -154,23 +155,33 @@ class PageRoutes:
                 return "erasure", claims
         return "erasure_used", None
 
+    def _page(
+        self,
+        request: web.Request,
+        name: str,
+        claims: Claims | None = None,
+        *,
+        status: int = 200,
+        **more: Any,
+    ) -> web.Response:
+        html = pages.render(
+            name,
+            language(request),
+            site=self._site,
+            address=claims.subject if claims else "",
+            token=request.query.get("token", ""),
+            **more,
+        )
+        return web.Response(
+            text=html,
+            status=status,
+            content_type="text/html",
+            charset="utf-8",
+            headers=pages.HEADERS,
+        )
+
 
 _ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
-
-
-def _page(
-    request: web.Request, name: str, claims: Claims | None = None, *, status: int = 200, **more: Any
-) -> web.Response:
-    html = pages.render(
-        name,
-        language(request),
-        address=claims.subject if claims else "",
-        token=request.query.get("token", ""),
-        **more,
-    )
-    return web.Response(
-        text=html, status=status, content_type="text/html", charset="utf-8", headers=pages.HEADERS
-    )
 
 
 def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:

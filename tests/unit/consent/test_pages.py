@@ -6,6 +6,7 @@ from services.consent import pages
 from services.consent.consent import LANGUAGES, Outcome, preferred_language
 from services.consent.pages import Choice
 
+SITE = "ostoja.example.com"
 OUTCOMES = (Outcome.DONE, Outcome.IN_FLIGHT, Outcome.SUPERSEDED)
 NAMES = (
     "unsubscribe", "unsubscribed", "preferences", "invalid", *OUTCOMES,
@@ -19,14 +20,17 @@ NAMES = (
 def test_every_page_exists_in_every_language_and_needs_nothing_from_outside(
     name: str, language: str
 ) -> None:
-    html = pages.render(name, language, address="anna@example.com", token="k.t.s")
+    html = pages.render(name, language, site=SITE, address="anna@example.com", token="k.t.s")
     assert f'<html lang="{language}">' in html
     assert not re.search(r"https?://|<script|\bsrc=|@import|url\(", html)
     assert len(re.findall("<button", html)) <= 1
+    assert SITE in html  # whom one deals with
 
 
 def test_an_address_cannot_bring_markup_into_the_page() -> None:
-    html = pages.render("unsubscribe", "en", address='"<script>x</script>"@example.com', token="t")
+    html = pages.render(
+        "unsubscribe", "en", site=SITE, address='"<script>x</script>"@example.com', token="t"
+    )
     assert "<script>" not in html
 
 
@@ -42,7 +46,7 @@ def test_preferences_offer_each_purpose_that_is_agreed_to_and_all_of_several() -
         return Choice(purpose, purpose.title(), "…", granted, f"Withdraw {purpose}")
 
     def buttons(*choices: Choice) -> list[str]:
-        html = pages.render("preferences", "en", token="t", choices=choices)
+        html = pages.render("preferences", "en", site=SITE, token="t", choices=choices)
         return re.findall(r"(?s)<form.*?</form>", html)
 
     marketing, surveys = (choice(purpose, granted=True) for purpose in ("marketing", "surveys"))
