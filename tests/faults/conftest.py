@@ -160,7 +160,8 @@ class Rig:
         await eventually(so, 15)
 
     async def moves_in_a_transaction(self, alert_id: str) -> None:
-        """Wait until somebody has changed its row and not committed."""
+        """Wait until somebody has changed its row and waits, before it commits, for a lock."""
+        await self.waits_for_a_lock()
         row = "SELECT 1 FROM alerts.delivery WHERE alert_id = %s FOR UPDATE SKIP LOCKED"
 
         async def so() -> bool:

@@ -16,7 +16,7 @@ step is healed by its own rule. One reception more than an alert is allowed at o
   delivered, not acked               everything to RabbitMQ kept
   refused, not rejected              everything to RabbitMQ kept
   in .retry.<seconds>, not acked     its ack, kept by the proxy
-  failed, not committed              a lock on the escalations
+  failed, not committed              a lock on the escalations, on the outbox
   failed, not told                   everything to RabbitMQ kept
   exhausted, not committed           a lock on the escalations
   outbox: published, not deleted     a lock on the outbox
@@ -208,13 +208,14 @@ def escalations(rig: Rig, alert_id: str) -> list[object]:
     return rig.query("SELECT 1 FROM alerts.escalation WHERE alert_id = %s", alert_id)
 
 
-async def test_a_failure_that_has_not_committed_is_told_once(rig: Rig) -> None:
+@pytest.mark.parametrize("held", ["escalation", pytest.param("outbox", marks=pytest.mark.faults)])
+async def test_a_failure_that_has_not_committed_is_told_once(rig: Rig, held: str) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
     await rig.stack.sandbox.behave("slack", status=410)
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
     await rig.reached_slack(1)
-    async with rig.locked("LOCK TABLE alerts.escalation IN SHARE MODE"):
+    async with rig.locked(f"LOCK TABLE alerts.{held} IN SHARE MODE"):
         await rig.slack.resume()
         await rig.moves_in_a_transaction(alert_id)
         await rig.kill()
