@@ -51,7 +51,7 @@ def main() -> int:
     }
     for name in plain:
         commands.add_parser(name)
-    prepare_ = commands.add_parser("prepare")
+    prepare_ = commands.add_parser("prepare", help="what the tests need")
     prepare_.add_argument("--browser", action="store_true", help="one for make test-pages as well")
     commands.add_parser("logs").add_argument("service", nargs="?")
     psql = commands.add_parser("psql")
@@ -60,7 +60,7 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         if chosen.command == "prepare":
-            prepare(browser=chosen.browser)
+            prepare(tests=True, browser=chosen.browser)
         elif chosen.command == "logs":
             logs(chosen.service)
         elif chosen.command == "psql":
@@ -85,9 +85,9 @@ def _ensure_env() -> None:
     environment.ensure(ENV, data_exists=(LOCAL / "postgres" / "data").exists())
 
 
-def prepare(*, browser: bool = False) -> None:
+def prepare(*, tests: bool = False, browser: bool = False) -> None:
     with _alone():
-        machine.prepare(browser=browser)
+        machine.prepare(tests=tests, browser=browser)
 
 
 def up() -> None:

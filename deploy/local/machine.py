@@ -26,9 +26,14 @@ class MachineError(Exception):
     """Its text is for the person at the terminal: one line, before anything was changed."""
 
 
-def prepare(*, browser: bool = False) -> None:
-    """Install what is missing, and nothing when nothing is."""
+def prepare(*, tests: bool = False, browser: bool = False) -> None:
+    """Install what is missing, and nothing when nothing is.
+
+    :param tests: also what checks the models, where it can be had; else that test is skipped
+    """
     missing = _missing_packages()
+    if tests and _may_install():
+        missing += _missing_checker()
     if browser and chromium() is None:
         missing.append("chromium")
     if missing:
@@ -57,6 +62,21 @@ def _missing_packages() -> list[str]:
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
         missing.insert(0, f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
     return missing
+
+
+def _missing_checker() -> list[str]:
+    """Name what spin needs, which writes a program in C; gcc's package brings no headers."""
+    found = {
+        "spin": shutil.which("spin"),
+        "gcc": shutil.which("gcc"),
+        "libc6-dev": Path("/usr/include/stdio.h").exists(),
+    }
+    return [package for package, there in found.items() if not there]
+
+
+def _may_install() -> bool:
+    become_root = os.geteuid() == 0 or shutil.which("sudo") is not None
+    return become_root and shutil.which("apt-get") is not None
 
 
 def _install(packages: list[str]) -> None:

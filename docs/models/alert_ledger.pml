@@ -1,0 +1,179 @@
+/* Protocol A of ../protocols.md: an alert to staff arrives at least once, or ends failed with `.dead` and an
+   escalation (P1), and the ledger's equation holds in every state. tests/faults/test_models.py runs it.
+
+   Each flag keeps one rule; leaving it out brings back the counterexample that made it a rule:
+     FIX_CAS   a row moves only from `sending` and the attempt that the worker claimed
+     FIX_PARK  a copy that finds a live lease, or whose worker was fenced off, is parked and not acked
+     SWEEP     rows without a copy are published again
+     ORDER=3   what a failure owes is one transaction, and the ack comes last. Instead of it:
+               1 the ledger, .dead, the escalation; 2 .dead first; 4 the ack first
+   More to go wrong: DLXLOSS (a dead-lettered copy is lost), BYHAND (discard; retry of what failed).
+
+   A row is one of alerts.delivery, a copy a message in alerts.<target> or its .retry, `outbox` what publishes
+   it: intake, the outbox table, the sweep. An atomic step is a transaction, or what one process does without
+   anybody seeing a part of it. Time is free: leases and TTLs end whenever they like.
+   Left out, for it only takes behaviour away: turns (a copy of an older turn is acked, for a newer one is in
+   the outbox), due times, breakers, batches (each row of one moves as if alone). */
+#ifndef F0
+#define F0 2                       /* how much goes wrong, at most */
+#endif
+#ifndef NM
+#define NM 1
+#endif
+#ifndef ORDER
+#define ORDER 3
+#endif
+#define N 2                        /* retries after the first attempt */
+#if NM>1
+#define EACH(X) X(0) X(1)
+#else
+#define EACH(X) X(0)
+#endif
+
+/* the row; 0: not yet accepted */
+#define PENDING 1
+#define SENDING 2
+#define DELIVERED 3
+#define FAILED 4
+#define DISCARDED 5
+#define TERMINAL(m) (row[m]>=DELIVERED)
+
+/* where a worker is */
+#define IDLE 0
+#define CLAIM 1
+#define SEND 2
+#define TAKEN 3
+#define REFUSED 4
+#define EXHAUSTED 5
+#define EXHAUSTED_2 6
+#define EXHAUSTED_3 7
+#define FENCED 8
+#define ACK 9
+#define PARK 10
+
+byte F = F0;
+byte row[2], att[2], spent[2]; bit lease[2];   /* att, the fence, never goes back */
+bit outbox[2], obdead[2], dead[2], esc[2];
+byte acc[2];                       /* how often the target has taken it, up to 3 */
+byte ready[2], retry[2];           /* copies in the work queue and in .retry */
+byte busy, accepted, cD, cF, cX;   /* ledger_total: moved in the transaction that moves the row */
+
+#ifdef FIX_CAS
+#define MINE (row[m]==SENDING && att[m]==k)
+#define MINE_TO_END (MINE || (k==0 && spent[m]>N && (row[m]==PENDING || (row[m]==SENDING && !lease[m]))))
+#else
+#define MINE true
+#define MINE_TO_END true
+#endif
+#ifdef FIX_PARK
+#define LEASED PARK
+#define NOT_MINE PARK
+#else
+#define LEASED ACK
+#define NOT_MINE ACK
+#endif
+#define MOVE(state) row[m]=state; lease[m]=0
+
+proctype Api(byte m) { atomic{ row[m]=PENDING; outbox[m]=1; accepted++ } }  /* then 202 */
+proctype Relay(byte m) {           /* publishes, then deletes its row */
+  do
+  :: atomic{ outbox[m] -> ready[m]++; if :: outbox[m]=0 :: F>0 -> F-- fi }
+  :: atomic{ obdead[m] -> dead[m]=1;  if :: obdead[m]=0 :: F>0 -> F-- fi }
+  od }
+
+#define TAKE(i) :: atomic{ pc==IDLE && ready[i]>0 -> ready[i]--; m=i; own=1; pc=CLAIM; busy++ }
+#define PUT_DOWN own=0; pc=IDLE; m=0; k=0; busy--
+#define TAKE_BY_TARGET if :: acc[m]<3 -> acc[m]++ :: else -> skip fi
+
+inline end_as_failed() {
+  if
+  :: MINE_TO_END -> MOVE(FAILED); cF++; esc[m]=1; obdead[m]=1
+  :: else -> skip
+  fi }
+
+proctype W() {                     /* services/alerts/delivery.py */
+  byte pc=IDLE, m=0, k=0; bit own=0;   /* k==0: nothing is claimed */
+  do
+  EACH(TAKE)
+  :: atomic{ pc==CLAIM ->                                        /* A2 */
+       if
+       :: TERMINAL(m) -> pc=ACK
+       :: row[m]==SENDING && lease[m] -> pc=LEASED
+       :: row[m]==PENDING || (row[m]==SENDING && !lease[m]) ->
+          if
+          :: spent[m]>N -> pc=EXHAUSTED
+          :: else -> spent[m]++; att[m]++; k=att[m]; row[m]=SENDING; lease[m]=1; pc=SEND
+          fi
+       fi }
+  :: atomic{ pc==SEND -> TAKE_BY_TARGET; pc=TAKEN }              /* A3 */
+  :: atomic{ pc==SEND -> pc=REFUSED }
+  :: atomic{ pc==SEND && F>0 -> F--; TAKE_BY_TARGET; pc=REFUSED }    /* taken, the answer lost */
+  :: atomic{ pc==TAKEN ->                                        /* A4 */
+       if :: MINE -> MOVE(DELIVERED); cD++; pc=ACK :: else -> pc=FENCED fi }
+  :: atomic{ pc==REFUSED && spent[m]<=N ->
+       if :: MINE -> MOVE(PENDING); pc=PARK :: else -> pc=FENCED fi }
+  :: atomic{ pc==REFUSED && spent[m]>N -> pc=EXHAUSTED }
+#if ORDER==1
+  :: atomic{ pc==EXHAUSTED ->
+       if :: MINE_TO_END -> MOVE(FAILED); cF++; pc=EXHAUSTED_2 :: else -> pc=FENCED fi }
+  :: atomic{ pc==EXHAUSTED_2 -> dead[m]=1; pc=EXHAUSTED_3 }
+  :: atomic{ pc==EXHAUSTED_3 -> esc[m]=1; pc=ACK }
+#elif ORDER==2
+  :: atomic{ pc==EXHAUSTED -> dead[m]=1; pc=EXHAUSTED_2 }
+  :: atomic{ pc==EXHAUSTED_2 -> end_as_failed(); pc=FENCED }
+#elif ORDER==3
+  :: atomic{ pc==EXHAUSTED -> end_as_failed(); pc=FENCED }       /* A5 */
+#else
+  :: atomic{ pc==EXHAUSTED -> own=0; pc=EXHAUSTED_2 }
+  :: atomic{ pc==EXHAUSTED_2 -> end_as_failed(); pc=FENCED }
+#endif
+  :: atomic{ pc==FENCED -> if :: TERMINAL(m) -> pc=ACK :: else -> pc=NOT_MINE fi }
+  :: atomic{ pc==ACK -> PUT_DOWN }
+  :: atomic{ pc==PARK -> if :: own -> retry[m]++ :: else -> skip fi; PUT_DOWN }
+#ifdef DLXLOSS
+  :: atomic{ pc==PARK && F>0 -> F--; PUT_DOWN }
+#endif
+  /* killed, at any step; RabbitMQ hands the copy out again */
+  :: atomic{ pc!=IDLE && F>0 -> F--; if :: own -> ready[m]++ :: else -> skip fi; PUT_DOWN }
+  /* cut off from RabbitMQ while it lives on */
+  :: atomic{ pc!=IDLE && own && F>0 -> F--; own=0; ready[m]++ }
+  od }
+
+#define LEASE_ENDS(i) :: atomic{ lease[i] -> lease[i]=0 }
+#define COMES_BACK(i) :: atomic{ retry[i]>0 -> retry[i]--; ready[i]++; lease[i]=0 }   /* TTL >= lease */
+#define IS_OPEN(i) (row[i]==PENDING || row[i]==SENDING)
+#define SWEPT(i) \
+  :: atomic{ IS_OPEN(i) && F>0 -> F--; outbox[i]=1 }   /* too early */ \
+  :: atomic{ IS_OPEN(i) && !lease[i] && busy==0 && ready[i]+retry[i]+outbox[i]==0 -> outbox[i]=1 }
+#define MOVED_BY_HAND(i) \
+  :: atomic{ row[i]==PENDING && F>0 -> F--; row[i]=DISCARDED; cX++ } \
+  :: atomic{ row[i]==FAILED && F>0 -> F--; row[i]=PENDING; spent[i]=0; cF--; outbox[i]=1 }
+
+proctype Time() {                  /* and services/alerts/sweep.py */
+  do
+  EACH(LEASE_ENDS)
+  EACH(COMES_BACK)
+#ifdef SWEEP
+  EACH(SWEPT)
+#endif
+#ifdef BYHAND
+  EACH(MOVED_BY_HAND)
+#endif
+  od }
+
+#define HOLDS (accepted == cD+cF+cX+IS_OPEN(0)+IS_OPEN(1))
+proctype Check() { atomic{ !HOLDS -> assert(false) } }           /* in every state */
+
+#define TRUE_END(m) (row[m]==0 || row[m]==DISCARDED || (row[m]==DELIVERED && acc[m]>0) \
+  || (row[m]==FAILED && dead[m] && esc[m]))
+#define TRUE_DEAD(m) (!dead[m] || esc[m])                        /* nothing is in .dead that did not fail */
+init {
+  atomic{ run Api(0); run Relay(0);
+#if NM>1
+    run Api(1); run Relay(1);
+#endif
+    run W(); run W(); run Time(); run Check() };
+end: timeout -> atomic{
+  assert(TRUE_END(0) && TRUE_END(1));                            /* P1 */
+  assert(TRUE_DEAD(0) && TRUE_DEAD(1));
+  assert(HOLDS) } }

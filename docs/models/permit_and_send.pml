@@ -1,0 +1,351 @@
+/* Protocol B of ../protocols.md: a marketing mail leaves at most once (P3), and never after the 200 of a
+   withdrawal (P4). tests/faults/test_models.py runs it.
+
+   Each flag keeps one rule; leaving it out brings back the counterexample that made it a rule:
+     FIX_CAS    a row moves only from the state and the attempt that the worker claimed
+     FIX_PID    a permit belongs to one attempt, not to the message
+     FIX_UNK    an unknown outcome keeps its permit
+     FIX_RETOB  a permit's return is an outbox row of the transaction that moves the row
+     FIX_ACK    a fenced-off worker, or one that finds a live lease, parks its copy
+     FIX_VER    a withdrawal that a newer grant has superseded gives no 200
+     LOCK       consent is read and the permit written under one lock
+     WAIT       who asks again waits again: "already withdrawn" is no shortcut to the 200
+     DEADLINE   the sender looks at its clock before the dot
+     BOUNDED    the assumption: no dot is on its way for as long as the quarantine
+     SWEEP      rows without a copy are published again
+   Instead of BOUNDED: STRICT (no quarantine: only returned permits count), or FENCE (a proxy that all
+   bytes to SMTP pass cuts one attempt; not built).
+   More to go wrong: DLXLOSS (a dead-lettered copy is lost), REOPT (a new grant).
+
+   What stands for what: a row is one of alerts.delivery (WAITING is `pending`, SENT `delivered`, CANC
+   `discarded`), a copy a message in alerts.<target> or its .retry, `outbox` that of whoever published
+   it; perm is consent.permit, wd and ver consent_state. Followups' own side claims nothing: it hands
+   over and hears the end. An atomic step is a transaction, or what one process does without anybody
+   seeing a part of it. Time is free: a lease, a permit, a queue's TTL end whenever they like, so no
+   figure of the configuration is assumed but through BOUNDED.
+
+   Left out, for it only takes behaviour away or is a person's word: turns (a copy of an older turn is
+   acked, for a newer one is in the outbox), due times, the 202 (a handler that gives up waiting; who
+   asks again is here as a handler that died), erasure (comes after the 200), a doubt resolved by hand. */
+#ifndef F0
+#define F0 2                    /* how much goes wrong, at most */
+#endif
+#ifndef NM
+#define NM 2                    /* messages, to one person */
+#endif
+#define K  3                    /* attempts of a message */
+#define NX 6
+#define IX(m,k) ((m)*K+(k))
+#if NM>1
+#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5)
+#define EACH_MESSAGE(X) X(0) X(1)
+#define ALL(P) (P(0)&&P(1)&&P(2)&&P(3)&&P(4)&&P(5))
+#else
+#define EACH(X) X(0) X(1) X(2)
+#define EACH_MESSAGE(X) X(0)
+#define ALL(P) (P(0)&&P(1)&&P(2))
+#endif
+
+/* the row */
+#define WAITING 0
+#define CLAIMED 1
+#define SENDING 2
+#define SENT 4
+#define DOUBT 5
+#define CANC 6
+#define FAILED 7
+#define TERMINAL(m) (row[m]>=SENT)
+
+/* the permit, after none */
+#define OPEN 1
+#define RET 2
+#define OLD 3                   /* its time is over: no dot is begun, a twin hears `closed`; still out */
+#define EXP 4                   /* the quarantine is over: counts as returned */
+
+/* where a worker is */
+#define IDLE 0
+#define CLAIM 1
+#define ASK 2
+#define ASKED 3
+#define GRANTED 4
+#define BEFORE_DOT 5
+#define AT_DOT 6
+#define DOT_OUT 7
+#define ACCEPTED 8
+#define RETURN_ACK 9
+#define ACK 10
+#define NO_PERMIT 11
+#define UNSENT 12
+#define PARK 13
+#define UNKNOWN 14
+#define DENIED 15
+#define RETURN_PARK 16
+
+byte F = F0;
+bit outbox[2];
+byte ready[2], retry[2];        /* copies in the work queue and in .retry, in no order */
+byte row[2], att[2]; bit lease[2];
+byte perm[NX]; bit reqq[NX]; byte ans[NX]; bit retq[NX];
+bit net[NX]; byte rsp[NX];      /* the dot, and SMTP's answer, on their way */
+bit here[NX];                   /* a worker waits for an answer to this attempt; else it is dropped */
+bit crit[NX];                   /* between the look at the clock and SMTP's having the dot */
+byte acc[2];                    /* mails that SMTP has taken */
+bit wd, done200, gotall; byte ver;
+byte busy;                      /* workers with a copy in hand */
+
+#ifdef FIX_PID
+#define PX(m,k) IX(m,k)
+#define QUIET(i) (crit[i]==0)
+#else
+#define PX(m,k) IX(m,0)
+#define QUIET(i) (crit[((i)/K)*K]+crit[((i)/K)*K+1]+crit[((i)/K)*K+2]==0)
+#endif
+#define OVER(i) (perm[i]==OLD || perm[i]==EXP)
+#define FREE(i) (perm[i]!=OPEN && perm[i]!=OLD)
+#ifdef FENCE
+bit fen[NX];
+#define SETTLED(i) (FREE(i) && (perm[i]!=EXP || (fen[i] && !net[i])))
+#elif defined(STRICT)
+#define SETTLED(i) (FREE(i) && perm[i]!=EXP)
+#else
+#define SETTLED(i) FREE(i)
+#endif
+
+#define END(state) row[m]=state; lease[m]=0
+#ifdef FIX_CAS
+#define MINE(st) (row[m]==(st) && att[m]==k+1)
+#else
+#define MINE(st) true
+#endif
+#ifdef FIX_PID                  /* whoever takes over voids the predecessor's permit */
+#define VOID_PREDECESSOR if :: row[m]==CLAIMED -> retq[PX(m,att[m]-1)]=1 :: else -> skip fi
+#else
+#define VOID_PREDECESSOR skip
+#endif
+#ifdef FIX_RETOB
+#define THEN_ACK retq[PX(m,k)]=1; pc=ACK
+#define THEN_PARK retq[PX(m,k)]=1; pc=PARK
+#else
+#define THEN_ACK pc=RETURN_ACK
+#define THEN_PARK pc=RETURN_PARK
+#endif
+#ifdef FIX_ACK
+#define FENCED THEN_PARK
+#define LEASED PARK
+#else
+#define FENCED THEN_ACK
+#define LEASED ACK
+#endif
+
+proctype Relay(byte m) {        /* publishes, then deletes its row */
+  do
+  :: atomic{ outbox[m] -> ready[m]++; if :: outbox[m]=0 :: F>0 -> F-- /* died between */ fi }
+  :: !outbox[m] -> break
+  od }
+
+#define TAKE(i) :: atomic{ pc==IDLE && ready[i]>0 -> ready[i]--; m=i; own=1; pc=CLAIM; busy++ }
+#define LEAVE here[IX(m,k)]=0; ans[IX(m,k)]=0; rsp[IX(m,k)]=0
+#define PUT_DOWN own=0; pc=IDLE; m=0; k=0; busy--
+
+proctype W() {                  /* services/alerts/delivery.py */
+  byte pc=IDLE, m=0, k=0; bit own=0;
+  do
+  EACH_MESSAGE(TAKE)
+  :: atomic{ pc==CLAIM ->                               /* B1 */
+      if
+      :: TERMINAL(m) -> pc=ACK
+      :: row[m]==SENDING && !lease[m] -> END(DOUBT); pc=ACK
+      :: (row[m]==SENDING || row[m]==CLAIMED) && lease[m] -> pc=LEASED
+      :: row[m]==WAITING || (row[m]==CLAIMED && !lease[m]) ->
+         VOID_PREDECESSOR;
+         if
+         :: att[m]==K -> END(FAILED); pc=ACK
+         :: else -> k=att[m]; att[m]++; lease[m]=1; row[m]=CLAIMED; pc=ASK
+         fi
+      fi }
+  :: atomic{ pc==ASK -> reqq[IX(m,k)]=1; here[IX(m,k)]=1; pc=ASKED }     /* B2 */
+  :: atomic{ pc==ASKED && ans[IX(m,k)]==1 -> LEAVE; pc=GRANTED }
+  :: atomic{ pc==ASKED && ans[IX(m,k)]==2 -> LEAVE; pc=DENIED }
+  :: atomic{ pc==ASKED && ans[IX(m,k)]==3 -> LEAVE; pc=NO_PERMIT }
+  :: atomic{ pc==ASKED && F>0 -> F--; LEAVE; pc=NO_PERMIT }   /* no answer in time */
+  :: atomic{ pc==GRANTED ->                             /* B4 */
+       if :: MINE(CLAIMED) -> row[m]=SENDING; lease[m]=1; pc=BEFORE_DOT
+          :: else -> FENCED fi }
+  :: atomic{ pc==DENIED ->
+       if :: MINE(CLAIMED) -> END(CANC); THEN_ACK
+          :: else -> FENCED fi }
+  :: atomic{ pc==NO_PERMIT ->                           /* returned whatever the CAS says */
+       if :: MINE(CLAIMED) -> END(WAITING); THEN_PARK
+          :: MINE(CLAIMED) -> END(CANC); THEN_ACK     /* waited for too long */
+          :: else -> FENCED fi }
+  :: atomic{ pc==BEFORE_DOT ->                          /* B5; the clock does not tell of a return */
+#ifdef DEADLINE
+       if :: !OVER(PX(m,k)) -> crit[IX(m,k)]=1; pc=AT_DOT
+          :: OVER(PX(m,k)) -> pc=UNSENT fi
+#else
+       crit[IX(m,k)]=1; pc=AT_DOT
+#endif
+     }
+#ifdef FENCE
+  :: atomic{ pc==AT_DOT && fen[IX(m,k)] -> crit[IX(m,k)]=0; pc=UNSENT }
+  :: atomic{ pc==AT_DOT && !fen[IX(m,k)] -> net[IX(m,k)]=1; here[IX(m,k)]=1; pc=DOT_OUT }
+#else
+  :: atomic{ pc==AT_DOT -> net[IX(m,k)]=1; here[IX(m,k)]=1; pc=DOT_OUT }
+#endif
+  :: atomic{ pc==AT_DOT && F>0 -> F--; crit[IX(m,k)]=0; pc=UNSENT }   /* refused, cut, reset */
+  :: atomic{ pc==DOT_OUT && rsp[IX(m,k)]==1 ->
+       LEAVE;
+       if :: OVER(PX(m,k)) -> pc=UNKNOWN                /* overrun */
+          :: else -> pc=ACCEPTED fi }
+  :: atomic{ pc==DOT_OUT && rsp[IX(m,k)]==2 -> LEAVE; pc=UNSENT }
+  :: atomic{ pc==DOT_OUT && F>0 -> F--; LEAVE; pc=UNKNOWN }   /* no answer in time */
+  :: atomic{ pc==DOT_OUT && !net[IX(m,k)] && !rsp[IX(m,k)] -> LEAVE; pc=UNKNOWN }   /* it was lost */
+  :: atomic{ pc==ACCEPTED ->                            /* B6 */
+       if :: MINE(SENDING) || MINE(DOUBT) -> END(SENT); THEN_ACK
+          :: else -> pc=PARK fi }
+  :: atomic{ pc==UNSENT ->                              /* certainly; the sweep may have seen a doubt */
+       if :: MINE(SENDING) -> END(WAITING); THEN_PARK
+          :: MINE(SENDING) -> END(FAILED); THEN_ACK   /* refused for good */
+          :: else -> pc=PARK fi }
+  :: atomic{ pc==UNKNOWN ->
+       if :: MINE(SENDING) -> END(DOUBT) :: else -> skip fi;
+#ifdef FIX_UNK
+       pc=ACK
+#else
+       pc=RETURN_ACK
+#endif
+     }
+  :: atomic{ pc==RETURN_ACK -> retq[PX(m,k)]=1; pc=ACK }
+  :: atomic{ pc==RETURN_ACK && F>0 -> F--; pc=ACK }     /* the return is lost */
+  :: atomic{ pc==RETURN_PARK -> retq[PX(m,k)]=1; pc=PARK }
+  :: atomic{ pc==RETURN_PARK && F>0 -> F--; pc=PARK }
+  :: atomic{ pc==ACK -> PUT_DOWN }
+  :: atomic{ pc==PARK -> if :: own -> retry[m]++ :: else -> skip fi; PUT_DOWN }
+#ifdef DLXLOSS
+  :: atomic{ pc==PARK && F>0 -> F--; PUT_DOWN }
+#endif
+  /* killed, at any step; RabbitMQ hands the copy out again */
+  :: atomic{ pc!=IDLE && F>0 -> F--; if :: own -> ready[m]++ :: else -> skip fi;
+       if :: pc==AT_DOT -> crit[IX(m,k)]=0 :: else -> skip fi;
+       if :: pc==ASKED || pc==DOT_OUT -> LEAVE :: else -> skip fi; PUT_DOWN }
+  /* cut off from RabbitMQ while it lives on: a stall, a partition */
+  :: atomic{ pc!=IDLE && own && F>0 -> F--; own=0; ready[m]++ }
+  od }
+
+#ifdef BOUNDED
+#define MAY_EXPIRE(i) (perm[i]==OLD && QUIET(i))
+#else
+#define MAY_EXPIRE(i) (perm[i]==OLD)
+#endif
+#define AGES(i) :: atomic{ perm[i]==OPEN -> perm[i]=OLD } :: atomic{ MAY_EXPIRE(i) -> perm[i]=EXP }
+#define LEASE_ENDS(i) :: atomic{ lease[i] -> lease[i]=0 }
+#define COMES_BACK(i) :: atomic{ retry[i]>0 -> retry[i]--; ready[i]++; lease[i]=0 }   /* TTL >= lease */
+#define WITHOUT_SENDER(i) (row[i]==WAITING || row[i]==CLAIMED)
+#define SWEPT(i) \
+  :: atomic{ row[i]==SENDING && !lease[i] -> row[i]=DOUBT } \
+  :: atomic{ WITHOUT_SENDER(i) && F>0 -> F--; ready[i]++ }   /* too early */ \
+  :: atomic{ WITHOUT_SENDER(i) && busy==0 && ready[i]+retry[i]+outbox[i]==0 && !lease[i] -> ready[i]++ }
+
+proctype Time() {               /* and the sweep, services/alerts/sweep.py */
+  do
+  EACH_MESSAGE(LEASE_ENDS)
+  EACH_MESSAGE(COMES_BACK)
+  EACH(AGES)
+#ifdef SWEEP
+  EACH_MESSAGE(SWEPT)
+#endif
+  od }
+
+#define SAY(i,what) ans[i]=(here[i] -> what : 0)
+inline answer(i,p) {            /* B3; services/consent/permits.py */
+  if
+  :: wd -> SAY(i,2)
+#ifdef FIX_PID
+  :: !wd && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
+  :: !wd && perm[p]==OPEN -> SAY(i,1)
+  :: !wd && perm[p]>OPEN -> SAY(i,3)
+#else
+  :: !wd -> perm[p]=OPEN; SAY(i,1)
+#endif
+  fi }
+
+#ifdef LOCK
+#define REQUEST(x) :: atomic{ reqq[x] -> answer(x,PX((x)/K,(x)%K)); if :: reqq[x]=0 :: F>0 -> F-- fi }
+#else                           /* reads consent, then inserts the permit */
+#define REQUEST(x) :: atomic{ !s && reqq[x] -> if :: !wd -> i=x; s=1 :: wd -> SAY(x,2); reqq[x]=0 fi }
+#endif
+#define RETURN(x) :: atomic{ retq[x] -> retq[x]=0; perm[x]=RET }   /* also before its request */
+proctype Consent() {
+  byte i; bit s=0;
+  do
+  EACH(REQUEST)
+#ifndef LOCK
+  :: atomic{ s -> perm[PX(i/K,i%K)]=OPEN; SAY(i,1); reqq[i]=0; s=0; i=0 }
+#endif
+  EACH(RETURN)
+  od }
+
+#define TAKEN(i) :: atomic{ net[i] -> net[i]=0; crit[i]=0; acc[(i)/K]++; \
+  assert(acc[(i)/K]<=1);        /* P3 */ \
+  assert(!done200);             /* P4 */ \
+  if :: rsp[i]=here[i] :: F>0 -> F-- /* the answer is lost */ fi }
+#define REFUSED(i) :: atomic{ net[i] && F>0 -> F--; net[i]=0; crit[i]=0; rsp[i]=2*here[i] }
+proctype Smtp() {
+  do
+  EACH(TAKEN)
+  EACH(REFUSED)
+  od }
+
+#define CUT(i) :: atomic{ perm[i]==EXP && !fen[i] -> fen[i]=1 }
+proctype Person() {             /* B7; services/consent/withdrawals.py */
+  byte v;
+again:
+  atomic{ if :: !wd -> wd=1; ver++ :: else -> skip fi; v=ver }
+  do
+#ifdef FIX_VER
+  :: atomic{ ver!=v -> break }  /* 409 */
+  :: atomic{ ALL(SETTLED) && ver==v -> done200=1; break }
+#else
+  :: atomic{ ALL(SETTLED) -> done200=1; break }
+#endif
+#ifdef FENCE
+  EACH(CUT)
+#endif
+  :: atomic{ F>0 -> F-- };      /* consent is killed, or answers 202: asked again */
+#ifdef WAIT
+     goto again
+#else
+     atomic{ if :: wd -> done200=1 :: else -> skip fi }; break
+#endif
+  od;
+  gotall=1 }
+
+#ifdef REOPT
+proctype Grant() { atomic{ wd -> wd=0; ver++; done200=0 } }
+#endif
+
+#define NOT_LOST(m) (TERMINAL(m))
+#define TRUE_END(m) ((row[m]!=SENT || acc[m]==1) && (!(row[m]==CANC || row[m]==FAILED) || acc[m]==0))
+init {
+  atomic{ outbox[0]=1; run Relay(0);
+#if NM>1
+    outbox[1]=1; run Relay(1);
+#else
+    row[1]=CANC;
+#endif
+    run W(); run W(); run Time(); run Consent(); run Smtp(); run Person();
+#ifdef REOPT
+    run Grant();
+#endif
+  };
+end: timeout ->
+  atomic{
+  assert(NOT_LOST(0) && NOT_LOST(1));
+  assert(TRUE_END(0) && TRUE_END(1));
+#ifdef STRICT
+  assert(gotall || row[0]==DOUBT || row[1]==DOUBT); /* a doubt alone holds the 200 back */
+#else
+  assert(gotall);               /* a withdrawal is answered */
+#endif
+  skip
+  } }

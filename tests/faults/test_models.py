@@ -1,0 +1,145 @@
+"""The models of docs/models, checked exhaustively by spin: each rule of both protocols is needed.
+
+The budget is how much may go wrong in one run: deaths, cuts, lost answers, sweeps too early. A rule
+left out must be found out, else the model says nothing of it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import ROOT
+
+MODELS = ROOT / "docs" / "models"
+COMPILE = ("gcc", "-w", "-DSAFETY", "-DVECTORSZ=2048", "-o", "pan", "pan.c")
+SEARCH = ("./pan", "-n", "-E", "-m200000")  # -E: no process ends, it has nothing left to do
+
+FULL = pytest.mark.faults  # the greater budget, some minutes
+RULES = {
+    "alert_ledger": ("FIX_CAS", "FIX_PARK", "SWEEP", "ORDER=3"),
+    "permit_and_send": (
+        *("FIX_CAS", "FIX_PID", "FIX_UNK", "FIX_RETOB", "FIX_ACK", "FIX_VER"),
+        *("LOCK", "WAIT", "DEADLINE", "BOUNDED", "SWEEP", "NM=1"),
+    ),
+}
+
+LOST = {"alert_ledger": r"row\[0\]==0", "permit_and_send": r"row\[0\]>=4"}
+UNTRUE_DEAD = r"!\(dead\[0\]\)"
+UNEQUAL = r"assertion violated 0 "
+AFTER_THE_200 = r"!\(done200\)"
+UNANSWERED = r"gotall"
+
+
+def check(folder: Path, model: str, *flags: str, long: bool = False) -> str:
+    """Search every state; the assertion that one violates, or nothing.
+
+    :param long: worth the compiler's time to be quick
+    :raises AssertionError: the search was not exhaustive
+    """
+    require_spin()
+    spin = ("spin", "-a", *(f"-D{flag}" for flag in flags), str(MODELS / f"{model}.pml"))
+    for command in (spin, (*COMPILE, "-O2" if long else "-O0")):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    found = subprocess.run(SEARCH, cwd=folder, check=True, capture_output=True, text=True).stdout
+    violated = re.search(r"pan:1: (.*)", found)
+    if violated is None:
+        assert "errors: 0" in found, found
+        assert "Search not completed" not in found, found
+        assert "max search depth too small" not in found, found
+        return ""
+    return violated[1]
+
+
+def require_spin() -> None:
+    missing = [tool for tool in ("spin", "gcc") if shutil.which(tool) is None]
+    if missing:
+        reason = f"no {' and no '.join(missing)} here; make prepare installs them where apt can"
+        assert "REQUIRE_SPIN" not in os.environ, reason
+        pytest.skip(reason)
+
+
+def without(model: str, *rules: str) -> tuple[str, ...]:
+    assert set(rules) <= {*RULES[model]}, "misspelt"
+    return tuple(rule for rule in RULES[model] if rule not in rules)
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("alert_ledger", ("F0=2", "DLXLOSS", "BYHAND")),
+        ("permit_and_send", ("F0=1", "DLXLOSS")),
+        ("permit_and_send", ("F0=0", "DLXLOSS", "REOPT")),
+        pytest.param("alert_ledger", ("F0=1", "DLXLOSS", "BYHAND", "NM=2"), marks=FULL),
+        pytest.param("alert_ledger", ("F0=3", "DLXLOSS", "BYHAND"), marks=FULL),
+        pytest.param("permit_and_send", ("F0=2", "DLXLOSS"), marks=FULL),
+        pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "REOPT"), marks=FULL),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_with_every_rule_no_state_breaks_a_promise(
+    tmp_path: Path, model: str, more: tuple[str, ...]
+) -> None:
+    assert check(tmp_path, model, *RULES[model], *more, long=True) == ""
+
+
+@FULL
+def test_two_mails_to_one_person_break_no_promise(tmp_path: Path) -> None:
+    rules = without("permit_and_send", "NM=1")
+    assert check(tmp_path, "permit_and_send", *rules, "DLXLOSS", "F0=0", "NM=2", long=True) == ""
+
+
+# A 200 by returned permits alone; a proxy that can cut an attempt.
+@pytest.mark.parametrize("instead", ["STRICT", "FENCE"])
+@pytest.mark.parametrize("budget", ["F0=0", pytest.param("F0=1", marks=FULL)])
+def test_without_the_quarantine_no_time_need_be_assumed(
+    tmp_path: Path, instead: str, budget: str
+) -> None:
+    rules = without("permit_and_send", "BOUNDED")
+    assert check(tmp_path, "permit_and_send", *rules, "DLXLOSS", budget, instead, long=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("left_out", "more", "broken"),
+    [
+        (["FIX_CAS"], ["F0=1"], AFTER_THE_200),
+        (["FIX_PID"], ["F0=0"], AFTER_THE_200),
+        (["FIX_UNK"], ["F0=1"], AFTER_THE_200),
+        (["FIX_RETOB", "BOUNDED"], ["F0=1", "STRICT"], UNANSWERED),
+        (["FIX_ACK", "SWEEP"], ["F0=1"], LOST["permit_and_send"]),
+        (["FIX_VER"], ["F0=0", "REOPT"], AFTER_THE_200),
+        (["LOCK"], ["F0=0"], AFTER_THE_200),
+        (["WAIT"], ["F0=1"], AFTER_THE_200),
+        (["DEADLINE"], ["F0=0"], AFTER_THE_200),
+        (["BOUNDED"], ["F0=0"], AFTER_THE_200),
+        (["SWEEP"], ["F0=1", "DLXLOSS"], LOST["permit_and_send"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_mail_s_protocol_without_one_of_its_rules_breaks_a_promise(
+    tmp_path: Path, left_out: list[str], more: list[str], broken: str
+) -> None:
+    rules = without("permit_and_send", *left_out)
+    assert re.search(broken, check(tmp_path, "permit_and_send", *rules, *more))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "more", "broken"),
+    [
+        (["ORDER=3"], ["F0=1", "ORDER=1"], LOST["alert_ledger"]),
+        (["ORDER=3"], ["F0=1", "ORDER=2"], UNTRUE_DEAD),
+        (["ORDER=3", "SWEEP"], ["F0=1", "ORDER=4"], LOST["alert_ledger"]),
+        (["FIX_CAS"], ["F0=1"], UNEQUAL),
+        (["FIX_PARK", "SWEEP"], ["F0=1"], LOST["alert_ledger"]),
+        (["SWEEP"], ["F0=1", "DLXLOSS"], LOST["alert_ledger"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_an_alert_s_protocol_without_one_of_its_rules_breaks_a_promise(
+    tmp_path: Path, left_out: list[str], more: list[str], broken: str
+) -> None:
+    rules = without("alert_ledger", *left_out)
+    assert re.search(broken, check(tmp_path, "alert_ledger", *rules, *more))
