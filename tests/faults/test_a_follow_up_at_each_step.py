@@ -1,0 +1,263 @@
+"""kill -9 of followups and of alerts at each step of a follow-up's hand-over.
+
+Each test holds one of them at a step, kills it there, looks at what is left and starts it again.
+At the end the sandbox has the mail once, the step is `sent` and every permit is returned; where
+the dot may have been out, the step is `in_doubt` and the mail is there at most once.
+
+  killed      step                               held by
+  followups   before the claim commits           a lock on the outbox
+              claimed, not published             everything to RabbitMQ kept
+              published, not deleted             a lock on the outbox
+              told the outcome, not recorded     a lock on the inbox
+              recorded, not acked                its ack, kept by the proxy
+  alerts      in the ledger, not claimed         everything to RabbitMQ kept
+              claimed, no permit yet             its question, kept by the proxy
+              the dot out, no answer             the mail server's answer, kept by the proxy
+              sent, not told                     everything to RabbitMQ kept
+
+Duplicated and reordered messages, and many processes, are in test_many_follow_ups.py.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import ACK, Rig, through
+from tests.support.eventually import eventually
+from tests.support.proxy import DOWN, UP, Proxy
+from tests.support.stack import Stack
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.faults
+
+
+class HandOver(Rig):
+    """Both services behind proxies of their own; `slack` is the one before the mail server."""
+
+    alerts_broker: Proxy
+
+    async def start(self, **_: Any) -> None:
+        stack = self.stack
+        for name, broker in (("followups", self.broker), ("alerts", self.alerts_broker)):
+            await stack.stop(name)
+            amqp_url = through(broker, stack.rabbitmq.port, stack.vhost.url(name))
+            stack.changes[name] = {"AMQP_URL": amqp_url}
+        stack.changes["alerts"] |= {"SMTP_PORT": str(self.slack.port)}
+        database = through(self.database, stack.postgres.port, str(stack.database.of("followups")))
+        stack.changes["followups"] |= {"DATABASE_URL": database}
+        await stack.start("alerts")
+        await stack.start("followups")
+
+    async def kill(self, name: str = "followups") -> None:
+        await self.stack.kill9(name)
+        for proxy in (self.broker, self.alerts_broker, self.database, self.slack):
+            proxy.cut()
+            await proxy.resume()
+
+        async def forgotten() -> bool:
+            return not self.query("SELECT 1 FROM pg_stat_activity WHERE usename = %s", name)
+
+        await eventually(forgotten, 15)
+
+    async def agreed(self) -> str:
+        """Return a new address that agreed, when followups was told so and has acked that."""
+        address = fresh_address()
+        acks = self.broker.stall_before(UP, ACK)
+        await self.stack.opt_in(address)
+        await acks.wait()
+        await self.broker.resume()
+        return address
+
+    async def enrol(self, address: str = "") -> str:
+        """Schedule somebody who agreed; the address."""
+        address = address or await self.agreed()
+        await self.stack.follow_up(address)
+        return address
+
+    async def step(self, address: str, *wanted: str) -> Any:
+        """Wait until the first step of this address is so."""
+        first = "SELECT * FROM followups.followup_event WHERE email = %s AND step = 1"
+
+        async def so() -> Any:
+            (row,) = self.query(first, address)
+            return row if row.status in wanted else None
+
+        return await eventually(so, 40)
+
+    async def waits(self, statement: str) -> None:
+        """Wait until this statement of followups waits for a lock."""
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE usename = 'followups' "
+            "AND wait_event_type = 'Lock' AND strpos(query, %s) > 0"
+        )
+
+        async def so() -> bool:
+            return bool(self.query(waiting, statement))
+
+        await eventually(so, 30)
+
+    async def delivery(self, address: str, state: str) -> None:
+        of_address = "SELECT 1 FROM alerts.delivery WHERE once_address = %s AND state = %s"
+
+        async def so() -> bool:
+            return bool(self.query(of_address, address, state))
+
+        await eventually(so, 30)
+
+    async def end(self, address: str, **_: Any) -> None:
+        step = await self.step(address, "sent")
+        await self.quiet()
+        assert self.open_permits(step) == []
+        assert len(await self.stack.sandbox.mails(address)) == 1
+
+    def open_permits(self, step: Any) -> list[Any]:
+        return self.query(
+            "SELECT 1 FROM consent.permit WHERE message = %s AND returned_at IS NULL", step.id
+        )
+
+    async def quiet(self) -> None:
+        """Wait until nothing is on its way any more that could make a second mail."""
+
+        async def quiet() -> bool:
+            outboxes = [
+                self.query(f"SELECT 1 FROM {schema}.outbox")
+                for schema in ("followups", "alerts", "consent")
+            ]
+            queues = ("alerts.intake", "alerts.email", "alerts.email.retry", "followups.outcomes")
+            depths = [await self.depth(queue) for queue in queues]
+            return not any(outboxes) and not any(depths)
+
+        await eventually(quiet, 40)
+
+
+@pytest.fixture
+async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
+    await stack.sandbox.reset()
+    async with AsyncExitStack() as open_:
+        broker, alerts_broker, database, mail = [
+            await open_.enter_async_context(Proxy(port))
+            for port in (
+                stack.rabbitmq.port, stack.rabbitmq.port, stack.postgres.port,
+                stack.sandbox.smtp_port,
+            )
+        ]  # fmt: skip
+        made = HandOver(stack, tmp_path, broker, database, mail)
+        made.alerts_broker = alerts_broker
+        await made.start()
+        yield made
+        for name in ("followups", "alerts"):  # left so: the next one is started by the next rig
+            await stack.kill9(name)
+
+
+async def test_a_claim_that_has_not_committed_is_made_again(rig: HandOver) -> None:
+    async with rig.locked("LOCK TABLE followups.outbox IN SHARE MODE"):
+        address = await rig.enrol()
+        await rig.waits("INSERT INTO outbox")
+        await rig.kill()
+    await rig.step(address, "scheduled")
+    await rig.stack.start("followups")
+    await rig.end(address)
+
+
+async def test_a_claimed_step_that_was_not_published_leaves(rig: HandOver) -> None:
+    address = await rig.agreed()
+    rig.broker.stall(UP)
+    await rig.enrol(address)
+    await rig.step(address, "handed_over")
+    await rig.kill()
+    assert await rig.stack.sandbox.mails(address) == []
+    await rig.stack.start("followups")
+    await rig.end(address)
+
+
+async def test_a_step_published_twice_leaves_once(rig: HandOver) -> None:
+    address = await rig.agreed()
+    rig.broker.stall(UP)
+    await rig.enrol(address)
+    await rig.step(address, "handed_over")
+    async with rig.locked("LOCK TABLE followups.outbox IN SHARE MODE"):
+        await rig.broker.resume()
+        await rig.delivery(address, "delivered")
+        await rig.waits("DELETE FROM outbox")
+        await rig.kill()
+    assert rig.query("SELECT 1 FROM followups.outbox")
+    await rig.stack.start("followups")
+    await rig.end(address)
+
+
+async def test_an_outcome_that_was_not_recorded_is_told_again(rig: HandOver) -> None:
+    async with rig.locked("LOCK TABLE followups.inbox IN SHARE MODE"):
+        address = await rig.enrol()
+        await rig.waits("INSERT INTO inbox")
+        await rig.kill()
+    await rig.step(address, "handed_over")
+    await rig.stack.start("followups")
+    await rig.end(address)
+
+
+async def test_an_outcome_that_was_not_acked_is_recorded_once(rig: HandOver) -> None:
+    address = await rig.agreed()
+    held = rig.broker.stall_before(UP, ACK)
+    await rig.enrol(address)
+    await held.wait()
+    before = await rig.step(address, "sent")
+    await rig.kill()
+    await rig.until_depth("followups.outcomes", 1)
+    await rig.stack.start("followups")
+    await rig.until_depth("followups.outcomes", 0)
+    assert await rig.step(address, "sent") == before
+    await rig.end(address)
+
+
+async def test_alerts_killed_before_it_has_published_its_work_sends_once(rig: HandOver) -> None:
+    held = rig.alerts_broker.stall_before(UP, b"alert.work")
+    address = await rig.enrol()
+    await held.wait()
+    await rig.kill("alerts")
+    assert await rig.stack.sandbox.mails(address) == []
+    await rig.stack.start("alerts")
+    await rig.end(address)
+
+
+async def test_alerts_killed_while_it_asks_for_its_permit_sends_once(rig: HandOver) -> None:
+    held = rig.alerts_broker.stall_before(UP, b"permit.request")
+    address = await rig.enrol()
+    await held.wait()
+    await rig.delivery(address, "claimed")
+    await rig.kill("alerts")
+    await rig.stack.start("alerts")
+    await rig.end(address)
+
+
+async def test_alerts_killed_with_the_dot_out_leaves_a_doubt_and_at_most_one_mail(
+    rig: HandOver,
+) -> None:
+    held = rig.slack.stall_before(DOWN, b"queued as")
+    address = await rig.enrol()
+    await held.wait()
+    await rig.delivery(address, "sending")
+    await rig.kill("alerts")
+    await rig.stack.start("alerts")
+    step = await rig.step(address, "in_doubt")
+    assert step.sent_at is None
+    await rig.quiet()
+    assert len(await rig.stack.sandbox.mails(address)) == 1
+    assert len(rig.open_permits(step)) == 1, "a doubt keeps its permit"
+    doubts = (await rig.stack.http("GET", "/api/dlq/in-doubt", key="admin")).body["items"]
+    assert str(step.id) in {doubt["id"] for doubt in doubts}
+
+
+async def test_alerts_killed_before_it_has_told_the_outcome_tells_it_later(rig: HandOver) -> None:
+    held = rig.slack.stall_before(DOWN, b"354")
+    address = await rig.enrol()
+    await held.wait()
+    rig.alerts_broker.stall(UP)
+    await rig.slack.resume()
+    await rig.delivery(address, "delivered")
+    await rig.kill("alerts")
+    await rig.step(address, "handed_over")
+    await rig.stack.start("alerts")
+    await rig.end(address)

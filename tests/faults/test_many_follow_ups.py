@@ -1,0 +1,211 @@
+"""Ten thousand due steps and four schedulers, one of them killed: each leaves once.
+
+Counted by Message-ID in the sandbox. Beside them twins of the messages between the services, out
+of order, and kills of alerts, after which what is in doubt is exactly what may be.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import psycopg2
+import pytest
+
+from deploy.local.servers import Process
+from tests.support.eventually import eventually
+from tests.support.ports import Ports
+from tests.support.stack import ROOT, Stack
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.faults
+STACK_SETTINGS = {"FOLLOWUP_MAX_PER_DAY": "1000000"}  # many steps for few addresses
+PAGE = 1000
+SCHEDULE = """
+WITH people AS (
+    INSERT INTO followups.chat_conversations (id, email, session_id)
+    SELECT gen_random_uuid(), (%(addresses)s::text[])[1 + n %% %(count)s], gen_random_uuid()
+    FROM generate_series(1, %(steps)s) AS n RETURNING id, email
+)
+INSERT INTO followups.followup_event
+    (id, conversation_id, followup_number, email, sequence, step, enrolled_by, due_at)
+SELECT gen_random_uuid(), id, 1, email, 'default', 1, 'api', now() FROM people
+RETURNING id::text
+"""
+
+
+@pytest.fixture
+def more(stack: Stack, ports: Ports, tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Start one more process of followups each time it is called."""
+    started: list[Process] = []
+
+    def start() -> Process:
+        process = Process(tmp_path / f"followups-{len(started)}.pid")
+        environment = os.environ | stack._environment("followups")
+        environment |= {"HTTP_PORT": str(ports.take()), "METRICS_PORT": str(ports.take())}
+        log = tmp_path / f"followups-{len(started)}.log"
+        argv = [sys.executable, "-m", "services.followups"]
+        process.spawn(argv, cwd=ROOT, env=environment, log=log)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.stop(signal.SIGTERM, 30)
+
+
+async def agreed(stack: Stack, count: int) -> list[str]:
+    addresses = [fresh_address() for _ in range(count)]
+    for address in addresses:
+        await stack.opt_in(address)
+    return addresses
+
+
+def schedule(stack: Stack, addresses: list[str], steps: int) -> list[str]:
+    """Make so many steps due now, each of a conversation of its own; their ids."""
+    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as made:
+        made.execute(SCHEDULE, {"addresses": addresses, "count": len(addresses), "steps": steps})
+        ids = [row[0] for row in made.fetchall()]
+    connection.close()
+    return ids
+
+
+def statuses(stack: Stack, ids: list[str]) -> dict[str, str]:
+    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as found:
+        found.execute(
+            "SELECT id::text, status FROM followups.followup_event WHERE id = ANY(%s::uuid[])",
+            (ids,),
+        )
+        rows = dict(found.fetchall())
+    connection.close()
+    return rows
+
+
+async def until_ended(stack: Stack, ids: list[str], seconds: float) -> dict[str, str]:
+    async def ended() -> dict[str, str] | None:
+        now = statuses(stack, ids)
+        return None if {"scheduled", "handed_over"} & set(now.values()) else now
+
+    return await eventually(ended, seconds, every=1)
+
+
+async def received(stack: Stack) -> Counter[str]:
+    """Count the sandbox's mails by the step in their Message-ID."""
+    found: Counter[str] = Counter()
+    while True:
+        query = f"start={found.total()}&limit={PAGE}"
+        page = await stack.sandbox._call("GET", f"{stack.sandbox.mail_url}/api/v1/messages?{query}")
+        found.update(mail["MessageID"].partition("@")[0] for mail in page["messages"])
+        if len(page["messages"]) < PAGE:
+            return found
+
+
+async def test_ten_thousand_due_steps_and_four_schedulers_leave_once_each(
+    stack: Stack, more: Callable[[], Process]
+) -> None:
+    await stack.sandbox.reset()
+    addresses = await agreed(stack, 200)
+    await stack.stop("followups")
+    ids = schedule(stack, addresses, 10_000)
+    await stack.start("followups")
+    first, *_ = [more() for _ in range(3)]
+
+    async def some_left() -> bool:
+        return list(statuses(stack, ids).values()).count("scheduled") < 8000
+
+    await eventually(some_left, 120)
+    first.stop(signal.SIGKILL, 10)
+    ends = await until_ended(stack, ids, 900)
+    assert Counter(ends.values()) == {"sent": 10_000}
+    assert await received(stack) == Counter(ids)
+
+
+async def test_twins_out_of_order_on_both_ways_change_nothing(stack: Stack) -> None:
+    await stack.sandbox.reset()
+    copies: list[aio_pika.abc.AbstractIncomingMessage] = []
+    async with await aio_pika.connect(stack.vhost.admin_url()) as connection:
+        channel = await connection.channel()
+        spy = await channel.declare_queue("spy", exclusive=True)
+        for exchange, key in (("alerts", "alerts.intake"), ("alerts.events", "followup.*")):
+            await spy.bind(exchange, key)
+        await spy.consume(_keep(copies))
+        ids = schedule(stack, await agreed(stack, 20), 100)
+        await until_ended(stack, ids, 120)
+        await eventually(_so(lambda: len(copies) == 200), 20)
+        random.Random(7).shuffle(copies)
+        for copy in copies * 2:
+            exchange = await channel.get_exchange(copy.exchange or "", ensure=False)
+            twin = aio_pika.Message(
+                copy.body, message_id=copy.message_id, type=copy.type, headers=copy.headers
+            )
+            await exchange.publish(twin, copy.routing_key or "")
+        outcome = {**json.loads(_outcome(copies).body), "outcome": "in_doubt"}
+        late = aio_pika.Message(
+            json.dumps(outcome).encode(), message_id="a latecomer", type="delivery.settled"
+        )
+        await (await channel.get_exchange("alerts.events", ensure=False)).publish(
+            late, "followup.in_doubt"
+        )
+    assert await eventually(stack.balanced, 60)
+    assert Counter(statuses(stack, ids).values()) == {"sent": 100}
+    assert await received(stack) == Counter(ids)
+
+
+async def test_alerts_killed_in_the_middle_leaves_doubts_where_the_dot_was_out_and_no_twin(
+    stack: Stack,
+) -> None:
+    await stack.sandbox.reset()
+    await stack.sandbox.behave("email", delay_seconds=0.3, stage="dot")  # many are in hand
+    ids = schedule(stack, await agreed(stack, 50), 300)
+    for _ in range(3):
+        await asyncio.sleep(random.Random(11).uniform(1, 3))
+        await stack.kill9("alerts")
+        await stack.kill9("followups")
+        await stack.start("alerts")
+        await stack.start("followups")
+    await stack.sandbox.heal()
+    ends = await until_ended(stack, ids, 240)
+    got = await received(stack)
+    assert set(got) <= set(ids)
+    assert set(ends.values()) <= {"sent", "in_doubt"}
+    for followup_id, end in ends.items():
+        assert got[followup_id] <= 1
+        assert end == "in_doubt" or got[followup_id] == 1
+    doubts = {followup_id for followup_id, end in ends.items() if end == "in_doubt"}
+    assert doubts, "the kills hit nothing"
+    listed: set[str] = set()
+    cursor = ""
+    while True:
+        query = f"?limit=1000{cursor}"
+        page = (await stack.http("GET", f"/api/dlq/in-doubt{query}", key="admin")).body
+        listed |= {item["id"] for item in page["items"]}
+        if page["next_cursor"] is None:
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert doubts <= listed, "a doubt is a person's to end"
+
+
+def _outcome(copies: list[Any]) -> Any:
+    return next(copy for copy in copies if copy.type == "delivery.settled")
+
+
+def _keep(copies: list[Any]) -> Callable[[Any], Any]:
+    async def keep(message: Any) -> None:
+        copies.append(message)
+        await message.ack()
+
+    return keep
+
+
+def _so(is_so: Callable[[], bool]) -> Callable[[], Any]:
+    async def asked() -> bool:
+        return is_so()
+
+    return asked
