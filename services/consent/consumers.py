@@ -93,7 +93,9 @@ class Consumers:
             async with self._engine.begin() as tx:
                 if await inbox.first_time(tx, "consent.commands", message.id):
                     language = preferred_language(given.language or "")
-                    await self._opt_ins.record(tx, entry, wording, language, given.purpose)
+                    await self._opt_ins.record(
+                        tx, entry, wording, language, given.purpose, may_mail=given.may_mail
+                    )
         except MalformedAddress:
             return Dead("malformed address")
         except ErasedSince:  # rolled back, and so it is if it comes again

@@ -45,6 +45,8 @@ class GrantRecord(_Read):
     ip_address_from: str | None = None
     user_agent: str | None = None
     at: AwareDatetime
+    may_mail: bool = True
+    """False: nobody asked just now, so no link is mailed where one would be needed."""
 
 
 class ErasureReceipt(_Read):

@@ -44,6 +44,8 @@ class OptIns:
         wording: Wording,
         language: str,
         purpose: str = MARKETING,
+        *,
+        may_mail: bool = True,
     ) -> bool:
         """Record an agreement; where it needs one, have a link mailed that confirms it.
 
@@ -58,7 +60,7 @@ class OptIns:
             wording,
             purpose=purpose,
             confirm_first=self._confirm_first,
-            ask_for_proof=self._asking(purpose, wording.text, language),
+            ask_for_proof=self._asking(purpose, wording.text, language) if may_mail else None,
         )
 
     def _asking(self, purpose: str, wording: str, language: str) -> AskForProof:

@@ -114,6 +114,12 @@ def _number(text: str) -> float:
     return float(text.replace(",", "."))
 
 
+def number(text: str) -> float | None:
+    """Read a number as people write it: `250 000`, `80,5`, `1.234,00`."""
+    said = _spaces(text)
+    return _number(said) if re.fullmatch(_NUMBER, said) else None
+
+
 # --- area -------------------------------------------------------------------------------------
 
 _METRES = (

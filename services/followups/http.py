@@ -23,7 +23,7 @@ from libs.common.web import (
     parse,
     unavailable_when,
 )
-from services.followups import chat, facts, metrics
+from services.followups import chat, facts, imports, metrics, table
 from services.followups.config import Config
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
@@ -97,6 +97,7 @@ class Routes:
         app.router.add_get("/api/followups", self.list)
         app.router.add_post("/api/followups/stop", self.stop)
         app.router.add_delete("/api/followups/{id}", self.cancel)
+        app.router.add_post("/api/leads/import", self.import_leads)
         app.router.add_get("/health/deep", self.health)
 
     async def chat(self, request: web.Request) -> web.Response:
@@ -217,6 +218,18 @@ class Routes:
         if row["status"] != "cancelled":
             raise Problem(409, detail=f"this follow-up is already {row['status']}")
         return json_response(_item(row) | {"cancelled": len(stopped)})
+
+    async def import_leads(self, request: web.Request) -> web.Response:
+        """Take a file as it comes; of what cannot be taken each row is named with its line."""
+        parts = request.content.iter_any()
+        if request.content_type == "text/csv":
+            records = table.csv_records(parts, imports.COLUMNS)
+        elif request.content_type in {"application/x-ndjson", "application/jsonl"}:
+            records = table.json_lines(parts)
+        else:
+            raise Problem(415, detail="send text/csv or application/x-ndjson")
+        report = await imports.take(self._engine, self._config, records)
+        return json_response(report.told())
 
     async def health(self, _: web.Request) -> web.Response:
         """Without the broker the chat goes on: what must be told waits in the outbox."""

@@ -103,24 +103,28 @@ def alert_accepted(
 def grant_record(
     email: str,
     wording: str,
-    language: str,
+    language: str | None,
     session_id: str | None,
     ip_address: str | None,
     ip_address_from: str | None,
     user_agent: str | None,
     at: datetime,
+    *,
+    source: str = "chat",
+    may_mail: bool = True,
 ) -> dict[str, Any]:
     return {
         "email": email,
         "purpose": MARKETING,
         "wording": wording,
         "language": language,
-        "source": "chat",
+        "source": source,
         "session_id": session_id,
         "ip_address": ip_address,
         "ip_address_from": ip_address_from,
         "user_agent": user_agent,
         "at": _iso(at),
+        "may_mail": may_mail,
     }
 
 

@@ -9,6 +9,9 @@ LEADS = Counter("followups_leads_qualified_total", "Conversations that reached t
 
 GRANTS = Counter("followups_consents_given_total", "Clear agreements in a chat.")
 
+IMPORTED = Counter("followups_imported_rows_total", "Rows of imported files.", ["result"])
+"""taken | rejected"""
+
 HANDED_OVER = Counter("followups_handed_over_total", "Steps handed over to alerts.")
 
 DEFERRED = Counter("followups_deferred_total", "Due steps put off because of the daily cap.")

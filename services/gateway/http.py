@@ -3,7 +3,8 @@
 import asyncio
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +49,8 @@ class Forwarded:
     access: Access
     once: bool = False
     """Idempotency-Key is honoured."""
+    streamed: bool = False
+    """The body may be large, and is sent on as it comes."""
 
 
 FORWARDED = (
@@ -56,6 +59,7 @@ FORWARDED = (
     Forwarded("GET", "/api/followups", "followups", SERVICE),
     Forwarded("POST", "/api/followups/stop", "followups", SERVICE),
     Forwarded("DELETE", "/api/followups/{id}", "followups", SERVICE),
+    Forwarded("POST", "/api/leads/import", "followups", SERVICE, streamed=True),
     Forwarded("POST", "/api/opt-in", "consent", PUBLIC),
     Forwarded("POST", "/api/unsubscribe", "consent", PUBLIC),
     Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", UNSUBSCRIBE_LINK),
@@ -170,10 +174,14 @@ class Api:
                 await self._idempotency.keep(claim, result)
             return response
 
-        return once if route.once else plain
+        async def streamed(request: web.Request) -> web.StreamResponse:
+            await _body_may_come(request)
+            return await self._forward(request, upstream, _parts(request))
+
+        return once if route.once else streamed if route.streamed else plain
 
     async def _forward(
-        self, request: web.Request, upstream: Upstream, body: bytes
+        self, request: web.Request, upstream: Upstream, body: bytes | AsyncIterable[bytes]
     ) -> web.StreamResponse:
         headers = outgoing_headers(request, request[VISIT].client, _request_id())
         return await forward(request, upstream, headers, body or None)
@@ -298,15 +306,35 @@ async def _expect_later(_: web.Request) -> None:
 async def _body(request: web.Request) -> bytes:
     if (request.content_length or 0) > MAX_BODY:
         raise Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
+    await _body_may_come(request)
+    with _body_faults():
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+
+
+async def _parts(request: web.Request) -> AsyncIterator[bytes]:
+    with _body_faults():
+        while True:
+            async with asyncio.timeout(BODY_SECONDS):
+                part = await request.content.readany()
+            if not part:
+                return
+            yield part
+
+
+async def _body_may_come(request: web.Request) -> None:
     if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
         # aiohttp would undo the chunks and hand over what is still compressed.
         raise Problem(501, detail="of transfer codings only chunked is understood")
     if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+
+
+@contextmanager
+def _body_faults() -> Iterator[None]:
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
+        yield
     except TimeoutError:
         raise Problem(
             408, detail="the body took too long", headers={"Connection": "close"}

@@ -1,11 +1,12 @@
 """Forwarding to the service that owns a route.
 
 A request's body (256 KiB at most) is read before the owner is asked, so that a slow client holds
-none of the owner's connections; the answer is streamed. What a client may send on is an allow-list:
+none of the owner's connections; the answer is streamed, and so is the one body that may be larger,
+an import's. What a client may send on is an allow-list:
 neither hop-by-hop headers nor keys nor forged internal headers get past this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
@@ -62,7 +63,10 @@ def answer_headers(answer: Answer) -> CIMultiDict[str]:
 
 
 async def forward(
-    request: web.Request, upstream: Upstream, headers: Mapping[str, str], body: bytes | None
+    request: web.Request,
+    upstream: Upstream,
+    headers: Mapping[str, str],
+    body: bytes | AsyncIterable[bytes] | None,
 ) -> web.StreamResponse:
     """Send the request on, path and query unchanged, and its answer back."""
     method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method

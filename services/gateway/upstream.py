@@ -12,7 +12,7 @@ after the first byte was written may have had its effect, so the caller is told 
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -113,24 +113,26 @@ class Upstream:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | AsyncIterable[bytes] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - in place of answer_seconds
     ) -> AsyncIterator[Answer]:
         """Send a request with our internal key.
 
         A small answer is whole when it is given, of a large one the head is there; its body may
-        still break, with the same outcomes.
+        still break, with the same outcomes. A body in parts is sent on as fast as the owner takes
+        it; what the iterator raises is raised.
 
         :raises Problem: 503 not reached, so nothing happened; 502, 504 what happened is unknown
         """
         start = time.perf_counter()
+        parts = None if body is None or isinstance(body, bytes) else body
         request = self._request(method, path, headers or {}, body)
         seconds = timeout or self._answer_seconds
         try:
             connection = await self._connected()
             try:
                 try:
-                    await connection.send(request, seconds)
+                    await connection.send(request, seconds, parts)
                 except Broken:
                     if method != hdrs.METH_GET or not connection.was_stale:
                         raise
@@ -149,18 +151,25 @@ class Upstream:
             raise self._failed(502, "broken", error) from None
 
     def _request(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] | None,
     ) -> bytes:
         lines = [f"{method} {self._prefix}{path} HTTP/1.1\r\n", self._fixed]
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if body is not None:
-            lines.append(f"Content-Length: {len(body)}\r\n")
+        whole = body if isinstance(body, bytes) else b""
+        if whole or isinstance(body, bytes):
+            lines.append(f"Content-Length: {len(whole)}\r\n")
+        elif body is not None:
+            lines.append("Transfer-Encoding: chunked\r\n")
         head = "".join(lines)
         # aiohttp's parser lets no line end into a value; were it wrong once, a second request
         # could be smuggled in here. The fixed lines are two.
         if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
             raise Problem(400, detail="a header holds a line break")
-        return head.encode("utf-8", "surrogateescape") + b"\r\n" + (body or b"")
+        return head.encode("utf-8", "surrogateescape") + b"\r\n" + whole
 
     async def _connected(self) -> "_Connection":
         """Take an idle connection, the last used first, or open one as soon as one may be."""
@@ -230,6 +239,8 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._fault: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
 
     @property
     def usable(self) -> bool:
@@ -250,7 +261,15 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    async def send(self, request: bytes, silence: float) -> None:
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    async def send(
+        self, request: bytes, silence: float, parts: AsyncIterable[bytes] | None = None
+    ) -> None:
         """Send a request; return when its answer is whole, or streamed and begun.
 
         :raises Unreachable: the connection had ended before anything was sent
@@ -263,9 +282,25 @@ class _Connection(asyncio.Protocol):
         self._expecting, self._streamed, self._heard_at = True, None, None
         self._bodiless = 0
         self._silence = silence
-        self._timer = self._loop.call_later(silence, self._look)
         self._transport.write(request)
-        await self.more()
+        if parts is not None:
+            await self._send_parts(parts, silence)
+        if self.answer.complete:
+            return
+        self._timer = self._loop.call_later(silence, self._look)
+        if not self._streamed:
+            await self.more()
+
+    async def _send_parts(self, parts: AsyncIterable[bytes], silence: float) -> None:
+        async for part in parts:
+            if self._transport is None or self.answer.status >= 200:
+                self._kept_alive = False  # it answers before it has heard all, or is gone
+                return
+            self._transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+            async with asyncio.timeout(silence):
+                await self._writable.wait()
+        if self._transport is not None:
+            self._transport.write(b"0\r\n\r\n")
 
     async def more(self) -> None:
         """Return when there is more of the answer, or all of it."""

@@ -122,7 +122,7 @@ async def test_ten_thousand_due_steps_and_four_schedulers_leave_once_each(
 
     await eventually(some_left, 120)
     first.stop(signal.SIGKILL, 10)
-    ends = await until_ended(stack, ids, 900)
+    ends = await until_ended(stack, ids, 1800)
     assert Counter(ends.values()) == {"sent": 10_000}
     assert await received(stack) == Counter(ids)
 

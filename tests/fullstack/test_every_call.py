@@ -21,6 +21,7 @@ SECTION_4 = {
         POST /unsubscribe /erasure/confirm
         GET /api/health /api/health/deep
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
+        POST /api/leads/import
         GET /api/alerts/{id} /api/followups
         DELETE /api/followups/{id}
         GET /api/dlq/pending /api/dlq/failed /api/dlq/in-doubt /api/dlq/stats
@@ -57,10 +58,11 @@ class Calls:
         key: str | None = None,
         query: str = "",
         form: dict[str, str] | None = None,
+        csv: str | None = None,
         **path: str,
     ) -> Any:
         answer = await self._system.http(
-            method, template.format(**path) + query, body, key=key, form=form
+            method, template.format(**path) + query, body, key=key, form=form, csv=csv
         )
         assert answer.status == status, (method, template, answer)
         assert re.fullmatch(r"[\w-]{8,}", answer.headers["X-Request-ID"])
@@ -79,6 +81,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _mailed_links(call, system)
     await _alerts(call)
     await _follow_ups(call)
+    await _import(call)
     await _dead_letters(call, system)
     await _operations(call)
     await _consent(call, person)
@@ -204,6 +207,14 @@ async def _follow_ups(call: Calls) -> None:
     assert gone["status"] == "cancelled"
     taken_over = {"email": address, "reason": "staff"}
     assert await call("POST", "/api/followups/stop", taken_over, key="service") == {"cancelled": 0}
+
+
+async def _import(call: Calls) -> None:
+    address = fresh_address()
+    file = f"email;area\n{address};80,5\nnobody;1\n"
+    report = await call("POST", "/api/leads/import", csv=file, key="service")
+    assert (report["rows"], report["created"]) == (2, 1)
+    assert [row["line"] for row in report["rejected"]] == [3]
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

@@ -45,19 +45,23 @@ class System:
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
+        csv: str | None = None,
     ) -> Answer:
         """Call the gateway; a redirect is the answer.
 
         :param key: `service` or `admin`
         """
         sent = dict(headers or {})
+        data: Any = form
+        if csv is not None:
+            data, sent["Content-Type"] = csv.encode(), "text/csv"
         if key is not None:
             name = {"service": "X-API-KEY", "admin": "X-ADMIN-API-KEY"}[key]
             sent[name] = self.values[f"{key.upper()}_API_KEY"]
         async with (
             aiohttp.ClientSession() as session,
             session.request(
-                method, self.url + path, json=body, data=form, headers=sent, allow_redirects=False
+                method, self.url + path, json=body, data=data, headers=sent, allow_redirects=False
             ) as answer,
         ):
             text = await answer.text()

@@ -1,6 +1,7 @@
 """Conversations, what was said in them, and all that is held on a person."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -90,6 +91,51 @@ async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
     )
     new: UUID = (await tx.execute(made)).scalar_one()
     return new
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A conversation without a chat, as an import knows it."""
+
+    email: str
+    state: Mapping[str, Any]
+    score: int
+    imported_grant: UUID | None
+    """The message by which consent was told of the last agreement that came with it."""
+
+
+async def lock_imported(tx: AsyncConnection, emails: Sequence[str]) -> dict[str, Imported]:
+    """Return the conversations without a chat of these addresses; locked, in one order for all."""
+    rows = (
+        sa.select(
+            *(chat_conversations.c[name] for name in ("email", "state", "score", "imported_grant"))
+        )
+        .where(chat_conversations.c.email.in_(emails), chat_conversations.c.session_id.is_(None))
+        .order_by(chat_conversations.c.email)
+        .with_for_update()
+    )
+    return {row.email: Imported(*row) for row in await tx.execute(rows)}
+
+
+async def save_imported(tx: AsyncConnection, rows: Sequence[Imported]) -> None:
+    if not rows:
+        return
+    ordered = sorted(rows, key=lambda row: row.email)
+    saved = pg.insert(chat_conversations).values(
+        [{"id": uuid4()} | {name: getattr(row, name) for name in row.__slots__} for row in ordered]
+    )
+    await tx.execute(
+        saved.on_conflict_do_update(
+            index_elements=["email"],
+            index_where=chat_conversations.c.session_id.is_(None),
+            set_={
+                "state": saved.excluded.state,
+                "score": saved.excluded.score,
+                "imported_grant": saved.excluded.imported_grant,
+                "updated_at": sa.func.now(),
+            },
+        )
+    )
 
 
 def _of_chased(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:

@@ -19,6 +19,7 @@ chat_conversations = sa.Table(
     sa.Column("score", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("qualified_at", _timestamptz),
     sa.Column("chase_ended_by", sa.Text),
+    sa.Column("imported_grant", sa.Uuid),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("updated_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.UniqueConstraint("session_id", name="chat_conversations_session"),

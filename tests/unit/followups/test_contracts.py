@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from libs.common.tokens import Tokens
-from services.followups import config, dialogue, facts, lead, messages
+from services.followups import config, dialogue, facts, imports, lead, messages
 from services.followups.mail import Mails, Recipient
 
 ROOT = Path(__file__).parents[3]
@@ -54,6 +54,22 @@ def test_a_consent_given_in_chat_is_told_as_agreed() -> None:
         "203.0.113.7", "peer", "Mozilla/5.0", AT,
     )  # fmt: skip
     assert told == golden("grant.record.chat")
+
+
+def test_a_consent_that_came_in_a_file_is_told_as_agreed() -> None:
+    row = imports.Lead.model_validate(
+        {
+            "email": "Ala@example.com",
+            "language": "pl",
+            "consent_text": "Zgadzam się na otrzymywanie ofert.",
+            "consent_at": "2024-05-01",
+            "consent_source": "formularz 2024",
+            "consent_ip": "203.0.113.7",
+        }
+    )
+    grant = row.grant()
+    assert grant is not None
+    assert grant[1] == golden("grant.record.import")
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])

@@ -1,0 +1,221 @@
+"""Leads from files: whole rows, once, with their agreements; nothing else follows."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.followups import imports
+from services.followups.store import tables
+from tests.integration.followups.conftest import World
+from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
+
+Client = TestClient[web.Request, web.Application]
+Import = Callable[..., Awaitable[tuple[int, Any]]]
+AGREED = {"consent_text": "Zgadzam się na oferty.", "consent_at": "2024-05-01"}
+
+
+@pytest.fixture
+def imported(client: Client) -> Import:
+    async def send(data: Any, kind: str = "text/csv") -> tuple[int, Any]:
+        async with client.post(
+            "/api/leads/import", data=data, headers={"Content-Type": kind}
+        ) as response:
+            return response.status, await response.json()
+
+    return send
+
+
+def lines(*rows: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+async def conversations(engine: AsyncEngine) -> list[Any]:
+    async with engine.connect() as tx:
+        table = tables.chat_conversations
+        return list(await tx.execute(sa.select(table).order_by(table.c.email)))
+
+
+async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_grant(
+    imported: Import, world: World, engine: AsyncEngine
+) -> None:
+    header = (
+        "email;name;phone;language;wish;area;budget;start;"
+        "consent_text;consent_at;consent_source;consent_ip"
+    )
+    row = (
+        "Anna@Example.pl;Anna  Nowak;600 700 800;pl;remont kuchni;80,5;250 000;2027-03;"
+        "Zgadzam się.;2024-05-01T12:00:00+02:00;formularz;203.0.113.7"
+    )
+    status, report = await imported(f"{header}\n{row}\n".encode())
+    assert (status, report) == (
+        200,
+        {"rows": 1, "created": 1, "updated": 0, "unchanged": 0, "grants": 1, "rejected": []},
+    )
+    [found] = await conversations(engine)
+    assert (found.email, found.session_id, found.score) == ("anna@example.pl", None, 100)
+    assert found.state["facts"] == {
+        "email": "anna@example.pl", "name": "Anna Nowak", "phone": "+48600700800", "area": 80.5,
+        "budget": 250_000, "currency": "PLN", "start": "2027-03", "wish": "remont kuchni",
+    }  # fmt: skip
+    [grant] = await world.outbox("grant.record")
+    assert grant == {
+        "email": "anna@example.pl", "purpose": "marketing", "wording": "Zgadzam się.",
+        "language": "pl", "source": "import: formularz", "session_id": None,
+        "ip_address": "203.0.113.7", "ip_address_from": "import", "user_agent": None,
+        "at": "2024-05-01T10:00:00+00:00", "may_mail": False,
+    }  # fmt: skip
+
+
+async def test_nobody_is_enrolled_and_no_alert_is_raised(imported: Import, world: World) -> None:
+    rows = [{"email": f"l{n}@example.com", "phone": "600700800", "budget": 9e5} for n in range(3)]
+    await imported(lines(*rows), "application/x-ndjson")
+    assert await world.steps() == []
+    assert await world.outbox("lead.qualified") == []
+
+
+async def test_the_same_file_again_changes_nothing(
+    imported: Import, world: World, engine: AsyncEngine
+) -> None:
+    rows = [{"email": f"l{n}@example.com", "area": 50 + n, **AGREED} for n in range(900)]
+    rows.append(dict(rows[0]))  # twice in one file
+    status, first = await imported(lines(*rows), "application/x-ndjson")
+    assert (status, first["created"], first["unchanged"], first["grants"]) == (200, 900, 1, 900)
+    before = await conversations(engine)
+    async with engine.begin() as tx:
+        await tx.execute(sa.delete(tables.outbox_table))
+    _, second = await imported(lines(*rows), "application/x-ndjson")
+    assert (second["created"], second["updated"], second["grants"]) == (0, 0, 0)
+    assert second["unchanged"] == second["rows"] == 901
+    assert await conversations(engine) == before
+    assert await world.outbox("grant.record") == []
+
+
+async def test_two_imports_of_one_file_side_by_side_make_one_of_each(
+    imported: Import, engine: AsyncEngine, world: World
+) -> None:
+    data = lines(*({"email": f"l{n}@example.com", **AGREED} for n in range(400)))
+    answers = await asyncio.gather(*(imported(data, "application/x-ndjson") for _ in range(3)))
+    assert {status for status, _ in answers} == {200}
+    assert len(await conversations(engine)) == 400
+    told = await world.outbox("grant.record")
+    assert {grant["email"] for grant in told} == {f"l{n}@example.com" for n in range(400)}
+
+
+async def test_newer_facts_and_a_newer_agreement_are_taken_the_older_are_kept(
+    imported: Import, world: World, engine: AsyncEngine
+) -> None:
+    first = {"email": "a@example.com", "name": "Ala", "area": 50, **AGREED}
+    again = {"email": "a@example.com", "area": 60, **AGREED, "consent_at": "2025-01-01"}
+    await imported(lines(first), "application/x-ndjson")
+    _, report = await imported(lines(again), "application/x-ndjson")
+    assert (report["updated"], report["grants"]) == (1, 1)
+    [found] = await conversations(engine)
+    assert (found.state["facts"]["name"], found.state["facts"]["area"]) == ("Ala", 60)
+    assert [grant["at"][:4] for grant in await world.outbox("grant.record")] == ["2024", "2025"]
+
+
+async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
+    imported: Import, world: World, engine: AsyncEngine
+) -> None:
+    await world.say("remont 50 m2, jan@example.com")
+    async with engine.begin() as tx:
+        await tx.execute(sa.update(tables.chat_conversations).values(chase_ended_by="bounce"))
+    [chat] = await conversations(engine)
+    await imported(lines({"email": "jan@example.com", "area": 70}), "application/x-ndjson")
+    assert chat in await conversations(engine)
+
+
+@pytest.mark.parametrize(
+    ("fault", "field"),
+    [
+        ({"email": "nobody"}, "email"),
+        ({"email": None}, "email"),
+        ({"phone": "call me"}, "phone"),
+        ({"language": "de"}, "language"),
+        ({"area": "big"}, "area"),
+        ({"area": 2}, "area"),
+        ({"budget": True}, "budget"),
+        ({"start": "soon"}, "start"),
+        ({"consent_text": "Zgadzam się."}, "row"),
+        ({"consent_at": "2024-05-01"}, "row"),
+        ({"consent_source": "form"}, "row"),
+        ({**AGREED, "consent_at": "2024-05-01T12:00"}, "consent_at"),
+        ({**AGREED, "consent_at": "2999-01-01"}, "consent_at"),
+        ({**AGREED, "consent_at": "yesterday"}, "consent_at"),
+        ({**AGREED, "consent_ip": "here"}, "consent_ip"),
+        ({"more": 1}, "more"),
+    ],
+)
+async def test_a_bad_row_is_named_with_its_line_and_reason_and_none_of_it_is_taken(
+    imported: Import, engine: AsyncEngine, world: World, fault: dict[str, Any], field: str
+) -> None:
+    rows = [
+        {"email": "a@example.com"},
+        {"email": "b@example.com", **fault},
+        {"email": "c@example.com"},
+    ]
+    status, report = await imported(lines(*rows), "application/x-ndjson")
+    assert (status, report["rows"], report["created"]) == (200, 3, 2)
+    [rejected] = report["rejected"]
+    assert rejected["line"] == 2
+    assert [error["field"] for error in rejected["errors"]] == [field]
+    assert all(error["message"] for error in rejected["errors"])
+    assert [row.email for row in await conversations(engine)] == ["a@example.com", "c@example.com"]
+    assert await world.outbox("grant.record") == []
+
+
+async def test_a_batch_that_fails_leaves_none_of_its_rows(
+    imported: Import, engine: AsyncEngine, world: World
+) -> None:
+    rows = [{"email": f"l{n}@example.com", **AGREED} for n in range(700)]
+    kept = imports.outbox.add_all
+    calls = 0
+
+    async def fail_second(*arguments: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError
+        await kept(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imports.outbox, "add_all", fail_second)
+        status, _ = await imported(lines(*rows), "application/x-ndjson")
+    assert status == 500
+    assert len(await conversations(engine)) == len(await world.outbox("grant.record")) == 500
+    _, report = await imported(lines(*rows), "application/x-ndjson")
+    assert (report["created"], report["unchanged"], report["grants"]) == (200, 500, 200)
+
+
+async def test_a_file_without_a_known_kind_or_header_is_refused(imported: Import) -> None:
+    assert (await imported(b"{}", "application/json"))[0] == 415
+    assert (await imported(b"address,name\n", "text/csv"))[0] == 422
+    assert (await imported(b"", "text/csv"))[0] == 422
+
+
+async def test_more_rows_than_allowed_are_refused_and_the_first_are_taken(
+    imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "MAX_ROWS", 3)
+    data = lines(*({"email": f"l{n}@example.com"} for n in range(5)))
+    status, told = await imported(data, "application/x-ndjson")
+    assert status == 413
+    assert "line 4" in told["detail"]
+    assert len(await conversations(engine)) == 3
+
+
+async def test_while_what_is_told_finds_no_broker_an_import_waits_and_says_so(
+    imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "OUTBOX_FULL", 100)
+    monkeypatch.setattr(imports, "PATIENCE_SECONDS", 0.5)
+    data = lines(*({"email": f"l{n}@example.com", **AGREED} for n in range(700)))
+    status, _ = await imported(data, "application/x-ndjson")
+    assert (status, len(await conversations(engine))) == (503, 500)

@@ -1,0 +1,105 @@
+"""A file of leads, through the gateway to everybody whom it concerns."""
+
+import json
+import resource
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.system import fresh_address
+
+AGREED = {"consent_text": "Zgadzam się na oferty.", "consent_at": "2024-05-01"}
+KIND = {"Content-Type": "application/x-ndjson"}
+
+
+async def test_an_imported_agreement_counts_and_lifts_no_withdrawal_and_mails_nobody(
+    stack: Stack,
+) -> None:
+    await stack.sandbox.reset()
+    agreed, left = fresh_address(), fresh_address()
+    await stack.opt_in(left)
+    await stack.http("POST", "/api/unsubscribe", {"email": left})
+    rows = "".join(f"{who},Zgadzam się na oferty.,2024-05-01\n" for who in (agreed, left))
+    report = await stack.http(
+        "POST", "/api/leads/import", csv="email,consent_text,consent_at\n" + rows, key="service"
+    )
+    assert (report.body["created"], report.body["grants"]) == (2, 2)
+
+    async def recorded() -> bool:
+        audits = [
+            (await stack.http("GET", f"/api/consent/audit/{who}", key="admin")).body["entries"]
+            for who in (agreed, left)
+        ]
+        return all(audit and audit[-1]["action"] == "opt-in" for audit in audits)
+
+    await eventually(recorded, 30)
+    for who, unsubscribed in ((agreed, False), (left, True)):
+        await stack.follow_up(who)
+        status = await stack.http("GET", f"/api/unsubscribe/status/{who}", key="service")
+        assert status.body["unsubscribed"] is unsubscribed
+
+    async def ended() -> list[str] | None:
+        steps = []
+        for who in (agreed, left):
+            listed = await stack.http("GET", f"/api/followups?email={who}", key="service")
+            steps.append(listed.body["items"][0]["status"])
+        return steps if set(steps).isdisjoint({"scheduled", "handed_over"}) else None
+
+    assert await eventually(ended, 40) == ["sent", "cancelled"]
+    assert await stack.sandbox.mails(left) == []
+
+
+async def test_a_large_file_passes_without_being_held(stack: Stack) -> None:
+    filler, rows = "x" * 380, 60_000
+    before = {name: _memory(stack, name) for name in ("gateway", "followups")}
+
+    async def file() -> AsyncIterator[bytes]:
+        for start in range(0, rows, 500):
+            lines = [{"email": f"l{n}@", "wish": filler} for n in range(start, start + 499)]
+            lines.append({"email": f"l{start}@example.com", "wish": filler})
+            yield b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+    headers = KIND | {"X-API-KEY": stack.values["SERVICE_API_KEY"]}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{stack.url}/api/leads/import", data=file()) as answer,
+    ):
+        report = await answer.json()
+    assert (answer.status, report["rows"], report["created"]) == (200, rows, rows // 500)
+    assert len(report["rejected"]) == rows - rows // 500
+    grown = {name: _memory(stack, name) - before[name] for name in before}
+    assert grown["gateway"] < 12e6, grown  # of 24 MB
+    alive = await stack.http("GET", "/api/health")
+    assert alive.status == 200
+
+
+async def test_a_file_that_is_cut_off_leaves_whole_batches_and_may_be_sent_again(
+    stack: Stack,
+) -> None:
+    tag = fresh_address().partition("@")[0]
+    rows = [{"email": f"{tag}.{n}@example.com"} for n in range(1200)]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    headers = KIND | {"X-API-KEY": stack.values["SERVICE_API_KEY"]}
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield data[: len(data) // 2]
+        raise ConnectionResetError
+
+    async with aiohttp.ClientSession(headers=headers) as session:
+        try:
+            async with session.post(f"{stack.url}/api/leads/import", data=cut()) as answer:
+                assert answer.status >= 400
+        except aiohttp.ClientError:
+            pass
+        async with session.post(f"{stack.url}/api/leads/import", data=data) as answer:
+            report = await answer.json()
+    assert report["rows"] == 1200
+    assert report["created"] + report["unchanged"] == 1200
+
+
+def _memory(stack: Stack, name: str) -> int:
+    pages = int(Path(f"/proc/{stack.pid(name)}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
