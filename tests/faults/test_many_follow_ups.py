@@ -5,6 +5,7 @@ of order, and kills of alerts, after which what is in doubt is exactly what may 
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -97,14 +98,16 @@ async def until_ended(stack: Stack, ids: list[str], seconds: float) -> dict[str,
 
 
 async def received(stack: Stack) -> Counter[str]:
-    """Count the sandbox's mails by the step in their Message-ID."""
+    """Count the sandbox's mails to leads by the step in their Message-ID."""
     found: Counter[str] = Counter()
-    while True:
-        query = f"start={found.total()}&limit={PAGE}"
+    for start in itertools.count(0, PAGE):
+        query = f"start={start}&limit={PAGE}"
         page = await stack.sandbox._call("GET", f"{stack.sandbox.mail_url}/api/v1/messages?{query}")
-        found.update(mail["MessageID"].partition("@")[0] for mail in page["messages"])
+        names = [mail["MessageID"].partition("@")[0] for mail in page["messages"]]
+        found.update(name for name in names if "." not in name)  # else to staff, of a doubt
         if len(page["messages"]) < PAGE:
-            return found
+            break
+    return found
 
 
 async def test_ten_thousand_due_steps_and_four_schedulers_leave_once_each(
