@@ -10,7 +10,7 @@ BIN = .venv/bin
 # What make test leaves to the targets of these names.
 QUICK = not faults and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env demo logs psql prepare lint test test-faults test-fullstack test-dialect test-pages bench lock
+.PHONY: up down clean status env demo logs psql preview send-test prepare lint test test-faults test-fullstack test-dialect test-pages bench lock
 .DEFAULT_GOAL = up
 
 up down clean status env:
@@ -25,6 +25,14 @@ logs:
 psql:
 	@$(LOCAL) psql $(or $(SERVICE),$(error say which: make psql SERVICE=alerts)) $(if $(SQL),"$$SQL")
 psql: export SQL := $(SQL)
+
+# The follow-ups' mails as files, and as mails to one of us.
+FOLDER = .local/preview
+preview:
+	@$(LOCAL) run followups preview $(FOLDER)
+
+send-test:
+	@$(LOCAL) run followups send-test $(or $(TO),$(error say to whom: make send-test TO=me@example.com))
 
 prepare:
 	@$(LOCAL) prepare

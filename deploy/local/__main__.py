@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +57,9 @@ def main() -> int:
     psql = commands.add_parser("psql")
     psql.add_argument("service", choices=WITH_TABLES)
     psql.add_argument("sql", nargs="?")
+    run = commands.add_parser("run", help="a command of a service, with its settings")
+    run.add_argument("service", choices=SERVICES)
+    run.add_argument("arguments", nargs="+")
     chosen = parser.parse_args()
     try:
         if chosen.command == "prepare":
@@ -65,6 +68,8 @@ def main() -> int:
             logs(chosen.service)
         elif chosen.command == "psql":
             run_psql(chosen.service, chosen.sql)
+        elif chosen.command == "run":
+            run_command(chosen.service, chosen.arguments)
         else:
             plain[chosen.command]()
     except (ServerError, machine.MachineError) as error:
@@ -311,6 +316,14 @@ def run_psql(service: str, statement: str | None) -> None:
     password = values[environment.DATABASE_PASSWORDS[service]]
     psql = str(postgres_binaries() / "psql")
     os.execve(psql, [psql, *account, *command], {**os.environ, "PGPASSWORD": password})  # noqa: S606
+
+
+def run_command(service: str, arguments: Sequence[str]) -> None:
+    settings = environment.for_process(environment.load(ENV), service)
+    python = str(machine.PYTHON)
+    command = [python, "-m", f"services.{service}", *arguments]
+    os.chdir(ROOT)
+    os.execve(python, command, {**os.environ, **settings})  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -1,17 +1,27 @@
+import asyncio
 import sys
 from pathlib import Path
 
 from libs.common import logs, migrate, settings
 from libs.common.service import run
-from services.followups import app
+from services.followups import app, commands
 from services.followups.settings import FollowupsSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def main() -> int:
-    if sys.argv[1:]:
-        return migrate.command("followups", MIGRATIONS, sys.argv[1:])
+    match sys.argv[1:]:
+        case ["preview", folder]:
+            for path in commands.preview(settings.load(FollowupsSettings), Path(folder)):
+                sys.stdout.write(f"{path}\n")
+            return 0
+        case ["send-test", address]:
+            count = asyncio.run(commands.send_test(settings.load(FollowupsSettings), address))
+            sys.stdout.write(f"{count} mails to {address} are on their way\n")
+            return 0
+        case [_, *_]:
+            return migrate.command("followups", MIGRATIONS, sys.argv[1:])
     configured = settings.load(FollowupsSettings)
     logs.configure("followups", configured.log_level)
     return run("followups", lambda service: app.start(service, configured))

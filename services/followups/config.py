@@ -2,13 +2,14 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 from zoneinfo import ZoneInfo
 
+from holidays import country_holidays
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -45,6 +46,14 @@ def _zone(name: object) -> ZoneInfo:
         raise ValueError("no such time zone on this machine (is tzdata installed?)") from None
 
 
+def _holidays(country: object) -> Container[date]:
+    """Return the public holidays of a country, of whatever year is asked for."""
+    try:
+        return country_holidays(str(country))
+    except NotImplementedError:
+        raise ValueError("no country whose holidays are known, as in PL") from None
+
+
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
     if set(texts) != set(LANGUAGES):
         raise ValueError(f"needs each of {', '.join(LANGUAGES)}")
@@ -74,6 +83,7 @@ class _Hours(_Section):
     opens: time
     closes: time
     weekends: bool = False
+    holidays: Annotated[Any, BeforeValidator(_holidays)] = ()
 
     @model_validator(mode="after")
     def _opens_before_it_closes(self) -> Self:
@@ -182,6 +192,7 @@ def load(path: Path, *, quiet_hours: bool = True) -> Config:
             opens=file.hours.opens if quiet_hours else None,
             closes=file.hours.closes if quiet_hours else None,
             weekends=file.hours.weekends,
+            holidays=file.hours.holidays,
         ),
         threshold=file.lead.threshold,
         rules=tuple(

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from css_inline import InlineError
 from jinja2 import TemplateError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -101,7 +102,7 @@ class Scheduler:
         except (KeyError, IndexError):
             await self._fail(tx, row, "this step is no longer configured")
             return None
-        except TemplateError as error:
+        except (TemplateError, InlineError) as error:
             await self._fail(tx, row, f"template: {type(error).__name__}")
             return None
         return Message(

@@ -1,15 +1,18 @@
 """When follow-ups are due."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.followups import config
 from services.followups.followup import SETTLES, STATES, Hours, after_cap, due_times
 
 WARSAW = ZoneInfo("Europe/Warsaw")
+SHIPPED = config.load(Path(__file__).parents[3] / "config/followups.toml")
 HOURS = Hours(WARSAW, time(9), time(19))
 ALWAYS = Hours(WARSAW, None, None)
 
@@ -40,9 +43,21 @@ def test_a_weekend_that_is_not_quiet_is_used() -> None:
     assert hours.next_open(local("2026-11-28 12:00")) == local("2026-11-28 12:00")
 
 
-def test_a_holiday_is_skipped() -> None:
-    hours = Hours(WARSAW, time(9), time(19), holidays=frozenset({date(2026, 11, 11)}))
-    assert hours.next_open(local("2026-11-10 20:00")) == local("2026-11-12 09:00")
+@pytest.mark.parametrize(
+    ("at", "opens"),
+    [
+        ("2026-11-10 20:00", "2026-11-12 09:00"),  # Independence Day
+        ("2026-12-23 20:00", "2026-12-28 09:00"),  # Christmas Eve, a holiday since 2025
+        ("2024-12-23 20:00", "2024-12-24 09:00"),
+        ("2027-03-26 20:00", "2027-03-30 09:00"),  # Easter Monday, after the change of clocks
+        ("2026-06-03 20:00", "2026-06-05 09:00"),  # Corpus Christi, 60 days after Easter
+        ("2030-12-31 20:00", "2031-01-02 09:00"),
+    ],
+)
+def test_the_public_holidays_of_poland_are_skipped(at: str, opens: str) -> None:
+    hours = SHIPPED.hours
+    assert hours.next_open(local(at)) == local(opens)
+    assert not hours.is_open(local(opens) - timedelta(minutes=1))
 
 
 def test_without_quiet_hours_now_is_open() -> None:
@@ -62,10 +77,11 @@ near_changes = st.builds(
     st.integers(-3 * 24 * 60, 3 * 24 * 60),
 )  # fmt: skip
 some_hours = st.builds(
-    lambda opens, length, weekends: Hours(
-        WARSAW, time(opens), time(min(opens + length, 23), 59), weekends
+    lambda opens, length, weekends, holidays: Hours(
+        WARSAW, time(opens), time(min(opens + length, 23), 59), weekends, holidays
     ),
     st.integers(0, 22), st.integers(0, 12), st.booleans(),
+    st.sampled_from([(), SHIPPED.hours.holidays]),
 )  # fmt: skip
 
 
@@ -83,6 +99,16 @@ def test_nothing_open_is_passed_over(at: datetime, hours: Hours, minutes: int) -
     in_the_gap = between.astimezone(WARSAW).hour in {2, 3}  # an opening that does not exist
     if between < hours.next_open(at) and not in_the_gap:
         assert not hours.is_open(between)
+
+
+@given(near_changes, st.integers(0, 8))
+def test_over_a_change_of_clocks_an_opening_stays_at_its_hour(at: datetime, days: int) -> None:
+    opening = SHIPPED.hours.next_open(at + timedelta(days=days)).astimezone(WARSAW)
+    assert 9 <= opening.hour < 19
+    if opening > at + timedelta(days=days):
+        assert (opening.hour, opening.minute) == (9, 0)
+    assert opening.isoweekday() <= 5
+    assert opening.date() not in SHIPPED.hours.holidays
 
 
 @given(moments, st.lists(st.integers(0, 10**6), min_size=1, max_size=6), some_hours)

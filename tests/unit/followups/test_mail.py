@@ -1,6 +1,7 @@
 """The mails of the shipped sequence, and faults of the configuration that stop the start."""
 
 import base64
+import re
 import shutil
 import uuid
 from datetime import UTC, datetime
@@ -57,6 +58,13 @@ def test_a_mail_is_in_the_language_of_the_lead_and_says_what_is_known() -> None:
     assert "thank you for talking to us" in str(render("en")["text"])
 
 
+def test_a_mail_s_style_is_in_its_elements_and_nothing_is_loaded() -> None:
+    html = str(render()["html"])
+    assert '<p style="margin: 0 0 16px;">' in html
+    assert "<style" not in html
+    assert re.findall(r"(?:src|href)=\"(?!https://)", html) == []
+
+
 def test_what_a_stranger_called_himself_cannot_write_into_a_mail() -> None:
     for name in ("Win at http://evil.example", "<b>x</b>", "a\nBcc: b@example.com", "x" * 80):
         mail = render(facts=Facts(name=name))
@@ -80,6 +88,7 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(tmp_path:
     [
         ("threshold = 60", "threshold = 600", "lead.threshold"),
         ('zone = "Europe/Warsaw"', 'zone = "Europe/Warsow"', "hours.zone"),
+        ('holidays = "PL"', 'holidays = "XX"', "hours.holidays"),
         ('opens = "09:00"', 'opens = "20:00"', "opens must be before closes"),
         ('delay = "1d"', 'delay = "soon"', "sequences.default.steps.0.delay"),
         ('known = ["area"]', 'known = ["aera"]', "lead.rules"),

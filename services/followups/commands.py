@@ -1,0 +1,80 @@
+"""`python -m services.followups preview FOLDER | send-test ADDRESS`, as the service is set."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from libs.common import db, outbox
+from libs.common.addresses import normalise
+from libs.common.broker import message
+from libs.common.tokens import Tokens
+from services.followups import config, messages
+from services.followups.config import LANGUAGES
+from services.followups.mail import SAMPLES, Mails, Recipient
+from services.followups.scheduler import INTAKE
+from services.followups.settings import FollowupsSettings
+from services.followups.topology import ALERTS
+
+
+def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
+    """Write each mail of each sequence, as a file to open and as a whole message.
+
+    :returns: the files; nothing of them is sent
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, mail in rendered(settings, "anna@example.com"):
+        page = folder / f"{name}.html"
+        page.write_text(mail["html"], encoding="utf-8")
+        yield page
+        whole = EmailMessage()
+        for header in ("Subject", "To"):
+            whole[header] = mail[header.lower()]
+        for header, value in mail["headers"].items():
+            whole[header] = value
+        whole.set_content(mail["text"])
+        whole.add_alternative(mail["html"], subtype="html")
+        complete = folder / f"{name}.eml"
+        complete.write_bytes(whole.as_bytes())
+        yield complete
+
+
+def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give each step in each language, for a lead of whom much and one of whom little is known."""
+    configured = config.load(settings.followups_config)
+    tokens = Tokens(settings.token_keys.get_secret_value())
+    mails = Mails(configured, tokens, settings.public_base_url)
+    now = datetime.now(UTC)
+    for sequence, steps in configured.sequences.items():
+        for number, step in enumerate(steps, 1):
+            for language in LANGUAGES:
+                for known, facts in SAMPLES.items():
+                    to = Recipient(uuid.uuid4(), address, language, facts)
+                    yield f"{sequence}-{number}.{language}.{known}", mails.render(step, to, now)
+
+
+async def send_test(settings: FollowupsSettings, address: str) -> int:
+    """Send the mails of a lead of whom much is known to somebody of ours; the running system does.
+
+    They take the way of every alert by mail, and ask for no permit.
+
+    :returns: how many
+    :raises MalformedAddress:
+    """
+    to = normalise(address)
+    sent = []
+    for name, mail in rendered(settings, to):
+        if name.endswith("much"):
+            test = mail | {"subject": f"[{name}] {mail['subject']}"}
+            body = messages.alert_accepted(uuid.uuid4(), to, test, datetime.now(UTC))
+            plain = body | {"event_type": "email", "target": None, "once": None}
+            sent.append((ALERTS.name, INTAKE, message(messages.ALERT_ACCEPTED, plain)))
+    url = settings.database_url.get_secret_value()
+    async with (
+        db.connect(url, application_name="followups send-test", pool_size=1) as engine,
+        engine.begin() as tx,
+    ):
+        await outbox.add_all(tx, sent)
+    return len(sent)

@@ -1,0 +1,49 @@
+"""The commands beside the service: mails as files, and mails to one of us."""
+
+import base64
+from email import policy
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.followups import commands
+from services.followups.settings import FollowupsSettings
+from services.followups.store import tables
+
+
+def settings(**more: Any) -> FollowupsSettings:
+    given: dict[str, Any] = {
+        "http_port": 0, "metrics_port": 0, "internal_api_key": "k" * 16, "amqp_url": "unused",
+        "database_url": "unused", "token_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
+        "public_base_url": "https://chat.example.com",
+    }  # fmt: skip
+    return FollowupsSettings(**given | more)
+
+
+def test_a_preview_is_each_mail_as_a_page_and_as_a_whole_message(tmp_path: Path) -> None:
+    names = {path.name for path in commands.preview(settings(), tmp_path / "new")}
+    assert names >= {"default-1.pl.much.html", "default-2.en.little.eml"}
+    for path in (tmp_path / "new").glob("*.eml"):
+        mail = BytesParser(policy=policy.default).parsebytes(path.read_bytes())
+        assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+        assert [part.get_content_type() for part in mail.iter_parts()] == [
+            "text/plain",
+            "text/html",
+        ]
+
+
+async def test_a_test_goes_to_the_address_that_is_named_and_asks_for_no_permit(
+    engine: AsyncEngine,
+) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    sent = await commands.send_test(settings(database_url=url), "Staff@Example.com")
+    async with engine.connect() as tx:
+        bodies = list(await tx.scalars(sa.select(tables.outbox_table.c.body)))
+    assert len(bodies) == sent == 4
+    for body in bodies:
+        assert (body["event_type"], body["once"]) == ("email", None)
+        assert body["payload"]["to"] == "staff@example.com"
+        assert body["payload"]["subject"].startswith("[default-")

@@ -1,0 +1,61 @@
+"""The follow-ups' mails as they are sent, read on a phone; SCREENSHOTS=folder keeps their looks."""
+
+import base64
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser
+
+from services.followups import commands
+from services.followups.settings import FollowupsSettings
+from tests.pages.conftest import PHONE, photograph
+
+pytestmark = pytest.mark.pages
+
+SETTINGS: dict[str, Any] = {
+    "http_port": 0, "metrics_port": 0, "internal_api_key": "k" * 16, "amqp_url": "amqp://unused",
+    "database_url": "unused", "token_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
+    "public_base_url": "https://chat.example.com",
+}  # fmt: skip
+NARROW = {**PHONE, "width": 375}
+LOOK = """() => [...document.querySelectorAll('p, li, td, a')]
+    .filter(element => element.innerText.trim() && element.children.length == 0)
+    .map(element => {
+        const letters = document.createRange();
+        letters.selectNodeContents(element);
+        const {left, right} = letters.getBoundingClientRect();
+        return {text: element.innerText, size: parseFloat(getComputedStyle(element).fontSize),
+                left, right};
+    })"""
+
+
+async def test_every_mail_is_as_wide_as_a_phone_legible_and_lets_its_reader_leave(
+    browser: Browser,
+) -> None:
+    mails = dict(commands.rendered(FollowupsSettings(**SETTINGS), "anna@example.com"))
+    assert len(mails) >= 8  # two steps, two languages, much and little known
+    context = await browser.new_context(
+        viewport=NARROW, device_scale_factor=2, is_mobile=True, offline=True
+    )
+    page = await context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name, mail in mails.items():
+        # What a mail program keeps: no style sheets, no scripts.
+        assert not re.search(r"<style|<link|<script|<img", mail["html"])
+        await page.set_content(mail["html"])
+        await photograph(page, name)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], name
+        for part in await page.evaluate(LOOK):
+            assert part["size"] >= 13, (name, part)
+            assert part["left"] >= 16, (name, part)
+            assert part["right"] <= NARROW["width"] - 16, (name, part)
+        leave = page.get_by_role("link", name=re.compile("Rezygnuję|Unsubscribe"))
+        assert "/unsubscribe?token=" in str(await leave.get_attribute("href"))
+        for button in await page.locator("a.button").all():
+            box = await button.bounding_box()
+            assert box is not None
+            assert box["height"] >= 44, name
+    assert asked == []
+    await context.close()
