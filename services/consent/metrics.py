@@ -1,5 +1,7 @@
 """Every metric of consent, with its label values."""
 
+from math import inf
+
 from prometheus_client import Counter, Gauge, Histogram
 
 PERMITS = Counter("consent_permits_total", "Permit requests answered.", ["answer"])
@@ -25,6 +27,7 @@ ERASURE_DAYS_LEFT = Gauge(
     "consent_erasure_days_left",
     "Days until the first of them is due, a month after its request; +Inf without any.",
 )
+ERASURE_DAYS_LEFT.set(inf)  # not 0, until it is first looked at
 
 LINK_MAILS = Counter(
     "consent_link_mails_total", "Confirming links asked for, by whether one was mailed.",

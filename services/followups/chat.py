@@ -1,6 +1,7 @@
 """One chat message, from what was said to everything that follows from it, in one transaction."""
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from libs.common.broker import Message
 from services.followups import dialogue, lead, messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue import State
-from services.followups.facts import Facts
+from services.followups.facts import Facts, addresses
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS, EVENTS
@@ -81,6 +82,7 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
         email=state.facts.email,
         score=scored.points,
         qualified_at=now if qualifies else row["qualified_at"],
+        named=_named(said.message, state.facts),
     )
     email = state.facts.email
     await _hear(tx, config, conversation_id, email, now)
@@ -105,6 +107,14 @@ def _normal(facts: Facts, before: Facts) -> Facts:
         return replace(facts, email=normalise(facts.email))
     except MalformedAddress:
         return replace(facts, email=before.email)
+
+
+def _named(message: str, facts: Facts) -> set[str]:
+    named = {facts.email} if facts.email else set()
+    for each in addresses(message):
+        with suppress(MalformedAddress):
+            named.add(normalise(each))
+    return named
 
 
 async def _record_grant(tx: AsyncConnection, said: Said, state: State, now: datetime) -> None:

@@ -98,6 +98,11 @@ def _email(text: str, _: date, __: Question | None) -> Reading:
     return _take(text, match), {"email": match[0]}
 
 
+def addresses(message: str) -> list[str]:
+    """Find every address that a message names, whosever it is."""
+    return [found[0] for found in _EMAIL.finditer(_SPELT.sub("@", _spaces(message)))]
+
+
 # --- numbers ----------------------------------------------------------------------------------
 
 # `250000`, `250 000`, `250.000`, `250,000`, `1,5`, `80.5`

@@ -1,6 +1,6 @@
 """Conversations, what was said in them, and all that is held on a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.followups.store.steps import lock_address, of_address, stop
 from services.followups.store.tables import (
     Row,
+    chat_address,
     chat_conversations,
     chat_message,
     followup_event,
@@ -47,7 +48,12 @@ async def save_turn(
     email: str | None,
     score: int,
     qualified_at: datetime | None,
+    named: Iterable[str],
 ) -> None:
+    """Keep a turn.
+
+    :param named: the addresses in it, by which whoever they belong to finds it again
+    """
     await tx.execute(
         sa.insert(chat_message).values(
             [
@@ -61,6 +67,8 @@ async def save_turn(
         .where(chat_conversations.c.id == conversation_id)
         .values(state=state, email=email, score=score, qualified_at=qualified_at)
     )
+    if rows := [{"email": each, "conversation_id": conversation_id} for each in named]:
+        await tx.execute(pg.insert(chat_address).values(rows).on_conflict_do_nothing())
 
 
 async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None:
@@ -200,7 +208,9 @@ async def erase(tx: AsyncConnection, email: str) -> int:
 def _of_person(email: str) -> sa.ColumnElement[bool]:
     # A conversation whose person gave another address before or after is theirs as a whole.
     chased = sa.select(followup_event.c.conversation_id).where(of_address(email))
-    return sa.or_(chat_conversations.c.email == email, chat_conversations.c.id.in_(chased))
+    named = sa.select(chat_address.c.conversation_id).where(chat_address.c.email == email)
+    own, here = chat_conversations.c.email == email, chat_conversations.c.id
+    return sa.or_(own, here.in_(chased), here.in_(named))
 
 
 async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
@@ -208,6 +218,7 @@ async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[st
     held = sa.union(
         sa.select(chat_conversations.c.email).where(chat_conversations.c.email.is_not(None)),
         sa.select(followup_event.c.email),
+        sa.select(chat_address.c.email),
     ).subquery()
     page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
     return (await tx.execute(page)).scalars().all()

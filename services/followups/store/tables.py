@@ -54,6 +54,19 @@ chat_message = sa.Table(
     sa.Index("chat_message_conversation", "conversation_id", "id"),
 )
 
+# Every address that was named in a conversation: the one that counts may be another.
+chat_address = sa.Table(
+    "chat_address",
+    metadata,
+    sa.Column("email", sa.Text, primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Index("chat_address_conversation", "conversation_id"),
+)
+
 followup_event = sa.Table(
     "followup_event",
     metadata,

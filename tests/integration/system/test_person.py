@@ -1,9 +1,17 @@
 """What a person may ask for, on the whole system: what do you hold on me, and erase it."""
 
 import re
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2
+import redis
+from psycopg2 import sql
+
+from deploy.local.environment import WITH_TABLES
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, fresh_address
@@ -108,3 +116,103 @@ async def test_a_service_that_is_away_is_named_in_an_export_and_erases_when_it_i
         await stack.start("alerts")
     await done(stack, address)
     assert not any((await export(stack, address))["services"]["alerts"].values())
+
+
+TOLD = {
+    "alerts.attempt": ("alerts", "attempts"),
+    "alerts.delivery": ("alerts", "deliveries"),
+    "followups.chat_address": ("followups", "messages"),
+    "followups.chat_conversations": ("followups", "conversations"),
+    "followups.chat_message": ("followups", "messages"),
+    "followups.followup_event": ("followups", "followups"),
+}
+"""Where an export tells what a table holds. (Consent's hold nothing in clear.)"""
+FLEETING = {f"{service}.outbox" for service in WITH_TABLES} | {"alerts.escalation"}
+"""Told somebody else in the next moment; what is in the other place is told from there."""
+
+
+def places(stack: Stack, *words: str) -> set[str]:
+    """Name every table, key of Redis and queue in which one of these words stands."""
+    return {
+        name
+        for name, text in (*_rows(stack), *_keys(stack), *_messages(stack))
+        if any(word in text for word in words)
+    }
+
+
+def _rows(stack: Stack) -> Iterator[tuple[str, str]]:
+    with closing(psycopg2.connect(stack.database.superuser_url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY(%s)",
+            (list(WITH_TABLES),),
+        )
+        for names in cursor.fetchall():
+            cursor.execute(
+                sql.SQL("SELECT coalesce(string_agg(t::text, ' '), '') FROM {} t").format(
+                    sql.Identifier(*names)
+                )
+            )
+            (text,) = cursor.fetchone() or ("",)
+            yield ".".join(names), text
+
+
+def _keys(stack: Stack) -> Iterator[tuple[str, str]]:
+    with closing(redis.Redis.from_url(stack.redis.url)) as client:
+        for key in client.scan_iter():
+            yield "Redis", f"{key!r} {client.dump(key)!r}"
+
+
+def _messages(stack: Stack) -> Iterator[tuple[str, str]]:
+    peek = {"count": 100, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    for queue in stack.vhost.call("GET", "queues"):
+        if queue.get("exclusive") or not queue.get("messages"):
+            continue
+        yield queue["name"], str(stack.vhost.call("POST", "queues", f"{queue['name']}/get", peek))
+
+
+async def test_an_export_tells_of_every_place_and_an_erasure_leaves_none(stack: Stack) -> None:
+    address, phone = fresh_address(), str(uuid.uuid4().int)[:9]
+    name = f"Żaneta{uuid.uuid4().hex[:8]}"
+    wrong, right = f"nie.{address}", address
+    session = f"s-{uuid.uuid4().hex}"
+
+    async def says(message: str, **more: Any) -> None:
+        body = {"message": message, "session_id": session, **more}
+        answer = await stack.http("POST", "/api/chatbot/chat", body)
+        assert answer.status == 200, answer
+
+    await says(f"Dzień dobry, mój adres: {wrong}", name=name)
+    await says(f"Przepraszam, jednak {right}, tel. +48{phone}")
+    await lead(stack, address)
+    await stack.sandbox.behave("sms", status=422)  # fails for good, and a person is told
+    alert = {"event_type": "sms", "payload": {"text": f"{name}, {address}"}}
+    answer = await stack.http("POST", "/api/alerts", alert, key="service")
+    assert answer.status == 202, answer
+
+    async def failed() -> bool:
+        body = await stack.state(answer.body["id"])
+        return any(each["state"] == "failed" for each in body.get("deliveries", ()))
+
+    await eventually(failed, 30)
+
+    mine = (address, address.upper(), name, phone)
+    held = (await export(stack, address))["services"]
+    known = places(stack, *mine)
+    assert known - FLEETING <= TOLD.keys(), "a table that no export tells of"
+    for table in known & TOLD.keys():
+        service, kind = TOLD[table]
+        assert held[service][kind], table
+    assert {"followups.chat_message", "alerts.delivery"} <= known
+
+    for each in (wrong, right):  # under whichever address they ask
+        answer = await stack.http("POST", "/api/consent/erase", {"email": each}, key="admin")
+        assert answer.status == 200, answer
+        await done(stack, each)
+        if each == wrong:
+            assert wrong not in str((await export(stack, right))["services"]["followups"])
+
+    async def nowhere() -> bool:
+        return not places(stack, *mine, wrong)
+
+    await eventually(nowhere, 30)
