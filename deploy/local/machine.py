@@ -29,11 +29,11 @@ class MachineError(Exception):
 def prepare(*, tests: bool = False, browser: bool = False) -> None:
     """Install what is missing, and nothing when nothing is.
 
-    :param tests: also what checks the models, where it can be had; else that test is skipped
+    :param tests: also what checks models and alert rules, where it can be had; else that is skipped
     """
     missing = _missing_packages()
     if tests and _may_install():
-        missing += _missing_checker()
+        missing += _missing_checkers()
     if browser and chromium() is None:
         missing.append("chromium")
     if missing:
@@ -64,12 +64,13 @@ def _missing_packages() -> list[str]:
     return missing
 
 
-def _missing_checker() -> list[str]:
-    """Name what spin needs, which writes a program in C; gcc's package brings no headers."""
+def _missing_checkers() -> list[str]:
+    """Name the packages of what checks the models and the alert rules."""
     found = {
-        "spin": shutil.which("spin"),
+        "spin": shutil.which("spin"),  # it writes a program in C; gcc's package brings no headers
         "gcc": shutil.which("gcc"),
         "libc6-dev": Path("/usr/include/stdio.h").exists(),
+        "prometheus": shutil.which("promtool"),
     }
     return [package for package, there in found.items() if not there]
 

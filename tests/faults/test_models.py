@@ -4,14 +4,13 @@ The budget is how much may go wrong in one run: deaths, cuts, lost answers, swee
 left out must be found out, else the model says nothing of it.
 """
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support import checkers
 from tests.support.stack import ROOT
 
 MODELS = ROOT / "docs" / "models"
@@ -40,7 +39,7 @@ def check(folder: Path, model: str, *flags: str, long: bool = False) -> str:
     :param long: worth the compiler's time to be quick
     :raises AssertionError: the search was not exhaustive
     """
-    require_spin()
+    checkers.require("spin", "gcc")
     spin = ("spin", "-a", *(f"-D{flag}" for flag in flags), str(MODELS / f"{model}.pml"))
     for command in (spin, (*COMPILE, "-O2" if long else "-O0")):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -52,14 +51,6 @@ def check(folder: Path, model: str, *flags: str, long: bool = False) -> str:
         assert "max search depth too small" not in found, found
         return ""
     return violated[1]
-
-
-def require_spin() -> None:
-    missing = [tool for tool in ("spin", "gcc") if shutil.which(tool) is None]
-    if missing:
-        reason = f"no {' and no '.join(missing)} here; make prepare installs them where apt can"
-        assert "REQUIRE_SPIN" not in os.environ, reason
-        pytest.skip(reason)
 
 
 def without(model: str, *rules: str) -> tuple[str, ...]:

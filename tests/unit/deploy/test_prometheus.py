@@ -1,7 +1,6 @@
 """The alert rules: what they ask for exists; each was seen to fire, and to be silent."""
 
 import re
-import shutil
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import prometheus_client
 import pytest
 import yaml
+
+from tests.support import checkers
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "prometheus"
 # Whatever a process imports registers its metrics; these hold all of them.
@@ -55,11 +56,9 @@ def test_each_rule_says_what_it_means_and_is_tested(rule: dict[str, Any]) -> Non
 
 
 def test_each_rule_fires_when_it_should_and_is_silent_when_not() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool here: Debian's package prometheus has it")
+    checkers.require("promtool")
     done = subprocess.run(
-        [promtool, "test", "rules", "rules_test.yml"],
+        ["promtool", "test", "rules", "rules_test.yml"],
         cwd=FOLDER,
         capture_output=True,
         text=True,
