@@ -5,6 +5,7 @@ python -m bench [WHAT] [--part NAME]… [--rounds N] [--long]
 
 import argparse
 import os
+import shutil
 import sys
 from contextlib import ExitStack
 
@@ -26,6 +27,9 @@ def main() -> int:
     for what in [chosen.what] if chosen.what else report.found():
         for part in report.parts(what):
             if part.name in chosen.part or (not chosen.part and (chosen.long or not part.long)):
+                if lacking := [name for name in part.needs if shutil.which(name) is None]:
+                    print(f"{what}: {part.name} is left out, {', '.join(lacking)} is not installed")
+                    continue
                 measure(what, part, chosen.rounds)
     report.write()
     return 0

@@ -16,6 +16,8 @@ class Part:
     """Turn that JSON into the section's Markdown, heading included."""
     long: bool = False
     """Only when asked for, by LONG=1 or by its name."""
+    needs: Sequence[str] = ()
+    """Programs that this project does not install; without one of them the part is left out."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
