@@ -1,6 +1,7 @@
 """One fast owner behind, and what may stand before it; servers on one core, load on the other."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def pinned(core: str | None, argv: Sequence[str]) -> list[str]:
 
 @contextmanager
 def owner(lab: Lab) -> Iterator[Server]:
-    """Run nginx, which gives each request the same small answer."""
+    """Run nginx, which gives each request the same small answer; Redis on the same core."""
+    os.sched_setaffinity(lab.redis.pid or 0, {int(LOAD_CORE)})
     location = f"default_type application/json; return 200 '{ANSWER}';"
     with _nginx(lab, location, LOAD_CORE) as server:
         yield server

@@ -1,8 +1,8 @@
 """Listening: how long a client may hold a connection, and what is answered before any handler."""
 
 import logging
+import secrets
 import socket
-import uuid
 from asyncio import Transport
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,7 +49,7 @@ class _Handler(web.RequestHandler):
         if request.writer.output_size > 0:  # an answer has begun: another one would lie in it
             raise ConnectionError
         response = problem.response()
-        response.headers[REQUEST_ID] = uuid.uuid4().hex
+        response.headers[REQUEST_ID] = secrets.token_hex(16)
         response.force_close()
         return response
 

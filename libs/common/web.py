@@ -4,8 +4,9 @@ import hmac
 import json
 import math
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, NoReturn, TypeVar
@@ -197,10 +198,20 @@ async def _health(_: web.Request) -> web.Response:
     return json_response({"status": "healthy"})
 
 
+@cache  # by what labels may be
+def _requests(method: str, route: str, status: int) -> prometheus_client.Counter:
+    return _REQUESTS.labels(method, route, status)
+
+
+@cache
+def _seconds(route: str) -> prometheus_client.Histogram:
+    return _SECONDS.labels(route)
+
+
 @web.middleware
 async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get(REQUEST_ID, "")
-    request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
     request[_REQUEST_ID] = request_id
     token = logs.request_id.set(request_id)
     route = route_template(request)
@@ -209,8 +220,8 @@ async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse
         response = await handler(request)
         seconds = perf_counter() - start
         method = request.method if request.method in hdrs.METH_ALL else "other"
-        _REQUESTS.labels(method, route, response.status).inc()
-        _SECONDS.labels(route).observe(seconds)
+        _requests(method, route, response.status).inc()
+        _seconds(route).observe(seconds)
         if route != HEALTH_PATH:
             log.info(
                 "http.answered",

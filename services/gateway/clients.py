@@ -5,6 +5,7 @@ import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -88,6 +89,7 @@ def bucket_of(address: str) -> str:
     return str(IPv6Network((address, 64), strict=False))
 
 
+@lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
     text = text.strip()
     if text.startswith("["):  # [2001:db8::1]:443

@@ -308,6 +308,8 @@ async def _body(request: web.Request) -> bytes:
         raise Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
     await _body_may_come(request)
     with _body_faults():
+        if request.content.is_eof():  # all of it is here
+            return await request.read()
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
 

@@ -40,6 +40,7 @@ HOP_BY_HOP = frozenset(
     )
 )
 OURS = frozenset(name.lower() for name in (hdrs.CONTENT_LENGTH, hdrs.DATE, hdrs.SERVER, REQUEST_ID))
+DROPPED = HOP_BY_HOP | OURS
 
 
 def outgoing_headers(request: web.Request, client: Client, request_id: str) -> dict[str, str]:
@@ -55,10 +56,12 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
 
 def answer_headers(answer: Answer) -> CIMultiDict[str]:
     """Return the end-to-end headers of an answer (RFC 9110, section 7.6.1)."""
-    named = ",".join(answer.headers.getall(hdrs.CONNECTION, ())).lower().split(",")
-    dropped = HOP_BY_HOP | OURS | {name.strip() for name in named}
+    dropped = DROPPED
+    if hdrs.CONNECTION in answer.headers:
+        named = ",".join(answer.headers.getall(hdrs.CONNECTION)).lower().split(",")
+        dropped = DROPPED | {name.strip() for name in named}
     return CIMultiDict(
-        (name, value) for name, value in answer.headers.items() if name.lower() not in dropped
+        [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
     )
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import hiredis
 from redis.asyncio.connection import parse_url
 
 from libs.common import logs
@@ -142,7 +143,9 @@ class _Connection(asyncio.Protocol):
         self.closed: asyncio.Future[BaseException | None] = self._loop.create_future()
         self._waiting: deque[tuple[float, asyncio.Future[None], Read]] = deque()
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
+        self._unsent: list[bytes] = []
+        # None of our answers is a boolean, which RESP2 has not: False says that one is incomplete.
+        self._reader = hiredis.Reader()
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,29 +160,35 @@ class _Connection(asyncio.Protocol):
             future.set_exception(RedisAway("not connected"))
             return future
         self._waiting.append((self._loop.time(), future, read))
-        self._transport.write(_encode(command))
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(hiredis.pack_command(cast("Any", command)))
         if self._timer is None:
             self._timer = self._loop.call_later(ANSWER_SECONDS, self._look)
         return future
 
+    def _flush(self) -> None:
+        """Send what all requests of one turn of the loop ask: a system call costs more than one."""
+        if self._transport is not None:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        at = 0
+        self._reader.feed(data)
         try:
             while self._waiting:
-                answer, at = _decode(self._received, at)
-                if isinstance(answer, RedisAway):
-                    self.fail(answer)
+                answer = self._reader.gets()
+                if answer is False:  # the rest of one is on its way
+                    return
+                if isinstance(answer, hiredis.ReplyError):
+                    self.fail(RedisAway(str(answer)))
                     return
                 _, future, read = self._waiting.popleft()
                 read(answer)
                 if not future.done():
                     future.set_result(None)
-        except _Incomplete:
-            pass
         except Exception as error:  # noqa: BLE001 - answers can no longer be told apart
             self.fail(error)
-        del self._received[:at]
 
     def _look(self, *, again: bool = False) -> None:
         self._timer = None
@@ -210,43 +219,3 @@ class _Connection(asyncio.Protocol):
             _, future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(RedisAway(str(error)))
-
-
-def _encode(command: Sequence[Argument]) -> bytes:
-    parts = [b"*%d\r\n" % len(command)]
-    for argument in command:
-        data = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
-class _Incomplete(Exception):  # noqa: N818 - no error: the rest is on its way
-    pass
-
-
-def _decode(data: bytearray, at: int) -> tuple[Any, int]:
-    """Read one RESP2 value; an error reply is returned as RedisAway, not raised."""
-    end = data.find(b"\r\n", at)
-    if end < 0:
-        raise _Incomplete
-    kind, line, at = data[at : at + 1], bytes(data[at + 1 : end]), end + 2
-    if kind == b":":
-        return int(line), at
-    if kind == b"+":
-        return line, at
-    if kind == b"-":
-        return RedisAway(line.decode(errors="replace")), at
-    size = int(line)
-    if kind == b"$":
-        if size < 0:
-            return None, at
-        if len(data) < at + size + 2:
-            raise _Incomplete
-        return bytes(data[at : at + size]), at + size + 2
-    if kind != b"*":
-        raise ValueError(f"not RESP2: {kind!r}")
-    values = []
-    for _ in range(size):
-        value, at = _decode(data, at)
-        values.append(value)
-    return values, at

@@ -173,11 +173,14 @@ class Upstream:
 
     async def _connected(self) -> "_Connection":
         """Take an idle connection, the last used first, or open one as soon as one may be."""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS if self._slots.locked() else None):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Unreachable("every connection is in use") from None
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise Unreachable("every connection is in use") from None
+        else:
+            await self._slots.acquire()
         try:
             long_ago = time.monotonic() - IDLE_SECONDS
             while self._idle:

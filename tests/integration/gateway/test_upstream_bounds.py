@@ -107,7 +107,10 @@ async def test_who_finds_every_connection_in_use_waits_a_bounded_time(start: Sta
 
 
 @pytest.mark.usefixtures("two_connections")
-async def test_many_share_few_connections_in_turn(start: Start) -> None:
+async def test_many_share_few_connections_in_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 20)
     owner, upstream = await start(answering(*[OK] * 100, then=until_closed))
     answers = await asyncio.gather(*(get(upstream) for _ in range(100)))
     assert set(answers) == {(200, b"ok")}
