@@ -1,9 +1,13 @@
 """JSON logs: one line an event, fixed event names, the request id on each line."""
 
+import json
 import logging
 import sys
+import time
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
 
 import structlog
 
@@ -29,6 +33,16 @@ class _Stdout:
     debug = info = warning = error = critical = exception = log = msg
 
 
+def _now() -> str:
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_to_the_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def get_logger(name: str) -> Logger:
     logger: Logger = structlog.get_logger(name)
     return logger
@@ -37,22 +51,22 @@ def get_logger(name: str) -> Logger:
 def configure(service: str, level: str = "INFO") -> None:
     """Send every log line of the process, libraries' included, to stdout as one JSON object."""
 
-    def identify(
-        _: object, __: str, event: structlog.typing.EventDict
+    # One step in place of structlog's four: a line is written for every request.
+    def complete(
+        logger: Any, method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:
+        record = event.get("_record")  # of one that came through `logging`
+        event["level"] = "error" if method == "exception" else method
+        event["logger"] = record.name if record is not None else logger.name
+        event["timestamp"] = _now()
         event["service"] = service
         if (current := request_id.get()) is not None:
             event.setdefault("request_id", current)
         return event
 
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        identify,
-        structlog.processors.format_exc_info,
-    ]
-    as_json = structlog.processors.JSONRenderer(ensure_ascii=False)
+    shared: list[structlog.typing.Processor] = [complete, structlog.processors.format_exc_info]
+    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+    as_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: encode(event))
     # Ours do not pass through `logging`: a line would cost three times as much.
     structlog.configure(
         processors=[*shared, as_json],

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import prometheus_client
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.common import logs
@@ -23,7 +24,7 @@ log = logs.get_logger(__name__)
 
 MAX_BODY = 256 * 1024
 MAX_DEPTH = 32
-REQUEST_ID = "X-Request-ID"
+REQUEST_ID = istr("X-Request-ID")
 INTERNAL_KEY = "X-Internal-Key"
 CALLER = "X-Caller"
 CLIENT_ADDRESS = "X-Client-Address"

@@ -2,15 +2,17 @@
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 
 from services.gateway.door import VISIT
 
 SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    istr("X-Content-Type-Options"): "nosniff",
+    istr("X-Frame-Options"): "DENY",
+    istr("Referrer-Policy"): "no-referrer",
     hdrs.CACHE_CONTROL: "no-store",
 }
+SECURITY_POLICY = istr("Content-Security-Policy")
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
@@ -50,8 +52,8 @@ class Browsers:
         headers.popall(hdrs.SERVER, None)
         for name, value in SECURITY.items():
             headers.setdefault(name, value)
-        page = response.content_type == "text/html"
-        headers.setdefault("Content-Security-Policy", PAGE_POLICY if page else POLICY)
+        page = headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")
+        headers.setdefault(SECURITY_POLICY, PAGE_POLICY if page else POLICY)
         if self._https:
             headers.setdefault("Strict-Transport-Security", HSTS)
         if self._origins:

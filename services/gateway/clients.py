@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import (
@@ -14,12 +13,15 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from typing import NamedTuple
+
+from multidict import istr
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-API_KEY = "X-API-KEY"
-ADMIN_API_KEY = "X-ADMIN-API-KEY"
+API_KEY = istr("X-API-KEY")
+ADMIN_API_KEY = istr("X-ADMIN-API-KEY")
 UNKNOWN = "unknown"
 
 
@@ -36,8 +38,7 @@ class AddressFrom(StrEnum):
     FORWARDED = "x-forwarded-for"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     address: str
     """The whole address, as the audit trail keeps it."""
 

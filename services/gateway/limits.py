@@ -16,6 +16,7 @@ from math import ceil
 from typing import Annotated, Any, NamedTuple
 
 import limits
+from multidict import istr
 from prometheus_client import Counter
 from pydantic import AfterValidator
 
@@ -27,6 +28,7 @@ LARGEST_QUOTA = 1_000_000_000
 MAX_KEYS = 50_000
 SHARED_KEYS = 1024
 SHARED = "shared:"
+RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 
 COUNT = """
 local time = redis.call('TIME')
@@ -126,7 +128,7 @@ class Decision(NamedTuple):
             tightest = max(self.uses, key=lambda use: (use.exhausted, use.reset))
         left = max(0, tightest.window.quota - tightest.used - (1 if self.admitted else 0))
         limit = f'"{tightest.window.name}";r={left};t={tightest.reset}'
-        return {"RateLimit-Policy": policy, "RateLimit": limit}
+        return {RATE_LIMIT_POLICY: policy, RATE_LIMIT: limit}
 
 
 class LocalCounts:

@@ -9,7 +9,7 @@ neither hop-by-hop headers nor keys nor forged internal headers get past this mo
 from collections.abc import AsyncIterable, Mapping
 
 from aiohttp import HttpVersion11, hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from libs.common import logs
 from libs.common.web import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, REQUEST_ID
@@ -23,9 +23,9 @@ FORWARDED = (
     hdrs.ACCEPT_LANGUAGE,
     hdrs.CONTENT_TYPE,
     hdrs.USER_AGENT,
-    "Idempotency-Key",
+    istr("Idempotency-Key"),
 )
-OPERATOR = "X-Operator"
+OPERATOR = istr("X-Operator")
 HOP_BY_HOP = frozenset(
     name.lower()
     for name in (
@@ -44,7 +44,9 @@ DROPPED = HOP_BY_HOP | OURS
 
 
 def outgoing_headers(request: web.Request, client: Client, request_id: str) -> dict[str, str]:
-    headers = {name: request.headers[name] for name in FORWARDED if name in request.headers}
+    headers: dict[str, str] = {
+        name: request.headers[name] for name in FORWARDED if name in request.headers
+    }
     headers[REQUEST_ID] = request_id
     headers[CLIENT_ADDRESS] = client.address
     headers[ADDRESS_FROM] = client.address_from

@@ -233,8 +233,8 @@ class _Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._answered_before = False
         self._expecting = False
+        self._asked_at, self._silence = 0.0, 0.0
         self._heard_at: float | None = None  # of this answer
-        self._silence = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._bodiless = 0  # bytes since the last of a body, or since the head
         self._streamed: bool | None = None  # None until its head is there
@@ -284,13 +284,14 @@ class _Connection(asyncio.Protocol):
         self.answer = Answer(self)
         self._expecting, self._streamed, self._heard_at = True, None, None
         self._bodiless = 0
-        self._silence = silence
         self._transport.write(request)
         if parts is not None:
             await self._send_parts(parts, silence)
         if self.answer.complete:
             return
-        self._timer = self._loop.call_later(silence, self._look)
+        self._asked_at, self._silence = self._loop.time(), silence
+        if self._timer is None or self._timer.when() > self._asked_at + silence:
+            self._set_timer(silence)
         if not self._streamed:
             await self.more()
 
@@ -382,17 +383,27 @@ class _Connection(asyncio.Protocol):
         self._answered_before = True
         self._kept_alive = self._kept_alive and self._parser.should_keep_alive()
         self.answer.complete = True
-        self._stop_timer()
         self._wake()
+
+    def _set_timer(self, seconds: float) -> None:
+        """Set it, or set it to an earlier time.
+
+        It is not stopped at the end of an answer: to let it run and look costs less than two calls
+        for each request.
+        """
+        self._stop_timer()
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Fail when the owner was silent for too long; look again when it was not."""
+        self._timer = None
+        if not self._expecting:
+            return
         if self._paused:  # it is the client that is slow
             self._heard_at = self._loop.time()
-        since = self._heard_at
-        left = since + self._silence - self._loop.time() if since is not None else 0.0
+        left = (self._heard_at or self._asked_at) + self._silence - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._set_timer(left)
         else:
             self._fail(TimeoutError(f"silent for {self._silence:g} s"))
 
