@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, closing
 import pytest
 
 from services.gateway import upstream as client
+from services.gateway.connection import BUFFERED, WHOLE
 from services.gateway.upstream import Upstream
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.eventually import eventually
@@ -176,10 +177,10 @@ async def test_an_owner_is_not_read_faster_than_the_client(start: Start) -> None
         await eventually(lambda: stuck(seen))
         await asyncio.sleep(0.5)  # longer than an owner may be silent: it is the client that is
         assert written < 20_000_000  # in the sockets of both sides
-        assert len(answer.received) <= client.BUFFERED + 256 * 1024
+        assert len(answer.received) <= BUFFERED + 256 * 1024
         read = 0
         async for part in answer.parts():
-            assert len(part) <= client.WHOLE
+            assert len(part) <= WHOLE
             read += len(part)
     assert read == size
 
