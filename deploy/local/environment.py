@@ -64,11 +64,11 @@ SECRETS_OF = {
         "CONSENT_HASH_KEY",
         "CONSENT_CHECKPOINT_KEYS",
     },
-    "followups": {"INTERNAL_API_KEY", "TOKEN_KEYS"},
+    "followups": {"INTERNAL_API_KEY", "TOKEN_KEYS", "CHAT_MODEL_KEY"},
     "alerts": {"INTERNAL_API_KEY", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *_OF_A_PROVIDER}
+SECRETS = {*GENERATED, *_OF_A_PROVIDER, "CHAT_MODEL_KEY"}
 
 
 def parse(text: str) -> dict[str, str]:

@@ -116,12 +116,27 @@ def _signed(secret: str) -> Provider:
     return signed
 
 
+def model(_: Mapping[str, str], body: bytes) -> Answer:
+    """An OpenAI-compatible chat completion: it says so, and repeats the last message."""
+    messages = (_json_object(body) or {}).get("messages")
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        error = {"error": {"message": "messages is required", "type": "invalid_request_error"}}
+        return Answer(400, json.dumps(error), accepted=False)
+    content = f"The model heard: {messages[-1].get('content')}"
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}}
+    completion = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion"}
+    return Answer(200, json.dumps(completion | {"choices": [choice]}), accepted=True)
+
+
 PROVIDERS: Mapping[str, Provider] = {
     "slack": slack,
     "monday": monday,
     "sms": sms,
     "webhook": webhook,
+    "model": model,
 }
+PATHS = {"model": "/model/chat/completions"}
+"""Where it is not the target's name."""
 
 
 def _json_object(body: bytes | str) -> dict[str, Any] | None:
@@ -158,7 +173,7 @@ def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
 def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
     """Make the application of the provider port.
 
-    POST /slack /monday /sms /webhook   the providers
+    POST /slack /monday /sms /webhook /model/chat/completions   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
     """
@@ -166,7 +181,8 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     for target, provider in PROVIDERS.items():
         if target == "webhook" and webhook_secret:
             provider = _signed(webhook_secret)  # noqa: PLW2901 - the same, with its key
-        app.router.add_post(f"/{target}", _receiver(recorder, target, provider))
+        path = PATHS.get(target, f"/{target}")
+        app.router.add_post(path, _receiver(recorder, target, provider))
     api = _Api(recorder)
     app.router.add_get("/received", api.received)
     app.router.add_delete("/received", api.forget)

@@ -6,10 +6,11 @@ from libs.common import consume, db, inbox, outbox, periodic, serving, web
 from libs.common.broker import Broker
 from libs.common.service import Service
 from libs.common.tokens import Tokens
-from services.followups import config, topology
+from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
 from services.followups.http import Routes
 from services.followups.mail import Mails
+from services.followups.model import ChatModel
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
 
@@ -33,6 +34,11 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         engine, "followups inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)
     )
     service.spawn("inbox purge", purge)
+    days = settings.conversation_retention_days
+    forget = periodic.every(
+        engine, "followups retention", PURGE_SECONDS, partial(retention.forget, engine, days)
+    )
+    service.spawn("retention", forget)
     consumers = Consumers(engine, broker)
     for queue, handler in (
         (topology.REQUESTS_QUEUE, consumers.requests),
@@ -44,6 +50,18 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     service.spawn("scheduler", scheduler.run())
 
     app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
-    Routes(engine, broker, configured).add_to(app)
+    model = None
+    if settings.chat_model_url:
+        key = settings.chat_model_key
+        model = await service.enter(
+            ChatModel.open(
+                settings.chat_model_url,
+                key.get_secret_value() if key else "",
+                settings.chat_model_name,
+                configured.instructions,
+                seconds=settings.chat_model_seconds,
+            )
+        )
+    Routes(engine, broker, configured, model).add_to(app)
     await serving.serve(service, app, settings.http_host, settings.http_port)
     await serving.serve_metrics(service, settings.http_host, settings.metrics_port)

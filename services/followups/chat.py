@@ -41,6 +41,10 @@ class Answer:
     conversation_id: uuid.UUID
     reply: str
     score: int
+    reply_id: int
+    language: str
+    about_consent: bool
+    """It asks for consent, or the message may have answered: its words are the configured ones."""
 
 
 async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: datetime) -> Answer:
@@ -73,7 +77,7 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
     qualifies = row["qualified_at"] is None and scored.points >= config.threshold
     if qualifies:
         await _tell_qualified(tx, config, conversation_id, said, state, scored, now)
-    await conversations.save_turn(
+    reply_id = await conversations.save_turn(
         tx,
         conversation_id,
         said=said.message,
@@ -96,7 +100,14 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
         request_id = logs.request_id.get()
         await steps.enrol(tx, conversation_id, email, DEFAULT_SEQUENCE, due, "chat", request_id)
     metrics.TURNS.labels(state.language).inc()
-    return Answer(conversation_id, turn.reply, scored.points)
+    return Answer(
+        conversation_id,
+        turn.reply,
+        scored.points,
+        reply_id,
+        state.language or config.default_language,
+        about_consent="consent" in {before.asking, state.asking} or said.agreed is not None,
+    )
 
 
 def _normal(facts: Facts, before: Facts) -> Facts:

@@ -107,6 +107,7 @@ class _Lead(_Section):
 
 
 class _Dialogue(_Section):
+    instructions: str = Field(min_length=1, max_length=4000)
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     texts: Annotated[dict[str, Annotated[dict[str, str], AfterValidator(_complete)]], PerLanguage]
 
@@ -150,6 +151,7 @@ class Config:
     threshold: int
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
+    instructions: str
     texts: Mapping[str, Mapping[str, str]]
     sequences: Mapping[str, tuple[Step, ...]]
 
@@ -200,6 +202,7 @@ def load(path: Path, *, quiet_hours: bool = True) -> Config:
             for rule in file.lead.rules
         ),
         works=file.dialogue.works,
+        instructions=file.dialogue.instructions,
         texts=file.dialogue.texts,
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},
     )

@@ -103,6 +103,10 @@ def addresses(message: str) -> list[str]:
     return [found[0] for found in _EMAIL.finditer(_SPELT.sub("@", _spaces(message)))]
 
 
+PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}\d){{8,14}}")
+"""What reaches a person: an e-mail address, or what may be a phone number."""
+
+
 # --- numbers ----------------------------------------------------------------------------------
 
 # `250000`, `250 000`, `250.000`, `250,000`, `1,5`, `80.5`

@@ -24,7 +24,9 @@ from libs.common.web import (
     unavailable_when,
 )
 from services.followups import chat, facts, imports, metrics, table
+from services.followups.chat import Answer
 from services.followups.config import Config
+from services.followups.model import REMEMBERED, ChatModel
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
 
@@ -85,10 +87,13 @@ class Stop(OnePerson):
 
 
 class Routes:
-    def __init__(self, engine: AsyncEngine, broker: Broker, config: Config) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, config: Config, model: ChatModel | None = None
+    ) -> None:
         self._engine = engine
         self._broker = broker
         self._config = config
+        self._model = model
 
     def add_to(self, app: web.Application) -> None:
         app.middlewares.append(unavailable_when(db.may_pass))
@@ -121,12 +126,27 @@ class Routes:
             answer = await chat.take_turn(tx, self._config, said, datetime.now(UTC))
         return json_response(
             {
-                "reply": answer.reply,
+                "reply": await self._worded(answer),
                 "session_id": body.session_id,
                 "conversation_id": str(answer.conversation_id),
                 "lead_score": answer.score,
             }
         )
+
+    async def _worded(self, answer: Answer) -> str:
+        """Let the model word the reply. Everything else was committed before it is asked."""
+        if self._model is None or answer.about_consent:
+            return answer.reply
+        async with self._engine.connect() as tx:
+            said = await conversations.said_before(
+                tx, answer.conversation_id, answer.reply_id, REMEMBERED
+            )
+        reply = await self._model.reply(said, answer.reply, answer.language)
+        if reply is None:
+            return answer.reply
+        async with self._engine.begin() as tx:
+            await conversations.reword(tx, answer.reply_id, reply)
+        return reply
 
     async def enrol(self, request: web.Request) -> web.Response:
         """202 with the steps that were scheduled, or 200 with those that there already were."""

@@ -12,6 +12,13 @@ GRANTS = Counter("followups_consents_given_total", "Clear agreements in a chat."
 IMPORTED = Counter("followups_imported_rows_total", "Rows of imported files.", ["result"])
 """taken | rejected"""
 
+MODEL = Counter("followups_model_replies_total", "Replies asked of the chat model.", ["outcome"])
+"""answered | timeout | away | refused | malformed"""
+
+FORGOTTEN = Counter(
+    "followups_conversations_forgotten_total", "Conversations deleted after their retention."
+)
+
 HANDED_OVER = Counter("followups_handed_over_total", "Steps handed over to alerts.")
 
 DEFERRED = Counter("followups_deferred_total", "Due steps put off because of the daily cap.")

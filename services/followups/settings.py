@@ -15,7 +15,15 @@ def _token_keys(keys: SecretStr) -> SecretStr:
 class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
+    chat_model_url: str = Field("", pattern=r"^(https?://[^\s/]+(/\S*)?)?$")
+    """Of an OpenAI-compatible API, up to its version. Empty: the dialogue speaks for itself."""
+    chat_model_name: str = Field("gpt-4o-mini", min_length=1)
+    chat_model_key: SecretStr | None = None
+    chat_model_seconds: int = Field(8, ge=1, le=20)
+    """For one answer; below the time in which the gateway wants its own."""
     followups_config: Path = Path("config/followups.toml")
     followup_quiet_hours: bool = True
     followup_max_per_day: int = Field(1, ge=1)
     """Follow-ups to one address within 24 hours, over all its conversations."""
+    conversation_retention_days: int = Field(365, ge=1)
+    """Since the last word of a conversation in which nothing waits to be sent."""

@@ -49,7 +49,7 @@ class SandboxApi:
         ]
 
     async def heal(self) -> None:
-        for target in ("slack", "monday", "sms", "webhook", "email"):
+        for target in ("slack", "monday", "sms", "webhook", "model", "email"):
             await self.behave(target, status=200)
 
     async def reset(self) -> None:

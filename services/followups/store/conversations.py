@@ -49,19 +49,23 @@ async def save_turn(
     score: int,
     qualified_at: datetime | None,
     named: Iterable[str],
-) -> None:
+) -> int:
     """Keep a turn.
 
     :param named: the addresses in it, by which whoever they belong to finds it again
+    :returns: the id of the reply
     """
-    await tx.execute(
-        sa.insert(chat_message).values(
+    both = (
+        sa.insert(chat_message)
+        .values(
             [
                 {"conversation_id": conversation_id, "author": "lead", "body": said},
                 {"conversation_id": conversation_id, "author": "bot", "body": reply},
             ]
         )
+        .returning(chat_message.c.id)
     )
+    reply_id: int = max((await tx.execute(both)).scalars())
     await tx.execute(
         sa.update(chat_conversations)
         .where(chat_conversations.c.id == conversation_id)
@@ -69,10 +73,35 @@ async def save_turn(
     )
     if rows := [{"email": each, "conversation_id": conversation_id} for each in named]:
         await tx.execute(pg.insert(chat_address).values(rows).on_conflict_do_nothing())
+    return reply_id
+
+
+async def said_before(
+    tx: AsyncConnection, conversation_id: UUID, reply_id: int, limit: int
+) -> list[tuple[str, str]]:
+    """Return the last messages before a reply, oldest first: author and text."""
+    last = (
+        sa.select(chat_message.c.author, chat_message.c.body)
+        .where(chat_message.c.conversation_id == conversation_id, chat_message.c.id < reply_id)
+        .order_by(chat_message.c.id.desc())
+        .limit(limit)
+    )
+    return [(row.author, row.body) for row in reversed((await tx.execute(last)).all())]
+
+
+async def reword(tx: AsyncConnection, reply_id: int, reply: str) -> None:
+    await tx.execute(
+        sa.update(chat_message).where(chat_message.c.id == reply_id).values(body=reply)
+    )
 
 
 async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None:
-    found = sa.select(chat_conversations).where(chat_conversations.c.id == conversation_id)
+    """Return it, and let nobody delete it until the transaction ends."""
+    found = (
+        sa.select(chat_conversations)
+        .where(chat_conversations.c.id == conversation_id)
+        .with_for_update(read=True, key_share=True)
+    )
     return (await tx.execute(found)).mappings().one_or_none()
 
 
@@ -83,6 +112,7 @@ async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
         .where(chat_conversations.c.email == email)
         .order_by(chat_conversations.c.updated_at.desc())
         .limit(1)
+        .with_for_update(read=True, key_share=True)  # nor may it be deleted meanwhile
     )
     found: UUID | None = (await tx.execute(latest)).scalar_one_or_none()
     if found is not None:
@@ -202,6 +232,33 @@ async def erase(tx: AsyncConnection, email: str) -> int:
     )
     await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(untold)))
     gone = sa.delete(chat_conversations).where(_of_person(email))
+    return (await tx.execute(gone)).rowcount
+
+
+async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
+    """Delete some conversations in which nothing was said or sent for so long.
+
+    One that somebody speaks in at this moment is passed over, and so is one whose step may leave.
+
+    :returns: how many; fewer than `limit` when there are no more
+    """
+    long_ago = sa.func.now() - sa.func.make_interval(0, 0, 0, days)
+    recent = sa.select(sa.literal(1)).where(
+        followup_event.c.conversation_id == chat_conversations.c.id,
+        sa.or_(
+            followup_event.c.status.in_(("scheduled", "handed_over")),
+            followup_event.c.due_at > long_ago,
+            followup_event.c.handed_over_at > long_ago,
+        ),
+    )
+    old = (
+        sa.select(chat_conversations.c.id)
+        .where(chat_conversations.c.updated_at < long_ago, ~recent.exists())
+        .order_by(chat_conversations.c.updated_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    gone = sa.delete(chat_conversations).where(chat_conversations.c.id.in_(old))
     return (await tx.execute(gone)).rowcount
 
 

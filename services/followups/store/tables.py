@@ -30,6 +30,7 @@ chat_conversations = sa.Table(
     ),
     sa.CheckConstraint("num_nonnulls(session_id, email) > 0", name="chat_conversations_reachable"),
     sa.Index("chat_conversations_email", "email"),
+    sa.Index("chat_conversations_updated", "updated_at"),
     sa.Index(
         "chat_conversations_without_chat",
         "email",

@@ -1,0 +1,27 @@
+"""What was said is kept for so many days and no longer."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import logs
+from services.followups import metrics
+from services.followups.store import conversations
+
+BATCH = 500
+
+log = logs.get_logger(__name__)
+
+
+async def forget(engine: AsyncEngine, days: int) -> int:
+    """Delete in small transactions: ended half-way it has done half, and goes on in the next hour.
+
+    :returns: how many conversations
+    """
+    forgotten = 0
+    while True:
+        async with engine.begin() as tx:
+            count = await conversations.forget(tx, days, BATCH)
+        forgotten += count
+        metrics.FORGOTTEN.inc(count)
+        if count < BATCH:
+            log.info("conversations.forgotten", count=forgotten)
+            return forgotten
