@@ -146,28 +146,33 @@ class LocalCounts:
         return table.get(key, 0) if table_start == start else 0
 
     def add(self, seconds: int, start: int, key: str) -> None:
-        """Count one; a new key that finds the table full is not counted."""
+        """Count one, under the key's own name or where `place` says."""
         table_start, table = self._tables.get(seconds, (0, {}))
         if start > table_start:
             table = {}
             self._tables[seconds] = (start, table)
         elif start < table_start:
             return  # an answer that came after its window was over
-        if key in table or len(table) < self._max_keys or key.startswith(SHARED):
-            table[key] = table.get(key, 0) + 1
+        if key not in table and len(table) >= self._max_keys:
+            key = _shared(key)
+        table[key] = table.get(key, 0) + 1
 
     def place(self, seconds: int, start: int, key: str) -> str:
         """Return the key to count under: its own, or when the table is full one that many share."""
         table_start, table = self._tables.get(seconds, (0, {}))
         if table_start != start or key in table or len(table) < self._max_keys:
             return key
-        return f"{SHARED}{zlib.crc32(key.encode()) % SHARED_KEYS}"
+        return _shared(key)
 
     def forget_all_but(self, lengths: set[int]) -> None:
         self._tables = {s: table for s, table in self._tables.items() if s in lengths}
 
     def __len__(self) -> int:
         return sum(len(table) for _, table in self._tables.values())
+
+
+def _shared(key: str) -> str:
+    return f"{SHARED}{zlib.crc32(key.encode()) % SHARED_KEYS}"
 
 
 class Limiter:
@@ -222,7 +227,7 @@ class Limiter:
             redis_now = seconds + micros / 1e6
             self._redis_ahead = redis_now - self._clock()
             if admitted:
-                self._add(windows, seconds, [key] * len(windows))
+                self._add(windows, seconds, key)
             answers.append(_decided(policy, self._uses(windows, redis_now, counts), "redis"))
 
         await self._redis.evaluate(COUNT, f"ostoja:limit:{key}", arguments, read)
@@ -234,7 +239,7 @@ class Limiter:
         counts = [self._count(window, now, k) for window, k in zip(windows, keys, strict=True)]
         decision = _decided(policy, self._uses(windows, now, counts), "here")
         if decision.admitted:
-            self._add(windows, now, keys)
+            self._add(windows, now, key)
         return decision
 
     def _now(self) -> float:
@@ -243,8 +248,8 @@ class Limiter:
     def _count(self, window: Window, now: float, key: str) -> int:
         return self._here.count(window.seconds, _start(now, window.seconds), key)
 
-    def _add(self, windows: Sequence[Window], now: float, keys: Sequence[str]) -> None:
-        for window, key in zip(windows, keys, strict=True):
+    def _add(self, windows: Sequence[Window], now: float, key: str) -> None:
+        for window in windows:
             self._here.add(window.seconds, _start(now, window.seconds), key)
 
     @staticmethod

@@ -91,7 +91,7 @@ async def test_when_memory_is_full_new_clients_share_buckets(limiter: Limiter) -
 async def test_a_flood_of_addresses_does_not_grow_memory_past_its_bound() -> None:
     counts = LocalCounts(max_keys=1000)
     for number in range(100_000):
-        counts.add(60, 0, counts.place(60, 0, f"api:198.51.{number}"))
+        counts.add(60, 0, f"api:198.51.{number}")
     assert len(counts) <= 1000 + 1024
 
 

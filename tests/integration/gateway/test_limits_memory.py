@@ -1,0 +1,70 @@
+"""P7 at the limits: a flood of addresses, with Redis and without, beside one that stays exact."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import pytest
+
+from services.gateway.limits import COUNT, SHARED_KEYS, Limiter, Window
+from services.gateway.redis_pipe import RedisPipe
+from tests.support.eventually import eventually
+
+MAX_KEYS = 500
+ADDRESSES = 5_000
+WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))
+
+
+@pytest.fixture
+async def pipe(redis_url: str) -> AsyncIterator[RedisPipe]:
+    pipe = RedisPipe(redis_url, (COUNT,))
+    running = asyncio.create_task(pipe.run())
+
+    async def connected() -> bool:
+        return pipe.connected
+
+    await eventually(connected)
+    yield pipe
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+def held(limiter: Limiter) -> int:
+    return len(limiter._here)
+
+
+async def admitted(limiter: Limiter, keys: Sequence[str]) -> int:
+    decisions = await asyncio.gather(*(limiter.decide("api", key, WINDOWS) for key in keys))
+    return sum(decision.admitted for decision in decisions)
+
+
+@pytest.mark.parametrize("redis_there", [True, False])
+async def test_a_flood_of_addresses_stays_within_the_bound(
+    pipe: RedisPipe, *, redis_there: bool
+) -> None:
+    limiter = Limiter(
+        pipe if redis_there else RedisPipe("redis://127.0.0.1:1", ()), max_keys=MAX_KEYS
+    )
+    for start in range(0, ADDRESSES, 100):
+        passed = await admitted(limiter, [f"flood:{n}" for n in range(start, start + 100)])
+        assert passed == 100 or not redis_there  # with Redis each address has its own quota
+    assert held(limiter) <= len(WINDOWS) * (MAX_KEYS + SHARED_KEYS)
+
+
+async def test_redis_counts_exactly_also_whom_this_process_has_no_room_for(
+    pipe: RedisPipe,
+) -> None:
+    limiter = Limiter(pipe, max_keys=MAX_KEYS)
+    await admitted(limiter, [f"filling:{n}" for n in range(MAX_KEYS)])
+    assert await admitted(limiter, ["late"] * 50) == 3
+
+
+async def test_whom_there_was_no_room_for_gets_no_second_quota_when_redis_goes(
+    pipe: RedisPipe,
+) -> None:
+    limiter = Limiter(pipe, max_keys=MAX_KEYS)
+    await admitted(limiter, [f"filler:{n}" for n in range(MAX_KEYS)])
+    assert await admitted(limiter, ["unlucky"] * 50) == 3
+    limiter._redis = RedisPipe("redis://127.0.0.1:1", ())
+    assert await admitted(limiter, ["unlucky"] * 50) == 0
