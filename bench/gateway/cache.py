@@ -1,4 +1,4 @@
-"""The cache of the gateway while Redis is away: what an entry costs above a plain dict, and a purge."""
+"""The gateway's cache while Redis is away: what an entry and a purge cost."""
 
 import statistics
 import time

@@ -25,7 +25,7 @@ def run(lab: Lab) -> Any:
     servers = (lab.postgres, lab.rabbitmq, lab.redis)
     with running_stack(folder, lab.ports, Databases(lab.postgres), servers, {}) as stack:
         found = {}
-        for limit in (RAISED, SHIPPED):
+        for limit in (SHIPPED, RAISED):
             asyncio.run(_limit(stack, limit))
             argv = ["ab", "-l", "-n", "1000", "-c", "10", "-p", str(body)]
             done = subprocess.run(

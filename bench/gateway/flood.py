@@ -36,7 +36,7 @@ end
 def run(lab: Lab) -> Any:
     samples: dict[str, list[tuple[int, float]]] = {THERE: [], AWAY: [], REDIS: []}
     for name, url in ((THERE, lab.redis.url), (AWAY, NOBODY)):
-        settings = {"TRUSTED_PROXIES": f"{HOST}/8", "REDIS_URL": url, **SHIPPED}
+        settings = {"TRUSTED_PROXIES": "127.0.0.0/8", "REDIS_URL": url, **SHIPPED}
         with field.gateway(lab, "http://127.0.0.1:1", **settings) as server:
             gateway, redis = server.process.pid or 0, lab.redis.pid or 0
             seen = 0
@@ -90,7 +90,7 @@ a minute and of an hour.
 
 The gateway holds 50,000 clients for each length of window, and 1,024 buckets that all further ones
 share while Redis is away. Redis holds a key for each address until its longest window is over; it
-runs with `maxmemory` and evicts the keys that are over soonest or unused longest."""
+runs with `maxmemory 256mb` and evicts those that were unused longest."""
 
 
 PART = Part("flood", run, render, long=True, needs=("wrk",))
