@@ -11,6 +11,7 @@ step is healed by its own rule. One reception more than an alert is allowed at o
   intake over HTTP, not published    its publish, kept by the proxy
   before the claim commits           a lock on the row
   claimed, not sent                  the request, kept by the proxy
+  the same, its copy come again      the request; RabbitMQ cut off before the kill
   sent, no answer yet                the answer, kept by the proxy       1
   answered, not settled              a lock on the history               1
   delivered, not acked               everything to RabbitMQ kept
@@ -121,6 +122,28 @@ async def test_claimed_and_not_sent_delivers_once_with_the_attempt_spent(rig: Ri
     await rig.row(alert_id, attempt=2, spent=2)  # what kills its process runs out of attempts
 
 
+@pytest.mark.faults
+async def test_the_copy_that_comes_while_its_alert_is_being_sent_outlives_that_worker(
+    rig: Rig,
+) -> None:
+    await rig.start(slack={"timeout": 10.0, "retry_delays": [10.5, 12]})
+    rig.slack.stall(UP)
+    alert_id = await rig.accept()
+    await rig.row(alert_id, state="sending", attempt=1)
+    said = len(rig.stack.log("alerts"))
+    rig.broker.cut()  # the worker goes on; RabbitMQ hands the copy out again
+
+    async def parked() -> bool:
+        return '"reason": "parked"' in rig.stack.log("alerts")[said:]
+
+    await eventually(parked, 10)
+    await rig.row(alert_id, state="sending", attempt=1)
+    await rig.kill()
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=2, turn=0)
+
+
 async def test_sent_and_not_answered_delivers_again(rig: Rig) -> None:
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
@@ -162,18 +185,19 @@ async def test_delivered_and_not_acked_is_not_sent_again(rig: Rig) -> None:
 
 @pytest.mark.faults
 async def test_refused_and_not_rejected_is_tried_when_it_is_due(rig: Rig) -> None:
+    await rig.start(slack={"retry_delays": [10, 11]})  # longer than the service takes to start
     await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
     await rig.reached_slack(1)
     rig.broker.stall(UP)
     await rig.slack.resume()
-    await rig.row(alert_id, state="pending", attempt=1)
+    due_at = (await rig.row(alert_id, state="pending", attempt=1)).due_at
     await rig.kill()
     await rig.until_depth("alerts.slack", 1)
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=2, spent=2)
+    assert (await rig.row(alert_id, attempt=2, spent=2)).last_attempt_at >= due_at
 
 
 @pytest.mark.faults
@@ -370,6 +394,7 @@ async def test_an_epoch_that_was_not_marked_begins_again(rig: Rig) -> None:
     held = rig.broker.stall_before(UP, b"alerts.epoch.")
     await rig.start(ALERTS_SWEEP_SECONDS="0.5")
     await held.wait()
+    await rig.row(alert_id, turn=1)  # handed out first, or a death here would be its end
     (begun,) = rig.query("SELECT id FROM alerts.epoch")
     await rig.kill()
     await rig.restart()
