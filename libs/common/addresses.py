@@ -40,6 +40,22 @@ def normalise(address: str) -> str:
     return normal
 
 
+def as_written(domain: str) -> str:
+    """Return a normalised domain as people write it: `xn--w-uga1v8h.pl` is `żółw.pl`."""
+    return ".".join(_written(label) for label in domain.split("."))
+
+
+def _written(label: str) -> str:
+    if not label.startswith("xn--"):
+        return label
+    try:
+        text = label[4:].encode().decode("punycode")
+        text.encode()  # no surrogates
+    except UnicodeError:  # whatever it is, nobody has written it otherwise
+        return label
+    return text
+
+
 def _local_part(text: str) -> str:
     text = _lower(text, "NFC")
     if quoted := _QUOTED.fullmatch(text):

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.addresses import as_written
 from services.alerts import delivery
 from services.alerts.alert import Reason, State
 from services.alerts.store import steps, tables
@@ -44,9 +45,16 @@ _LOOK = (
         SELECT alert_id, target, event_type, severity, state, reason, payload, accepted_at,
             finished_at, attempt, error, once_address, once_purpose, once_reference,
             once_address = :address OR (
-                strpos(lower(concat_ws(' ', CAST(payload AS text), dedup_key)), :domain) > 0
-                AND concat_ws(' ', CAST(payload AS text), dedup_key) ~* :pattern) AS theirs
-        FROM delivery WHERE (alert_id, target) > (:alert_id, :target)
+                (strpos(lower(words), :domain) > 0 OR strpos(lower(words), :written) > 0)
+                AND words ~* :pattern) AS theirs
+        FROM delivery, LATERAL (
+            SELECT concat_ws(' ', CAST(payload AS text), dedup_key)
+        ) AS given (text), LATERAL (
+            -- slow, and of no use to an address without marks on its letters
+            SELECT CASE WHEN :written ~ '^[ -~]*$' AND :address ~ '^[ -~]*$' THEN text
+                ELSE normalize(text, NFC) END
+        ) AS said (words)
+        WHERE (alert_id, target) > (:alert_id, :target)
         ORDER BY alert_id, target LIMIT :batch
     ), sized AS (
         SELECT *, coalesce(sum(
@@ -65,7 +73,10 @@ _LOOK = (
 """)
     .bindparams(
         sa.bindparam("alert_id", type_=sa.Uuid),
-        *(sa.bindparam(name, type_=sa.Text) for name in ("target", "address", "domain", "pattern")),
+        *(
+            sa.bindparam(name, type_=sa.Text)
+            for name in ("target", "address", "domain", "written", "pattern")
+        ),
         *(sa.bindparam(name, type_=sa.Integer) for name in ("batch", "most")),
     )
     .columns(
@@ -88,7 +99,8 @@ _LOOK = (
 def pattern(address: str) -> str:
     """Match the address as a whole: ann@x.pl is not in joann@x.pl, but is in ?mail=ann%40x.pl."""
     local, _, domain = address.rpartition("@")
-    return rf"(?<![0-9a-z._+-]){re.escape(local)}(@|%40){re.escape(domain)}(?![0-9a-z-]|\.[0-9a-z])"
+    domains = "|".join(map(re.escape, {domain, as_written(domain)}))
+    return rf"(?<![\w.+-]){re.escape(local)}(@|%40)({domains})(?![\w-]|\.\w)"
 
 
 async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Looked:
@@ -96,11 +108,13 @@ async def look(tx: AsyncConnection, address: str, after: Key = BEGINNING) -> Loo
 
     :param address: normalised
     """
+    domain = address.rpartition("@")[2]
     found = await tx.execute(
         _LOOK,
         {
             "address": address,
-            "domain": address.rpartition("@")[2],
+            "domain": domain,
+            "written": as_written(domain),
             "pattern": pattern(address),
             "alert_id": after[0],
             "target": after[1],

@@ -1,5 +1,6 @@
 """What the ledger holds on a person: exported and erased as consent orders."""
 
+import unicodedata
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -250,6 +251,22 @@ async def test_an_address_is_found_as_a_whole_however_it_is_written(
     found = {each["payload"]["text"] for each in await consent.held()}
     assert found == set(theirs)
     assert set(await consent.addresses()) == {ANNA, *others}
+
+
+async def test_a_domain_is_found_as_it_is_written_and_as_it_is_looked_up(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    theirs = (
+        "jan@żółw.pl",
+        "JAN@ŻÓŁW.PL",
+        unicodedata.normalize("NFD", "Napisz: jan@żółw.pl."),
+        "jan@xn--w-uga1v8h.pl",
+    )
+    for text in (*theirs, "bożjan@żółw.pl", "żjan@żółw.pl", "jan@żółw.plż", "jan@zolw.pl"):
+        await subject.until(await subject.accept(payload={"text": text}), "delivered")
+    found = {each["payload"]["text"] for each in await consent.held("Jan@Żółw.pl")}
+    assert found == set(theirs)
 
 
 async def test_a_ledger_of_many_batches_is_looked_through_to_its_end(

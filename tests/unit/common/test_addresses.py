@@ -11,6 +11,7 @@ from libs.common.addresses import (
     MAX_LABEL_OCTETS,
     MAX_LOCAL_OCTETS,
     MalformedAddress,
+    as_written,
     normalise,
 )
 
@@ -39,6 +40,19 @@ def normal_or_none(address: str) -> str | None:
 def test_another_spelling_of_an_address_is_looked_up_the_same(vector: dict[str, str]) -> None:
     assert normalise(vector["given"]) == vector["normal"]
     assert normalise(vector["normal"]) == vector["normal"]
+
+
+@pytest.mark.parametrize(
+    ("domain", "written"),
+    [
+        ("example.com", "example.com"),
+        ("xn--w-uga1v8h.pl", "żółw.pl"),
+        ("xn--e1afmkfd.xn--p1ai", "пример.рф"),
+        ("xn--99999999.pl", "xn--99999999.pl"),
+    ],
+)
+def test_a_domain_is_told_as_people_write_it(domain: str, written: str) -> None:
+    assert as_written(domain) == written
 
 
 @pytest.mark.parametrize("pair", VECTORS["different"], ids=ascii)
