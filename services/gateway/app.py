@@ -65,6 +65,10 @@ async def start(
         overrides=overrides,
         shadow=shadow,
     )
+
+    async def purge_here() -> int:
+        return cache.purge()
+
     api = Api(
         upstreams=upstreams,
         intake=Intake(broker, upstreams["alerts"]),
@@ -73,7 +77,7 @@ async def start(
         overrides=overrides,
         shadow=shadow,
         health=Health(upstreams, pipe, broker),
-        caches=[cache],
+        purge=line.purge_all if line is not None else purge_here,
     )
     browsers = Browsers(
         settings.cors_origins, https=settings.public_base_url.startswith("https://")
@@ -90,7 +94,7 @@ async def start(
         service, app, settings.http_host, settings.http_port, shared=line is not None
     )
     if line is not None:
-        service.spawn("supervisor", line.hold())
+        service.spawn("supervisor", line.hold(cache.purge))
 
 
 def _secret(value: SecretStr | None) -> str | None:

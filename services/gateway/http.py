@@ -3,7 +3,15 @@
 import asyncio
 import json
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +21,6 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from libs.common import logs
-from libs.common.cache import Cache
 from libs.common.web import HEALTH_PATH, MAX_BODY, Model, Problem, json_response, validate
 from services.gateway.clients import Role
 from services.gateway.door import VISIT, Access, Door
@@ -114,7 +121,7 @@ class Api:
         overrides: Overrides,
         shadow: bool,
         health: Health,
-        caches: Sequence[Cache],
+        purge: Callable[[], Awaitable[int]],
     ) -> None:
         self._upstreams = upstreams
         self._intake = intake
@@ -123,7 +130,7 @@ class Api:
         self._overrides = overrides
         self._shadow = shadow
         self._health = health
-        self._caches = caches
+        self._purge = purge
 
     def add_routes(self, app: web.Application, door: Door) -> None:
         def add(method: str, path: str, access: Access, handler: Handler) -> None:
@@ -288,7 +295,7 @@ class Api:
         return await self.get_limits(request)
 
     async def clean_cache(self, _: web.Request) -> web.Response:
-        return json_response({"purged": sum(cache.purge() for cache in self._caches)})
+        return json_response({"purged": await self._purge()})
 
 
 def _link(id_: str) -> dict[str, Any]:

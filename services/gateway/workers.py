@@ -9,7 +9,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,37 +27,68 @@ log = logs.get_logger(__name__)
 NUMBER, LINE = "GATEWAY_WORKER", "GATEWAY_WORKER_LINE"
 LONGEST_PAUSE = 15.0
 STEADY_SECONDS = 30.0  # one that lived this long starts again without a pause
+PURGE_SECONDS = 2.0
+MODULE = "services.gateway.worker"
+PURGE = b"purge\n"
 
 
 class Line:
-    """A worker's socket to its supervisor."""
+    """A worker's socket to its supervisor; a line of text is a message.
+
+    `serves` goes up once. `purge` goes up from the worker that was asked, down to all, and comes
+    back as `purged N` from each and as their sum.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._writer: asyncio.StreamWriter | None = None
+        self._sums: deque[asyncio.Future[int]] = deque()
 
     @classmethod
     def of_environment(cls) -> "Line | None":
         """Return None in a process that no supervisor started."""
         return cls(int(os.environ[LINE])) if LINE in os.environ else None
 
-    async def hold(self) -> None:
+    async def hold(self, purge: Callable[[], int]) -> None:
         """Say that this worker serves; return when the supervisor is gone, however it ended."""
-        reader, writer = await asyncio.open_connection(sock=self._socket)
+        reader, self._writer = await asyncio.open_connection(sock=self._socket)
         try:
-            writer.write(b"!")
-            await reader.read()
+            self._writer.write(b"serves\n")
+            async for line in reader:
+                if line == PURGE:
+                    self._writer.write(b"purged %d\n" % purge())
+                elif self._sums and not (waiting := self._sums.popleft()).done():
+                    waiting.set_result(int(line.split()[1]))
         finally:
-            writer.close()
+            self._writer.close()
+
+    async def purge_all(self) -> int:
+        """Purge the caches of all workers; return how many entries went.
+
+        :raises TimeoutError: the supervisor does not answer
+        """
+        if self._writer is None:
+            return 0  # nobody can ask yet
+        self._writer.write(PURGE)
+        waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._sums.append(waiting)
+        async with asyncio.timeout(2 * PURGE_SECONDS):
+            return await waiting
 
 
 class Worker:
-    def __init__(self, number: int, files: Path, restarts: Counter) -> None:
+    def __init__(
+        self, number: int, files: Path, restarts: Counter, purge_all: Callable[[], Awaitable[int]]
+    ) -> None:
         self.serves = asyncio.Event()
+        self._purge_all = purge_all
+        self._purged: asyncio.Future[int] | None = None
         self._number = str(number)
         self._files = files
         self._restarts = restarts
         self._process: asyncio.subprocess.Process | None = None
         self._line: asyncio.StreamWriter | None = None
+        self._asking: asyncio.Task[None] | None = None
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends, ever less often if it keeps ending.
@@ -67,13 +99,13 @@ class Worker:
         while True:
             started = clock()
             code = await self._run()
+            steady = clock() - started > STEADY_SECONDS
             if not self.serves.is_set():
                 raise RuntimeError(f"worker {self._number} cannot start, it ended with {code}")
             mark_process_dead(self._number, str(self._files))  # type: ignore[no-untyped-call]
             self._restarts.inc()
             log.error("worker.ended", worker=self._number, code=code, again_in=pause)
             await asyncio.sleep(pause)
-            steady = clock() - started > STEADY_SECONDS
             pause = 0.0 if steady else min(max(1.0, pause * 2), LONGEST_PAUSE)
 
     async def _run(self) -> int:
@@ -82,7 +114,7 @@ class Worker:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "services.gateway.worker",
+                MODULE,
                 pass_fds=(theirs.fileno(),),
                 env={
                     **os.environ,
@@ -93,11 +125,36 @@ class Worker:
             )
         # Not closed when this is cancelled: a worker that drains still holds the other end.
         reader, self._line = await asyncio.open_connection(sock=ours)
-        if await reader.read(1):
-            self.serves.set()
+        with suppress(ConnectionError):
+            async for line in reader:
+                self._hear(line)
         code = await self._process.wait()
         self._line.close()
         return code
+
+    def _hear(self, line: bytes) -> None:
+        if line == b"serves\n":
+            self.serves.set()
+        elif line == PURGE:
+            self._asking = asyncio.create_task(self._answer_purge())
+        elif self._purged is not None and not self._purged.done():
+            self._purged.set_result(int(line.split()[1]))
+
+    async def _answer_purge(self) -> None:
+        purged = await self._purge_all()
+        if self._line is not None:
+            self._line.write(b"purged %d\n" % purged)
+
+    async def purge(self) -> int:
+        """Purge its cache; 0 where it is dead or does not answer in time."""
+        if self._line is None or self._line.is_closing():
+            return 0
+        self._purged = asyncio.get_running_loop().create_future()
+        self._line.write(PURGE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PURGE_SECONDS):
+                return await self._purged
+        return 0
 
     def terminate(self) -> None:
         if self._process is not None:
@@ -126,7 +183,14 @@ async def supervise(service: Service, settings: GatewaySettings) -> None:
         "Workers that ended and were started again.",
         registry=registry,
     )
-    workers = [Worker(n, files, restarts) for n in range(settings.gateway_workers)]
+    workers: list[Worker] = []
+    purging = asyncio.Lock()
+
+    async def purge_all() -> int:
+        async with purging:
+            return sum(await asyncio.gather(*(worker.purge() for worker in workers)))
+
+    workers += [Worker(n, files, restarts, purge_all) for n in range(settings.gateway_workers)]
     await service.enter(_drained(workers))
     for worker in workers:
         service.spawn("worker", worker.keep_running())

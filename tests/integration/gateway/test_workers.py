@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
@@ -14,6 +16,9 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.servers import Redis
+from libs.common.service import Service
+from services.gateway import workers
+from services.gateway.settings import GatewaySettings
 from tests.integration.gateway.conftest import SERVICE, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_limits import CHAT, LONGEST_ANSWER, MESSAGE, flood, statuses
 from tests.support.eventually import eventually
@@ -177,6 +182,28 @@ async def test_while_one_worker_is_dead_the_others_answer(start_gateway: StartGa
         await started(gateway, workers=2 + times)
 
 
+@pytest.mark.parametrize(("frozen", "purged"), [(False, 3 + 4), (True, 3)])
+async def test_a_purge_is_the_sum_over_all_workers_that_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, frozen: bool, purged: int
+) -> None:
+    monkeypatch.setattr(workers, "MODULE", "tests.support.purging_worker")
+    monkeypatch.setenv("PURGED", str(tmp_path / "purged"))
+    monkeypatch.setenv("FROZEN", "1" if frozen else "")
+    supervisor = Service("test")
+    two = SimpleNamespace(gateway_workers=2, http_host=HOST, metrics_port=0)
+    await workers.supervise(supervisor, cast("GatewaySettings", two))
+
+    file = tmp_path / "purged"
+    file.touch()
+
+    async def told() -> str:
+        return file.read_text()
+
+    assert await eventually(told, 20) == str(purged)
+    supervisor.stopping.set()
+    await supervisor.close()
+
+
 async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
@@ -188,7 +215,7 @@ async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
         return web.json_response({})
 
     gateway = await start_gateway(**TWO)
-    workers = workers_of(gateway)
+    pids = workers_of(gateway)
     owner.handle = slow
     asking = [asyncio.create_task(ask(gateway)) for _ in range(12)]
     for _ in asking:
@@ -203,17 +230,17 @@ async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
     finish.set()
     assert await asyncio.gather(*asking) == [200] * 12
     assert await asyncio.to_thread(gateway.process.wait, 35) == 0
-    assert not any(alive(worker) for worker in workers)
+    assert not any(alive(pid) for pid in pids)
     assert "task_died" not in gateway.log.read_text()
 
 
 async def test_workers_end_with_a_supervisor_that_was_killed(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(**TWO)
-    workers = workers_of(gateway)
+    pids = workers_of(gateway)
     gateway.process.kill()
 
     async def ended() -> bool:
-        return not any(alive(worker) for worker in workers)
+        return not any(alive(pid) for pid in pids)
 
     await eventually(ended, 20)
 
