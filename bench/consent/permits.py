@@ -20,7 +20,7 @@ from libs.common.requests import Requester
 from services.alerts import messages, topology
 from services.alerts.alert import Once
 
-ASKED = 1_500
+ASKED = 1_000
 PEOPLE = 100
 AT_A_TIME = (1, 8, 64)
 SECONDS = 10.0

@@ -20,7 +20,7 @@ from deploy.local.servers import Process, wait_until
 CONNECTIONS = 64
 WARM = 500
 WITHDRAWALS = 6000
-READS = 12_000
+READS = 10_000
 PLAIN = "plain: aiohttp, aiopg, one INSERT"
 OURS = "**Ostoja**: chain, encryption, outbox, permits"
 FIXED = "plain: an owner that answers a constant"
