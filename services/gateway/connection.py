@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator
+from functools import lru_cache
 from typing import Any, cast
 
 import httptools
 from aiohttp import hdrs
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 MAX_HEAD = 64 * 1024  # and interim answers, chunk extensions, trailers: all that is no body
 WHOLE = 64 * 1024  # an answer up to here is read whole, a larger one is streamed
@@ -181,8 +182,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._streamed is None:  # else a trailer, which is no header (RFC 9110, section 6.5.1)
-            text = value.decode("utf-8", "surrogateescape")
-            self.answer.headers.add(name.decode("latin-1"), text)
+            self.answer.headers.add(_name(name), value.decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
         answer = self.answer
@@ -258,3 +258,8 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
+
+
+@lru_cache(maxsize=256)
+def _name(name: bytes) -> istr:
+    return istr(name.decode("latin-1"))

@@ -11,8 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import ceil
+from functools import cache, cached_property
 from typing import Annotated, Any, NamedTuple
 
 import limits
@@ -58,7 +57,7 @@ return {admitted, now, tonumber(time[2]), unpack(counts)}
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     name: str
     quota: int
@@ -78,6 +77,11 @@ class Window:
         if not (1 <= quota <= LARGEST_QUOTA and 1 <= seconds <= LONGEST_WINDOW):
             raise ValueError(f"{text!r} is not 1 or more requests per a day or less")
         return cls(name, quota, seconds)
+
+    @cached_property
+    def policy(self) -> str:
+        """The window as RateLimit-Policy names it."""
+        return f'"{self.name}";q={self.quota};w={self.seconds}'
 
     def __str__(self) -> str:
         for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
@@ -119,16 +123,24 @@ class Decision(NamedTuple):
 
     def headers(self) -> dict[str, str]:
         """RateLimit and RateLimit-Policy as in draft-ietf-httpapi-ratelimit-headers-10."""
-        policy = ", ".join(
-            f'"{use.window.name}";q={use.window.quota};w={use.window.seconds}' for use in self.uses
-        )
         # One item: the window that will bind first, or binds longest.
-        tightest = max(self.uses, key=lambda use: (use.exhausted, use.used / use.window.quota))
-        if not self.admitted:
-            tightest = max(self.uses, key=lambda use: (use.exhausted, use.reset))
+        if self.admitted:
+            tightest = max(self.uses, key=_share)
+        else:
+            tightest = max((use for use in self.uses if use.exhausted), key=_reset)
         left = max(0, tightest.window.quota - tightest.used - (1 if self.admitted else 0))
-        limit = f'"{tightest.window.name}";r={left};t={tightest.reset}'
-        return {RATE_LIMIT_POLICY: policy, RATE_LIMIT: limit}
+        return {
+            RATE_LIMIT_POLICY: ", ".join([use.window.policy for use in self.uses]),
+            RATE_LIMIT: f'"{tightest.window.name}";r={left};t={tightest.reset}',
+        }
+
+
+def _share(use: Use) -> float:
+    return use.used / use.window.quota
+
+
+def _reset(use: Use) -> int:
+    return use.reset
 
 
 class LocalCounts:
@@ -191,13 +203,15 @@ class Limiter:
 
     async def decide(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
         """Admit and count one request in all its windows, or in none."""
-        decision = self._known_full(policy, key, windows)
-        if decision is None:
-            try:
-                decision = await self._decide_in_redis(policy, key, windows)
-            except RedisAway:
-                decision = self._decide_here(policy, key, windows)
-        return decision
+        now = self._now()
+        counts = self._counts(windows, now, key)
+        for window, count in zip(windows, counts, strict=True):
+            if count >= window.quota:  # by this process alone: nobody needs to be asked
+                return _decided(policy, windows, now, counts, "here")
+        try:
+            return await self._decide_in_redis(policy, key, windows, now, counts)
+        except RedisAway:
+            return self._decide_here(policy, key, windows)
 
     def forget_all_but(self, windows: Sequence[Window]) -> None:
         self._here.forget_all_but({window.seconds for window in windows})
@@ -205,72 +219,64 @@ class Limiter:
     def report(self) -> None:
         metrics.LIMIT_KEYS.set(len(self._here))
 
-    def _known_full(self, policy: str, key: str, windows: Sequence[Window]) -> Decision | None:
-        """Refuse without asking where this process alone has admitted the quota."""
-        now = self._now()
-        counts = [self._count(window, now, key) for window in windows]
-        for window, count in zip(windows, counts, strict=True):
-            if count >= window.quota:
-                return _decided(policy, self._uses(windows, now, counts), "here")
-        return None
-
-    async def _decide_in_redis(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
-        now = self._now()
+    async def _decide_in_redis(
+        self, policy: str, key: str, windows: Sequence[Window], now: int, known: Sequence[int]
+    ) -> Decision:
         arguments: list[Argument] = []
-        for window in windows:
-            start = _start(now, window.seconds)
-            arguments += (window.seconds, window.quota, start, self._count(window, now, key))
+        for window, count in zip(windows, known, strict=True):
+            arguments += (window.seconds, window.quota, _start(now, window.seconds), count)
         answers: list[Decision] = []
 
         def read(answer: list[Any]) -> None:
             admitted, seconds, micros, *counts = answer
-            redis_now = seconds + micros / 1e6
-            self._redis_ahead = redis_now - self._clock()
+            self._redis_ahead = seconds + micros / 1e6 - self._clock()
             if admitted:
                 self._add(windows, seconds, key)
-            answers.append(_decided(policy, self._uses(windows, redis_now, counts), "redis"))
+            answers.append(_decided(policy, windows, seconds, counts, "redis"))
 
         await self._redis.evaluate(COUNT, f"ostoja:limit:{key}", arguments, read)
         return answers[0]
 
     def _decide_here(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
         now = self._now()
-        keys = [self._here.place(w.seconds, _start(now, w.seconds), key) for w in windows]
-        counts = [self._count(window, now, k) for window, k in zip(windows, keys, strict=True)]
-        decision = _decided(policy, self._uses(windows, now, counts), "here")
+        counts = [
+            self._here.count(seconds, start, self._here.place(seconds, start, key))
+            for seconds, start in ((w.seconds, _start(now, w.seconds)) for w in windows)
+        ]
+        decision = _decided(policy, windows, now, counts, "here")
         if decision.admitted:
             self._add(windows, now, key)
         return decision
 
-    def _now(self) -> float:
-        return self._clock() + self._redis_ahead
+    def _now(self) -> int:
+        return int(self._clock() + self._redis_ahead)
 
-    def _count(self, window: Window, now: float, key: str) -> int:
-        return self._here.count(window.seconds, _start(now, window.seconds), key)
+    def _counts(self, windows: Sequence[Window], now: int, key: str) -> list[int]:
+        return [self._here.count(w.seconds, _start(now, w.seconds), key) for w in windows]
 
-    def _add(self, windows: Sequence[Window], now: float, key: str) -> None:
+    def _add(self, windows: Sequence[Window], now: int, key: str) -> None:
         for window in windows:
             self._here.add(window.seconds, _start(now, window.seconds), key)
 
-    @staticmethod
-    def _uses(windows: Sequence[Window], now: float, counts: Sequence[int]) -> tuple[Use, ...]:
-        return tuple(
-            [  # a list, for a generator costs a third of a request's whole decision
-                Use(window, count, ceil(_start(now, window.seconds) + window.seconds - now))
-                for window, count in zip(windows, counts, strict=True)
-            ]
-        )
+
+def _start(now: int, seconds: int) -> int:
+    return now - now % seconds
 
 
-def _start(now: float, seconds: int) -> int:
-    return int(now) - int(now) % seconds
-
-
-def _decided(policy: str, uses: tuple[Use, ...], counted_in: str) -> Decision:
-    decision = Decision(policy, not any(use.exhausted for use in uses), uses)
-    outcome = "admitted" if decision.admitted else "refused"
-    _counter(policy, outcome, counted_in).inc()
-    return decision
+def _decided(
+    policy: str, windows: Sequence[Window], now: int, counts: Sequence[int], counted_in: str
+) -> Decision:
+    uses = tuple(
+        [  # a list: a generator costs more than what it gives here
+            Use(window, count, window.seconds - now % window.seconds)
+            for window, count in zip(windows, counts, strict=True)
+        ]
+    )
+    admitted = True
+    for window, count, _ in uses:
+        admitted = admitted and count < window.quota
+    _counter(policy, "admitted" if admitted else "refused", counted_in).inc()
+    return Decision(policy, admitted, uses)
 
 
 @cache

@@ -45,9 +45,11 @@ DROPPED = HOP_BY_HOP | OURS
 
 
 def outgoing_headers(request: web.Request, client: Client, request_id: str) -> dict[str, str]:
-    headers: dict[str, str] = {
-        name: request.headers[name] for name in FORWARDED if name in request.headers
-    }
+    given = request.headers
+    headers: dict[str, str] = {}
+    for name in FORWARDED:
+        if (value := given.get(name)) is not None:
+            headers[name] = value
     headers[REQUEST_ID] = request_id
     headers[CLIENT_ADDRESS] = client.address
     headers[ADDRESS_FROM] = client.address_from

@@ -45,7 +45,7 @@ def access() -> dict[tuple[str, str], Role]:
         overrides=nothing,
         shadow=False,
         health=nothing,
-        caches=[],
+        purge=nothing,
     )
     api.add_routes(app, cast("Door", Recorder()))
     docs.add_routes(app)
