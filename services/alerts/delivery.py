@@ -162,7 +162,7 @@ class Worker:
         metrics.attempt(self._name, outcome.kind, outcome.reason, seconds)
         ours = await self._record(Tried(job, outcome, decision, seconds))
         log.info(
-            "delivery.settled" if ours else "delivery.fenced",
+            "delivery.settled",
             target=self._name,
             alert_id=str(job.alert_id),
             attempt=job.attempt,
@@ -170,12 +170,12 @@ class Worker:
             reason=outcome.reason,
             status=outcome.status,
             state=decision.state,
+            ours=ours,
             seconds=round(seconds, 4),
         )
         if outcome.kind is Kind.LATER:
             self._valve.hold(outcome.retry_after or 0.0)
         if not ours:
-            metrics.FENCED.labels(self._name).inc()
             return await self._fenced(job)
         if decision.state is State.PENDING:
             return await self._again(message, decision.delay, decision.reason)
@@ -235,6 +235,8 @@ class Worker:
 
     async def _fenced(self, job: Claimed) -> Verdict:
         """Another worker took over, but its copy may be gone: ack over a finished row only."""
+        metrics.FENCED.labels(self._name).inc()
+        log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
         async with self._single.connect() as tx:
             seen = await steps.see(tx, job.alert_id, self._name)
         verdict = alert.unclaimed(seen, turn=job.turn, retries=self._retries)
@@ -337,7 +339,8 @@ class Worker:
             return await self._fenced(job)
         start = monotonic()
         outcome = await self._channel.send(job, dot_before=dot_before)
-        if outcome.kind is Kind.DELIVERED and boottime() >= permit_over:
+        may_be_out = outcome.kind in {Kind.DELIVERED, Kind.UNKNOWN}
+        if may_be_out and boottime() >= permit_over:
             metrics.PERMIT_OVERRUN.inc()
             log.error("permit.overrun", alert_id=str(job.alert_id), attempt=job.attempt)
             outcome = replace(outcome, kind=Kind.UNKNOWN, reason=Reason.OVERRUN)

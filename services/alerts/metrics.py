@@ -13,9 +13,7 @@ SECONDS = Histogram(
     "alerts_delivery_seconds", "Time of one attempt at the target.", ["target", "outcome"]
 )
 ACCEPTED = Counter("alerts_accepted_total", "Ledger rows written by intake.")
-FENCED = Counter(
-    "alerts_fenced_total", "Results that came after another worker had taken over.", ["target"]
-)
+FENCED = Counter("alerts_fenced_total", "Workers that found another had taken over.", ["target"])
 BREAKER = Gauge("alerts_breaker_state", "1 for the state the breaker is in.", ["target", "state"])
 PERMITS = Counter(
     "alerts_permits_total", "Permit requests (granted, denied, closed, none).", ["answer"]

@@ -4,24 +4,27 @@ Nothing in the product knows of a test: a step is held by what is around it. A p
 its bytes to RabbitMQ or to its target, or a lock in PostgreSQL keeps its statement waiting.
 """
 
+import os
+import signal
+import sys
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aio_pika
 import psycopg2
-import psycopg2.extras
 import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
+from deploy.local.servers import Process
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
-from tests.support.ports import HOST
+from tests.support.ports import HOST, Ports
 from tests.support.proxy import Proxy
-from tests.support.stack import Stack, write_alerts_config
+from tests.support.stack import ROOT, Stack, write_alerts_config
 
 ACK = b"\x00\x3c\x00\x50"
 """basic.ack's class and method: from the service an acknowledgement, from RabbitMQ a confirm."""
@@ -133,13 +136,7 @@ class Rig:
         return None if found is None else found[0]
 
     def query(self, statement: str, *values: Any) -> list[Any]:
-        with (
-            closing(self._superuser()) as connection,
-            connection,
-            connection.cursor(cursor_factory=psycopg2.extras.NamedTupleCursor) as cursor,
-        ):
-            cursor.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+        return self.stack.query(statement, *values)
 
     @asynccontextmanager
     async def locked(self, statement: str, *values: Any) -> AsyncIterator[None]:
@@ -209,6 +206,39 @@ async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
             yield made
         finally:
             await stack.kill9("alerts")  # left so: the next one is started by the next rig
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def start_second(stack: Stack, ports: Ports, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Start a second alerts process, configured as the first, without the proxies; its log."""
+    process, log = Process(tmp_path / "second.pid"), tmp_path / "second.log"
+
+    def start(**settings: str) -> Path:
+        environment = {
+            **os.environ,
+            **stack._environment("alerts"),
+            "HTTP_PORT": str(ports.take()),
+            "METRICS_PORT": str(ports.take()),
+            "AMQP_URL": stack.vhost.url("alerts"),
+            "DATABASE_URL": str(stack.database.of("alerts")),
+            "SLACK_WEBHOOK_URL": f"http://{HOST}:{stack.sandbox.port}/slack",
+            **settings,
+        }
+        argv = [sys.executable, "-m", "services.alerts"]
+        process.spawn(argv, cwd=ROOT, env=environment, log=log)
+        return log
+
+    yield start
+    process.stop(signal.SIGTERM, 30)
 
 
 @pytest.fixture

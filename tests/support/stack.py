@@ -8,10 +8,13 @@ import signal
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+
+import psycopg2
+from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
 from deploy.local.environment import SERVICES, WITH_TABLES
@@ -87,6 +90,16 @@ class Stack(System):
     def log(self, name: str) -> str:
         path = self._log_path(name)
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        """Ask, or change, the database past every service; rows have names."""
+        with (
+            closing(psycopg2.connect(self.database.superuser_url)) as connection,
+            connection,
+            connection.cursor(cursor_factory=NamedTupleCursor) as cursor,
+        ):
+            cursor.execute(statement, values)  # type: ignore[no-untyped-call]  # its stub's fault
+            return cursor.fetchall() if cursor.description else []
 
     def launch(self, name: str) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in self.values}

@@ -1,5 +1,6 @@
 """The alerts service as a process, on a real broker, its own database and the sandbox."""
 
+import asyncio
 import json
 import os
 import signal
@@ -317,6 +318,7 @@ class Consent:
 
     def __init__(self, broker: Broker) -> None:
         self.answer: str | None = "granted"
+        self.answers_after = 0.0  # seconds
         self.asked: list[dict[str, Any]] = []
         self.returned: list[dict[str, Any]] = []
         self.consumer: Consumer | None = None
@@ -327,6 +329,7 @@ class Consent:
             self.returned.append(dict(message.body))
         else:
             self.asked.append(dict(message.body))
+            await asyncio.sleep(self.answers_after)
             if self.answer is not None:
                 seconds = 20 if self.answer == "granted" else 0
                 await reply(self._broker, message, {"answer": self.answer, "seconds": seconds})

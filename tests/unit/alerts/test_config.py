@@ -131,10 +131,26 @@ def test_no_more_is_in_hand_than_the_rate_lets_go_within_a_time_out(
     assert subject.targets["slack"].in_hand == in_hand
 
 
-def test_a_mail_that_may_outlast_its_permit_stops_the_start(tmp_path: Path) -> None:
-    text = SHIPPED.read_text(encoding="utf-8").replace("timeout = 12", "timeout = 15")
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (
+            "timeout = 15",
+            r"email: .*timeout \+ margin \(20 s\) must be below permit",
+        ),
+        ("dot_deadline = 20", r"email: .*dot_deadline must be below permit"),
+        (
+            "ask_timeout = 300",
+            r"email: .*retry_delays\[0\] \(300 s\) must be at least the lease",
+        ),
+    ],
+)
+def test_a_mail_that_may_outlast_its_permit_or_its_lease_stops_the_start(
+    tmp_path: Path, setting: str, told: str
+) -> None:
+    text = SHIPPED.read_text(encoding="utf-8").replace("timeout = 12\n", f"{setting}\n")
     (tmp_path / "templates").symlink_to(SHIPPED.parent / "templates")
-    with pytest.raises(SystemExit, match="below permit"):
+    with pytest.raises(SystemExit, match=told):
         config.load(written(tmp_path, text), ENV)
 
 

@@ -1,0 +1,76 @@
+"""P4 in a race: mails due at one moment, SMTP slow, people leaving; then with processes killed.
+
+For each person: once an unsubscribe was answered 200, SMTP gets no mail to them; by SMTP's own
+record, which is of the moment of its answer, and so later than the dot. A quick one runs in
+make test, the rest in make test-faults.
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support.race import Race
+from tests.support.servers import kill_with_children
+from tests.support.stack import Stack, write_alerts_config
+
+PATIENCE = 2.0
+STACK_SETTINGS = {"WITHDRAWAL_WAIT_SECONDS": str(PATIENCE)}
+MAIL = {
+    "timeout": 5,
+    "margin": 2,
+    "ask_timeout": 2,
+    "retry_delays": [9] * 5,  # the lease
+    "concurrency": 8,
+    "breaker": {"fail_max": 1000, "reset_timeout": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+async def slow(stack: Stack, tmp_path: Path) -> None:
+    await stack.sandbox.reset()
+    await stack.stop("alerts")
+    config = write_alerts_config(tmp_path, {"email": MAIL})
+    stack.changes["alerts"] = {"ALERTS_CONFIG": str(config)}
+    await stack.start("alerts")
+    stack.vhost.set_retry(r"^alerts\.email\.retry$", MAIL["retry_delays"][0])
+
+
+@pytest.mark.parametrize("stage", ["data", pytest.param("dot", marks=pytest.mark.faults)])
+async def test_after_a_200_no_mail_leaves(stack: Stack, stage: str) -> None:
+    await stack.sandbox.behave("email", stage=stage, delay_seconds=0.4)
+    race = Race(stack, 32, seed=1)
+    await race.run()
+    ends = await race.hold(patience=PATIENCE)
+    assert ends["sent"] >= 8  # who stayed, at least
+    assert race.denied() > 0
+    assert race.raced() > 0
+    await race.hold_for_whoever_asks_again()
+    assert await stack.balanced()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", ["data", "dot"])
+@pytest.mark.parametrize("victim", ["alerts", "consent", "rabbitmq"])
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_after_a_200_no_mail_leaves_whatever_is_killed(
+    stack: Stack, victim: str, stage: str, seed: int
+) -> None:
+    await stack.sandbox.behave("email", stage=stage, delay_seconds=0.4)
+    race = Race(stack, 48, seed)
+
+    async def kill() -> None:
+        if victim == "rabbitmq":
+            await asyncio.to_thread(kill_with_children, stack.rabbitmq)
+            await asyncio.to_thread(stack.rabbitmq.start)
+        else:
+            await stack.kill9(victim)
+            await stack.start(victim)
+
+    await race.run(meanwhile=kill)
+    ends = await race.hold(patience=PATIENCE)
+    assert ends["sent"] > 0
+    assert ends["cancelled"] > 0
+    assert race.raced() > 0
+    await race.hold_for_whoever_asks_again()
+    assert await stack.balanced()

@@ -1,0 +1,83 @@
+"""What protocol B assumes of the process that sends, looked at while it runs."""
+
+import asyncio
+import os
+import signal
+
+import aiohttp
+
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.integration.alerts.test_once import Outcomes, follow_up, returned, told
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+
+
+async def metric(subject: Alerts, name: str) -> float:
+    url = f"http://{HOST}:{subject.environment['METRICS_PORT']}/metrics"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+async def test_many_mails_due_at_once_ask_together_and_no_more_than_smtp_may_have(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(email={"concurrency": 3, "ask_timeout": 4, "retry_delays": [6]})
+    consent.answers_after = 2
+    ids = [await follow_up(subject) for _ in range(7)]
+
+    async def as_many_as_may_be() -> bool:
+        return len(consent.asked) == 3
+
+    await eventually(as_many_as_may_be)
+    await asyncio.sleep(0.7)  # for a fourth, which must not come
+    assert len(consent.asked) == 3
+    consent.answers_after = 0
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered", "email", seconds=30)
+    assert len(await subject.sandbox.mails()) == 7
+
+
+async def test_a_process_that_stutters_asks_for_no_permit_until_it_is_steady(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(email={"margin": 1.5, "retry_delays": [3.5]})
+    pid = subject.process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(1.2)  # above half the margin
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    alert_id = await follow_up(subject)
+
+    async def waits() -> bool:
+        row = await subject.row(alert_id, "email")
+        return row is not None and (row.state, row.reason) == ("pending", "no_permit")
+
+    await eventually(waits)
+    assert consent.asked == []
+    assert await metric(subject, 'alerts_permits_total{answer="none"}') >= 1
+    row = await subject.until(alert_id, "delivered", "email")  # five seconds later
+    assert row.spent == 1
+    assert len(consent.asked) == 1
+    await returned(consent, *range(1, row.attempt + 1))
+
+
+async def test_a_mail_handed_over_past_its_permit_is_a_doubt_counted_and_told(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    """The dot was in time, SMTP's answer was not; a clock that jumped or a freeze look the same."""
+    mail = {"ask_timeout": 3, "timeout": 3, "margin": 0.9, "permit": 4, "dot_deadline": 3.9}
+    subject = await alerts(email=mail | {"retry_delays": [7]})
+    consent.answers_after = 2
+    await subject.sandbox.behave("email", delay_seconds=2.5)  # of the 3 s that a send may take
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "in_doubt", "email")
+    assert row.reason == "overrun"
+    assert await told(outcomes) == [("in_doubt", "overrun")]
+    assert consent.returned == []
+    assert await metric(subject, "alerts_permit_overrun_total") == 1
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+    assert '"permit.overrun"' in subject.log()
+    assert len(await subject.sandbox.mails()) == 1
