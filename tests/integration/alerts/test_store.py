@@ -103,6 +103,15 @@ async def test_copies_of_one_alert_in_one_batch_give_one_winner(engine: AsyncEng
     assert {job.attempt for job in claims if job} == {1}
 
 
+async def test_a_copy_of_an_older_turn_claims_nothing(engine: AsyncEngine) -> None:
+    alert_id = await new_row(engine)
+    async with engine.begin() as tx:
+        await upkeep.hand_out(tx, await upkeep.open_after(tx, ["email"], None, 10))
+        asked = [(alert_id, 0), (alert_id, 1)]
+        claims = await steps.claim(tx, "email", asked, lease=60, retries=5)
+    assert [job and job.turn for job in claims] == [None, 1]
+
+
 async def test_batches_with_the_same_rows_in_any_order_wait_for_each_other_and_not_in_a_circle(
     engine: AsyncEngine,
 ) -> None:
