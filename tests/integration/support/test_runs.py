@@ -52,7 +52,7 @@ def test_make_test_does_some_of_the_faults_and_make_test_faults_all() -> None:
     quick, whole = of_faults("test"), of_faults("test-faults")
     assert whole == written()
     assert quick < whole
-    assert 5 <= len(quick) <= 10
+    assert 5 <= len(quick) < len(whole) / 3
     assert {name.partition("::")[0] for name in quick} >= {
         "test_killed_at_each_step.py",
         "test_killed_gateway.py",
