@@ -41,7 +41,7 @@ def of_faults(target: str) -> set[str]:
 
 def written() -> set[str]:
     return {
-        f"{path.name}::{line.removeprefix('async def ').partition('(')[0]}"
+        f"{path.name}::{line.removeprefix('async ').removeprefix('def ').partition('(')[0]}"
         for path in (ROOT / "tests" / "faults").glob("test_*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.startswith(("async def test_", "def test_"))
