@@ -88,7 +88,7 @@ class Worker:
         self._restarts = restarts
         self._process: asyncio.subprocess.Process | None = None
         self._line: asyncio.StreamWriter | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends, ever less often if it keeps ending.
@@ -136,7 +136,9 @@ class Worker:
         if line == b"serves\n":
             self.serves.set()
         elif line == PURGE:
-            self._asking = asyncio.create_task(self._answer_purge())
+            task = asyncio.create_task(self._answer_purge())
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
         elif self._purged is not None and not self._purged.done():
             self._purged.set_result(int(line.split()[1]))
 
