@@ -18,6 +18,7 @@ from bench.peers import TEXT
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
 from libs.common.broker import Broker, Message
+from libs.common.topology import Queue
 from services.alerts import config, messages, topology
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
@@ -177,7 +178,18 @@ async def _connected(alerts: Alerts) -> AsyncIterator[Broker]:
             *topology.target_queues(configured),
         )
         await broker.session()
+        await _mark(alerts, broker)
         yield broker
+
+
+async def _mark(alerts: Alerts, broker: Broker) -> None:
+    # Without its epoch's mark a broker is a new one: all that is pending would be published again.
+    epoch = str(uuid.uuid4())
+    alerts.query(_EPOCH, {"epoch": epoch})
+    await broker.declare_once(Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"}))
+
+
+_EPOCH = "DELETE FROM alerts.epoch; INSERT INTO alerts.epoch (id) VALUES (%(epoch)s)"
 
 
 async def _publish(broker: Broker, key: str, waiting: Any) -> None:

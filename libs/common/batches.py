@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from libs.common import db
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+PACE_SECONDS = 0.02
+"""For work whose caller does not mind the wait; a statement for fifty costs that of three."""
 
 
 class Batches(Generic[Item, Answer]):
@@ -18,14 +22,23 @@ class Batches(Generic[Item, Answer]):
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, limit: int
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        limit: int,
+        pace: float = 0.0,
     ) -> None:
         """Take the work on a batch: one answer an item, in their order, and all or nothing.
 
         :param limit: items in a batch
+        :param pace: seconds from the beginning of one batch to that of the next, unless half the
+            limit waits before: under load fewer and larger ones, and after a quiet moment no wait
         """
         self._work = work
         self._limit = limit
+        self._pace = pace
+        self._next_at = 0.0
+        self._many = asyncio.Event()
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._running: asyncio.Task[None] | None = None
 
@@ -33,6 +46,8 @@ class Batches(Generic[Item, Answer]):
         """Return this item's answer, or raise the fault of its batch."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
+        if self._many_wait:
+            self._many.set()
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="batches")
         return await answer
@@ -41,6 +56,7 @@ class Batches(Generic[Item, Answer]):
         batch: list[tuple[Item, asyncio.Future[Answer]]] = []
         try:
             while self._waiting:
+                await self._gather()
                 batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
                 if batch := [one for one in batch if not one[1].done()]:  # still asked for
                     await self._do(batch)
@@ -49,6 +65,19 @@ class Batches(Generic[Item, Answer]):
             for _, answer in (*batch, *self._waiting):
                 answer.cancel()
             self._waiting = []
+
+    @property
+    def _many_wait(self) -> bool:
+        return len(self._waiting) * 2 >= self._limit
+
+    async def _gather(self) -> None:
+        clock = asyncio.get_running_loop().time
+        if (wait := self._next_at - clock()) > 0 and not self._many_wait:
+            self._many.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._many.wait()
+        self._next_at = clock() + self._pace
 
     async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import aio_pika
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, HeadersType
+from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
 
@@ -30,6 +30,7 @@ REQUEST_ID = "x-request-id"
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10
+DRAIN_BYTES = 64 * 1024
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
@@ -120,11 +121,35 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
 class _Door:
     """Where messages to one exchange leave."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: str) -> None:
         self.lock = asyncio.Lock()
         self.channel: AbstractChannel | None = None
-        self.exchange: AbstractExchange | None = None
         self.proven = False
+        self._exchange = exchange
+        self._undrained = 0
+
+    async def publish(self, message: aio_pika.Message, routing_key: str) -> None:
+        """Return when it is confirmed.
+
+        aio-pika's own `publish` waits for each message's bytes to be out before it takes the next:
+        no more than one leaves in a turn of the loop. Here only that waits which would let more
+        than DRAIN_BYTES pile up.
+        """
+        if self.channel is None:
+            raise ConnectionError("no channel")
+        channel = cast("aiormq.Channel", await self.channel.get_underlay_channel())
+        self._undrained += len(message.body)
+        drain = self._undrained >= DRAIN_BYTES
+        if drain:
+            self._undrained = 0
+        await channel.basic_publish(
+            message.body,
+            exchange=self._exchange,
+            routing_key=routing_key,
+            properties=message.properties,
+            mandatory=True,
+            wait=drain,
+        )
 
 
 class Session:
@@ -161,33 +186,31 @@ class Session:
         self.blocked = False
 
     @asynccontextmanager
-    async def publisher(self, name: str) -> AsyncIterator[AbstractExchange]:
-        """Give the exchange on a confirming channel of its own.
+    async def publisher(self, exchange: str) -> AsyncIterator[_Door]:
+        """Give an exchange a confirming channel of its own.
 
         Publishing to an exchange that is missing or forbidden closes the channel and leaves all
         that is in flight on it unconfirmed: that must not touch other exchanges' messages. Worse,
         aiormq writes on after the channel was closed, and RabbitMQ then closes the connection: so
         the first publish on a channel goes alone.
         """
-        door = self._doors.setdefault(name, _Door())
+        door = self._doors.setdefault(exchange, _Door(exchange))
         async with door.lock:
-            if door.exchange is None or door.channel is None or door.channel.is_closed:
+            if door.channel is None or door.channel.is_closed:
                 door.proven = False
                 door.channel = self._publishing.channel(
                     publisher_confirms=True, on_return_raises=True
                 )
                 await door.channel.initialize()
-                door.exchange = await door.channel.get_exchange(name, ensure=False)
-            exchange = door.exchange
             if not door.proven:
                 try:
-                    yield exchange
+                    yield door
                 except aiormq.exceptions.PublishError:  # it exists, only no queue took it
                     door.proven = True
                     raise
                 door.proven = True
                 return
-        yield exchange
+        yield door
 
     async def close(self) -> None:
         self.lost.set()
@@ -390,14 +413,14 @@ class Broker:
                 with connection_faults():
                     async with (
                         asyncio.timeout_at(deadline) as waiting,
-                        session.publisher(exchange) as target,
+                        session.publisher(exchange) as door,
                     ):
                         if session.blocked:  # meanwhile
                             raise BrokerUnavailable
                         session.waiting.add(waiting)
                         handed_over = True
                         try:
-                            await target.publish(message, routing_key, mandatory=True)
+                            await door.publish(message, routing_key)
                         finally:
                             session.waiting.discard(waiting)
             except (

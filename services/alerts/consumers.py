@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import logs, outbox
 from libs.common.addresses import MalformedAddress, normalise
-from libs.common.batches import Batches
+from libs.common.batches import PACE_SECONDS, Batches
 from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Retry
 from libs.common.consume import Outcome as Verdict
@@ -45,7 +45,7 @@ class Intake:
         self._config = config
         self._engine = engine
         self._broker = broker
-        self._rows = Batches(self._write, limit=MAX_BATCH)
+        self._rows = Batches(self._write, limit=MAX_BATCH, pace=PACE_SECONDS)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         try:

@@ -51,7 +51,7 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs, outbox
-from libs.common.batches import Batches
+from libs.common.batches import PACE_SECONDS, Batches
 from libs.common.broker import Broker, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
 from libs.common.consume import Outcome as Verdict
@@ -71,7 +71,6 @@ from services.alerts.valve import Valve
 log = logs.get_logger(__name__)
 
 SETTLE_AGAIN_SECONDS = 0.5
-MAX_BATCH = 256  # the largest concurrency
 
 _EVENTS: dict[State, messages.Settled] = {
     State.DELIVERED: "sent",
@@ -106,9 +105,9 @@ class Worker:
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._broker = broker
         self._permits = permits
-        self._claims = Batches(self._claim, limit=MAX_BATCH)
+        self._claims = Batches(self._claim, limit=target.in_hand, pace=PACE_SECONDS)
         self._alone = asyncio.Lock()
-        self._settlements = Batches(self._settle_all, limit=MAX_BATCH)
+        self._settlements = Batches(self._settle_all, limit=target.in_hand, pace=PACE_SECONDS)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         """Do what one work message asks for; an open breaker gives it back, nothing spent."""

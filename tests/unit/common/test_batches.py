@@ -66,6 +66,26 @@ async def test_a_batch_is_no_larger_than_its_limit(
     assert [len(batch) for batch in statement.batches] == [8, 8, 4]
 
 
+async def test_within_the_pace_items_wait_for_company(statement: Statement) -> None:
+    squares: Batches[int, int] = Batches(statement, limit=8, pace=0.1)
+    assert await squares.ask(1) == 1
+    second = asyncio.create_task(squares.ask(2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert await asyncio.gather(squares.ask(3), second) == [9, 4]
+    assert statement.batches == [[1], [2, 3]]
+
+
+async def test_nobody_waits_for_the_pace_when_half_a_batch_is_there(statement: Statement) -> None:
+    squares: Batches[int, int] = Batches(statement, limit=8, pace=3600)
+    async with asyncio.timeout(5):
+        assert await squares.ask(1) == 1  # nor does the first one
+        waiting = asyncio.create_task(squares.ask(2))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(waiting, *map(squares.ask, (3, 4, 5))) == [4, 9, 16, 25]
+    assert statement.batches == [[1], [2, 3, 4, 5]]
+
+
 async def test_a_bad_item_fails_alone(statement: Statement, squares: Batches[int, int]) -> None:
     statement.bad = {3}
     answers = await asyncio.gather(*map(squares.ask, range(8)), return_exceptions=True)
