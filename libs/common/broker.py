@@ -51,6 +51,12 @@ FAULTS: tuple[type[BaseException], ...] = (
 )
 
 
+# aio-pika 10.2 registers each channel on its connection's `closing` and takes it away when the
+# channel is closed. aiormq 7.2 gives another future at each look, all of which the connection
+# keeps: every channel that was ever open would stay in memory (a test counts them).
+setattr(aiormq.Connection, "closing", property(lambda connection: connection._closing))  # noqa: B010, SLF001
+
+
 class PublishError(Exception):
     """The message was not confirmed."""
 

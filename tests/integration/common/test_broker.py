@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -6,6 +7,7 @@ from typing import Any
 
 import aio_pika
 import pytest
+from aio_pika.tools import OneShotCallback
 
 from libs.common import logs
 from libs.common.broker import (
@@ -278,6 +280,18 @@ async def test_a_queue_declared_once_stays_away_when_it_is_gone(
     await until(lambda: not through.connected)
     await connected(through)
     assert await through.depth("alerts.epoch.test") is None
+
+
+async def test_a_channel_that_was_closed_leaves_nothing_in_memory(broker: Broker) -> None:
+    await broker.declare(ALERTS, DLX, *QUEUES)
+
+    async def kept() -> int:
+        for _ in range(20):
+            await broker.depth(QUEUE)
+        gc.collect()
+        return sum(isinstance(each, OneShotCallback) for each in gc.get_objects())
+
+    assert await kept() == await kept()
 
 
 async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
