@@ -85,7 +85,7 @@ def render(runs: Any) -> str:
         )
         for title, own in runs.items()
     ]
-    return f"""\\
+    return f"""\
 ### One sick target (P6)
 
 {table(("slack", "p50, ms", "ratio", "p99, ms", "ratio", "deliveries that hung"), rows)}

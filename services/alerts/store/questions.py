@@ -55,10 +55,8 @@ _LISTS: Final = {
 _ORDER: Final = (delivery.c.created_at, delivery.c.alert_id, delivery.c.target)
 
 
-async def page(
-    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
-) -> list[Any]:
-    """Return a page of a list, oldest first, each row with the `size` of its payload."""
+def paged(name: str, chosen: Filter, after: Cursor | None, limit: int) -> sa.Select[Any]:
+    """Ask for a page of a list, oldest first, each row with the `size` of its payload."""
     size = sa.func.octet_length(sa.cast(delivery.c.payload, sa.Text)).label("size")
     statement = (
         sa.select(delivery, size)
@@ -68,7 +66,13 @@ async def page(
     )
     if after is not None:
         statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
-    return list(await tx.execute(statement))
+    return statement
+
+
+async def page(
+    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
+) -> list[Any]:
+    return list(await tx.execute(paged(name, chosen, after, limit)))
 
 
 # Without what may have 256 KiB: a hundred thousand rows may be chosen.
@@ -153,7 +157,7 @@ async def find(tx: AsyncConnection, alert_id: UUID) -> Found:
 
 
 # One statement, so one snapshot: what is delivered is what is left of what was accepted.
-_STATS = (
+STATS = (
     sa.text(f"""
     WITH open AS (
         SELECT target, count(*) AS pending,
@@ -189,7 +193,7 @@ _STATS = (
 async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
     """Count by target without looking at what was delivered, which may be millions of rows."""
     found: dict[str, dict[str, Any]] = {}
-    for row in await tx.execute(_STATS):
+    for row in await tx.execute(STATS):
         counts = row._asdict()
         rest = sum(counts[name] for name in ("pending", "failed", "discarded", "in_doubt"))
         found[counts.pop("target")] = {**counts, "delivered": counts["accepted"] - rest}

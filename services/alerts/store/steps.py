@@ -42,7 +42,7 @@ _KEY: Final = (sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("target", t
 
 # A copy that comes before its row is due is a twin's, or the queue's TTL is shorter than the
 # delay: it is parked, so that twins do not use up the attempts faster than the delays allow.
-_CLAIM = (
+CLAIM = (
     sa.text(f"""
     WITH asked AS MATERIALIZED (
         SELECT alert_id, target, place
@@ -110,7 +110,7 @@ async def claim(
     :returns: for each, None when it is not to be had; of copies of one alert at most one has it
     """
     found = await tx.execute(
-        _CLAIM,
+        CLAIM,
         {
             "target": target,
             "alert_ids": [alert_id for alert_id, _ in asked],
@@ -184,7 +184,7 @@ async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> Seen | None:
 
 
 # The attempt is history whether or not its result still counts; the row moves only by CAS.
-_SETTLE = (
+SETTLE = (
     sa.text("""
     WITH tried AS (
         SELECT * FROM jsonb_to_recordset(CAST(:tried AS jsonb)) AS one (
@@ -237,7 +237,7 @@ async def settle(tx: AsyncConnection, tried: Sequence[Tried]) -> list[bool]:
     """
     document = json.dumps([_document(place, one) for place, one in enumerate(tried)])
     ours = [False] * len(tried)
-    for row in await tx.execute(_SETTLE, {"tried": document}):
+    for row in await tx.execute(SETTLE, {"tried": document}):
         ours[row.place] = True
     return ours
 
