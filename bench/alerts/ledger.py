@@ -24,6 +24,7 @@ AT_A_TIME = 500_000
 PENDING = 100_000
 CALLS = 50
 EMPTY, FULL = "an empty ledger", f"{ROWS:,} delivered rows"
+REFUSED = {"outcome": "failed", "told": "server_error", "excerpt": ""}
 LOOKS = ("/api/dlq/stats", "/api/dlq/pending", "/api/dlq/pending?target=slack&limit=100")
 
 # Spread over a day, each with its attempt; what was delivered has a short payload here, for the
@@ -111,8 +112,8 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
     ids = [row[0] for row in rows]
     claim = {"alert_ids": ids, "turns": [0] * len(ids), "target": "slack", "lease": 10.0}
     tried = [
-        {"place": n, "alert_id": each, "target": "slack", "attempt": 0}
-        for n, each in enumerate(ids)
+        {"place": place, "alert_id": each, "target": "slack", "attempt": 1, "seconds": 0} | REFUSED
+        for place, each in enumerate(ids)
     ]
     return {
         "claim of 50": (steps.CLAIM, {**claim, "retries": 5, "take_over": False}),
@@ -133,7 +134,9 @@ def _plan(system: Alerts, statement: sa.Executable, values: dict[str, Any]) -> l
         {**compiled.params, **values},
     )
     text = "\n".join(line for (line,) in lines)
-    scans = re.findall(r"(\w+ Scan|Index Only Scan) (?:Backward )?(?:using|on) (\w+)", text)
+    scans = re.findall(
+        r"((?:Index Only|Bitmap Index|Index|Seq) Scan) (?:Backward )?(?:using|on) (\w+)", text
+    )
     own = [f"{kind} {name}" for kind, name in scans if name.startswith(("delivery", "ledger"))]
     took = re.search(r"Execution Time: ([\d.]+) ms", text)
     return [*dict.fromkeys(own), took[1] if took else "?"]
