@@ -141,8 +141,8 @@ def render(found: Any) -> str:
 
 {found["pending"]:,} alerts wait at the end. Meanwhile the sink refused {slack:,} deliveries to
 slack (answers of 500; its breaker lets one trial through every 2 s) and {webhook:,} to webhook
-(500; its breaker is set never to open); the port of sms is closed. Five other requests go through the
-gateway every half second.
+(500; its breaker is set never to open); the port of sms is closed. Five other requests go
+through the gateway every half second.
 
 {table(HEAD, rows)}
 
