@@ -77,12 +77,6 @@ def test_with_every_rule_no_state_breaks_a_promise(
     assert check(tmp_path, model, *RULES[model], *more, long=True) == ""
 
 
-@FULL
-def test_two_mails_to_one_person_break_no_promise(tmp_path: Path) -> None:
-    rules = without("permit_and_send", "NM=1")
-    assert check(tmp_path, "permit_and_send", *rules, "DLXLOSS", "F0=0", "NM=2", long=True) == ""
-
-
 # A 200 by returned permits alone; a proxy that can cut an attempt.
 @pytest.mark.parametrize("instead", ["STRICT", "FENCE"])
 @pytest.mark.parametrize("budget", ["F0=0", pytest.param("F0=1", marks=FULL)])
