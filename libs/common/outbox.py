@@ -41,7 +41,7 @@ from libs.common.broker import (
 
 log = logs.get_logger(__name__)
 
-BATCH = 100
+BATCH = 250
 POLL_SECONDS = 1.0
 # Well below the 10 s after which the server ends a transaction in which nothing happens.
 CONFIRM_SECONDS = 5.0

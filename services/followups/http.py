@@ -35,6 +35,9 @@ WORDING_LENGTH = 4000
 LONGEST_DELAY = 365 * 24 * 3600
 PAGE = 100
 HEALTH_SECONDS = 2.0
+TURNS_AT_A_TIME = 6
+"""Of the pool's ten connections. Here who waits is served in turn; in the pool a newcomer may take
+what was given back until the one who waits has waited too long. The rest is for the other work."""
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(normalise)]
 
@@ -94,6 +97,7 @@ class Routes:
         self._broker = broker
         self._config = config
         self._model = model
+        self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
 
     def add_to(self, app: web.Application) -> None:
         app.middlewares.append(unavailable_when(db.may_pass))
@@ -122,7 +126,7 @@ class Routes:
             ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
         )
-        async with self._engine.begin() as tx:
+        async with self._turns, self._engine.begin() as tx:
             answer = await chat.take_turn(tx, self._config, said, datetime.now(UTC))
         return json_response(
             {

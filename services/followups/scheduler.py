@@ -27,7 +27,7 @@ log = logs.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 """Due steps are handed over within 5 s; a poll that finds nothing costs one index probe."""
-BATCH = 100
+BATCH = 250
 INTAKE = "alerts.intake"
 
 

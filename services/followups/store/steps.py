@@ -212,6 +212,13 @@ async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
 
     :returns: the steps, and how many were due
     """
+    rows = (await tx.execute(claiming(limit))).mappings().all()
+    taken = [row for row in rows if row["handed_over_at"] is not None]
+    return sorted(taken, key=lambda row: (row["due_at"], row["id"])), len(rows)
+
+
+def claiming(limit: int) -> sa.UpdateBase:
+    """Make the statement of a claim."""
     due = (
         sa.select(followup_event.c.id)
         .where(
@@ -245,7 +252,7 @@ async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
         .prefix_with("MATERIALIZED")
     )
     is_free = looked_at.c.waits_for.is_(None)
-    claimed = (
+    return (
         sa.update(followup_event)
         .where(
             followup_event.c.id == looked_at.c.id,
@@ -258,9 +265,6 @@ async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
         )
         .returning(*(followup_event.c[name] for name in _CLAIMED), chat_conversations.c.state)
     )
-    rows = (await tx.execute(claimed)).mappings().all()
-    taken = [row for row in rows if row["handed_over_at"] is not None]
-    return sorted(taken, key=lambda row: (row["due_at"], row["id"])), len(rows)
 
 
 async def recent_hand_overs(

@@ -1,0 +1,85 @@
+"""Chat turns through the gateway, with everything that follows from them."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from bench import load
+from bench.followups.system import Followups, followups
+from bench.lab import Lab
+from bench.measure import Run, cpu_seconds, interleaved, percentile, ratio, spread
+from bench.part import Part, table
+from deploy.local.servers import Process
+
+CONNECTIONS = 64
+TURNS_A_TALK = 4
+TALKS = 500
+PLAIN = "plain: aiohttp, aiopg, one INSERT"
+OURS = "**Ostoja**: dialogue, facts, score, lead, enrolment, both messages"
+SAID = (
+    "Dzień dobry, chcę wyremontować kuchnię 12 m2",
+    "budżet ok. 60 tys. zł, od marca",
+    "Anna, {session}@example.com, 600 700 800",
+    "tak, zgadzam się",
+)
+
+
+def run(lab: Lab) -> Any:
+    lab.start(lab.rabbitmq, lab.postgres, lab.redis)
+    cases = {PLAIN: Followups.plain, OURS: Followups.running}
+    return interleaved(
+        {title: partial(_turns, lab, own) for title, own in cases.items()}, lab.rounds
+    )
+
+
+def _turns(lab: Lab, owner: Callable[[Followups], AbstractContextManager[Process]]) -> Run:
+    with followups(lab) as system, owner(system) as process, system.gateway() as gateway:
+        url = f"{system.gateway_url}/api/chatbot/chat"
+        load.post(url, {}, _talks(CONNECTIONS), connections=CONNECTIONS)
+        pids = process.pid or 0, gateway.pid or 0
+        before = cpu_seconds(*pids)
+        done = load.post(url, {}, _talks(TALKS), connections=CONNECTIONS)
+        count = TALKS * TURNS_A_TALK
+        if done.statuses != {200: count}:
+            raise RuntimeError(f"not all were answered: {done.statuses}")
+        return {
+            "rate": count / done.seconds,
+            "p99": 1000 * percentile(done.latencies, 0.99),
+            "cpu": 1000 * (cpu_seconds(*pids) - before) / count,
+        }
+
+
+def _talks(count: int) -> Iterator[bytes]:
+    """Give the first turn of each talk, then the second of each, and so on."""
+    sessions = [uuid.uuid4().hex for _ in range(count)]
+    for said in SAID:
+        for session in sessions:
+            message = said.format(session=session)
+            yield json.dumps({"session_id": session, "message": message}).encode()
+
+
+def render(runs: Any) -> str:
+    rows = [
+        (
+            title,
+            spread(own, "rate"),
+            f"{ratio(own, runs[PLAIN], 'rate'):.2f}",
+            spread(own, "p99"),
+            spread(own, "cpu", ".2f"),
+        )
+        for title, own in runs.items()
+    ]
+    return f"""\
+### Chat turns through the gateway, {CONNECTIONS} at a time
+
+{table(("behind the same gateway", "turns/s", "ratio", "p99, ms", "processes, CPU s/1k"), rows)}
+
+{TALKS} talks of {TURNS_A_TALK} turns. In its third turn each becomes a lead, told in the outbox and
+enrolled; in its fourth it agrees, told as well. A turn is one transaction: the conversation's row
+is locked, both messages, what is known and the score are written."""
+
+
+TURNS = Part("turns", run, render)
