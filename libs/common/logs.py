@@ -1,13 +1,16 @@
 """JSON logs: one line an event, fixed event names, the request id on each line."""
 
+import asyncio
+import atexit
 import json
 import logging
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -21,16 +24,57 @@ Logger = structlog.typing.FilteringBoundLogger
 class _Stdout:
     """Writes the lines of our own loggers; nothing fails because a line could not be written."""
 
+    writing_in: asyncio.AbstractEventLoop | None = None
+
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def debug(self, line: str) -> None:
+        """Write it with what else is said in this turn of the loop: a system call costs more."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.msg(line)
+            return
+        if not _unwritten or loop is not _Stdout.writing_in:
+            _Stdout.writing_in = loop  # another one may have ended with lines unwritten
+            loop.call_soon(_write)
+        _unwritten.append(line)
+
+    info = debug
+
     def msg(self, line: str) -> None:
+        _unwritten.append(line)
+        _write()
+
+    warning = error = critical = exception = log = msg
+
+
+_unwritten: deque[str] = deque()
+
+
+def _write() -> None:
+    lines = []
+    with suppress(IndexError):  # another thread may be at it, too
+        while True:
+            lines.append(_unwritten.popleft())
+    if lines:
         with suppress(OSError):  # a full disk, a closed pipe
             # Half a character, as a broken text may hold, is written as what it is.
-            sys.stdout.buffer.write(f"{line}\n".encode(errors="backslashreplace"))
+            text = "\n".join([*lines, ""])
+            sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
             sys.stdout.buffer.flush()
 
-    debug = info = warning = error = critical = exception = log = msg
+
+atexit.register(_write)
+
+
+class _InOrder(logging.StreamHandler[TextIO]):
+    """Writes what libraries say, after what we said before."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _write()
+        super().emit(record)
 
 
 def _now() -> str:
@@ -74,7 +118,7 @@ def configure(service: str, level: str = "INFO") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _InOrder(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -38,6 +38,24 @@ def test_our_lines_and_a_librarys_have_one_shape_and_come_in_their_order() -> No
     assert third["event"] == "third"
 
 
+def test_lines_of_one_turn_of_the_loop_come_whole_and_in_their_order() -> None:
+    found = lines(
+        "import asyncio\n"
+        "async def main():\n"
+        "    log.info('1')\n"
+        "    log.info('2')\n"
+        "    logging.getLogger('theirs').warning('3')\n"
+        "    log.info('4')\n"
+        "    log.warning('5')\n"
+        "    log.info('6')\n"
+        "    await asyncio.sleep(0)\n"
+        "    log.info('7')\n"
+        "asyncio.run(main())\n"
+        "log.info('8')\n"
+    )
+    assert [line["event"] for line in found] == list("12345678")
+
+
 def test_an_exception_is_one_line_with_its_traceback() -> None:
     (line,) = lines("try: 1 / 0\nexcept ZeroDivisionError: log.exception('failed')")
     assert "ZeroDivisionError" in line["exception"]
