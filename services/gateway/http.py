@@ -65,7 +65,8 @@ FORWARDED = (
     Forwarded("POST", "/api/followups", "followups", SERVICE, once=True),
     Forwarded("GET", "/api/followups", "followups", SERVICE),
     Forwarded("POST", "/api/followups/stop", "followups", SERVICE),
-    Forwarded("DELETE", "/api/followups/{id}", "followups", SERVICE),
+    # Not `stop`, or its 405 would offer DELETE.
+    Forwarded("DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", SERVICE),
     Forwarded("POST", "/api/leads/import", "followups", SERVICE, streamed=True),
     Forwarded("POST", "/api/opt-in", "consent", PUBLIC),
     Forwarded("POST", "/api/unsubscribe", "consent", PUBLIC),
