@@ -49,9 +49,27 @@ class Intake:
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         try:
-            accepted = messages.accepted(message)
+            if message.type == messages.ALERTS_ACCEPTED:
+                return await self._take_all(messages.each_accepted(message))
+            return await self._take(message)
         except ValidationError as error:
             return Dead(f"malformed: {error.error_count()} faults")
+
+    async def _take_all(self, together: Sequence[Message]) -> Verdict:
+        """Take each as if it had come alone; what cannot be read goes its own way to `.dead`."""
+        taken = await asyncio.gather(*map(self._take, together), return_exceptions=True)
+        try:
+            for message, verdict in zip(together, taken, strict=True):
+                if isinstance(verdict, ValidationError):
+                    await self._broker.publish(topology.ALERTS.name, topology.INTAKE_QUEUE, message)
+                elif isinstance(verdict, BaseException):
+                    raise verdict
+        except PublishError as error:
+            return Retry(type(error).__name__)
+        return next((verdict for verdict in taken if isinstance(verdict, Retry)), Ack())
+
+    async def _take(self, message: Message) -> Verdict:
+        accepted = messages.accepted(message)
         rows = self.rows(accepted, message.request_id)
         if not rows:
             log.info("intake.unrouted_event", type=message.type)

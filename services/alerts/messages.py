@@ -9,6 +9,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from libs.common.broker import Message
 from services.alerts.alert import Once
 
+ALERT_ACCEPTED = "alert.accepted"
+ALERTS_ACCEPTED = "alerts.accepted"
 LEAD_QUALIFIED = "lead.qualified"
 ESCALATION = "escalation"
 ALERT_WORK = "alert.work"
@@ -44,6 +46,12 @@ class AlertAccepted(_Read):
     source: str
     accepted_at: AwareDatetime
     once: OnceTerms | None = None
+
+
+class AlertsAccepted(_Read):
+    """Several bodies of `alert.accepted`, each to be read for itself."""
+
+    alerts: list[dict[str, Any]]
 
 
 class LeadQualified(_Read):
@@ -91,6 +99,18 @@ def accepted(message: Message) -> AlertAccepted:
         source="followups",
         accepted_at=lead.at,
     )
+
+
+def each_accepted(message: Message) -> list[Message]:
+    """Take `alerts.accepted` apart, as if each alert had come alone.
+
+    :raises pydantic.ValidationError: not of the shape
+    """
+    together = AlertsAccepted.model_validate(message.body)
+    return [
+        Message(str(body.get("id")), ALERT_ACCEPTED, body, message.request_id)
+        for body in together.alerts
+    ]
 
 
 def work(alert_id: UUID, target: str, turn: int, request_id: str | None) -> Message:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from aiohttp import hdrs
 
 from libs.common import logs
-from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
+from libs.common.broker import Broker, BrokerUnavailable, PublishError
 from libs.common.web import Problem
 from services.gateway import metrics
-from services.gateway.messages import AcceptedAlert
+from services.gateway.messages import AcceptedAlert, message
 from services.gateway.upstream import Upstream
 
 log = logs.get_logger(__name__)
@@ -24,6 +24,8 @@ INTERNAL_PATH = "/internal/alerts"
 CONFIRM_SECONDS = 5.0
 SERVICE_SECONDS = 10.0
 IN_FLIGHT = 256
+TOGETHER = 100
+"""Alerts of a batch that share a message: its cost is the message's, not theirs."""
 
 
 class Intake:
@@ -39,17 +41,21 @@ class Intake:
         """
         # Waiting for a slot included: behind a broker that has stalled, thousands do.
         before = asyncio.get_running_loop().time() + CONFIRM_SECONDS
+        parts = [alerts[start : start + TOGETHER] for start in range(0, len(alerts), TOGETHER)]
         confirmed = await asyncio.gather(
-            *(self._publish(alert, request_id, before) for alert in alerts)
+            *(self._publish(part, request_id, before) for part in parts)
         )
-        metrics.ALERTS_ACCEPTED.labels("broker").inc(sum(confirmed))
-        rest = [alert for alert, done in zip(alerts, confirmed, strict=True) if not done]
+        rest = [
+            alert for part, done in zip(parts, confirmed, strict=True) if not done for alert in part
+        ]
+        metrics.ALERTS_ACCEPTED.labels("broker").inc(len(alerts) - len(rest))
         if rest:
             await self._hand_over(rest, request_id)
             metrics.ALERTS_ACCEPTED.labels("service").inc(len(rest))
 
-    async def _publish(self, alert: AcceptedAlert, request_id: str, before: float) -> bool:
-        message = Message(alert.id, "alert.accepted", alert.body, request_id)
+    async def _publish(
+        self, alerts: Sequence[AcceptedAlert], request_id: str, before: float
+    ) -> bool:
         try:
             async with asyncio.timeout_at(before):
                 await self._slots.acquire()
@@ -57,11 +63,13 @@ class Intake:
             return False
         try:
             left = before - asyncio.get_running_loop().time()
-            await self._broker.publish(EXCHANGE, ROUTING_KEY, message, timeout=left)
+            sent = message(alerts, request_id)
+            await self._broker.publish(EXCHANGE, ROUTING_KEY, sent, timeout=left)
         except BrokerUnavailable:
             return False  # health and metrics tell; a line per alert would not
         except PublishError as error:
-            log.warning("intake.not_confirmed", alert_id=alert.id, error=repr(error))
+            ids = [alert.id for alert in alerts]
+            log.warning("intake.not_confirmed", alert_ids=ids, error=repr(error))
             return False
         finally:
             self._slots.release()

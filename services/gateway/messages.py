@@ -1,15 +1,17 @@
-"""What a client sends as an alert, and what the gateway sends on (alert.accepted)."""
+"""What a client sends as an alert, and what the gateway sends on."""
 
 import hashlib
 import secrets
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from libs.common.broker import Message
 from libs.common.web import Model
 
 NAMESPACE = uuid.UUID("8f0ba0c5-6f55-5a64-9b59-6a8f3f6a7d0e")
@@ -74,3 +76,12 @@ def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
         "once": None,
     }
     return AcceptedAlert(id_, body)
+
+
+def message(alerts: Sequence[AcceptedAlert], request_id: str) -> Message:
+    """Make what intake takes: `alert.accepted`, or `alerts.accepted` with several of its bodies."""
+    first = alerts[0]
+    if len(alerts) == 1:
+        return Message(first.id, "alert.accepted", first.body, request_id)
+    bodies = [alert.body for alert in alerts]
+    return Message(first.id, "alerts.accepted", {"alerts": bodies}, request_id)

@@ -283,6 +283,23 @@ async def test_a_row_discarded_while_it_waits_is_not_sent(alerts: StartAlerts) -
     assert await texts(subject) == []
 
 
+async def test_of_alerts_accepted_together_each_is_taken_as_if_alone(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    good = [accepted("slack_alert") for _ in range(3)]
+    together = {"alerts": [good[0], {"id": "none"}, *good[1:], {}, good[0]]}
+    await subject.gateway.publish(
+        "alerts", "alerts.intake", Message(good[0]["id"], "alerts.accepted", together)
+    )
+    for each in good:
+        await subject.until(each["id"], "delivered")
+
+    async def told() -> bool:
+        return bool((await subject.check())["unread"] == 2)
+
+    await eventually(told)
+    assert sorted(await texts(subject)) == sorted(str(each["payload"]) for each in good)
+
+
 async def test_an_accepted_message_that_no_row_can_be_made_of_is_told_by_the_check(
     alerts: StartAlerts,
 ) -> None:

@@ -54,6 +54,15 @@ def test_an_accepted_alert_is_read_with_what_others_may_add(
 
 
 @pytest.mark.parametrize("extra", EXTRA)
+def test_alerts_accepted_together_are_read_each_for_itself(extra: dict[str, Any]) -> None:
+    body = golden("alerts.accepted")
+    apart = messages.each_accepted(Message("1", "alerts.accepted", body | extra, "request"))
+    assert [each.body for each in apart] == body["alerts"]
+    assert [each.id for each in apart] == [alert["id"] for alert in body["alerts"]]
+    assert {(each.type, each.request_id) for each in apart} == {("alert.accepted", "request")}
+
+
+@pytest.mark.parametrize("extra", EXTRA)
 def test_a_qualified_lead_becomes_an_alert_with_its_whole_body(extra: dict[str, Any]) -> None:
     body = golden("lead.qualified") | extra
     read = messages.accepted(Message("1", "lead.qualified", body))

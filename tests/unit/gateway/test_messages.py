@@ -3,25 +3,39 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from libs.common.web import Problem
 from services.gateway.idempotency import key_of
-from services.gateway.messages import AlertRequest, accepted, alert_id
+from services.gateway.messages import AcceptedAlert, AlertRequest, accepted, alert_id, message
 from services.gateway.targets import INTERNAL_EVENTS, Targets
 
 ROOT = Path(__file__).parents[3]
-GOLDEN = ROOT / "tests" / "contracts" / "alert.accepted.json"
 
 
-def test_the_golden_message_is_what_is_sent() -> None:
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+def golden(name: str) -> Any:
+    return json.loads((ROOT / "tests" / "contracts" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def of_request(body: dict[str, Any]) -> AcceptedAlert:
     fields = ("event_type", "payload", "target", "severity", "dedup_key")
-    request = AlertRequest.model_validate({name: golden[name] for name in fields})
-    at = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
-    assert accepted(request, golden["id"], at).body == golden
+    request = AlertRequest.model_validate({name: body[name] for name in fields})
+    return accepted(request, body["id"], datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC))
+
+
+def test_one_alert_is_sent_as_agreed() -> None:
+    body = golden("alert.accepted")
+    sent = message([of_request(body)], "r")
+    assert (sent.id, sent.type, sent.body) == (body["id"], "alert.accepted", body)
+
+
+def test_several_alerts_are_sent_together_as_agreed() -> None:
+    body = golden("alerts.accepted")
+    sent = message([of_request(each) for each in body["alerts"]], "r")
+    assert (sent.id, sent.type, sent.body) == (body["alerts"][0]["id"], "alerts.accepted", body)
 
 
 def test_an_id_comes_from_caller_and_key_and_body_and_place() -> None:
