@@ -36,10 +36,11 @@ PICTURE = "benchmarks-memory.svg"
 
 
 def run(lab: Lab) -> Any:
-    folder = lab.folder / "stack"
+    folder, own = lab.folder / "stack", lab.folder / "own"  # the stack writes a file of its own
     folder.mkdir()
+    own.mkdir()
     settings = {
-        "ALERTS_CONFIG": str(write_alerts_config(folder, TARGETS)),
+        "ALERTS_CONFIG": str(write_alerts_config(own, TARGETS)),
         "SLACK_WEBHOOK_URL": f"{lab.sink.url}/refuse/slack",
         "WEBHOOK_URL": f"{lab.sink.url}/refuse/webhook",
         "SMS_API_URL": f"http://127.0.0.1:{lab.ports.take()}/nobody-listens",

@@ -46,11 +46,15 @@ class Intake:
         self._engine = engine
         self._broker = broker
         self._rows = Batches(self._write, limit=MAX_BATCH, pace=PACE_SECONDS)
+        # Two keep the writer and the broker busy; all that are in hand would have so many publishes
+        # under way that each outlasts its confirm time.
+        self._together = asyncio.Semaphore(2)
 
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         try:
             if message.type == messages.ALERTS_ACCEPTED:
-                return await self._take_all(messages.each_accepted(message))
+                async with self._together:
+                    return await self._take_all(messages.each_accepted(message))
             return await self._take(message)
         except ValidationError as error:
             return Dead(f"malformed: {error.error_count()} faults")
