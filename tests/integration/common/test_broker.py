@@ -262,10 +262,10 @@ async def test_a_connection_lost_while_declaring_leaves_it_to_the_next(
     vhost: Vhost, proxy: Proxy
 ) -> None:
     async with Broker.connect(via(proxy, vhost), "alerts") as opened:
-        await connected(opened)
+        session = await opened.session()
         proxy.cut_before(UP, QUEUES[-1].name.encode())
         await opened.declare(ALERTS, DLX, *QUEUES)
-        await until(lambda: not opened.connected)
+        await session.lost.wait()
         await connected(opened)
         assert await opened.depth(QUEUES[-1].name) == 0
 
@@ -276,8 +276,9 @@ async def test_a_queue_declared_once_stays_away_when_it_is_gone(
     await through.declare_once(Queue("alerts.epoch.test", {"x-queue-type": "quorum"}))
     assert await through.depth("alerts.epoch.test") == 0
     vhost.call("DELETE", "queues", "alerts.epoch.test")
+    session = await through.session()
     proxy.cut()
-    await until(lambda: not through.connected)
+    await session.lost.wait()
     await connected(through)
     assert await through.depth("alerts.epoch.test") is None
 
