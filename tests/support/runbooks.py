@@ -113,6 +113,7 @@ def running_checkout(
 ) -> Iterator[Checkout]:
     """Run the system under the names that it has in production, and a checkout around it."""
     postgres, rabbitmq, _ = servers
+    own.drop(DATABASE)  # another test's
     with running_stack(folder, ports, own, servers, {}, names=(DATABASE, VHOST)) as stack:
         stack.values |= {
             "POSTGRES_PORT": str(postgres.port),

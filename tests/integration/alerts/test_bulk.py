@@ -121,7 +121,7 @@ async def test_a_call_that_would_take_too_long_answers_and_the_next_goes_on(
     monkeypatch.setattr(http, "BULK_SECONDS", 0.1)
     nothing: Any = None
     app = web.create_app(internal_key=None)
-    api = Api(engine, nothing, nothing, nothing, {"slack": nothing}, nothing, overdue=60)
+    api = Api(engine, nothing, nothing, nothing, {"slack": nothing}, nothing, nothing)
     app.add_routes(api.routes())
     await failed(engine, 3000)
     answers: list[dict[str, Any]] = []

@@ -198,6 +198,7 @@ async def test_http_1_0_is_answered_and_its_connection_ends(
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"x" * 100_000)
+        await asyncio.sleep(0.2)  # what is there at once is answered with its length
         return response
 
     gateway = await start_gateway()
