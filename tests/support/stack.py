@@ -188,12 +188,19 @@ def running_stack(
                     stack.launch(name)
                 for name in SERVICES:
                     stack.wait_now(name)
+                # Else the first kill may come before any queue, and nobody could take an alert.
+                wait_until("alerts.intake", 30, lambda: _takes_alerts(vhost), lambda: True)
                 yield stack
             finally:
                 stack.close()
     finally:
         vhost.delete()
         databases.drop(database.name)
+
+
+def _takes_alerts(vhost: Vhost) -> bool:
+    bindings = vhost.call("GET", "bindings")
+    return ("alerts", "alerts.intake") in {(one["source"], one["destination"]) for one in bindings}
 
 
 def quick_alerts_config(folder: Path) -> Path:
