@@ -176,9 +176,9 @@ def render_batch(runs: Any) -> str:
 {table(("", "alerts/s", "ratio", "gateway, CPU s/1k", "ratio"), rows)}
 
 Alerts with a text of 100 characters. Each is confirmed by the broker before the answer,
-in `alerts.intake`, which nobody empties meanwhile. Each alert of a batch is a message of its own
-there, so that one that cannot be read takes no other with it: those publishes are what a batch
-costs, and what bounds the ratio."""
+in `alerts.intake`, which nobody empties meanwhile. A hundred alerts of a batch share a message
+there, and are taken out of it each as if it had come alone; what bounds a batch is reading and
+writing its JSON."""
 
 
 DELIVERED_PART = Part("delivered", run_delivered, render_delivered)
