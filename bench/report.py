@@ -60,13 +60,13 @@ def write() -> None:
     sections = [HEAD]
     for what in found():
         module = import_module(f"bench.{what}")
-        sections.append(f"## {module.TITLE}\n")
-        for part in module.PARTS:
-            path = _path(what, part)
-            if path.exists():
-                document = json.loads(path.read_text(encoding="utf-8"))
-                sections.append(part.render(document["figures"]) + "\n")
-                sections.append(_under(document["under"]) + "\n")
+        measured = [part for part in module.PARTS if _path(what, part).exists()]
+        if measured:
+            sections.append(f"## {module.TITLE}\n")
+        for part in measured:
+            document = json.loads(_path(what, part).read_text(encoding="utf-8"))
+            sections.append(part.render(document["figures"]) + "\n")
+            sections.append(_under(document["under"]) + "\n")
     PAGE.write_text("\n".join(sections), encoding="utf-8")
 
 
