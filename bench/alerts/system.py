@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg2
-
 from bench.lab import Lab
 from bench.peers import TEXT
+from bench.system import System, fresh_values
 from deploy.local import environment
-from deploy.local.servers import HOST, Process
+from deploy.local.servers import Process
 from libs.common.broker import Broker, Message
 from libs.common.topology import Queue
 from services.alerts import config, messages, topology
@@ -28,13 +27,8 @@ IN_FLIGHT = 256
 
 
 @dataclass(frozen=True)
-class Alerts:
-    lab: Lab
-    database: DatabaseUrl
-    vhost: Vhost
+class Alerts(System):
     config: Path
-    values: Mapping[str, str]
-    """As .env has them."""
 
     @contextmanager
     def running(self) -> Iterator[Process]:
@@ -43,19 +37,6 @@ class Alerts:
         settings |= {"DATABASE_URL": str(self.database), "AMQP_URL": self.vhost.url("alerts")}
         with self.lab.process([sys.executable, "-m", "services.alerts"], settings) as process:
             yield process
-
-    @contextmanager
-    def gateway(self) -> Iterator[Process]:
-        """Run the gateway, its limits too high to be met."""
-        settings = environment.for_process(self.values, "gateway")
-        settings |= {"AMQP_URL": self.vhost.url("gateway"), "REDIS_URL": self.lab.redis.url}
-        with self.lab.process([sys.executable, "-m", "services.gateway"], settings) as process:
-            self.lab.answering(f"{self.gateway_url}/api/health", process)
-            yield process
-
-    @property
-    def gateway_url(self) -> str:
-        return f"http://{HOST}:{self.values['GATEWAY_PORT']}"
 
     def declare(self) -> None:
         """Declare the queues, as the service would."""
@@ -73,16 +54,6 @@ class Alerts:
         """Tell whether nothing of the ledger waits for that target any more."""
         return not self.query(_OPEN, {"target": target})[0][0]
 
-    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Ask as the superuser; each call commits."""
-        connection = psycopg2.connect(self.database.superuser_url)
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(statement, values)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
-
 
 @contextmanager
 def alerts(
@@ -95,13 +66,7 @@ def alerts(
     own, vhost = database or lab.databases.create("alerts"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"alerts-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
-    values |= {name: make() for name, make in environment.GENERATED.items()}
-    values |= {
-        f"{name.upper()}{kind}_PORT": str(lab.ports.take())
-        for name in ("alerts", "gateway")
-        for kind in ("", "_METRICS")
-    }
+    values = fresh_values(lab, "alerts")
     values |= {
         "ALERTS_CONFIG": str(write_alerts_config(folder, targets or WIDE)),
         "ALERTS_DELIVERED_KEPT_HOURS": "48",
@@ -111,7 +76,7 @@ def alerts(
         "WEBHOOK_URL": f"{lab.sink.url}/hang",
     }
     try:
-        yield Alerts(lab, own, vhost, Path(values["ALERTS_CONFIG"]), values)
+        yield Alerts(lab, own, vhost, values, Path(values["ALERTS_CONFIG"]))
     finally:
         vhost.delete()
         if database is None:

@@ -3,31 +3,20 @@
 import asyncio
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import psycopg2
 
 from bench.lab import Lab
+from bench.system import System, fresh_values
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
 from libs.common.broker import Broker
 from services.followups import topology as followups
 from tests.support.brokers import Vhost
-from tests.support.databases import DatabaseUrl
 
 
-@dataclass(frozen=True)
-class Consent:
-    lab: Lab
-    database: DatabaseUrl
-    vhost: Vhost
-    values: Mapping[str, str]
-    """As .env has them."""
-
+class Consent(System):
     @property
     def settings(self) -> dict[str, str]:
         """The environment of the consent service."""
@@ -61,26 +50,6 @@ class Consent:
             self.lab.answering(f"http://{HOST}:{self.values['CONSENT_PORT']}/health", process)
             yield process
 
-    @contextmanager
-    def gateway(self) -> Iterator[Process]:
-        """Run the gateway, its limits too high to be met."""
-        settings = environment.for_process(self.values, "gateway")
-        settings |= {"AMQP_URL": self.vhost.url("gateway"), "REDIS_URL": self.lab.redis.url}
-        with self.lab.process([sys.executable, "-m", "services.gateway"], settings) as process:
-            self.lab.answering(f"{self.gateway_url}/api/health", process)
-            yield process
-
-    @property
-    def gateway_url(self) -> str:
-        return f"http://{HOST}:{self.values['GATEWAY_PORT']}"
-
-    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Ask as the superuser; each call commits."""
-        with closing(psycopg2.connect(self.database.superuser_url)) as connection, connection:
-            cursor = connection.cursor()
-            cursor.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
-
 
 @contextmanager
 def consent(lab: Lab) -> Iterator[Consent]:
@@ -88,13 +57,7 @@ def consent(lab: Lab) -> Iterator[Consent]:
     database, vhost = lab.databases.create("consent"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"consent-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
-    values |= {name: make() for name, make in environment.GENERATED.items()}
-    values |= {
-        f"{name.upper()}{kind}_PORT": str(lab.ports.take())
-        for name in ("consent", "gateway")
-        for kind in ("", "_METRICS")
-    }
+    values = fresh_values(lab, "consent")
     values |= {
         "API_RATE_LIMIT_MINUTE": "100000000 per minute",
         "API_RATE_LIMIT_HOUR": "100000000 per hour",

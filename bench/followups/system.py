@@ -2,32 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import aio_pika
-import psycopg2
 
 from bench.lab import Lab
+from bench.system import System, fresh_values
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
 from libs.common.broker import Broker
 from services.alerts import topology as alerts
 from services.consent import topology as consent
 from tests.support.brokers import Vhost
-from tests.support.databases import DatabaseUrl
 
 
-@dataclass(frozen=True)
-class Followups:
-    lab: Lab
-    database: DatabaseUrl
-    vhost: Vhost
-    values: Mapping[str, str]
-    """As .env has them."""
-
+class Followups(System):
     @contextmanager
     def running(self) -> Iterator[Process]:
         settings = environment.for_process(self.values, "followups")
@@ -52,46 +42,20 @@ class Followups:
             self.lab.answering(f"{self.own_url}/health", process)
             yield process
 
-    @contextmanager
-    def gateway(self) -> Iterator[Process]:
-        """Run the gateway, its limits too high to be met."""
-        settings = environment.for_process(self.values, "gateway")
-        settings |= {"AMQP_URL": self.vhost.url("gateway"), "REDIS_URL": self.lab.redis.url}
-        with self.lab.process([sys.executable, "-m", "services.gateway"], settings) as process:
-            self.lab.answering(f"{self.gateway_url}/api/health", process)
-            yield process
-
     @property
     def own_url(self) -> str:
         return f"http://{HOST}:{self.values['FOLLOWUPS_PORT']}"
 
-    @property
-    def gateway_url(self) -> str:
-        return f"http://{HOST}:{self.values['GATEWAY_PORT']}"
-
     def waiting(self, queue: str) -> int:
         """How many messages are ready in a queue that nobody empties."""
         return asyncio.run(_waiting(self.vhost.admin_url(), queue))
-
-    def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Ask as the superuser; each call commits."""
-        with closing(psycopg2.connect(self.database.superuser_url)) as connection, connection:
-            cursor = connection.cursor()
-            cursor.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager
 def followups(lab: Lab) -> Iterator[Followups]:
     """Give it a database, and a vhost in which the others' queues take what it tells."""
     database, vhost = lab.databases.create("followups"), Vhost(lab.rabbitmq)
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
-    values |= {name: make() for name, make in environment.GENERATED.items()}
-    values |= {
-        f"{name.upper()}{kind}_PORT": str(lab.ports.take())
-        for name in ("followups", "gateway")
-        for kind in ("", "_METRICS")
-    }
+    values = fresh_values(lab, "followups")
     values |= {
         "CHAT_RATE_LIMIT": "100000000 per minute",
         "FOLLOWUP_QUIET_HOURS": "off",
