@@ -149,6 +149,7 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
             LOCAL / "rabbitmq",
             port=port(values, "RABBITMQ_PORT"),
             management_port=port(values, "RABBITMQ_UI_PORT"),
+            metrics_port=port(values, "RABBITMQ_METRICS_PORT"),
             dist_port=port(values, "RABBITMQ_DIST_PORT"),
             epmd_port=port(values, "RABBITMQ_EPMD_PORT"),
             password=values["RABBITMQ_ADMIN_PASSWORD"],

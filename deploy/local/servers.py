@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
 _HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no right on its parents
 
 
@@ -488,7 +489,7 @@ def redis_binary() -> str:
 
 
 class RabbitMQ(Server):
-    """With the management plugin, and an epmd of its own: a shared one would outlive us."""
+    """With the plugins of the containers, and an epmd of its own: a shared one would outlive us."""
 
     name = "rabbitmq"
     user = "rabbitmq"
@@ -501,6 +502,7 @@ class RabbitMQ(Server):
         *,
         port: int,
         management_port: int,
+        metrics_port: int,
         dist_port: int,
         epmd_port: int,
         password: str,
@@ -511,12 +513,14 @@ class RabbitMQ(Server):
             {
                 "RABBITMQ_PORT": port,
                 "RABBITMQ_UI_PORT": management_port,
+                "RABBITMQ_METRICS_PORT": metrics_port,
                 "RABBITMQ_DIST_PORT": dist_port,
             },
             log,
         )
         self.port = port
         self.management_port = management_port
+        self.metrics_port = metrics_port
         self.dist_port = dist_port
         self.password = password
         self.epmd = _Epmd(self.folder / "epmd", epmd_port, self.log)
@@ -542,6 +546,8 @@ class RabbitMQ(Server):
                     f"listeners.tcp.1 = {HOST}:{self.port}",
                     f"management.tcp.ip = {HOST}",
                     f"management.tcp.port = {self.management_port}",
+                    f"prometheus.tcp.ip = {HOST}",
+                    f"prometheus.tcp.port = {self.metrics_port}",
                     # At each start: so a first start that was killed half-way heals, too.
                     f"load_definitions = {_HERE}/definitions.json",
                     "log.file = false",
@@ -550,7 +556,7 @@ class RabbitMQ(Server):
                     "",
                 ]
             ),
-            "enabled_plugins": "[rabbitmq_management].\n",
+            "enabled_plugins": PLUGINS.read_text(encoding="utf-8"),
             "definitions.json": json.dumps({"users": [user]}),
         }
 

@@ -311,10 +311,13 @@ class Consumer:
 
     def _worn_out(self, incoming: DeliveredMessage, deaths: int) -> bool:
         # At the first delivery after a rejection RabbitMQ 4.0 tells all the deaths and lost
-        # connections so far, at every other the returns since then.
+        # connections so far, at every other the returns since then. On one that was never delivered
+        # here a count is of the `.dead` from which it was moved: so often was it looked at there.
         returns = _headers(incoming).get("x-delivery-count", 0)
         limit = self._queue.delivery_limit
-        return limit is not None and isinstance(returns, int) and returns - deaths > limit
+        if limit is None or not incoming.redelivered or not isinstance(returns, int):
+            return False
+        return returns - deaths > limit
 
     def _retry_or_dead(self, reason: str, deaths: int) -> Outcome:
         return Retry(reason) if deaths < self._max_retries else Dead(reason)

@@ -21,6 +21,8 @@ answer of the database) leaves
                                took over, so it changes nothing and its copy is parked, not acked,
                                unless it saw the row terminal.
   Every copy lost              the sweep publishes overdue rows again with the next turn.
+  moved back from .dead        retried as by hand and handed out in one transaction, then acked: a
+                               death in between brings the letter again, and its row is not failed.
 
 Claims of one moment share a statement, and so do results (libs/common/batches.py). A statement is
 one transaction: a death in it leaves all its rows as before. Each row of it moves as if alone, so
@@ -62,9 +64,10 @@ from services.alerts.breaker import Admission, Breaker
 from services.alerts.channels import Channel
 from services.alerts.channels.email import Email, boottime
 from services.alerts.config import EmailTarget, Target
-from services.alerts.messages import AlertWork
+from services.alerts.messages import AlertDead, AlertWork
 from services.alerts.permits import Permits
-from services.alerts.store import escalations, steps
+from services.alerts.store import escalations, questions, steps, upkeep
+from services.alerts.store.questions import Filter
 from services.alerts.store.steps import Ended, Tried
 from services.alerts.valve import Valve
 
@@ -112,6 +115,8 @@ class Worker:
     async def handle(self, message: Message, _: Delivery) -> Verdict:
         """Do what one work message asks for; an open breaker gives it back, nothing spent."""
         try:
+            if message.type == messages.ALERT_DEAD:
+                return await self._moved_back(AlertDead.model_validate(message.body))
             work = AlertWork.model_validate(message.body)
         except ValidationError as error:
             return Dead(f"malformed: {error.error_count()} faults")
@@ -134,6 +139,17 @@ class Worker:
         outcome = await self._send(job)
         admission.kind = outcome.kind
         return await self._settle(job, message, outcome, monotonic() - start)
+
+    async def _moved_back(self, dead: AlertDead) -> Verdict:
+        """Retry what a person moved from `.dead` in RabbitMQ's UI, if it is failed still."""
+        if dead.target != self._name:
+            return Dead("of another target")
+        async with self._engine.begin() as tx:
+            chosen = Filter(ids=[dead.alert_id], target=self._name)
+            rows = await questions.locked(tx, "failed", chosen, None, 1, retriable=[self._name])
+            await upkeep.hand_out(tx, rows, **upkeep.AFRESH, operator="rabbitmq")
+        log.info("delivery.moved_back", alert_id=str(dead.alert_id), retried=bool(rows))
+        return Ack()
 
     async def _claim(self, asked: Sequence[tuple[UUID, int]]) -> list[Claimed | None]:
         async with self._single.connect() as tx:

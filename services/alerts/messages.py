@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from libs.common.broker import Message
+from libs.common.consume import REASON
 from services.alerts.alert import Once
 
 ALERT_ACCEPTED = "alert.accepted"
@@ -65,6 +66,13 @@ class AlertWork(_Read):
     alert_id: UUID
     target: str
     turn: int = Field(ge=0)
+
+
+class AlertDead(_Read):
+    """What lies in `.dead` of a target, and comes back when a person moves it."""
+
+    alert_id: UUID
+    target: str
 
 
 class PersonErased(_Read):
@@ -127,7 +135,9 @@ def dead(
         "event_type": event_type,
         "reason": reason,
     }
-    return Message(id=str(uuid4()), type=ALERT_DEAD, body=body, request_id=request_id)
+    # The reason once more, where it stands of whatever else lies in a `.dead`.
+    headers = {REASON: reason}
+    return Message(str(uuid4()), ALERT_DEAD, body, request_id=request_id, headers=headers)
 
 
 def permit_request(alert_id: UUID, attempt: int, once: Once) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def own_rabbitmq(folder: Path, ports: Ports) -> RabbitMQ:
         folder,
         port=ports.take(),
         management_port=ports.take(),
+        metrics_port=ports.take(),
         dist_port=ports.take(),
         epmd_port=ports.take(),
         password="administrator",

@@ -1,0 +1,130 @@
+"""Messages that a person moves back from a `.dead` queue, by the very call of RabbitMQ's UI."""
+
+import asyncio
+import json
+from typing import Any
+
+import aio_pika
+
+from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
+from tests.support.eventually import eventually
+
+DEAD = "alerts.slack.dead"
+INTAKE_DEAD = "alerts.intake.dead"
+LIMIT = 100  # returns to its place in the queue after which a message counts as poison
+
+
+async def letters(subject: Alerts, queue: str) -> list[tuple[Any, Any]]:
+    """Header `x-reason` and body of what lies there, looked at as the UI does: put back."""
+    asked = {"count": 10, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    found = await asyncio.to_thread(subject.vhost.call, "POST", "queues", f"{queue}/get", asked)
+    return [
+        (each["properties"]["headers"].get("x-reason"), json.loads(each["payload"]))
+        for each in found
+    ]
+
+
+async def move(subject: Alerts, dead: str, to: str | None = None) -> None:
+    """Press "Move messages", and wait until the shovel has ended by itself."""
+    uri = f"amqp:///{subject.vhost.name}"
+    value = {
+        "src-uri": uri,
+        "src-queue": dead,
+        "src-protocol": "amqp091",
+        "src-prefetch-count": 1000,
+        "src-delete-after": "queue-length",
+        "dest-protocol": "amqp091",
+        "dest-uri": uri,
+        "dest-add-forward-headers": False,
+        "ack-mode": "on-confirm",
+        "dest-queue": to or dead.removesuffix(".dead"),
+    }
+    call, name = subject.vhost.call, f"Move%20from%20{dead}"
+    await asyncio.to_thread(call, "PUT", "parameters/shovel", name, {"value": value})
+
+    async def ended() -> bool:
+        return not await asyncio.to_thread(call, "GET", "parameters/shovel")
+
+    await eventually(ended, 20, every=0.1)
+
+
+async def test_a_failed_alert_moved_back_is_tried_anew_and_its_row_counts_once(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=400)
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "failed")
+    await eventually(lambda: letters(subject, DEAD))
+
+    await move(subject, DEAD)  # too early
+
+    async def tried_again() -> bool:
+        row = await subject.row(alert_id)
+        return bool(row.state == "failed" and row.attempt == 2)
+
+    await eventually(tried_again)
+    ((reason, letter),) = await eventually(lambda: letters(subject, DEAD))
+    assert (reason, letter["alert_id"]) == ("refused", alert_id)
+
+    await subject.sandbox.behave("slack", status=200)
+    await move(subject, DEAD)
+    row = await subject.until(alert_id, "delivered")
+    assert (row.attempt, row.operator) == (3, "rabbitmq")
+    assert await letters(subject, DEAD) == []
+    check = await subject.check()
+    assert (check["ok"], check["accepted"], check["delivered"]) == (True, 1, 1)
+    assert len(await subject.sandbox.received("slack")) == 1
+
+
+async def test_a_letter_whose_alert_was_delivered_meanwhile_changes_nothing(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=400)
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "failed")
+    await eventually(lambda: letters(subject, DEAD))
+    await subject.sandbox.behave("slack", status=200)
+    await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    before = await subject.until(alert_id, "delivered")
+
+    await move(subject, DEAD, "alerts.monday")  # by mistake
+    ((reason, _),) = await eventually(lambda: letters(subject, "alerts.monday.dead"))
+    assert reason == "of another target"
+    await move(subject, "alerts.monday.dead", "alerts.slack")
+    other = await subject.accept()
+    await subject.until(other, "delivered")  # behind the letter in the queue
+    assert await subject.row(alert_id) == before
+    assert len(await subject.sandbox.received("slack")) == 2
+
+
+async def test_of_what_intake_could_not_read_the_good_is_delivered_and_the_rest_lies_there_again(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    good = accepted("slack_alert")
+    async with await aio_pika.connect(subject.vhost.admin_url()) as connection:
+        channel = await connection.channel()
+        for body in (good, good | {"id": "no uuid"}):
+            message = aio_pika.Message(
+                json.dumps(body).encode(), type="alert.accepted", message_id=body["id"]
+            )
+            await channel.default_exchange.publish(message, INTAKE_DEAD)
+    for _ in range(LIMIT + 2):  # however often somebody looked at them, they are no poison
+        assert len(await letters(subject, INTAKE_DEAD)) == 2
+    check = await subject.check()
+    assert (check["ok"], check["unread"], check["accepted"]) == (False, 2, 0)
+
+    await move(subject, INTAKE_DEAD)
+    await subject.until(good["id"], "delivered")
+    ((reason, body),) = await eventually(lambda: letters(subject, INTAKE_DEAD))
+    assert (reason, body["id"]) == ("malformed: 1 faults", "no uuid")
+    check = await subject.check()
+    assert (check["unread"], check["accepted"], check["delivered"]) == (1, 1, 1)
+    assert 'consumed_total{outcome="retry",queue="alerts.intake"} 0.0' in await subject.metrics()
+
+    await asyncio.to_thread(
+        subject.vhost.call, "DELETE", "queues", f"{INTAKE_DEAD}/contents"
+    )  # what a person found to be nothing
+    assert (await subject.check())["ok"]
