@@ -20,8 +20,8 @@ POLLING = "a loop as Celery beat has them: SELECT, send_task, UPDATE, COMMIT"
 DUE = """
 WITH people AS (
     INSERT INTO followups.chat_conversations (id, email)
-    SELECT gen_random_uuid(), 'lead' || n || '@example.com'
-    FROM generate_series(1, %(count)s) AS n RETURNING id, email
+    SELECT gen_random_uuid(), 'lead' || gen_random_uuid() || '@example.com'
+    FROM generate_series(1, %(count)s) RETURNING id, email
 )
 INSERT INTO followups.followup_event
     (id, conversation_id, followup_number, email, sequence, step, enrolled_by, due_at)

@@ -1,6 +1,7 @@
-"""What a poll costs: a claim of a hundred, with nothing and with ten million steps behind it."""
+"""What a poll costs: the scheduler's, with nothing and with ten million steps behind it."""
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import uvloop
@@ -8,18 +9,22 @@ from sqlalchemy.dialects import postgresql
 
 from bench.followups.hand_over import DUE
 from bench.followups.system import Followups, followups
-from bench.lab import Lab
+from bench.lab import ROOT, Lab
 from bench.measure import percentile
 from bench.part import Part, table
 from libs.common import db
-from services.followups.scheduler import BATCH
+from libs.common.tokens import Tokens
+from services.followups import config
+from services.followups.mail import Mails
+from services.followups.scheduler import BATCH, Scheduler
 from services.followups.store import steps
 
 ROWS = 10_000_000
 A_TALK = 10
 AT_A_TIME = 500_000
 DUE_NOW = 1000
-LOOKS = 60
+TURNS = 15
+CAP = 1_000_000
 EMPTY, FULL = "no past steps", f"{ROWS:,} past steps"
 
 _PAST = """
@@ -43,36 +48,34 @@ def run(lab: Lab) -> Any:
             full.query(_PAST, {"talks": min(AT_A_TIME, ROWS - done) // A_TALK, "each": A_TALK})
         print(f"  {ROWS:,} rows in {time.monotonic() - began:.0f} s", flush=True)
         systems = {EMPTY: empty, FULL: full}
-        took: dict[str, list[float]] = {f"{title}, {DUE_NOW:,} due": [] for title in systems}
-        idle: dict[str, list[float]] = {f"{title}, none due": [] for title in systems}
+        looks: dict[str, list[float]] = {}
         for system in systems.values():
             system.query("ANALYZE")
-        _look(systems, idle, "none due")
-        for system in systems.values():
-            system.query(DUE, {"count": DUE_NOW})
-            system.query("ANALYZE")
-        _look(systems, took, f"{DUE_NOW:,} due")
-        plan = _plan(full)
-    return {"looks": idle | took, "plan": plan}
+        for due in (0, DUE_NOW):
+            for _ in range(TURNS):
+                for title, system in systems.items():
+                    if due:
+                        system.query(DUE, {"count": due})
+                    polls = uvloop.run(_polls(system, DUE_NOW // BATCH))
+                    looks.setdefault(f"{title}, {due:,} due", []).extend(polls)
+        full.query(DUE, {"count": DUE_NOW})
+        return {"looks": looks, "plan": _plan(full)}
 
 
-def _look(systems: dict[str, Followups], found: dict[str, list[float]], due: str) -> None:
-    for _ in range(LOOKS // 10):
-        for title, system in systems.items():
-            found[f"{title}, {due}"] += uvloop.run(_claims(system, 10))
-
-
-async def _claims(system: Followups, count: int) -> list[float]:
-    """Claim, and take it back; the first, which finds nothing prepared, is not counted."""
+async def _polls(system: Followups, count: int) -> list[float]:
+    """Poll; the first look of a process, which finds nothing prepared, is not counted."""
+    configured = config.load(ROOT / "config" / "followups.toml", quiet_hours=False)
+    mails = Mails(configured, Tokens(system.values["TOKEN_KEYS"]), "https://example.com")
     took = []
     async with db.connect(str(system.database), application_name="bench", pool_size=1) as engine:
-        for _ in range(count + 1):
-            async with engine.connect() as tx:
-                began = time.monotonic()
-                await steps.claim(tx, BATCH)
-                took.append(1000 * (time.monotonic() - began))
-                await tx.rollback()
-    return took[1:]
+        async with engine.connect() as tx:
+            await steps.claim(tx, BATCH)
+        scheduler = Scheduler(engine, configured, mails, CAP)
+        for _ in range(count):
+            began = time.monotonic()
+            await scheduler.hand_over(datetime.now(UTC))
+            took.append(1000 * (time.monotonic() - began))
+    return took
 
 
 def _plan(system: Followups) -> str:
@@ -98,8 +101,10 @@ def render(found: Any) -> str:
 
 {table(("", "median, ms", "largest, ms", "ratio of medians"), rows)}
 
-The claim of {BATCH}, taken back each time, {LOOKS} times, by turns. It reads the partial index
-`followup_event_due`, which holds scheduled steps only; with the past behind it:
+The claim of at most {BATCH}, the daily cap of their addresses, their mails rendered into the
+outbox, the commit; {TURNS * DUE_NOW // BATCH} polls of each, by turns. The claim
+reads the partial index `followup_event_due`, which holds scheduled steps only; with the past
+behind it:
 
 ```
 {found["plan"]}

@@ -220,7 +220,11 @@ async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
 def claiming(limit: int) -> sa.UpdateBase:
     """Make the statement of a claim."""
     due = (
-        sa.select(followup_event.c.id)
+        sa.select(
+            followup_event.c.id,
+            followup_event.c.conversation_id,
+            followup_event.c.followup_number,
+        )
         .where(
             # Written out: a parameter may keep the planner from the partial index.
             sa.text("followup_event.status = 'scheduled'"),
@@ -232,22 +236,21 @@ def claiming(limit: int) -> sa.UpdateBase:
         .cte("due")
         .prefix_with("MATERIALIZED")
     )
-    mine, earlier = followup_event.alias("mine"), followup_event.alias("earlier")
+    earlier = followup_event.alias("earlier")
     # A scalar query and not an anti-join, which would read every scheduled step; out here and not
-    # above, where it would be asked of every due one.
+    # above, where it would be asked of every due one. A FILTER and no condition, or the
+    # planner reads all of that index for each step where it takes the scheduled ones to be few.
     looked_at = (
         sa.select(
             due.c.id,
-            sa.select(sa.func.max(earlier.c.due_at))
+            sa.select(sa.func.max(earlier.c.due_at).filter(earlier.c.status == "scheduled"))
             .where(
-                earlier.c.conversation_id == mine.c.conversation_id,
-                earlier.c.followup_number < mine.c.followup_number,
-                earlier.c.status == "scheduled",
+                earlier.c.conversation_id == due.c.conversation_id,
+                earlier.c.followup_number < due.c.followup_number,
             )
             .scalar_subquery()
             .label("waits_for"),
         )
-        .join(mine, mine.c.id == due.c.id)
         .cte("looked_at")
         .prefix_with("MATERIALIZED")
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -134,6 +135,25 @@ async def test_steps_that_must_wait_for_an_earlier_one_keep_nobody_else_waiting(
         await scheduler().hand_over(now())
     assert await world.statuses("jan@example.com") == ["handed_over"]
     assert set(await world.statuses("lead7@example.com")) == {"scheduled"}
+
+
+async def test_what_an_earlier_step_is_asked_for_costs_the_same_however_many_wait(
+    world: World,
+) -> None:
+    """Where the planner knows of none that is scheduled, too."""
+    await world.enrol("jan@example.com")
+    async with world.engine.begin() as tx:
+        await tx.execute(sa.update(tables.followup_event).values(status="failed", reason="test"))
+        await tx.exec_driver_sql("ANALYZE followup_event")
+    await world.enrol("anna@example.com")
+    claim = steps.claiming(BATCH).compile(
+        dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
+    )
+    async with world.engine.connect() as tx:
+        await tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        plan = "\n".join((await tx.exec_driver_sql(f"EXPLAIN {claim}")).scalars())
+    assert plan.count("Scan using followup_event_due") == 1, plan
+    assert "using followup_event_number on followup_event earlier" in plan
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(hours=-1), timedelta(days=400)])
