@@ -39,6 +39,7 @@ def prepare(*, tests: bool = False, browser: bool = False) -> None:
     if missing:
         _install(missing)
     _make_venv()
+    _link_command()
 
 
 def chromium() -> str | None:
@@ -142,6 +143,14 @@ def _make_venv() -> None:
     arguments = ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
     _run([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *arguments], log)
     stamp.write_text(wanted)
+
+
+def _link_command() -> None:
+    """Put `ostoja` beside the Python that runs it."""
+    command = VENV / "bin" / "ostoja"
+    if not command.exists():
+        command.unlink(missing_ok=True)  # one that leads nowhere
+        command.symlink_to(ROOT / "deploy" / "ostoja.sh")
 
 
 def _venv_version() -> str | None:

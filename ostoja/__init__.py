@@ -1,0 +1,1 @@
+"""`ostoja`, the command-line tool of the person on duty."""

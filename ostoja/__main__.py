@@ -1,0 +1,3 @@
+from ostoja.app import app
+
+app(prog_name="ostoja")

@@ -1,0 +1,124 @@
+"""The gateway's HTTP API, called one request at a time."""
+
+import json
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+from ostoja.failure import Exit, Failure
+
+ANSWER_SECONDS = 60.0  # a withdrawal at consent waits up to 40
+MOST_IDS = 1_000  # in one request
+PAGE = 1_000
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A redirect would take the key along to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def opener() -> OpenerDirector:
+    """Open URLs directly: neither by a proxy of the shell's, nor where a redirect leads."""
+    return build_opener(ProxyHandler({}), _NoRedirect)
+
+
+class Api:
+    def __init__(self, url: str, keys: Mapping[str, str], operator: str) -> None:
+        """:param keys: by header"""
+        self.url = url.rstrip("/")
+        self._keys = keys
+        self._operator = operator
+        self._opener = opener()
+
+    def get(self, path: str, *, key: str = "X-ADMIN-API-KEY", **query: Any) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)
+
+    def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
+        """Give the pages of a list, until as many items are in them."""
+        cursor: str | None = None
+        while limit > 0:
+            asked = min(limit, PAGE)
+            page: dict[str, Any] = self.get(path, limit=asked, cursor=cursor, **query)
+            yield page
+            limit -= len(page["items"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
+    ) -> Any:
+        """Call the gateway; the answer's JSON.
+
+        :param key: the header in which the key is sent that the route wants
+        :raises Failure: it is no success
+        """
+        return self.answer(method, path, body, key=key)[1]
+
+    def answer(
+        self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
+    ) -> tuple[int, Any]:
+        """Give the status too, where 200 and 202 are not the same."""
+        if not self._keys.get(key):
+            raise Failure(
+                Exit.USAGE,
+                "no key is known: go to the folder that has .env, or set OSTOJA_KEY, or --key",
+            )
+        headers = {key: self._keys[key], "X-Operator": _header(self._operator)}
+        if not self.url.startswith(("http://", "https://")):
+            raise Failure(Exit.USAGE, f"{self.url} is no http:// or https:// address")
+        data = None
+        if body is not None:
+            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            request = Request(self.url + path, data, headers, method=method)  # noqa: S310 - it is
+            with self._opener.open(request, timeout=ANSWER_SECONDS) as response:
+                return response.status, json.loads(response.read())
+        except HTTPError as error:
+            with error:
+                raise _refused(error.code, error.headers.get("Retry-After"), error) from None
+        except ValueError as error:  # also of a URL that is none
+            raise Failure(
+                Exit.USAGE, f"{self.url} is not the address of a gateway: {error}"
+            ) from None
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise Failure(
+                Exit.UNREACHABLE,
+                f"{self.url} does not answer: {reason or type(error).__name__}",
+            ) from None
+
+
+def _header(text: str) -> str:
+    """Keep to what a header may hold; the name of a person may be more."""
+    return "".join(letter for letter in text if " " <= letter <= "~")[:200] or "unknown"
+
+
+def _refused(status: int, again: str | None, body: IO[bytes]) -> Failure:
+    problem = _problem(body)
+    text = str(problem.get("detail") or problem.get("title") or f"HTTP status {status}")
+    if faults := problem.get("errors"):
+        text += ": " + "; ".join(f"{each['field']}: {each['message']}" for each in faults)
+    if status in {401, 403}:
+        return Failure(Exit.REFUSED, f"refused: {text}")
+    if status == 429:
+        return Failure(Exit.REFUSED, f"too many requests; again in {again or 'some'} seconds")
+    if status in {404, 409, 410}:
+        return Failure(Exit.NOT_OK, text)
+    if status < 500:
+        return Failure(Exit.USAGE, text)
+    return Failure(Exit.UNREACHABLE, f"{text} (HTTP status {status})")
+
+
+def _problem(body: IO[bytes]) -> dict[str, Any]:
+    try:
+        found = json.loads(body.read())
+    except (ValueError, OSError, HTTPException):
+        return {}
+    return found if isinstance(found, dict) else {}

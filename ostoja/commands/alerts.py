@@ -1,0 +1,344 @@
+"""Alerts that wait, that were given up, that nobody knows of; and the ledger."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from ostoja.api import MOST_IDS
+from ostoja.failure import Exit, Failure
+from ostoja.show import count, moment, name, prose, span
+from ostoja.where import Session
+
+PANEL = "Alerts"
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Status(StrEnum):
+    PENDING = "pending"
+    FAILED = "failed"
+
+
+class Outcome(StrEnum):
+    DELIVERED = "delivered"
+    RESEND = "resend"
+    DISCARDED = "discarded"
+
+
+def _time(given: str) -> str:
+    """Read `2h` as two hours ago, else an ISO 8601 time, local unless it says otherwise."""
+    if found := re.fullmatch(r"(\d{1,6})([smhd])", given):
+        return (datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})).isoformat()
+    try:
+        return datetime.fromisoformat(given).astimezone().isoformat()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("2h, 30m, 1d (ago), or 2026-11-25T23:00") from None
+
+
+Target = Annotated[str | None, typer.Option(help="Only of this target.")]
+EventType = Annotated[str | None, typer.Option(help="Only of this event type.")]
+Since = Annotated[
+    str | None, typer.Option(parser=_time, metavar="TIME", help="Accepted since: 2h, or a time.")
+]
+Until = Annotated[
+    str | None, typer.Option(parser=_time, metavar="TIME", help="Accepted before: 2h, or a time.")
+]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many, the oldest first.")]
+OfStatus = Annotated[Status | None, typer.Option(help="Only of this status.")]
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", show_default=False)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for title, command in (
+        ("pending", pending), ("failed", failed), ("in-doubt", in_doubt), ("stats", stats),
+        ("retry", retry), ("discard", discard), ("resolve", resolve),
+    ):  # fmt: skip
+        app.command(title, rich_help_panel=PANEL)(command)
+    ledger = typer.Typer(no_args_is_help=True, help="Is everything that was accepted there?")
+    ledger.command("check")(check)
+    app.add_typer(ledger, name="ledger", rich_help_panel=PANEL)
+
+
+def pending(
+    context: typer.Context,
+    target: Target = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 20,
+) -> None:
+    """List what waits to be sent, or to be tried again."""
+    _list(context.obj, "pending", limit, target, event_type, since, until)
+
+
+def failed(
+    context: typer.Context,
+    target: Target = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 20,
+) -> None:
+    """List what was given up; a person has been told."""
+    _list(context.obj, "failed", limit, target, event_type, since, until)
+
+
+def in_doubt(
+    context: typer.Context,
+    target: Target = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 20,
+) -> None:
+    """List mails of which nobody can know whether they left: resolve each."""
+    _list(context.obj, "in-doubt", limit, target, event_type, since, until)
+
+
+def _list(
+    session: Session,
+    which: str,
+    limit: int,
+    target: str | None,
+    event_type: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
+    filters = {"target": target, "event_type": event_type, "since": since, "until": until}
+    rows: list[dict[str, Any]] = []
+    more = False
+    for page in session.api.pages(f"/api/dlq/{which}", limit=limit, **filters):
+        more = page["next_cursor"] is not None
+        if session.screen.as_json:
+            for item in page["items"]:
+                session.screen.json(item)
+        else:
+            rows += page["items"]
+    if session.screen.as_json:
+        return
+    ends = "Next try" if which == "pending" else "Ended"
+    if rows:
+        session.screen.table(
+            [prose("Alert"), name("Target"), count("Tries"), name("Accepted"), name(ends)],
+            [
+                (
+                    f"{row['id']}\n{_why(row)}",
+                    row["target"],
+                    row["attempts"],
+                    moment(row["created_at"]),
+                    moment(row["next_attempt_at"] if which == "pending" else row["finished_at"]),
+                )
+                for row in rows
+            ],
+        )
+    else:
+        session.screen.line("none")
+    if more:
+        session.screen.note(f"these are the {limit:,} oldest; --limit {10 * limit} shows more")
+
+
+def _why(row: dict[str, Any]) -> str:
+    reason, said = row["reason"] or "", row["error_message"] or ""
+    why = said if said.startswith(reason) else f"{reason}: {said}"
+    return f"{row['event_type']}: {why}" if why else str(row["event_type"])
+
+
+def stats(context: typer.Context) -> None:
+    """Count alerts by target."""
+    session: Session = context.obj
+    found = session.api.get("/api/dlq/stats")
+    if session.screen.as_json:
+        session.screen.json(found)
+        return
+    names = ("pending", "failed", "in_doubt", "delivered", "discarded", "duplicates")
+    titles = ("Pending", "Failed", "In doubt", "Delivered", "Discarded", "Repeats")
+    rows = [*sorted(found["targets"].items()), ("all", found)]
+    session.screen.table(
+        [name("Target"), *map(count, titles), name("Oldest")],
+        [
+            (target, *(row[each] for each in names), _oldest(row["oldest_pending_seconds"]))
+            for target, row in rows
+        ],
+    )
+
+
+def _oldest(seconds: float | None) -> str | None:
+    return span(seconds) if seconds else None
+
+
+def retry(
+    context: typer.Context,
+    *,
+    ids: Ids = None,
+    target: Target = None,
+    status: OfStatus = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Yes = False,
+) -> None:
+    """Try alerts again, all attempts afresh: these, or whatever the options choose."""
+    session: Session = context.obj
+    filters = _filters(target, status, event_type, since, until)
+    _ask_first(session, "Retry", ids, filters, yes=yes)
+    requeued = skipped = empty = matched = 0
+    for answer in _bulk(session, "retry", ids, filters, {}, "requeued"):
+        requeued += answer["requeued"]
+        matched += answer["requeued"] + (0 if answer.get("more") else answer["skipped"])
+        skipped += 0 if answer.get("more") else answer["skipped"]
+        empty += 0 if answer.get("more") else answer.get("without_payload", 0)
+    if not session.screen.as_json:
+        session.screen.line(f"requeued {requeued:,}, skipped {skipped:,}")
+        if skipped:
+            session.screen.note(
+                "skipped: it waits with all attempts left, is being sent, its target is not "
+                f"configured any more, or its payload is gone ({empty:,})"
+            )
+    _all_there(ids, matched)
+
+
+def discard(
+    context: typer.Context,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    ids: Ids = None,
+    target: Target = None,
+    status: OfStatus = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    yes: Yes = False,
+) -> None:
+    """Give alerts up for good: these, or whatever the options choose."""
+    session: Session = context.obj
+    filters = _filters(target, status, event_type, since, until)
+    _ask_first(session, "Discard for good", ids, filters, yes=yes)
+    discarded = sum(
+        answer["discarded"]
+        for answer in _bulk(session, "discard", ids, filters, {"reason": reason}, "discarded")
+    )
+    if not session.screen.as_json:
+        session.screen.line(f"discarded {discarded:,}")
+    _all_there(ids, discarded)
+
+
+def _filters(
+    target: str | None,
+    status: Status | None,
+    event_type: str | None,
+    since: str | None,
+    until: str | None,
+) -> dict[str, str]:
+    given = {"target": target, "status": status and status.value, "event_type": event_type}
+    given |= {"since": since, "until": until}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _ask_first(
+    session: Session, what: str, ids: list[UUID] | None, filters: dict[str, str], *, yes: bool
+) -> None:
+    if not ids and not filters:
+        raise Failure(Exit.USAGE, "name alerts by id, or choose them: --target, --status, --since")
+    if ids or yes:
+        return
+    chosen = ", ".join(f"{name} {value}" for name, value in filters.items())
+    known = filters.keys() <= {"target", "status"}
+    number = f"{_number(session, filters):,} alerts" if known else "every alert"
+    typer.confirm(f"{what} {number} ({chosen})?", abort=True, err=True)
+
+
+def _number(session: Session, filters: dict[str, str]) -> int:
+    found = session.api.get("/api/dlq/stats")
+    if "target" in filters:
+        found = found["targets"].get(filters["target"], {})
+    states = [filters["status"]] if "status" in filters else ["pending", "failed"]
+    return sum(found.get(state, 0) for state in states)
+
+
+def _bulk(
+    session: Session,
+    verb: str,
+    ids: list[UUID] | None,
+    filters: dict[str, str],
+    more: dict[str, str],
+    done: str,
+) -> Iterator[dict[str, Any]]:
+    """Ask until all is done; an answer of the API covers what it could do in some seconds."""
+    parts = [ids[at : at + MOST_IDS] for at in range(0, len(ids), MOST_IDS)] if ids else [None]
+    known = filters.keys() <= {"target", "status"}
+    total = len(ids) if ids else _number(session, filters) if known else None
+    with session.screen.progress() as bar:
+        task = bar.add_task(verb, total=total)
+        for part in parts:
+            chosen = filters if part is None else {**filters, "ids": [str(id_) for id_ in part]}
+            while True:
+                answer = session.api.call("POST", f"/api/dlq/{verb}", {**chosen, **more})
+                if session.screen.as_json:
+                    session.screen.json(answer)
+                bar.advance(task, answer[done])
+                yield answer
+                if not answer.get("more"):
+                    break
+                if not answer[done]:
+                    raise Failure(Exit.NOT_OK, "it goes no further just now; try again later")
+
+
+def _all_there(ids: list[UUID] | None, found: int) -> None:
+    if ids and found < len(ids):
+        raise Failure(
+            Exit.NOT_OK, f"of {len(ids)} alerts {found} are pending or failed, and nobody at work"
+        )
+
+
+def resolve(
+    context: typer.Context,
+    id_: Annotated[UUID, typer.Argument(metavar="ID", show_default=False)],
+    outcome: Annotated[Outcome, typer.Option("--as", help="What became of it.")],
+    reason: Annotated[str, typer.Option(help="How you know, for the record.")],
+    target: Target = None,
+) -> None:
+    """Say what became of a mail in doubt: it arrived, it shall leave again, or never."""
+    session: Session = context.obj
+    body = {"id": str(id_), "outcome": outcome.value, "reason": reason, "target": target}
+    answer = session.api.call("POST", "/api/dlq/resolve", body)
+    if session.screen.as_json:
+        session.screen.json(answer)
+    else:
+        session.screen.line(f"{answer['id']}: {answer['outcome']}")
+
+
+def check(
+    context: typer.Context,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Count all of it anew.")] = False,
+) -> None:
+    """Check that nothing accepted is lost; the exit code is the answer."""
+    session: Session = context.obj
+    found = session.api.get("/api/ledger/check", full="true" if full else None)
+    if session.screen.as_json:
+        session.screen.json(found)
+    else:
+        terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
+        rows = [("accepted", found["accepted"]), *((f"  {each}", found[each]) for each in terms)]
+        rows += [
+            (each, found[each])
+            for each in ("stranded", "unread", "duplicates")
+            if each in found and (each == "stranded" or found[each])
+        ]
+        session.screen.table([name("Alerts"), count("Rows")], rows)
+        if found["ok"]:
+            session.screen.line("ok: nothing is lost", "green")
+    if not found["ok"]:
+        missing = found["accepted"] - sum(
+            found[each] for each in ("delivered", "pending", "failed", "discarded", "in_doubt")
+        )
+        raise Failure(
+            Exit.NOT_OK,
+            f"the ledger is not in balance: {missing} not accounted for, "
+            f"{found['stranded']} stranded, {found.get('unread', 0)} unreadable",
+        )

@@ -1,0 +1,146 @@
+"""What is known of a person's consent, and of the trail that proves it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from ostoja.failure import Exit, Failure
+from ostoja.show import Screen, moment, name, prose
+from ostoja.where import Session
+
+Email = Annotated[str, typer.Argument(show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    consent = typer.Typer(no_args_is_help=True, help="Consent, its trail, and a person's data.")
+    for command in (audit, verify, export, erase):
+        consent.command(command.__name__)(command)
+    app.add_typer(consent, name="consent", rich_help_panel="People")
+
+
+def audit(context: typer.Context, email: Email) -> None:
+    """Show the trail of one person."""
+    session: Session = context.obj
+    entries: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = session.api.get(f"/api/consent/audit/{quote(email)}", cursor=cursor)
+        if session.screen.as_json:
+            for entry in page["entries"]:
+                session.screen.json(entry)
+        entries += page["entries"]
+        if not (cursor := page["next_cursor"]):
+            break
+    erasure = page["erasure"]
+    if session.screen.as_json:
+        session.screen.json({"erasure": erasure})
+        return
+    if entries:
+        session.screen.table(
+            [name("When"), name("What"), prose("How it is known")],
+            [(moment(each["timestamp"]), each["action"], _proof(each)) for each in entries],
+        )
+    else:
+        session.screen.line("no entries")
+    if erasure:
+        waiting = ", ".join(erasure["waiting_for"])
+        session.screen.line(
+            f"erasure: {erasure['status']}" + (f", waiting for {waiting}" if waiting else "")
+        )
+
+
+def _proof(entry: dict[str, Any]) -> str:
+    known = ("timestamp", "action", "id", "email")
+    return "\n".join(
+        f"{field}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for field, value in entry.items()
+        if field not in known and value is not None
+    )
+
+
+def verify(context: typer.Context) -> None:
+    """Check that nobody tampered with the trail; the exit code is the answer."""
+    session: Session = context.obj
+    cursor: str | None = None
+    with session.screen.progress() as bar:
+        task = bar.add_task("rows", total=None)
+        while True:
+            found = session.api.get("/api/consent/audit/verify", cursor=cursor)
+            bar.update(task, completed=found["rows"])
+            cursor = found["next_cursor"]
+            if not found["ok"] or not cursor:
+                break
+    if session.screen.as_json:
+        session.screen.json(found)
+    elif found["ok"]:
+        session.screen.line(f"ok: {found['rows']:,} rows, none changed", "green")
+    if not found["ok"]:
+        raise Failure(
+            Exit.NOT_OK,
+            f"the trail was tampered with: first broken row {found['first_broken']}, "
+            f"forged checkpoints {found['forged_checkpoints']}",
+        )
+
+
+def export(
+    context: typer.Context,
+    email: Email,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A new file that only you can read."),
+    ] = None,
+) -> None:
+    """Give everything that is held on a person, as JSON (Art. 15, 20 GDPR)."""
+    session: Session = context.obj
+    found = session.api.get(f"/api/consent/export/{quote(email)}")
+    text = json.dumps(found, ensure_ascii=False, indent=None if session.screen.as_json else 2)
+    if output is None:
+        sys.stdout.write(text + "\n")
+    else:
+        _write(output, text)
+        session.screen.note(f"written to {output}")
+    if found["incomplete"]:
+        raise Failure(
+            Exit.NOT_OK, f"incomplete: {', '.join(found['incomplete'])} did not answer; ask again"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
+
+
+def erase(
+    context: typer.Context,
+    email: Email,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Withdraw every consent of a person and erase them. It cannot be undone."""
+    session: Session = context.obj
+    if not yes:
+        typer.confirm(f"Erase {email} for good?", abort=True, err=True)
+    status, answer = session.api.answer("POST", "/api/consent/erase", {"email": email})
+    if session.screen.as_json:
+        session.screen.json(answer)
+    else:
+        _tell(session.screen, answer)
+    if status == 202:
+        raise Failure(
+            Exit.NOT_OK, "withdrawn, and not yet erased: a message is just being sent; ask again"
+        )
+
+
+def _tell(screen: Screen, answer: dict[str, Any]) -> None:
+    screen.line(f"erasure: {answer['erasure']['status']}")
+    if answer["erasure"]["status"] == "in_progress":
+        screen.note(f"`ostoja consent audit {answer['email']}` tells when all have reported back")

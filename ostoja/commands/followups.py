@@ -1,0 +1,50 @@
+"""The chase of a lead, ended by a person."""
+
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from ostoja.failure import Exit, Failure
+from ostoja.where import Session
+
+
+class Reason(StrEnum):
+    REPLY = "reply"
+    STAFF = "staff"
+    BOUNCE = "bounce"
+
+
+def add_to(app: typer.Typer) -> None:
+    followups = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
+    followups.callback()(lambda: None)  # else its only command would have no name
+    followups.command("stop")(stop)
+    app.add_typer(followups, name="followups", rich_help_panel="People")
+
+
+def stop(
+    context: typer.Context,
+    reason: Annotated[
+        Reason,
+        typer.Option(
+            help="reply: they answered elsewhere; staff: a person took over; "
+            "bounce: the address takes no mail."
+        ),
+    ],
+    email: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    conversation: Annotated[
+        UUID | None, typer.Option(help="Its conversation, instead of the address.")
+    ] = None,
+) -> None:
+    """End the chase of a person in all conversations. Needs the service key."""
+    session: Session = context.obj
+    if (email is None) == (conversation is None):
+        raise Failure(Exit.USAGE, "name either an address or --conversation")
+    whom = {"email": email} if email else {"conversation_id": str(conversation)}
+    body = {**whom, "reason": reason.value}
+    answer = session.api.call("POST", "/api/followups/stop", body, key="X-API-KEY")
+    if session.screen.as_json:
+        session.screen.json(answer)
+    else:
+        session.screen.line(f"cancelled {answer['cancelled']:,}")

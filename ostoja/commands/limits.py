@@ -1,0 +1,87 @@
+"""Rate limits of the gateway, and its caches."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ostoja.show import Screen, name
+from ostoja.where import Session
+
+PANEL = "Targets and traffic"
+WHOM = {
+    "chat": "the chat, for each client address",
+    "minute": "all else, for each client address",
+    "hour": "all else, for each client address",
+    "service": "all calls of one key",
+}
+
+
+class Name(StrEnum):
+    CHAT = "chat"
+    MINUTE = "minute"
+    HOUR = "hour"
+
+
+def add_to(app: typer.Typer) -> None:
+    limits = typer.Typer(invoke_without_command=True)
+    limits.callback()(show)
+    limits.command("set")(set_)
+    limits.command("clear")(clear)
+    app.add_typer(limits, name="limits", rich_help_panel=PANEL)
+    cache = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
+    cache.callback()(lambda: None)  # else its only command would have no name
+    cache.command("purge")(purge)
+    app.add_typer(cache, name="cache", rich_help_panel=PANEL)
+
+
+def show(context: typer.Context) -> None:
+    """Show the rate limits in force, or change them."""
+    if context.invoked_subcommand is None:
+        session: Session = context.obj
+        _print(session.screen, session.api.get("/api/ratelimits"))
+
+
+def set_(
+    context: typer.Context,
+    limit_name: Annotated[Name, typer.Argument(metavar="NAME", help="chat, minute or hour.")],
+    limit: Annotated[list[str], typer.Argument(metavar="LIMIT", help="Like 60 per minute.")],
+) -> None:
+    """Change a limit on all gateways, within seconds, until it is cleared."""
+    session: Session = context.obj
+    answer = session.api.call("PUT", "/api/ratelimits", {limit_name.value: " ".join(limit)})
+    _print(session.screen, answer)
+
+
+def clear(
+    context: typer.Context,
+    limit_names: Annotated[
+        list[Name], typer.Argument(metavar="NAME...", help="chat, minute, hour.")
+    ],
+) -> None:
+    """Take back what was set: the configured limit holds again."""
+    session: Session = context.obj
+    changes = dict.fromkeys(each.value for each in limit_names)
+    _print(session.screen, session.api.call("PUT", "/api/ratelimits", changes))
+
+
+def _print(screen: Screen, found: dict[str, Any]) -> None:
+    if screen.as_json:
+        screen.json(found)
+        return
+    screen.table(
+        [name("Limit"), name("In force"), name("From"), name("Counted for")],
+        [(each, found[each], found["sources"][each], whom) for each, whom in WHOM.items()],
+    )
+    if found["mode"] == "shadow":
+        screen.note("RATE_LIMIT_MODE=shadow: they are counted, and nobody is refused")
+
+
+def purge(context: typer.Context) -> None:
+    """Remove expired entries, in every process of the gateway."""
+    session: Session = context.obj
+    answer = session.api.call("POST", "/api/cache/cleanup")
+    if session.screen.as_json:
+        session.screen.json(answer)
+    else:
+        session.screen.line(f"removed {answer['purged']:,}")

@@ -1,0 +1,97 @@
+"""What is printed: tables for people, JSON for scripts, never both."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+_STYLES = {
+    "open": "red", "half_open": "yellow", "closed": "green", "ok": "green", "wrong": "red",
+    "unknown": "yellow",
+}  # fmt: skip
+
+
+def name(title: str) -> Column:
+    """A column of what is typed again, and so must not be cut."""
+    return Column(title, no_wrap=True, overflow="fold")
+
+
+def count(title: str) -> Column:
+    return Column(title, justify="right", no_wrap=True)
+
+
+def prose(title: str) -> Column:
+    return Column(title, overflow="fold")
+
+
+class Screen:
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        # Of data nothing is markup, and nothing is guessed to be a number or a path.
+        self._out = Console(markup=False, highlight=False, emoji=False)
+        self._err = Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+    def json(self, answer: Any) -> None:
+        """Print one answer, or one item of a list, on a line of its own."""
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+        table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for row in rows:
+            table.add_row(*map(text, row))
+        self._out.print(table)
+
+    def line(self, said: str, style: str = "") -> None:
+        self._out.print(text(said), style=style or None, soft_wrap=False)
+
+    def note(self, said: str) -> None:
+        """Tell the person what is no part of the answer."""
+        self._err.print(text(said), style="dim")
+
+    def progress(self) -> Progress:
+        """Show how far a long work is, where somebody looks."""
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._err,
+            transient=True,
+            disable=not self._err.is_terminal,
+        )
+
+
+def text(value: Any) -> Text:
+    """What targets and strangers wrote must not steer the terminal."""
+    if value is None:
+        return Text("-", style="dim")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Text(f"{value:,}", style="" if value else "dim")
+    lines = str(value).split("\n")
+    shown = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+    return Text(shown, style=_STYLES.get(shown, ""))
+
+
+def moment(at: str | None, now: datetime | None = None) -> str | None:
+    """Write a time as the clock on the wall has it, and how far away it is."""
+    if at is None:
+        return None
+    then = datetime.fromisoformat(at).astimezone()
+    now = (now or datetime.now(UTC)).astimezone(then.tzinfo)
+    clock = f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%d %b %H:%M}"
+    seconds = (now - then).total_seconds()
+    return f"{clock}\n{span(seconds)} ago" if seconds >= 0 else f"{clock}\nin {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,282 @@
+"""Each command on the whole system: it does what it says, and says what it did."""
+
+import asyncio
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.addresses import normalise
+from tests.support.cli import Done, fits, ostoja
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.system import LEAD, fresh_address
+
+STACK_SETTINGS = {"CHAT_RATE_LIMIT": "30 per minute"}
+
+
+@pytest.fixture
+async def sick(stack: Stack) -> Any:
+    """Slack refuses for good: what is sent to it fails at once."""
+    await stack.sandbox.behave("slack", status=400)
+    yield
+    await stack.sandbox.behave("slack", status=200)
+
+
+async def failed_alert(stack: Stack) -> str:
+    id_ = await stack.alert(f"refused {uuid.uuid4()}")
+
+    async def given_up() -> bool:
+        return bool((await stack.state(id_)).get("state") == "failed")
+
+    await eventually(given_up, 30)
+    return id_
+
+
+async def state(stack: Stack, id_: str) -> str:
+    return str((await stack.state(id_))["state"])
+
+
+async def run(stack: Stack, *words: str, typed: str = "") -> Done:
+    return await ostoja(*words, system=stack, typed=typed)
+
+
+async def test_what_was_given_up_is_listed_retried_and_gone_from_the_list(
+    stack: Stack, sick: None
+) -> None:
+    id_ = await failed_alert(stack)
+    listed = await run(stack, "failed", "--target", "slack")
+    as_json = await run(stack, "failed", "--json")
+
+    assert (listed.code, listed.err) == (0, "")
+    assert id_ in listed.out
+    assert fits(listed.out)
+    assert id_ in [item["id"] for item in as_json.json]
+
+    await stack.sandbox.behave("slack", status=200)
+    retried = await run(stack, "--operator", "ola", "retry", id_)
+
+    async def delivered() -> bool:
+        return await state(stack, id_) == "delivered"
+
+    await eventually(delivered, 30)
+    assert retried.out == "requeued 1, skipped 0\n"
+    found = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", id_)
+    assert found[0].operator == "ola"
+    assert id_ not in (await run(stack, "failed")).out
+
+
+async def test_a_bulk_retry_asks_and_touches_what_was_chosen(stack: Stack, sick: None) -> None:
+    ids = [await failed_alert(stack) for _ in range(3)]
+    await stack.sandbox.behave("slack", status=200)
+
+    no = await run(stack, "retry", "--target", "slack", "--status", "failed", typed="n\n")
+    assert (no.code, {await state(stack, id_) for id_ in ids}) == (1, {"failed"})
+
+    yes = await run(stack, "retry", "--target", "slack", "--status", "failed", typed="y\n")
+    assert yes.code == 0, yes
+
+    async def delivered() -> bool:
+        return {await state(stack, id_) for id_ in ids} == {"delivered"}
+
+    await eventually(delivered, 30)
+
+
+async def test_a_discarded_alert_keeps_its_reason(stack: Stack, sick: None) -> None:
+    id_ = await failed_alert(stack)
+
+    done = await run(stack, "discard", id_, "--reason", "a test of ours")
+    again = await run(stack, "discard", id_, "--reason", "a test of ours")
+
+    assert done.out == "discarded 1\n"
+    assert await state(stack, id_) == "discarded"
+    assert (again.code, again.out) == (1, "discarded 0\n")
+
+
+async def test_what_waits_is_listed_with_its_next_try(stack: Stack) -> None:
+    await stack.sandbox.behave("monday", status=503)
+    id_ = await stack.alert("waits", target="monday")
+
+    async def waits() -> Any:
+        listed = await run(stack, "pending", "--target", "monday")
+        return listed if id_ in listed.out and "503" in listed.out else None
+
+    listed = await eventually(waits, 30)
+    counted = (await run(stack, "stats", "--json")).json[0]
+
+    assert fits(listed.out)
+    assert counted["targets"]["monday"]["pending"] == 1
+    await stack.sandbox.behave("monday", status=200)
+    await eventually(stack.balanced, 60)
+
+
+async def test_an_open_breaker_is_shown_and_reset(stack: Stack) -> None:
+    await stack.sandbox.behave("webhook", status=503)
+    for _ in range(6):
+        await stack.alert("opens it", target="webhook")
+
+    async def open_() -> Any:
+        shown = await run(stack, "breakers")
+        line = next((line for line in shown.out.splitlines() if line.startswith("webhook")), "")
+        return shown if "open" in line else None
+
+    shown = await eventually(open_, 30)
+    await stack.sandbox.behave("webhook", status=200)
+    reset = await run(stack, "breakers", "reset", "webhook", "--json")
+    unknown = await run(stack, "breakers", "reset", "nobody")
+
+    assert fits(shown.out)
+    assert reset.json[0]["webhook"]["state"] == "closed"
+    assert unknown.code == 1
+    assert "no such target; there are slack" in unknown.err
+    await eventually(stack.balanced, 60)
+
+
+async def test_a_limit_is_set_shown_and_cleared(stack: Stack) -> None:
+    set_ = await run(stack, "limits", "set", "chat", "60", "per", "minute")
+    shown = (await run(stack, "limits", "--json")).json[0]
+    cleared = (await run(stack, "limits", "clear", "chat", "--json")).json[0]
+
+    assert "60 per minute" in set_.out
+    assert fits(set_.out)
+    assert (shown["chat"], shown["sources"]["chat"]) == ("60 per minute", "override")
+    assert (cleared["chat"], cleared["sources"]["chat"]) == ("30 per minute", "env")
+
+
+async def test_the_ledger_the_cache_and_the_trail_answer(stack: Stack) -> None:
+    for words, said in (
+        (("ledger", "check"), "ok: nothing is lost"),
+        (("ledger", "check", "--full"), "ok: nothing is lost"),
+        (("cache", "purge"), "removed"),
+        (("consent", "verify"), "none changed"),
+        (("stats",), "all"),
+    ):
+        done = await run(stack, *words)
+        assert done.code == 0, done
+        assert said in done.out
+        assert fits(done.out)
+
+
+async def test_a_person_is_shown_exported_and_erased(stack: Stack, tmp_path: Path) -> None:
+    address = fresh_address()
+    await stack.opt_in(address)
+
+    audit = await run(stack, "consent", "audit", address)
+    path = tmp_path / "export.json"
+    export = await run(stack, "consent", "export", address, "-o", str(path))
+    erased = await run(stack, "consent", "erase", address, "--yes")
+
+    async def over() -> Any:
+        found = await run(stack, "consent", "audit", address, "--json")
+        return found.json[-1]["erasure"]["status"] == "done" and found.json[:-1] == []
+
+    assert (audit.code, "opt-in" in audit.out, fits(audit.out)) == (0, True, True)
+    assert (export.code, json.loads(path.read_text())["email"]) == (0, address)
+    assert (erased.code, erased.out) == (0, "erasure: in_progress\n")
+    await eventually(over, 30)
+
+
+async def test_an_export_without_a_service_is_a_no(stack: Stack) -> None:
+    await stack.kill9("alerts")
+    try:
+        done = await run(stack, "consent", "export", fresh_address())
+    finally:
+        await stack.start("alerts")
+
+    assert done.code == 1
+    assert "alerts did not answer" in done.err
+
+
+async def test_a_trail_with_a_changed_row_is_a_no(stack: Stack) -> None:
+    await stack.opt_in(fresh_address())
+    statement = """
+        ALTER TABLE consent.consent_audit_log DISABLE TRIGGER trail_refuse;
+        UPDATE consent.consent_audit_log SET action = %s
+            WHERE id = (SELECT max(id) FROM consent.consent_audit_log);
+        ALTER TABLE consent.consent_audit_log ENABLE ALWAYS TRIGGER trail_refuse
+    """
+    stack.query(statement, "export")
+    try:
+        done = await run(stack, "consent", "verify")
+    finally:
+        stack.query(statement, "opt-in")
+
+    assert done.code == 1
+    assert "first broken row" in done.err
+    assert (await run(stack, "consent", "verify")).code == 0
+
+
+async def test_a_chase_is_ended_with_the_service_key(stack: Stack) -> None:
+    address = fresh_address()
+    chat = LEAD | {"session_id": address, "email": normalise(address)}
+    await stack.http("POST", "/api/chatbot/chat", chat)
+    await stack.follow_up(address, delay_seconds=3600)
+
+    done = await run(stack, "followups", "stop", address, "--reason", "staff")
+
+    assert done.code == 0, done
+    assert done.out.startswith("cancelled ")
+    assert done.out != "cancelled 0\n"
+
+
+async def test_the_exit_code_tells_a_wrong_key_from_a_gateway_that_is_away(stack: Stack) -> None:
+    wrong, nowhere, none = await asyncio.gather(
+        run(stack, "stats", "--key", "not-the-key-of-anybody"),
+        run(stack, "stats", "--url", "http://127.0.0.1:1"),
+        run(stack, "retry"),
+    )
+
+    assert (wrong.code, nowhere.code, none.code) == (4, 3, 2)
+    assert all(done.err.count("\n") == 1 for done in (wrong, nowhere, none))
+
+
+async def test_with_a_service_away_its_commands_say_so(stack: Stack) -> None:
+    await stack.kill9("consent")
+    try:
+        done = await run(stack, "consent", "verify")
+    finally:
+        await stack.start("consent")
+
+    assert done.code == 3
+    assert "consent" in done.err
+
+
+async def test_the_env_file_of_the_folder_names_the_system(stack: Stack, tmp_path: Path) -> None:
+    names = ("GATEWAY_PORT", "ADMIN_API_KEY", "SERVICE_API_KEY")
+    lines = [f"{name}={stack.values[name]}\n" for name in names]
+    (tmp_path / ".env").write_text("".join(lines))
+
+    done = await ostoja("ledger", "check", folder=tmp_path)
+
+    assert done.code == 0, done
+
+
+async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
+    id_ = await _in_doubt(stack)
+
+    listed = await run(stack, "in-doubt")
+    done = await run(stack, "resolve", id_, "--as", "delivered", "--reason", "she answered it")
+    again = await run(stack, "resolve", id_, "--as", "delivered", "--reason", "she answered it")
+
+    assert id_ in listed.out
+    assert fits(listed.out)
+    assert done.out == f"{id_}: delivered\n"
+    assert await state(stack, id_) == "delivered"
+    assert again.code == 1
+
+
+async def _in_doubt(stack: Stack) -> str:
+    """A follow-up whose sender died with the dot perhaps out."""
+    address = fresh_address()
+    await stack.opt_in(address)
+    await stack.sandbox.behave("email", close=True)
+    await stack.follow_up(address)
+
+    async def there() -> Any:
+        return (await run(stack, "in-doubt", "--json")).json
+
+    (row,) = await eventually(there, 30)
+    await stack.sandbox.behave("email", status=200)
+    return str(row["id"])

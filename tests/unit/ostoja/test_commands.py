@@ -1,0 +1,333 @@
+"""What a command asks, prints and returns, whatever the gateway answers."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import pytest
+
+from tests.support.cli import fits
+from tests.unit.ostoja.conftest import Gateway, Run
+
+ID = "9b2e8a52-0f0d-5c3b-8a44-1f6d3a1f2b7c"
+BALANCED = {
+    "ok": True, "accepted": 9, "delivered": 3, "pending": 6, "failed": 0, "discarded": 0,
+    "in_doubt": 0, "stranded": 0,
+}  # fmt: skip
+VERIFIED = {
+    "ok": True, "rows": 10, "first_broken": None, "next_cursor": None, "last_checkpoint": None,
+    "forged_checkpoints": 0,
+}  # fmt: skip
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "id": str(uuid4()),
+        "target": "slack",
+        "event_type": "slack_alert",
+        "severity": "info",
+        "state": "pending",
+        "status": "pending",
+        "reason": "server_error",
+        "error_message": "500 Internal Server Error",
+        "attempts": 2,
+        "created_at": (now - timedelta(hours=3)).isoformat(),
+        "next_attempt_at": (now + timedelta(minutes=5)).isoformat(),
+        "finished_at": None,
+        **changes,
+    }
+
+
+def page(*rows: dict[str, Any], more: str | None = None) -> dict[str, Any]:
+    return {"items": list(rows), "next_cursor": more}
+
+
+@pytest.mark.parametrize("command", ["pending", "failed", "in-doubt"])
+def test_a_list_shows_each_whole_id_within_80_columns(
+    run: Run, gateway: Gateway, command: str
+) -> None:
+    rows = [row(error_message="a very long reason " * 9, target="webhook") for _ in range(3)]
+    gateway.answers = [(200, page(*rows))]
+
+    done = run(command, "--target", "webhook")
+
+    assert done.exit_code == 0
+    assert gateway.asked[0][:2] == ("GET", f"/api/dlq/{command}?limit=20&target=webhook")
+    assert all(each["id"] in done.stdout for each in rows)
+    assert fits(done.stdout)
+
+
+def test_what_a_target_answered_steers_no_terminal(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, page(row(error_message="\x1b[2J\x07\u202e[red]no[/red]")))]
+
+    done = run("pending")
+
+    assert "[red]no[/red]" in done.stdout
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
+
+
+def test_a_list_goes_on_over_pages_up_to_its_limit(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [
+        (200, page(*(row() for _ in range(1000)), more="next")),
+        (200, page(*(row() for _ in range(200)), more="further")),
+    ]
+
+    done = run("failed", "--limit", "1200", "--json")
+
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 1200
+    assert gateway.asked[1][1] == "/api/dlq/failed?limit=200&cursor=next"
+
+
+@pytest.mark.parametrize("given", ["2h", "2026-11-25T20:00"])
+def test_a_time_is_sent_with_its_offset(run: Run, gateway: Gateway, given: str) -> None:
+    gateway.answers = [(200, page())]
+
+    done = run("pending", "--since", given)
+
+    sent = parse_qs(urlsplit(gateway.asked[0][1]).query)["since"][0]
+    assert done.exit_code == 0
+    assert datetime.fromisoformat(sent).tzinfo is not None
+
+
+def test_each_call_bears_the_key_and_who_makes_it(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, BALANCED)]
+
+    run("ledger", "check")
+    run("ledger", "check", OSTOJA_OPERATOR="żaneta\r\nX-Evil: 1")
+
+    headers = gateway.asked[0][3]
+    assert (headers["X-Admin-Api-Key"], headers["X-Operator"]) == ("the-key", "ola")
+    assert "X-Evil" not in gateway.asked[1][3]
+
+
+def test_a_global_option_may_stand_behind_the_command(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, BALANCED)]
+
+    before, behind = run("--json", "ledger", "check"), run("ledger", "check", "--json")
+
+    assert json.loads(before.stdout) == json.loads(behind.stdout) == BALANCED
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 2), (401, 4), (403, 4), (404, 1), (409, 1), (422, 2), (429, 4), (500, 3), (503, 3)],
+)
+def test_a_refusal_is_one_line_and_an_exit_code(
+    run: Run, gateway: Gateway, status: int, code: int
+) -> None:
+    gateway.answers = [(status, {"title": "T", "status": status, "detail": "so it is"})]
+    gateway.headers = {"Retry-After": "7"}
+
+    done = run("stats")
+
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert ("7 seconds" if status == 429 else "so it is") in done.stderr
+    assert "the-key" not in done.output
+
+
+def test_each_field_at_fault_is_named(run: Run, gateway: Gateway) -> None:
+    errors = [{"field": "chat", "message": "not a limit"}]
+    gateway.answers = [(422, {"title": "T", "status": 422, "errors": errors})]
+
+    done = run("limits", "set", "chat", "many")
+
+    assert done.exit_code == 2
+    assert "chat: not a limit" in done.stderr
+
+
+def test_what_is_no_gateway_is_told_and_no_traceback(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, b"<html>")]
+
+    assert run("stats").exit_code == 2
+    assert run("stats", "--url", "file:///etc/passwd").exit_code == 2
+    assert run("stats", "--url", "http://127.0.0.1:1").exit_code == 3
+
+
+def test_a_redirect_takes_the_key_nowhere(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(302, b"")]
+    gateway.headers = {"Location": f"{gateway.url}/elsewhere"}
+
+    done = run("stats")
+
+    assert done.exit_code == 2
+    assert len(gateway.asked) == 1
+
+
+def test_without_a_key_nothing_is_asked(
+    run: Run, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("GATEWAY_PORT=1\n")
+    monkeypatch.chdir(tmp_path)
+
+    done = run("stats", OSTOJA_KEY="", ADMIN_API_KEY="")
+
+    assert done.exit_code == 2
+    assert "OSTOJA_KEY" in done.stderr
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pending", "--limit", "0"),
+        ("pending", "--since", "yesterday"),
+        ("retry",),
+        ("retry", "no-id"),
+        ("retry", "--status", "delivered"),
+        ("discard", ID),
+        ("resolve", ID, "--as", "sent", "--reason", "r"),
+        ("limits", "set", "service", "1 per second"),
+        ("followups", "stop", "--reason", "staff"),
+        ("followups", "stop", "a@example.pl", "--reason", "bored"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_asks_nothing(run: Run, gateway: Gateway, words: tuple[str, ...]) -> None:
+    done = run(*words)
+
+    assert done.exit_code == 2
+    assert gateway.asked == []
+
+
+def test_a_ledger_out_of_balance_is_a_no(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, {**BALANCED, "ok": False, "accepted": 11, "stranded": 1})]
+
+    done = run("ledger", "check")
+
+    assert done.exit_code == 1
+    assert "2 not accounted for, 1 stranded" in done.stderr
+    assert run("ledger", "check", "--json").exit_code == 1
+
+
+def test_a_trail_is_followed_to_its_end_and_a_broken_one_is_a_no(
+    run: Run, gateway: Gateway
+) -> None:
+    gateway.answers = [(200, {**VERIFIED, "next_cursor": "10"}), (200, {**VERIFIED, "rows": 20})]
+    whole = run("consent", "verify")
+    gateway.answers = [(200, {**VERIFIED, "ok": False, "first_broken": 7})]
+    broken = run("consent", "verify")
+
+    assert (whole.exit_code, broken.exit_code) == (0, 1)
+    assert "20 rows" in whole.stdout
+    assert gateway.asked[1][1].endswith("?cursor=10")
+    assert "first broken row 7" in broken.stderr
+
+
+def test_many_are_touched_only_after_a_yes(run: Run, gateway: Gateway) -> None:
+    targets = {"slack": {"pending": 3, "failed": 1200}}
+    gateway.answers = [(200, {"pending": 3, "failed": 1200, "targets": targets})]
+
+    no = run("retry", "--target", "slack", "--status", "failed", said="n\n")
+
+    assert no.exit_code == 1
+    assert "Retry 1,200 alerts (target slack, status failed)?" in no.stderr
+    assert [method for method, *_ in gateway.asked] == ["GET"]
+
+
+def test_a_bulk_retry_goes_on_until_all_is_done(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [
+        (200, {"matched": 30, "requeued": 20, "skipped": 10, "more": True}),
+        (200, {"matched": 10, "requeued": 8, "skipped": 2}),
+    ]
+
+    done = run("retry", "--since", "2h", "--yes")
+
+    assert done.exit_code == 0
+    assert done.stdout == "requeued 28, skipped 2\n"
+
+
+def test_a_bulk_retry_that_stands_still_ends(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, {"matched": 9, "requeued": 0, "skipped": 9, "more": True})]
+
+    assert run("retry", "--since", "2h", "--yes").exit_code == 1
+    assert len(gateway.asked) == 1
+
+
+def test_named_alerts_are_sent_in_parts_that_the_api_takes(run: Run, gateway: Gateway) -> None:
+    ids = [str(uuid4()) for _ in range(1001)]
+    gateway.answers = [
+        (200, {"matched": 1000, "requeued": 1000, "skipped": 0}),
+        (200, {"matched": 0, "requeued": 0, "skipped": 0}),
+    ]
+
+    done = run("retry", *ids)
+
+    assert [len(body["ids"]) for _, _, body, _ in gateway.asked] == [1000, 1]
+    assert done.exit_code == 1
+    assert "of 1001 alerts 1000" in done.stderr
+
+
+def test_an_export_becomes_a_new_file_that_only_its_owner_reads(
+    run: Run, gateway: Gateway, tmp_path: Path
+) -> None:
+    held = {"email": "a@example.pl", "services": {"consent": {}}, "incomplete": []}
+    gateway.answers = [(200, held)]
+    path = tmp_path / "export.json"
+
+    first = run("consent", "export", "a+b@example.pl", "-o", str(path))
+    again = run("consent", "export", "a+b@example.pl", "-o", str(path))
+
+    assert gateway.asked[0][1] == "/api/consent/export/a%2Bb%40example.pl"
+    assert json.loads(path.read_text()) == held
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (first.exit_code, again.exit_code) == (0, 2)
+
+
+def test_an_export_that_lacks_a_service_is_printed_and_is_a_no(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, {"email": "a", "services": {}, "incomplete": ["alerts"]})]
+
+    done = run("consent", "export", "a@example.pl")
+
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["incomplete"] == ["alerts"]
+    assert "alerts did not answer" in done.stderr
+
+
+def test_an_erasure_that_must_be_asked_again_is_a_no(run: Run, gateway: Gateway) -> None:
+    answer = {"success": True, "email": "a", "erasure": {"status": "awaiting_confirmation"}}
+    gateway.answers = [(202, answer)]
+
+    refused = run("consent", "erase", "a@example.pl", said="n\n")
+
+    assert (refused.exit_code, gateway.asked) == (1, [])
+    assert run("consent", "erase", "a@example.pl", "--yes").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (), ("pending",), ("retry",), ("discard",), ("resolve",), ("stats",), ("breakers",),
+        ("breakers", "reset"), ("limits",), ("limits", "set"), ("ledger",), ("ledger", "check"),
+        ("cache",), ("followups", "stop"), ("consent",), ("consent", "export"),
+    ],
+)  # fmt: skip
+def test_help_fits_80_columns(run: Run, words: tuple[str, ...]) -> None:
+    done = run(*words, "--help")
+
+    assert done.exit_code == 0
+    assert fits(done.stdout)
+
+
+def test_the_help_says_what_each_exit_code_means(run: Run) -> None:
+    help_ = " ".join(run("--help").stdout.split())
+
+    assert "Exit codes: 0 all is well; 1 the answer is no" in help_
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands(run: Run, shell: str) -> None:
+    asked = {
+        "_OSTOJA_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "ostoja brea",
+        "COMP_CWORD": "1",
+    }
+
+    done = run(**asked, _TYPER_COMPLETE_ARGS="ostoja brea", _TYPER_COMPLETE_FISH_ACTION="get-args")
+
+    assert "breakers" in done.stdout
