@@ -43,8 +43,10 @@ lint: prepare
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Most of a test's time is waiting. Each of the JOBS processes has servers of its own.
+JOBS = 3
 test: lint
-	$(BIN)/pytest -m "$(QUICK)" $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(QUICK)" $(ARGS)
 
 test-faults: prepare
 	$(BIN)/pytest tests/faults $(ARGS)
