@@ -50,10 +50,10 @@ class Databases:
     def account_url(self, role: str, name: str, driver: str) -> str:
         return f"{driver}://{role}:{PASSWORDS[role]}@127.0.0.1:{self.server.port}/{name}"
 
-    def create(self, *services: str, migrated: bool = True, name: str | None = None) -> DatabaseUrl:
+    def create(self, *services: str, migrated: bool = True) -> DatabaseUrl:
         """Clone a template in which these services are migrated; the URL is the first one's."""
         template = self._template(services if migrated else ())
-        name = name or f"test_{uuid.uuid4().hex}"
+        name = f"test_{uuid.uuid4().hex}"
         with self._superuser() as opened:
             opened.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(

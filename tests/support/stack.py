@@ -153,16 +153,11 @@ def running_stack(
     databases: Databases,
     servers: tuple[Postgres, RabbitMQ, Redis],
     settings: Mapping[str, str],
-    *,
-    names: tuple[str | None, str | None] = (None, None),
 ) -> Iterator[Stack]:
-    """Run the system on a fresh database and vhost; `settings` are as in .env.
-
-    :param names: the database's and the vhost's, if not random ones
-    """
+    """Run the system on a fresh database and vhost; `settings` are as in .env."""
     _, rabbitmq, redis = servers
-    database = databases.create(*WITH_TABLES, name=names[0])
-    vhost = Vhost(rabbitmq, names[1])
+    database = databases.create(*WITH_TABLES)
+    vhost = Vhost(rabbitmq)
     try:
         with running_sandbox(ports) as sandbox:
             values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))

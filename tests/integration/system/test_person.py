@@ -14,10 +14,10 @@ from psycopg2 import sql
 from deploy.local.environment import WITH_TABLES
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.system import LEAD, fresh_address
+from tests.support.system import LEAD, System, fresh_address
 
 
-async def lead(stack: Stack, address: str) -> None:
+async def lead(stack: System, address: str) -> None:
     """Somebody whom every service knows."""
     answer = await stack.http(
         "POST", "/api/chatbot/chat", LEAD | {"session_id": address, "email": address}
@@ -33,18 +33,18 @@ async def lead(stack: Stack, address: str) -> None:
     await eventually(stack.balanced, 30)
 
 
-async def export(stack: Stack, address: str) -> Any:
+async def export(stack: System, address: str) -> Any:
     answer = await stack.http("GET", f"/api/consent/export/{address}", key="admin")
     assert answer.status == 200, answer
     return answer.body
 
 
-async def erasure(stack: Stack, address: str) -> Any:
+async def erasure(stack: System, address: str) -> Any:
     answer = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
     return answer.body["erasure"]
 
 
-async def mailed_link(stack: Stack, address: str) -> str:
+async def mailed_link(stack: System, address: str) -> str:
     async def link() -> str | None:
         for mail in await stack.sandbox.mails(address):
             if found := re.search(r"http\S+/erasure/confirm\?token=\S+", mail["Text"]):
@@ -56,7 +56,7 @@ async def mailed_link(stack: Stack, address: str) -> str:
     return found
 
 
-async def done(stack: Stack, address: str) -> Any:
+async def done(stack: System, address: str) -> Any:
     async def look() -> Any:
         found = await erasure(stack, address)
         return found if found["status"] == "done" else None

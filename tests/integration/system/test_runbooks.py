@@ -7,59 +7,56 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.servers import Postgres, RabbitMQ, Redis
 from tests.integration.system.test_person import lead
-from tests.support.databases import Databases
+from tests.support.checkouts import Checkout, MadeUp, made_up
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
-from tests.support.runbooks import RUNBOOKS, Checkout, running_checkout, sections
-from tests.support.stack import Stack
+from tests.support.runbooks import RUNBOOKS, sections
+from tests.support.troubles import TROUBLES, endure
 
 PERSON = "anna@example.pl"
-Situation = Callable[[Stack], AbstractAsyncContextManager[None]]
+Situation = Callable[[Checkout], AbstractAsyncContextManager[None]]
 
 PAGES = {page.stem: sections(page) for page in sorted(RUNBOOKS.glob("*.md"))}
-STEPS = [(page, name) for page, found in PAGES.items() for name in found if name and found[name]]
+STEPS = [
+    (page, name)
+    for page, found in PAGES.items()
+    if page not in TROUBLES
+    for name in found
+    if name and found[name]
+]
 
 
 @pytest.fixture(scope="module")
-def checkout(
-    private_folder: Path,
-    ports: Ports,
-    databases: Databases,
-    postgres: Postgres,
-    rabbitmq: RabbitMQ,
-    redis_server: Redis,
-) -> Iterator[Checkout]:
+def checkout(private_folder: Path, ports: Ports) -> Iterator[MadeUp]:
     folder = private_folder / f"runbooks-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
-    servers = (postgres, rabbitmq, redis_server)
-    with running_checkout(folder, ports, databases, servers) as made:
+    with made_up(folder, ports) as made:
         yield made
 
 
 @asynccontextmanager
-async def as_it_is(_: Stack) -> AsyncIterator[None]:
+async def as_it_is(_: Checkout) -> AsyncIterator[None]:
     yield
 
 
 @asynccontextmanager
-async def somebody(stack: Stack) -> AsyncIterator[None]:
+async def somebody(checkout: Checkout) -> AsyncIterator[None]:
     """Somebody whom every service knows."""
-    await lead(stack, PERSON)
+    await lead(checkout, PERSON)
     yield
 
 
 @asynccontextmanager
-async def without_alerts(stack: Stack) -> AsyncIterator[None]:
-    await stack.kill9("alerts")
+async def without_alerts(checkout: Checkout) -> AsyncIterator[None]:
+    await checkout.freeze("alerts")
     try:
         yield
     finally:
-        await stack.start("alerts")
+        await checkout.thaw("alerts")
 
     async def done() -> bool:
-        answer = await stack.http("GET", f"/api/consent/audit/{PERSON}", key="admin")
+        answer = await checkout.http("GET", f"/api/consent/audit/{PERSON}", key="admin")
         return bool(answer.body["erasure"]["status"] == "done")
 
     await eventually(done, 60)
@@ -75,8 +72,15 @@ SITUATIONS: dict[tuple[str, str], Situation] = {
 @pytest.mark.parametrize(("page", "section"), STEPS)
 async def test_what_a_runbook_says_can_be_done(checkout: Checkout, page: str, section: str) -> None:
     found = PAGES[page]
-    async with SITUATIONS.get((page, section), as_it_is)(checkout.stack):
+    async with SITUATIONS.get((page, section), as_it_is)(checkout):
         await checkout.run([*found[""], *found[section]])
+
+
+@pytest.mark.parametrize("page", TROUBLES)
+async def test_a_trouble_is_seen_and_ended_by_what_its_page_says(
+    checkout: Checkout, page: str
+) -> None:
+    await endure(checkout, page)
 
 
 def test_every_situation_is_that_of_a_section() -> None:

@@ -27,8 +27,12 @@ one
 
 ## Second
 
-```sh run
+```sh run make
 echo two
+```
+
+```sh run compose
+echo 2
 ```
 
 Words between: no answer.
@@ -45,13 +49,13 @@ def test_a_page_s_commands_are_found_under_their_headings_with_what_they_print(
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
     found = {
-        name: [(block.line, block.commands, block.expected) for block in blocks]
+        name: [(block.line, block.way, block.commands, block.expected) for block in blocks]
         for name, blocks in sections(page).items()
     }
     assert found == {
-        "": [(4, "A=1\n", None)],
-        "First": [(14, "echo one\n", "one\n")],
-        "Second": [(24, "echo two\n", None)],
+        "": [(4, None, "A=1\n", None)],
+        "First": [(14, None, "echo one\n", "one\n")],
+        "Second": [(24, "make", "echo two\n", None), (28, "compose", "echo 2\n", None)],
     }
 
 

@@ -1,0 +1,191 @@
+"""The ops person's shell: a checkout with the .env of a running system, and what befalls that."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psycopg2
+from psycopg2.extras import NamedTupleCursor
+
+from deploy.local import environment
+from deploy.local.environment import DATABASE, ROOT
+from deploy.local.servers import Process
+from tests.support.ports import HOST, Ports
+from tests.support.runbooks import Block, answers
+from tests.support.sandbox import SandboxApi
+from tests.support.stack import QUICK, quick_alerts_config
+from tests.support.system import System
+
+SECONDS = 120.0
+_SERVERS = ("postgres", "rabbitmq", "redis")
+_MARK = "\x1e"
+_OWN = {".env", ".local", ".git", "config"}
+
+
+class CommandError(AssertionError):
+    """A command of a page failed, or printed something else than the page says."""
+
+
+class Checkout(System):
+    """Its processes have the same names whichever way they were started."""
+
+    way: ClassVar[str]
+    """Of starting it: make or compose; fences of the other one are passed over."""
+
+    def __init__(self, folder: Path, values: Mapping[str, str]) -> None:
+        sandbox = SandboxApi(int(values["SANDBOX_PORT"]), int(values["SANDBOX_MAIL_PORT"]))
+        super().__init__(f"http://{HOST}:{values['GATEWAY_PORT']}", values, sandbox)
+        self.folder = folder
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    async def run(self, blocks: Sequence[Block]) -> None:
+        """Run blocks in one shell, one after the other, until one fails.
+
+        :raises CommandError: with what it printed
+        """
+        mine = [block for block in blocks if block.way in {None, self.way}]
+        script = "\n".join(
+            f"printf '%s' '{_MARK}{number}{_MARK}'\n{block.commands}"
+            for number, block in enumerate(mine)
+        )
+        status, output, complaints = await self.shell(script)
+        _, *told = output.split(_MARK)
+        printed = dict(zip(map(int, told[::2]), told[1::2], strict=True))
+        for number, text in printed.items():
+            block, is_last = mine[number], number == len(printed) - 1
+            seen = f"{block} printed:\n{text}\n{complaints if is_last else ''}"
+            if is_last and status:
+                raise CommandError(seen)
+            if block.expected is not None and not answers(text, block.expected):
+                raise CommandError(f"{seen}\nand not:\n{block.expected}")
+
+    async def shell(self, script: str) -> tuple[int, str, str]:
+        """Run a script; its exit status, output and complaints."""
+        process = await asyncio.create_subprocess_exec(
+            "bash", "-euo", "pipefail", "-c", script,
+            cwd=self.folder,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(SECONDS):
+                output, complaints = await process.communicate()
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        return process.returncode, output.decode(), complaints.decode()
+
+    def _environment(self) -> dict[str, str]:
+        return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+
+    @abstractmethod
+    async def stop(self, name: str) -> None:
+        """End a server or a service; nobody starts a server again."""
+
+    @abstractmethod
+    async def restart(self, name: str) -> None:
+        """Start a service anew, and wait for nothing."""
+
+    @abstractmethod
+    async def freeze(self, name: str) -> None:
+        """Hold a service still (SIGSTOP)."""
+
+    @abstractmethod
+    async def thaw(self, name: str) -> None: ...
+
+    @abstractmethod
+    def query(self, statement: str) -> list[Any]:
+        """Ask, or change, the database past every service; rows have names."""
+
+
+class MadeUp(Checkout):
+    way = "make"
+
+    async def stop(self, name: str) -> None:
+        how = signal.SIGINT if name == "postgres" else signal.SIGTERM
+        await asyncio.to_thread(self._process(name).stop, how, 30)
+
+    async def restart(self, name: str) -> None:
+        await self.stop(name)  # its supervisor starts it
+
+    async def freeze(self, name: str) -> None:
+        self._process(name).signal(signal.SIGSTOP)
+
+    async def thaw(self, name: str) -> None:
+        self._process(name).signal(signal.SIGCONT)
+
+    def query(self, statement: str) -> list[Any]:
+        with (
+            closing(
+                psycopg2.connect(
+                    host=HOST,
+                    port=self.values["POSTGRES_PORT"],
+                    dbname=DATABASE,
+                    user="postgres",
+                    password=self.values["POSTGRES_SUPERUSER_PASSWORD"],
+                )
+            ) as connection,
+            connection,
+            connection.cursor(cursor_factory=NamedTupleCursor) as cursor,
+        ):
+            cursor.execute(statement)  # type: ignore[no-untyped-call]  # its stub's fault
+            return cursor.fetchall() if cursor.description else []
+
+    def _process(self, name: str) -> Process:
+        local = self.folder / ".local"
+        return Process(
+            local / name / "server.pid" if name in _SERVERS else local / "run" / f"{name}.pid"
+        )
+
+    def make(self, target: str) -> None:
+        done = subprocess.run(
+            ["make", target],
+            cwd=self.folder,
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"make {target}: {done.stdout}"
+
+
+def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """Make a folder look like this checkout, with a quick configuration and an .env of its own."""
+    for each in ROOT.iterdir():
+        if each.name not in _OWN:
+            (folder / each.name).symlink_to(each)
+    shutil.copytree(ROOT / "config", folder / "config")
+    quick_alerts_config(folder / "config")
+    path = folder / ".env"
+    environment.ensure(path, data_exists=False)
+    values = environment.parse(path.read_text(encoding="utf-8")) | env
+    path.write_text("\n".join(f'{name}="{value}"' for name, value in values.items()) + "\n")
+    return values
+
+
+@contextmanager
+def made_up(folder: Path, ports: Ports) -> Iterator[MadeUp]:
+    """`make up` in a checkout of its own, on ports of this run's own."""
+    example = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    own = {name: str(ports.take()) for name in example if name.endswith("_PORT") and example[name]}
+    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, "EXPORT_SECONDS": "3"}))
+    try:
+        checkout.make("up")
+        yield checkout
+    finally:
+        checkout.make("down")
