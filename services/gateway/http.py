@@ -296,7 +296,14 @@ class Api:
         return await self.get_limits(request)
 
     async def clean_cache(self, _: web.Request) -> web.Response:
-        return json_response({"purged": await self._purge()})
+        try:
+            return json_response({"purged": await self._purge()})
+        except TimeoutError:
+            raise Problem(
+                503,
+                detail="the supervisor of the workers does not answer; cleaning up may be repeated",
+                headers={hdrs.RETRY_AFTER: "5"},
+            ) from None
 
 
 def _link(id_: str) -> dict[str, Any]:

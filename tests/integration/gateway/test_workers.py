@@ -19,7 +19,7 @@ from deploy.local.servers import Redis
 from libs.common.service import Service
 from services.gateway import workers
 from services.gateway.settings import GatewaySettings
-from tests.integration.gateway.conftest import SERVICE, Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import ADMIN, SERVICE, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_limits import CHAT, LONGEST_ANSWER, MESSAGE, flood, statuses
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -202,6 +202,20 @@ async def test_a_purge_is_the_sum_over_all_workers_that_answer(
     assert await eventually(told, 20) == str(purged)
     supervisor.stopping.set()
     await supervisor.close()
+
+
+async def test_a_clean_up_that_the_supervisor_does_not_answer_is_to_be_repeated(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(**TWO)
+    await started(gateway, workers=2)
+    os.kill(gateway.process.pid or 0, signal.SIGSTOP)
+    try:
+        answer = await gateway.call("POST", "/api/cache/cleanup", **ADMIN)
+    finally:
+        os.kill(gateway.process.pid or 0, signal.SIGCONT)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "5"
 
 
 async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
