@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+from yarl import URL
 
 from services.alerts.alert import Policy
 from services.alerts.messages import ESCALATION
@@ -39,9 +40,18 @@ def _only_from_env(value: Any) -> Any:
     return value
 
 
-def _http_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("https://", "http://")):
+def _http_url(value: str) -> str:
+    try:
+        url = URL(value)
+    except ValueError:  # which quotes it
+        raise ValueError("not an http(s) URL") from None
+    if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("not an http(s) URL")
+    return value
+
+
+def _secret_http_url(value: SecretStr) -> SecretStr:
+    _http_url(value.get_secret_value())
     return value
 
 
@@ -54,8 +64,8 @@ def _signing_key(value: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, BeforeValidator(_only_from_env)]
-SecretUrl = Annotated[Secret, AfterValidator(_http_url)]
-Url = Annotated[str, Field(pattern=r"^https?://")]
+SecretUrl = Annotated[Secret, AfterValidator(_secret_http_url)]
+Url = Annotated[str, AfterValidator(_http_url)]
 
 
 class _Part(BaseModel):

@@ -12,9 +12,9 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict, istr
 
 from libs.common import logs
+from libs.common.http_client import Answer, Broken
 from libs.common.web import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, REQUEST_ID
 from services.gateway.clients import Client, Role
-from services.gateway.connection import Answer, Broken
 from services.gateway.upstream import Upstream
 
 log = logs.get_logger(__name__)

@@ -1,8 +1,4 @@
-"""HTTP/1.1 to the owners of routes: kept connections, a bounded pool, time-outs, streamed answers.
-
-aiohttp's client is most of what a bare proxy costs, and that is paid on every request
-(docs/decisions/0005). What is spoken here is what our own services speak: no redirects, cookies,
-compression or proxies. httptools (llhttp, Node's parser) reads the answers.
+"""HTTP to the owners of routes: kept connections, time-outs, streamed answers.
 
 A request is sent once. The exception is a GET that met a connection which its owner closed in the
 same moment, before a byte of an answer: it is asked again on a new one. Anything else that breaks
@@ -20,17 +16,14 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs
 
 from libs.common import logs
+from libs.common.http_client import Answer, Broken, Connection, Pool, Unreachable, compose
 from libs.common.web import INTERNAL_KEY, Problem
 from services.gateway import metrics
-from services.gateway.connection import Answer, Broken, Connection, Unreachable
 
 log = logs.get_logger(__name__)
 
 CONNECTIONS = 100
 CONNECT_SECONDS = 3.0
-IDLE_SECONDS = 15.0
-"""Well below the owners' own (serving.IDLE_SECONDS), so that they seldom close first."""
-
 RETRY_AFTER = "2"
 
 
@@ -46,8 +39,7 @@ class Upstream:
         self._prefix = parts.path.rstrip("/")
         self._fixed = f"Host: {parts.netloc}\r\n{INTERNAL_KEY}: {internal_key}\r\n"
         self._answer_seconds = answer_seconds
-        self._idle: list[Connection] = []
-        self._slots = asyncio.Semaphore(CONNECTIONS)
+        self._pool = Pool(self._connect, CONNECTIONS)
         self._seconds = metrics.UPSTREAM_SECONDS.labels(name)
 
     @classmethod
@@ -60,8 +52,7 @@ class Upstream:
         try:
             yield upstream
         finally:
-            for connection in upstream._idle:
-                connection.close()
+            upstream._pool.close()
 
     @asynccontextmanager
     async def ask(
@@ -83,10 +74,14 @@ class Upstream:
         """
         start = time.perf_counter()
         parts = None if body is None or isinstance(body, bytes) else body
-        request = self._request(method, path, headers or {}, body)
+        line = f"{method} {self._prefix}{path} HTTP/1.1"
+        try:
+            request = compose(line, self._fixed, headers or {}, body)
+        except ValueError as error:
+            raise Problem(400, detail=str(error)) from None
         seconds = timeout or self._answer_seconds
         try:
-            connection = await self._connected()
+            connection = await self._pool.take(CONNECT_SECONDS)
             try:
                 try:
                     await connection.send(request, seconds, parts)
@@ -99,56 +94,13 @@ class Upstream:
                 self._seconds.observe(time.perf_counter() - start)
                 yield connection.answer
             finally:
-                self._give_back(connection)
+                self._pool.give_back(connection)
         except Unreachable as error:
             raise self._failed(503, "unreachable", error) from None
         except TimeoutError as error:
             raise self._failed(504, "timeout", error) from None
         except Broken as error:
             raise self._failed(502, "broken", error) from None
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | AsyncIterable[bytes] | None,
-    ) -> bytes:
-        lines = [f"{method} {self._prefix}{path} HTTP/1.1\r\n", self._fixed]
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        whole = body if isinstance(body, bytes) else b""
-        if whole or isinstance(body, bytes):
-            lines.append(f"Content-Length: {len(whole)}\r\n")
-        elif body is not None:
-            lines.append("Transfer-Encoding: chunked\r\n")
-        head = "".join(lines)
-        # aiohttp's parser lets no line end into a value; were it wrong once, a second request
-        # could be smuggled in here. The fixed lines are two.
-        if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
-            raise Problem(400, detail="a header holds a line break")
-        return head.encode("utf-8", "surrogateescape") + b"\r\n" + whole
-
-    async def _connected(self) -> Connection:
-        """Take an idle connection, the last used first, or open one as soon as one may be."""
-        if self._slots.locked():
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await self._slots.acquire()
-            except TimeoutError:
-                raise Unreachable("every connection is in use") from None
-        else:
-            await self._slots.acquire()
-        try:
-            long_ago = time.monotonic() - IDLE_SECONDS
-            while self._idle:
-                connection = self._idle.pop()
-                if connection.usable and connection.idle_since > long_ago:
-                    return connection
-                connection.close()
-            return await self._connect()
-        except BaseException:
-            self._slots.release()
-            raise
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -160,14 +112,6 @@ class Upstream:
         except (OSError, TimeoutError) as error:
             raise Unreachable(type(error).__name__) from error
         return connection
-
-    def _give_back(self, connection: Connection) -> None:
-        if connection.usable:
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
-        else:
-            connection.close()
-        self._slots.release()
 
     def _failed(self, status: int, reason: str, error: Exception) -> Problem:
         metrics.UPSTREAM_FAILURES.labels(self.name, reason).inc()

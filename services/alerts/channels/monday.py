@@ -28,7 +28,7 @@ class Monday:
         self._name = name
         self._target = target
         self._templates = templates
-        self._poster = Poster(target, network)
+        self._poster = Poster(target, target.url, network)
 
     async def send(self, job: Claimed) -> Outcome:
         item = self._item(job)
@@ -44,7 +44,7 @@ class Monday:
             "Authorization": self._target.token.get_secret_value(),
             "API-Version": API_VERSION,
         }
-        answer = await self._poster.post(self._target.url, json.dumps(body).encode(), headers)
+        answer = await self._poster.post(json.dumps(body).encode(), headers)
         return read(answer)
 
     def _item(self, job: Claimed) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from ipaddress import (
 )
 
 import aiohappyeyeballs
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from libs.common import logs
 from services.alerts.alert import Reason
@@ -70,7 +69,7 @@ def reason(error: Exception) -> Reason:
     return Reason.ADDRESS_REFUSED if refused else Reason.CONNECTION
 
 
-class Network(AbstractResolver):
+class Network:
     """One target's look-ups and sockets.
 
     Look-ups block, so they have threads of the target's own: a name server that hangs cannot use
@@ -82,15 +81,6 @@ class Network(AbstractResolver):
         self._private = private
         self._threads = ThreadPoolExecutor(threads, f"dns-{name}")
 
-    def open_socket(self, info: AddrInfo) -> socket.socket:
-        """Open the socket that is connected to this address next, without another look-up.
-
-        :raises OSError: EACCES, the address is refused
-        """
-        family, kind, proto, _, address = info
-        self.check(address[0])
-        return socket.socket(family, kind, proto)
-
     def check(self, address: str) -> None:
         """:raises OSError: EACCES, the address is refused"""
         if not allowed(address, self._private):
@@ -99,34 +89,26 @@ class Network(AbstractResolver):
             raise OSError(errno.EACCES, text)
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        infos = await self._look_up(host, port, socket.AF_UNSPEC)
         return await aiohappyeyeballs.start_connection(
-            infos,
+            await self._look_up(host, port),
             happy_eyeballs_delay=SECOND_ADDRESS_SECONDS,
-            socket_factory=self.open_socket,
+            socket_factory=self._open_socket,
         )
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Look up for aiohttp, which opens its sockets by `open_socket`."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address[0],
-                port=port,
-                family=found,
-                proto=proto,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for found, _, proto, _, address in await self._look_up(host, port, family)
-        ]
+    def _open_socket(self, info: AddrInfo) -> socket.socket:
+        """Open the socket that is connected to this address next, without another look-up.
 
-    async def _look_up(self, host: str, port: int, family: int) -> list[AddrInfo]:
+        :raises OSError: EACCES, the address is refused
+        """
+        family, kind, proto, _, address = info
+        self.check(address[0])
+        return socket.socket(family, kind, proto)
+
+    async def _look_up(self, host: str, port: int) -> list[AddrInfo]:
         def look_up() -> list[AddrInfo]:
             # Called by its module's name, where a test puts a name server of its own.
             return socket.getaddrinfo(  # type: ignore[return-value]
-                host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, look_up)

@@ -44,7 +44,7 @@ def _parts(secret: str) -> Iterator[str]:
     yield secret.removeprefix("whsec_")
     spellings = [secret]
     with suppress(ValueError):  # one of Apprise's
-        spellings.append(str(URL(secret)))  # as aiohttp writes it
+        spellings.append(str(URL(secret)))  # as it is sent
     for spelling in spellings:
         with suppress(ValueError):
             url = urlsplit(spelling)

@@ -16,12 +16,11 @@ class Slack:
         self, name: str, target: SlackTarget, templates: Templates, network: Network
     ) -> None:
         self._name = name
-        self._url = target.url
         self._templates = templates
-        self._poster = Poster(target, network)
+        self._poster = Poster(target, target.url.get_secret_value(), network)
 
     async def send(self, job: Claimed) -> Outcome:
-        answer = await self._poster.post(self._url.get_secret_value(), self._body(job), {})
+        answer = await self._poster.post(self._body(job), {})
         if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
             return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
         return answer.outcome

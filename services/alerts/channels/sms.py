@@ -24,7 +24,7 @@ class Sms:
         self._name = name
         self._target = target
         self._templates = templates
-        self._poster = Poster(target, network)
+        self._poster = Poster(target, target.url, network)
 
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
@@ -38,7 +38,7 @@ class Sms:
             "Authorization": f"Bearer {self._target.token.get_secret_value()}",
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        return read(await self._poster.post(self._target.url, urlencode(form).encode(), headers))
+        return read(await self._poster.post(urlencode(form).encode(), headers))
 
     async def close(self) -> None:
         await self._poster.close()

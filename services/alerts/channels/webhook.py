@@ -17,10 +17,9 @@ class Webhook:
         self, name: str, target: WebhookTarget, templates: Templates, network: Network
     ) -> None:
         self._name = name
-        self._url = target.url
         self._signer = Signer(target.secret.get_secret_value())
         self._templates = templates
-        self._poster = Poster(target, network)
+        self._poster = Poster(target, target.url.get_secret_value(), network)
 
     async def send(self, job: Claimed) -> Outcome:
         body = self._templates.render(self._name, job) or json.dumps(
@@ -39,9 +38,7 @@ class Webhook:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signer.sign(str(job.alert_id), now, body),
         }
-        return (
-            await self._poster.post(self._url.get_secret_value(), body.encode(), headers)
-        ).outcome
+        return (await self._poster.post(body.encode(), headers)).outcome
 
     async def close(self) -> None:
         await self._poster.close()

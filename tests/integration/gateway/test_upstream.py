@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from libs.common import http_client
 from libs.common.web import Problem
-from services.gateway import upstream as client
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.scripted import OK, Play, ScriptedServer, answering, reset, until_closed
 
@@ -80,7 +80,7 @@ async def test_a_connection_that_was_closed_while_idle_costs_no_request(start: S
 async def test_a_connection_idle_for_long_is_not_used_again(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(http_client, "IDLE_SECONDS", 0)
     owner, upstream = await start(answering(OK, then=until_closed))
     assert await get(upstream) == (200, b"ok")
     assert await get(upstream) == (200, b"ok")

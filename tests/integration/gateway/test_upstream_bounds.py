@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, closing
 
 import pytest
 
+from libs.common.http_client import BUFFERED, WHOLE
 from services.gateway import upstream as client
-from services.gateway.connection import BUFFERED, WHOLE
 from services.gateway.upstream import Upstream
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.eventually import eventually

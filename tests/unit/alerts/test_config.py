@@ -88,6 +88,25 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hooks.slack.example/s3cret",
+        "ftp://a.example/s3cret",
+        "https:///s3cret",
+        "https://user:s3cret@a.example:x/",
+        "https://[s3cret]/",
+        "https://a.example:70000/s3cret",
+    ],
+)
+def test_what_is_no_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        config.load(written(tmp_path, SLACK), {"SLACK_WEBHOOK_URL": url})
+    assert "targets.slack" in str(stopped.value)
+    assert "s3cret" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         (('{ env = "SLACK_WEBHOOK_URL" }', '"https://hooks.slack.example/x"'), "env"),

@@ -1,7 +1,17 @@
-"""One connection to an owner, for one request at a time; what `upstream.py` keeps in its pool."""
+"""HTTP/1.1 as a client: one request at a time on a connection, and connections kept in a pool.
+
+aiohttp's client is most of what a bare proxy costs, and a quarter of what an alert does
+(docs/decisions/0005). What is spoken here is what those need: no redirects, cookies, compression
+or proxies. httptools (llhttp, Node's parser) reads the answers.
+
+Nothing is sent twice from here. What breaks after the first byte was written may have had its
+effect: what to do about it is the caller's to say.
+"""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -11,7 +21,9 @@ from multidict import CIMultiDict, istr
 
 MAX_HEAD = 64 * 1024  # and interim answers, chunk extensions, trailers: all that is no body
 WHOLE = 64 * 1024  # an answer up to here is read whole, a larger one is streamed
-BUFFERED = 256 * 1024  # of a streamed one, while the client is slower than the owner
+BUFFERED = 256 * 1024  # of a streamed one, while its reader is slower than the server
+IDLE_SECONDS = 15.0
+"""Well below our own servers' (serving.IDLE_SECONDS), so that they seldom close first."""
 
 
 class Broken(Exception):  # noqa: N818 - reads as the state it is
@@ -23,7 +35,7 @@ class Unreachable(Exception):  # noqa: N818 - reads as the state it is
 
 
 class Answer:
-    """An owner's answer: its head, and as much of its body as came so far."""
+    """A server's answer: its head, and as much of its body as came so far."""
 
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
@@ -32,11 +44,11 @@ class Answer:
         self.complete = False
         self._connection = connection
 
-    async def read(self) -> bytes:
-        """Return the whole body."""
-        while not self.complete:
+    async def read(self, limit: int = sys.maxsize) -> bytes:
+        """Return the body, or so many bytes of its beginning."""
+        while not self.complete and len(self.received) < limit:
             await self._connection.more()
-        return bytes(self.received)
+        return bytes(self.received[:limit])
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Give the body as it comes, in parts of 64 KiB at most."""
@@ -87,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def was_stale(self) -> bool:
-        """Say whether its owner had closed it after an earlier answer, before this request came."""
+        """Say whether its server closed it after an earlier answer, before this request came."""
         return self._answered_before and self._heard_at is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -174,7 +186,7 @@ class Connection(asyncio.Protocol):
             self._kept_alive = False
             self.on_message_complete()
         else:
-            self._fail(Broken("closed by the owner"))
+            self._fail(Broken("closed by the server"))
 
     def on_message_begin(self) -> None:
         if not self._expecting:  # a second answer behind the first: it must not be mixed into it
@@ -224,11 +236,11 @@ class Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
-        """Fail when the owner was silent for too long; look again when it was not."""
+        """Fail when the server was silent for too long; look again when it was not."""
         self._timer = None
         if not self._expecting:
             return
-        if self._paused:  # it is the client that is slow
+        if self._paused:  # it is the reader that is slow
             self._heard_at = self._loop.time()
         left = (self._heard_at or self._asked_at) + self._silence - self._loop.time()
         if left > 0:
@@ -258,6 +270,77 @@ class Connection(asyncio.Protocol):
         self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
+
+
+class Pool:
+    """Connections to one server, no more than a limit, kept for the next request."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], limit: int) -> None:
+        self._connect = connect
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: list[Connection] = []
+
+    async def take(self, patience: float | None = None) -> Connection:
+        """Take an idle connection, the last used first, or open one as soon as one may be.
+
+        :param patience: how many seconds to wait while every connection is in use
+        :raises Unreachable: for so long none came back
+        """
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(patience):
+                    await self._slots.acquire()
+            except TimeoutError:
+                raise Unreachable("every connection is in use") from None
+        else:
+            await self._slots.acquire()
+        try:
+            long_ago = time.monotonic() - IDLE_SECONDS
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.usable and connection.idle_since > long_ago:
+                    return connection
+                connection.close()
+            return await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        if connection.usable:
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
+        else:
+            connection.close()
+        self._slots.release()
+
+    def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+
+
+def compose(
+    line: str, fixed: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None
+) -> bytes:
+    """Return a request; of a body in parts only the announcement.
+
+    :param line: the request line
+    :param fixed: lines of headers that are known to be good, each with its end
+    :raises ValueError: there is a line break where none belongs
+    """
+    given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    # Whoever made these lets no line end into them; were he wrong once, a header or a second
+    # request could be smuggled in here.
+    breaks = given.count("\r"), given.count("\n"), line.count("\r") + line.count("\n")
+    if breaks != (len(headers), len(headers), 0):
+        raise ValueError("a header holds a line break")
+    whole, length = b"", ""
+    if isinstance(body, bytes):
+        whole, length = body, f"Content-Length: {len(body)}\r\n"
+    elif body is not None:
+        length = "Transfer-Encoding: chunked\r\n"
+    head = f"{line}\r\n{fixed}{given}{length}\r\n"
+    return head.encode("utf-8", "surrogateescape") + whole
 
 
 @lru_cache(maxsize=256)
