@@ -4,7 +4,7 @@ import logging
 import secrets
 import socket
 from asyncio import Transport
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from aiohttp import hdrs, web
@@ -101,9 +101,16 @@ def _unquoted(record: logging.LogRecord) -> bool:
 
 
 async def serve_metrics(
-    service: Service, host: str, port: int, registry: CollectorRegistry = REGISTRY
+    service: Service,
+    host: str,
+    port: int,
+    registry: CollectorRegistry = REGISTRY,
+    more: Iterable[web.AbstractRouteDef] = (),
 ) -> None:
-    """Prometheus' text format on a port of its own, which no client reaches."""
+    """Prometheus' text format on a port of its own, which no client reaches.
+
+    :param more: routes on the same port
+    """
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
@@ -112,6 +119,7 @@ async def serve_metrics(
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
+    app.router.add_routes(more)
     await serve(service, app, host, port)
 
 

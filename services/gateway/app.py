@@ -7,7 +7,7 @@ from libs.common.broker import Broker
 from libs.common.cache import Cache
 from libs.common.service import Service
 from libs.common.tokens import Tokens
-from services.gateway import docs
+from services.gateway import docs, scrape
 from services.gateway.browsers import Browsers
 from services.gateway.clients import Addresses, Keys, parse_networks
 from services.gateway.door import Door
@@ -89,7 +89,7 @@ async def start(
     docs.add_routes(app)
 
     if line is None:
-        await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+        await scrape.serve(service, settings)
     await serving.serve(
         service, app, settings.http_host, settings.http_port, shared=line is not None
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -37,6 +38,10 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
 Url = Annotated[str, AfterValidator(_url)]
 
 
@@ -44,6 +49,11 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     followups_url: Url
     consent_url: Url
     alerts_url: Url
+
+    # Where each answers a scrape, at the host of its URL.
+    followups_metrics_port: int = Field(default=9081, ge=1, le=65535)
+    consent_metrics_port: int = Field(default=9082, ge=1, le=65535)
+    alerts_metrics_port: int = Field(default=9083, ge=1, le=65535)
 
     service_api_key: SecretStr | None = None
     admin_api_key: SecretStr | None = None
@@ -63,6 +73,14 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
     public_base_url: str = ""
     alerts_config: Path = Path("config/alerts.toml")
+
+    def scraped(self) -> dict[str, tuple[str, int]]:
+        """Host and port of each other service's metrics."""
+        return {
+            "followups": (_host(self.followups_url), self.followups_metrics_port),
+            "consent": (_host(self.consent_url), self.consent_metrics_port),
+            "alerts": (_host(self.alerts_url), self.alerts_metrics_port),
+        }
 
     def rules(self) -> Rules:
         names = {

@@ -18,8 +18,9 @@ from tempfile import TemporaryDirectory
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from libs.common import logs, serving
+from libs.common import logs
 from libs.common.service import Service
+from services.gateway import scrape
 from services.gateway.settings import GatewaySettings
 
 log = logs.get_logger(__name__)
@@ -198,7 +199,7 @@ async def supervise(service: Service, settings: GatewaySettings) -> None:
         service.spawn("worker", worker.keep_running())
     for worker in workers:
         await worker.serves.wait()
-    await serving.serve_metrics(service, settings.http_host, settings.metrics_port, registry)
+    await scrape.serve(service, settings, registry)
 
 
 @asynccontextmanager

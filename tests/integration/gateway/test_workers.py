@@ -190,7 +190,7 @@ async def test_a_purge_is_the_sum_over_all_workers_that_answer(
     monkeypatch.setenv("PURGED", str(tmp_path / "purged"))
     monkeypatch.setenv("FROZEN", "1" if frozen else "")
     supervisor = Service("test")
-    two = SimpleNamespace(gateway_workers=2, http_host=HOST, metrics_port=0)
+    two = SimpleNamespace(gateway_workers=2, http_host=HOST, metrics_port=0, scraped=dict)
     await workers.supervise(supervisor, cast("GatewaySettings", two))
 
     file = tmp_path / "purged"
