@@ -48,7 +48,9 @@ AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SER
 GENERATED: dict[str, Callable[[], str]] = {
     **BOUND_TO_DATA,
     **dict.fromkeys(("ADMIN_API_KEY", "SERVICE_API_KEY", "INTERNAL_API_KEY"), _secret),
-    **dict.fromkeys(("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD"), _secret),
+    **dict.fromkeys(
+        ("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD"), _secret
+    ),
     **dict.fromkeys(DATABASE_PASSWORDS.values(), _secret),
     **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
     "WEBHOOK_SECRET": _webhook_secret,

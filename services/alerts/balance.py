@@ -17,7 +17,8 @@ log = logs.get_logger(__name__)
 
 WATCH_SECONDS = 15.0
 _ENDS: Final = ("delivered", "pending", "failed", "discarded", "in_doubt")
-_WATCHED: Final = ("pending", "failed", "in_doubt")  # what a person may have to look at
+TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread")
+WATCHED: Final = ("pending", "failed", "in_doubt")  # what a person may have to look at
 
 
 class Balance:
@@ -69,6 +70,8 @@ class Balance:
         async with self._engine.connect() as tx:
             by_target = await questions.stats(tx)
         metrics.LEDGER_OK.set(found["ok"])
+        for term in TERMS:
+            metrics.LEDGER_TERM.labels(term).set(found[term])
         for target, counts in by_target.items():
-            for state in _WATCHED:
+            for state in WATCHED:
                 metrics.LEDGER_ROWS.labels(target, state).set(counts[state])

@@ -38,6 +38,11 @@ DIGESTS = Counter(
     "alerts_digests_total", "Mails to a person, by what they tell (see digests.Part).", ["part"]
 )
 LEDGER_OK = Gauge("alerts_ledger_ok", "1 while P1's equation holds and nothing is stranded.")
+LEDGER_TERM = Gauge(
+    "alerts_ledger_term",
+    "What the ledger check counted; any replica's word is the whole ledger's.",
+    ["term"],  # balance.TERMS
+)
 LEDGER_ROWS = Gauge(
     "alerts_ledger_rows",
     "Rows that are pending, finally failed or in doubt; any replica's word is the whole ledger's.",

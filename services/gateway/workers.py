@@ -7,6 +7,7 @@ Redis counts. What they measure lies in files that the supervisor sums up on MET
 
 import asyncio
 import os
+import resource
 import socket
 import sys
 from collections import deque
@@ -15,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from libs.common import logs
@@ -159,6 +160,16 @@ class Worker:
                 return await self._purged
         return 0
 
+    def memory(self) -> int:
+        """Return its resident bytes; 0 while it is dead."""
+        if self._process is None:
+            return 0
+        try:
+            pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
+        except OSError:  # it ended meanwhile
+            return 0
+        return int(pages) * resource.getpagesize()
+
     def terminate(self) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -195,7 +206,9 @@ async def supervise(service: Service, settings: GatewaySettings) -> None:
 
     workers += [Worker(n, files, restarts, purge_all) for n in range(settings.gateway_workers)]
     await service.enter(_drained(workers))
-    for worker in workers:
+    memory = Gauge("gateway_worker_memory_bytes", "Resident memory.", ["worker"], registry=registry)
+    for number, worker in enumerate(workers):
+        memory.labels(number).set_function(worker.memory)
         service.spawn("worker", worker.keep_running())
     for worker in workers:
         await worker.serves.wait()

@@ -14,7 +14,13 @@ from tests.support.ports import Ports
 from tests.support.stack import quick_alerts_config
 
 FILES = ("--file", "docker-compose.yml", "--file", "tests/fullstack/quick.yml")
-PUBLISHED = ("GATEWAY_PORT", "RABBITMQ_UI_PORT", "SANDBOX_PORT", "SANDBOX_MAIL_PORT")
+PUBLISHED = (
+    "GATEWAY_PORT",
+    "RABBITMQ_UI_PORT",
+    "SANDBOX_PORT",
+    "SANDBOX_MAIL_PORT",
+    "PROMETHEUS_PORT",
+)
 SETTINGS = {
     # Limits have tests of their own; here they would only count the tests' calls.
     "CHAT_RATE_LIMIT": "1000000 per minute",

@@ -10,12 +10,16 @@ async def test_the_metrics_tell_what_waits_for_a_person_and_that_the_equation_ho
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
+    await subject.until(await subject.accept(), "delivered")
     await subject.sandbox.behave("slack", status=410)
     await subject.until(await subject.accept(), "failed")
     await told_after_a_start(
         subject,
         'alerts_ledger_rows{state="failed",target="slack"} 1.0',
         'alerts_ledger_rows{state="pending",target="slack"} 0.0',
+        'alerts_ledger_term{term="accepted"} 2.0',
+        'alerts_ledger_term{term="delivered"} 1.0',
+        'alerts_ledger_term{term="unread"} 0.0',
         "alerts_ledger_ok 1.0",
     )
 

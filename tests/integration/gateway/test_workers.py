@@ -157,6 +157,9 @@ async def test_the_metrics_of_all_workers_are_one_and_survive_the_death_of_one(
     assert {await ask(gateway) for _ in range(40)} == {200}
     assert await counted() == 40
     assert await metric(metrics_port, "gateway_redis_connected") == 1
+    for worker in ("0", "1"):
+        resident = await metric(metrics_port, "gateway_worker_memory_bytes", worker=worker)
+        assert 20e6 < resident < 500e6
     files = files_of(gateway)
     os.kill(workers_of(gateway)[0], signal.SIGKILL)
     await started(gateway, workers=3)

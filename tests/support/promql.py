@@ -1,0 +1,164 @@
+"""What an expression of Prometheus asks for, and what there is to be asked for."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from http import HTTPStatus
+from importlib import import_module
+from typing import Any
+
+import prometheus_client
+import yaml
+
+from deploy.local.environment import (
+    EXAMPLE,
+    GENERATED,
+    ROOT,
+    SERVICES,
+    WITH_TABLES,
+    for_process,
+    parse,
+)
+from services.alerts import balance, config, topology
+from services.alerts.alert import BreakerState
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+_COMMON = ("broker", "cache", "consume", "outbox", "periodic", "web")
+# Of others than our processes, with their labels: the test on a running Prometheus has seen them.
+_OTHERS: Mapping[str, tuple[str, ...]] = {
+    "up": (),
+    "ALERTS": ("alertname", "alertstate", "severity"),
+    "gateway_worker_memory_bytes": ("worker",),  # of the supervisor's own registry
+    "rabbitmq_detailed_queue_messages": ("vhost", "queue"),
+    "rabbitmq_detailed_queue_consumers": ("vhost", "queue"),
+    "rabbitmq_process_resident_memory_bytes": (),
+    "rabbitmq_resident_memory_limit_bytes": (),
+    "rabbitmq_disk_space_available_bytes": (),
+    "rabbitmq_disk_space_available_limit_bytes": (),
+}
+_LANGUAGE = {"or", "and", "unless", "by", "without", "on", "ignoring", "Inf"}
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_WORD = re.compile(
+    rf"(?P<name>[a-zA-Z_:][\w:]*)\s*(?:\{{(?P<matchers>(?:[^}}\"]|{_STRING})*)\}}|(?P<call>\())?"
+)
+_MATCHER = re.compile(rf"(?P<label>\w+)\s*(?P<operator>=~|!~|!=|=)\s*(?P<value>{_STRING})")
+_GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
+
+
+@dataclass(frozen=True)
+class Selector:
+    metric: str
+    matchers: tuple[tuple[str, str, str], ...]
+    """Label, operator, value."""
+
+
+def selectors(expression: str) -> list[Selector]:
+    bare = re.sub(r"\[[^]]*\]", " ", _GROUPING.sub(" ", expression))
+    return [
+        Selector(
+            word["name"],
+            tuple(
+                (each["label"], each["operator"], each["value"][1:-1].replace("\\\\", "\\"))
+                for each in _MATCHER.finditer(word["matchers"] or "")
+            ),
+        )
+        for word in _WORD.finditer(bare)
+        if not word["call"] and word["name"] not in _LANGUAGE
+    ]
+
+
+def grouped(expression: str) -> set[str]:
+    """Return the labels by which it groups."""
+    return {
+        label.strip()
+        for clause in _GROUPING.findall(expression)
+        for label in clause.split(",")
+        if label.strip()
+    }
+
+
+def known() -> dict[str, tuple[str, ...]]:
+    """Each series that there may be, with its labels but for `job` and `instance`."""
+    # Whatever a process imports registers its metrics; these hold all of them.
+    for name in SERVICES:
+        import_module(f"services.{name}.metrics")
+    for name in _COMMON:
+        import_module(f"libs.common.{name}")
+    found: dict[str, tuple[str, ...]] = dict(_OTHERS)
+    for name, collector in prometheus_client.REGISTRY._names_to_collectors.items():
+        more = ("le",) if name.endswith("_bucket") else ()
+        found[name] = (*getattr(collector, "_labelnames", ()), *more)
+    return found
+
+
+@cache
+def queues() -> list[str]:
+    """Return every queue of the shipped configuration."""
+    settings = parse(EXAMPLE.read_text(encoding="utf-8"))
+    settings |= {name: make() for name, make in GENERATED.items()}
+    alerts, _ = config.load(ROOT / "config" / "alerts.toml", for_process(settings, "alerts"))
+    ours = [*topology.intake_queues(), *topology.person_queues(), *topology.target_queues(alerts)]
+    for name in set(WITH_TABLES) - {"alerts"}:
+        ours += import_module(f"services.{name}.topology").QUEUES
+    return [*(queue.name for queue in ours), "alerts.epoch.0"]
+
+
+@cache
+def values(metric: str, label: str) -> list[str]:
+    """Return what this label may be.
+
+    :raises KeyError: nobody said so yet; only what is told here may be asked for
+    """
+    scraped = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    described = yaml.safe_load((ROOT / "services/gateway/openapi.yaml").read_text(encoding="utf-8"))
+    told: dict[tuple[str, str], list[Any] | type[Enum]] = {
+        ("alerts_breaker_state", "state"): BreakerState,
+        ("alerts_ledger_rows", "state"): list(balance.WATCHED),
+        ("alerts_ledger_term", "term"): list(balance.TERMS),
+        ("ALERTS", "alertstate"): ["pending", "firing"],
+        ("consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
+        ("http_requests_total", "route"): list(described["paths"]),
+        ("http_requests_total", "status"): [status.value for status in HTTPStatus],
+        ("rabbitmq_detailed_queue_messages", "queue"): queues(),
+        ("rabbitmq_detailed_queue_consumers", "queue"): queues(),
+    }
+    if label == "job":
+        return [job["job_name"] for job in scraped["scrape_configs"]]
+    return [str(each.value if isinstance(each, Enum) else each) for each in told[metric, label]]
+
+
+def faults(expression: str) -> Iterator[str]:
+    """Say what it asks for that there is not."""
+    existing = known()
+    asked = selectors(expression)
+    labels: set[str] = {"job", "instance"}
+    for selector in asked:
+        if selector.metric not in existing:
+            yield f"no metric {selector.metric}"
+            continue
+        labels |= set(existing[selector.metric])
+        for label, operator, value in selector.matchers:
+            if label not in {"job", "instance", *existing[selector.metric]}:
+                yield f"{selector.metric} has no label {label}"
+                continue
+            there = values(selector.metric, label)
+            alternatives = _alternatives(value) if operator in {"=~", "!~"} else [re.escape(value)]
+            for each in alternatives:
+                if not any(re.fullmatch(each, one) for one in there):
+                    yield f"{selector.metric} has never {label} {each}"
+    for label in grouped(expression) - labels:
+        yield f"nothing has the label {label}"
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Take `a|b(c|d)` apart into `a` and `b(c|d)`."""
+    found, depth = [""], 0
+    for character in pattern:
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth == 0:
+            found.append("")
+        else:
+            found[-1] += character
+    return found
