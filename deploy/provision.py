@@ -33,27 +33,28 @@ SHIPPED_RETRY_DELAYS = (300,)  # of a target that names none
 
 @dataclass(frozen=True)
 class Rights:
-    """What a service needs beside what bears its own name: others' exchanges."""
+    """What a service needs: what bears its own name, and others' exchanges."""
 
     publishes: tuple[str, ...] = ()
     listens: tuple[str, ...] = ()  # to bind a queue of its own to them
+    owns: bool = True
 
     def permissions(self, service: str) -> dict[str, str]:
-        own = rf"{service}(\..*)?"
+        own = [rf"{service}(\..*)?"] if self.owns else []
         return {
-            "configure": f"^{own}$",
+            "configure": _any(own),
             "write": _any(own, *self.publishes),
             "read": _any(own, *self.listens),
         }
 
 
-def _any(*names: str) -> str:
-    patterns = [names[0], *(name.replace(".", r"\.") for name in names[1:])]
-    return f"^({'|'.join(patterns)})$"
+def _any(own: Sequence[str], *others: str) -> str:
+    patterns = [*own, *(name.replace(".", r"\.") for name in others)]
+    return f"^({'|'.join(patterns)})$" if patterns else "^$"
 
 
 RIGHTS = {
-    "gateway": Rights(publishes=("alerts",)),
+    "gateway": Rights(publishes=("alerts",), owns=False),
     "alerts": Rights(
         publishes=("consent.commands", REPLIES),
         listens=("consent.events", "followups.events", REPLIES),
