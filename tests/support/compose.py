@@ -103,7 +103,8 @@ def running_compose(folder: Path, ports: Ports) -> Iterator[Compose]:
             raise RuntimeError(f"{error}\n{compose.logs()[-6000:]}") from None
         yield compose
     finally:
-        compose("down", "--volumes", "--remove-orphans", "--timeout", "40")
+        everything = ("--profile", "*")
+        compose(*everything, "down", "--volumes", "--remove-orphans", "--timeout", "40")
         subprocess.run(
             ["docker", "image", "rm", f"ostoja:{compose.project}"], capture_output=True, check=False
         )

@@ -153,11 +153,16 @@ def running_stack(
     databases: Databases,
     servers: tuple[Postgres, RabbitMQ, Redis],
     settings: Mapping[str, str],
+    *,
+    vhost_name: str | None = None,
 ) -> Iterator[Stack]:
-    """Run the system on a fresh database and vhost; `settings` are as in .env."""
+    """Run the system on a fresh database and vhost; `settings` are as in .env.
+
+    :param vhost_name: if not a random one
+    """
     _, rabbitmq, redis = servers
     database = databases.create(*WITH_TABLES)
-    vhost = Vhost(rabbitmq)
+    vhost = Vhost(rabbitmq, vhost_name)
     try:
         with running_sandbox(ports) as sandbox:
             values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
