@@ -11,11 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiohttp
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
-from deploy.local.environment import DATABASE, ROOT
+from deploy.local.environment import DATABASE, ROOT, VHOST
 from deploy.local.servers import Process
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers
@@ -24,6 +25,8 @@ from tests.support.stack import QUICK, quick_alerts_config
 from tests.support.system import System
 
 SECONDS = 120.0
+SETTINGS = {"EXPORT_SECONDS": "3", "ERASURE_RESEND_SECONDS": "2", "PERMIT_SECONDS": "15"}
+"""What a test would else wait for, beside QUICK."""
 _SERVERS = ("postgres", "rabbitmq", "redis")
 _MARK = "\x1e"
 _OWN = {".env", ".local", ".git", "config"}
@@ -88,6 +91,21 @@ class Checkout(System):
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         return process.returncode, output.decode(), complaints.decode()
+
+    async def publish(self, exchange: str, key: str, payload: str) -> None:
+        """Publish what no service would, by RabbitMQ's management UI."""
+        account = aiohttp.encode_basic_auth("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
+        url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}/api/exchanges/{VHOST}/{exchange}"
+        body = {"properties": {}, "routing_key": key, "payload": payload}
+        async with (
+            aiohttp.ClientSession(raise_for_status=True) as session,
+            session.post(
+                f"{url}/publish",
+                json=body | {"payload_encoding": "string"},
+                headers={"Authorization": account},
+            ) as answer,
+        ):
+            assert (await answer.json())["routed"]
 
     def _environment(self) -> dict[str, str]:
         return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -183,7 +201,7 @@ def made_up(folder: Path, ports: Ports) -> Iterator[MadeUp]:
     """`make up` in a checkout of its own, on ports of this run's own."""
     example = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     own = {name: str(ports.take()) for name in example if name.endswith("_PORT") and example[name]}
-    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, "EXPORT_SECONDS": "3"}))
+    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, **SETTINGS}))
     try:
         checkout.make("up")
         yield checkout

@@ -1,15 +1,20 @@
 """What the runbooks are for: how each trouble comes about, on whichever system a checkout has."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tests.support.checkouts import Checkout, CommandError
+from tests.support.checkouts import SETTINGS, Checkout, CommandError
 from tests.support.eventually import eventually
 from tests.support.runbooks import RUNBOOKS, Block, sections
+from tests.support.system import LEAD, fresh_address
+
+FIRST = sections(RUNBOOKS / "README.md")["First of all"]
+PERMIT_SECONDS = float(SETTINGS["PERMIT_SECONDS"])
+
+TRAIL = "consent.consent_audit_log"
 
 Step = Callable[[Checkout], Awaitable[None]]
-FIRST = sections(RUNBOOKS / "README.md")["First of all"]
-HEADINGS = ("Look", "Act", "Verify")
 
 
 async def nothing(_: Checkout) -> None:
@@ -23,12 +28,163 @@ class Trouble:
     """What no command of a page can do: Slack is back, somebody corrects a file."""
 
 
+async def heal(checkout: Checkout) -> None:
+    await checkout.sandbox.heal()
+
+
 async def redis_stops(checkout: Checkout) -> None:
     await checkout.stop("redis")
 
 
+async def postgres_stops(checkout: Checkout) -> None:
+    await checkout.stop("postgres")
+
+
+async def rabbitmq_stops(checkout: Checkout) -> None:
+    """Leave a lead who is not told of yet."""
+    await checkout.stop("rabbitmq")
+    address = fresh_address()
+    body = LEAD | {"session_id": address, "email": address}
+    answer = await checkout.http("POST", "/api/chatbot/chat", body)
+    assert answer.status == 200, answer
+
+
+async def alerts_is_misconfigured(checkout: Checkout) -> None:
+    path = checkout.config / "alerts.toml"
+    good = path.read_text(encoding="utf-8")
+    path.with_suffix(".good").write_text(good, encoding="utf-8")
+    path.write_text(good.replace('"channel" = "slack"', '"channel" = "slak"'), encoding="utf-8")
+    await checkout.restart("alerts")
+
+
+async def alerts_is_configured(checkout: Checkout) -> None:
+    path = checkout.config / "alerts.toml"
+    path.write_text(path.with_suffix(".good").read_text(encoding="utf-8"), encoding="utf-8")
+
+
+async def slack_is_ill(checkout: Checkout) -> None:
+    await checkout.sandbox.behave("slack", status=500)
+    for number in range(6):
+        await checkout.alert(f"while Slack is ill, {number}")
+
+
+async def dead_letters_grow(checkout: Checkout) -> None:
+    """Have Slack's webhook be deleted, and somebody tell consent what it cannot read."""
+    await checkout.publish("consent.commands", "grant.record", "what is this?")
+    await checkout.sandbox.behave("slack", status=404)
+    for number in range(3):
+        await checkout.alert(f"while Slack is gone, {number}")
+
+
+async def slack_is_flooded(checkout: Checkout) -> None:
+    await checkout.sandbox.behave("slack", status=429, retry_after=5)
+    await asyncio.gather(*(checkout.alert(f"in a loop, {number}") for number in range(110)))
+
+
+async def a_limit_is_too_low(checkout: Checkout) -> None:
+    answer = await checkout.http("PUT", "/api/ratelimits", {"chat": "1 per minute"}, key="admin")
+    assert answer.status == 200, answer
+
+    async def refused() -> bool:
+        return (await checkout.http("POST", "/api/chatbot/chat", body)).status == 429
+
+    body = {"message": "Dzień dobry", "session_id": fresh_address()}
+    await eventually(refused)
+
+
+async def the_mail_server_does_not_answer(checkout: Checkout) -> None:
+    """Take a follow-up's mail, and end the connection without a word."""
+    await checkout.sandbox.behave("email", close=True, accepted=True)
+    await a_follow_up_is_due(checkout)
+
+
+async def alerts_stands_still(checkout: Checkout) -> None:
+    """Freeze it between a mail's last byte and the answer, until its permit is over."""
+    await checkout.sandbox.behave("email", delay_seconds=1.2)
+    await a_follow_up_is_due(checkout)
+    sending = "SELECT 1 FROM alerts.delivery WHERE state = 'sending' AND once_address IS NOT NULL"
+
+    async def is_sending() -> bool:
+        return bool(await asyncio.to_thread(checkout.query, sending))
+
+    await eventually(is_sending, 30)
+    await asyncio.sleep(0.4)  # by then the whole mail is there, and its answer is not
+    await checkout.freeze("alerts")
+    await asyncio.sleep(PERMIT_SECONDS + 1)
+    await checkout.thaw("alerts")
+
+
+async def a_follow_up_is_due(checkout: Checkout) -> None:
+    address = fresh_address()
+    await checkout.opt_in(address)
+    await checkout.follow_up(address)
+
+
+async def a_message_cannot_be_read(checkout: Checkout) -> None:
+    await checkout.publish("alerts", "alerts.intake", "what is this?")
+
+
+async def the_trail_is_cut(checkout: Checkout) -> None:
+    """Delete, with the superuser's rights, what the newest checkpoint has signed last."""
+    await checkout.opt_in(fresh_address())
+
+    async def signed() -> int:
+        answer = await checkout.http("GET", "/api/consent/audit/checkpoints", key="admin")
+        return max((one["rows"] for one in answer.body["checkpoints"]), default=0)
+
+    rows = await eventually(signed, 30)
+    await asyncio.to_thread(
+        checkout.query,
+        f"CREATE TABLE public.backup AS SELECT * FROM {TRAIL}; "
+        + _past_the_triggers(f"DELETE FROM {TRAIL} WHERE id >= {rows}"),
+    )
+
+
+async def the_trail_is_restored(checkout: Checkout) -> None:
+    await asyncio.to_thread(
+        checkout.query,
+        _past_the_triggers(
+            f"INSERT INTO {TRAIL} SELECT * FROM public.backup ON CONFLICT DO NOTHING"
+        )
+        + "; DROP TABLE public.backup",
+    )
+
+
+def _past_the_triggers(change: str) -> str:
+    """As only the table's owner and the superuser can."""
+    triggers = ("trail_link", "trail_refuse")
+    back = "; ".join(f"ALTER TABLE {TRAIL} ENABLE ALWAYS TRIGGER {name}" for name in triggers)
+    return f"ALTER TABLE {TRAIL} DISABLE TRIGGER USER; {change}; {back}"
+
+
+async def an_erasure_hangs(checkout: Checkout) -> None:
+    """Have alerts hang, and let it be 27 days since somebody asked."""
+    address = fresh_address()
+    await checkout.opt_in(address)
+    await checkout.freeze("alerts")
+    answer = await checkout.http("POST", "/api/consent/erase", {"email": address}, key="admin")
+    assert answer.status == 200, answer
+    await asyncio.to_thread(
+        checkout.query,
+        "UPDATE consent.erasure SET requested_at = requested_at - interval '27 days' "
+        "WHERE status = 'in_progress'",
+    )
+
+
 TROUBLES: dict[str, Trouble] = {
     "redis-away": Trouble(redis_stops),
+    "too-many-refused": Trouble(a_limit_is_too_low),
+    "breaker-open": Trouble(slack_is_ill, heal),
+    "dead-letters": Trouble(dead_letters_grow, heal),
+    "alerts-pending": Trouble(slack_is_flooded, heal),
+    "ledger-check-failing": Trouble(a_message_cannot_be_read),
+    "in-doubt": Trouble(the_mail_server_does_not_answer, heal),
+    "permit-overrun": Trouble(alerts_stands_still, heal),
+    "trail-contradicted": Trouble(the_trail_is_cut, the_trail_is_restored),
+    "erasure-due-soon": Trouble(an_erasure_hangs),
+    "service-down": Trouble(alerts_is_misconfigured, alerts_is_configured),
+    "unsubscribe-failing": Trouble(postgres_stops),
+    "outbox-lag": Trouble(rabbitmq_stops),
 }
 """By page."""
 
@@ -37,9 +193,11 @@ async def endure(checkout: Checkout, page: str) -> None:
     """Bring the trouble about, and end it by the page: its symptom is seen, then, and only then."""
     trouble = TROUBLES[page]
     steps = sections(RUNBOOKS / f"{page}.md")
-    look, act, verify = ([*FIRST, *steps[heading]] for heading in HEADINGS)
-    assert all(steps[heading] for heading in ("Look", "Verify"))
-
+    look, act, verify = (
+        [*FIRST, *steps[""], *steps[heading]] for heading in ("Look", "Act", "Verify")
+    )
+    assert steps["Look"]
+    assert steps["Verify"]
     assert not await passes(checkout, look), f"{page}: its symptom is seen without the trouble"
     await trouble.begins(checkout)
     await patiently(checkout, look)
@@ -57,7 +215,7 @@ async def passes(checkout: Checkout, blocks: Sequence[Block]) -> bool:
     return True
 
 
-async def patiently(checkout: Checkout, blocks: Sequence[Block], seconds: float = 40) -> None:
+async def patiently(checkout: Checkout, blocks: Sequence[Block], seconds: float = 20) -> None:
     """Repeat what changes nothing until it says what the page says, as a person would.
 
     :raises CommandError: it still does not

@@ -1,6 +1,8 @@
 """The alert rules: what they ask for exists; each was seen to fire, and to be silent."""
 
+import re
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ def test_each_rule_asks_for_what_exists_says_what_it_means_and_is_tested(
 ) -> None:
     assert list(faults(rule["expr"])) == []
     assert rule["labels"]["severity"] in {"page", "ticket"}
-    assert set(rule["annotations"]) == {"summary", "description"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["alert"] in (PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8")
 
 
@@ -38,6 +40,23 @@ def test_each_rule_asks_for_what_exists_says_what_it_means_and_is_tested(
 )
 def test_an_expression_that_asks_for_what_there_is_not_is_told(expression: str, fault: str) -> None:
     assert list(faults(expression)) == [fault]
+
+
+def test_each_rule_has_a_runbook_of_its_name_and_the_list_names_all() -> None:
+    folder = PROMETHEUS.parents[1] / "docs" / "runbooks"
+    listed = re.findall(
+        r"^\|(?: `(\w+)`)? \|.*\| \[([a-z-]+)\]\(\2\.md\) \|$",
+        (folder / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    pages = {page.stem for page in folder.glob("*.md")} - {"README"}
+    assert sorted(page for _, page in listed) == sorted(pages)
+    urls = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in rules()}
+    assert urls == {rule: f"docs/runbooks/{page}.md" for rule, page in listed if rule}
+    for rule, url in urls.items():
+        title = (PROMETHEUS.parents[1] / url).read_text(encoding="utf-8").splitlines()[0]
+        assert re.match(rf"# {rule}:", title), url
+        assert Path(url).stem == re.sub(r"(?<!^)(?=[A-Z])", "-", rule).lower()
 
 
 def test_each_rule_fires_when_it_should_and_is_silent_when_not() -> None:
