@@ -38,6 +38,34 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
     return row
 
 
+# One statement: a turn is most of what this service does.
+_SAVE_TURN = sa.text(
+    """
+WITH saved AS (
+    INSERT INTO chat_message (conversation_id, author, body)
+    VALUES (:conversation, 'lead', :said), (:conversation, 'bot', :reply) RETURNING id
+), kept AS (
+    UPDATE chat_conversations
+    SET state = :state, email = :email, score = :score, qualified_at = :qualified_at
+    WHERE id = :conversation
+), found AS (
+    INSERT INTO chat_address (email, conversation_id)
+    SELECT email, :conversation FROM unnest(:named) AS email ON CONFLICT DO NOTHING
+)
+SELECT max(id) FROM saved
+"""
+).bindparams(
+    sa.bindparam("conversation", type_=sa.Uuid),
+    sa.bindparam("said", type_=sa.Text),
+    sa.bindparam("reply", type_=sa.Text),
+    sa.bindparam("state", type_=pg.JSONB),
+    sa.bindparam("email", type_=sa.Text),
+    sa.bindparam("score", type_=sa.Integer),
+    sa.bindparam("qualified_at", type_=sa.DateTime(timezone=True)),
+    sa.bindparam("named", type_=pg.ARRAY(sa.Text)),
+)
+
+
 async def save_turn(
     tx: AsyncConnection,
     conversation_id: UUID,
@@ -55,24 +83,17 @@ async def save_turn(
     :param named: the addresses in it, by which whoever they belong to finds it again
     :returns: the id of the reply
     """
-    both = (
-        sa.insert(chat_message)
-        .values(
-            [
-                {"conversation_id": conversation_id, "author": "lead", "body": said},
-                {"conversation_id": conversation_id, "author": "bot", "body": reply},
-            ]
-        )
-        .returning(chat_message.c.id)
-    )
-    reply_id: int = max((await tx.execute(both)).scalars())
-    await tx.execute(
-        sa.update(chat_conversations)
-        .where(chat_conversations.c.id == conversation_id)
-        .values(state=state, email=email, score=score, qualified_at=qualified_at)
-    )
-    if rows := [{"email": each, "conversation_id": conversation_id} for each in named]:
-        await tx.execute(pg.insert(chat_address).values(rows).on_conflict_do_nothing())
+    given = {
+        "conversation": conversation_id,
+        "said": said,
+        "reply": reply,
+        "state": state,
+        "email": email,
+        "score": score,
+        "qualified_at": qualified_at,
+        "named": list(named),
+    }
+    reply_id: int = (await tx.execute(_SAVE_TURN, given)).scalar_one()
     return reply_id
 
 
