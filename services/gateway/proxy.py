@@ -26,6 +26,8 @@ FORWARDED = (
     hdrs.USER_AGENT,
     istr("Idempotency-Key"),
 )
+IMPORT_SECONDS = 300.0
+"""Sockets hold some megabytes, so an owner may have all of a file long before it has written it."""
 OPERATOR = istr("X-Operator")
 HOP_BY_HOP = frozenset(
     name.lower()
@@ -77,9 +79,10 @@ async def forward(
     body: bytes | AsyncIterable[bytes] | None,
 ) -> web.StreamResponse:
     """Send the request on, path and query unchanged, and its answer back."""
+    timeout = None if isinstance(body, bytes | None) else IMPORT_SECONDS
     method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
     path = request.rel_url.raw_path_qs
-    async with upstream.ask(method, path, headers=headers, body=body) as answer:
+    async with upstream.ask(method, path, headers=headers, body=body, timeout=timeout) as answer:
         if answer.complete:
             return web.Response(
                 status=answer.status, headers=answer_headers(answer), body=await answer.read()
