@@ -83,7 +83,7 @@ async def test_ten_thousand_that_waited_come_at_the_rate_and_each_once(
                 heal(breaker)  # a breaker that flaps brings nothing forward a second time
             before = now
             await asyncio.sleep(0.1)
-            assert loop.time() - start < 60
+            assert loop.time() - start < 180
         assert loop.time() - start >= WAITING / rate - 1
     async with engine.connect() as tx:
         turns = await tx.execute(text("SELECT DISTINCT turn FROM delivery WHERE target = 'slack'"))
