@@ -9,8 +9,8 @@ answered): then, too, the message comes again.
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, cast
@@ -21,6 +21,7 @@ from aiormq.abc import DeliveredMessage
 from prometheus_client import Counter
 
 from libs.common import db, logs, tasks
+from libs.common.acks import Acks
 from libs.common.broker import (
     CALL_SECONDS,
     FAULTS,
@@ -94,8 +95,9 @@ class Undecodable(Exception):  # noqa: N818 - reads as what happened
 class _Lane:
     """A channel with one consumer, and the deliveries in hand that only it can acknowledge."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
+    def __init__(self, channel: AbstractChannel, acks: Acks) -> None:
         self.channel = channel
+        self.acks = acks
         self.ended = asyncio.Event()
         self.cancelled = asyncio.Event()  # the broker sends no more
         self.in_hand: set[asyncio.Task[None]] = set()
@@ -104,6 +106,11 @@ class _Lane:
     def end(self, *_: object) -> None:
         self.taking = False
         self.ended.set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.in_hand.add(task)
+        task.add_done_callback(self.in_hand.discard)
 
 
 class Consumer:
@@ -197,9 +204,9 @@ class Consumer:
 
     async def _consume(self, session: Session) -> None:
         channel = await open_channel(session.consuming)
-        lane = _Lane(channel)
-        channel.close_callbacks.add(lane.end)
         underlay = await channel.get_underlay_channel()
+        lane = _Lane(channel, Acks(underlay))
+        channel.close_callbacks.add(lane.end)
         underlay.on_consumer_cancel_callbacks.add(lane.end)
         tag: str | None = None
         self._lane = lane
@@ -211,9 +218,7 @@ class Consumer:
             async def deliver(incoming: DeliveredMessage) -> None:
                 # A task of its own: aiormq cancels its own when the channel is lost, and a handler
                 # must not be interrupted half-way by that.
-                task = asyncio.create_task(self._handle(lane, incoming))
-                lane.in_hand.add(task)
-                task.add_done_callback(lane.in_hand.discard)
+                lane.run(self._handle(lane, incoming))
 
             # aio-pika's own `consume` would put one more task around each delivery.
             started = await underlay.basic_consume(self._queue.name, deliver, timeout=CALL_SECONDS)
@@ -243,21 +248,22 @@ class Consumer:
         if not lane.taking:
             # Not before the consumer is cancelled: it would get the message again and again.
             await lane.cancelled.wait()
-            await self._settle(incoming, Requeue())
+            await self._settle(lane, incoming, Requeue())
             return
         deaths = _death_count(incoming, self._queue.name)
         if self._worn_out(incoming, deaths):
-            await self._settle(incoming, self._retry_or_dead("delivery limit", deaths))
+            await self._settle(lane, incoming, self._retry_or_dead("delivery limit", deaths))
             return
         try:
             message = _decode(incoming)
         except Undecodable as error:
-            await self._settle(incoming, Dead(f"undecodable: {error}"))
+            await self._settle(lane, incoming, Dead(f"undecodable: {error}"))
             return
         token = logs.request_id.set(message.request_id)
         try:
             delivery = Delivery(bool(incoming.redelivered), deaths)
-            await self._settle(incoming, await self._outcome(lane, message, delivery))
+            outcome = await self._outcome(lane, message, delivery)
+            await self._settle(lane, incoming, outcome)
         finally:
             logs.request_id.reset(token)
 
@@ -322,23 +328,35 @@ class Consumer:
     def _retry_or_dead(self, reason: str, deaths: int) -> Outcome:
         return Retry(reason) if deaths < self._max_retries else Dead(reason)
 
-    async def _settle(self, incoming: DeliveredMessage, outcome: Outcome) -> None:
+    async def _settle(self, lane: _Lane, incoming: DeliveredMessage, outcome: Outcome) -> None:
         self._counts[type(outcome)].inc()
         channel, tag = incoming.channel, cast("int", incoming.delivery_tag)
+        with self._channel_may_be_gone():
+            if isinstance(outcome, Dead):
+                outcome = await self._bury(incoming, outcome.reason)
+            # Nothing waits until the bytes are out: nobody answers them.
+            match outcome:
+                case Ack():
+                    if lane.acks.add(tag):
+                        lane.run(self._acknowledge(lane))
+                    return
+                case Requeue():
+                    await channel.basic_nack(tag, requeue=True, wait=False)
+                case Retry(reason):
+                    log.info("consume.retry", queue=self._queue.name, reason=reason)
+                    await channel.basic_reject(tag, requeue=False, wait=False)
+            lane.acks.settled(tag)
+
+    async def _acknowledge(self, lane: _Lane) -> None:
+        with self._channel_may_be_gone():
+            await lane.acks.write()
+
+    @contextmanager
+    def _channel_may_be_gone(self) -> Iterator[None]:
         try:
             with connection_faults():
-                if isinstance(outcome, Dead):
-                    outcome = await self._bury(incoming, outcome.reason)
-                # Nothing waits until the bytes are out: nobody answers them.
-                match outcome:
-                    case Ack():
-                        await channel.basic_ack(tag, wait=False)
-                    case Requeue():
-                        await channel.basic_nack(tag, requeue=True, wait=False)
-                    case Retry(reason):
-                        log.info("consume.retry", queue=self._queue.name, reason=reason)
-                        await channel.basic_reject(tag, requeue=False, wait=False)
-        except FAULTS as error:  # the channel is gone, so the broker delivers it again
+                yield
+        except FAULTS as error:  # so the broker delivers it again
             log.warning("consume.not_settled", queue=self._queue.name, error=repr(error))
 
     async def _bury(self, incoming: DeliveredMessage, reason: str) -> Outcome:

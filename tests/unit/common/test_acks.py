@@ -1,0 +1,73 @@
+import asyncio
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.common.acks import Acks
+
+COUNT = 30
+
+
+class Channel:
+    """What RabbitMQ keeps of a channel: the tags that wait."""
+
+    def __init__(self, turns: Iterator[int]) -> None:
+        self.waiting = set(range(1, COUNT + 1))
+        self.frames = 0
+        self._turns = turns
+
+    async def basic_ack(self, tag: int, *, multiple: bool = False, wait: bool) -> None:
+        assert not wait
+        for _ in range(next(self._turns)):  # until there is a place among the frames
+            await asyncio.sleep(0)
+        assert tag in self.waiting  # else it closes the channel
+        self.frames += 1
+        self.waiting -= {one for one in self.waiting if one < tag} if multiple else set()
+        self.waiting.remove(tag)
+
+
+def acks(channel: Any) -> Acks:
+    return Acks(channel)
+
+
+@given(
+    order=st.permutations(range(1, COUNT + 1)),
+    rejected=st.sets(st.integers(1, COUNT)),
+    held=st.sets(st.integers(1, COUNT), max_size=3),
+    size=st.integers(1, COUNT),
+    turns=st.lists(st.integers(0, 3), min_size=1, max_size=5),
+)
+async def test_each_is_settled_once_as_it_was_told_and_nothing_that_is_held(
+    order: list[int], rejected: set[int], held: set[int], size: int, turns: list[int]
+) -> None:
+    channel = Channel(cycle(turns))
+    subject = acks(channel)
+    async with asyncio.TaskGroup() as writing:
+        for at in range(0, COUNT, size):
+            for tag in order[at : at + size]:
+                if tag in held:
+                    continue
+                if tag in rejected:
+                    channel.waiting.remove(tag)
+                    subject.settled(tag)
+                elif subject.add(tag):
+                    writing.create_task(subject.write())
+            await asyncio.sleep(0)
+    assert channel.waiting == held
+
+
+async def test_what_is_done_in_its_order_takes_one_frame_a_turn_whatever_was_rejected() -> None:
+    channel = Channel(cycle([0]))
+    subject = acks(channel)
+    for turn in range(3):
+        for tag in range(turn * 10 + 1, turn * 10 + 11):
+            if tag % 5 == 0:
+                channel.waiting.remove(tag)
+                subject.settled(tag)
+            else:
+                assert subject.add(tag) is (tag % 10 == 1)
+        await subject.write()
+    assert channel.frames == 3
