@@ -37,6 +37,10 @@ async def test_each_target_has_a_work_a_retry_and_a_dead_queue_that_lose_nothing
         assert "message-ttl" in queues[f"alerts.{target}.retry"]["effective_policy_definition"]
 
 
+async def test_messages_can_be_moved_in_the_ui(system: Running) -> None:
+    assert await system.rabbitmq("shovels") == []  # not 404: its plugin is there
+
+
 async def test_what_a_service_owns_it_consumes_and_nobody_else_may_configure(
     system: Running,
 ) -> None:

@@ -1,6 +1,7 @@
 """A real Prometheus with our configuration on a running system: targets, rules, every panel."""
 
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,11 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
         await eventually(shown, 30, every=0.5)
     except TimeoutError:
         pytest.fail(f"show nothing: {await empty()}")
+    # Labels are of closed sets: no id, no address, nothing that a client made up.
+    every = await prometheus("series", **{"match[]": '{job=~"gateway|alerts|consent|followups"}'})
+    labels = {each for one in every for label, each in one.items() if label != "instance"}
+    assert [each for each in labels if re.search(r"@|[0-9a-f]{8}-[0-9a-f]{4}|[0-9]{6}", each)] == []
+
     (group,) = (await prometheus("rules"))["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
     assert [rule["name"] for rule in group["rules"] if rule["state"] != "inactive"] == []

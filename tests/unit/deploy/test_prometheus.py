@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.local.environment import ROOT
 from tests.support import checkers
-from tests.support.promql import PROMETHEUS, faults
+from tests.support.promql import PROMETHEUS, faults, known
 
 
 def rules() -> list[dict[str, Any]]:
@@ -57,6 +58,16 @@ def test_each_rule_has_a_runbook_of_its_name_and_the_list_names_all() -> None:
         title = (PROMETHEUS.parents[1] / url).read_text(encoding="utf-8").splitlines()[0]
         assert re.match(rf"# {rule}:", title), url
         assert Path(url).stem == re.sub(r"(?<!^)(?=[A-Z])", "-", rule).lower()
+
+
+def test_the_table_of_what_shows_a_promise_names_every_promise_and_rule_and_what_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.split("## What shows a promise")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith(("| P", "| every"))]
+    assert [row[0] for row in rows] == [*(f"| P{n}" for n in range(1, 9)), "| every queue"]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[1])} <= known().keys()
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
+    assert told == {rule["alert"] for rule in rules()}
 
 
 def test_each_rule_fires_when_it_should_and_is_silent_when_not() -> None:
