@@ -322,7 +322,12 @@ async def test_what_is_kept_for_a_key_can_be_read_with_that_key_only(
         names = [name async for name in redis.scan_iter(_type="string")]
         kept = b"".join([name + await redis.get(name) for name in names])
     assert len(kept) > 200
-    for personal in (b"anna", b"600 700", b"tab-1", hashlib.sha256(json.dumps(body).encode()).digest()):
+    for personal in (
+        b"anna",
+        b"600 700",
+        b"tab-1",
+        hashlib.sha256(json.dumps(body).encode()).digest(),
+    ):
         assert personal not in kept
 
 
