@@ -35,6 +35,10 @@ class Api:
         self._operator = operator
         self._opener = opener()
 
+    @property
+    def admin_key(self) -> str:
+        return self._keys["X-ADMIN-API-KEY"]
+
     def get(self, path: str, *, key: str = "X-ADMIN-API-KEY", **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from ostoja import where
-from ostoja.commands import alerts, consent, followups, limits, targets
+from ostoja.commands import alerts, consent, doctor, followups, limits, targets
 from ostoja.failure import Failure
 
 EPILOG = (
@@ -62,6 +62,7 @@ targets.add_to(app)
 limits.add_to(app)
 consent.add_to(app)
 followups.add_to(app)
+doctor.add_to(app)
 
 
 @app.callback()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import EXAMPLE, ROOT, SERVICES, parse
+from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SERVICES, parse
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
@@ -37,6 +37,10 @@ def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
         if isinstance(value, dict) and "env" in value
     }
     assert named - _given("alerts").keys() == set()
+
+
+def test_the_doctor_is_given_every_secret_that_it_looks_at() -> None:
+    assert GENERATED.keys() - _given("ostoja").keys() == set()
 
 
 def test_what_passes_through_is_explained_in_the_example() -> None:

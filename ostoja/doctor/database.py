@@ -1,0 +1,115 @@
+"""PostgreSQL: reached by each service's own role, migrated, and the trail append-only for them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+
+from deploy.local.environment import ROOT, WITH_TABLES
+from libs.common import migrate
+from ostoja.doctor.clock import judged
+from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
+from ostoja.doctor.finding import Finding, ok, wrong
+
+APPEND_ONLY = "consent.consent_audit_log"
+TRIGGERS = ("trail_link", "trail_refuse")
+_RIGHTS = """
+    SELECT current_user AS role, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls AS mighty,
+        ARRAY(SELECT nspname FROM pg_namespace WHERE nspname = ANY(%(others)s)
+            AND has_schema_privilege(oid, 'USAGE')) AS enters,
+        ARRAY(SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+            WHERE nspname = current_user AND relowner = r.oid) AS owns
+    FROM pg_roles r WHERE rolname = current_user
+"""
+_TRAIL = f"""
+    SELECT
+        ARRAY(SELECT what FROM unnest(ARRAY['UPDATE', 'REFERENCES']) what
+            WHERE has_any_column_privilege('{APPEND_ONLY}', what))
+        || ARRAY(SELECT what FROM unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) what
+            WHERE has_table_privilege('{APPEND_ONLY}', what)) AS may,
+        ARRAY(SELECT tgname::text FROM pg_trigger WHERE tgrelid = '{APPEND_ONLY}'::regclass
+            AND tgenabled = 'A') AS armed
+"""
+
+
+def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
+    """:param now: this machine's clock, as `time.time`"""
+    reached: list[str] = []
+    for role in WITH_TABLES:
+        try:
+            with closing(_connect(deployment.database_url(role))) as connection:
+                before = now()
+                (there,) = _rows(connection, "SELECT extract(epoch FROM clock_timestamp())")
+                if not reached:
+                    yield judged("PostgreSQL", float(there[0]), before, now())
+                yield from _rights(connection, role)
+                yield from _migrated(deployment, role)
+                if role == "consent":
+                    yield from _trail(connection)
+            reached.append(role)
+        except psycopg2.Error as error:
+            yield wrong(
+                "PostgreSQL",
+                f"as {role}: {str(error).strip().splitlines()[-1]}",
+                f"{RESTART} starts it, and sets the roles' passwords as .env has them",
+            )
+    if reached:
+        yield ok("PostgreSQL", f"reached as {', '.join(reached)}")
+
+
+def _connect(url: str) -> Any:
+    connection = psycopg2.connect(
+        url, connect_timeout=int(PATIENCE), options=f"-c statement_timeout={int(PATIENCE)}s"
+    )
+    connection.set_session(readonly=True, autocommit=True)
+    return connection
+
+
+def _rows(connection: Any, statement: str, values: Any = None) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def _migrated(deployment: Deployment, service: str) -> Iterator[Finding]:
+    migrations = ROOT / "services" / service / "migrations"
+    if migrate.pending(deployment.database_url(service), migrations):
+        yield wrong(
+            "migrations",
+            f"the schema {service} is not of the version that this code is",
+            f"{RESTART} migrates; if the schema is newer, this checkout is too old",
+        )
+    else:
+        yield ok("migrations", f"the schema {service} is up to date")
+
+
+def _rights(connection: Any, role: str) -> Iterator[Finding]:
+    others = [name for name in WITH_TABLES if name != role]
+    ((_, mighty, enters, owns),) = _rows(connection, _RIGHTS, {"others": others})
+    faults = ["is a superuser or may make roles"] if mighty else []
+    faults += [f"may look into the schema {name}" for name in enters]
+    faults += [f"owns the table {name}" for name in owns]
+    if faults:
+        yield wrong(
+            "rights",
+            f"the role {role} {'; '.join(faults)}",
+            f"take it back by hand (psql as postgres: \\du, \\dn+, \\dt {role}.*)",
+        )
+    else:
+        yield ok("rights", f"the role {role} reaches its own schema and no other")
+
+
+def _trail(connection: Any) -> Iterator[Finding]:
+    ((may, armed),) = _rows(connection, _TRAIL)
+    asleep = [name for name in TRIGGERS if name not in armed]
+    if may or asleep:
+        found = [f"consent may {', '.join(may)} rows" if may else ""]
+        found += [f"the trigger {name} is off" for name in asleep]
+        yield wrong(
+            "trail",
+            f"it is not append-only: {'; '.join(filter(None, found))}",
+            "ostoja consent verify; then REVOKE it, or ALTER TABLE … ENABLE ALWAYS TRIGGER",
+        )
+    else:
+        yield ok("trail", "append-only for the role consent")

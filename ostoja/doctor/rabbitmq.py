@@ -1,0 +1,236 @@
+"""RabbitMQ: reached by each account, and everything declared in it as the code says."""
+
+import asyncio
+import base64
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import aio_pika
+from aio_pika.exceptions import AMQPError
+
+from deploy import provision
+from deploy.local.environment import SERVICES, VHOST
+from libs.common.topology import Queue
+from ostoja.doctor.clock import judged, of_header
+from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
+from ostoja.doctor.finding import Finding, ok, wrong
+from ostoja.doctor.web import Answer, ask
+from services.alerts import topology as alerts
+from services.alerts.config import Config, Target
+from services.consent import topology as consent
+from services.followups import topology as followups
+
+PREFIXES = tuple(f"{service}." for service in SERVICES)
+EPOCH = "alerts.epoch."  # one, of a name made up when the broker's disk was new
+DECLARED_ANEW = (
+    "that cannot be changed: in the UI move its messages elsewhere and delete it, then restart its "
+    "service, which declares it as it should be"
+)
+
+
+def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
+    """:param now: this machine's clock, as `time.time`"""
+    for service in SERVICES:
+        if fault := asyncio.run(_login(deployment.amqp_url(service))):
+            yield wrong(
+                "RabbitMQ",
+                f"as {service}: {fault}",
+                f"{RESTART} starts it, and sets the accounts' passwords as .env has them",
+            )
+    management = Management(deployment)
+    before = now()
+    answer = management.get("overview")
+    if answer.status != 200:
+        yield wrong(
+            "RabbitMQ",
+            f"its management API at {deployment.management_url}: {answer.said}",
+            "is the management plugin on, and RABBITMQ_ADMIN_PASSWORD as when it first started?",
+        )
+        return
+    yield ok("RabbitMQ", f"version {answer.body['rabbitmq_version']} answers")
+    yield judged("RabbitMQ", of_header(answer.date), before, now(), exact_to=1.0)
+    yield from _alarms(management)
+    yield from _accounts(management)
+    yield from _exchanges(management)
+    config = configured(deployment)
+    policies = provision.retry_policies(deployment.alerts_config)
+    yield from _policies(management, policies)
+    yield from _queues(management, expected(config), policies)
+
+
+async def _login(url: str) -> str:
+    """Give what went wrong, in words."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            connection = await aio_pika.connect(url)
+            await connection.close()
+    except (AMQPError, OSError, TimeoutError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+class Management:
+    def __init__(self, deployment: Deployment) -> None:
+        account = f"admin:{deployment.values['RABBITMQ_ADMIN_PASSWORD']}"
+        self._headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
+        self._url = deployment.management_url
+
+    def get(self, path: str) -> Answer:
+        return ask(f"{self._url}/api/{path}", self._headers)
+
+    def list_of(self, path: str) -> list[dict[str, Any]]:
+        """Give a list; an empty one of a vhost that is not there."""
+        found = self.get(path).body
+        return found if isinstance(found, list) else []
+
+    def of_vhost(self, kind: str) -> list[dict[str, Any]]:
+        return self.list_of(f"{kind}/{quote(VHOST, safe='')}")
+
+
+def configured(deployment: Deployment) -> Config:
+    """Read of alerts.toml what its queues depend on, whatever else is in it."""
+    raw = tomllib.loads(deployment.alerts_config.read_text(encoding="utf-8"))
+    timing = ("retry_delays", "wait_tiers", "max_age")
+    targets: dict[str, Any] = {
+        name: Target.model_construct(**{key: given[key] for key in timing if key in given})
+        for name, given in raw["targets"].items()
+    }
+    return Config.model_construct(routes={}, targets=targets)
+
+
+def expected(config: Config) -> dict[str, Queue]:
+    every = (
+        *alerts.intake_queues(),
+        *alerts.person_queues(),
+        *alerts.target_queues(config),
+        *consent.QUEUES,
+        *followups.QUEUES,
+    )
+    return {queue.name: queue for queue in every}
+
+
+def _alarms(management: Management) -> Iterator[Finding]:
+    answer = management.get("health/checks/alarms")
+    if answer.status == 503:
+        alarms = (answer.body or {}).get("alarms", [])
+        names = sorted({str(each.get("resource")) for each in alarms})
+        yield wrong(
+            "RabbitMQ",
+            f"out of {' and '.join(names) or 'resources'}: it takes no messages",
+            "give it space (df -h, free -h); it goes on by itself, alerts take the other way",
+        )
+
+
+def _accounts(management: Management) -> Iterator[Finding]:
+    known = {user["name"]: user for user in management.list_of("users")}
+    faults = []
+    if "guest" in known:
+        faults.append("the account guest is there, whose password everybody knows")
+    for service, rights in provision.RIGHTS.items():
+        if service not in known:
+            faults.append(f"the account {service} is missing")
+            continue
+        found = management.list_of(f"users/{service}/permissions")
+        given = {each["vhost"]: each for each in found}
+        wanted = rights.permissions(service)
+        mine = given.pop(VHOST, {})
+        if given or known[service]["tags"] or any(mine.get(k) != v for k, v in wanted.items()):
+            faults.append(f"{service} has other rights than it needs")
+    for fault in faults:
+        yield wrong("rights", fault, f"{RESTART} sets what is ours; what is not, delete in the UI")
+    if not faults:
+        yield ok("rights", "each RabbitMQ account has the rights that it needs")
+
+
+def _exchanges(management: Management) -> Iterator[Finding]:
+    there = {each["name"]: each["type"] for each in management.of_vhost("exchanges")}
+    for name, kind in provision.exchanges():
+        if name not in there:
+            yield wrong("exchanges", f"{name} is not there", f"{RESTART} declares it")
+        elif there[name] != kind:
+            yield wrong("exchanges", f"{name} is {there[name]} and not {kind}", DECLARED_ANEW)
+
+
+def _policies(management: Management, policies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    there = {each["name"]: each for each in management.of_vhost("policies")}
+    faults = [
+        policy["name"]
+        for policy in policies
+        if any(there.get(policy["name"], {}).get(key) != value for key, value in policy.items())
+    ]
+    if faults:
+        yield wrong(
+            "policies", f"missing or not as declared: {', '.join(faults)}", f"{RESTART} sets them"
+        )
+    else:
+        yield ok("policies", f"{len(policies)}, as declared")
+
+
+def _queues(
+    management: Management, queues: Mapping[str, Queue], policies: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    there = {each["name"]: each for each in management.of_vhost("queues")}
+    bound = {
+        (each["source"], each["routing_key"], each["destination"])
+        for each in management.of_vhost("bindings")
+    }
+    faults = [
+        fault
+        for queue in queues.values()
+        for fault in _queue(queue, there.get(queue.name), bound, policies)
+    ]
+    yield from faults or [ok("queues", f"{len(queues)}, each as declared")]
+    for name, found in there.items():
+        ours = name.startswith(PREFIXES) and not name.startswith(EPOCH)
+        if ours and name not in queues and not found.get("exclusive"):
+            yield wrong(
+                "queues",
+                f"{name} is nobody's any more, and holds {found.get('messages', 0)} messages",
+                "move them to where they belong (in the UI), then delete it",
+            )
+
+
+def _queue(
+    queue: Queue,
+    found: Mapping[str, Any] | None,
+    bound: set[tuple[str, str, str]],
+    policies: Sequence[Mapping[str, Any]],
+) -> Iterator[Finding]:
+    if found is None:
+        owner = queue.name.partition(".")[0]
+        yield wrong("queues", f"{queue.name} is not there", f"restart {owner}, which declares it")
+        return
+    if not found["durable"] or found["arguments"] != dict(queue.arguments):
+        differ = sorted(
+            name
+            for name in {*found["arguments"], *queue.arguments}
+            if found["arguments"].get(name) != queue.arguments.get(name)
+        )
+        yield wrong("queues", f"{queue.name} differs in {', '.join(differ)}", DECLARED_ANEW)
+    applied = found.get("effective_policy_definition") or {}
+    if applied != _definition(queue.name, policies):
+        by = found.get("operator_policy") or found.get("policy") or "none"
+        yield wrong(
+            "policies",
+            f"{queue.name} is under another policy than declared ({by}: {applied})",
+            "delete what is not ours in the UI (Admin, Policies)",
+        )
+    missing = [
+        f"{each.exchange.name} with {each.key}"
+        for each in queue.bindings
+        if (each.exchange.name, each.key, queue.name) not in bound
+    ]
+    if missing:
+        owner = queue.name.partition(".")[0]
+        yield wrong(
+            "queues", f"{queue.name} is not bound to {', '.join(missing)}", f"restart {owner}"
+        )
+
+
+def _definition(name: str, policies: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    applying = [policy for policy in policies if re.search(policy["pattern"], name)]
+    first = max(applying, key=lambda policy: int(policy["priority"]), default=None)
+    return first["definition"] if first else {}

@@ -1,0 +1,363 @@
+"""`ostoja doctor` on the whole system: sound, then each thing broken once and found."""
+
+import asyncio
+import base64
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from deploy.local import environment
+from ostoja.doctor import database, rabbitmq
+from ostoja.doctor.deployment import Deployment
+from ostoja.doctor.diagnosis import findings
+from ostoja.doctor.finding import Finding, Verdict
+from tests.support.checkouts import MadeUp, made_up
+from tests.support.cli import Done, fits, ostoja
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+
+
+@pytest.fixture(scope="module")
+def checkout(private_folder: Path, ports: Ports) -> Iterator[MadeUp]:
+    folder = private_folder / f"doctor-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    with made_up(folder, ports) as made:
+        (folder / ".env").chmod(0o600)  # rewritten by the fixture
+        yield made
+
+
+class Broker:
+    """RabbitMQ's management API, as its admin."""
+
+    def __init__(self, checkout: MadeUp) -> None:
+        self._url = f"http://{HOST}:{checkout.values['RABBITMQ_UI_PORT']}/api"
+        account = f"admin:{checkout.values['RABBITMQ_ADMIN_PASSWORD']}"
+        self._headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        async with (
+            aiohttp.ClientSession(headers=self._headers, raise_for_status=True) as session,
+            session.request(method, URL(f"{self._url}/{path}", encoded=True), json=body) as answer,
+        ):
+            return await answer.json() if answer.content_type == "application/json" else None
+
+    @asynccontextmanager
+    async def there(self, path: str, body: Any) -> AsyncIterator[None]:
+        await self.call("PUT", path, body)
+        try:
+            yield
+        finally:
+            await self.call("DELETE", path)
+
+
+@pytest.fixture
+def broker(checkout: MadeUp) -> Broker:
+    return Broker(checkout)
+
+
+async def doctor(checkout: MadeUp, *words: str, **settings: str) -> Done:
+    return await ostoja("doctor", *words, folder=checkout.folder, settings=settings)
+
+
+async def found(checkout: MadeUp, *, url: str = "", key: str = "", **changes: str) -> list[Finding]:
+    """Give what is called wrong.
+
+    :param changes: of what .env says
+    """
+    values = {**environment.load(checkout.folder / ".env"), **changes}
+    deployment = Deployment(values, url or checkout.url, checkout.folder / ".env")
+    key = key or checkout.values["ADMIN_API_KEY"]
+    every = await asyncio.to_thread(lambda: list(findings(deployment, key)))
+    wrong = [each for each in every if each.verdict is Verdict.WRONG]
+    assert all(each.do for each in wrong)
+    return wrong
+
+
+async def until_found(checkout: MadeUp, part: str, said: str) -> Finding:
+    async def there() -> Finding | None:
+        wrong = [each for each in await found(checkout) if each.part == part]
+        return next((each for each in wrong if said in each.found), None)
+
+    return await eventually(there, 20)
+
+
+async def until_sound(checkout: MadeUp) -> None:
+    async def sound() -> bool:
+        return not await found(checkout)
+
+    await eventually(sound, 60)
+
+
+async def test_a_sound_system_has_no_findings_and_the_table_fits(checkout: MadeUp) -> None:
+    await until_sound(checkout)
+
+    done = await doctor(checkout)
+
+    assert done.code == 0, done
+    assert fits(done.out)
+    for part in (
+        "gateway",
+        "alerts",
+        "trail",
+        "migrations",
+        "queues",
+        "policies",
+        "Redis",
+        "clock",
+    ):
+        assert f"\n{part}" in done.out
+
+
+async def test_no_secret_is_told(checkout: MadeUp) -> None:
+    done = await doctor(checkout, "--json", REDIS_PORT="1", POSTGRES_PORT="1", RABBITMQ_PORT="1")
+
+    secrets = {
+        value
+        for name, value in checkout.values.items()
+        if name.endswith(("_KEY", "_KEYS", "_PASSWORD"))
+    }
+    assert done.code == 1
+    assert not any(value in done.out + done.err for value in secrets if len(value) > 8)
+
+
+# Each thing is broken, named as it must be found, and mended.
+
+
+@pytest.mark.parametrize(
+    ("part", "said", "settings"),
+    [
+        ("keys", "ADMIN_API_KEY and SERVICE_API_KEY", {"SERVICE_API_KEY": "admin"}),
+        ("PostgreSQL", "as alerts: ", {"ALERTS_DB_PASSWORD": "another-password"}),
+        ("PostgreSQL", "as consent: ", {"POSTGRES_PORT": "1"}),
+        ("RabbitMQ", "as followups: ", {"FOLLOWUPS_AMQP_PASSWORD": "another-password"}),
+        ("RabbitMQ", "HTTP status 401", {"RABBITMQ_ADMIN_PASSWORD": "another-password"}),
+        ("RabbitMQ", "Connection refused", {"RABBITMQ_UI_PORT": "1"}),
+        ("Redis", "refused", {"REDIS_PORT": "1"}),
+        ("Redis", "password", {"REDIS_PASSWORD": "another-password"}),
+        ("gateway", "does not take the admin key", {"key": "another-key-of-somebody"}),
+        ("gateway", "no answer", {"url": "http://127.0.0.1:1"}),
+        ("consent", "no answer", {"CONSENT_URL": "http://127.0.0.1:1"}),
+    ],
+)
+async def test_what_cannot_be_reached_is_found(
+    checkout: MadeUp, part: str, said: str, settings: dict[str, str]
+) -> None:
+    given = {
+        name: checkout.values["ADMIN_API_KEY"] if value == "admin" else value
+        for name, value in settings.items()
+    }
+
+    wrong = await found(checkout, **given)
+
+    assert any(each.part == part and said in each.found for each in wrong), wrong
+
+
+async def test_an_env_file_that_everybody_reads_is_found(checkout: MadeUp) -> None:
+    env_file = checkout.folder / ".env"
+    env_file.chmod(0o644)
+    try:
+        (finding,) = await found(checkout)
+    finally:
+        env_file.chmod(0o600)
+
+    assert (finding.part, finding.do) == (".env", f"chmod 600 {env_file}")
+
+
+async def test_a_service_that_hangs_is_found_by_its_name(checkout: MadeUp) -> None:
+    await checkout.freeze("followups")
+    try:
+        finding = await until_found(checkout, "followups", "no answer at")
+    finally:
+        await checkout.thaw("followups")
+
+    assert "make logs SERVICE=followups" in finding.do
+
+
+async def test_a_target_in_trouble_leads_to_the_breakers(checkout: MadeUp) -> None:
+    await checkout.sandbox.behave("sms", status=503)
+    for _ in range(6):
+        await checkout.alert("opens it", target="sms")
+    finding = await until_found(checkout, "alerts", "a target is in trouble")
+    await checkout.sandbox.behave("sms", status=200)
+
+    assert "ostoja breakers" in finding.do
+    await until_sound(checkout)
+
+
+async def test_a_missing_migration_is_found(checkout: MadeUp) -> None:
+    query = checkout.query
+    (there,) = query("SELECT version_num FROM followups.alembic_version")
+    query("UPDATE followups.alembic_version SET version_num = '0001'")
+    try:
+        (finding,) = await found(checkout)
+    finally:
+        query(f"UPDATE followups.alembic_version SET version_num = '{there.version_num}'")
+
+    assert finding.part == "migrations"
+    assert "followups" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("part", "said", "broken", "mended"),
+    [
+        (
+            "trail", "consent may DELETE rows",
+            "GRANT DELETE ON consent.consent_audit_log TO consent",
+            "REVOKE DELETE ON consent.consent_audit_log FROM consent",
+        ),
+        (
+            "trail", "consent may UPDATE rows",
+            "GRANT UPDATE (reason) ON consent.consent_audit_log TO consent",
+            "REVOKE UPDATE (reason) ON consent.consent_audit_log FROM consent",
+        ),
+        (
+            "trail", "trigger trail_refuse is off",
+            "ALTER TABLE consent.consent_audit_log DISABLE TRIGGER trail_refuse",
+            "ALTER TABLE consent.consent_audit_log ENABLE ALWAYS TRIGGER trail_refuse",
+        ),
+        (
+            "rights", "alerts may look into the schema consent",
+            "GRANT USAGE ON SCHEMA consent TO alerts",
+            "REVOKE USAGE ON SCHEMA consent FROM alerts",
+        ),
+        (
+            "rights", "alerts owns the table loose",
+            "CREATE TABLE alerts.loose (); ALTER TABLE alerts.loose OWNER TO alerts",
+            "DROP TABLE alerts.loose",
+        ),
+        (
+            "rights", "followups is a superuser or may make roles",
+            "ALTER ROLE followups CREATEROLE",
+            "ALTER ROLE followups NOCREATEROLE",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_role_that_may_more_than_it_needs_is_found(
+    checkout: MadeUp, part: str, said: str, broken: str, mended: str
+) -> None:
+    checkout.query(broken)
+    try:
+        await until_found(checkout, part, said)
+    finally:
+        checkout.query(mended)
+
+
+async def test_a_policy_of_somebody_elses_on_our_queues_is_found(
+    checkout: MadeUp, broker: Broker
+) -> None:
+    body = {"pattern": "^alerts.slack$", "definition": {"max-length": 10}, "apply-to": "queues"}
+    async with broker.there("policies/ostoja/helpful", {**body, "priority": 50}):
+        finding = await until_found(checkout, "policies", "alerts.slack is under another policy")
+    assert "helpful" in finding.found
+
+    async with broker.there("operator-policies/ostoja/hard", {**body, "priority": 0}):
+        await until_found(checkout, "policies", "alerts.slack is under another policy")
+
+
+async def test_a_policy_that_is_not_as_declared_is_found(checkout: MadeUp, broker: Broker) -> None:
+    path = "policies/ostoja/alerts-slack-retry"
+    declared = await broker.call("GET", path)
+    body = {key: declared[key] for key in ("pattern", "definition", "apply-to", "priority")}
+    await broker.call("PUT", path, {**body, "definition": {"message-ttl": 1}})
+    try:
+        await until_found(checkout, "policies", "alerts-slack-retry")
+    finally:
+        await broker.call("PUT", path, body)
+
+
+async def test_a_queue_that_is_not_as_declared_is_found(checkout: MadeUp, broker: Broker) -> None:
+    path = "queues/ostoja/consent.commands"
+    await checkout.freeze("consent")  # else it would mend it at once
+    try:
+        await broker.call("DELETE", path)
+        gone = await until_found(checkout, "queues", "consent.commands is not there")
+        body = {"durable": True, "arguments": {"x-queue-type": "quorum"}}
+        async with broker.there(path, body):
+            other = await until_found(checkout, "queues", "consent.commands differs in")
+    finally:
+        await checkout.thaw("consent")
+        await checkout.restart("consent")
+
+    assert gone.do == "restart consent, which declares it"
+    assert "x-overflow" in other.found
+    await until_sound(checkout)
+
+
+async def test_a_binding_that_is_gone_is_found(checkout: MadeUp, broker: Broker) -> None:
+    path = "bindings/ostoja/e/consent.events/q/alerts.erasures"
+    (binding,) = await broker.call("GET", path)
+    await broker.call("DELETE", f"{path}/{binding['properties_key']}")
+    try:
+        await until_found(checkout, "queues", "not bound to consent.events with person.erased")
+    finally:
+        await broker.call("POST", path, {"routing_key": binding["routing_key"]})
+
+
+async def test_an_exchange_that_is_gone_is_found(checkout: MadeUp, broker: Broker) -> None:
+    path = "exchanges/ostoja/replies"
+    await broker.call("DELETE", path)
+    try:
+        await until_found(checkout, "exchanges", "replies is not there")
+    finally:
+        await broker.call("PUT", path, {"type": "direct", "durable": True})
+        for service in ("alerts", "consent", "followups"):  # which bind queues of their own to it
+            await checkout.restart(service)
+    await until_sound(checkout)
+
+
+async def test_a_queue_that_nobody_needs_any_more_is_found(
+    checkout: MadeUp, broker: Broker
+) -> None:
+    async with broker.there("queues/ostoja/alerts.fax", {"durable": True}):
+        await until_found(checkout, "queues", "alerts.fax is nobody's any more, and holds 0")
+
+
+async def test_an_account_with_other_rights_is_found(checkout: MadeUp, broker: Broker) -> None:
+    path = "permissions/ostoja/gateway"
+    declared = await broker.call("GET", path)
+    await broker.call("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
+    try:
+        await until_found(checkout, "rights", "gateway has other rights than it needs")
+    finally:
+        rights = {key: declared[key] for key in ("configure", "write", "read")}
+        await broker.call("PUT", path, rights)
+    async with broker.there("users/guest", {"password": "guest", "tags": ""}):
+        await until_found(checkout, "rights", "the account guest is there")
+
+
+async def test_a_clock_that_is_apart_is_found(checkout: MadeUp) -> None:
+    deployment = Deployment(checkout.values, checkout.url, checkout.folder / ".env")
+
+    def an_hour_on() -> float:
+        return time.time() + 3600
+
+    every = await asyncio.to_thread(
+        lambda: [*database.check(deployment, an_hour_on), *rabbitmq.check(deployment, an_hour_on)]
+    )
+
+    clocks = [finding for finding in every if finding.part == "clock"]
+    assert [finding.verdict for finding in clocks] == [Verdict.WRONG, Verdict.WRONG]
+    assert all("3600 s behind ours" in finding.found for finding in clocks)
+
+
+async def test_a_mail_is_read_from_a_file_or_from_standard_input(
+    checkout: MadeUp, tmp_path: Path
+) -> None:
+    path = tmp_path / "mail.eml"
+    path.write_text("From: a@example.com\r\n\r\n")
+
+    done = await doctor(checkout, "--mail", str(path))
+
+    assert done.code == 1
+    assert "the mail has no list-unsubscribe" in " ".join(done.out.split())
+
+
+async def test_all_of_it_mended_is_sound_again(checkout: MadeUp) -> None:
+    await until_sound(checkout)
