@@ -49,7 +49,7 @@ Until = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many, the oldest first.")]
 OfStatus = Annotated[Status | None, typer.Option(help="Only of this status.")]
-Ids = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...", show_default=False)]
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="ID", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
