@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import aio_pika
+import sqlalchemy as sa
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
@@ -77,26 +78,41 @@ async def test_a_failed_alert_moved_back_is_tried_anew_and_its_row_counts_once(
     assert len(await subject.sandbox.received("slack")) == 1
 
 
-async def test_a_letter_whose_alert_was_delivered_meanwhile_changes_nothing(
+async def test_a_letter_whose_alert_has_ended_otherwise_meanwhile_changes_nothing(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=400)
-    alert_id = await subject.accept()
-    await subject.until(alert_id, "failed")
-    await eventually(lambda: letters(subject, DEAD))
+    ids = [await subject.accept() for _ in range(3)]
+    delivered, discarded, erased = ids
+    for alert_id in ids:
+        await subject.until(alert_id, "failed")
+
+    async def all_of(queue: str) -> list[Any]:
+        found = await letters(subject, queue)
+        return found if len(found) == len(ids) else []
+
+    await eventually(lambda: all_of(DEAD))
     await subject.sandbox.behave("slack", status=200)
-    await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
-    before = await subject.until(alert_id, "delivered")
+    await subject.http("POST", "/api/dlq/retry", {"ids": [delivered]})
+    await subject.until(delivered, "delivered")
+    await subject.http("POST", "/api/dlq/discard", {"ids": [discarded]})
+    async with subject.engine.begin() as tx:
+        await tx.execute(
+            sa.text("UPDATE delivery SET payload = NULL WHERE alert_id = :id"), {"id": erased}
+        )
+    before = [await subject.row(alert_id) for alert_id in ids]
 
     await move(subject, DEAD, "alerts.monday")  # by mistake
-    ((reason, _),) = await eventually(lambda: letters(subject, "alerts.monday.dead"))
-    assert reason == "of another target"
+    found = await eventually(lambda: all_of("alerts.monday.dead"))
+    assert {reason for reason, _ in found} == {"of another target"}
     await move(subject, "alerts.monday.dead", "alerts.slack")
     other = await subject.accept()
-    await subject.until(other, "delivered")  # behind the letter in the queue
-    assert await subject.row(alert_id) == before
+    await subject.until(other, "delivered")  # behind the letters in the queue
+    assert [await subject.row(alert_id) for alert_id in ids] == before
     assert len(await subject.sandbox.received("slack")) == 2
+    check = await subject.check()
+    assert (check["ok"], check["accepted"], check["failed"]) == (True, 4, 1)
 
 
 async def test_of_what_intake_could_not_read_the_good_is_delivered_and_the_rest_lies_there_again(
