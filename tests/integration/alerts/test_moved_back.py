@@ -113,6 +113,7 @@ async def test_a_letter_whose_alert_has_ended_otherwise_meanwhile_changes_nothin
     assert len(await subject.sandbox.received("slack")) == 2
     check = await subject.check()
     assert (check["ok"], check["accepted"], check["failed"]) == (True, 4, 1)
+    assert 'consumed_total{outcome="retry",queue="alerts.slack"} 0.0' in await subject.metrics()
 
 
 async def test_of_what_intake_could_not_read_the_good_is_delivered_and_the_rest_lies_there_again(
