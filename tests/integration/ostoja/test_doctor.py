@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from yarl import URL
 
 from deploy.local import environment
+from deploy.local.servers import RabbitMQ
 from ostoja.doctor import database, rabbitmq
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.diagnosis import findings
 from ostoja.doctor.finding import Finding, Verdict
+from tests.support.brokers import rabbitmqctl
 from tests.support.checkouts import MadeUp, made_up
 from tests.support.cli import Done, fits, ostoja
 from tests.support.eventually import eventually
@@ -330,6 +333,26 @@ async def test_an_account_with_other_rights_is_found(checkout: MadeUp, broker: B
         await broker.call("PUT", path, rights)
     async with broker.there("users/guest", {"password": "guest", "tags": ""}):
         await until_found(checkout, "rights", "the account guest is there")
+
+
+async def test_a_broker_that_takes_no_messages_is_found(checkout: MadeUp) -> None:
+    port = partial(environment.port, checkout.values)
+    server = RabbitMQ(
+        checkout.folder / ".local" / "rabbitmq",
+        port=port("RABBITMQ_PORT"),
+        management_port=port("RABBITMQ_UI_PORT"),
+        metrics_port=port("RABBITMQ_METRICS_PORT"),
+        dist_port=port("RABBITMQ_DIST_PORT"),
+        epmd_port=port("RABBITMQ_EPMD_PORT"),
+        password=checkout.values["RABBITMQ_ADMIN_PASSWORD"],
+    )
+    await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1000000GB")
+    try:
+        finding = await until_found(checkout, "RabbitMQ", "takes no messages")
+    finally:
+        await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1MB")
+
+    assert "out of disk" in finding.found
 
 
 async def test_a_clock_that_is_apart_is_found(checkout: MadeUp) -> None:

@@ -27,8 +27,11 @@ def processes(*texts: str | None) -> list[Process]:
 
 
 def test_each_sample_bears_its_process_and_each_metric_is_in_one_piece() -> None:
-    families = list(text_string_to_metric_families(merged(processes(ONE, TWO))))
+    text = merged(processes(ONE, TWO))
+    families = list(text_string_to_metric_families(text))
 
+    heads = [line for line in text.splitlines() if line.startswith("#")]
+    assert len(heads) == len({tuple(line.split()[:3]) for line in heads}) == 8
     names = [family.name for family in families]
     assert sorted(names) == ["jobs", "memory_bytes", "seconds", "up"]
     jobs = next(family for family in families if family.name == "jobs")
