@@ -12,6 +12,7 @@ from tests.support.compose import PUBLISHED, Compose, docker
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.fullstack
+METRICS = "http://127.0.0.1:9090/metrics/all"
 
 
 def test_only_four_ports_are_published_and_on_this_machine_only(compose: Compose) -> None:
@@ -42,6 +43,21 @@ def test_a_container_has_its_own_secrets_and_few_rights(compose: Compose, servic
     assert [name for name in others if compose.values[name] in environment] == []
 
 
+def test_the_doctor_finds_nothing_wrong_in_containers(compose: Compose) -> None:
+    printed = compose("run", "--rm", "-T", "ostoja", "doctor", "--json")
+
+    findings = [json.loads(line) for line in printed.splitlines()]
+    assert len(findings) > 20
+    # .env is outside; a person looks at its mode.
+    assert [each for each in findings if each["verdict"] != "ok" and each["part"] != ".env"] == []
+
+
+def test_a_service_runs_the_command_line_tool_too(compose: Compose) -> None:
+    printed = compose("exec", "-T", "gateway", "ostoja", "ledger", "check", "--json")
+
+    assert json.loads(printed)["ok"]
+
+
 async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_nothing_is_lost(
     compose: Compose, system: Running
 ) -> None:
@@ -53,6 +69,11 @@ async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_noth
         return bool(queues["alerts.slack"].get("consumers") == 3)
 
     await eventually(all_consume, 30)
+    scrape = f"import urllib.request as r; print(r.urlopen('{METRICS}').read().decode())"
+    scraped = await asyncio.to_thread(compose, "exec", "-T", "gateway", "python", "-c", scrape)
+    alerts = [line for line in scraped.splitlines() if line.startswith('up{job="alerts",')]
+    assert [line.endswith(" 1") for line in alerts] == [True] * 3
+
     await system.sandbox.behave("slack", delay_seconds=0.05)  # so that some is in hand
     texts = [f"three {uuid.uuid4()}" for _ in range(60)]
     sending = asyncio.create_task(_send(system, texts))
