@@ -155,7 +155,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     owner_url = settings.owner_database_url
     schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
     balance = Balance(engine, sweep, valves, overdue=settings.alerts_overdue_seconds)
-    service.spawn("balance", balance.watch())
+    service.spawn("balance", balance.watch(settings.alerts_sweep_seconds / 2))
     api = Api(engine, intake, sweep, board, valves, schema, balance)
     app.router.add_routes(api.routes())
     await serving.serve(service, app, settings.http_host, settings.http_port)

@@ -15,7 +15,6 @@ from services.alerts.valve import Valve
 
 log = logs.get_logger(__name__)
 
-WATCH_SECONDS = 15.0
 _ENDS: Final = ("delivered", "pending", "failed", "discarded", "in_doubt")
 TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread")
 WATCHED: Final = ("pending", "failed", "in_doubt")  # what a person may have to look at
@@ -54,8 +53,11 @@ class Balance:
         ok = balanced and terms["stranded"] == 0 and unread == 0
         return {"ok": ok, **terms, "unread": unread, "full": full}
 
-    async def watch(self) -> None:
-        """Keep the metrics true; every replica tells the same, and rules take any one's word."""
+    async def watch(self, seconds: float) -> None:
+        """Keep the metrics true; every replica tells the same, and rules take any one's word.
+
+        :param seconds: between two looks
+        """
         while True:
             try:
                 await self._measure()
@@ -63,7 +65,7 @@ class Balance:
                 if not db.may_pass(error):
                     raise
                 log.warning("balance.database_unavailable")
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(seconds)
 
     async def _measure(self) -> None:
         found = await self.check()

@@ -18,15 +18,14 @@ from psycopg2.extras import NamedTupleCursor
 from deploy.local import environment
 from deploy.local.environment import DATABASE, ROOT, VHOST
 from deploy.local.servers import Process
+from tests.support.compose import Compose
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers
 from tests.support.sandbox import SandboxApi
-from tests.support.stack import QUICK, quick_alerts_config
+from tests.support.stack import PATIENCE, QUICK, quick_alerts_config
 from tests.support.system import System
 
 SECONDS = 120.0
-SETTINGS = {"EXPORT_SECONDS": "3", "ERASURE_RESEND_SECONDS": "2", "PERMIT_SECONDS": "15"}
-"""What a test would else wait for, beside QUICK."""
 _SERVERS = ("postgres", "rabbitmq", "redis")
 _MARK = "\x1e"
 _OWN = {".env", ".local", ".git", "config"}
@@ -90,7 +89,8 @@ class Checkout(System):
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        return process.returncode, output.decode(), complaints.decode()
+        # Compose clears the line even into a pipe, as no terminal shows.
+        return process.returncode, output.decode().replace("\x1b[2K", ""), complaints.decode()
 
     async def publish(self, exchange: str, key: str, payload: str) -> None:
         """Publish what no service would, by RabbitMQ's management UI."""
@@ -182,6 +182,33 @@ class MadeUp(Checkout):
         assert done.returncode == 0, f"make {target}: {done.stdout}"
 
 
+class Composed(Checkout):
+    way = "compose"
+
+    def __init__(self, compose: Compose) -> None:
+        super().__init__(compose.folder, compose.values)
+        self._compose = compose
+
+    async def stop(self, name: str) -> None:
+        await asyncio.to_thread(self._compose, "stop", "--timeout", "10", name)
+
+    async def restart(self, name: str) -> None:
+        await asyncio.to_thread(self._compose, "restart", "--timeout", "10", name)
+
+    async def freeze(self, name: str) -> None:
+        await asyncio.to_thread(self._compose, "kill", "--signal", "SIGSTOP", name)
+
+    async def thaw(self, name: str) -> None:
+        await asyncio.to_thread(self._compose, "kill", "--signal", "SIGCONT", name)
+
+    def query(self, statement: str) -> list[Any]:
+        psql = ("exec", "-T", "postgres", "psql", "-U", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1")
+        return self._compose(*psql, DATABASE, "-c", statement).splitlines()
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), **self._compose.shell}
+
+
 def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Make a folder look like this checkout, with a quick configuration and an .env of its own."""
     for each in ROOT.iterdir():
@@ -201,7 +228,7 @@ def made_up(folder: Path, ports: Ports) -> Iterator[MadeUp]:
     """`make up` in a checkout of its own, on ports of this run's own."""
     example = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     own = {name: str(ports.take()) for name in example if name.endswith("_PORT") and example[name]}
-    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, **SETTINGS}))
+    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, **PATIENCE}))
     try:
         checkout.make("up")
         yield checkout

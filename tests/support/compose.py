@@ -2,30 +2,34 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from deploy.local import environment
 from tests.support.ports import Ports
-from tests.support.stack import quick_alerts_config
+from tests.support.stack import PATIENCE, quick_alerts_config
 
-FILES = ("--file", "docker-compose.yml", "--file", "tests/fullstack/quick.yml")
-PUBLISHED = (
-    "GATEWAY_PORT",
-    "RABBITMQ_UI_PORT",
-    "SANDBOX_PORT",
-    "SANDBOX_MAIL_PORT",
-    "PROMETHEUS_PORT",
-)
+FILES = ("docker-compose.yml", "tests/fullstack/quick.yml")
+PUBLISHED = ("GATEWAY_PORT", "RABBITMQ_UI_PORT", "SANDBOX_PORT", "SANDBOX_MAIL_PORT")
 SETTINGS = {
     # Limits have tests of their own; here they would only count the tests' calls.
     "CHAT_RATE_LIMIT": "1000000 per minute",
     "API_RATE_LIMIT_MINUTE": "1000000 per minute",
     "API_RATE_LIMIT_HOUR": "1000000 per hour",
+    # What a test would else wait for.
+    "ALERTS_SWEEP_SECONDS": "2",
+    **PATIENCE,
+}
+_SPANS = {
+    r"for: \w+": "for: 0s",
+    r"\[5m\]": "[6s]",
+    r"\[1h\]": "[20s]",
+    r"seconds > 60": "seconds > 3",
 }
 
 
@@ -42,18 +46,34 @@ def engine_answers() -> bool:
     return True
 
 
+def _quick_prometheus(folder: Path) -> Path:
+    """Write our configuration with rules that wait for seconds, not minutes."""
+    made = shutil.copytree(environment.ROOT / "deploy" / "prometheus", folder / "prometheus")
+    for name, changes in (
+        ("rules.yml", _SPANS),
+        ("prometheus.yml", {"_interval: 15s": "_interval: 1s"}),
+    ):
+        text = (made / name).read_text(encoding="utf-8")
+        for span, shorter in changes.items():
+            text = re.sub(span, shorter, text)
+        (made / name).write_text(text, encoding="utf-8")
+    return made
+
+
 class Compose:
     def __init__(self, folder: Path, ports: Ports) -> None:
+        self.folder = folder
         self.project = folder.name
         self._env_file = folder / ".env"
         environment.ensure(self._env_file, data_exists=False)
         config = folder / "config"
         shutil.copytree(environment.ROOT / "config", config)
         quick_alerts_config(config)
-        settings = SETTINGS | {name: str(ports.take()) for name in PUBLISHED}
+        settings = SETTINGS | {name: str(ports.take()) for name in (*PUBLISHED, "PROMETHEUS_PORT")}
         settings["QUICK_CONFIG"] = str(config)
+        settings["QUICK_PROMETHEUS"] = str(_quick_prometheus(folder))
         with self._env_file.open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+            file.writelines(f'{name}="{value}"\n' for name, value in settings.items())
         self.values = environment.parse(self._env_file.read_text(encoding="utf-8"))
 
     def __call__(self, *arguments: str, quiet: bool = True) -> str:
@@ -61,10 +81,12 @@ class Compose:
 
         :raises RuntimeError: it failed; with the end of what it said
         """
+        # A variable of the shell would win over the file.
+        inherited = {name: value for name, value in os.environ.items() if name not in self.values}
         done = subprocess.run(
-            ["docker", "compose", *FILES, "--env-file", str(self._env_file), *arguments],
+            ["docker", "compose", *arguments],
             cwd=environment.ROOT,
-            env={**self._shell(), "COMPOSE_PROJECT_NAME": self.project},
+            env={**inherited, **self.shell},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if quiet else None,
             text=True,
@@ -74,10 +96,24 @@ class Compose:
             raise RuntimeError(f"docker compose {arguments[0]}: {(done.stderr or '')[-3000:]}")
         return done.stdout
 
-    def _shell(self) -> Mapping[str, str]:
-        """A variable of the shell would win over the file."""
-        inherited = {name: value for name, value in os.environ.items() if name not in self.values}
-        return {**inherited, "OSTOJA_VERSION": self.project}
+    @property
+    def shell(self) -> dict[str, str]:
+        """What `docker compose`, plainly typed, must find to mean this project."""
+        return {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": ":".join(str(environment.ROOT / name) for name in FILES),
+            "COMPOSE_ENV_FILES": str(self._env_file),
+            "OSTOJA_VERSION": self.project,
+        }
+
+    @contextmanager
+    def changed(self, **settings: str) -> Iterator[None]:
+        """Have other settings in .env; who is started from now on gets them."""
+        before = self._env_file.read_text(encoding="utf-8")
+        with self._env_file.open("a", encoding="utf-8") as file:
+            file.writelines(f'{name}="{value}"\n' for name, value in settings.items())
+        yield
+        self._env_file.write_text(before, encoding="utf-8")
 
     def containers(self, service: str) -> list[str]:
         return self("ps", "--all", "--quiet", service).split()

@@ -38,6 +38,8 @@ QUICK_TARGET = {
     "breaker": {"fail_max": 5, "reset_timeout": 2},
 }
 QUICK_MAIL = QUICK_TARGET | {"ask_timeout": 1, "retry_delays": [3, 3, 3, 3, 3]}
+# What a test would else wait for, where it does not wait for that very thing.
+PATIENCE = {"EXPORT_SECONDS": "3", "ERASURE_RESEND_SECONDS": "2", "PERMIT_SECONDS": "15"}
 QUICK = {
     # Limits have tests of their own; here they would only count the test's calls.
     "CHAT_RATE_LIMIT": "1000000 per minute",

@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tests.support.checkouts import SETTINGS, Checkout, CommandError
+from tests.support.checkouts import Checkout, CommandError
 from tests.support.eventually import eventually
 from tests.support.runbooks import RUNBOOKS, Block, sections
+from tests.support.stack import PATIENCE
 from tests.support.system import LEAD, fresh_address
 
 FIRST = sections(RUNBOOKS / "README.md")["First of all"]
-PERMIT_SECONDS = float(SETTINGS["PERMIT_SECONDS"])
+PERMIT_SECONDS = float(PATIENCE["PERMIT_SECONDS"])
 
 TRAIL = "consent.consent_audit_log"
 
-Step = Callable[[Checkout], Awaitable[None]]
+Step = Callable[[Checkout], Awaitable[Any]]
 
 
 async def nothing(_: Checkout) -> None:
@@ -24,6 +26,8 @@ async def nothing(_: Checkout) -> None:
 @dataclass(frozen=True)
 class Trouble:
     begins: Step
+    goes_on: Step = nothing
+    """What callers do amid it, again and again; a rule looks at that."""
     mends: Step = nothing
     """What no command of a page can do: Slack is back, somebody corrects a file."""
 
@@ -86,10 +90,18 @@ async def a_limit_is_too_low(checkout: Checkout) -> None:
     assert answer.status == 200, answer
 
     async def refused() -> bool:
-        return (await checkout.http("POST", "/api/chatbot/chat", body)).status == 429
+        return await somebody_chats(checkout) == 429
 
-    body = {"message": "Dzień dobry", "session_id": fresh_address()}
     await eventually(refused)
+
+
+async def somebody_chats(checkout: Checkout) -> int:
+    body = {"message": "Dzień dobry", "session_id": fresh_address()}
+    return (await checkout.http("POST", "/api/chatbot/chat", body)).status
+
+
+async def somebody_unsubscribes(checkout: Checkout) -> int:
+    return (await checkout.http("POST", "/api/unsubscribe", {"email": fresh_address()})).status
 
 
 async def the_mail_server_does_not_answer(checkout: Checkout) -> None:
@@ -173,38 +185,33 @@ async def an_erasure_hangs(checkout: Checkout) -> None:
 
 TROUBLES: dict[str, Trouble] = {
     "redis-away": Trouble(redis_stops),
-    "too-many-refused": Trouble(a_limit_is_too_low),
-    "breaker-open": Trouble(slack_is_ill, heal),
-    "dead-letters": Trouble(dead_letters_grow, heal),
-    "alerts-pending": Trouble(slack_is_flooded, heal),
+    "too-many-refused": Trouble(a_limit_is_too_low, somebody_chats),
+    "breaker-open": Trouble(slack_is_ill, mends=heal),
+    "dead-letters": Trouble(dead_letters_grow, mends=heal),
+    "alerts-pending": Trouble(slack_is_flooded, mends=heal),
     "ledger-check-failing": Trouble(a_message_cannot_be_read),
-    "in-doubt": Trouble(the_mail_server_does_not_answer, heal),
-    "permit-overrun": Trouble(alerts_stands_still, heal),
-    "trail-contradicted": Trouble(the_trail_is_cut, the_trail_is_restored),
+    "in-doubt": Trouble(the_mail_server_does_not_answer, mends=heal),
+    "permit-overrun": Trouble(alerts_stands_still, mends=heal),
+    "trail-contradicted": Trouble(the_trail_is_cut, mends=the_trail_is_restored),
     "erasure-due-soon": Trouble(an_erasure_hangs),
-    "service-down": Trouble(alerts_is_misconfigured, alerts_is_configured),
-    "unsubscribe-failing": Trouble(postgres_stops),
+    "service-down": Trouble(alerts_is_misconfigured, mends=alerts_is_configured),
+    "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
 }
 """By page."""
 
 
-async def endure(checkout: Checkout, page: str) -> None:
-    """Bring the trouble about, and end it by the page: its symptom is seen, then, and only then."""
-    trouble = TROUBLES[page]
-    steps = sections(RUNBOOKS / f"{page}.md")
-    look, act, verify = (
-        [*FIRST, *steps[""], *steps[heading]] for heading in ("Look", "Act", "Verify")
+def steps(page: str) -> tuple[list[Block], list[Block], list[Block]]:
+    """Return what a page says to look at, to do, and to verify by; each for a shell of its own."""
+    found = sections(RUNBOOKS / f"{page}.md")
+    look, act, verify = (found[name] for name in ("Look", "Act", "Verify"))
+    assert look
+    assert verify
+    return (
+        [*FIRST, *found[""], *look],
+        [*FIRST, *found[""], *act],
+        [*FIRST, *found[""], *verify],
     )
-    assert steps["Look"]
-    assert steps["Verify"]
-    assert not await passes(checkout, look), f"{page}: its symptom is seen without the trouble"
-    await trouble.begins(checkout)
-    await patiently(checkout, look)
-    assert not await passes(checkout, verify), f"{page}: it says that the trouble is over, amid it"
-    await trouble.mends(checkout)
-    await checkout.run(act)
-    await patiently(checkout, verify)
 
 
 async def passes(checkout: Checkout, blocks: Sequence[Block]) -> bool:

@@ -1,0 +1,91 @@
+"""The drill (docs/drill.md): each trouble is found by its rule and ended by its page."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from deploy.local.environment import ROOT
+from tests.fullstack.test_observability import require_image
+from tests.support.checkouts import Composed
+from tests.support.compose import Compose
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+from tests.support.troubles import TROUBLES, patiently, steps
+
+pytestmark = pytest.mark.fullstack
+
+
+class Prometheus:
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def firing(self) -> set[str]:
+        """Return the pages that the rules that fire just now name."""
+        async with (
+            aiohttp.ClientSession(raise_for_status=True) as session,
+            session.get(f"{self._url}/api/v1/alerts") as answer,
+        ):
+            alerts: list[Any] = (await answer.json())["data"]["alerts"]
+        urls = {one["annotations"]["runbook_url"] for one in alerts if one["state"] == "firing"}
+        return {Path(url).stem for url in urls}
+
+
+@pytest.fixture(scope="module")
+def ops(running: Any) -> Iterator[tuple[Composed, Prometheus]]:
+    """Sit at the shell of the containers; their mail goes to the sandbox, which can misbehave."""
+    if running.compose is None:
+        pytest.skip("it stops containers; AGAINST=compose has it")
+    compose: Compose = running.compose
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+    require_image(services["prometheus"]["image"])
+    with compose.changed(SMTP_HOST="sandbox", SMTP_PORT="1025", SMTP_TLS="none"):
+        compose("up", "--detach", "--wait", "--no-deps", "alerts", "prometheus")
+        yield Composed(compose), Prometheus(f"http://{HOST}:{compose.values['PROMETHEUS_PORT']}")
+    compose("up", "--detach", "--wait", "--no-deps", "alerts")
+
+
+MEANWHILE = {"permit-overrun": ("redis-away", "too-many-refused", "trail-contradicted")}
+"""While alerts stands still for so long, what has nothing to do with it."""
+ALONE = [page for page in TROUBLES if not any(page in pages for pages in MEANWHILE.values())]
+
+
+@pytest.mark.parametrize("page", ALONE)
+async def test_a_trouble_is_told_by_its_rule_and_ended_by_the_page_that_it_names(
+    ops: tuple[Composed, Prometheus], page: str
+) -> None:
+    _, prometheus = ops
+
+    async def silent() -> bool:
+        return not await prometheus.firing()
+
+    await eventually(silent, 60, every=0.3)
+
+    async def others() -> None:
+        for other in MEANWHILE.get(page, ()):
+            await _endure(*ops, other)
+
+    await asyncio.gather(_endure(*ops, page), others())
+
+
+async def _endure(checkout: Composed, prometheus: Prometheus, page: str) -> None:
+    trouble, (look, act, verify) = TROUBLES[page], steps(page)
+
+    async def told() -> bool:
+        await trouble.goes_on(checkout)
+        return page in await prometheus.firing()
+
+    async def over() -> bool:
+        return page not in await prometheus.firing()
+
+    await trouble.begins(checkout)
+    await eventually(told, 60, every=0.3)
+    await patiently(checkout, look)
+    await trouble.mends(checkout)
+    await checkout.run(act)
+    await patiently(checkout, verify)
+    await eventually(over, 60, every=0.3)
