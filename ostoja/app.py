@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from deploy.local.servers import ServerError
 from ostoja import where
 from ostoja.commands import alerts, consent, doctor, followups, limits, targets
-from ostoja.failure import Failure
+from ostoja.failure import Exit, Failure
 
 EPILOG = (
     "Exit codes: 0 all is well; 1 the answer is no (a check fails, or what was named is not "
@@ -25,9 +26,12 @@ class _Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except Failure as failure:
+        except (Failure, ServerError) as failure:
             typer.echo(f"ostoja: {failure}", err=True)
-            raise typer.Exit(failure.code) from None
+            code = (
+                failure.code if isinstance(failure, Failure) else Exit.USAGE
+            )  # a port that is none
+            raise typer.Exit(code) from None
 
 
 def _global_first(args: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.environment import ROOT, load
+from deploy.local.environment import ROOT, load, port
 from deploy.local.servers import HOST
 from ostoja.api import Api
 from ostoja.failure import Exit, Failure
@@ -29,7 +29,7 @@ def session(*, url: str | None, key: str | None, operator: str | None, as_json: 
         "X-ADMIN-API-KEY": key or values["ADMIN_API_KEY"],
         "X-API-KEY": key or values["SERVICE_API_KEY"],
     }
-    where = url or f"http://{HOST}:{values['GATEWAY_PORT']}"
+    where = url or f"http://{HOST}:{port(values, 'GATEWAY_PORT')}"
     return Session(Api(where, keys, operator or user()), Screen(as_json=as_json), values)
 
 

@@ -29,7 +29,7 @@ def audit(context: typer.Context, email: Email) -> None:
     entries: list[dict[str, Any]] = []
     cursor: str | None = None
     while True:
-        page = session.api.get(f"/api/consent/audit/{quote(email)}", cursor=cursor)
+        page = session.api.get(f"/api/consent/audit/{quote(email, safe='')}", cursor=cursor)
         if session.screen.as_json:
             for entry in page["entries"]:
                 session.screen.json(entry)
@@ -97,7 +97,7 @@ def export(
 ) -> None:
     """Give everything that is held on a person, as JSON (Art. 15, 20 GDPR)."""
     session: Session = context.obj
-    found = session.api.get(f"/api/consent/export/{quote(email)}")
+    found = session.api.get(f"/api/consent/export/{quote(email, safe='')}")
     text = json.dumps(found, ensure_ascii=False, indent=None if session.screen.as_json else 2)
     if output is None:
         sys.stdout.write(text + "\n")

@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any
 
 import psycopg2
+from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.local.environment import ROOT, WITH_TABLES
 from libs.common import migrate
@@ -48,7 +49,7 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
                 if role == "consent":
                     yield from _trail(connection)
             reached.append(role)
-        except psycopg2.Error as error:
+        except (psycopg2.Error, SQLAlchemyError) as error:
             yield wrong(
                 "PostgreSQL",
                 f"as {role}: {str(error).strip().splitlines()[-1]}",

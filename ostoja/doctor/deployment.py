@@ -12,6 +12,7 @@ from deploy.local.environment import (
     DATABASE_PASSWORDS,
     VHOST,
     WITH_TABLES,
+    port,
 )
 from deploy.local.servers import HOST
 
@@ -30,8 +31,8 @@ class Deployment:
     env_file: Path
 
     def service_url(self, name: str) -> str:
-        port = self.values[f"{name.upper()}_PORT"]
-        return self.values[f"{name.upper()}_URL"] or f"http://{HOST}:{port}"
+        own = f"http://{HOST}:{port(self.values, f'{name.upper()}_PORT')}"
+        return self.values[f"{name.upper()}_URL"] or own
 
     @property
     def service_urls(self) -> dict[str, str]:
@@ -39,22 +40,22 @@ class Deployment:
 
     def database_url(self, role: str) -> str:
         password = quote(self.values[DATABASE_PASSWORDS[role]], safe="")
-        where = f"{_host('POSTGRES_HOST')}:{self.values['POSTGRES_PORT']}"
+        where = f"{_host('POSTGRES_HOST')}:{port(self.values, 'POSTGRES_PORT')}"
         return f"postgresql://{role}:{password}@{where}/{DATABASE}"
 
     def amqp_url(self, service: str) -> str:
         password = quote(self.values[AMQP_PASSWORDS[service]], safe="")
-        where = f"{_host('RABBITMQ_HOST')}:{self.values['RABBITMQ_PORT']}"
+        where = f"{_host('RABBITMQ_HOST')}:{port(self.values, 'RABBITMQ_PORT')}"
         return f"amqp://{service}:{password}@{where}/{VHOST}"
 
     @property
     def management_url(self) -> str:
         url = os.environ.get("RABBITMQ_MANAGEMENT_URL")
-        return url or f"http://{_host('RABBITMQ_HOST')}:{self.values['RABBITMQ_UI_PORT']}"
+        return url or f"http://{_host('RABBITMQ_HOST')}:{port(self.values, 'RABBITMQ_UI_PORT')}"
 
     @property
     def redis_address(self) -> tuple[str, int]:
-        return _host("REDIS_HOST"), int(self.values["REDIS_PORT"])
+        return _host("REDIS_HOST"), port(self.values, "REDIS_PORT")
 
     @property
     def alerts_config(self) -> Path:

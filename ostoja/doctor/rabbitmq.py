@@ -55,8 +55,16 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
     yield from _alarms(management)
     yield from _accounts(management)
     yield from _exchanges(management)
-    config = configured(deployment)
-    policies = provision.retry_policies(deployment.alerts_config)
+    try:
+        config = configured(deployment)
+        policies = provision.retry_policies(deployment.alerts_config)
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        yield wrong(
+            "queues",
+            f"what they should be is not known, {deployment.alerts_config} is at fault: {error!r}",
+            "mend it; alerts says more at its next start",
+        )
+        return
     yield from _policies(management, policies)
     yield from _queues(management, expected(config), policies)
 

@@ -144,6 +144,8 @@ async def test_no_secret_is_told(checkout: MadeUp) -> None:
         ("RabbitMQ", "Connection refused", {"RABBITMQ_UI_PORT": "1"}),
         ("Redis", "refused", {"REDIS_PORT": "1"}),
         ("Redis", "password", {"REDIS_PASSWORD": "another-password"}),
+        ("queues", "what they should be is not known", {"ALERTS_CONFIG": "config/none.toml"}),
+        ("queues", "what they should be is not known", {"ALERTS_CONFIG": "config/followups.toml"}),
         ("gateway", "does not take the admin key", {"key": "another-key-of-somebody"}),
         ("gateway", "no answer", {"url": "http://127.0.0.1:1"}),
         ("consent", "no answer", {"CONSENT_URL": "http://127.0.0.1:1"}),

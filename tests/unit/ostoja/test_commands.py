@@ -147,6 +147,7 @@ def test_what_is_no_gateway_is_told_and_no_traceback(run: Run, gateway: Gateway)
     assert run("stats").exit_code == 2
     assert run("stats", "--url", "file:///etc/passwd").exit_code == 2
     assert run("stats", "--url", "http://127.0.0.1:1").exit_code == 3
+    assert run("stats", OSTOJA_URL="", GATEWAY_PORT="none").exit_code == 2
 
 
 def test_a_redirect_takes_the_key_nowhere(run: Run, gateway: Gateway) -> None:
@@ -270,10 +271,10 @@ def test_an_export_becomes_a_new_file_that_only_its_owner_reads(
     gateway.answers = [(200, held)]
     path = tmp_path / "export.json"
 
-    first = run("consent", "export", "a+b@example.pl", "-o", str(path))
-    again = run("consent", "export", "a+b@example.pl", "-o", str(path))
+    first = run("consent", "export", "a+b/c@example.pl", "-o", str(path))
+    again = run("consent", "export", "a+b/c@example.pl", "-o", str(path))
 
-    assert gateway.asked[0][1] == "/api/consent/export/a%2Bb%40example.pl"
+    assert gateway.asked[0][1] == "/api/consent/export/a%2Bb%2Fc%40example.pl"
     assert json.loads(path.read_text()) == held
     assert path.stat().st_mode & 0o777 == 0o600
     assert (first.exit_code, again.exit_code) == (0, 2)
