@@ -351,6 +351,19 @@ async def test_an_erased_person_leaves_nothing_behind(
     assert not any("jan@" in body for body in said)
 
 
+async def test_a_conversation_that_chased_an_address_goes_with_it_whatever_address_it_has_now(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com")
+    async with engine.begin() as tx:
+        await tx.execute(sa.update(tables.chat_conversations).values(email="new@example.com"))
+    order = withdrawn("jan@example.com", "person.erased", erasure_id=ERASURE)
+    assert await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY) == Ack()
+    async with engine.begin() as tx:
+        assert list(await tx.scalars(sa.select(tables.chat_conversations.c.id))) == []
+    assert await world.steps() == []
+
+
 async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
     consumers = Consumers(engine, NO_BROKER)
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
