@@ -1,12 +1,15 @@
 """A line chart as SVG, beside docs/benchmarks.md."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 320, 56, 110, 16, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 320, 56, 170, 16, 44
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
 STEPS = 5
+APART = 14
+"""Of two labels, at least."""
 
 
 def lines(
@@ -18,7 +21,7 @@ def lines(
 ) -> None:
     """Write docs/<name>; both axes begin at 0."""
     points = [point for each in series.values() for point in each]
-    right, top = max(x for x, _ in points), _round_up(max(y for _, y in points))
+    right, top = (max(each) for each in zip(*points, strict=True))
 
     def place(x: float, y: float) -> str:
         left = LEFT + x / right * (WIDTH - LEFT - RIGHT)
@@ -31,19 +34,21 @@ def lines(
         _text(f"{(LEFT + WIDTH - RIGHT) / 2},{HEIGHT - 8}", across, "middle"),
         f'<g transform="translate(14,{HEIGHT / 2}) rotate(-90)">{_text("0,0", up, "middle")}</g>',
     ]
-    for step in range(STEPS + 1):
-        x, y = right * step / STEPS, top * step / STEPS
-        parts.append(f'<polyline points="{place(0, y)} {place(right, y)}" stroke="#ddd"/>')
-        at_x, at_y = place(x, 0).split(","), place(0, y).split(",")
-        parts.append(_text(f"{LEFT - 6},{float(at_y[1]) + 4}", f"{y:g}", "end"))
-        parts.append(_text(f"{at_x[0]},{HEIGHT - BOTTOM + 16}", f"{x:.0f}", "middle"))
-    for (label, each), colour in zip(series.items(), COLOURS, strict=False):
-        path = " ".join(place(x, y) for x, y in each)
+    for y in _ticks(top):
+        at = place(0, y)
+        parts.append(f'<polyline points="{at} {place(right, y)}" stroke="#ddd"/>')
+        parts.append(_text(f"{LEFT - 6},{float(at.split(',')[1]) + 4:.1f}", f"{y:g}", "end"))
+    for x in _ticks(right):
+        left = place(x, 0).split(",")[0]
+        parts.append(_text(f"{left},{HEIGHT - BOTTOM + 16}", f"{x:g}", "middle"))
+    lowest = 0.0
+    ends = {label: place(*each[-1]).split(",") for label, each in series.items()}
+    colours = dict(zip(series, COLOURS, strict=False))
+    for label in sorted(series, key=lambda each: float(ends[each][1])):
+        path, colour = " ".join(place(x, y) for x, y in series[label]), colours[label]
         parts.append(f'<polyline points="{path}" stroke="{colour}" stroke-width="1.5"/>')
-        end = place(*each[-1]).split(",")
-        parts.append(
-            f'<text x="{float(end[0]) + 6}" y="{float(end[1]) + 4}" fill="{colour}">{label}</text>'
-        )
+        x, lowest = float(ends[label][0]) + 6, max(float(ends[label][1]) + 4, lowest + APART)
+        parts.append(f'<text x="{x:.1f}" y="{lowest:.1f}" fill="{colour}">{label}</text>')
     (DOCS / name).write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
 
 
@@ -52,9 +57,8 @@ def _text(place: str, text: str, anchor: str) -> str:
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>'
 
 
-def _round_up(value: float) -> float:
-    """Give a number above it that STEPS divides evenly."""
-    unit = 10.0
-    while unit * STEPS * 4 < value:
-        unit *= 2
-    return -(-value // (unit * STEPS / 5)) * unit * STEPS / 5
+def _ticks(end: float) -> list[float]:
+    """Give round numbers from 0 on, at most STEPS steps."""
+    power = 10.0 ** math.floor(math.log10(end / STEPS))
+    unit = power * next(each for each in (1, 2, 5, 10) if STEPS * power * each >= end)
+    return [unit * each for each in range(math.floor(end / unit) + 1)]

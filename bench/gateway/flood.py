@@ -90,7 +90,8 @@ a minute and of an hour.
 
 The gateway holds 50,000 clients for each length of window, and 1,024 buckets that all further ones
 share while Redis is away. Redis holds a key for each address until its longest window is over; it
-runs with `maxmemory 256mb` and evicts those that were unused longest."""
+runs with `maxmemory 256mb` and evicts those that were unused longest. Its peaks are the moments in
+which it writes its file anew: a forked child, counted with it."""
 
 
 PART = Part("flood", run, render, long=True, needs=("wrk",))
