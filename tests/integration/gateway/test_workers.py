@@ -123,7 +123,9 @@ async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_
         assert max(answer.seconds for answer in during) < LONGEST_ANSWER
         await asyncio.to_thread(own_redis.start)
         await eventually(lambda: both_see_redis(gateway))
-        assert statuses(await flood(100, gateway)) == {429: 100}
+        # A Redis that is killed may have lost what it counted in its last second.
+        late = statuses(await flood(100, gateway))
+        assert found[200] + late.get(200, 0) <= 60
         # Exact again, for one whom nobody has counted yet.
         again = await asyncio.gather(
             *(gateway.call("POST", CHAT, MESSAGE, **SERVICE) for _ in range(100))
