@@ -22,7 +22,7 @@ from tests.support.compose import Compose
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers
 from tests.support.sandbox import SandboxApi
-from tests.support.stack import PATIENCE, QUICK, quick_alerts_config
+from tests.support.stack import PATIENCE, PATIENT_MAIL, QUICK, quick_alerts_config
 from tests.support.system import System
 
 SECONDS = 120.0
@@ -215,7 +215,7 @@ def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
         if each.name not in _OWN:
             (folder / each.name).symlink_to(each)
     shutil.copytree(ROOT / "config", folder / "config")
-    quick_alerts_config(folder / "config")
+    quick_alerts_config(folder / "config", PATIENT_MAIL)
     path = folder / ".env"
     environment.ensure(path, data_exists=False)
     values = environment.parse(path.read_text(encoding="utf-8")) | env

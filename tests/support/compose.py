@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.local import environment
 from tests.support.ports import Ports
-from tests.support.stack import PATIENCE, quick_alerts_config
+from tests.support.stack import PATIENCE, PATIENT_MAIL, quick_alerts_config
 
 FILES = ("docker-compose.yml", "tests/fullstack/quick.yml")
 PUBLISHED = ("GATEWAY_PORT", "RABBITMQ_UI_PORT", "SANDBOX_PORT", "SANDBOX_MAIL_PORT")
@@ -68,7 +68,7 @@ class Compose:
         environment.ensure(self._env_file, data_exists=False)
         config = folder / "config"
         shutil.copytree(environment.ROOT / "config", config)
-        quick_alerts_config(config)
+        quick_alerts_config(config, PATIENT_MAIL)
         settings = SETTINGS | {name: str(ports.take()) for name in (*PUBLISHED, "PROMETHEUS_PORT")}
         settings["QUICK_CONFIG"] = str(config)
         settings["QUICK_PROMETHEUS"] = str(_quick_prometheus(folder))

@@ -38,6 +38,8 @@ QUICK_TARGET = {
     "breaker": {"fail_max": 5, "reset_timeout": 2},
 }
 QUICK_MAIL = QUICK_TARGET | {"ask_timeout": 1, "retry_delays": [3, 3, 3, 3, 3]}
+# So long that something can be done to a mail under way, from another process.
+PATIENT_MAIL = QUICK_MAIL | {"timeout": 6, "retry_delays": [9, 9, 9, 9, 9]}
 # What a test would else wait for, where it does not wait for that very thing.
 PATIENCE = {"EXPORT_SECONDS": "3", "ERASURE_RESEND_SECONDS": "2", "PERMIT_SECONDS": "15"}
 QUICK = {
@@ -205,11 +207,9 @@ def _takes_alerts(vhost: Vhost) -> bool:
     return ("alerts", "alerts.intake") in {(one["source"], one["destination"]) for one in bindings}
 
 
-def quick_alerts_config(folder: Path) -> Path:
+def quick_alerts_config(folder: Path, mail: Mapping[str, Any] = QUICK_MAIL) -> Path:
     """Write the shipped alerts.toml with short times."""
-    return write_alerts_config(
-        folder, dict.fromkeys(HTTP_TARGETS, QUICK_TARGET) | {"email": QUICK_MAIL}
-    )
+    return write_alerts_config(folder, {**dict.fromkeys(HTTP_TARGETS, QUICK_TARGET), "email": mail})
 
 
 def write_alerts_config(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:

@@ -112,7 +112,7 @@ async def the_mail_server_does_not_answer(checkout: Checkout) -> None:
 
 async def alerts_stands_still(checkout: Checkout) -> None:
     """Freeze it between a mail's last byte and the answer, until its permit is over."""
-    await checkout.sandbox.behave("email", delay_seconds=1.2)
+    await checkout.sandbox.behave("email", delay_seconds=4)
     await a_follow_up_is_due(checkout)
     sending = "SELECT 1 FROM alerts.delivery WHERE state = 'sending' AND once_address IS NOT NULL"
 
@@ -222,7 +222,7 @@ async def passes(checkout: Checkout, blocks: Sequence[Block]) -> bool:
     return True
 
 
-async def patiently(checkout: Checkout, blocks: Sequence[Block], seconds: float = 20) -> None:
+async def patiently(checkout: Checkout, blocks: Sequence[Block], seconds: float = 60) -> None:
     """Repeat what changes nothing until it says what the page says, as a person would.
 
     :raises CommandError: it still does not
