@@ -233,11 +233,12 @@ From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by 
 (each at its best). The rate is taken from the first request at the sink to the last, CPU from the
 first request to the last row settled; start-up is left out of both. Nobody is pinned to a core.
 
-What bounds Ostoja is its worker's CPU. Of its Python, by py-spy, about a quarter is aiohttp's
-client, a fifth aiormq's frames, a sixth the two statements that a batch of rows shares, a twentieth
-the line of log; the floor has the first two only. From `alerts.intake` each alert crosses the
-broker twice and is inserted. Alertmanager and pgqueuer stand beside it for what they promise, not
-as a race: one keeps alerts in memory, the other needs no broker and fans out to nobody."""
+What bounds Ostoja is its worker's CPU. Of that, by py-spy, about a fifth each is aiormq's frames
+and the two statements that a batch of rows shares, a seventh the POST, a twentieth the line of log;
+the floor has the frames and the POST only, the latter by aiohttp's client. From `alerts.intake`
+each alert crosses the broker twice and is inserted. Alertmanager and pgqueuer stand beside it for
+what they promise, not as a race: one keeps alerts in memory, the other needs no broker and fans out
+to nobody."""
 
 
 HEAD = (

@@ -10,7 +10,7 @@ from services.alerts import channels, config, topology
 from services.alerts.balance import Balance
 from services.alerts.board import Board
 from services.alerts.breaker import Breaker
-from services.alerts.consumers import MAX_BATCH, Intake, Persons
+from services.alerts.consumers import IN_HAND, Intake, Persons
 from services.alerts.delivery import Worker
 from services.alerts.digests import Digests
 from services.alerts.drain import drain
@@ -100,7 +100,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 
     intake = Intake(configured, engine, broker)
     await service.enter(
-        consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=MAX_BATCH)
+        consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=IN_HAND)
     )
 
     people = Persons(engine, broker)

@@ -5,6 +5,7 @@ and holds the ledger and Slack's own record against what the client was told. No
 step is healed by its own rule. One reception more than an alert is allowed at one step only.
 
   step                               held by                             twin
+  intake: rows not counted           a lock on the totals
   intake: rows, no work message      its publish, kept by the proxy
   intake: work message, not acked    its ack, kept by the proxy
   intake over HTTP, not committed    a lock on the outbox
@@ -45,6 +46,18 @@ async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> Non
     await rig.row(alert_id, state="pending", attempt=0)
     await rig.kill()
     assert await rig.depth("alerts.slack") == 0
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=1, turn=0)
+
+
+@pytest.mark.faults
+async def test_a_row_that_is_not_counted_is_not_there(rig: Rig) -> None:
+    async with rig.locked("LOCK TABLE alerts.ledger_total IN SHARE MODE"):
+        alert_id = await rig.accept()
+        await rig.waits_for_a_lock()
+        await rig.kill()
+    assert rig.query("SELECT 1 FROM alerts.delivery WHERE alert_id = %s", alert_id) == []
     await rig.restart()
     await rig.end()
     await rig.row(alert_id, attempt=1, turn=0)
