@@ -28,4 +28,4 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_drain_per_second: int = Field(100, ge=1)
     alerts_private_networks: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_listed)
-    ] = ()
+    ] = Field((), validate_default=False)

@@ -1,4 +1,5 @@
 import importlib
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from deploy.local import environment
 from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
 from deploy.local.servers import ServerError
 from deploy.sandbox.app import SandboxSettings
-from libs.common.settings import Settings
+from libs.common.settings import Settings, load
 
 # What deploy/local composes from ports and passwords.
 COMPOSED = {
@@ -42,6 +43,26 @@ def test_every_setting_of_a_service_is_in_the_example_with_its_default(service: 
         if DOCUMENTED[name] and info.default is not PydanticUndefined:
             text = {"on": "True", "off": "False"}.get(DOCUMENTED[name], DOCUMENTED[name])
             assert text == str(info.default)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_starts_on_what_the_example_says_with_providers_that_are_real(
+    monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    real = {
+        "SLACK_WEBHOOK_URL": "https://hooks.example.com/1",
+        "WEBHOOK_URL": "https://example.com/hook",
+        "MONDAY_API_URL": "https://monday.example.com",
+        "SMS_API_URL": "https://sms.example.com",
+        "SMTP_HOST": "smtp.example.com",
+    }
+    generated = {name: make() for name, make in GENERATED.items()}
+    settings = environment.for_process(DOCUMENTED | generated | real, service)
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    load(settings_of(service))
 
 
 def test_every_variable_named_in_alerts_toml_is_in_the_example() -> None:
