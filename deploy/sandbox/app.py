@@ -27,7 +27,7 @@ class SandboxSettings(Settings):
     webhook_secret: SecretStr | None = None  # unset: signatures are recorded, not checked
 
 
-def main() -> int:
+def main() -> int | str:
     settings = load(SandboxSettings)
     logs.configure("sandbox")
     # A line per request is noise here, and a cost in benchmarks: what came in is recorded anyway.

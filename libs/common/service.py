@@ -62,17 +62,28 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         log.error("service.task_failed", task=task.get_name(), exc_info=error)
 
 
-async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int:
+async def _started(service: Service, start: Callable[[Service], Awaitable[None]]) -> str | None:
+    """Return what is at fault in the files; of a SystemExit the loop prints a traceback, too."""
+    try:
+        await start(service)
+    except SystemExit as fault:
+        return str(fault)
+    return None
+
+
+async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int | str:
     service = Service(name)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.stopping.set)
     try:
-        starting = asyncio.ensure_future(start(service))
+        starting = asyncio.ensure_future(_started(service, start))
         stopped = asyncio.ensure_future(service.stopping.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            starting.result()
+            if (fault := starting.result()) is not None:
+                await service.close()
+                return fault
             # What is loaded by now lives as long as the process: without this the collector walks
             # all of it again and again, 50 to 100 ms in which nothing else runs.
             gc.freeze()
@@ -95,10 +106,11 @@ async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int:
     return 1 if service.failed else 0
 
 
-def run(name: str, start: Callable[[Service], Awaitable[None]]) -> int:
+def run(name: str, start: Callable[[Service], Awaitable[None]]) -> int | str:
     """Run `start`, then wait for SIGTERM or SIGINT, then drain within 30 s.
 
-    :returns: the exit code: 1 when the start failed, a task died or the drain took too long
+    :returns: for `sys.exit`: 1 when the start failed, a task died or the drain took too long; or
+        what `start` says is at fault
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_serve(name, start))

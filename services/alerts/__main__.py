@@ -9,7 +9,7 @@ from services.alerts.settings import AlertsSettings
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def main() -> int:
+def main() -> int | str:
     if sys.argv[1:]:
         return migrate.command("alerts", MIGRATIONS, sys.argv[1:])
     configured = settings.load(AlertsSettings)

@@ -10,7 +10,7 @@ from services.consent.settings import ConsentSettings
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def main() -> int:
+def main() -> int | str:
     match sys.argv[1:]:
         case [name] if name in commands.COMMANDS:
             configured = settings.load(ConsentSettings)

@@ -10,7 +10,7 @@ from services.followups.settings import FollowupsSettings
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def main() -> int:
+def main() -> int | str:
     match sys.argv[1:]:
         case ["preview", folder]:
             for path in commands.preview(settings.load(FollowupsSettings), Path(folder)):

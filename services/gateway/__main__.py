@@ -7,7 +7,7 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 
 
-def main() -> int:
+def main() -> int | str:
     configured = settings.load(GatewaySettings)
     targets = Targets.read(configured.alerts_config)
     logs.configure("gateway", configured.log_level)

@@ -1,8 +1,11 @@
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+import pytest
 
 from libs.common import service
 
@@ -62,6 +65,21 @@ def test_a_failed_start_closes_what_was_open() -> None:
 
     assert service.run("test", start) == 1
     assert events == ["open database", "close database"]
+
+
+def test_files_that_are_at_fault_are_told_and_nothing_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    events: list[str] = []
+
+    async def start(running: service.Service) -> None:
+        await running.enter(resource("database", events))
+        raise SystemExit("alerts.toml is at fault: targets")
+
+    assert service.run("test", start) == "alerts.toml is at fault: targets"
+    assert events == ["open database", "close database"]
+    gc.collect()  # a task whose exception nobody asked for is told of when it goes
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_stop_while_starting_ends_the_start() -> None:
