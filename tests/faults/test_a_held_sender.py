@@ -133,8 +133,8 @@ async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_not
     stack: Stack, proxies: list[Proxy], tmp_path: Path, start_second: Callable[..., Path]
 ) -> None:
     _, *databases = proxies
-    # The hold must end before the service gives up its statement, after 7 s; the lease is 2.3 s.
-    mail = {"timeout": 1, "ask_timeout": 1, "margin": 0.3, "retry_delays": [2.3], "concurrency": 1}
+    # The hold must end before the service gives up its statement, after 7 s; the lease is 3.3 s.
+    mail = {"timeout": 1, "ask_timeout": 2, "margin": 0.3, "retry_delays": [3.3], "concurrency": 1}
     url = str(stack.database.of("alerts"))
     first, second = (
         {"DATABASE_URL": through(proxy, stack.postgres.port, url)} for proxy in databases
