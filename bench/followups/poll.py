@@ -102,9 +102,8 @@ def render(found: Any) -> str:
 {table(("", "median, ms", "largest, ms", "ratio of medians"), rows)}
 
 The claim of at most {BATCH}, the daily cap of their addresses, their mails rendered into the
-outbox, the commit; {TURNS * DUE_NOW // BATCH} polls of each, by turns. The claim
-reads the partial index `followup_event_due`, which holds scheduled steps only; with the past
-behind it:
+outbox, the commit; {TURNS * DUE_NOW // BATCH} polls of each, by turns. The claim reads the partial
+index `followup_event_due`, which holds scheduled steps only; with the past behind it:
 
 ```
 {found["plan"]}
