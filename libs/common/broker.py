@@ -366,28 +366,26 @@ class Broker:
         :raises BrokerUnavailable: not connected or blocked, certainly not taken
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
+        body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        await self.send(exchange, routing_key, self.wrap(message, body.encode()), timeout=timeout)
+
+    def wrap(self, message: Message, body: bytes) -> aio_pika.Message:
+        """Make what is sent of a message; `body` is its JSON."""
         headers = {**message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
-        await self.send(
-            exchange,
-            routing_key,
-            aio_pika.Message(
-                json.dumps(
-                    message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-                ).encode(),
-                message_id=message.id,
-                type=message.type,
-                content_type="application/json",
-                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                app_id=self.name,
-                timestamp=datetime.now(UTC),
-                reply_to=message.reply_to,
-                correlation_id=message.correlation_id,
-                expiration=message.expiration,
-                headers=cast("HeadersType", headers),
-            ),
-            timeout=timeout,
+        return aio_pika.Message(
+            body,
+            message_id=message.id,
+            type=message.type,
+            content_type="application/json",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            app_id=self.name,
+            timestamp=datetime.now(UTC),
+            reply_to=message.reply_to,
+            correlation_id=message.correlation_id,
+            expiration=message.expiration,
+            headers=cast("HeadersType", headers),
         )
 
     async def send(

@@ -83,9 +83,10 @@ _ADD = text(
     "(message_id text, exchange text, routing_key text, type text, body jsonb, headers jsonb)"
 ).bindparams(bindparam("rows", type_=JSONB), bindparam("later", type_=Float))
 _CLAIM = text(
-    "SELECT id, message_id, exchange, routing_key, type, body, headers FROM outbox "
+    # The body as it is sent: to read it and write it anew costs a tenth of a follow-up.
+    "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers FROM outbox "
     "WHERE due_at <= now() ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
-).columns(body=JSONB, headers=JSONB)
+).columns(headers=JSONB)
 _DELETE = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
 _DEFER = text(
     "UPDATE outbox SET due_at = now() + make_interval(secs => :seconds) "
@@ -202,13 +203,16 @@ class Relay:
         message = Message(
             row.message_id,
             row.type,
-            row.body,
+            {},  # sent as it lies here
             request_id=headers.pop(REQUEST_ID, None),
             headers=headers,
         )
         try:
-            await self._broker.publish(
-                row.exchange, row.routing_key, message, timeout=CONFIRM_SECONDS
+            await self._broker.send(
+                row.exchange,
+                row.routing_key,
+                self._broker.wrap(message, row.json.encode()),
+                timeout=CONFIRM_SECONDS,
             )
         except BrokerUnavailable:
             return BrokerUnavailable
