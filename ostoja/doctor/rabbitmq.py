@@ -224,7 +224,8 @@ def _queue(
         yield wrong(
             "policies",
             f"{queue.name} is under another policy than declared ({by}: {applied})",
-            "delete what is not ours in the UI (Admin, Policies)",
+            "delete what is not ours in the UI (Admin, Policies); just after a start, RabbitMQ may"
+            " not have told yet: look again in ten seconds",
         )
     missing = [
         f"{each.exchange.name} with {each.key}"

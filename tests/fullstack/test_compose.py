@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 
 import pytest
@@ -46,6 +47,7 @@ def test_a_container_has_its_own_secrets_and_few_rights(compose: Compose, servic
 
 
 def test_the_doctor_finds_nothing_wrong_in_containers(compose: Compose) -> None:
+    time.sleep(10)  # RabbitMQ tells of a new queue's policy some seconds after it is there
     printed = compose("run", "--rm", "-T", "ostoja", "doctor", "--json")
 
     findings = [json.loads(line) for line in printed.splitlines()]
