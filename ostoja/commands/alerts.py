@@ -1,7 +1,7 @@
 """Alerts that wait, that were given up, that nobody knows of; and the ledger."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
@@ -15,6 +15,12 @@ from ostoja.show import count, moment, name, prose, span
 from ostoja.where import Session
 
 PANEL = "Alerts"
+_LISTS = {
+    "pending": "List what waits to be sent, or to be tried again.",
+    "failed": "List what was given up; a person has been told.",
+    "in-doubt": "List mails of which nobody can know whether they left: resolve each.",
+}
+_ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -54,9 +60,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def add_to(app: typer.Typer) -> None:
+    for which, told in _LISTS.items():
+        app.command(which, rich_help_panel=PANEL, help=told)(_lister(which))
     for title, command in (
-        ("pending", pending), ("failed", failed), ("in-doubt", in_doubt), ("stats", stats),
-        ("retry", retry), ("discard", discard), ("resolve", resolve),
+        ("stats", stats), ("retry", retry), ("discard", discard), ("resolve", resolve),
     ):  # fmt: skip
         app.command(title, rich_help_panel=PANEL)(command)
     ledger = typer.Typer(no_args_is_help=True, help="Is everything that was accepted there?")
@@ -64,52 +71,24 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(ledger, name="ledger", rich_help_panel=PANEL)
 
 
-def pending(
-    context: typer.Context,
-    target: Target = None,
-    event_type: EventType = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-) -> None:
-    """List what waits to be sent, or to be tried again."""
-    _list(context.obj, "pending", limit, target, event_type, since, until)
+def _lister(which: str) -> Callable[..., None]:
+    """Make the command that lists the alerts of one state, by the name it has in the API."""
+
+    def listed(
+        context: typer.Context,
+        target: Target = None,
+        event_type: EventType = None,
+        since: Since = None,
+        until: Until = None,
+        limit: Limit = 20,
+    ) -> None:
+        filters = {"target": target, "event_type": event_type, "since": since, "until": until}
+        _list(context.obj, which, limit, filters)
+
+    return listed
 
 
-def failed(
-    context: typer.Context,
-    target: Target = None,
-    event_type: EventType = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-) -> None:
-    """List what was given up; a person has been told."""
-    _list(context.obj, "failed", limit, target, event_type, since, until)
-
-
-def in_doubt(
-    context: typer.Context,
-    target: Target = None,
-    event_type: EventType = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-) -> None:
-    """List mails of which nobody can know whether they left: resolve each."""
-    _list(context.obj, "in-doubt", limit, target, event_type, since, until)
-
-
-def _list(
-    session: Session,
-    which: str,
-    limit: int,
-    target: str | None,
-    event_type: str | None,
-    since: str | None,
-    until: str | None,
-) -> None:
-    filters = {"target": target, "event_type": event_type, "since": since, "until": until}
+def _list(session: Session, which: str, limit: int, filters: dict[str, str | None]) -> None:
     rows: list[dict[str, Any]] = []
     more = False
     for page in session.api.pages(f"/api/dlq/{which}", limit=limit, **filters):
@@ -186,12 +165,12 @@ def retry(
     session: Session = context.obj
     filters = _filters(target, status, event_type, since, until)
     _ask_first(session, "Retry", ids, filters, yes=yes)
-    requeued = skipped = empty = matched = 0
+    requeued = skipped = empty = 0
     for answer in _bulk(session, "retry", ids, filters, {}, "requeued"):
         requeued += answer["requeued"]
-        matched += answer["requeued"] + (0 if answer.get("more") else answer["skipped"])
-        skipped += 0 if answer.get("more") else answer["skipped"]
-        empty += 0 if answer.get("more") else answer.get("without_payload", 0)
+        if not answer.get("more"):  # what is skipped is skipped each time it is asked
+            skipped += answer["skipped"]
+            empty += answer.get("without_payload", 0)
     if not session.screen.as_json:
         session.screen.line(f"requeued {requeued:,}, skipped {skipped:,}")
         if skipped:
@@ -199,7 +178,7 @@ def retry(
                 "skipped: it waits with all attempts left, is being sent, its target is not "
                 f"configured any more, or its payload is gone ({empty:,})"
             )
-    _all_there(ids, matched)
+    _all_there(ids, requeued + skipped)
 
 
 def discard(
@@ -323,8 +302,7 @@ def check(
     if session.screen.as_json:
         session.screen.json(found)
     else:
-        terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
-        rows = [("accepted", found["accepted"]), *((f"  {each}", found[each]) for each in terms)]
+        rows = [("accepted", found["accepted"]), *((f"  {each}", found[each]) for each in _ENDS)]
         rows += [
             (each, found[each])
             for each in ("stranded", "unread", "duplicates")
@@ -334,9 +312,7 @@ def check(
         if found["ok"]:
             session.screen.line("ok: nothing is lost", "green")
     if not found["ok"]:
-        missing = found["accepted"] - sum(
-            found[each] for each in ("delivered", "pending", "failed", "discarded", "in_doubt")
-        )
+        missing = found["accepted"] - sum(found[each] for each in _ENDS)
         raise Failure(
             Exit.NOT_OK,
             f"the ledger is not in balance: {missing} not accounted for, "
