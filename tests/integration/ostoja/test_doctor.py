@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -369,7 +370,9 @@ async def test_a_clock_that_is_apart_is_found(checkout: MadeUp) -> None:
 
     clocks = [finding for finding in every if finding.part == "clock"]
     assert [finding.verdict for finding in clocks] == [Verdict.WRONG, Verdict.WRONG]
-    assert all("3600 s behind ours" in finding.found for finding in clocks)
+    apart = [re.search(r"(\d+) s behind ours", finding.found) for finding in clocks]
+    # HTTP tells whole seconds, and to ask takes some on a busy machine.
+    assert all(found and abs(int(found[1]) - 3600) < 60 for found in apart), clocks
 
 
 async def test_a_mail_is_read_from_a_file_or_from_standard_input(
