@@ -43,6 +43,10 @@ REASON = "x-reason"
 DRAIN_SECONDS = 20.0
 _AGAIN_SECONDS = 1.0
 _UNAVAILABLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
+# Of a channel's only consumer. A name that aiormq makes up comes with RabbitMQ's answer, which a
+# stop may miss; a consumer that is not cancelled gets messages after its channel's last frame, and
+# to give one back then costs the connection.
+_TAG = "only"
 
 CONSUMED = Counter("consumed_total", "Deliveries by their outcome", ["queue", "outcome"])
 
@@ -208,7 +212,6 @@ class Consumer:
         lane = _Lane(channel, Acks(underlay))
         channel.close_callbacks.add(lane.end)
         underlay.on_consumer_cancel_callbacks.add(lane.end)
-        tag: str | None = None
         self._lane = lane
         self._lanes.add(lane)
         try:
@@ -221,21 +224,22 @@ class Consumer:
                 lane.run(self._handle(lane, incoming))
 
             # aio-pika's own `consume` would put one more task around each delivery.
-            started = await underlay.basic_consume(self._queue.name, deliver, timeout=CALL_SECONDS)
-            tag = started.consumer_tag
+            await underlay.basic_consume(
+                self._queue.name, deliver, consumer_tag=_TAG, timeout=CALL_SECONDS
+            )
             await lane.ended.wait()
         finally:
             lane.end()
             self._lane = None
-            task = asyncio.create_task(self._retire(lane, tag))
+            task = asyncio.create_task(self._retire(lane))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, lane: _Lane, tag: str | None) -> None:
+    async def _retire(self, lane: _Lane) -> None:
         with suppress(*FAULTS), connection_faults():
-            if tag is not None and not lane.channel.is_closed:
+            if not lane.channel.is_closed:
                 underlay = await lane.channel.get_underlay_channel()
-                await underlay.basic_cancel(tag, timeout=CALL_SECONDS)
+                await underlay.basic_cancel(_TAG, timeout=CALL_SECONDS)
         lane.cancelled.set()
         while lane.in_hand:
             await asyncio.wait(lane.in_hand)

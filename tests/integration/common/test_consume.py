@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import aio_pika
@@ -10,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common import logs
-from libs.common.broker import Broker, BrokerUnavailable, Message, Unroutable, message
+from libs.common.broker import Broker, Message, Unroutable, message
 from libs.common.consume import (
     Ack,
     Dead,
@@ -401,21 +400,44 @@ async def test_a_database_that_is_slow_for_long_buries_nothing(
     assert not dead.messages
 
 
-async def test_a_stop_while_the_database_is_away_waits_for_nothing(
+async def test_a_stop_while_the_database_is_away_waits_for_nothing_and_costs_no_connection(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.consume._UNAVAILABLE_SECONDS", (60.0,))
+    session = await broker.session()
     await send(broker)
     got = Recorder(AWAY)
     async with consume(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
         await got.until_count(1)
 
     async def back() -> bool:
-        with suppress(BrokerUnavailable):  # such a stop may cost the connection
-            return await broker.depth(QUEUE) == 1
-        return False
+        return await broker.depth(QUEUE) == 1
 
     await eventually(back)
+    assert await broker.session() is session
+
+
+async def test_a_stop_that_misses_the_answer_to_consuming_leaves_no_consumer_on_its_channel(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, close = aiormq.Channel.basic_consume, aio_pika.Channel.close
+    left: list[str] = []
+
+    async def unanswered(*arguments: Any, **named: Any) -> None:
+        await begin(*arguments, **named)
+        await asyncio.Event().wait()
+
+    async def noted(channel: aio_pika.Channel, *arguments: Any) -> None:
+        left.extend((await channel.get_underlay_channel()).consumers)
+        await close(channel, *arguments)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_consume", unanswered)
+    monkeypatch.setattr(aio_pika.Channel, "close", noted)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await send(broker)
+        await got.until_count(1)
+    assert not left
 
 
 @pytest.mark.usefixtures("at_once")
