@@ -157,12 +157,19 @@ async def find(tx: AsyncConnection, alert_id: UUID) -> Found:
 
 
 # One statement, so one snapshot: what is delivered is what is left of what was accepted.
+# What is open is counted by target alone: delivery_due has that in order, and about as the rows lie
+# in the table, which is asked for each row that is too new to be known as visible. Together with
+# the oldest it was read by delivery_open, to and fro between pages, and took three times as long.
 STATS = (
     sa.text(f"""
-    WITH open AS (
-        SELECT target, count(*) AS pending,
-            CAST(extract(epoch FROM now() - min(created_at)) AS float) AS oldest
-        FROM delivery WHERE {OPEN} GROUP BY target
+    WITH counted AS (
+        SELECT target, count(*) AS pending FROM delivery WHERE {OPEN} GROUP BY target
+    ), open AS (
+        SELECT target, pending, (
+            SELECT CAST(extract(epoch FROM now() - created_at) AS float) FROM delivery
+            WHERE {OPEN} AND delivery.target = counted.target ORDER BY created_at LIMIT 1
+        ) AS oldest
+        FROM counted
     ), kept AS (
         SELECT target,
             count(*) FILTER (WHERE state = 'failed') AS failed,

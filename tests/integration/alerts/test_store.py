@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -36,10 +37,10 @@ WINDOW = 300.0
 DEAD_AT_ONCE = 0.0  # a lease that is over as soon as it begins
 
 
-async def new_row(engine: AsyncEngine, *, once: bool = False) -> UUID:
+async def new_row(engine: AsyncEngine, *, once: bool = False, target: str = "email") -> UUID:
     row = NewRow(
         alert_id=uuid4(),
-        target="email",
+        target=target,
         event_type="email",
         severity="info",
         source="test",
@@ -135,6 +136,26 @@ async def test_batches_with_the_same_rows_in_any_order_wait_for_each_other_and_n
 
     both = await asyncio.gather(settle_all(won), settle_all(won[::-1]))
     assert sorted(map(tuple, both)) == [(False,) * 20, (True,) * 20]
+
+
+async def test_the_age_of_what_waits_is_told_for_each_target_by_itself(engine: AsyncEngine) -> None:
+    ages = [("slack", 20), ("slack", 30), ("email", 10), ("email", 50)]
+    ids = [await new_row(engine, target=target) for target, _ in ages]
+    async with engine.begin() as tx:
+        for alert_id, (_, age) in zip(ids, ages, strict=True):
+            await tx.execute(
+                sa.update(tables.delivery)
+                .where(tables.delivery.c.alert_id == alert_id)
+                .values(created_at=sa.func.now() - timedelta(seconds=age))
+            )
+    job = await claim(engine, ids[3], 60)  # the oldest is over
+    assert job is not None
+    assert await settle(engine, job, DELIVERED)
+    async with engine.connect() as tx:
+        stats = await questions.stats(tx)
+    assert {name: each["pending"] for name, each in stats.items()} == {"slack": 2, "email": 1}
+    oldest = {name: each["oldest_pending_seconds"] for name, each in stats.items()}
+    assert oldest == {"slack": pytest.approx(30, abs=5), "email": pytest.approx(10, abs=5)}
 
 
 async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None:
