@@ -27,8 +27,9 @@ async def drain(engine: AsyncEngine, target: str, valve: Valve, *, per_second: i
             except Exception as error:
                 if not db.may_pass(error):
                     raise
-                break  # they come by themselves, in their time
-            brought = len(rows)
-            metrics.BROUGHT_FORWARD.labels(target).inc(brought)
-            log.info("drain.brought_forward", target=target, rows=brought)
+                log.warning("drain.again", target=target, error=type(error).__name__)
+            else:
+                brought = len(rows)
+                metrics.BROUGHT_FORWARD.labels(target).inc(brought)
+                log.info("drain.brought_forward", target=target, rows=brought)
             await asyncio.sleep(1)

