@@ -57,20 +57,21 @@ GENERATED: dict[str, Callable[[], str]] = {
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
 }
 _OF_A_PROVIDER = ("SLACK_WEBHOOK_URL", "MONDAY_API_TOKEN", "SMS_API_TOKEN", "SMTP_PASSWORD")
+_OF_A_SERVICE = ("INTERNAL_API_KEY", "OTEL_EXPORTER_OTLP_HEADERS")
 SECRETS_OF = {
-    "gateway": {"INTERNAL_API_KEY", "ADMIN_API_KEY", "SERVICE_API_KEY", "TOKEN_KEYS"},
+    "gateway": {*_OF_A_SERVICE, "ADMIN_API_KEY", "SERVICE_API_KEY", "TOKEN_KEYS"},
     "consent": {
-        "INTERNAL_API_KEY",
+        *_OF_A_SERVICE,
         "TOKEN_KEYS",
         "CONSENT_MASTER_KEYS",
         "CONSENT_HASH_KEY",
         "CONSENT_CHECKPOINT_KEYS",
     },
-    "followups": {"INTERNAL_API_KEY", "TOKEN_KEYS", "CHAT_MODEL_KEY"},
-    "alerts": {"INTERNAL_API_KEY", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
+    "followups": {*_OF_A_SERVICE, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
+    "alerts": {*_OF_A_SERVICE, "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *_OF_A_PROVIDER, "CHAT_MODEL_KEY"}
+SECRETS = {*GENERATED, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", "OTEL_EXPORTER_OTLP_HEADERS"}
 
 
 def parse(text: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
 
-from libs.common import logs, tasks
+from libs.common import logs, tasks, tracing
 from libs.common.topology import Binding, Exchange, Queue
 
 log = logs.get_logger(__name__)
@@ -371,7 +371,7 @@ class Broker:
 
     def wrap(self, message: Message, body: bytes) -> aio_pika.Message:
         """Make what is sent of a message; `body` is its JSON."""
-        headers = {**message.headers}
+        headers = {**tracing.headers(), **message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
         return aio_pika.Message(

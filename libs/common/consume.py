@@ -18,9 +18,10 @@ from typing import Any, cast
 import aio_pika
 from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
+from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
 
-from libs.common import db, logs, tasks
+from libs.common import db, logs, tasks, tracing
 from libs.common.acks import Acks
 from libs.common.broker import (
     CALL_SECONDS,
@@ -139,6 +140,7 @@ class Consumer:
             outcome: CONSUMED.labels(queue.name, outcome.__name__.lower())
             for outcome in (Ack, Retry, Dead, Requeue)
         }
+        self._span_name = f"process {queue.name}"
         self._outlasting = False  # one message in hand waits for the database
         self._held = False  # and for that reason no more are taken
 
@@ -266,7 +268,9 @@ class Consumer:
         token = logs.request_id.set(message.request_id)
         try:
             delivery = Delivery(bool(incoming.redelivered), deaths)
-            outcome = await self._outcome(lane, message, delivery)
+            with tracing.span(SpanKind.CONSUMER, self._span_name, message.headers) as span:
+                outcome = await self._outcome(lane, message, delivery)
+                span.set_attribute("outcome", type(outcome).__name__.lower())
             await self._settle(lane, incoming, outcome)
         finally:
             logs.request_id.reset(token)

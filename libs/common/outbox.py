@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db, logs
+from libs.common import db, logs, tracing
 from libs.common.broker import (
     REQUEST_ID,
     Broker,
@@ -140,7 +140,8 @@ async def add_all(
             "routing_key": routing_key,
             "type": message.type,
             "body": dict(message.body),
-            "headers": dict(message.headers)
+            "headers": tracing.headers()
+            | dict(message.headers)
             | ({} if message.request_id is None else {REQUEST_ID: message.request_id}),
         }
         for exchange, routing_key, message in messages

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from libs.common import logs, tasks
+from libs.common import logs, tasks, tracing
 
 T = TypeVar("T")
 log = logs.get_logger(__name__)
@@ -106,6 +106,11 @@ async def _serve(name: str, start: Callable[[Service], Awaitable[None]]) -> int 
     return 1 if service.failed else 0
 
 
+async def _traced(name: str, start: Callable[[Service], Awaitable[None]]) -> int | str:
+    async with tracing.exporting(name):
+        return await _serve(name, start)
+
+
 def run(name: str, start: Callable[[Service], Awaitable[None]]) -> int | str:
     """Run `start`, then wait for SIGTERM or SIGINT, then drain within 30 s.
 
@@ -113,6 +118,6 @@ def run(name: str, start: Callable[[Service], Awaitable[None]]) -> int | str:
         what `start` says is at fault
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_serve(name, start))
+        code = runner.run(_traced(name, start))
     sys.stdout.flush()
     return code

@@ -15,9 +15,10 @@ import prometheus_client
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from libs.common import logs
+from libs.common import logs, tracing
 
 M = TypeVar("M", bound=BaseModel)
 log = logs.get_logger(__name__)
@@ -181,7 +182,7 @@ def route_template(request: web.Request) -> str:
 
 def create_app(*, internal_key: str | None, max_body: int = MAX_BODY) -> web.Application:
     """Make an application; with `internal_key` set, only the gateway may call it (but /health)."""
-    middlewares: list[Middleware] = [_observe, _problems]
+    middlewares: list[Middleware] = [_observe(inside=internal_key is not None), _problems]
     if internal_key is not None:
         middlewares.append(_internal(internal_key))
     app = web.Application(client_max_size=max_body, middlewares=middlewares)
@@ -209,31 +210,39 @@ def _seconds(route: str) -> prometheus_client.Histogram:
     return _SECONDS.labels(route)
 
 
-@web.middleware
-async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-    given = request.headers.get(REQUEST_ID, "")
-    request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
-    request[_REQUEST_ID] = request_id
-    token = logs.request_id.set(request_id)
-    route = route_template(request)
-    start = perf_counter()
-    try:
-        response = await handler(request)
-        seconds = perf_counter() - start
+def _observe(*, inside: bool) -> Middleware:
+    """:param inside: only the gateway calls here, whose trace goes on; anybody else's does not"""
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(REQUEST_ID, "")
+        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        request[_REQUEST_ID] = request_id
+        token = logs.request_id.set(request_id)
+        route = route_template(request)
         method = request.method if request.method in hdrs.METH_ALL else "other"
-        _requests(method, route, response.status).inc()
-        _seconds(route).observe(seconds)
-        if route != HEALTH_PATH:
-            log.info(
-                "http.answered",
-                method=method,
-                route=route,
-                status=response.status,
-                seconds=round(seconds, 4),
-            )
-        return response
-    finally:
-        logs.request_id.reset(token)
+        start = perf_counter()
+        sender = request.headers if inside else None
+        try:
+            with tracing.span(SpanKind.SERVER, f"{method} {route}", sender) as span:
+                response = await handler(request)
+                span.set_attribute("http.response.status_code", response.status)
+            seconds = perf_counter() - start
+            _requests(method, route, response.status).inc()
+            _seconds(route).observe(seconds)
+            if route != HEALTH_PATH:
+                log.info(
+                    "http.answered",
+                    method=method,
+                    route=route,
+                    status=response.status,
+                    seconds=round(seconds, 4),
+                )
+            return response
+        finally:
+            logs.request_id.reset(token)
+
+    return observe
 
 
 @web.middleware

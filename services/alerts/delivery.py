@@ -49,10 +49,11 @@ from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db, logs, outbox
+from libs.common import db, logs, outbox, tracing
 from libs.common.batches import PACE_SECONDS, Batches
 from libs.common.broker import Broker, Message, PublishError
 from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
@@ -159,7 +160,10 @@ class Worker:
 
     async def _send(self, job: Claimed) -> Outcome:
         try:
-            return await self._channel.send(job)
+            with tracing.span(SpanKind.CLIENT, f"deliver {self._name}") as span:
+                outcome = await self._channel.send(job)
+                span.set_attribute("outcome", outcome.kind)
+                return outcome
         except Exception as error:  # a channel raises only for what the payload made impossible
             log.exception("delivery.unsendable", target=self._name, alert_id=str(job.alert_id))
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
@@ -353,7 +357,9 @@ class Worker:
         if not sending:
             return await self._fenced(job)
         start = monotonic()
-        outcome = await self._channel.send(job, dot_before=dot_before)
+        with tracing.span(SpanKind.CLIENT, f"deliver {self._name}") as span:
+            outcome = await self._channel.send(job, dot_before=dot_before)
+            span.set_attribute("outcome", outcome.kind)
         may_be_out = outcome.kind in {Kind.DELIVERED, Kind.UNKNOWN}
         if may_be_out and boottime() >= permit_over:
             metrics.PERMIT_OVERRUN.inc()

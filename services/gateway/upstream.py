@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs
 
-from libs.common import logs
+from libs.common import logs, tracing
 from libs.common.http_client import Answer, Broken, Connection, Pool, Unreachable, compose
 from libs.common.web import INTERNAL_KEY, Problem
 from services.gateway import metrics
@@ -76,7 +76,8 @@ class Upstream:
         parts = None if body is None or isinstance(body, bytes) else body
         line = f"{method} {self._prefix}{path} HTTP/1.1"
         try:
-            request = compose(line, self._fixed, headers or {}, body)
+            carried = {**(headers or {}), **tracing.headers()}
+            request = compose(line, self._fixed, carried, body)
         except ValueError as error:
             raise Problem(400, detail=str(error)) from None
         seconds = timeout or self._answer_seconds

@@ -1,0 +1,99 @@
+"""Traces by OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+A trace has the id of its request, where that is of 32 hexadecimal digits, as ours are: the id in an
+answer, a log line or a ledger row is the one to look for. So an alert that is tried again from its
+row, days later, is in the trace of its request, though no header leads there.
+
+The SDK's own variables hold (sampling, headers, resource attributes). Names and attributes of spans
+are from closed sets, as the labels of metrics are: no address, no text, no key.
+"""
+
+import asyncio
+import hashlib
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from libs.common import logs
+
+FLUSH_SECONDS = 3.0
+"""How long a stop may take to hand over the last spans; those that are left are lost."""
+
+_W3C = TraceContextTextMapPropagator()
+_IS_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_UNTRACED: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+_tracer: trace.Tracer | None = None
+
+
+def span(
+    kind: SpanKind, name: str, sender: Mapping[str, str] | None = None
+) -> AbstractContextManager[Span]:
+    """Trace what is done within.
+
+    :param sender: headers of whom this continues (`traceparent`, W3C Trace Context)
+    """
+    if _tracer is None:
+        return _UNTRACED
+    return _tracer.start_as_current_span(
+        name,
+        _W3C.extract(sender) if sender else None,
+        kind,
+        record_exception=False,  # its text may hold an address
+        set_status_on_exception=False,
+    )
+
+
+def headers() -> dict[str, str]:
+    """Return the headers by which another process continues what is traced here."""
+    carrier: dict[str, str] = {}
+    if _tracer is not None:
+        _W3C.inject(carrier)
+    return carrier
+
+
+def trace_id(request_id: str) -> int:
+    """Return the id of a request's trace; one that a client gave in another form is hashed."""
+    if _IS_TRACE_ID.fullmatch(request_id):
+        return int(request_id, 16)
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:16])
+
+
+@asynccontextmanager
+async def exporting(service: str) -> AsyncIterator[None]:
+    """Export spans while this is open; nothing waits for a collector that is away."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        yield
+        return
+    # Some megabytes and threads that are not for those who trace nothing.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class _Ids(RandomIdGenerator):
+        def generate_trace_id(self) -> int:
+            request_id = logs.request_id.get()
+            return trace_id(request_id) if request_id else super().generate_trace_id()
+
+    global _tracer  # noqa: PLW0603 - one for the process, as loggers and metrics are
+    provider = TracerProvider(
+        resource=Resource.create({SERVICE_NAMESPACE: "ostoja", SERVICE_NAME: service}),
+        id_generator=_Ids(),
+        shutdown_on_exit=False,  # it would wait 30 s for a collector that is away
+    )
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _tracer = provider.get_tracer("ostoja")
+    try:
+        yield
+    finally:
+        _tracer = None
+        last = threading.Thread(target=provider.shutdown, daemon=True)
+        last.start()
+        await asyncio.to_thread(last.join, FLUSH_SECONDS)
