@@ -22,6 +22,7 @@ CONNECT_SECONDS = 5.0
 POOL_SECONDS = 5.0
 DEAD_PEER_SECONDS = 10.0
 GRACE_SECONDS = 2.0  # for an answer to come after the server must have given up the statement
+IDLE_SECONDS = 10.0  # the server ends a transaction in which nothing happens for so long
 RECONNECT_SECONDS = 1.0
 STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
 
@@ -68,7 +69,7 @@ def _engine(
 ) -> AsyncEngine:
     settings = {
         "statement_timeout": f"{statement_timeout * 1000:.0f}",
-        "idle_in_transaction_session_timeout": "10000",
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
         "client_connection_check_interval": "1000",  # ends the query of a task that was cancelled
         # What is asked here is short: to start workers for it takes longer than they save.
         "max_parallel_workers_per_gather": "0",

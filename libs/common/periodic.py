@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import Counter
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db, logs
+from libs.common import db, logs, tasks
 
 log = logs.get_logger(__name__)
+
+BEAT_SECONDS = db.IDLE_SECONDS / 4
 
 RUNS = Counter("periodic_runs_total", "Runs of periodic jobs", ["job", "outcome"])
 
@@ -19,9 +21,9 @@ async def every(
 ) -> None:
     """Run the job now and then every `seconds`, until cancelled.
 
-    A replica whose turn comes while another is at it skips that turn; when the other dies, the
-    server gives its lock back. A job that loses its connection to the database in the middle may
-    overlap with the next one: jobs are safe to repeat.
+    A replica whose turn comes while another is at it skips that turn. The server gives the lock of
+    one that died, is frozen or out of reach to the next within `db.IDLE_SECONDS`; what a frozen one
+    then still does may overlap with that: jobs are safe to repeat.
     """
     while True:
         try:
@@ -39,14 +41,17 @@ async def every(
 async def _alone(engine: AsyncEngine, name: str, job: Callable[[], Awaitable[object]]) -> bool:
     # The role's name: all services share one database, and with it the space of lock keys.
     key = {"key": db.advisory_key(f"periodic:{engine.url.username}:{name}")}
-    async with engine.connect() as plain:
-        # Autocommit: no transaction that stands idle while the job works.
-        connection: AsyncConnection = await plain.execution_options(isolation_level="AUTOCOMMIT")
-        locked = await connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key)
+    # A transaction, for the server ends one in which nothing happens; and it keeps no snapshot
+    # between its statements, so it may last.
+    async with engine.begin() as tx:
+        locked = await tx.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), key)
         if not locked.scalar_one():
             return False
+        working = asyncio.ensure_future(job())
         try:
-            await job()
+            while not (await asyncio.wait({working}, timeout=BEAT_SECONDS))[0]:
+                await tx.execute(text("SELECT"))
         finally:
-            await connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+            await tasks.end(working)
+        await working
     return True

@@ -2,14 +2,20 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from deploy.local.servers import Postgres
 from libs.common import db, periodic
+from libs.common.tasks import end
 from tests.conftest import NewDatabase
 from tests.support.consumers import until
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(params=["aiopg", "asyncpg"])
@@ -39,14 +45,17 @@ class Job:
         self.at_work -= 1
 
 
-async def stop(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+@asynccontextmanager
+async def running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield
+    finally:
+        await end(*tasks)
 
 
 def skipped(name: str) -> float:
-    return periodic.RUNS.labels(name, "skipped")._value.get()
+    return float(periodic.RUNS.labels(name, "skipped")._value.get())
 
 
 async def test_while_one_replica_is_at_it_the_other_skips_its_turn(
@@ -54,12 +63,11 @@ async def test_while_one_replica_is_at_it_the_other_skips_its_turn(
 ) -> None:
     job = Job()
     before = skipped("shared")
-    tasks = [asyncio.create_task(periodic.every(one, "shared", 0.01, job)) for one in engines]
-    await until(lambda: job.runs == 1 and skipped("shared") > before + 2)
-    job.go_on.set()
-    await until(lambda: job.runs > 10)
-    assert job.most == 1
-    await stop(*tasks)
+    async with running(*(periodic.every(one, "shared", 0.01, job) for one in engines)):
+        await until(lambda: job.runs == 1 and skipped("shared") > before + 2)
+        job.go_on.set()
+        await until(lambda: job.runs > 10)
+        assert job.most == 1
 
 
 async def test_jobs_of_other_names_and_other_services_do_not_wait(
@@ -71,19 +79,19 @@ async def test_jobs_of_other_names_and_other_services_do_not_wait(
         db.connect(alerts, application_name="one") as one,
         db.connect(alerts, application_name="two") as two,
         db.connect(alerts.of("consent"), application_name="three") as consent,
+        running(
+            periodic.every(one, "a", 0.01, job),
+            periodic.every(two, "b", 0.01, job),
+            periodic.every(consent, "a", 0.01, job),
+        ),
     ):
-        tasks = [
-            asyncio.create_task(periodic.every(engine, name, 0.01, job))
-            for engine, name in ((one, "a"), (two, "b"), (consent, "a"))
-        ]
         await until(lambda: job.at_work == 3)
-        job.go_on.set()
-        await stop(*tasks)
 
 
 HOLDER = """
 import asyncio, sys
 from libs.common import db, periodic
+from libs.common.tasks import end
 
 async def job():
     print("at work", flush=True)
@@ -106,16 +114,59 @@ async def test_when_the_holder_is_killed_at_its_work_another_takes_over(
     assert holder.stdout is not None
     job = Job()
     before = skipped("shared")
-    try:
-        assert await asyncio.wait_for(holder.stdout.readline(), 30) == b"at work\n"
-        task = asyncio.create_task(periodic.every(engines[0], "shared", 0.01, job))
-        await until(lambda: skipped("shared") > before)
-        assert job.runs == 0
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        await holder.wait()
-    await until(lambda: job.runs == 1)
-    await stop(task)
+    assert await asyncio.wait_for(holder.stdout.readline(), 30) == b"at work\n"
+    async with running(periodic.every(engines[0], "shared", 0.01, job)):
+        try:
+            await until(lambda: skipped("shared") > before)
+            assert job.runs == 0
+        finally:
+            holder.send_signal(signal.SIGKILL)
+            await holder.wait()
+        await until(lambda: job.runs == 1)
+
+
+def impatient(engine: AsyncEngine) -> None:
+    """Have the server end its transactions after two seconds in which nothing happens."""
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '2s'")
+
+
+async def test_a_holder_that_the_server_hears_no_more_of_loses_its_lock(
+    postgres: Postgres, engines: list[AsyncEngine], url: str
+) -> None:
+    stuck, job = Job(), Job()
+    async with (
+        Proxy(postgres.port) as proxy,
+        db.connect(
+            make_url(url).set(port=proxy.port).render_as_string(hide_password=False),
+            application_name="stuck",
+        ) as engine,
+        running(periodic.every(engine, "shared", 1, stuck)),
+    ):
+        impatient(engine)
+        await until(lambda: stuck.at_work)
+        proxy.stall()
+        async with running(periodic.every(engines[0], "shared", 0.1, job)):
+            await until(lambda: job.at_work)
+
+
+async def test_a_job_may_last_longer_than_a_transaction_may_be_idle(
+    engines: list[AsyncEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(periodic, "BEAT_SECONDS", 0.2)
+    impatient(engines[0])
+    long, other = Job(), Job()
+    done, before = periodic.RUNS.labels("shared", "done")._value, skipped("shared")
+    async with running(periodic.every(engines[0], "shared", 60, long)):
+        await until(lambda: long.at_work)
+        async with running(periodic.every(engines[1], "shared", 0.1, other)):
+            await until(lambda: skipped("shared") > before + 30)
+        assert not other.runs
+        finished = done.get()
+        long.go_on.set()
+        await until(lambda: done.get() > finished)
 
 
 async def test_a_job_that_fails_is_tried_again(engines: list[AsyncEngine]) -> None:
@@ -126,26 +177,24 @@ async def test_a_job_that_fails_is_tried_again(engines: list[AsyncEngine]) -> No
         runs += 1
         raise RuntimeError
 
-    task = asyncio.create_task(periodic.every(engines[0], "failing", 0.01, job))
-    await until(lambda: runs > 2)
-    await stop(task)
+    async with running(periodic.every(engines[0], "failing", 0.01, job)):
+        await until(lambda: runs > 2)
 
 
 async def test_a_cancelled_job_gives_its_lock_back(engines: list[AsyncEngine]) -> None:
     first, second = Job(), Job()
-    task = asyncio.create_task(periodic.every(engines[0], "shared", 0.01, first))
-    await until(lambda: first.at_work)
-    await stop(task)
-    other = asyncio.create_task(periodic.every(engines[1], "shared", 0.01, second))
-    await until(lambda: second.at_work)
-    await stop(other)
+    async with running(periodic.every(engines[0], "shared", 0.01, first)):
+        await until(lambda: first.at_work)
+    async with running(periodic.every(engines[1], "shared", 0.01, second)):
+        await until(lambda: second.at_work)
 
 
 async def test_a_database_that_is_away_is_waited_for() -> None:
     url = "postgresql+aiopg://nobody:x@127.0.0.1:1/none"
     failed = periodic.RUNS.labels("away", "failed")._value
     before = failed.get()
-    async with db.connect(url, application_name="away") as engine:
-        task = asyncio.create_task(periodic.every(engine, "away", 0.01, Job()))
+    async with (
+        db.connect(url, application_name="away") as engine,
+        running(periodic.every(engine, "away", 0.01, Job())),
+    ):
         await until(lambda: failed.get() > before + 1)
-        await stop(task)
