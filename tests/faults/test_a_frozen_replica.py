@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Rig, frozen
+from tests.faults.conftest import Rig
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN
+from tests.support.servers import frozen
 
 pytestmark = pytest.mark.faults
 

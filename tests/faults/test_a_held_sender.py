@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from libs.common.broker import Broker, Message
-from tests.faults.conftest import NO_SWEEP, frozen, through
+from tests.faults.conftest import NO_SWEEP, through
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
+from tests.support.servers import frozen
 from tests.support.stack import Stack, write_alerts_config
 from tests.support.system import Answer, fresh_address
 

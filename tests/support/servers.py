@@ -44,3 +44,14 @@ def kill_with_children(server: Server) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     server.kill()  # and wait
+
+
+@contextmanager
+def frozen(pid: int | None) -> Iterator[None]:
+    """Hold a process still: it keeps its connections and answers nothing."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from libs.common.broker import Message
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
+from tests.support.servers import frozen
 
 
 async def texts(subject: Alerts, target: str = "slack") -> list[str]:
@@ -137,6 +138,21 @@ async def test_the_same_alert_published_often_is_one_row_and_one_delivery(
     await subject.until(alert_id, "delivered")
     assert len(await texts(subject)) == 1
     assert (await subject.check())["accepted"] == 1
+
+
+async def test_so_many_alerts_and_no_more_are_in_memory_before_they_are_in_the_ledger(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    with frozen(subject.process.pid):  # RabbitMQ sends what the process may hold all the same
+        ids = [await subject.accept() for _ in range(60)]
+
+        async def left_in_the_queue() -> bool:
+            return await subject.depth("alerts.intake") == 60 - 25  # 6 MiB, each of 256 KiB
+
+        await eventually(left_in_the_queue)
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
 
 
 async def test_an_alert_with_no_target_left_is_failed_and_escalated_not_dropped(

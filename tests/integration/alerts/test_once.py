@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import sqlalchemy as sa
 
 from libs.common.broker import Message
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
@@ -217,6 +218,26 @@ async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
     assert [one["attempt"] for one in consent.asked] == [1, 2]
     await returned(consent, 1, 2)
     assert len(await subject.sandbox.mails()) == 1
+
+
+@pytest.mark.parametrize("change", ["target = 'left'", "payload = NULL"])
+async def test_a_doubt_that_cannot_be_sent_again_stays_one_until_it_is_resolved_otherwise(
+    alerts: StartAlerts, consent: Consent, change: str
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("DELETE FROM attempt"))
+        await tx.execute(sa.text(f"UPDATE delivery SET {change}"))
+    body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 409
+    assert await subject.scalar("SELECT state FROM delivery") == "in_doubt"
+    assert consent.returned == []
+    body["outcome"] = "discarded"
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    await returned(consent, 1)
 
 
 async def test_twins_of_one_mail_leave_once(alerts: StartAlerts, consent: Consent) -> None:

@@ -1,8 +1,6 @@
 """What protocol B assumes of the process that sends, looked at while it runs."""
 
 import asyncio
-import os
-import signal
 
 import aiohttp
 
@@ -10,6 +8,7 @@ from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_once import Outcomes, follow_up, returned, told
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
+from tests.support.servers import frozen
 
 
 async def metric(subject: Alerts, name: str) -> float:
@@ -42,13 +41,8 @@ async def test_a_process_that_stutters_asks_for_no_permit_until_it_is_steady(
     alerts: StartAlerts, consent: Consent
 ) -> None:
     subject = await alerts(email={"margin": 1.5, "retry_delays": [3.5]})
-    pid = subject.process.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(subject.process.pid):
         await asyncio.sleep(1.2)  # above half the margin
-    finally:
-        os.kill(pid, signal.SIGCONT)
     alert_id = await follow_up(subject)
 
     async def waits() -> bool:

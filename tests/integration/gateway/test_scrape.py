@@ -1,8 +1,6 @@
 """/metrics/all: one scrape of every process, whichever of them is sick."""
 
 import asyncio
-import os
-import signal
 import socket
 from contextlib import suppress
 from typing import Any
@@ -21,6 +19,7 @@ from services.gateway.scrape import ANSWER_SECONDS, Scrape
 from tests.conftest import NewStack
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.servers import frozen
 from tests.support.stack import Stack
 
 
@@ -67,13 +66,10 @@ async def test_a_dead_service_is_down_and_the_others_are_told(stack: Stack) -> N
 
 async def test_a_service_that_hangs_costs_a_bounded_time(stack: Stack) -> None:
     clock = asyncio.get_running_loop().time
-    os.kill(stack.pid("followups"), signal.SIGSTOP)
-    try:
+    with frozen(stack.pid("followups")):
         start = clock()
         samples = await of(stack)
         took = clock() - start
-    finally:
-        os.kill(stack.pid("followups"), signal.SIGCONT)
 
     assert up(samples) == {**dict.fromkeys(SERVICES, 1), "followups": 0}
     assert took < ANSWER_SECONDS + 2

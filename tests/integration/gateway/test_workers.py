@@ -24,6 +24,7 @@ from tests.integration.gateway.conftest import ADMIN, SERVICE, Gateway, Owner, S
 from tests.integration.gateway.test_limits import CHAT, LONGEST_ANSWER, MESSAGE, flood, statuses
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.servers import frozen
 
 TWO = {"GATEWAY_WORKERS": "2"}
 PATH = "/api/unsubscribe/status/a@example.com"
@@ -217,11 +218,8 @@ async def test_a_clean_up_that_the_supervisor_does_not_answer_is_to_be_repeated(
 ) -> None:
     gateway = await start_gateway(**TWO)
     await started(gateway, workers=2)
-    os.kill(gateway.process.pid or 0, signal.SIGSTOP)
-    try:
+    with frozen(gateway.process.pid):
         answer = await gateway.call("POST", "/api/cache/cleanup", **ADMIN)
-    finally:
-        os.kill(gateway.process.pid or 0, signal.SIGCONT)
     assert answer.status == 503
     assert answer.headers["Retry-After"] == "5"
 
