@@ -3,7 +3,7 @@
 import signal
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,12 @@ from tests.support.stack import Stack, running_stack
 
 class NewDatabase(Protocol):
     def __call__(self, service: str, *, migrated: bool = True) -> Awaitable[DatabaseUrl]: ...
+
+
+class WholeSystem(Protocol):
+    def __call__(
+        self, settings: dict[str, str], vhost_name: str | None = None
+    ) -> AbstractContextManager[Stack]: ...
 
 
 class NewStack(Protocol):
@@ -139,45 +145,40 @@ async def sandbox(_running_sandbox: Sandbox) -> Sandbox:
     return _running_sandbox
 
 
-@pytest.fixture(scope="module")
-def stack(
-    request: pytest.FixtureRequest,
+@pytest.fixture(scope="session")
+def whole_system(
     private_folder: Path,
     ports: Ports,
     databases: Databases,
     postgres: Postgres,
     rabbitmq: RabbitMQ,
     redis_server: Redis,
-) -> Iterator[Stack]:
+) -> WholeSystem:
+    """Give whole systems to run, with settings as in .env."""
+
+    def run(
+        settings: dict[str, str], vhost_name: str | None = None
+    ) -> AbstractContextManager[Stack]:
+        folder = private_folder / f"stack-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        servers = (postgres, rabbitmq, redis_server)
+        return running_stack(folder, ports, databases, servers, settings, vhost_name=vhost_name)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stack(request: pytest.FixtureRequest, whole_system: WholeSystem) -> Iterator[Stack]:
     """Run the whole system, once for all tests of a module.
 
     A module's STACK_SETTINGS, a dict, are settings as in .env.
     """
-    folder = private_folder / f"stack-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    settings = getattr(request.module, "STACK_SETTINGS", {})
-    servers = (postgres, rabbitmq, redis_server)
-    with running_stack(folder, ports, databases, servers, settings) as running:
+    with whole_system(getattr(request.module, "STACK_SETTINGS", {})) as running:
         yield running
 
 
 @pytest.fixture
-def new_stack(
-    private_folder: Path,
-    ports: Ports,
-    databases: Databases,
-    postgres: Postgres,
-    rabbitmq: RabbitMQ,
-    redis_server: Redis,
-) -> Iterator[NewStack]:
+def new_stack(whole_system: WholeSystem) -> Iterator[NewStack]:
     """Run a whole system of this test's own: `new_stack(RATE_LIMIT_MODE="shadow")`."""
     with ExitStack() as closing:
-
-        def start(**settings: str) -> Stack:
-            folder = private_folder / f"stack-{uuid.uuid4().hex[:8]}"
-            folder.mkdir()
-            servers = (postgres, rabbitmq, redis_server)
-            running = running_stack(folder, ports, databases, servers, settings)
-            return closing.enter_context(running)
-
-        yield start
+        yield lambda **settings: closing.enter_context(whole_system(settings))

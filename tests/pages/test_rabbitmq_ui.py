@@ -6,21 +6,19 @@ SCREENSHOTS=docs/images make test-pages ARGS="-k rabbitmq" makes the page's pict
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from deploy.local.environment import ROOT
-from deploy.local.servers import Postgres, RabbitMQ, Redis
+from deploy.local.servers import RabbitMQ
 from deploy.provision import VHOST, provision_rabbitmq, retry_policies
+from tests.conftest import WholeSystem
 from tests.pages.conftest import photograph
 from tests.support.brokers import PASSWORDS
-from tests.support.databases import Databases
 from tests.support.eventually import eventually
-from tests.support.ports import Ports
-from tests.support.stack import QUICK_MAIL, QUICK_TARGET, Stack, running_stack, write_alerts_config
+from tests.support.stack import QUICK_MAIL, QUICK_TARGET, Stack, write_alerts_config
 
 pytestmark = pytest.mark.pages
 
@@ -41,22 +39,14 @@ PREFERENCES = {
 
 @pytest.fixture(scope="module")
 def stack(
-    private_folder: Path,
-    ports: Ports,
-    databases: Databases,
-    postgres: Postgres,
-    rabbitmq: RabbitMQ,
-    redis_server: Redis,
+    tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem, rabbitmq: RabbitMQ
 ) -> Iterator[Stack]:
     """The system under the vhost's real name, with the policies of production."""
-    folder = private_folder / "rabbitmq-ui"
-    folder.mkdir()
-    sick = folder / "sick"
-    sick.mkdir()
-    config = write_alerts_config(sick, {"slack": SICK, "monday": QUICK_TARGET, "email": QUICK_MAIL})
-    servers = (postgres, rabbitmq, redis_server)
-    settings = {"ALERTS_CONFIG": str(config)}
-    with running_stack(folder, ports, databases, servers, settings, vhost_name=VHOST) as running:
+    config = write_alerts_config(
+        tmp_path_factory.mktemp("sick"),
+        {"slack": SICK, "monday": QUICK_TARGET, "email": QUICK_MAIL},
+    )
+    with whole_system({"ALERTS_CONFIG": str(config)}, VHOST) as running:
         running.vhost.call("DELETE", "policies", "retry")  # the tests' own
         provision_rabbitmq(
             rabbitmq.management_url,
