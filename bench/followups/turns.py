@@ -77,9 +77,9 @@ def render(runs: Any) -> str:
 
 {table(("behind the same gateway", "turns/s", "ratio", "p99, ms", "processes, CPU s/1k"), rows)}
 
-{TALKS} talks of {TURNS_A_TALK} turns. In its third turn each becomes a lead, told in the outbox and
-enrolled; in its fourth it agrees, told as well. A turn is one transaction: the conversation's row
-is locked, both messages, what is known and the score are written."""
+{TALKS} talks of {TURNS_A_TALK} turns. In its second turn each becomes a lead, told in the outbox;
+in its fourth it agrees, told as well, and is enrolled. A turn is one transaction: the
+conversation's row is locked, both messages, what is known and the score are written."""
 
 
 TURNS = Part("turns", run, render)

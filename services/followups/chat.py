@@ -88,17 +88,12 @@ async def take_turn(tx: AsyncConnection, config: Config, said: Said, now: dateti
         qualified_at=now if qualifies else row["qualified_at"],
         named=_named(said.message, state.facts),
     )
-    email = state.facts.email
-    await _hear(tx, config, conversation_id, email, now)
-    if (
-        (qualifies or grants)
-        and email
-        and state.consent != "refused"
-        and await conversations.chase_ended_by(tx, conversation_id, email) is None
-    ):
-        due = config.due_times(DEFAULT_SEQUENCE, now)
-        request_id = logs.request_id.get()
-        await steps.enrol(tx, conversation_id, email, DEFAULT_SEQUENCE, due, "chat", request_id)
+    if email := state.facts.email:  # nobody is chased without
+        await _hear(tx, config, conversation_id, email, now)
+        if (qualifies or grants) and state.consent != "refused":
+            due = config.due_times(DEFAULT_SEQUENCE, now)
+            request_id = logs.request_id.get()
+            await steps.enrol(tx, conversation_id, email, DEFAULT_SEQUENCE, due, "chat", request_id)
     metrics.TURNS.labels(state.language).inc()
     return Answer(
         conversation_id,
@@ -178,7 +173,7 @@ async def _hear(
     tx: AsyncConnection,
     config: Config,
     conversation_id: uuid.UUID,
-    email: str | None,
+    email: str,
     now: datetime,
 ) -> None:
     """A message of the lead ends the chase: it is an answer, or the silence begins anew.
@@ -187,10 +182,8 @@ async def _hear(
     rest is cancelled. Else the lead is still talking, and the steps wait again from now on. It
     counts in whichever conversation it comes: a mail's link leads to a new one.
     """
-    if email is not None:
-        await steps.lock_address(tx, email)
     chases: dict[tuple[uuid.UUID, str], list[Row]] = {}
-    for row in await steps.rows_of(tx, steps.of_person(conversation_id, email)):
+    for row in await steps.chase(tx, conversation_id, email):
         chases.setdefault((row["conversation_id"], row["sequence"]), []).append(row)
     for (_, sequence), rows in chases.items():
         if any(row["enrolled_by"] == "api" or row["handed_over_at"] for row in rows):

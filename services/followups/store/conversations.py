@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.followups.store.steps import lock_address, of_address, stop
+from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
 from services.followups.store.tables import (
     Row,
     chat_address,
@@ -20,27 +20,29 @@ from services.followups.store.tables import (
     outbox_table,
 )
 
+_ENTER = (
+    pg.insert(chat_conversations)
+    .values(id=sa.bindparam("id"), session_id=sa.bindparam("session_id"))
+    .on_conflict_do_update(
+        constraint="chat_conversations_session", set_={"updated_at": sa.func.now()}
+    )
+    .returning(*(chat_conversations.c[name] for name in ("id", "state", "qualified_at")))
+)
+
 
 async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
     """Return the session's conversation, made when it is new, locked until the transaction ends.
 
     One statement makes or finds it, so two tabs get one conversation, and their turns queue here.
     """
-    entered = (
-        pg.insert(chat_conversations)
-        .values(id=uuid4(), session_id=session_id)
-        .on_conflict_do_update(
-            constraint="chat_conversations_session", set_={"updated_at": sa.func.now()}
-        )
-        .returning(chat_conversations)
-    )
-    row: Row = (await tx.execute(entered)).mappings().one()
+    entered = await tx.execute(_ENTER, {"id": uuid4(), "session_id": session_id})
+    row: Row = entered.mappings().one()
     return row
 
 
 # One statement: a turn is most of what this service does.
 _SAVE_TURN = sa.text(
-    """
+    f"""
 WITH saved AS (
     INSERT INTO chat_message (conversation_id, author, body)
     VALUES (:conversation, 'lead', :said), (:conversation, 'bot', :reply) RETURNING id
@@ -52,7 +54,7 @@ WITH saved AS (
     INSERT INTO chat_address (email, conversation_id)
     SELECT email, :conversation FROM unnest(:named) AS email ON CONFLICT DO NOTHING
 )
-SELECT max(id) FROM saved
+SELECT max(id), {ADDRESS_LOCK} FROM saved
 """
 ).bindparams(
     sa.bindparam("conversation", type_=sa.Uuid),
@@ -78,7 +80,7 @@ async def save_turn(
     qualified_at: datetime | None,
     named: Iterable[str],
 ) -> int:
-    """Keep a turn.
+    """Keep a turn, and take the lock of its address (see lock_address).
 
     :param named: the addresses in it, by which whoever they belong to finds it again
     :returns: the id of the reply

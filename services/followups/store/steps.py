@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.followups.followup import DAY, SETTLES
@@ -46,22 +48,63 @@ def from_step(row: Row) -> sa.ColumnElement[bool]:
     )
 
 
+ADDRESS_LOCK = "pg_advisory_xact_lock(hashtext('followups.address'), hashtext(:email))"
+"""To be taken by a statement that is made anyway; NULL locks nothing."""
+_LOCK_ADDRESS = sa.text(f"SELECT {ADDRESS_LOCK}").bindparams(sa.bindparam("email", type_=sa.Text))
+
+
 async def lock_address(tx: AsyncConnection, email: str) -> None:
     """Let whoever enrols, times or stops several steps of an address wait for each other.
 
     So nothing is enrolled behind the back of a stop, and no two of them lock the same rows in
-    different orders. The claim and the relay never wait for a lock.
+    different orders. The claim and the relay never wait for a lock. What may only be looked at
+    under the lock needs a later statement: its snapshot must be younger.
     """
-    address = sa.func.pg_advisory_xact_lock(
-        sa.func.hashtext("followups.address"), sa.func.hashtext(email)
-    )
-    await tx.execute(sa.select(address))
+    await tx.execute(_LOCK_ADDRESS, {"email": email})
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
     rows: Sequence[Row]
     is_new: bool
+
+
+# One statement, and no VALUES of many rows, which would be compiled anew each time.
+_ENROL = (
+    sa.text(
+        """
+WITH there AS (
+    SELECT * FROM followup_event WHERE sequence = :sequence AND (conversation_id = :conversation
+        OR email = :email AND status IN ('scheduled', 'handed_over'))
+), added AS (
+    INSERT INTO followup_event (id, conversation_id, followup_number, email, sequence, step,
+        enrolled_by, due_at, request_id)
+    SELECT gen_random_uuid(), :conversation, last.number + due.step, :email, :sequence, due.step,
+        :by, due.at, :request_id
+    FROM unnest(:due) WITH ORDINALITY AS due (at, step), (
+        SELECT coalesce(max(followup_number), 0) AS number
+        FROM followup_event WHERE conversation_id = :conversation
+    ) AS last
+    WHERE NOT EXISTS (SELECT FROM there) AND NOT EXISTS (
+        SELECT FROM chat_conversations
+        WHERE (id = :conversation OR email = :email) AND chase_ended_by IS NOT NULL
+    )
+    RETURNING *
+)
+SELECT {columns}, false FROM there UNION ALL SELECT {columns}, true FROM added
+ORDER BY created_at, followup_number
+""".format(columns=", ".join(followup_event.c.keys()))
+    )
+    .bindparams(
+        sa.bindparam("conversation", type_=sa.Uuid),
+        sa.bindparam("email", type_=sa.Text),
+        sa.bindparam("sequence", type_=sa.Text),
+        sa.bindparam("by", type_=sa.Text),
+        sa.bindparam("due", type_=pg.ARRAY(sa.DateTime(timezone=True))),
+        sa.bindparam("request_id", type_=sa.Text),
+    )
+    .columns(*followup_event.c, sa.column("is_new", sa.Boolean))
+)
 
 
 async def enrol(
@@ -75,49 +118,19 @@ async def enrol(
 ) -> Enrolment:
     """Insert the steps of a sequence, or return the ones that the address or conversation has.
 
-    A conversation goes through a sequence once, and an address is in it once at a time.
+    A conversation goes through a sequence once, and an address is in it once at a time; a person
+    whose chase is over in none. The caller holds the lock of the address.
     """
-    await lock_address(tx, email)
-    existing = await rows_of(
-        tx,
-        sa.and_(
-            followup_event.c.sequence == sequence,
-            sa.or_(
-                of_conversation(conversation_id),
-                sa.and_(
-                    of_address(email), followup_event.c.status.in_(("scheduled", "handed_over"))
-                ),
-            ),
-        ),
-    )
-    if existing:
-        return Enrolment(existing, is_new=False)
-    last = sa.select(sa.func.coalesce(sa.func.max(followup_event.c.followup_number), 0)).where(
-        of_conversation(conversation_id)
-    )
-    number = (await tx.execute(last)).scalar_one()
-    added = (
-        sa.insert(followup_event)
-        .values(
-            [
-                {
-                    "id": uuid4(),
-                    "conversation_id": conversation_id,
-                    "followup_number": number + step,
-                    "email": email,
-                    "sequence": sequence,
-                    "step": step,
-                    "enrolled_by": by,
-                    "due_at": due_at,
-                    "request_id": request_id,
-                }
-                for step, due_at in enumerate(due, 1)
-            ]
-        )
-        .returning(followup_event)
-    )
-    rows = (await tx.execute(added)).mappings().all()
-    return Enrolment(sorted(rows, key=lambda row: row["step"]), is_new=True)
+    given = {
+        "conversation": conversation_id,
+        "email": email,
+        "sequence": sequence,
+        "by": by,
+        "due": due,
+        "request_id": request_id,
+    }
+    rows = (await tx.execute(_ENROL, given)).mappings().all()
+    return Enrolment(rows, is_new=any(row["is_new"] for row in rows))
 
 
 async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequence[Row]:
@@ -127,6 +140,24 @@ async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequenc
         .order_by(followup_event.c.created_at, followup_event.c.followup_number)
     )
     return (await tx.execute(ordered)).mappings().all()
+
+
+_CHASE = (
+    sa.select(followup_event)
+    .where(
+        sa.or_(
+            followup_event.c.conversation_id == sa.bindparam("conversation"),
+            followup_event.c.email == sa.bindparam("email"),
+        )
+    )
+    .order_by(followup_event.c.created_at, followup_event.c.followup_number)
+)
+
+
+async def chase(tx: AsyncConnection, conversation_id: UUID, email: str) -> Sequence[Row]:
+    """Return all steps of a conversation and of an address."""
+    given = {"conversation": conversation_id, "email": email}
+    return (await tx.execute(_CHASE, given)).mappings().all()
 
 
 async def page(
@@ -148,6 +179,19 @@ async def step(tx: AsyncConnection, followup_id: UUID) -> Row | None:
     return (await tx.execute(found)).mappings().one_or_none()
 
 
+_RETIME = sa.text(
+    """
+UPDATE followup_event SET due_at = given.due_at, enrolled_by = :by
+FROM unnest(:ids, :due) AS given (id, due_at)
+WHERE followup_event.id = given.id AND status = 'scheduled'
+"""
+).bindparams(
+    sa.bindparam("ids", type_=pg.ARRAY(sa.Uuid)),
+    sa.bindparam("due", type_=pg.ARRAY(sa.DateTime(timezone=True))),
+    sa.bindparam("by", type_=sa.Text),
+)
+
+
 async def retime(
     tx: AsyncConnection, rows: Sequence[Row], due: Iterable[datetime], by: EnrolledBy
 ) -> None:
@@ -155,12 +199,9 @@ async def retime(
 
     So does one for which there is no time: its step left the configuration.
     """
-    for row, due_at in zip(rows, due, strict=False):
-        await tx.execute(
-            sa.update(followup_event)
-            .where(followup_event.c.id == row["id"], followup_event.c.status == "scheduled")
-            .values(due_at=due_at, enrolled_by=by)
-        )
+    timed = list(zip((row["id"] for row in rows), due, strict=False))
+    given = {"ids": [each for each, _ in timed], "due": [at for _, at in timed], "by": by}
+    await tx.execute(_RETIME, given)
 
 
 async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) -> list[UUID]:
@@ -217,6 +258,7 @@ async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
     return sorted(taken, key=lambda row: (row["due_at"], row["id"])), len(rows)
 
 
+@cache  # made once: to build it costs as much as to run it with nothing due
 def claiming(limit: int) -> sa.UpdateBase:
     """Make the statement of a claim."""
     due = (

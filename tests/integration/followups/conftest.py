@@ -65,6 +65,7 @@ class World:
         due = [datetime.fromtimestamp(now.timestamp() + seconds + n, UTC) for n in range(steps)]
         async with self.engine.begin() as tx:
             conversation_id = await conversations.conversation_of_address(tx, email)
+            await store.lock_address(tx, email)
             enrolment = await store.enrol(tx, conversation_id, email, "default", due, "api", None)
             return list(enrolment.rows)
 

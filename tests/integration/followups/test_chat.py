@@ -2,15 +2,17 @@
 
 import asyncio
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import migrate
 from services.followups import messages
-from services.followups.store import tables
+from services.followups.store import conversations, steps, tables
 from tests.conftest import NewDatabase
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
+from tests.support.eventually import eventually
 
 
 async def test_the_migrations_make_the_tables_that_the_code_describes(
@@ -117,6 +119,21 @@ async def test_a_reply_of_a_lead_whom_staff_enrolled_stops_the_sequence(world: W
     await world.enrol("jan@example.com", seconds=3600)
     await world.say("już nieaktualne")
     assert await world.statuses() == ["cancelled", "cancelled"]
+
+
+async def test_a_turn_hears_what_was_enrolled_while_it_waited_for_the_address(
+    world: World, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as tx:
+        await steps.lock_address(tx, "jan@example.com")
+        turn = asyncio.create_task(world.say("jan@example.com"))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await eventually(lambda: tx.scalar(sa.text(waits)), 20)
+        there = await conversations.conversation_of_address(tx, "jan@example.com")
+        due = [datetime.now(UTC) + timedelta(hours=1)]
+        await steps.enrol(tx, there, "jan@example.com", "default", due, "api", None)
+    await turn
+    assert await world.statuses() == ["cancelled"]
 
 
 async def test_an_address_is_kept_in_one_spelling(world: World) -> None:
