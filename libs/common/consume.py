@@ -87,7 +87,7 @@ class Delivery:
     redelivered: bool
     """It may have been delivered before; always so after a death."""
     death_count: int
-    """How often this queue rejected it, counted by the broker (clients cannot forge it)."""
+    """How often this queue rejected it, counted by the broker."""
 
 
 Handler = Callable[[Message, Delivery], Awaitable[Outcome]]
@@ -251,6 +251,14 @@ class Consumer:
         self._lanes.discard(lane)
 
     async def _handle(self, lane: _Lane, incoming: DeliveredMessage) -> None:
+        try:
+            await self._see_to(lane, incoming)
+        except Exception:
+            # Of headers that make no sense, say. Unanswered it would be in hand for ever.
+            log.exception("consume.failed_on", queue=self._queue.name)
+            await self._settle(lane, incoming, Retry("not understood"))
+
+    async def _see_to(self, lane: _Lane, incoming: DeliveredMessage) -> None:
         if not lane.taking:
             # Not before the consumer is cancelled: it would get the message again and again.
             await lane.cancelled.wait()

@@ -136,6 +136,32 @@ async def test_dead_without_its_queue_is_kept_until_the_queue_is_back(
     assert dead.ids == [sent]
 
 
+class NoText(str):
+    """A header's text that is no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-death": [{"queue": QUEUE, "reason": "rejected", "count": "x"}]}, {"x": NoText()}],
+)
+async def test_headers_that_make_no_sense_hold_no_message_up(
+    broker: Broker, headers: dict[str, Any]
+) -> None:
+    channel = await (await broker.session()).consuming.channel()
+    exchange = await channel.get_exchange("alerts", ensure=False)
+    strange = aio_pika.Message(b"{}", message_id="strange", type="test", headers=headers)
+    await exchange.publish(strange, QUEUE)
+    (sent,) = await send(broker)
+    got = Recorder(Dead("malformed"), Dead("malformed"))
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until(lambda: {"strange", sent} <= set(got.ids))
+
+
 async def test_requeue_is_back_at_once_and_no_death(broker: Broker) -> None:
     await send(broker)
     got = Recorder(Requeue(), Requeue())
