@@ -47,11 +47,11 @@ def retry_after(header: str | None, now: datetime | None = None) -> float | None
     """Seconds, or an HTTP date (RFC 9110, 10.2.3); nonsense is as good as none."""
     if not header:
         return None
-    if header.strip().isdigit():
+    if header.isdecimal():
         return min(float(header[:12]), MAX_WAIT)
     try:
         at = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)

@@ -68,7 +68,7 @@ def read(answer: Answer) -> Outcome:
         errors = data.get("errors") or ([data] if "error_code" in data else [])
         if not errors and data["data"]["create_item"]["id"]:
             return outcome
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         errors = []
     first = errors[0] if isinstance(errors, list) and errors else {}
     details = first.get("extensions") if isinstance(first, dict) else None
@@ -81,7 +81,7 @@ def read(answer: Answer) -> Outcome:
             outcome,
             kind=Kind.LATER,
             reason=Reason.RATE_LIMITED,
-            retry_after=min(float(wait), MAX_WAIT),
+            retry_after=float(min(wait, MAX_WAIT)),
         )
     if any(word in code for word in _UNAUTHORIZED):
         return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)

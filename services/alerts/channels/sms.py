@@ -54,7 +54,7 @@ def read(answer: Answer) -> Outcome:
         if data.get("count") and not data.get("error"):
             return outcome
         code = int(data.get("error") or 0)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         code = 0
     if code in _UNAUTHORIZED:
         return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)

@@ -34,6 +34,8 @@ def test_429_with_retry_after_asks_for_patience() -> None:
         ("Wed, 25 Nov 2026 09:00:00 GMT", 0.0),
         ("soon", None),
         ("-1", None),
+        ("²", None),
+        ("Wed, 25 Nov 99999999999 10:00:30 GMT", None),
         ("", None),
         (None, None),
     ],
@@ -70,11 +72,16 @@ def errors(code: str, **extensions: Any) -> dict[str, Any]:
             errors("COMPLEXITY_BUDGET_EXHAUSTED", retry_in_seconds=9),
             (Kind.LATER, Reason.RATE_LIMITED),
         ),
+        (
+            errors("COMPLEXITY_BUDGET_EXHAUSTED", retry_in_seconds=10**400),
+            (Kind.LATER, Reason.RATE_LIMITED),
+        ),
         (errors("INTERNAL_SERVER_ERROR"), (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"data": {"create_item": {"id": "1"}}, "errors": [{}]}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"error_code": "ComplexityException"}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"errors": ["Not Authenticated"]}, (Kind.FAILED, Reason.BAD_ANSWER)),
         (b"<html>", (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"[" * 60_000, (Kind.FAILED, Reason.BAD_ANSWER)),
         ([], (Kind.FAILED, Reason.BAD_ANSWER)),
     ],
 )
@@ -91,6 +98,8 @@ def test_mondays_errors_inside_a_200_are_failures(body: Any, expected: tuple[Kin
         ({"error": 201, "message": "m"}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"count": 0, "list": []}, (Kind.FAILED, Reason.BAD_ANSWER)),
         (b"OK", (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b'{"error": Infinity}', (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"[" * 60_000, (Kind.FAILED, Reason.BAD_ANSWER)),
     ],
 )
 def test_an_sms_providers_errors_inside_a_200_are_failures(
