@@ -185,7 +185,8 @@ class Session:
         self.blocked = True
         # RabbitMQ says so when it gets a publish, and confirms nothing until the alarm is over.
         for timeout in self.waiting:
-            timeout.reschedule(0)
+            if not timeout.expired():
+                timeout.reschedule(0)
 
     async def _on_unblocked(self, _: aiormq.spec.Connection.Unblocked) -> None:
         log.info("broker.unblocked")

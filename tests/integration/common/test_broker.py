@@ -8,6 +8,7 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.tools import OneShotCallback
+from aiormq import spec
 
 from libs.common import logs
 from libs.common.broker import (
@@ -55,6 +56,27 @@ def count(vhost: Vhost, queue: str) -> int:
     """Ask the queue itself; the listing's counts are seconds old."""
     body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
     return len(vhost.call("POST", "queues", f"{queue}/get", body))
+
+
+async def test_an_alarm_in_the_moment_in_which_a_publish_times_out_costs_no_connection(
+    broker: Broker,
+) -> None:
+    session = await broker.session()
+    raised: list[Exception] = []
+
+    def tell() -> None:  # before the publish, whose time is over, wakes
+        try:
+            session._on_blocked(spec.Connection.Blocked("disk")).send(None)
+        except Exception as error:  # noqa: BLE001 - a loop's callback tells nobody
+            raised.append(error)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as waiting:
+            session.waiting.add(waiting)
+            waiting.reschedule(0)
+            asyncio.get_running_loop().call_soon(tell)
+            await asyncio.Event().wait()
+    assert [type(error) for error in raised] == [StopIteration]  # the coroutine's end
 
 
 async def test_a_broker_that_is_away_at_the_start_refuses_at_once_and_stops_nothing() -> None:
