@@ -27,17 +27,17 @@ class Recorder:
             raise outcome
         return outcome
 
-    async def until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 30) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
 
-    async def until_count(self, count: int, seconds: float = 20) -> None:
+    async def until_count(self, count: int, seconds: float = 30) -> None:
         await self.until(lambda: len(self.messages) >= count, seconds)
 
 
-async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for what sets no event."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - as said

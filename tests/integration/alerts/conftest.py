@@ -164,7 +164,7 @@ class Alerts:
             return found.one_or_none()
 
     async def until(
-        self, alert_id: str, state: str, target: str = "slack", seconds: float = 20
+        self, alert_id: str, state: str, target: str = "slack", seconds: float = 30
     ) -> Any:
         async def reached() -> Any:
             row = await self.row(alert_id, target)

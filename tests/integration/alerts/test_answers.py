@@ -32,6 +32,7 @@ ERRORS = {  # each a 200
     "sms": json.dumps({"error": 201, "message": "Wrong system settings"}).encode(),
 }
 QUICK = {"timeout": 0.5}
+SOON = 8  # seconds, on a busy machine; without the time-out it would be more
 
 
 @pytest.mark.parametrize("channel", HTTP)
@@ -116,7 +117,7 @@ async def test_a_drip_of_bytes_costs_the_time_out_of_the_whole_attempt(
     async with listening(drip) as port:
         outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/", **QUICK))
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
-    assert 0.4 < monotonic() - start < 3
+    assert 0.4 < monotonic() - start < SOON
 
 
 @pytest.mark.parametrize("channel", [*HTTP, "apprise"])
@@ -129,7 +130,7 @@ async def test_a_target_that_never_answers_costs_the_time_out(channel: str) -> N
         scheme = "json" if channel == "apprise" else "http"
         outcome = await send(http_target(channel, f"{scheme}://127.0.0.1:{port}/", **QUICK))
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
-    assert monotonic() - start < 3
+    assert monotonic() - start < SOON
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -171,7 +172,7 @@ async def test_of_an_endless_answer_no_more_than_a_bound_is_read(
     start = monotonic()
     async with listening(endless.handle) as port:
         outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/", **QUICK))
-    assert monotonic() - start < 3
+    assert monotonic() - start < SOON
     assert len(outcome.excerpt) <= 500
     assert endless.sent < 20 * 1024 * 1024
     body_is_enough = channel == "webhook" and b"\r\n\r\n" in head
@@ -193,7 +194,7 @@ async def test_what_the_parser_throws_away_is_bounded_by_time_and_holds_no_memor
     async with listening(Endless(head, again).handle) as port:
         outcome = await send(http_target("slack", f"http://127.0.0.1:{port}/", **QUICK))
     assert outcome.kind is Kind.FAILED
-    assert monotonic() - start < 3
+    assert monotonic() - start < SOON
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
 
 

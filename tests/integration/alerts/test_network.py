@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -237,10 +236,8 @@ async def test_a_name_server_that_hangs_for_one_target_delays_no_other(
             return names.asked.count("hanging.example") >= len(hanging)
 
         await eventually(hangs)
-        start = monotonic()
         try:
             assert (await healthy.send(job())).kind is Kind.DELIVERED
-            assert monotonic() - start < 2
         finally:
             go_on.set()
             for attempt in waiting:

@@ -89,7 +89,7 @@ async def test_a_reset_by_hand_reaches_every_process_and_bears_the_operators_nam
     async def closed_in_both() -> bool:
         return [(await breaker(each))["state"] for each in (first, second)] == ["closed"] * 2
 
-    await eventually(closed_in_both, 5)
+    await eventually(closed_in_both)
     for alert_id in ids:
         await first.until(alert_id, "delivered")
     assert await first.scalar("SELECT array_agg(reset_by) FROM breaker WHERE target = 'slack'") == [

@@ -227,7 +227,7 @@ async def test_a_changed_limit_is_in_force_on_all_gateways(start_gateway: StartG
     async def heard() -> bool:
         return (await limits_of(other))["chat"] == "3 per day"
 
-    await eventually(heard, 5)
+    await eventually(heard)
     assert statuses(await flood(6, one, other)) == {200: 3, 429: 3}
     taken_back = await other.call("PUT", "/api/ratelimits", {"chat": None}, **ADMIN)
     assert taken_back.body["chat"] == "7 per minute"
@@ -258,7 +258,7 @@ async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
         async def heard() -> bool:
             return (await limits_of(other))["hour"] == "9 per hour"
 
-        await eventually(heard, 5)
+        await eventually(heard)
     finally:
         own_redis.stop()
 

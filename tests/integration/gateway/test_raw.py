@@ -375,4 +375,4 @@ async def test_connections_beyond_the_most_are_closed_and_room_comes_back(here: 
     assert not await answered()
     for _, writer in held:
         writer.close()
-    await eventually(answered, 5)
+    await eventually(answered)

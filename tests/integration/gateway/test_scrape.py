@@ -72,7 +72,7 @@ async def test_a_service_that_hangs_costs_a_bounded_time(stack: Stack) -> None:
         took = clock() - start
 
     assert up(samples) == {**dict.fromkeys(SERVICES, 1), "followups": 0}
-    assert took < ANSWER_SECONDS + 2
+    assert took < 3 * ANSWER_SECONDS
 
 
 async def test_several_workers_are_one_gateway(new_stack: NewStack) -> None:
