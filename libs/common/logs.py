@@ -24,22 +24,11 @@ Logger = structlog.typing.FilteringBoundLogger
 class _Stdout:
     """Writes the lines of our own loggers; nothing fails because a line could not be written."""
 
-    writing_in: asyncio.AbstractEventLoop | None = None
-
     def __init__(self, name: str) -> None:
         self.name = name
 
     def debug(self, line: str) -> None:
-        """Write it with what else is said in this turn of the loop: a system call costs more."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.msg(line)
-            return
-        if not _unwritten or loop is not _Stdout.writing_in:
-            _Stdout.writing_in = loop  # another one may have ended with lines unwritten
-            loop.call_soon(_write)
-        _unwritten.append(line)
+        _write_later(line)
 
     info = debug
 
@@ -51,9 +40,27 @@ class _Stdout:
 
 
 _unwritten: deque[str] = deque()
+_written_by: asyncio.AbstractEventLoop | None = None
+_service: str | None = None  # None as long as no line of level info is to be written
+
+
+def _write_later(line: str) -> None:
+    """Write it with what else is said in this turn of the loop: a system call costs more."""
+    global _written_by  # noqa: PLW0603 - stdout is the process's, too
+    _unwritten.append(line)
+    # Which loop runs is asked once a turn only: in Python 3.11 that is a system call, too.
+    if _written_by is None or _written_by.is_closed():
+        try:
+            _written_by = asyncio.get_running_loop()
+        except RuntimeError:
+            _write()
+        else:
+            _written_by.call_soon(_write)
 
 
 def _write() -> None:
+    global _written_by  # noqa: PLW0603
+    _written_by = None  # first: a thread that adds one from here on sees to it itself
     lines = []
     with suppress(IndexError):  # another thread may be at it, too
         while True:
@@ -92,10 +99,24 @@ def get_logger(name: str) -> Logger:
     return logger
 
 
+def info(logger: str, event: str, fields: str) -> None:
+    """Write a line as loggers do, for what each request costs: theirs is a tenth of the gateway.
+
+    :param fields: JSON's inside, the request id included
+    """
+    if _service is not None:
+        _write_later(
+            f'{{{fields}, "event": "{event}", "level": "info", "logger": "{logger}", '
+            f'"timestamp": "{_now()}", "service": "{_service}"}}'
+        )
+
+
 def configure(service: str, level: str = "INFO") -> None:
     """Send every log line of the process, libraries' included, to stdout as one JSON object."""
+    global _service  # noqa: PLW0603
+    _service = service if logging.getLevelName(level) <= logging.INFO else None
 
-    # One step in place of structlog's four: a line is written for every request.
+    # One step in place of structlog's four.
     def complete(
         logger: Any, method: str, event: structlog.typing.EventDict
     ) -> structlog.typing.EventDict:

@@ -201,8 +201,10 @@ async def _health(_: web.Request) -> web.Response:
 
 
 @cache  # by what labels may be
-def _requests(method: str, route: str, status: int) -> prometheus_client.Counter:
-    return _REQUESTS.labels(method, route, status)
+def _answered(method: str, route: str, status: int) -> tuple[prometheus_client.Counter, str]:
+    """Return what counts it, and its part of the log line."""
+    fields = {"method": method, "route": route, "status": status}
+    return _REQUESTS.labels(method, route, status), json.dumps(fields)[1:-1]
 
 
 @cache
@@ -228,16 +230,12 @@ def _observe(*, inside: bool) -> Middleware:
                 response = await handler(request)
                 span.set_attribute("http.response.status_code", response.status)
             seconds = perf_counter() - start
-            _requests(method, route, response.status).inc()
+            counter, fields = _answered(method, route, response.status)
+            counter.inc()
             _seconds(route).observe(seconds)
             if route != HEALTH_PATH:
-                log.info(
-                    "http.answered",
-                    method=method,
-                    route=route,
-                    status=response.status,
-                    seconds=round(seconds, 4),
-                )
+                fields += f', "seconds": {seconds:.4f}, "request_id": "{request_id}"'
+                logs.info(__name__, "http.answered", fields)
             return response
         finally:
             logs.request_id.reset(token)

@@ -56,6 +56,35 @@ def test_lines_of_one_turn_of_the_loop_come_whole_and_in_their_order() -> None:
     assert [line["event"] for line in found] == list("12345678")
 
 
+def test_a_line_of_ready_fields_has_the_shape_of_the_others() -> None:
+    ready, other = lines(
+        "logs.info('ours', 'answered', '\"status\": 200, \"request_id\": \"request-1\"')\n"
+        "logs.request_id.set('request-1')\n"
+        "log.info('answered', status=200)\n"
+        "logs.configure('test', 'WARNING')\n"
+        "logs.info('ours', 'not asked for', '\"status\": 200')\n"
+    )
+    assert {**ready, "timestamp": ""} == {**other, "timestamp": ""}
+    assert list(ready) == ["status", "request_id", *list(other)[1:-1]]
+
+
+def test_a_loop_that_ended_before_it_wrote_keeps_no_line_back() -> None:
+    found = lines(
+        "import asyncio\n"
+        "loop = asyncio.new_event_loop()\n"
+        "loop.call_soon(log.info, '1')\n"
+        "loop.call_soon(loop.stop)\n"
+        "loop.run_forever()\n"
+        "loop.close()\n"
+        "async def other():\n"
+        "    log.info('2')\n"
+        "    await asyncio.sleep(0)\n"
+        '    sys.stdout.buffer.write(b\'{"event": "3"}\\n\')\n'
+        "asyncio.run(other())\n"
+    )
+    assert [line["event"] for line in found] == list("123")
+
+
 def test_an_exception_is_one_line_with_its_traceback() -> None:
     (line,) = lines("try: 1 / 0\nexcept ZeroDivisionError: log.exception('failed')")
     assert "ZeroDivisionError" in line["exception"]
