@@ -320,13 +320,21 @@ async def _expect_later(_: web.Request) -> None:
 
 async def _body(request: web.Request) -> bytes:
     if (request.content_length or 0) > MAX_BODY:
-        raise Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
+        raise _too_large()
     await _body_may_come(request)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # all of it is here
+        body = content.read_nowait()
+        if len(body) > MAX_BODY:  # it came in chunks, or compressed
+            raise _too_large()
+        return body
     with _body_faults():
-        if request.content.is_eof():  # all of it is here
-            return await request.read()
         async with asyncio.timeout(BODY_SECONDS):
             return await request.read()
+
+
+def _too_large() -> Problem:
+    return Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
 
 
 async def _parts(request: web.Request) -> AsyncIterator[bytes]:
