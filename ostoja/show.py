@@ -42,6 +42,13 @@ class Screen:
         """Print one answer, or one item of a list, on a line of its own."""
         sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
+    def answer(self, answer: Any, said: str) -> None:
+        """Print the answer for a script, or for a person what it says."""
+        if self.as_json:
+            self.json(answer)
+        else:
+            self.line(said)
+
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
         table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for row in rows:

@@ -285,10 +285,7 @@ def resolve(
     session: Session = context.obj
     body = {"id": str(id_), "outcome": outcome.value, "reason": reason, "target": target}
     answer = session.api.call("POST", "/api/dlq/resolve", body)
-    if session.screen.as_json:
-        session.screen.json(answer)
-    else:
-        session.screen.line(f"{answer['id']}: {answer['outcome']}")
+    session.screen.answer(answer, f"{answer['id']}: {answer['outcome']}")
 
 
 def check(

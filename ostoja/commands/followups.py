@@ -44,7 +44,4 @@ def stop(
     whom = {"email": email} if email else {"conversation_id": str(conversation)}
     body = {**whom, "reason": reason.value}
     answer = session.api.call("POST", "/api/followups/stop", body, key="X-API-KEY")
-    if session.screen.as_json:
-        session.screen.json(answer)
-    else:
-        session.screen.line(f"cancelled {answer['cancelled']:,}")
+    session.screen.answer(answer, f"cancelled {answer['cancelled']:,}")

@@ -81,7 +81,4 @@ def purge(context: typer.Context) -> None:
     """Remove expired entries, in every process of the gateway."""
     session: Session = context.obj
     answer = session.api.call("POST", "/api/cache/cleanup")
-    if session.screen.as_json:
-        session.screen.json(answer)
-    else:
-        session.screen.line(f"removed {answer['purged']:,}")
+    session.screen.answer(answer, f"removed {answer['purged']:,}")

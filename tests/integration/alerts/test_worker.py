@@ -1,8 +1,6 @@
 """What a worker that was overtaken answers to RabbitMQ; the ledger is real, the target is ours."""
 
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,10 +11,10 @@ from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, decide
 from services.alerts.breaker import Breaker
 from services.alerts.config import SlackTarget
 from services.alerts.delivery import Worker
-from services.alerts.store import intake, steps
-from services.alerts.store.intake import NewRow
+from services.alerts.store import steps
 from services.alerts.store.steps import Tried
 from services.alerts.valve import Valve
+from tests.integration.alerts.test_store import new_row
 from tests.support.eventually import eventually
 
 TAKEN = Outcome(Kind.DELIVERED, Reason.OK, 200)
@@ -49,23 +47,6 @@ class Slow:
         pass
 
 
-async def accept(engine: AsyncEngine) -> UUID:
-    row = NewRow(
-        alert_id=uuid4(),
-        target="slack",
-        event_type="slack_alert",
-        severity="info",
-        source="test",
-        payload={"text": "text"},
-        dedup_key=None,
-        request_id=None,
-        accepted_at=datetime.now(UTC),
-    )
-    async with engine.begin() as tx:
-        await intake.accept(tx, [row], 0)
-    return row.alert_id
-
-
 @pytest.mark.parametrize(("ends", "verdict"), [(False, Retry("fenced")), (True, Ack())])
 async def test_a_worker_that_was_overtaken_gives_its_copy_up_only_where_the_alert_has_ended(
     engine: AsyncEngine, *, ends: bool, verdict: Ack | Retry
@@ -83,5 +64,5 @@ async def test_a_worker_that_was_overtaken_gives_its_copy_up_only_where_the_aler
         broker=nothing,
         permits=nothing,
     )
-    message = messages.work(await accept(engine), "slack", 0, None)
+    message = messages.work(await new_row(engine, target="slack"), "slack", 0, None)
     assert await worker.handle(message, Delivery(redelivered=False, death_count=0)) == verdict
