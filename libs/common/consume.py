@@ -20,6 +20,7 @@ from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
+from pydantic import ValidationError
 
 from libs.common import db, logs, tasks, tracing
 from libs.common.acks import Acks
@@ -69,6 +70,11 @@ class Dead:
     """Into `.dead` with the reason, for a person to look at."""
 
     reason: str
+
+
+def malformed(error: ValidationError) -> Dead:
+    """Tell no more of it: what is wrong may be a person's."""
+    return Dead(f"malformed: {error.error_count()} faults")
 
 
 @dataclass(frozen=True)

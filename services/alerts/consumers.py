@@ -9,10 +9,9 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import logs, outbox
-from libs.common.addresses import MalformedAddress, normalise
 from libs.common.batches import PACE_SECONDS, Batches
 from libs.common.broker import Broker, BrokerUnavailable, Message, PublishError
-from libs.common.consume import Ack, Dead, Delivery, Retry
+from libs.common.consume import Ack, Dead, Delivery, Retry, malformed
 from libs.common.consume import Outcome as Verdict
 from libs.common.requests import reply
 from libs.common.topology import retry_name
@@ -60,7 +59,7 @@ class Intake:
                     return await self._take_all(messages.each_accepted(message))
             return await self._take(message)
         except ValidationError as error:
-            return Dead(f"malformed: {error.error_count()} faults")
+            return malformed(error)
 
     async def _take_all(self, together: Sequence[Message]) -> Verdict:
         """Take each as if it had come alone; what cannot be read goes its own way to `.dead`."""
@@ -159,9 +158,8 @@ class Persons:
             return Dead("unknown type")
         try:
             order = PersonErased.model_validate(message.body)
-            address = normalise(order.email)
-        except (ValidationError, MalformedAddress):
-            return Dead("malformed")
+        except ValidationError as error:
+            return malformed(error)
         # What was accepted before the order may still be on its way into the ledger.
         try:
             for queue in (topology.INTAKE_QUEUE, retry_name(topology.INTAKE_QUEUE)):
@@ -169,7 +167,7 @@ class Persons:
                     return Retry("intake")
         except BrokerUnavailable:
             return Retry("broker")
-        erased, in_flight = await self._erase(address)
+        erased, in_flight = await self._erase(order.email)
         log.info("person.erased", rows=erased, in_flight=in_flight)
         if erased or in_flight or delivery.death_count == 0:
             return Retry("in flight")
@@ -200,16 +198,15 @@ class Persons:
             return Dead("unknown type")
         try:
             asked = ExportRequest.model_validate(message.body)
-            address = asked.email and normalise(asked.email)
-        except (ValidationError, MalformedAddress):
-            return Dead("malformed")
+        except ValidationError as error:
+            return malformed(error)
         after = asked.after or persons.BEGINNING
         async with self._engine.connect() as tx:
-            if address is None:
+            if asked.email is None:
                 found, end = await persons.addresses(tx, after)
                 records = {"addresses": [{"address": each} for each in found]}
             else:
-                looked = await persons.look(tx, address, after)
+                looked = await persons.look(tx, asked.email, after)
                 tried = await persons.attempts(tx, looked.rows)
                 records = {"deliveries": [_record(row) for row in looked.rows], "attempts": tried}
                 end = looked.after

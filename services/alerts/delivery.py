@@ -56,7 +56,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common import db, logs, outbox, tracing
 from libs.common.batches import PACE_SECONDS, Batches
 from libs.common.broker import Broker, Message, PublishError
-from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry
+from libs.common.consume import Ack, Dead, Delivery, Requeue, Retry, malformed
 from libs.common.consume import Outcome as Verdict
 from libs.common.topology import dead_name, delay_name
 from services.alerts import alert, messages, metrics, topology
@@ -120,7 +120,7 @@ class Worker:
                 return await self._moved_back(AlertDead.model_validate(message.body))
             work = AlertWork.model_validate(message.body)
         except ValidationError as error:
-            return Dead(f"malformed: {error.error_count()} faults")
+            return malformed(error)
         admission = await self._valve.admit()
         if admission is None:
             return Requeue()

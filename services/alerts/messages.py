@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from libs.common.addresses import normalise
 from libs.common.broker import Message
 from libs.common.consume import REASON
 from services.alerts.alert import Once
@@ -25,6 +26,7 @@ ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Address = Annotated[str, AfterValidator(normalise)]
 
 
 class _Read(BaseModel):
@@ -76,12 +78,12 @@ class AlertDead(_Read):
 
 
 class PersonErased(_Read):
-    email: str
+    email: Address
     erasure_id: UUID
 
 
 class ExportRequest(_Read):
-    email: str | None
+    email: Address | None
     """Whose records; without it, whose addresses are held at all."""
     after: tuple[UUID, str] | None = None
     """What the page before named as `next`."""

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import inbox, logs
 from libs.common.addresses import MalformedAddress
 from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Dead, Delivery, Outcome
+from libs.common.consume import Ack, Dead, Delivery, Outcome, malformed
 from libs.common.requests import reply
 from services.consent import messages, metrics, permits
 from services.consent.changes import ErasedSince, Wording
@@ -48,7 +48,7 @@ class Consumers:
                         await consents.return_permit(tx, returned.message, returned.attempt)
                     return Ack()
         except ValidationError as error:
-            return Dead(f"malformed: {error.error_count()} faults")
+            return malformed(error)
         return Dead("unknown type")
 
     async def _request(self, message: Message) -> Outcome:
@@ -77,7 +77,7 @@ class Consumers:
                 case messages.ERASURE_RECEIPT:
                     return await self._erased(message)
         except ValidationError as error:
-            return Dead(f"malformed: {error.error_count()} faults")
+            return malformed(error)
         return Dead("unknown type")
 
     async def _granted(self, message: Message) -> Outcome:
