@@ -368,25 +368,39 @@ class Broker:
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        await self.send(exchange, routing_key, self.wrap(message, body.encode()), timeout=timeout)
-
-    def wrap(self, message: Message, body: bytes) -> aio_pika.Message:
-        """Make what is sent of a message; `body` is its JSON."""
         headers = {**tracing.headers(), **message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
+        wrapped = self.wrap(
+            message.id,
+            message.type,
+            body.encode(),
+            headers,
+            reply_to=message.reply_to,
+            correlation_id=message.correlation_id,
+            expiration=message.expiration,
+        )
+        await self.send(exchange, routing_key, wrapped, timeout=timeout)
+
+    def wrap(
+        self,
+        message_id: str,
+        type: str,  # noqa: A002 - AMQP's name
+        body: bytes,
+        headers: Mapping[str, Any],
+        **properties: Any,
+    ) -> aio_pika.Message:
+        """Make what is sent of a message; `body` is its JSON, `headers` are all of them."""
         return aio_pika.Message(
             body,
-            message_id=message.id,
-            type=message.type,
+            message_id=message_id,
+            type=type,
             content_type="application/json",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             app_id=self.name,
             timestamp=datetime.now(UTC),
-            reply_to=message.reply_to,
-            correlation_id=message.correlation_id,
-            expiration=message.expiration,
             headers=cast("HeadersType", headers),
+            **properties,
         )
 
     async def send(

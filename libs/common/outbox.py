@@ -200,19 +200,12 @@ class Relay:
         return len(rows) == BATCH and BrokerUnavailable not in by_result
 
     async def _publish(self, row: Row[Any]) -> type[PublishError] | None:
-        headers = dict(row.headers)
-        message = Message(
-            row.message_id,
-            row.type,
-            {},  # sent as it lies here
-            request_id=headers.pop(REQUEST_ID, None),
-            headers=headers,
-        )
+        wrap = self._broker.wrap
         try:
             await self._broker.send(
                 row.exchange,
                 row.routing_key,
-                self._broker.wrap(message, row.json.encode()),
+                wrap(row.message_id, row.type, row.json.encode(), row.headers),
                 timeout=CONFIRM_SECONDS,
             )
         except BrokerUnavailable:
