@@ -98,6 +98,12 @@ Redis' clients' peer and the owner on the other. Ratios are to the bare proxy, w
 times out, measures and refuses nothing. This gateway checks two windows in Redis, writes a line of
 log and its metrics for each request. Limits are too high to be met.
 
+What bounds this gateway is its CPU, spread thin: by py-spy at 16 connections 30 % of it is
+aiohttp's server, 22 % system calls (two writes and two reads a request, and its share of those
+to Redis and the log), 14 % the client towards the owner and headers, 11 % limits and Redis, 10 %
+request id, metrics and log line, 7 % the door and the answer's headers. The fewer connections,
+the fewer requests share a turn of the loop: 2.4 writes a request at 16, 2.2 at 64.
+
 {chr(10).join(sections)}
 
 {versions}."""
