@@ -1,11 +1,11 @@
 """What a chat does, in its plainest form: one INSERT of the message, a constant reply."""
 
-import asyncio
-import os
+from collections.abc import Iterator
 
 import aiopg
-import uvloop
 from aiohttp import web
+
+from bench.peers import plain
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS plain_message (
@@ -13,31 +13,17 @@ CREATE TABLE IF NOT EXISTS plain_message (
     body text NOT NULL, created_at timestamptz NOT NULL DEFAULT now())
 """
 INSERT = "INSERT INTO plain_message (session_id, body) VALUES (%s, %s)"
-POOL = 10  # as followups'
 
 
-async def main() -> None:
-    async with aiopg.create_pool(os.environ["DSN"], minsize=POOL, maxsize=POOL) as pool:
+def routes(pool: aiopg.Pool) -> Iterator[web.RouteDef]:
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
         async with pool.acquire() as connection, connection.cursor() as cursor:
-            await cursor.execute(TABLE)
+            await cursor.execute(INSERT, (body["session_id"], body["message"]))
+        return web.json_response({"reply": "Dziękujemy.", "session_id": body["session_id"]})
 
-        async def chat(request: web.Request) -> web.Response:
-            body = await request.json()
-            async with pool.acquire() as connection, connection.cursor() as cursor:
-                await cursor.execute(INSERT, (body["session_id"], body["message"]))
-            return web.json_response({"reply": "Dziękujemy.", "session_id": body["session_id"]})
-
-        async def health(_: web.Request) -> web.Response:
-            return web.json_response({})
-
-        app = web.Application()
-        app.router.add_post("/api/chatbot/chat", chat)
-        app.router.add_get("/health", health)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", int(os.environ["HTTP_PORT"])).start()
-        await asyncio.Event().wait()
+    yield web.post("/api/chatbot/chat", chat)
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    plain.run(TABLE, routes)

@@ -4,12 +4,12 @@ One committed row per withdrawal, in clear, that nothing chains, encrypts or tel
 that is not looked up at all.
 """
 
-import asyncio
-import os
+from collections.abc import Iterator
 
 import aiopg
-import uvloop
 from aiohttp import web
+
+from bench.peers import plain
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS plain_withdrawal (
@@ -26,39 +26,28 @@ STATUS = {
     "last_action": None,
     "last_action_at": None,
 }
-POOL = 10  # as consent's
 
 
-async def main() -> None:
-    async with aiopg.create_pool(os.environ["DSN"], minsize=POOL, maxsize=POOL) as pool:
+def routes(pool: aiopg.Pool) -> Iterator[web.RouteDef]:
+    async def unsubscribe(request: web.Request) -> web.Response:
+        body = await request.json()
+        row = (
+            body["email"],
+            request.headers.get("X-Client-Address"),
+            request.headers.get("User-Agent"),
+            body.get("reason"),
+        )
         async with pool.acquire() as connection, connection.cursor() as cursor:
-            await cursor.execute(TABLE)
+            await cursor.execute(INSERT, row)
+        answer = {"success": True, "email": body["email"], "unsubscribed": True}
+        return web.json_response(answer)
 
-        async def unsubscribe(request: web.Request) -> web.Response:
-            body = await request.json()
-            row = (
-                body["email"],
-                request.headers.get("X-Client-Address"),
-                request.headers.get("User-Agent"),
-                body.get("reason"),
-            )
-            async with pool.acquire() as connection, connection.cursor() as cursor:
-                await cursor.execute(INSERT, row)
-            answer = {"success": True, "email": body["email"], "unsubscribed": True}
-            return web.json_response(answer)
+    async def status(_: web.Request) -> web.Response:
+        return web.json_response(STATUS)
 
-        async def status(_: web.Request) -> web.Response:
-            return web.json_response(STATUS)
-
-        app = web.Application()
-        app.router.add_post("/api/unsubscribe", unsubscribe)
-        app.router.add_get("/api/unsubscribe/status/{email}", status)
-        app.router.add_get("/health", status)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", int(os.environ["HTTP_PORT"])).start()
-        await asyncio.Event().wait()
+    yield web.post("/api/unsubscribe", unsubscribe)
+    yield web.get("/api/unsubscribe/status/{email}", status)
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    plain.run(TABLE, routes)
