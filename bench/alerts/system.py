@@ -84,7 +84,7 @@ def alerts(
 
 
 WIDE = {"slack": {"concurrency": 100}}
-"""As many at a time as the peers."""
+"""As many sent at a time as the peers; as many again are waiting or being written down."""
 
 _OPEN = """
     SELECT count(*) FROM alerts.delivery

@@ -102,12 +102,13 @@ class Target(_Part):
 
     @property
     def in_hand(self) -> int:
-        """How many messages are taken at a time."""
+        """How many messages are taken at a time: as many again as are sent, and written down."""
+        taken = 2 * self.concurrency
         # Those that wait for their turn are held unacknowledged, so no more than the target's own
         # rate lets go within about one time-out.
         if self.rate_per_minute is None:
-            return self.concurrency
-        return min(self.concurrency, math.ceil(self.rate_per_minute / 60 * self.timeout))
+            return taken
+        return min(taken, math.ceil(self.rate_per_minute / 60 * self.timeout))
 
     @model_validator(mode="after")
     def _later_delays_have_a_queue(self) -> Self:

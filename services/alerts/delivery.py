@@ -26,10 +26,10 @@ answer of the database) leaves
 
 Claims of one moment share a statement, and so do results (libs/common/batches.py). A statement is
 one transaction: a death in it leaves all its rows as before. Each row of it moves as if alone, so
-the cases stay those above, for as many rows at a time as are in hand, at most the target's
-concurrency: a death between a commit and what follows leaves that many claimed rows, or as many
-alerts that the target may get twice, or as many finished rows whose copies are acked when they
-come again.
+the cases stay those above, for many rows at a time. No more than the target's concurrency are
+claimed and not sent yet; what has been sent makes room before it is settled, so twice as many
+messages are in hand: a death leaves at most so many alerts that the target may get twice, or
+finished rows whose copies are acked when they come again.
 
 Protocol B, mail that leaves at most once and only with a permit. It differs where it must:
 
@@ -109,7 +109,10 @@ class Worker:
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._broker = broker
         self._permits = permits
-        self._claims = Batches(self._claim, limit=target.in_hand, pace=PACE_SECONDS)
+        self._places = asyncio.Semaphore(target.concurrency)
+        self._claims = Batches(
+            self._claim, limit=min(target.in_hand, target.concurrency), pace=PACE_SECONDS
+        )
         self._alone = asyncio.Lock()
         self._settlements = Batches(self._settle_all, limit=target.in_hand, pace=PACE_SECONDS)
 
@@ -121,25 +124,31 @@ class Worker:
             work = AlertWork.model_validate(message.body)
         except ValidationError as error:
             return malformed(error)
-        admission = await self._valve.admit()
-        if admission is None:
-            return Requeue()
-        try:
-            return await self._work(work, message, admission)
-        finally:
-            self._breaker.settle(admission)
+        waits = self._places.locked()
+        async with self._places:
+            if waits and not self._valve.taking:  # a stop waits for what is begun only
+                return Requeue()
+            admission = await self._valve.admit()
+            if admission is None:
+                return Requeue()
+            try:
+                done = await self._work(work, message, admission)
+            finally:
+                self._breaker.settle(admission)
+        # Written down without a place: the next is sent meanwhile, and more share the statement.
+        return await self._settle(done, message) if isinstance(done, Tried) else done
 
-    async def _work(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
+    async def _work(
+        self, work: AlertWork, message: Message, admission: Admission
+    ) -> Tried | Verdict:
         job = await self._claims.ask((work.alert_id, work.turn))
         if job is None:
             return await self._unclaimed(work, message, admission)
-        return await self._attempt(job, message, admission)
+        return await self._attempt(job, admission)
 
-    async def _attempt(self, job: Claimed, message: Message, admission: Admission) -> Verdict:
+    async def _attempt(self, job: Claimed, admission: Admission) -> Tried:
         start = monotonic()
-        outcome = await self._send(job)
-        admission.kind = outcome.kind
-        return await self._settle(job, message, outcome, monotonic() - start)
+        return self._tried(job, await self._send(job), admission, monotonic() - start)
 
     async def _moved_back(self, dead: AlertDead) -> Verdict:
         """Retry what a person moved from `.dead` in RabbitMQ's UI, if it is failed still."""
@@ -168,9 +177,11 @@ class Worker:
             log.exception("delivery.unsendable", target=self._name, alert_id=str(job.alert_id))
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
 
-    async def _settle(
-        self, job: Claimed, message: Message, outcome: Outcome, seconds: float
-    ) -> Verdict:
+    def _tried(self, job: Claimed, outcome: Outcome, admission: Admission, seconds: float) -> Tried:
+        admission.kind = outcome.kind
+        if outcome.kind is Kind.LATER:  # before another can take the place
+            self._valve.hold(outcome.retry_after or 0.0)
+        metrics.attempt(self._name, outcome.kind, outcome.reason, seconds)
         decision = alert.decide(
             outcome,
             spent=job.spent,
@@ -178,8 +189,11 @@ class Worker:
             policy=self._target.policy,
             once=job.once is not None,
         )
-        metrics.attempt(self._name, outcome.kind, outcome.reason, seconds)
-        ours = await self._record(Tried(job, outcome, decision, seconds))
+        return Tried(job, outcome, decision, seconds)
+
+    async def _settle(self, tried: Tried, message: Message) -> Verdict:
+        job, outcome, decision = tried.job, tried.outcome, tried.decision
+        ours = await self._record(tried)
         log.info(
             "delivery.settled",
             target=self._name,
@@ -190,10 +204,8 @@ class Worker:
             status=outcome.status,
             state=decision.state,
             ours=ours,
-            seconds=round(seconds, 4),
+            seconds=round(tried.seconds, 4),
         )
-        if outcome.kind is Kind.LATER:
-            self._valve.hold(outcome.retry_after or 0.0)
         if not ours:
             return await self._fenced(job)
         if decision.state is State.PENDING:
@@ -261,13 +273,15 @@ class Worker:
         verdict = alert.unclaimed(seen, turn=job.turn, retries=self._retries)
         return Ack() if verdict is Unclaimed.ACK else Retry("fenced")
 
-    async def _unclaimed(self, work: AlertWork, message: Message, admission: Admission) -> Verdict:
+    async def _unclaimed(
+        self, work: AlertWork, message: Message, admission: Admission
+    ) -> Tried | Verdict:
         async with self._single.connect() as tx:
             seen = await steps.see(tx, work.alert_id, self._name)
         if seen is not None and seen.once and seen.state in {State.PENDING, State.CLAIMED}:
             job = await self._claim_once(work)
             if job is not None and job.once is not None:
-                return await self._work_once(job, job.once, message, admission)
+                return await self._work_once(job, job.once, admission)
         match alert.unclaimed(seen, turn=work.turn, retries=self._retries):
             case Unclaimed.ACK:
                 return Ack()
@@ -311,7 +325,7 @@ class Worker:
                 )
             if job is None:
                 return Retry("parked")
-            return await self._attempt(job, message, admission)
+            return await self._settle(await self._attempt(job, admission), message)
 
     # Protocol B.
 
@@ -329,9 +343,7 @@ class Worker:
                 await return_permit(tx, job.alert_id, job.attempt - 1, job.once)
         return job
 
-    async def _work_once(
-        self, job: Claimed, once: Once, message: Message, admission: Admission
-    ) -> Verdict:
+    async def _work_once(self, job: Claimed, once: Once, admission: Admission) -> Tried | Verdict:
         if not isinstance(self._target, EmailTarget) or not isinstance(self._channel, Email):
             raise TypeError("intake lets only mail be sent at most once")
         asked_at = boottime()  # before asking: the permit's time cannot have begun earlier
@@ -365,8 +377,7 @@ class Worker:
             metrics.PERMIT_OVERRUN.inc()
             log.error("permit.overrun", alert_id=str(job.alert_id), attempt=job.attempt)
             outcome = replace(outcome, kind=Kind.UNKNOWN, reason=Reason.OVERRUN)
-        admission.kind = outcome.kind
-        return await self._settle(job, message, outcome, monotonic() - start)
+        return self._tried(job, outcome, admission, monotonic() - start)
 
     async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Verdict:
         async with self._engine.begin() as tx:

@@ -49,6 +49,11 @@ class Valve:
         """How long nothing is taken from now on; 0 when it flows."""
         return max(self._breaker.seconds_to_trial, self._hold_until - self._clock(), 0.0)
 
+    @property
+    def taking(self) -> bool:
+        """Whether messages are taken; not so at a stop, a pause, a lost connection."""
+        return self._consumer is None or self._consumer.consuming
+
     def hold(self, seconds: float) -> None:
         """Take nothing for a while: the target asked us to slow down."""
         self._hold_until = max(self._hold_until, self._clock() + seconds)
@@ -82,7 +87,7 @@ class Valve:
         turn = max(self._next_turn, asked_at)
         self._next_turn = turn + self._spacing * self.replicas
         while (wait := turn - self._clock()) > 0 and self.seconds_shut == 0:
-            if self._consumer is not None and not self._consumer.consuming:
+            if not self.taking:
                 self._return_turn()
                 return False
             await asyncio.sleep(min(wait, LOOK_SECONDS))

@@ -48,6 +48,11 @@ async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any
 
     await eventually(cancelled)
     assert (await breaker(subject))["state"] == "open"
+
+    async def written() -> bool:  # the breaker is told before the ledger
+        return bool(await subject.scalar("SELECT count(*) FROM attempt"))
+
+    await eventually(written)
     _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
     (attempt,) = story["deliveries"][0]["history"]
     assert (attempt["outcome"], attempt["reason"], attempt["status"]) == (

@@ -141,7 +141,7 @@ def test_a_fallback_that_has_one_itself_stops_the_start(tmp_path: Path) -> None:
         config.load(written(tmp_path, f"[routes]\n{one}{other}"), ENV)
 
 
-@pytest.mark.parametrize(("rate", "in_hand"), [(None, 8), (6000, 8), (12, 2), (1, 1)])
+@pytest.mark.parametrize(("rate", "in_hand"), [(None, 16), (6000, 16), (12, 2), (1, 1)])
 def test_no_more_is_in_hand_than_the_rate_lets_go_within_a_time_out(
     tmp_path: Path, rate: int | None, in_hand: int
 ) -> None:
