@@ -14,6 +14,7 @@ from libs.common.consume import Delivery
 from services.alerts import config
 from services.alerts.consumers import MAX_BATCH, Intake
 from services.alerts.store.intake import NewRow, Taken
+from tests.support.eventually import eventually
 
 CONFIG = """
 [routes]
@@ -51,8 +52,13 @@ async def test_so_few_of_many_batches_are_under_way_that_each_confirm_comes_in_i
     intake = Intake(configured, cast("Any", None), cast("Broker", broker))
     delivery = Delivery(redelivered=False, death_count=0)
     handling = [asyncio.create_task(intake.handle(batch(), delivery)) for _ in range(MAX_BATCH)]
-    await asyncio.sleep(0.5)
-    assert TOGETHER <= broker.under_way <= 2 * TOGETHER
+
+    async def begun() -> bool:
+        return broker.under_way >= TOGETHER
+
+    await eventually(begun)
+    await asyncio.sleep(0.5)  # in which all the others would follow
+    assert broker.under_way <= 2 * TOGETHER
     await tasks.end(*handling)
 
 
