@@ -45,6 +45,7 @@ def classify(status: int, excerpt: str, retry_after: float | None = None) -> Out
 
 def retry_after(header: str | None, now: datetime | None = None) -> float | None:
     """Seconds, or an HTTP date (RFC 9110, 10.2.3); nonsense is as good as none."""
+    header = (header or "").strip()
     if not header:
         return None
     if header.isdecimal():

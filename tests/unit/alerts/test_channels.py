@@ -29,6 +29,7 @@ def test_429_with_retry_after_asks_for_patience() -> None:
     ("header", "seconds"),
     [
         ("7", 7.0),
+        (" 7 ", 7.0),  # a field may end in white space (RFC 9110, 5.5)
         ("999999999999999999", answers.MAX_WAIT),
         ("Wed, 25 Nov 2026 10:00:30 GMT", 30.0),
         ("Wed, 25 Nov 2026 09:00:00 GMT", 0.0),
