@@ -7,10 +7,9 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import inbox, logs, outbox
-from libs.common.addresses import MalformedAddress, normalise
 from libs.common.broker import Broker, Message
 from libs.common.broker import message as new_message
-from libs.common.consume import Ack, Dead, Delivery, Outcome
+from libs.common.consume import Ack, Dead, Delivery, Outcome, malformed
 from libs.common.requests import reply
 from services.followups import messages, metrics
 from services.followups.messages import (
@@ -42,16 +41,15 @@ class Consumers:
             if message.type == messages.PERSON_ERASED:
                 return await self._erased(message)
             event = ConsentEvent.model_validate(message.body)
-            email = normalise(event.email)
-        except (ValidationError, MalformedAddress):
-            return Dead("malformed")
+        except ValidationError as error:
+            return malformed(error)
         match message.type:
             case messages.CONSENT_GRANTED:  # the permit will say so when a step is due
                 return Ack()
             case messages.CONSENT_WITHDRAWN if messages.MARKETING not in event.purposes:
                 return Ack()
             case messages.CONSENT_WITHDRAWN:
-                return await self._withdrawn(message.id, email, event.action)
+                return await self._withdrawn(message.id, event.email, event.action)
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Outcome:
@@ -59,7 +57,7 @@ class Consumers:
         receipt = messages.erasure_receipt(order.erasure_id, datetime.now(UTC))
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
-                erased = await conversations.erase(tx, normalise(order.email))
+                erased = await conversations.erase(tx, order.email)
                 await outbox.add(
                     tx,
                     CONSENT_COMMANDS.name,
@@ -84,8 +82,8 @@ class Consumers:
             return Dead("unknown type")
         try:
             told = DeliverySettled.model_validate(message.body)
-        except ValidationError:
-            return Dead("malformed")
+        except ValidationError as error:
+            return malformed(error)
         settled = False
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
@@ -101,14 +99,13 @@ class Consumers:
             return Dead("unknown type")
         try:
             asked = ExportRequest.model_validate(message.body)
-            email = asked.email and normalise(asked.email)
-        except (ValidationError, MalformedAddress):
-            return Dead("malformed")
-        if email is None:
+        except ValidationError as error:
+            return malformed(error)
+        if asked.email is None:
             return await self._addresses(message, asked.after[1] if asked.after else 0)
         kind, offset = asked.after or ("conversations", 0)
         async with self._engine.begin() as tx:
-            rows = await conversations.held(tx, email, kind, offset, EXPORT_PAGE)
+            rows = await conversations.held(tx, asked.email, kind, offset, EXPORT_PAGE)
         if len(rows) == EXPORT_PAGE:
             after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
         else:

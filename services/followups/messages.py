@@ -3,10 +3,11 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
 
+from libs.common.addresses import normalise
 from services.followups.facts import Facts
 
 LEAD_QUALIFIED = "lead.qualified"
@@ -23,24 +24,27 @@ MARKETING = "marketing"
 _LEADS = uuid.UUID("6f1d1b5e-6d0e-4f3f-9a5b-3f0f3f5a1c11")
 
 
+Address = Annotated[str, AfterValidator(normalise)]
+
+
 class _Read(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
 class ConsentEvent(_Read):
-    email: str
+    email: Address
     purposes: tuple[str, ...] = ()
     action: str
     at: AwareDatetime
 
 
 class PersonErased(_Read):
-    email: str
+    email: Address
     erasure_id: uuid.UUID
 
 
 class ExportRequest(_Read):
-    email: str | None
+    email: Address | None
     """Whose records; without it, whose addresses are held at all."""
     after: tuple[Literal["addresses", "conversations", "messages", "followups"], int] | None = None
     """What the page before named as `next`."""

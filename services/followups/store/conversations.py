@@ -225,9 +225,7 @@ async def resume_chase(tx: AsyncConnection, conversation_id: UUID, email: str) -
     )
 
 
-async def chase_ended_by(
-    tx: AsyncConnection, conversation_id: UUID, email: str | None
-) -> str | None:
+async def chase_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
     """Return why this person is not chased any more; under the lock of the address."""
     why = sa.select(sa.func.min(chat_conversations.c.chase_ended_by)).where(
         _of_chased(conversation_id, email)
