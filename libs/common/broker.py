@@ -368,7 +368,7 @@ class Broker:
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        headers = {**tracing.headers(), **message.headers}
+        headers = {**tracing.headers(message.request_id), **message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
         wrapped = self.wrap(

@@ -444,8 +444,7 @@ def _own_headers(incoming: DeliveredMessage) -> dict[str, Any]:
     return {
         name: value
         for name, value in _headers(incoming).items()
-        if name == REQUEST_ID
-        or not name.startswith(("x-death", "x-first-death", "x-last-death", "x-delivery-count"))
+        if not name.startswith(("x-death", "x-first-death", "x-last-death", "x-delivery-count"))
     }
 
 

@@ -140,7 +140,7 @@ async def add_all(
             "routing_key": routing_key,
             "type": message.type,
             "body": dict(message.body),
-            "headers": tracing.headers()
+            "headers": tracing.headers(message.request_id)
             | dict(message.headers)
             | ({} if message.request_id is None else {REQUEST_ID: message.request_id}),
         }

@@ -27,7 +27,7 @@ FLUSH_SECONDS = 3.0
 
 _W3C = TraceContextTextMapPropagator()
 _IS_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_UNTRACED: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+UNTRACED: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: trace.Tracer | None = None
 
 
@@ -39,7 +39,7 @@ def span(
     :param sender: headers of whom this continues (`traceparent`, W3C Trace Context)
     """
     if _tracer is None:
-        return _UNTRACED
+        return UNTRACED
     return _tracer.start_as_current_span(
         name,
         _W3C.extract(sender) if sender else None,
@@ -49,10 +49,14 @@ def span(
     )
 
 
-def headers() -> dict[str, str]:
-    """Return the headers by which another process continues what is traced here."""
+def headers(request_id: str | None) -> dict[str, str]:
+    """Return the headers by which another process continues what is traced here.
+
+    None for a message of another request than the current one (of a batch, of a row that is handed
+    out again): whoever reads it begins anew, in the trace of that request.
+    """
     carrier: dict[str, str] = {}
-    if _tracer is not None:
+    if _tracer is not None and request_id == logs.request_id.get():
         _W3C.inject(carrier)
     return carrier
 

@@ -31,7 +31,7 @@ log = logs.get_logger(__name__)
 
 IN_HAND = 25
 """Messages of alerts.intake at a time. Each may be of 256 KiB: with 200 in hand the process grew to
-570 MiB and was no faster, with 25 to 250 MiB (a hundred of them being delivered meanwhile)."""
+570 MiB and was no faster, with 25 to 250 MiB (a hundred more being in hand for a target)."""
 MAX_BATCH = 200
 
 

@@ -44,7 +44,7 @@ Protocol B, mail that leaves at most once and only with a permit. It differs whe
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from time import monotonic
 from uuid import UUID
@@ -169,13 +169,16 @@ class Worker:
 
     async def _send(self, job: Claimed) -> Outcome:
         try:
-            with tracing.span(SpanKind.CLIENT, f"deliver {self._name}") as span:
-                outcome = await self._channel.send(job)
-                span.set_attribute("outcome", outcome.kind)
-                return outcome
+            return await self._traced(self._channel.send(job))
         except Exception as error:  # a channel raises only for what the payload made impossible
             log.exception("delivery.unsendable", target=self._name, alert_id=str(job.alert_id))
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
+
+    async def _traced(self, sending: Awaitable[Outcome]) -> Outcome:
+        with tracing.span(SpanKind.CLIENT, f"deliver {self._name}") as span:
+            outcome = await sending
+            span.set_attribute("outcome", outcome.kind)
+        return outcome
 
     def _tried(self, job: Claimed, outcome: Outcome, admission: Admission, seconds: float) -> Tried:
         admission.kind = outcome.kind
@@ -369,9 +372,7 @@ class Worker:
         if not sending:
             return await self._fenced(job)
         start = monotonic()
-        with tracing.span(SpanKind.CLIENT, f"deliver {self._name}") as span:
-            outcome = await self._channel.send(job, dot_before=dot_before)
-            span.set_attribute("outcome", outcome.kind)
+        outcome = await self._traced(self._channel.send(job, dot_before=dot_before))
         may_be_out = outcome.kind in {Kind.DELIVERED, Kind.UNKNOWN}
         if may_be_out and boottime() >= permit_over:
             metrics.PERMIT_OVERRUN.inc()

@@ -2,7 +2,7 @@
 
 While the breaker is open, or the target asked for a pause, the consumer is cancelled and the
 queue keeps its messages; then exactly one is taken for the trial; when the breaker has closed,
-as many as the target's concurrency allows. A target's own rate spaces what is admitted.
+as many as the target has in hand. A target's own rate spaces what is admitted.
 """
 
 import asyncio

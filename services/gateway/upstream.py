@@ -79,7 +79,7 @@ class Upstream:
         """
         line = f"{method} {self._prefix}{path} HTTP/1.1"
         try:
-            carried = {**(headers or {}), **tracing.headers()}
+            carried = {**(headers or {}), **tracing.headers(logs.request_id.get())}
             request = compose(line, self._fixed, carried, body)
         except ValueError as error:
             raise Problem(400, detail=str(error)) from None

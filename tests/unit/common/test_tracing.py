@@ -1,6 +1,7 @@
+import pytest
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from libs.common import tracing
+from libs.common import logs, tracing
 
 
 def test_a_trace_has_the_id_of_its_request() -> None:
@@ -18,4 +19,18 @@ def test_a_client_s_own_id_gives_a_trace_id_that_is_valid_and_always_the_same() 
 def test_without_a_collector_nothing_is_traced() -> None:
     with tracing.span(SpanKind.SERVER, "GET /") as span:
         assert span is INVALID_SPAN
-        assert tracing.headers() == {}
+        assert tracing.headers(None) == {}
+
+
+async def test_a_message_of_another_request_does_not_continue_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # nothing is exported
+    ours, another = "a" * 32, "b" * 32
+    async with tracing.exporting("test"):
+        token = logs.request_id.set(ours)
+        with tracing.span(SpanKind.SERVER, "GET /"):
+            assert tracing.headers(ours)["traceparent"].startswith(f"00-{ours}-")
+            assert tracing.headers(another) == tracing.headers(None) == {}
+        logs.request_id.reset(token)
