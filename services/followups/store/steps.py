@@ -133,25 +133,19 @@ async def enrol(
     return Enrolment(rows, is_new=any(row["is_new"] for row in rows))
 
 
-async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequence[Row]:
-    ordered = (
-        sa.select(followup_event)
-        .where(which)
-        .order_by(followup_event.c.created_at, followup_event.c.followup_number)
-    )
-    return (await tx.execute(ordered)).mappings().all()
-
-
-_CHASE = (
-    sa.select(followup_event)
-    .where(
-        sa.or_(
-            followup_event.c.conversation_id == sa.bindparam("conversation"),
-            followup_event.c.email == sa.bindparam("email"),
-        )
-    )
-    .order_by(followup_event.c.created_at, followup_event.c.followup_number)
+_IN_ORDER = sa.select(followup_event).order_by(
+    followup_event.c.created_at, followup_event.c.followup_number
 )
+_CHASE = _IN_ORDER.where(
+    sa.or_(
+        followup_event.c.conversation_id == sa.bindparam("conversation"),
+        followup_event.c.email == sa.bindparam("email"),
+    )
+)
+
+
+async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequence[Row]:
+    return (await tx.execute(_IN_ORDER.where(which))).mappings().all()
 
 
 async def chase(tx: AsyncConnection, conversation_id: UUID, email: str) -> Sequence[Row]:
