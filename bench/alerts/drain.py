@@ -13,7 +13,7 @@ from typing import Any
 from bench import peers
 from bench.alerts.system import alerts
 from bench.lab import ROOT, Lab
-from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
+from bench.measure import Run, cpu_seconds, interleaved, median, ratio, spread
 from bench.part import Part, table
 from bench.peers import alertmanager_peer
 from deploy.local.servers import HOST, Process, wait_until
@@ -224,16 +224,20 @@ def render(found: Any) -> str:
         name: min(ratio(ours, runs[title], "rate") for title in runs if title.startswith(name))
         for name in ("Celery", "Dramatiq", "taskiq", "FastStream")
     }
+    busy = median([{"part": run["rate"] * run["cpu"] / 1000} for run in ours], "part")
     return f"""\
 ### {COUNT:,} waiting alerts → the sink, one worker process
 
 {table(HEAD, rows)}
 
 From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by in ahead.items())}
-(each at its best). The rate is taken from the first request at the sink to the last, CPU from the
-first request to the last row settled; start-up is left out of both. Nobody is pinned to a core.
+(each at its best). Each sends up to a hundred at a time; of ours as many again are in hand, waiting
+for a place or written down together. The rate is taken from the first request at the sink to the
+last, CPU from the first request to the last row settled; start-up is left out of both. Nobody is
+pinned to a core.
 
-What bounds Ostoja is its worker's CPU. Of that, by py-spy, about a fifth each is aiormq's frames
+Ostoja's worker is at work {busy:.0%} of the time; else it waits for RabbitMQ, PostgreSQL and the
+sink, with which it shares two cores. Of its work, by py-spy, about a fifth each is aiormq's frames
 and the two statements that a batch of rows shares, a seventh the POST, a twentieth the line of log;
 the floor has the frames and the POST only, the latter by aiohttp's client. From `alerts.intake`
 each alert crosses the broker twice and is inserted. Alertmanager and pgqueuer stand beside it for
