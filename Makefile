@@ -61,7 +61,7 @@ test-pages:
 	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
 test-dialect: prepare
-	$(BIN)/pytest -m dialect $(ARGS)
+	$(BIN)/pytest -n $(JOBS) -m dialect $(ARGS)
 
 # One of gateway, alerts, consent, followups, or all; LONG=1 adds what takes many minutes.
 bench: prepare
