@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from bench.alerts.drain import COUNT, drained
-from bench.alerts.system import Alerts, alerts
+from bench.alerts.system import Alerts, alerts, uuid7
 from bench.lab import Lab
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
@@ -31,12 +31,12 @@ LOOKS = ("/api/dlq/stats", "/api/dlq/pending", "/api/dlq/pending?target=slack&li
 
 # Spread over half a day, so that retention finds nothing to do while this measures; each with its
 # attempt. What was delivered has a short payload here, for the disk's sake.
-_DELIVERED = """
+_DELIVERED = f"""
     WITH added AS (
         INSERT INTO alerts.delivery (
             alert_id, target, event_type, severity, source, payload, accepted_at, created_at,
             state, reason, attempt, spent, last_attempt_at, finished_at)
-        SELECT gen_random_uuid(), 'slack', 'bench', 'info', 'gateway', '{"text": "delivered"}',
+        SELECT {uuid7("at")}, 'slack', 'bench', 'info', 'gateway', '{{"text": "delivered"}}',
             at, at, 'delivered', 'ok', 1, 1, at, at
         FROM (SELECT now() - random() * interval '12 hours' AS at
               FROM generate_series(1, %(count)s)) AS each
@@ -46,12 +46,12 @@ _DELIVERED = """
         alert_id, target, number, outcome, reason, status, seconds, excerpt, ended_at)
     SELECT alert_id, target, 1, 'delivered', 'ok', 200, 0.01, 'ok', finished_at FROM added
 """
-_PENDING = """
+_PENDING = f"""
     INSERT INTO alerts.delivery (
         alert_id, target, event_type, severity, source, payload, accepted_at, state, reason,
         error, attempt, spent, due_at, last_attempt_at)
-    SELECT gen_random_uuid(), (ARRAY['slack', 'monday', 'sms', 'webhook'])[1 + each %% 4], 'bench',
-        'info', 'gateway', '{"text": "waits"}', now(), 'pending', 'server_error',
+    SELECT {uuid7("now()")}, (ARRAY['slack', 'monday', 'sms', 'webhook'])[1 + each %% 4], 'bench',
+        'info', 'gateway', '{{"text": "waits"}}', now(), 'pending', 'server_error',
         'server_error 500', 1, 1, now() + interval '1 hour', now()
     FROM generate_series(1, %(count)s) AS each
 """
@@ -89,6 +89,7 @@ def _vacuum(database: DatabaseUrl) -> None:
     with closing(psycopg2.connect(database.superuser_url)) as connection:
         connection.autocommit = True
         connection.cursor().execute("VACUUM ANALYZE")
+        connection.cursor().execute("CHECKPOINT")  # else it is still writing them out in the rounds
 
 
 def _drain(lab: Lab, database: DatabaseUrl) -> Run:

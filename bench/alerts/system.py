@@ -92,6 +92,15 @@ _OPEN = """
 """
 
 
+def uuid7(at: str) -> str:
+    """Return SQL for an id as the gateway gives them: those of one time lie side by side."""
+    digits = f"lpad(to_hex((extract(epoch FROM {at}) * 1000)::bigint), 12, '0')"
+    return (
+        f"(left({digits}, 8) || '-' || right({digits}, 4) || '-7' || "
+        "substr(gen_random_uuid()::text, 16))::uuid"
+    )
+
+
 async def _queue_work(alerts: Alerts, count: int, target: str) -> None:
     rows = alerts.query(_ACCEPTED, {"count": count, "target": target, "text": TEXT})
     async with _connected(alerts) as broker:
@@ -99,11 +108,11 @@ async def _queue_work(alerts: Alerts, count: int, target: str) -> None:
         await _publish(broker, topology.work_name(target), works)
 
 
-_ACCEPTED = """
+_ACCEPTED = f"""
     WITH added AS (
         INSERT INTO alerts.delivery (
             alert_id, target, event_type, severity, source, payload, accepted_at, state)
-        SELECT gen_random_uuid(), %(target)s, 'bench', 'info', 'gateway',
+        SELECT {uuid7("now()")}, %(target)s, 'bench', 'info', 'gateway',
             jsonb_build_object('text', %(text)s), now(), 'pending'
         FROM generate_series(1, %(count)s)
         RETURNING alert_id
