@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 from bench import peers
 from bench.alerts.system import alerts
 from bench.lab import ROOT, Lab
-from bench.measure import Run, cpu_seconds, interleaved, median, ratio, spread
+from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
 from bench.peers import alertmanager_peer
 from deploy.local.servers import HOST, Process, wait_until
@@ -224,7 +225,7 @@ def render(found: Any) -> str:
         name: min(ratio(ours, runs[title], "rate") for title in runs if title.startswith(name))
         for name in ("Celery", "Dramatiq", "taskiq", "FastStream")
     }
-    busy = median([{"part": run["rate"] * run["cpu"] / 1000} for run in ours], "part")
+    busy = statistics.median(run["rate"] * run["cpu"] / 1000 for run in ours)
     return f"""\
 ### {COUNT:,} waiting alerts → the sink, one worker process
 

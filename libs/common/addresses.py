@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 MAX_ADDRESS_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
 MAX_LOCAL_OCTETS = 64
@@ -94,3 +96,7 @@ def _lower(text: str, form: Literal["NFC", "NFKC"]) -> str:
     for _ in range(2):
         text = unicodedata.normalize(form, unicodedata.normalize(form, text).lower())
     return text
+
+
+Address = Annotated[str, AfterValidator(normalise)]
+"""A field of a message or a body: under its one spelling, or a fault of the whole."""

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from libs.common.addresses import normalise
+from libs.common.addresses import Address
 from libs.common.broker import Message
 from libs.common.consume import REASON
 from services.alerts.alert import Once
@@ -26,7 +26,6 @@ ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-Address = Annotated[str, AfterValidator(normalise)]
 
 
 class _Read(BaseModel):

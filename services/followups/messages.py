@@ -3,11 +3,11 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from libs.common.addresses import normalise
+from libs.common.addresses import Address
 from services.followups.facts import Facts
 
 LEAD_QUALIFIED = "lead.qualified"
@@ -22,9 +22,6 @@ DELIVERY_SETTLED = "delivery.settled"
 
 MARKETING = "marketing"
 _LEADS = uuid.UUID("6f1d1b5e-6d0e-4f3f-9a5b-3f0f3f5a1c11")
-
-
-Address = Annotated[str, AfterValidator(normalise)]
 
 
 class _Read(BaseModel):
