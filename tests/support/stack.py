@@ -192,8 +192,10 @@ def running_stack(
                     stack.launch(name)
                 for name in SERVICES:
                     stack.wait_now(name)
-                # Else the first kill may come before any queue, and nobody could take an alert.
+                # Else the first kill may come before any queue, and nobody could take an alert; or
+                # alerts taken before the ledger's first epoch are handed out twice as it begins.
                 wait_until("alerts.intake", 30, lambda: _takes_alerts(vhost), lambda: True)
+                wait_until("alerts.epoch", 30, lambda: _is_marked(vhost), lambda: True)
                 yield stack
             finally:
                 stack.close()
@@ -205,6 +207,10 @@ def running_stack(
 def _takes_alerts(vhost: Vhost) -> bool:
     bindings = vhost.call("GET", "bindings")
     return ("alerts", "alerts.intake") in {(one["source"], one["destination"]) for one in bindings}
+
+
+def _is_marked(vhost: Vhost) -> bool:
+    return any(queue["name"].startswith("alerts.epoch.") for queue in vhost.call("GET", "queues"))
 
 
 def quick_alerts_config(folder: Path, mail: Mapping[str, Any] = QUICK_MAIL) -> Path:
