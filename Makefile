@@ -49,7 +49,7 @@ test: lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(QUICK)" $(ARGS)
 
 test-faults: prepare
-	$(BIN)/pytest tests/faults $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/faults $(ARGS)
 
 # AGAINST=running: what runs on this checkout's .env, instead of containers of the tests' own.
 test-fullstack: prepare
