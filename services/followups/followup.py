@@ -1,8 +1,8 @@
 """When a follow-up is due, in which states it can be, and what an outcome may change.
 
-    scheduled ──claim──> handed_over ──outcome──> sent | cancelled | failed
-        │                     │  │                          ▲
-        └──stop──> cancelled <┘  └──> in_doubt ──a person───┘
+    scheduled ──claim──> handed_over ──outcome──> sent | cancelled | failed ──┐
+        │                     │  │                          ▲                 │
+        └──stop──> cancelled <┘  └──> in_doubt ──a person───┘ <──a person─────┘
 
 The claim and the outbox row are one transaction, so a step that is `handed_over` is on its way to
 alerts whatever dies next. A stop takes a handed-over step back only while its outbox row is there.
@@ -19,12 +19,13 @@ CHASE_ENDS = ("bounce", "staff")
 """Why a person is not chased any more. A new wish of staff undoes the second, nothing the first."""
 
 SETTLES: dict[str, tuple[str, ...]] = {
-    "sent": ("handed_over", "in_doubt", "cancelled"),
+    "sent": ("handed_over", "in_doubt", "cancelled", "failed"),
     "failed": ("handed_over", "in_doubt"),
-    "cancelled": ("handed_over", "in_doubt"),
-    "in_doubt": ("handed_over", "cancelled"),
+    "cancelled": ("handed_over", "in_doubt", "failed"),
+    "in_doubt": ("handed_over", "cancelled", "failed"),
 }
-"""Outcome → the states it may replace: a late `in_doubt` never hides what is known for certain.
+"""Outcome → the states it may replace; all but `sent`, the truth whenever it comes, only when no
+later one was told. A person may retry what failed, and outcomes overtake each other.
 
 `cancelled` here is a step taken back after its hand-over: should a copy have left all the same
 (the relay died between publish and commit), what alerts says is the truth.

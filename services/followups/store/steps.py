@@ -311,6 +311,7 @@ async def recent_hand_overs(
 ) -> dict[str, list[datetime]]:
     """Return, for each address that could be locked, its hand-overs of the last 24 hours.
 
+    One that was sent long after it, for alerts could not before, counts from then.
     An address that another scheduler is working on is missing from the answer: its steps wait for
     the next poll. The lock is held until the transaction ends, so the count stays true.
 
@@ -322,15 +323,16 @@ async def recent_hand_overs(
     )
     locked = list((await tx.execute(lock_them, {"emails": list(emails)})).scalars())
     # A statement of its own: its snapshot must be younger than the locks.
-    counted = sa.select(followup_event.c.email, followup_event.c.handed_over_at).where(
+    left_at = sa.func.greatest(followup_event.c.handed_over_at, followup_event.c.sent_at)
+    counted = sa.select(followup_event.c.email, left_at).where(
         followup_event.c.email.in_(locked),
-        followup_event.c.handed_over_at > sa.func.now() - DAY,
+        left_at > sa.func.now() - DAY,
         followup_event.c.status.in_(("handed_over", "sent", "in_doubt")),
         followup_event.c.id.not_in(mine),
     )
     recent: dict[str, list[datetime]] = {email: [] for email in locked}
-    for email, handed_over_at in await tx.execute(counted):
-        recent[email].append(handed_over_at)
+    for email, at in await tx.execute(counted):
+        recent[email].append(at)
     return recent
 
 
@@ -360,18 +362,24 @@ async def settle(
 ) -> bool:
     """Record how a hand-over ended.
 
+    :param at: when alerts says so; of two outcomes the later counts, in whichever order they come
     :returns: whether this told anything new
     """
     sent = outcome == "sent"
+    told_before = followup_event.c.settled_at
     settled = (
         sa.update(followup_event)
         .where(
             followup_event.c.id == followup_id,
             followup_event.c.status.in_(SETTLES[outcome]),
             followup_event.c.handed_over_at.is_not(None),
+            sa.true() if sent else sa.func.coalesce(told_before < at, sa.true()),
         )
         .values(
-            status=outcome, sent_at=at if sent else None, reason=None if sent else reason or outcome
+            status=outcome,
+            settled_at=at,
+            sent_at=at if sent else None,
+            reason=None if sent else reason or outcome,
         )
     )
     return (await tx.execute(settled)).rowcount == 1

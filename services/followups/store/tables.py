@@ -86,6 +86,7 @@ followup_event = sa.Table(
     sa.Column("due_at", _timestamptz, nullable=False),
     sa.Column("handed_over_at", _timestamptz),
     sa.Column("sent_at", _timestamptz),
+    sa.Column("settled_at", _timestamptz),
     sa.Column("reason", sa.Text),
     sa.Column("request_id", sa.Text),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),

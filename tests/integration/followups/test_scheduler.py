@@ -377,10 +377,16 @@ async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
 # --- outcomes ---------------------------------------------------------------------------------
 
 
-def settled(followup_id: uuid.UUID, outcome: str, message_id: str | None = None) -> Message:
+def settled(
+    followup_id: uuid.UUID,
+    outcome: str,
+    message_id: str | None = None,
+    *,
+    at: datetime | None = None,
+) -> Message:
     body = {
         "alert_id": str(followup_id), "target": "email", "reference": str(followup_id),
-        "outcome": outcome, "reason": None, "at": now().isoformat(),
+        "outcome": outcome, "reason": None, "at": (at or now()).isoformat(),
     }  # fmt: skip
     return Message(id=message_id or str(uuid.uuid4()), type="delivery.settled", body=body)
 
@@ -425,6 +431,52 @@ async def test_a_person_who_resolves_a_doubt_is_heard(
     await consumers.outcomes(settled(followup_id, "in_doubt"), DELIVERY)
     await consumers.outcomes(settled(followup_id, "sent"), DELIVERY)
     assert await world.statuses() == ["sent"]
+
+
+@pytest.mark.parametrize("outcome", ["sent", "cancelled", "in_doubt"])
+async def test_a_failed_step_that_a_person_retried_is_what_became_of_it_then(
+    world: World, scheduler: Schedulers, engine: AsyncEngine, outcome: str
+) -> None:
+    followup_id = await handed_over(world, scheduler)
+    consumers = Consumers(engine, NO_BROKER)
+    for each in ("failed", outcome):
+        await consumers.outcomes(settled(followup_id, each), DELIVERY)
+    assert await world.statuses() == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("failed", "in_doubt"), ("failed", "cancelled"), ("failed", "sent"),
+        ("in_doubt", "failed"), ("in_doubt", "cancelled"), ("in_doubt", "sent"),
+    ],
+)  # fmt: skip
+async def test_of_two_outcomes_the_later_counts_also_when_it_comes_first(
+    world: World, scheduler: Schedulers, engine: AsyncEngine, earlier: str, later: str
+) -> None:
+    followup_id = await handed_over(world, scheduler)
+    consumers = Consumers(engine, NO_BROKER)
+    before, after = now(), now() + timedelta(seconds=1)
+    await consumers.outcomes(settled(followup_id, later, at=after), DELIVERY)
+    await consumers.outcomes(settled(followup_id, earlier, at=before), DELIVERY)
+    assert await world.statuses() == [later]
+
+
+async def test_what_was_sent_long_after_its_hand_over_counts_for_the_cap_of_that_day(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    first, _ = await world.enrol("jan@example.com")
+    await drain(scheduler())
+    consumers = Consumers(engine, NO_BROKER)
+    await consumers.outcomes(settled(first["id"], "failed"), DELIVERY)
+    await world.age(hours=30)
+    retried_at = now()
+    await consumers.outcomes(settled(first["id"], "sent", at=retried_at), DELIVERY)
+    await world.make_due()
+    await drain(scheduler())
+    sent, waiting = await world.steps()
+    assert (sent["status"], waiting["status"]) == ("sent", "scheduled")
+    assert waiting["due_at"] == retried_at + timedelta(hours=24)
 
 
 async def test_a_step_that_was_never_handed_over_cannot_be_sent(

@@ -157,10 +157,8 @@ def test_whenever_the_cap_says_so_fewer_than_the_cap_left_in_the_day_before(
     assert sum(left > at - timedelta(hours=24) for left in recent) < cap
 
 
-def test_an_outcome_never_makes_a_certainty_doubtful() -> None:
+def test_no_outcome_replaces_sent_or_comes_before_the_hand_over() -> None:
     assert set(SETTLES) <= set(STATES)
-    for certain in ("sent", "failed"):
-        assert certain not in SETTLES["in_doubt"]
     for froms in SETTLES.values():
         assert "scheduled" not in froms
         assert "sent" not in froms
