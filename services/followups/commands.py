@@ -42,7 +42,7 @@ def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
 
 
 def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give each step in each language, for a lead of whom much and one of whom little is known."""
+    """Give each step in each language, for leads of whom little, some and much is known."""
     configured = config.load(settings.followups_config)
     tokens = Tokens(settings.token_keys.get_secret_value())
     mails = Mails(configured, tokens, settings.public_base_url)

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from css_inline import CSSInliner, InlineError
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from css_inline import CSSInliner
+from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from libs.common.tokens import Tokens
@@ -22,6 +22,7 @@ SUBJECT_LENGTH = 200
 _NAME = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'’-]){0,59}")
 SAMPLES = {
     "little": Facts(),
+    "some": Facts(email="a@example.com", area=80.5, wish="kuchnia & łazienka"),
     "much": Facts(
         email="a@example.com",
         phone="+48600700800",
@@ -115,7 +116,7 @@ class Mails:
     def _render_or_exit(self, sequence: str, step: Step, to: Recipient) -> None:
         try:
             self.render(step, to, datetime.fromtimestamp(0).astimezone())
-        except (TemplateError, InlineError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - a template may raise anything
             raise SystemExit(
                 f"cannot start, template {step.template} ({to.language}) of sequence {sequence}: "
                 f"{type(error).__name__}: {error}"

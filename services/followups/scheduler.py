@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from css_inline import InlineError
-from jinja2 import TemplateError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common import db, logs, outbox
@@ -98,11 +96,12 @@ class Scheduler:
         to = Recipient(row["id"], row["email"], language, state.facts)
         try:
             step = self._config.sequences[row["sequence"]][row["step"] - 1]
-            mail = self._mails.render(step, to, now)
         except (KeyError, IndexError):
             await self._fail(tx, row, "this step is no longer configured")
             return None
-        except (TemplateError, InlineError) as error:
+        try:
+            mail = self._mails.render(step, to, now)
+        except Exception as error:  # noqa: BLE001 - a template may raise anything, each time anew
             await self._fail(tx, row, f"template: {type(error).__name__}")
             return None
         return Message(

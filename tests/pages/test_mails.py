@@ -34,7 +34,7 @@ async def test_every_mail_is_as_wide_as_a_phone_legible_and_lets_its_reader_leav
     browser: Browser,
 ) -> None:
     mails = dict(commands.rendered(FollowupsSettings(**SETTINGS), "anna@example.com"))
-    assert len(mails) >= 8  # two steps, two languages, much and little known
+    assert len(mails) >= 12  # two steps, two languages, little, some and much known
     context = await browser.new_context(
         viewport=NARROW, device_scale_factor=2, is_mobile=True, offline=True
     )

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from jinja2 import TemplateError
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import outbox
 from libs.common.broker import Message
 from libs.common.consume import Ack, Dead
+from services.followups.config import Step
 from services.followups.consumers import Consumers
+from services.followups.mail import Recipient
 from services.followups.scheduler import BATCH, Scheduler
 from services.followups.store import steps, tables
 from tests.integration.followups.conftest import GOOD_LEAD, World
@@ -172,10 +176,9 @@ async def test_a_crash_before_the_commit_leaves_the_step_scheduled(
     world: World, scheduler: Schedulers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.enrol("jan@example.com", steps=1)
-    broken = scheduler()
-    monkeypatch.setattr(broken._mails, "render", lambda *_: 1 / 0)
+    monkeypatch.setattr(outbox, "add_all", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        await broken.hand_over(now())
+        await scheduler().hand_over(now())
     assert await world.statuses() == ["scheduled"]
     assert await world.outbox("alert.accepted") == []
 
@@ -193,6 +196,27 @@ async def test_a_step_that_left_the_configuration_fails_alone(
         )
     await scheduler().hand_over(now())
     assert (await world.statuses("gone@example.com"))[0] == "failed"
+    assert await world.statuses("jan@example.com") == ["handed_over"]
+
+
+@pytest.mark.parametrize("fault", [TypeError, KeyError, OSError, RecursionError, TemplateError])
+async def test_a_step_whose_mail_does_not_render_fails_alone_whatever_its_template_raises(
+    world: World, scheduler: Schedulers, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+) -> None:
+    await world.enrol("odd@example.com", steps=1)
+    await world.enrol("jan@example.com", steps=1)
+    subject = scheduler()
+    render = subject._mails.render
+
+    def broken(step: Step, to: Recipient, at: datetime) -> dict[str, Any]:
+        if to.email == "odd@example.com":
+            raise fault
+        return render(step, to, at)
+
+    monkeypatch.setattr(subject._mails, "render", broken)
+    await subject.hand_over(now())
+    [failed] = await world.steps("odd@example.com")
+    assert (failed["status"], failed["reason"]) == ("failed", f"template: {fault.__name__}")
     assert await world.statuses("jan@example.com") == ["handed_over"]
 
 

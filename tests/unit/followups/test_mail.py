@@ -73,13 +73,23 @@ def test_what_a_stranger_called_himself_cannot_write_into_a_mail() -> None:
         assert "\n" not in str(mail["subject"])
 
 
-def test_a_template_that_does_not_render_stops_the_start_with_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        ("{{ nmae }}", "nmae"),
+        ("{% if area %}{{ budget|length }}{% endif %}", "TypeError"),  # only some is known
+        ("{% if not name and wish %}{{ 1 / 0 }}{% endif %}", "ZeroDivisionError"),
+    ],
+)
+def test_a_template_that_does_not_render_stops_the_start_with_its_name(
+    tmp_path: Path, template: str, named: str
+) -> None:
     shutil.copytree(config.SHIPPED_TEMPLATES, tmp_path / "templates")
-    (tmp_path / "templates/last_word.en.txt").write_text("{{ nmae }}", encoding="utf-8")
+    (tmp_path / "templates/last_word.en.txt").write_text(template, encoding="utf-8")
     text = SHIPPED.read_text(encoding="utf-8")
     broken = tmp_path / "followups.toml"
     broken.write_text('templates = "templates"\n' + text, encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"template last_word \(en\) of sequence default.*nmae"):
+    with pytest.raises(SystemExit, match=rf"last_word \(en\) of sequence default.*{named}"):
         mails(broken)
 
 
