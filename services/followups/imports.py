@@ -34,6 +34,10 @@ BATCH = 500
 OUTBOX_FULL = 1000
 """So many messages that wait are enough: an alert must not wait behind a whole file of grants."""
 PATIENCE_SECONDS = 20.0  # below the silence after which the gateway gives up
+FAULTS = 5  # of a row are told, whose every field may be one
+TOLD_AT_LENGTH = 10_000
+"""Rejected rows; of those after them one fault is told."""
+FAULT_LENGTH = 100
 _GRANTS = uuid.UUID("b1f6f0de-4a0a-4d7f-8f57-6f6a7d1b0c2e")
 
 log = logs.get_logger(__name__)
@@ -186,18 +190,25 @@ def _read(record: Record, report: Report) -> Lead | None:
         try:
             return Lead.model_validate(record.fields)
         except ValidationError as error:
+            told = FAULTS if len(report.rejected) < TOLD_AT_LENGTH else 1
             faults = [
-                {
-                    "field": ".".join(str(part) for part in fault["loc"]) or "row",
-                    "message": fault["msg"].removeprefix("Value error, "),
-                }
-                for fault in error.errors(include_url=False, include_input=False)
+                _fault(
+                    ".".join(str(part) for part in fault["loc"]) or "row",
+                    fault["msg"].removeprefix("Value error, "),
+                )
+                for fault in error.errors(include_url=False, include_input=False)[:told]
             ]
+            if (more := error.error_count() - told) > 0:
+                faults[-1]["message"] += f" (and {more} more in this row)"
     else:
-        faults = [{"field": "row", "message": record.fault}]
+        faults = [_fault("row", record.fault)]
     report.rejected.append({"line": record.line, "errors": faults})
     metrics.IMPORTED.labels("rejected").inc()
     return None
+
+
+def _fault(field: str, message: str) -> dict[str, str]:
+    return {"field": field[:FAULT_LENGTH], "message": message[:FAULT_LENGTH]}
 
 
 async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report: Report) -> None:

@@ -171,6 +171,25 @@ async def test_a_bad_row_is_named_with_its_line_and_reason_and_none_of_it_is_tak
     assert await world.outbox("grant.record") == []
 
 
+async def test_of_a_row_with_many_faults_some_are_told_of_rows_after_many_such_one(
+    imported: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "TOLD_AT_LENGTH", 2)
+    row = {"email": "a@example.com"} | {f"{n}" + "x" * 200: 1 for n in range(60)}
+    _, report = await imported(lines(row, row, row), "application/x-ndjson")
+    first, second, third = (rejected["errors"] for rejected in report["rejected"])
+    assert (len(first), len(second), len(third)) == (5, 5, 1)
+    assert {len(fault["field"]) for fault in first} == {100}
+    assert first[-1]["message"].endswith(" (and 55 more in this row)")
+    assert third[0]["message"].endswith(" (and 59 more in this row)")
+
+
+async def test_a_fault_in_a_field_with_a_long_name_is_told_in_short(imported: Import) -> None:
+    _, report = await imported(b'{"' + b"x" * 60_000 + b'": "\\u0000"}\n', "application/x-ndjson")
+    [rejected] = report["rejected"]
+    assert [len(fault["message"]) for fault in rejected["errors"]] == [100]
+
+
 async def test_a_batch_that_fails_leaves_none_of_its_rows(
     imported: Import, engine: AsyncEngine, world: World
 ) -> None:
