@@ -118,7 +118,7 @@ def decide(
     """Say what an attempt's outcome makes of the row.
 
     :param spent: attempts counted so far, this one included
-    :param age: seconds since the alert was accepted
+    :param age: seconds since the row is tried: since intake, or since a retry by hand
     """
     match outcome.kind:
         case Kind.DELIVERED:
@@ -193,7 +193,7 @@ class Claimed:
     turn: int
     attempt: int  # never goes back, not even by a retry by hand
     spent: int  # counted against the target's retries
-    age: float
+    age: float  # seconds since intake wrote the row, or since a retry by hand
     event_type: str
     severity: str
     payload: dict[str, Any]

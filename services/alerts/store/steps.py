@@ -21,7 +21,7 @@ _timestamptz = sa.DateTime(timezone=True)
 
 _ROW: Final = """
     turn, attempt, spent, event_type, severity, payload, accepted_at, request_id,
-    CAST(extract(epoch FROM now() - accepted_at) AS float) AS age,
+    CAST(extract(epoch FROM now() - coalesce(requeued_at, created_at)) AS float) AS age,
     once_address, once_purpose, once_reference
 """
 _ROW_TYPES: Final[Mapping[str, Any]] = {

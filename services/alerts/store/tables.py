@@ -44,6 +44,11 @@ delivery = sa.Table(
     sa.Column("last_attempt_at", _timestamptz),
     sa.Column("finished_at", _timestamptz),
     sa.Column("duplicates", sa.Integer, nullable=False, server_default="0"),
+    sa.Column(
+        "requeued_at",
+        _timestamptz,
+        comment="when a person last handed it out again; its age counts from then",
+    ),
     sa.Index("delivery_open", *_LISTED, postgresql_where=sa.text(OPEN)),
     sa.Index("delivery_kept", "state", *_LISTED, postgresql_where=sa.text(KEPT)),
     sa.Index("delivery_due", "target", "due_at", postgresql_where=sa.text(OPEN)),

@@ -139,8 +139,12 @@ AFRESH: Final[Mapping[str, Any]] = {
     "spent": 0,
     "reason": None,
     "finished_at": None,
+    "requeued_at": sa.func.now(),
 }
-"""What a retry by hand changes: all its attempts again; `attempt`, the fence, goes on."""
+"""What a retry by hand changes: all its attempts and all its time again.
+
+`attempt`, the fence, goes on.
+"""
 
 
 _TO_END: Final = (
@@ -157,8 +161,9 @@ _TO_END: Final = (
 
 
 async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) -> list[Any]:
-    """Lock some rows of a target that nobody is at and that are in the ledger for so long."""
+    """Lock some rows of a target that nobody is at and that have been tried for so long."""
     column = delivery.c
+    before = sa.func.now() - timedelta(seconds=seconds)
     return list(
         await tx.execute(
             sa.select(*_TO_END)
@@ -166,7 +171,8 @@ async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) 
                 sa.text(OPEN),
                 column.state == State.PENDING,
                 column.target == target,
-                column.created_at < sa.func.now() - timedelta(seconds=seconds),
+                column.created_at < before,  # of which there is an index
+                sa.func.coalesce(column.requeued_at, column.created_at) < before,
             )
             .order_by(column.created_at)
             .limit(batch)
