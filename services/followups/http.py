@@ -30,6 +30,8 @@ from services.followups.model import REMEMBERED, ChatModel
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
 
+log = logs.get_logger(__name__)
+
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
 LONGEST_DELAY = 365 * 24 * 3600
@@ -138,14 +140,26 @@ class Routes:
         )
 
     async def _worded(self, answer: Answer) -> str:
-        """Let the model word the reply. Everything else was committed before it is asked."""
+        """Let the model word the reply, where there is one and the database is there for it.
+
+        The turn was committed before: told of a failure, a client would have it taken once more.
+        """
         if self._model is None or answer.about_consent:
             return answer.reply
+        try:
+            return await self._worded_by(self._model, answer)
+        except Exception as error:
+            if not db.may_pass(error):
+                raise
+            log.warning("chat.database_away", error=type(error).__name__)
+            return answer.reply
+
+    async def _worded_by(self, model: ChatModel, answer: Answer) -> str:
         async with self._engine.connect() as tx:
             said = await conversations.said_before(
                 tx, answer.conversation_id, answer.reply_id, REMEMBERED
             )
-        reply = await self._model.reply(said, answer.reply, answer.language)
+        reply = await model.reply(said, answer.reply, answer.language)
         if reply is None:
             return answer.reply
         async with self._engine.begin() as tx:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.broker import Broker
@@ -16,7 +17,7 @@ from libs.common.web import create_app
 from services.followups import model
 from services.followups.http import Routes
 from services.followups.model import ChatModel
-from services.followups.store import tables
+from services.followups.store import conversations, tables
 from tests.integration.followups.conftest import CONFIG, World
 from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
@@ -124,6 +125,19 @@ async def test_a_model_that_failed_is_left_alone_for_a_moment(
     assert len(await asked(sandbox)) == 1
     monkeypatch.setattr(model.time, "monotonic", lambda clock=time.monotonic: clock() + 31)
     assert "The model heard" in (await say("80 m2"))["reply"]
+
+
+@pytest.mark.parametrize("question", ["said_before", "reword"])
+async def test_a_turn_is_answered_and_taken_once_with_the_database_away_after_its_commit(
+    say: Say, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    async def away(*_: Any) -> None:
+        raise DisconnectionError
+
+    monkeypatch.setattr(conversations, question, away)
+    answer = await say("remont kuchni")
+    assert CONFIG.texts["pl"]["ask_area"] in answer["reply"]
+    assert await stored(engine) == ["remont kuchni", answer["reply"]]
 
 
 async def test_while_a_model_thinks_the_turn_is_stored_and_holds_nothing(
