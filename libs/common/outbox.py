@@ -50,6 +50,9 @@ UNCONFIRMED_SECONDS = 1
 UNROUTABLE_SECONDS = 10
 
 LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
+CONNECTED = Gauge(
+    "database_connected", "1 while the database answers the relay, which asks it every second"
+)
 RELAYED = Counter("outbox_relayed_total", "Attempts to publish a message", ["outcome"])
 
 _SQL = """
@@ -169,9 +172,11 @@ class Relay:
                 try:
                     more = self._broker.connected and await self.relay()
                     await self._measure()
+                    CONNECTED.set(1)
                 except Exception as error:
                     if not db.may_pass(error):
                         raise
+                    CONNECTED.set(0)
                     log.warning("outbox.database_unavailable", error=type(error).__name__)
                     await asyncio.sleep(POLL_SECONDS)
                 if not more:

@@ -1,6 +1,7 @@
 """P1's equation: for whoever asks, and for the metrics."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ class Balance:
             except Exception as error:
                 if not db.may_pass(error):
                     raise
+                metrics.LEDGER_OK.set(math.nan)
                 log.warning("balance.database_unavailable")
             await asyncio.sleep(seconds)
 

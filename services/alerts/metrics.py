@@ -1,5 +1,7 @@
 """Every metric of the service, with its label values; labels are closed enums and target names."""
 
+import math
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.alerts.alert import BreakerState, Kind, Reason
@@ -37,7 +39,11 @@ REPLICAS = Gauge("alerts_replicas", "Processes of this service that this one kno
 DIGESTS = Counter(
     "alerts_digests_total", "Mails to a person, by what they tell (see digests.Part).", ["part"]
 )
-LEDGER_OK = Gauge("alerts_ledger_ok", "1 while P1's equation holds and nothing is stranded.")
+LEDGER_OK = Gauge(
+    "alerts_ledger_ok",
+    "1 while P1's equation holds and nothing is stranded; NaN while nobody can look.",
+)
+LEDGER_OK.set(math.nan)  # a gauge begins as 0, and that is a verdict
 LEDGER_TERM = Gauge(
     "alerts_ledger_term",
     "What the ledger check counted; any replica's word is the whole ledger's.",

@@ -195,6 +195,7 @@ TROUBLES: dict[str, Trouble] = {
     "trail-contradicted": Trouble(the_trail_is_cut, mends=the_trail_is_restored),
     "erasure-due-soon": Trouble(an_erasure_hangs),
     "service-down": Trouble(alerts_is_misconfigured, mends=alerts_is_configured),
+    "database-away": Trouble(postgres_stops),
     "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
 }
