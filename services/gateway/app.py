@@ -8,6 +8,7 @@ from libs.common.cache import Cache
 from libs.common.service import Service
 from libs.common.tokens import Tokens
 from services.gateway import docs, scrape
+from services.gateway.bodies import Bodies
 from services.gateway.browsers import Browsers
 from services.gateway.clients import Addresses, Keys, parse_networks
 from services.gateway.door import Door
@@ -70,6 +71,7 @@ async def start(
         return cache.purge()
 
     api = Api(
+        bodies=Bodies(),
         upstreams=upstreams,
         intake=Intake(broker, upstreams["alerts"]),
         targets=targets,

@@ -134,6 +134,10 @@ class Door:
 _UNMATCHED = Access()
 
 
+def reads_polish(request: web.Request) -> bool:
+    return request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
+
+
 async def _enter(request: web.Request) -> web.StreamResponse:
     visit = request[VISIT]
     needed = visit.access.role
@@ -150,10 +154,9 @@ async def _enter(request: web.Request) -> web.StreamResponse:
 def _refuse(request: web.Request, _: RateLimitExceeded) -> web.Response:
     decision = request[VISIT].decision
     seconds = decision.retry_after if decision else 1
-    polish = request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
     detail = (
         f"Zbyt wiele zapytań; spróbuj ponownie za {seconds} s."
-        if polish
+        if reads_polish(request)
         else f"Too many requests; try again in {seconds} s."
     )
     return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}).response()

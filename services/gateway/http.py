@@ -1,18 +1,14 @@
 """Routes: what the gateway answers itself, and who owns the rest."""
 
-import asyncio
 import json
 from base64 import b64decode, b64encode
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +17,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from libs.common import logs
-from libs.common.web import HEALTH_PATH, MAX_BODY, Model, Problem, json_response, validate
+from libs.common.web import HEALTH_PATH, Model, Problem, json_response, validate
+from services.gateway.bodies import Bodies, may_come, parts
 from services.gateway.clients import Role
 from services.gateway.door import VISIT, Access, Door
 from services.gateway.health import Health
@@ -35,7 +32,6 @@ from services.gateway.redis_pipe import RedisAway
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
 
-BODY_SECONDS = 20.0
 KEPT_ANSWER = 16 * 1024  # a process may have to hold 10,000 of them while Redis is away
 
 PUBLIC = Access()
@@ -115,6 +111,7 @@ class Api:
     def __init__(
         self,
         *,
+        bodies: Bodies,
         upstreams: Mapping[str, Upstream],
         intake: Intake,
         targets: Targets,
@@ -124,6 +121,7 @@ class Api:
         health: Health,
         purge: Callable[[], Awaitable[int]],
     ) -> None:
+        self._bodies = bodies
         self._upstreams = upstreams
         self._intake = intake
         self._targets = targets
@@ -158,10 +156,10 @@ class Api:
         upstream = self._upstreams[route.owner]
 
         async def plain(request: web.Request) -> web.StreamResponse:
-            return await self._forward(request, upstream, await _body(request))
+            return await self._forward(request, upstream, await self._bodies.read(request))
 
         async def once(request: web.Request) -> web.StreamResponse:
-            body = await _body(request)
+            body = await self._bodies.read(request)
             key = key_of(request)
             client = request[VISIT].client
             holder = client.role if client.role is not Role.PUBLIC else _session(body)
@@ -183,8 +181,8 @@ class Api:
             return response
 
         async def streamed(request: web.Request) -> web.StreamResponse:
-            await _body_may_come(request)
-            return await self._forward(request, upstream, _parts(request))
+            await may_come(request)
+            return await self._forward(request, upstream, parts(request))
 
         return once if route.once else streamed if route.streamed else plain
 
@@ -202,7 +200,7 @@ class Api:
         return json_response(found, status=503 if found["status"] == "unhealthy" else 200)
 
     async def post_alert(self, request: web.Request) -> web.Response:
-        body = await _json_body(request)
+        body = await self._json_body(request)
         alert = validate(body, AlertRequest)
         self._check([alert], lambda _, field: field)
 
@@ -212,7 +210,7 @@ class Api:
         return await self._accept(request, body, [alert], answer, batch=False)
 
     async def post_batch(self, request: web.Request) -> web.Response:
-        body = await _json_body(request)
+        body = await self._json_body(request)
         alerts = validate(body, BatchRequest).alerts
         self._check(alerts, lambda index, field: f"alerts.{index}.{field}")
 
@@ -266,6 +264,11 @@ class Api:
             _request_id(),
         )
 
+    async def _json_body(self, request: web.Request) -> bytes:
+        if request.content_type != "application/json":
+            raise Problem(415, detail="send application/json")
+        return await self._bodies.read(request)
+
     async def get_alert(self, request: web.Request) -> web.StreamResponse:
         response = await self._forward(request, self._upstreams["alerts"], b"")
         if response.status == 404:  # just accepted, perhaps: the ledger is a moment behind
@@ -283,7 +286,8 @@ class Api:
         )
 
     async def put_limits(self, request: web.Request) -> web.Response:
-        changes = validate(await _json_body(request), LimitChanges).model_dump(exclude_unset=True)
+        body = await self._json_body(request)
+        changes = validate(body, LimitChanges).model_dump(exclude_unset=True)
         if changes:
             try:
                 await self._overrides.change(changes)
@@ -315,67 +319,7 @@ def _request_id() -> str:
 
 
 async def _expect_later(_: web.Request) -> None:
-    """Leave `Expect: 100-continue` to `_body`: a body that nobody will read is not asked for."""
-
-
-async def _body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > MAX_BODY:
-        raise _too_large()
-    await _body_may_come(request)
-    content = request.content
-    if content.is_eof() and content.exception() is None:  # all of it is here
-        body = content.read_nowait()
-        if len(body) > MAX_BODY:  # it came in chunks, or compressed
-            raise _too_large()
-        return body
-    with _body_faults():
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.read()
-
-
-def _too_large() -> Problem:
-    return Problem(413, detail=f"the body is larger than {MAX_BODY} bytes")
-
-
-async def _parts(request: web.Request) -> AsyncIterator[bytes]:
-    with _body_faults():
-        while True:
-            async with asyncio.timeout(BODY_SECONDS):
-                part = await request.content.readany()
-            if not part:
-                return
-            yield part
-
-
-async def _body_may_come(request: web.Request) -> None:
-    if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
-        # aiohttp would undo the chunks and hand over what is still compressed.
-        raise Problem(501, detail="of transfer codings only chunked is understood")
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
-
-
-@contextmanager
-def _body_faults() -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError:
-        raise Problem(
-            408, detail="the body took too long", headers={"Connection": "close"}
-        ) from None
-    except (web.RequestPayloadError, ConnectionResetError):
-        raise Problem(
-            400,
-            detail="the body was cut off, or is not what its headers say",
-            headers={"Connection": "close"},
-        ) from None
-
-
-async def _json_body(request: web.Request) -> bytes:
-    if request.content_type != "application/json":
-        raise Problem(415, detail="send application/json")
-    return await _body(request)
+    """Leave `Expect: 100-continue` to `bodies`: a body that nobody will read is not asked for."""
 
 
 def _session(body: bytes) -> str | None:

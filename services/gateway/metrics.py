@@ -22,6 +22,15 @@ REDIS_CONNECTED = Gauge(
     multiprocess_mode="livemin",
 )
 
+BODY_BYTES = Gauge(
+    "gateway_body_bytes",
+    "Of bodies in hand, beyond the first 4 KiB of each.",
+    multiprocess_mode="livesum",
+)
+BODIES_REFUSED = Counter(
+    "gateway_bodies_refused_total", "Requests answered 503: there was no room for their bodies."
+)
+
 UPSTREAM_SECONDS = Histogram(
     "gateway_upstream_seconds", "Time until the owner's answer began.", ["upstream"]
 )

@@ -6,6 +6,7 @@ Each request is a line of bytes; what an owner got of it is the proof.
 import asyncio
 import json
 import re
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from libs.common import serving, settings
 from libs.common.service import Service
-from services.gateway import app, http
+from services.gateway import app, bodies
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 from tests.integration.gateway.conftest import (
@@ -293,12 +295,16 @@ async def here(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[int]:
-    """Give the port of a gateway with IDLE, BODY and UNREAD_SECONDS of a second or less."""
+    """Give the port of a gateway with IDLE, BODY and UNREAD_SECONDS of a second or less.
+
+    It holds 256 KiB of bodies at most, half of it for who shows no key.
+    """
     monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
     monkeypatch.setattr(serving, "UNREAD_SECONDS", 1.0)
     monkeypatch.setattr(serving, "LINGER_SECONDS", 0.5)
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 20)
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(app, "Bodies", lambda: bodies.Bodies(256 * 1024))
     environment: Mapping[str, str] = {
         "HTTP_PORT": str(own_ports[1]),
         "METRICS_PORT": "0",
@@ -384,3 +390,166 @@ async def test_connections_beyond_the_most_are_closed_and_room_comes_back(here: 
     for _, writer in held:
         writer.close()
     await eventually(answered)
+
+
+# --- bodies: all of them together are bounded, whoever sends them --------------------------------
+
+FREE = 4096
+LARGE = POST + b"Content-Length: 60000\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
+KEY = b"X-API-KEY: %b\r\n" % SERVICE["X-API-KEY"].encode()
+
+
+def chunk(size: int) -> bytes:
+    return b"%x\r\n%b\r\n" % (size, b"x" * size)
+
+
+async def held_are(size: int) -> None:
+    async def seen() -> bool:
+        return REGISTRY.get_sample_value("gateway_body_bytes") == size
+
+    await eventually(seen)
+
+
+async def begin(port: int, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(sent)
+    return reader, writer
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    """Give status, head and body of the next answer."""
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", head)
+        assert length is not None, head
+        return statuses(head)[0], head, await reader.readexactly(int(length[1]))
+
+
+async def test_large_bodies_without_room_are_503_while_small_ones_and_keyed_ones_go_on(
+    here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 60.0)
+    slow = [await begin(here, LARGE + b"\r\n" + b"x" * 50_000) for _ in range(2)]
+    await held_are(2 * (50_000 - FREE))
+
+    reader, writer = await begin(here, LARGE + b"Expect: 100-continue\r\n\r\n")
+    status, head, body = await answer(reader)  # its body was not asked for
+    assert (status, json.loads(body)["status"]) == (503, 503)
+    assert b"Retry-After: 5\r\n" in head
+    assert b"application/problem+json" in head
+    writer.close()
+    reader, writer = await begin(here, LARGE + b"Accept-Language: pl\r\n\r\n" + b"x" * 60_000)
+    status, _, body = await answer(reader)
+    assert (status, "spróbuj ponownie za 5 s" in json.loads(body)["detail"]) == (503, True)
+
+    writer.write(POST + b"Content-Length: %d\r\n\r\n" % FREE)  # the 503 was read, and so goes on
+    writer.write(b"x" * 2048)
+    writer.write(b"x" * 2048)
+    assert (await answer(reader))[0] == 200
+    writer.write(LARGE + KEY + b"\r\n" + b"x" * 60_000)
+    assert (await answer(reader))[0] == 200
+    writer.close()
+
+    for reader, writer in slow:
+        writer.write(b"x" * 10_000)
+        assert (await answer(reader))[0] == 200
+    await held_are(0)
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_a_body_in_chunks_counts_as_it_grows_and_is_refused_when_there_is_no_more_room(
+    here: int, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 60.0)
+    reader, writer = await begin(here, CHUNKED + b"\r\n" + chunk(1000))
+    writer.write(chunk(99_000))
+    await held_are(100_000 - FREE)
+    writer.write(chunk(40_000))
+    assert (await answer(reader))[0] == 503
+    await held_are(0)
+    writer.write(chunk(40_000) + b"0\r\n\r\n" + GET + b"\r\n")
+    assert (await answer(reader))[0] == 200
+    assert [each["path"] for each in owner.received] == [STATUS + "a"]
+    writer.close()
+
+
+async def test_however_a_request_ends_what_it_held_is_given_back(here: int, owner: Owner) -> None:
+    may_answer = asyncio.Event()
+
+    async def wait(_: web.Request) -> web.StreamResponse:
+        await may_answer.wait()
+        return web.Response()
+
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    begun = LARGE + b"\r\n" + b"x" * 50_000
+    whole = begun + b"x" * 10_000
+    for _ in range(3):
+        reader, writer = await begin(here, begun)  # too slow
+        assert (await answer(reader))[0] == 408
+        writer.close()
+        _, writer = await begin(here, begun)  # cut off
+        await held_are(50_000 - FREE)
+        writer.transport.abort()
+        await held_are(0)
+        reader, writer = await begin(here, CHUNKED + KEY + b"\r\n" + chunk(200_000) * 2)
+        assert (await answer(reader))[0] == 413
+        writer.close()
+        reader, writer = await begin(here, CHUNKED + b"\r\n" + chunk(50_000) + b"nonsense")
+        assert (await answer(reader))[0] == 400
+        writer.close()
+        owner.handle = break_off
+        reader, writer = await begin(here, whole)
+        assert (await answer(reader))[0] == 502
+        owner.handle = None
+        writer.write(whole)  # and while the connection is kept
+        assert (await answer(reader))[0] == 200
+        await held_are(0)
+        writer.close()
+    owner.handle = wait
+    _, writer = await begin(here, whole)  # nobody waits for the owner's answer
+    await held_are(60_000 - FREE)
+    writer.transport.abort()
+    may_answer.set()
+    await held_are(0)
+
+
+async def test_an_import_is_sent_on_as_it_comes_and_counts_for_nothing(
+    here: int, owner: Owner
+) -> None:
+    path = b"POST /api/leads/import HTTP/1.1\r\n" + HOST_LINE
+    reader, writer = await begin(here, path + KEY + b"Content-Length: 1000000\r\n\r\n")
+    for _ in range(10):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+        assert REGISTRY.get_sample_value("gateway_body_bytes") == 0
+    assert (await answer(reader))[0] == 200
+    assert len(owner.received[0]["body"]) == 1_000_000
+    writer.close()
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_body(here: int) -> None:
+    admin = b"X-ADMIN-API-KEY: %b\r\n" % ADMIN["X-ADMIN-API-KEY"].encode()
+    put = b"PUT /api/ratelimits HTTP/1.1\r\n" + HOST_LINE + admin
+    put += b"Content-Type: application/json\r\nContent-Length: 200000\r\n"
+    put += b"Expect: 100-continue\r\n\r\n"
+    idle = []
+    tracemalloc.start()
+    try:
+        for _ in range(15):
+            reader, writer = await begin(here, put)
+            await reader.readuntil(b"\r\n\r\n")  # so the body comes after its head
+            writer.write(b"x" * 200_000)
+            assert (await answer(reader))[0] == 400
+            idle.append(writer)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 15 * 100_000
+    for writer in idle:
+        writer.close()

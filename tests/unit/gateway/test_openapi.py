@@ -38,6 +38,7 @@ def access() -> dict[tuple[str, str], Role]:
 
     nothing = cast("Any", _Anything())
     api = Api(
+        bodies=nothing,
         upstreams=nothing,
         intake=nothing,
         targets=nothing,
