@@ -218,11 +218,18 @@ async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report:
     async with engine.begin() as tx:
         known = await conversations.lock_imported(tx, sorted({row.email for row in batch}))
         before = dict(known)
-        told: dict[uuid.UUID, dict[str, Any]] = {}
         for row in batch:
-            known[row.email] = _learn(known.get(row.email), row, config, told)
-        changed = [each for email, each in known.items() if each != before.get(email)]
+            known[row.email] = _learn(known.get(row.email), row, config)
+        told = dict(grant for row in batch if (grant := row.grant()) is not None)
+        for grant_id in await conversations.known_grants(tx, told):
+            del told[grant_id]
+        agreed = {grant_id: str(body["email"]) for grant_id, body in told.items()}
+        news = set(agreed.values())
+        changed = [
+            each for email, each in known.items() if each != before.get(email) or email in news
+        ]
         await conversations.save_imported(tx, changed)
+        await conversations.keep_grants(tx, agreed)
         request_id = logs.request_id.get()
         grants = [
             Message(str(grant_id), messages.GRANT_RECORD, body, request_id=request_id)
@@ -239,26 +246,15 @@ async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report:
     metrics.IMPORTED.labels("taken").inc(len(batch))
 
 
-def _learn(
-    before: Imported | None,
-    row: Lead,
-    config: Config,
-    told: dict[uuid.UUID, dict[str, Any]],
-) -> Imported:
+def _learn(before: Imported | None, row: Lead, config: Config) -> Imported:
     state = State.of(before.state) if before else State()
     state = replace(
         state,
         facts=state.facts.learn(row.facts()),
         language=row.language or state.language or config.default_language,
     )
-    granted = before.imported_grant if before else None
-    if (grant := row.grant()) is not None:
-        grant_id, body = grant
-        if grant_id != granted:
-            told[grant_id] = body
-            granted = grant_id
     score = lead.score(state.facts.known(), config.rules).points
-    return Imported(row.email, state.stored(), score, granted)
+    return Imported(row.email, state.stored(), score)
 
 
 async def _outbox_has_room(engine: AsyncEngine) -> None:

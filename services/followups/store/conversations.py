@@ -17,6 +17,7 @@ from services.followups.store.tables import (
     chat_conversations,
     chat_message,
     followup_event,
+    imported_grant,
     outbox_table,
 )
 
@@ -161,16 +162,12 @@ class Imported:
     email: str
     state: Mapping[str, Any]
     score: int
-    imported_grant: UUID | None
-    """The message by which consent was told of the last agreement that came with it."""
 
 
 async def lock_imported(tx: AsyncConnection, emails: Sequence[str]) -> dict[str, Imported]:
     """Return the conversations without a chat of these addresses; locked, in one order for all."""
     rows = (
-        sa.select(
-            *(chat_conversations.c[name] for name in ("email", "state", "score", "imported_grant"))
-        )
+        sa.select(*(chat_conversations.c[name] for name in ("email", "state", "score")))
         .where(chat_conversations.c.email.in_(emails), chat_conversations.c.session_id.is_(None))
         .order_by(chat_conversations.c.email)
         .with_for_update()
@@ -192,11 +189,31 @@ async def save_imported(tx: AsyncConnection, rows: Sequence[Imported]) -> None:
             set_={
                 "state": saved.excluded.state,
                 "score": saved.excluded.score,
-                "imported_grant": saved.excluded.imported_grant,
                 "updated_at": sa.func.now(),
             },
         )
     )
+
+
+async def known_grants(tx: AsyncConnection, ids: Iterable[UUID]) -> Sequence[UUID]:
+    """Return those of the messages by which consent was told of an imported agreement before."""
+    known = sa.select(imported_grant.c.id).where(imported_grant.c.id.in_(ids))
+    return (await tx.execute(known)).scalars().all()
+
+
+_KEEP_GRANTS = sa.text("""
+INSERT INTO imported_grant (id, conversation_id)
+SELECT given.id, chat_conversations.id FROM unnest(:ids, :emails) AS given (id, email)
+JOIN chat_conversations ON chat_conversations.email = given.email AND session_id IS NULL
+ON CONFLICT DO NOTHING
+""").bindparams(
+    sa.bindparam("ids", type_=pg.ARRAY(sa.Uuid)), sa.bindparam("emails", type_=pg.ARRAY(sa.Text))
+)
+
+
+async def keep_grants(tx: AsyncConnection, grants: Mapping[UUID, str]) -> None:
+    """Remember that consent is told of these agreements of these addresses, which are saved."""
+    await tx.execute(_KEEP_GRANTS, {"ids": list(grants), "emails": list(grants.values())})
 
 
 def _of_chased(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:

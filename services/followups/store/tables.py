@@ -19,7 +19,6 @@ chat_conversations = sa.Table(
     sa.Column("score", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("qualified_at", _timestamptz),
     sa.Column("chase_ended_by", sa.Text),
-    sa.Column("imported_grant", sa.Uuid),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("updated_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.UniqueConstraint("session_id", name="chat_conversations_session"),
@@ -66,6 +65,19 @@ chat_address = sa.Table(
         primary_key=True,
     ),
     sa.Index("chat_address_conversation", "conversation_id"),
+)
+
+# By which message consent was told of an agreement that came with an imported lead.
+imported_grant = sa.Table(
+    "imported_grant",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Index("imported_grant_conversation", "conversation_id"),
 )
 
 followup_event = sa.Table(

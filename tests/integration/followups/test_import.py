@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups import imports
 from services.followups.store import tables
+from services.followups.store.conversations import erase
 from tests.integration.followups.conftest import World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
@@ -95,6 +96,30 @@ async def test_the_same_file_again_changes_nothing(
     assert second["unchanged"] == second["rows"] == 901
     assert await conversations(engine) == before
     assert await world.outbox("grant.record") == []
+
+
+async def test_of_several_agreements_of_one_address_each_is_told_once_whatever_their_order(
+    imported: Import, world: World
+) -> None:
+    row = {"email": "a@example.com", **AGREED}
+    rows = [row, {**row, "consent_at": "2025-01-01"}, {**row, "consent_text": "Tak."}]
+    for order in (rows, rows, rows[::-1]):
+        _, report = await imported(lines(*order), "application/x-ndjson")
+    assert (report["updated"], report["unchanged"], report["grants"]) == (0, 3, 0)
+    assert len(await world.outbox("grant.record")) == 3
+
+
+async def test_an_agreement_alone_is_news_and_is_forgotten_with_its_person(
+    imported: Import, world: World, engine: AsyncEngine
+) -> None:
+    row = {"email": "a@example.com", **AGREED}
+    await imported(lines({"email": "a@example.com"}), "application/x-ndjson")
+    _, report = await imported(lines(row), "application/x-ndjson")
+    assert (report["updated"], report["grants"]) == (1, 1)
+    async with engine.begin() as tx:
+        await erase(tx, "a@example.com")
+    _, report = await imported(lines(row), "application/x-ndjson")
+    assert (report["created"], report["grants"]) == (1, 1)
 
 
 async def test_two_imports_of_one_file_side_by_side_make_one_of_each(
