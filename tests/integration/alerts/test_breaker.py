@@ -39,7 +39,11 @@ async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
-    assert await consumers(subject, "alerts.slack") == 1
+
+    async def consumed() -> bool:
+        return await consumers(subject, "alerts.slack") == 1
+
+    await eventually(consumed)
     await subject.sandbox.behave("slack", status=503)
     alert_id = await subject.accept()
 

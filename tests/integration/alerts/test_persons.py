@@ -173,8 +173,8 @@ async def until_tried(subject: Alerts, alert_id: str, target: str) -> None:
 
 
 async def test_what_is_being_sent_is_waited_for(alerts: StartAlerts, consent: Consent) -> None:
-    subject = await alerts()
-    await subject.sandbox.behave("slack", delay_seconds=0.7)
+    subject = await alerts(slack={"timeout": 4.0, "retry_delays": [4.5, 4.5]})
+    await subject.sandbox.behave("slack", delay_seconds=1.5)
     alert_id = await subject.accept(payload={"text": ANNA})
     await subject.until(alert_id, "sending")
     await consent.erased()

@@ -89,7 +89,8 @@ async def test_of_200_at_once_with_forged_headers_exactly_30_pass_over_two_worke
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", **TWO)
-    assert len(workers_of(gateway)) == 2
+    await started(gateway, workers=2)
+    await eventually(lambda: both_see_redis(gateway))
     assert statuses(await flood(200, gateway)) == {200: 30, 429: 170}
 
 
@@ -97,6 +98,8 @@ async def test_varying_addresses_in_a_path_share_one_limit_over_two_workers(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(API_RATE_LIMIT_MINUTE="30 per day", **TWO)
+    await started(gateway, workers=2)
+    await eventually(lambda: both_see_redis(gateway))
     answers = await asyncio.gather(
         *(gateway.call("GET", f"/api/unsubscribe/status/a{i}@example.com") for i in range(200))
     )
