@@ -37,7 +37,7 @@ DAY = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """When mail may leave, in local wall-clock time. `opens` and `closes` None: at any time."""
+    """When steps may be handed over, by the local clock. `opens` and `closes` None: at any time."""
 
     zone: ZoneInfo
     opens: time | None
