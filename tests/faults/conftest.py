@@ -37,6 +37,8 @@ TARGET: dict[str, Any] = {
     "concurrency": 8,
     "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
 }
+IN_HAND = 2 * 8
+"""Alerts for a target of this concurrency that a killed process may have sent without a trace."""
 NO_SWEEP = {"ALERTS_SWEEP_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"}
 """Nothing but the step's own rule may save the alert."""
 

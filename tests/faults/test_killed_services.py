@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.faults.conftest import IN_HAND
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
 from tests.support.load import Load
@@ -11,7 +12,6 @@ from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.faults
-IN_HAND = 8  # the target's concurrency: so many may be sent and not yet settled at a time
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import uuid
 import pytest
 
 from deploy.local.servers import Server
+from tests.faults.conftest import IN_HAND
 from tests.support.brokers import Vhost
 from tests.support.ending import assert_everything_arrived, states_in_the_ledger
 from tests.support.eventually import eventually
@@ -20,7 +21,6 @@ from tests.support.stack import Stack
 
 pytestmark = pytest.mark.faults
 STACK_SETTINGS = {"ALERTS_OVERDUE_SECONDS": "3600"}
-IN_HAND = 8  # the target's concurrency: so many may be sent and not yet settled at a time
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,8 +19,7 @@ Key = tuple[UUID, str]
 """Of a delivery: alert and target."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewRow:
+class NewRow(NamedTuple):
     """A delivery as intake makes it; `failed` when nobody knows where it should go."""
 
     alert_id: UUID
@@ -167,7 +166,7 @@ async def accept(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> 
         added = int((await tx.execute(_ACCEPT, {"rows": _document(given)})).scalar_one())
     if repeats:
         document = [
-            asdict(row) | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
+            row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
         ]
         await tx.execute(_COUNT, {"rows": json.dumps(document, default=str)})
     return Taken(added, repeats)
@@ -211,4 +210,4 @@ async def _repeats(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -
 
 
 def _document(rows: Sequence[NewRow]) -> str:
-    return json.dumps([asdict(row) for row in rows], default=str)
+    return json.dumps([row._asdict() for row in rows], default=str)

@@ -1,7 +1,6 @@
 """The same dedup_key within its window: counted on the first alert, exactly, and never lost."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -30,7 +29,7 @@ def said(seconds: float = 0, **changes: object) -> NewRow:
         request_id=None,
         accepted_at=NOON + timedelta(seconds=seconds),
     )
-    return replace(row, **changes)  # type: ignore[arg-type]
+    return row._replace(**changes)  # type: ignore[arg-type]
 
 
 async def accept(engine: AsyncEngine, *rows: NewRow, window: float = WINDOW) -> Taken:
@@ -107,7 +106,7 @@ async def test_any_number_of_replicas_at_once_send_one(engine: AsyncEngine) -> N
 async def test_a_message_that_comes_again_has_the_answer_that_it_had(engine: AsyncEngine) -> None:
     first, again = said(), said(10)
     await accept(engine, first, again)
-    for row in (first, again, replace(again, accepted_at=NOON + timedelta(hours=1))):
+    for row in (first, again, again._replace(accepted_at=NOON + timedelta(hours=1))):
         taken = await accept(engine, row)
         assert (taken.added, row.key in taken.repeats) == (0, row.alert_id == again.alert_id)
     assert await counts(engine) == [(first.alert_id, 1)]
