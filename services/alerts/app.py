@@ -19,6 +19,7 @@ from services.alerts.permits import LoopLag, Permits
 from services.alerts.retention import Retention
 from services.alerts.schema import Schema
 from services.alerts.settings import AlertsSettings
+from services.alerts.store.troubles import Pace
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
 
@@ -124,8 +125,11 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         to=settings.escalation_email,
         base_url=settings.public_base_url,
         pending=settings.alerts_trouble_pending,
-        after=settings.alerts_trouble_seconds,
-        again=settings.alerts_trouble_again_seconds,
+        pace=Pace(
+            after=settings.alerts_trouble_seconds,
+            again=settings.alerts_trouble_again_seconds,
+            pause=settings.alerts_escalation_seconds,
+        ),
     )
     log.info(
         "trouble.in_force",

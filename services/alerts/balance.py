@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import db, logs
 from libs.common.broker import BrokerUnavailable
 from services.alerts import metrics
-from services.alerts.store import questions
+from services.alerts.store import escalations, questions
 from services.alerts.sweep import Sweep
 from services.alerts.valve import Valve
 
@@ -73,6 +73,8 @@ class Balance:
         found = await self.check()
         async with self._engine.connect() as tx:
             by_target = await questions.stats(tx)
+            untold = await escalations.untold_seconds(tx)
+        metrics.ESCALATION_UNTOLD.set(untold)
         metrics.LEDGER_OK.set(found["ok"])
         for term in TERMS:
             metrics.LEDGER_TERM.labels(term).set(found[term])

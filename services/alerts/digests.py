@@ -3,11 +3,11 @@
 One mail per target and window, never one per alert. A digest is an alert like any other (event
 type `escalation`, routed to mail), written into the ledger in the transaction that marks what it
 tells of. So it waits, is tried again and survives a crash as they do; when it fails for good, what
-it told of is untold again, and the next window tells it (`delivery.tell`).
+it told of is untold again (`delivery.tell`), and told after a pause that grows with each failure.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum, auto
 from typing import Any
@@ -22,7 +22,7 @@ from services.alerts.consumers import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
 from services.alerts.store import escalations, questions, troubles
 from services.alerts.store.escalations import Untold
-from services.alerts.store.troubles import Standing, Trouble
+from services.alerts.store.troubles import Pace, Standing, Trouble
 from services.alerts.sweep import Sweep
 
 log = logs.get_logger(__name__)
@@ -40,8 +40,7 @@ class Part(StrEnum):
 class Digests:
     """Run by one replica at a time; a second would find that all is told.
 
-    :param after: seconds for which an open breaker, or too many pending, are not worth a mail
-    :param again: seconds until what still stands is told again
+    The first time without a pause: a person who corrects the address starts the process anew.
     """
 
     def __init__(
@@ -53,8 +52,7 @@ class Digests:
         to: str,
         base_url: str,
         pending: int,
-        after: float,
-        again: float,
+        pace: Pace,
     ) -> None:
         self._engine = engine
         self._intake = intake
@@ -62,18 +60,19 @@ class Digests:
         self._to = to
         self._base_url = base_url.rstrip("/")
         self._pending = pending
-        self._after = after
-        self._again = again
+        self._later = pace
+        self._pace = replace(pace, pause=0.0)
 
     async def run(self) -> None:
         numbers = await self._observe()
         async with self._engine.connect() as tx:
             targets = {
-                *await escalations.targets_untold(tx),
-                *await troubles.targets_due(tx, after=self._after, again=self._again),
+                *await escalations.targets_untold(tx, self._pace.pause),
+                *await troubles.targets_due(tx, self._pace),
             }
         for target in sorted(targets):
             await self._tell(target, numbers.get(target, {}))
+        self._pace = self._later
 
     async def _observe(self) -> dict[str, dict[str, Any]]:
         try:
@@ -100,9 +99,7 @@ class Digests:
         digest = uuid4()
         async with self._engine.begin() as tx:
             untold = await escalations.tell_of(tx, target, digest)
-            standing = await troubles.tell_of(
-                tx, target, digest, after=self._after, again=self._again
-            )
+            standing = await troubles.tell_of(tx, target, digest, self._pace)
             if untold is None and not standing:  # another replica was faster
                 return
             now = Now(

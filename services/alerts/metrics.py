@@ -39,6 +39,11 @@ REPLICAS = Gauge("alerts_replicas", "Processes of this service that this one kno
 DIGESTS = Counter(
     "alerts_digests_total", "Mails to a person, by what they tell (see digests.Part).", ["part"]
 )
+ESCALATION_UNTOLD = Gauge(
+    "alerts_escalation_untold_seconds",
+    "Age of the oldest failure that no mail has told a person of; any replica's word is the whole "
+    "ledger's.",
+)
 LEDGER_OK = Gauge(
     "alerts_ledger_ok",
     "1 while P1's equation holds and nothing is stranded; NaN while nobody can look.",

@@ -183,12 +183,32 @@ async def an_erasure_hangs(checkout: Checkout) -> None:
     )
 
 
+async def nobody_is_told(checkout: Checkout) -> None:
+    """Have an alert fail while mail is refused, and let that be an hour ago."""
+    await checkout.sandbox.behave("email", status=550)
+    await checkout.sandbox.behave("slack", status=404)
+    await checkout.alert("of which nobody is told")
+
+    async def there(what: str) -> bool:
+        return bool(await asyncio.to_thread(checkout.query, f"SELECT 1 FROM alerts.{what}"))
+
+    await eventually(lambda: there("escalation WHERE digest IS NULL"), 30)
+    await checkout.restart("alerts")  # or its first mail would leave within five minutes
+    await eventually(lambda: there("escalation WHERE digest IS NULL AND untold > 0"), 60)
+    await asyncio.to_thread(
+        checkout.query,
+        "UPDATE alerts.escalation SET created_at = created_at - interval '1 hour' "
+        "WHERE digest IS NULL",
+    )
+
+
 TROUBLES: dict[str, Trouble] = {
     "redis-away": Trouble(redis_stops),
     "too-many-refused": Trouble(a_limit_is_too_low, somebody_chats),
     "breaker-open": Trouble(slack_is_ill, mends=heal),
     "dead-letters": Trouble(dead_letters_grow, mends=heal),
     "alerts-pending": Trouble(slack_is_flooded, mends=heal),
+    "escalation-untold": Trouble(nobody_is_told, mends=heal),
     "ledger-check-failing": Trouble(a_message_cannot_be_read),
     "in-doubt": Trouble(the_mail_server_does_not_answer, mends=heal),
     "permit-overrun": Trouble(alerts_stands_still, mends=heal),

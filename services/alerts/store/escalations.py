@@ -9,9 +9,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.alert import Reason
+from services.alerts.messages import ESCALATION
 from services.alerts.store import troubles
 from services.alerts.store.steps import Ended
-from services.alerts.store.tables import escalation
+from services.alerts.store.tables import OPEN, escalation
 
 _timestamptz = sa.DateTime(timezone=True)
 
@@ -67,9 +68,38 @@ _TELL_OF = (
 )
 
 
-async def targets_untold(tx: AsyncConnection) -> list[str]:
-    untold = sa.select(escalation.c.target).where(escalation.c.digest.is_(None)).distinct()
-    return list((await tx.execute(untold)).scalars())
+_TARGETS_UNTOLD = (
+    sa.text(f"""
+    SELECT target FROM escalation WHERE digest IS NULL
+    GROUP BY target HAVING bool_and({troubles.RESTED})
+""")
+    .bindparams(sa.bindparam("pause", type_=sa.Float))
+    .columns(target=sa.Text)
+)
+
+
+async def targets_untold(tx: AsyncConnection, pause: float) -> list[str]:
+    """Return of which targets a person is to be told now.
+
+    :param pause: seconds after a mail that failed; twice as long after each further one
+    """
+    return list((await tx.execute(_TARGETS_UNTOLD, {"pause": pause})).scalars())
+
+
+# What is in a mail that has not left is not told either.
+_UNTOLD_SECONDS = sa.text(f"""
+    SELECT CAST(coalesce(extract(epoch FROM now() - least(
+        (SELECT min(created_at) FROM escalation WHERE digest IS NULL),
+        (SELECT min(escalation.created_at)
+         FROM delivery JOIN escalation ON escalation.digest = delivery.alert_id
+         WHERE {OPEN} AND delivery.event_type = '{ESCALATION}')
+    )), 0) AS float) AS seconds
+""").columns(seconds=sa.Float)
+
+
+async def untold_seconds(tx: AsyncConnection) -> float:
+    """Return the age of the oldest failure that no mail has told a person of; 0 without one."""
+    return float((await tx.execute(_UNTOLD_SECONDS)).scalar_one())
 
 
 async def tell_of(tx: AsyncConnection, target: str, digest: UUID) -> Untold | None:
@@ -79,6 +109,10 @@ async def tell_of(tx: AsyncConnection, target: str, digest: UUID) -> Untold | No
 
 
 async def untell(tx: AsyncConnection, digest: UUID) -> None:
-    """Nobody got this digest: the next one tells what it told."""
+    """Nobody got this digest: the next one tells what it told, after a pause."""
     await troubles.untell(tx, digest)
-    await tx.execute(sa.update(escalation).where(escalation.c.digest == digest).values(digest=None))
+    await tx.execute(
+        sa.update(escalation)
+        .where(escalation.c.digest == digest)
+        .values(digest=None, untold_at=sa.func.now(), untold=escalation.c.untold + 1)
+    )

@@ -149,6 +149,8 @@ escalation = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("digest", sa.Uuid, comment="the alert that tells a person of it"),
+    sa.Column("untold_at", _timestamptz, comment="when the mail that told of it failed last"),
+    sa.Column("untold", sa.Integer, nullable=False, server_default="0", comment="how many have"),
     sa.Index(
         "escalation_untold", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
     ),
@@ -185,6 +187,10 @@ trouble = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("told_at", _timestamptz),
     sa.Column("digest", sa.Uuid, comment="the alert that told a person of it"),
+    sa.Column("untold_at", _timestamptz, comment="when the mail that told of it failed last"),
+    sa.Column(
+        "untold", sa.Integer, nullable=False, server_default="0", comment="how many have, in a row"
+    ),
     comment="what stands; breaker: it opened, and nothing has got through since",
 )
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum, auto
 from typing import Any, Final
@@ -139,16 +139,23 @@ class Standing:
     number: int
 
 
+# The pause after a mail that failed is twice that before it: one that is refused for good must not
+# leave a failed row and a dead letter in every window.
+MOST_PAUSE_SECONDS: Final = 6 * 3600.0
+RESTED: Final = f"""coalesce(untold_at + make_interval(
+    secs => least(:pause * 2 ^ (untold - 1), {MOST_PAUSE_SECONDS})) <= now(), true)"""
+
+
 # Told when it has stood long enough, and again after a while. What is left of a breaker's trouble
 # when no breaker is open (the process was started anew, nothing was sent since) is no news.
 _DUE: Final = f"""
-    (told_at IS NULL OR told_at < now() - make_interval(secs => :again))
+    (told_at IS NULL AND {RESTED} OR told_at < now() - make_interval(secs => :again))
     AND since <= now() - CASE WHEN kind IN ('breaker', 'pending')
         THEN make_interval(secs => :after) ELSE interval '0' END
     AND (kind <> 'breaker' OR EXISTS (SELECT FROM breaker
         WHERE breaker.target = trouble.target AND breaker.state <> 'closed' AND {ALIVE}))
 """
-_TIMES: Final = tuple(sa.bindparam(name, type_=sa.Float) for name in ("after", "again"))
+_TIMES: Final = tuple(sa.bindparam(name, type_=sa.Float) for name in ("after", "again", "pause"))
 _TARGETS_DUE: Final = (
     sa.text(f"SELECT DISTINCT target FROM trouble WHERE {_DUE}")
     .bindparams(*_TIMES)
@@ -156,7 +163,9 @@ _TARGETS_DUE: Final = (
 )
 _TELL: Final = (
     sa.text(f"""
-    UPDATE trouble SET told_at = now(), digest = :digest WHERE target = :target AND {_DUE}
+    UPDATE trouble SET told_at = now(), digest = :digest,
+        untold = CASE WHEN told_at IS NULL THEN untold ELSE 0 END
+    WHERE target = :target AND {_DUE}
     RETURNING kind, since, number
 """)
     .bindparams(
@@ -168,18 +177,23 @@ _TELL: Final = (
 )
 
 
-async def targets_due(tx: AsyncConnection, *, after: float, again: float) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a person is told; seconds."""
+
+    after: float  # for which an open breaker, or too many pending, are not worth a mail
+    again: float  # until what still stands is told again
+    pause: float  # after a mail that failed; twice as long after each further one
+
+
+async def targets_due(tx: AsyncConnection, pace: Pace) -> list[str]:
     """Return which targets' trouble a person is to be told of now."""
-    return list((await tx.execute(_TARGETS_DUE, {"after": after, "again": again})).scalars())
+    return list((await tx.execute(_TARGETS_DUE, asdict(pace))).scalars())
 
 
-async def tell_of(
-    tx: AsyncConnection, target: str, digest: UUID, *, after: float, again: float
-) -> list[Standing]:
+async def tell_of(tx: AsyncConnection, target: str, digest: UUID, pace: Pace) -> list[Standing]:
     """Mark what is due to be told of this target as told by this digest, and return it."""
-    found = await tx.execute(
-        _TELL, {"target": target, "digest": digest, "after": after, "again": again}
-    )
+    found = await tx.execute(_TELL, {"target": target, "digest": digest, **asdict(pace)})
     rows = sorted(found, key=lambda row: row.since)
     return [Standing(Trouble(row.kind), row.since, row.number) for row in rows]
 
@@ -200,9 +214,10 @@ async def last_error(tx: AsyncConnection, target: str) -> str | None:
     return (await tx.execute(_LAST_ERROR, {"target": target})).scalar_one_or_none()
 
 
-_UNTELL: Final = sa.text(
-    "UPDATE trouble SET told_at = NULL, digest = NULL WHERE digest = :digest"
-).bindparams(sa.bindparam("digest", type_=sa.Uuid))
+_UNTELL: Final = sa.text("""
+    UPDATE trouble SET told_at = NULL, digest = NULL, untold_at = now(), untold = untold + 1
+    WHERE digest = :digest
+""").bindparams(sa.bindparam("digest", type_=sa.Uuid))
 
 
 async def untell(tx: AsyncConnection, digest: UUID) -> None:

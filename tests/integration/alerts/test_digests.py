@@ -1,6 +1,8 @@
 """P1: what finally failed is told to a person, and what stands, also when mail itself was down."""
 
+import itertools
 import uuid
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -66,6 +68,43 @@ async def test_while_mail_is_down_the_escalation_waits_and_is_told_afterwards(
     await subject.sandbox.behave("email", status=200)
     await told(subject, 1)
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1  # none of the digests'
+
+
+async def test_mail_that_is_refused_for_good_is_sent_ever_more_rarely_and_after_a_start_at_once(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(**QUICK | {"ALERTS_SWEEP_SECONDS": "0.5"})
+    await subject.sandbox.behave("email", status=550)
+    await subject.sandbox.behave("slack", status=404)
+    await subject.until(await subject.accept(), "failed")
+
+    async def ends() -> list[datetime]:
+        async with subject.engine.connect() as tx:
+            ended = "SELECT finished_at FROM delivery WHERE state = 'failed' AND target = 'email'"
+            return sorted((await tx.execute(sa.text(ended))).scalars())
+
+    async def three() -> bool:
+        return len(await ends()) >= 3
+
+    async def untold(*, some: bool) -> bool:
+        lines = (await subject.metrics()).splitlines()
+        name = "alerts_escalation_untold_seconds "
+        (seconds,) = [float(line.removeprefix(name)) for line in lines if line.startswith(name)]
+        return bool(seconds) is some
+
+    await eventually(three, 60)
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(await ends())]
+    # From one failure to the next mail; the mail itself takes a moment more.
+    assert all(gap >= 0.5 * 2**number for number, gap in enumerate(gaps)), gaps
+    await eventually(lambda: untold(some=True))
+
+    await subject.sandbox.behave("email", status=200)
+    subject.stop()
+    async with subject.engine.begin() as tx:  # by now the pauses are long
+        await tx.execute(sa.text("UPDATE escalation SET untold = 16"))
+    await subject.start()
+    await told(subject, 1)
+    await eventually(lambda: untold(some=False))
 
 
 async def subjects(subject: Alerts, about: str) -> list[str]:

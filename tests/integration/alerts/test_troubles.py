@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,10 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import db
-from services.alerts.alert import BreakerState
-from services.alerts.store import breakers, escalations, troubles
+from services.alerts.alert import BreakerState, Reason
+from services.alerts.messages import ESCALATION
+from services.alerts.store import breakers, escalations, intake, troubles
 from services.alerts.store.breakers import Stand
-from services.alerts.store.troubles import Standing, Trouble
+from services.alerts.store.intake import NewRow
+from services.alerts.store.steps import Ended
+from services.alerts.store.troubles import Pace, Standing, Trouble
 from tests.conftest import NewDatabase
 
 HERE, THERE = uuid4(), uuid4()
@@ -20,6 +24,7 @@ CLOSED = Stand("slack", BreakerState.CLOSED, 0, 0.0, paused=False, healed=False)
 OPEN = replace(CLOSED, state=BreakerState.OPEN, failures=5, seconds_to_trial=60.0, paused=True)
 HEALED = replace(CLOSED, healed=True)
 NEVER = 1e6
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture(params=["aiopg", "asyncpg"])
@@ -42,11 +47,17 @@ async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
 
 
 async def tell(
-    engine: AsyncEngine, target: str = "slack", *, after: float = 60, again: float = NEVER
+    engine: AsyncEngine,
+    target: str = "slack",
+    *,
+    again: float = NEVER,
+    pause: float = 0,
+    digest: UUID | None = None,
 ) -> list[Standing]:
+    pace = Pace(after=60, again=again, pause=pause)
     async with engine.begin() as tx:
-        due = await troubles.targets_due(tx, after=after, again=again)
-        told = await troubles.tell_of(tx, target, uuid4(), after=after, again=again)
+        due = await troubles.targets_due(tx, pace)
+        told = await troubles.tell_of(tx, target, digest or uuid4(), pace)
     assert (target in due) == bool(told)
     return told
 
@@ -149,11 +160,101 @@ async def test_what_is_seen_again_keeps_its_beginning_and_what_is_not_is_over(
 
 
 async def test_what_a_lost_mail_told_is_told_by_the_next(engine: AsyncEngine) -> None:
-    digest = uuid4()
     async with engine.begin() as tx:
         await troubles.observe(tx, Trouble.UNREAD, {"intake": 1})
-        assert await troubles.tell_of(tx, "intake", digest, after=60, again=NEVER)
-    assert await tell(engine, "intake") == []
+    assert await tell_in_vain(engine)
+    assert [each.kind for each in await tell(engine, "intake")] == [Trouble.UNREAD]
+
+
+async def tell_in_vain(engine: AsyncEngine, **pace: float) -> list[Standing]:
+    """Tell of what could not be read, by a mail that fails."""
+    digest = uuid4()
+    told = await tell(engine, "intake", digest=digest, **pace)
+    assert await tell(engine, "intake", again=pace.get("again", NEVER)) == []
     async with engine.begin() as tx:
         await escalations.untell(tx, digest)
-    assert [each.kind for each in await tell(engine, "intake")] == [Trouble.UNREAD]
+    return told
+
+
+# Of a mail every 300 s that is refused for good: 5, 10, 20, … min, and no more than 6 h.
+PAUSES = (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600)
+
+
+async def test_after_each_lost_mail_a_trouble_waits_twice_as_long_until_one_has_left(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.begin() as tx:
+        await troubles.observe(tx, Trouble.UNREAD, {"intake": 1})
+    assert await tell_in_vain(engine, pause=300)
+    for pause in PAUSES:
+        await age(engine, "trouble SET untold_at = untold_at", pause - 60)
+        assert await tell(engine, "intake", pause=300) == []
+        await age(engine, "trouble SET untold_at = untold_at", 61)
+        assert await tell_in_vain(engine, pause=300)
+    assert await tell(engine, "intake")  # a first look, without a pause; this one leaves
+    await age(engine, "trouble SET told_at = told_at", 1000)
+    assert await tell_in_vain(engine, pause=300, again=999)  # begins with a short one again
+    await age(engine, "trouble SET untold_at = untold_at", 301)
+    assert await tell(engine, "intake", pause=300)
+
+
+async def test_after_each_lost_mail_failures_wait_twice_as_long_and_another_targets_do_not(
+    engine: AsyncEngine,
+) -> None:
+    async def due(pause: float) -> set[str]:
+        async with engine.connect() as tx:
+            return set(await escalations.targets_untold(tx, pause))
+
+    async def lose() -> None:
+        digest = uuid4()
+        async with engine.begin() as tx:
+            assert await escalations.tell_of(tx, "slack", digest)
+            await escalations.untell(tx, digest)
+
+    await fails(engine, "slack")
+    assert await due(300) == {"slack"}
+    await lose()
+    for pause in PAUSES:
+        await age(engine, "escalation SET untold_at = untold_at", pause - 60)
+        await fails(engine, "slack")
+        assert await due(300) == set()
+        assert await due(0) == {"slack"}
+        await age(engine, "escalation SET untold_at = untold_at", 61)
+        assert await due(300) == {"slack"}
+        await lose()
+    await fails(engine, "sms")
+    assert await due(300) == {"sms"}
+
+
+async def fails(engine: AsyncEngine, target: str) -> None:
+    ended = Ended(uuid4(), target, 1, "slack_alert", "gone 404", None)
+    async with engine.begin() as tx:
+        await escalations.escalate(tx, ended, Reason.GONE)
+
+
+async def untold(engine: AsyncEngine) -> int:
+    async with engine.connect() as tx:
+        return round(await escalations.untold_seconds(tx), -2)
+
+
+async def test_a_failure_is_untold_until_the_mail_that_tells_of_it_has_left(
+    engine: AsyncEngine,
+) -> None:
+    assert await untold(engine) == 0
+    await fails(engine, "slack")
+    await age(engine, "escalation SET created_at = created_at", 900)
+    await fails(engine, "sms")
+    assert await untold(engine) == 900
+    row = NewRow(uuid4(), "email", ESCALATION, "critical", "alerts", {}, None, None, NOW)
+    async with engine.begin() as tx:
+        await intake.accept(tx, [row], 0)
+        assert await escalations.tell_of(tx, "slack", row.alert_id)
+    assert await untold(engine) == 900
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()")
+        )
+    assert await untold(engine) == 0  # of sms, a moment ago
+    async with engine.begin() as tx:
+        await escalations.untell(tx, row.alert_id)
+    assert await untold(engine) == 900
