@@ -6,9 +6,13 @@ import socket
 from asyncio import Transport
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from itertools import chain
 
 from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from libs.common import logs
@@ -29,8 +33,43 @@ UNREAD_SECONDS = 30.0
 MAX_CONNECTIONS = 10_000
 """Of one listener; further ones are closed at once. An idle one costs some 15 KiB (P7)."""
 
+MAX_HEAD = 16 * 1024
+"""As Node has it. aiohttp bounds each line and their number: 1 MiB, which it keeps while idle."""
+
 
 class _Handler(web.RequestHandler):
+    _body: StreamReader = EMPTY_PAYLOAD
+    """Of the last request whose head is whole."""
+
+    _head = 0
+    """Bytes of a head that is not whole yet."""
+
+    def data_received(self, data: bytes) -> None:
+        in_body = not self._body.is_eof()
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._head = 0
+            self._body = self._messages[-1][1]
+            for message, _ in self._messages:
+                if _head_size(message) > MAX_HEAD:
+                    self._refuse_head()
+                    return
+        elif in_body:  # all of it, but for what may have come with the body's end
+            self._head = 0
+        else:
+            self._head += len(data)
+            if self._head > MAX_HEAD:
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        """Answer 400 as its last request, and take nothing more."""
+        self._messages.clear()
+        self._messages.append((_ErrInfo(400, HttpProcessingError(), ""), EMPTY_PAYLOAD))
+        self._close = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -52,6 +91,12 @@ class _Handler(web.RequestHandler):
         response.headers[REQUEST_ID] = secrets.token_hex(16)
         response.force_close()
         return response
+
+
+def _head_size(message: RawRequestMessage | _ErrInfo) -> int:
+    if isinstance(message, _ErrInfo):
+        return 0
+    return len(message.path) + sum(map(len, chain.from_iterable(message.raw_headers)))
 
 
 class _Server(web.Server):

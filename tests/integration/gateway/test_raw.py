@@ -40,6 +40,8 @@ GET = b"GET " + STATUS.encode() + b"a HTTP/1.1\r\n" + HOST_LINE
 ENCODED = b"..%2f..%2fx%0d%0aX-Caller:%20admin"
 SMUGGLED = GET.replace(b"/a ", b"/smuggled ") + b"\r\n"
 
+LONG_LINE = b"X: " + b"a" * 8000 + b"\r\n"
+
 REFUSED = {
     "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
     "two equal lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
@@ -82,6 +84,8 @@ REFUSED = {
     "a target without end": GET.replace(b"/a ", b"/" + b"a" * 9000 + b" ") + b"\r\n",
     "a header without end": GET + b"X: " + b"a" * 9000 + b"\r\n\r\n",
     "headers without end": GET + b"X: a\r\n" * 300 + b"\r\n",
+    "a large head": GET + LONG_LINE * 3 + b"\r\n",
+    "a large head that does not end": GET + LONG_LINE * 3,
     "HTTP/1.2": GET.replace(b"HTTP/1.1", b"HTTP/1.2") + b"\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -141,6 +145,20 @@ async def test_what_two_could_read_in_two_ways_is_refused_and_reaches_no_owner(
     log = gateway.log.read_text()
     assert log.count("http.malformed") == len(REFUSED)
     assert "Traceback" not in log
+
+
+async def test_a_head_of_ordinary_size_is_taken_however_it_comes(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway()
+    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    for _ in range(2):
+        writer.write(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000 + GET)
+        assert (await answer(reader))[0] == 200
+        writer.write(LONG_LINE)
+        writer.write(b"\r\n")
+        assert (await answer(reader))[0] == 200
+    writer.close()
 
 
 @pytest.mark.parametrize(
