@@ -103,7 +103,11 @@ http {{
 
 @contextmanager
 def gateway(
-    lab: Lab, upstream: str, core: str | None = SERVER_CORE, **settings: str
+    lab: Lab,
+    upstream: str,
+    core: str | None = SERVER_CORE,
+    run: Sequence[str] = ("-m", "services.gateway"),
+    **settings: str,
 ) -> Iterator[Server]:
     """Run ours; there is no broker, which the routes measured here do not need."""
     port = lab.ports.take()
@@ -118,7 +122,7 @@ def gateway(
         **UNLIMITED,
         **settings,
     }
-    argv = pinned(core, [sys.executable, "-m", "services.gateway"])
+    argv = pinned(core, [sys.executable, *run])
     with _answering(lab, port, argv, env, "/api/health") as server:
         yield server
 

@@ -1,0 +1,56 @@
+"""The gateway on uvloop, as it ships, and on asyncio's own loop."""
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from bench.gateway import field
+from bench.lab import Lab
+from bench.measure import interleaved, ratio, spread
+from bench.part import Part, table
+
+UVLOOP, ASYNCIO = "uvloop", "asyncio's own loop"
+CONNECTIONS = 64
+# The service asks uvloop for its loop, and there is no setting for another one.
+PATCHED = """
+import asyncio, sys, uvloop
+uvloop.new_event_loop = asyncio.SelectorEventLoop
+from services.gateway.__main__ import main
+sys.exit(main())
+"""
+
+
+def run(lab: Lab) -> Any:
+    lab.start(lab.redis)
+    with ExitStack() as stack:
+        behind = stack.enter_context(field.owner(lab))
+        cases = {}
+        for name, started in ((UVLOOP, ("-m", "services.gateway")), (ASYNCIO, ("-c", PATCHED))):
+            server = stack.enter_context(field.gateway(lab, behind.url, run=started))
+            cases[name] = partial(field.load, lab, server, CONNECTIONS)
+        return interleaved(cases, lab.rounds)
+
+
+def render(runs: Any) -> str:
+    base = runs[ASYNCIO]
+    rows = [
+        (
+            name,
+            spread(own, "rate"),
+            f"{ratio(own, base, 'rate'):.2f}",
+            spread(own, "cpu", ".3f"),
+            f"{ratio(own, base, 'cpu'):.2f}",
+            spread(own, "p99", ".1f"),
+        )
+        for name, own in runs.items()
+    ]
+    return f"""\
+### The event loop
+
+{table(("", "requests/s", "ratio", "CPU s/1k", "ratio", "p99, ms"), rows)}
+
+The same gateway, load and cores as in the first section, over {CONNECTIONS} connections; it ships
+on uvloop."""
+
+
+PART = Part("loops", run, render, needs=("nginx", "wrk", "taskset"))
