@@ -5,7 +5,9 @@ import json
 import subprocess
 import urllib.request
 import uuid
+from http import HTTPStatus
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 
 from deploy.local.servers import RabbitMQ, as_user, rabbitmq_home
@@ -74,7 +76,11 @@ class Vhost:
     def close_connections(self) -> None:
         """Cut every client off, as a restart of the broker would."""
         for connection in self.connections():
-            self._management.call("DELETE", f"connections/{quote(connection['name'], safe='')}")
+            try:
+                self._management.call("DELETE", f"connections/{quote(connection['name'], safe='')}")
+            except HTTPError as error:
+                if error.code != HTTPStatus.NOT_FOUND:  # it has left by itself meanwhile
+                    raise
 
     def delete(self) -> None:
         self._management.call("DELETE", f"vhosts/{quote(self.name, safe='')}")

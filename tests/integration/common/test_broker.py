@@ -198,11 +198,12 @@ async def test_a_connection_cut_before_the_confirmation_leaves_it_unknown(
 async def test_no_confirmation_in_time_leaves_it_unknown(
     through: Broker, proxy: Proxy, vhost: Vhost
 ) -> None:
+    await through.publish("alerts", QUEUE, message("test", {}))  # opens the channel
     proxy.stall_before(DOWN, BASIC_ACK)
     with pytest.raises(Unconfirmed):
-        await through.publish("alerts", QUEUE, message("test", {}), timeout=0.5)
+        await through.publish("alerts", QUEUE, message("test", {}), timeout=1)
     await proxy.resume()
-    assert count(vhost, QUEUE) == 1
+    assert count(vhost, QUEUE) == 2
 
 
 async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: Proxy) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common import logs
-from libs.common.broker import Broker, Message, Unroutable, message
+from libs.common.broker import Broker, Message, Session, Unroutable, message
 from libs.common.consume import (
     Ack,
     Dead,
@@ -42,6 +42,17 @@ async def send(broker: Broker, count: int = 1) -> list[str]:
     sent = [message("test", {"number": number}) for number in range(count)]
     await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
     return [one.id for one in sent]
+
+
+async def cut_off(vhost: Vhost, session: Session) -> None:
+    """Have the broker close this session's connections, and no newer ones."""
+
+    async def lost() -> bool:
+        if not session.lost.is_set():
+            vhost.close_connections()  # those that the management has heard of already
+        return session.lost.is_set()
+
+    await eventually(lost)
 
 
 async def gone(broker: Broker, queue: str = QUEUE) -> bool:
@@ -618,13 +629,7 @@ async def test_what_is_settled_in_one_turn_is_each_settled_as_told_and_what_is_h
             return await broker.depth(f"{QUEUE}.retry") == len(rejected)
 
         await eventually(parked)
-        session = await broker.session()
-
-        async def closed() -> bool:
-            vhost.close_connections()
-            return session.lost.is_set()
-
-        await eventually(closed)
+        await cut_off(vhost, await broker.session())
         await again.until_count(len(held))
         never.set()
     assert set(again.ids) == held
@@ -663,13 +668,7 @@ async def test_connections_closed_by_the_broker_are_made_again(
 ) -> None:
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=1):
-        session = await broker.session()
-
-        async def closed() -> bool:
-            vhost.close_connections()  # those that the management has heard of already
-            return session.lost.is_set()
-
-        await eventually(closed)
+        await cut_off(vhost, await broker.session())
         await connected(broker)
         await send(broker)
         await got.until_count(1)

@@ -8,7 +8,7 @@ from libs.common.broker import Broker, Message
 from libs.common.consume import Ack, Delivery, Outcome, consume
 from libs.common.requests import NoAnswer, Requester, reply
 from libs.common.topology import Binding, Exchange, request_queue
-from tests.support.consumers import connected
+from tests.support.consumers import connected, until
 from tests.support.eventually import eventually
 
 COMMANDS = Exchange("consent.commands", "direct")
@@ -80,9 +80,10 @@ async def test_an_answer_after_the_time_is_dropped_and_the_next_one_is_right(
         outcome: Outcome = await answering(consent)(message, delivery)
         return outcome
 
-    async with consume(consent, QUEUE, keep_the_first, prefetch=10):
+    async with consume(consent, QUEUE, keep_the_first, prefetch=10) as consumer:
+        await until(lambda: consumer.consuming)
         with pytest.raises(NoAnswer):
-            await ask(requester, 1, seconds=0.3)
+            await ask(requester, 1, seconds=1)
         assert await ask(requester, 5) == {"number": 6}
 
 

@@ -231,19 +231,21 @@ async def test_a_withdrawal_with_a_permit_out_is_202_and_once_returned_200(
 
 
 async def test_a_newer_consent_during_the_wait_is_409(
-    client: Client, engine: AsyncEngine, vault: Vault
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> None:
     assert await grant(engine, vault, ANNA)
     await permit(engine, vault, ANNA)
-    waiting = asyncio.create_task(post(client, "/api/unsubscribe", {"email": ANNA}))
+    patient = settings.model_copy(update={"withdrawal_wait_seconds": 20.0})
+    async with serving(engine, vault, patient) as client:
+        waiting = asyncio.create_task(post(client, "/api/unsubscribe", {"email": ANNA}))
 
-    async def withdrawn() -> bool:
-        return bool((await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"])
+        async def withdrawn() -> bool:
+            return bool((await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"])
 
-    await eventually(withdrawn)
-    async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
-    status, body = await waiting
+        await eventually(withdrawn)
+        async with engine.begin() as tx:
+            assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
+        status, body = await waiting
     assert status == 409
     assert "newer consent" in body["detail"]
 

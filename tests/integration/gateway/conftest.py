@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,15 +169,37 @@ async def start_gateway(
                     return (await gateway.call("GET", "/api/health")).status == 200
                 return False
 
-            await eventually(answers, 30)
+            await eventually(answers, 120)
             if "REDIS_URL" not in settings:
                 await gateway.redis_is("healthy")
             return gateway
 
         yield start
+        workers = [pid for gateway in started for pid in workers_of(gateway)]
         for gateway in started:
             gateway.process.kill()
             gateway.process.wait()
+        await ended(workers)  # else they take connections to the next test's gateway
+
+
+def workers_of(gateway: Gateway) -> list[int]:
+    pid = gateway.process.pid
+    with suppress(OSError):
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []  # it has been waited for
+
+
+def alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def ended(pids: Sequence[int]) -> None:
+    async def so() -> bool:
+        return not any(alive(pid) for pid in pids)
+
+    await eventually(so)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -20,8 +21,25 @@ from libs.common.service import Service
 from services.gateway import workers
 from services.gateway.health import KEPT_SECONDS
 from services.gateway.settings import GatewaySettings
-from tests.integration.gateway.conftest import ADMIN, SERVICE, Gateway, Owner, StartGateway
-from tests.integration.gateway.test_limits import CHAT, LONGEST_ANSWER, MESSAGE, flood, statuses
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    SERVICE,
+    Answer,
+    Gateway,
+    Owner,
+    StartGateway,
+    alive,
+    ended,
+    workers_of,
+)
+from tests.integration.gateway.test_limits import (
+    CHAT,
+    LONGEST_ANSWER,
+    MESSAGE,
+    counted_by_redis,
+    flood,
+    statuses,
+)
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.servers import frozen
@@ -36,21 +54,10 @@ def metrics_port(ports: Ports) -> int:
     return ports.take()
 
 
-def workers_of(gateway: Gateway) -> list[int]:
-    pid = gateway.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def files_of(gateway: Gateway) -> set[str]:
     environment = Path(f"/proc/{workers_of(gateway)[0]}/environ").read_text().split("\0")
     folder = dict(each.partition("=")[::2] for each in environment)["PROMETHEUS_MULTIPROC_DIR"]
     return {path.name for path in Path(folder).iterdir()}
-
-
-def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 async def started(gateway: Gateway, workers: int) -> None:
@@ -91,7 +98,7 @@ async def test_of_200_at_once_with_forged_headers_exactly_30_pass_over_two_worke
     gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", **TWO)
     await started(gateway, workers=2)
     await eventually(lambda: both_see_redis(gateway))
-    assert statuses(await flood(200, gateway)) == {200: 30, 429: 170}
+    assert await counted_by_redis(partial(flood, 200), gateway) == {200: 30, 429: 170}
 
 
 async def test_varying_addresses_in_a_path_share_one_limit_over_two_workers(
@@ -100,10 +107,12 @@ async def test_varying_addresses_in_a_path_share_one_limit_over_two_workers(
     gateway = await start_gateway(API_RATE_LIMIT_MINUTE="30 per day", **TWO)
     await started(gateway, workers=2)
     await eventually(lambda: both_see_redis(gateway))
-    answers = await asyncio.gather(
-        *(gateway.call("GET", f"/api/unsubscribe/status/a{i}@example.com") for i in range(200))
-    )
-    assert statuses(answers) == {200: 30, 429: 170}
+
+    async def ask_all(gateway: Gateway) -> list[Answer]:
+        paths = (f"/api/unsubscribe/status/a{i}@example.com" for i in range(200))
+        return await asyncio.gather(*(gateway.call("GET", path) for path in paths))
+
+    assert await counted_by_redis(ask_all, gateway) == {200: 30, 429: 170}
 
 
 async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_worker(
@@ -260,12 +269,9 @@ async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
 async def test_workers_end_with_a_supervisor_that_was_killed(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(**TWO)
     pids = workers_of(gateway)
+    assert len(pids) == 2
     gateway.process.kill()
-
-    async def ended() -> bool:
-        return not any(alive(pid) for pid in pids)
-
-    await eventually(ended, 20)
+    await ended(pids)
 
 
 @pytest.fixture
