@@ -96,8 +96,19 @@ def mailed(signature: str | None = SIGNED, **changes: str | None) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\nhello\r\n").encode()
 
 
+OURS = {
+    "ESCALATION_EMAIL": "ops@firma.pl", "STAFF_EMAIL": "biuro@firma.pl",
+    "MAIL_FROM": "Firma <biuro@firma.pl>",
+}  # fmt: skip
+
+
+def of_mail(host: str, message: bytes | None, **changes: str) -> dict[str, Finding]:
+    found = mail.check({"SMTP_HOST": host, **OURS, **changes}, message)
+    return {finding.part: finding for finding in found}
+
+
 def test_a_signature_that_covers_both_headers_is_well() -> None:
-    (finding,) = mail.check({"SMTP_HOST": "relay"}, mailed())
+    finding = of_mail("relay", mailed())["DKIM"]
 
     assert finding.verdict is Verdict.OK
 
@@ -113,18 +124,48 @@ def test_a_signature_that_covers_both_headers_is_well() -> None:
     ],
 )
 def test_a_signature_that_covers_too_little_is_found(message: bytes, said: str) -> None:
-    (finding,) = mail.check({"SMTP_HOST": "relay"}, message)
+    finding = of_mail("relay", message)["DKIM"]
 
     assert finding.verdict is Verdict.WRONG
     assert said in finding.found
 
 
 def test_without_a_mail_the_relays_signature_is_for_a_person_to_look_at() -> None:
-    (relay,) = mail.check({"SMTP_HOST": "relay"}, None)
-    (sandbox,) = mail.check({"SMTP_HOST": ""}, None)
+    relay, sandbox = of_mail("relay", None)["DKIM"], of_mail("", None)["DKIM"]
 
     assert (relay.verdict, sandbox.verdict) == (Verdict.UNKNOWN, Verdict.OK)
     assert "h= of DKIM-Signature" in relay.do
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ops@example.com", "Ops <OPS@Mail.Example.NET>", "ops@x.invalid", "ops@test",
+        "ops@firma.pl, ops@example.org",
+    ],
+)  # fmt: skip
+def test_an_address_of_nobody_s_is_found_where_mail_leaves(name: str, address: str) -> None:
+    finding = of_mail("relay", None, **{name: address})["addresses"]
+
+    assert finding.verdict is Verdict.WRONG
+    assert f"{name} is {address}" in finding.found
+    assert f"set {name} in .env" in finding.do
+
+
+@pytest.mark.parametrize("address", ["ops@firma.pl", "ops@example.com.pl", "ops@notexample.com"])
+def test_an_address_of_somebody_s_is_well(address: str) -> None:
+    finding = of_mail("relay", None, ESCALATION_EMAIL=address)["addresses"]
+
+    assert finding.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("host", ["", "mailpit", "sandbox"])
+def test_where_no_mail_leaves_the_addresses_of_the_example_do(host: str) -> None:
+    found = of_mail(host, None, ESCALATION_EMAIL="ops@example.com")
+
+    assert "addresses" not in found
+    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
 
 
 @pytest.mark.parametrize(
