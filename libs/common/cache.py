@@ -22,7 +22,9 @@ TIMEOUT_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 """How long Redis is left alone after it failed, so that no request waits for a dead one."""
 
-_ANSWERS = prometheus_client.Counter("cache_reads_total", "Reads by answer.", ["answer"])
+_ANSWERS = prometheus_client.Counter(
+    "cache_reads_total", "Reads by answer (hit, miss).", ["answer"]
+)
 _PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
 _ENTRIES = prometheus_client.Gauge(
     "cache_local_entries", "Entries of the in-process fallback.", multiprocess_mode="livesum"
@@ -126,7 +128,16 @@ class Cache:
         self._local.set(key, value, ttl)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
-        """Store only where nothing is stored yet; say whether it was. Atomic while Redis is up."""
+        """Store only where nothing is stored yet; say whether it was. Atomic while Redis is up.
+
+        One that stores is a read that missed; one that does not is followed by the read that hits.
+        """
+        added = await self._add(key, value, ttl)
+        if added:
+            _ANSWERS.labels("miss").inc()
+        return added
+
+    async def _add(self, key: str, value: bytes, ttl: float) -> bool:
         if self._local.get(key) is not None:
             return False
         if self._redis_usable():

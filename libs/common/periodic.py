@@ -13,7 +13,8 @@ log = logs.get_logger(__name__)
 
 BEAT_SECONDS = db.IDLE_SECONDS / 4
 
-RUNS = Counter("periodic_runs_total", "Runs of periodic jobs", ["job", "outcome"])
+# Not `job`: Prometheus calls the process so, and would put ours aside.
+RUNS = Counter("periodic_runs_total", "Runs of periodic jobs", ["task", "outcome"])
 
 
 async def every(

@@ -118,6 +118,7 @@ def values(metric: str, label: str) -> list[str]:
         ("alerts_ledger_rows", "state"): list(balance.WATCHED),
         ("alerts_ledger_term", "term"): list(balance.TERMS),
         ("ALERTS", "alertstate"): ["pending", "firing"],
+        ("cache_reads_total", "answer"): ["hit", "miss"],
         ("consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
         ("http_requests_total", "route"): list(described["paths"]),
         ("http_requests_total", "status"): [status.value for status in HTTPStatus],

@@ -43,6 +43,10 @@ def test_an_expression_that_asks_for_what_there_is_not_is_told(expression: str, 
     assert list(faults(expression)) == [fault]
 
 
+def test_no_metric_of_ours_has_a_label_that_prometheus_puts_aside_for_its_own() -> None:
+    assert [name for name, labels in known().items() if {"job", "instance"} & {*labels}] == []
+
+
 def test_each_rule_has_a_runbook_of_its_name_and_the_list_names_all() -> None:
     folder = PROMETHEUS.parents[1] / "docs" / "runbooks"
     listed = re.findall(
