@@ -26,7 +26,7 @@ from services.gateway.idempotency import Idempotency, key_of
 from services.gateway.intake import Intake
 from services.gateway.limits import Limit
 from services.gateway.messages import AlertRequest, BatchRequest, accepted, alert_id
-from services.gateway.overrides import Overrides
+from services.gateway.overrides import ChangeUnknown, Overrides
 from services.gateway.proxy import forward, outgoing_headers
 from services.gateway.redis_pipe import RedisAway
 from services.gateway.targets import Targets
@@ -295,6 +295,13 @@ class Api:
                 raise Problem(
                     503,
                     detail="limits are kept in Redis, which is away; nothing was changed",
+                    headers={hdrs.RETRY_AFTER: "5"},
+                ) from None
+            except ChangeUnknown:
+                raise Problem(
+                    503,
+                    detail="Redis did not say in time whether the limits were changed: look with "
+                    "GET in some seconds, or repeat it",
                     headers={hdrs.RETRY_AFTER: "5"},
                 ) from None
         return await self.get_limits(request)

@@ -47,6 +47,10 @@ return redis.call('HGETALL', KEYS[1])
 SCRIPTS = (AGREE, CHANGE)
 
 
+class ChangeUnknown(Exception):  # noqa: N818 - reads as what happened
+    """Redis was told of the change, and did not say whether it made it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     windows: Mapping[str, Window]
@@ -78,11 +82,15 @@ class Overrides:
     async def change(self, changes: Mapping[str, str | None]) -> None:
         """Set (or with None take back) overrides for all gateways.
 
-        :raises RedisAway: nothing is known to have changed
+        :raises RedisAway: nothing has changed
+        :raises ChangeUnknown: the change may be in force within seconds; to ask again is harmless
         """
         await self._agree()
         arguments = [text for name, limit in changes.items() for text in (name, limit or "")]
-        await self._redis.evaluate(CHANGE, KEY, arguments, self._hear)
+        try:
+            await self._redis.evaluate(CHANGE, KEY, arguments, self._hear)
+        except RedisAway as error:
+            raise ChangeUnknown from error
 
     async def poll_forever(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from deploy.local.servers import Redis
 from libs.common.tokens import Tokens
 from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Answer, Gateway, StartGateway
 from tests.support.eventually import eventually
+from tests.support.proxy import UP, Proxy
 
 CHAT = "/api/chatbot/chat"
 MESSAGE = {"message": "Dzień dobry", "session_id": "s1"}
@@ -316,4 +317,30 @@ async def test_a_change_with_redis_away_is_503(start_gateway: StartGateway) -> N
     gateway = await start_gateway(REDIS_URL="redis://127.0.0.1:1", CONSENT_URL=NOBODY)
     answer = await gateway.call("PUT", "/api/ratelimits", {"chat": "9 per minute"}, **ADMIN)
     assert answer.status == 503
+    assert "nothing was changed" in answer.body["detail"]
     assert answer.headers["Retry-After"]
+
+
+async def test_a_change_of_which_redis_says_nothing_is_told_as_unknown_and_may_be_in_force(
+    start_gateway: StartGateway, redis_server: Redis
+) -> None:
+    async with Proxy(redis_server.port) as way:
+        url = redis_server.url.replace(f":{redis_server.port}", f":{way.port}")
+        gateway = await start_gateway(REDIS_URL=url)
+        await gateway.redis_is("healthy")
+        cut = way.cut_after(UP, b"9 per minute\r\n")  # the whole of it, and before its answer
+
+        async def sent() -> Answer | None:
+            change = {"chat": "9 per minute"}
+            answer = await gateway.call("PUT", "/api/ratelimits", change, **ADMIN)
+            return answer if cut.is_set() else None  # a slow machine: it did not come so far
+
+        answer = await eventually(sent)
+        assert answer.status == 503
+        assert "nothing was changed" not in answer.body["detail"]
+        assert answer.headers["Retry-After"]
+
+        async def in_force() -> bool:
+            return bool((await limits_of(gateway))["chat"] == "9 per minute")
+
+        await eventually(in_force)
