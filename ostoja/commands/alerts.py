@@ -63,7 +63,8 @@ def add_to(app: typer.Typer) -> None:
     for which, told in _LISTS.items():
         app.command(which, rich_help_panel=PANEL, help=told)(_lister(which))
     for title, command in (
-        ("stats", stats), ("retry", retry), ("discard", discard), ("resolve", resolve),
+        ("stats", stats), ("show", show), ("retry", retry), ("discard", discard),
+        ("resolve", resolve),
     ):  # fmt: skip
         app.command(title, rich_help_panel=PANEL)(command)
     ledger = typer.Typer(no_args_is_help=True, help="Is everything that was accepted there?")
@@ -122,9 +123,59 @@ def _list(session: Session, which: str, limit: int, filters: dict[str, str | Non
 
 
 def _why(row: dict[str, Any]) -> str:
-    reason, said = row["reason"] or "", row["error_message"] or ""
-    why = said if said.startswith(reason) else f"{reason}: {said}"
+    why = _reason(row)
     return f"{row['event_type']}: {why}" if why else str(row["event_type"])
+
+
+def _reason(row: dict[str, Any]) -> str:
+    reason, said = row["reason"] or "", row["error_message"] or ""
+    return said if said.startswith(reason) else f"{reason}: {said}"
+
+
+def show(
+    context: typer.Context,
+    id_: Annotated[UUID, typer.Argument(metavar="ID", show_default=False)],
+) -> None:
+    """Show what became of one alert at each target, try by try. Needs the service key."""
+    session: Session = context.obj
+    found = session.api.get(f"/api/alerts/{id_}", key="X-API-KEY")
+    if session.screen.as_json:
+        session.screen.json(found)
+        return
+    for said in (
+        f"{found['event_type']}, {found['severity']}: {found['state']}",
+        f"accepted {_in_a_line(found['accepted_at'])}",
+        f"request {found['request_id']}",
+    ):
+        session.screen.line(said)
+    session.screen.table(
+        [name("Target"), count("Try"), name("At"), name("Is"), prose("Why")],
+        [line for each in found["deliveries"] for line in _told(each)],
+    )
+
+
+def _in_a_line(at: str) -> str:
+    return (moment(at) or "").replace("\n", ", ")
+
+
+def _told(delivery: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Give the lines of one target: how it stands, and each try as it ended."""
+    at = moment(delivery["finished_at"] or delivery["next_attempt_at"])
+    yield delivery["target"], delivery["attempts"], at, delivery["state"], _standing(delivery)
+    for each in delivery["history"]:
+        parts = (each["reason"], each["status"], each["excerpt"], f"({each['seconds']:.1f} s)")
+        why = " ".join(str(part) for part in parts if part)
+        yield "", each["attempt"], moment(each["at"]), each["outcome"], why
+
+
+def _standing(delivery: dict[str, Any]) -> str:
+    parts = (
+        _reason(delivery),
+        delivery["operator"] and f"by {delivery['operator']}",
+        delivery["duplicates"] and f"repeated {delivery['duplicates']:,} times",
+        delivery["duplicate_of"] and f"this is {delivery['duplicate_of']}, which it repeats",
+    )
+    return "\n".join(part for part in parts if part)
 
 
 def stats(context: typer.Context) -> None:

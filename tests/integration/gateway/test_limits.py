@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -330,7 +331,7 @@ async def test_a_change_of_which_redis_says_nothing_is_told_as_unknown_and_may_b
         await gateway.redis_is("healthy")
         cut = way.cut_after(UP, b"9 per minute\r\n")  # the whole of it, and before its answer
 
-        async def sent() -> Answer | None:
+        async def sent() -> Any:
             change = {"chat": "9 per minute"}
             answer = await gateway.call("PUT", "/api/ratelimits", change, **ADMIN)
             return answer if cut.is_set() else None  # a slow machine: it did not come so far

@@ -49,11 +49,15 @@ async def test_what_was_given_up_is_listed_retried_and_gone_from_the_list(
     id_ = await failed_alert(stack)
     listed = await run(stack, "failed", "--target", "slack")
     as_json = await run(stack, "failed", "--json")
+    shown = await run(stack, "show", id_)
 
     assert (listed.code, listed.err) == (0, "")
     assert id_ in listed.out
     assert fits(listed.out)
     assert id_ in [item["id"] for item in as_json.json]
+    assert (shown.code, fits(shown.out)) == (0, True)
+    assert "slack_alert, info: failed" in shown.out
+    assert shown.out.count("refused 400") == 2  # how it stands, and its only try
 
     await stack.sandbox.behave("slack", status=200)
     retried = await run(stack, "--operator", "ola", "retry", id_)

@@ -82,6 +82,49 @@ def test_a_list_goes_on_over_pages_up_to_its_limit(run: Run, gateway: Gateway) -
     assert gateway.asked[1][1] == "/api/dlq/failed?limit=200&cursor=next"
 
 
+def test_an_alert_is_shown_with_each_try_at_each_target(run: Run, gateway: Gateway) -> None:
+    at = datetime.now(UTC).isoformat()
+    refused = {
+        "attempt": 1, "at": at, "outcome": "failed", "reason": "server_error", "status": 503,
+        "seconds": 0.25, "excerpt": "a very long answer " * 9,
+    }  # fmt: skip
+    taken = {**refused, "outcome": "delivered", "reason": "ok", "status": 200, "excerpt": "ok"}
+    waits = row(duplicates=3, duplicate_of=None, operator="ola", history=[refused])
+    sent = row(
+        target="monday", state="delivered", reason="ok", error_message=None, operator=None,
+        next_attempt_at=None, finished_at=at, duplicates=0, duplicate_of=str(uuid4()),
+        history=[taken],
+    )  # fmt: skip
+    alert = {
+        "id": ID, "event_type": "lead.qualified", "severity": "info", "state": "pending",
+        "attempts": 3, "accepted_at": at, "request_id": "request-1", "deliveries": [waits, sent],
+    }  # fmt: skip
+    gateway.answers = [(200, alert)]
+
+    done = run("show", ID)
+    as_json = run("show", ID, "--json")
+
+    assert gateway.asked[0][:2] == ("GET", f"/api/alerts/{ID}")
+    assert gateway.asked[0][3]["X-Api-Key"] == "the-key"
+    assert fits(done.stdout)
+    shown = " ".join(done.stdout.split())
+    for said in (
+        "lead.qualified, info: pending", "request request-1", "slack 2", "in 5 min", "by ola",
+        "repeated 3 times", "1 ", "server_error 503 a very long", "(0.2 s)", "monday", "delivered",
+        "which it repeats",
+    ):  # fmt: skip
+        assert said in shown
+    assert json.loads(as_json.stdout) == alert
+
+
+def test_an_alert_that_nobody_knows_is_a_no(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(404, {"title": "Not Found", "status": 404, "detail": "no such alert"})]
+
+    done = run("show", ID)
+
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "ostoja: no such alert\n")
+
+
 @pytest.mark.parametrize("given", ["2h", "2026-11-25T20:00"])
 def test_a_time_is_sent_with_its_offset(run: Run, gateway: Gateway, given: str) -> None:
     gateway.answers = [(200, page())]
@@ -182,6 +225,7 @@ def test_without_a_key_nothing_is_asked(
         ("retry", "no-id"),
         ("retry", "--status", "delivered"),
         ("discard", ID),
+        ("show", "no-id"),
         ("resolve", ID, "--as", "sent", "--reason", "r"),
         ("limits", "set", "service", "1 per second"),
         ("followups", "stop", "--reason", "staff"),
@@ -303,8 +347,9 @@ def test_an_erasure_that_must_be_asked_again_is_a_no(run: Run, gateway: Gateway)
 @pytest.mark.parametrize(
     "words",
     [
-        (), ("pending",), ("retry",), ("discard",), ("resolve",), ("stats",), ("breakers",),
-        ("breakers", "reset"), ("limits",), ("limits", "set"), ("ledger",), ("ledger", "check"),
+        (), ("pending",), ("retry",), ("discard",), ("resolve",), ("stats",), ("show",),
+        ("breakers",), ("breakers", "reset"), ("limits",), ("limits", "set"), ("ledger",),
+        ("ledger", "check"),
         ("cache",), ("followups", "stop"), ("consent",), ("consent", "export"),
     ],
 )  # fmt: skip
