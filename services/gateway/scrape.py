@@ -1,4 +1,4 @@
-"""Every process' metrics in one scrape: `/metrics/all` on the gateway's private metrics port.
+"""All processes' metrics, and RabbitMQ's, in one scrape: `/metrics/all`, on the gateway's port.
 
 What a Prometheus that scraped each process itself would have stored: `job`, `instance` and `up` are
 added, and a label of that name is put aside as `exported_job`. So it is to be taken as another
@@ -40,23 +40,23 @@ class Process:
 
 class Scrape:
     def __init__(
-        self, registry: CollectorRegistry, services: Mapping[str, tuple[str, int]]
+        self, registry: CollectorRegistry, jobs: Mapping[str, tuple[str, int, str]]
     ) -> None:
-        """:param services: where each answers a scrape; several addresses are several replicas"""
+        """:param jobs: host, port and path of each; several addresses are several replicas"""
         self._registry = registry
-        self._services = services
+        self._jobs = jobs
 
     async def handle(self, request: web.Request) -> web.Response:
         own = Process(OWN, request.host, generate_latest(self._registry).decode())
         async with ClientSession(timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:
             found = await asyncio.gather(
-                *(self._service(session, job, *where) for job, where in self._services.items())
+                *(self._job(session, job, *where) for job, where in self._jobs.items())
             )
         text = merged([own, *(process for each in found for process in each)])
         return web.Response(body=text.encode(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
 
-    async def _service(
-        self, session: ClientSession, job: str, host: str, port: int
+    async def _job(
+        self, session: ClientSession, job: str, host: str, port: int, path: str
     ) -> Sequence[Process]:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -64,15 +64,17 @@ class Scrape:
         except (OSError, TimeoutError):
             return [Process(job, f"{host}:{port}", None)]
         return await asyncio.gather(
-            *(self._replica(session, job, address, port) for address in addresses)
+            *(self._replica(session, job, address, port, path) for address in addresses)
         )
 
-    async def _replica(self, session: ClientSession, job: str, address: str, port: int) -> Process:
+    async def _replica(
+        self, session: ClientSession, job: str, address: str, port: int, path: str
+    ) -> Process:
         instance = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         body = bytearray()
         try:
             async with session.get(
-                f"http://{instance}/metrics", allow_redirects=False, raise_for_status=True
+                f"http://{instance}{path}", allow_redirects=False, raise_for_status=True
             ) as answer:
                 async for part in answer.content.iter_any():
                     body += part
@@ -80,7 +82,7 @@ class Scrape:
                         raise ClientError("too long")  # noqa: TRY301 - as any other bad answer
             return Process(job, instance, body.decode())
         except (OSError, TimeoutError, ClientError, UnicodeError) as error:
-            log.warning("scrape.failed", service=job, instance=instance, error=repr(error))
+            log.warning("scrape.failed", job=job, instance=instance, error=repr(error))
             return Process(job, instance, None)
 
 

@@ -42,6 +42,7 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
+METRICS = "/metrics"
 Url = Annotated[str, AfterValidator(_url)]
 
 
@@ -50,10 +51,11 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     consent_url: Url
     alerts_url: Url
 
-    # Where each answers a scrape, at the host of its URL.
+    # Where each answers a scrape, at the host of its URL; RabbitMQ by its plugin for Prometheus.
     followups_metrics_port: int = Field(default=9081, ge=1, le=65535)
     consent_metrics_port: int = Field(default=9082, ge=1, le=65535)
     alerts_metrics_port: int = Field(default=9083, ge=1, le=65535)
+    rabbitmq_metrics_port: int = Field(default=15692, ge=1, le=65535)
 
     service_api_key: SecretStr | None = None
     admin_api_key: SecretStr | None = None
@@ -74,12 +76,17 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     public_base_url: str = ""
     alerts_config: Path = Path("config/alerts.toml")
 
-    def scraped(self) -> dict[str, tuple[str, int]]:
-        """Host and port of each other service's metrics."""
+    def scraped(self) -> dict[str, tuple[str, int, str]]:
+        """Host, port and path of whatever else is scraped, by the jobs of prometheus.yml."""
+        amqp = urlsplit(self.amqp_url.get_secret_value())
+        rabbitmq = (amqp.hostname or "", self.rabbitmq_metrics_port)
+        vhost, families = amqp.path[1:], "family=queue_coarse_metrics&family=queue_consumer_count"
         return {
-            "followups": (_host(self.followups_url), self.followups_metrics_port),
-            "consent": (_host(self.consent_url), self.consent_metrics_port),
-            "alerts": (_host(self.alerts_url), self.alerts_metrics_port),
+            "followups": (_host(self.followups_url), self.followups_metrics_port, METRICS),
+            "consent": (_host(self.consent_url), self.consent_metrics_port, METRICS),
+            "alerts": (_host(self.alerts_url), self.alerts_metrics_port, METRICS),
+            "rabbitmq": (*rabbitmq, METRICS),
+            "queues": (*rabbitmq, f"{METRICS}/detailed?vhost={vhost}&{families}"),
         }
 
     def rules(self) -> Rules:

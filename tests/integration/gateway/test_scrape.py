@@ -1,6 +1,7 @@
 """/metrics/all: one scrape of every process, whichever of them is sick."""
 
 import asyncio
+import re
 import socket
 from contextlib import suppress
 from typing import Any
@@ -19,8 +20,13 @@ from services.gateway.scrape import ANSWER_SECONDS, Scrape
 from tests.conftest import NewStack
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.promql import selectors
 from tests.support.servers import frozen
 from tests.support.stack import Stack
+from tests.unit.deploy.test_prometheus import rules
+
+BROKERS = ("rabbitmq", "queues")
+JOBS = (*SERVICES, *BROKERS)
 
 
 async def scraped(port: int) -> list[Sample]:
@@ -44,14 +50,44 @@ async def test_one_scrape_has_every_process(stack: Stack) -> None:
     await stack.alert("counted")
     samples = await of(stack)
 
-    assert up(samples) == dict.fromkeys(SERVICES, 1)
+    assert up(samples) == dict.fromkeys(JOBS, 1)
     assert {
         each.labels["job"] for each in samples if each.name == "process_start_time_seconds"
-    } == {*SERVICES}
+    } == {*SERVICES, "rabbitmq"}
     ports = {each.labels["job"]: each.labels["instance"] for each in samples if each.name == "up"}
     assert ports == {
-        name: f"{HOST}:{stack.values[f'{name.upper()}_METRICS_PORT']}" for name in SERVICES
+        **{name: f"{HOST}:{stack.values[f'{name.upper()}_METRICS_PORT']}" for name in SERVICES},
+        **dict.fromkeys(BROKERS, f"{HOST}:{stack.rabbitmq.metrics_port}"),
     }
+
+    async def counted() -> bool:  # by RabbitMQ, every few seconds
+        queues = {
+            each.labels["queue"]
+            for each in await of(stack)
+            if each.name == "rabbitmq_detailed_queue_messages"
+        }
+        return {"alerts.intake", "consent.commands.dead"} <= queues
+
+    await eventually(counted, 30)
+
+
+async def test_whatever_a_rule_asks_for_is_in_the_one_scrape(stack: Stack) -> None:
+    await stack.alert("counted")
+    asked = {
+        (selector.metric, value)
+        for rule in rules()
+        for selector in selectors(rule["expr"])
+        for value in ([value for name, _, value in selector.matchers if name == "job"] or [".*"])
+    }
+
+    async def found() -> bool:
+        samples = await of(stack)
+        return all(
+            any(each.name == name and re.fullmatch(job, each.labels["job"]) for each in samples)
+            for name, job in asked
+        )
+
+    await eventually(found, 30)
 
 
 async def test_a_dead_service_is_down_and_the_others_are_told(stack: Stack) -> None:
@@ -61,7 +97,7 @@ async def test_a_dead_service_is_down_and_the_others_are_told(stack: Stack) -> N
     finally:
         await stack.start("consent")
 
-    assert up(samples) == {**dict.fromkeys(SERVICES, 1), "consent": 0}
+    assert up(samples) == {**dict.fromkeys(JOBS, 1), "consent": 0}
 
 
 async def test_a_service_that_hangs_costs_a_bounded_time(stack: Stack) -> None:
@@ -71,7 +107,7 @@ async def test_a_service_that_hangs_costs_a_bounded_time(stack: Stack) -> None:
         samples = await of(stack)
         took = clock() - start
 
-    assert up(samples) == {**dict.fromkeys(SERVICES, 1), "followups": 0}
+    assert up(samples) == {**dict.fromkeys(JOBS, 1), "followups": 0}
     assert took < 3 * ANSWER_SECONDS
 
 
@@ -85,7 +121,7 @@ async def test_several_workers_are_one_gateway(new_stack: NewStack) -> None:
 
     samples = await eventually(supervisor)
 
-    assert up(samples) == dict.fromkeys(SERVICES, 1)
+    assert up(samples) == dict.fromkeys(JOBS, 1)
     accepted = [each.value for each in samples if each.name == "gateway_alerts_accepted_total"]
     assert sum(accepted) == 1
 
@@ -99,7 +135,7 @@ async def test_each_replica_behind_a_name_is_scraped(
         Gauge("number", "Which replica.", registry=registry).set(number)
         await serving.serve_metrics(service, address, port, registry)
 
-    everything = Scrape(CollectorRegistry(), {"alerts": ("alerts", port)})
+    everything = Scrape(CollectorRegistry(), {"alerts": ("alerts", port, "/metrics")})
     own = ports.take()
     more = [web.get("/metrics/all", everything.handle)]
     await serving.serve_metrics(service, HOST, own, CollectorRegistry(), more)
