@@ -420,12 +420,12 @@ async def return_permit(tx: AsyncConnection, alert_id: UUID, attempt: int, once:
 async def tell(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:
     """In the transaction that ends a row: whoever must hear of it.
 
-    A failure and a doubt go to a person; a failure also leaves its ids in `.dead`; the sender of
-    a message that leaves at most once hears every end.
+    A failure, a doubt and a mail given up without consent's answer go to a person; a failure also
+    leaves its ids in `.dead`; the sender of a message that leaves at most once hears every end.
     """
     if ended.event_type == messages.ESCALATION and state is State.FAILED:
         await escalations.untell(tx, ended.alert_id)
-    elif state in {State.FAILED, State.IN_DOUBT}:
+    elif state in {State.FAILED, State.IN_DOUBT} or reason is Reason.NO_PERMIT:
         await escalations.escalate(tx, ended, reason)
     if state is State.FAILED and reason is not Reason.UNROUTED:  # there is no such queue
         await outbox.add(

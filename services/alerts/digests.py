@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import logs
 from libs.common.broker import BrokerUnavailable
 from services.alerts import metrics
+from services.alerts.alert import Reason
 from services.alerts.consumers import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
 from services.alerts.store import escalations, questions, troubles
@@ -163,8 +164,15 @@ _ADMIN = 'curl -H "X-ADMIN-API-KEY: $ADMIN_API_KEY"'
 _POST = f'{_ADMIN} -H "Content-Type: application/json"'
 
 
+_CANCELLED = """
+no_permit: the service consent did not answer for so long that these mails were cancelled. They are
+in neither list; the log of alerts names them (delivery.cancelled). See that consent runs.
+"""
+
+
 def _failures(target: str, untold: Untold, url: str) -> tuple[str, str]:
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(untold.reasons.items()))
+    cancelled = _CANCELLED if Reason.NO_PERMIT in untold.reasons else ""
     return (
         f"{untold.count} for {target} did not arrive",
         f"""\
@@ -173,7 +181,7 @@ They failed for good, or nobody can say whether they arrived.
 why     {reasons}
 first   {_utc(untold.first_at)}  {untold.first_error}
 last    {_utc(untold.last_at)}  {untold.last_error}
-
+{cancelled}
 See which (in doubt: sent, perhaps; only you can find out, then resolve it):
 {_ADMIN} '{url}/api/dlq/failed?target={target}'
 {_ADMIN} '{url}/api/dlq/in-doubt?target={target}'

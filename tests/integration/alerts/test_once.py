@@ -107,6 +107,7 @@ async def test_a_denied_mail_never_leaves_and_is_reported_cancelled(
     row = await subject.until(alert_id, "discarded", "email")
     assert row.reason == "withdrawn"
     assert await told(outcomes) == [("cancelled", "withdrawn")]
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 0  # as the person wished
     await returned(consent, 1)
     assert await subject.sandbox.mails() == []
     assert (await subject.check())["ok"]
@@ -134,7 +135,7 @@ async def test_without_an_answer_it_waits_and_spends_nothing_until_there_is_one(
     assert await told(outcomes) == [("sent", "ok")]
 
 
-async def test_a_message_that_waited_too_long_for_an_answer_is_cancelled(
+async def test_a_message_that_waited_too_long_for_an_answer_is_cancelled_and_a_person_told(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes
 ) -> None:
     subject = await alerts(email={"permit_patience": 0.5})
@@ -142,6 +143,8 @@ async def test_a_message_that_waited_too_long_for_an_answer_is_cancelled(
     alert_id = await follow_up(subject)
     assert (await subject.until(alert_id, "discarded", "email")).reason == "no_permit"
     assert await told(outcomes) == [("cancelled", "no_permit")]
+    assert await subject.scalar("SELECT array_agg(reason) FROM escalation") == ["no_permit"]
+    assert await subject.depth("alerts.email.dead") == 0
 
 
 async def test_past_the_deadline_the_dot_is_not_written_and_the_mail_goes_later(

@@ -1,5 +1,6 @@
 """The mail that wakes somebody: it must say all that is needed, and nothing that is not so."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -54,7 +55,15 @@ def test_all_that_is_to_be_told_of_a_target_is_one_mail() -> None:
     assert places == sorted(places)
 
 
+def test_mails_cancelled_without_consents_answer_say_that_no_list_has_them() -> None:
+    _, text = compose("email", replace(UNTOLD, reasons={"no_permit": 12}), [], NOW, URL)
+    assert "delivery.cancelled" in text
+    _, text = compose("email", UNTOLD, [], NOW, URL)
+    assert "delivery.cancelled" not in text
+
+
 @pytest.mark.parametrize("kind", list(Trouble))
 def test_a_mail_is_readable_on_a_narrow_screen(kind: Trouble) -> None:
-    _, text = compose("slack", UNTOLD, [standing(kind)], NOW, URL)
+    untold = replace(UNTOLD, reasons=UNTOLD.reasons | {"no_permit": 1})
+    _, text = compose("slack", untold, [standing(kind)], NOW, URL)
     assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("curl"))
