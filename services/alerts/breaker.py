@@ -94,11 +94,15 @@ class Breaker:
             return self._probe
         return Admission(self._era)
 
+    def holds(self, admission: Admission) -> bool:
+        """Say whether a call may still be made on it: the breaker has not changed since."""
+        return admission.era == self._era
+
     def settle(self, admission: Admission) -> None:
         """Count how an admitted call ended, if that still says something."""
         if admission.kind is None:
             self.on_unused()
-        if admission.era != self._era:  # it began before the last change: an old truth
+        if not self.holds(admission):  # it began before the last change: an old truth
             return
         self._probe = None
         healthy = _HEALTH.get(admission.kind) if admission.kind is not None else None

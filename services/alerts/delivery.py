@@ -315,7 +315,8 @@ class Worker:
         out of attempts as it does.
         """
         async with self._alone:
-            if self._valve.seconds_shut > 0:
+            # Meanwhile the breaker may have opened, and another may be the one trial after that.
+            if self._valve.seconds_shut > 0 or not self._breaker.holds(admission):
                 return Requeue()
             async with self._single.connect() as tx:
                 (job,) = await steps.claim(

@@ -12,7 +12,16 @@ from libs.common import tasks
 from libs.common.consume import Ack, Consumer, Delivery, Requeue, Retry
 from libs.common.consume import Outcome as Verdict
 from services.alerts import messages
-from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
+from services.alerts.alert import (
+    BreakerState,
+    Claimed,
+    Kind,
+    Outcome,
+    Policy,
+    Reason,
+    State,
+    decide,
+)
 from services.alerts.breaker import Breaker
 from services.alerts.channels import Channel
 from services.alerts.config import SlackTarget
@@ -20,7 +29,7 @@ from services.alerts.delivery import Worker
 from services.alerts.store import steps, tables
 from services.alerts.store.steps import Tried
 from services.alerts.valve import Valve
-from tests.integration.alerts.test_store import new_row
+from tests.integration.alerts.test_store import DEAD_AT_ONCE, new_row
 from tests.support.eventually import eventually
 
 TAKEN = Outcome(Kind.DELIVERED, Reason.OK, 200)
@@ -53,9 +62,11 @@ class Slow:
         pass
 
 
-def a_worker(engine: AsyncEngine, channel: Channel, **settings: Any) -> tuple[Worker, Valve]:
+def a_worker(
+    engine: AsyncEngine, channel: Channel, breaker: Breaker | None = None, **settings: Any
+) -> tuple[Worker, Valve]:
     nothing: Any = None
-    breaker = Breaker("slack", fail_max=5, reset_timeout=60)
+    breaker = breaker or Breaker("slack", fail_max=5, reset_timeout=60)
     target = SlackTarget.model_construct(retry_delays=(300,), **settings)
     valve = Valve(breaker)
     worker = Worker(
@@ -139,3 +150,32 @@ async def test_what_waits_for_its_place_is_not_claimed_and_a_stop_gives_it_back(
         seen = await steps.see(tx, ids[1], "slack")
     assert seen is not None
     assert (seen.state, seen.spent) == (State.PENDING, 0)
+
+
+async def test_what_waits_to_be_taken_over_is_no_second_trial_of_a_breaker_that_opened_meanwhile(
+    engine: AsyncEngine,
+) -> None:
+    target, breaker = Held(), Breaker("slack", fail_max=1, reset_timeout=0)
+    worker, _ = a_worker(engine, target, breaker, concurrency=2)
+    ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]
+    async with engine.begin() as tx:
+        asked = [(alert_id, 0) for alert_id in ids]
+        await steps.claim(tx, "slack", asked, lease=DEAD_AT_ONCE, retries=5)
+    tries = [asyncio.create_task(handle(worker, each)) for each in ids]
+    taken = await target.asked.get()  # both are admitted by now: nothing is awaited before
+
+    failed = breaker.admit()
+    assert failed is not None
+    failed.kind = Kind.FAILED
+    breaker.settle(failed)
+    assert breaker.admit() is not None
+    assert breaker.state is BreakerState.HALF_OPEN
+
+    target.may_answer.release()
+    target.may_answer.release()  # were the second sent, it would be answered
+    assert {type(await each) for each in tries} == {Ack, Requeue}
+    (left,) = set(ids) - {taken}
+    async with engine.connect() as tx:
+        seen = await steps.see(tx, left, "slack")
+    assert seen is not None
+    assert (seen.state, seen.spent) == (State.SENDING, 1)
