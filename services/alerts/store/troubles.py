@@ -140,10 +140,10 @@ class Standing:
 
 
 # The pause after a mail that failed is twice that before it: one that is refused for good must not
-# leave a failed row and a dead letter in every window.
+# leave a failed row and a dead letter in every window. Beyond 2^1023 it would be an error.
 MOST_PAUSE_SECONDS: Final = 6 * 3600.0
 RESTED: Final = f"""coalesce(untold_at + make_interval(
-    secs => least(:pause * 2 ^ (untold - 1), {MOST_PAUSE_SECONDS})) <= now(), true)"""
+    secs => least(:pause * 2 ^ least(untold - 1, 30), {MOST_PAUSE_SECONDS})) <= now(), true)"""
 
 
 # Told when it has stood long enough, and again after a while. What is left of a breaker's trouble

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common import inbox, outbox
@@ -241,9 +242,11 @@ async def end(
 
 
 def _among(rows: Sequence[Any]) -> sa.ColumnElement[bool]:
-    return sa.tuple_(delivery.c.alert_id, delivery.c.target).in_(
-        [(row.alert_id, row.target) for row in rows]
-    )
+    # Not a list of pairs, each of which a sequential scan would compare with each row.
+    ids = sa.literal([row.alert_id for row in rows], ARRAY(sa.Uuid))
+    targets = sa.literal([row.target for row in rows], ARRAY(sa.Text))
+    given = sa.func.unnest(ids, targets).table_valued("alert_id", "target")
+    return sa.tuple_(delivery.c.alert_id, delivery.c.target).in_(sa.select(given.render_derived()))
 
 
 # A row is what tells a late copy of its message that the mail has left: without it the copy would

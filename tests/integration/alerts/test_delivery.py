@@ -148,7 +148,7 @@ async def test_so_many_alerts_and_no_more_are_in_memory_before_they_are_in_the_l
         ids = [await subject.accept() for _ in range(60)]
 
         async def left_in_the_queue() -> bool:
-            return await subject.depth("alerts.intake") == 60 - 25  # 6 MiB, each of 256 KiB
+            return await subject.depth("alerts.intake") == 60 - 50  # 12.5 MiB, each of 256 KiB
 
         await eventually(left_in_the_queue)
     for alert_id in ids:

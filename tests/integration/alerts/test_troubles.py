@@ -222,6 +222,8 @@ async def test_after_each_lost_mail_failures_wait_twice_as_long_and_another_targ
         await age(engine, "escalation SET untold_at = untold_at", 61)
         assert await due(300) == {"slack"}
         await lose()
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE escalation SET untold = 5000"))  # after years
     await fails(engine, "sms")
     assert await due(300) == {"sms"}
 
