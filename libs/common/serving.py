@@ -42,33 +42,63 @@ class _Handler(web.RequestHandler):
     """Of the last request whose head is whole."""
 
     _head = 0
-    """Bytes of a head that is not whole yet."""
+    """Bytes of a head, or of a body's trailers, that is not whole yet."""
 
     def data_received(self, data: bytes) -> None:
-        in_body = not self._body.is_eof()
-        heads = self._request_count
+        # In pieces: of what comes in one read with a whole head or the end of a body only that much
+        # is not counted. The first even when empty, by which aiohttp goes on with what it has.
+        self._take(data[:MAX_HEAD])
+        for begin in range(MAX_HEAD, len(data), MAX_HEAD):
+            self._take(data[begin : begin + MAX_HEAD])
+
+    def _take(self, data: bytes) -> None:
+        body, heads = self._body, self._request_count
+        before = None if body.is_eof() else body.total_bytes
         super().data_received(data)
         if self._request_count != heads:
-            self._head = 0
-            self._body = self._messages[-1][1]
-            for message, _ in self._messages:
-                if _head_size(message) > MAX_HEAD:
-                    self._refuse_head()
-                    return
-        elif in_body:  # all of it, but for what may have come with the body's end
+            self._heads_came()
+        elif before is not None and (body.total_bytes != before or self._reading_paused):
             self._head = 0
         else:
             self._head += len(data)
             if self._head > MAX_HEAD:
                 self._refuse_head()
 
+    def _heads_came(self) -> None:
+        self._head = 0
+        message, body = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            self._end_body()
+        self._body = body
+        if any(_head_size(message) > MAX_HEAD for message, _ in self._messages):
+            self._refuse_head()
+
     def _refuse_head(self) -> None:
         """Answer 400 as its last request, and take nothing more."""
         self._messages.clear()
         self._messages.append((_ErrInfo(400, HttpProcessingError(), ""), EMPTY_PAYLOAD))
         self._close = True
+        self._end_body()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _end_body(self) -> None:
+        """Let nobody wait for the rest of a body behind which no HTTP follows."""
+        if not self._body.is_eof():
+            self._body.set_exception(web.RequestPayloadError("what follows is no HTTP"))
+            self._body.feed_eof()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        heads = self._request_count
+        finished = await super().finish_response(request, resp, start_time)
+        if self._request_count != heads:  # they came behind an upgrade that was declined
+            self._heads_came()
+        body = request.content
+        if body.is_eof() and body.exception() is None:
+            body.read_nowait()  # what nobody read would stay for as long as the connection is idle
+        return finished
 
     def handle_error(
         self,

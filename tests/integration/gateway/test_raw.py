@@ -551,6 +551,51 @@ async def test_an_import_is_sent_on_as_it_comes_and_counts_for_nothing(
     writer.close()
 
 
+ONE_CHUNK = CHUNKED + b"\r\n1\r\nx\r\n"
+HOARDS = {
+    "a body that nobody reads": (
+        GET.replace(STATUS.encode(), b"/none/")
+        + b"Content-Length: 250000\r\n\r\n"
+        + b"x" * 250_000,
+        404,
+    ),
+    "trailers": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100 + b"\r\n", 400),
+    "trailers that do not end": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100, 400),
+    "a size with an extension": (ONE_CHUNK + b"1;" + b"a" * 250_000, 400),
+    "a head behind a whole one": (GET + b"\r\n" + GET + LONG_LINE * 30, 400),
+    "a head behind a body": (
+        POST + b"Content-Length: 2\r\n\r\n{}" + GET + LONG_LINE * 30 + b"\r\n",
+        400,
+    ),
+    "a head behind an upgrade": (
+        GET + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + GET + LONG_LINE * 30 + b"\r\n",
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), HOARDS.values(), ids=HOARDS)
+async def test_nothing_is_kept_of_what_no_handler_reads(
+    here: int, sent: bytes, status: int
+) -> None:
+    connections = []
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            reader, writer = await begin(here, sent)
+            assert (await answer(reader))[0] == status
+            connections.append(writer)
+        await eventually(lambda: kept_less_than(10 * 60_000))
+    finally:
+        tracemalloc.stop()
+    for writer in connections:
+        writer.close()
+
+
+async def kept_less_than(size: int) -> bool:
+    return tracemalloc.get_traced_memory()[0] < size
+
+
 async def test_an_idle_connection_keeps_nothing_of_its_last_body(here: int) -> None:
     admin = b"X-ADMIN-API-KEY: %b\r\n" % ADMIN["X-ADMIN-API-KEY"].encode()
     put = b"PUT /api/ratelimits HTTP/1.1\r\n" + HOST_LINE + admin
