@@ -4,6 +4,7 @@ Each request is a line of bytes; what an owner got of it is the proof.
 """
 
 import asyncio
+import gc
 import json
 import re
 import tracemalloc
@@ -552,24 +553,25 @@ async def test_an_import_is_sent_on_as_it_comes_and_counts_for_nothing(
 
 
 ONE_CHUNK = CHUNKED + b"\r\n1\r\nx\r\n"
+EITHER = {200, 400}  # the one before was already taken, or was not
 HOARDS = {
     "a body that nobody reads": (
         GET.replace(STATUS.encode(), b"/none/")
         + b"Content-Length: 250000\r\n\r\n"
         + b"x" * 250_000,
-        404,
+        {404},
     ),
-    "trailers": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100 + b"\r\n", 400),
-    "trailers that do not end": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100, 400),
-    "a size with an extension": (ONE_CHUNK + b"1;" + b"a" * 250_000, 400),
-    "a head behind a whole one": (GET + b"\r\n" + GET + LONG_LINE * 30, 400),
+    "trailers": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100 + b"\r\n", {400}),
+    "trailers that do not end": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100, {400}),
+    "a size with an extension": (ONE_CHUNK + b"1;" + b"a" * 250_000, {400}),
+    "a head behind a whole one": (GET + b"\r\n" + GET + LONG_LINE * 30, EITHER),
     "a head behind a body": (
         POST + b"Content-Length: 2\r\n\r\n{}" + GET + LONG_LINE * 30 + b"\r\n",
-        400,
+        EITHER,
     ),
     "a head behind an upgrade": (
         GET + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + GET + LONG_LINE * 30 + b"\r\n",
-        200,
+        EITHER,
     ),
 }
 
@@ -583,7 +585,7 @@ async def test_nothing_is_kept_of_what_no_handler_reads(
     try:
         for _ in range(10):
             reader, writer = await begin(here, sent)
-            assert (await answer(reader))[0] == status
+            assert (await answer(reader))[0] in status
             connections.append(writer)
         await eventually(lambda: kept_less_than(10 * 60_000))
     finally:
@@ -593,6 +595,7 @@ async def test_nothing_is_kept_of_what_no_handler_reads(
 
 
 async def kept_less_than(size: int) -> bool:
+    gc.collect()
     return tracemalloc.get_traced_memory()[0] < size
 
 
