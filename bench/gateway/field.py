@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.lab import Lab
-from bench.measure import Run, cpu_seconds
+from bench.measure import Run, cpu_seconds, ratio, spread
+from bench.part import table
 from bench.peers import PYTHON, VENV
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
@@ -192,3 +193,19 @@ def load(
         "p99": p99 / 1000,
         "cpu": 1000 * (cpu_seconds(pid) - before) / requests,
     }
+
+
+def compared(runs: Mapping[str, Sequence[Run]], base: Sequence[Run]) -> str:
+    """Set the cases in a table, with their ratios to one of them."""
+    rows = [
+        (
+            title,
+            spread(own, "rate"),
+            f"{ratio(own, base, 'rate'):.2f}",
+            spread(own, "cpu", ".3f"),
+            f"{ratio(own, base, 'cpu'):.2f}",
+            spread(own, "p99", ".1f"),
+        )
+        for title, own in runs.items()
+    ]
+    return table(("", "requests/s", "ratio", "CPU s/1k", "ratio", "p99, ms"), rows)

@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.gateway import field
 from bench.lab import Lab
-from bench.measure import interleaved, ratio, spread
-from bench.part import Part, table
+from bench.measure import interleaved
+from bench.part import Part
 
 UVLOOP, ASYNCIO = "uvloop", "asyncio's own loop"
 CONNECTIONS = 64
@@ -32,22 +32,10 @@ def run(lab: Lab) -> Any:
 
 
 def render(runs: Any) -> str:
-    base = runs[ASYNCIO]
-    rows = [
-        (
-            name,
-            spread(own, "rate"),
-            f"{ratio(own, base, 'rate'):.2f}",
-            spread(own, "cpu", ".3f"),
-            f"{ratio(own, base, 'cpu'):.2f}",
-            spread(own, "p99", ".1f"),
-        )
-        for name, own in runs.items()
-    ]
     return f"""\
 ### The event loop
 
-{table(("", "requests/s", "ratio", "CPU s/1k", "ratio", "p99, ms"), rows)}
+{field.compared(runs, runs[ASYNCIO])}
 
 The same gateway, load and cores as in the first section, over {CONNECTIONS} connections; it ships
 on uvloop."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.gateway import field
 from bench.lab import Lab
-from bench.measure import interleaved, ratio, spread
-from bench.part import Part, table
+from bench.measure import interleaved
+from bench.part import Part
 
 WORKERS = (1, 2)
 CONNECTIONS = 64
@@ -27,22 +27,11 @@ def run(lab: Lab) -> Any:
 
 
 def render(runs: Any) -> str:
-    one = runs["1"]
-    rows = [
-        (
-            f"{name} worker{'s' if name != '1' else ''}",
-            spread(own, "rate"),
-            f"{ratio(own, one, 'rate'):.2f}",
-            spread(own, "cpu", ".3f"),
-            f"{ratio(own, one, 'cpu'):.2f}",
-            spread(own, "p99", ".1f"),
-        )
-        for name, own in runs.items()
-    ]
+    titled = {f"{name} worker{'s' if name != '1' else ''}": own for name, own in runs.items()}
     return f"""\
 ### Workers
 
-{table(("", "requests/s", "ratio", "CPU s/1k", "ratio", "p99, ms"), rows)}
+{field.compared(titled, runs["1"])}
 
 The same load over {CONNECTIONS} connections, nothing bound to a core: workers, wrk, the owner and
 Redis share what there is, and with two cores that is what bounds two workers. With several workers
