@@ -10,10 +10,11 @@ BIN = .venv/bin
 # What make test leaves to the targets of these names.
 QUICK = not faults and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env demo logs psql preview send-test prepare lint test test-faults test-fullstack test-dialect test-pages bench lock
+.PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-fullstack test-clients test-dialect test-pages bench docs lock release
 .DEFAULT_GOAL = up
 
-up down clean status env:
+# YES=1: `make clean` does not ask. TRY=1: `make env` writes what is for trying. PORT_OFFSET=100: all ports are 100 higher from now on.
+up down clean status env check:
 	@$(LOCAL) $@
 
 demo:
@@ -32,10 +33,14 @@ preview:
 	@$(LOCAL) run followups preview $(FOLDER)
 
 send-test:
-	@$(LOCAL) run followups send-test $(or $(TO),$(error say to whom: make send-test TO=me@example.com))
+	@$(LOCAL) send-test $(or $(TO),$(error say to whom: make send-test TO=me@example.com))
 
 prepare:
 	@$(LOCAL) prepare
+
+fmt: prepare
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lint: prepare
 	$(BIN)/ruff check .
@@ -43,10 +48,18 @@ lint: prepare
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Pure, in seconds: what to run while writing.
+unit: prepare
+	$(BIN)/pytest tests/unit $(ARGS)
+
 # Most of a test's time is waiting. Each of the JOBS processes has servers of its own.
 JOBS = 3
 test: lint
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "$(QUICK)" $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
+
+# make up and make test in a bare Debian 13 with its own Python; as root.
+test-fresh:
+	tests/fresh
 
 test-faults: prepare
 	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/faults $(ARGS)
@@ -60,12 +73,23 @@ test-pages:
 	@$(LOCAL) prepare --browser
 	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
+# Clients generated from /openapi.json, in Python and TypeScript (needs npm): they type-check.
+test-clients: prepare
+	tests/clients/run
+
 test-dialect: prepare
 	$(BIN)/pytest -n $(JOBS) -m dialect $(ARGS)
 
-# One of gateway, alerts, consent, followups, or all; LONG=1 adds what takes many minutes.
+# One of gateway, alerts, consent, followups, chat, or all; LONG=1 adds what takes many minutes.
 bench: prepare
 	$(BIN)/python -m bench $(WHAT) $(if $(LONG),--long) $(ARGS)
+
+# The documentation site, in .local/site.
+docs: prepare
+	requirements/docs
+
+release: prepare
+	requirements/release
 
 lock:
 	requirements/lock

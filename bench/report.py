@@ -16,12 +16,12 @@ from bench.part import Part
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-WHATS = ("gateway", "alerts", "consent", "followups")  # in the order of the page
+WHATS = ("gateway", "alerts", "consent", "followups", "chat")  # in the order of the page
 
 HEAD = """\
 # Benchmarks
 
-Written by `make bench [WHAT=gateway|alerts|consent|followups]` from the figures in
+Written by `make bench [WHAT=gateway|alerts|consent|followups|chat]` from the figures in
 `bench/results/`; nothing here is typed by hand. The machine is small and shared: trust **ratios
 within a round** and **CPU seconds per 1,000** (user and system, of the process tree), not absolute
 rates. A figure is the median of its rounds, the smallest and the largest in brackets; the cases of

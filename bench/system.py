@@ -45,9 +45,16 @@ class System:
 
 
 def fresh_values(lab: Lab, service: str) -> dict[str, str]:
-    """Make what .env would have, with free ports for this service and the gateway."""
+    """Make what .env would have, with free ports for this service and the gateway.
+
+    The shipped configuration is measured, whether or not this checkout was ever started.
+    """
     values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     values |= {name: make() for name, make in environment.GENERATED.items()}
+    values |= {
+        f"{name.upper()}_CONFIG": f"config.example/{name}.toml"
+        for name in ("alerts", "company", "followups")
+    }
     return values | {
         f"{name.upper()}{kind}_PORT": str(lab.ports.take())
         for name in (service, "gateway")

@@ -54,7 +54,7 @@ def _any(own: Sequence[str], *others: str) -> str:
 
 
 RIGHTS = {
-    "gateway": Rights(publishes=("alerts",), owns=False),
+    "gateway": Rights(publishes=("alerts", "consent.actions"), owns=False),
     "alerts": Rights(
         publishes=("consent.commands", REPLIES),
         listens=("consent.events", "followups.events", REPLIES),
@@ -91,6 +91,7 @@ def provision_postgres(
                     sql.Identifier(role), sql.Identifier(role.removesuffix("_owner"))
                 )
             )
+        _join_owners(cursor)
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
@@ -102,6 +103,15 @@ def provision_postgres(
         cursor.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
         for schema in SCHEMAS:
             _make_schema(cursor, schema)
+
+
+def _join_owners(cursor: Cursor) -> None:
+    """Let an account that is no superuser, as on hosted servers, make schemas for the owners."""
+    cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    if cursor.fetchone() == (True,):
+        return
+    owners = sql.SQL(", ").join(sql.Identifier(f"{schema}_owner") for schema in SCHEMAS)
+    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(owners))
 
 
 def close_database(cursor: Cursor, database: str) -> None:

@@ -9,10 +9,17 @@ import subprocess
 import sys
 from urllib.parse import quote
 
-from psycopg2.extensions import make_dsn
+import psycopg2
 
 from deploy import provision
-from deploy.local.environment import AMQP_PASSWORDS, DATABASE_PASSWORDS, ROOT, WITH_TABLES
+from deploy.check import faults
+from deploy.local.environment import (
+    AMQP_PASSWORDS,
+    DATABASE_PASSWORDS,
+    ROOT,
+    WITH_TABLES,
+    load,
+)
 
 # A provider is real as a whole, or the sandbox as a whole: half of one's settings would send alerts
 # to the sandbox, or a password to the wrong host.
@@ -29,35 +36,43 @@ def main() -> int:
         missing = [name for name in provider if not values.get(name)]
         if 0 < len(missing) < len(provider):
             given = ", ".join(name for name in provider if name not in missing)
-            raise SystemExit(f"setup: .env has {given}; it needs {', '.join(missing)} as well")
-    postgres = {"host": values.get("POSTGRES_HOST", "postgres"), "port": "5432"}
-    provision.provision_postgres(
-        make_dsn(
-            **postgres,
-            user="postgres",
-            password=values["POSTGRES_SUPERUSER_PASSWORD"],
-            dbname="postgres",
-        ),
-        {role: values[name] for role, name in DATABASE_PASSWORDS.items()},
-    )
-    provision.provision_rabbitmq(
-        values.get("RABBITMQ_MANAGEMENT_URL", "http://rabbitmq:15672"),
-        ("admin", values["RABBITMQ_ADMIN_PASSWORD"]),
-        {service: values[name] for service, name in AMQP_PASSWORDS.items()},
-        provision.retry_policies(ROOT / values.get("ALERTS_CONFIG", "config/alerts.toml")),
-    )
-    print("setup: accounts, schemas, exchanges and policies are as they should be")
+            raise SystemExit(f"setup: .env has {given}; it also needs {', '.join(missing)}")
+    env_file = ROOT / ".env"
+    if found := faults(load(env_file), env_file):
+        raise SystemExit("\n  ".join(["setup: nothing was changed; fix this first:", *found]))
+    superuser = values.get("POSTGRES_SUPERUSER") or "postgres"
+    management = values.get("RABBITMQ_MANAGEMENT_URL", "http://rabbitmq:15672")
+    try:
+        provision.provision_postgres(
+            _database(superuser, values["POSTGRES_SUPERUSER_PASSWORD"], "postgres"),
+            {role: values[name] for role, name in DATABASE_PASSWORDS.items()},
+        )
+        provision.provision_rabbitmq(
+            management,
+            ("admin", values["RABBITMQ_ADMIN_PASSWORD"]),
+            {service: values[name] for service, name in AMQP_PASSWORDS.items()},
+            provision.retry_policies(ROOT / values.get("ALERTS_CONFIG", "config/alerts.toml")),
+        )
+    except psycopg2.OperationalError as error:  # wrong address, password or authority
+        raise SystemExit(f"setup: PostgreSQL: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"setup: RabbitMQ at {management}: {error}") from None
+    print("setup: accounts, schemas, exchanges and policies are up to date")
     for service in WITH_TABLES:
         owner = f"{service}_owner"
-        password = quote(values[DATABASE_PASSWORDS[owner]], safe="")
-        address = f"{postgres['host']}:{postgres['port']}/{provision.DATABASE}"
+        url = _database(owner, values[DATABASE_PASSWORDS[owner]], provision.DATABASE)
         subprocess.run(
             [sys.executable, "-m", f"services.{service}", "migrate"],
-            env={**values, "OWNER_DATABASE_URL": f"postgresql://{owner}:{password}@{address}"},
+            env={**values, "OWNER_DATABASE_URL": url},
             check=True,
         )
         print(f"setup: the schema {service} is up to date")
     return 0
+
+
+def _database(role: str, password: str, name: str) -> str:
+    address, options = os.environ["POSTGRES_ADDRESS"], os.environ.get("POSTGRES_OPTIONS", "")
+    return f"postgresql://{role}:{quote(password, safe='')}@{address}/{name}{options}"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,3 @@
-"""`ostoja`, the command-line tool of the person on duty."""
+"""`ostoja`, the command-line tool for on-call."""
+
+__version__ = "0.1.0"

@@ -1,3 +1,3 @@
-from ostoja.app import app
+from ostoja.app import main
 
-app(prog_name="ostoja")
+main()

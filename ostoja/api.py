@@ -16,14 +16,14 @@ PAGE = 1_000
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A redirect would take the key along to another host."""
+    """A redirect would send the key to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def opener() -> OpenerDirector:
-    """Open URLs directly: neither by a proxy of the shell's, nor where a redirect leads."""
+    """Open URLs directly: through no proxy of the environment, and following no redirect."""
     return build_opener(ProxyHandler({}), _NoRedirect)
 
 
@@ -44,7 +44,7 @@ class Api:
         return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)
 
     def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
-        """Give the pages of a list, until as many items are in them."""
+        """Yield the pages of a list until they hold this many items."""
         cursor: str | None = None
         while limit > 0:
             asked = min(limit, PAGE)
@@ -58,25 +58,25 @@ class Api:
     def call(
         self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
     ) -> Any:
-        """Call the gateway; the answer's JSON.
+        """Call the gateway and return the answer's JSON.
 
-        :param key: the header in which the key is sent that the route wants
-        :raises Failure: it is no success
+        :param key: the header that carries the key of this route
+        :raises Failure: the call did not succeed
         """
         return self.answer(method, path, body, key=key)[1]
 
     def answer(
         self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
     ) -> tuple[int, Any]:
-        """Give the status too, where 200 and 202 are not the same."""
+        """Return the status too, for routes where 200 and 202 differ."""
         if not self._keys.get(key):
             raise Failure(
                 Exit.USAGE,
-                "no key is known: go to the folder that has .env, or set OSTOJA_KEY, or --key",
+                "no key: run this in the folder that has .env, or set OSTOJA_KEY or --key",
             )
         headers = {key: self._keys[key], "X-Operator": _header(self._operator)}
         if not self.url.startswith(("http://", "https://")):
-            raise Failure(Exit.USAGE, f"{self.url} is no http:// or https:// address")
+            raise Failure(Exit.USAGE, f"{self.url} is not an http:// or https:// URL")
         data = None
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
@@ -87,10 +87,8 @@ class Api:
         except HTTPError as error:
             with error:
                 raise _refused(error.code, error.headers.get("Retry-After"), error) from None
-        except ValueError as error:  # also of a URL that is none
-            raise Failure(
-                Exit.USAGE, f"{self.url} is not the address of a gateway: {error}"
-            ) from None
+        except ValueError as error:  # also for a malformed URL
+            raise Failure(Exit.USAGE, f"{self.url} is not the URL of a gateway: {error}") from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise Failure(
@@ -100,7 +98,7 @@ class Api:
 
 
 def _header(text: str) -> str:
-    """Keep to what a header may hold; the name of a person may be more."""
+    """Keep what a header may hold; a person's name may contain more."""
     return "".join(letter for letter in text if " " <= letter <= "~")[:200] or "unknown"
 
 
@@ -112,7 +110,7 @@ def _refused(status: int, again: str | None, body: IO[bytes]) -> Failure:
     if status in {401, 403}:
         return Failure(Exit.REFUSED, f"refused: {text}")
     if status == 429:
-        return Failure(Exit.REFUSED, f"too many requests; again in {again or 'some'} seconds")
+        return Failure(Exit.REFUSED, f"too many requests; try again in {again or 'a few'} seconds")
     if status in {404, 409, 410}:
         return Failure(Exit.NOT_OK, text)
     if status < 500:

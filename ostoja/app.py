@@ -1,22 +1,21 @@
-"""The command line: its global options, and what an exit code means."""
+"""The command line: its global options and exit codes."""
 
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from typer.core import TyperGroup
 
-from deploy.local.servers import ServerError
-from ostoja import where
-from ostoja.commands import alerts, consent, doctor, followups, limits, targets
-from ostoja.failure import Exit, Failure
+from ostoja import __version__, where
+from ostoja.commands import alerts, consent, doctor, followups, leads, limits, targets
+from ostoja.failure import Failure
 
 EPILOG = (
-    "Exit codes: 0 all is well; 1 the answer is no (a check fails, or what was named is not "
-    "there); 2 wrong usage; 3 the gateway or a part behind it does not answer; 4 refused (the key, "
-    "or a rate limit)."
+    "Exit codes: 0 success; 1 a check failed, or the named object does not exist; 2 wrong usage; "
+    "3 the gateway or a service behind it does not answer; 4 refused (the key, or a rate limit)."
 )
 _ANYWHERE = {"--url": 2, "--key": 2, "--operator": 2, "--json": 1}
-"""Global options, with how many words each is: allowed behind the command as well."""
+"""Global options, with how many words each has: they may also follow the command."""
 
 
 class _Root(TyperGroup):
@@ -26,12 +25,9 @@ class _Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (Failure, ServerError) as failure:
+        except Failure as failure:
             typer.echo(f"ostoja: {failure}", err=True)
-            code = (
-                failure.code if isinstance(failure, Failure) else Exit.USAGE
-            )  # a port that is none
-            raise typer.Exit(code) from None
+            raise typer.Exit(failure.code) from None
 
 
 def _global_first(args: list[str]) -> list[str]:
@@ -54,6 +50,32 @@ def _global_first(args: list[str]) -> list[str]:
     return first + rest
 
 
+# Typer 0.29 shows Python's types in help, `<str>` and `<list[UUID]>`, beside the metavar.
+_TYPES = {
+    "str": None, "bool": None, "UUID": None, "list[str]": None, "list[UUID]": None,
+    "int range": "number", "FileBinaryRead": "file",
+}  # fmt: skip
+_display_type = typer.core._TyperParameter.display_type  # noqa: SLF001
+
+
+def _plainly(parameter: Any, context: Any) -> str | None:
+    label = _display_type(parameter, context).strip("<>")
+    return _TYPES.get(label, label)
+
+
+typer.core._TyperParameter.display_type = _plainly  # type: ignore[method-assign,assignment]  # noqa: SLF001
+
+
+def _print_version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"ostoja {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    app(prog_name="ostoja")
+
+
 app = typer.Typer(
     cls=_Root,
     no_args_is_help=True,
@@ -66,6 +88,7 @@ targets.add_to(app)
 limits.add_to(app)
 consent.add_to(app)
 followups.add_to(app)
+leads.add_to(app)
 doctor.add_to(app)
 
 
@@ -75,25 +98,34 @@ def root(
     *,
     url: Annotated[
         str | None,
-        typer.Option(envvar="OSTOJA_URL", help="The gateway. Default: the one of this checkout."),
+        typer.Option(envvar="OSTOJA_URL", help="The gateway's URL. Default: this checkout's."),
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
             envvar="OSTOJA_KEY",
-            help="The admin key. Default: .env's. In the environment nobody sees it, here ps does.",
+            help="The admin key. Default: .env's. Prefer OSTOJA_KEY: arguments are visible in ps.",
         ),
     ] = None,
     operator: Annotated[
         str | None,
-        typer.Option(envvar="OSTOJA_OPERATOR", help="Who does it, for the record. Default: you."),
+        typer.Option(
+            envvar="OSTOJA_OPERATOR",
+            help="Who runs the command, for the audit record. Default: your user name.",
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what the API answers; a list line by line.")
+        bool, typer.Option("--json", help="Print the API's answer as JSON, a list line by line.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """See and steer a running Ostoja.
+    """Inspect and operate a running Ostoja.
 
-    The options here may stand behind the command as well.
+    These options may also follow the command.
     """
     context.obj = where.session(url=url, key=key, operator=operator, as_json=as_json)

@@ -1,20 +1,20 @@
-"""What the exit code says, so that a script can tell a sick system from a mistyped command."""
+"""Exit codes, by which a script tells a failing system from a mistyped command."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
     NOT_OK = 1
-    """The answer is no: a check fails, or what was named is not there."""
+    """A check failed, or the named object does not exist."""
     USAGE = 2
     UNREACHABLE = 3
-    """The gateway, or the part of the system behind it, does not answer."""
+    """The gateway, or a service behind it, does not answer."""
     REFUSED = 4
-    """The key is missing or wrong, or a rate limit is reached."""
+    """The key is wrong, or a rate limit is reached."""
 
 
 class Failure(Exception):  # noqa: N818 - not every one is an error
-    """Ends the command; its text is one line for the person at the terminal."""
+    """Ends the command; its text is the one line that the user sees."""
 
     def __init__(self, code: Exit, text: str) -> None:
         super().__init__(text)

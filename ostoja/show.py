@@ -1,6 +1,7 @@
-"""What is printed: tables for people, JSON for scripts, never both."""
+"""Output: tables for people, JSON for scripts, never both."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -18,8 +19,16 @@ _STYLES = {
 }  # fmt: skip
 
 
+# JSON escapes the control characters of ASCII; a terminal also obeys these, or reorders the text.
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
 def name(title: str) -> Column:
-    """A column of what is typed again, and so must not be cut."""
+    """A column of what users type again, so it must not be cut."""
     return Column(title, no_wrap=True, overflow="fold")
 
 
@@ -34,20 +43,24 @@ def prose(title: str) -> Column:
 class Screen:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        # Of data nothing is markup, and nothing is guessed to be a number or a path.
+        # Data contain no markup, and nothing in them is highlighted as a number or a path.
         self._out = Console(markup=False, highlight=False, emoji=False)
         self._err = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
     def json(self, answer: Any) -> None:
-        """Print one answer, or one item of a list, on a line of its own."""
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        """Print one answer, or one item of a list, on one line."""
+        sys.stdout.write(_CONTROLS.sub(_escaped, json.dumps(answer, ensure_ascii=False)) + "\n")
 
-    def answer(self, answer: Any, said: str) -> None:
-        """Print the answer for a script, or for a person what it says."""
+    def is_json(self, answer: Any) -> bool:
+        """Print the answer if it is for a script; False when it is for a person."""
         if self.as_json:
             self.json(answer)
-        else:
-            self.line(said)
+        return self.as_json
+
+    def answer(self, answer: Any, line: str) -> None:
+        """Print the answer for a script, or this line for a person."""
+        if not self.is_json(answer):
+            self.line(line)
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
         table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -55,15 +68,15 @@ class Screen:
             table.add_row(*map(text, row))
         self._out.print(table)
 
-    def line(self, said: str, style: str = "") -> None:
-        self._out.print(text(said), style=style or None, soft_wrap=False)
+    def line(self, line: str, style: str = "") -> None:
+        self._out.print(text(line), style=style or None, soft_wrap=False)
 
-    def note(self, said: str) -> None:
-        """Tell the person what is no part of the answer."""
-        self._err.print(text(said), style="dim")
+    def note(self, line: str) -> None:
+        """Show the user what is not part of the answer."""
+        self._err.print(text(line), style="dim")
 
     def progress(self) -> Progress:
-        """Show how far a long work is, where somebody looks."""
+        """Show progress, on a terminal only."""
         return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
@@ -76,7 +89,7 @@ class Screen:
 
 
 def text(value: Any) -> Text:
-    """What targets and strangers wrote must not steer the terminal."""
+    """Strip control characters: what targets and visitors wrote must not control the terminal."""
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, int) and not isinstance(value, bool):
@@ -87,7 +100,7 @@ def text(value: Any) -> Text:
 
 
 def moment(at: str | None, now: datetime | None = None) -> str | None:
-    """Write a time as the clock on the wall has it, and how far away it is."""
+    """Format a time in local time, with its distance from now."""
     if at is None:
         return None
     then = datetime.fromisoformat(at).astimezone()

@@ -1,49 +1,53 @@
-"""Which gateway, with which key, and for whom output is written."""
+"""Which gateway and key a command uses, and the form of its output."""
 
 import getpass
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.environment import ROOT, load, port
-from deploy.local.servers import HOST
+from ostoja import dotenv
 from ostoja.api import Api
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 
+CHECKOUT = Path(__file__).parents[1]  # or wherever it is installed; then it has no .env
+
 
 @dataclass(frozen=True)
 class Session:
-    """What every command is given."""
+    """What every command gets."""
 
     api: Api
     screen: Screen
-    values: dict[str, str]
-    """The settings, as `make up` reads them."""
 
 
 def session(*, url: str | None, key: str | None, operator: str | None, as_json: bool) -> Session:
-    """Take what a flag or OSTOJA_* says, else what the deployment's own settings say."""
-    values = settings()
+    """Use the flags or OSTOJA_*, else the deployment's own settings."""
+    values = _settings()
     keys = {
-        "X-ADMIN-API-KEY": key or values["ADMIN_API_KEY"],
-        "X-API-KEY": key or values["SERVICE_API_KEY"],
+        "X-ADMIN-API-KEY": key or values.get("ADMIN_API_KEY", ""),
+        "X-API-KEY": key or values.get("SERVICE_API_KEY", ""),
     }
-    where = url or f"http://{HOST}:{port(values, 'GATEWAY_PORT')}"
-    return Session(Api(where, keys, operator or user()), Screen(as_json=as_json), values)
+    port = values.get("GATEWAY_PORT") or "8080"
+    if not url and not port.isdecimal():
+        raise Failure(Exit.USAGE, f"GATEWAY_PORT is not a port: {port!r}")
+    where = url or f"http://127.0.0.1:{port}"
+    return Session(Api(where, keys, operator or user()), Screen(as_json=as_json))
 
 
 def env_file() -> Path:
-    """Return .env of the folder one is in, else of the checkout."""
+    """Return .env of the current folder, else of the checkout."""
     here = Path.cwd() / ".env"
-    return here if here.is_file() else ROOT / ".env"
+    return here if here.is_file() else CHECKOUT / ".env"
 
 
-def settings() -> dict[str, str]:
+def _settings() -> dict[str, str]:
+    path = env_file()
     try:
-        return load(env_file())
+        values = dotenv.parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
-        raise Failure(Exit.USAGE, f"{env_file()}: {error.strerror}") from None
+        raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
+    return {**values, **os.environ}
 
 
 def user() -> str:

@@ -31,7 +31,7 @@ class TestPurgeLoop:
             for number in range(3000):
                 await away.set(f"key-{number}", b"value", ttl=0.05)
             await away.set("kept", b"value", ttl=60)
-            assert away.redis_away
+            assert away.redis_unavailable
             assert len(local) == 1000
             purging = asyncio.create_task(away.purge_forever(0.02))
             async with asyncio.timeout(10):
@@ -55,11 +55,11 @@ class TestCircuitBreakers:
         ids = [await stack.alert(text) for text in texts]
 
         async def opened() -> bool:
-            health = await stack.http("GET", "/api/health/deep")
+            health = await stack.http("GET", "/api/health/deep", key="admin")
             return bool(health.body["circuit_breakers"]["slack"]["state"] != "closed")
 
         await eventually(opened, 30)
-        health = await stack.http("GET", "/api/health/deep")
+        health = await stack.http("GET", "/api/health/deep", key="admin")
         assert (health.status, health.body["status"]) == (200, "degraded")
         breakers = await stack.http("GET", "/api/breakers", key="admin")
         assert breakers.body["monday"]["state"] == "closed"
@@ -225,5 +225,12 @@ class TestUnsubscribe:
         for address in (silent, granted):
             await stack.follow_up(address)
         await eventually(lambda: stack.sandbox.mails(granted), 30)
-        assert await eventually(stack.balanced, 30)
+
+        async def waits_for_a_grant() -> bool:
+            rows = (await stack.http("GET", "/api/dlq/pending", key="admin")).body["items"]
+            return any(row["reason"] == "no_consent" for row in rows)
+
+        await eventually(waits_for_a_grant, 30)
+        await stack.http("POST", "/api/unsubscribe", {"email": silent})
+        assert await eventually(stack.balanced, 60)
         assert await stack.sandbox.mails(silent) == []

@@ -18,7 +18,7 @@ from bench.lab import Lab
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
 from deploy.local.servers import HOST
-from services.alerts.store import questions, steps
+from services.alerts.store import queries, steps
 from tests.support.databases import DatabaseUrl
 
 ROWS = 10_000_000
@@ -26,7 +26,7 @@ AT_A_TIME = 500_000
 PENDING = 100_000
 CALLS = 50
 EMPTY, FULL = "an empty ledger", f"{ROWS:,} delivered rows"
-REFUSED = {"outcome": "failed", "told": "server_error", "excerpt": ""}
+REFUSED = {"outcome": "failed", "attempt_reason": "server_error", "excerpt": ""}
 LOOKS = ("/api/dlq/stats", "/api/dlq/pending", "/api/dlq/pending?target=slack&limit=100")
 
 # Spread over half a day, so that retention finds nothing to do while this measures; each with its
@@ -35,7 +35,7 @@ _DELIVERED = f"""
     WITH added AS (
         INSERT INTO alerts.delivery (
             alert_id, target, event_type, severity, source, payload, accepted_at, created_at,
-            state, reason, attempt, spent, last_attempt_at, finished_at)
+            state, reason, attempt, attempts, last_attempt_at, finished_at)
         SELECT {uuid7("at")}, 'slack', 'bench', 'info', 'gateway', '{{"text": "delivered"}}',
             at, at, 'delivered', 'ok', 1, 1, at, at
         FROM (SELECT now() - random() * interval '12 hours' AS at
@@ -49,7 +49,7 @@ _DELIVERED = f"""
 _PENDING = f"""
     INSERT INTO alerts.delivery (
         alert_id, target, event_type, severity, source, payload, accepted_at, state, reason,
-        error, attempt, spent, due_at, last_attempt_at)
+        error, attempt, attempts, due_at, last_attempt_at)
     SELECT {uuid7("now()")}, (ARRAY['slack', 'monday', 'sms', 'webhook'])[1 + each %% 4], 'bench',
         'info', 'gateway', '{{"text": "waits"}}', now(), 'pending', 'server_error',
         'server_error 500', 1, 1, now() + interval '1 hour', now()
@@ -104,7 +104,7 @@ def _drain(lab: Lab, database: DatabaseUrl) -> Run:
 
 def _look(system: Alerts) -> dict[str, list[float]]:
     base = f"http://{HOST}:{system.values['ALERTS_PORT']}"
-    headers = {"X-Internal-Key": system.values["INTERNAL_API_KEY"], "X-Caller": "admin"}
+    headers = {"X-Internal-Key": system.values["ALERTS_INTERNAL_KEY"], "X-Caller": "admin"}
     found: dict[str, list[float]] = {}
     with system.running() as process:
         system.lab.answering(f"{base}/health", process)
@@ -121,16 +121,17 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Give what each delivery and each look asks, with values."""
     rows = system.query("SELECT alert_id::text FROM alerts.delivery ORDER BY alert_id LIMIT 50")
     ids = [row[0] for row in rows]
-    claim = {"alert_ids": ids, "turns": [0] * len(ids), "target": "slack", "lease": 10.0}
+    claim = {"alert_ids": ids, "generations": [0] * len(ids), "target": "slack", "lease": 10.0}
     tried = [
-        {"place": place, "alert_id": each, "target": "slack", "attempt": 1, "seconds": 0} | REFUSED
-        for place, each in enumerate(ids)
+        {"position": position, "alert_id": each, "target": "slack", "attempt": 1, "seconds": 0}
+        | REFUSED
+        for position, each in enumerate(ids)
     ]
     return {
         "claim of 50": (steps.CLAIM, {**claim, "retries": 5, "take_over": False}),
-        "settle of 50": (steps.SETTLE, {"tried": json.dumps(tried)}),
-        "`/api/dlq/stats`": (questions.STATS, {}),
-        "`/api/dlq/pending`": (questions.paged("pending", questions.Filter(), None, 100), {}),
+        "settle of 50": (steps.RECORD, {"results": json.dumps(tried)}),
+        "`/api/dlq/stats`": (queries.STATS, {}),
+        "`/api/dlq/pending`": (queries.paged("pending", queries.Filter(), None, 100), {}),
     }
 
 

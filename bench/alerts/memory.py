@@ -18,6 +18,7 @@ from bench.part import Part, table
 from deploy.local.environment import SERVICES
 from tests.support.databases import Databases
 from tests.support.stack import Stack, running_stack, write_alerts_config
+from tests.support.system import WORDING
 
 MINUTES = 20
 SAMPLE_SECONDS = 5.0
@@ -108,7 +109,7 @@ async def _visit(session: aiohttp.ClientSession, stack: Stack) -> None:
         text = f"Dzień dobry, remont kuchni, budżet 60 tys. {address}"
         calls: tuple[tuple[str, str, Any], ...] = (
             ("POST", "/api/chatbot/chat", {"session_id": uuid.uuid4().hex, "message": text}),
-            ("POST", "/api/opt-in", {"email": address, "text": "Zgadzam się na wiadomości."}),
+            ("POST", "/api/opt-in", {"email": address, "text": WORDING.text}),
             ("POST", "/api/unsubscribe", {"email": address}),
             ("POST", "/api/alerts", {"event_type": "slack_alert", "payload": {"text": text}}),
             ("GET", "/api/alerts/00000000-0000-0000-0000-000000000000", None),

@@ -16,8 +16,8 @@ from bench.peers import TEXT
 from bench.system import System, fresh_values
 from deploy.local import environment
 from deploy.local.servers import Process
-from libs.common.broker import Broker, Message
-from libs.common.topology import Queue
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.topology import Queue
 from services.alerts import config, messages, topology
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl

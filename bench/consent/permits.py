@@ -15,16 +15,17 @@ from bench.consent.system import Consent, consent
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, percentile, spread
 from bench.part import Part, table
-from libs.common.broker import Broker
-from libs.common.requests import Requester
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.rpc import Requester
 from services.alerts import messages, topology
 from services.alerts.alert import Once
+from tests.support.system import WORDING
 
 ASKED = 1_000
 PEOPLE = 100
 AT_A_TIME = (1, 8, 64)
 SECONDS = 10.0
-AGREED = {"text": "Zgadzam się na wiadomości marketingowe.", "source": "bench"}
+AGREED = {"text": WORDING.text, "source": "bench"}
 
 
 def run(lab: Lab) -> Any:

@@ -5,18 +5,18 @@ import time
 from bench.consent.system import Consent
 
 ENTRIES_EACH = 10
-"""Of each person."""
+"""Of each data subject."""
 
 # As long as what consent itself writes: addresses, user agents and evidence under AES-GCM.
 _PERSONS = """
-    INSERT INTO consent.person (id, address_hash, master_key_id, wrapped_key)
+    INSERT INTO consent.data_subject (id, lookup_hash, master_key_id, wrapped_key)
     SELECT md5(each::text)::uuid, sha256(int8send(each)), 'bench',
         sha256(int8send(each)) || substr(sha256(int8send(each)), 1, 28)
     FROM generate_series(1, %(persons)s) AS each
 """
 _STATES = """
-    INSERT INTO consent.consent_state (person_id, purpose, state, changed_at)
-    SELECT id, 'marketing', 'withdrawn', now() FROM consent.person
+    INSERT INTO consent.consent_state (subject_id, purpose, state, changed_at)
+    SELECT id, 'marketing', 'withdrawn', now() FROM consent.data_subject
 """
 _LINKING = """
     CREATE FUNCTION consent.bench_link(hash bytea, stored bytea) RETURNS bytea LANGUAGE plpgsql
@@ -26,13 +26,13 @@ _LINKING = """
     ALTER TABLE consent.consent_audit_log DISABLE TRIGGER ALL;
 """
 _TRAIL = """
-    INSERT INTO consent.consent_audit_log (id, person_id, action, "timestamp", email, ip_address,
+    INSERT INTO consent.consent_audit_log (id, subject_id, action, "timestamp", email, ip_address,
         user_agent, reason, session_id, evidence, hash)
-    SELECT id, person_id, action, "timestamp", email, ip_address, user_agent, reason, session_id,
-        evidence, consent.bench_chain(record_send(ROW(id, person_id, action, "timestamp", email,
+    SELECT id, subject_id, action, "timestamp", email, ip_address, user_agent, reason, session_id,
+        evidence, consent.bench_chain(record_send(ROW(id, subject_id, action, "timestamp", email,
             ip_address, user_agent, reason, session_id, evidence))) OVER (ROWS UNBOUNDED PRECEDING)
     FROM (
-        SELECT each AS id, md5((1 + each %% %(persons)s)::text)::uuid AS person_id,
+        SELECT each AS id, md5((1 + each %% %(persons)s)::text)::uuid AS subject_id,
             (ARRAY['opt-in', 'unsubscribe'])[1 + each %% 2] AS action,
             now() - (%(rows)s - each) * interval '1 second' AS "timestamp",
             random || substr(random, 1, 16) AS email,
@@ -56,7 +56,7 @@ _INDEXES = """
 
 
 def fill(system: Consent, rows: int) -> None:
-    """Write so many entries of a tenth as many persons, as the superuser and past the triggers."""
+    """Write entries of a tenth as many data subjects, as the superuser and past the triggers."""
     began = time.monotonic()
     values = {"rows": rows, "persons": max(1, rows // ENTRIES_EACH)}
     system.query(_PERSONS, values)

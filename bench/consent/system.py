@@ -11,7 +11,7 @@ from bench.lab import Lab
 from bench.system import System, fresh_values
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
-from libs.common.broker import Broker
+from libs.common.messaging.broker import Broker
 from services.followups import topology as followups
 from tests.support.brokers import Vhost
 
@@ -22,6 +22,7 @@ class Consent(System):
         """The environment of the consent service."""
         settings = environment.for_process(self.values, "consent")
         return settings | {
+            "DOUBLE_OPT_IN": "off",
             "DATABASE_URL": str(self.database),
             "AMQP_URL": self.vhost.url("consent"),
         }
@@ -61,6 +62,8 @@ def consent(lab: Lab) -> Iterator[Consent]:
     values |= {
         "API_RATE_LIMIT_MINUTE": "100000000 per minute",
         "API_RATE_LIMIT_HOUR": "100000000 per hour",
+        "PUBLIC_WRITE_BUDGET": "100000000 per hour",
+        "PUBLIC_WITHDRAWAL_BUDGET": "100000000 per hour",
         "CONSENT_RECORDS_DIR": str(folder / "records"),
         "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
     }

@@ -12,8 +12,8 @@ from bench.followups.system import Followups, followups
 from bench.lab import ROOT, Lab
 from bench.measure import percentile
 from bench.part import Part, table
-from libs.common import db
-from libs.common.tokens import Tokens
+from libs.common.database import postgres
+from libs.common.signed_links import Tokens
 from services.followups import config
 from services.followups.mail import Mails
 from services.followups.scheduler import BATCH, Scheduler
@@ -64,10 +64,16 @@ def run(lab: Lab) -> Any:
 
 async def _polls(system: Followups, count: int) -> list[float]:
     """Poll; the first look of a process, which finds nothing prepared, is not counted."""
-    configured = config.load(ROOT / "config" / "followups.toml", quiet_hours=False)
+    configured = config.load(
+        ROOT / "config.example" / "followups.toml",
+        ROOT / "config.example" / "company.toml",
+        quiet_hours=False,
+    )
     mails = Mails(configured, Tokens(system.values["TOKEN_KEYS"]), "https://example.com")
     took = []
-    async with db.connect(str(system.database), application_name="bench", pool_size=1) as engine:
+    async with postgres.connect(
+        str(system.database), application_name="bench", pool_size=1
+    ) as engine:
         async with engine.connect() as tx:
             await steps.claim(tx, BATCH)
         scheduler = Scheduler(engine, configured, mails, CAP)

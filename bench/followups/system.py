@@ -11,7 +11,7 @@ from bench.lab import Lab
 from bench.system import System, fresh_values
 from deploy.local import environment
 from deploy.local.servers import HOST, Process
-from libs.common.broker import Broker
+from libs.common.messaging.broker import Broker
 from services.alerts import topology as alerts
 from services.consent import topology as consent
 from tests.support.brokers import Vhost
@@ -58,6 +58,7 @@ def followups(lab: Lab) -> Iterator[Followups]:
     values = fresh_values(lab, "followups")
     values |= {
         "CHAT_RATE_LIMIT": "100000000 per minute",
+        "CHAT_BUDGET": "100000000 per hour",
         "FOLLOWUP_QUIET_HOURS": "off",
         "RATE_LIMIT_STATE_FILE": str(lab.folder / "ratelimits.json"),
     }

@@ -12,7 +12,10 @@ from tests.support.databases import Databases
 from tests.support.stack import Stack, running_stack
 
 PATH = "/api/chatbot/chat"
-BODY = {"message": "Dzień dobry, ile kosztuje remont kuchni?", "session_id": "load-test"}
+BODY = {
+    "message": "Dzień dobry, ile kosztuje remont kuchni?",
+    "session_id": "load-test-Hk2yq0uV9dXc3mZr7pLtWg",
+}
 RAISED, SHIPPED = "100000 per minute", "30 per minute"
 
 

@@ -26,6 +26,8 @@ UNLIMITED = {
     "CHAT_RATE_LIMIT": "1000000000 per minute",
     "API_RATE_LIMIT_MINUTE": "1000000000 per minute",
     "API_RATE_LIMIT_HOUR": "1000000000 per hour",
+    "CHAT_BUDGET": "1000000000 per hour",
+    "PUBLIC_WRITE_BUDGET": "1000000000 per hour",
     "SERVICE_RATE_LIMIT": "1000000000 per minute",
 }
 SCRIPT = """
@@ -115,7 +117,7 @@ def gateway(
     env = {
         "HTTP_PORT": str(port),
         "METRICS_PORT": "0",
-        "INTERNAL_API_KEY": "internal-key-of-the-bench",
+        **dict.fromkeys(environment.INTERNAL_KEYS.values(), "internal-key-of-the-bench"),
         "REDIS_URL": lab.redis.url,
         "AMQP_URL": f"amqp://gateway:none@{HOST}:1/none",
         "RATE_LIMIT_STATE_FILE": str(lab.folder / f"limits-{port}.json"),

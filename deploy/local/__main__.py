@@ -7,6 +7,7 @@ on inside it.
 import argparse
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -17,18 +18,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from deploy.local import environment, machine, supervisor
+from deploy.local.env_file import env_file_faults
 from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
 from deploy.local.servers import (
     HOST,
     Postgres,
     RabbitMQ,
     Redis,
+    Server,
     ServerError,
-    check_port_free,
+    check_ports_free,
     postgres_binaries,
     wait_until,
 )
@@ -36,6 +39,11 @@ from deploy.local.servers import (
 LOCAL = ROOT / ".local"
 ENV = ROOT / ".env"
 HEALTHY_SECONDS = 60.0
+EPMD_PORT = "RABBITMQ_EPMD_PORT"
+SERVICE_PORTS = (
+    *(f"{name.upper()}{kind}_PORT" for name in SERVICES for kind in ("", "_METRICS")),
+    *("SANDBOX_PORT", "SANDBOX_MAIL_PORT", "SANDBOX_SMTP_PORT"),
+)
 
 
 def main() -> int:
@@ -44,6 +52,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     plain = {
         "env": env,
+        "check": check,
         "up": up,
         "down": down,
         "clean": clean,
@@ -51,13 +60,16 @@ def main() -> int:
     }
     for name in plain:
         commands.add_parser(name)
-    prepare_ = commands.add_parser("prepare", help="what the tests need")
-    prepare_.add_argument("--browser", action="store_true", help="one for make test-pages as well")
+    prepare_ = commands.add_parser("prepare", help="install what the tests need")
+    prepare_.add_argument(
+        "--browser", action="store_true", help="install a browser for make test-pages too"
+    )
     commands.add_parser("logs").add_argument("service", nargs="?")
     psql = commands.add_parser("psql")
     psql.add_argument("service", choices=WITH_TABLES)
     psql.add_argument("sql", nargs="?")
-    run = commands.add_parser("run", help="a command of a service, with its settings")
+    commands.add_parser("send-test").add_argument("address")
+    run = commands.add_parser("run", help="run a command of a service with its settings")
     run.add_argument("service", choices=SERVICES)
     run.add_argument("arguments", nargs="+")
     chosen = parser.parse_args()
@@ -68,6 +80,8 @@ def main() -> int:
             logs(chosen.service)
         elif chosen.command == "psql":
             run_psql(chosen.service, chosen.sql)
+        elif chosen.command == "send-test":
+            send_test(chosen.address)
         elif chosen.command == "run":
             run_command(chosen.service, chosen.arguments)
         else:
@@ -82,12 +96,23 @@ def main() -> int:
 
 def env() -> None:
     with _alone():
-        _ensure_env()
-    print(f"{ENV.name} has every key and password")
+        _ensure_env(trying=bool(os.environ.get("TRY")))
+    with chdir(ROOT):
+        if found := list(env_file_faults(ENV)):
+            raise ServerError("\n  ".join(["fix this first:", *found]))
+    print(f"{ENV.name} has every key and password, and config/ has every file")
 
 
-def _ensure_env() -> None:
-    environment.ensure(ENV, data_exists=(LOCAL / "postgres" / "data").exists())
+def _ensure_env(*, trying: bool) -> None:
+    data_exists = (LOCAL / "postgres" / "data").exists()
+    if environment.ensure(ENV, data_exists=data_exists, trying=trying):
+        defaults = (
+            "for a trial: alerts go to a sandbox, and follow-ups leave at night too"
+            if trying
+            else "for production: no sandbox, quiet hours are on (`make env TRY=1`: for a trial)"
+        )
+        print(f"{ENV.name} is new, with defaults {defaults}; docs/going-live.md says what to set")
+    environment.ensure_config(ROOT / "config")
 
 
 def prepare(*, tests: bool = False, browser: bool = False) -> None:
@@ -95,15 +120,37 @@ def prepare(*, tests: bool = False, browser: bool = False) -> None:
         machine.prepare(tests=tests, browser=browser)
 
 
-def up() -> None:
-    began = time.monotonic()
+def check() -> None:
+    _within_venv()
+    with _alone():
+        _ensure_env(trying=False)
+    _check(environment.load(ENV))
+    print(f"{ENV.name} and config/*.toml are valid: every service would start")
+
+
+def _check(values: Mapping[str, str]) -> None:
+    """:raises ServerError: what a person wrote is at fault; nothing was started or stopped"""
+    from deploy.check import faults  # needs the virtual environment
+
+    if found := faults(values, ENV):
+        raise ServerError("\n  ".join(["nothing was changed; fix this first:", *found]))
+
+
+def _within_venv() -> None:
     if Path(sys.prefix) != machine.VENV:
         prepare()
         os.execv(machine.PYTHON, [str(machine.PYTHON), "-m", "deploy.local", *sys.argv[1:]])  # noqa: S606
+
+
+def up() -> None:
+    began = time.monotonic()
+    _within_venv()
     with _alone():
-        _ensure_env()
+        _ensure_env(trying=True)
         values = environment.load(ENV)
+        _check(values)
         servers = _servers(values)
+        _check_ports(values, servers)
         print("starting the servers, the services and the sandbox")
         for server in servers:
             server.launch()
@@ -113,6 +160,8 @@ def up() -> None:
         _migrate(values)
         _supervise(values)
     _wait_healthy(values)
+    if told := supervisor.who_is_the_gateway():
+        print(told)
     print(f"up in {time.monotonic() - began:.0f} s")
     _print_addresses(values)
 
@@ -126,7 +175,19 @@ def down() -> None:
 
 
 def clean() -> None:
+    if not os.environ.get("YES"):
+        print("this deletes the database with all leads and consents; .env stays")
+        print("type yes to continue: ", end="", flush=True)
+        if sys.stdin.readline().strip() != "yes":
+            raise ServerError("nothing was deleted (YES=1 skips the question)")
     down()
+    records = LOCAL / "consent"
+    if records.is_dir() and any(records.iterdir()):
+        # Who was erased, and the trail's checkpoints: their proof must outlive the database.
+        kept = ROOT / ".local.kept" / f"consent-{time.strftime('%Y-%m-%dT%H%M%S')}"
+        kept.parent.mkdir(mode=0o700, exist_ok=True)
+        records.rename(kept)
+        print(f"the records of consent are now in {kept.relative_to(ROOT)}")
     shutil.rmtree(LOCAL, ignore_errors=True)
     shutil.rmtree(ROOT / ".venv-bench", ignore_errors=True)
 
@@ -151,7 +212,7 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
             management_port=port(values, "RABBITMQ_UI_PORT"),
             metrics_port=port(values, "RABBITMQ_METRICS_PORT"),
             dist_port=port(values, "RABBITMQ_DIST_PORT"),
-            epmd_port=port(values, "RABBITMQ_EPMD_PORT"),
+            epmd_port=port(values, EPMD_PORT),
             password=values["RABBITMQ_ADMIN_PASSWORD"],
             log=log("rabbitmq"),
         ),
@@ -168,6 +229,21 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
             log=log("redis"),
         ),
     )
+
+
+def _check_ports(values: Mapping[str, str], servers: Sequence[Server]) -> None:
+    """Before anything of ours is stopped for them.
+
+    :raises PortTakenError: names every port that another program has
+    """
+    record = LOCAL / "run" / "ports.json"
+    running = supervisor.record("supervisor").pid or any(server.pid for server in servers)
+    ours = set(json.loads(record.read_text())) if running and record.exists() else set()
+    variables = (*SERVICE_PORTS, *(name for server in servers for name in server.ports), EPMD_PORT)
+    wanted = {variable: port(values, variable) for variable in variables}
+    check_ports_free({name: number for name, number in wanted.items() if number not in ours})
+    record.parent.mkdir(exist_ok=True)
+    record.write_text(json.dumps(sorted(ours | {*wanted.values()})))
 
 
 def _provision(values: Mapping[str, str]) -> None:
@@ -215,11 +291,7 @@ def _supervise(values: Mapping[str, str]) -> None:
         return
     running.stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
     supervisor.stop_all()
-    for variable in (
-        *(f"{name.upper()}{kind}_PORT" for name in SERVICES for kind in ("", "_METRICS")),
-        *("SANDBOX_PORT", "SANDBOX_MAIL_PORT", "SANDBOX_SMTP_PORT"),
-    ):
-        check_port_free(port(values, variable), variable)
+    check_ports_free({variable: port(values, variable) for variable in SERVICE_PORTS})
     running.spawn(
         [sys.executable, "-m", "deploy.local.supervisor"],
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -240,16 +312,17 @@ def _fingerprint(values: Mapping[str, str]) -> str:
 
 def _wait_healthy(values: Mapping[str, str]) -> None:
     url = f"http://{HOST}:{values['GATEWAY_PORT']}/api/health/deep"
+    headers = {"X-ADMIN-API-KEY": values["ADMIN_API_KEY"]}  # whose limit is out of reach
     try:
         wait_until(
             "the system",
             HEALTHY_SECONDS,
-            lambda: _works(_get(url)),
+            lambda: _works(_get(url, headers)),
             lambda: supervisor.record("supervisor").pid is not None,
         )
     except ServerError as error:
         sick = [row for row in _rows(values) if row[3] != "ok"]
-        lines = [f"{error}: {url} says: {_get(url) or 'nothing'}"]
+        lines = [f"{error}: {url} says: {_get(url, headers) or 'nothing'}"]
         lines += [f"{row[0]}: {row[3]}; see `make logs SERVICE={row[0]}`" for row in sick]
         raise ServerError("\n".join(lines)) from None
 
@@ -259,9 +332,10 @@ def _works(health: str) -> bool:
     return '"status"' in health and '"unhealthy"' not in health
 
 
-def _get(url: str) -> str:
+def _get(url: str, headers: Mapping[str, str] | None = None) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        request = urllib.request.Request(url, headers=dict(headers or {}))
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return str(answer.read().decode(errors="replace"))
     except urllib.error.HTTPError as error:
         return error.read().decode(errors="replace")
@@ -303,7 +377,7 @@ def _print_addresses(values: Mapping[str, str]) -> None:
 def logs(service: str | None) -> None:
     found = sorted((LOCAL / "log").glob(f"{service or '*'}.log"))
     if not found:
-        raise ServerError(f"no log of {service or 'anything'} in .local/log")
+        raise ServerError(f"no log of {service or 'any service'} in .local/log")
     follow = ["--follow=name"] if sys.stdout.isatty() else []
     names = [str(path.relative_to(ROOT)) for path in found]
     os.chdir(ROOT)
@@ -317,6 +391,17 @@ def run_psql(service: str, statement: str | None) -> None:
     password = values[environment.DATABASE_PASSWORDS[service]]
     psql = str(postgres_binaries() / "psql")
     os.execve(psql, [psql, *account, *command], {**os.environ, "PGPASSWORD": password})  # noqa: S606
+
+
+def send_test(address: str) -> None:
+    values = environment.load(ENV)
+    settings = environment.for_process(values, "followups")
+    command = [str(machine.PYTHON), "-m", "services.followups", "send-test", address]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
+    if done.returncode:
+        raise ServerError("nothing was sent")
+    sandbox = f"the sandbox, which shows them at http://{HOST}:{values['SANDBOX_MAIL_PORT']}/"
+    print(f"sending to {values['SMTP_HOST'] or sandbox}")
 
 
 def run_command(service: str, arguments: Sequence[str]) -> None:

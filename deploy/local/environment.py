@@ -8,9 +8,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deploy.local.servers import HOST, ServerError
+from ostoja.dotenv import parse as parse  # noqa: PLC0414 - .env's reader, for all of deploy
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
+EXAMPLE_CONFIG = ROOT / "config.example"
 DATABASE = VHOST = "ostoja"
 SERVICES = ("consent", "followups", "alerts", "gateway")
 WITH_TABLES = ("consent", "followups", "alerts")
@@ -44,10 +46,13 @@ DATABASE_PASSWORDS = {
     for service in WITH_TABLES
     for role in (service, f"{service}_owner")
 }
+API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
+PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
+INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
 AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
 GENERATED: dict[str, Callable[[], str]] = {
     **BOUND_TO_DATA,
-    **dict.fromkeys(("ADMIN_API_KEY", "SERVICE_API_KEY", "INTERNAL_API_KEY"), _secret),
+    **dict.fromkeys((*API_KEYS, *INTERNAL_KEYS.values()), _secret),
     **dict.fromkeys(
         ("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD"), _secret
     ),
@@ -55,40 +60,35 @@ GENERATED: dict[str, Callable[[], str]] = {
     **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
     "WEBHOOK_SECRET": _webhook_secret,
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
+    "ALERTS_SUBJECT_KEYS": _key_ring,
 }
 _OF_A_PROVIDER = ("SLACK_WEBHOOK_URL", "MONDAY_API_TOKEN", "SMS_API_TOKEN", "SMTP_PASSWORD")
-_OF_A_SERVICE = ("INTERNAL_API_KEY", "OTEL_EXPORTER_OTLP_HEADERS")
+_OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
-    "gateway": {*_OF_A_SERVICE, "ADMIN_API_KEY", "SERVICE_API_KEY", "TOKEN_KEYS"},
+    "gateway": {_OTEL, *INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS, "TOKEN_KEYS"},
     "consent": {
-        *_OF_A_SERVICE,
+        _OTEL,
         "TOKEN_KEYS",
         "CONSENT_MASTER_KEYS",
         "CONSENT_HASH_KEY",
         "CONSENT_CHECKPOINT_KEYS",
     },
-    "followups": {*_OF_A_SERVICE, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
-    "alerts": {*_OF_A_SERVICE, "WEBHOOK_SECRET", *_OF_A_PROVIDER},
+    "followups": {_OTEL, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
+    "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", "OTEL_EXPORTER_OTLP_HEADERS"}
+SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _OTEL}
 
 
-def parse(text: str) -> dict[str, str]:
-    lines = (line.strip() for line in text.splitlines())
-    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+# Of a first .env that is for trying: everything goes to the sandbox, also at night.
+FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}
 
 
-def _unquoted(value: str) -> str:
-    """Quoted where a space is in it, so that a shell can read .env too."""
-    quoted = len(value) > 1 and value[0] == value[-1] == '"'
-    return value[1:-1] if quoted else value
-
-
-def ensure(path: Path, *, data_exists: bool) -> None:
+def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
     """Write .env, or add to it what a newer version needs; a value that is there stays.
 
+    :param trying: a first one gets the defaults for trying, else the example's, for running
+    :returns: whether it is a first one
     :raises ServerError: a key that existing data depends on is missing
     """
     text = path.read_text(encoding="utf-8") if path.exists() else None
@@ -96,21 +96,55 @@ def ensure(path: Path, *, data_exists: bool) -> None:
     lost = [name for name in BOUND_TO_DATA if name not in present]
     if lost and data_exists:
         raise ServerError(
-            f"{path.name} lacks {', '.join(lost)}, and .local holds data made with it: "
+            f"{path.name} lacks {', '.join(lost)}, and the data in .local needs it: "
             "put the old .env back, or delete the data with `make clean`"
         )
     fresh = {name: make() for name, make in GENERATED.items() if name not in present}
+    first = text is None
     if text is None:
         text = EXAMPLE.read_text(encoding="utf-8")
-        fresh["FOLLOWUP_QUIET_HOURS"] = "off"
-    if not fresh:
-        return
+        # Two clones' containers and volumes must not meet, whatever their folders are called.
+        fresh["COMPOSE_PROJECT_NAME"] = f"ostoja-{secrets.token_hex(3)}"
+        fresh |= FOR_TRYING if trying else {}
+    shifted = _shifted(text)
+    if not fresh and shifted == text:
+        return False
+    text = shifted
     lines = [_filled(line, fresh) for line in text.splitlines()]
     lines += [f"{name}={value}" for name, value in fresh.items()]
     unfinished = path.with_name(".env.new")
     unfinished.touch(mode=0o600)
     unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     unfinished.replace(path)
+    return first
+
+
+def _shifted(text: str) -> str:
+    """Put every port so much above the example's as PORT_OFFSET of the shell says.
+
+    :raises ServerError: it says no number, or one that leads past the last port
+    """
+    if not (given := os.environ.get("PORT_OFFSET")):
+        return text
+    ports = {
+        name: int(value)
+        for name, value in parse(EXAMPLE.read_text(encoding="utf-8")).items()
+        if name.endswith("_PORT") and value
+    }
+    if not given.isascii() or not given.isdecimal() or max(ports.values()) + int(given) > 65535:
+        raise ServerError(f"PORT_OFFSET must be a number up to {65535 - max(ports.values())}")
+    fresh = {name: str(number + int(given)) for name, number in ports.items()}
+    lines = [_filled(line, fresh) for line in text.splitlines()]
+    return "\n".join(lines + [f"{name}={number}" for name, number in fresh.items()]) + "\n"
+
+
+def ensure_config(folder: Path) -> None:
+    """Copy to config/ what is missing there, as .env begins as .env.example; no edit is lost."""
+    for shipped in EXAMPLE_CONFIG.rglob("*"):
+        own = folder / shipped.relative_to(EXAMPLE_CONFIG)
+        if shipped.is_file() and not own.exists():
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.write_bytes(shipped.read_bytes())
 
 
 def _filled(line: str, fresh: dict[str, str]) -> str:
@@ -133,7 +167,7 @@ def port(values: Mapping[str, str], variable: str) -> int:
     except ValueError:
         number = 0
     if not 0 < number < 65536:
-        raise ServerError(f"{variable} in .env is no port: {values[variable]!r}")
+        raise ServerError(f"{variable} in .env is not a port: {values[variable]!r}")
     return number
 
 
@@ -166,6 +200,7 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
     settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
     if name in WITH_TABLES:
         settings["DATABASE_URL"] = database_url(values, name)
+        settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"

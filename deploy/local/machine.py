@@ -66,12 +66,16 @@ def _missing_packages() -> list[str]:
 
 
 def _missing_checkers() -> list[str]:
-    """Name the packages of what checks the models and the alert rules."""
+    """Name the packages of what checks the models, the alert rules and the examples."""
     found = {
         "spin": shutil.which("spin"),  # it writes a program in C; gcc's package brings no headers
         "gcc": shutil.which("gcc"),
         "libc6-dev": Path("/usr/include/stdio.h").exists(),
         "prometheus": shutil.which("promtool"),
+        "caddy": shutil.which("caddy"),
+        "nginx-light": shutil.which("nginx"),
+        "curl": shutil.which("curl"),
+        "php-cli": shutil.which("php"),
     }
     return [package for package, there in found.items() if not there]
 
@@ -83,18 +87,18 @@ def _may_install() -> bool:
 
 def _install(packages: list[str]) -> None:
     names = " ".join(packages)
-    elsewhere = "any machine with Docker runs it by `docker compose up`"
+    elsewhere = "any machine with Docker can use `docker compose up`"
     if shutil.which("apt-get") is None:
         raise MachineError(
-            f"this is no Debian: install {names} yourself (PostgreSQL >= 15, Redis >= 7, "
-            f"RabbitMQ >= 4.0), or use another way: {elsewhere}"
+            f"this is not Debian: install {names} yourself (PostgreSQL >= 15, Redis >= 7, "
+            f"RabbitMQ >= 4.0), or: {elsewhere}"
         )
     become_root: list[str] = []
     if os.geteuid() != 0:
         if shutil.which("sudo") is None:
             raise MachineError(
-                f"missing here: {names}; neither root nor sudo: ask for them to be installed, "
-                f"or use another way: {elsewhere}"
+                f"missing: {names}; without root or sudo, ask an administrator to install them, "
+                f"or: {elsewhere}"
             )
         become_root = ["sudo"]
     log = ROOT / ".local" / "log" / "install.log"
@@ -102,7 +106,7 @@ def _install(packages: list[str]) -> None:
     _run([*become_root, "apt-get", "update"], log)
     for package in packages:
         _check_candidate(package)
-    print(f"installing {names} (they are not started, and the system's own are left alone)")
+    print(f"installing {names} (not started; the system's own servers stay unchanged)")
     _run([*become_root, "sh", str(ROOT / "deploy" / "local" / "install.sh"), *packages], log)
 
 
@@ -117,18 +121,18 @@ def _check_candidate(package: str) -> None:
     # It may have an epoch before the version, or be "(none)".
     found = re.search(r"Candidate: (?:\d+:)?((\d+)\S*)", policy)
     if found is None:
-        raise MachineError(f"this distribution has no {package}; Debian 13 has")
+        raise MachineError(f"this distribution has no {package}; Debian 13 has it")
     oldest = OLDEST.get(package, 0)
     if int(found[2]) < oldest:
         raise MachineError(
-            f"this distribution has {package} {found[1]} and {oldest} or newer is needed: "
+            f"this distribution has {package} {found[1]}, but {oldest} or newer is needed: "
             "use Debian 13, or `docker compose up`"
         )
 
 
 def _make_venv() -> None:
     if _venv_version() is None:
-        print("making the virtual environment .venv")
+        print("creating the virtual environment .venv")
         _run([sys.executable, "-m", "venv", "--clear", str(VENV)], None)
     version = _venv_version()
     lock = ROOT / "requirements" / f"dev-{'3.11' if version == '3.11' else '3.13'}.txt"

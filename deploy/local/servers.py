@@ -29,7 +29,9 @@ from typing import Any
 
 HOST = "127.0.0.1"
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
-_HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no right on its parents
+HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no right on its parents
+LEAVING_SECONDS = 0.5
+"""The last thread of a killed process lets go of its ports a moment after the process is gone."""
 
 
 class ServerError(Exception):
@@ -37,26 +39,31 @@ class ServerError(Exception):
 
 
 class PortTakenError(ServerError):
-    def __init__(self, port: int, variable: str) -> None:
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        named = ", ".join(f"{port} ({variable})" for variable, port in ports.items())
         super().__init__(
-            f"port {port} is taken by another program: free it, or set {variable} in .env"
+            f"taken by other programs: port {named}; free them, set others in .env, or let "
+            "`make up PORT_OFFSET=100` put every port of ours 100 higher"
         )
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def check_ports_free(ports: Mapping[str, int]) -> None:
+    """:raises PortTakenError: names every one that is taken"""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while taken := {variable: port for variable, port in ports.items() if not _is_free(port)}:
+        if time.monotonic() > deadline:
+            raise PortTakenError(taken)
+        time.sleep(0.05)
 
 
-def check_port_free(port: int, variable: str) -> None:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no program
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise PortTakenError(port, variable) from None
+            return False
+    return True
 
 
 def wait_until(
@@ -110,7 +117,11 @@ class Process:
                 **as_user(user),
             )
         _children[child.pid] = child
-        text = json.dumps({"pid": child.pid, "born": _born(child.pid), "fingerprint": fingerprint})
+        self.note(child.pid, fingerprint)
+
+    def note(self, pid: int, fingerprint: str = "") -> None:
+        """Record a process that has just been started."""
+        text = json.dumps({"pid": pid, "born": _born(pid), "fingerprint": fingerprint})
         fresh = self.record.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(self.record)
@@ -178,14 +189,14 @@ def as_user(user: str | None) -> dict[str, Any]:
     """
     if user is None or os.geteuid() != 0:
         return {}
-    entry = _account(user)
+    entry = account(user)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _account(name: str) -> pwd.struct_passwd:
+def account(name: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
-    except KeyError:  # a server that was not installed from the distribution's package
+    except KeyError:  # what was not installed from the distribution's package
         return pwd.getpwnam("nobody")
 
 
@@ -215,8 +226,7 @@ class Server(ABC):
             return
         self.stop()
         self._end_strays()
-        for variable, port in self.ports.items():
-            check_port_free(port, variable)
+        check_ports_free(self.ports)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own(self.folder, 0o700)
         self._launch(fingerprint)
@@ -289,7 +299,7 @@ class Server(ABC):
     def _own(self, path: Path, mode: int) -> None:
         path.chmod(mode)
         if os.geteuid() == 0:
-            entry = _account(self.user)
+            entry = account(self.user)
             os.chown(path, entry.pw_uid, entry.pw_gid)
 
     def _write(self, name: str, text: str) -> None:
@@ -301,7 +311,7 @@ class Server(ABC):
     def _environment(self) -> dict[str, str]:
         # Nothing is inherited: PGDATA or RABBITMQ_* of the caller would lead to other instances.
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "LANG": "C.UTF-8", "HOME": _HERE}
+        return {"PATH": path, "LANG": "C.UTF-8", "HOME": HERE}
 
 
 class Postgres(Server):
@@ -458,7 +468,7 @@ class Redis(Server):
     def _launch(self, fingerprint: str) -> None:
         self._write("redis.conf", self._shape())
         self.process.spawn(
-            [redis_binary(), f"{_HERE}/redis.conf"],
+            [redis_binary(), f"{HERE}/redis.conf"],
             env=self._environment(),
             cwd=self.folder,
             log=self.log,
@@ -549,7 +559,7 @@ class RabbitMQ(Server):
                     f"prometheus.tcp.ip = {HOST}",
                     f"prometheus.tcp.port = {self.metrics_port}",
                     # At each start: so a first start that was killed half-way heals, too.
-                    f"load_definitions = {_HERE}/definitions.json",
+                    f"load_definitions = {HERE}/definitions.json",
                     "log.file = false",
                     "log.console = true",
                     "log.console.level = warning",
@@ -572,14 +582,14 @@ class RabbitMQ(Server):
             "ERL_EPMD_PORT": str(self.epmd.port),
             "ERL_EPMD_ADDRESS": HOST,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_CONFIG_FILE": f"{_HERE}/rabbitmq.conf",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{_HERE}/enabled_plugins",
-            "RABBITMQ_MNESIA_BASE": f"{_HERE}/data",
-            "RABBITMQ_LOG_BASE": f"{_HERE}/log",
+            "RABBITMQ_CONFIG_FILE": f"{HERE}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{HERE}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{HERE}/data",
+            "RABBITMQ_LOG_BASE": f"{HERE}/log",
             # The system's instance has its settings in these places of /etc.
-            "RABBITMQ_CONF_ENV_FILE": f"{_HERE}/absent",
-            "RABBITMQ_CONFIG_FILES": f"{_HERE}/absent",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{_HERE}/absent",
+            "RABBITMQ_CONF_ENV_FILE": f"{HERE}/absent",
+            "RABBITMQ_CONFIG_FILES": f"{HERE}/absent",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{HERE}/absent",
             # The script then becomes the server instead of waiting for it: one pid, one signal.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
@@ -658,7 +668,7 @@ def rabbitmq_home() -> Path:
     if not versions:
         raise ServerError("RabbitMQ is not installed")
     if max(versions) < (4,):
-        raise ServerError(f"RabbitMQ 4.0 or newer is needed, here is {max(versions)}")
+        raise ServerError(f"RabbitMQ 4.0 or newer is needed, but {max(versions)} is installed")
     return versions[max(versions)]
 
 

@@ -1,14 +1,20 @@
-"""Keeps the sandbox and the services running; `make up` leaves it behind, `make down` ends it."""
+"""Keeps the sandbox and the services running; `make up` leaves it behind, `make down` ends it.
+
+Under root the gateway, which strangers reach, runs as a user that may nothing else, as the servers
+do: by paths relative to this checkout, which may lie where that user cannot enter (servers.py).
+"""
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local import environment
-from deploy.local.servers import Process
+from deploy.local.machine import PYTHON
+from deploy.local.servers import HERE, Process, account, as_user
 
 ROOT = environment.ROOT
 LOCAL = ROOT / ".local"
@@ -31,6 +37,47 @@ def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:
     return {**inherited, **environment.for_process(values, name), "PYTHONUNBUFFERED": "1"}
 
 
+_BY_PATH = {"PYTHONPATH": HERE, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def gateway_user() -> str | None:
+    """Name whom the gateway runs as; None: as who we are."""
+    if os.geteuid() != 0:
+        return None
+    user = account("ostoja").pw_name  # of docs/going-live.md, else nobody
+    probe = [f"{HERE}/{PYTHON.relative_to(ROOT)}", "-c", "import services, aiohttp"]
+    try:
+        subprocess.run(
+            probe, cwd=ROOT, env=_BY_PATH, capture_output=True, check=True, **as_user(user)
+        )
+    except (OSError, subprocess.CalledProcessError):  # it may not even start that Python
+        return None
+    return user
+
+
+def who_is_the_gateway() -> str | None:
+    if os.geteuid() != 0:
+        return None
+    if (user := gateway_user()) is not None:
+        return f"under root, the gateway runs as {user}"
+    return (
+        "the gateway runs as root, for no other user can read this checkout or its Python: take "
+        "the system's Python (make up PYTHON=/usr/bin/python3) and a checkout that all may read"
+    )
+
+
+def _own_state(user: str) -> None:
+    """Let it keep the limits set at run time; of the rest of .local it sees no name."""
+    folder = LOCAL / "gateway"
+    folder.mkdir(exist_ok=True)
+    entry = account(user)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    for other in LOCAL.iterdir():
+        other.chmod(other.stat().st_mode & 0o700)
+    LOCAL.chmod(0o711)
+
+
 class Child:
     def __init__(self, name: str, values: Mapping[str, str]) -> None:
         self.name = name
@@ -46,7 +93,7 @@ class Child:
         if self.process.pid is not None:
             return
         if self._started:
-            print(f"{self.name} ended; it starts again in {self._pause:g} s")
+            print(f"{self.name} ended and restarts in {self._pause:g} s")
             lived = now - self._started
             self._due = now + self._pause
             grown = min(max(1.0, self._pause * 2), LONGEST_PAUSE)
@@ -54,11 +101,15 @@ class Child:
             self._started = 0.0
         if now < self._due:
             return
+        user = gateway_user() if self.name == "gateway" else None
+        python = str(PYTHON) if user is None else f"{HERE}/{PYTHON.relative_to(ROOT)}"
+        own = {} if user is None else _BY_PATH
         self.process.spawn(
-            [sys.executable, "-m", MODULES[self.name]],
-            env=process_environment(self._values, self.name),
+            [python, "-m", MODULES[self.name]],
+            env={**process_environment(self._values, self.name), **own},
             cwd=ROOT,
             log=LOCAL / "log" / f"{self.name}.log",
+            user=user,
         )
         self._started = now
 
@@ -83,6 +134,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     values = environment.load(Path(ROOT / ".env"))
+    if (user := gateway_user()) is not None:
+        _own_state(user)
     children = [Child(name, values) for name in MODULES]
     while not stopping:
         for child in children:

@@ -12,9 +12,9 @@ from deploy.sandbox import mailpit, providers
 from deploy.sandbox.providers import PROVIDERS
 from deploy.sandbox.recorder import Recorder
 from deploy.sandbox.smtp import Smtp
-from libs.common import logs
-from libs.common.service import Service, run
-from libs.common.settings import Settings, load
+from libs.common.process import logs
+from libs.common.process.service import Service, run
+from libs.common.process.settings import Settings, load
 
 log = logs.get_logger(__name__)
 
@@ -31,7 +31,7 @@ def main() -> int | str:
     settings = load(SandboxSettings)
     logs.configure("sandbox")
     # A line per request is noise here, and a cost in benchmarks: what came in is recorded anyway.
-    for chatty in ("libs.common.web", "mail.log"):
+    for chatty in ("libs.common.http.application", "mail.log"):
         logging.getLogger(chatty).setLevel("WARNING")
 
     async def start(service: Service) -> None:

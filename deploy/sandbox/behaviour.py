@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from libs.common.web import Model
+from libs.common.http.application import Model
 
 Stage = Literal["mail", "rcpt", "data", "dot"]
 

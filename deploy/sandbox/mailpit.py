@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 from deploy.sandbox.mail import Mail
 from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
-from libs.common.web import Model, Problem, json_response, validate
-from libs.common.web import create_app as create_web_app
+from libs.common.http.application import Model, Problem, json_response, validate
+from libs.common.http.application import create_app as create_web_app
 
 PAGE = 50
 MAX_LIMIT = 1000

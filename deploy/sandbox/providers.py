@@ -16,10 +16,14 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from deploy.sandbox.behaviour import HEALTHY, Behaviour, hang_up
 from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
-from libs.common.web import Problem, json_response, parse
-from libs.common.web import create_app as create_web_app
+from libs.common.http.application import Problem, json_response, parse
+from libs.common.http.application import create_app as create_web_app
 
-_CREATE_ITEM = re.compile(r'\bcreate_item\s*\(((?:[^()"]|"(?:[^"\\]|\\.)*")*)\)')
+_CALLS = ("create_item", "change_multiple_column_values", "items_page_by_column_values")
+_CALL = re.compile(
+    rf'\b(?P<name>{"|".join(_CALLS)})\s*\((?P<arguments>(?:[^()"]|"(?:[^"\\]|\\.)*")*)\)'
+)
+_MOST_ITEMS = 10_000
 _ARGUMENT = re.compile(r'(\w+)\s*:\s*(\$\w+|\d+|"(?:[^"\\]|\\.)*")')
 _NUMBER = re.compile(r"\+?\d{9,15}")
 
@@ -30,6 +34,8 @@ class Answer:
     text: str
     accepted: bool
     content_type: str = "application/json"
+    keep: Callable[[], None] = lambda: None
+    """What it does once the message is taken."""
 
 
 Provider = Callable[[Mapping[str, str], bytes], Answer]
@@ -42,32 +48,108 @@ def slack(_: Mapping[str, str], body: bytes) -> Answer:
         return Answer(400, "invalid_payload", accepted=False, content_type="text/plain")
     if not any(message.get(name) for name in ("text", "blocks", "attachments")):
         return Answer(400, "no_text", accepted=False, content_type="text/plain")
+    if not _slack_takes(message.get("blocks", [])):
+        return Answer(400, "invalid_blocks", accepted=False, content_type="text/plain")
     return Answer(200, "ok", accepted=True, content_type="text/plain")
 
 
-def monday(headers: Mapping[str, str], body: bytes) -> Answer:
-    """GraphQL `create_item`: what is wrong with the request is an error inside a 200."""
-    if not headers.get(hdrs.AUTHORIZATION):
-        return Answer(401, '{"errors":["Not Authenticated"]}', accepted=False)
-    request = _json_object(body) or {}
-    call = _CREATE_ITEM.search(str(request.get("query", "")))
-    if call is None:
-        return _monday_error("expected the mutation create_item", "GRAPHQL_PARSE_FAILED")
-    variables = request.get("variables") or {}
-    given = {
-        name: variables.get(value[1:]) if value.startswith("$") else json.loads(value)
-        for name, value in _ARGUMENT.findall(call[1])
-    }
-    if not str(given.get("board_id") or "").isdigit():
-        return _monday_error("This board id is not valid", "InvalidBoardIdException")
-    name = given.get("item_name")
-    if not isinstance(name, str) or not 1 <= len(name) <= 255:
-        return _monday_error("Item name must have 1 to 255 characters", "ItemNameTooLongException")
-    values = given.get("column_values")
-    if values is not None and (not isinstance(values, str) or _json_object(values) is None):
-        return _monday_error("column_values is a JSON object in a string", "ColumnValueException")
-    data = {"data": {"create_item": {"id": str(uuid4().int % 10**10)}}, "account_id": 1}
-    return Answer(200, json.dumps(data), accepted=True)
+def _slack_takes(blocks: Any) -> bool:
+    """Hold Block Kit's documented limits, for the blocks that our templates use."""
+
+    def text(of: Any, limit: int, *kinds: str) -> bool:
+        return of["type"] in kinds and 1 <= len(of["text"]) <= limit
+
+    def block(one: Any) -> bool:
+        match one["type"]:
+            case "header":
+                return text(one["text"], 150, "plain_text")
+            case "section":
+                return text(one["text"], 3000, "plain_text", "mrkdwn")
+            case "context":
+                return 1 <= len(one["elements"]) <= 10 and all(
+                    text(element, 3000, "plain_text", "mrkdwn") for element in one["elements"]
+                )
+            case kind:
+                return bool(kind == "divider")
+
+    try:
+        return len(blocks) <= 50 and all(block(one) for one in blocks)
+    except (KeyError, TypeError):
+        return False
+
+
+class Monday:
+    """Items over GraphQL: what is wrong with a request is an error inside a 200."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        if not headers.get(hdrs.AUTHORIZATION):
+            return Answer(401, '{"errors":["Not Authenticated"]}', accepted=False)
+        request = _json_object(body) or {}
+        call = _CALL.search(str(request.get("query", "")))
+        if call is None:
+            return _monday_error(f"expected one of {', '.join(_CALLS)}", "GRAPHQL_PARSE_FAILED")
+        variables = request.get("variables") or {}
+        given = {
+            name: variables.get(value[1:]) if value.startswith("$") else json.loads(value)
+            for name, value in _ARGUMENT.findall(call["arguments"])
+        }
+        board = str(given.get("board_id") or "")
+        if not board.isdigit():
+            return _monday_error("This board id is not valid", "InvalidBoardIdException")
+        if call["name"] == "items_page_by_column_values":
+            return self._find(board, given.get("columns"))
+        return self._write(call["name"], board, given)
+
+    def _find(self, board: str, columns: Any) -> Answer:
+        try:
+            wanted = {each["column_id"]: each["column_values"] for each in columns}
+        except (KeyError, TypeError):
+            return _monday_error("columns is a list of columns and values", "InvalidArgument")
+        items = [
+            {"id": item, "column_values": [{"id": c, "text": str(v)} for c, v in values.items()]}
+            for item, (where, values) in self._items.items()
+            if where == board and all(values.get(c) in v for c, v in wanted.items())
+        ]
+        data = {"data": {"items_page_by_column_values": {"items": items[:1]}}, "account_id": 1}
+        return Answer(200, json.dumps(data), accepted=False)  # it takes nothing
+
+    def _write(self, call: str, board: str, given: Mapping[str, Any]) -> Answer:
+        name, item, values = (given.get(key) for key in ("item_name", "item_id", "column_values"))
+        if call == "create_item":
+            item = str(uuid4().int % 10**10)
+            if not isinstance(name, str) or not 1 <= len(name) <= 255:
+                return _monday_error(
+                    "Item name must have 1 to 255 characters", "ItemNameTooLongException"
+                )
+        elif item not in self._items:
+            return _monday_error("Item not found", "InvalidItemIdException")
+        columns = _json_object("{}" if values is None else values)
+        if columns is None:
+            return _monday_error(
+                "column_values is a JSON object in a string", "ColumnValueException"
+            )
+        if any(not _monday_takes(value) for value in columns.values()):
+            return _monday_error("invalid value: the phone's form", "ColumnValueException")
+
+        def keep() -> None:
+            _, before = self._items.pop(str(item), (board, {}))
+            self._items[str(item)] = board, before | columns
+            if len(self._items) > _MOST_ITEMS:
+                del self._items[next(iter(self._items))]
+
+        data = {"data": {call: {"id": item}}, "account_id": 1}
+        return Answer(200, json.dumps(data), accepted=True, keep=keep)
+
+
+def _monday_takes(value: Any) -> bool:
+    """Hold the documented form of a phone: digits, and the country's two capital letters."""
+    if not isinstance(value, dict) or "phone" not in value:
+        return True
+    phone, country = str(value["phone"]), str(value.get("countryShortName"))
+    return bool(_NUMBER.fullmatch(phone) and re.fullmatch("[A-Z]{2}", country))
 
 
 def _monday_error(message: str, code: str) -> Answer:
@@ -117,12 +199,13 @@ def _signed(secret: str) -> Provider:
 
 
 def model(_: Mapping[str, str], body: bytes) -> Answer:
-    """An OpenAI-compatible chat completion: it says so, and repeats the last message."""
+    """An OpenAI-compatible chat completion: it says what it is told to say, after an OK."""
     messages = (_json_object(body) or {}).get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         error = {"error": {"message": "messages is required", "type": "invalid_request_error"}}
         return Answer(400, json.dumps(error), accepted=False)
-    content = f"The model heard: {messages[-1].get('content')}"
+    told = str(messages[0].get("content")).rpartition("Say the same as: ")
+    content = f"OK! {told[2]}"
     choice = {"index": 0, "message": {"role": "assistant", "content": content}}
     completion = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion"}
     return Answer(200, json.dumps(completion | {"choices": [choice]}), accepted=True)
@@ -130,7 +213,7 @@ def model(_: Mapping[str, str], body: bytes) -> Answer:
 
 PROVIDERS: Mapping[str, Provider] = {
     "slack": slack,
-    "monday": monday,
+    "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
     "model": model,
@@ -139,10 +222,10 @@ PATHS = {"model": "/model/chat/completions"}
 """Where it is not the target's name."""
 
 
-def _json_object(body: bytes | str) -> dict[str, Any] | None:
+def _json_object(body: Any) -> dict[str, Any] | None:
     try:
         data = json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 
@@ -196,6 +279,8 @@ def _receiver(recorder: Recorder, target: str, provider: Provider) -> Callable[[
         behaviour = recorder.take(target)
         answer = provider(request.headers, body)
         accepted = answer.accepted and (behaviour.accepted or not behaviour.fails)
+        if accepted:
+            answer.keep()
 
         def record(answered: int | None) -> None:
             recorder.record(

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from libs.common.web import Problem
+from libs.common.http.application import Problem
 
 D = TypeVar("D", int, None)
 

@@ -4,15 +4,15 @@
    Each flag keeps one rule; leaving it out brings back the counterexample that made it a rule:
      FIX_CAS   a row moves only from `sending` and the attempt that the worker claimed
      FIX_PARK  a copy that finds a live lease, or whose worker was fenced off, is parked and not acked
-     SWEEP     rows without a copy are published again
+     RECONCILE rows without a copy are published again
      ORDER=3   what a failure owes is one transaction, and the ack comes last. Instead of it:
                1 the ledger, .dead, the escalation; 2 .dead first; 4 the ack first
    More to go wrong: DLXLOSS (a dead-lettered copy is lost), BYHAND (discard; retry of what failed).
 
    A row is one of alerts.delivery, a copy a message in alerts.<target> or its .retry, `outbox` what publishes
-   it: intake, the outbox table, the sweep. An atomic step is a transaction, or what one process does without
+   it: intake, the outbox table, the reconciler. An atomic step is a transaction, or what one process does without
    anybody seeing a part of it. Time is free: leases and TTLs end whenever they like.
-   Left out, for it only takes behaviour away: turns (a copy of an older turn is acked, for a newer one is in
+   Left out, for it only takes behaviour away: generations (a message of an older generation is acked, for a newer one is in
    the outbox), due times, breakers, batches (each row of one moves as if alone). */
 #ifndef F0
 #define F0 2                       /* how much goes wrong, at most */
@@ -52,7 +52,7 @@
 #define PARK 10
 
 byte F = F0;
-byte row[2], att[2], spent[2]; bit lease[2];   /* att, the fence, never goes back */
+byte row[2], att[2], attempts[2]; bit lease[2];   /* att, the fence, never goes back */
 bit outbox[2], obdead[2], dead[2], esc[2];
 byte acc[2];                       /* how often the target has taken it, up to 3 */
 byte ready[2], retry[2];           /* copies in the work queue and in .retry */
@@ -60,7 +60,7 @@ byte busy, accepted, cD, cF, cX;   /* ledger_total: moved in the transaction tha
 
 #ifdef FIX_CAS
 #define MINE (row[m]==SENDING && att[m]==k)
-#define MINE_TO_END (MINE || (k==0 && spent[m]>N && (row[m]==PENDING || (row[m]==SENDING && !lease[m]))))
+#define MINE_TO_END (MINE || (k==0 && attempts[m]>N && (row[m]==PENDING || (row[m]==SENDING && !lease[m]))))
 #else
 #define MINE true
 #define MINE_TO_END true
@@ -91,7 +91,7 @@ inline end_as_failed() {
   :: else -> skip
   fi }
 
-proctype W() {                     /* services/alerts/delivery.py */
+proctype W() {                     /* services/alerts/delivery/at_least_once.py */
   byte pc=IDLE, m=0, k=0; bit own=0;   /* k==0: nothing is claimed */
   do
   EACH(TAKE)
@@ -101,8 +101,8 @@ proctype W() {                     /* services/alerts/delivery.py */
        :: row[m]==SENDING && lease[m] -> pc=LEASED
        :: row[m]==PENDING || (row[m]==SENDING && !lease[m]) ->
           if
-          :: spent[m]>N -> pc=EXHAUSTED
-          :: else -> spent[m]++; att[m]++; k=att[m]; row[m]=SENDING; lease[m]=1; pc=SEND
+          :: attempts[m]>N -> pc=EXHAUSTED
+          :: else -> attempts[m]++; att[m]++; k=att[m]; row[m]=SENDING; lease[m]=1; pc=SEND
           fi
        fi }
   :: atomic{ pc==SEND -> TAKE_BY_TARGET; pc=TAKEN }              /* A3 */
@@ -110,9 +110,9 @@ proctype W() {                     /* services/alerts/delivery.py */
   :: atomic{ pc==SEND && F>0 -> F--; TAKE_BY_TARGET; pc=REFUSED }    /* taken, the answer lost */
   :: atomic{ pc==TAKEN ->                                        /* A4 */
        if :: MINE -> MOVE(DELIVERED); cD++; pc=ACK :: else -> pc=FENCED fi }
-  :: atomic{ pc==REFUSED && spent[m]<=N ->
+  :: atomic{ pc==REFUSED && attempts[m]<=N ->
        if :: MINE -> MOVE(PENDING); pc=PARK :: else -> pc=FENCED fi }
-  :: atomic{ pc==REFUSED && spent[m]>N -> pc=EXHAUSTED }
+  :: atomic{ pc==REFUSED && attempts[m]>N -> pc=EXHAUSTED }
 #if ORDER==1
   :: atomic{ pc==EXHAUSTED ->
        if :: MINE_TO_END -> MOVE(FAILED); cF++; pc=EXHAUSTED_2 :: else -> pc=FENCED fi }
@@ -147,13 +147,13 @@ proctype W() {                     /* services/alerts/delivery.py */
   :: atomic{ IS_OPEN(i) && !lease[i] && busy==0 && ready[i]+retry[i]+outbox[i]==0 -> outbox[i]=1 }
 #define MOVED_BY_HAND(i) \
   :: atomic{ row[i]==PENDING && F>0 -> F--; row[i]=DISCARDED; cX++ } \
-  :: atomic{ row[i]==FAILED && F>0 -> F--; row[i]=PENDING; spent[i]=0; cF--; outbox[i]=1 }
+  :: atomic{ row[i]==FAILED && F>0 -> F--; row[i]=PENDING; attempts[i]=0; cF--; outbox[i]=1 }
 
-proctype Time() {                  /* and services/alerts/sweep.py */
+proctype Time() {                  /* and services/alerts/upkeep/reconcile.py */
   do
   EACH(LEASE_ENDS)
   EACH(COMES_BACK)
-#ifdef SWEEP
+#ifdef RECONCILE
   EACH(SWEPT)
 #endif
 #ifdef BYHAND

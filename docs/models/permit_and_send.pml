@@ -12,10 +12,20 @@
      WAIT       who asks again waits again: "already withdrawn" is no shortcut to the 200
      DEADLINE   the sender looks at its clock before the dot
      BOUNDED    the assumption: no dot is on its way for as long as the quarantine
-     SWEEP      rows without a copy are published again
+     RECONCILE  rows without a copy are published again
+     WAIT_GRANT where no consent is recorded a message waits: the grant may be on its way
+     AGE        a grant that is older than a withdrawal does not count
    Instead of BOUNDED: STRICT (no quarantine: only returned permits count), or FENCE (a proxy that all
    bytes to SMTP pass cuts one attempt; not built).
-   More to go wrong: DLXLOSS (a dead-lettered copy is lost), REOPT (a new grant).
+   More to go wrong: DLXLOSS (a dead-lettered copy is lost), REOPT (a new grant), LATE (the first grant
+   comes late, perhaps after the withdrawal; else it was recorded before everything).
+
+   A step's window may close at any time (WINDOW), or its sequence goes on (NEXT). Both mean a second message, 1, which
+   the scheduler hands over; that no two of them leave is kept by
+     NOT_AFTER  no permit is asked for and no dot written once the window is over: the row ends BACK, by CAS, and the
+                step goes back to the scheduler, which hands it over under a new id
+     IN_DOUBT   a mail that may have left is in doubt, late or not
+     UNKNOWN    the daily cap counts a hand-over of which the end is not known
 
    What stands for what: a row is one of alerts.delivery (WAITING is `pending`, SENT `delivered`, CANC
    `discarded`), a copy a message in alerts.<target> or its .retry, `outbox` that of whoever published
@@ -24,16 +34,18 @@
    seeing a part of it. Time is free: a lease, a permit, a queue's TTL end whenever they like, so no
    figure of the configuration is assumed but through BOUNDED.
 
-   Left out, for it only takes behaviour away or is a person's word: turns (a copy of an older turn is
+   Left out, for it only takes behaviour away or is a person's word: generations (a message of an older generation is
    acked, for a newer one is in the outbox), due times, the 202 (a handler that gives up waiting; who
-   asks again is here as a handler that died), erasure (comes after the 200), a doubt resolved by hand. */
+   asks again is here as a handler that died), erasure (comes after the 200), a doubt resolved by an operator. */
 #ifndef F0
 #define F0 2                    /* how much goes wrong, at most */
 #endif
 #ifndef NM
 #define NM 2                    /* messages, to one person */
 #endif
-#define K  3                    /* attempts of a message */
+#ifndef K
+#define K 3                     /* attempts of a message */
+#endif
 #define NX 6
 #define IX(m,k) ((m)*K+(k))
 #if NM>1
@@ -54,12 +66,13 @@
 #define DOUBT 5
 #define CANC 6
 #define FAILED 7
+#define BACK 8                 /* at the scheduler */
 #define TERMINAL(m) (row[m]>=SENT)
 
 /* the permit, after none */
 #define OPEN 1
 #define RET 2
-#define OLD 3                   /* its time is over: no dot is begun, a twin hears `closed`; still out */
+#define OLD 3                   /* its time is over: no dot is begun, a duplicate hears `closed`; still out */
 #define EXP 4                   /* the quarantine is over: counts as returned */
 
 /* where a worker is */
@@ -77,7 +90,7 @@
 #define NO_PERMIT 11
 #define UNSENT 12
 #define PARK 13
-#define UNKNOWN 14
+#define UNSURE 14
 #define DENIED 15
 #define RETURN_PARK 16
 
@@ -91,6 +104,8 @@ bit here[NX];                   /* a worker waits for an answer to this attempt;
 bit crit[NX];                   /* between the look at the clock and SMTP's having the dot */
 byte acc[2];                    /* mails that SMTP has taken */
 bit wd, done200, gotall; byte ver;
+bit none;                       /* no consent is recorded */
+bit closed[2];                  /* the window of the message */
 byte busy;                      /* workers with a copy in hand */
 
 #ifdef FIX_PID
@@ -99,6 +114,11 @@ byte busy;                      /* workers with a copy in hand */
 #else
 #define PX(m,k) IX(m,0)
 #define QUIET(i) (crit[((i)/K)*K]+crit[((i)/K)*K+1]+crit[((i)/K)*K+2]==0)
+#endif
+#ifdef NOT_AFTER
+#define TOO_LATE(m,i) (OVER(i) || closed[m])
+#else
+#define TOO_LATE(m,i) OVER(i)
 #endif
 #define OVER(i) (perm[i]==OLD || perm[i]==EXP)
 #define FREE(i) (perm[i]!=OPEN && perm[i]!=OLD)
@@ -147,7 +167,7 @@ proctype Relay(byte m) {        /* publishes, then deletes its row */
 #define LEAVE here[IX(m,k)]=0; ans[IX(m,k)]=0; rsp[IX(m,k)]=0
 #define PUT_DOWN own=0; pc=IDLE; m=0; k=0; busy--
 
-proctype W() {                  /* services/alerts/delivery.py */
+proctype W() {                  /* services/alerts/delivery/at_most_once.py */
   byte pc=IDLE, m=0, k=0; bit own=0;
   do
   EACH_MESSAGE(TAKE)
@@ -163,6 +183,11 @@ proctype W() {                  /* services/alerts/delivery.py */
          :: else -> k=att[m]; att[m]++; lease[m]=1; row[m]=CLAIMED; pc=ASK
          fi
       fi }
+#ifdef NOT_AFTER
+  :: atomic{ pc==ASK && closed[m] ->
+       if :: MINE(CLAIMED) -> END(BACK); THEN_ACK
+          :: else -> FENCED fi }
+#endif
   :: atomic{ pc==ASK -> reqq[IX(m,k)]=1; here[IX(m,k)]=1; pc=ASKED }     /* B2 */
   :: atomic{ pc==ASKED && ans[IX(m,k)]==1 -> LEAVE; pc=GRANTED }
   :: atomic{ pc==ASKED && ans[IX(m,k)]==2 -> LEAVE; pc=DENIED }
@@ -172,7 +197,8 @@ proctype W() {                  /* services/alerts/delivery.py */
        if :: MINE(CLAIMED) -> row[m]=SENDING; lease[m]=1; pc=BEFORE_DOT
           :: else -> FENCED fi }
   :: atomic{ pc==DENIED ->
-       if :: MINE(CLAIMED) -> END(CANC); THEN_ACK
+       if :: MINE(CLAIMED) -> assert(ver>0);  /* nobody is silenced who has not withdrawn */
+             END(CANC); THEN_ACK
           :: else -> FENCED fi }
   :: atomic{ pc==NO_PERMIT ->                           /* returned whatever the CAS says */
        if :: MINE(CLAIMED) -> END(WAITING); THEN_PARK
@@ -180,8 +206,8 @@ proctype W() {                  /* services/alerts/delivery.py */
           :: else -> FENCED fi }
   :: atomic{ pc==BEFORE_DOT ->                          /* B5; the clock does not tell of a return */
 #ifdef DEADLINE
-       if :: !OVER(PX(m,k)) -> crit[IX(m,k)]=1; pc=AT_DOT
-          :: OVER(PX(m,k)) -> pc=UNSENT fi
+       if :: !TOO_LATE(m,PX(m,k)) -> assert(!closed[m]); crit[IX(m,k)]=1; pc=AT_DOT
+          :: TOO_LATE(m,PX(m,k)) -> pc=UNSENT fi
 #else
        crit[IX(m,k)]=1; pc=AT_DOT
 #endif
@@ -195,20 +221,24 @@ proctype W() {                  /* services/alerts/delivery.py */
   :: atomic{ pc==AT_DOT && F>0 -> F--; crit[IX(m,k)]=0; pc=UNSENT }   /* refused, cut, reset */
   :: atomic{ pc==DOT_OUT && rsp[IX(m,k)]==1 ->
        LEAVE;
-       if :: OVER(PX(m,k)) -> pc=UNKNOWN                /* overrun */
+       if :: OVER(PX(m,k)) -> pc=UNSURE                /* overrun */
           :: else -> pc=ACCEPTED fi }
   :: atomic{ pc==DOT_OUT && rsp[IX(m,k)]==2 -> LEAVE; pc=UNSENT }
-  :: atomic{ pc==DOT_OUT && F>0 -> F--; LEAVE; pc=UNKNOWN }   /* no answer in time */
-  :: atomic{ pc==DOT_OUT && !net[IX(m,k)] && !rsp[IX(m,k)] -> LEAVE; pc=UNKNOWN }   /* it was lost */
+  :: atomic{ pc==DOT_OUT && F>0 -> F--; LEAVE; pc=UNSURE }   /* no answer in time */
+  :: atomic{ pc==DOT_OUT && !net[IX(m,k)] && !rsp[IX(m,k)] -> LEAVE; pc=UNSURE }   /* it was lost */
   :: atomic{ pc==ACCEPTED ->                            /* B6 */
        if :: MINE(SENDING) || MINE(DOUBT) -> END(SENT); THEN_ACK
           :: else -> pc=PARK fi }
-  :: atomic{ pc==UNSENT ->                              /* certainly; the sweep may have seen a doubt */
+  :: atomic{ pc==UNSENT ->                              /* certainly; the reconciler may have seen a doubt */
        if :: MINE(SENDING) -> END(WAITING); THEN_PARK
           :: MINE(SENDING) -> END(FAILED); THEN_ACK   /* refused for good */
           :: else -> pc=PARK fi }
-  :: atomic{ pc==UNKNOWN ->
-       if :: MINE(SENDING) -> END(DOUBT) :: else -> skip fi;
+  :: atomic{ pc==UNSURE ->
+       if :: MINE(SENDING) -> END(DOUBT)
+#ifndef IN_DOUBT
+          :: MINE(SENDING) && closed[m] -> END(BACK)
+#endif
+          :: else -> skip fi;
 #ifdef FIX_UNK
        pc=ACK
 #else
@@ -240,18 +270,22 @@ proctype W() {                  /* services/alerts/delivery.py */
 #define AGES(i) :: atomic{ perm[i]==OPEN -> perm[i]=OLD } :: atomic{ MAY_EXPIRE(i) -> perm[i]=EXP }
 #define LEASE_ENDS(i) :: atomic{ lease[i] -> lease[i]=0 }
 #define COMES_BACK(i) :: atomic{ retry[i]>0 -> retry[i]--; ready[i]++; lease[i]=0 }   /* TTL >= lease */
+#define CLOSES(i) :: atomic{ !closed[i] && row[i]<SENT -> closed[i]=1 }
 #define WITHOUT_SENDER(i) (row[i]==WAITING || row[i]==CLAIMED)
 #define SWEPT(i) \
   :: atomic{ row[i]==SENDING && !lease[i] -> row[i]=DOUBT } \
   :: atomic{ WITHOUT_SENDER(i) && F>0 -> F--; ready[i]++ }   /* too early */ \
   :: atomic{ WITHOUT_SENDER(i) && busy==0 && ready[i]+retry[i]+outbox[i]==0 && !lease[i] -> ready[i]++ }
 
-proctype Time() {               /* and the sweep, services/alerts/sweep.py */
+proctype Time() {               /* and the reconciler, services/alerts/upkeep/reconcile.py */
   do
   EACH_MESSAGE(LEASE_ENDS)
   EACH_MESSAGE(COMES_BACK)
+#ifdef WINDOW
+  EACH_MESSAGE(CLOSES)
+#endif
   EACH(AGES)
-#ifdef SWEEP
+#ifdef RECONCILE
   EACH_MESSAGE(SWEPT)
 #endif
   od }
@@ -260,12 +294,17 @@ proctype Time() {               /* and the sweep, services/alerts/sweep.py */
 inline answer(i,p) {            /* B3; services/consent/permits.py */
   if
   :: wd -> SAY(i,2)
-#ifdef FIX_PID
-  :: !wd && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
-  :: !wd && perm[p]==OPEN -> SAY(i,1)
-  :: !wd && perm[p]>OPEN -> SAY(i,3)
+#ifdef WAIT_GRANT
+  :: !wd && none -> SAY(i,3)
 #else
-  :: !wd -> perm[p]=OPEN; SAY(i,1)
+  :: !wd && none -> SAY(i,2)
+#endif
+#ifdef FIX_PID
+  :: !wd && !none && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
+  :: !wd && !none && perm[p]==OPEN -> SAY(i,1)
+  :: !wd && !none && perm[p]>OPEN -> SAY(i,3)
+#else
+  :: !wd && !none -> perm[p]=OPEN; SAY(i,1)
 #endif
   fi }
 
@@ -285,8 +324,23 @@ proctype Consent() {
   EACH(RETURN)
   od }
 
+#if defined(WINDOW) || defined(NEXT)
+#define ONE_OF_BOTH assert(acc[0]+acc[1]<=1)    /* the step once; the next one not on the same day */
+#ifdef WINDOW
+#define HANDS_OVER (row[0]==BACK)
+#elif defined(UNKNOWN)
+#define HANDS_OVER (row[0]==CANC || row[0]==FAILED)
+#else
+#define HANDS_OVER true
+#endif
+proctype Scheduler() { atomic{ HANDS_OVER -> row[1]=WAITING; outbox[1]=1; run Relay(1) } }
+#else
+#define ONE_OF_BOTH skip
+#endif
+
 #define TAKEN(i) :: atomic{ net[i] -> net[i]=0; crit[i]=0; acc[(i)/K]++; \
   assert(acc[(i)/K]<=1);        /* P3 */ \
+  ONE_OF_BOTH; \
   assert(!done200);             /* P4 */ \
   if :: rsp[i]=here[i] :: F>0 -> F-- /* the answer is lost */ fi }
 #define REFUSED(i) :: atomic{ net[i] && F>0 -> F--; net[i]=0; crit[i]=0; rsp[i]=2*here[i] }
@@ -320,15 +374,24 @@ again:
   od;
   gotall=1 }
 
+#ifdef LATE
+#ifdef AGE
+proctype LateGrant() { atomic{ if :: ver==0 -> none=0 :: else -> skip fi } }
+#else
+proctype LateGrant() { atomic{ none=0; if :: wd -> wd=0; ver++ :: else -> skip fi } }
+#endif
+#endif
 #ifdef REOPT
-proctype Grant() { atomic{ wd -> wd=0; ver++; done200=0 } }
+proctype Grant() { atomic{ wd -> wd=0; none=0; ver++; done200=0 } }
 #endif
 
 #define NOT_LOST(m) (TERMINAL(m))
-#define TRUE_END(m) ((row[m]!=SENT || acc[m]==1) && (!(row[m]==CANC || row[m]==FAILED) || acc[m]==0))
+#define TRUE_END(m) ((row[m]!=SENT || acc[m]==1) && (!(row[m]==CANC || row[m]==FAILED || row[m]==BACK) || acc[m]==0))
 init {
   atomic{ outbox[0]=1; run Relay(0);
-#if NM>1
+#if defined(WINDOW) || defined(NEXT)
+    row[1]=CANC; run Scheduler();
+#elif NM>1
     outbox[1]=1; run Relay(1);
 #else
     row[1]=CANC;
@@ -336,6 +399,9 @@ init {
     run W(); run W(); run Time(); run Consent(); run Smtp(); run Person();
 #ifdef REOPT
     run Grant();
+#endif
+#ifdef LATE
+    none=1; run LateGrant();
 #endif
   };
 end: timeout ->

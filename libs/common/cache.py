@@ -1,18 +1,19 @@
-"""One small cache: Redis with TTL, and a bounded in-process fallback while Redis is away."""
+"""A small cache: Redis with TTL, and a bounded in-process fallback while Redis is unavailable."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import prometheus_client
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
-from libs.common import logs
+from libs.common import sockets
+from libs.common.process import logs
 
 log = logs.get_logger(__name__)
 
@@ -20,11 +21,9 @@ PURGE_SECONDS = 600.0
 MAX_ENTRIES = 10_000
 TIMEOUT_SECONDS = 0.25
 RETRY_SECONDS = 1.0
-"""How long Redis is left alone after it failed, so that no request waits for a dead one."""
+"""How long Redis is not asked after an error, so that requests do not wait for it."""
 
-_ANSWERS = prometheus_client.Counter(
-    "cache_reads_total", "Reads by answer (hit, miss).", ["answer"]
-)
+_READS = prometheus_client.Counter("cache_reads_total", "Reads by answer (hit, miss).", ["answer"])
 _PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
 _ENTRIES = prometheus_client.Gauge(
     "cache_local_entries", "Entries of the in-process fallback.", multiprocess_mode="livesum"
@@ -32,7 +31,7 @@ _ENTRIES = prometheus_client.Gauge(
 
 
 class LocalCache:
-    """Bounded; expired entries go at a purge, the oldest when it is full.
+    """Bounded: a purge removes expired entries; when full, the oldest goes.
 
     Bookkeeping above a plain dict is one tuple and one float an entry, under 1 MB per 10,000.
     """
@@ -52,7 +51,7 @@ class LocalCache:
         return entry[1] if entry is not None and entry[0] > self._clock() else None
 
     def set(self, key: str, value: bytes, ttl: float) -> None:
-        self._entries.pop(key, None)  # a dict keeps the place of a key that is overwritten
+        self._entries.pop(key, None)  # an overwritten key would keep its place
         if len(self._entries) >= self._max_entries:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = (self._clock() + ttl, value)
@@ -69,10 +68,33 @@ class LocalCache:
         return len(expired)
 
 
-class Cache:
-    """No call fails or waits long because Redis is away: it is then answered from this process.
+class _HappyEyeballs(Connection):
+    """Tries the addresses of a name in parallel; redis-py tries one after another."""
 
-    What was stored here meanwhile stays readable after Redis is back, until it expires.
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self.socket_connect_timeout):
+            self._socket = await sockets.connected(self.host, self.port)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        arguments = dict(super()._connection_arguments())
+        name = arguments.pop("host") if "ssl" in arguments else None
+        return arguments | {
+            "host": None,
+            "port": None,
+            "sock": self._socket,
+            "server_hostname": name,
+        }
+
+
+class _HappyEyeballsTls(_HappyEyeballs, SSLConnection):
+    pass
+
+
+class Cache:
+    """While Redis is unavailable, calls are served from this process and do not fail.
+
+    Entries stored locally stay readable after Redis is back, until they expire.
     """
 
     def __init__(self, redis: Redis, prefix: str, local: LocalCache) -> None:
@@ -80,7 +102,7 @@ class Cache:
         self._prefix = prefix
         self._local = local
         self._retry_at = 0.0
-        self.redis_away = False
+        self.redis_unavailable = False
 
     @classmethod
     @asynccontextmanager
@@ -95,6 +117,8 @@ class Cache:
             socket_connect_timeout=TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
         )
+        raced: dict[Any, Any] = {Connection: _HappyEyeballs, SSLConnection: _HappyEyeballsTls}
+        pool.connection_class = raced.get(pool.connection_class, pool.connection_class)
         redis = Redis(connection_pool=pool)
         try:
             yield cls(redis, prefix, LocalCache(max_entries))
@@ -107,11 +131,11 @@ class Cache:
         if self._redis_usable():
             try:
                 value = cast("bytes | None", await self._redis.get(self._prefix + key))
-                self._back()
+                self._answered()
             except (RedisError, OSError) as error:
-                self._away(error)
+                await self._failed(error)
         value = value if value is not None else self._local.get(key)
-        _ANSWERS.labels("miss" if value is None else "hit").inc()
+        _READS.labels("miss" if value is None else "hit").inc()
         return value
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
@@ -119,22 +143,22 @@ class Cache:
         if self._redis_usable():
             try:
                 await self._redis.set(self._prefix + key, value, px=max(1, int(ttl * 1000)))
-                self._back()
+                self._answered()
             except (RedisError, OSError) as error:
-                self._away(error)
+                await self._failed(error)
             else:
                 self._local.delete(key)
                 return
         self._local.set(key, value, ttl)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
-        """Store only where nothing is stored yet; say whether it was. Atomic while Redis is up.
+        """Store unless the key exists; return whether it was stored. Atomic while Redis is up.
 
-        One that stores is a read that missed; one that does not is followed by the read that hits.
+        Counts as a miss if it stores; otherwise the caller's next read counts as a hit.
         """
         added = await self._add(key, value, ttl)
         if added:
-            _ANSWERS.labels("miss").inc()
+            _READS.labels("miss").inc()
         return added
 
     async def _add(self, key: str, value: bytes, ttl: float) -> bool:
@@ -145,12 +169,12 @@ class Cache:
                 added = await self._redis.set(
                     self._prefix + key, value, px=max(1, int(ttl * 1000)), nx=True
                 )
-                self._back()
+                self._answered()
             except (RedisError, OSError) as error:
-                self._away(error)
+                await self._failed(error)
             else:
                 return bool(added)
-        if self._local.get(key) is not None:  # another task came first while Redis timed out
+        if self._local.get(key) is not None:  # another task was first while Redis timed out
             return False
         self._local.set(key, value, ttl)
         return True
@@ -160,12 +184,12 @@ class Cache:
         if self._redis_usable():
             try:
                 await self._redis.delete(self._prefix + key)
-                self._back()
+                self._answered()
             except (RedisError, OSError) as error:
-                self._away(error)
+                await self._failed(error)
 
     def purge(self) -> int:
-        """Remove expired entries of this process (Redis expires its own); return how many."""
+        """Remove expired entries of this process and return how many; Redis expires its own."""
         purged = self._local.purge()
         _PURGED.inc(purged)
         _ENTRIES.set(len(self._local))
@@ -179,13 +203,15 @@ class Cache:
     def _redis_usable(self) -> bool:
         return time.monotonic() >= self._retry_at
 
-    def _away(self, error: Exception) -> None:
+    async def _failed(self, error: Exception) -> None:
+        if isinstance(error, ReadOnlyError):  # demoted: the name resolves to another server by now
+            await self._redis.connection_pool.disconnect()
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        if not self.redis_away:
-            self.redis_away = True
-            log.warning("cache.redis_away", error=type(error).__name__)
+        if not self.redis_unavailable:
+            self.redis_unavailable = True
+            log.warning("cache.redis_unavailable", error=type(error).__name__)
 
-    def _back(self) -> None:
-        if self.redis_away:
-            self.redis_away = False
-            log.info("cache.redis_back")
+    def _answered(self) -> None:
+        if self.redis_unavailable:
+            self.redis_unavailable = False
+            log.info("cache.redis_connected")

@@ -1,1 +1,1 @@
-"""One module for each thing that an ops person thinks of; a command is a call and its answer."""
+"""One module for each subject of operations; a command calls the API and prints the answer."""

@@ -1,4 +1,4 @@
-"""Alerts that wait, that were given up, that nobody knows of; and the ledger."""
+"""Pending, failed and in-doubt alerts, and the ledger check."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ from ostoja.where import Session
 
 PANEL = "Alerts"
 _LISTS = {
-    "pending": "List what waits to be sent, or to be tried again.",
-    "failed": "List what was given up; a person has been told.",
-    "in-doubt": "List mails of which nobody can know whether they left: resolve each.",
+    "pending": "List alerts that wait to be sent or retried.",
+    "failed": "List alerts that failed; on-call was notified.",
+    "in-doubt": "List e-mails whose delivery outcome is unknown; resolve each.",
 }
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 
 def _time(given: str) -> str:
-    """Read `2h` as two hours ago, else an ISO 8601 time, local unless it says otherwise."""
+    """Read `2h` as two hours ago, else an ISO 8601 time, local unless it has an offset."""
     if found := re.fullmatch(r"(\d{1,6})([smhd])", given):
         return (datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})).isoformat()
     try:
@@ -45,7 +45,7 @@ def _time(given: str) -> str:
         raise typer.BadParameter("2h, 30m, 1d (ago), or 2026-11-25T23:00") from None
 
 
-Target = Annotated[str | None, typer.Option(help="Only of this target.")]
+Target = Annotated[str | None, typer.Option(help="Only for this target.")]
 EventType = Annotated[str | None, typer.Option(help="Only of this event type.")]
 Since = Annotated[
     str | None, typer.Option(parser=_time, metavar="TIME", help="Accepted since: 2h, or a time.")
@@ -53,27 +53,27 @@ Since = Annotated[
 Until = Annotated[
     str | None, typer.Option(parser=_time, metavar="TIME", help="Accepted before: 2h, or a time.")
 ]
-Limit = Annotated[int, typer.Option(min=1, help="At most so many, the oldest first.")]
-OfStatus = Annotated[Status | None, typer.Option(help="Only of this status.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most this many, the oldest first.")]
+OfStatus = Annotated[Status | None, typer.Option(help="Only with this status.")]
 Ids = Annotated[list[UUID] | None, typer.Argument(metavar="ID", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    for which, told in _LISTS.items():
-        app.command(which, rich_help_panel=PANEL, help=told)(_lister(which))
+    for which, help_ in _LISTS.items():
+        app.command(which, rich_help_panel=PANEL, help=help_)(_lister(which))
     for title, command in (
         ("stats", stats), ("show", show), ("retry", retry), ("discard", discard),
         ("resolve", resolve),
     ):  # fmt: skip
         app.command(title, rich_help_panel=PANEL)(command)
-    ledger = typer.Typer(no_args_is_help=True, help="Is everything that was accepted there?")
+    ledger = typer.Typer(no_args_is_help=True, help="Is every accepted alert accounted for?")
     ledger.command("check")(check)
     app.add_typer(ledger, name="ledger", rich_help_panel=PANEL)
 
 
 def _lister(which: str) -> Callable[..., None]:
-    """Make the command that lists the alerts of one state, by the name it has in the API."""
+    """Make the command that lists the alerts of one state, by its name in the API."""
 
     def listed(
         context: typer.Context,
@@ -119,7 +119,7 @@ def _list(session: Session, which: str, limit: int, filters: dict[str, str | Non
     else:
         session.screen.line("none")
     if more:
-        session.screen.note(f"these are the {limit:,} oldest; --limit {10 * limit} shows more")
+        session.screen.note(f"these are the oldest {limit:,}; --limit {10 * limit} shows more")
 
 
 def _why(row: dict[str, Any]) -> str:
@@ -128,29 +128,28 @@ def _why(row: dict[str, Any]) -> str:
 
 
 def _reason(row: dict[str, Any]) -> str:
-    reason, said = row["reason"] or "", row["error_message"] or ""
-    return said if said.startswith(reason) else f"{reason}: {said}"
+    reason, message = row["reason"] or "", row["error_message"] or ""
+    return message if message.startswith(reason) else f"{reason}: {message}"
 
 
 def show(
     context: typer.Context,
     id_: Annotated[UUID, typer.Argument(metavar="ID", show_default=False)],
 ) -> None:
-    """Show what became of one alert at each target, try by try. Needs the service key."""
+    """Show one alert at each target, attempt by attempt. Needs the service key."""
     session: Session = context.obj
     found = session.api.get(f"/api/alerts/{id_}", key="X-API-KEY")
-    if session.screen.as_json:
-        session.screen.json(found)
+    if session.screen.is_json(found):
         return
-    for said in (
+    for line in (
         f"{found['event_type']}, {found['severity']}: {found['state']}",
         f"accepted {_in_a_line(found['accepted_at'])}",
         f"request {found['request_id']}",
     ):
-        session.screen.line(said)
+        session.screen.line(line)
     session.screen.table(
-        [name("Target"), count("Try"), name("At"), name("Is"), prose("Why")],
-        [line for each in found["deliveries"] for line in _told(each)],
+        [name("Target"), count("Try"), name("At"), name("State"), prose("Why")],
+        [row for each in found["deliveries"] for row in _history(each)],
     )
 
 
@@ -158,22 +157,22 @@ def _in_a_line(at: str) -> str:
     return (moment(at) or "").replace("\n", ", ")
 
 
-def _told(delivery: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Give the lines of one target: how it stands, and each try as it ended."""
+def _history(delivery: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of one target: its state, and each attempt with its outcome."""
     at = moment(delivery["finished_at"] or delivery["next_attempt_at"])
-    yield delivery["target"], delivery["attempts"], at, delivery["state"], _standing(delivery)
+    yield delivery["target"], delivery["attempts"], at, delivery["state"], _details(delivery)
     for each in delivery["history"]:
         parts = (each["reason"], each["status"], each["excerpt"], f"({each['seconds']:.1f} s)")
         why = " ".join(str(part) for part in parts if part)
         yield "", each["attempt"], moment(each["at"]), each["outcome"], why
 
 
-def _standing(delivery: dict[str, Any]) -> str:
+def _details(delivery: dict[str, Any]) -> str:
     parts = (
         _reason(delivery),
         delivery["operator"] and f"by {delivery['operator']}",
         delivery["duplicates"] and f"repeated {delivery['duplicates']:,} times",
-        delivery["duplicate_of"] and f"this is {delivery['duplicate_of']}, which it repeats",
+        delivery["duplicate_of"] and f"a duplicate of {delivery['duplicate_of']}",
     )
     return "\n".join(part for part in parts if part)
 
@@ -182,11 +181,10 @@ def stats(context: typer.Context) -> None:
     """Count alerts by target."""
     session: Session = context.obj
     found = session.api.get("/api/dlq/stats")
-    if session.screen.as_json:
-        session.screen.json(found)
+    if session.screen.is_json(found):
         return
     names = ("pending", "failed", "in_doubt", "delivered", "discarded", "duplicates")
-    titles = ("Pending", "Failed", "In doubt", "Delivered", "Discarded", "Repeats")
+    titles = ("Pending", "Failed", "In doubt", "Delivered", "Discarded", "Duplicates")
     rows = [*sorted(found["targets"].items()), ("all", found)]
     session.screen.table(
         [name("Target"), *map(count, titles), name("Oldest")],
@@ -212,22 +210,22 @@ def retry(
     until: Until = None,
     yes: Yes = False,
 ) -> None:
-    """Try alerts again, all attempts afresh: these, or whatever the options choose."""
+    """Retry alerts with all attempts reset: those named, or all that the options select."""
     session: Session = context.obj
     filters = _filters(target, status, event_type, since, until)
     _ask_first(session, "Retry", ids, filters, yes=yes)
     requeued = skipped = empty = 0
     for answer in _bulk(session, "retry", ids, filters, {}, "requeued"):
         requeued += answer["requeued"]
-        if not answer.get("more"):  # what is skipped is skipped each time it is asked
+        if not answer.get("more"):  # each call skips the same ones
             skipped += answer["skipped"]
             empty += answer.get("without_payload", 0)
     if not session.screen.as_json:
         session.screen.line(f"requeued {requeued:,}, skipped {skipped:,}")
         if skipped:
             session.screen.note(
-                "skipped: it waits with all attempts left, is being sent, its target is not "
-                f"configured any more, or its payload is gone ({empty:,})"
+                "skipped: pending with all attempts left, being sent, of a target no longer "
+                f"configured, or without a payload ({empty:,})"
             )
     _all_there(ids, requeued + skipped)
 
@@ -235,7 +233,7 @@ def retry(
 def discard(
     context: typer.Context,
     *,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit record.")],
     ids: Ids = None,
     target: Target = None,
     status: OfStatus = None,
@@ -244,7 +242,7 @@ def discard(
     until: Until = None,
     yes: Yes = False,
 ) -> None:
-    """Give alerts up for good: these, or whatever the options choose."""
+    """Discard alerts for good: those named, or all that the options select."""
     session: Session = context.obj
     filters = _filters(target, status, event_type, since, until)
     _ask_first(session, "Discard for good", ids, filters, yes=yes)
@@ -273,7 +271,7 @@ def _ask_first(
     session: Session, what: str, ids: list[UUID] | None, filters: dict[str, str], *, yes: bool
 ) -> None:
     if not ids and not filters:
-        raise Failure(Exit.USAGE, "name alerts by id, or choose them: --target, --status, --since")
+        raise Failure(Exit.USAGE, "name alerts by id, or select them: --target, --status, --since")
     if ids or yes:
         return
     chosen = ", ".join(f"{name} {value}" for name, value in filters.items())
@@ -298,7 +296,7 @@ def _bulk(
     more: dict[str, str],
     done: str,
 ) -> Iterator[dict[str, Any]]:
-    """Ask until all is done; an answer of the API covers what it could do in some seconds."""
+    """Call until all is done; one call of the API does what it can in some seconds."""
     parts = [ids[at : at + MOST_IDS] for at in range(0, len(ids), MOST_IDS)] if ids else [None]
     known = filters.keys() <= {"target", "status"}
     total = len(ids) if ids else _number(session, filters) if known else None
@@ -315,41 +313,36 @@ def _bulk(
                 if not answer.get("more"):
                     break
                 if not answer[done]:
-                    raise Failure(Exit.NOT_OK, "it goes no further just now; try again later")
+                    raise Failure(Exit.NOT_OK, "no progress at the moment; try again later")
 
 
 def _all_there(ids: list[UUID] | None, found: int) -> None:
     if ids and found < len(ids):
         raise Failure(
-            Exit.NOT_OK, f"of {len(ids)} alerts {found} are pending or failed, and nobody at work"
+            Exit.NOT_OK,
+            f"only {found} of {len(ids)} alerts are pending or failed, and not being sent",
         )
 
 
 def resolve(
     context: typer.Context,
     id_: Annotated[UUID, typer.Argument(metavar="ID", show_default=False)],
-    outcome: Annotated[Outcome, typer.Option("--as", help="What became of it.")],
-    reason: Annotated[str, typer.Option(help="How you know, for the record.")],
+    outcome: Annotated[Outcome, typer.Option("--as", help="What happened to it.")],
+    reason: Annotated[str, typer.Option(help="How you know, for the audit record.")],
     target: Target = None,
 ) -> None:
-    """Say what became of a mail in doubt: it arrived, it shall leave again, or never."""
+    """Resolve an e-mail in doubt: it arrived, it is sent again, or it is discarded."""
     session: Session = context.obj
     body = {"id": str(id_), "outcome": outcome.value, "reason": reason, "target": target}
     answer = session.api.call("POST", "/api/dlq/resolve", body)
     session.screen.answer(answer, f"{answer['id']}: {answer['outcome']}")
 
 
-def check(
-    context: typer.Context,
-    *,
-    full: Annotated[bool, typer.Option("--full", help="Count all of it anew.")] = False,
-) -> None:
-    """Check that nothing accepted is lost; the exit code is the answer."""
+def check(context: typer.Context) -> None:
+    """Check that no accepted alert is lost; the exit code says so too."""
     session: Session = context.obj
-    found = session.api.get("/api/ledger/check", full="true" if full else None)
-    if session.screen.as_json:
-        session.screen.json(found)
-    else:
+    found = session.api.get("/api/ledger/check")
+    if not session.screen.is_json(found):
         rows = [("accepted", found["accepted"]), *((f"  {each}", found[each]) for each in _ENDS)]
         rows += [
             (each, found[each])
@@ -359,10 +352,16 @@ def check(
         session.screen.table([name("Alerts"), count("Rows")], rows)
         if found["ok"]:
             session.screen.line("ok: nothing is lost", "green")
+    if found["ok"] is None:
+        raise Failure(
+            Exit.UNREACHABLE,
+            "RabbitMQ cannot say whether alerts.intake.dead holds accepted alerts; all others are "
+            "accounted for: check again in a minute",
+        )
     if not found["ok"]:
         missing = found["accepted"] - sum(found[each] for each in _ENDS)
         raise Failure(
             Exit.NOT_OK,
-            f"the ledger is not in balance: {missing} not accounted for, "
+            f"the ledger check failed: {missing} not accounted for, "
             f"{found['stranded']} stranded, {found.get('unread', 0)} unreadable",
         )

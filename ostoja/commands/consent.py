@@ -1,4 +1,4 @@
-"""What is known of a person's consent, and of the trail that proves it."""
+"""A data subject's consent, and the trail that proves it."""
 
 import json
 import os
@@ -17,14 +17,16 @@ Email = Annotated[str, typer.Argument(show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
-    consent = typer.Typer(no_args_is_help=True, help="Consent, its trail, and a person's data.")
+    consent = typer.Typer(
+        no_args_is_help=True, help="Consent, its trail, and a data subject's data."
+    )
     for command in (audit, verify, export, erase):
         consent.command(command.__name__)(command)
     app.add_typer(consent, name="consent", rich_help_panel="People")
 
 
 def audit(context: typer.Context, email: Email) -> None:
-    """Show the trail of one person."""
+    """Show the trail of one data subject."""
     session: Session = context.obj
     entries: list[dict[str, Any]] = []
     cursor: str | None = None
@@ -42,7 +44,7 @@ def audit(context: typer.Context, email: Email) -> None:
         return
     if entries:
         session.screen.table(
-            [name("When"), name("What"), prose("How it is known")],
+            [name("When"), name("What"), prose("Evidence")],
             [(moment(each["timestamp"]), each["action"], _proof(each)) for each in entries],
         )
     else:
@@ -64,7 +66,7 @@ def _proof(entry: dict[str, Any]) -> str:
 
 
 def verify(context: typer.Context) -> None:
-    """Check that nobody tampered with the trail; the exit code is the answer."""
+    """Check that no one tampered with the trail; the exit code says so too."""
     session: Session = context.obj
     cursor: str | None = None
     with session.screen.progress() as bar:
@@ -75,9 +77,7 @@ def verify(context: typer.Context) -> None:
             cursor = found["next_cursor"]
             if not found["ok"] or not cursor:
                 break
-    if session.screen.as_json:
-        session.screen.json(found)
-    elif found["ok"]:
+    if not session.screen.is_json(found) and found["ok"]:
         session.screen.line(f"ok: {found['rows']:,} rows, none changed", "green")
     if not found["ok"]:
         raise Failure(
@@ -92,10 +92,10 @@ def export(
     email: Email,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A new file that only you can read."),
+        typer.Option("--output", "-o", help="Write to a new file that only you can read."),
     ] = None,
 ) -> None:
-    """Give everything that is held on a person, as JSON (Art. 15, 20 GDPR)."""
+    """Export all data held on a data subject, as JSON (Art. 15, 20 GDPR)."""
     session: Session = context.obj
     found = session.api.get(f"/api/consent/export/{quote(email, safe='')}")
     text = json.dumps(found, ensure_ascii=False, indent=None if session.screen.as_json else 2)
@@ -106,7 +106,7 @@ def export(
         session.screen.note(f"written to {output}")
     if found["incomplete"]:
         raise Failure(
-            Exit.NOT_OK, f"incomplete: {', '.join(found['incomplete'])} did not answer; ask again"
+            Exit.NOT_OK, f"incomplete: {', '.join(found['incomplete'])} did not answer; try again"
         )
 
 
@@ -123,24 +123,25 @@ def erase(
     context: typer.Context,
     email: Email,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Withdraw every consent of a person and erase them. It cannot be undone."""
+    """Withdraw all consents of a data subject and erase their data. This cannot be undone."""
     session: Session = context.obj
     if not yes:
         typer.confirm(f"Erase {email} for good?", abort=True, err=True)
-    status, answer = session.api.answer("POST", "/api/consent/erase", {"email": email})
-    if session.screen.as_json:
-        session.screen.json(answer)
-    else:
-        _tell(session.screen, answer)
+    kind = "email" if "@" in email else "phone"
+    status, answer = session.api.answer("POST", "/api/consent/erase", {kind: email})
+    if not session.screen.is_json(answer):
+        _print(session.screen, answer)
     if status == 202:
         raise Failure(
-            Exit.NOT_OK, "withdrawn, and not yet erased: a message is just being sent; ask again"
+            Exit.NOT_OK, "withdrawn, but not yet erased: a message is being sent; try again"
         )
 
 
-def _tell(screen: Screen, answer: dict[str, Any]) -> None:
+def _print(screen: Screen, answer: dict[str, Any]) -> None:
     screen.line(f"erasure: {answer['erasure']['status']}")
     if answer["erasure"]["status"] == "in_progress":
-        screen.note(f"`ostoja consent audit {answer['email']}` tells when all have reported back")
+        screen.note(
+            f"`ostoja consent audit {answer['email']}` shows when every service has reported back"
+        )

@@ -1,4 +1,4 @@
-"""The chase of a lead, ended by a person."""
+"""Stops the follow-ups of a lead."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -28,16 +28,16 @@ def stop(
     reason: Annotated[
         Reason,
         typer.Option(
-            help="reply: they answered elsewhere; staff: a person took over; "
-            "bounce: the address takes no mail."
+            help="reply: they answered elsewhere; staff: a colleague took over; "
+            "bounce: the address accepts no mail."
         ),
     ],
     email: Annotated[str | None, typer.Argument(show_default=False)] = None,
     conversation: Annotated[
-        UUID | None, typer.Option(help="Its conversation, instead of the address.")
+        UUID | None, typer.Option(help="The conversation, instead of the address.")
     ] = None,
 ) -> None:
-    """End the chase of a person in all conversations. Needs the service key."""
+    """Stop the follow-ups to an address in all conversations. Needs the service key."""
     session: Session = context.obj
     if (email is None) == (conversation is None):
         raise Failure(Exit.USAGE, "name either an address or --conversation")

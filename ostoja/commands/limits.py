@@ -1,19 +1,22 @@
-"""Rate limits of the gateway, and its caches."""
+"""The gateway's rate limits and caches."""
 
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from ostoja.show import Screen, name
+from ostoja.show import Screen, name, prose
 from ostoja.where import Session
 
 PANEL = "Targets and traffic"
 WHOM = {
-    "chat": "the chat, for each client address",
-    "minute": "all else, for each client address",
-    "hour": "all else, for each client address",
-    "service": "all calls of one key",
+    "chat": "chat, per client",
+    "minute": "everything else, per client",
+    "hour": "everything else, per client",
+    "service": "all calls with one key",
+    "chat_budget": "chat, all clients",
+    "write_budget": "opt-ins, all clients",
+    "withdrawal_budget": "withdrawals, all clients",
 }
 
 
@@ -21,6 +24,9 @@ class Name(StrEnum):
     CHAT = "chat"
     MINUTE = "minute"
     HOUR = "hour"
+    CHAT_BUDGET = "chat_budget"
+    WRITE_BUDGET = "write_budget"
+    WITHDRAWAL_BUDGET = "withdrawal_budget"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,10 +50,12 @@ def show(context: typer.Context) -> None:
 
 def set_(
     context: typer.Context,
-    limit_name: Annotated[Name, typer.Argument(metavar="NAME", help="chat, minute or hour.")],
-    limit: Annotated[list[str], typer.Argument(metavar="LIMIT", help="Like 60 per minute.")],
+    limit_name: Annotated[
+        Name, typer.Argument(metavar="NAME", help="As `ostoja limits` shows it.")
+    ],
+    limit: Annotated[list[str], typer.Argument(metavar="LIMIT", help="For example 60 per minute.")],
 ) -> None:
-    """Change a limit on all gateways, within seconds, until it is cleared."""
+    """Change a limit on all gateways within seconds, until it is cleared."""
     session: Session = context.obj
     answer = session.api.call("PUT", "/api/ratelimits", {limit_name.value: " ".join(limit)})
     _print(session.screen, answer)
@@ -56,29 +64,28 @@ def set_(
 def clear(
     context: typer.Context,
     limit_names: Annotated[
-        list[Name], typer.Argument(metavar="NAME...", help="chat, minute, hour.")
+        list[Name], typer.Argument(metavar="NAME...", help="As `ostoja limits` shows them.")
     ],
 ) -> None:
-    """Take back what was set: the configured limit holds again."""
+    """Restore the configured limit."""
     session: Session = context.obj
     changes = dict.fromkeys(each.value for each in limit_names)
     _print(session.screen, session.api.call("PUT", "/api/ratelimits", changes))
 
 
 def _print(screen: Screen, found: dict[str, Any]) -> None:
-    if screen.as_json:
-        screen.json(found)
+    if screen.is_json(found):
         return
     screen.table(
-        [name("Limit"), name("In force"), name("From"), name("Counted for")],
+        [name("Limit"), name("In force"), name("From"), prose("Applies to")],
         [(each, found[each], found["sources"][each], whom) for each, whom in WHOM.items()],
     )
     if found["mode"] == "shadow":
-        screen.note("RATE_LIMIT_MODE=shadow: they are counted, and nobody is refused")
+        screen.note("RATE_LIMIT_MODE=shadow: requests are counted, and none is refused")
 
 
 def purge(context: typer.Context) -> None:
-    """Remove expired entries, in every process of the gateway."""
+    """Remove expired entries from the local cache of the gateway process that answers."""
     session: Session = context.obj
     answer = session.api.call("POST", "/api/cache/cleanup")
     session.screen.answer(answer, f"removed {answer['purged']:,}")

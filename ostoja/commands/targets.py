@@ -25,22 +25,21 @@ def show(context: typer.Context) -> None:
 
 def reset(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(help="As `ostoja breakers` names it.")],
+    target: Annotated[str, typer.Argument(help="As `ostoja breakers` shows it.")],
 ) -> None:
-    """Close a breaker by hand: what waits for the target is tried at once."""
+    """Close a breaker manually: alerts that wait for the target are tried at once."""
     session: Session = context.obj
     path = f"/api/breakers/{quote(target, safe='')}/reset"
     _print(session.screen, session.api.call("POST", path))
 
 
 def _print(screen: Screen, found: dict[str, Any]) -> None:
-    if screen.as_json:
-        screen.json(found)
+    if screen.is_json(found):
         return
     screen.table(
         [
             *map(name, ("Target", "Breaker")), count("Failures"),
-            *map(name, ("Sick since", "Next trial", "Paused")), count("Processes"),
+            *map(name, ("Unhealthy since", "Next trial", "Paused")), count("Processes"),
         ],
         [
             (

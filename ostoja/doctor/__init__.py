@@ -1,1 +1,1 @@
-"""`ostoja doctor`: looks a deployment over, part by part, and says what to do for what it finds."""
+"""`ostoja doctor`: checks a deployment, part by part, and says how to correct each problem."""

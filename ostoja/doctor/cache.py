@@ -1,4 +1,4 @@
-"""Redis, without which each gateway process counts its limits alone."""
+"""Redis; without it each gateway process counts its limits alone."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,13 @@ from ostoja.doctor.finding import Finding, ok, wrong
 
 
 def check(deployment: Deployment) -> Iterator[Finding]:
-    host, port = deployment.redis_address
-    password = deployment.values["REDIS_PASSWORD"]
+    where = deployment.redis_url.rpartition("@")[2].partition("/")[0]
     try:
-        with Redis(
-            host, port, password=password, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
+        with Redis.from_url(
+            deployment.redis_url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE
         ) as client:
             client.ping()
     except RedisError as error:
-        yield wrong("Redis", f"{host}:{port}: {error}", f"{RESTART} starts it; nothing is lost")
+        yield wrong("Redis", f"{where}: {error}", f"{RESTART} starts it; nothing is lost")
     else:
-        yield ok("Redis", f"answers at {host}:{port}")
+        yield ok("Redis", f"answers at {where}")

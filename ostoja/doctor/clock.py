@@ -1,4 +1,4 @@
-"""Do all clocks agree? A permit holds 20 s, and a lease of another machine's clock is compared."""
+"""Compares clocks: a permit is valid for 20 s, and leases use another machine's clock."""
 
 from email.utils import parsedate_to_datetime
 
@@ -10,19 +10,19 @@ MOST_SECONDS = 2.0
 def judged(
     name: str, there: float, before: float, after: float, *, exact_to: float = 0.0
 ) -> Finding:
-    """Compare a clock that was read between two looks at ours; all are Unix times.
+    """Compare a clock that was read between two readings of ours; all are Unix times.
 
-    :param exact_to: how much later it may truly have been
+    :param exact_to: its resolution: how much later the true time may be
     """
     early, late = before - (there + exact_to), there - after
     apart = max(early, late, 0.0)
     if apart > MOST_SECONDS:
         return wrong(
             "clock",
-            f"that of {name} is {apart:.0f} s {'behind' if early > late else 'ahead of'} ours",
+            f"{name}'s is {apart:.0f} s {'behind' if early > late else 'ahead of'} this machine's",
             "let NTP set the clock of every machine (timedatectl shows whether it does)",
         )
-    return ok("clock", f"that of {name} agrees with ours")
+    return ok("clock", f"{name}'s clock agrees with this machine's")
 
 
 def of_header(date: str) -> float:

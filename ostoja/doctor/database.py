@@ -1,4 +1,4 @@
-"""PostgreSQL: reached by each service's own role, migrated, and the trail append-only for them."""
+"""PostgreSQL: each service's role can connect, is migrated, and can only append to the trail."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,7 +8,7 @@ import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.local.environment import ROOT, WITH_TABLES
-from libs.common import migrate
+from libs.common.database import migrate
 from ostoja.doctor.clock import judged
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
@@ -16,11 +16,12 @@ from ostoja.doctor.finding import Finding, ok, wrong
 APPEND_ONLY = "consent.consent_audit_log"
 TRIGGERS = ("trail_link", "trail_refuse")
 _RIGHTS = """
-    SELECT current_user AS role, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls AS mighty,
+    SELECT current_user AS role, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls
+        AS privileged,
         ARRAY(SELECT nspname FROM pg_namespace WHERE nspname = ANY(%(others)s)
-            AND has_schema_privilege(oid, 'USAGE')) AS enters,
+            AND has_schema_privilege(oid, 'USAGE')) AS foreign_schemas,
         ARRAY(SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-            WHERE nspname = current_user AND relowner = r.oid) AS owns
+            WHERE nspname = current_user AND relowner = r.oid) AS owned_tables
     FROM pg_roles r WHERE rolname = current_user
 """
 _TRAIL = f"""
@@ -30,7 +31,7 @@ _TRAIL = f"""
         || ARRAY(SELECT what FROM unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) what
             WHERE has_table_privilege('{APPEND_ONLY}', what)) AS may,
         ARRAY(SELECT tgname::text FROM pg_trigger WHERE tgrelid = '{APPEND_ONLY}'::regclass
-            AND tgenabled = 'A') AS armed
+            AND tgenabled = 'A') AS enabled
 """
 
 
@@ -78,8 +79,8 @@ def _migrated(deployment: Deployment, service: str) -> Iterator[Finding]:
     if migrate.pending(deployment.database_url(service), migrations):
         yield wrong(
             "migrations",
-            f"the schema {service} is not of the version that this code is",
-            f"{RESTART} migrates; if the schema is newer, this checkout is too old",
+            f"the schema {service} has another version than this code",
+            f"{RESTART} migrates it; if the schema is newer, update this checkout",
         )
     else:
         yield ok("migrations", f"the schema {service} is up to date")
@@ -87,26 +88,28 @@ def _migrated(deployment: Deployment, service: str) -> Iterator[Finding]:
 
 def _rights(connection: Any, role: str) -> Iterator[Finding]:
     others = [name for name in WITH_TABLES if name != role]
-    ((_, mighty, enters, owns),) = _rows(connection, _RIGHTS, {"others": others})
-    faults = ["is a superuser or may make roles"] if mighty else []
-    faults += [f"may look into the schema {name}" for name in enters]
-    faults += [f"owns the table {name}" for name in owns]
+    ((_, privileged, foreign_schemas, owned_tables),) = _rows(
+        connection, _RIGHTS, {"others": others}
+    )
+    faults = ["is a superuser or may create roles"] if privileged else []
+    faults += [f"may use the schema {name}" for name in foreign_schemas]
+    faults += [f"owns the table {name}" for name in owned_tables]
     if faults:
         yield wrong(
             "rights",
             f"the role {role} {'; '.join(faults)}",
-            f"take it back by hand (psql as postgres: \\du, \\dn+, \\dt {role}.*)",
+            f"revoke it manually (psql as postgres: \\du, \\dn+, \\dt {role}.*)",
         )
     else:
-        yield ok("rights", f"the role {role} reaches its own schema and no other")
+        yield ok("rights", f"the role {role} can reach only its own schema")
 
 
 def _trail(connection: Any) -> Iterator[Finding]:
-    ((may, armed),) = _rows(connection, _TRAIL)
-    asleep = [name for name in TRIGGERS if name not in armed]
-    if may or asleep:
+    ((may, enabled),) = _rows(connection, _TRAIL)
+    disabled = [name for name in TRIGGERS if name not in enabled]
+    if may or disabled:
         found = [f"consent may {', '.join(may)} rows" if may else ""]
-        found += [f"the trigger {name} is off" for name in asleep]
+        found += [f"the trigger {name} is disabled" for name in disabled]
         yield wrong(
             "trail",
             f"it is not append-only: {'; '.join(filter(None, found))}",

@@ -1,6 +1,5 @@
-"""Where the parts of a deployment are: the private servers of `make up`, or containers."""
+"""Addresses of a deployment's parts: the private servers of `make up`, or containers."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from deploy.local.environment import (
 from deploy.local.servers import HOST
 
 PATIENCE = 5.0
-"""Seconds for each thing that is asked."""
+"""Seconds for each request."""
 
 RESTART = "make up, or docker compose up -d"
 
@@ -40,27 +39,28 @@ class Deployment:
 
     def database_url(self, role: str) -> str:
         password = quote(self.values[DATABASE_PASSWORDS[role]], safe="")
-        where = f"{_host('POSTGRES_HOST')}:{port(self.values, 'POSTGRES_PORT')}"
-        return f"postgresql://{role}:{password}@{where}/{DATABASE}"
+        where = self._address("POSTGRES") + f"/{DATABASE}{self.values['POSTGRES_OPTIONS']}"
+        return f"postgresql://{role}:{password}@{where}"
 
     def amqp_url(self, service: str) -> str:
         password = quote(self.values[AMQP_PASSWORDS[service]], safe="")
-        where = f"{_host('RABBITMQ_HOST')}:{port(self.values, 'RABBITMQ_PORT')}"
-        return f"amqp://{service}:{password}@{where}/{VHOST}"
+        where = self._address("RABBITMQ") + f"/{VHOST}{self.values['RABBITMQ_OPTIONS']}"
+        return f"{self.values['RABBITMQ_SCHEME'] or 'amqp'}://{service}:{password}@{where}"
 
     @property
     def management_url(self) -> str:
-        url = os.environ.get("RABBITMQ_MANAGEMENT_URL")
-        return url or f"http://{_host('RABBITMQ_HOST')}:{port(self.values, 'RABBITMQ_UI_PORT')}"
+        own = f"http://{HOST}:{port(self.values, 'RABBITMQ_UI_PORT')}"
+        return self.values["RABBITMQ_MANAGEMENT_URL"] or own
 
     @property
-    def redis_address(self) -> tuple[str, int]:
-        return _host("REDIS_HOST"), port(self.values, "REDIS_PORT")
+    def redis_url(self) -> str:
+        password = quote(self.values["REDIS_PASSWORD"], safe="")
+        where = self._address("REDIS") + f"/0{self.values['REDIS_OPTIONS']}"
+        return f"{self.values['REDIS_SCHEME'] or 'redis'}://:{password}@{where}"
+
+    def _address(self, server: str) -> str:
+        return self.values[f"{server}_ADDRESS"] or f"{HOST}:{port(self.values, f'{server}_PORT')}"
 
     @property
     def alerts_config(self) -> Path:
         return self.env_file.parent / self.values["ALERTS_CONFIG"]
-
-
-def _host(variable: str) -> str:
-    return os.environ.get(variable) or HOST

@@ -1,11 +1,11 @@
-"""Every check, in the order in which a person would look."""
+"""All checks, in the order in which a person would make them."""
 
 import time
 from collections.abc import Callable, Iterator
 
-from ostoja.doctor import cache, database, mail, rabbitmq, secrets, web
+from ostoja.doctor import cache, configuration, database, live, mail, rabbitmq, secrets, web
 from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Finding
+from ostoja.doctor.finding import Finding, Status
 
 
 def findings(
@@ -13,16 +13,23 @@ def findings(
     key: str,
     received: bytes | None = None,
     *,
+    going_live: bool = False,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Finding]:
-    """Look at all of it; one part that is away keeps no other from being looked at.
+    """Check every part; one that is unavailable does not keep others from being checked.
 
     :param key: the admin key that this tool sends
     :param received: a mail, for what its signature covers
+    :param going_live: check a trial, too, as if it were about to go live
     """
     yield from secrets.check(deployment)
-    yield from web.check(deployment, key)
+    yield from configuration.check(deployment)
+    redis = list(cache.check(deployment))
+    unavailable = any(finding.status == Status.WRONG for finding in redis)
+    # The gateway's report on Redis gets a row only if we can reach Redis and the gateway cannot.
+    yield from (f for f in web.check(deployment, key) if not (unavailable and f.part == "redis"))
     yield from database.check(deployment, now)
     yield from rabbitmq.check(deployment, now)
-    yield from cache.check(deployment)
+    yield from redis
     yield from mail.check(deployment.values, received)
+    yield from live.check(deployment, live=going_live)

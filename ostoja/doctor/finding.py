@@ -1,30 +1,32 @@
+"""What a check finds."""
+
 from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class Status(StrEnum):
     OK = "ok"
     WRONG = "wrong"
     UNKNOWN = "unknown"
-    """It cannot be seen from here; a person has to look."""
+    """It cannot be checked from here; a person has to look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     part: str
-    verdict: Verdict
+    status: Status
     found: str
     do: str = ""
-    """What a person should do about it."""
+    """How to correct it."""
 
 
 def ok(part: str, found: str) -> Finding:
-    return Finding(part, Verdict.OK, found)
+    return Finding(part, Status.OK, found)
 
 
 def wrong(part: str, found: str, do: str) -> Finding:
-    return Finding(part, Verdict.WRONG, found, do)
+    return Finding(part, Status.WRONG, found, do)
 
 
 def unknown(part: str, found: str, do: str = "") -> Finding:
-    return Finding(part, Verdict.UNKNOWN, found, do)
+    return Finding(part, Status.UNKNOWN, found, do)

@@ -1,4 +1,4 @@
-"""RabbitMQ: reached by each account, and everything declared in it as the code says."""
+"""RabbitMQ: each account can connect, and everything is declared as in the code."""
 
 import asyncio
 import base64
@@ -13,21 +13,21 @@ from aio_pika.exceptions import AMQPError
 
 from deploy import provision
 from deploy.local.environment import SERVICES, VHOST
-from libs.common.topology import Queue
+from libs.common.messaging.topology import Queue
 from ostoja.doctor.clock import judged, of_header
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
-from ostoja.doctor.web import Answer, ask
+from ostoja.doctor.web import Response, ask
 from services.alerts import topology as alerts
 from services.alerts.config import Config, Target
 from services.consent import topology as consent
 from services.followups import topology as followups
 
 PREFIXES = tuple(f"{service}." for service in SERVICES)
-EPOCH = "alerts.epoch."  # one, of a name made up when the broker's disk was new
-DECLARED_ANEW = (
-    "that cannot be changed: in the UI move its messages elsewhere and delete it, then restart its "
-    "service, which declares it as it should be"
+EPOCH = "alerts.epoch."  # one queue, named at random when the broker's disk was new
+REDECLARE = (
+    "this cannot be changed: in the UI move its messages elsewhere and delete it, then restart its "
+    "service, which declares it again"
 )
 
 
@@ -42,16 +42,16 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
             )
     management = Management(deployment)
     before = now()
-    answer = management.get("overview")
-    if answer.status != 200:
+    response = management.get("overview")
+    if response.status != 200:
         yield wrong(
             "RabbitMQ",
-            f"its management API at {deployment.management_url}: {answer.said}",
+            f"its management API at {deployment.management_url}: {response.summary}",
             "is the management plugin on, and RABBITMQ_ADMIN_PASSWORD as when it first started?",
         )
         return
-    yield ok("RabbitMQ", f"version {answer.body['rabbitmq_version']} answers")
-    yield judged("RabbitMQ", of_header(answer.date), before, now(), exact_to=1.0)
+    yield ok("RabbitMQ", f"version {response.body['rabbitmq_version']} answers")
+    yield judged("RabbitMQ", of_header(response.date), before, now(), exact_to=1.0)
     yield from _alarms(management)
     yield from _accounts(management)
     yield from _exchanges(management)
@@ -61,8 +61,8 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
     except (OSError, ValueError, LookupError, AttributeError) as error:
         yield wrong(
             "queues",
-            f"what they should be is not known, {deployment.alerts_config} is at fault: {error!r}",
-            "mend it; alerts says more at its next start",
+            f"cannot be checked: {deployment.alerts_config} is invalid: {error!r}",
+            "correct it; make check says more",
         )
         return
     yield from _policies(management, policies)
@@ -70,7 +70,7 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
 
 
 async def _login(url: str) -> str:
-    """Give what went wrong, in words."""
+    """Return the error, or nothing."""
     try:
         async with asyncio.timeout(PATIENCE):
             connection = await aio_pika.connect(url)
@@ -86,11 +86,11 @@ class Management:
         self._headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
         self._url = deployment.management_url
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         return ask(f"{self._url}/api/{path}", self._headers)
 
     def list_of(self, path: str) -> list[dict[str, Any]]:
-        """Give a list; an empty one of a vhost that is not there."""
+        """Return a list; an empty one for a vhost that does not exist."""
         found = self.get(path).body
         return found if isinstance(found, list) else []
 
@@ -99,7 +99,7 @@ class Management:
 
 
 def configured(deployment: Deployment) -> Config:
-    """Read of alerts.toml what its queues depend on, whatever else is in it."""
+    """Read from alerts.toml only what its queues depend on, whatever else is in it."""
     raw = tomllib.loads(deployment.alerts_config.read_text(encoding="utf-8"))
     timing = ("retry_delays", "wait_tiers", "max_age")
     targets: dict[str, Any] = {
@@ -112,7 +112,7 @@ def configured(deployment: Deployment) -> Config:
 def expected(config: Config) -> dict[str, Queue]:
     every = (
         *alerts.intake_queues(),
-        *alerts.person_queues(),
+        *alerts.data_subject_queues(),
         *alerts.target_queues(config),
         *consent.QUEUES,
         *followups.QUEUES,
@@ -121,14 +121,14 @@ def expected(config: Config) -> dict[str, Queue]:
 
 
 def _alarms(management: Management) -> Iterator[Finding]:
-    answer = management.get("health/checks/alarms")
-    if answer.status == 503:
-        alarms = (answer.body or {}).get("alarms", [])
+    response = management.get("health/checks/alarms")
+    if response.status == 503:
+        alarms = (response.body or {}).get("alarms", [])
         names = sorted({str(each.get("resource")) for each in alarms})
         yield wrong(
             "RabbitMQ",
-            f"out of {' and '.join(names) or 'resources'}: it takes no messages",
-            "give it space (df -h, free -h); it goes on by itself, alerts take the other way",
+            f"out of {' and '.join(names) or 'resources'}: it accepts no messages",
+            "free some (df -h, free -h); it then continues by itself, and no alert is lost",
         )
 
 
@@ -136,7 +136,7 @@ def _accounts(management: Management) -> Iterator[Finding]:
     known = {user["name"]: user for user in management.list_of("users")}
     faults = []
     if "guest" in known:
-        faults.append("the account guest is there, whose password everybody knows")
+        faults.append("the account guest exists, whose password everyone knows")
     for service, rights in provision.RIGHTS.items():
         if service not in known:
             faults.append(f"the account {service} is missing")
@@ -148,18 +148,18 @@ def _accounts(management: Management) -> Iterator[Finding]:
         if given or known[service]["tags"] or any(mine.get(k) != v for k, v in wanted.items()):
             faults.append(f"{service} has other rights than it needs")
     for fault in faults:
-        yield wrong("rights", fault, f"{RESTART} sets what is ours; what is not, delete in the UI")
+        yield wrong("rights", fault, f"{RESTART} sets our rights; delete others in the UI")
     if not faults:
-        yield ok("rights", "each RabbitMQ account has the rights that it needs")
+        yield ok("rights", "each RabbitMQ account has the rights it needs")
 
 
 def _exchanges(management: Management) -> Iterator[Finding]:
     there = {each["name"]: each["type"] for each in management.of_vhost("exchanges")}
     for name, kind in provision.exchanges():
         if name not in there:
-            yield wrong("exchanges", f"{name} is not there", f"{RESTART} declares it")
+            yield wrong("exchanges", f"{name} does not exist", f"{RESTART} declares it")
         elif there[name] != kind:
-            yield wrong("exchanges", f"{name} is {there[name]} and not {kind}", DECLARED_ANEW)
+            yield wrong("exchanges", f"{name} is of type {there[name]}, not {kind}", REDECLARE)
 
 
 def _policies(management: Management, policies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -174,7 +174,7 @@ def _policies(management: Management, policies: Sequence[Mapping[str, Any]]) -> 
             "policies", f"missing or not as declared: {', '.join(faults)}", f"{RESTART} sets them"
         )
     else:
-        yield ok("policies", f"{len(policies)}, as declared")
+        yield ok("policies", f"all {len(policies)} are as declared")
 
 
 def _queues(
@@ -190,13 +190,13 @@ def _queues(
         for queue in queues.values()
         for fault in _queue(queue, there.get(queue.name), bound, policies)
     ]
-    yield from faults or [ok("queues", f"{len(queues)}, each as declared")]
+    yield from faults or [ok("queues", f"all {len(queues)} are as declared")]
     for name, found in there.items():
         ours = name.startswith(PREFIXES) and not name.startswith(EPOCH)
         if ours and name not in queues and not found.get("exclusive"):
             yield wrong(
                 "queues",
-                f"{name} is nobody's any more, and holds {found.get('messages', 0)} messages",
+                f"{name} belongs to no service and holds {found.get('messages', 0)} messages",
                 "move them to where they belong (in the UI), then delete it",
             )
 
@@ -208,8 +208,10 @@ def _queue(
     policies: Sequence[Mapping[str, Any]],
 ) -> Iterator[Finding]:
     if found is None:
-        owner = queue.name.partition(".")[0]
-        yield wrong("queues", f"{queue.name} is not there", f"restart {owner}, which declares it")
+        service = queue.name.partition(".")[0]
+        yield wrong(
+            "queues", f"{queue.name} does not exist", f"restart {service}, which declares it"
+        )
         return
     if not found["durable"] or found["arguments"] != dict(queue.arguments):
         differ = sorted(
@@ -217,15 +219,15 @@ def _queue(
             for name in {*found["arguments"], *queue.arguments}
             if found["arguments"].get(name) != queue.arguments.get(name)
         )
-        yield wrong("queues", f"{queue.name} differs in {', '.join(differ)}", DECLARED_ANEW)
+        yield wrong("queues", f"{queue.name} differs in {', '.join(differ)}", REDECLARE)
     applied = found.get("effective_policy_definition") or {}
     if applied != _definition(queue.name, policies):
         by = found.get("operator_policy") or found.get("policy") or "none"
         yield wrong(
             "policies",
             f"{queue.name} is under another policy than declared ({by}: {applied})",
-            "delete what is not ours in the UI (Admin, Policies); just after a start, RabbitMQ may"
-            " not have told yet: look again in ten seconds",
+            "delete policies that are not ours in the UI (Admin, Policies); just after a start,"
+            " RabbitMQ may not have applied ours yet: check again in ten seconds",
         )
     missing = [
         f"{each.exchange.name} with {each.key}"
@@ -233,9 +235,9 @@ def _queue(
         if (each.exchange.name, each.key, queue.name) not in bound
     ]
     if missing:
-        owner = queue.name.partition(".")[0]
+        service = queue.name.partition(".")[0]
         yield wrong(
-            "queues", f"{queue.name} is not bound to {', '.join(missing)}", f"restart {owner}"
+            "queues", f"{queue.name} is not bound to {', '.join(missing)}", f"restart {service}"
         )
 
 

@@ -1,20 +1,20 @@
-"""Keys and passwords: there, long enough, each its own; and who else may read them."""
+"""Checks keys and passwords: set, long enough, none used twice, and readable only by us."""
 
 import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from deploy.local.environment import GENERATED
-from libs.common.tokens import parse_keys
+from deploy.local.environment import GENERATED, INTERNAL_KEYS
+from libs.common.signed_links import parse_keys
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, ok, unknown, wrong
 
-RINGS = ("TOKEN_KEYS", "CONSENT_MASTER_KEYS", "CONSENT_CHECKPOINT_KEYS")
-KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY", "INTERNAL_API_KEY")
+RINGS = ("TOKEN_KEYS", "CONSENT_MASTER_KEYS", "CONSENT_CHECKPOINT_KEYS", "ALERTS_SUBJECT_KEYS")
+KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY", *INTERNAL_KEYS.values())
 KEY_LENGTH = 16
 PASSWORD_LENGTH = 12
 FEWEST_LETTERS = 8
-"""Different ones: `changemechangeme` has 7, a generated key more than twenty."""
+"""Different letters: `changemechangeme` has 7, a generated key more than twenty."""
 
 FRESH = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
 
@@ -23,7 +23,7 @@ def check(deployment: Deployment) -> Iterator[Finding]:
     yield from _env_file(deployment)
     values = {name: deployment.values.get(name, "") for name in GENERATED}
     faults = [*_missing(values), *_weak(values), *_malformed(values), *_equal(values)]
-    yield from faults or [ok("keys", f"{len(values)} keys and passwords, each its own")]
+    yield from faults or [ok("keys", f"{len(values)} keys and passwords, none used twice")]
 
 
 def _env_file(deployment: Deployment) -> Iterator[Finding]:
@@ -32,12 +32,12 @@ def _env_file(deployment: Deployment) -> Iterator[Finding]:
         mode = path.stat().st_mode & 0o777
     except FileNotFoundError:
         yield unknown(
-            ".env", "not to be seen from here", "where it is, ls -l .env must show -rw-------"
+            ".env", "cannot be checked from here", "on its machine, ls -l .env must show -rw-------"
         )
         return
-    shown = f"{path.name} has the mode {mode:04o}"
+    shown = f"{path.name} has mode {mode:04o}"
     if mode & 0o007:
-        yield wrong(".env", f"{shown}: everybody on this machine may read it", f"chmod 600 {path}")
+        yield wrong(".env", f"{shown}: everyone on this machine can read it", f"chmod 600 {path}")
     else:
         yield ok(".env", shown)
 
@@ -47,18 +47,18 @@ def _missing(values: Mapping[str, str]) -> Iterator[Finding]:
         yield wrong(
             "keys",
             f"not set: {', '.join(names)}",
-            "make env writes what is missing; what data was made with, put back from its copy",
+            "make env writes what is missing; keys of existing data are in your copy of .env",
         )
 
 
 def _weak(values: Mapping[str, str]) -> Iterator[Finding]:
     for name, value in values.items():
-        if name in RINGS:  # of so many bytes each, or malformed
+        if name in RINGS:  # their length is part of their form
             continue
         least = KEY_LENGTH if name in KEYS else PASSWORD_LENGTH
         if value and (len(value) < least or len(set(value)) < FEWEST_LETTERS):
             yield wrong(
-                "keys", f"{name} is easily guessed", f"put a random one in its place: {FRESH}"
+                "keys", f"{name} is easily guessed", f"replace it with a random one: {FRESH}"
             )
 
 
@@ -68,14 +68,12 @@ def _malformed(values: Mapping[str, str]) -> Iterator[Finding]:
             if values[name]:
                 parse_keys(values[name])
         except ValueError as error:
-            yield wrong("keys", f"{name}: {error}", "put it back as it was in your copy of .env")
+            yield wrong("keys", f"{name}: {error}", "restore it from your copy of .env")
     try:
-        if values["CONSENT_HASH_KEY"]:
-            base64.b64decode(values["CONSENT_HASH_KEY"], validate=True)
+        for key in values["CONSENT_HASH_KEY"].split(","):
+            base64.b64decode(key.strip(), validate=True)
     except ValueError:
-        yield wrong(
-            "keys", "CONSENT_HASH_KEY is not base64", "put it back as it was in your copy of .env"
-        )
+        yield wrong("keys", "CONSENT_HASH_KEY is not base64", "restore it from your copy of .env")
 
 
 def _equal(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -88,6 +86,6 @@ def _equal(values: Mapping[str, str]) -> Iterator[Finding]:
         if len(names) > 1:
             yield wrong(
                 "keys",
-                f"the same in {' and '.join(names)}: who has one has the other",
+                f"{' and '.join(names)} are the same: whoever has one has the other",
                 f"give each its own: {FRESH}",
             )

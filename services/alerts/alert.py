@@ -1,16 +1,17 @@
-"""What may become of a delivery, one (alert, target) pair. Pure: data in, decision out.
+"""The states of a delivery, one (alert, target) pair, and its transitions. Pure: no I/O.
 
     pending ──claim──> sending ──> delivered | failed
        ^                  │
-       └──────retry───────┘            pending, failed ──by hand──> discarded
+       └──────retry───────┘            pending, failed ──operator──> discarded
 
-A message that goes out at most once has a step before, and an end of its own:
+A message that is sent at most once has one more state before sending, and one more end:
 
     pending ──claim──> claimed ──permit──> sending ──> delivered | failed | in_doubt
        ^                  │                   │
-       └──no answer, or certainly not sent────┘        claimed ──denied──> discarded
+       └─no reply, or certainly not sent──────┘        claimed ──denied──> discarded
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum, auto
@@ -32,17 +33,17 @@ TERMINAL = frozenset({State.DELIVERED, State.FAILED, State.DISCARDED, State.IN_D
 
 
 class Kind(StrEnum):
-    """What an attempt told us, before any policy."""
+    """How an attempt ended, before any policy is applied."""
 
     DELIVERED = auto()
-    FAILED = auto()  # may work later
-    NEVER = auto()  # will not work, however often it is tried
-    LATER = auto()  # the target asks us to slow down: no attempt is spent
-    UNKNOWN = auto()  # it may or may not have been taken
+    FAILED = auto()  # a retry may succeed
+    NEVER = auto()  # no retry can succeed
+    LATER = auto()  # the target asks us to slow down; not counted as an attempt
+    UNKNOWN = auto()  # the target may or may not have accepted it
 
 
 class Reason(StrEnum):
-    """Why; a closed set, since it is a metric's label and a row's column."""
+    """Why; a closed set, because it is a metric label and a column value."""
 
     OK = auto()
     TIMEOUT = auto()
@@ -63,10 +64,16 @@ class Reason(StrEnum):
     EXPIRED = auto()
     UNROUTED = auto()
     WITHDRAWN = auto()
+    WINDOW_OVER = auto()  # its sending window has ended: the sender hands it over again
     NO_PERMIT = auto()
-    BY_HAND = auto()
+    NO_CONSENT = auto()  # none recorded, though a grant may still be on its way
+    MANUAL = auto()
     ERASED = auto()
-    FALLBACK = auto()  # its target was sick too long: another one got it
+    REROUTED = auto()  # its target is no longer configured: a retry resolved the routes again
+    FALLBACK = auto()  # its target was unhealthy for too long: the fallback got it
+
+
+MAX_PAUSE_SECONDS = 900.0  # a longer Retry-After counts as this
 
 
 class BreakerState(StrEnum):
@@ -77,18 +84,18 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attempt, classified by its channel."""
+    """The result of one attempt, classified by its channel."""
 
     kind: Kind
     reason: Reason
     status: int | None = None
-    excerpt: str = ""  # of the answer or the error: bounded and redacted
-    retry_after: float | None = None
+    excerpt: str = ""  # of the response or the error: bounded and redacted
+    retry_after: float | None = None  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long and how often a target is tried; seconds."""
+    """How long and how often delivery to a target is tried; seconds."""
 
     retry_delays: tuple[float, ...]
     wait_tiers: tuple[float, ...]
@@ -105,37 +112,39 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Transition:
+    """What the outcome of an attempt does to its row."""
+
     state: State
     reason: Reason
-    delay: float = 0.0  # until the next attempt, when the state is pending
-    spend: bool = True  # False gives the attempt back that the claim counted
+    delay: float = 0.0  # seconds until the next attempt, when the state is pending
+    refund: bool = False  # take back the attempt that the claim counted
 
 
 def decide(
-    outcome: Outcome, *, spent: int, age: float, policy: Policy, once: bool = False
-) -> Decision:
-    """Say what an attempt's outcome makes of the row.
+    outcome: Outcome, *, attempts: int, age: float, policy: Policy, once: bool = False
+) -> Transition:
+    """Apply the policy to an outcome.
 
-    :param spent: attempts counted so far, this one included
-    :param age: seconds since the row is tried: since intake, or since a retry by hand
+    :param attempts: counted so far, this one included
+    :param age: seconds since intake, or since a manual retry
     """
     match outcome.kind:
         case Kind.DELIVERED:
-            return Decision(State.DELIVERED, Reason.OK)
+            return Transition(State.DELIVERED, Reason.OK)
         case Kind.NEVER:
-            return Decision(State.FAILED, outcome.reason)
+            return Transition(State.FAILED, outcome.reason)
         case Kind.UNKNOWN if once:
-            return Decision(State.IN_DOUBT, outcome.reason)
+            return Transition(State.IN_DOUBT, outcome.reason)
         case Kind.LATER:
-            delay, spend = policy.tier(outcome.retry_after or 0.0), False
-        case _ if spent > len(policy.retry_delays):
-            return Decision(State.FAILED, Reason.EXHAUSTED)
+            delay, refund = policy.tier(outcome.retry_after or 0.0), True
+        case _ if attempts > len(policy.retry_delays):
+            return Transition(State.FAILED, Reason.EXHAUSTED)
         case _:
-            delay, spend = policy.retry_delays[spent - 1], True
+            delay, refund = policy.retry_delays[attempts - 1], False
     if age + delay > policy.max_age:
-        return Decision(State.FAILED, Reason.EXPIRED)
-    return Decision(State.PENDING, outcome.reason, delay, spend)
+        return Transition(State.FAILED, Reason.EXPIRED)
+    return Transition(State.PENDING, outcome.reason, delay, refund)
 
 
 class Unclaimed(StrEnum):
@@ -146,29 +155,30 @@ class Unclaimed(StrEnum):
     TAKE_OVER = auto()
     EXHAUSTED = auto()
     DOUBT = auto()
+    MISSING_ROW = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A row as a claim that did not match found it."""
+class RowStatus:
+    """A row that a claim did not match."""
 
     state: State
-    turn: int
-    spent: int
-    lease_over: bool  # there is a lease, and its time has passed
+    generation: int
+    attempts: int
+    lease_over: bool  # it has a lease, which has expired
     once: bool
 
 
-def unclaimed(row: Seen | None, *, turn: int, retries: int) -> Unclaimed:
-    """Ack only what certainly needs no copy any more; park whatever is not understood."""
-    if row is None:  # erased or purged
-        return Unclaimed.ACK
-    if row.state in TERMINAL or row.turn > turn:
+def unclaimed(row: RowStatus | None, *, generation: int, retries: int) -> Unclaimed:
+    """Acknowledge only a message that is certainly not needed any more; park any other."""
+    if row is None:  # purged, or lost: the age of the message tells which
+        return Unclaimed.MISSING_ROW
+    if row.state in TERMINAL or row.generation > generation:
         return Unclaimed.ACK
     if row.once and row.state is State.SENDING:
         return Unclaimed.DOUBT if row.lease_over else Unclaimed.PARK
     free = row.state is State.PENDING or row.lease_over
-    if free and row.spent > retries:
+    if free and row.attempts > retries:
         return Unclaimed.EXHAUSTED
     if row.state is State.SENDING and row.lease_over:
         return Unclaimed.TAKE_OVER
@@ -177,26 +187,29 @@ def unclaimed(row: Seen | None, *, turn: int, retries: int) -> Unclaimed:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """A message that leaves at most once, and only with consent's permit (protocol B)."""
+    """A message that is sent at most once, and only with consent's permit (protocol B)."""
 
     address: str
     purpose: str
     reference: str
+    window_ends: float = math.inf
+    """On the `boottime` clock, in seconds; from then on it must not be sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A row that is ours until its lease ends; `attempt` is the fence of every later change."""
+    """A row that is ours until its lease ends; `attempt` fences every later change."""
 
     alert_id: UUID
     target: str
-    turn: int
-    attempt: int  # never goes back, not even by a retry by hand
-    spent: int  # counted against the target's retries
-    age: float  # seconds since intake wrote the row, or since a retry by hand
+    generation: int
+    attempt: int  # number of this attempt; never decreases, not even on a manual retry
+    attempts: int  # counted against the target's retries
+    age: float  # seconds since intake wrote the row, or since a manual retry
     event_type: str
     severity: str
     payload: dict[str, Any]
     accepted_at: datetime
     request_id: str | None
+    due_at: datetime
     once: Once | None = None

@@ -1,34 +1,49 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
 import os
+from functools import partial
 
-from libs.common import consume, db, logs, outbox, periodic, serving, web
-from libs.common.broker import Broker
-from libs.common.requests import Requester
-from libs.common.service import Service
+from libs.common.database import periodic, postgres
+from libs.common.http import application, server
+from libs.common.messaging import consumer, outbox
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.rpc import Requester
+from libs.common.process import logs
+from libs.common.process.service import Service
 from services.alerts import channels, config, topology
-from services.alerts.balance import Balance
-from services.alerts.board import Board
-from services.alerts.breaker import Breaker
-from services.alerts.consumers import IN_HAND, Intake, Persons
-from services.alerts.delivery import Worker
-from services.alerts.digests import Digests
-from services.alerts.drain import drain
-from services.alerts.http import Api
-from services.alerts.permits import LoopLag, Permits
-from services.alerts.retention import Retention
-from services.alerts.schema import Schema
+from services.alerts.channels.email import Email
+from services.alerts.config import EmailTarget
+from services.alerts.delivery.at_least_once import AtLeastOnceWorker
+from services.alerts.delivery.at_most_once import AtMostOnceWorker
+from services.alerts.delivery.permits import LoopLag, Permits
+from services.alerts.delivery.worker import Worker
+from services.alerts.http.dlq import DlqRoutes
+from services.alerts.http.intake import IntakeRoutes
+from services.alerts.http.operations import OperationsRoutes
+from services.alerts.intake import PREFETCH, Intake
+from services.alerts.privacy import Privacy
 from services.alerts.settings import AlertsSettings
-from services.alerts.store.troubles import Pace
-from services.alerts.sweep import Sweep
-from services.alerts.valve import Valve
+from services.alerts.store.incidents import Pace
+from services.alerts.store.schema import Schema
+from services.alerts.subjects import Subjects
+from services.alerts.targets import backlog
+from services.alerts.targets.breaker import Breaker
+from services.alerts.targets.status import TargetStatus
+from services.alerts.targets.throttle import Throttle
+from services.alerts.upkeep import retention
+from services.alerts.upkeep.digests import Digests
+from services.alerts.upkeep.ledger_check import LedgerCheck
+from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)
 
 RETENTION_SECONDS = 3600.0
-# To be rejected is a work message's ordinary life (each retry, each wait for a permit), so the
-# count says nothing of a fault; the ledger counts attempts.
-MAX_REJECTIONS = 100_000
+# The ledger counts attempts: a work message in `.dead` would leave its row without a message.
+MAX_FAILURES = 100_000
+SHOWN = {
+    *("channel", "timeout", "retry_delays", "concurrency"),
+    *("rate_per_minute", "fallback", "max_age", "breaker"),
+}
 MAX_INTERNAL_BODY = 1024 * 1024  # the gateway's largest batch, with the fields that it adds
 
 
@@ -36,13 +51,13 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     configured, templates = config.load(settings.alerts_config, os.environ)
     database_url = settings.database_url.get_secret_value()
     engine = await service.enter(
-        db.connect(database_url, application_name=service.name, pool_size=20)
+        postgres.connect(database_url, application_name=service.name, pool_size=20)
     )
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(
         *topology.EXCHANGES,
         *topology.intake_queues(),
-        *topology.person_queues(),
+        *topology.data_subject_queues(),
         *topology.target_queues(configured),
     )
     relay = outbox.Relay(engine, broker, database_url)
@@ -53,114 +68,122 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     permits = Permits(await service.enter(Requester(broker, service.name)), lag)
 
     private = settings.alerts_private_networks
-    log.info("networks.in_force", private=[str(network) for network in private])
+    log.info("networks.configured", private=[str(network) for network in private])
     breakers: dict[str, Breaker] = {}
-    valves: dict[str, Valve] = {}
+    throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
         channel = await service.enter(channels.opened(name, target, templates, private))
         breaker = breakers[name] = Breaker(
             name,
             fail_max=target.breaker.fail_max,
             reset_timeout=target.breaker.reset_timeout,
+            shared=True,
         )
-        valve = valves[name] = Valve(breaker, per_minute=target.rate_per_minute)
-        worker = Worker(
-            name, target, channel, breaker, valve, engine=engine, broker=broker, permits=permits
+        throttle = throttles[name] = Throttle(
+            breaker,
+            per_minute=target.rate_per_minute,
+            concurrency=target.concurrency,
+            shared=True,
         )
-        consumer = await service.enter(
-            consume.consume(
+        worker: Worker
+        if isinstance(target, EmailTarget) and isinstance(channel, Email):
+            worker = AtMostOnceWorker(
+                name, target, channel, breaker, throttle, engine, broker, permits
+            )
+        else:
+            worker = AtLeastOnceWorker(name, target, channel, breaker, throttle, engine, broker)
+        subscription = await service.enter(
+            consumer.consume(
                 broker,
                 topology.work_name(name),
                 worker.handle,
-                prefetch=target.in_hand,
-                max_retries=MAX_REJECTIONS,
+                prefetch=target.prefetch,
+                max_retries=MAX_FAILURES,
             )
         )
-        service.spawn(f"valve {name}", valve.run(consumer))
+        service.spawn(f"throttle {name}", throttle.run(subscription))
         service.spawn(
-            f"drain {name}",
-            drain(engine, name, valve, per_second=settings.alerts_drain_per_second),
+            f"backlog {name}",
+            backlog.release(engine, name, throttle, per_second=settings.alerts_backlog_per_second),
         )
-        log.info(
-            "target.in_force",
-            target=name,
-            channel=target.channel,
-            timeout=target.timeout,
-            retry_delays=target.retry_delays,
-            concurrency=target.concurrency,
-            rate_per_minute=target.rate_per_minute,
-            fallback=target.fallback,
-            max_age=target.max_age,
-            fail_max=target.breaker.fail_max,
-            reset_timeout=target.breaker.reset_timeout,
-        )
+        log.info("target.configured", target=name, **target.model_dump(include=SHOWN))
 
-    board = Board(engine, breakers, valves)
-    await service.enter(board.kept())
-    service.spawn("board", board.run())
+    target_status = TargetStatus(engine, breakers, throttles)
+    await service.enter(target_status.membership())
+    service.spawn("target status", target_status.run())
 
-    intake = Intake(configured, engine, broker)
+    subjects = Subjects(settings.alerts_subject_keys.get_secret_value())
+    intake = Intake(configured, engine, broker, subjects)
     await service.enter(
-        consume.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=IN_HAND)
+        consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
-    people = Persons(engine, broker)
+    payloads_kept = settings.alerts_payload_kept_days * 86400.0
+    privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
     for queue, handler in (
-        (topology.ERASURES_QUEUE, people.erasures),
-        (topology.REQUESTS_QUEUE, people.requests),
+        (topology.ERASURES_QUEUE, privacy.erasures),
+        (topology.REQUESTS_QUEUE, privacy.requests),
     ):
-        await service.enter(consume.consume(broker, queue, handler, prefetch=1))
+        await service.enter(consumer.consume(broker, queue, handler, prefetch=1))
 
-    sweep = Sweep(
+    reconciler = Reconciler(
         configured,
         engine,
         broker,
+        throttles,
         overdue=settings.alerts_overdue_seconds,
         fallback_after=settings.alerts_fallback_seconds,
     )
     digests = Digests(
         engine,
         intake,
-        sweep,
+        reconciler,
         to=settings.escalation_email,
-        base_url=settings.public_base_url,
-        pending=settings.alerts_trouble_pending,
+        base_url=settings.public_base_url.rstrip("/"),
+        pending=settings.alerts_incident_pending,
         pace=Pace(
-            after=settings.alerts_trouble_seconds,
-            again=settings.alerts_trouble_again_seconds,
+            after=settings.alerts_incident_seconds,
+            repeat=settings.alerts_incident_repeat_seconds,
             pause=settings.alerts_escalation_seconds,
         ),
     )
     log.info(
-        "trouble.in_force",
+        "incidents.configured",
         fallback_seconds=settings.alerts_fallback_seconds,
-        told_after_seconds=settings.alerts_trouble_seconds,
-        told_again_seconds=settings.alerts_trouble_again_seconds,
-        pending=settings.alerts_trouble_pending,
+        notify_after_seconds=settings.alerts_incident_seconds,
+        repeat_seconds=settings.alerts_incident_repeat_seconds,
+        pending=settings.alerts_incident_pending,
     )
-    retention = Retention(
+    purge = partial(
+        retention.run,
         engine,
         delivered=settings.alerts_delivered_kept_hours * 3600.0,
-        payloads=settings.alerts_payload_kept_days * 86400.0,
+        payloads=payloads_kept,
     )
     for name, seconds, job in (
-        ("alerts sweep", settings.alerts_sweep_seconds, sweep.run),
+        ("alerts reconcile", settings.alerts_reconcile_seconds, reconciler.run),
         ("alerts digests", settings.alerts_escalation_seconds, digests.run),
-        ("alerts retention", RETENTION_SECONDS, retention.run),
-        ("alerts count", settings.alerts_sweep_seconds, retention.count),
+        ("alerts retention", RETENTION_SECONDS, purge),
+        ("alerts subjects", RETENTION_SECONDS, privacy.upkeep),
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job))
-        log.info("periodic.in_force", job=name, seconds=seconds)
+        log.info("periodic.configured", job=name, seconds=seconds)
 
-    app = web.create_app(
+    app = application.create_app(
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
-    app.middlewares.append(web.unavailable_when(db.may_pass))
+    app.middlewares.append(application.unavailable_when(postgres.is_transient))
     owner_url = settings.owner_database_url
     schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
-    balance = Balance(engine, sweep, valves, overdue=settings.alerts_overdue_seconds)
-    service.spawn("balance", balance.watch(settings.alerts_sweep_seconds / 2))
-    api = Api(engine, intake, sweep, board, valves, schema, balance)
-    app.router.add_routes(api.routes())
-    await serving.serve(service, app, settings.http_host, settings.http_port)
-    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+    ledger_check = LedgerCheck(
+        engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
+    )
+    service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
+    for routes in (
+        IntakeRoutes(engine, intake),
+        DlqRoutes(engine, intake, throttles),
+        OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
+    ):
+        routes.add_to(app)
+    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(service, app, settings.http_host, settings.http_port)

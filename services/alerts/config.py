@@ -1,8 +1,7 @@
-"""alerts.toml → frozen typed targets and routes; every fault is reported at once."""
+"""Reads alerts.toml into frozen, typed targets and routes; reports every fault at once."""
 
 import math
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +20,7 @@ from pydantic import (
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 from yarl import URL
 
+from libs.common.process.config_file import ConfigFile, FaultError, Where, did_you_mean
 from services.alerts.alert import Policy
 from services.alerts.messages import ESCALATION
 from services.alerts.templates import Templates
@@ -29,21 +29,21 @@ Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
 
 
 class _FromEnv(str):
-    """A value that came from the environment, and so may be a secret."""
+    """A value from the environment, which may therefore be a secret."""
 
     __slots__ = ()
 
 
 def _only_from_env(value: Any) -> Any:
     if not isinstance(value, _FromEnv):
-        raise ValueError('a secret is given as { env = "NAME" }')  # noqa: TRY004 - pydantic's word
+        raise ValueError('give a secret as { env = "NAME" }')  # noqa: TRY004 - pydantic needs it
     return value
 
 
 def _http_url(value: str) -> str:
     try:
         url = URL(value)
-    except ValueError:  # which quotes it
+    except ValueError:  # its text quotes the URL
         raise ValueError("not an http(s) URL") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError("not an http(s) URL")
@@ -59,7 +59,7 @@ def _signing_key(value: SecretStr) -> SecretStr:
     try:
         Webhook(value.get_secret_value())
     except (ValueError, EmptyWebhookSecretError):
-        raise ValueError("not whsec_ and base64, as Standard Webhooks has it") from None
+        raise ValueError("must be whsec_ and base64, as Standard Webhooks says") from None
     return value
 
 
@@ -78,7 +78,7 @@ class BreakerOptions(_Part):
 
 
 class Target(_Part):
-    """What every channel shares; see config/alerts.toml for the words."""
+    """The options that every channel has; config/alerts.toml explains them."""
 
     timeout: Seconds = 10
     margin: Seconds = 5
@@ -97,31 +97,31 @@ class Target(_Part):
 
     @property
     def lease(self) -> float:
-        """How long a claimed row belongs to its worker."""
+        """Seconds for which a claimed row belongs to its worker."""
         return self.timeout + self.margin
 
     @property
-    def in_hand(self) -> int:
-        """How many messages are taken at a time: as many again as are sent, and written down."""
+    def prefetch(self) -> int:
+        """Messages in flight: one being sent and one being recorded for each slot."""
         taken = 2 * self.concurrency
-        # Those that wait for their turn are held unacknowledged, so no more than the target's own
-        # rate lets go within about one time-out.
+        # Messages that wait for their turn stay unacknowledged, so take no more than the target's
+        # own rate lets go within about one time-out.
         if self.rate_per_minute is None:
             return taken
         return min(taken, math.ceil(self.rate_per_minute / 60 * self.timeout))
 
     @model_validator(mode="after")
     def _later_delays_have_a_queue(self) -> Self:
-        # Its queue's name is its time, in whole seconds; the first delay is a policy on .retry.
+        # Such a delay's queue is named by its whole seconds; the first delay is .retry's policy.
         others = {*self.retry_delays, *self.wait_tiers} - {self.retry_delays[0]}
         if any(delay < 1 or delay != int(delay) for delay in others):
-            raise ValueError("a delay unlike the first must be whole seconds")
+            raise ValueError("every delay that differs from the first must be whole seconds")
         return self
 
     @model_validator(mode="after")
-    def _a_parked_copy_outwaits_the_lease(self) -> Self:
-        # A twin parked in .retry must not come back, and be parked again, forever before the
-        # lease of the worker in flight ends (protocols.md, last paragraph of B).
+    def _parking_outlasts_the_lease(self) -> Self:
+        # Otherwise a duplicate parked in .retry could return, and be parked again, for ever before
+        # the lease of the worker in flight ends (protocols.md, last paragraph of B).
         if self.retry_delays[0] < self.lease:
             raise ValueError(
                 f"retry_delays[0] ({self.retry_delays[0]:g} s) must be at least the lease "
@@ -130,7 +130,7 @@ class Target(_Part):
         return self
 
     def secrets(self) -> tuple[str, ...]:
-        """Every secret value, to be struck out of what is stored or logged."""
+        """Every secret value, to be redacted from what is stored or logged."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         found = [v.get_secret_value() for v in fields.values() if isinstance(v, SecretStr)]
         found += [v for name, v in fields.items() if name == "url" and isinstance(v, str)]
@@ -164,7 +164,7 @@ class SmsTarget(Target):
 
 class AppriseTarget(Target):
     channel: Literal["apprise"]
-    url: Secret  # of any service that Apprise knows; see its wiki
+    url: Secret  # of any service that Apprise supports; see its wiki
 
 
 class EmailTarget(Target):
@@ -177,10 +177,10 @@ class EmailTarget(Target):
     sender: str
     to: str
     timeout: Seconds = 12
-    ask_timeout: Seconds = 5  # for consent's answer to a permit request
-    permit: Seconds = 20  # how long consent's permit holds; consent fixes it
-    dot_deadline: Seconds = 10  # after asking, no terminator is written any more
-    permit_patience: Seconds = 24 * 3600  # without any answer; then the message is cancelled
+    ask_timeout: Seconds = 5  # for consent's reply to a permit request
+    permit: Seconds = 20  # how long a permit is valid; consent decides it
+    dot_deadline: Seconds = 10  # after asking; later than that, no terminator is written
+    permit_patience: Seconds = 24 * 3600  # without a permit; then the mail is cancelled
 
     @property
     def lease(self) -> float:
@@ -217,31 +217,32 @@ class Config(_Part):
     @model_validator(mode="after")
     def _routes_name_targets(self) -> Self:
         reserved = self.targets.keys() & {"intake", "epoch", "erasures", "requests", UNROUTED}
-        unknown = {
-            name for names in self.routes.values() for name in names if name not in self.targets
-        }
         if reserved:
             raise ValueError(f"reserved target names: {', '.join(sorted(reserved))}")
-        if unknown:
-            raise ValueError(f"routes name unknown targets: {', '.join(sorted(unknown))}")
+        for event_type, names in self.routes.items():
+            for name in names:
+                self._check_named(name, "routes", event_type)
         return self
+
+    def _check_named(self, name: str, *where: str) -> None:
+        if name not in self.targets:
+            meant = did_you_mean(name, list(self.targets))
+            raise FaultError(where, f"no target is named {name}{meant}")
 
     @model_validator(mode="after")
     def _a_fallback_is_a_target_without_one(self) -> Self:
-        # So there is no cycle, and what fell back once does not go on.
+        # So there is no cycle, and an alert falls back once at most.
         for name, target in self.targets.items():
             if target.fallback is None:
                 continue
-            if target.fallback not in self.targets:
-                raise ValueError(f"targets.{name}.fallback: no target is named {target.fallback}")
+            where = ("targets", name, "fallback")
+            self._check_named(target.fallback, *where)
             if self.targets[target.fallback].fallback is not None:
-                raise ValueError(
-                    f"targets.{name}.fallback: {target.fallback} has a fallback itself"
-                )
+                raise FaultError(where, f"{target.fallback} has a fallback itself")
         return self
 
     def route(self, event_type: str, target: str | None) -> tuple[str, ...]:
-        """Return the targets of an alert, each once; empty when nothing matches."""
+        """Return the targets of an alert, each once; empty without a matching route."""
         if target is not None:
             return (target,) if target in self.targets else ()
         return tuple(
@@ -254,62 +255,62 @@ class Config(_Part):
         )
 
     def fallback(self, target: str) -> str | None:
-        """Return where a target's critical alerts may go; a target may have left the file."""
+        """Return the fallback of a target; None too for a target that has left the file."""
         known = self.targets.get(target)
         return None if known is None else known.fallback
 
 
-UNROUTED = "unrouted"  # stands for the target of an alert that no route knows
+UNROUTED = "unrouted"  # stands for the target of an alert without a route
 
 
 def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
     """Read the file and every template it names.
 
-    :raises SystemExit: names each fault, never a value
+    :raises SystemExit: naming each fault, never a value
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"{path}: {error}") from None
+    file = ConfigFile(path)
     faults: list[str] = []
-    resolved = _resolve(raw, env, "", faults)
+    resolved = _resolve(
+        file.raw, env, (), lambda where, text: faults.append(file.fault(where, text))
+    )
     config = None
     if not faults:
         try:
             config = Config.model_validate(resolved)
         except ValidationError as error:
-            faults += [
-                f"{'.'.join(str(part) for part in fault['loc']) or 'file'}: {fault['msg']}"
-                for fault in error.errors(include_url=False, include_input=False)
-            ]
+            faults += file.faults(error, Config)
     if config is not None and not config.route(ESCALATION, None):
-        faults.append(f"routes: none for {ESCALATION}: nobody would be told of what failed")
+        text = f"none for {ESCALATION}: no one would be notified of failures"
+        faults.append(file.fault(["routes"], text))
     templates = Templates(path.parent / "templates")
     for name, target in config.targets.items() if config else ():
-        for event_type, file in target.templates.items():
+        for event_type, template in target.templates.items():
             try:
-                templates.add(name, event_type, file)
+                templates.add(name, event_type, template)
             except jinja2.TemplateError as error:
-                faults.append(f"targets.{name}.templates.{event_type}: {file}: {error}")
+                where = ("targets", name, "templates", event_type)
+                faults.append(file.fault(where, f"{template}: {error}"))
     if config is None or faults:
-        raise SystemExit("\n  ".join([f"{path} is at fault:", *faults]))
+        raise SystemExit("\n".join(faults))
     return config, templates
 
 
-def _resolve(value: Any, env: Mapping[str, str], where: str, faults: list[str]) -> Any:
-    """Put the environment's values in the place of each `{ env = "NAME" }`."""
+def _resolve(
+    value: Any, env: Mapping[str, str], where: Where, fault: Callable[[Where, str], None]
+) -> Any:
+    """Replace each `{ env = "NAME" }` by the environment's value."""
     if not isinstance(value, dict):
         return value
     if "env" not in value:
-        return {key: _resolve(item, env, f"{where}{key}.", faults) for key, item in value.items()}
+        return {key: _resolve(item, env, (*where, key), fault) for key, item in value.items()}
     name = str(value["env"])
     found = env.get(name, "")
     if not found and (file := env.get(f"{name}_FILE")):
         try:
             found = Path(file).read_text(encoding="utf-8").strip()
         except OSError as error:
-            faults.append(f"{where[:-1]}: {name}_FILE: {error}")
+            fault(where, f"{name}_FILE: {error}")
             return _FromEnv("")
     if not found and "default" not in value:
-        faults.append(f"{where[:-1]}: the environment has no {name}")
+        fault(where, f"the environment has no {name}{did_you_mean(name, list(env))}")
     return _FromEnv(found or value.get("default", ""))

@@ -1,4 +1,4 @@
-"""The shapes that alerts reads and sends; a reader takes unknown fields without a word."""
+"""The messages that alerts reads and sends; readers ignore unknown fields."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -6,14 +6,15 @@ from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from libs.common.addresses import Address
-from libs.common.broker import Message
-from libs.common.consume import REASON
+from libs.common.email_address import Email
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import REASON, read
+from libs.common.phone_number import Phone
 from services.alerts.alert import Once
 
 ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
-LEAD_QUALIFIED = "lead.qualified"
+LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated"})
 ESCALATION = "escalation"
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
@@ -21,10 +22,11 @@ DELIVERY_SETTLED = "delivery.settled"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
 
-PERSON_ERASED = "person.erased"
+SUBJECT_ERASED = "person.erased"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 
+Records = dict[str, list[dict[str, Any]]]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
@@ -36,6 +38,7 @@ class OnceTerms(_Read):
     address: str
     purpose: str
     reference: str
+    not_after: AwareDatetime | None = None
 
 
 class AlertAccepted(_Read):
@@ -51,13 +54,13 @@ class AlertAccepted(_Read):
 
 
 class AlertsAccepted(_Read):
-    """Several bodies of `alert.accepted`, each to be read for itself."""
+    """Several bodies of `alert.accepted`, each parsed on its own."""
 
     alerts: list[dict[str, Any]]
 
 
-class LeadQualified(_Read):
-    """Only what the ledger needs; the whole body becomes the alert's payload."""
+class LeadEvent(_Read):
+    """The fields that the ledger needs; the whole body becomes the alert's payload."""
 
     id: UUID
     at: AwareDatetime
@@ -66,44 +69,52 @@ class LeadQualified(_Read):
 class AlertWork(_Read):
     alert_id: UUID
     target: str
-    turn: int = Field(ge=0)
+    generation: int = Field(ge=0)
+    at: AwareDatetime | None = None
+    """When the message was made; its row existed by then."""
 
 
 class AlertDead(_Read):
-    """What lies in `.dead` of a target, and comes back when a person moves it."""
+    """A dead letter of a target; it returns when an operator moves it back."""
 
     alert_id: UUID
     target: str
 
 
-class PersonErased(_Read):
-    email: Address
+class _OfSubject(_Read):
+    email: Email | None = None
+    phone: Phone | None = None
+    conversations: tuple[UUID, ...] = ()
+    """Those in which followups found the data subject."""
+    phones: tuple[str, ...] = ()
+    """Phones given in these conversations, unproven."""
+
+
+class SubjectErased(_OfSubject):
     erasure_id: UUID
 
 
-class ExportRequest(_Read):
-    email: Address | None
-    """Whose records; without it, whose addresses are held at all."""
-    after: tuple[UUID, str] | None = None
-    """What the page before named as `next`."""
+class ExportRequest(_OfSubject):
+    """Asks for the records of one data subject; without e-mail and phone, for all addresses."""
+
+    after: tuple[UUID, str] | tuple[int] | None = None
+    """The `next` of the page before: a delivery, or a number of dead letters."""
 
 
 class PermitAnswer(_Read):
     answer: Literal["granted", "denied", "closed"]
     seconds: float = Field(0, ge=0)  # how long a granted permit holds
+    reason: str | None = None
 
 
 def accepted(message: Message) -> AlertAccepted:
-    """Read what intake takes: an accepted alert, or an event that becomes one.
-
-    :raises pydantic.ValidationError: not of the shape
-    """
-    if message.type != LEAD_QUALIFIED:
-        return AlertAccepted.model_validate(message.body)
-    lead = LeadQualified.model_validate(message.body)
+    """Parse a message of intake: an accepted alert, or an event that becomes one."""
+    if message.type not in LEAD_EVENTS:
+        return read(message, AlertAccepted)
+    lead = read(message, LeadEvent)
     return AlertAccepted(
         id=lead.id,
-        event_type=LEAD_QUALIFIED,
+        event_type=message.type,
         payload=dict(message.body),
         source="followups",
         accepted_at=lead.at,
@@ -111,19 +122,19 @@ def accepted(message: Message) -> AlertAccepted:
 
 
 def each_accepted(message: Message) -> list[Message]:
-    """Take `alerts.accepted` apart, as if each alert had come alone.
-
-    :raises pydantic.ValidationError: not of the shape
-    """
-    together = AlertsAccepted.model_validate(message.body)
+    """Split `alerts.accepted` into one message for each alert."""
+    together = read(message, AlertsAccepted)
     return [
         Message(str(body.get("id")), ALERT_ACCEPTED, body, message.request_id)
         for body in together.alerts
     ]
 
 
-def work(alert_id: UUID, target: str, turn: int, request_id: str | None) -> Message:
-    body = {"alert_id": str(alert_id), "target": target, "turn": turn}
+def work(
+    alert_id: UUID, target: str, generation: int, request_id: str | None, at: datetime | None = None
+) -> Message:
+    made = (at or datetime.now(UTC)).isoformat()
+    body = {"alert_id": str(alert_id), "target": target, "generation": generation, "at": made}
     return Message(id=str(uuid4()), type=ALERT_WORK, body=body, request_id=request_id)
 
 
@@ -136,7 +147,7 @@ def dead(
         "event_type": event_type,
         "reason": reason,
     }
-    # The reason once more, where it stands of whatever else lies in a `.dead`.
+    # The reason is also a header, as in every other dead letter.
     headers = {REASON: reason}
     return Message(str(uuid4()), ALERT_DEAD, body, request_id=request_id, headers=headers)
 
@@ -160,13 +171,15 @@ def erasure_receipt(erasure_id: UUID, at: datetime) -> Message:
     return Message(id=str(uuid4()), type=ERASURE_RECEIPT, body=body)
 
 
-def export_answer(
-    records: dict[str, list[dict[str, Any]]], after: tuple[UUID, str] | None
-) -> dict[str, Any]:
-    return {"records": records, "next": [str(after[0]), after[1]] if after else None}
+def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) -> dict[str, Any]:
+    match after:
+        case (UUID() as alert_id, target):
+            return {"records": records, "next": [str(alert_id), target]}
+        case _:
+            return {"records": records, "next": after and list(after)}
 
 
-Settled = Literal["sent", "cancelled", "in_doubt", "failed"]
+Settled = Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
 
 
 def settled(

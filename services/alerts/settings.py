@@ -2,30 +2,38 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from services.alerts.subjects import Subjects
 
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _subject_keys(keys: SecretStr) -> SecretStr:
+    Subjects(keys.get_secret_value())
+    return keys
+
+
 class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_config: Path = Path("config/alerts.toml")
+    alerts_subject_keys: Annotated[SecretStr, AfterValidator(_subject_keys)]
+    """With these an export or an erasure finds the rows that name a data subject."""
     alerts_delivered_kept_hours: int = Field(24, ge=1)
     alerts_payload_kept_days: int = Field(30, ge=1)
-    alerts_sweep_seconds: float = Field(30, gt=0)
+    alerts_reconcile_seconds: float = Field(30, gt=0)
     alerts_overdue_seconds: float = Field(60, gt=0)
     alerts_escalation_seconds: float = Field(300, gt=0)
     alerts_fallback_seconds: float = Field(600, gt=0)
-    alerts_trouble_seconds: float = Field(1800, gt=0)
-    alerts_trouble_pending: int = Field(100, ge=0)
-    alerts_trouble_again_seconds: float = Field(24 * 3600, gt=0)
+    alerts_incident_seconds: float = Field(1800, gt=0)
+    alerts_incident_pending: int = Field(100, ge=0)
+    alerts_incident_repeat_seconds: float = Field(24 * 3600, gt=0)
     escalation_email: str = Field("ops@example.com", min_length=3)
     public_base_url: str = "http://127.0.0.1:8080"
-    alerts_drain_per_second: int = Field(100, ge=1)
+    alerts_backlog_per_second: int = Field(100, ge=1)
     alerts_private_networks: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_listed)
     ] = Field((), validate_default=False)

@@ -1,4 +1,4 @@
-"""What a delivery says: a template per (target, event type), else the payload's own text."""
+"""Templates: one per (target, event type); without one the payload's own text is sent."""
 
 import json
 from pathlib import Path
@@ -10,20 +10,20 @@ from services.alerts.alert import Claimed
 
 
 class Templates:
-    """Parsed at start, so that a typing error stops the start and not the first alert."""
+    """Parsed at start, so that a syntax error stops the start and not the first alert."""
 
     def __init__(self, folder: Path) -> None:
-        # The text is JSON, Slack markup or plain: what is escaped, and how, the template says.
+        # The text is JSON, Slack markup or plain, so each template escapes for itself.
         self._environment = ImmutableSandboxedEnvironment(
             loader=jinja2.FileSystemLoader(folder), autoescape=False
         )
-        # HTML's escapes would reach Slack and Monday as \u003c; JSON needs none of them.
+        # Jinja's tojson escapes for HTML, and Slack and Monday would show \u003c.
         self._environment.filters["tojson"] = _json
         self._environment.filters["slack"] = escape_slack
         self._templates: dict[tuple[str, str], jinja2.Template] = {}
 
     def add(self, target: str, event_type: str, file: str) -> None:
-        """:raises jinja2.TemplateError: not found, or does not parse"""
+        """:raises jinja2.TemplateError: it is missing, or does not parse"""
         self._templates[target, event_type] = self._environment.get_template(file)
 
     def render(self, target: str, job: Claimed) -> str | None:
@@ -48,5 +48,5 @@ def _json(value: object) -> str:
 
 
 def escape_slack(text: object) -> str:
-    """Slack's three control characters: a payload must not be able to ping a channel."""
+    """Escape Slack's control characters, so that a payload cannot notify a whole channel."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

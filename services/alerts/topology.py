@@ -1,10 +1,22 @@
-"""The exchanges and queues of alerts; see docs/architecture.md for the picture.
+"""The exchanges and queues of alerts; docs/architecture.md has the picture.
 
-A failed attempt is rejected: dead-letter exchange, `.retry` until its TTL, back to the work
-queue. A delay unlike the first has a queue of its own, `.retry.<seconds>`.
+The message of a failed attempt is rejected: it goes through the dead-letter exchange to `.retry`,
+and after that queue's TTL back to the work queue. Any delay but the first has a queue of its own,
+`.retry.<seconds>`.
 """
 
-from libs.common.topology import Binding, Exchange, Queue, delay_queue, request_queue, work_queue
+from typing import Any
+
+from libs.common.messaging.broker import Message
+from libs.common.messaging.topology import (
+    Binding,
+    Exchange,
+    Queue,
+    delay_queue,
+    request_queue,
+    work_queue,
+)
+from services.alerts import messages
 from services.alerts.config import Config
 
 ALERTS = Exchange("alerts", "direct")
@@ -12,19 +24,25 @@ DLX = Exchange("alerts.dlx", "direct")
 EVENTS = Exchange("alerts.events", "topic")
 EXCHANGES = (ALERTS, DLX, EVENTS)
 
-FOLLOWUP_EVENTS = Exchange("followups.events", "topic")  # theirs: bound to, never declared
+FOLLOWUP_EVENTS = Exchange("followups.events", "topic")  # of followups: bound, never declared
 CONSENT_EVENTS = Exchange("consent.events", "topic")
 CONSENT_COMMANDS = "consent.commands"
 
 INTAKE_QUEUE = "alerts.intake"
 ERASURES_QUEUE = "alerts.erasures"
 REQUESTS_QUEUE = "alerts.requests"
-# A message may be handed back when a breaker opens or the database is away; neither is poison.
+# A message is requeued when a breaker opens or its connection is lost: that is not poison.
 DELIVERY_LIMIT = 100
 
 
 def work_name(target: str) -> str:
     return f"alerts.{target}"
+
+
+def work(row: Any, target: str, generation: int = 0) -> tuple[str, str, Message]:
+    """Return the exchange and routing key for a row's work message, and the message."""
+    message = messages.work(row.alert_id, target, generation, row.request_id)
+    return ALERTS.name, work_name(target), message
 
 
 def intake_queues() -> tuple[Queue, ...]:
@@ -35,13 +53,14 @@ def intake_queues() -> tuple[Queue, ...]:
         bindings=(
             Binding(ALERTS, INTAKE_QUEUE),
             Binding(FOLLOWUP_EVENTS, "lead.qualified"),
+            Binding(FOLLOWUP_EVENTS, "lead.updated"),
         ),
         delivery_limit=DELIVERY_LIMIT,
     )
 
 
-def person_queues() -> tuple[Queue, ...]:
-    """What consent wants of us: to tell what is held on a person, and to erase it."""
+def data_subject_queues() -> tuple[Queue, ...]:
+    """The queues in which consent asks for exports and orders erasures."""
     return (
         *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(ALERTS, "export.request"),)),
         *work_queue(
@@ -49,6 +68,7 @@ def person_queues() -> tuple[Queue, ...]:
             exchange=ALERTS,
             dlx=DLX,
             bindings=(Binding(CONSENT_EVENTS, "person.erased.alerts"),),
+            sent_again=True,  # until consent has a receipt
         ),
     )
 

@@ -2,15 +2,23 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common import logs, migrate, settings
-from libs.common.service import run
-from services.consent import app, commands
+from libs.common import company
+from libs.common.database import migrate
+from libs.common.process import logs, settings
+from libs.common.process.service import run
 from services.consent.settings import ConsentSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+def check() -> None:
+    """:raises SystemExit: names what a start would stop at"""
+    company.load(settings.load(ConsentSettings).company_config)
+
+
 def main() -> int | str:
+    from services.consent import app, commands
+
     match sys.argv[1:]:
         case [name] if name in commands.COMMANDS:
             configured = settings.load(ConsentSettings)
@@ -20,7 +28,11 @@ def main() -> int | str:
             return migrate.command("consent", MIGRATIONS, sys.argv[1:])
     configured = settings.load(ConsentSettings)
     logs.configure("consent", configured.log_level)
-    return run("consent", lambda service: app.start(service, configured))
+    return run(
+        "consent",
+        lambda service: app.start(service, configured),
+        drain_delay=configured.drain_delay_seconds,
+    )
 
 
 if __name__ == "__main__":

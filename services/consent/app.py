@@ -1,96 +1,149 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import consume, db, inbox, logs, outbox, periodic, serving, web
-from libs.common.broker import Broker
-from libs.common.requests import Requester
-from libs.common.service import Service
-from libs.common.tokens import Tokens
-from services.consent import checkpoints, erasures, topology
-from services.consent.admin import AdminRoutes
-from services.consent.checkpoints import Signer
+from libs.common.database import periodic, postgres
+from libs.common.http import application, server
+from libs.common.messaging import consumer, inbox, outbox
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.rpc import Requester
+from libs.common.process import logs
+from libs.common.process.service import Service
+from libs.common.signed_links import Tokens
+from services.consent import erasure_orders, topology
+from services.consent.admin_record import AdminRecord
 from services.consent.consumers import Consumers
-from services.consent.http import Routes
+from services.consent.dead_letters import SubjectDeadLetters
+from services.consent.http.admin import AdminRoutes
+from services.consent.http.pages.routes import PageRoutes
+from services.consent.http.public import PublicRoutes
+from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
-from services.consent.pages.routes import PageRoutes
-from services.consent.records import Records
+from services.consent.recovery import journal
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.store import upkeep
-from services.consent.vault import Vault
+from services.consent.store import actions, hash_keys, upkeep
+from services.consent.store.upkeep import Retention
+from services.consent.trail import checkpoints
+from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
 
 PREFETCH = 50
 PURGE_SECONDS = 3600
-CHASE_SECONDS = 60
+FOLLOW_UP_SECONDS = 60
 
 
 log = logs.get_logger(__name__)
 
 
+async def _check_hash_keys(engine: AsyncEngine, vault: Vault) -> None:
+    """Wait for the database, and stop if other keys made its hashes.
+
+    :raises SystemExit: says what to do
+    """
+    while True:
+        try:
+            async with engine.begin() as tx:
+                made_by = await hash_keys.applied(tx, vault.hash_keys)
+            break
+        except Exception as error:
+            if not postgres.is_transient(error):
+                raise
+            log.warning("consent.database_unavailable", error=type(error).__name__)
+            await asyncio.sleep(1)
+    if made_by != vault.hash_keys:
+        raise SystemExit("CONSENT_HASH_KEY has changed: run `consent rehash`, or restore the key")
+
+
 async def start(service: Service, settings: ConsentSettings) -> None:
-    vault = Vault(
-        settings.consent_master_keys.get_secret_value(),
-        settings.consent_hash_key.get_secret_value(),
-    )
+    vault = settings.vault()
     database_url = settings.database_url.get_secret_value()
-    engine = await service.enter(db.connect(database_url, application_name=service.name))
+    engine = await service.enter(postgres.connect(database_url, application_name=service.name))
+    await _check_hash_keys(engine, vault)
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
 
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
-    signer = Signer(settings.consent_checkpoint_keys.get_secret_value())
-    written = Records(settings.consent_records_dir / checkpoints.FILE)
-    keep = partial(checkpoints.keep, engine, written, signer)
-    signing = periodic.every(engine, "consent checkpoints", checkpoints.LOOK_SECONDS, keep)
-    service.spawn("checkpoints", signing)
-    resend = settings.erasure_resend_seconds
-    follow_up = partial(erasures.follow_up, engine, vault, resend)
-    chasing = periodic.every(engine, "consent erasures", min(resend, CHASE_SECONDS), follow_up)
-    service.spawn("erasures", chasing)
-    for name, job in (
-        ("consent inbox purge", partial(inbox.purge, engine)),
-        ("consent permit purge", partial(_purge, engine, settings.suppression_retention_days)),
+    followed = Journal(engine, vault, settings)
+    sign = partial(checkpoints.keep, engine, settings.checkpoint_file, settings.signer())
+    for name, seconds, job in (
+        ("consent checkpoints", checkpoints.LOOK_SECONDS, sign),
+        ("consent withdrawals", journal.LOOK_SECONDS, followed.update),
     ):
-        service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
+        service.spawn(name, periodic.every(engine, name, seconds, job, on_each=True))
+    resend = settings.erasure_resend_seconds
+    retention = Retention(
+        settings.suppression_retention_days,
+        settings.unconfirmed_erasure_days,
+        settings.consent_proof_days,
+        settings.withdrawal_proof_days,
+        settings.consent_origin_days,
+    )
+    dead_letters = SubjectDeadLetters(engine, broker, vault)
+    follow_up = partial(erasure_orders.follow_up, engine, vault, resend)
+    purge_actions = partial(_purge_actions, engine, settings.action_retention_days)
+    jobs: tuple[tuple[str, float, Callable[[], Awaitable[object]]], ...] = (
+        ("consent erasures", min(resend, FOLLOW_UP_SECONDS), follow_up),
+        ("consent dead letters", PURGE_SECONDS, dead_letters.upkeep),
+        ("consent inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)),
+        ("consent actions purge", PURGE_SECONDS, purge_actions),
+        ("consent permit purge", PURGE_SECONDS, partial(_purge, engine, retention)),
+    )
+    for name, every, run in jobs:
+        service.spawn(name, periodic.every(engine, name, every, run))
     tokens = Tokens(settings.token_keys.get_secret_value())
-    opt_ins = OptIns(vault, tokens, settings)
-    consumers = Consumers(engine, broker, vault, settings, opt_ins)
+    link_mails = LinkMails(tokens, settings)
+    opt_ins = OptIns(vault, link_mails, settings)
+    record = AdminRecord(engine, vault)
+    consumers = Consumers(
+        engine, broker, vault, link_mails, settings, opt_ins, followed, dead_letters
+    )
     for queue, handler in (
         (topology.REQUESTS_QUEUE, consumers.permits),
         (topology.PERMITS_QUEUE, consumers.permits),
         (topology.COMMANDS_QUEUE, consumers.commands),
+        (topology.ACTIONS_QUEUE, record.consume),
     ):
-        await service.enter(consume.consume(broker, queue, handler, prefetch=PREFETCH))
+        await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
 
     requester = await service.enter(Requester(broker, service.name))
-    app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
-    app.middlewares.append(web.unavailable_when(db.may_pass))
-    withdrawals = Withdrawals(engine, vault, settings, service.stopping)
-    Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
+    app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    withdrawals = Withdrawals(engine, vault, settings, service.stopping, followed)
+    PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    AdminRoutes(engine, requester, vault, settings, withdrawals, signer).add_to(app)
-    await serving.serve(service, app, settings.http_host, settings.http_port)
-    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+    AdminRoutes(engine, requester, vault, settings, withdrawals, record, dead_letters).add_to(app)
+    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(service, app, settings.http_host, settings.http_port)
     log.info(
-        "consent.in_force",
+        "consent.configured",
         permit_seconds=settings.permit_seconds,
         withdrawal_wait_seconds=settings.withdrawal_wait_seconds,
         permit_quarantine_seconds=settings.permit_quarantine_seconds,
         erasure_link_hours=settings.erasure_link_hours,
         double_opt_in=settings.double_opt_in,
         opt_in_link_days=settings.opt_in_link_days,
-        suppression_retention_days=settings.suppression_retention_days,
+        suppression_retention_days=retention.suppressions,
+        consent_proof_days=retention.proofs,
+        withdrawal_proof_days=retention.withdrawals,
+        unconfirmed_erasure_days=retention.unconfirmed_erasures,
         erasure_resend_seconds=resend,
         purge_seconds=PURGE_SECONDS,
     )
 
 
-async def _purge(engine: AsyncEngine, erasures_kept_days: int) -> None:
+async def _purge(engine: AsyncEngine, retention: Retention) -> None:
     while True:
         async with engine.begin() as tx:
-            if not await upkeep.purge(tx, erasures_kept_days):
+            if not await upkeep.purge(tx, retention):
                 return
+
+
+async def _purge_actions(engine: AsyncEngine, days: int) -> None:
+    async with engine.begin() as tx:
+        await actions.purge(tx, days)

@@ -1,126 +1,123 @@
-"""What may change a person's consent. Each change is one transaction: state, events, trail."""
+"""Every change of a subject's consent. Each is one transaction: state, events, trail."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import logs, outbox
-from libs.common.addresses import normalise
-from libs.common.broker import Message, message
-from services.consent import erasures, messages, metrics, trail
+from libs.common.email_address import normalise
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import message
+from services.consent import erasure_orders, messages, metrics
 from services.consent.consent import (
-    HOLDERS,
     PURPOSES,
-    ErasureStatus,
+    Action,
+    Agreement,
+    ConsentState,
+    Consequence,
     LinkMail,
-    Standing,
-    State,
+    Subject,
+    consequence,
     wording_hash,
 )
-from services.consent.records import Records
-from services.consent.store import consents, erasing, links, people, upkeep
-from services.consent.store.people import Lock
+from services.consent.mails import MakeMail
+from services.consent.store import consents, data_subjects, erasures, links, upkeep
+from services.consent.store.data_subjects import Lock, SubjectRow
 from services.consent.topology import ALERTS, EVENTS
-from services.consent.trail import Entry
-from services.consent.vault import Vault
-
-AskForProof = Callable[[str, UUID], dict[str, Any]]
-"""Makes the mail to this address with the link that confirms the request of this id."""
+from services.consent.trail import chain
+from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.chain import Entry
+from services.consent.trail.vault import Vault
 
 
 class ErasedSince(Exception):  # noqa: N818 - reads as the answer it is
-    """The person was erased after giving this: it must not make them known again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """What somebody agreed to, and where."""
-
-    text: str
-    language: str | None
-    source: str
-    given_at: datetime | None = None
-    """When it was agreed to, where that is told apart from when it was recorded."""
+    """The subject was erased after giving this: it must not make them known again."""
 
 
 async def grant(
     tx: AsyncConnection,
     vault: Vault,
     entry: Entry,
-    wording: Wording,
+    agreement: Agreement,
     *,
     purpose: str = "marketing",
     confirmed: bool = False,
-    confirm_first: bool = False,
-    ask_for_proof: AskForProof | None = None,
+    double_opt_in: bool = False,
+    make_mail: MakeMail | None = None,
 ) -> bool:
     """Record an agreement, with the wording that proves it.
 
-    :param confirmed: the owner of the mailbox has confirmed it by a mailed link
-    :param confirm_first: every agreement waits for that, not only one for a suppressed address
-    :param ask_for_proof: mails that link where it is waited for, as often as an address may be
+    :param confirmed: the mailbox's owner has confirmed it by a mailed link
+    :param double_opt_in: every agreement waits for that, not only one for a suppressed address
+    :param make_mail: makes the mail with that link, which is sent as often as an address may get it
     :returns: whether it counts
-    :raises MalformedAddress:
+    :raises MalformedEmail:
     :raises ErasedSince: nothing may be kept; the caller rolls back
     """
-    address = normalise(entry.email)
-    person = await people.enter(tx, vault, address, Lock.CHANGE)
-    suppressed = vault.suppression_hash(address)
+    email = normalise(entry.email)
+    subject = await data_subjects.get_or_create(tx, vault, email, Lock.CHANGE)
+    key = subject.key(vault)
+    suppression_hash = vault.suppression_hash(email)
     confirmation = uuid4()
-    # Made for each, as each takes the same number of statements: time does not tell which it is.
-    mail = ask_for_proof and ask_for_proof(address, confirmation)
-    agreement = person.key(vault).encrypt("agreement", _kept(entry, wording))
-    if confirmed:
-        await consents.lift_suppression(tx, suppressed, purpose)
-    else:
-        confirm_first |= await consents.is_suppressed(tx, suppressed, purpose)
-    counts = confirmed or not confirm_first
-    # Under the lock: whoever erases this person meanwhile is seen here.
-    if wording.given_at and await erasing.erased_since(tx, suppressed, wording.given_at):
+    # Each call makes a mail and runs the same number of statements: timing reveals nothing.
+    mail = make_mail and make_mail(email, confirmation)
+    sealed = key.encrypt("agreement", _serialised(entry, agreement))
+    # Under the lock: a withdrawal or erasure of this subject meanwhile is seen here.
+    restrictions = await consents.restrictions(tx, subject.id, suppression_hash, purpose)
+    if await erasures.erased_since(tx, [suppression_hash], agreement.given_at):
         raise ErasedSince
+    follows = consequence(
+        agreement,
+        confirmed=confirmed,
+        double_opt_in=double_opt_in,
+        suppressed=restrictions.suppressed,
+        withdrawn_at=restrictions.withdrawn_at,
+    )
+    counts = follows is Consequence.COUNTS
     mailed = False
     if counts:
-        await consents.set_state(tx, [person.id], [purpose], State.GRANTED)
-        told = _event(messages.GRANTED, address, [purpose], entry.action, datetime.now(UTC))
-        await outbox.add_all(tx, [told])
+        if confirmed:
+            await consents.lift_suppression(tx, suppression_hash, purpose)
+        await consents.grant(tx, subject.id, purpose)
+        await _publish(tx, messages.GRANTED, email, [purpose], entry.action)
     elif mail:
+        may = follows is Consequence.CONFIRM and not restrictions.never_ask
         mailed = await links.await_opt_in(
-            tx, confirmation, person.id, purpose, agreement, suppressed
+            tx, confirmation, subject.id, purpose, sealed, suppression_hash, may=may
         )
         await _mail(tx, LinkMail.OPT_IN, confirmation, mail, allowed=mailed)
     evidence = {
         **entry.evidence,
         "purpose": purpose,
-        "wording": wording.text,
-        "wording_sha256": wording_hash(wording.text),
-        "language": wording.language,
-        "source": wording.source,
+        "wording": agreement.text,
+        "wording_sha256": wording_hash(agreement.text),
+        "wording_version": agreement.version,
+        "language": agreement.language,
+        "source": agreement.source,
+        "given_at": agreement.given_at.isoformat(),
         "counts": counts,
     }
     if mailed:
         evidence["confirmation"] = str(confirmation)
-    if wording.given_at is not None:
-        evidence["given_at"] = wording.given_at.isoformat()
-    entry = replace(entry, evidence=evidence)
-    await trail.append(tx, [(person.id, person.key(vault), entry)])
-    metrics.GRANTS.labels("counted" if counts else "awaiting_confirmation").inc()
+    await chain.append(tx, subject.id, key, replace(entry, evidence=evidence))
+    metrics.GRANTS.labels(follows).inc()
     return counts
 
 
-def _kept(entry: Entry, wording: Wording) -> str:
-    """Write down what a link is to confirm; `optin` reads it."""
-    given_at = wording.given_at or datetime.now(UTC)
+def _serialised(entry: Entry, agreement: Agreement) -> str:
+    """Serialise what a link is to confirm; `optin` reads it."""
     return json.dumps(
         {
-            "text": wording.text,
-            "language": wording.language,
-            "source": wording.source,
-            "given_at": given_at.isoformat(),
+            "text": agreement.text,
+            "language": agreement.language,
+            "source": agreement.source,
+            "place": agreement.place,
+            "version": agreement.version,
+            "given_at": agreement.given_at.isoformat(),
             "session_id": entry.session_id,
         },
         ensure_ascii=False,
@@ -129,131 +126,123 @@ def _kept(entry: Entry, wording: Wording) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawal:
-    person_id: UUID
-    standing: Standing
+    subject_id: UUID
+    state: ConsentState
     """As the transaction left it; once that is committed, permits can only be returned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a withdrawal asks for."""
-
+class WithdrawalRequest:
     entry: Entry
+    purposes: Sequence[str] = PURPOSES
     erase: bool = False
-    """Erasure is asked for as well; it waits for proof."""
-    ask_for_proof: AskForProof | None = None
-    """Mails for that proof, as often as an address may be mailed; known or not, for consent does
-    not know whom the other services know."""
-    request_id: str | None = field(default_factory=logs.request_id.get)
-    """Of the request that asks, while others are served by the same transaction."""
+    """Erasure is requested as well; it waits for proof."""
+    make_mail: MakeMail | None = None
+    """Makes the mail with the link for that proof, which is sent as often as an address may get it.
+    It is sent to unknown addresses too: consent does not know whom the other services know."""
+    never_ask: bool = False
+    """Never mail a link for a new agreement again."""
+    at: datetime | None = None
+    """When it was withdrawn, if not now: a restored backup has undone it."""
 
 
 async def withdraw(
-    tx: AsyncConnection,
-    vault: Vault,
-    asked: Sequence[Asked],
-    *,
-    suppression_days: int,
-    purposes: Sequence[str] = PURPOSES,
-) -> list[Withdrawal]:
-    """Withdraw these purposes; the caller commits, and answers each as `permits.settled` says.
+    tx: AsyncConnection, vault: Vault, request: WithdrawalRequest, *, suppression_days: int
+) -> Withdrawal:
+    """Withdraw purposes; the caller commits, and answers as `permits.wait_until_answerable` says.
 
-    One that was withdrawn already is recorded and told again: a reader that missed the first
-    event hears the second. Many cost little more than one: they share the statements, the head of
-    the chain and the commit.
+    A repeated withdrawal is recorded and published again: a reader that missed the first event
+    gets the second.
 
-    :raises MalformedAddress:
+    :raises MalformedEmail:
     """
-    addresses = [normalise(each.entry.email) for each in asked]
-    each_of = list(zip(addresses, asked, strict=True))
-    persons = await people.enter_all(tx, vault, addresses, Lock.CHANGE)
-    hashes = {person.id: vault.suppression_hash(address) for address, person in persons.items()}
-    await consents.set_state(tx, hashes, purposes, State.WITHDRAWN)
-    await consents.suppress(tx, hashes, purposes, suppression_days)
-    for address, each in each_of:
-        if each.erase:
-            await _request_erasure(tx, persons[address].id, address, hashes, each)
-    standings = await consents.standings(tx, hashes, purposes)
-    told = datetime.now(UTC)
-    await outbox.add_all(
-        tx,
-        [
-            _event(
-                messages.WITHDRAWN,
-                address,
-                purposes,
-                each.entry.action,
-                told,
-                request_id=each.request_id,
-            )
-            for address, each in each_of
-        ],
+    entry, purposes = request.entry, request.purposes
+    email = normalise(entry.email)
+    subject = await data_subjects.get_or_create(tx, vault, email, Lock.CHANGE)
+    suppression_hash = vault.suppression_hash(email)
+    await consents.withdraw(tx, subject.id, purposes, request.at)
+    await consents.suppress(
+        tx, subject.id, suppression_hash, purposes, suppression_days, never_ask=request.never_ask
     )
-    entries = []
-    for address, each in each_of:
-        evidence = {**each.entry.evidence, "purposes": list(purposes)}
-        person = persons[address]
-        entries.append((person.id, person.key(vault), replace(each.entry, evidence=evidence)))
-    await trail.append(tx, entries)
-    return [Withdrawal(person_id, standings[person_id]) for person_id, _, _ in entries]
-
-
-async def _request_erasure(
-    tx: AsyncConnection,
-    person_id: UUID,
-    address: str,
-    hashes: Mapping[UUID, bytes],
-    asked: Asked,
-) -> None:
-    erasure_id = await erasing.request_erasure(tx, person_id, hashes[person_id])
-    if asked.ask_for_proof:
-        mail = asked.ask_for_proof(address, erasure_id)
-        allowed = await links.may_mail(tx, hashes[person_id], LinkMail.ERASURE)
-        kind, request_id = LinkMail.ERASURE, asked.request_id
-        await _mail(tx, kind, uuid4(), mail, allowed=allowed, request_id=request_id)
+    if request.erase:
+        erasure_id = await erasures.request_erasure(tx, subject.id, suppression_hash)
+        if request.make_mail:
+            mail = request.make_mail(email, erasure_id)
+            allowed = await links.may_mail(tx, suppression_hash, LinkMail.ERASURE)
+            await _mail(tx, LinkMail.ERASURE, uuid4(), mail, allowed=allowed)
+    state = await consents.read(tx, subject.id, purposes)
+    await _publish(tx, messages.WITHDRAWN, email, purposes, entry.action)
+    evidence = {**entry.evidence, "purposes": list(purposes)}
+    if request.never_ask:
+        evidence["never_ask"] = True
+    await chain.append(tx, subject.id, subject.key(vault), replace(entry, evidence=evidence))
+    return Withdrawal(subject.id, state)
 
 
 async def erase(
-    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal, erased: Records
-) -> ErasureStatus | None:
-    """Forget the person here and tell the other services to; the caller has the proof.
+    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal, file: AppendOnlyFile
+) -> bool:
+    """Forget the subject here and order the other services to; the caller has the proof.
 
-    The rows of the trail stay and the chain verifies, but nobody can read whose they are.
+    The rows of the trail stay and the chain verifies, but no one can read whose they are.
 
-    :param withdrawal: the person's, with every permit returned: the address, should it come
-        back, is somebody new, for whose withdrawal a permit of before would be invisible
-    :param erased: where it is written, before the commit, that a restored backup must forget
-        this person again
-    :returns: None, and nothing was changed, when a newer consent was recorded since
-    :raises MalformedAddress:
+    :param withdrawal: the subject's, with every permit returned: if the address comes back it is
+        a new subject, whose withdrawal would not see an earlier permit
+    :param file: gets a line, before the commit, by which a restored backup is erased from again
+    :returns: False, and nothing was changed, when a newer consent was recorded since
+    :raises MalformedEmail:
     """
-    address = normalise(entry.email)
-    person = await people.find(tx, vault, address, Lock.CHANGE)
-    if person is None or person.id != withdrawal.person_id:  # a twin was first
-        return ErasureStatus.IN_PROGRESS
-    standing = await consents.standing(tx, person.id, PURPOSES)
-    if standing.versions != withdrawal.standing.versions:
-        return None
-    erasure_id = await erasing.destroy(tx, person.id)
-    await give_order(tx, vault, address, erasure_id)
-    suppressed = vault.suppression_hash(address)
-    await erased.append(erasures.record(person.id, erasure_id, suppressed, datetime.now(UTC)))
-    await trail.append(tx, [(person.id, person.key(vault), entry)])
+    email = normalise(entry.email)
+    subject = await data_subjects.find(tx, vault, email, Lock.CHANGE)
+    if subject is None or subject.id != withdrawal.subject_id:  # a duplicate came first
+        return True
+    if (await consents.read(tx, subject.id, PURPOSES)).versions != withdrawal.state.versions:
+        return False
+    await _forget(tx, vault, entry, subject, Subject(email), file)
+    return True
+
+
+async def erase_phone(
+    tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, file: AppendOnlyFile
+) -> None:
+    """Have the other services forget a phone number; here nothing is stored for one.
+
+    :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
+    """
+    row = await data_subjects.get_or_create(tx, vault, subject.identity, Lock.CHANGE)
+    await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
+    await chain.append(tx, row.id, row.key(vault), entry)
+    await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject, file)
+
+
+async def _forget(
+    tx: AsyncConnection,
+    vault: Vault,
+    entry: Entry,
+    row: SubjectRow,
+    subject: Subject,
+    file: AppendOnlyFile,
+) -> None:
+    erasure_id = await erasures.destroy(tx, row.id)
+    await erasure_orders.order(tx, vault, erasure_id, subject)
+    await file.append(
+        {
+            "subject": str(row.id),
+            "erasure": str(erasure_id),
+            "suppression_hash": vault.suppression_hash(subject.identity).hex(),
+            "keys": len(vault.hash_keys),
+            "at": datetime.now(UTC).isoformat(),
+        }
+    )
+    await chain.append(tx, row.id, row.key(vault), entry)
     metrics.ERASURES.inc()
-    return ErasureStatus.IN_PROGRESS
 
 
-async def give_order(tx: AsyncConnection, vault: Vault, address: str, erasure_id: UUID) -> None:
-    """Order each holder to erase, and keep the order until all have."""
-    await erasing.seal_order(tx, erasure_id, vault.seal_address(erasure_id, address))
-    await erasures.order(tx, address, erasure_id, HOLDERS)
-
-
-def _event(
-    kind: str, address: str, purposes: Iterable[str], action: str, at: datetime, **properties: Any
-) -> tuple[str, str, Message]:
-    body = messages.event(address, purposes, action, at)
-    return EVENTS.name, kind, message(kind, body, **properties)
+async def _publish(
+    tx: AsyncConnection, kind: str, email: str, purposes: Iterable[str], action: str
+) -> None:
+    body = messages.event(email, purposes, action, datetime.now(UTC))
+    await outbox.add(tx, EVENTS.name, kind, message(kind, body))
 
 
 async def _mail(
@@ -263,12 +252,11 @@ async def _mail(
     payload: dict[str, Any],
     *,
     allowed: bool,
-    **properties: Any,
 ) -> None:
-    """Have a link mailed; one that may not be takes as long, for nobody is told which it was."""
+    """Have a link mailed; one that may not be takes as long, so that timing reveals nothing."""
     if allowed:
         body = messages.mail(mail_id, payload, datetime.now(UTC))
-        accepted = message(messages.ALERT_ACCEPTED, body, **properties)
+        accepted = message(messages.ALERT_ACCEPTED, body)
         await outbox.add(tx, ALERTS, "alerts.intake", accepted)
     else:
         await upkeep.idle(tx)

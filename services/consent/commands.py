@@ -1,32 +1,37 @@
-"""`python -m services.consent verify | rewrap`, beside the running service."""
+"""`python -m services.consent verify | rewrap | rehash`; the first two run beside the service."""
 
 import json
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
-from libs.common import db
-from services.consent import checkpoints, trail
-from services.consent.checkpoints import Signer, Witnesses
-from services.consent.records import Records
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
 from services.consent.settings import ConsentSettings
-from services.consent.store import erasing, people
-from services.consent.vault import Vault
+from services.consent.store import data_subjects, erasures, hash_keys
+from services.consent.trail import chain, checkpoints
+from services.consent.trail.checkpoints import Witnesses
+from services.consent.trail.position import START
 
 PROGRESS_SECONDS = 5.0
 REWRAP_BATCH = 500
 
 
-async def verify(settings: ConsentSettings) -> int:
-    """Verify the whole trail, however long it is; the verdict is one line of JSON."""
-    signer = Signer(settings.consent_checkpoint_keys.get_secret_value())
-    records = Records(settings.consent_records_dir / checkpoints.FILE)
-    witnesses = Witnesses(checkpoints.read(records), signer)
+def _connect(settings: ConsentSettings, command: str) -> AbstractAsyncContextManager[AsyncEngine]:
     url = settings.database_url.get_secret_value()
-    start = trail.START
-    async with db.connect(url, application_name="consent verify", pool_size=1) as engine:
+    return postgres.connect(url, application_name=f"consent {command}", pool_size=1)
+
+
+async def verify(settings: ConsentSettings) -> int:
+    """Verify the whole trail, however long it is, and print the result as one line of JSON."""
+    witnesses = Witnesses(checkpoints.read(settings.checkpoint_file), settings.signer())
+    start = START
+    async with _connect(settings, "verify") as engine:
         while True:
-            found = await trail.verify(
+            found = await chain.verify(
                 engine, start=start, seconds=PROGRESS_SECONDS, witnesses=witnesses
             )
             if found.complete:
@@ -39,33 +44,52 @@ async def verify(settings: ConsentSettings) -> int:
 
 
 async def rewrap(settings: ConsentSettings) -> int:
-    """Wrap every person's key by the first master key; then the older ones can be taken away.
+    """Wrap every subject's key with the first master key, after which the others can be removed.
 
-    In small transactions: ended half-way it has done half, and begins again with the rest.
+    It runs in small transactions: interrupted half-way it has done half, and continues next time.
     """
-    vault = Vault(
-        settings.consent_master_keys.get_secret_value(),
-        settings.consent_hash_key.get_secret_value(),
-    )
-    url = settings.database_url.get_secret_value()
+    vault = settings.vault()
     done = 0
     after: bytes | None = b""
-    async with db.connect(url, application_name="consent rewrap", pool_size=1) as engine:
+    async with _connect(settings, "rewrap") as engine:
         while after is not None:
             async with engine.begin() as tx:
-                count, after = await people.rewrap(tx, vault, after, REWRAP_BATCH)
+                count, after = await data_subjects.rewrap(tx, vault, after, REWRAP_BATCH)
             done += count
         async with engine.begin() as tx:
-            for order in await erasing.sealed_before(tx, vault.current):
-                address = vault.open_address(order.erasure_id, order.sealed)
-                await erasing.reseal(
-                    tx, order.erasure_id, vault.seal_address(order.erasure_id, address)
-                )
-    sys.stdout.write(f"{done} keys were wrapped anew, all are by {vault.current} now\n")
+            for order in await erasures.sealed_before(tx, vault.current):
+                subject = vault.open_order(order.erasure_id, order.sealed)
+                sealed = vault.seal_order(order.erasure_id, subject)
+                await erasures.seal_order(tx, order.erasure_id, sealed, ordered=False)
+    sys.stdout.write(f"rewrapped {done} keys; all are wrapped with {vault.current} now\n")
+    return 0
+
+
+async def rehash(settings: ConsentSettings) -> int:
+    """Rehash every stored hash with the keys that were added in front; consent must be stopped.
+
+    One transaction: interrupted half-way it has done nothing, and a second run has nothing to do.
+    """
+    vault = settings.vault()
+    async with _connect(settings, "rehash") as engine, engine.begin() as tx:
+        await hash_keys.lock(tx)
+        if count := await hash_keys.other_connections(tx):
+            sys.stderr.write(f"stop consent first: it has {count} open connections\n")
+            return 1
+        made_by = await hash_keys.applied(tx, vault.hash_keys)
+        if vault.hash_keys[: len(made_by)] != made_by:
+            sys.stderr.write("CONSENT_HASH_KEY lacks an older key, or has it in another place\n")
+            return 1
+        done = 0
+        if made_by != vault.hash_keys:
+            hashed = partial(vault.rehash, keys=len(made_by))
+            done = await hash_keys.rehash(tx, len(made_by), vault.hash_keys, hashed)
+    sys.stdout.write(f"rehashed {done} hashes; all are made with the first key now\n")
     return 0
 
 
 COMMANDS: dict[str, Callable[[ConsentSettings], Coroutine[Any, Any, int]]] = {
     "verify": verify,
     "rewrap": rewrap,
+    "rehash": rehash,
 }

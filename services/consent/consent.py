@@ -1,25 +1,121 @@
-"""What consent means. Pure: data in, decision out, the clock passed in."""
+"""What consent means. Pure: data in, decision out; the caller passes the clock in."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
+from typing import Any, Literal, Self
 
 PURPOSES = ("marketing",)
-HOLDERS = ("alerts", "followups")
-"""The other services that hold personal data: an erasure is done when each has reported back."""
+HOLDERS = ("followups", "alerts")
+"""The other services that hold personal data, in the order in which they erase (protocol C)."""
 LANGUAGES = ("pl", "en")
 LINK_MAILS_A_DAY = 3
-"""To one address, of each kind, and one an hour: anybody may ask for them in anybody's name."""
+"""Per address and kind, and at most one an hour: anyone may request them for any address."""
 
 
 def wording_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A data subject: an e-mail address or a phone number, and what links it to alerts."""
+
+    email: str | None = None
+    phone: str | None = None
+    conversations: frozenset[str] = frozenset()
+    phones: frozenset[str] = frozenset()
+    """Given in those conversations; no one has proven them."""
+
+    @property
+    def identity(self) -> str:
+        """What the subject is hashed by; no phone number looks like an e-mail address."""
+        return self.email or self.phone or ""
+
+    def traced(self, conversations: Iterable[str], phones: Iterable[str]) -> Self:
+        return replace(
+            self,
+            conversations=self.conversations.union(conversations),
+            phones=self.phones.union(phones),
+        )
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "email": self.email,
+            "phone": self.phone,
+            "conversations": sorted(self.conversations),
+            "phones": sorted(self.phones),
+        }
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        subject = cls(body["email"], body["phone"])
+        return subject.traced(body["conversations"], body["phones"])
+
+
 class State(StrEnum):
     GRANTED = "granted"
     WITHDRAWN = "withdrawn"
+
+
+Place = Literal["chat", "form", "import"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What someone agreed to, when and where."""
+
+    text: str
+    language: str | None
+    source: str
+    given_at: datetime
+    """By the clock of the gateway that took the request, or as an import states it."""
+    place: Place = "form"
+    version: str | None = None
+    """Of the company's published wording; None when the text is not one of them."""
+    vouched: bool = False
+    """A holder of the service key passed it on, which is enough for a text of their own."""
+    proven: bool = False
+    """It comes with evidence of where it was given (an import) and needs no confirmation."""
+
+
+class Consequence(StrEnum):
+    """What follows from an agreement."""
+
+    COUNTS = "counts"
+    CONFIRM = "confirm"
+    """It counts once the mailbox's owner confirms it by the mailed link."""
+    NOTHING = "nothing"
+    """It is recorded, and that is all: an imported agreement of a suppressed address."""
+    WITHDRAWN_SINCE = "withdrawn_since"
+    UNKNOWN_WORDING = "unknown_wording"
+
+
+def consequence(
+    agreement: Agreement,
+    *,
+    confirmed: bool,
+    double_opt_in: bool,
+    suppressed: bool,
+    withdrawn_at: datetime | None,
+) -> Consequence:
+    """Decide what an agreement leads to.
+
+    :param confirmed: the mailbox's owner has confirmed it by a mailed link
+    :param withdrawn_at: the subject's latest withdrawal, which outlives the suppression
+    """
+    if withdrawn_at is not None and agreement.given_at <= withdrawn_at:
+        return Consequence.WITHDRAWN_SINCE
+    if confirmed:
+        return Consequence.COUNTS
+    if agreement.version is None and not agreement.vouched:
+        return Consequence.UNKNOWN_WORDING
+    if suppressed:
+        # No one asked for anything just now: a mail would be the marketing that was refused.
+        return Consequence.NOTHING if agreement.place == "import" else Consequence.CONFIRM
+    return Consequence.CONFIRM if double_opt_in and not agreement.proven else Consequence.COUNTS
 
 
 class Action(StrEnum):
@@ -32,7 +128,7 @@ class Action(StrEnum):
 
 
 class LinkMail(StrEnum):
-    """What a mailed link confirms."""
+    """What a mailed link confirms; the link's token is signed for this action only."""
 
     ERASURE = "erasure"
     OPT_IN = "opt-in"
@@ -44,7 +140,7 @@ class ErasureStatus(StrEnum):
     DONE = "done"
 
 
-class Verdict(StrEnum):
+class PermitDecision(StrEnum):
     GRANTED = "granted"
     DENIED = "denied"
     CLOSED = "closed"
@@ -52,7 +148,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """One attempt's permission to hand one message over; `age` in seconds."""
+    """One attempt's permission to send one message; `age` in seconds."""
 
     age: float
     returned: bool
@@ -60,25 +156,29 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class PermitAnswer:
-    verdict: Verdict
+    decision: PermitDecision
     seconds: int
-    """How long a permit holds: a duration, since the clocks of two hosts are not compared."""
+    """How long the permit is valid: a duration, since the clocks of two hosts are not compared."""
+    no_consent: bool = False
+    """Closed because nothing is recorded yet; a grant may be on its way."""
 
 
-def answer_permit(state: State | None, permit: Permit | None, lifetime: int) -> PermitAnswer:
-    """Decide over the permit that is recorded for this very attempt (protocol B, step 3).
+def decide_permit(state: State | None, permit: Permit | None, lifetime: int) -> PermitAnswer:
+    """Decide about the permit that is recorded for this very attempt (protocol B, step 3).
 
-    `closed` is no denial: the message may be tried again, under a new attempt.
+    `closed` is not `denied`: the message may be tried again, under a new attempt.
     """
-    if state is not State.GRANTED or permit is None:
-        return PermitAnswer(Verdict.DENIED, lifetime)
+    if state is State.WITHDRAWN:
+        return PermitAnswer(PermitDecision.DENIED, lifetime)
+    if state is None or permit is None:
+        return PermitAnswer(PermitDecision.CLOSED, lifetime, no_consent=True)
     remaining = int(lifetime - permit.age)
     if permit.returned or remaining <= 0:
-        return PermitAnswer(Verdict.CLOSED, lifetime)
-    return PermitAnswer(Verdict.GRANTED, remaining)
+        return PermitAnswer(PermitDecision.CLOSED, lifetime)
+    return PermitAnswer(PermitDecision.GRANTED, remaining)
 
 
-class Outcome(StrEnum):
+class WithdrawalResult(StrEnum):
     """How a withdrawal is answered."""
 
     DONE = "done"
@@ -88,8 +188,8 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What one look under the person's lock found."""
+class ConsentState:
+    """A subject's consent and permits, read under the lock of the subject's row."""
 
     versions: Mapping[str, int]
     unreturned: int
@@ -97,21 +197,26 @@ class Standing:
     """Seconds since the withdrawal was committed, by the database's clock."""
 
 
-def settle(
-    written: Mapping[str, int], seen: Standing, *, waited: float, patience: float, quarantine: float
-) -> Outcome:
+def withdrawal_result(
+    written: Mapping[str, int],
+    current: ConsentState,
+    *,
+    waited: float,
+    patience: float,
+    quarantine: float,
+) -> WithdrawalResult:
     """Decide how a withdrawal that wrote these versions is answered (protocol B, step 7)."""
-    if any(seen.versions.get(purpose) != version for purpose, version in written.items()):
-        return Outcome.SUPERSEDED
-    # A permit that nobody returned belongs to a message in doubt: after the quarantine no
-    # process can still be between its last look at the clock and the final dot.
-    if seen.unreturned == 0 or seen.withdrawn_for >= quarantine:
-        return Outcome.DONE
-    return Outcome.IN_FLIGHT if waited >= patience else Outcome.WAIT
+    if any(current.versions.get(purpose) != version for purpose, version in written.items()):
+        return WithdrawalResult.SUPERSEDED
+    # An unreturned permit belongs to a message in doubt: after the quarantine no process can
+    # still be between its last look at the clock and the final dot.
+    if current.unreturned == 0 or current.withdrawn_for >= quarantine:
+        return WithdrawalResult.DONE
+    return WithdrawalResult.IN_FLIGHT if waited >= patience else WithdrawalResult.WAIT
 
 
 def preferred_language(accepted: str) -> str:
-    """Choose by an Accept-Language header, the first named of equals; Polish when in doubt."""
+    """Choose by an Accept-Language header, the first of equals; Polish when in doubt."""
     best, heaviest = LANGUAGES[0], 0.0
     for part in accepted.lower().split(","):
         tag, _, weight = part.replace(" ", "").partition(";q=")

@@ -1,22 +1,43 @@
 """One function per queue."""
 
-from pydantic import ValidationError
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import inbox, logs
-from libs.common.addresses import MalformedAddress
-from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Dead, Delivery, Outcome, malformed
-from libs.common.requests import reply
-from services.consent import messages, metrics, permits
-from services.consent.changes import ErasedSince, Wording
-from services.consent.consent import HOLDERS, Action, preferred_language
-from services.consent.messages import ErasureReceipt, GrantRecord, PermitRequest, PermitReturn
+from libs.common.email_address import MalformedEmail
+from libs.common.messaging import inbox
+from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
+from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
+from libs.common.messaging.rpc import reply
+from libs.common.process import logs
+from services.consent import changes, erasure_orders, messages, metrics, permits
+from services.consent.changes import ErasedSince, WithdrawalRequest
+from services.consent.consent import (
+    HOLDERS,
+    Action,
+    Agreement,
+    PermitAnswer,
+    PermitDecision,
+    preferred_language,
+)
+from services.consent.dead_letters import SubjectDeadLetters
+from services.consent.mails import LinkMails
+from services.consent.messages import (
+    Declaration,
+    ErasureReceipt,
+    ErasureTrace,
+    GrantRecord,
+    PermitRequest,
+    PermitReturn,
+    WithdrawalRecord,
+)
 from services.consent.optin import OptIns
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, erasing
-from services.consent.trail import Entry, Origin
-from services.consent.vault import Vault
+from services.consent.store import consents, erasures
+from services.consent.topology import COMMANDS_QUEUE
+from services.consent.trail.chain import Entry, Origin
+from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 
@@ -27,86 +48,135 @@ class Consumers:
         engine: AsyncEngine,
         broker: Broker,
         vault: Vault,
+        link_mails: LinkMails,
         settings: ConsentSettings,
         opt_ins: OptIns,
+        journal: Journal,
+        dead_letters: SubjectDeadLetters,
     ) -> None:
         self._engine = engine
         self._broker = broker
         self._vault = vault
+        self._link_mails = link_mails
         self._opt_ins = opt_ins
-        self._lifetime = settings.permit_seconds
+        self._journal = journal
+        self._dead_letters = dead_letters
+        self._settings = settings
 
-    async def permits(self, message: Message, _: Delivery) -> Outcome:
+    async def permits(self, message: Message, _: Delivery) -> Disposition:
         """consent.requests, consent.permits: twice has the effect of once, so there is no inbox."""
-        try:
-            match message.type:
-                case messages.PERMIT_REQUEST:
-                    return await self._request(message)
-                case messages.PERMIT_RETURN:
-                    returned = PermitReturn.model_validate(message.body)
-                    async with self._engine.begin() as tx:
-                        await consents.return_permit(tx, returned.message, returned.attempt)
-                    return Ack()
-        except ValidationError as error:
-            return malformed(error)
+        match message.type:
+            case messages.PERMIT_REQUEST:
+                return await self._request(message)
+            case messages.PERMIT_RETURN:
+                returned = read(message, PermitReturn)
+                async with self._engine.begin() as tx:
+                    await consents.return_permit(tx, returned.message, returned.attempt)
+                return Ack()
         return Dead("unknown type")
 
-    async def _request(self, message: Message) -> Outcome:
-        asked = PermitRequest.model_validate(message.body)
+    async def _request(self, message: Message) -> Disposition:
+        request = read(message, PermitRequest)
+        lifetime = self._settings.permit_seconds
         async with self._engine.begin() as tx:
-            answer = await permits.request(
-                tx,
-                self._vault,
-                message=asked.message,
-                attempt=asked.attempt,
-                address=asked.address,
-                purpose=asked.purpose,
-                lifetime=self._lifetime,
-            )
-        # Only after the commit: an answer that promises what is not recorded promises nothing.
-        await reply(self._broker, message, messages.permit_answer(answer.verdict, answer.seconds))
-        metrics.PERMITS.labels(answer.verdict).inc()
+            if await self._journal.is_current(tx):
+                answer = await permits.request(
+                    tx,
+                    self._vault,
+                    message=request.message,
+                    attempt=request.attempt,
+                    email=request.address,
+                    purpose=request.purpose,
+                    lifetime=lifetime,
+                )
+            else:  # restored: whoever has withdrawn since may seem to agree
+                answer = PermitAnswer(PermitDecision.CLOSED, lifetime)
+        # Only after the commit: an answer about what is not recorded promises nothing.
+        await reply(self._broker, message, messages.permit_answer(answer))
+        metrics.PERMITS.labels(answer.decision).inc()
         return Ack()
 
-    async def commands(self, message: Message, _: Delivery) -> Outcome:
-        """consent.commands: an agreement given in the chat, a service that has erased a person."""
-        try:
-            match message.type:
-                case messages.GRANT_RECORD:
-                    return await self._granted(message)
-                case messages.ERASURE_RECEIPT:
-                    return await self._erased(message)
-        except ValidationError as error:
-            return malformed(error)
+    async def commands(self, message: Message, _: Delivery) -> Disposition:
+        """consent.commands: an agreement or a refusal in the chat, a service's erasure."""
+        match message.type:
+            case messages.GRANT_RECORD:
+                return await self._grant(message)
+            case messages.WITHDRAWAL_RECORD:
+                return await self._withdraw(message)
+            case messages.ERASURE_TRACE:
+                return await self._add_trace(message)
+            case messages.ERASURE_RECEIPT:
+                return await self._receive(message)
         return Dead("unknown type")
 
-    async def _granted(self, message: Message) -> Outcome:
-        given = GrantRecord.model_validate(message.body)
-        entry = Entry(
-            action=Action.OPT_IN,
-            email=given.email,
-            origin=Origin(given.ip_address, given.user_agent, given.ip_address_from),
-            session_id=given.session_id,
+    async def _grant(self, message: Message) -> Disposition:
+        given = read(message, GrantRecord)
+        entry = _entry(Action.OPT_IN, given)
+        agreement = Agreement(
+            given.wording,
+            given.language,
+            given.source,
+            given.at,
+            given.place,
+            self._opt_ins.version(given.wording),
+            given.vouched,
+            given.proven,
         )
-        wording = Wording(given.wording, given.language, given.source, given.at)
         try:
             async with self._engine.begin() as tx:
-                if await inbox.first_time(tx, "consent.commands", message.id):
+                if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
                     language = preferred_language(given.language or "")
-                    await self._opt_ins.record(
-                        tx, entry, wording, language, given.purpose, may_mail=given.may_mail
-                    )
-        except MalformedAddress:
+                    await self._opt_ins.record(tx, entry, agreement, language, given.purpose)
+        except MalformedEmail:
             return Dead("malformed address")
-        except ErasedSince:  # rolled back, and so it is if it comes again
+        except ErasedSince:  # rolled back, and so it will be if it comes again
             log.info("grant.erased_since")
         return Ack()
 
-    async def _erased(self, message: Message) -> Outcome:
-        receipt = ErasureReceipt.model_validate(message.body)
-        if receipt.service not in HOLDERS:
-            return Dead("nobody waits for this service")
+    async def _withdraw(self, message: Message) -> Disposition:
+        refusal = read(message, WithdrawalRecord)
+        language = preferred_language(refusal.language or "")
+        entry = replace(
+            _entry(Action.REVOKE if refusal.erase else Action.UNSUBSCRIBE, refusal),
+            evidence={"source": refusal.source, "said_at": refusal.at.isoformat()},
+        )
+        request = WithdrawalRequest(
+            entry,
+            erase=refusal.erase,
+            make_mail=self._link_mails.erasure(language) if refusal.erase else None,
+        )
+        days = self._settings.suppression_retention_days
+        try:
+            async with self._engine.begin() as tx:
+                if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
+                    await changes.withdraw(tx, self._vault, request, suppression_days=days)
+        except MalformedEmail:
+            return Dead("malformed address")
+        return Ack()
+
+    async def _add_trace(self, message: Message) -> Disposition:
+        found = read(message, ErasureTrace)
         async with self._engine.begin() as tx:
-            done = await erasing.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
+            await erasure_orders.repeat(tx, self._vault, found.erasure_id, found)
+        return Ack()
+
+    async def _receive(self, message: Message) -> Disposition:
+        receipt = read(message, ErasureReceipt)
+        if receipt.service not in HOLDERS:
+            return Dead("unknown service")
+        if receipt.service == HOLDERS[-1]:
+            try:
+                await self._dead_letters.remove_erased()
+            except BrokerUnavailable:
+                return Retry("dead letters")
+        async with self._engine.begin() as tx:
+            done = await erasures.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
+            if not done:  # the next service is due
+                await erasure_orders.repeat(tx, self._vault, receipt.erasure_id)
         log.info("erasure.receipt", service=receipt.service, done=done)
         return Ack()
+
+
+def _entry(action: Action, given: Declaration) -> Entry:
+    origin = Origin(given.ip_address, given.user_agent, given.ip_address_from)
+    return Entry(action, given.email, origin, session_id=given.session_id)

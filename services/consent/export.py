@@ -1,38 +1,50 @@
-"""What the other services hold on a person, asked for over the broker, page by page."""
+"""What the other services hold on a data subject, requested over the broker, page by page."""
 
 import asyncio
 from asyncio import timeout
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
-from libs.common import logs
-from libs.common.requests import NoAnswer, Requester
+from libs.common.messaging.rpc import NoReply, Requester
+from libs.common.process import logs
 from services.consent import messages
+from services.consent.consent import Subject
+from services.consent.messages import Trace
 from services.consent.topology import ALERTS, FOLLOWUPS_COMMANDS
 
 log = logs.get_logger(__name__)
 
-_EXCHANGES = {"alerts": ALERTS, "followups": FOLLOWUPS_COMMANDS}
+_EXCHANGES = {"followups": FOLLOWUPS_COMMANDS, "alerts": ALERTS}
 
 Records = dict[str, list[dict[str, Any]]]
+"""By kind."""
 
 
 async def gather(
-    requester: Requester, address: str, seconds: float
+    requester: Requester, subject: Subject, seconds: float
 ) -> tuple[Mapping[str, Records], list[str]]:
-    """Ask every holder at once.
+    """Ask every holder: followups first, which knows what links the subject to alerts.
 
-    :returns: the records by service, and the services that did not tell all in time
+    :returns: the records by service, and the services that did not send all in time
     """
-    found: dict[str, Records] = {name: {} for name in _EXCHANGES}
+    found: dict[str, Records] = {}
+    incomplete = []
+    for name in _EXCHANGES:
+        records: Records = {}
+        traces, complete = await _ask(requester, name, subject, seconds, partial(_add, records))
+        for trace in traces:
+            subject = subject.traced(trace.conversations, trace.phones)
+        found[name] = records
+        incomplete += [] if complete else [name]
+    return found, incomplete
 
-    def keep(name: str, records: Records) -> None:
-        for kind, each in records.items():
-            found[name].setdefault(kind, []).extend(each)
 
-    return found, await _ask_all(requester, address, seconds, keep)
+def _add(found: Records, page: Records) -> None:
+    for kind, records in page.items():
+        found.setdefault(kind, []).extend(records)
 
 
 async def addresses(
@@ -40,31 +52,23 @@ async def addresses(
 ) -> list[str]:
     """Look at all addresses that the other services hold, page by page.
 
-    :returns: the services that did not tell all in time
+    :returns: the services that did not send all in time
     """
-    return await _ask_all(requester, None, seconds, lambda _, records: look(records))
-
-
-async def _ask_all(
-    requester: Requester,
-    address: str | None,
-    seconds: float,
-    take: Callable[[str, Records], None],
-) -> list[str]:
-    whole = await asyncio.gather(
-        *(_ask(requester, name, address, seconds, take) for name in _EXCHANGES)
+    asked = await asyncio.gather(
+        *(_ask(requester, name, Subject(), seconds, look) for name in _EXCHANGES)
     )
-    return [name for name, complete in zip(_EXCHANGES, whole, strict=True) if not complete]
+    return [name for name, (_, complete) in zip(_EXCHANGES, asked, strict=True) if not complete]
 
 
 async def _ask(
     requester: Requester,
     name: str,
-    address: str | None,
+    subject: Subject,
     seconds: float,
-    take: Callable[[str, Records], None],
-) -> bool:
+    take: Callable[[Records], None],
+) -> tuple[list[Trace], bool]:
     after: list[Any] | None = None
+    traces = []
     try:
         async with timeout(seconds):
             while True:
@@ -73,14 +77,15 @@ async def _ask(
                         _EXCHANGES[name],
                         messages.EXPORT_REQUEST,
                         messages.EXPORT_REQUEST,
-                        messages.export_request(address, after),
+                        messages.export_request(subject, after),
                         timeout=seconds,
                     )
                 )
-                take(name, answer.records)
+                take(answer.records)
+                traces += [answer.trace] if answer.trace else []
                 if answer.next is None:
-                    return True
+                    return traces, True
                 after = answer.next
-    except (TimeoutError, NoAnswer, ValidationError) as error:
+    except (TimeoutError, NoReply, ValidationError) as error:
         log.warning("export.incomplete", service=name, error=type(error).__name__)
-        return False
+        return traces, False

@@ -1,4 +1,4 @@
-"""The shapes that consent reads and sends; a reader takes unknown fields without a word."""
+"""The shapes of the messages that consent reads and sends; a reader ignores unknown fields."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,10 +7,14 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from services.consent.consent import PermitAnswer, Place, Subject
+
 GRANTED = "consent.granted"
 WITHDRAWN = "consent.withdrawn"
 ERASED = "person.erased"
 GRANT_RECORD = "grant.record"
+WITHDRAWAL_RECORD = "withdrawal.record"
+ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 ALERT_ACCEPTED = "alert.accepted"
@@ -34,19 +38,44 @@ class PermitReturn(_Read):
     attempt: int
 
 
-class GrantRecord(_Read):
+class AdminAction(_Read):
+    id: UUID
+    phase: Literal["intended", "done"]
+    at: AwareDatetime
+    key_id: str
+    operator: str | None = None
+    method: str
+    route: str
+    details: dict[str, Any]
+    subject: str | None = None
+    client_address: str
+    request_id: str
+    status: int | None = None
+
+
+class Declaration(_Read):
+    """What someone declared in the chat, a form or an import."""
+
     email: str
-    purpose: Literal["marketing"]
-    wording: str = Field(min_length=1)
-    language: str | None = None
     source: str
+    language: str | None = None
     session_id: str | None = None
     ip_address: str | None = None
     ip_address_from: str | None = None
     user_agent: str | None = None
     at: AwareDatetime
-    may_mail: bool = True
-    """False: nobody asked just now, so no link is mailed where one would be needed."""
+
+
+class GrantRecord(Declaration):
+    purpose: Literal["marketing"]
+    wording: str = Field(min_length=1)
+    place: Place = "chat"
+    vouched: bool = False
+    proven: bool = False
+
+
+class WithdrawalRecord(Declaration):
+    erase: bool = False
 
 
 class ErasureReceipt(_Read):
@@ -54,14 +83,26 @@ class ErasureReceipt(_Read):
     service: str
 
 
+class Trace(_Read):
+    """What links a data subject to the alerts about it; followups knows it."""
+
+    conversations: frozenset[str] = frozenset()
+    phones: frozenset[str] = frozenset()
+
+
+class ErasureTrace(Trace):
+    erasure_id: UUID
+
+
 class ExportAnswer(_Read):
-    """One page of what a service holds: records by kind, and what to ask for next."""
+    """One page of what a service holds: records by kind, and the cursor of the next page."""
 
     records: dict[str, list[dict[str, Any]]]
+    trace: Trace | None = None
     next: list[Any] | None = None
 
 
-def event(email: str, purposes: Iterable[str], action: str, at: datetime) -> dict[str, Any]:
+def event(email: str | None, purposes: Iterable[str], action: str, at: datetime) -> dict[str, Any]:
     return {
         "email": email,
         "purposes": list(purposes),
@@ -70,21 +111,25 @@ def event(email: str, purposes: Iterable[str], action: str, at: datetime) -> dic
     }
 
 
-def permit_answer(answer: str, seconds: int) -> dict[str, Any]:
-    return {"answer": answer, "seconds": seconds}
+def permit_answer(answer: PermitAnswer) -> dict[str, Any]:
+    body: dict[str, Any] = {"answer": str(answer.decision), "seconds": answer.seconds}
+    return body | {"reason": "no_consent"} if answer.no_consent else body
 
 
-def erased(email: str, purposes: Iterable[str], at: datetime, erasure_id: UUID) -> dict[str, Any]:
-    return event(email, purposes, "erased", at) | {"erasure_id": str(erasure_id)}
+def erased(
+    subject: Subject, purposes: Iterable[str], at: datetime, erasure_id: UUID
+) -> dict[str, Any]:
+    about = {"erasure_id": str(erasure_id)} | subject.body()
+    return event(subject.email, purposes, "erased", at) | about
 
 
-def export_request(email: str | None, after: list[Any] | None) -> dict[str, Any]:
-    """Ask for a person's records; without an address, for the addresses that are held at all."""
-    return {"email": email, "after": after}
+def export_request(subject: Subject, after: list[Any] | None) -> dict[str, Any]:
+    """Ask for a subject's records; with an empty subject, for all addresses that are held."""
+    return subject.body() | {"after": after}
 
 
 def mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any]:
-    """A mail that a person's own request calls for: no marketing, so no permit."""
+    """A mail that the data subject's own request requires: not marketing, so it needs no permit."""
     return {
         "id": str(alert_id),
         "event_type": "consent.mail",

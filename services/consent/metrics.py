@@ -12,31 +12,34 @@ WITHDRAWALS = Counter("consent_withdrawals_total", "Withdrawals answered.", ["ou
 
 WITHDRAWAL_SECONDS = Histogram(
     "consent_withdrawal_wait_seconds",
-    "From a withdrawal's commit to its answer.",
+    "Time from a withdrawal's commit to its answer.",
     buckets=(0.01, 0.1, 0.5, 1, 2.5, 5, 10, 20, 30),
 )
 
-GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["standing"])
-"""counted | awaiting_confirmation"""
+GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["consequence"])
+"""counts | confirm | nothing | withdrawn_since | unknown_wording"""
 
-ERASURES = Counter("consent_erasures_total", "People erased here.")
+ERASURES = Counter("consent_erasures_total", "Data subjects erased in this service.")
 
 ERASURES_OPEN = Gauge("consent_erasures_open", "Erasures that some service has not reported back.")
 
 ERASURE_DAYS_LEFT = Gauge(
     "consent_erasure_days_left",
-    "Days until the first of them is due, a month after its request; +Inf without any.",
+    "Days until the first open erasure is due, a month after its request; +Inf without any.",
 )
 ERASURE_DAYS_LEFT.set(inf)  # not 0, until it is first looked at
 
 LINK_MAILS = Counter(
-    "consent_link_mails_total", "Confirming links asked for, by whether one was mailed.",
+    "consent_link_mails_total", "Confirmation links requested, by whether one was mailed.",
     ["kind", "outcome"],
 )  # fmt: skip
 """erasure | opt-in; mailed | held_back"""
 
-TRAIL_CONTRADICTED = Gauge(
-    "consent_trail_contradicted", "1: the trail is not what its last checkpoint says it was."
+TRAIL_MISMATCH = Gauge("consent_trail_mismatch", "1: the trail contradicts its last checkpoint.")
+
+REPLAY_PENDING = Gauge(
+    "consent_replay_pending",
+    "1: the database is older than the files beside it; no permits until the replay.",
 )
 
-UNSIGNED_ROWS = Gauge("consent_trail_unsigned_rows", "Rows of the trail behind no checkpoint yet.")
+UNSIGNED_ROWS = Gauge("consent_trail_unsigned_rows", "Rows of the trail after the last checkpoint.")

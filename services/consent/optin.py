@@ -1,27 +1,25 @@
-"""Opt-in: what counts at once, and what waits until the mailbox's owner has confirmed it by mail.
+"""Opt-in: what counts at once, and what waits for the mailbox owner's confirmation by mail.
 
-An agreement that waits is kept under the person's key. Its link is bound to that agreement and its
-exact wording, is good once and for some days, and dies with a withdrawal or an erasure.
+A waiting agreement is sealed with the subject's key. Its link is bound to that agreement and its
+exact wording, works once and for some days, and dies with a withdrawal or an erasure.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import logs
-from libs.common.tokens import Claims, Tokens
-from services.consent import changes, pages
-from services.consent.callers import OPT_IN_TOKEN
-from services.consent.changes import AskForProof, Wording
-from services.consent.consent import Action, wording_hash
+from libs.common import company
+from libs.common.process import logs
+from libs.common.signed_links import Claims
+from services.consent import changes
+from services.consent.consent import Action, Agreement, wording_hash
+from services.consent.mails import LinkMails, read_opt_in
 from services.consent.settings import ConsentSettings
-from services.consent.store import links, people
-from services.consent.store.people import Lock, Person
-from services.consent.trail import Entry, Origin
-from services.consent.vault import Vault
+from services.consent.store import data_subjects, links
+from services.consent.store.data_subjects import Lock
+from services.consent.trail.chain import Entry, Origin
+from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 
@@ -29,81 +27,59 @@ MARKETING = "marketing"
 
 
 class OptIns:
-    def __init__(self, vault: Vault, tokens: Tokens, settings: ConsentSettings) -> None:
+    def __init__(self, vault: Vault, link_mails: LinkMails, settings: ConsentSettings) -> None:
         self._vault = vault
-        self._tokens = tokens
-        self._base_url = settings.public_base_url.rstrip("/")
-        self._site = settings.site
-        self._confirm_first = settings.double_opt_in
+        self._link_mails = link_mails
+        self._double_opt_in = settings.double_opt_in
+        self._published = company.load(settings.company_config).published
         self.lifetime = timedelta(days=settings.opt_in_link_days)
+
+    def version(self, text: str) -> str | None:
+        """Return the version of a published wording; None for any other text."""
+        published = self._published(text)
+        return published.version if published else None
 
     async def record(
         self,
         tx: AsyncConnection,
         entry: Entry,
-        wording: Wording,
+        agreement: Agreement,
         language: str,
         purpose: str = MARKETING,
-        *,
-        may_mail: bool = True,
     ) -> bool:
-        """Record an agreement; where it needs one, have a link mailed that confirms it.
+        """Record an agreement; where it needs confirmation, mail a link.
 
         :param language: of that mail
         :returns: whether it counts already
-        :raises MalformedAddress:
+        :raises MalformedEmail:
+        :raises ErasedSince: see `changes.grant`
         """
         return await changes.grant(
             tx,
             self._vault,
             entry,
-            wording,
+            agreement,
             purpose=purpose,
-            confirm_first=self._confirm_first,
-            ask_for_proof=self._asking(purpose, wording.text, language) if may_mail else None,
+            double_opt_in=self._double_opt_in,
+            make_mail=self._link_mails.opt_in(purpose, agreement, language),
         )
 
-    def _asking(self, purpose: str, wording: str, language: str) -> AskForProof:
-        def mail(address: str, opt_in_id: UUID) -> dict[str, Any]:
-            about = f"{purpose}.{opt_in_id}.{wording_hash(wording)}"
-            token = self._tokens.sign(address, about, OPT_IN_TOKEN, datetime.now(UTC))
-            rendered = pages.mail(
-                "opt_in_mail",
-                language,
-                link=f"{self._base_url}/opt-in/confirm?token={token}",
-                lifetime=self.lifetime,
-                site=self._site,
-                wording=wording,
-            )
-            return {"to": address, **rendered}
-
-        return mail
-
-    async def waiting(self, tx: AsyncConnection, claims: Claims) -> Wording | None:
-        """Return what this link confirms; None when it was used, or is void."""
-        purpose, opt_in_id, hashed = _about(claims)
-        person = await people.find(tx, self._vault, claims.subject)
-        if person is None:
-            return None
-        kept = await links.waiting_opt_in(tx, opt_in_id, person.id, purpose)
-        found = self._read(person, kept, hashed)
+    async def waiting(self, tx: AsyncConnection, claims: Claims) -> Agreement | None:
+        """Return what this link confirms; None when it was used or is void."""
+        found = await self._find(tx, claims)
         return found and found[0]
 
     async def confirm(self, tx: AsyncConnection, claims: Claims, origin: Origin) -> bool:
-        """Let the agreement count, and lift the suppression for its purpose.
+        """Make the agreement count, and lift the suppression for its purpose.
 
-        :returns: False, and nothing was changed, when the link was used, or is void
+        :returns: False, and nothing was changed, when the link was used or is void
         """
-        purpose, opt_in_id, hashed = _about(claims)
-        # The lock of a withdrawal: whichever is first, the other sees what it left.
-        person = await people.find(tx, self._vault, claims.subject, Lock.CHANGE)
-        if person is None:
-            return False
-        kept = await links.waiting_opt_in(tx, opt_in_id, person.id, purpose)
-        found = self._read(person, kept, hashed)
+        # The lock of a withdrawal: whichever comes second sees what the first has written.
+        found = await self._find(tx, claims, Lock.CHANGE)
         if found is None:
             return False
-        wording, session_id = found
+        agreement, session_id = found
+        purpose, opt_in_id, _ = read_opt_in(claims)
         await links.use_opt_in(tx, opt_in_id)
         entry = Entry(
             Action.OPT_IN,
@@ -112,21 +88,30 @@ class OptIns:
             session_id=session_id,
             evidence={"confirmed_by": "mailed link", "confirmation": str(opt_in_id)},
         )
-        await changes.grant(tx, self._vault, entry, wording, purpose=purpose, confirmed=True)
-        log.info("opt_in.confirmed")
-        return True
+        counts = await changes.grant(
+            tx, self._vault, entry, agreement, purpose=purpose, confirmed=True
+        )
+        log.info("opt_in.confirmed", counts=counts)
+        return counts
 
-    def _read(
-        self, person: Person, kept: bytes | None, hashed: str
-    ) -> tuple[Wording, str | None] | None:
-        read = json.loads(person.key(self._vault).decrypt("agreement", kept) or "null")
+    async def _find(
+        self, tx: AsyncConnection, claims: Claims, lock: str = Lock.NONE
+    ) -> tuple[Agreement, str | None] | None:
+        """Find the waiting agreement, with the session in which it was given."""
+        purpose, opt_in_id, hashed = read_opt_in(claims)
+        subject = await data_subjects.find(tx, self._vault, claims.subject, lock)
+        if subject is None:
+            return None
+        sealed = await links.waiting_opt_in(tx, opt_in_id, subject.id, purpose)
+        read = json.loads(subject.key(self._vault).decrypt("agreement", sealed) or "null")
         if read is None or wording_hash(read["text"]) != hashed:
             return None
-        given_at = datetime.fromisoformat(read["given_at"])
-        wording = Wording(read["text"], read["language"], read["source"], given_at)
-        return wording, read["session_id"]
-
-
-def _about(claims: Claims) -> tuple[str, UUID, str]:
-    purpose, opt_in_id, hashed = claims.purpose.split(".")  # authentic, so well-formed
-    return purpose, UUID(opt_in_id), hashed
+        agreement = Agreement(
+            read["text"],
+            read["language"],
+            read["source"],
+            datetime.fromisoformat(read["given_at"]),
+            read["place"],
+            read["version"],
+        )
+        return agreement, read["session_id"]

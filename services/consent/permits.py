@@ -1,15 +1,16 @@
 """Permits: consent's half of protocol B. After the 200 of a withdrawal none is outstanding.
 
-Why that holds, whoever dies in between:
+Why that holds, whichever process dies in between:
 
-- A permit is opened under the person's row FOR SHARE, a withdrawal is written under it
+- A permit is opened under the subject's row FOR SHARE, a withdrawal is written under it
   FOR UPDATE. So each permit either was committed before the withdrawal, which then sees it, or
-  is asked for after it, and is denied.
+  is requested after it, and is denied. Where nothing is recorded the answer is `closed`: the
+  grant may be on its way, and the message waits for it.
 - A permit belongs to one attempt and is closed for good: by its return, which the sender
-  writes in the transaction that settles the attempt, or by its tombstone when the return came
-  first. A second request for the same attempt finds it closed.
-- The 200 is given when every permit of the person was returned, which needs no clock. Only a
-  permit that nobody returned is counted as returned by time: ten minutes after the withdrawal.
+  writes in the transaction that records the attempt's outcome, or by its tombstone when the
+  return came first. A second request for the same attempt finds it closed.
+- The 200 is given when every permit of the subject was returned, which needs no clock. Only an
+  unreturned permit is counted as returned by time: ten minutes after the withdrawal.
 """
 
 import asyncio
@@ -19,18 +20,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import logs
-from libs.common.addresses import MalformedAddress, normalise
+from libs.common.email_address import MalformedEmail, normalise
+from libs.common.process import logs
 from services.consent import consent, metrics
 from services.consent.changes import Withdrawal
-from services.consent.consent import (
-    Outcome,
-    PermitAnswer,
-    State,
-)
-from services.consent.store import consents, people
-from services.consent.store.people import Lock
-from services.consent.vault import Vault
+from services.consent.consent import PermitAnswer, State, WithdrawalResult
+from services.consent.store import consents, data_subjects
+from services.consent.store.data_subjects import Lock
+from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 
@@ -43,56 +40,56 @@ async def request(
     *,
     message: UUID,
     attempt: int,
-    address: str,
+    email: str,
     purpose: str,
     lifetime: int,
 ) -> PermitAnswer:
-    """Answer for one attempt (step 3); a twin of an open request is granted what is left."""
+    """Answer for one attempt (step 3); a duplicate of an open request is granted what is left."""
     try:
-        normal = normalise(address)
-    except MalformedAddress:  # nobody can have agreed for it
-        return consent.answer_permit(None, None, lifetime)
-    person = await people.enter(tx, vault, normal, Lock.PERMIT)
-    state = await consents.state_of(tx, person.id, purpose)
+        normal = normalise(email)
+    except MalformedEmail:  # no one can ever agree for it
+        return consent.decide_permit(State.WITHDRAWN, None, lifetime)
+    subject = await data_subjects.get_or_create(tx, vault, normal, Lock.PERMIT)
+    state = await consents.state_of(tx, subject.id, purpose)
     granted = state is State.GRANTED
-    permit = await consents.open_permit(tx, person.id, message, attempt) if granted else None
-    return consent.answer_permit(state, permit, lifetime)
+    permit = await consents.open_permit(tx, subject.id, message, attempt) if granted else None
+    return consent.decide_permit(state, permit, lifetime)
 
 
-async def settled(
+async def wait_until_answerable(
     engine: AsyncEngine,
     withdrawal: Withdrawal,
     *,
     patience: float,
     quarantine: float,
     stopping: asyncio.Event,
-) -> tuple[Outcome, int]:
+) -> tuple[WithdrawalResult, int]:
     """Wait, after the withdrawal's commit, until it can be answered (step 7).
 
-    :returns: the outcome, and how many permits are still out
+    :returns: the result, and how many permits are still out
     """
     committed = monotonic()
-    seen = withdrawal.standing
+    current = withdrawal.state
     while True:
         waited = monotonic() - committed
-        outcome = consent.settle(
-            withdrawal.standing.versions,
-            seen,
-            # A process that has to stop tells what it knows instead of losing the connection.
+        result = consent.withdrawal_result(
+            withdrawal.state.versions,
+            current,
+            # A process that has to stop answers what it knows instead of dropping the connection.
             waited=patience if stopping.is_set() else waited,
             patience=patience,
             quarantine=quarantine,
         )
-        if outcome is not Outcome.WAIT:
-            metrics.WITHDRAWALS.labels(outcome).inc()
+        if result is not WithdrawalResult.WAIT:
+            metrics.WITHDRAWALS.labels(result).inc()
             metrics.WITHDRAWAL_SECONDS.observe(waited)
-            log.info("withdrawal.answered", outcome=outcome, in_flight=seen.unreturned)
-            return outcome, seen.unreturned
+            log.info("withdrawal.answered", outcome=result, in_flight=current.unreturned)
+            return result, current.unreturned
         try:
             async with timeout(POLL_SECONDS):
                 await stopping.wait()
         except TimeoutError:
             pass
         async with engine.begin() as tx:
-            await people.lock(tx, withdrawal.person_id)
-            seen = await consents.standing(tx, withdrawal.person_id, withdrawal.standing.versions)
+            await data_subjects.lock(tx, withdrawal.subject_id)
+            current = await consents.read(tx, withdrawal.subject_id, withdrawal.state.versions)

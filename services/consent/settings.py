@@ -1,51 +1,58 @@
+"""The environment of consent."""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from libs.common.tokens import Tokens
-from services.consent.checkpoints import Signer
-from services.consent.vault import decode_hash_key, parse_master_keys
+from libs.common.company import CompanySettings
+from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.signed_links import Tokens
+from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.checkpoints import Signer
+from services.consent.trail.vault import Vault, decode_hash_keys, parse_keys
 
 
-def _token_keys(keys: SecretStr) -> SecretStr:
-    Tokens(keys.get_secret_value())
-    return keys
+def _readable(read: Callable[[str], Any]) -> AfterValidator:
+    def check(keys: SecretStr) -> SecretStr:
+        read(keys.get_secret_value())
+        return keys
+
+    return AfterValidator(check)
 
 
-def _master_keys(keys: SecretStr) -> SecretStr:
-    parse_master_keys(keys.get_secret_value())
-    return keys
-
-
-def _hash_key(key: SecretStr) -> SecretStr:
-    decode_hash_key(key.get_secret_value())
-    return key
-
-
-def _checkpoint_keys(keys: SecretStr) -> SecretStr:
-    Signer(keys.get_secret_value())
-    return keys
-
-
-class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
-    token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
-    consent_master_keys: Annotated[SecretStr, AfterValidator(_master_keys)]
-    consent_hash_key: Annotated[SecretStr, AfterValidator(_hash_key)]
-    consent_checkpoint_keys: Annotated[SecretStr, AfterValidator(_checkpoint_keys)]
+class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
+    token_keys: Annotated[SecretStr, _readable(Tokens)]
+    consent_master_keys: Annotated[SecretStr, _readable(parse_keys)]
+    consent_hash_key: Annotated[SecretStr, _readable(decode_hash_keys)]
+    consent_checkpoint_keys: Annotated[SecretStr, _readable(Signer)]
     consent_records_dir: Path
-    """What must outlive the database: the trail's checkpoints, and who was erased."""
+    """For what must outlive the database: checkpoints of the trail, withdrawals, erasures."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
     """The sender puts its final dot within 10 s of asking; the rest is margin."""
     withdrawal_wait_seconds: float = Field(25, ge=0, le=60)
     permit_quarantine_seconds: float = Field(600, ge=60)
     suppression_retention_days: int = Field(5 * 365, ge=1)
+    """Since the latest withdrawal: for so long a re-import mails no one."""
+    consent_proof_days: int = Field(6 * 365, ge=1)
+    """Since the last entry of a subject who agrees to nothing any more: claims in which the consent
+    is evidence lapse after six years at most (Art. 118 of the Polish Civil Code)."""
+    withdrawal_proof_days: int = Field(3 * 365, ge=1)
+    """The same for subjects who never agreed: a complaint may lead to a fine for so long."""
+    consent_origin_days: int = Field(365, ge=1)
+    """Client address and browser of each entry: they show who abuses the forms and support a proof
+    that is disputed, which is soon or never. The wording, the time and the mailed link prove it."""
+    unconfirmed_erasure_days: int = Field(30, ge=7)
+    """The month in which a request must be answered; its link works for a week at most."""
+    action_retention_days: int = Field(5 * 365, ge=366)
+    """For the record of admin calls; the table refuses less than a year."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
-    double_opt_in: bool = False
-    """Every agreement waits for the mailed confirmation, not only one of a suppressed address."""
+    double_opt_in: bool = True
+    """Every agreement waits for the mailed confirmation, not only one of a suppressed address. An
+    import with evidence of where it was given does not wait."""
     opt_in_link_days: int = Field(7, ge=1, le=30)
     erasure_resend_seconds: float = Field(3600, ge=1)
     """How long the other services have to report an erasure back before it is ordered again."""
@@ -54,5 +61,25 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
 
     @property
     def site(self) -> str:
-        """The name under which people know whom they deal with."""
+        """The host name by which visitors know the company's site."""
         return urlsplit(self.public_base_url).netloc
+
+    def vault(self) -> Vault:
+        return Vault(
+            self.consent_master_keys.get_secret_value(), self.consent_hash_key.get_secret_value()
+        )
+
+    def signer(self) -> Signer:
+        return Signer(self.consent_checkpoint_keys.get_secret_value())
+
+    @property
+    def checkpoint_file(self) -> AppendOnlyFile:
+        return AppendOnlyFile(self.consent_records_dir / "checkpoints.jsonl")
+
+    @property
+    def withdrawal_file(self) -> AppendOnlyFile:
+        return AppendOnlyFile(self.consent_records_dir / "withdrawals.jsonl")
+
+    @property
+    def erasure_file(self) -> AppendOnlyFile:
+        return AppendOnlyFile(self.consent_records_dir / "erasures.jsonl")

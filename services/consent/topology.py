@@ -1,6 +1,6 @@
 """The exchanges and queues of consent."""
 
-from libs.common.topology import Binding, Exchange, request_queue, work_queue
+from libs.common.messaging.topology import Binding, Exchange, request_queue, work_queue
 
 COMMANDS = Exchange("consent.commands", "direct")
 EVENTS = Exchange("consent.events", "topic")
@@ -9,11 +9,15 @@ DLX = Exchange("consent.dlx", "direct")
 ALERTS = "alerts"  # theirs: published to, never declared
 FOLLOWUPS_COMMANDS = "followups.commands"
 
-EXCHANGES = (COMMANDS, EVENTS, DLX)
+ACTIONS = Exchange("consent.actions", "direct")
+"""Apart from the commands: the gateway may publish to this one only."""
+
+EXCHANGES = (COMMANDS, EVENTS, DLX, ACTIONS)
 
 REQUESTS_QUEUE = "consent.requests"
 PERMITS_QUEUE = "consent.permits"
 COMMANDS_QUEUE = "consent.commands"
+ACTIONS_QUEUE = "consent.actions"
 
 QUEUES = (
     *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "permit.request"),)),
@@ -27,6 +31,12 @@ QUEUES = (
         COMMANDS_QUEUE,
         exchange=DLX,
         dlx=DLX,
-        bindings=(Binding(COMMANDS, "grant.record"), Binding(COMMANDS, "erasure.receipt")),
+        bindings=tuple(
+            Binding(COMMANDS, key)
+            for key in ("grant.record", "withdrawal.record", "erasure.trace", "erasure.receipt")
+        ),
+    ),
+    *work_queue(
+        ACTIONS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(ACTIONS, "consent.actions"),)
     ),
 )

@@ -1,95 +1,104 @@
-"""A withdrawal or an erasure from its transaction to its answer."""
+"""A withdrawal or an erasure, from its transaction until it can be answered."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
+from weakref import WeakValueDictionary
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.batches import Batches
-from libs.common.web import Problem, json_response
-from services.consent import changes, erasures, permits
-from services.consent.changes import Asked, AskForProof, Withdrawal
-from services.consent.consent import PURPOSES, Action, Outcome
-from services.consent.records import Records
+from libs.common.email_address import normalise
+from libs.common.process import logs
+from services.consent import changes, permits
+from services.consent.changes import Withdrawal, WithdrawalRequest
+from services.consent.consent import Action, Subject, WithdrawalResult
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.trail import Entry
-from services.consent.vault import Vault
+from services.consent.trail.chain import Entry
+from services.consent.trail.vault import Vault
 
-STATUS = {
-    Outcome.DONE: 200,
-    Outcome.IN_FLIGHT: 202,
-    Outcome.SUPERSEDED: 409,
-}
+log = logs.get_logger(__name__)
+
+JOURNAL_SECONDS = 5.0
 
 
-MAX_BATCH = 100
+class Answer(NamedTuple):
+    result: WithdrawalResult
+    in_flight: int = 0
+    """How many permits are still out."""
 
 
 class Withdrawals:
     def __init__(
-        self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, stopping: asyncio.Event
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        settings: ConsentSettings,
+        stopping: asyncio.Event,
+        journal: Journal,
     ) -> None:
         self._engine = engine
         self._vault = vault
         self._settings = settings
         self._stopping = stopping
-        self._erased = Records(settings.consent_records_dir / erasures.FILE)
-        self._batches = Batches(self._record, limit=MAX_BATCH)
+        self._journal = journal
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def _record(
-        self, asked: Sequence[Asked], purposes: Sequence[str] = PURPOSES
-    ) -> list[Withdrawal]:
-        async with self._engine.begin() as tx:
-            return await changes.withdraw(
+    async def withdraw(self, request: WithdrawalRequest) -> Answer:
+        return (await self._withdraw(request))[1]
+
+    async def _withdraw(self, request: WithdrawalRequest) -> tuple[Withdrawal, Answer]:
+        async with self._lock(request.entry.email), self._engine.begin() as tx:
+            withdrawal = await changes.withdraw(
                 tx,
                 self._vault,
-                asked,
+                request,
                 suppression_days=self._settings.suppression_retention_days,
-                purposes=purposes,
             )
-
-    async def withdraw(
-        self, entry: Entry, *, erase: bool = False, ask_for_proof: AskForProof | None = None
-    ) -> tuple[Withdrawal, Outcome, int]:
-        """Withdraw every purpose."""
-        withdrawal = await self._batches.ask(Asked(entry, erase, ask_for_proof))
-        return withdrawal, *await self._settled(withdrawal)
-
-    async def withdraw_some(self, entry: Entry, purposes: Sequence[str]) -> tuple[Outcome, int]:
-        (withdrawal,) = await self._record([Asked(entry)], purposes)
-        return await self._settled(withdrawal)
-
-    async def _settled(self, withdrawal: Withdrawal) -> tuple[Outcome, int]:
-        return await permits.settled(
+        await self._record_in_journal()
+        result, in_flight = await permits.wait_until_answerable(
             self._engine,
             withdrawal,
             patience=self._settings.withdrawal_wait_seconds,
             quarantine=self._settings.permit_quarantine_seconds,
             stopping=self._stopping,
         )
+        return withdrawal, Answer(result, in_flight)
 
-    async def erase(self, entry: Entry) -> tuple[Outcome, int]:
-        """Withdraw, wait for permits as any withdrawal does, then forget the person.
+    async def _record_in_journal(self) -> None:
+        """Record it outside the database before it is answered.
 
-        While a permit is out nobody is forgotten yet.
+        It is withdrawn even if that fails: the periodic job tries again, and reports it.
         """
-        withdrawal, outcome, in_flight = await self.withdraw(entry, erase=True)
-        if outcome is not Outcome.DONE:
-            return outcome, in_flight
+        try:
+            async with asyncio.timeout(JOURNAL_SECONDS):
+                await self._journal.update()
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("withdrawal.not_recorded", error=type(error).__name__)
+
+    def _lock(self, email: str) -> asyncio.Lock:
+        """One transaction per subject at a time: a locked subject costs one connection, not all.
+
+        :raises MalformedEmail:
+        """
+        return self._locks.setdefault(normalise(email), asyncio.Lock())
+
+    async def erase(self, entry: Entry) -> Answer:
+        """Withdraw, wait for permits as any withdrawal does, then erase the subject.
+
+        While a permit is out nothing is erased yet.
+        """
+        withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True))
+        if answer.result is not WithdrawalResult.DONE:
+            return answer
         erased = replace(entry, action=Action.ERASED)
         async with self._engine.begin() as tx:
-            status = await changes.erase(tx, self._vault, erased, withdrawal, self._erased)
-        return Outcome.DONE if status else Outcome.SUPERSEDED, in_flight
+            done = await changes.erase(
+                tx, self._vault, erased, withdrawal, self._settings.erasure_file
+            )
+        return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
 
-
-def answered(answer: dict[str, Any], outcome: Outcome, in_flight: int) -> web.Response:
-    if outcome is Outcome.SUPERSEDED:
-        raise Problem(
-            409, detail="a newer consent was recorded meanwhile; ask again to withdraw it"
-        )
-    if outcome is Outcome.IN_FLIGHT:
-        answer |= {"unsubscribed": True, "in_flight": in_flight}
-    return json_response(answer, status=STATUS[outcome])
+    async def erase_phone(self, entry: Entry, subject: Subject) -> None:
+        """Erase a subject with only a number: neither consent nor permits exist for one."""
+        async with self._engine.begin() as tx:
+            await changes.erase_phone(tx, self._vault, entry, subject, self._settings.erasure_file)

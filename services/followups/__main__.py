@@ -2,15 +2,23 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common import logs, migrate, settings
-from libs.common.service import run
-from services.followups import app, commands
+from libs.common.database import migrate
+from libs.common.process import logs, settings
+from libs.common.process.service import run
+from services.followups import commands
 from services.followups.settings import FollowupsSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+def check() -> None:
+    """:raises SystemExit: names what a start would stop at"""
+    commands.checked(settings.load(FollowupsSettings))
+
+
 def main() -> int | str:
+    from services.followups import app
+
     match sys.argv[1:]:
         case ["preview", folder]:
             for path in commands.preview(settings.load(FollowupsSettings), Path(folder)):
@@ -24,7 +32,11 @@ def main() -> int | str:
             return migrate.command("followups", MIGRATIONS, sys.argv[1:])
     configured = settings.load(FollowupsSettings)
     logs.configure("followups", configured.log_level)
-    return run("followups", lambda service: app.start(service, configured))
+    return run(
+        "followups",
+        lambda service: app.start(service, configured),
+        drain_delay=configured.drain_delay_seconds,
+    )
 
 
 if __name__ == "__main__":

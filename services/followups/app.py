@@ -2,29 +2,37 @@
 
 from functools import partial
 
-from libs.common import consume, db, inbox, outbox, periodic, serving, web
-from libs.common.broker import Broker
-from libs.common.service import Service
-from libs.common.tokens import Tokens
+from libs.common.database import periodic, postgres
+from libs.common.http import application, server
+from libs.common.messaging import consumer, inbox, outbox
+from libs.common.messaging.broker import Broker
+from libs.common.process.service import Service
+from libs.common.signed_links import Tokens
 from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
 from services.followups.http import Routes
+from services.followups.lead_routes import LeadRoutes
+from services.followups.llm import ChatModel
 from services.followups.mail import Mails
-from services.followups.model import ChatModel
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
+from services.followups.staff import Announcer
+from services.followups.transcripts import Transcripts
 
 PREFETCH = 20
 PURGE_SECONDS = 3600
 
 
 async def start(service: Service, settings: FollowupsSettings) -> None:
-    configured = config.load(settings.followups_config, quiet_hours=settings.followup_quiet_hours)
-    mails = Mails(
-        configured, Tokens(settings.token_keys.get_secret_value()), settings.public_base_url
+    configured = config.load(
+        settings.followups_config,
+        settings.company_config,
+        quiet_hours=settings.followup_quiet_hours,
     )
+    tokens = Tokens(settings.token_keys.get_secret_value())
+    mails = Mails(configured, tokens, settings.public_base_url)
     database_url = settings.database_url.get_secret_value()
-    engine = await service.enter(db.connect(database_url, application_name=service.name))
+    engine = await service.enter(postgres.connect(database_url, application_name=service.name))
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
 
@@ -45,11 +53,13 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         (topology.CONSENT_QUEUE, consumers.consent_events),
         (topology.OUTCOMES_QUEUE, consumers.outcomes),
     ):
-        await service.enter(consume.consume(broker, queue, handler, prefetch=PREFETCH))
+        await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
     service.spawn("scheduler", scheduler.run())
+    transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
+    service.spawn("announcer", Announcer(engine, configured, transcripts.link).run())
 
-    app = web.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     model = None
     if settings.chat_model_url:
         key = settings.chat_model_key
@@ -62,6 +72,8 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
                 seconds=settings.chat_model_seconds,
             )
         )
-    Routes(engine, broker, configured, model).add_to(app)
-    await serving.serve(service, app, settings.http_host, settings.http_port)
-    await serving.serve_metrics(service, settings.http_host, settings.metrics_port)
+    Routes(engine, broker, configured, transcripts.link, model).add_to(app)
+    LeadRoutes(engine, transcripts.link).add_to(app)
+    transcripts.add_to(app)
+    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(service, app, settings.http_host, settings.http_port)

@@ -7,16 +7,16 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-from libs.common import db, outbox
-from libs.common.addresses import normalise
-from libs.common.broker import message
-from libs.common.tokens import Tokens
+from libs.common.database import postgres
+from libs.common.email_address import normalise
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import message
+from libs.common.signed_links import Tokens
 from services.followups import config, messages
-from services.followups.config import LANGUAGES
+from services.followups.config import LANGUAGES, Config
 from services.followups.mail import SAMPLES, Mails, Recipient
-from services.followups.scheduler import INTAKE
 from services.followups.settings import FollowupsSettings
-from services.followups.topology import ALERTS
+from services.followups.topology import ALERTS, ALERTS_INTAKE
 
 
 def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
@@ -43,9 +43,7 @@ def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
 
 def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give each step in each language, for leads of whom little, some and much is known."""
-    configured = config.load(settings.followups_config)
-    tokens = Tokens(settings.token_keys.get_secret_value())
-    mails = Mails(configured, tokens, settings.public_base_url)
+    configured, mails = checked(settings)
     now = datetime.now(UTC)
     for sequence, steps in configured.sequences.items():
         for number, step in enumerate(steps, 1):
@@ -55,25 +53,33 @@ def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, d
                     yield f"{sequence}-{number}.{language}.{known}", mails.render(step, to, now)
 
 
+def checked(settings: FollowupsSettings) -> tuple[Config, Mails]:
+    """:raises SystemExit: names what is at fault in the configuration or a template"""
+    configured = config.load(settings.followups_config, settings.company_config)
+    tokens = Tokens(settings.token_keys.get_secret_value())
+    return configured, Mails(configured, tokens, settings.public_base_url)
+
+
 async def send_test(settings: FollowupsSettings, address: str) -> int:
     """Send the mails of a lead of whom much is known to somebody of ours; the running system does.
 
     They take the way of every alert by mail, and ask for no permit.
 
     :returns: how many
-    :raises MalformedAddress:
+    :raises MalformedEmail:
     """
     to = normalise(address)
     sent = []
     for name, mail in rendered(settings, to):
         if name.endswith("much"):
             test = mail | {"subject": f"[{name}] {mail['subject']}"}
-            body = messages.alert_accepted(uuid.uuid4(), to, test, datetime.now(UTC))
+            new, now = uuid.uuid4(), datetime.now(UTC)
+            body = messages.alert_accepted(new, new, new, to, test, now, None)
             plain = body | {"event_type": "email", "target": None, "once": None}
-            sent.append((ALERTS.name, INTAKE, message(messages.ALERT_ACCEPTED, plain)))
+            sent.append((ALERTS.name, ALERTS_INTAKE, message(messages.ALERT_ACCEPTED, plain)))
     url = settings.database_url.get_secret_value()
     async with (
-        db.connect(url, application_name="followups send-test", pool_size=1) as engine,
+        postgres.connect(url, application_name="followups send-test", pool_size=1) as engine,
         engine.begin() as tx,
     ):
         await outbox.add_all(tx, sent)

@@ -1,12 +1,12 @@
 """followups.toml and its templates, read and checked once, when the service starts."""
 
 import re
-import tomllib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from holidays import country_holidays
@@ -16,14 +16,17 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from services.followups import dialogue
+from libs.common.company import Company, CompanyFile, Wording
+from libs.common.company import load as load_company
+from libs.common.process.config_file import ConfigFile
+from services.followups import dialogue, routing
 from services.followups.facts import Facts
-from services.followups.followup import Hours, due_times
-from services.followups.lead import TOP_SCORE, Rule
+from services.followups.lead_score import TOP_SCORE, Rule
+from services.followups.routing import Action, Route, Routes, Then, Topic
+from services.followups.sequence import Hours, due_times
 
 SHIPPED_TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("pl", "en")
@@ -60,14 +63,31 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
     return texts
 
 
+OF_COMPANY = ("company", "legal_name", "privacy_url", "company_email")
+
+
 def _complete(script: dict[str, str]) -> dict[str, str]:
-    if faults := set(script) ^ dialogue.TEXTS:
+    return _checked(script, dialogue.TEXTS)
+
+
+def _checked(script: dict[str, str], needed: frozenset[str]) -> dict[str, str]:
+    if faults := set(script) ^ needed:
         raise ValueError(f"missing or unknown texts: {', '.join(sorted(faults))}")
-    try:
-        script["noted"].format(facts="")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"noted: only {{facts}} may stand in braces, not {error}") from None
+    for name, text in script.items():
+        _braces(name, text, dialogue.PLACES.get(name, "company"))
     return script
+
+
+def _braces(name: str, text: str, place: str) -> None:
+    known = {*OF_COMPANY, place}
+    if faults := {part for _, part, *_ in Formatter().parse(text) if part is not None} - known:
+        raise ValueError(
+            f"{name}: only {', '.join(sorted(known))} may stand in braces, not {sorted(faults)}"
+        )
+
+
+def _handed_over(script: dict[str, str]) -> dict[str, str]:
+    return _checked(script, dialogue.HANDOVER_TEXTS)
 
 
 PerLanguage = AfterValidator(_in_each_language)
@@ -92,9 +112,12 @@ class _Hours(_Section):
         return self
 
 
+Texts = Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=1000)]], PerLanguage]
+
+
 class _Rule(_Section):
     points: int = Field(ge=-TOP_SCORE, le=TOP_SCORE)
-    reason: str = Field(min_length=1, max_length=200)
+    reason: Texts
     known: tuple[Annotated[str, Field(pattern=f"^({'|'.join(Facts.__slots__)})$")], ...] = Field(
         min_length=1
     )
@@ -104,12 +127,60 @@ class _Rule(_Section):
 class _Lead(_Section):
     threshold: int = Field(ge=1, le=TOP_SCORE)
     rules: tuple[_Rule, ...]
+    update_after: Annotated[timedelta, BeforeValidator(_delay)] = timedelta(seconds=30)
+    contact_only_after: Annotated[timedelta, BeforeValidator(_delay)] = timedelta(minutes=10)
+
+
+def _phrase(text: str) -> str:
+    if fault := routing.phrase_fault(text):
+        raise ValueError(fault)
+    return text
+
+
+def _way(text: str) -> str:
+    if routing.SIGN.search(text) or "{" in text:
+        raise ValueError(f"{text!r}: neither + nor - nor another list stands in a list")
+    return _phrase(text)
+
+
+Phrases = tuple[Annotated[str, Field(max_length=200), AfterValidator(_phrase)], ...]
+Ways = Annotated[
+    tuple[Annotated[str, Field(max_length=200), AfterValidator(_way)], ...], Field(min_length=1)
+]
+
+
+class _Topic(_Section):
+    label: Texts
+    severity: Literal["info", "warning", "critical"] = "info"
+    at_once: bool = False
+    ask: Texts = {}
+    told: Texts = {}
+
+
+class _Route(_Section):
+    name: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
+    words: Phrases = Field(min_length=1)
+    unless: Phrases = ()
+    answer: Texts = {}
+    ask: Texts = {}
+    told: Texts = {}
+    told_without_email: Texts = {}
+    again: Texts = {}
+    then: Then = "form"
+    topic: str | None = None
+    action: Action | None = None
+    first: bool = False
+    lead: bool = True
+    alone: bool = False
 
 
 class _Dialogue(_Section):
     instructions: str = Field(min_length=1, max_length=4000)
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     texts: Annotated[dict[str, Annotated[dict[str, str], AfterValidator(_complete)]], PerLanguage]
+    handover: dict[Literal["de", "uk"], Annotated[dict[str, str], AfterValidator(_handed_over)]] = (
+        Field(default_factory=dict)
+    )
 
 
 class Step(_Section):
@@ -123,7 +194,6 @@ class _Sequence(_Section):
 
 
 class _File(_Section):
-    company: str = Field(min_length=1, max_length=200)
     site: str = Field(pattern=r"^https?://\S+$")
     default_language: Language = "pl"
     staff_language: Language = "en"
@@ -131,6 +201,9 @@ class _File(_Section):
     hours: _Hours
     lead: _Lead
     dialogue: _Dialogue
+    topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic] = {}
+    words: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Ways] = {}
+    routes: tuple[_Route, ...] = ()
     sequences: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")], _Sequence]
 
     @model_validator(mode="after")
@@ -139,10 +212,29 @@ class _File(_Section):
             raise ValueError("sequences.default is missing")
         return self
 
+    @model_validator(mode="after")
+    def _routes_have_names_and_topics(self) -> Self:
+        names = [route.name for route in self.routes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"routes: two are named {', '.join(twice)}")
+        for route in self.routes:
+            used = set().union(*map(routing.lists_in, route.words + route.unless))
+            if unknown := sorted(used - set(self.words)):
+                raise ValueError(f"routes.{route.name}: no [words] are named {', '.join(unknown)}")
+            if route.topic is not None and route.topic not in self.topics:
+                raise ValueError(f"routes.{route.name}: no topic is named {route.topic}")
+            if route.topic is not None and route.then != "contact":
+                raise ValueError(
+                    f'routes.{route.name}: a route with a topic needs then = "contact"'
+                )
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    company: str
+    company: Company
+    published: Callable[[str], Wording | None]
+    """Finds a consent's wording by its text: None, when it is not the company's."""
     site: str
     default_language: str
     staff_language: str
@@ -153,7 +245,12 @@ class Config:
     works: tuple[str, ...]
     instructions: str
     texts: Mapping[str, Mapping[str, str]]
+    handover: Mapping[str, Mapping[str, str]]
     sequences: Mapping[str, tuple[Step, ...]]
+    topics: Mapping[str, Topic]
+    routes: Routes
+    update_after: timedelta
+    contact_only_after: timedelta
 
     def due_times(
         self,
@@ -168,23 +265,40 @@ class Config:
         return list(due_times(now, [step.delay for step in steps], self.hours, first_delay))
 
 
-def load(path: Path, *, quiet_hours: bool = True) -> Config:
-    """Read the file.
+def _about(company: Company, text: str) -> str:
+    """Put what the company is into a text; what a turn puts there stays in braces."""
+    values = (company.name, company.legal_name, company.privacy_url, company.contact)
+    for name, value in zip(OF_COMPANY, values, strict=True):
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _script(company: CompanyFile, language: str, script: Mapping[str, str]) -> dict[str, str]:
+    texts = {name: _about(company.company, text) for name, text in script.items()}
+    return texts | {"consent_wording": company.asking("chat", language).text}
+
+
+def _route(company: Company, topics: Mapping[str, _Topic], route: _Route) -> Route:
+    def about(texts: Mapping[str, str]) -> dict[str, str]:
+        return {language: _about(company, text) for language, text in texts.items()}
+
+    topic = topics[route.topic] if route.topic else None
+    names = ("answer", "ask", "told", "told_without_email", "again")
+    texts = {name: about(getattr(route, name) or getattr(topic, name, {})) for name in names}
+    at_once = topic is not None and topic.at_once
+    return Route(**dict(route) | texts, at_once=at_once)
+
+
+def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
+    """Read the file, and the company's own.
 
     :raises SystemExit: names the file and every fault in it
     """
-    try:
-        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        faults = "\n".join(
-            f"  {'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-            for fault in error.errors(include_url=False)
-        )
-        raise SystemExit(f"cannot start, {path} is at fault:\n{faults}") from None
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"cannot start, {path}: {error}") from None
+    file = ConfigFile(path).load(_File)
+    company = load_company(company_path)
     return Config(
-        company=file.company,
+        company=company.company,
+        published=company.published,
         site=file.site,
         default_language=file.default_language,
         staff_language=file.staff_language,
@@ -198,11 +312,27 @@ def load(path: Path, *, quiet_hours: bool = True) -> Config:
         ),
         threshold=file.lead.threshold,
         rules=tuple(
-            Rule(rule.points, rule.reason, tuple(rule.known), rule.at_least)
+            Rule(rule.points, rule.reason[file.staff_language], tuple(rule.known), rule.at_least)
             for rule in file.lead.rules
         ),
         works=file.dialogue.works,
         instructions=file.dialogue.instructions,
-        texts=file.dialogue.texts,
+        texts={
+            language: _script(company, language, script)
+            for language, script in file.dialogue.texts.items()
+        },
+        handover={
+            language: {name: _about(company.company, text) for name, text in script.items()}
+            for language, script in file.dialogue.handover.items()
+        },
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},
+        topics={
+            name: Topic(topic.severity, topic.label, topic.at_once)
+            for name, topic in file.topics.items()
+        },
+        routes=Routes(
+            [_route(company.company, file.topics, route) for route in file.routes], file.words
+        ),
+        update_after=file.lead.update_after,
+        contact_only_after=file.lead.contact_only_after,
     )

@@ -3,22 +3,23 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import inbox, logs, outbox
-from libs.common.broker import Broker, Message
-from libs.common.broker import message as new_message
-from libs.common.consume import Ack, Dead, Delivery, Outcome, malformed
-from libs.common.requests import reply
+from libs.common.messaging import inbox, outbox
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.broker import message as new_message
+from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
+from libs.common.messaging.rpc import reply
+from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.messages import (
     ConsentEvent,
     DeliverySettled,
     ExportRequest,
-    PersonErased,
+    SubjectErased,
 )
 from services.followups.store import conversations, steps
+from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOMES_QUEUE
 
@@ -32,17 +33,14 @@ class Consumers:
         self._engine = engine
         self._broker = broker
 
-    async def consent_events(self, message: Message, _: Delivery) -> Outcome:
+    async def consent_events(self, message: Message, _: Delivery) -> Disposition:
         """followups.consent-events: who withdrew hears no more, who was erased was never here.
 
         The permit is what stops a mail after a withdrawal; this spares the asking.
         """
-        try:
-            if message.type == messages.PERSON_ERASED:
-                return await self._erased(message)
-            event = ConsentEvent.model_validate(message.body)
-        except ValidationError as error:
-            return malformed(error)
+        if message.type == messages.SUBJECT_ERASED:
+            return await self._erased(message)
+        event = read(message, ConsentEvent)
         match message.type:
             case messages.CONSENT_GRANTED:  # the permit will say so when a step is due
                 return Ack()
@@ -52,22 +50,28 @@ class Consumers:
                 return await self._withdrawn(message.id, event.email, event.action)
         return Dead("unknown type")
 
-    async def _erased(self, message: Message) -> Outcome:
-        order = PersonErased.model_validate(message.body)
-        receipt = messages.erasure_receipt(order.erasure_id, datetime.now(UTC))
+    async def _erased(self, message: Message) -> Disposition:
+        """Protocol C, steps 2 and 3: twice has the effect of once."""
+        order = read(message, SubjectErased)
+        subject = Subject(order.email, order.phone)
         async with self._engine.begin() as tx:
-            if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
-                erased = await conversations.erase(tx, order.email)
-                await outbox.add(
-                    tx,
-                    CONSENT_COMMANDS.name,
-                    messages.ERASURE_RECEIPT,
-                    new_message(messages.ERASURE_RECEIPT, receipt),
+            found = await conversations.trace(tx, subject)
+            if not (found.conversations <= order.conversations and found.phones <= order.phones):
+                trace = messages.trace(found.conversations, found.phones)
+                answer = new_message(
+                    messages.ERASURE_TRACE, messages.erasure_trace(order.erasure_id, trace)
                 )
-                log.info("person.erased", conversations=erased)
+            else:
+                erased, left = await conversations.erase(tx, subject, order.conversations)
+                log.info("subject.erased", conversations=erased, outbox=left)
+                if left:
+                    return Retry("outbox")
+                receipt = messages.erasure_receipt(order.erasure_id, datetime.now(UTC))
+                answer = new_message(messages.ERASURE_RECEIPT, receipt)
+            await outbox.add(tx, CONSENT_COMMANDS.name, answer.type, answer)
         return Ack()
 
-    async def _withdrawn(self, message_id: str, email: str, action: str) -> Outcome:
+    async def _withdrawn(self, message_id: str, email: str, action: str) -> Disposition:
         stopped = []
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, CONSENT_QUEUE, message_id):
@@ -76,46 +80,44 @@ class Consumers:
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return Ack()
 
-    async def outcomes(self, message: Message, _: Delivery) -> Outcome:
+    async def outcomes(self, message: Message, _: Delivery) -> Disposition:
         """followups.outcomes: how a hand-over ended. A twin or a latecomer changes nothing."""
-        if message.type != messages.DELIVERY_SETTLED:
-            return Dead("unknown type")
-        try:
-            told = DeliverySettled.model_validate(message.body)
-        except ValidationError as error:
-            return malformed(error)
-        settled = False
+        ended = read(message, DeliverySettled, messages.DELIVERY_SETTLED)
+        is_new = False
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
-                settled = await steps.settle(tx, told.reference, told.outcome, told.reason, told.at)
-        if settled:
-            metrics.ENDED.labels(told.outcome).inc()
-        log.info("followup.settled", outcome=told.outcome, new=settled)
+                if ended.outcome == "too_late":
+                    is_new = await steps.reschedule(tx, ended.reference, ended.alert_id)
+                else:
+                    is_new = await steps.record_outcome(
+                        tx, ended.reference, ended.alert_id, ended.outcome, ended.reason, ended.at
+                    )
+        if is_new:
+            metrics.ENDED.labels(ended.outcome).inc()
+        log.info("followup.settled", outcome=ended.outcome, new=is_new)
         return Ack()
 
-    async def requests(self, message: Message, _: Delivery) -> Outcome:
+    async def requests(self, message: Message, _: Delivery) -> Disposition:
         """followups.requests: what is held on a person, a page at a time."""
-        if message.type != messages.EXPORT_REQUEST:
-            return Dead("unknown type")
-        try:
-            asked = ExportRequest.model_validate(message.body)
-        except ValidationError as error:
-            return malformed(error)
-        if asked.email is None:
+        asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
+        subject = Subject(asked.email, asked.phone)
+        if asked.email is None and asked.phone is None:
             return await self._addresses(message, asked.after[1] if asked.after else 0)
         kind, offset = asked.after or ("conversations", 0)
         async with self._engine.begin() as tx:
-            rows = await conversations.held(tx, asked.email, kind, offset, EXPORT_PAGE)
+            found = await conversations.trace(tx, subject)
+            rows = await conversations.held(tx, subject, kind, offset, EXPORT_PAGE)
         if len(rows) == EXPORT_PAGE:
             after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
         else:
             following = conversations.HELD[conversations.HELD.index(kind) + 1 :]
             after = (following[0], 0) if following else None
         records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
-        await reply(self._broker, message, messages.export_answer(records, after))
+        trace = messages.trace(found.conversations, found.phones)
+        await reply(self._broker, message, messages.export_answer(records, after, trace))
         return Ack()
 
-    async def _addresses(self, message: Message, offset: int) -> Outcome:
+    async def _addresses(self, message: Message, offset: int) -> Disposition:
         async with self._engine.connect() as tx:
             found = await conversations.addresses(tx, offset, EXPORT_PAGE)
         after = ("addresses", offset + EXPORT_PAGE) if len(found) == EXPORT_PAGE else None

@@ -5,20 +5,69 @@ was shown, and only when it is a clear yes; anything else is asked again once an
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
-from services.followups.facts import Facts, Question, read
+from services.followups.facts import Facts, Question
+from services.followups.routing import Action, Route, Routes, fold
+from services.followups.understanding import Understood, understand
+from services.followups.understanding.addresses import suggestion
+from services.followups.understanding.consent_answer import Answer, says_yes, takes_back
+from services.followups.understanding.mailbox import Barred
+from services.followups.understanding.text import vocabulary
 
+NO_ROUTES = Routes(())
+NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
+HANDOVER_TEXTS = frozenset(
+    {"ask_contact", "ask_again", "passed_on", "consent_refused", "withdraw_where"}
+)
+"""All that is said in a language in which nobody is led through the form."""
 TIMES_ASKED = 2
+ABOUT_WORKS = ("wish", "area", "budget", "start")
+SAID, SAID_LENGTH = 6, 400
+"""So many messages, of so many characters each, are kept until staff are told."""
 
 TEXTS = frozenset({
-    "greeting", "noted", "question", "ask_wish", "ask_area", "ask_budget", "ask_start",
-    "ask_contact", "ask_consent", "consent_wording", "consent_given", "consent_refused",
-    "closing",
+    "greeting", "noted", "heard", "question", "question_unreachable", "question_passed",
+    "notice", "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
+    "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
+    "consent_refused", "consent_help", "withdraw_where", "ask_contact_again", "email_doubt",
+    "closing", "closing_unreachable", "passed_on", "added", "thanks",
 })  # fmt: skip
+
+PLACES = {"noted": "facts", "email_doubt": "address", "closing": "contact", "passed_on": "contact"}
+"""What stands in braces in a text, beside what the company is."""
+
+_COURTESY = vocabulary(
+    "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
+    "jasne swietnie pozdrawiam milego dnia wieczoru do widzenia to wszystko na razie no i "
+    "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
+    "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
+    "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
+    "aha mhm rozumiem czekam"
+)
+
+
+_DECLINES = re.compile(
+    r"\bnie (?:chce|chcial\w+|bede|wiem|znam|poda(?:m|je)|powiem|mowi\w*|zdradz\w+|ujawni\w+"
+    r"|ustal\w+|okresl\w+|mam (?:pojecia|zdania|budzetu)|jestem w stanie)\b"
+    r"|\bwol\w* (?:nie|najpierw)\b|trudno powiedziec|bez znaczenia|obojetn[ey]"
+    r"|najpierw (?:\w+ )?(?:wycen|ofert)\w*|tajemnic\w*"
+    r"|\b(?:rather|prefer) not\b|don t know|no idea|not sure"
+)
+
+_ASKS = re.compile(
+    r"(?:(?:a|i|no|to|ok|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
+    r"(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego"
+    r"|(?:od |do |na )?kiedy|po co|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
+    r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
+    r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
+)
+"""`Jaki macie czas realizacji`: many leave the question mark out."""
+_SENTENCE = re.compile(r"[.!;\n]")
+_FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +76,78 @@ class State:
 
     facts: Facts = field(default_factory=Facts)
     language: str | None = None
+    """In which it is answered, in chat and by mail."""
+    spoken: str | None = None
+    """What the person writes, which may be a language without texts of ours."""
     asking: Question | None = None
     asked: Mapping[str, int] = field(default_factory=dict)
     consent: Literal["given", "refused"] | None = None
     wording: str | None = None
     """What the person was shown, or had agreed to elsewhere (a checkbox of the web site)."""
+    vouched: bool = False
+    """Those words were passed on with the service key."""
+    barred: Barred | None = None
+    doubt: str | None = None
+    """The address that was perhaps meant, of which the person was asked just now."""
+    email_just_given: bool = False
+    passed_email: str | None = None
+    """What a page that repeats its fields with each message must not undo a correction with."""
     granted_to: str | None = None
     """The address whose grant was recorded; the same address is never granted twice here: a page
     that repeats its checkbox with each message must not undo a later withdrawal."""
+    withdrawn_from: str | None = None
+    """The address whose withdrawal was recorded. A refusal holds for the next address as well."""
+    route: str | None = None
+    """What the conversation is about instead of the form: a complaint, a wish for a human, …"""
+    answered: str | None = None
+    """The route whose answer was given last: `again`, where it has one, follows instead."""
+    said: tuple[str, ...] = ()
+    """Words that staff have not been told yet."""
+    last_said: str | None = None
+    """Said twice (a double tap, a page loaded again), it is told once."""
+    lead: str | None = None
+    """The id of the lead that this conversation is, or belongs to."""
+    wants_call: bool = False
+    no_calls: bool = False
+    wants_erasure: bool = False
+    wants_quote: bool = False
+    """Amid a complaint: sales are told as well."""
+    noticed: bool = False
+    """Whose data these are and where that is explained was said."""
+    closed: bool = False
+    """The closing was said; it is not repeated."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
         known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        return cls(**{**known, "facts": Facts.of(stored.get("facts", {}))})
+        facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
+        return cls(**{**known, "facts": facts, "said": said})
 
     def stored(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__}
-        return {**values, "facts": self.facts.known(), "asked": dict(self.asked)}
+        return {
+            **values,
+            "facts": self.facts.known(),
+            "asked": dict(self.asked),
+            "said": list(self.said),
+        }
+
+    @property
+    def reachable(self) -> bool:
+        return self.facts.email is not None or self.facts.phone is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     state: State
     reply: str
+    answer: Answer | None
+    """What the message meant for consent."""
+    is_about_lead: bool
+    """False while it is about something that the sales people have nothing to do with."""
+    actions: frozenset[Action]
+    is_fixed: bool
+    """Its words are the configured ones, and nobody puts them better."""
 
 
 def turn(
@@ -63,6 +161,8 @@ def turn(
     passed: Facts | None = None,
     agreed: str | None = None,
     works: tuple[str, ...] = (),
+    routes: Routes = NO_ROUTES,
+    handover: Mapping[str, Mapping[str, str]] = NO_HANDOVER,
 ) -> Turn:
     """Answer one message.
 
@@ -70,34 +170,381 @@ def turn(
     :param agreed: wording of a consent given on the web site with this message
     """
     first = state.language is None
-    language = language or _language(message, state.language or default_language)
+    matched = routes.find(message)
+    heard = understand(
+        message,
+        asked=None if state.asking == "wish" and matched else state.asking,
+        language=state.spoken or state.language or default_language,
+        email_just_given=state.email_just_given,
+        agreed=state.consent == "given" and state.asking is None,
+        today=today,
+        works=works,
+    )
+    spoken = heard.language if heard.language in {*texts, *handover} else default_language
+    language = language or (spoken if spoken in texts else state.language or default_language)
     script = texts[language]
-    written, rest = read(message, today=today, asked=state.asking, works=works)
+    agrees = state.doubt is not None and says_yes(message, language)
+    is_empty = heard.answer is None and not (heard.facts.known() or agrees or _says(heard.rest))
+    # `Rezygnuję` to the question for consent declines that, and not the works.
+    declines = heard.answer == "no" and (
+        takes_back(message) or (state.asking == "consent" and not _says(heard.rest))
+    )
+    matched = [
+        route
+        for route in matched
+        if (is_empty or not route.alone) and not (declines and route.action == "lost")
+    ]
+    actions = frozenset(route.action for route in matched if route.action)
+    held = _held(routes, matched, state, heard.facts, actions)
+    wants_quote = state.wants_quote or ("quote" in actions and held is not None)
+    written = replace(heard.facts, email=state.doubt) if agrees else heard.facts
+    is_off_topic = any(
+        route.then == "nothing" for route in matched
+    ) and heard.facts.known().keys().isdisjoint(ABOUT_WORKS)
+    is_none_of_sales = is_off_topic or (held is not None and not held.lead and not wants_quote)
+    news = _news(written, passed, state, only_contact=is_none_of_sales)
+    known, agreed_now = _consent(_learn(state, heard, news, language), heard, agreed)
+    words = message[:SAID_LENGTH]
+    # Off the form, one word is as good as ten: `na piśmie`, `nie mam maila`.
+    says = _says(heard.rest, least=1 if held else 2)
+    is_worth_telling = heard.answer is None and words != state.last_said and says
+    said = (*known.said, words)[-SAID:] if is_worth_telling else known.said
+    answers = [route for route in matched if route.answer and (not route.holds or route is held)]
+    known = replace(
+        known,
+        asked=_asked(known, state, message),
+        spoken=spoken,
+        doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
+        passed_email=passed.email if passed and passed.email else known.passed_email,
+        route=held.name if held else None,
+        # What was said of the form's end was not said of this.
+        closed=known.closed and (held is None or held.name == state.route),
+        answered=answers[0].name if answers else state.answered,
+        said=said,
+        last_said=words,
+        wants_call=known.wants_call or "call" in actions,
+        no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
+        wants_erasure=known.wants_erasure or "erasure" in actions,
+        wants_quote=wants_quote,
+    )
+    is_about_lead = held is None or held.lead or wants_quote
+    if spoken in handover and not any(route.first for route in matched):
+        known, reply = _hand_over(known, state, heard, handover[spoken])
+        return Turn(known, reply, heard.answer, is_about_lead, actions, is_fixed=True)
+    is_question = _asks(heard.rest)
+    parts = _opening(answers[:2], state, script, language, is_question=is_question)
+    if agreed_now:
+        parts.append(script["consent_given"])
+    refuses = heard.answer == "no" or _refused_for(known) != _refused_for(state)
+    if refuses and not state.wants_erasure:  # of which a withdrawal is part
+        parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
+    noted = _describe(news, language)
+    if noted and not (held and held.then == "end"):
+        parts.append(script["noted"].format(facts=noted))
+    if reaction := _reaction(heard, known, is_answered=bool(answers or held)):
+        parts.append(script[reaction])
+    if is_worth_telling and state.asking != "consent" and not (parts or held):
+        parts.append(script["heard"])
+    if state.asking == "consent" and _gives_up_on_consent(known):
+        parts.append(script["consent_left"])
+    if script["notice"] in " ".join(parts):
+        known = replace(known, noticed=True)
+    if "erasure" in actions:
+        known = replace(known, consent="refused")
+    known, rest = _go_on(
+        known,
+        script,
+        held,
+        stops=is_off_topic and not news.known(),
+        closes=any(route.then == "close" for route in matched),
+        says_more=not answers and says,
+        is_question=is_question,
+        is_new=is_worth_telling or bool(news.known()),
+        asks_back=heard.answer == "question",
+    )
+    parts += [part for part in rest if not (answers and held and part == script["added"])]
+    return Turn(
+        known,
+        " ".join(parts),
+        heard.answer,
+        is_about_lead=is_about_lead,
+        actions=actions,
+        is_fixed=first
+        or bool(answers)
+        or known.asking not in ABOUT_WORKS
+        or known.noticed != state.noticed,
+    )
+
+
+def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
+    if passed and passed.email == state.passed_email:
+        passed = replace(passed, email=None)
     news = written.learn(passed) if passed else written
-    known = replace(state, language=language, facts=state.facts.learn(news))
-    parts = [script["greeting"]] if first else []
+    if only_contact:
+        return Facts(email=news.email, phone=news.phone, name=news.name)
+    return news
 
-    if agreed is not None:
-        known = replace(known, consent="given", wording=agreed)
-    elif state.asking == "consent":
-        known, answer = _consent_answer(known, rest, script)
-        parts += answer
-    if said := _describe(news, language):
-        parts.append(script["noted"].format(facts=said))
-    elif rest.endswith("?"):
-        parts.append(script["question"])
 
-    question = _next_question(known)
-    known = replace(known, asking=question)
-    if question is None:
-        parts.append(script["closing"])
-    else:
-        known = replace(known, asked={**known.asked, question: known.asked.get(question, 0) + 1})
-        parts.append(script[f"ask_{question}"])
-        if question == "consent":
-            known = replace(known, wording=script["consent_wording"])
-            parts.append(script["consent_wording"])
-    return Turn(known, " ".join(parts))
+def _hand_over(
+    state: State, before: State, heard: Understood, script: Mapping[str, str]
+) -> tuple[State, str]:
+    """Say the one honest sentence: a person will answer, who can be reached how.
+
+    Consent is not asked for in words that nobody has checked; a withdrawal counts in any.
+    """
+    parts = []
+    if heard.answer == "no" or _refused_for(state) != _refused_for(before):
+        parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
+    if state.reachable:
+        contact = state.facts.phone or state.facts.email
+        parts.append(script["passed_on"].format(contact=contact))
+    elif not parts:
+        parts.append(script["ask_again" if before.noticed else "ask_contact"])
+    asking: Question | None = None if state.reachable else "contact"
+    return replace(state, asking=asking, noticed=True), " ".join(parts)
+
+
+def _held(
+    routes: Routes, matched: Sequence[Route], state: State, facts: Facts, actions: frozenset[Action]
+) -> Route | None:
+    """Keep to what the conversation is about, unless something of more weight is said.
+
+    Of what had ended a lead says something new: it begins again.
+    """
+    held = routes.named(state.route)
+    if held and held.then == "end" and ((held.lead and facts.known()) or "resume" in actions):
+        held = None
+    new = next((route for route in matched if route.holds), None)
+    if new is not None and (held is None or routes.comes_before(new, held)):
+        return new
+    return held
+
+
+def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
+    """Who does not know, or does not say, is not asked the same again.
+
+    A yes after the question for consent was left alone grants nothing: it is asked for once more.
+    """
+    question = before.asking
+    if (
+        question is None
+        and _gives_up_on_consent(known)
+        and _FIRM_YES.search(" ".join(fold(message)))
+        and says_yes(message, str(known.language))
+    ):
+        return {**known.asked, "consent": TIMES_ASKED - 1}
+    if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
+        return known.asked
+    declines = _DECLINES.search(" ".join(fold(message)))
+    return {**known.asked, question: TIMES_ASKED} if declines else known.asked
+
+
+def _says(rest: str, least: int = 2) -> bool:
+    """Say whether a message has more in it than its facts and good manners."""
+    return "?" in rest or _words(rest) >= least
+
+
+def _asks(rest: str) -> bool:
+    sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
+    return "?" in rest or any(map(_ASKS.match, sentences))
+
+
+def _words(rest: str) -> int:
+    return sum(word not in _COURTESY for word in fold(rest))
+
+
+def _go_on(
+    state: State,
+    script: Mapping[str, str],
+    held: Route | None,
+    *,
+    stops: bool,
+    closes: bool,
+    says_more: bool,
+    is_question: bool,
+    is_new: bool,
+    asks_back: bool,
+) -> tuple[State, list[str]]:
+    if state.doubt:  # alone: the yes must answer nothing else, least of all about consent
+        return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
+    if held is not None:
+        language = str(state.language)
+        again = _again(held, state, script, language, is_question=is_question)
+        again = again if says_more else []
+        return _go_on_with(held, state, script, again, is_new=is_new, closes=closes)
+    if stops:
+        return replace(state, asking=None), []
+    return _go_on_with_the_form(state, script, is_new=is_new, asks_back=asks_back, closes=closes)
+
+
+def _opening(
+    answers: Sequence[Route],
+    state: State,
+    script: Mapping[str, str],
+    language: str,
+    *,
+    is_question: bool,
+) -> list[str]:
+    greeting = [script["greeting"]] if state.language is None else []
+    parts: list[str] = []
+    for route in answers:
+        is_again = bool(route.name == state.answered and route.again)
+        again = _again(route, state, script, language, is_question=is_question)
+        parts += again if is_again else [route.answer[language]]
+    return parts + greeting if answers and answers[0].first else greeting + parts
+
+
+def _again(
+    route: Route, state: State, script: Mapping[str, str], language: str, *, is_question: bool
+) -> list[str]:
+    """Answer what is said further; where nobody can be told yet, promise nothing."""
+    is_told = route.then != "contact" or route.at_once or state.reachable
+    if not (route.again and is_told):
+        return []
+    passes = is_question and route.then == "contact" and not route.first
+    return [route.again[language], *([script["question_passed"]] if passes else [])]
+
+
+def _go_on_with(
+    route: Route,
+    state: State,
+    script: Mapping[str, str],
+    again: list[str],
+    *,
+    is_new: bool,
+    closes: bool,
+) -> tuple[State, list[str]]:
+    """Off the form: at most how the person can be reached is asked."""
+    language = str(state.language)
+    asks = route.then == "contact" and state.asked.get("contact", 0) < TIMES_ASKED and not closes
+    if asks and not state.reachable:
+        ask = route.ask.get(language, script["ask_contact_for_call"])
+        state, parts = _ask(state, "contact", script, ask, notifies=not route.first)
+        return state, again + parts
+    state = replace(state, asking=None)
+    if route.then == "end":
+        thanks = again or [script["thanks"]]
+        return replace(state, closed=True), thanks if state.closed else []
+    if again and (state.closed or not state.reachable):
+        return state, again
+    told = route.told.get(language, script["passed_on"])
+    if state.facts.email is None:
+        told = route.told_without_email.get(language, told)
+    return _close(state, script, is_new=is_new, told=told)
+
+
+def _go_on_with_the_form(
+    state: State, script: Mapping[str, str], *, is_new: bool, asks_back: bool, closes: bool
+) -> tuple[State, list[str]]:
+    question = None if closes else _next_question(state)
+    if question is not None:
+        again = question == "consent" and asks_back
+        text = f"ask_{question}"
+        if question == "consent" and state.asked.get(question) and not again:
+            text = "ask_consent_again"
+        return _ask(state, question, script, script[text], counts=not again)
+    return _close(replace(state, asking=None), script, is_new=is_new, told=script["closing"])
+
+
+def _ask(
+    state: State,
+    question: Question,
+    script: Mapping[str, str],
+    text: str,
+    *,
+    counts: bool = True,
+    notifies: bool = True,
+) -> tuple[State, list[str]]:
+    """:param notifies: not while somebody is in danger: the notice comes with what they give"""
+    state, parts = _notice(state, script, asks=question == "contact") if notifies else (state, [])
+    asked = {**state.asked, question: state.asked.get(question, 0) + counts}
+    state = replace(state, asking=question, asked=asked)
+    parts.append(text)
+    if question == "consent":
+        state = replace(state, wording=script["consent_wording"])
+        parts = [part for part in parts if part not in script["consent_wording"]]
+        parts.append(script["consent_wording"])
+    return state, parts
+
+
+def _notice(state: State, script: Mapping[str, str], *, asks: bool) -> tuple[State, list[str]]:
+    """Art. 13: once, before contact data are asked for, or when they were given unasked."""
+    if state.noticed or not (asks or state.reachable):
+        return state, []
+    return replace(state, noticed=True), [script["notice"]]
+
+
+def _close(
+    state: State, script: Mapping[str, str], *, is_new: bool, told: str
+) -> tuple[State, list[str]]:
+    """Say what has happened, and promise no more than that: staff are told of who is reachable."""
+    if not state.reachable:
+        return state, [script["closing_unreachable"]]
+    if state.closed:
+        return state, [script["added" if is_new else "thanks"]]
+    state, parts = _notice(state, script, asks=False)
+    facts = state.facts
+    contact = facts.email if facts.phone is None or state.no_calls else facts.phone
+    if contact is None and "{contact}" in told:  # a phone that must not ring
+        told = script["added"]
+    return replace(state, closed=True), [told.replace("{contact}", str(contact)), *parts]
+
+
+def _learn(state: State, heard: Understood, news: Facts, language: str) -> State:
+    """Take what is new. Another address is another mailbox: nothing that was agreed for the one
+    before holds for it, and it is asked for anew.
+    """
+    before = state.facts.email
+    barred = heard.barred
+    if before and barred == "another" and heard.facts.email:
+        news, barred = replace(news, email=None), None  # somebody else's beside the person's own
+    facts = state.facts.learn(news)
+    if heard.disowns_email:
+        facts = replace(facts, email=None)
+    email_given = news.email is not None
+    barred = barred or (None if email_given and state.barred == "another" else state.barred)
+    known = replace(
+        state, facts=facts, language=language, barred=barred, email_just_given=email_given
+    )
+    if before and (facts.email or "").lower() != before.lower():
+        asked = {name: count for name, count in state.asked.items() if name != "consent"}
+        kept = state.consent if state.consent == "refused" else None
+        known = replace(known, consent=kept, wording=None, asked=asked)
+    return known
+
+
+def _consent(state: State, heard: Understood, agreed: str | None) -> tuple[State, bool]:
+    """Return what holds now, and whether this message's own words agreed."""
+    if heard.answer == "no" or (state.barred and state.consent == "given"):
+        return replace(state, consent="refused"), False
+    undone = state.consent == "refused" and state.granted_to == state.facts.email is not None
+    if agreed is not None and not undone and state.barred is None:
+        return replace(state, consent="given", wording=agreed), False
+    may_agree = state.consent is None and state.wording is not None and state.barred is None
+    if heard.answer == "yes" and may_agree:
+        return replace(state, consent="given"), True
+    return state, False
+
+
+def _refused_for(state: State) -> str | None:
+    return state.facts.email if state.consent == "refused" else None
+
+
+def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | None:
+    """Return the text that answers what is neither a fact nor of a route."""
+    if heard.answer == "question":
+        return "consent_help"
+    if heard.disowns_email and not is_answered:
+        return "ask_contact_again"
+    is_question = _asks(heard.rest) and (not heard.facts.known() or _words(heard.rest) >= 2)
+    if is_question and not is_answered:
+        return "question" if state.reachable else "question_unreachable"
+    return None
+
+
+def _gives_up_on_consent(state: State) -> bool:
+    asked = state.asked.get("consent", 0)
+    return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
 
 
 def _next_question(state: State) -> Question | None:
@@ -107,8 +554,8 @@ def _next_question(state: State) -> Question | None:
         "area": facts.area is None,
         "budget": facts.budget is None,
         "start": facts.start is None,
-        "contact": facts.email is None and facts.phone is None,
-        "consent": facts.email is not None and state.consent is None,
+        "contact": not state.reachable,
+        "consent": facts.email is not None and state.consent is None and state.barred is None,
     }
     return next(
         (
@@ -118,82 +565,6 @@ def _next_question(state: State) -> Question | None:
         ),
         None,
     )
-
-
-def _vocabulary(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-# --- consent ----------------------------------------------------------------------------------
-
-# A closed vocabulary: one foreign word ("tak naprawdę…", "yes, but…") and it is no clear answer.
-_YES = _vocabulary(
-    "tak zgoda zgadzam wyrażam oczywiście jasne pewnie najbardziej chętnie "
-    "yes yep yeah agree consent sure course absolutely definitely"
-)
-_YES_FILLER = _vocabulary(
-    "się sie zgodę zgode na to proszę prosze poproszę bardzo jak dziękuję dziekuje dzięki ok okej "
-    "dobrze kontakt otrzymywanie wiadomości maile informacji i "
-    "of do please thanks thank you okay it that fine by me with emails messages"
-)
-_NO = {
-    "pl": frozenset({"nie", "odmawiam"}),
-    "en": frozenset({"no", "nope", "never", "not", "don't"}),
-}
-"""By language: a Polish `no` means `well, yes`."""
-_NO_FILLER = _vocabulary(
-    "dziękuję dziekuje dzięki dzieki zgadzam się sie wyrażam zgody chcę chce wiadomości maili "
-    "e mail żadnych proszę na to thanks thank you i do agree want emails consent please any of "
-    "course"
-)
-
-
-def is_clear_yes(text: str) -> bool:
-    words = _words(text)
-    return "?" not in text and bool(words & _YES) and words <= _YES | _YES_FILLER
-
-
-def is_clear_no(text: str, language: str) -> bool:
-    words, no = _words(text), _NO[language]
-    return "?" not in text and bool(words & no) and words <= no | _NO_FILLER
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower().replace("’", "'")))
-
-
-def _consent_answer(state: State, rest: str, script: Mapping[str, str]) -> tuple[State, list[str]]:
-    if is_clear_yes(rest):
-        return replace(state, consent="given"), [script["consent_given"]]
-    if is_clear_no(rest, state.language or "pl"):
-        return replace(state, consent="refused"), [script["consent_refused"]]
-    return state, []
-
-
-# --- language ---------------------------------------------------------------------------------
-
-_POLISH_LETTERS = re.compile("[ąćęłńóśźż]", re.IGNORECASE)
-_POLISH_WORDS = _vocabulary(
-    "i w na z do jest się sie dzień dzien dobry witam cześć czesc mam chcę chce chcialbym "
-    "proszę prosze tak nie od budżet budzet mieszkanie dom kuchnia łazienka remont około okolo zł "
-    "tys mkw dla że ze pozdrawiam"
-)
-_ENGLISH_WORDS = _vocabulary(
-    "the and is are hello hi my we want would like please yes of in for with have budget kitchen "
-    "flat apartment house bathroom renovate about need looking thanks around you it at this "
-    "an"
-)
-
-
-def _language(message: str, current: str) -> str:
-    """Follow a clear change of language; a bare number or address changes nothing."""
-    words = re.findall(r"[^\W\d_]+", re.sub(r"\S+@\S+", " ", message.lower()))
-    polish = sum(word in _POLISH_WORDS for word in words)
-    polish += 2 * len(_POLISH_LETTERS.findall(message))
-    english = sum(word in _ENGLISH_WORDS for word in words)
-    if polish == english:
-        return current
-    return "pl" if polish > english else "en"
 
 
 # --- words for people -------------------------------------------------------------------------
@@ -221,6 +592,7 @@ def _describe(facts: Facts, language: str) -> str:
     """Say back what was understood, so that the person can put it right."""
     parts = [
         facts.name,
+        facts.city,
         facts.area and describe_area(facts.area, language),
         facts.budget and describe_budget(facts.budget, facts.currency, language),
         facts.start and describe_start(facts.start, language),
@@ -234,6 +606,7 @@ def summary(facts: Facts, language: str) -> str:
     """Return one line for the sales people."""
     parts = [
         facts.wish,
+        facts.city,
         facts.area and describe_area(facts.area, language),
         facts.budget and describe_budget(facts.budget, facts.currency, language),
         facts.start and f"start: {describe_start(facts.start, language)}",

@@ -11,24 +11,30 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db, logs
-from libs.common.addresses import MalformedAddress, normalise
-from libs.common.broker import Broker
-from libs.common.web import (
+from libs.common.database import postgres
+from libs.common.email_address import MalformedEmail, normalise
+from libs.common.http.application import (
     ADDRESS_FROM,
+    CALLER,
     CLIENT_ADDRESS,
     Model,
     Problem,
+    accepted_at,
     json_response,
+    only,
     parse,
+    path_id,
     unavailable_when,
 )
-from services.followups import chat, facts, imports, metrics, table
-from services.followups.chat import Answer
+from libs.common.messaging.broker import Broker
+from libs.common.process import logs
+from services.followups import chat, facts, lead_files, metrics, staff, table
+from services.followups.chat import Reply
 from services.followups.config import Config
-from services.followups.model import REMEMBERED, ChatModel
+from services.followups.llm import REMEMBERED, ChatModel
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
+from services.followups.understanding import phone
 
 log = logs.get_logger(__name__)
 
@@ -93,43 +99,55 @@ class Stop(OnePerson):
 
 class Routes:
     def __init__(
-        self, engine: AsyncEngine, broker: Broker, config: Config, model: ChatModel | None = None
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        config: Config,
+        link: staff.Link,
+        model: ChatModel | None = None,
     ) -> None:
         self._engine = engine
         self._broker = broker
         self._config = config
+        self._link = link
         self._model = model
         self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
 
     def add_to(self, app: web.Application) -> None:
-        app.middlewares.append(unavailable_when(db.may_pass))
+        app.middlewares.append(unavailable_when(postgres.is_transient))
         app.router.add_post("/api/chatbot/chat", self.chat)
-        app.router.add_post("/api/followups", self.enrol)
-        app.router.add_get("/api/followups", self.list)
-        app.router.add_post("/api/followups/stop", self.stop)
-        app.router.add_delete("/api/followups/{id}", self.cancel)
-        app.router.add_post("/api/leads/import", self.import_leads)
+        app.router.add_post("/api/followups", only("service", self.enrol))
+        app.router.add_get("/api/followups", only("service", self.list))
+        app.router.add_post("/api/followups/stop", only("service", self.stop))
+        app.router.add_delete("/api/followups/{id}", only("service", self.cancel))
+        app.router.add_post("/api/leads/import", only("service", self.import_leads))
         app.router.add_get("/health/deep", self.health)
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await parse(request, ChatMessage)
+        vouched = request.headers.get(CALLER) in {"service", "admin"}
         agreed = body.consent.text.strip() if body.consent and body.consent.marketing else None
+        if agreed is not None and not vouched and self._config.published(agreed) is None:
+            # Consent would not count it. The dialogue asks for itself, in the company's words.
+            log.warning("chat.unknown_wording")
+            agreed = None
         said = chat.Said(
             message=body.message,
             session_id=body.session_id,
             passed=facts.Facts(
                 email=body.email,
-                name=" ".join(body.name.split()) if body.name else None,
-                phone=facts.phone(body.phone) if body.phone else None,
+                name=facts.person_name(body.name) if body.name else None,
+                phone=phone.canonical(body.phone) if body.phone else None,
             ),
             language=body.language[:2].lower() if body.language else None,
             agreed=agreed,
             ip_address=request.headers.get(CLIENT_ADDRESS),
             ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
+            vouched=vouched,
         )
         async with self._turns, self._engine.begin() as tx:
-            answer = await chat.take_turn(tx, self._config, said, datetime.now(UTC))
+            answer = await chat.take_turn(tx, self._config, self._link, said, accepted_at(request))
         return json_response(
             {
                 "reply": await self._worded(answer),
@@ -139,27 +157,27 @@ class Routes:
             }
         )
 
-    async def _worded(self, answer: Answer) -> str:
+    async def _worded(self, answer: Reply) -> str:
         """Let the model word the reply, where there is one and the database is there for it.
 
         The turn was committed before: told of a failure, a client would have it taken once more.
         """
-        if self._model is None or answer.about_consent:
+        if self._model is None or answer.is_fixed:
             return answer.reply
         try:
             return await self._worded_by(self._model, answer)
         except Exception as error:
-            if not db.may_pass(error):
+            if not postgres.is_transient(error):
                 raise
-            log.warning("chat.database_away", error=type(error).__name__)
+            log.warning("chat.database_unavailable", error=type(error).__name__)
             return answer.reply
 
-    async def _worded_by(self, model: ChatModel, answer: Answer) -> str:
+    async def _worded_by(self, model: ChatModel, answer: Reply) -> str:
         async with self._engine.connect() as tx:
             said = await conversations.said_before(
                 tx, answer.conversation_id, answer.reply_id, REMEMBERED
             )
-        reply = await model.reply(said, answer.reply, answer.language)
+        reply = await model.reply(said, answer.reply, answer.language, answer.private)
         if reply is None:
             return answer.reply
         async with self._engine.begin() as tx:
@@ -174,14 +192,14 @@ class Routes:
         delay = None if body.delay_seconds is None else timedelta(seconds=body.delay_seconds)
         due = self._config.due_times(body.sequence, datetime.now(UTC), first_delay=delay)
         async with self._engine.begin() as tx:
-            conversation_id, email = await self._person(tx, body)
+            conversation_id, email = await self._conversation(tx, body)
             if email is None:
                 raise Problem(
                     422, errors=[("conversation_id", "no e-mail is known in this conversation")]
                 )
-            await conversations.resume_chase(tx, conversation_id, email)
+            await conversations.resume_followups(tx, conversation_id, email)
             await steps.lock_address(tx, email)
-            if await conversations.chase_ended_by(tx, conversation_id, email):
+            if await conversations.followups_ended_by(tx, conversation_id, email):
                 raise Problem(409, detail="mail to this address has bounced")
             enrolled = await steps.enrol(
                 tx, conversation_id, email, body.sequence, due, "api", logs.request_id.get()
@@ -197,7 +215,7 @@ class Routes:
             status=202 if changed else 200,
         )
 
-    async def _person(self, tx: AsyncConnection, body: OnePerson) -> tuple[UUID, str | None]:
+    async def _conversation(self, tx: AsyncConnection, body: OnePerson) -> tuple[UUID, str | None]:
         if body.conversation_id is None:
             assert body.email is not None  # noqa: S101 - one of the two, says the model
             return await conversations.conversation_of_address(tx, body.email), body.email
@@ -207,18 +225,18 @@ class Routes:
         return found["id"], found["email"]
 
     async def stop(self, request: web.Request) -> web.Response:
-        """End the chase of a person in all conversations, for a reason that only people know.
+        """End the follow-ups of a recipient in all conversations, for a reason that staff know.
 
         What is in the outbox is taken back; what alerts has already asks for a permit, and leaves.
         """
         body = await parse(request, Stop)
         async with self._engine.begin() as tx:
-            conversation_id, email = await self._person(tx, body)
+            conversation_id, email = await self._conversation(tx, body)
             if body.reason != "reply":
-                await conversations.end_chase(tx, conversation_id, email, body.reason)
+                await conversations.end_followups(tx, conversation_id, email, body.reason)
             if email is not None:
                 await steps.lock_address(tx, email)
-            which = steps.of_person(conversation_id, email)
+            which = steps.of_recipient(conversation_id, email)
             stopped = await steps.stop(tx, which, body.reason)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response({"cancelled": len(stopped)})
@@ -239,10 +257,7 @@ class Routes:
 
     async def cancel(self, request: web.Request) -> web.Response:
         """Cancel a step and, as a cancel does, the rest of its sequence."""
-        try:
-            followup_id = UUID(request.match_info["id"])
-        except ValueError:
-            raise Problem(404, detail="no such follow-up") from None
+        followup_id = path_id(request, "follow-up")
         async with self._engine.begin() as tx:
             row = await steps.step(tx, followup_id)
             if row is None:
@@ -260,14 +275,15 @@ class Routes:
     async def import_leads(self, request: web.Request) -> web.Response:
         """Take a file as it comes; of what cannot be taken each row is named with its line."""
         parts = request.content.iter_any()
-        if request.content_type == "text/csv":
-            records = table.csv_records(parts, imports.COLUMNS)
+        # A generated client sends any file as the second.
+        if request.content_type in {"text/csv", "application/octet-stream"}:
+            records = table.csv_records(parts, lead_files.COLUMNS)
         elif request.content_type in {"application/x-ndjson", "application/jsonl"}:
             records = table.json_lines(parts)
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")
-        report = await imports.take(self._engine, self._config, records)
-        return json_response(report.told())
+        report = await lead_files.take(self._engine, self._config, records)
+        return json_response(report.as_json())
 
     async def health(self, _: web.Request) -> web.Response:
         """Without the broker the chat goes on: what must be told waits in the outbox."""
@@ -275,17 +291,17 @@ class Routes:
             async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
                 waiting = await steps.outbox_length(tx)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            postgres, waiting = f"unhealthy: {type(error).__name__}", None
+            database, waiting = f"unhealthy: {type(error).__name__}", None
         else:
-            postgres = "healthy"
+            database = "healthy"
         rabbitmq = "healthy" if self._broker.connected else "degraded"
         status = "unhealthy" if waiting is None else rabbitmq
         return json_response(
             {
                 "status": status,
                 "components": {
-                    "postgres": {"status": postgres.partition(":")[0]}
-                    | ({"detail": postgres} if waiting is None else {}),
+                    "postgres": {"status": database.partition(":")[0]}
+                    | ({"detail": database} if waiting is None else {}),
                     "rabbitmq": {"status": rabbitmq},
                 },
                 "outbox": waiting,
@@ -300,7 +316,7 @@ def _asked_for(query: Mapping[str, str]) -> Any:
         return steps.of_conversation(_uuid(query["conversation_id"], "conversation_id"))
     try:
         return steps.of_address(normalise(query["email"]))
-    except MalformedAddress as error:
+    except MalformedEmail as error:
         raise Problem(422, errors=[("email", str(error))]) from None
 
 

@@ -1,6 +1,5 @@
 """One follow-up as a mail: subject, text and HTML part, and the headers that let a person leave."""
 
-import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from css_inline import CSSInliner
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from libs.common.tokens import Tokens
+from libs.common.signed_links import Tokens
 from services.followups import dialogue
 from services.followups.config import LANGUAGES, Config, Step
-from services.followups.facts import Facts
+from services.followups.facts import Facts, person_name
+from services.followups.understanding.name import addressed
 
 SUBJECT_LENGTH = 200
-_NAME = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .'’-]){0,59}")
 SAMPLES = {
     "little": Facts(),
     "some": Facts(email="a@example.com", area=80.5, wish="kuchnia & łazienka"),
@@ -43,6 +42,12 @@ class Recipient:
     email: str
     language: str
     facts: Facts
+
+
+def _greeted(name: str, language: str) -> str | None:
+    """Address people as Polish does, in the vocative, or by no name."""
+    known = person_name(name)
+    return addressed(known) if known and language == "pl" else known
 
 
 class Mails:
@@ -73,7 +78,9 @@ class Mails:
         link = f"{self._base_url}/unsubscribe?token={self._token(to.email, now)}"
         values = self._values(to, link)
         name = f"{step.template}.{to.language}"
-        subject = self._subject(step.subject[to.language]).render(values)
+        subject = self._subject(step.subject[to.language]).render(
+            company=values["company"], site=values["site"]
+        )
         return {
             "to": to.email,
             "subject": " ".join(subject.split())[:SUBJECT_LENGTH],
@@ -84,6 +91,7 @@ class Mails:
                 "Message-ID": f"<{to.followup_id}@{self._domain}>",
                 "List-Unsubscribe": f"<{link}>",
                 "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",  # RFC 8058
+                "Reply-To": self._config.company.contact,
             },
         }
 
@@ -93,12 +101,12 @@ class Mails:
     def _values(self, to: Recipient, link: str) -> Mapping[str, Any]:
         facts, language = to.facts, to.language
         return {
-            "company": self._config.company,
+            "company": self._config.company.name,
+            "about": self._config.company,
             "site": self._config.site,
             "unsubscribe_url": link,
-            # Anybody may chat under any address: only what looks like a name goes into a mail.
-            "name": facts.name if facts.name and _NAME.fullmatch(facts.name) else None,
-            "wish": facts.wish,
+            # Of what somebody wrote himself only this: anybody may chat under any address.
+            "name": facts.name and _greeted(facts.name, language),
             "area": facts.area and dialogue.describe_area(facts.area, language),
             "budget": facts.budget
             and dialogue.describe_budget(facts.budget, facts.currency, language),

@@ -1,26 +1,30 @@
 """The shapes that followups reads and sends; a reader takes unknown fields without a word."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from libs.common.addresses import Address
-from services.followups.facts import Facts
+from libs.common.email_address import Email
+from libs.common.phone_number import Phone
 
 LEAD_QUALIFIED = "lead.qualified"
+LEAD_UPDATED = "lead.updated"
 ALERT_ACCEPTED = "alert.accepted"
 GRANT_RECORD = "grant.record"
+WITHDRAWAL_RECORD = "withdrawal.record"
 CONSENT_GRANTED = "consent.granted"
 CONSENT_WITHDRAWN = "consent.withdrawn"
-PERSON_ERASED = "person.erased"
+SUBJECT_ERASED = "person.erased"
+ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
 
 MARKETING = "marketing"
+_COUNTRIES = {"+48": "PL", "+49": "DE", "+380": "UA", "+44": "GB", "+420": "CZ", "+421": "SK"}
 _LEADS = uuid.UUID("6f1d1b5e-6d0e-4f3f-9a5b-3f0f3f5a1c11")
 
 
@@ -29,27 +33,37 @@ class _Read(BaseModel):
 
 
 class ConsentEvent(_Read):
-    email: Address
+    email: Email
     purposes: tuple[str, ...] = ()
     action: str
     at: AwareDatetime
 
 
-class PersonErased(_Read):
-    email: Address
+class _OfSubject(_Read):
+    email: Email | None = None
+    phone: Phone | None = None
+
+
+class SubjectErased(_OfSubject):
     erasure_id: uuid.UUID
+    conversations: frozenset[uuid.UUID] = frozenset()
+    phones: frozenset[str] = frozenset()
+    """What consent has written down of the trace."""
 
 
-class ExportRequest(_Read):
-    email: Address | None
-    """Whose records; without it, whose addresses are held at all."""
-    after: tuple[Literal["addresses", "conversations", "messages", "followups"], int] | None = None
+class ExportRequest(_OfSubject):
+    """Whose records; without an address and a number, whose addresses are held at all."""
+
+    after: (
+        tuple[Literal["addresses", "conversations", "messages", "followups", "leads"], int] | None
+    ) = None
     """What the page before named as `next`."""
 
 
 class DeliverySettled(_Read):
+    alert_id: uuid.UUID
     reference: uuid.UUID
-    outcome: Literal["sent", "cancelled", "in_doubt", "failed"]
+    outcome: Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
     reason: str | None = None
     at: AwareDatetime
 
@@ -59,45 +73,114 @@ def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:
     return uuid.uuid5(_LEADS, str(conversation_id))
 
 
-def lead_qualified(
+def topic_id(conversation_id: uuid.UUID, topic: str) -> uuid.UUID:
+    return uuid.uuid5(_LEADS, f"{conversation_id} {topic}")
+
+
+def update_id(lead_id: uuid.UUID, version: int) -> uuid.UUID:
+    return uuid.uuid5(_LEADS, f"{lead_id} {version}")
+
+
+def request(
+    *,
+    event_id: uuid.UUID,
+    lead_id: uuid.UUID,
     conversation_id: uuid.UUID,
     session_id: str | None,
-    facts: Facts,
+    known: Mapping[str, Any],
+    changes: Sequence[str],
+    said: Sequence[str],
     language: str,
+    staff_language: str,
     score: int,
+    is_hot: bool,
     reasons: Sequence[str],
     summary: str,
+    work: str | None,
+    topic: str | None,
+    is_update: bool,
+    transcript_url: str | None,
     at: datetime,
 ) -> dict[str, Any]:
+    """Tell staff of a lead or of another request, or of what has changed in one.
+
+    :param changes: names of what is known since the last time, or otherwise
+    :param said: the person's words since then
+    """
     return {
-        "id": str(lead_id(conversation_id)),
+        "id": str(event_id),
+        "lead_id": str(lead_id),
         "conversation_id": str(conversation_id),
         "session_id": session_id,
-        "email": facts.email,
-        "phone": facts.phone,
-        "name": facts.name,
+        "email": known.get("email"),
+        "phone": known.get("phone"),
+        "phone_country": _country(known.get("phone")),
+        "name": known.get("name"),
+        "city": known.get("city"),
+        "work": work,
+        "topic": topic,
+        "is_update": is_update,
+        "changes": list(changes),
+        "said": list(said),
+        "may_mail": known.get("may_mail"),
+        "no_calls": bool(known.get("no_calls")),
+        "wants_call": bool(known.get("wants_call")),
         "language": language,
+        "staff_language": staff_language,
         "score": score,
+        "hot": is_hot,
         "reasons": list(reasons),
         "summary": summary,
+        "transcript_url": transcript_url,
         "at": _iso(at),
     }
 
 
-def alert_accepted(
-    followup_id: uuid.UUID, address: str, mail: dict[str, Any], at: datetime
-) -> dict[str, Any]:
-    """A mail to a lead: at most once, and only with a permit (protocol B)."""
+def _country(phone: str | None) -> str | None:
+    """Name a number's country as Monday.com wants it beside the number."""
+    found = (code for prefix, code in _COUNTRIES.items() if (phone or "").startswith(prefix))
+    return next(found, None)
+
+
+def visitor_alert(event_type: str, severity: str, body: dict[str, Any]) -> dict[str, Any]:
     return {
-        "id": str(followup_id),
+        "id": body["id"],
+        "event_type": event_type,
+        "payload": body,
+        "target": None,
+        "severity": severity,
+        "dedup_key": None,
+        "source": "followups",
+        "accepted_at": body["at"],
+        "once": None,
+    }
+
+
+def alert_accepted(
+    message_id: uuid.UUID,
+    followup_id: uuid.UUID,
+    conversation_id: uuid.UUID,
+    address: str,
+    mail: dict[str, Any],
+    at: datetime,
+    not_after: datetime | None,
+) -> dict[str, Any]:
+    """A mail to a lead: at most once, only with a permit, and not after its window (protocol B)."""
+    return {
+        "id": str(message_id),
         "event_type": "followup",
-        "payload": mail,
+        "payload": mail | {"conversation_id": str(conversation_id)},
         "target": "email",
         "severity": "info",
         "dedup_key": None,
         "source": "followups",
         "accepted_at": _iso(at),
-        "once": {"address": address, "purpose": MARKETING, "reference": str(followup_id)},
+        "once": {
+            "address": address,
+            "purpose": MARKETING,
+            "reference": str(followup_id),
+            "not_after": not_after and _iso(not_after),
+        },
     }
 
 
@@ -112,8 +195,15 @@ def grant_record(
     at: datetime,
     *,
     source: str = "chat",
-    may_mail: bool = True,
+    place: Literal["chat", "import"] = "chat",
+    vouched: bool = False,
+    proven: bool = False,
 ) -> dict[str, Any]:
+    """What tells consent of an agreement.
+
+    :param vouched: it came with the service key, so its wording need not be a published one
+    :param proven: it says where it was given (an import), and needs no confirmation by mail
+    """
     return {
         "email": email,
         "purpose": MARKETING,
@@ -125,7 +215,34 @@ def grant_record(
         "ip_address_from": ip_address_from,
         "user_agent": user_agent,
         "at": _iso(at),
-        "may_mail": may_mail,
+        "place": place,
+        "vouched": vouched,
+        "proven": proven,
+    }
+
+
+def withdrawal_record(
+    email: str,
+    session_id: str | None,
+    ip_address: str | None,
+    ip_address_from: str | None,
+    user_agent: str | None,
+    at: datetime,
+    *,
+    language: str | None = None,
+    erase: bool = False,
+) -> dict[str, Any]:
+    """:param erase: they want to be forgotten as well: a link that confirms it is mailed to them"""
+    return {
+        "email": email,
+        "source": "chat",
+        "language": language,
+        "erase": erase,
+        "session_id": session_id,
+        "ip_address": ip_address,
+        "ip_address_from": ip_address_from,
+        "user_agent": user_agent,
+        "at": _iso(at),
     }
 
 
@@ -133,10 +250,21 @@ def erasure_receipt(erasure_id: uuid.UUID, at: datetime) -> dict[str, Any]:
     return {"erasure_id": str(erasure_id), "service": "followups", "at": _iso(at)}
 
 
+def trace(conversations: Iterable[uuid.UUID], phones: Iterable[str]) -> dict[str, Any]:
+    """What leads from a data subject to the alerts about it."""
+    return {"conversations": sorted(map(str, conversations)), "phones": sorted(phones)}
+
+
+def erasure_trace(erasure_id: uuid.UUID, trace: dict[str, Any]) -> dict[str, Any]:
+    return {"erasure_id": str(erasure_id)} | trace
+
+
 def export_answer(
-    records: dict[str, list[dict[str, Any]]], after: tuple[str, int] | None
+    records: dict[str, list[dict[str, Any]]],
+    after: tuple[str, int] | None,
+    trace: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return {"records": records, "next": list(after) if after else None}
+    return {"records": records, "next": list(after) if after else None, "trace": trace}
 
 
 def _iso(at: datetime) -> str:

@@ -5,18 +5,23 @@ from prometheus_client import Counter, Histogram
 TURNS = Counter("followups_chat_turns_total", "Chat messages answered.", ["language"])
 """pl | en"""
 
-LEADS = Counter("followups_leads_qualified_total", "Conversations that reached the threshold.")
+LEADS = Counter("followups_leads_qualified_total", "Leads that staff were told of.")
 
-GRANTS = Counter("followups_consents_given_total", "Clear agreements in a chat.")
+NOTIFIED = Counter("followups_staff_notified_total", "Events for staff.", ["topic", "kind"])
+"""A topic of followups.toml, or lead; new | update"""
+
+GRANTS = Counter("followups_consents_granted_total", "Clear agreements in a chat.")
+
+WITHDRAWALS = Counter("followups_consents_withdrawn_total", "Refusals and withdrawals in a chat.")
 
 IMPORTED = Counter("followups_imported_rows_total", "Rows of imported files.", ["result"])
 """taken | rejected"""
 
-MODEL = Counter("followups_model_replies_total", "Replies asked of the chat model.", ["outcome"])
-"""answered | timeout | away | refused | malformed"""
+MODEL = Counter("followups_llm_replies_total", "Replies asked of the chat model.", ["outcome"])
+"""answered | timeout | unavailable | refused | malformed | unfaithful"""
 
 FORGOTTEN = Counter(
-    "followups_conversations_forgotten_total", "Conversations deleted after their retention."
+    "followups_conversations_deleted_total", "Conversations deleted after their retention."
 )
 
 HANDED_OVER = Counter("followups_handed_over_total", "Steps handed over to alerts.")

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import logs
+from libs.common.process import logs
 from services.followups import metrics
 from services.followups.store import conversations
 
@@ -23,5 +23,5 @@ async def forget(engine: AsyncEngine, days: int) -> int:
         forgotten += count
         metrics.FORGOTTEN.inc(count)
         if count < BATCH:
-            log.info("conversations.forgotten", count=forgotten)
+            log.info("conversations.deleted", count=forgotten)
             return forgotten

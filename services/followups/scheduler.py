@@ -10,23 +10,24 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db, logs, outbox
-from libs.common.broker import Message
+from libs.common.database import postgres
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue import State
-from services.followups.followup import after_cap
 from services.followups.mail import Mails, Recipient
+from services.followups.sequence import ON_ITS_WAY, after_cap
 from services.followups.store import steps
 from services.followups.store.tables import Row
-from services.followups.topology import ALERTS
+from services.followups.topology import ALERTS, ALERTS_INTAKE
 
 log = logs.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 """Due steps are handed over within 5 s; a poll that finds nothing costs one index probe."""
 BATCH = 250
-INTAKE = "alerts.intake"
 
 
 class Scheduler:
@@ -42,9 +43,9 @@ class Scheduler:
                 while await self.hand_over(datetime.now(UTC)) == BATCH:
                     pass
             except Exception as error:
-                if not db.may_pass(error):
+                if not postgres.is_transient(error):
                     raise
-                log.warning("scheduler.database_away", error=type(error).__name__)
+                log.warning("scheduler.database_unavailable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def hand_over(self, now: datetime) -> int:
@@ -52,7 +53,7 @@ class Scheduler:
 
         :returns: how many were due
         """
-        # Steps were scheduled into open hours, but may be found late, at night.
+        # Steps were scheduled into open hours, but may be found late, at night, or come back.
         if not self._config.hours.is_open(now):
             return 0
         async with self._engine.begin() as tx:
@@ -62,7 +63,12 @@ class Scheduler:
             leaving = await self._within_cap(tx, claimed, now)
             written = [await self._write(tx, row, now) for row in leaving]
             await outbox.add_all(
-                tx, [(ALERTS.name, INTAKE, message) for message in written if message is not None]
+                tx,
+                [
+                    (ALERTS.name, ALERTS_INTAKE, message)
+                    for message in written
+                    if message is not None
+                ],
             )
         metrics.HANDED_OVER.inc(len(leaving))
         for row in leaving:
@@ -75,17 +81,22 @@ class Scheduler:
     ) -> list[Row]:
         """Put off what the daily cap of its address forbids, and return the rest."""
         emails = sorted({row["email"] for row in claimed})
-        recent = await steps.recent_hand_overs(tx, emails, [row["id"] for row in claimed])
+        recent, on_their_way = await steps.recent_hand_overs(
+            tx, emails, [row["id"] for row in claimed]
+        )
         leaving = []
         for row in claimed:
             others = recent.get(row["email"])
             if others is None:  # another scheduler is at this address: look again at the next poll
                 await steps.put_off(tx, row, row["due_at"])
+            elif row["email"] in on_their_way:
+                await steps.put_off(tx, row, now + ON_ITS_WAY)
+                metrics.DEFERRED.inc()
             elif (later := after_cap(others, self._cap, now, self._config.hours)) is not None:
                 await steps.put_off(tx, row, later)
                 metrics.DEFERRED.inc()
             else:
-                others.append(row["handed_over_at"])
+                on_their_way.add(row["email"])
                 leaving.append(row)
         return leaving
 
@@ -104,10 +115,19 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 - a template may raise anything, each time anew
             await self._fail(tx, row, f"template: {type(error).__name__}")
             return None
+        message_id = row["message_id"] or row["id"]
         return Message(
-            id=str(row["id"]),
+            id=str(message_id),
             type=messages.ALERT_ACCEPTED,
-            body=messages.alert_accepted(row["id"], row["email"], mail, now),
+            body=messages.alert_accepted(
+                message_id,
+                row["id"],
+                row["conversation_id"],
+                row["email"],
+                mail,
+                now,
+                self._config.hours.closing(now),
+            ),
             request_id=row["request_id"],
         )
 

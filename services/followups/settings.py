@@ -3,8 +3,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from libs.common.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from libs.common.tokens import Tokens
+from libs.common.company import CompanySettings
+from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.signed_links import Tokens
 
 
 def _token_keys(keys: SecretStr) -> SecretStr:
@@ -12,7 +13,7 @@ def _token_keys(keys: SecretStr) -> SecretStr:
     return keys
 
 
-class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
+class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     chat_model_url: str = Field("", pattern=r"^(https?://[^\s/]+(/\S*)?)?$")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from libs.common.web import Problem, check_json
+from libs.common.http.application import Problem, check_json
 
 MAX_RECORD = 64 * 1024
 _DELIMITERS = ",;\t"

@@ -1,6 +1,6 @@
 """The exchanges and queues of followups."""
 
-from libs.common.topology import Binding, Exchange, request_queue, work_queue
+from libs.common.messaging.topology import Binding, Exchange, request_queue, work_queue
 
 COMMANDS = Exchange("followups.commands", "direct")
 EVENTS = Exchange("followups.events", "topic")
@@ -9,6 +9,7 @@ DLX = Exchange("followups.dlx", "direct")
 EXCHANGES = (COMMANDS, EVENTS, DLX)
 
 ALERTS = Exchange("alerts", "direct")
+ALERTS_INTAKE = "alerts.intake"
 ALERTS_EVENTS = Exchange("alerts.events", "topic")
 CONSENT_COMMANDS = Exchange("consent.commands", "direct")
 CONSENT_EVENTS = Exchange("consent.events", "topic")
@@ -28,6 +29,8 @@ QUEUES = (
             Binding(CONSENT_EVENTS, "consent.withdrawn"),
             Binding(CONSENT_EVENTS, "person.erased.followups"),
         ),
+        # Erasures until there is a receipt; and a withdrawal stops at the permit whatever is here.
+        sent_again=True,
     ),
     *work_queue(
         OUTCOMES_QUEUE,

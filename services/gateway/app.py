@@ -1,37 +1,41 @@
-"""The wiring of the gateway: read down for the order of start, up for the order of stop."""
+"""The wiring of the gateway: starts from top to bottom, stops from bottom to top."""
 
 from pydantic import SecretStr
 
-from libs.common import serving, web
-from libs.common.broker import Broker
 from libs.common.cache import Cache
-from libs.common.service import Service
-from libs.common.tokens import Tokens
-from services.gateway import docs, scrape
-from services.gateway.bodies import Bodies
-from services.gateway.browsers import Browsers
-from services.gateway.clients import Addresses, Keys, parse_networks
-from services.gateway.door import Door
+from libs.common.http import application, server
+from libs.common.messaging.broker import Broker
+from libs.common.process.service import Service
+from libs.common.signed_links import Tokens
+from services.gateway import docs, pages
+from services.gateway.access import Access
+from services.gateway.admin_record import AdminRecord
+from services.gateway.body_budget import BodyBudget
+from services.gateway.clients import Keys, TrustedProxies, parse_networks
+from services.gateway.cors import Cors
 from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.idempotency import Idempotency
 from services.gateway.intake import Intake
-from services.gateway.limits import COUNT, Limiter
+from services.gateway.limits import COUNT, Limiter, Waits
 from services.gateway.overrides import SCRIPTS, Overrides
-from services.gateway.redis_pipe import RedisPipe
+from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.settings import GatewaySettings
+from services.gateway.supervision import workers
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
-from services.gateway.workers import Line
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
 
 
 async def start(
-    service: Service, settings: GatewaySettings, targets: Targets, line: Line | None = None
+    service: Service,
+    settings: GatewaySettings,
+    targets: Targets,
+    link: int | None = None,
 ) -> None:
-    """:param line: to the supervisor, in one of several workers"""
+    """:param link: see `workers.hold`; None without a supervisor"""
     shadow = settings.rate_limit_mode == "shadow"
     redis_url = settings.redis_url.get_secret_value()
 
@@ -39,65 +43,80 @@ async def start(
     cache = await service.enter(Cache.open(redis_url, prefix="ostoja:gateway:"))
     service.spawn("cache.purge", cache.purge_forever())
 
-    pipe = RedisPipe(redis_url, (COUNT, *SCRIPTS))
-    limiter = Limiter(pipe)
-    overrides = Overrides(pipe, limiter, settings.rules(), settings.rate_limit_state_file)
-    service.spawn("redis_pipe", pipe.run())
+    redis = RedisPipeline(redis_url, (COUNT, *SCRIPTS))
+    limiter = Limiter(redis)
+    waits = Waits(limiter, settings.service_wait_seconds, settings.service_wait_most)
+    overrides = Overrides(redis, limiter, settings.rules(), settings.rate_limit_state_file)
+    service.spawn("redis_pipeline", redis.run())
     service.spawn("limits.poll", overrides.poll_forever())
 
-    internal_key = settings.internal_api_key.get_secret_value()
-    urls = {
-        "followups": settings.followups_url,
-        "consent": settings.consent_url,
-        "alerts": settings.alerts_url,
+    configured = {
+        "followups": (settings.followups_url, settings.followups_internal_key),
+        "consent": (settings.consent_url, settings.consent_internal_key),
+        "alerts": (settings.alerts_url, settings.alerts_internal_key),
     }
     upstreams = {
         name: await service.enter(
-            Upstream.open(name, url, internal_key, answer_seconds=ANSWER_SECONDS[name])
+            Upstream.open(name, url, key.get_secret_value(), answer_seconds=ANSWER_SECONDS[name])
         )
-        for name, url in urls.items()
+        for name, (url, key) in configured.items()
     }
 
-    door = Door(
-        keys=Keys(_secret(settings.service_api_key), _secret(settings.admin_api_key)),
-        addresses=Addresses(parse_networks(settings.trusted_proxies)),
-        tokens=Tokens(keys) if (keys := _secret(settings.token_keys)) else None,
+    body_budget = BodyBudget()
+    proxies = TrustedProxies(parse_networks(settings.trusted_proxies))
+    access = Access(
+        keys=Keys(
+            _set(settings.service_api_key, settings.service_api_key_previous),
+            _set(settings.admin_api_key, settings.admin_api_key_previous),
+        ),
+        proxies=proxies,
+        tokens=Tokens(keys[0]) if (keys := _set(settings.token_keys)) else None,
         limiter=limiter,
+        waits=waits,
         overrides=overrides,
+        recorded=AdminRecord(broker, upstreams["consent"], body_budget).recorded,
         shadow=shadow,
     )
 
-    async def purge_here() -> int:
-        return cache.purge()
-
     api = Api(
-        bodies=Bodies(),
+        body_budget=body_budget,
         upstreams=upstreams,
         intake=Intake(broker, upstreams["alerts"]),
         targets=targets,
         idempotency=Idempotency(cache),
         overrides=overrides,
+        waits=waits,
         shadow=shadow,
-        health=Health(upstreams, pipe, broker),
-        purge=line.purge_all if line is not None else purge_here,
+        health=Health(upstreams, redis, broker),
+        leaving=lambda: service.leaving,
+        purge=cache.purge,
     )
-    browsers = Browsers(
-        settings.cors_origins, https=settings.public_base_url.startswith("https://")
-    )
-    app = web.create_app(internal_key=None)
-    app.middlewares.extend([browsers.preflight, door.middleware])
-    app.on_response_prepare.append(browsers.finish)
-    api.add_routes(app, door)
+    cors = Cors(settings.cors_origins, https=settings.public_base_url.startswith("https://"))
+    app = application.create_app(internal_key=None)
+    app.middlewares.insert(
+        1, pages.errors_as_pages
+    )  # behind the access log, before all that rejects
+    app.middlewares.extend([cors.preflight, access.middleware])
+    app.on_response_prepare.append(cors.finish)
+    api.add_routes(app, access)
     docs.add_routes(app)
 
-    if line is None:
-        await scrape.serve(service, settings)
-    await serving.serve(
-        service, app, settings.http_host, settings.http_port, shared=line is not None
+    if link is None:
+        await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(
+        service,
+        app,
+        settings.http_host,
+        settings.http_port,
+        shared=link is not None,
+        bounds=server.Bounds(
+            settings.max_connections, settings.connections_per_client, proxies.connection_bucket
+        ),
     )
-    if line is not None:
-        service.spawn("supervisor", line.hold(cache.purge))
+    if link is not None:
+        service.spawn("supervisor", workers.hold(link))
 
 
-def _secret(value: SecretStr | None) -> str | None:
-    return value.get_secret_value() if value is not None else None
+def _set(*keys: SecretStr | None) -> list[str]:
+    """Return the keys that are set."""
+    return [key.get_secret_value() for key in keys if key is not None]

@@ -1,4 +1,4 @@
-"""Who is asking: the client's address, and the key it holds."""
+"""The client: its IP address, and the role of its key."""
 
 import hashlib
 import hmac
@@ -31,19 +31,21 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-class AddressFrom(StrEnum):
-    """How an address was found, as the proof of a consent has to tell."""
+class IpSource(StrEnum):
+    """How an address was determined; part of the proof of a consent."""
 
     PEER = "peer"
     FORWARDED = "x-forwarded-for"
 
 
 class Client(NamedTuple):
-    address: str
-    """The whole address, as the audit trail keeps it."""
+    ip: str
+    """The full address, as the audit trail stores it."""
 
-    address_from: AddressFrom
+    ip_source: IpSource
     role: Role
+    key_id: str | None = None
+    """Distinguishes the keys of a role; grants nothing."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -54,40 +56,54 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
-class Addresses:
-    """Finds the client's address; only a trusted proxy's word about it is believed."""
+class TrustedProxies:
+    """Determines the client's address; X-Forwarded-For counts only from trusted proxies."""
 
     def __init__(self, trusted: Iterable[Network]) -> None:
         self._trusted = tuple(trusted)
 
-    def resolve(self, peer: str | None, forwarded: Sequence[str]) -> tuple[str, AddressFrom]:
-        """Return the peer, or for a trusted peer X-Forwarded-For's rightmost untrusted entry.
+    def client_ip(self, peer: str | None, forwarded: Sequence[str]) -> tuple[str, IpSource]:
+        """Return the peer, or for a trusted peer the rightmost untrusted X-Forwarded-For entry.
 
-        Everything left of that entry was written by the client and may be forged.
+        Entries to the left of it were written by the client and may be forged.
         """
         address = _parse(peer or "")
         if address is None:
-            return UNKNOWN, AddressFrom.PEER
+            return UNKNOWN, IpSource.PEER
         if not self._trusted or not forwarded:
-            return str(address), AddressFrom.PEER
-        source = AddressFrom.PEER
+            return str(address), IpSource.PEER
+        source = IpSource.PEER
         entries = ",".join(forwarded).split(",")
         while entries and self._trusts(address):
             entry = _parse(entries.pop())
             if entry is None:
-                break  # a trusted proxy writes addresses: from here on it is the client's own text
-            address, source = entry, AddressFrom.FORWARDED
+                break  # trusted proxies write addresses: the rest is the client's own text
+            address, source = entry, IpSource.FORWARDED
         return str(address), source
+
+    def connection_bucket(self, peer: str) -> str | None:
+        """Return the key that a peer's connections count under; None for a trusted proxy."""
+        address = _parse(peer)
+        if address is None or self._trusts(address):
+            return None
+        return bucket_of(str(address))
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
 
 
 def bucket_of(address: str) -> str:
-    """Return what shares one limit: an IPv4 address, or an IPv6 /64 (one customer's)."""
+    """Return the unit of a limit: an IPv4 address, or an IPv6 /64 (one customer)."""
     if ":" not in address:
         return address
     return str(IPv6Network((address, 64), strict=False))
+
+
+def network_of(address: str) -> str:
+    """Return the part of an address that may be logged: its /24, or for IPv6 its /48."""
+    if (parsed := _parse(address)) is None:
+        return UNKNOWN
+    return str(ip_network((str(parsed), 24 if parsed.version == 4 else 48), strict=False))
 
 
 @lru_cache(maxsize=1024)
@@ -101,38 +117,51 @@ def _parse(text: str) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A dual-stack listener shows an IPv4 client as ::ffff:192.0.2.1; both forms are one client.
+    # A dual-stack listener reports an IPv4 client as ::ffff:192.0.2.1: the same client.
     return getattr(address, "ipv4_mapped", None) or address
 
 
 class Keys:
-    """The two keys; one that is unset is held by nobody."""
+    """The keys of each role, including the previous one during a rotation."""
 
-    def __init__(self, service: str | None, admin: str | None) -> None:
+    def __init__(self, service: Iterable[str], admin: Iterable[str]) -> None:
         self._digests = [
-            (role, header, _digest(key))
-            for role, header, key in (
+            (role, header, digest, digest.hex()[:8])
+            for role, header, keys in (
                 (Role.ADMIN, ADMIN_API_KEY, admin),
                 (Role.SERVICE, API_KEY, service),
             )
-            if key
+            for digest in map(_digest, keys)
         ]
 
-    def role(self, headers: Mapping[str, str], needed: Role) -> Role:
-        """Return the role in which a route that needs `needed` is called.
+    def role_of(self, headers: Mapping[str, str], needed: Role) -> tuple[Role, str | None]:
+        """Return the role and key id of a caller, for a route that requires `needed`.
 
-        A key opens the routes of its own role only. On a public route the highest key counts.
+        A key grants its own role only. On a public route the highest role counts.
         """
-        for role, header, digest in self._digests:
+        for role, header, digest, key_id in self._digests:
             if (
                 needed in {role, Role.PUBLIC}
                 and (given := headers.get(header)) is not None
                 and hmac.compare_digest(_digest(given), digest)
             ):
-                return role
-        return Role.PUBLIC
+                return role, key_id
+        return Role.PUBLIC, None
+
+    def unknown_key_header(self, headers: Mapping[str, str]) -> str | None:
+        """Return the header that has an unknown key."""
+        for header in (ADMIN_API_KEY, API_KEY):
+            if (given := headers.get(header)) is not None:
+                digest = _digest(given)
+                if not any(
+                    hmac.compare_digest(digest, ours)
+                    for _, of, ours, _ in self._digests
+                    if of == header
+                ):
+                    return header
+        return None
 
 
 def _digest(key: str) -> bytes:
-    # Compared as digests, so that the time does not even tell the length.
+    # Digests are compared, so that the time does not reveal even the length.
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

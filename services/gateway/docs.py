@@ -23,12 +23,19 @@ padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line)}
 .key{font-size:.8rem;border:1px solid var(--line);border-radius:1rem;padding:0 .5rem}
 a{color:var(--link)}@media(prefers-color-scheme:dark){:root{--link:#7db7ff}}
 """
-KEYS = {"serviceKey": "service key", "adminKey": "admin key"}
+KEYS = {
+    "serviceKey": ("X-API-KEY", "SERVICE_API_KEY"),
+    "adminKey": ("X-ADMIN-API-KEY", "ADMIN_API_KEY"),
+}
+PROBLEM = {"$ref": "#/components/responses/Problem"}
 
 
 def load() -> Node:
     text = (Path(__file__).parent / "openapi.yaml").read_text(encoding="utf-8")
     document: Node = yaml.safe_load(text)
+    for operations in document["paths"].values():
+        for operation in operations.values():  # each may be refused alike
+            operation["responses"].setdefault("default", PROBLEM)
     return document
 
 
@@ -43,6 +50,10 @@ def add_routes(app: web.Application) -> None:
     async def docs(_: web.Request) -> web.Response:
         return web.Response(body=page, content_type="text/html", charset="utf-8")
 
+    async def home(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/docs"})
+
+    app.router.add_get("/", home)
     app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/docs", docs)
 
@@ -55,7 +66,8 @@ def render(document: Node) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
         f"<title>{escape(info['title'])} API</title><style>{STYLE}</style>",
         f"<h1>{escape(info['title'])} API</h1><p>{escape(info['description'])}</p>",
-        '<p><a href="/openapi.json">openapi.json</a></p>',
+        '<p><a href="/openapi.json">openapi.json</a>. In the folder of .env, to try it:</p>',
+        "<pre>. ./.env; A=http://127.0.0.1:$GATEWAY_PORT</pre>",
     ]
     for tag in document["tags"]:
         name, description = escape(tag["name"]), escape(tag["description"])
@@ -69,13 +81,14 @@ def render(document: Node) -> str:
 
 def _operation(document: Node, path: str, method: str, operation: Node) -> Iterator[str]:
     keys = [KEYS[name] for choice in operation.get("security", ()) for name in choice]
-    badges = "".join(f' <span class="key">{key}</span>' for key in keys)
+    badges = "".join(f' <span class="key">{header}</span>' for header, _ in keys)
     yield (
         f'<details id="{escape(operation["operationId"])}"><summary><b>{method.upper()}</b>'
         f"<code>{escape(path)}</code> {escape(operation['summary'])}{badges}</summary>"
     )
     if "description" in operation:
         yield f"<p>{escape(operation['description'])}</p>"
+    yield f"<h4>Try it</h4><pre>{escape(_curl(document, path, method, operation))}</pre>"
     if parameters := operation.get("parameters"):
         rows = [_resolved(document, parameter) for parameter in parameters]
         yield _table(
@@ -95,6 +108,21 @@ def _operation(document: Node, path: str, method: str, operation: Node) -> Itera
             if "example" in content:
                 yield f"<h4>{escape(status)}, for example</h4>{_pre(content['example'])}"
     yield "</details>"
+
+
+def _curl(document: Node, path: str, method: str, operation: Node) -> str:
+    words = [f'curl -X {method.upper()} "$A{path}"']
+    for name in next(iter(operation.get("security", ())), ()):
+        header, variable = KEYS[name]
+        words.append(f'-H "{header}: ${variable}"')
+    if "requestBody" in operation:
+        kind, content = next(iter(_resolved(document, operation["requestBody"])["content"].items()))
+        words.append(f"-H 'Content-Type: {kind}'")
+        if "example" in content:
+            example = content["example"]
+            body = example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)
+            words.append("--data-binary '{}'".format(body.replace("'", "'\\''")))
+    return " \\\n  ".join(words)
 
 
 def _table(rows: list[tuple[str, str]], head: str) -> str:

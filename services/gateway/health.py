@@ -8,56 +8,71 @@ from typing import Any
 
 from aiohttp import hdrs
 
-from libs.common.broker import Broker
-from libs.common.web import Problem
-from services.gateway.redis_pipe import RedisPipe
+from libs.common.http.application import Problem
+from libs.common.messaging.broker import Broker
+from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.upstream import Upstream
 
 ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 0.5
-"""One look serves all who ask meanwhile: anybody may ask, and a look costs every service work."""
+STALE_SECONDS = 10.0
+NAMED = ("circuit_breakers", "queues")
+"""What names targets."""
 
 
 class Health:
-    def __init__(self, upstreams: Mapping[str, Upstream], redis: RedisPipe, broker: Broker) -> None:
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], redis: RedisPipeline, broker: Broker
+    ) -> None:
         self._upstreams = upstreams
         self._redis = redis
         self._broker = broker
-        self._looking = asyncio.Lock()
-        self._seen: tuple[float, dict[str, Any]] = (float("-inf"), {})
+        self._looking: asyncio.Task[None] | None = None
+        self._seen: dict[str, Any] = {}
+        self._seen_at = float("-inf")
 
-    async def deep(self) -> dict[str, Any]:
-        async with self._looking:
-            if time.monotonic() - self._seen[0] > KEPT_SECONDS:
-                self._seen = (time.monotonic(), await self._look())
-            return self._seen[1]
+    async def deep(self, *, named: bool) -> dict[str, Any]:
+        """Query the components, one query at a time; calls during a query get the last result.
 
-    async def _look(self) -> dict[str, Any]:
+        :param named: include what names targets: breakers and queues
+        """
+        age = time.monotonic() - self._seen_at
+        looking = self._looking is not None and not self._looking.done()
+        if not looking and age > KEPT_SECONDS:
+            self._looking = asyncio.create_task(self._look())
+        if self._looking is not None and (not looking or age > STALE_SECONDS):
+            await asyncio.shield(self._looking)
+        return {name: each for name, each in self._seen.items() if named or name not in NAMED}
+
+    async def _look(self) -> None:
         names = list(self._upstreams)
         found = await asyncio.gather(*(self._ask(self._upstreams[name]) for name in names))
         answers = dict(zip(names, found, strict=True))
         components: dict[str, Any] = {
-            "redis": _state(up=self._redis.connected, else_="away: each process counts for itself"),
+            "redis": _state(
+                up=self._redis.connected, else_="unavailable: each process counts on its own"
+            ),
             "rabbitmq": _state(
                 up=self._broker.connected and not self._broker.blocked,
-                else_="away, or blocks publishers: alerts go to the service directly",
+                else_="unavailable or blocking publishers: alerts go to the service directly",
             ),
         }
         for name, answer in answers.items():
             kept = ("status", "detail", "components")
             components[name] = {field: answer[field] for field in kept if field in answer}
-        return {
+        self._seen = {
             "status": _overall(components),
             "components": components,
             "circuit_breakers": answers.get("alerts", {}).get("circuit_breakers", {}),
             "queues": answers.get("alerts", {}).get("queues", {}),
         }
+        self._seen_at = time.monotonic()
 
     async def _ask(self, upstream: Upstream) -> dict[str, Any]:
         try:
             async with (
                 upstream.ask(hdrs.METH_GET, "/health/deep", timeout=ANSWER_SECONDS) as response,
-                asyncio.timeout(ANSWER_SECONDS),  # of an answer without end
+                asyncio.timeout(ANSWER_SECONDS),  # of an endless response
             ):
                 answer = json.loads(await response.read())
         except Problem as problem:
@@ -65,7 +80,7 @@ class Health:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or "status" not in answer:
-            return {"status": "unhealthy", "detail": "its health answer cannot be read"}
+            return {"status": "unhealthy", "detail": "its health response is invalid"}
         return answer
 
 
@@ -74,7 +89,7 @@ def _state(*, up: bool, else_: str) -> dict[str, str]:
 
 
 def _overall(components: Mapping[str, Mapping[str, Any]]) -> str:
-    """Unhealthy only when alerts can be taken in neither way; else this gateway stays in use."""
+    """Unhealthy only if alerts can be accepted by neither route; else the gateway stays in use."""
     alerts = components["alerts"]
     ledger = alerts.get("components", {}).get("postgres", {})
     no_service = "unhealthy" in {alerts["status"], ledger.get("status")}

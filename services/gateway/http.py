@@ -1,10 +1,9 @@
-"""Routes: what the gateway answers itself, and who owns the rest."""
+"""Routes: the gateway's own, and those forwarded to a service."""
 
 import json
 from base64 import b64decode, b64encode
 from collections.abc import (
     AsyncIterable,
-    Awaitable,
     Callable,
     Mapping,
     Sequence,
@@ -16,44 +15,55 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from libs.common import logs
-from libs.common.web import HEALTH_PATH, Model, Problem, json_response, validate
-from services.gateway.bodies import Bodies, may_come, parts
+from libs.common.http.application import (
+    HEALTH_PATH,
+    OVER_BUDGET,
+    Model,
+    Problem,
+    json_response,
+    validate,
+)
+from libs.common.process import logs
+from services.gateway.access import CONTEXT, Access, Requirements
+from services.gateway.body_budget import BodyBudget, accept_body, parts
 from services.gateway.clients import Role
-from services.gateway.door import VISIT, Access, Door
 from services.gateway.health import Health
 from services.gateway.idempotency import Idempotency, key_of
 from services.gateway.intake import Intake
-from services.gateway.limits import Limit
+from services.gateway.limits import Limit, Waits
 from services.gateway.messages import AlertRequest, BatchRequest, accepted, alert_id
 from services.gateway.overrides import ChangeUnknown, Overrides
 from services.gateway.proxy import forward, outgoing_headers
-from services.gateway.redis_pipe import RedisAway
+from services.gateway.redis_pipeline import RedisUnavailable
+from services.gateway.sessions import issued
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
 
-KEPT_ANSWER = 16 * 1024  # a process may have to hold 10,000 of them while Redis is away
+KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may hold 10,000 of them
 
-PUBLIC = Access()
-CHAT = Access(policy="chat")
-UNSUBSCRIBE_LINK = Access(mail_action="unsubscribe")
-OPT_IN_LINK = Access(mail_action="opt-in")
-ERASURE_LINK = Access(mail_action="erasure")
-SERVICE = Access(Role.SERVICE)
-ADMIN = Access(Role.ADMIN)
-UNLIMITED = Access(policy=None)
+PUBLIC = Requirements()
+CHAT = Requirements(policy="chat", budget="chat_budget")
+OPT_IN = Requirements(budget="write_budget")
+WITHDRAWAL = Requirements(budget="withdrawal_budget")
+UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
+OPT_IN_LINK = Requirements(mail_action="opt-in")
+ERASURE_LINK = Requirements(mail_action="erasure")
+SERVICE = Requirements(Role.SERVICE)
+ADMIN = Requirements(Role.ADMIN)
+HEALTH = Requirements(policy="health", recorded=False)
+UNLIMITED = Requirements(policy=None, recorded=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
     method: str
     path: str
-    owner: str
-    access: Access
+    upstream: str
+    requires: Requirements
     once: bool = False
-    """Idempotency-Key is honoured."""
+    """Honour Idempotency-Key."""
     streamed: bool = False
-    """The body may be large, and is sent on as it comes."""
+    """Stream the body, which may be large."""
 
 
 FORWARDED = (
@@ -64,10 +74,15 @@ FORWARDED = (
     # Not `stop`, or its 405 would offer DELETE.
     Forwarded("DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", SERVICE),
     Forwarded("POST", "/api/leads/import", "followups", SERVICE, streamed=True),
-    Forwarded("POST", "/api/opt-in", "consent", PUBLIC),
-    Forwarded("POST", "/api/unsubscribe", "consent", PUBLIC),
+    Forwarded("GET", "/api/leads", "followups", SERVICE),
+    # Not `import`, or its 405 would offer GET.
+    Forwarded("GET", "/api/leads/{id:(?!import$)[^{}/]+}", "followups", SERVICE),
+    Forwarded("POST", "/api/leads/{id}/state", "followups", SERVICE),
+    Forwarded("GET", "/transcript", "followups", PUBLIC),
+    Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
+    Forwarded("POST", "/api/unsubscribe", "consent", WITHDRAWAL),
     Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", UNSUBSCRIBE_LINK),
-    Forwarded("POST", "/api/revoke-consent", "consent", PUBLIC),
+    Forwarded("POST", "/api/revoke-consent", "consent", WITHDRAWAL),
     Forwarded("GET", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
     Forwarded("POST", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
     Forwarded("GET", "/preferences", "consent", UNSUBSCRIBE_LINK),
@@ -100,48 +115,56 @@ FORWARDED = (
 
 
 class LimitChanges(Model):
-    """A limit to set; null takes an override back."""
+    """Limits to set; null removes an override."""
 
     chat: Limit | None = None
     hour: Limit | None = None
     minute: Limit | None = None
+    chat_budget: Limit | None = None
+    write_budget: Limit | None = None
+    withdrawal_budget: Limit | None = None
 
 
 class Api:
     def __init__(
         self,
         *,
-        bodies: Bodies,
+        body_budget: BodyBudget,
         upstreams: Mapping[str, Upstream],
         intake: Intake,
         targets: Targets,
         idempotency: Idempotency,
         overrides: Overrides,
+        waits: Waits,
         shadow: bool,
         health: Health,
-        purge: Callable[[], Awaitable[int]],
+        leaving: Callable[[], bool],
+        purge: Callable[[], int],
     ) -> None:
-        self._bodies = bodies
+        self._body_budget = body_budget
         self._upstreams = upstreams
         self._intake = intake
         self._targets = targets
         self._idempotency = idempotency
         self._overrides = overrides
+        self._waits = waits
         self._shadow = shadow
         self._health = health
+        self._leaving = leaving
         self._purge = purge
 
-    def add_routes(self, app: web.Application, door: Door) -> None:
-        def add(method: str, path: str, access: Access, handler: Handler) -> None:
+    def add_routes(self, app: web.Application, access: Access) -> None:
+        def add(method: str, path: str, requires: Requirements, handler: Handler) -> None:
             for each in (method, hdrs.METH_HEAD) if method == hdrs.METH_GET else (method,):
                 route = app.router.add_route(each, path, handler, expect_handler=_expect_later)
-                door.guard(route, access)
+                access.guard(route, requires)
 
         for known in app.router.routes():
             if known.resource is not None and known.resource.canonical == HEALTH_PATH:
-                door.guard(known, UNLIMITED)
+                access.guard(known, UNLIMITED)
         add("GET", "/api/health", UNLIMITED, self.alive)
-        add("GET", "/api/health/deep", UNLIMITED, self.deep)
+        add("GET", "/api/ready", UNLIMITED, self.ready)
+        add("GET", "/api/health/deep", HEALTH, self.deep)
         add("POST", "/api/alerts", SERVICE, self.post_alert)
         add("POST", "/api/alerts/batch", SERVICE, self.post_batch)
         # Not `batch`, or its 405 would offer GET.
@@ -150,38 +173,43 @@ class Api:
         add("PUT", "/api/ratelimits", ADMIN, self.put_limits)
         add("POST", "/api/cache/cleanup", ADMIN, self.clean_cache)
         for each in FORWARDED:
-            add(each.method, each.path, each.access, self._forwarding(each))
+            add(each.method, each.path, each.requires, self._forwarding(each))
 
     def _forwarding(self, route: Forwarded) -> Handler:
-        upstream = self._upstreams[route.owner]
+        upstream = self._upstreams[route.upstream]
 
         async def plain(request: web.Request) -> web.StreamResponse:
-            return await self._forward(request, upstream, await self._bodies.read(request))
+            return await self._forward(request, upstream, await self._body_budget.read(request))
 
         async def once(request: web.Request) -> web.StreamResponse:
-            body = await self._bodies.read(request)
+            body = await self._body_budget.read(request)
             key = key_of(request)
-            client = request[VISIT].client
+            sent = body
+            if route.requires is CHAT and request.content_type == "application/json":
+                sent = issued(body)
+            if key is None:
+                return await self._forward(request, upstream, sent)
+            client = request[CONTEXT].client
             holder = client.role if client.role is not Role.PUBLIC else _session(body)
-            if key is None or holder is None:
-                return await self._forward(request, upstream, body)
+            if holder is None:
+                return await self._forward(request, upstream, sent)
             claim = await self._idempotency.claim(key, route=route.path, holder=holder, body=body)
             if claim.result is not None:
                 return _unpack(claim.result)
             try:
-                response = await self._forward(request, upstream, body)
+                response = await self._forward(request, upstream, sent)
             except Exception:
-                await self._idempotency.give_back(claim)
+                await self._idempotency.release(claim)
                 raise
             result = _pack(response)
             if result is None:
-                await self._idempotency.give_back(claim)
+                await self._idempotency.release(claim)
             else:
-                await self._idempotency.keep(claim, result)
+                await self._idempotency.store(claim, result)
             return response
 
         async def streamed(request: web.Request) -> web.StreamResponse:
-            await may_come(request)
+            await accept_body(request)
             return await self._forward(request, upstream, parts(request))
 
         return once if route.once else streamed if route.streamed else plain
@@ -189,14 +217,23 @@ class Api:
     async def _forward(
         self, request: web.Request, upstream: Upstream, body: bytes | AsyncIterable[bytes]
     ) -> web.StreamResponse:
-        headers = outgoing_headers(request, request[VISIT].client, _request_id())
+        context = request[CONTEXT]
+        headers = outgoing_headers(request, context.client, _request_id())
+        if context.over_budget:
+            headers[OVER_BUDGET] = "1"
         return await forward(request, upstream, headers, body or None)
 
     async def alive(self, _: web.Request) -> web.Response:
         return json_response({"status": "healthy"})
 
-    async def deep(self, _: web.Request) -> web.Response:
-        found = await self._health.deep()
+    async def ready(self, _: web.Request) -> web.Response:
+        """For a balancer: 503 from SIGTERM on, while requests are still answered for a while."""
+        if self._leaving():
+            return json_response({"status": "leaving"}, status=503)
+        return json_response({"status": "ready"})
+
+    async def deep(self, request: web.Request) -> web.Response:
+        found = await self._health.deep(named=request[CONTEXT].client.role is not Role.PUBLIC)
         return json_response(found, status=503 if found["status"] == "unhealthy" else 200)
 
     async def post_alert(self, request: web.Request) -> web.Response:
@@ -223,11 +260,13 @@ class Api:
         errors = []
         for index, alert in enumerate(alerts):
             if not self._targets.knows_event(alert.event_type):
-                errors.append((name(index, "event_type"), "not an event type that has a route"))
+                errors.append(
+                    (name(index, "event_type"), "no route is configured for this event type")
+                )
             if alert.target is not None and alert.target not in self._targets.names:
-                errors.append((name(index, "target"), "not a configured target"))
+                errors.append((name(index, "target"), "this target is not configured"))
         if errors:
-            raise Problem(422, detail="one or more fields are at fault", errors=errors)
+            raise Problem(422, detail="one or more fields are invalid", errors=errors)
 
     async def _accept(
         self,
@@ -238,7 +277,7 @@ class Api:
         *,
         batch: bool,
     ) -> web.Response:
-        key, caller = key_of(request), str(request[VISIT].client.role)
+        key, caller = key_of(request), str(request[CONTEXT].client.role)
         indexes = range(len(alerts)) if batch else (None,)
         ids = [alert_id(caller, key, body, index) for index in indexes]
         response = json_response(answer(ids), status=202)
@@ -248,13 +287,13 @@ class Api:
         route = request.match_info.route.resource
         assert route is not None  # noqa: S101 - the handler was found by it
         claim = await self._idempotency.claim(key, route=route.canonical, holder=caller, body=body)
-        if claim.result is None:  # else they were taken before; the ids tell all of the answer
+        if claim.result is None:  # else they were accepted before; the response only needs the ids
             try:
                 await self._take(alerts, ids)
             except Exception:
-                await self._idempotency.give_back(claim)
+                await self._idempotency.release(claim)
                 raise
-            await self._idempotency.keep(claim, b"")
+            await self._idempotency.store(claim, b"")
         return response
 
     async def _take(self, alerts: Sequence[AlertRequest], ids: Sequence[str]) -> None:
@@ -266,12 +305,12 @@ class Api:
 
     async def _json_body(self, request: web.Request) -> bytes:
         if request.content_type != "application/json":
-            raise Problem(415, detail="send application/json")
-        return await self._bodies.read(request)
+            raise Problem(415, detail="the content type must be application/json")
+        return await self._body_budget.read(request)
 
     async def get_alert(self, request: web.Request) -> web.StreamResponse:
         response = await self._forward(request, self._upstreams["alerts"], b"")
-        if response.status == 404:  # just accepted, perhaps: the ledger is a moment behind
+        if response.status == 404:  # perhaps just accepted: the ledger lags a moment behind
             response.headers.setdefault(hdrs.RETRY_AFTER, "1")
         return response
 
@@ -279,7 +318,9 @@ class Api:
         rules = self._overrides.rules
         return json_response(
             {
-                **{name: str(window) for name, window in rules.windows.items()},
+                **{name: str(schedule) for name, schedule in rules.schedules.items()},
+                "now": {name: str(window) for name, window in rules.now().items()},
+                "service_wait": self._waits.shown(),
                 "sources": rules.sources,
                 "mode": "shadow" if self._shadow else "enforce",
             }
@@ -291,30 +332,23 @@ class Api:
         if changes:
             try:
                 await self._overrides.change(changes)
-            except RedisAway:
+            except RedisUnavailable:
                 raise Problem(
                     503,
-                    detail="limits are kept in Redis, which is away; nothing was changed",
+                    detail="Redis, which keeps the limits, is unavailable; nothing was changed",
                     headers={hdrs.RETRY_AFTER: "5"},
                 ) from None
             except ChangeUnknown:
                 raise Problem(
                     503,
-                    detail="Redis did not say in time whether the limits were changed: look with "
-                    "GET in some seconds, or repeat it",
+                    detail="Redis did not confirm the change in time; check with GET in a few "
+                    "seconds, or repeat the request",
                     headers={hdrs.RETRY_AFTER: "5"},
                 ) from None
         return await self.get_limits(request)
 
     async def clean_cache(self, _: web.Request) -> web.Response:
-        try:
-            return json_response({"purged": await self._purge()})
-        except TimeoutError:
-            raise Problem(
-                503,
-                detail="the supervisor of the workers does not answer; cleaning up may be repeated",
-                headers={hdrs.RETRY_AFTER: "5"},
-            ) from None
+        return json_response({"purged": self._purge()})
 
 
 def _link(id_: str) -> dict[str, Any]:
@@ -326,11 +360,11 @@ def _request_id() -> str:
 
 
 async def _expect_later(_: web.Request) -> None:
-    """Leave `Expect: 100-continue` to `bodies`: a body that nobody will read is not asked for."""
+    """Leave `Expect: 100-continue` to `accept_body`, which asks for no body that is not read."""
 
 
 def _session(body: bytes) -> str | None:
-    """Return the chat's session; None where the owner will refuse the body anyway."""
+    """Return the chat's session; None where the upstream will refuse the body anyway."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -340,7 +374,7 @@ def _session(body: bytes) -> str | None:
 
 
 def _pack(response: web.StreamResponse) -> bytes | None:
-    """Return what is kept of an answer; None for one that is no success or too large."""
+    """Serialise a response to keep; None if it is not successful or too large."""
     if not (isinstance(response, web.Response) and response.status < 300):
         return None
     body = response.body

@@ -1,7 +1,7 @@
-"""The two ways in which an accepted alert leaves the gateway (P2).
+"""The two routes of an accepted alert (P2).
 
-Through the broker, confirmed; else to the alerts service, which writes the ledger. Both carry the
-same id, so an alert that went both ways is one alert. What neither confirms is unknown: 503.
+Through the broker, confirmed; otherwise to the alerts service, which writes the ledger. Both carry
+the same id, so an alert that takes both routes is one alert. If neither confirms it: 503.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from aiohttp import hdrs
 
-from libs.common import logs
-from libs.common.broker import Broker, BrokerUnavailable, PublishError
-from libs.common.web import Problem
+from libs.common.http.application import CALLER, REQUEST_ID, Problem
+from libs.common.messaging.broker import Broker, BrokerUnavailable, PublishError
+from libs.common.process import logs
 from services.gateway import metrics
+from services.gateway.clients import Role
 from services.gateway.messages import AcceptedAlert, message
 from services.gateway.upstream import Upstream
 
@@ -25,7 +26,7 @@ CONFIRM_SECONDS = 5.0
 SERVICE_SECONDS = 10.0
 IN_FLIGHT = 256
 TOGETHER = 100
-"""Alerts of a batch that share a message: its cost is the message's, not theirs."""
+"""Alerts of a batch per message: the cost is per message, not per alert."""
 
 
 class Intake:
@@ -35,11 +36,11 @@ class Intake:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def accept(self, alerts: Sequence[AcceptedAlert], request_id: str) -> None:
-        """Return when every alert is the broker's or the ledger's.
+        """Return when every alert is in the broker or the ledger.
 
-        :raises Problem: 503, some of them may be neither's
+        :raises Problem: 503, some of them may be in neither
         """
-        # Waiting for a slot included: behind a broker that has stalled, thousands do.
+        # Includes waiting for a slot: behind a stalled broker, thousands wait.
         before = asyncio.get_running_loop().time() + CONFIRM_SECONDS
         parts = [alerts[start : start + TOGETHER] for start in range(0, len(alerts), TOGETHER)]
         confirmed = await asyncio.gather(
@@ -66,7 +67,7 @@ class Intake:
             sent = message(alerts, request_id)
             await self._broker.publish(EXCHANGE, ROUTING_KEY, sent, timeout=left)
         except BrokerUnavailable:
-            return False  # health and metrics tell; a line per alert would not
+            return False  # health and metrics show it
         except PublishError as error:
             ids = [alert.id for alert in alerts]
             log.warning("intake.not_confirmed", alert_ids=ids, error=repr(error))
@@ -76,11 +77,15 @@ class Intake:
         return True
 
     async def _hand_over(self, alerts: Sequence[AcceptedAlert], request_id: str) -> None:
-        # Without spaces: the service's body limit has room for our fields, not for those.
+        # Compact: the service's body limit leaves no room for spaces.
         body = json.dumps(
             {"alerts": [alert.body for alert in alerts]}, ensure_ascii=False, separators=(",", ":")
         )
-        headers = {hdrs.CONTENT_TYPE: "application/json", "X-Request-ID": request_id}
+        headers = {
+            hdrs.CONTENT_TYPE: "application/json",
+            REQUEST_ID: request_id,
+            CALLER: Role.SERVICE,
+        }
         try:
             async with self._alerts.ask(
                 hdrs.METH_POST,
@@ -95,9 +100,9 @@ class Intake:
         except Problem as problem:
             fault = problem.detail or problem.title
         log.error("intake.unknown", alerts=len(alerts), fault=fault)
-        metrics.ALERTS_UNKNOWN.inc(len(alerts))
+        metrics.ALERTS_UNCONFIRMED.inc(len(alerts))
         raise Problem(
             503,
-            detail="unknown: repeat with the same Idempotency-Key",
+            detail="the outcome is unknown; repeat the request with the same Idempotency-Key",
             headers={hdrs.RETRY_AFTER: "5"},
         )

@@ -1,17 +1,20 @@
 """Rate limits: fixed windows aligned to the clock, exact in Redis, never absent without it (P8).
 
-All windows of a request are decided by one Lua script in one round trip, so that any number of
-processes together admit exactly the quota. Each process also remembers what it admitted itself in
-the running windows. That memory decides while Redis is away; it refuses what needs no question; and
-it is told to Redis with each question, so that a Redis that lost its memory learns it again.
+One Lua script decides all windows of a request in one round trip, so that any number of processes
+together admit exactly the quota. Each process also counts what it admitted in the current windows.
+These counts decide while Redis is unavailable, reject without asking Redis where they suffice, and
+are sent with each call, so that a Redis that lost its data learns them again.
 docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not.
 """
 
-import time
+import asyncio
+import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, time
 from functools import cache, cached_property
+from time import time as clock_time
 from typing import Annotated, Any, NamedTuple
 
 import limits
@@ -20,12 +23,14 @@ from prometheus_client import Counter
 from pydantic import AfterValidator
 
 from services.gateway import metrics
-from services.gateway.redis_pipe import Argument, RedisAway, RedisPipe
+from services.gateway.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 
 LONGEST_WINDOW = 24 * 3600
 LARGEST_QUOTA = 1_000_000_000
 MAX_KEYS = 50_000
 SHARED_KEYS = 1024
+WIDE = 16
+"""An IPv6 /48 gets this many times a client's quota: one site has 65,536 networks."""
 SHARED = "shared:"
 RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 
@@ -33,19 +38,19 @@ COUNT = """
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local admitted, counts, changes, ends = 1, {}, {}, 0
-for i = 1, #ARGV, 4 do
+for i = 1, #ARGV, 5 do
   local seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local start, count = now - now % seconds, 0
-  local kept = redis.call('HGET', KEYS[1], ARGV[i])
+  local kept = redis.call('HGET', KEYS[1], ARGV[i + 4])
   if kept then
     local kept_start, kept_count = string.match(kept, '(%d+):(%d+)')
     if tonumber(kept_start) == start then count = tonumber(kept_count) end
   end
-  -- What the asking process admitted in this window is known to have been admitted.
+  -- The calling process knows how many it has admitted in this window.
   if tonumber(ARGV[i + 2]) == start then count = math.max(count, tonumber(ARGV[i + 3])) end
   if count >= quota then admitted = 0 end
   counts[#counts + 1] = count
-  changes[#changes + 1] = ARGV[i]
+  changes[#changes + 1] = ARGV[i + 4]
   changes[#changes + 1] = string.format('%d:%d', start, count + 1)
   ends = math.max(ends, start + seconds)
 end
@@ -70,18 +75,22 @@ class Window:
         :raises ValueError: says what is wrong with the text
         """
         try:
-            (item,) = limits.parse_many(text)  # it reads lists too
+            (item,) = limits.parse_many(text)  # it accepts lists too
         except ValueError:
             raise ValueError(f'{text!r} is not a limit like "30 per minute"') from None
         seconds, quota = item.get_expiry(), item.amount
         if not (1 <= quota <= LARGEST_QUOTA and 1 <= seconds <= LONGEST_WINDOW):
-            raise ValueError(f"{text!r} is not 1 or more requests per a day or less")
+            raise ValueError(f"{text!r} is not a limit of 1 or more requests per a day or less")
         return cls(name, quota, seconds)
 
     @cached_property
     def policy(self) -> str:
-        """The window as RateLimit-Policy names it."""
+        """The window in the format of RateLimit-Policy."""
         return f'"{self.name}";q={self.quota};w={self.seconds}'
+
+    @cached_property
+    def widened(self) -> "Window":
+        return Window(f"{self.name}-wide", self.quota * WIDE, self.seconds)
 
     def __str__(self) -> str:
         for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
@@ -91,21 +100,106 @@ class Window:
         raise AssertionError  # a second divides everything
 
 
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_PERIOD = re.compile(
+    r"(?P<limit>.+?) (?P<first>[a-z]{3})(?:-(?P<last>[a-z]{3}))? "
+    r"(?P<start>[0-2]\d:[0-5]\d)-(?P<end>[0-2]\d:[0-5]\d)"
+)
+
+
+class Period(NamedTuple):
+    days: frozenset[int]
+    start: time
+    end: time
+    window: Window
+
+    def holds(self, at: datetime) -> bool:
+        """Return whether it applies; one that ends before it starts spans midnight."""
+        if self.start < self.end:
+            return at.weekday() in self.days and self.start <= at.time() < self.end
+        if at.time() >= self.start:
+            return at.weekday() in self.days
+        return (at.weekday() - 1) % 7 in self.days and at.time() < self.end
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A limit, with others for hours of the week."""
+
+    text: str
+    usual: Window
+    periods: tuple[Period, ...]
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> "Schedule":
+        """Read "30 per minute; 100 per minute mon-fri 08:00-18:00".
+
+        :raises ValueError: says what is wrong with the text
+        """
+        usual, *periods = (part.strip() for part in text.split(";"))
+        read = [_period(name, each) for each in periods]
+        return cls(text, Window.parse(name, usual), tuple(read))
+
+    def at(self, local: datetime) -> Window:
+        """Return the window in force; of overlapping periods, the last."""
+        held = [each.window for each in self.periods if each.holds(local)]
+        return held[-1] if held else self.usual
+
+    @property
+    def windows(self) -> list[Window]:
+        return [self.usual, *(each.window for each in self.periods)]
+
+    def __str__(self) -> str:
+        return self.text if self.periods else str(self.usual)
+
+
+def _period(name: str, text: str) -> Period:
+    found = _PERIOD.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError  # noqa: TRY301 - as any other part that cannot be read
+        first, last = DAYS.index(found["first"]), DAYS.index(found["last"] or found["first"])
+        start, end = time.fromisoformat(found["start"]), time.fromisoformat(found["end"])
+    except ValueError:
+        raise ValueError(
+            f'{text!r} is not a limit like "100 per minute mon-fri 08:00-18:00"'
+        ) from None
+    days = frozenset((first + day) % 7 for day in range((last - first) % 7 + 1))
+    return Period(days, start, end, Window.parse(name, found["limit"]))
+
+
+def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
+    """Return the smallest window of each length: two would count each request twice."""
+    found: dict[int, Window] = {}
+    for window in windows:
+        same = found.setdefault(window.seconds, window)
+        if window.quota < same.quota:
+            found[window.seconds] = window
+    return tuple(found.values())
+
+
 def _is_limit(text: str) -> str:
-    Window.parse("limit", text)
+    Schedule.parse("limit", text)
     return text
 
 
 Limit = Annotated[str, AfterValidator(_is_limit)]
 
 
+class Bucket(NamedTuple):
+    window: Window
+    key: str
+    field: str
+    """Of the hash in Redis."""
+
+
 class Use(NamedTuple):
-    """How much of one window was used before the request that is decided."""
+    """How much of a window was used before the current request."""
 
     window: Window
     used: int
     reset: int
-    """Seconds, rounded up, until the window is over."""
+    """Seconds until the window ends, rounded up."""
 
     @property
     def exhausted(self) -> bool:
@@ -123,7 +217,7 @@ class Decision(NamedTuple):
 
     def headers(self) -> dict[str, str]:
         """RateLimit and RateLimit-Policy as in draft-ietf-httpapi-ratelimit-headers-10."""
-        # One item: the window that will bind first, or binds longest.
+        # One item: the window that will be exhausted first, or stays exhausted longest.
         if self.admitted:
             tightest = max(self.uses, key=_share)
         else:
@@ -144,9 +238,9 @@ def _reset(use: Use) -> int:
 
 
 class LocalCounts:
-    """What this process admitted in the running windows; bounded (P7).
+    """The requests that this process admitted in the current windows; bounded (P7).
 
-    The windows of one length end together, so forgetting them is dropping one dict.
+    Windows of one length end together, so one dict is dropped to forget them.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
@@ -158,19 +252,19 @@ class LocalCounts:
         return table.get(key, 0) if table_start == start else 0
 
     def add(self, seconds: int, start: int, key: str) -> None:
-        """Count one, under the key's own name or where `place` says."""
+        """Count a request under its key, or where `place` says."""
         table_start, table = self._tables.get(seconds, (0, {}))
         if start > table_start:
             table = {}
             self._tables[seconds] = (start, table)
         elif start < table_start:
-            return  # an answer that came after its window was over
+            return  # a reply that arrived after its window ended
         if key not in table and len(table) >= self._max_keys:
             key = _shared(key)
         table[key] = table.get(key, 0) + 1
 
     def place(self, seconds: int, start: int, key: str) -> str:
-        """Return the key to count under: its own, or when the table is full one that many share."""
+        """Return the key to count under: its own, or a shared one if the table is full."""
         table_start, table = self._tables.get(seconds, (0, {}))
         if table_start != start or key in table or len(table) < self._max_keys:
             return key
@@ -190,72 +284,86 @@ def _shared(key: str) -> str:
 class Limiter:
     def __init__(
         self,
-        redis: RedisPipe,
+        redis: RedisPipeline,
         *,
         max_keys: int = MAX_KEYS,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = clock_time,
     ) -> None:
         self._redis = redis
         self._here = LocalCounts(max_keys)
         self._clock = clock
         self._redis_ahead = 0.0
-        """Redis' clock minus ours, as last seen: both count the same windows."""
+        """Redis' clock minus ours when last seen, so that both count the same windows."""
 
-    async def decide(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
-        """Admit and count one request in all its windows, or in none."""
+    async def decide(
+        self, policy: str, key: str, windows: Sequence[Window], wide_key: str | None = None
+    ) -> Decision:
+        """Admit and count one request in all its windows, or in none.
+
+        :param wide_key: of a group of clients, which has WIDE times the quota
+        """
+        buckets = [Bucket(window, key, str(window.seconds)) for window in windows]
+        place = key
+        if wide_key is not None:  # in one hash, so that one script decides on all
+            place = wide_key
+            buckets = [bucket._replace(field=f"{bucket.field}:{key}") for bucket in buckets]
+            buckets += [Bucket(each.widened, wide_key, str(each.seconds)) for each in windows]
         now = self._now()
-        counts = self._counts(windows, now, key)
-        for window, count in zip(windows, counts, strict=True):
-            if count >= window.quota:  # by this process alone: nobody needs to be asked
-                return _decided(policy, windows, now, counts, "here")
+        counts = self._counts(buckets, now)
+        for bucket, count in zip(buckets, counts, strict=True):
+            if count >= bucket.window.quota:  # by this process alone: no need to ask Redis
+                return _decided(policy, buckets, now, counts, "here")
         try:
-            return await self._decide_in_redis(policy, key, windows, now, counts)
-        except RedisAway:
-            return self._decide_here(policy, key, windows)
+            return await self._decide_in_redis(policy, place, buckets, now, counts)
+        except RedisUnavailable:
+            return self._decide_here(policy, buckets)
 
     def forget_all_but(self, windows: Sequence[Window]) -> None:
         self._here.forget_all_but({window.seconds for window in windows})
 
     def report(self) -> None:
-        metrics.LIMIT_KEYS.set(len(self._here))
+        metrics.LIMIT_LOCAL_KEYS.set(len(self._here))
 
     async def _decide_in_redis(
-        self, policy: str, key: str, windows: Sequence[Window], now: int, known: Sequence[int]
+        self, policy: str, place: str, buckets: Sequence[Bucket], now: int, known: Sequence[int]
     ) -> Decision:
         arguments: list[Argument] = []
-        for window, count in zip(windows, known, strict=True):
-            arguments += (window.seconds, window.quota, _start(now, window.seconds), count)
+        for (window, _, field), count in zip(buckets, known, strict=True):
+            seconds = window.seconds
+            arguments += (seconds, window.quota, _start(now, seconds), count, field)
         answers: list[Decision] = []
 
         def read(answer: list[Any]) -> None:
             admitted, seconds, micros, *counts = answer
             self._redis_ahead = seconds + micros / 1e6 - self._clock()
             if admitted:
-                self._add(windows, seconds, key)
-            answers.append(_decided(policy, windows, seconds, counts, "redis"))
+                self._add(buckets, seconds)
+            answers.append(_decided(policy, buckets, seconds, counts, "redis"))
 
-        await self._redis.evaluate(COUNT, f"ostoja:limit:{key}", arguments, read)
+        await self._redis.evaluate(COUNT, f"ostoja:limit:{place}", arguments, read)
         return answers[0]
 
-    def _decide_here(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
+    def _decide_here(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
         now = self._now()
         counts = [
             self._here.count(seconds, start, self._here.place(seconds, start, key))
-            for seconds, start in ((w.seconds, _start(now, w.seconds)) for w in windows)
+            for seconds, start, key in (
+                (window.seconds, _start(now, window.seconds), key) for window, key, _ in buckets
+            )
         ]
-        decision = _decided(policy, windows, now, counts, "here")
+        decision = _decided(policy, buckets, now, counts, "here")
         if decision.admitted:
-            self._add(windows, now, key)
+            self._add(buckets, now)
         return decision
 
     def _now(self) -> int:
         return int(self._clock() + self._redis_ahead)
 
-    def _counts(self, windows: Sequence[Window], now: int, key: str) -> list[int]:
-        return [self._here.count(w.seconds, _start(now, w.seconds), key) for w in windows]
+    def _counts(self, buckets: Sequence[Bucket], now: int) -> list[int]:
+        return [self._here.count(w.seconds, _start(now, w.seconds), key) for w, key, _ in buckets]
 
-    def _add(self, windows: Sequence[Window], now: int, key: str) -> None:
-        for window in windows:
+    def _add(self, buckets: Sequence[Bucket], now: int) -> None:
+        for window, key, _ in buckets:
             self._here.add(window.seconds, _start(now, window.seconds), key)
 
 
@@ -264,12 +372,12 @@ def _start(now: int, seconds: int) -> int:
 
 
 def _decided(
-    policy: str, windows: Sequence[Window], now: int, counts: Sequence[int], counted_in: str
+    policy: str, buckets: Sequence[Bucket], now: int, counts: Sequence[int], counted_in: str
 ) -> Decision:
     uses = tuple(
-        [  # a list: a generator costs more than what it gives here
+        [  # a list: a generator costs more here
             Use(window, count, window.seconds - now % window.seconds)
-            for window, count in zip(windows, counts, strict=True)
+            for (window, _, _), count in zip(buckets, counts, strict=True)
         ]
     )
     admitted = True
@@ -282,3 +390,30 @@ def _decided(
 @cache
 def _counter(policy: str, outcome: str, counted_in: str) -> Counter:
     return metrics.LIMIT_DECISIONS.labels(policy, outcome, counted_in)
+
+
+class Waits:
+    """Requests with a key that are over the limit wait for the next window, within bounds."""
+
+    def __init__(self, limiter: Limiter, seconds: float, most: int) -> None:
+        self._limiter = limiter
+        self._seconds = seconds
+        self._most = most
+        self._waiting = 0
+
+    async def decide(self, policy: str, key: str, windows: Sequence[Window]) -> Decision:
+        """Decide as the limiter does, again after a wait if necessary."""
+        decision = await self._limiter.decide(policy, key, windows)
+        if decision.admitted or decision.retry_after > self._seconds or self._waiting >= self._most:
+            return decision
+        self._waiting += 1
+        metrics.LIMIT_WAITING.set(self._waiting)
+        try:
+            await asyncio.sleep(decision.retry_after)
+        finally:
+            self._waiting -= 1
+            metrics.LIMIT_WAITING.set(self._waiting)
+        return await self._limiter.decide(policy, key, windows)
+
+    def shown(self) -> dict[str, Any]:
+        return {"seconds": self._seconds, "most": self._most}

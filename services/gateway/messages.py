@@ -1,4 +1,4 @@
-"""What a client sends as an alert, and what the gateway sends on."""
+"""The alerts that clients send, and the messages that the gateway publishes."""
 
 import hashlib
 import secrets
@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from libs.common.broker import Message
-from libs.common.web import Model
+from libs.common.http.application import Model
+from libs.common.messaging.broker import Message
 
 NAMESPACE = uuid.UUID("8f0ba0c5-6f55-5a64-9b59-6a8f3f6a7d0e")
 
@@ -38,10 +38,11 @@ class AcceptedAlert:
 
 
 def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None) -> str:
-    """Return the id: of caller, Idempotency-Key and body (and place in a batch), else random.
+    """Return an id from caller, Idempotency-Key, body and index; random without a key.
 
-    It is fixed before the first try, so that a repeated request is the same alert. Another body
-    under a key that was forgotten (Redis away, 24 h over) is not: the ledger would drop it.
+    It is fixed before the first attempt, so that a repeated request is the same alert. Another body
+    under a forgotten key (Redis unavailable, 24 h over) is another alert; with the same id, the
+    ledger would drop it.
     """
     if key is None:
         return str(_uuid7())
@@ -54,8 +55,8 @@ def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None
 def _uuid7() -> uuid.UUID:
     """Return a random id that begins with the time in ms (RFC 9562).
 
-    So the ledger's index grows at its end: where each new row is on a page of its own, the cost
-    of accepting one, in write-ahead log, is ten times as high beside ten million rows.
+    So the ledger's index grows at its end. With random ids each new row is on another page, which
+    writes ten times as much write-ahead log beside ten million rows.
     """
     at = time.time_ns() // 1_000_000
     bits = at << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
@@ -79,7 +80,7 @@ def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
 
 
 def message(alerts: Sequence[AcceptedAlert], request_id: str) -> Message:
-    """Make what intake takes: `alert.accepted`, or `alerts.accepted` with several of its bodies."""
+    """Make `alert.accepted`, or `alerts.accepted` for several alerts."""
     first = alerts[0]
     if len(alerts) == 1:
         return Message(first.id, "alert.accepted", first.body, request_id)

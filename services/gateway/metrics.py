@@ -4,39 +4,56 @@ from prometheus_client import Counter, Gauge, Histogram
 
 LIMIT_DECISIONS = Counter(
     "gateway_limit_decisions_total",
-    "Requests against the limits; counted_in says who decided.",
+    "Rate limit decisions; counted_in says where.",
     [
-        "policy",  # chat | api | service
-        "outcome",  # admitted | refused (in shadow mode: would be)
+        "policy",  # chat | api | service | health | chat_budget | write_budget | withdrawal_budget
+        "outcome",  # admitted | refused (would be: in shadow mode, a withdrawal over a budget)
         "counted_in",  # redis | here
     ],
 )
-LIMIT_KEYS = Gauge(
+BUDGET_REQUESTS = Counter(
+    "gateway_budget_requests_total",
+    "Requests without a key, by the share used of their common budget.",
+    [
+        "budget",  # chat_budget | write_budget | withdrawal_budget
+        "used",  # low | most (four fifths) | all: refused, unless it is a withdrawal
+    ],
+)
+for _budget in ("chat_budget", "write_budget", "withdrawal_budget"):
+    for _used in ("low", "most", "all"):
+        BUDGET_REQUESTS.labels(_budget, _used)  # a rule sees only what rises from 0
+LIMIT_LOCAL_KEYS = Gauge(
     "gateway_limit_local_keys",
-    "Clients counted in the processes' own memory.",
+    "Clients counted in the memory of the processes.",
+    multiprocess_mode="livesum",
+)
+LIMIT_WAITING = Gauge(
+    "gateway_limit_waiting",
+    "Requests with a key that wait for the next window.",
     multiprocess_mode="livesum",
 )
 REDIS_CONNECTED = Gauge(
     "gateway_redis_connected",
-    "1 while the limits are counted in Redis, by every worker.",
+    "1 while every worker counts the limits in Redis.",
     multiprocess_mode="livemin",
 )
 
 BODY_BYTES = Gauge(
     "gateway_body_bytes",
-    "Of bodies in hand, beyond the first 4 KiB of each.",
+    "Bytes of request bodies held, beyond the first 4 KiB of each.",
     multiprocess_mode="livesum",
 )
-BODIES_REFUSED = Counter(
-    "gateway_bodies_refused_total", "Requests answered 503: there was no room for their bodies."
+BODIES_REJECTED = Counter(
+    "gateway_bodies_rejected_total",
+    "Requests rejected with 503 because too many large bodies were held.",
 )
 
 UPSTREAM_SECONDS = Histogram(
-    "gateway_upstream_seconds", "Time until the owner's answer began.", ["upstream"]
+    "gateway_upstream_seconds", "Seconds until the response of the upstream began.", ["upstream"]
 )
 UPSTREAM_FAILURES = Counter(
     "gateway_upstream_failures_total",
-    "Requests that got no answer from their owner.",
+    "Requests that got no complete response from the upstream.",
     [
         "upstream",  # followups | consent | alerts
         "reason",  # unreachable | broken | timeout
@@ -45,14 +62,24 @@ UPSTREAM_FAILURES = Counter(
 
 ALERTS_ACCEPTED = Counter(
     "gateway_alerts_accepted_total",
-    "Alerts answered 202, by the way they went.",
+    "Alerts answered with 202, by route (broker or service).",
     ["way"],  # broker | service
 )
-ALERTS_UNKNOWN = Counter(
-    "gateway_alerts_unknown_total", "Alerts answered 503: neither way confirmed them."
+ALERTS_UNCONFIRMED = Counter(
+    "gateway_alerts_unconfirmed_total",
+    "Alerts answered with 503, as neither the broker nor the service confirmed them.",
 )
-IDEMPOTENT = Counter(
-    "gateway_idempotent_requests_total",
-    "Requests with an Idempotency-Key.",
-    ["outcome"],  # first | repeated | running | conflict
+ADMIN_CALLS_UNRECORDED = Counter(
+    "gateway_admin_calls_unrecorded_total",
+    "Calls with the admin key that neither the broker nor consent recorded.",
+    ["phase"],  # intended | done
 )
+for _phase in ("intended", "done"):
+    ADMIN_CALLS_UNRECORDED.labels(_phase)  # a rule sees only what rises from 0
+KEYS_REJECTED = Counter(
+    "gateway_keys_rejected_total",
+    "Requests with an unknown key.",
+    ["header"],  # X-API-KEY | X-ADMIN-API-KEY
+)
+for _header in ("X-API-KEY", "X-ADMIN-API-KEY"):
+    KEYS_REJECTED.labels(_header)

@@ -1,7 +1,7 @@
-"""Which limits are in force: the environment's, or what an admin set at run time.
+"""The limits in force: from the environment, or set by an admin at run time.
 
 Overrides live in one Redis hash, are polled every second, and are mirrored to a state file. The
-newer version wins, wherever it is: a Redis that lost its memory is told again what is in force.
+newest version wins, wherever it is: a Redis that lost its data gets the overrides again.
 """
 
 import asyncio
@@ -10,20 +10,22 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
-from libs.common import logs
-from services.gateway.limits import Limiter, Window
-from services.gateway.redis_pipe import RedisAway, RedisPipe
+from libs.common.process import logs
+from services.gateway.limits import Limiter, Schedule, Window, merged
+from services.gateway.redis_pipeline import RedisPipeline, RedisUnavailable
 
 log = logs.get_logger(__name__)
 
 KEY = "ostoja:limits"
 POLL_SECONDS = 1.0
-CHANGEABLE = ("chat", "hour", "minute")
+CHANGEABLE = ("chat", "hour", "minute", "chat_budget", "write_budget", "withdrawal_budget")
 
-AGREE = """
+SYNCHRONISE = """
 local kept = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) > kept then
   redis.call('DEL', KEYS[1])
@@ -44,31 +46,41 @@ end
 return redis.call('HGETALL', KEYS[1])
 """
 
-SCRIPTS = (AGREE, CHANGE)
+SCRIPTS = (SYNCHRONISE, CHANGE)
 
 
 class ChangeUnknown(Exception):  # noqa: N818 - reads as what happened
-    """Redis was told of the change, and did not say whether it made it."""
+    """The change was sent to Redis, which did not confirm it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    windows: Mapping[str, Window]
+    schedules: Mapping[str, Schedule]
     sources: Mapping[str, str]
-    """For each window: default, env or override."""
+    """For each limit: default, env or override."""
+    zone: ZoneInfo
 
-    @property
+    def now(self) -> dict[str, Window]:
+        local = datetime.now(self.zone)
+        return {name: schedule.at(local) for name, schedule in self.schedules.items()}
+
     def policies(self) -> dict[str, tuple[Window, ...]]:
-        windows = self.windows
+        now = self.now()
         return {
-            "chat": (windows["chat"],),
-            "api": (windows["minute"], windows["hour"]),
-            "service": (windows["service"],),
+            "chat": (now["chat"],),
+            "api": merged((now["minute"], now["hour"])),
+            "service": (now["service"],),
+            "health": (now["health"],),
+            "chat_budget": (now["chat_budget"],),
+            "write_budget": (now["write_budget"],),
+            "withdrawal_budget": (now["withdrawal_budget"],),
         }
 
 
 class Overrides:
-    def __init__(self, redis: RedisPipe, limiter: Limiter, configured: Rules, file: Path) -> None:
+    def __init__(
+        self, redis: RedisPipeline, limiter: Limiter, configured: Rules, file: Path
+    ) -> None:
         self._redis = redis
         self._limiter = limiter
         self._configured = configured
@@ -76,57 +88,60 @@ class Overrides:
         self._version = 0
         self._limits: dict[str, str] = {}
         self.rules = configured
-        self.policies = configured.policies
+        self.policies = configured.policies()
         self._read_file()
 
     async def change(self, changes: Mapping[str, str | None]) -> None:
-        """Set (or with None take back) overrides for all gateways.
+        """Set overrides for all gateways, or remove them with None.
 
-        :raises RedisAway: nothing has changed
-        :raises ChangeUnknown: the change may be in force within seconds; to ask again is harmless
+        :raises RedisUnavailable: nothing has changed
+        :raises ChangeUnknown: the change may take effect within seconds; repeating it is harmless
         """
-        await self._agree()
+        await self._synchronise()
         arguments = [text for name, limit in changes.items() for text in (name, limit or "")]
         try:
-            await self._redis.evaluate(CHANGE, KEY, arguments, self._hear)
-        except RedisAway as error:
+            await self._redis.evaluate(CHANGE, KEY, arguments, self._adopt)
+        except RedisUnavailable as error:
             raise ChangeUnknown from error
 
     async def poll_forever(self) -> None:
         while True:
-            with suppress(RedisAway):  # what was in force stays in force
-                await self._agree()
+            with suppress(RedisUnavailable):  # the limits stay as they are
+                await self._synchronise()
+            self.policies = self.rules.policies()  # the hour may have changed
             self._limiter.report()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _agree(self) -> None:
+    async def _synchronise(self) -> None:
         pairs = [text for pair in self._limits.items() for text in pair]
-        await self._redis.evaluate(AGREE, KEY, [self._version, *pairs], self._hear)
+        await self._redis.evaluate(SYNCHRONISE, KEY, [self._version, *pairs], self._adopt)
 
-    def _hear(self, answer: list[bytes]) -> None:
+    def _adopt(self, answer: list[bytes]) -> None:
         fields = [text.decode() for text in answer]
-        heard = dict(zip(fields[::2], fields[1::2], strict=True))
-        version = int(heard.pop("version", "0"))
+        received = dict(zip(fields[::2], fields[1::2], strict=True))
+        version = int(received.pop("version", "0"))
         if version > self._version:
-            self._version, self._limits = version, heard
+            self._version, self._limits = version, received
             self._apply()
             self._write_file()
 
     def _apply(self) -> None:
-        windows, sources = dict(self._configured.windows), dict(self._configured.sources)
+        schedules, sources = dict(self._configured.schedules), dict(self._configured.sources)
         for name in CHANGEABLE:
             if name in self._limits:
                 try:
-                    windows[name] = Window.parse(name, self._limits[name])
+                    schedules[name] = Schedule.parse(name, self._limits[name])
                 except ValueError as error:  # not written by us
                     log.error("limits.override_ignored", name=name, error=str(error))  # noqa: TRY400
                 else:
                     sources[name] = "override"
-        self.rules = Rules(windows, sources)
-        self.policies = self.rules.policies
-        self._limiter.forget_all_but(list(windows.values()))
-        in_force = {name: str(window) for name, window in windows.items()}
-        log.info("limits.in_force", limits=in_force, sources=sources, version=self._version)
+        self.rules = Rules(schedules, sources, self._configured.zone)
+        self.policies = self.rules.policies()
+        self._limiter.forget_all_but(
+            [window for schedule in schedules.values() for window in schedule.windows]
+        )
+        in_force = {name: str(schedule) for name, schedule in schedules.items()}
+        log.info("limits.configured", limits=in_force, sources=sources, version=self._version)
 
     def _read_file(self) -> None:
         with self._file_faults_logged():
@@ -144,7 +159,7 @@ class Overrides:
 
     @contextmanager
     def _file_faults_logged(self) -> Iterator[None]:
-        # The mirror helps only when Redis is away or empty too: a fault in it stops nothing.
+        # The file is needed only if Redis is unavailable or empty: its errors stop nothing.
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:

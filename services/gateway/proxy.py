@@ -1,19 +1,25 @@
-"""Forwarding to the service that owns a route.
+"""Forwarding to the service behind a route.
 
-A request's body (256 KiB at most) is read before the owner is asked, so that a slow client holds
-none of the owner's connections; the answer is streamed, and so is the one body that may be larger,
-an import's. What a client may send on is an allow-list:
-neither hop-by-hop headers nor keys nor forged internal headers get past this module.
+A body of 256 KiB at most is read before the upstream is asked: a slow client then holds none of its
+connections. Responses are streamed, and so are the bodies of imports. Request headers pass by an
+allow-list: hop-by-hop headers, keys and forged internal headers do not get past this module.
 """
 
 from collections.abc import AsyncIterable, Mapping
+from datetime import UTC, datetime
 
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict, istr
 
-from libs.common import logs
-from libs.common.http_client import Answer, Broken
-from libs.common.web import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, REQUEST_ID
+from libs.common.http.application import (
+    ACCEPTED_AT,
+    ADDRESS_FROM,
+    CALLER,
+    CLIENT_ADDRESS,
+    REQUEST_ID,
+)
+from libs.common.http.client import Broken, Response
+from libs.common.process import logs
 from services.gateway.clients import Client, Role
 from services.gateway.upstream import Upstream
 
@@ -27,7 +33,7 @@ FORWARDED = (
     istr("Idempotency-Key"),
 )
 IMPORT_SECONDS = 300.0
-"""Sockets hold some megabytes, so an owner may have all of a file long before it has written it."""
+"""Socket buffers hold megabytes: an upstream may have a whole file long before it has stored it."""
 OPERATOR = istr("X-Operator")
 HOP_BY_HOP = frozenset(
     name.lower()
@@ -51,18 +57,30 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     headers: dict[str, str] = {}
     for name in FORWARDED:
         if (value := given.get(name)) is not None:
-            headers[name] = value
+            headers[name] = readable(value)
     headers[REQUEST_ID] = request_id
-    headers[CLIENT_ADDRESS] = client.address
-    headers[ADDRESS_FROM] = client.address_from
+    headers[CLIENT_ADDRESS] = client.ip
+    headers[ADDRESS_FROM] = client.ip_source
     headers[CALLER] = client.role
-    if client.role is Role.ADMIN and OPERATOR in request.headers:
-        headers[OPERATOR] = request.headers[OPERATOR]
+    headers[ACCEPTED_AT] = datetime.now(UTC).isoformat()
+    if client.role is Role.ADMIN and OPERATOR in given:
+        headers[OPERATOR] = readable(given[OPERATOR])
     return headers
 
 
-def answer_headers(answer: Answer) -> CIMultiDict[str]:
-    """Return the end-to-end headers of an answer (RFC 9110, section 7.6.1)."""
+def readable(value: str) -> str:
+    """Decode invalid UTF-8 as ISO 8859-1: JSON and databases take no lone surrogates."""
+    if value.isascii():
+        return value
+    sent = value.encode("utf-8", "surrogateescape")
+    try:
+        return sent.decode()
+    except UnicodeDecodeError:
+        return sent.decode("latin-1")
+
+
+def answer_headers(answer: Response) -> CIMultiDict[str]:
+    """Return the end-to-end headers of a response (RFC 9110, section 7.6.1)."""
     dropped = DROPPED
     if hdrs.CONNECTION in answer.headers:
         named = ",".join(answer.headers.getall(hdrs.CONNECTION)).lower().split(",")
@@ -78,7 +96,7 @@ async def forward(
     headers: Mapping[str, str],
     body: bytes | AsyncIterable[bytes] | None,
 ) -> web.StreamResponse:
-    """Send the request on, path and query unchanged, and its answer back."""
+    """Forward the request with its path and query unchanged, and return the response."""
     timeout = None if isinstance(body, bytes | None) else IMPORT_SECONDS
     method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
     path = request.rel_url.raw_path_qs
@@ -90,21 +108,21 @@ async def forward(
         return await _stream(request, answer)
 
 
-async def _stream(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _stream(request: web.Request, answer: Response) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=answer_headers(answer))
     if (length := answer.headers.get(hdrs.CONTENT_LENGTH)) is not None:
         response.content_length = int(length)
-    elif request.version < HttpVersion11:  # the end of the connection is the body's
+    elif request.version < HttpVersion11:  # the body ends with the connection
         response.force_close()
     try:
         await response.prepare(request)
-        if request.method == hdrs.METH_HEAD:  # aiohttp would write what is given to it
+        if request.method == hdrs.METH_HEAD:  # aiohttp would write the body
             return response
         async for part in answer.parts():
             await response.write(part)
         await response.write_eof()
     except (Broken, TimeoutError, OSError) as error:
-        # The status has left: only a cut connection tells the client that the rest is missing.
+        # The status was sent: only a broken connection shows the client that the rest is missing.
         log.warning("proxy.cut", error=type(error).__name__)
         if request.transport is not None:
             request.transport.abort()

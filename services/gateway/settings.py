@@ -2,14 +2,15 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from libs.common.settings import BrokerSettings, RedisSettings, ServiceSettings
-from libs.common.tokens import parse_keys
+from libs.common.http.server import MAX_CONNECTIONS
+from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings
+from libs.common.signed_links import parse_keys
 from services.gateway.clients import parse_networks
-from services.gateway.limits import Limit, Window
+from services.gateway.limits import Limit, Schedule
 from services.gateway.overrides import Rules
 
 
@@ -38,36 +39,68 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):  # a key that is none, a path, a name that is unknown
+        raise ValueError(f"{name!r} is not a time zone like Europe/Warsaw") from None
+    return name
 
 
-METRICS = "/metrics"
+KEY_LETTERS, KEY_DIFFERENT_LETTERS = 16, 8
+
+
+def _strong(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if len(text) < KEY_LETTERS or len(set(text)) < KEY_DIFFERENT_LETTERS:
+        raise ValueError(
+            f"easily guessed: {KEY_LETTERS} letters or more, {KEY_DIFFERENT_LETTERS} different ones"
+        )
+    return key
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_strong)]
 Url = Annotated[str, AfterValidator(_url)]
 
 
-class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
+class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     followups_url: Url
     consent_url: Url
     alerts_url: Url
+    followups_internal_key: SecretStr = Field(min_length=16)
+    consent_internal_key: SecretStr = Field(min_length=16)
+    alerts_internal_key: SecretStr = Field(min_length=16)
 
-    # Where each answers a scrape, at the host of its URL; RabbitMQ by its plugin for Prometheus.
-    followups_metrics_port: int = Field(default=9081, ge=1, le=65535)
-    consent_metrics_port: int = Field(default=9082, ge=1, le=65535)
-    alerts_metrics_port: int = Field(default=9083, ge=1, le=65535)
-    rabbitmq_metrics_port: int = Field(default=15692, ge=1, le=65535)
-
-    service_api_key: SecretStr | None = None
-    admin_api_key: SecretStr | None = None
+    service_api_key: ApiKey | None = None
+    admin_api_key: ApiKey | None = None
+    service_api_key_previous: ApiKey | None = None
+    admin_api_key_previous: ApiKey | None = None
+    """Still valid, until all clients have the new one."""
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
-    """Only to know a mailed link when it comes back: such calls are exempt from address limits."""
+    """Only to recognise mailed links, which are exempt from limits by address."""
 
     chat_rate_limit: Limit = "30 per minute"
     api_rate_limit_hour: Limit = "200 per hour"
     api_rate_limit_minute: Limit = "50 per minute"
     service_rate_limit: Limit = "10000 per minute"
+    health_rate_limit: Limit = "120 per minute"
+    chat_budget: Limit = "3000 per hour"
+    public_write_budget: Limit = "1000 per hour"
+    """Opt-ins."""
+    public_withdrawal_budget: Limit = "1000 per hour"
+    """Withdrawals without a mailed link; beyond it they succeed but mail no link."""
+    rate_limit_timezone: Annotated[str, AfterValidator(_zone)] = "Europe/Warsaw"
+    """For the hours in a limit."""
+    service_wait_seconds: float = Field(default=5, ge=0, le=20)
+    """How long a request with a key waits for the next window when over the limit."""
+    service_wait_most: int = Field(default=100, ge=0, le=1_000)
+    """How many wait at a time; further ones are rejected."""
     rate_limit_mode: Literal["enforce", "shadow"] = "enforce"
     rate_limit_state_file: Path = Path(".local/gateway/ratelimits.json")
+
+    max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
+    connections_per_client: int = Field(default=1_000, ge=1)
+    """Of one address or /64; trusted proxies are exempt."""
 
     gateway_workers: int = Field(default=1, ge=1, le=64)
 
@@ -76,30 +109,22 @@ class GatewaySettings(ServiceSettings, BrokerSettings, RedisSettings):
     public_base_url: str = ""
     alerts_config: Path = Path("config/alerts.toml")
 
-    def scraped(self) -> dict[str, tuple[str, int, str]]:
-        """Host, port and path of whatever else is scraped, by the jobs of prometheus.yml."""
-        amqp = urlsplit(self.amqp_url.get_secret_value())
-        rabbitmq = (amqp.hostname or "", self.rabbitmq_metrics_port)
-        vhost, families = amqp.path[1:], "family=queue_coarse_metrics&family=queue_consumer_count"
-        return {
-            "followups": (_host(self.followups_url), self.followups_metrics_port, METRICS),
-            "consent": (_host(self.consent_url), self.consent_metrics_port, METRICS),
-            "alerts": (_host(self.alerts_url), self.alerts_metrics_port, METRICS),
-            "rabbitmq": (*rabbitmq, METRICS),
-            "queues": (*rabbitmq, f"{METRICS}/detailed?vhost={vhost}&{families}"),
-        }
-
     def rules(self) -> Rules:
         names = {
             "chat": "chat_rate_limit",
             "minute": "api_rate_limit_minute",
             "hour": "api_rate_limit_hour",
             "service": "service_rate_limit",
+            "health": "health_rate_limit",
+            "chat_budget": "chat_budget",
+            "write_budget": "public_write_budget",
+            "withdrawal_budget": "public_withdrawal_budget",
         }
         return Rules(
-            {name: Window.parse(name, getattr(self, field)) for name, field in names.items()},
+            {name: Schedule.parse(name, getattr(self, field)) for name, field in names.items()},
             {
                 name: "env" if field in self.model_fields_set else "default"
                 for name, field in names.items()
             },
+            ZoneInfo(self.rate_limit_timezone),
         )

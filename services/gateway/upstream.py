@@ -1,8 +1,8 @@
-"""HTTP to the owners of routes: kept connections, time-outs, streamed answers.
+"""HTTP to the services behind routes: pooled connections, time-outs, streamed responses.
 
-A request is sent once. The exception is a GET that met a connection which its owner closed in the
-same moment, before a byte of an answer: it is asked again on a new one. Anything else that breaks
-after the first byte was written may have had its effect, so the caller is told 502 or 504.
+A request is sent once. Only a GET is repeated, on a new connection, when the upstream closed the
+pooled one before the first byte of a response. After any other failure the request may have had its
+effect, so the caller gets 502 or 504.
 """
 
 import asyncio
@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs
 
-from libs.common import logs, tracing
-from libs.common.http_client import Answer, Broken, Connection, Pool, Unreachable, compose
-from libs.common.web import INTERNAL_KEY, Problem
+from libs.common import sockets
+from libs.common.http.application import INTERNAL_KEY, Problem
+from libs.common.http.client import Broken, Connection, Pool, Response, Unreachable, build_request
+from libs.common.process import logs, tracing
 from services.gateway import metrics
 
 log = logs.get_logger(__name__)
@@ -33,7 +34,7 @@ FAULTS: Mapping[type[BaseException], tuple[int, str]] = {
 
 
 class Upstream:
-    """One owner: its address, and a bounded pool of connections to it."""
+    """One service: its address, and a bounded pool of connections to it."""
 
     def __init__(self, name: str, url: str, internal_key: str, answer_seconds: float) -> None:
         parts = urlsplit(url)
@@ -52,7 +53,7 @@ class Upstream:
     async def open(
         cls, name: str, url: str, internal_key: str, *, answer_seconds: float
     ) -> AsyncIterator[Self]:
-        """:param answer_seconds: the longest silence of an owner that is believed to be at work"""
+        """:param answer_seconds: how long the upstream may send nothing"""
         upstream = cls(name, url, internal_key, answer_seconds)
         try:
             yield upstream
@@ -68,11 +69,11 @@ class Upstream:
         body: bytes | AsyncIterable[bytes] | None = None,
         timeout: float | None = None,
     ) -> "Exchange":
-        """Send a request with our internal key; `async with` gives the answer.
+        """Send a request with our internal key; `async with` yields the response.
 
-        A small answer is whole when it is given, of a large one the head is there; its body may
-        still break, with the same outcomes. A body in parts is sent on as fast as the owner takes
-        it; what the iterator raises is raised.
+        A small answer is complete; of a large one the head is there, and reading its body may still
+        fail in the same ways. A streamed body is sent as fast as the upstream takes it; exceptions
+        of its iterator propagate.
 
         :param timeout: in place of answer_seconds
         :raises Problem: 503 not reached, so nothing happened; 502, 504 what happened is unknown
@@ -80,7 +81,7 @@ class Upstream:
         line = f"{method} {self._prefix}{path} HTTP/1.1"
         try:
             carried = {**(headers or {}), **tracing.headers(logs.request_id.get())}
-            request = compose(line, self._fixed, carried, body)
+            request = build_request(line, self._fixed, carried, body)
         except ValueError as error:
             raise Problem(400, detail=str(error)) from None
         parts = None if body is None or isinstance(body, bytes) else body
@@ -90,20 +91,21 @@ class Upstream:
     async def _send(
         self, method: str, request: bytes, parts: AsyncIterable[bytes] | None, seconds: float
     ) -> Connection:
-        """Return the connection on which the answer comes; it is to be given back."""
+        """Return the connection with the response; the caller must release it."""
         start = time.perf_counter()
-        connection = await self.pool.take(CONNECT_SECONDS)
+        connection = await self.pool.acquire(CONNECT_SECONDS)
         try:
             try:
                 await connection.send(request, seconds, parts)
-            except Broken:
-                if method != hdrs.METH_GET or not connection.was_stale:
+            except (Broken, Unreachable) as error:
+                stale_get = method == hdrs.METH_GET and connection.was_stale
+                if not (stale_get or isinstance(error, Unreachable)):
                     raise
                 connection.close()
                 connection = await self._connect()
-                await connection.send(request, seconds)
+                await connection.send(request, seconds, parts)
         except BaseException:
-            self.pool.give_back(connection)
+            self.pool.release(connection)
             raise
         self._seconds.observe(time.perf_counter() - start)
         return connection
@@ -113,14 +115,17 @@ class Upstream:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, connection = await loop.create_connection(
-                    Connection, self._host, self._port, ssl=self._tls
+                    Connection,
+                    sock=await sockets.connected(self._host, self._port),
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
             raise Unreachable(type(error).__name__) from error
         return connection
 
     def failed(self, error: BaseException) -> Problem | None:
-        """Return what the caller is told; None where it is not the owner that failed."""
+        """Return the error for the caller; None if the upstream did not fail."""
         if (fault := FAULTS.get(type(error))) is None:
             return None
         status, reason = fault
@@ -128,28 +133,28 @@ class Upstream:
         log.warning("proxy.failed", upstream=self.name, reason=reason, error=repr(error))
         return Problem(
             status,
-            detail=f"the part of the system that answers this ({self.name}) is {reason}; try again",
+            detail=f"the service for this request ({self.name}) is {reason}; try again",
             headers={hdrs.RETRY_AFTER: RETRY_AFTER},
         )
 
 
 class Exchange:
-    """`async with` of one request, written out: by @asynccontextmanager each cost 5 % more."""
+    """The `async with` of a request, written out: @asynccontextmanager costs 5 % per request."""
 
     def __init__(self, upstream: Upstream, sent: Awaitable[Connection]) -> None:
         self._upstream = upstream
         self._sent = sent
 
-    async def __aenter__(self) -> Answer:
+    async def __aenter__(self) -> Response:
         try:
             self._connection = await self._sent
         except Exception as error:
             if (problem := self._upstream.failed(error)) is None:
                 raise
             raise problem from None
-        return self._connection.answer
+        return self._connection.response
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._upstream.pool.give_back(self._connection)
+        self._upstream.pool.release(self._connection)
         if error is not None and (problem := self._upstream.failed(error)) is not None:
             raise problem from None

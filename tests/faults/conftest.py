@@ -37,9 +37,9 @@ TARGET: dict[str, Any] = {
     "concurrency": 8,
     "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
 }
-IN_HAND = 2 * 8
+IN_FLIGHT = 2 * 8
 """Alerts for a target of this concurrency that a killed process may have sent without a trace."""
-NO_SWEEP = {"ALERTS_SWEEP_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"}
+NO_SWEEP = {"ALERTS_RECONCILE_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"}
 """Nothing but the step's own rule may save the alert."""
 
 
@@ -195,7 +195,7 @@ def through(proxy: Proxy, port: int, url: str) -> str:
 
 @pytest.fixture
 async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Give the alerts service with nothing in hand, to be held and killed."""
+    """Give the alerts service with nothing in flight, to be held and killed."""
     await stack.sandbox.reset()
     async with AsyncExitStack() as open_:
         broker, database, slack = [
@@ -245,7 +245,7 @@ async def proxy(stack: Stack) -> AsyncIterator[Proxy]:
         await stack.start("gateway")
 
         async def connected() -> bool:
-            health = (await stack.http("GET", "/api/health/deep")).body
+            health = (await stack.http("GET", "/api/health/deep", key="admin")).body
             return bool(health["components"]["rabbitmq"]["status"] == "healthy")
 
         await eventually(connected, 30)

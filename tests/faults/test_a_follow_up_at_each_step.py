@@ -107,7 +107,7 @@ class HandOver(Rig):
 
         await eventually(so, 30)
 
-    async def end(self, address: str, **_: Any) -> None:
+    async def sent_once(self, address: str) -> None:
         step = await self.step(address, "sent")
         await self.quiet()
         assert self.open_permits(step) == []
@@ -159,7 +159,7 @@ async def test_a_claim_that_has_not_committed_is_made_again(rig: HandOver) -> No
         await rig.kill()
     await rig.step(address, "scheduled")
     await rig.stack.start("followups")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_a_claimed_step_that_was_not_published_leaves(rig: HandOver) -> None:
@@ -170,7 +170,7 @@ async def test_a_claimed_step_that_was_not_published_leaves(rig: HandOver) -> No
     await rig.kill()
     assert await rig.stack.sandbox.mails(address) == []
     await rig.stack.start("followups")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_a_step_published_twice_leaves_once(rig: HandOver) -> None:
@@ -185,7 +185,7 @@ async def test_a_step_published_twice_leaves_once(rig: HandOver) -> None:
         await rig.kill()
     assert rig.query("SELECT 1 FROM followups.outbox")
     await rig.stack.start("followups")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_an_outcome_that_was_not_recorded_is_told_again(rig: HandOver) -> None:
@@ -195,7 +195,7 @@ async def test_an_outcome_that_was_not_recorded_is_told_again(rig: HandOver) -> 
         await rig.kill()
     await rig.step(address, "handed_over")
     await rig.stack.start("followups")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_an_outcome_that_was_not_acked_is_recorded_once(rig: HandOver) -> None:
@@ -209,7 +209,7 @@ async def test_an_outcome_that_was_not_acked_is_recorded_once(rig: HandOver) -> 
     await rig.stack.start("followups")
     await rig.until_depth("followups.outcomes", 0)
     assert await rig.step(address, "sent") == before
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_alerts_killed_before_it_has_published_its_work_sends_once(rig: HandOver) -> None:
@@ -219,7 +219,7 @@ async def test_alerts_killed_before_it_has_published_its_work_sends_once(rig: Ha
     await rig.kill("alerts")
     assert await rig.stack.sandbox.mails(address) == []
     await rig.stack.start("alerts")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_alerts_killed_while_it_asks_for_its_permit_sends_once(rig: HandOver) -> None:
@@ -229,7 +229,7 @@ async def test_alerts_killed_while_it_asks_for_its_permit_sends_once(rig: HandOv
     await rig.delivery(address, "claimed")
     await rig.kill("alerts")
     await rig.stack.start("alerts")
-    await rig.end(address)
+    await rig.sent_once(address)
 
 
 async def test_alerts_killed_with_the_dot_out_leaves_a_doubt_and_at_most_one_mail(
@@ -262,4 +262,4 @@ async def test_alerts_killed_before_it_has_told_the_outcome_tells_it_later(rig: 
     await rig.kill("alerts")
     await rig.step(address, "handed_over")
     await rig.stack.start("alerts")
-    await rig.end(address)
+    await rig.sent_once(address)

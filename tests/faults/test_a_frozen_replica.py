@@ -24,8 +24,8 @@ async def test_what_a_replica_settles_after_its_lease_changes_nothing(
     await rig.reached_slack(1)
     with frozen(rig.stack.pid("alerts")):
         await rig.slack.resume()  # the answer waits for it to wake
-        start_second(ALERTS_SWEEP_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
-        before = await rig.row(alert_id, state="delivered", attempt=2)  # swept once, or twice
+        start_second(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+        before = await rig.row(alert_id, state="delivered", attempt=2)  # requeued once, or twice
 
     async def settled() -> bool:
         return f'"{alert_id}", "attempt": 1,' in rig.stack.log("alerts")
@@ -36,4 +36,4 @@ async def test_what_a_replica_settles_after_its_lease_changes_nothing(
         "SELECT number, outcome FROM alerts.attempt WHERE alert_id = %s ORDER BY number", alert_id
     )
     assert [each.number for each in history] == [1, 2]
-    await rig.end(twins=1 if late == 200 else 0)
+    await rig.end(duplicates=1 if late == 200 else 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.broker import Broker, Message
+from libs.common.messaging.broker import Broker, Message
 from tests.faults.conftest import NO_SWEEP, through
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
@@ -73,7 +73,7 @@ async def until_200(stack: Stack, address: str) -> None:
     await eventually(so, 30)
 
 
-async def twin(stack: Stack, address: str) -> None:
+async def duplicate(stack: Stack, address: str) -> None:
     """Publish a copy as soon as the lease is over; the holder has no hand free for it."""
     claimed = await row(stack, address, state="claimed", attempt=1)
 
@@ -85,7 +85,7 @@ async def twin(stack: Stack, address: str) -> None:
             )
         )
 
-    work = {"alert_id": str(claimed.alert_id), "target": "email", "turn": claimed.turn}
+    work = {"alert_id": str(claimed.alert_id), "target": "email", "generation": claimed.generation}
     async with Broker.connect(stack.vhost.url("gateway"), "gateway") as broker:
         await eventually(over)
         message = Message(str(uuid.uuid4()), "alert.work", work)
@@ -154,7 +154,7 @@ async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_not
     (permit,) = stack.query("SELECT attempt FROM consent.permit WHERE returned_at IS NULL")
     assert permit.attempt == 1
     leaving = asyncio.create_task(until_200(stack, address))
-    await twin(stack, address)
+    await duplicate(stack, address)
     await leaving  # the other has taken over, and so the first permit is void
     before = await row(stack, address, state="discarded", reason="withdrawn", attempt=2)
     await databases[holder].resume()

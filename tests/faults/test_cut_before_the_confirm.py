@@ -58,7 +58,7 @@ async def test_the_outbox_cut_off_before_the_confirm_delivers_once(
     await rig.stack.http("POST", "/api/dlq/retry", {"ids": [alert_id]}, key="admin")
     await cut.wait()
     await rig.end()
-    await rig.row(alert_id, attempt=2, turn=1)
+    await rig.row(alert_id, attempt=2, generation=1)
 
 
 @either_way(b"alerts.slack.retry.4")

@@ -1,10 +1,10 @@
 """kill -9 of the alerts service at each step of protocol A (docs/protocols.md).
 
-Each test holds the service at one step, kills it there, looks at what is left, starts it again
-and holds the ledger and Slack's own record against what the client was told. No sweep runs: each
-step is healed by its own rule. One reception more than an alert is allowed at one step only.
+Each test holds the service at one step, kills it there, looks at what is left, and starts it again.
+Then it checks the ledger and Slack's own record against what the client was told. The reconciler
+does not run: each step recovers by its own rule. Only two steps allow a second reception.
 
-  step                               held by                             twin
+  step                               held by                             duplicate
   intake: rows not counted           a lock on the totals
   intake: rows, no work message      its publish, kept by the proxy
   intake: work message, not acked    its ack, kept by the proxy
@@ -12,21 +12,21 @@ step is healed by its own rule. One reception more than an alert is allowed at o
   intake over HTTP, not published    its publish, kept by the proxy
   before the claim commits           a lock on the row
   claimed, not sent                  the request, kept by the proxy
-  the same, its copy come again      the request; RabbitMQ cut off before the kill
-  sent, no answer yet                the answer, kept by the proxy       1
-  answered, not settled              a lock on the history               1
+  the same, message redelivered      the request; RabbitMQ cut off before the kill
+  sent, no response yet              the response, kept by the proxy     1
+  response, not recorded             a lock on the history               1
   delivered, not acked               everything to RabbitMQ kept
   refused, not rejected              everything to RabbitMQ kept
   in .retry.<seconds>, not acked     its ack, kept by the proxy
   failed, not committed              a lock on the escalations, on the outbox
-  failed, not told                   everything to RabbitMQ kept
+  failed, not reported               everything to RabbitMQ kept
   exhausted, not committed           a lock on the escalations
   outbox: published, not deleted     a lock on the outbox
-  handed out again, not committed    a lock on the outbox (by hand, drain, sweep)
+  requeued, not committed            a lock on the outbox (operator, backlog, reconciler)
   a new epoch, not marked            its marker's declaration kept
 
-A few run in make test, all in make test-faults. Protocol B has its own in tests/integration:
-alerts/test_once.py, consent/test_permits.py.
+Some run in make test, all in make test-faults. Protocol B's are in tests/integration:
+alerts/test_at_most_once.py, consent/test_permits.py.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> Non
     assert await rig.depth("alerts.slack") == 0
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=1, turn=0)
+    await rig.row(alert_id, attempt=1, generation=0)
 
 
 @pytest.mark.faults
@@ -60,7 +60,7 @@ async def test_a_row_that_is_not_counted_is_not_there(rig: Rig) -> None:
     assert rig.query("SELECT 1 FROM alerts.delivery WHERE alert_id = %s", alert_id) == []
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=1, turn=0)
+    await rig.row(alert_id, attempt=1, generation=0)
 
 
 async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -> None:
@@ -75,9 +75,7 @@ async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -
 
 
 @pytest.mark.faults
-async def test_taken_over_http_and_not_committed_leaves_nothing_and_is_told_so(
-    rig: Rig, proxy: Proxy
-) -> None:
+async def test_accepted_over_http_and_not_committed_leaves_nothing(rig: Rig, proxy: Proxy) -> None:
     text, key = f"key {uuid.uuid4()}", str(uuid.uuid4())
     body = {"event_type": "slack_alert", "payload": {"text": text}}
     headers = {"Idempotency-Key": key}
@@ -106,11 +104,11 @@ async def test_taken_over_http_and_not_published_delivers_once(rig: Rig, proxy: 
     assert await rig.depth("alerts.slack") == 0
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=1, turn=0)
+    await rig.row(alert_id, attempt=1, generation=0)
 
 
 @pytest.mark.faults
-async def test_a_claim_that_has_not_committed_spends_no_attempt(rig: Rig) -> None:
+async def test_a_claim_that_has_not_committed_counts_no_attempt(rig: Rig) -> None:
     await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
     alert_id = await rig.accept()
     await rig.row(alert_id, state="pending", attempt=1)
@@ -121,10 +119,10 @@ async def test_a_claim_that_has_not_committed_spends_no_attempt(rig: Rig) -> Non
     await rig.row(alert_id, state="pending", attempt=1)
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=2, spent=2)
+    await rig.row(alert_id, attempt=2, attempts=2)
 
 
-async def test_claimed_and_not_sent_delivers_once_with_the_attempt_spent(rig: Rig) -> None:
+async def test_claimed_and_not_sent_delivers_once_and_counts_the_attempt(rig: Rig) -> None:
     rig.slack.stall(UP)
     alert_id = await rig.accept()
     await rig.row(alert_id, state="sending", attempt=1)
@@ -132,11 +130,11 @@ async def test_claimed_and_not_sent_delivers_once_with_the_attempt_spent(rig: Ri
     assert await rig.stack.sandbox.received("slack", refused_too=True) == []
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=2, spent=2)  # what kills its process runs out of attempts
+    await rig.row(alert_id, attempt=2, attempts=2)  # what kills its process runs out of attempts
 
 
 @pytest.mark.faults
-async def test_the_copy_that_comes_while_its_alert_is_being_sent_outlives_that_worker(
+async def test_a_message_redelivered_during_a_send_outlives_its_worker(
     rig: Rig,
 ) -> None:
     await rig.start(slack={"timeout": 10.0, "retry_delays": [10.5, 12]})
@@ -144,7 +142,7 @@ async def test_the_copy_that_comes_while_its_alert_is_being_sent_outlives_that_w
     alert_id = await rig.accept()
     await rig.row(alert_id, state="sending", attempt=1)
     said = len(rig.stack.log("alerts"))
-    rig.broker.cut()  # the worker goes on; RabbitMQ hands the copy out again
+    rig.broker.cut()  # the worker goes on; RabbitMQ redelivers the message
 
     async def parked() -> bool:
         return '"reason": "parked"' in rig.stack.log("alerts")[said:]
@@ -154,17 +152,17 @@ async def test_the_copy_that_comes_while_its_alert_is_being_sent_outlives_that_w
     await rig.kill()
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=2, turn=0)
+    await rig.row(alert_id, attempt=2, generation=0)
 
 
-async def test_sent_and_not_answered_delivers_again(rig: Rig) -> None:
+async def test_sent_without_a_response_delivers_again(rig: Rig) -> None:
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
     await rig.reached_slack(1)
     await rig.kill()
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.restart()
-    await rig.end(twins=1)
+    await rig.end(duplicates=1)
     await rig.row(alert_id, attempt=2)
 
 
@@ -177,7 +175,7 @@ async def test_answered_and_not_settled_delivers_again(rig: Rig) -> None:
         await rig.kill()
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.restart()
-    await rig.end(twins=1)
+    await rig.end(duplicates=1)
     await rig.row(alert_id, attempt=2)
 
 
@@ -210,7 +208,7 @@ async def test_refused_and_not_rejected_is_tried_when_it_is_due(rig: Rig) -> Non
     await rig.until_depth("alerts.slack", 1)
     await rig.restart()
     await rig.end()
-    assert (await rig.row(alert_id, attempt=2, spent=2)).last_attempt_at >= due_at
+    assert (await rig.row(alert_id, attempt=2, attempts=2)).last_attempt_at >= due_at
 
 
 @pytest.mark.faults
@@ -229,7 +227,7 @@ async def test_two_copies_of_a_longer_delay_deliver_once(rig: Rig) -> None:
     await rig.until_depth("alerts.slack", 1)  # two copies now
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=3, spent=3)
+    await rig.row(alert_id, attempt=3, attempts=3)
 
 
 async def told(rig: Rig, alert_id: str, dead_before: int) -> None:
@@ -246,7 +244,7 @@ def escalations(rig: Rig, alert_id: str) -> list[object]:
 
 
 @pytest.mark.parametrize("held", ["escalation", pytest.param("outbox", marks=pytest.mark.faults)])
-async def test_a_failure_that_has_not_committed_is_told_once(rig: Rig, held: str) -> None:
+async def test_a_failure_that_has_not_committed_is_escalated_once(rig: Rig, held: str) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
     await rig.stack.sandbox.behave("slack", status=410)
     rig.slack.stall(DOWN)
@@ -264,7 +262,7 @@ async def test_a_failure_that_has_not_committed_is_told_once(rig: Rig, held: str
 
 
 @pytest.mark.faults
-async def test_a_failure_that_nobody_was_told_of_is_told(rig: Rig) -> None:
+async def test_an_unreported_failure_is_reported(rig: Rig) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
     await rig.stack.sandbox.behave("slack", status=410)
     rig.slack.stall(DOWN)
@@ -280,7 +278,7 @@ async def test_a_failure_that_nobody_was_told_of_is_told(rig: Rig) -> None:
 
 
 @pytest.mark.faults
-async def test_attempts_used_up_by_dead_workers_fail_and_are_told_once(rig: Rig) -> None:
+async def test_attempts_exhausted_by_dead_workers_are_escalated_once(rig: Rig) -> None:
     await rig.start(slack={"retry_delays": [2.5]})
     dead = await rig.depth("alerts.slack.dead") or 0
     alert_id = None
@@ -328,11 +326,11 @@ async def test_published_from_the_outbox_and_not_deleted_delivers_once(rig: Rig)
     assert len(rig.query("SELECT 1 FROM alerts.outbox WHERE routing_key = 'alerts.slack'")) == 1
     await rig.restart()
     await rig.end()
-    await rig.row(alert_id, attempt=2, turn=1)
+    await rig.row(alert_id, attempt=2, generation=1)
 
 
 @pytest.mark.faults
-async def test_a_retry_by_hand_that_has_not_committed_changes_nothing(rig: Rig) -> None:
+async def test_a_manual_retry_that_has_not_committed_changes_nothing(rig: Rig) -> None:
     alert_id = await failed(rig)
     async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
         retrying = asyncio.create_task(
@@ -341,15 +339,15 @@ async def test_a_retry_by_hand_that_has_not_committed_changes_nothing(rig: Rig) 
         await rig.moves_in_a_transaction(alert_id)
         await rig.kill()
     assert (await retrying).status >= 500
-    await rig.row(alert_id, state="failed", turn=0, spent=1)
+    await rig.row(alert_id, state="failed", generation=0, attempts=1)
     await rig.restart()
     await retried(rig, alert_id)
     await rig.end()
-    await rig.row(alert_id, attempt=2, turn=1, spent=1)
+    await rig.row(alert_id, attempt=2, generation=1, attempts=1)
 
 
 @pytest.mark.faults
-async def test_a_drain_that_has_not_committed_changes_nothing(rig: Rig) -> None:
+async def test_a_backlog_release_that_has_not_committed_changes_nothing(rig: Rig) -> None:
     await rig.start(
         slack={
             "retry_delays": [8],
@@ -367,7 +365,7 @@ async def test_a_drain_that_has_not_committed_changes_nothing(rig: Rig) -> None:
         await rig.moves_in_a_transaction(ids[0])
         await rig.kill()
     for alert_id in ids:
-        await rig.row(alert_id, state="pending", turn=0, spent=1)
+        await rig.row(alert_id, state="pending", generation=0, attempts=1)
     await rig.restart()
     await rig.end()
     for alert_id in ids:
@@ -387,13 +385,13 @@ async def lose_the_copy(rig: Rig) -> str:
 
 
 @pytest.mark.faults
-async def test_a_sweep_that_has_not_committed_is_done_again(rig: Rig) -> None:
+async def test_a_reconciliation_that_has_not_committed_is_repeated(rig: Rig) -> None:
     alert_id = await lose_the_copy(rig)
-    await rig.start(ALERTS_SWEEP_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+    await rig.start(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
     async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
         await rig.moves_in_a_transaction(alert_id)
         await rig.kill()
-    await rig.row(alert_id, state="pending", turn=0)
+    await rig.row(alert_id, state="pending", generation=0)
     await rig.restart()
     await rig.end()
     await rig.row(alert_id, attempt=2)
@@ -403,11 +401,11 @@ async def test_a_sweep_that_has_not_committed_is_done_again(rig: Rig) -> None:
 async def test_an_epoch_that_was_not_marked_begins_again(rig: Rig) -> None:
     alert_id = await lose_the_copy(rig)
     rig.query("DELETE FROM alerts.epoch")
-    rig.slack.stall(UP)  # or a twin may leave: this kill is to hit the sweep alone
+    rig.slack.stall(UP)  # or a duplicate may leave: this kill is to hit the reconciler alone
     held = rig.broker.stall_before(UP, b"alerts.epoch.")
-    await rig.start(ALERTS_SWEEP_SECONDS="0.5")
+    await rig.start(ALERTS_RECONCILE_SECONDS="0.5")
     await held.wait()
-    await rig.row(alert_id, turn=1)  # handed out first, or a death here would be its end
+    await rig.row(alert_id, generation=1)  # requeued first, or a death here would lose it
     (begun,) = rig.query("SELECT id FROM alerts.epoch")
     await rig.kill()
     await rig.restart()

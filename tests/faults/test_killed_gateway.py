@@ -67,7 +67,7 @@ async def test_a_gateway_killed_under_load_delivers_once_whatever_was_asked_for(
         await forget_what_runs(stack)
         await load.more(100)
     assert set(load.answers) > {202}, load.answers  # some were asked again
-    await assert_everything_arrived(stack, load.accepted, twins=0)
+    await assert_everything_arrived(stack, load.accepted, duplicates=0)
 
 
 @pytest.mark.faults

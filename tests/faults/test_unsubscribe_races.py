@@ -7,6 +7,7 @@ make test, the rest in make test-faults.
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.stack import Stack, write_alerts_config
 
 PATIENCE = 2.0
 STACK_SETTINGS = {"WITHDRAWAL_WAIT_SECONDS": str(PATIENCE)}
-MAIL = {
+MAIL: dict[str, Any] = {
     "timeout": 5,
     "margin": 2,
     "ask_timeout": 2,

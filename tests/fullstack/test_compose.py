@@ -7,13 +7,12 @@ import uuid
 
 import pytest
 
-from deploy.local.environment import SECRETS, SECRETS_OF, SERVICES
+from deploy.local.environment import INTERNAL_KEYS, SECRETS, SECRETS_OF, SERVICES
 from tests.fullstack.conftest import Running
 from tests.support.compose import PUBLISHED, Compose, docker
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.fullstack
-METRICS = "http://127.0.0.1:9090/metrics/all"
 
 
 def test_only_four_ports_are_published_and_on_this_machine_only(compose: Compose) -> None:
@@ -22,7 +21,7 @@ def test_only_four_ports_are_published_and_on_this_machine_only(compose: Compose
         (port["URL"], str(port["PublishedPort"]))
         for container in running
         if container["Service"] != "prometheus"  # of a profile, where another test has asked for it
-        for port in container["Publishers"]
+        for port in container["Publishers"] or ()
         if port["PublishedPort"]
     }
     assert published == {("127.0.0.1", compose.values[name]) for name in PUBLISHED}
@@ -39,7 +38,7 @@ def test_a_container_has_its_own_secrets_and_few_rights(compose: Compose, servic
     own = SECRETS_OF[service] | {
         f"{service.upper()}_DB_PASSWORD",
         f"{service.upper()}_AMQP_PASSWORD",
-        *(["REDIS_PASSWORD"] if service == "gateway" else []),
+        *(["REDIS_PASSWORD"] if service == "gateway" else [INTERNAL_KEYS.get(service, "")]),
     }
     others = {name for name in SECRETS - own if compose.values[name]}
     assert others
@@ -53,7 +52,7 @@ def test_the_doctor_finds_nothing_wrong_in_containers(compose: Compose) -> None:
     findings = [json.loads(line) for line in printed.splitlines()]
     assert len(findings) > 20
     # .env is outside; a person looks at its mode.
-    assert [each for each in findings if each["verdict"] != "ok" and each["part"] != ".env"] == []
+    assert [each for each in findings if each["status"] != "ok" and each["part"] != ".env"] == []
 
 
 def test_a_service_runs_the_command_line_tool_too(compose: Compose) -> None:
@@ -73,10 +72,9 @@ async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_noth
         return bool(queues["alerts.slack"].get("consumers") == 3)
 
     await eventually(all_consume, 30)
-    scrape = f"import urllib.request as r; print(r.urlopen('{METRICS}').read().decode())"
-    scraped = await asyncio.to_thread(compose, "exec", "-T", "gateway", "python", "-c", scrape)
-    alerts = [line for line in scraped.splitlines() if line.startswith('up{job="alerts",')]
-    assert [line.endswith(" 1") for line in alerts] == [True] * 3
+    look_up = "import socket; print(*socket.gethostbyname_ex('alerts')[2])"  # as Prometheus does
+    addresses = await asyncio.to_thread(compose, "exec", "-T", "gateway", "python", "-c", look_up)
+    assert len(addresses.split()) == 3
 
     await system.sandbox.behave("slack", delay_seconds=0.05)  # so that some is in hand
     texts = [f"three {uuid.uuid4()}" for _ in range(60)]

@@ -1,5 +1,6 @@
 """Every call of spec section 4 once, its ordinary case, as a client would make it."""
 
+import html
 import re
 import uuid
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.fullstack.conftest import Running
 from tests.support.eventually import eventually
-from tests.support.system import LEAD, fresh_address
+from tests.support.system import LEAD, WORDING, fresh_address
 
 pytestmark = pytest.mark.fullstack
 
@@ -21,7 +22,8 @@ SECTION_4 = {
         POST /unsubscribe /erasure/confirm
         GET /api/health /api/health/deep
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
-        POST /api/leads/import
+        POST /api/leads/import /api/leads/{id}/state
+        GET /api/leads /api/leads/{id} /transcript /api/ready
         GET /api/alerts/{id} /api/followups
         DELETE /api/followups/{id}
         GET /api/dlq/pending /api/dlq/failed /api/dlq/in-doubt /api/dlq/stats
@@ -82,6 +84,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _alerts(call)
     await _follow_ups(call)
     await _import(call)
+    await _leads(call)
     await _dead_letters(call, system)
     await _operations(call)
     await _consent(call, person)
@@ -101,8 +104,11 @@ async def _documented(system: Running) -> set[tuple[str, str]]:
 
 async def _health(call: Calls) -> None:
     assert (await call("GET", "/api/health"))["status"] == "healthy"
+    assert await call("GET", "/api/ready") == {"status": "ready"}
     deep = await call("GET", "/api/health/deep")
     assert deep["status"] in {"healthy", "degraded"}
+    assert "queues" not in deep  # names are for key holders
+    deep = await call("GET", "/api/health/deep", key="service")
     _has(deep, "components circuit_breakers queues")
     assert (await call("GET", "/openapi.json"))["openapi"].startswith("3.1")
     page = await call("GET", "/docs")
@@ -111,14 +117,14 @@ async def _health(call: Calls) -> None:
 
 async def _public(call: Calls) -> str:
     address, session = fresh_address(), str(uuid.uuid4())
-    said = {**LEAD, "session_id": session, "email": address, "name": "Anna Łącka"}
-    said["consent"] = {"marketing": True, "text": "Zgadzam się na wiadomości o ofercie."}
+    said: dict[str, Any] = {**LEAD, "session_id": session, "email": address, "name": "Anna Łącka"}
+    said["consent"] = {"marketing": True, "text": WORDING.text}
     reply = await call("POST", "/api/chatbot/chat", said)
     _has(reply, "reply session_id conversation_id lead_score")
     assert reply["session_id"] == session
 
     other = fresh_address()
-    agreed = {"email": other, "text": "Zgadzam się.", "language": "pl", "source": "form"}
+    agreed = {"email": other, "text": WORDING.text, "language": "pl", "source": "form"}
     await call("POST", "/api/opt-in", agreed)
     status = await call("GET", "/api/unsubscribe/status/{email}", email=other)
     assert status["unsubscribed"] is False
@@ -137,11 +143,15 @@ async def _public(call: Calls) -> str:
 
 async def _mailed_links(call: Calls, system: Running) -> None:
     address = fresh_address()
-    await system.opt_in(address)
+    agreed = {"email": address, "text": WORDING.text, "language": "pl", "source": "form"}
+    await call("POST", "/api/opt-in", agreed)
+    query = await _query(system, address, "/opt-in/confirm")
+    assert "<form" in await call("GET", "/opt-in/confirm", query=query)
+    await call("POST", "/opt-in/confirm", query=query, form={})
+
     await system.follow_up(address)
-    (mail,) = await eventually(lambda: system.sandbox.mails(address), 40)
-    (token,) = set(re.findall(r"/unsubscribe\?token=([\w.~-]+)", mail["Text"]))
-    query = f"?token={token}"
+    query = await _query(system, address, "/unsubscribe")
+    assert "<button" in await call("GET", "/preferences", query=query)
     assert "<form" in await call("GET", "/unsubscribe", query=query)
     await call("POST", "/unsubscribe", query=query, form={"List-Unsubscribe": "One-Click"})
     known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
@@ -149,26 +159,9 @@ async def _mailed_links(call: Calls, system: Running) -> None:
     assert "<button" not in await call("GET", "/preferences", query=query)
     await call("POST", "/preferences", query=query, form={"purpose": "marketing"})
 
-    await system.opt_in(address)  # it has withdrawn: it is asked by mail
-
-    async def asked() -> set[str]:
-        mails = await system.sandbox.mails(address)
-        return set(
-            re.findall(r"/opt-in/confirm\?token=([\w.~-]+)", str([m["Text"] for m in mails]))
-        )
-
-    (token,) = await eventually(asked, 40)
-    assert "<form" in await call("GET", "/opt-in/confirm", query=f"?token={token}")
-    await call("POST", "/opt-in/confirm", query=f"?token={token}", form={})
-    assert "<button" in await call("GET", "/preferences", query=query)
-
-    address = fresh_address()
-    await system.opt_in(address)
     revoked = await system.http("POST", "/api/revoke-consent", {"email": address})
     assert revoked.body["erasure"]["status"] == "awaiting_confirmation"
-    (mail,) = await eventually(lambda: system.sandbox.mails(address), 40)
-    (token,) = set(re.findall(r"/erasure/confirm\?token=([\w.~-]+)", mail["Text"]))
-    query = f"?token={token}"
+    query = await _query(system, address, "/erasure/confirm")
     assert "<form" in await call("GET", "/erasure/confirm", query=query)
     await call("POST", "/erasure/confirm", query=query, form={})
 
@@ -177,6 +170,11 @@ async def _mailed_links(call: Calls, system: Running) -> None:
         return bool(audit.body["erasure"]["status"] == "done" and not audit.body["entries"])
 
     await eventually(done, 40)
+
+
+async def _query(system: Running, address: str, path: str) -> str:
+    (link,) = await eventually(lambda: system.links(address, path), 40)
+    return link.removeprefix(path)
 
 
 async def _alerts(call: Calls) -> None:
@@ -215,6 +213,21 @@ async def _import(call: Calls) -> None:
     report = await call("POST", "/api/leads/import", csv=file, key="service")
     assert (report["rows"], report["created"]) == (2, 1)
     assert [row["line"] for row in report["rejected"]] == [3]
+
+
+async def _leads(call: Calls) -> None:
+    address = fresh_address()
+    said = {**LEAD, "session_id": str(uuid.uuid4()), "email": address}
+    await call("POST", "/api/chatbot/chat", said)
+    query = f"?email={address}"
+    (lead,) = (await call("GET", "/api/leads", query=query, key="service"))["items"]
+    taken = {"state": "taken", "reason": "dzwonię dziś"}
+    await call("POST", "/api/leads/{id}/state", taken, id=lead["id"], key="service")
+    found = await call("GET", "/api/leads/{id}", id=lead["id"], key="service")
+    assert (found["state"], found["email"]) == ("taken", address)
+
+    query = "?" + found["transcript_url"].partition("?")[2]
+    assert LEAD["message"] in html.unescape(await call("GET", "/transcript", query=query))
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

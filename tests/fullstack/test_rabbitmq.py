@@ -44,9 +44,12 @@ async def test_messages_can_be_moved_in_the_ui(system: Running) -> None:
 async def test_what_a_service_owns_it_consumes_and_nobody_else_may_configure(
     system: Running,
 ) -> None:
-    queues = await _queues(system)
-    for name in ("alerts.intake", "consent.commands", "followups.outcomes"):
-        assert queues[name]["consumers"] >= 1
+    async def consumed() -> bool:  # the drill before may have ended with a start of services
+        queues = await _queues(system)
+        owned = ("alerts.intake", "consent.commands", "followups.outcomes")
+        return all(queues[name]["consumers"] >= 1 for name in owned)
+
+    await eventually(consumed, 60, every=0.5)
     granted = {row["user"]: row for row in await system.rabbitmq("permissions")}
     assert granted.keys() == {"admin", *RIGHTS}
     for service, rights in RIGHTS.items():

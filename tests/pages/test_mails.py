@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
+from deploy.local.environment import EXAMPLE_CONFIG
 from services.followups import commands
 from services.followups.settings import FollowupsSettings
 from tests.pages.conftest import PHONE, photograph
@@ -17,8 +18,10 @@ SETTINGS: dict[str, Any] = {
     "http_port": 0, "metrics_port": 0, "internal_api_key": "k" * 16, "amqp_url": "amqp://unused",
     "database_url": "unused", "token_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
     "public_base_url": "https://chat.example.com",
+    "followups_config": EXAMPLE_CONFIG / "followups.toml",
+    "company_config": EXAMPLE_CONFIG / "company.toml",
 }  # fmt: skip
-NARROW = {**PHONE, "width": 375}
+NARROW: Any = {**PHONE, "width": 375}
 LOOK = """() => [...document.querySelectorAll('p, li, td, a')]
     .filter(element => element.innerText.trim() && element.children.length == 0)
     .map(element => {

@@ -8,11 +8,12 @@ from playwright.async_api import Page, expect
 from tests.pages.conftest import PHONE, Visitor, mailed_link, photograph
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
+from tests.support.system import WORDING as FORM
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.pages
 
-WORDING = "Zgadzam się na otrzymywanie wiadomości o ofercie wykończenia wnętrz. Zgodę mogę wycofać."
+WORDING = FORM.text
 LANGUAGES = pytest.mark.parametrize("language", ["pl", "en"])
 WORDS: dict[str, dict[str, str]] = {
     "pl": {
@@ -22,6 +23,8 @@ WORDS: dict[str, dict[str, str]] = {
         "done": "Gotowe",
         "agree": "Tak, zgadzam się",
         "agreed": "Zgoda zapisana",
+        "refuse": "Nie, i proszę więcej nie pytać",
+        "refused": "Nie będziemy pytać",
         "erase": "Usuń moje dane",
         "erased": "Usuwamy dane",
         "other": "English",
@@ -33,6 +36,8 @@ WORDS: dict[str, dict[str, str]] = {
         "done": "Done",
         "agree": "Yes, I agree",
         "agreed": "Your consent is recorded",
+        "refuse": "No, and never ask me again",
+        "refused": "We will not ask again",
         "erase": "Erase my data",
         "erased": "Your data are being erased",
         "other": "Polski",
@@ -117,10 +122,9 @@ CONTRASTS = """() => {
 
 
 async def press(page: Page, label: str) -> None:
-    buttons = page.get_by_role("button")
-    await expect(buttons).to_have_count(1)  # one obvious thing to do
-    await expect(buttons).to_have_accessible_name(label)
-    await buttons.click()
+    obvious = page.get_by_role("button").first
+    await expect(obvious).to_have_accessible_name(label)
+    await obvious.click()
 
 
 async def says(page: Page, title: str) -> None:
@@ -188,8 +192,28 @@ async def test_confirming_an_opt_in_from_the_mail_s_link_to_done(
         assert await agrees(stack, address)
         await page.goto(link)
         await is_well_made(page, language)
-        await expect(page.get_by_role("button")).to_have_count(0)
+        await expect(page.get_by_role("button", name=words["agree"])).to_have_count(0)
         await photograph(page, f"opt-in-used-{language}")
+
+
+@LANGUAGES
+async def test_refusing_an_opt_in_from_the_mail_s_link_ends_the_asking(
+    stack: Stack, visitor: Visitor, language: str
+) -> None:
+    address, link = await returning(stack, language)
+    words = WORDS[language]
+    async with visitor(language) as page:
+        await page.goto(link)
+        await page.get_by_role("button", name=words["refuse"]).click()
+        await says(page, words["refused"])
+        await is_well_made(page, language)
+        await photograph(page, f"opt-in-refused-{language}")
+    before = len(await stack.sandbox.mails(address))
+    await stack.http(
+        "POST", "/api/opt-in", {"email": address, "text": WORDING, "language": language}
+    )
+    assert not await agrees(stack, address)
+    assert len(await stack.sandbox.mails(address)) == before
 
 
 @LANGUAGES
@@ -280,5 +304,5 @@ async def test_the_mail_itself_reads_well_on_a_phone(
         for line in await page.evaluate(CONTRASTS):
             assert line["ratio"] >= 4.5, line
         await photograph(page, f"mail-{language}")
-        await page.get_by_role("link").click()
-        await expect(page.get_by_role("button")).to_have_count(1)
+        await page.get_by_role("link").first.click()
+        await expect(page.get_by_role("button")).to_have_count(2)

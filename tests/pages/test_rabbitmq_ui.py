@@ -52,7 +52,7 @@ def stack(
             rabbitmq.management_url,
             (rabbitmq.admin, rabbitmq.password),
             PASSWORDS,
-            retry_policies(ROOT / "config" / "alerts.toml"),
+            retry_policies(ROOT / "config.example" / "alerts.toml"),
         )
         yield running
 

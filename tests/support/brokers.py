@@ -5,6 +5,8 @@ import json
 import subprocess
 import urllib.request
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 from urllib.error import HTTPError
@@ -97,3 +99,14 @@ def rabbitmqctl(server: RabbitMQ, *arguments: str) -> None:
         timeout=60,
         **as_user(server.user),
     )
+
+
+@contextmanager
+def leaderless(vhost: Vhost, queue: str) -> Iterator[None]:
+    """Suspend the Raft process of a quorum queue, as on a node that is frozen or overloaded."""
+    leader = f"whereis('{vhost.name}_{queue}')"
+    rabbitmqctl(vhost.server, "eval", f"sys:suspend({leader}).")
+    try:
+        yield
+    finally:
+        rabbitmqctl(vhost.server, "eval", f"sys:resume({leader}).")

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 from abc import abstractmethod
@@ -90,7 +89,7 @@ class Checkout(System):
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         # Compose clears the line even into a pipe, as no terminal shows.
-        return process.returncode, output.decode().replace("\x1b[2K", ""), complaints.decode()
+        return await process.wait(), output.decode().replace("\x1b[2K", ""), complaints.decode()
 
     async def publish(self, exchange: str, key: str, payload: str) -> None:
         """Publish what no service would, by RabbitMQ's management UI."""
@@ -214,11 +213,11 @@ def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     for each in ROOT.iterdir():
         if each.name not in _OWN:
             (folder / each.name).symlink_to(each)
-    shutil.copytree(ROOT / "config", folder / "config")
+    environment.ensure_config(folder / "config")
     quick_alerts_config(folder / "config", PATIENT_MAIL)
     path = folder / ".env"
-    environment.ensure(path, data_exists=False)
-    values = environment.parse(path.read_text(encoding="utf-8")) | env
+    environment.ensure(path, data_exists=False, trying=True)
+    values = {**environment.parse(path.read_text(encoding="utf-8")), **env}
     path.write_text("\n".join(f'{name}="{value}"' for name, value in values.items()) + "\n")
     return values
 

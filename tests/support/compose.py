@@ -21,8 +21,11 @@ SETTINGS = {
     "CHAT_RATE_LIMIT": "1000000 per minute",
     "API_RATE_LIMIT_MINUTE": "1000000 per minute",
     "API_RATE_LIMIT_HOUR": "1000000 per hour",
+    "CHAT_BUDGET": "1000000 per hour",
+    "PUBLIC_WRITE_BUDGET": "1000000 per hour",
+    "PUBLIC_WITHDRAWAL_BUDGET": "1000000 per hour",
     # What a test would else wait for.
-    "ALERTS_SWEEP_SECONDS": "2",
+    "ALERTS_RECONCILE_SECONDS": "2",
     **PATIENCE,
 }
 _SPANS = {
@@ -65,11 +68,13 @@ class Compose:
         self.folder = folder
         self.project = folder.name
         self._env_file = folder / ".env"
-        environment.ensure(self._env_file, data_exists=False)
+        environment.ensure(self._env_file, data_exists=False, trying=True)
         config = folder / "config"
-        shutil.copytree(environment.ROOT / "config", config)
+        environment.ensure_config(config)
         quick_alerts_config(config, PATIENT_MAIL)
         settings = SETTINGS | {name: str(ports.take()) for name in (*PUBLISHED, "PROMETHEUS_PORT")}
+        # Whoever reads .env in a shell (`. ./.env`, as the runbooks do) means this project.
+        settings["COMPOSE_PROJECT_NAME"] = self.project
         settings["QUICK_CONFIG"] = str(config)
         settings["QUICK_PROMETHEUS"] = str(_quick_prometheus(folder))
         with self._env_file.open("a", encoding="utf-8") as file:
@@ -109,11 +114,14 @@ class Compose:
     @contextmanager
     def changed(self, **settings: str) -> Iterator[None]:
         """Have other settings in .env; who is started from now on gets them."""
-        before = self._env_file.read_text(encoding="utf-8")
+        text, values = self._env_file.read_text(encoding="utf-8"), dict(self.values)
         with self._env_file.open("a", encoding="utf-8") as file:
             file.writelines(f'{name}="{value}"\n' for name, value in settings.items())
+        self.values.update(settings)
         yield
-        self._env_file.write_text(before, encoding="utf-8")
+        self._env_file.write_text(text, encoding="utf-8")
+        self.values.clear()
+        self.values.update(values)
 
     def containers(self, service: str) -> list[str]:
         return self("ps", "--all", "--quiet", service).split()

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
-from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Delivery, Outcome
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Ack, Delivery, Disposition
 
 
 class Recorder:
-    def __init__(self, *outcomes: Outcome | Exception) -> None:
+    def __init__(self, *outcomes: Disposition | Exception) -> None:
         self._outcomes = list(outcomes)  # one a delivery; then Ack
         self.messages: list[Message] = []
         self.deliveries: list[Delivery] = []
@@ -18,7 +20,7 @@ class Recorder:
     def ids(self) -> list[str]:
         return [message.id for message in self.messages]
 
-    async def __call__(self, message: Message, delivery: Delivery) -> Outcome:
+    async def __call__(self, message: Message, delivery: Delivery) -> Disposition:
         self.messages.append(message)
         self.deliveries.append(delivery)
         self.changed.set()
@@ -48,3 +50,13 @@ async def connected(broker: Broker, seconds: float = 30) -> Broker:
     async with asyncio.timeout(seconds):
         await broker.session()
     return broker
+
+
+async def depth(broker: Broker, queue: str) -> int | None:
+    """Count at this moment what a running broker has ready; None when there is no such queue."""
+    async with broker._temporary_channel() as channel:
+        try:
+            found = await channel.declare_queue(queue, passive=True)
+        except ChannelNotFoundEntity:
+            return None
+        return found.declaration_result.message_count

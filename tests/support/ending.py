@@ -17,7 +17,7 @@ async def assert_everything_arrived(
     *,
     failed: Iterable[str] = (),
     unanswered: Iterable[str] = (),
-    twins: int | range = 0,
+    duplicates: int | range = 0,
     seconds: float = 90,
 ) -> dict[str, int]:
     """Wait until nothing is on its way any more, then hold the two records side by side.
@@ -25,7 +25,7 @@ async def assert_everything_arrived(
     :param accepted: what the client was answered 202 for: id → the text, which is its alone
     :param failed: ids among them whose target refused them for good
     :param unanswered: texts that were sent without a 202: each may have arrived, too
-    :param twins: how many receptions more than one an alert the policy allows, all together
+    :param duplicates: how many receptions more than one an alert the policy allows, all together
     :returns: texts received more than once, and how often
     """
     refused = set(failed)
@@ -55,8 +55,8 @@ async def assert_everything_arrived(
     strangers = set(received) - set(wanted) - set(unanswered)
     assert not strangers, f"received, and never sent: {strangers}"
     again = {text: count for text, count in received.items() if count > 1}
-    allowed = twins if isinstance(twins, range) else range(twins, twins + 1)
-    assert sum(again.values()) - len(again) in allowed, f"twins: {again}"
+    allowed = duplicates if isinstance(duplicates, range) else range(duplicates, duplicates + 1)
+    assert sum(again.values()) - len(again) in allowed, f"duplicates: {again}"
     return again
 
 

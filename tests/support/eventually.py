@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 async def eventually(
-    ask: Callable[[], Awaitable[T]], seconds: float = 30, *, every: float = 0.02
+    ask: Callable[[], Awaitable[T | None]], seconds: float = 30, *, every: float = 0.02
 ) -> T:
     """Return the first true answer.
 

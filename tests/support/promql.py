@@ -14,6 +14,7 @@ import yaml
 
 from deploy.local.environment import (
     EXAMPLE,
+    EXAMPLE_CONFIG,
     GENERATED,
     ROOT,
     SERVICES,
@@ -21,11 +22,20 @@ from deploy.local.environment import (
     for_process,
     parse,
 )
-from services.alerts import balance, config, topology
+from services.alerts import config, topology
 from services.alerts.alert import BreakerState
+from services.alerts.upkeep import ledger_check
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-_COMMON = ("broker", "cache", "consume", "outbox", "periodic", "web")
+_COMMON = (
+    "cache",
+    "database.periodic",
+    "http.application",
+    "http.server",
+    "messaging.broker",
+    "messaging.consumer",
+    "messaging.outbox",
+)
 # Of others than our processes, with their labels: the test on a running Prometheus has seen them.
 _OTHERS: Mapping[str, tuple[str, ...]] = {
     "up": (),
@@ -98,8 +108,12 @@ def queues() -> list[str]:
     """Return every queue of the shipped configuration."""
     settings = parse(EXAMPLE.read_text(encoding="utf-8"))
     settings |= {name: make() for name, make in GENERATED.items()}
-    alerts, _ = config.load(ROOT / "config" / "alerts.toml", for_process(settings, "alerts"))
-    ours = [*topology.intake_queues(), *topology.person_queues(), *topology.target_queues(alerts)]
+    alerts, _ = config.load(EXAMPLE_CONFIG / "alerts.toml", for_process(settings, "alerts"))
+    ours = [
+        *topology.intake_queues(),
+        *topology.data_subject_queues(),
+        *topology.target_queues(alerts),
+    ]
     for name in set(WITH_TABLES) - {"alerts"}:
         ours += import_module(f"services.{name}.topology").QUEUES
     return [*(queue.name for queue in ours), "alerts.epoch.0"]
@@ -115,11 +129,12 @@ def values(metric: str, label: str) -> list[str]:
     described = yaml.safe_load((ROOT / "services/gateway/openapi.yaml").read_text(encoding="utf-8"))
     told: dict[tuple[str, str], list[Any] | type[Enum]] = {
         ("alerts_breaker_state", "state"): BreakerState,
-        ("alerts_ledger_rows", "state"): list(balance.WATCHED),
-        ("alerts_ledger_term", "term"): list(balance.TERMS),
+        ("alerts_ledger_rows", "state"): list(ledger_check.WATCHED),
+        ("alerts_ledger_term", "term"): list(ledger_check.TERMS),
         ("ALERTS", "alertstate"): ["pending", "firing"],
         ("cache_reads_total", "answer"): ["hit", "miss"],
-        ("consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
+        ("broker_consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
+        ("gateway_budget_requests_total", "used"): ["low", "most", "all"],
         ("http_requests_total", "route"): list(described["paths"]),
         ("http_requests_total", "status"): [status.value for status in HTTPStatus],
         ("rabbitmq_detailed_queue_messages", "queue"): queues(),

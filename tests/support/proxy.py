@@ -63,6 +63,7 @@ class Proxy:
     def __init__(self, server_port: int, port: int = 0) -> None:
         self._server_port = server_port
         self.port = port
+        self.delay = 0.0  # seconds that each read waits before it passes
         self.passed = dict.fromkeys(Direction, 0)
         self._listener: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
@@ -210,6 +211,8 @@ class Proxy:
     async def _forward(
         self, direction: Direction, writer: asyncio.StreamWriter, data: bytes
     ) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
         writer.write(data)
         await writer.drain()
         self.passed[direction] += len(data)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 
 import aiohttp
@@ -93,7 +94,7 @@ class Race:
         """Count the permits that were out when their person's withdrawal was committed."""
         (row,) = self._stack.query(
             "SELECT count(*) AS permits FROM consent.permit JOIN consent.consent_state"
-            " USING (person_id) WHERE state = 'withdrawn' AND granted_at < changed_at"
+            " USING (subject_id) WHERE state = 'withdrawn' AND granted_at < changed_at"
             " AND coalesce(returned_at, 'infinity') > changed_at"
         )
         return int(row.permits)
@@ -151,7 +152,7 @@ class Race:
         async with asyncio.TaskGroup() as asking:
             for address in self.addresses:
                 if self.said[address]:
-                    asking.create_task(eventually(lambda at=address: agrees(at), 60))
+                    asking.create_task(eventually(partial(agrees, address), 60))
 
     async def _everybody_opts_in(self) -> None:
         free = asyncio.Semaphore(AT_ONCE)

@@ -1,4 +1,4 @@
-"""The commands of docs/runbooks, as the page has them.
+"""The commands of docs/runbooks and the examples of docs/clients.md, as the page has them.
 
 A fence marked `sh run` is run by bash; `sh run make` only where `make up` has started the system,
 `sh run compose` only where `docker compose` has. A `text` fence right behind it is what it must
@@ -13,6 +13,7 @@ from pathlib import Path
 from deploy.local.environment import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
+CLIENTS = ROOT / "docs" / "clients.md"
 _FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 
@@ -31,6 +32,13 @@ class Block:
         return f"docs/runbooks/{self.page}.md:{self.line}"
 
 
+def examples(page: Path) -> dict[str, str]:
+    """Return what stands in a page's fences by what is written behind the backticks, once each."""
+    found = [(one["info"], one["body"]) for one in _FENCE.finditer(page.read_text("utf-8"))]
+    assert len(dict(found)) == len(found), "two fences of one name"
+    return dict(found)
+
+
 def sections(page: Path) -> dict[str, list[Block]]:
     """Return a page's commands by heading; the empty one holds those before the first."""
     text = page.read_text(encoding="utf-8")
@@ -38,6 +46,7 @@ def sections(page: Path) -> dict[str, list[Block]]:
     fences = list(_FENCE.finditer(text))
     found: dict[str, list[Block]] = {name: [] for _, name in headings}
     for fence, behind in zip(fences, [*fences[1:], None], strict=True):
+        way: str | None
         match fence["info"].split():
             case ["sh", "run"]:
                 way = None

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -17,9 +16,10 @@ import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
-from deploy.local.environment import SERVICES, WITH_TABLES
+from deploy.local.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
 from deploy.local.servers import Postgres, Process, RabbitMQ, Redis, ServerError, wait_until
 from deploy.local.supervisor import DRAIN_SECONDS
+from tests.support import warm
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import HOST, Ports
@@ -47,15 +47,22 @@ QUICK = {
     "CHAT_RATE_LIMIT": "1000000 per minute",
     "API_RATE_LIMIT_MINUTE": "1000000 per minute",
     "API_RATE_LIMIT_HOUR": "1000000 per hour",
+    "CHAT_BUDGET": "1000000 per hour",
+    "PUBLIC_WRITE_BUDGET": "1000000 per hour",
+    "PUBLIC_WITHDRAWAL_BUDGET": "1000000 per hour",
     "SERVICE_RATE_LIMIT": "1000000 per minute",
     "FOLLOWUP_QUIET_HOURS": "off",
-    "ALERTS_SWEEP_SECONDS": "1",
+    # A mail more for each person; test_double_opt_in has it on.
+    "DOUBLE_OPT_IN": "off",
+    "ALERTS_RECONCILE_SECONDS": "1",
     "ALERTS_OVERDUE_SECONDS": "5",
 }
 
 
 class Stack(System):
     """One service may be killed and started by its name while the others go on."""
+
+    sandbox: Sandbox
 
     def __init__(
         self,
@@ -107,12 +114,8 @@ class Stack(System):
 
     def launch(self, name: str) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in self.values}
-        self._processes[name].spawn(
-            [sys.executable, "-m", f"services.{name}"],
-            cwd=ROOT,
-            env={**inherited, **self._environment(name), "PYTHONUNBUFFERED": "1"},
-            log=self._log_path(name),
-        )
+        environment = {**inherited, **self._environment(name)}
+        warm.spawn(self._processes[name], name, env=environment, log=self._log_path(name))
 
     def start_now(self, name: str) -> None:
         self.launch(name)
@@ -184,6 +187,8 @@ def running_stack(
                 "REDIS_PORT": str(redis.port),
                 "REDIS_PASSWORD": redis.password,
                 "ALERTS_CONFIG": str(quick_alerts_config(folder)),
+                "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
+                "FOLLOWUPS_CONFIG": str(EXAMPLE_CONFIG / "followups.toml"),
                 "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
                 "CONSENT_RECORDS_DIR": str(folder / "consent"),
             }
@@ -194,7 +199,7 @@ def running_stack(
                 for name in SERVICES:
                     stack.wait_now(name)
                 # Else the first kill may come before any queue, and nobody could take an alert; or
-                # alerts taken before the ledger's first epoch are handed out twice as it begins.
+                # alerts taken before the ledger's first epoch are requeued as it begins.
                 wait_until("alerts.intake", 30, lambda: _takes_alerts(vhost), lambda: True)
                 wait_until("alerts.epoch", 30, lambda: _is_marked(vhost), lambda: True)
                 yield stack
@@ -221,7 +226,7 @@ def quick_alerts_config(folder: Path, mail: Mapping[str, Any] = QUICK_MAIL) -> P
 
 def write_alerts_config(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write the shipped alerts.toml, these targets changed."""
-    shipped = ROOT / "config" / "alerts.toml"
+    shipped = EXAMPLE_CONFIG / "alerts.toml"
     config = tomllib.loads(shipped.read_text(encoding="utf-8"))
     for name, change in changes.items():
         config["targets"][name].update(change)

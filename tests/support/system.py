@@ -1,20 +1,29 @@
 """The system as a caller sees it: its HTTP, and what the sandbox got. Wherever it runs."""
 
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from libs.common import company
+from tests.support.eventually import eventually
 from tests.support.sandbox import SandboxApi
 
+WORDING = company.load(Path(__file__).parents[2] / "config.example/company.toml").asking(
+    "form", "pl"
+)
+"""What the shipped configuration has a form ask."""
+
 LEAD = {
-    "message": "Dzień dobry, remont kuchni, 80 m2, budżet 250 tys. zł, od marca. Tel 600 700 800",
+    "message": "Dzień dobry, remont kuchni, 80 m2, budżet 250 tys. zł, od marca.",
     "language": "pl",
 }
-"""With an address it is qualified at once."""
+"""With an address it is qualified at once; with a number, two of them would be one lead."""
 
 
 def fresh_address() -> str:
@@ -89,10 +98,23 @@ class System:
         return str(answer.body["id"])
 
     async def opt_in(self, address: str) -> None:
-        answer = await self.http(
-            "POST", "/api/opt-in", {"email": address, "text": "Zgadzam się na wiadomości."}
-        )
+        """Agree in a form, and confirm it by the mailed link where that is asked for."""
+        answer = await self.http("POST", "/api/opt-in", {"email": address, "text": WORDING.text})
         assert answer.status == 200, answer
+        if self.values.get("DOUBLE_OPT_IN") != "off":
+            await self.confirm(address)
+
+    async def confirm(self, address: str) -> None:
+        (link,) = await eventually(lambda: self.links(address, "/opt-in/confirm"), 40)
+        assert (await self.http("POST", link)).status == 200
+
+    async def links(self, address: str, path: str) -> list[str]:
+        """Return where the mails to an address lead to, of those that lead to this path."""
+        found = [
+            re.search(rf"{re.escape(path)}\?token=[\w.~-]+", mail["Text"])
+            for mail in await self.sandbox.mails(address)
+        ]
+        return [link[0] for link in found if link]
 
     async def follow_up(self, address: str, *, delay_seconds: int = 0) -> Any:
         answer = await self.http(

@@ -107,15 +107,16 @@ def job(event_type: str = "disk_full", severity: str = "info", **payload: Any) -
     return Claimed(
         alert_id=uuid.uuid4(),
         target="any",
-        turn=0,
+        generation=0,
         attempt=1,
-        spent=1,
+        attempts=1,
         age=0.0,
         event_type=event_type,
         severity=severity,
         payload=payload or {"text": "the disk is full"},
         accepted_at=datetime.now(UTC),
         request_id=None,
+        due_at=datetime.now(UTC),
     )
 
 

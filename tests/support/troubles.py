@@ -95,6 +95,17 @@ async def a_limit_is_too_low(checkout: Checkout) -> None:
     await eventually(refused)
 
 
+async def a_budget_is_used_up(checkout: Checkout) -> None:
+    limit = {"chat_budget": "1 per hour"}
+    answer = await checkout.http("PUT", "/api/ratelimits", limit, key="admin")
+    assert answer.status == 200, answer
+
+    async def refused() -> bool:
+        return await somebody_chats(checkout) == 429
+
+    await eventually(refused)
+
+
 async def somebody_chats(checkout: Checkout) -> int:
     body = {"message": "Dzień dobry", "session_id": fresh_address()}
     return (await checkout.http("POST", "/api/chatbot/chat", body)).status
@@ -194,28 +205,29 @@ async def nobody_is_told(checkout: Checkout) -> None:
 
     await eventually(lambda: there("escalation WHERE digest IS NULL"), 30)
     await checkout.restart("alerts")  # or its first mail would leave within five minutes
-    await eventually(lambda: there("escalation WHERE digest IS NULL AND untold > 0"), 60)
+    await eventually(lambda: there("escalation WHERE digest IS NULL AND send_failures > 0"), 60)
     await asyncio.to_thread(
         checkout.query,
-        "UPDATE alerts.escalation SET created_at = created_at - interval '1 hour' "
-        "WHERE digest IS NULL",
+        "UPDATE alerts.escalation SET created_at = created_at - interval '1 hour', "
+        "send_failed_at = send_failed_at - interval '1 hour' WHERE digest IS NULL",
     )
 
 
 TROUBLES: dict[str, Trouble] = {
-    "redis-away": Trouble(redis_stops),
-    "too-many-refused": Trouble(a_limit_is_too_low, somebody_chats),
+    "redis-unavailable": Trouble(redis_stops),
+    "rate-limit-hit": Trouble(a_limit_is_too_low, somebody_chats),
+    "budget-exhausted": Trouble(a_budget_is_used_up, somebody_chats),
     "breaker-open": Trouble(slack_is_ill, mends=heal),
     "dead-letters": Trouble(dead_letters_grow, mends=heal),
     "alerts-pending": Trouble(slack_is_flooded, mends=heal),
-    "escalation-untold": Trouble(nobody_is_told, mends=heal),
+    "escalation-unsent": Trouble(nobody_is_told, mends=heal),
     "ledger-check-failing": Trouble(a_message_cannot_be_read),
-    "in-doubt": Trouble(the_mail_server_does_not_answer, mends=heal),
+    "delivery-in-doubt": Trouble(the_mail_server_does_not_answer, mends=heal),
     "permit-overrun": Trouble(alerts_stands_still, mends=heal),
-    "trail-contradicted": Trouble(the_trail_is_cut, mends=the_trail_is_restored),
+    "trail-mismatch": Trouble(the_trail_is_cut, mends=the_trail_is_restored),
     "erasure-due-soon": Trouble(an_erasure_hangs),
     "service-down": Trouble(alerts_is_misconfigured, mends=alerts_is_configured),
-    "database-away": Trouble(postgres_stops),
+    "database-unavailable": Trouble(postgres_stops),
     "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
 }

@@ -6,7 +6,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DIRECT = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+DIRECT = [
+    *PROJECT["project"]["dependencies"],
+    *PROJECT["project"]["optional-dependencies"]["services"],
+    *PROJECT["dependency-groups"]["dev"],
+]
 
 
 @pytest.mark.parametrize("requirement", DIRECT)

@@ -1,4 +1,4 @@
-"""One file per provider: it says what to send, and what the provider's answer means."""
+"""One module per provider: what to send, and what the provider's response means."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,10 +26,10 @@ from services.alerts.templates import Templates
 
 class Channel(Protocol):
     async def send(self, job: Claimed) -> Outcome:
-        """Try once, within the target's time-out.
+        """Make one attempt, within the target's time-out.
 
-        Whatever the target does is an outcome. What is raised is the payload's fault: a template
-        or a channel could make nothing of it.
+        :raises Exception: the template or the channel cannot send this payload; whatever the
+            target does is an outcome instead
         """
         ...
 
@@ -40,7 +40,7 @@ class Channel(Protocol):
 async def opened(
     name: str, target: Target, templates: Templates, private: Networks
 ) -> AsyncIterator[Channel]:
-    """:param private: the networks beside the public internet in which a target may be"""
+    """:param private: networks, beside the public internet, in which a target may be"""
     async with AsyncExitStack() as closing:
         network = Network(name, private, target.concurrency)
         closing.push_async_callback(network.close)

@@ -1,8 +1,8 @@
-"""Anything that Apprise speaks. It blocks, so each send has a thread, and a time-box around it.
+"""Any service that Apprise supports. Apprise blocks, so each send has a thread and a time-out.
 
-An Apprise target is trusted further than the others: it may read an answer of any length into
-memory within its time-out, and goes through a proxy that the environment names. Where it connects
-is judged as for all, and a redirect is not followed unless the URL itself says redirect=yes.
+An Apprise target is trusted more than the others: it may read a response of any length into memory
+within its time-out, and it uses a proxy that the environment names. Its connections are checked
+like any other, and it follows no redirect unless the URL itself says redirect=yes.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import text_of
 from services.alerts.channels.network import Network
 from services.alerts.channels.redact import Redactor
+from services.alerts.channels.responses import text_of
 from services.alerts.config import AppriseTarget
 from services.alerts.templates import Templates
 
@@ -33,14 +33,14 @@ class Apprise:
     def __init__(
         self, name: str, target: AppriseTarget, templates: Templates, network: Network
     ) -> None:
-        """:raises SystemExit: Apprise knows no service of this URL's kind"""
+        """:raises SystemExit: Apprise does not support this kind of URL"""
         self._name = name
         self._target = target
         self._templates = templates
         self._network = network
         self._redact = Redactor(target.secrets())
         self._service = _service(name, target)
-        # Its own threads: those of a hanging target cannot use up another's.
+        # Threads of its own, so that a hanging target cannot exhaust another's.
         self._threads = ThreadPoolExecutor(target.concurrency, f"apprise-{name}")
 
     async def send(self, job: Claimed) -> Outcome:
@@ -57,11 +57,11 @@ class Apprise:
             excerpt = f"after {self._target.timeout:g} s"
             return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
         finally:
-            sockets.end()  # so that its thread ends, whatever still drips in
+            sockets.end()  # so that its thread ends, whatever is still received
 
     def _send(self, sockets: "_Sockets", text: str, title: str, kind: str) -> Outcome:
         with _warnings() as said, sockets.of_this_thread():
-            # It answers yes or no, and tells its log why.
+            # It returns only a bool, and logs the reason.
             taken = self._service.notify(body=text, title=title, notify_type=kind)
         if taken:
             return Outcome(Kind.DELIVERED, Reason.OK, excerpt=self._redact(" ".join(said)))
@@ -74,23 +74,23 @@ class Apprise:
 
 
 def _service(name: str, target: AppriseTarget) -> "NotifyBase":
-    import apprise  # half a second and a hundred services, for those only who use it
+    import apprise  # takes half a second, so only where it is used
 
     _watch_sockets()
-    for chatty in ("apprise", "urllib3"):  # they name URLs; what is told of an attempt is redacted
+    for chatty in ("apprise", "urllib3"):  # they log URLs; our excerpt of it is redacted
         logging.getLogger(chatty).propagate = False
         logging.getLogger(chatty).addHandler(logging.NullHandler())
     asset = apprise.AppriseAsset(http_redirects=False)
     service = apprise.Apprise.instantiate(target.url.get_secret_value(), asset=asset)
     if service is None:
-        raise SystemExit(f"targets.{name}.url: Apprise knows no service of this kind")
-    # Longer than the time-box, at whose end the sockets are: of the two, that one says what it was.
+        raise SystemExit(f"targets.{name}.url: Apprise does not support this kind of URL")
+    # Longer than our time-out, which closes the sockets: so ours is the one that is reported.
     service.socket_connect_timeout = service.socket_read_timeout = 2 * target.timeout
     return service
 
 
 class _Sockets:
-    """What one send connects: judged before, and ended with it."""
+    """The sockets of one send: each is checked before it connects, and closed with the send."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -117,14 +117,14 @@ class _Sockets:
         with self._lock:
             if self._over:
                 raise TimeoutError("the time of this send is over")
-            # A descriptor of ours: the library may close, or wrap in TLS, its own meanwhile.
+            # A duplicate descriptor: the library may close its own, or wrap it in TLS, meanwhile.
             self._open.append(sock.dup())
 
     def end(self) -> None:
         with self._lock:
             self._over = True
             for sock in self._open:
-                with suppress(OSError):  # not connected, or not any more
+                with suppress(OSError):  # not connected, or no longer
                     sock.shutdown(socket.SHUT_RDWR)
                 sock.close()
             self._open.clear()
@@ -133,11 +133,11 @@ class _Sockets:
 _sending = threading.local()
 
 
-@cache  # once: a hook cannot be taken back
+@cache  # once: an audit hook cannot be removed
 def _watch_sockets() -> None:
-    """Have the interpreter tell of each address before a library's socket goes there.
+    """Install an audit hook that sees each address before a library's socket connects to it.
 
-    The plugins open theirs where no parameter of ours reaches.
+    The plugins open their sockets where none of our parameters reach.
     """
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Mail by SMTP, one recipient a message, with the last step in our own hands.
+"""Mail by SMTP, one recipient per message, with the terminator written separately.
 
-SMTP libraries send the body and its terminator, the dot, in one call. Here the body goes first
-and the dot last, because a mail counts as handed over once a byte of the dot may be out: before
-it a failure is certainly "not sent", after it only the server's answer can say (protocol B, 5).
+SMTP libraries send the body and its terminator, the dot, in one call. Here the dot is a step of its
+own, because a mail counts as sent once a byte of the dot may be out: a failure before it certainly
+means "not sent", and after it only the server's response can tell (protocol B, step 5).
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from typing import Any, cast
 import aiosmtplib
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import text_of
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
+from services.alerts.channels.responses import text_of
 from services.alerts.config import EmailTarget
 from services.alerts.templates import Templates
 
-# What a payload may set. Anything else, and any recipient but the one, would be the caller's own.
+# The headers that a payload may set. With any other, a caller could add recipients, for example.
 HEADERS = frozenset(
     {"message-id", "list-unsubscribe", "list-unsubscribe-post", "reply-to", "auto-submitted"}
 )
 
 
 class _Policy(EmailPolicy):
-    """Keep our own long tokens whole: the default folds a long URL into encoded words."""
+    """Does not fold our own headers: by default a long URL becomes encoded words."""
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         if name.lower() in HEADERS and str(value).isascii():
@@ -46,7 +46,7 @@ POLICY = _Policy(linesep="\r\n", cte_type="7bit", raise_on_defect=False)
 
 
 def boottime() -> float:
-    """Seconds on a clock that goes on while the machine sleeps."""
+    """Return seconds on a clock that continues while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -63,10 +63,10 @@ class Email:
         self._tls = ssl.create_default_context()
 
     async def send(self, job: Claimed, *, dot_before: float | None = None) -> Outcome:
-        """Hand one mail over.
+        """Send one mail.
 
         :param dot_before: no terminator is written at or after this `boottime`
-        :returns: `Kind.UNKNOWN` when a byte of the dot may be out and no answer came
+        :returns: with `Kind.UNKNOWN` when a byte of the dot may be out and no response came
         """
         try:
             recipient, message = self._compose(job)
@@ -76,7 +76,7 @@ class Email:
         try:
             async with asyncio.timeout(self._target.timeout):
                 outcome = await attempt.run(self._network, recipient, message)
-        except Exception as error:  # noqa: BLE001 - classified: whatever it was, the dot decides
+        except Exception as error:  # noqa: BLE001 - whatever it was, the dot decides
             outcome = replace(_classify(error), excerpt=_said(error))
             if attempt.dot_may_be_out:
                 outcome = replace(outcome, kind=Kind.UNKNOWN)
@@ -92,7 +92,7 @@ class Email:
         message = EmailMessage(policy=POLICY)
         message["From"] = self._target.sender
         recipient = str(payload.get("to") or self._target.to)
-        Address(addr_spec=recipient)  # ValueError for more than one plain address
+        Address(addr_spec=recipient)  # ValueError unless it is one plain address
         message["To"] = recipient
         message["Subject"] = " ".join(str(subject).split())
         message["Date"] = job.accepted_at
@@ -106,18 +106,18 @@ class Email:
             },
         }
         for name, value in headers.items():
-            message[name] = str(value)
+            message[name] = " ".join(str(value).split())  # a line end would end the header
         message.set_content(str(text or text_of(job.event_type, payload)))
         if html := payload.get("html"):
             message.add_alternative(str(html), subtype="html")
         return recipient, message.as_bytes()
 
     async def close(self) -> None:
-        pass  # a connection lives as long as its mail
+        pass  # each mail has a connection of its own
 
 
 class _Attempt:
-    """One connection, one mail."""
+    """One mail over one connection."""
 
     def __init__(
         self, target: EmailTarget, hostname: str, tls: ssl.SSLContext, dot_before: float | None
@@ -128,7 +128,7 @@ class _Attempt:
         self._answered = False
         self._transport: asyncio.WriteTransport | None = None
         self._smtp = aiosmtplib.SMTP(
-            hostname=target.host,  # whose certificate is asked for; the socket is ours
+            hostname=target.host,  # for its certificate; the socket is ours
             username=target.username or None,
             password=target.password.get_secret_value() or None,
             use_tls=target.tls == "tls",
@@ -145,7 +145,7 @@ class _Attempt:
         )
         with self._reset_unless_answered():
             await self._smtp.connect(sock=sock)
-            # uvloop's transports are no subclasses of asyncio's.
+            # uvloop's transports are not subclasses of asyncio's.
             transport = cast("asyncio.WriteTransport | None", self._smtp.transport)
             protocol = self._smtp.protocol
             if transport is None or protocol is None:
@@ -157,16 +157,16 @@ class _Attempt:
             if start.code != aiosmtplib.SMTPStatus.start_input:
                 raise aiosmtplib.SMTPDataError(start.code, start.message)
             protocol.write(_stuffed(message))
-            # The dot must not queue behind the body. No event tells: the protocol is a library's.
+            # The dot must not queue behind the body. The library's protocol has no event for that.
             while transport.get_write_buffer_size():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-            # From here to the write nothing is awaited: no pause fits between check and dot.
+            # Nothing is awaited from here to the write: no pause fits between check and dot.
             if self._dot_before is not None and boottime() >= self._dot_before:
                 return Outcome(Kind.FAILED, Reason.TOO_LATE)
             protocol.write(b".\r\n")
             self.dot_may_be_out = True
             code, text = await protocol.read_response(self._target.timeout)
-            if code // 100 not in {2, 4, 5}:  # neither taken nor refused
+            if code // 100 not in {2, 4, 5}:  # neither accepted nor refused
                 raise aiosmtplib.SMTPResponseException(code, text)
             self.dot_may_be_out = False  # the server has said which
             self._answered = True
@@ -174,10 +174,10 @@ class _Attempt:
 
     @contextmanager
     def _reset_unless_answered(self) -> Iterator[None]:
-        """Close by RST, so that nothing still buffered, here or in the kernel, leaves later.
+        """Reset the connection, so that nothing buffered, here or in the kernel, is sent later.
 
-        Covers every way out: too late, time-out, cancellation, refusal. Only the server's answer
-        to the dot ends its transaction; then there is nothing to take back.
+        Covers every exit: too late, time-out, cancellation, refusal. Only the server's response to
+        the dot ends the transaction; then nothing is left to take back.
         """
         try:
             yield
@@ -185,7 +185,7 @@ class _Attempt:
             transport = self._transport
             if transport is not None and not transport.is_closing():
                 if self._answered:
-                    transport.write(b"QUIT\r\n")  # manners; nobody waits for the answer
+                    transport.write(b"QUIT\r\n")  # its response is not awaited
                 else:
                     transport.get_extra_info("socket").setsockopt(
                         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
@@ -215,7 +215,7 @@ def _classify(error: Exception) -> Outcome:
     match error:
         case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == 5:
             return Outcome(Kind.NEVER, Reason.UNAUTHORIZED, error.code)
-        case aiosmtplib.SMTPConnectResponseError():  # its greeting: the server is not in service
+        case aiosmtplib.SMTPConnectResponseError():  # its greeting refuses service
             return Outcome(Kind.FAILED, Reason.SERVER_ERROR, error.code)
         case aiosmtplib.SMTPResponseException():
             return _by_code(error.code, "")
@@ -227,6 +227,6 @@ def _classify(error: Exception) -> Outcome:
 
 
 def _said(error: Exception) -> str:
-    # Its own text quotes the answer as Python does, and a secret in it beyond recognition.
+    # str() shows the response as a Python literal, in which redaction may miss an escaped secret.
     said = error.message if isinstance(error, aiosmtplib.SMTPResponseException) else error
     return f"{type(error).__name__}: {said}"

@@ -1,51 +1,73 @@
-"""Monday.com: the GraphQL mutation create_item. Its errors arrive inside a 200."""
+"""Monday.com: an item per alert, or per lead, over GraphQL. Its errors arrive inside a 200.
 
+An item with a `key` (a column and a value that identify it) is searched for first: a later alert
+changes it, and a delivery repeated after a lost response creates no second one. Its `as_of` (a
+column and a time) keeps an older alert that is late from overwriting a newer one. No state is kept
+here: two deliveries with one key at the same moment may still create two items.
+"""
+
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import MAX_WAIT, text_of
-from services.alerts.channels.network import Network
-from services.alerts.channels.post import Answer, Poster
+from services.alerts.alert import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
+from services.alerts.channels.post import HttpChannel, Response
+from services.alerts.channels.responses import text_of
 from services.alerts.config import MondayTarget
-from services.alerts.templates import Templates
 
 API_VERSION = "2025-10"
 MUTATION = (
     "mutation ($board: ID!, $name: String!, $values: JSON!) "
     "{ create_item (board_id: $board, item_name: $name, column_values: $values) { id } }"
 )
+FIND = (
+    "query ($board: ID!, $columns: [ItemsPageByColumnValuesQuery!], $read: [String!]) "
+    "{ items_page_by_column_values (board_id: $board, columns: $columns, limit: 1) "
+    "{ items { id column_values (ids: $read) { id text } } } }"
+)
+CHANGE = (
+    "mutation ($board: ID!, $item: ID!, $values: JSON!) "
+    "{ change_multiple_column_values "
+    "(board_id: $board, item_id: $item, column_values: $values) { id } }"
+)
 _UNAUTHORIZED = ("unauth", "notauth", "permission", "forbidden")
 _BUSY = ("complexity", "rate", "concurrency", "limit")
 _BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "correctedvalue")
 
 
-class Monday:
-    def __init__(
-        self, name: str, target: MondayTarget, templates: Templates, network: Network
-    ) -> None:
-        self._name = name
-        self._target = target
-        self._templates = templates
-        self._poster = Poster(target, target.url, network)
-
+class Monday(HttpChannel[MondayTarget]):
     async def send(self, job: Claimed) -> Outcome:
-        item = self._item(job)
-        body = {
-            "query": MUTATION,
-            "variables": {
-                "board": self._target.board,
-                "name": item["item_name"],
-                "values": json.dumps(item.get("column_values", {}), ensure_ascii=False),
-            },
-        }
+        """Send within one time-out, which the lease allows for, however many requests it takes."""
+        try:
+            async with asyncio.timeout(self._target.timeout):
+                return await self._send(self._item(job))
+        except TimeoutError:
+            excerpt = f"after {self._target.timeout:g} s"
+            return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
+
+    async def _send(self, item: dict[str, Any]) -> Outcome:
+        columns, as_of = item.get("column_values", {}), item.get("as_of", {})
+        if key := item.get("key"):
+            found = await self._ask(FIND, columns=_columns(key), read=list(as_of))
+            outcome = read(found)
+            if outcome.kind is not Kind.DELIVERED:
+                return outcome
+            if known := _first(found):
+                if _is_newer(known, as_of):
+                    return outcome
+                columns = {"name": item["item_name"], **columns}
+                return read(await self._ask(CHANGE, item=known["id"], values=_json(columns)))
+        name, values = item["item_name"], _json(columns)
+        return read(await self._ask(MUTATION, name=name, values=values))
+
+    async def _ask(self, query: str, **variables: Any) -> Response:
+        body = {"query": query, "variables": {"board": self._target.board, **variables}}
         headers = {
             "Authorization": self._target.token.get_secret_value(),
             "API-Version": API_VERSION,
         }
-        answer = await self._poster.post(json.dumps(body).encode(), headers)
-        return read(answer)
+        return await self._poster.post(json.dumps(body).encode(), headers)
 
     def _item(self, job: Claimed) -> dict[str, Any]:
         rendered = self._templates.render(self._name, job)
@@ -54,19 +76,46 @@ class Monday:
         item: dict[str, Any] = json.loads(rendered)
         return item
 
-    async def close(self) -> None:
-        await self._poster.close()
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False)
 
 
-def read(answer: Answer) -> Outcome:
-    """Only an item's id is success; an error's code says whether another try makes sense."""
+def _columns(key: dict[str, str]) -> list[dict[str, Any]]:
+    return [{"column_id": column, "column_values": [value]} for column, value in key.items()]
+
+
+def _first(found: Response) -> dict[str, Any] | None:
+    items = json.loads(found.body)["data"]["items_page_by_column_values"]["items"]
+    return items[0] if items else None
+
+
+def _is_newer(known: dict[str, Any], as_of: dict[str, str]) -> bool:
+    texts = {column["id"]: column["text"] or "" for column in known["column_values"]}
+    return any(texts.get(column, "") >= time for column, time in as_of.items())
+
+
+def _is_whole(answered: dict[str, Any]) -> bool:
+    if "items" not in answered:
+        return bool(answered["id"])
+    return all(
+        item["id"] and all({"id", "text"} <= column.keys() for column in item["column_values"])
+        for item in answered["items"]
+    )
+
+
+def read(answer: Response) -> Outcome:
+    """Classify a response: success needs an item's id or a list of items.
+
+    The code of an error tells whether a retry makes sense.
+    """
     outcome = answer.outcome
     if outcome.kind is not Kind.DELIVERED:
         return outcome
     try:
         data = json.loads(answer.body)
         errors = data.get("errors") or ([data] if "error_code" in data else [])
-        if not errors and data["data"]["create_item"]["id"]:
+        if not errors and _is_whole(*data["data"].values()):
             return outcome
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         errors = []
@@ -81,7 +130,7 @@ def read(answer: Answer) -> Outcome:
             outcome,
             kind=Kind.LATER,
             reason=Reason.RATE_LIMITED,
-            retry_after=float(min(wait, MAX_WAIT)),
+            retry_after=float(min(wait, MAX_PAUSE_SECONDS)),
         )
     if any(word in code for word in _UNAUTHORIZED):
         return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)

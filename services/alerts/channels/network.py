@@ -1,4 +1,4 @@
-"""Where a target may be: each connection goes to the very address that was judged here."""
+"""Where a target may be. Each connection goes to exactly the address that was checked here."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ from ipaddress import (
 
 import aiohappyeyeballs
 
-from libs.common import logs
+from libs.common.process import logs
 from services.alerts.alert import Reason
 
 log = logs.get_logger(__name__)
@@ -24,20 +24,20 @@ Address = IPv4Address | IPv6Address
 Networks = tuple[IPv4Network | IPv6Network, ...]
 AddrInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
-SECOND_ADDRESS_SECONDS = 0.25  # RFC 8305: when the first one of a name does not answer
+SECOND_ADDRESS_SECONDS = 0.25  # RFC 8305: until the next address of a name is tried as well
 
-# What ipaddress calls global, on some Python that we support, and is not: the site-local and
-# other unassigned space, and the IETF's block where a cloud keeps its metadata service.
+# On some supported Python, ipaddress calls these global, but they are not: site-local and other
+# unassigned space, and the IETF's block, in which a cloud has its metadata service.
 _UNICAST = ip_network("2000::/3")
 _IETF = ip_network("192.0.0.0/24")
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 def allowed(address: str, private: Networks) -> bool:
-    """Say whether a numeric address is the public internet's, or in a network that was named."""
+    """Return whether a numeric address is on the public internet or in one of these networks."""
     try:
         reached = _reached(ip_address(address))
-    except ValueError:  # a name would be looked up again, with another answer perhaps
+    except ValueError:  # a name would be looked up again, perhaps with another result
         return False
     if any(reached in network for network in private):
         return True
@@ -50,7 +50,7 @@ def allowed(address: str, private: Networks) -> bool:
 
 
 def _reached(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, where it does."""
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -59,12 +59,12 @@ def _reached(address: Address) -> Address:
 
 
 def reason(error: Exception) -> Reason:
-    """Tell a refused address from what the network itself did; each is worth another try.
+    """Return whether the address was refused or the connection failed.
 
-    A name's answer may be wrong for a moment.
+    A retry makes sense for both: a name's address may be wrong for a moment.
     """
-    # By its number and not by its class: of several addresses that failed the library makes one
-    # new OSError, and keeps the number when all had the same. (Not EPERM: TLS's errors have 1.)
+    # By errno, not by class: when several addresses fail, the library raises one new OSError and
+    # keeps the errno if all had the same. (Not EPERM: TLS errors have 1 as well.)
     refused = isinstance(error, OSError) and error.errno == errno.EACCES
     return Reason.ADDRESS_REFUSED if refused else Reason.CONNECTION
 
@@ -72,8 +72,8 @@ def reason(error: Exception) -> Reason:
 class Network:
     """One target's look-ups and sockets.
 
-    Look-ups block, so they have threads of the target's own: a name server that hangs cannot use
-    up another target's (the loop's pool is shared by all, and small).
+    Look-ups block, so each target has threads for them: a name server that hangs cannot exhaust
+    those of another target. (The loop's own pool is small and shared by all.)
     """
 
     def __init__(self, name: str, private: Networks, threads: int) -> None:
@@ -82,7 +82,7 @@ class Network:
         self._threads = ThreadPoolExecutor(threads, f"dns-{name}")
 
     def check(self, address: str) -> None:
-        """:raises OSError: EACCES, the address is refused"""
+        """:raises OSError: EACCES: the address is not allowed"""
         if not allowed(address, self._private):
             log.warning("address.refused", target=self._name, address=address)
             text = f"{address} is not public, and not in ALERTS_PRIVATE_NETWORKS"
@@ -96,9 +96,9 @@ class Network:
         )
 
     def _open_socket(self, info: AddrInfo) -> socket.socket:
-        """Open the socket that is connected to this address next, without another look-up.
+        """Check an address and open the socket that connects to it, without another look-up.
 
-        :raises OSError: EACCES, the address is refused
+        :raises OSError: EACCES: the address is not allowed
         """
         family, kind, proto, _, address = info
         self.check(address[0])
@@ -106,7 +106,7 @@ class Network:
 
     async def _look_up(self, host: str, port: int) -> list[AddrInfo]:
         def look_up() -> list[AddrInfo]:
-            # Called by its module's name, where a test puts a name server of its own.
+            # Called through its module, so that a test can replace it.
             return socket.getaddrinfo(  # type: ignore[return-value]
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )

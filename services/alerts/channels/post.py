@@ -1,7 +1,7 @@
-"""HTTP POST to one target: TLS verified, no redirect, no cookie, a bounded part of the answer.
+"""HTTP POST to one target: TLS verified, no redirects, no cookies, a bounded response.
 
-A POST is sent once an attempt, also where it meets a kept connection that the target was closing:
-it may have had its effect, and when to try again is for the attempts' own delays.
+A POST is sent once per attempt, even on a kept-alive connection that the target was closing: it may
+have taken effect, and the retry delays decide when to try again.
 """
 
 import asyncio
@@ -9,27 +9,31 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from yarl import URL
 
-from libs.common.http_client import Broken, Connection, Pool, Unreachable, compose
+from libs.common.http.client import Broken, Connection, Pool, Unreachable, build_request
 from services.alerts.alert import Kind, Outcome, Reason
-from services.alerts.channels import answers
+from services.alerts.channels import responses
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
-from services.alerts.config import Target
+from services.alerts.config import MondayTarget, SlackTarget, SmsTarget, Target, WebhookTarget
+from services.alerts.templates import Templates
 
-MAX_ANSWER = 64 * 1024
+MAX_BODY = 64 * 1024
+
+T = TypeVar("T", SlackTarget, WebhookTarget, MondayTarget, SmsTarget)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    body: bytes  # the first MAX_ANSWER bytes
-    outcome: Outcome  # what the status line alone says
+class Response:
+    body: bytes  # the first MAX_BODY bytes
+    outcome: Outcome  # by the status alone
 
 
 class Poster:
-    """Connections of the target's own, so that a hanging one cannot use up another's."""
+    """A target's own connections, so that a hanging one cannot exhaust another target's."""
 
     def __init__(self, target: Target, url: str, network: Network) -> None:
         self._network = network
@@ -45,8 +49,8 @@ class Poster:
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
         self._pool = Pool(self._connect, target.concurrency)
 
-    async def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send within the target's time-out; a failure to is an answer too, with no status."""
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Send within the target's time-out; a failure is a response without a status."""
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._post(body, headers)
@@ -55,23 +59,23 @@ class Poster:
         except (Unreachable, Broken, OSError) as error:
             excerpt = self._redact(f"{type(error).__name__}: {error}")
             outcome = Outcome(Kind.FAILED, reason(error), excerpt=excerpt)
-        return Answer(b"", outcome)
+        return Response(b"", outcome)
 
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        request = compose(self._line, self._fixed, {**self._headers, **headers}, body)
-        connection = await self._pool.take()
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        request = build_request(self._line, self._fixed, {**self._headers, **headers}, body)
+        connection = await self._pool.acquire()
         try:
             await connection.send(request, self._timeout)
-            answer = connection.answer
-            read = await answer.read(MAX_ANSWER)
+            response = connection.response
+            read = await response.read(MAX_BODY)
         finally:
-            self._pool.give_back(connection)  # one that still reads or waits is closed
-        return Answer(
+            self._pool.release(connection)  # which closes one that has not finished
+        return Response(
             read,
-            answers.classify(
-                answer.status,
+            responses.classify(
+                response.status,
                 self._redact(read.decode("utf-8", "replace")),
-                answers.retry_after(answer.headers.get("Retry-After")),
+                responses.retry_after(response.headers.get("Retry-After")),
             ),
         )
 
@@ -88,6 +92,20 @@ class Poster:
 
     async def close(self) -> None:
         self._pool.close()
+
+
+class HttpChannel(Generic[T]):
+    """What the channels that POST to the target's URL share."""
+
+    def __init__(self, name: str, target: T, templates: Templates, network: Network) -> None:
+        self._name = name
+        self._target: T = target
+        self._templates = templates
+        url = target.url if isinstance(target.url, str) else target.url.get_secret_value()
+        self._poster = Poster(target, url, network)
+
+    async def close(self) -> None:
+        await self._poster.close()
 
 
 def _credentials(url: URL) -> dict[str, str]:

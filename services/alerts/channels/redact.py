@@ -1,95 +1,49 @@
-"""What a target or a library says, made fit for a log and the ledger."""
+"""Redacts the text of a response or an error for the log and the ledger.
 
-import html
-import json
+A secret may come back escaped, in base64, or cut in half. So this does not search for secrets: it
+keeps only what cannot be part of one, plain words and short numbers, which are status codes.
+"""
+
 import re
-from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from urllib.parse import SplitResult, unquote, urlsplit
-
-from yarl import URL
+from collections.abc import Iterable
 
 EXCERPT = 500
 
-# A shorter part of a URL is an ordinary word, `services`, and would be missing in every text.
-_LEAST_PART = 10
-_LEAST_BASE64 = 8
-_WORD = r"[^\s@<>\"',;:()]"
-_ADDRESS = re.compile(rf"(?<!{_WORD}){_WORD}++@{_WORD}+")
+_BETWEEN = re.compile(r"([\s{}\[\]()\":,;='<>]+)")
+_NUMBER = re.compile(r"[+-]?\d{1,4}(?:\.\d{1,3}){0,2}[.!?]?")
+_WORD = re.compile(r"[^\W\d_]{1,40}(?:[_-][^\W\d_]{1,40})*[.!?]?")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_CAMEL = re.compile(r"(?:[A-Z]{1,4}[a-z]{2,})+")  # the names of exceptions
+_LEAST = 4  # letters; shorter parts of a secret are in every text
 
 
 class Redactor:
-    """Strikes out secrets, addresses and control characters; keeps what fits an excerpt."""
+    """Keeps the words that are not part of a secret, as many as fit into an excerpt."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: of a URL the whole goes, and not a part of it only.
-        parts = sorted({p for s in secrets for p in _parts(s) if p}, key=len, reverse=True)
-        forms = [form for part in parts for form in (_spelled(part), *_coded(part.encode()))]
-        self._secrets = re.compile("|".join(forms) or r"(?!)")
-        self._longest = 3 * len(parts[0]) if parts else 0  # as percent-encoded
+        bare = (secret.partition("://")[2] or secret for secret in secrets)
+        self._secrets = "\n".join(bare).casefold()
+        self._parts = [part for part in _LETTERS.findall(self._secrets) if len(part) >= _LEAST]
 
     def __call__(self, text: str) -> str:
-        cut = text[: EXCERPT * 4 + self._longest]
-        shown = self._secrets.sub("***", cut)
-        if len(cut) < len(text):  # the half of a secret may stand at the end
-            shown = shown[: -self._longest or None]
-        shown = _ADDRESS.sub("***@***", shown)
-        return "".join(c if c.isprintable() else " " for c in shown)[:EXCERPT].strip()
+        said = "".join(
+            piece if _BETWEEN.fullmatch(piece) or self._plain(piece) else "***"
+            for piece in _BETWEEN.split(text[: EXCERPT * 4])
+            if piece
+        )
+        return " ".join(said.split())[:EXCERPT]
 
+    def _plain(self, piece: str) -> bool:
+        if _NUMBER.fullmatch(piece):
+            return True
+        return _WORD.fullmatch(piece) is not None and all(
+            map(self._harmless, _LETTERS.findall(piece))
+        )
 
-def _parts(secret: str) -> Iterator[str]:
-    """Return the secret, and of a URL also what makes it one, since a part is repeated too."""
-    yield secret
-    yield secret.removeprefix("whsec_")
-    spellings = [secret]
-    with suppress(ValueError):  # one of Apprise's
-        spellings.append(str(URL(secret)))  # as it is sent
-    for spelling in spellings:
-        with suppress(ValueError):
-            url = urlsplit(spelling)
-            if url.scheme and url.netloc:
-                yield from _parts_of_url(url)
-
-
-def _parts_of_url(url: SplitResult) -> Iterator[str]:
-    yield url.geturl()
-    yield from (url.password or "", unquote(url.password or ""))
-    pieces = [f"{url.path}?{url.query}" if url.query else url.path, url.username or ""]
-    pieces += re.split(r"[/?&=#;]", f"{url.path}?{url.query}#{url.fragment}")
-    if url.scheme not in {"http", "https"}:  # Apprise has tokens where others have the host
-        pieces += re.split(r"[:@]", url.netloc)
-    for piece in pieces:
-        if len(piece) >= _LEAST_PART:
-            yield from (piece, unquote(piece))
-
-
-def _spelled(secret: str) -> str:
-    """Return a pattern for it as it comes back in a URL, in JSON, in HTML, or in some of them."""
-    return "".join(map(_character, secret))
-
-
-def _character(c: str) -> str:
-    if c.isascii() and c.isalnum():
-        return c
-    escapes = r"(?:\\|%(?:25)*5c)"
-    if c == "\\":
-        return f"(?i:{escapes}{{1,16}})"
-    utf8 = c.encode()
-    ways = [c, html.escape(c), f"&#{ord(c)};", f"&#x{ord(c):x};", f"u{ord(c):04x}"]
-    ways += [json.dumps(c)[1:-1].lstrip("\\"), repr(utf8)[2:-1].lstrip("\\")]
-    patterns = {*map(re.escape, ways), "".join(f"%(?:25)*{byte:02x}" for byte in utf8)}
-    if c == " ":
-        patterns.add(r"\+")
-    return f"(?i:{escapes}{{0,8}}(?:{'|'.join(sorted(patterns))}))"
-
-
-def _coded(raw: bytes) -> Iterator[str]:
-    """Return patterns for its hexadecimal form, and for base64, whatever stands beside it there."""
-    yield raw.hex()
-    for before in range(3):
-        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
-        for encode in (b64encode, urlsafe_b64encode):
-            form = encode(bytes(before) + raw)[first:last].decode()
-            if len(form) >= _LEAST_BASE64:
-                yield _spelled(form)
+    def _harmless(self, word: str) -> bool:
+        if not (word.islower() or word.isupper() or word.istitle() or _CAMEL.fullmatch(word)):
+            return False  # mixed case, as in base64
+        small = word.casefold()
+        return len(word) < _LEAST or not (
+            small in self._secrets or any(part in small for part in self._parts)
+        )

@@ -1,24 +1,16 @@
-"""Slack's incoming webhook: a POST that succeeded answers 200 with the two letters `ok`."""
+"""Slack's incoming webhook: the response to a successful POST is 200 with the body `ok`."""
 
 import json
 from dataclasses import replace
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import text_of
-from services.alerts.channels.network import Network
-from services.alerts.channels.post import Poster
+from services.alerts.channels.post import HttpChannel
+from services.alerts.channels.responses import text_of
 from services.alerts.config import SlackTarget
-from services.alerts.templates import Templates
+from services.alerts.templates import escape_slack
 
 
-class Slack:
-    def __init__(
-        self, name: str, target: SlackTarget, templates: Templates, network: Network
-    ) -> None:
-        self._name = name
-        self._templates = templates
-        self._poster = Poster(target, target.url.get_secret_value(), network)
-
+class Slack(HttpChannel[SlackTarget]):
     async def send(self, job: Claimed) -> Outcome:
         answer = await self._poster.post(self._body(job), {})
         if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
@@ -29,7 +21,7 @@ class Slack:
         rendered = self._templates.render(self._name, job)
         if rendered is not None:
             return rendered.encode()
-        return json.dumps({"text": text_of(job.event_type, job.payload)}).encode()
-
-    async def close(self) -> None:
-        await self._poster.close()
+        text = text_of(job.event_type, job.payload)
+        # A visitor may have written it: `<!channel>` notifies all, `<https://…|Open>` deceives.
+        marked_up = job.payload.get("mrkdwn") is True
+        return json.dumps({"text": text if marked_up else escape_slack(text)}).encode()

@@ -1,31 +1,21 @@
-"""SMSAPI's sms.do, or whatever is compatible: its errors are numbered, and inside a 200."""
+"""SMSAPI's sms.do or a compatible API. Its errors have numbers, inside a 200."""
 
 import json
 from dataclasses import replace
 from urllib.parse import urlencode
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.answers import text_of
-from services.alerts.channels.network import Network
-from services.alerts.channels.post import Answer, Poster
+from services.alerts.channels.post import HttpChannel, Response
+from services.alerts.channels.responses import text_of
 from services.alerts.config import SmsTarget
-from services.alerts.templates import Templates
 
-MAX_TEXT = 1_500  # ten parts; beyond it providers refuse
+MAX_TEXT = 1_500  # ten parts; providers refuse more
 
 _UNAUTHORIZED = frozenset({101, 102, 105, 110})
 _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
 
 
-class Sms:
-    def __init__(
-        self, name: str, target: SmsTarget, templates: Templates, network: Network
-    ) -> None:
-        self._name = name
-        self._target = target
-        self._templates = templates
-        self._poster = Poster(target, target.url, network)
-
+class Sms(HttpChannel[SmsTarget]):
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
         form = {
@@ -40,12 +30,9 @@ class Sms:
         }
         return read(await self._poster.post(urlencode(form).encode(), headers))
 
-    async def close(self) -> None:
-        await self._poster.close()
 
-
-def read(answer: Answer) -> Outcome:
-    """Only a list of what was queued is success."""
+def read(answer: Response) -> Outcome:
+    """Classify a response: only a list of queued messages is success."""
     outcome = answer.outcome
     if outcome.kind is not Kind.DELIVERED:
         return outcome

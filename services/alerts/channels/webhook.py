@@ -1,4 +1,4 @@
-"""Any web hook, signed per Standard Webhooks: its id lets a receiver drop a twin."""
+"""Any webhook, signed as Standard Webhooks says: its id lets a receiver drop duplicates."""
 
 import json
 from datetime import UTC, datetime
@@ -7,19 +7,17 @@ from standardwebhooks import Webhook as Signer
 
 from services.alerts.alert import Claimed, Outcome
 from services.alerts.channels.network import Network
-from services.alerts.channels.post import Poster
+from services.alerts.channels.post import HttpChannel
 from services.alerts.config import WebhookTarget
 from services.alerts.templates import Templates
 
 
-class Webhook:
+class Webhook(HttpChannel[WebhookTarget]):
     def __init__(
         self, name: str, target: WebhookTarget, templates: Templates, network: Network
     ) -> None:
-        self._name = name
+        super().__init__(name, target, templates, network)
         self._signer = Signer(target.secret.get_secret_value())
-        self._templates = templates
-        self._poster = Poster(target, target.url.get_secret_value(), network)
 
     async def send(self, job: Claimed) -> Outcome:
         body = self._templates.render(self._name, job) or json.dumps(
@@ -39,6 +37,3 @@ class Webhook:
             "webhook-signature": self._signer.sign(str(job.alert_id), now, body),
         }
         return (await self._poster.post(body.encode(), headers)).outcome
-
-    async def close(self) -> None:
-        await self._poster.close()

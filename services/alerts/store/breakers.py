@@ -1,150 +1,156 @@
-"""How the breakers of every process stand, for all to read."""
+"""The breaker of each target, shared by all processes, and the processes that are alive."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.alert import BreakerState
+from services.alerts.alert import MAX_PAUSE_SECONDS, BreakerState
+from services.alerts.store.sql import sql
 
-_timestamptz = sa.DateTime(timezone=True)
-
-SAID_SECONDS: Final = 5.0  # a process says so at least this often
-ALIVE: Final = f"seen_at > now() - make_interval(secs => {3 * SAID_SECONDS})"
-_FORGOTTEN: Final = "seen_at < now() - interval '1 hour'"
+ALIVE_SECONDS: Final = 15.0
+TRIAL_SECONDS: Final = 15.0  # longer than a process believes that the trial is its own (breaker.py)
+PAUSED: Final = f"""coalesce(
+    paused_until BETWEEN now() AND now() + interval '{MAX_PAUSE_SECONDS} s', false)"""
+SHUT: Final = f"(state <> 'closed' OR {PAUSED})"
+"""No process sends anything to the target now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """How one breaker of one process stands."""
+class BreakerStatus:
+    """The state of a target's breaker, as every process sees it."""
 
-    target: str
     state: BreakerState
     failures: int
     seconds_to_trial: float
-    paused: bool
-    healed: bool  # a call got through since this was last said
+    mine: bool  # the trial belongs to the asking process
+    paused: float  # seconds left of a pause
+    since: datetime | None  # since when nothing has been delivered
+    processes: int
 
 
-# A target is in trouble from the first opening on until a call gets through, in whatever process:
-# one that is started anew begins with a closed breaker, and has healed nothing.
-_SAY: Final = (
-    sa.text(f"""
-    WITH said AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:stands AS jsonb)) AS s(
-            target text, state text, failures integer, seconds_to_trial float, paused boolean,
-            healed boolean)
-    ), healed AS (
-        DELETE FROM trouble USING said
-        WHERE trouble.kind = 'breaker' AND trouble.target = said.target AND said.healed
-    ), sick AS (
-        INSERT INTO trouble (kind, target)
-        SELECT 'breaker', target FROM said WHERE state <> 'closed' AND NOT healed ORDER BY target
-        ON CONFLICT DO NOTHING
-    ), forgotten AS (
-        DELETE FROM breaker WHERE {_FORGOTTEN}
-    ), written AS (
-        INSERT INTO breaker (target, process, state, failures, next_trial_at, paused)
-        SELECT target, :process, state, failures,
-            CASE WHEN state = 'open' THEN now() + make_interval(secs => seconds_to_trial) END,
-            paused
-        FROM said
-        ON CONFLICT (target, process) DO UPDATE SET
-            state = excluded.state, failures = excluded.failures, paused = excluded.paused,
-            next_trial_at = excluded.next_trial_at, seen_at = now()
-    )
-    SELECT count(DISTINCT process) AS others FROM breaker WHERE {ALIVE} AND process <> :process
+_BE_ALIVE: Final = sql("""
+    INSERT INTO replica (process) VALUES (:process) ON CONFLICT (process) DO UPDATE
+    SET seen_at = now() WHERE replica.seen_at NOT BETWEEN now() - interval '5 s' AND now()
 """)
-    .bindparams(sa.bindparam("process", type_=sa.Uuid), sa.bindparam("stands", type_=sa.Text))
-    .columns(others=sa.BigInteger)
-)
+# Locked in order, so that two processes wait for each other but never deadlock. A time further off
+# than any that is ever set means that the clock was set back.
+_REPORT: Final = sql(f"""
+    WITH report AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:reports AS jsonb)) AS t(
+            target text, healthy boolean, failures integer, trial boolean, wants_trial boolean,
+            paused float, fail_max integer, reset_timeout float)
+    ), locked AS MATERIALIZED (
+        SELECT * FROM breaker WHERE target IN (SELECT target FROM report) ORDER BY target FOR UPDATE
+    ), counted AS (
+        SELECT *, state = 'half_open' AND trial_by = :process AS mine,
+            next_trial_at NOT BETWEEN now()
+                AND now() + make_interval(secs => greatest(reset_timeout, {TRIAL_SECONDS})) AS due,
+            CASE WHEN healthy THEN report.failures
+                ELSE locked.failures + report.failures END AS number
+        FROM locked JOIN report USING (target)
+    ), moved AS (
+        SELECT *, CASE
+            WHEN mine AND trial THEN 'closed'
+            WHEN mine AND NOT trial OR state = 'closed' AND number >= fail_max THEN 'open'
+            WHEN wants_trial AND state <> 'closed' AND (due OR mine) THEN 'trial'
+            ELSE 'same' END AS move
+        FROM counted
+    ), healed AS (
+        DELETE FROM incident USING moved
+        WHERE kind = 'breaker' AND incident.target = moved.target AND healthy AND move <> 'open'
+    ), unhealthy AS (
+        INSERT INTO incident (kind, target) SELECT 'breaker', target FROM moved
+        WHERE move = 'open' OR paused > 0 AND NOT healthy ORDER BY target
+        ON CONFLICT DO NOTHING
+    )
+    UPDATE breaker SET
+        state = CASE move WHEN 'same' THEN moved.state WHEN 'trial' THEN 'half_open' ELSE move END,
+        failures = CASE WHEN move = 'closed' THEN 0
+            WHEN moved.state = 'closed' THEN number ELSE breaker.failures END,
+        next_trial_at = CASE move WHEN 'same' THEN moved.next_trial_at
+            WHEN 'open' THEN now() + make_interval(secs => reset_timeout)
+            WHEN 'trial' THEN now() + interval '{TRIAL_SECONDS} s' END,
+        trial_by = CASE move WHEN 'same' THEN moved.trial_by WHEN 'trial' THEN :process END,
+        paused_until = CASE WHEN paused > 0
+            THEN greatest(moved.paused_until, now() + make_interval(secs => paused))
+            ELSE moved.paused_until END
+    FROM moved WHERE breaker.target = moved.target
+""")
+_READ: Final = sql(f"""
+    SELECT breaker.target, state, failures, since,
+        greatest(0, CAST(extract(epoch FROM next_trial_at - now()) AS float)) AS seconds_to_trial,
+        state = 'half_open' AND trial_by = :process AS mine,
+        CASE WHEN {PAUSED} THEN CAST(extract(epoch FROM paused_until - now()) AS float)
+            ELSE 0 END AS paused,
+        (SELECT count(*) FROM replica WHERE seen_at BETWEEN
+            now() - interval '{ALIVE_SECONDS} s' AND now() + interval '{ALIVE_SECONDS} s')
+            AS processes
+    FROM breaker LEFT JOIN incident ON incident.target = breaker.target AND kind = 'breaker'
+""")
 
 
-async def say(tx: AsyncConnection, process: UUID, stands: Sequence[Stand]) -> int:
-    """Write how this process's breakers stand, and what follows for the targets' trouble.
+async def join(tx: AsyncConnection, targets: Sequence[str]) -> None:
+    """Create a row for each target, and delete processes that have been dead for an hour."""
+    await tx.execute(sql("DELETE FROM replica WHERE seen_at < now() - interval '1 hour'"))
+    await tx.execute(
+        sql("""
+            INSERT INTO breaker (target) SELECT unnest(CAST(:targets AS text[])) AS target
+            ORDER BY target ON CONFLICT DO NOTHING
+        """),
+        {"targets": list(targets)},
+    )
 
-    :returns: how many processes are alive, this one included
+
+async def report(tx: AsyncConnection, process: UUID, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Report what this process observed, and that it is alive; the breakers move accordingly.
+
+    :param reports: for each target its breaker's observations, whether it `wants_trial`, for how
+        many seconds it asked to be `paused`, and the breaker's settings
     """
-    document = json.dumps([asdict(stand) for stand in stands])
-    found = await tx.execute(_SAY, {"process": process, "stands": document})
-    return 1 + int(found.scalar_one())
+    await tx.execute(_BE_ALIVE, {"process": process})
+    if reports:
+        await tx.execute(_REPORT, {"process": process, "reports": json.dumps(list(reports))})
+
+
+async def read(tx: AsyncConnection, process: UUID) -> Mapping[str, BreakerStatus]:
+    """Return the breakers by target, as this process sees them."""
+    return {
+        row.target: BreakerStatus(
+            BreakerState(row.state),
+            row.failures,
+            row.seconds_to_trial or 0.0,
+            bool(row.mine),
+            row.paused,
+            row.since,
+            row.processes,
+        )
+        for row in await tx.execute(_READ, {"process": process})
+    }
+
+
+_LEAVE: Final = sql("""
+    WITH trial AS (UPDATE breaker SET state = 'open', next_trial_at = now(), trial_by = NULL
+        WHERE trial_by = :process)
+    DELETE FROM replica WHERE process = :process
+""")
+_RESET: Final = sql("""
+    WITH over AS (DELETE FROM incident WHERE kind = 'breaker' AND target = :target)
+    UPDATE breaker SET state = 'closed', failures = 0, next_trial_at = NULL, trial_by = NULL,
+        paused_until = NULL
+    WHERE target = :target
+""")
 
 
 async def leave(tx: AsyncConnection, process: UUID) -> None:
-    """Be counted as alive no longer."""
+    """Stop counting as alive, and leave a trial to another process."""
     await tx.execute(_LEAVE, {"process": process})
 
 
-_LEAVE: Final = sa.text("DELETE FROM breaker WHERE process = :process").bindparams(
-    sa.bindparam("process", type_=sa.Uuid)
-)
-
-_RESET: Final = sa.text("""
-    WITH over AS (DELETE FROM trouble WHERE kind = 'breaker' AND target = :target)
-    UPDATE breaker SET reset_at = now(), reset_by = :operator WHERE target = :target
-""").bindparams(
-    *(sa.bindparam(name, type_=sa.Text) for name in ("target", "operator")),
-)
-_RESETS: Final = (
-    sa.text(
-        "SELECT target, reset_at FROM breaker WHERE process = :process AND reset_at IS NOT NULL"
-    )
-    .bindparams(sa.bindparam("process", type_=sa.Uuid))
-    .columns(target=sa.Text, reset_at=_timestamptz)
-)
-
-
-async def reset(tx: AsyncConnection, target: str, operator: str | None) -> None:
-    """Ask every process to close this breaker; a person says that its trouble is over."""
-    await tx.execute(_RESET, {"target": target, "operator": operator})
-
-
-async def resets(tx: AsyncConnection, process: UUID) -> dict[str, datetime]:
-    """Return when this process was last asked to close which breaker."""
-    return {row.target: row.reset_at for row in await tx.execute(_RESETS, {"process": process})}
-
-
-_OTHERS: Final = (
-    sa.text(f"""
-    SELECT target, state, failures,
-        CAST(greatest(extract(epoch FROM next_trial_at - now()), 0) AS float) AS seconds_to_trial,
-        paused
-    FROM breaker WHERE {ALIVE} AND process <> :process
-""")
-    .bindparams(sa.bindparam("process", type_=sa.Uuid))
-    .columns(
-        target=sa.Text,
-        state=sa.Text,
-        failures=sa.Integer,
-        seconds_to_trial=sa.Float,
-        paused=sa.Boolean,
-    )
-)
-_SINCE: Final = sa.text("SELECT target, since FROM trouble WHERE kind = 'breaker'").columns(
-    target=sa.Text, since=_timestamptz
-)
-
-
-async def of_others(tx: AsyncConnection, process: UUID) -> list[Stand]:
-    """Return how the breakers of all other processes stand."""
-    return [
-        Stand(
-            row.target,
-            BreakerState(row.state),
-            row.failures,
-            row.seconds_to_trial,
-            row.paused,
-            healed=False,
-        )
-        for row in await tx.execute(_OTHERS, {"process": process})
-    ]
-
-
-async def troubled_since(tx: AsyncConnection) -> dict[str, datetime]:
-    """Return since when nothing has got through to which target."""
-    return {row.target: row.since for row in await tx.execute(_SINCE)}
+async def reset(tx: AsyncConnection, target: str) -> None:
+    """Close this breaker for all processes and its incident, because an operator says so."""
+    await tx.execute(_RESET, {"target": target})

@@ -1,48 +1,62 @@
-"""Accepted alerts → rows, and repeats of one → a count on its row."""
+"""Writes accepted alerts as rows, and counts repeats of an alert on its row."""
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import db
+from libs.common.database import postgres
 from services.alerts.alert import Reason
+from services.alerts.store import privacy
+from services.alerts.store.sql import sql
+from services.alerts.subjects import Hash
 
 Key = tuple[UUID, str]
-"""Of a delivery: alert and target."""
+"""Of a delivery: alert id and target."""
 
 
 class NewRow(NamedTuple):
-    """A delivery as intake makes it; `failed` when nobody knows where it should go."""
+    """A delivery as intake writes it."""
 
     alert_id: UUID
     target: str
     event_type: str
     severity: str
     source: str
-    payload: dict[str, Any]
+    payload: dict[str, Any] | None
     dedup_key: str | None
     request_id: str | None
     accepted_at: datetime
     once_address: str | None = None
     once_purpose: str | None = None
     once_reference: str | None = None
+    once_not_after: datetime | None = None
     failed: Reason | None = None
+    """It ends at once: it has no route, or it names a data subject that was erased since."""
+    subjects: tuple[Hash, ...] = ()
 
     @property
     def key(self) -> Key:
         return self.alert_id, self.target
 
+    def emptied(self) -> Self:
+        once_address = self.once_address and str(Reason.ERASED)
+        return self._replace(
+            payload=None,
+            dedup_key=None,
+            once_address=once_address,
+            failed=Reason.ERASED,
+            subjects=(),
+        )
+
     @property
-    def said(self) -> tuple[str, str, str, str]:
-        """What two rows must share for the later to be a repeat of the earlier."""
+    def identity(self) -> tuple[str, str, str, str]:
+        """What two rows must have in common for the later to be a repeat of the earlier."""
         return self.target, self.source, self.event_type, self.dedup_key or ""
 
 
@@ -50,25 +64,27 @@ class NewRow(NamedTuple):
 class Taken:
     added: int
     repeats: Mapping[Key, UUID]
-    """Those that are counted on another alert's row, and have none of their own."""
+    """The first alert of each repeat; a repeat has no row of its own."""
 
 
-# Rows are ordered, so that two batches with the same alerts wait for each other, not in a circle.
-_ACCEPT = sa.text("""
+# Rows are ordered, so that two batches with the same alerts wait for each other, never deadlock.
+_ACCEPT = sql("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
             alert_id uuid, target text, event_type text, severity text, source text,
             payload jsonb, dedup_key text, request_id text, accepted_at timestamptz,
-            once_address text, once_purpose text, once_reference text, failed text)
+            once_address text, once_purpose text, once_reference text,
+            once_not_after timestamptz, subjects bytea[], failed text)
     ), added AS (
         INSERT INTO delivery (
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
-            accepted_at, once_address, once_purpose, once_reference, state, reason, error,
-            finished_at)
+            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
+            state, reason, error, finished_at)
         SELECT
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
-            accepted_at, once_address, once_purpose, once_reference,
-            CASE WHEN failed IS NULL THEN 'pending' ELSE 'failed' END, failed, failed,
+            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
+            CASE WHEN failed IS NULL THEN 'pending' WHEN failed = 'erased' THEN 'discarded'
+                ELSE 'failed' END, failed, failed,
             CASE WHEN failed IS NULL THEN NULL ELSE now() END
         FROM given ORDER BY alert_id, target
         ON CONFLICT DO NOTHING
@@ -79,15 +95,15 @@ _ACCEPT = sa.text("""
         ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
     ), escalated AS (
         INSERT INTO escalation (alert_id, target, event_type, reason)
-        SELECT alert_id, target, event_type, reason FROM added WHERE reason IS NOT NULL
+        SELECT alert_id, target, event_type, reason FROM added WHERE reason <> 'erased'
     )
     SELECT count(*) AS added FROM added
-""").columns(added=sa.BigInteger)
+""")
 
 
-_LOCK = sa.text("""
+_LOCK = sql("""
     SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key
-""").bindparams(sa.bindparam("keys", type_=ARRAY(sa.BigInteger)))
+""")
 _GIVEN = """
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
@@ -95,7 +111,7 @@ _GIVEN = """
             accepted_at timestamptz, first_id uuid, request_id text)
     )
 """
-_SEEN = sa.text(f"""
+_SEEN = sql(f"""
     {_GIVEN}
     SELECT given.alert_id, given.target, duplicate.first_id
     FROM given
@@ -103,12 +119,11 @@ _SEEN = sa.text(f"""
         LEFT JOIN duplicate ON (duplicate.alert_id, duplicate.target)
             = (given.alert_id, given.target)
     WHERE delivery.alert_id IS NOT NULL OR duplicate.alert_id IS NOT NULL
-""").columns(alert_id=sa.Uuid, target=sa.Text, first_id=sa.Uuid)
-# One that failed takes no more repeats: its person was told, and the next may well arrive. Those
-# that do stay as they are until the count is committed, so that an end that comes later tells of
-# all. Locked in the order in which deliveries lock them.
-_FIRSTS = (
-    sa.text(f"""
+""")
+# A failed alert takes no more repeats: operators were notified, and the next may well be delivered.
+# The others are locked until the count is committed, so that a later end includes all repeats; and
+# in the order in which deliveries lock them.
+_FIRSTS = sql(f"""
     {_GIVEN}
     SELECT alert_id, target, source, event_type, dedup_key, accepted_at FROM delivery
     WHERE state NOT IN ('failed', 'discarded') AND EXISTS (
@@ -120,22 +135,12 @@ _FIRSTS = (
     ORDER BY alert_id, target
     FOR NO KEY UPDATE
 """)
-    .bindparams(sa.bindparam("window", type_=sa.Float))
-    .columns(
-        alert_id=sa.Uuid,
-        target=sa.Text,
-        source=sa.Text,
-        event_type=sa.Text,
-        dedup_key=sa.Text,
-        accepted_at=sa.DateTime(timezone=True),
-    )
-)
-# The totals after the rows and in order, as everywhere.
-_TOTALS = sa.text("""
+# Totals are locked after the rows and in order, as everywhere.
+_TOTALS = sql("""
     SELECT FROM ledger_total WHERE target = ANY(CAST(:targets AS text[]))
     ORDER BY target FOR NO KEY UPDATE
-""").bindparams(sa.bindparam("targets", type_=ARRAY(sa.Text)))
-_COUNT = sa.text(f"""
+""")
+_COUNT = sql(f"""
     {_GIVEN}, noted AS (
         INSERT INTO duplicate (alert_id, target, first_id, request_id, accepted_at)
         SELECT alert_id, target, first_id, request_id, accepted_at FROM given
@@ -153,10 +158,11 @@ _COUNT = sa.text(f"""
 
 
 async def accept(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> Taken:
-    """Write the rows that are not there yet and count them; a repeat is counted on its first.
+    """Write the rows that do not exist yet and count them; count a repeat on the first alert.
 
-    :param window: seconds between two alerts that say the same, at most, for one to be a repeat
+    :param window: seconds between two alerts, at most, for the later to be a repeat
     """
+    rows = await _without_erased(tx, rows)
     repeats = await _repeats(tx, [row for row in rows if row.dedup_key is not None], window)
     given = [row for row in rows if row.key not in repeats]
     added = 0
@@ -172,17 +178,30 @@ async def accept(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> 
     return Taken(added, repeats)
 
 
-async def _repeats(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> dict[Key, UUID]:
-    """Find the rows whose like was accepted before them, or stands before them here.
+async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequence[NewRow]:
+    """Empty the rows of subjects that were erased after the acceptance (protocol C, step 6)."""
+    named = {each for row in rows for each in row.subjects}
+    if not named or not (erased := await privacy.erased_since(tx, named)):
+        return rows
+    return [
+        row.emptied()
+        if any(erased.get(each, row.accepted_at) > row.accepted_at for each in row.subjects)
+        else row
+        for row in rows
+    ]
 
-    Exact whatever runs beside it: who says the same waits until the other has committed. A message
-    that comes again has the answer that it had.
+
+async def _repeats(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> dict[Key, UUID]:
+    """Find the rows that repeat an earlier one, in the ledger or in this batch.
+
+    Exact under concurrency: intakes of the same alert take an advisory lock, and the second waits
+    until the first has committed. A redelivered message gets the answer it had before.
     """
     rows = [row for row in rows if row.failed is None and row.once_address is None]
     if not rows or not window:
         return {}
-    said = {"\n".join(("alerts dedup", *row.said)) for row in rows}
-    await tx.execute(_LOCK, {"keys": sorted(map(db.advisory_key, said))})
+    names = {"\n".join(("alerts dedup", *row.identity)) for row in rows}
+    await tx.execute(_LOCK, {"keys": sorted(map(postgres.advisory_key, names))})
     document = _document(rows)
     seen = {
         (found.alert_id, found.target): found.first_id
@@ -199,13 +218,13 @@ async def _repeats(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -
             continue
         near = [
             (at, first)
-            for at, first in firsts[row.said]
+            for at, first in firsts[row.identity]
             if abs(row.accepted_at - at) < timedelta(seconds=window) and first != row.alert_id
         ]
         if near:
             repeats[row.key] = min(near)[1]
         else:
-            firsts[row.said].append((row.accepted_at, row.alert_id))
+            firsts[row.identity].append((row.accepted_at, row.alert_id))
     return repeats
 
 

@@ -1,55 +1,38 @@
-"""The steps of a delivery (docs/protocols.md): each moves a row by compare and set.
+"""The steps of a delivery (docs/protocols.md): each moves a row by compare-and-set.
 
-The two that every alert takes move many rows in one statement, each row as if alone. The rows are
-locked in the order of their keys first, and looked at again once locked: two batches wait for each
-other, and never in a circle.
+The two steps that every alert takes, claim and record, move many rows in one statement, each row as
+if alone. They first lock the rows in key order and check them again once locked, so that two
+batches wait for each other but never deadlock.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.alert import Claimed, Decision, Once, Outcome, Reason, Seen, State
-
-_timestamptz = sa.DateTime(timezone=True)
+from services.alerts.alert import Claimed, Once, Outcome, Reason, RowStatus, State, Transition
+from services.alerts.store.sql import sql
 
 _ROW: Final = """
-    turn, attempt, spent, event_type, severity, payload, accepted_at, request_id,
+    generation, attempt, attempts, event_type, severity, payload, accepted_at, request_id, due_at,
     CAST(extract(epoch FROM now() - coalesce(requeued_at, created_at)) AS float) AS age,
-    once_address, once_purpose, once_reference
+    once_address, once_purpose, once_reference,
+    CAST(extract(epoch FROM once_not_after - now()) AS float) AS window_left
 """
-_ROW_TYPES: Final[Mapping[str, Any]] = {
-    "turn": sa.Integer,
-    "attempt": sa.Integer,
-    "spent": sa.Integer,
-    "event_type": sa.Text,
-    "severity": sa.Text,
-    "payload": JSONB,
-    "accepted_at": _timestamptz,
-    "request_id": sa.Text,
-    "age": sa.Float,
-    "once_address": sa.Text,
-    "once_purpose": sa.Text,
-    "once_reference": sa.Text,
-}
-_KEY: Final = (sa.bindparam("alert_id", type_=sa.Uuid), sa.bindparam("target", type_=sa.Text))
 
-# A copy that comes before its row is due is a twin's, or the queue's TTL is shorter than the
-# delay: it is parked, so that twins do not use up the attempts faster than the delays allow.
-CLAIM = (
-    sa.text(f"""
+# A message that comes before its row is due is a duplicate, or the queue's TTL is shorter than the
+# delay. It is parked, so that duplicates do not use up attempts faster than the delays allow.
+CLAIM = sql(f"""
     WITH asked AS MATERIALIZED (
-        SELECT alert_id, target, place
-        FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:turns AS integer[]))
-            WITH ORDINALITY AS one (alert_id, asked_turn, place)
+        SELECT alert_id, target, position
+        FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:generations AS integer[]))
+            WITH ORDINALITY AS one (alert_id, asked_generation, position)
         JOIN delivery USING (alert_id)
-        WHERE target = :target AND turn <= asked_turn AND spent <= :retries
+        WHERE target = :target AND generation <= asked_generation AND attempts <= :retries
             AND once_address IS NULL
             AND (state = 'pending' AND due_at <= now()
                 OR :take_over AND state = 'sending' AND lease_until < now())
@@ -57,39 +40,27 @@ CLAIM = (
         FOR NO KEY UPDATE OF delivery
     )
     UPDATE delivery SET
-        state = 'sending', attempt = attempt + 1, spent = spent + 1, last_attempt_at = now(),
+        state = 'sending', attempt = attempt + 1, attempts = attempts + 1, last_attempt_at = now(),
         error = CASE WHEN state = 'sending' THEN 'the worker of the attempt died' ELSE error END,
         lease_until = now() + make_interval(secs => :lease)
     FROM asked WHERE (delivery.alert_id, delivery.target) = (asked.alert_id, asked.target)
-    RETURNING place - 1 AS place, delivery.alert_id, {_ROW}
+    RETURNING position - 1 AS position, delivery.alert_id, {_ROW}
 """)
-    .bindparams(
-        sa.bindparam("alert_ids", type_=ARRAY(sa.Uuid)),
-        sa.bindparam("turns", type_=ARRAY(sa.Integer)),
-        sa.bindparam("target", type_=sa.Text),
-        sa.bindparam("lease", type_=sa.Float),
-        sa.bindparam("take_over", type_=sa.Boolean),
-    )
-    .columns(place=sa.BigInteger, alert_id=sa.Uuid, **_ROW_TYPES)
-)
 
-_CLAIM_ONCE = (
-    sa.text(f"""
+_CLAIM_ONCE = sql(f"""
     UPDATE delivery SET
-        state = 'claimed', attempt = attempt + 1, spent = spent + 1, last_attempt_at = now(),
+        state = 'claimed', attempt = attempt + 1, attempts = attempts + 1, last_attempt_at = now(),
         lease_until = now() + make_interval(secs => :lease)
-    WHERE alert_id = :alert_id AND target = :target AND turn <= :turn AND spent <= :retries
+    WHERE alert_id = :alert_id AND target = :target
+        AND generation <= :generation AND attempts <= :retries
         AND once_address IS NOT NULL
         AND (state = 'pending' AND due_at <= now() OR state = 'claimed' AND lease_until < now())
     RETURNING {_ROW}
 """)
-    .bindparams(*_KEY, sa.bindparam("lease", type_=sa.Float))
-    .columns(**_ROW_TYPES)
-)
 
-_LOCK = sa.text("""
+_LOCK = sql("""
     SELECT state FROM delivery WHERE alert_id = :alert_id AND target = :target FOR UPDATE
-""").bindparams(*_KEY)
+""")
 
 
 async def claim(
@@ -101,20 +72,20 @@ async def claim(
     retries: int,
     take_over: bool = False,
 ) -> list[Claimed | None]:
-    """Make due rows ours and count their attempts.
+    """Claim due rows and count the attempts; at-most-once rows are for `claim_once`.
 
-    A message that may leave only once is none of these: `claim_once`.
-
-    :param asked: alerts with the turns of the copies in hand
-    :param take_over: also those whose worker died
-    :returns: for each, None when it is not to be had; of copies of one alert at most one has it
+    :param asked: alert ids with the generations of their messages
+    :param lease: seconds
+    :param take_over: also claim rows whose worker died
+    :returns: in the order asked; None where the row cannot be claimed. Of several messages of one
+        alert at most one gets it
     """
     found = await tx.execute(
         CLAIM,
         {
             "target": target,
             "alert_ids": [alert_id for alert_id, _ in asked],
-            "turns": [turn for _, turn in asked],
+            "generations": [generation for _, generation in asked],
             "lease": lease,
             "retries": retries,
             "take_over": take_over,
@@ -122,39 +93,55 @@ async def claim(
     )
     claimed: list[Claimed | None] = [None] * len(asked)
     for row in found:
-        claimed[row.place] = _claimed(row.alert_id, target, row)
+        claimed[row.position] = _claimed(row.alert_id, target, row)
     return claimed
 
 
 async def claim_once(
-    tx: AsyncConnection, alert_id: UUID, target: str, turn: int, *, lease: float, retries: int
+    tx: AsyncConnection,
+    alert_id: UUID,
+    target: str,
+    generation: int,
+    *,
+    lease: float,
+    retries: int,
+    asked_at: float = 0.0,
 ) -> tuple[Claimed | None, bool]:
-    """Claim for protocol B.
+    """Claim one at-most-once row.
 
-    :returns: the row, and whether it was taken over from a worker whose permit is to be voided
+    :param lease: seconds
+    :param asked_at: `boottime` before this call: the window cannot end earlier than counted from it
+    :returns: the row, and whether it was taken over from a dead worker, whose permit is to be
+        returned
     """
     key = {"alert_id": alert_id, "target": target}
     before = (await tx.execute(_LOCK, key)).scalar_one_or_none()
-    found = await tx.execute(_CLAIM_ONCE, {**key, "turn": turn, "lease": lease, "retries": retries})
+    found = await tx.execute(
+        _CLAIM_ONCE, {**key, "generation": generation, "lease": lease, "retries": retries}
+    )
     row = found.one_or_none()
     if row is None:
         return None, False
-    return _claimed(alert_id, target, row), before == State.CLAIMED
+    job = _claimed(alert_id, target, row)
+    if job.once is not None and row.window_left is not None:
+        job = replace(job, once=replace(job.once, window_ends=asked_at + row.window_left))
+    return job, before == State.CLAIMED
 
 
 def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
     return Claimed(
         alert_id=alert_id,
         target=target,
-        turn=row.turn,
+        generation=row.generation,
         attempt=row.attempt,
-        spent=row.spent,
+        attempts=row.attempts,
         age=row.age,
         event_type=row.event_type,
         severity=row.severity,
         payload=row.payload,
         accepted_at=row.accepted_at,
         request_id=row.request_id,
+        due_at=row.due_at,
         once=once_of(row),
     )
 
@@ -165,100 +152,100 @@ def once_of(row: Any) -> Once | None:
     return Once(row.once_address, row.once_purpose, row.once_reference)
 
 
-_SEE = (
-    sa.text("""
-    SELECT state, turn, spent, coalesce(lease_until < now(), false) AS lease_over,
+_SEE = sql("""
+    SELECT state, generation, attempts, coalesce(lease_until < now(), false) AS lease_over,
         once_address IS NOT NULL AS once
     FROM delivery WHERE alert_id = :alert_id AND target = :target
 """)
-    .bindparams(*_KEY)
-    .columns(
-        state=sa.Text, turn=sa.Integer, spent=sa.Integer, lease_over=sa.Boolean, once=sa.Boolean
-    )
-)
 
 
-async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> Seen | None:
+async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> RowStatus | None:
     row = (await tx.execute(_SEE, {"alert_id": alert_id, "target": target})).one_or_none()
-    return None if row is None else Seen(State(row.state), *row[1:])
+    return None if row is None else RowStatus(State(row.state), *row[1:])
 
 
-# The attempt is history whether or not its result still counts; the row moves only by CAS.
-SETTLE = (
-    sa.text("""
-    WITH tried AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:tried AS jsonb)) AS one (
-            place integer, alert_id uuid, target text, attempt integer, outcome text, told text,
-            status integer, seconds real, excerpt text, error text, state text, reason text,
-            refund integer, delay float)
+_MAY_BE_PURGED = sql("""
+    SELECT EXISTS (SELECT FROM ledger_total WHERE target = :target AND purged_until >= :at)
+""")
+
+
+async def may_be_purged(tx: AsyncConnection, target: str, at: datetime) -> bool:
+    """Return whether a row that existed at this time may have been purged since."""
+    return bool(await tx.scalar(_MAY_BE_PURGED, {"target": target, "at": at}))
+
+
+# The attempt is written down whether or not its outcome still counts; the row moves only by CAS.
+RECORD = sql("""
+    WITH made AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS one (
+            position integer, alert_id uuid, target text, attempt integer, outcome text,
+            attempt_reason text, status integer, seconds real, excerpt text, error text,
+            state text, reason text, refund integer, delay float)
     ), locked AS MATERIALIZED (
         SELECT alert_id, target FROM delivery
-        WHERE (alert_id, target) IN (SELECT alert_id, target FROM tried)
+        WHERE (alert_id, target) IN (SELECT alert_id, target FROM made)
         ORDER BY alert_id, target
         FOR NO KEY UPDATE
     ), noted AS (
         INSERT INTO attempt (alert_id, target, number, outcome, reason, status, seconds, excerpt)
-        SELECT alert_id, target, attempt, outcome, told, status, seconds, excerpt
-        FROM locked JOIN tried USING (alert_id, target)
+        SELECT alert_id, target, attempt, outcome, attempt_reason, status, seconds, excerpt
+        FROM locked JOIN made USING (alert_id, target)
         ON CONFLICT DO NOTHING
     )
     UPDATE delivery SET
-        state = tried.state, reason = tried.reason, lease_until = NULL,
-        error = CASE WHEN outcome = 'delivered' THEN delivery.error ELSE tried.error END,
-        spent = spent - refund,
+        state = made.state, reason = made.reason, lease_until = NULL,
+        error = CASE WHEN outcome = 'delivered' THEN delivery.error ELSE made.error END,
+        attempts = attempts - refund,
         due_at = now() + make_interval(secs => delay),
-        finished_at = CASE WHEN tried.state = 'pending' THEN NULL ELSE now() END
-    FROM locked JOIN tried USING (alert_id, target)
+        finished_at = CASE WHEN made.state = 'pending' THEN NULL ELSE now() END
+    FROM locked JOIN made USING (alert_id, target)
     WHERE (delivery.alert_id, delivery.target) = (locked.alert_id, locked.target)
-        AND delivery.attempt = tried.attempt
+        AND delivery.attempt = made.attempt
         AND (delivery.state = 'sending' OR delivery.state = 'in_doubt' AND outcome = 'delivered')
-    RETURNING place
+    RETURNING position
 """)
-    .bindparams(sa.bindparam("tried", type_=sa.Text))
-    .columns(place=sa.Integer)
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """An attempt and what is to become of its row."""
+class Attempt:
+    """An attempt and what it does to its row."""
 
     job: Claimed
     outcome: Outcome
-    decision: Decision
+    transition: Transition
     seconds: float
 
 
-async def settle(tx: AsyncConnection, tried: Sequence[Tried]) -> list[bool]:
+async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[bool]:
     """Write the attempts down and move the rows that are still ours.
 
-    :returns: for each, False when another worker has taken over: nothing but the history has
-        changed
+    :returns: in the order given; False where another worker has taken over: only the history of
+        attempts has changed
     """
-    document = json.dumps([_document(place, one) for place, one in enumerate(tried)])
-    ours = [False] * len(tried)
-    for row in await tx.execute(SETTLE, {"tried": document}):
-        ours[row.place] = True
+    document = json.dumps([_document(position, one) for position, one in enumerate(attempts)])
+    ours = [False] * len(attempts)
+    for row in await tx.execute(RECORD, {"results": document}):
+        ours[row.position] = True
     return ours
 
 
-def _document(place: int, tried: Tried) -> dict[str, Any]:
-    job, outcome, decision = tried.job, tried.outcome, tried.decision
+def _document(position: int, attempt: Attempt) -> dict[str, Any]:
+    job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
     return {
-        "place": place,
+        "position": position,
         "alert_id": str(job.alert_id),
         "target": job.target,
         "attempt": job.attempt,
         "outcome": outcome.kind,
-        "told": outcome.reason,
+        "attempt_reason": outcome.reason,
         "status": outcome.status,
-        "seconds": tried.seconds,
+        "seconds": attempt.seconds,
         "excerpt": outcome.excerpt,
         "error": error_text(outcome),
-        "state": decision.state,
-        "reason": decision.reason,
-        "refund": 0 if decision.spend else 1,
-        "delay": decision.delay,
+        "state": transition.state,
+        "reason": transition.reason,
+        "refund": int(transition.refund),
+        "delay": transition.delay,
     }
 
 
@@ -267,11 +254,10 @@ def error_text(outcome: Outcome) -> str:
     return " ".join(part for part in parts if part)
 
 
-_MOVE = (
-    sa.text("""
+_MOVE = sql("""
     UPDATE delivery SET
         state = :state, reason = coalesce(:reason, reason),
-        spent = spent - CAST(:refund AS integer),
+        attempts = attempts - CAST(:refund AS integer),
         lease_until = CASE WHEN :state = 'sending' THEN now() + make_interval(secs => :seconds) END,
         due_at = CASE WHEN :state = 'pending' THEN now() + make_interval(secs => :seconds)
                       ELSE due_at END,
@@ -279,14 +265,6 @@ _MOVE = (
     WHERE alert_id = :alert_id AND target = :target AND attempt = :attempt AND state = :before
     RETURNING 1 AS matched
 """)
-    .bindparams(
-        *_KEY,
-        *(sa.bindparam(name, type_=sa.Text) for name in ("state", "reason", "before")),
-        *(sa.bindparam(name, type_=sa.Integer) for name in ("attempt", "refund")),
-        sa.bindparam("seconds", type_=sa.Float),
-    )
-    .columns(matched=sa.Integer)
-)
 
 
 async def move(
@@ -301,7 +279,9 @@ async def move(
 ) -> bool:
     """CAS(before, attempt) → after, where nothing was sent.
 
-    :param seconds: of the lease, or until it is due
+    :param seconds: of the lease when `after` is sending; until the row is due when it is pending
+    :param refund: take back the attempt that the claim counted
+    :returns: False when another worker has taken over; nothing has changed
     """
     found = await tx.execute(
         _MOVE,
@@ -319,32 +299,21 @@ async def move(
     return found.one_or_none() is not None
 
 
-_ENDED: Final = "attempt, event_type, error, once_address, once_purpose, once_reference"
-_ENDED_TYPES: Final[Mapping[str, Any]] = {
-    "attempt": sa.Integer,
-    "event_type": sa.Text,
-    "error": sa.Text,
-    "once_address": sa.Text,
-    "once_purpose": sa.Text,
-    "once_reference": sa.Text,
-}
-
-_EXHAUST = (
-    sa.text(f"""
+_ENDED: Final = """
+    alert_id, target, attempt, event_type, error, once_address, once_purpose, once_reference
+"""
+_EXHAUST = sql(f"""
     UPDATE delivery SET
         state = 'failed', reason = 'exhausted', lease_until = NULL, finished_at = now(),
         error = coalesce(error, 'the worker of every attempt died')
-    WHERE alert_id = :alert_id AND target = :target AND turn <= :turn AND spent > :retries
+    WHERE alert_id = :alert_id AND target = :target
+        AND generation <= :generation AND attempts > :retries
         AND (state = 'pending'
              OR lease_until < now() AND state = (
                  CASE WHEN once_address IS NULL THEN 'sending' ELSE 'claimed' END))
     RETURNING {_ENDED}
 """)
-    .bindparams(*_KEY)
-    .columns(**_ENDED_TYPES)
-)
-_DOUBT = (
-    sa.text(f"""
+_MARK_IN_DOUBT = sql(f"""
     UPDATE delivery SET
         state = 'in_doubt', reason = 'crashed', lease_until = NULL, finished_at = now(),
         error = 'the worker died between handing over and recording it'
@@ -352,14 +321,11 @@ _DOUBT = (
         AND once_address IS NOT NULL AND state = 'sending' AND lease_until < now()
     RETURNING {_ENDED}
 """)
-    .bindparams(*_KEY)
-    .columns(**_ENDED_TYPES)
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A row that ended without an attempt of ours."""
+    """A row that has ended, as its notifications need it."""
 
     alert_id: UUID
     target: str
@@ -370,25 +336,30 @@ class Ended:
 
 
 async def exhaust(
-    tx: AsyncConnection, alert_id: UUID, target: str, turn: int, retries: int
+    tx: AsyncConnection, alert_id: UUID, target: str, generation: int, retries: int
 ) -> Ended | None:
-    """Fail a row whose attempts were all used up, the last by a worker that died."""
+    """Fail a row without attempts left, whose last worker died.
+
+    :returns: None when it is in another state by now
+    """
     found = await tx.execute(
-        _EXHAUST, {"alert_id": alert_id, "target": target, "turn": turn, "retries": retries}
+        _EXHAUST,
+        {"alert_id": alert_id, "target": target, "generation": generation, "retries": retries},
     )
-    return _ended_by(alert_id, target, found.one_or_none())
+    return _ended(found.one_or_none())
 
 
-async def doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | None:
-    """Give up on a mail whose worker died with the dot perhaps out."""
-    found = await tx.execute(_DOUBT, {"alert_id": alert_id, "target": target})
-    return _ended_by(alert_id, target, found.one_or_none())
+async def mark_in_doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | None:
+    """End a mail whose worker died after it may have written the terminator.
+
+    :returns: None when it is in another state by now
+    """
+    found = await tx.execute(_MARK_IN_DOUBT, {"alert_id": alert_id, "target": target})
+    return _ended(found.one_or_none())
 
 
-def _ended_by(alert_id: UUID, target: str, row: Any) -> Ended | None:
-    if row is None:
-        return None
-    return Ended(alert_id, target, row.attempt, row.event_type, row.error, once_of(row))
+def _ended(row: Any | None) -> Ended | None:
+    return None if row is None else ended(row)
 
 
 def ended(row: Any) -> Ended:

@@ -1,11 +1,11 @@
-"""The tables, as the migrations make them."""
+"""The tables, as the migration creates them; a test compares the two."""
 
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from libs.common import outbox
+from libs.common.messaging import outbox
 
 metadata = sa.MetaData()
 _timestamptz = sa.DateTime(timezone=True)
@@ -31,14 +31,15 @@ delivery = sa.Table(
     sa.Column("once_address", sa.Text),
     sa.Column("once_purpose", sa.Text),
     sa.Column("once_reference", sa.Text),
+    sa.Column("once_not_after", _timestamptz, comment="the end of its sending window"),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("error", sa.Text),
     sa.Column("operator", sa.Text),
-    sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("spent", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("due_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("lease_until", _timestamptz),
     sa.Column("last_attempt_at", _timestamptz),
@@ -47,7 +48,20 @@ delivery = sa.Table(
     sa.Column(
         "requeued_at",
         _timestamptz,
-        comment="when a person last handed it out again; its age counts from then",
+        comment="when an operator last requeued it; its age counts from then",
+    ),
+    sa.Column(
+        "subjects",
+        sa.ARRAY(sa.LargeBinary),
+        nullable=False,
+        server_default="{}",
+        comment="keyed hashes of the data subjects it names (subjects.py)",
+    ),
+    sa.Index(
+        "delivery_subjects",
+        "subjects",
+        postgresql_using="gin",
+        postgresql_where=sa.text("subjects <> '{}'"),
     ),
     sa.Index("delivery_open", *_LISTED, postgresql_where=sa.text(OPEN)),
     sa.Index("delivery_kept", "state", *_LISTED, postgresql_where=sa.text(KEPT)),
@@ -85,6 +99,14 @@ delivery = sa.Table(
     sa.Index("dead_letter_queue_created", "created_at", postgresql_where=sa.text(_SHOWN)),
 )
 
+erased_subject = sa.Table(
+    "erased_subject",
+    metadata,
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("erased_at", _timestamptz, nullable=False, server_default=_now),
+    comment="tombstones: alerts about them that were accepted earlier are stored empty",
+)
+
 attempt = sa.Table(
     "attempt",
     metadata,
@@ -110,17 +132,23 @@ ledger_total = sa.Table(
         sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
         for name in ("accepted", "delivered", "failed", "discarded", "duplicates")
     ),
-    comment="accepted counts every row ever written, duplicates what none was written for; "
-    "the others only rows that were purged",
+    sa.Column(
+        "purged_until",
+        _timestamptz,
+        comment="rows that ended by then may be purged; "
+        "a younger message without its row is a fault",
+    ),
+    comment="accepted counts every row ever written, "
+    "duplicates the alerts without a row of their own; the others count purged rows only",
 )
 
-ledger_count = sa.Table(
-    "ledger_count",
+ledger_check = sa.Table(
+    "ledger_check",
     metadata,
     sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
-    sa.Column("until", _timestamptz, nullable=False, server_default="-infinity"),
-    sa.Column("delivered", sa.BigInteger, nullable=False, server_default="0"),
-    comment="how many delivered rows are there that finished before that time",
+    sa.Column("at", _timestamptz, nullable=False, server_default="-infinity"),
+    sa.Column("found", JSONB),
+    comment="result of the last check, for the metrics of every replica",
 )
 
 duplicate = sa.Table(
@@ -135,7 +163,7 @@ duplicate = sa.Table(
         ["first_id", "target"], ["delivery.alert_id", "delivery.target"], ondelete="CASCADE"
     ),
     sa.Index("duplicate_first", "first_id", "target"),
-    comment="alerts that were counted on the first of their dedup_key instead of sent",
+    comment="alerts counted on the first of their dedup_key instead of sent",
 )
 
 escalation = sa.Table(
@@ -148,11 +176,17 @@ escalation = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("error", sa.Text),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
-    sa.Column("digest", sa.Uuid, comment="the alert that tells a person of it"),
-    sa.Column("untold_at", _timestamptz, comment="when the mail that told of it failed last"),
-    sa.Column("untold", sa.Integer, nullable=False, server_default="0", comment="how many have"),
+    sa.Column("digest", sa.Uuid, comment="the alert whose mail reports it"),
+    sa.Column("send_failed_at", _timestamptz, comment="when the last mail that reported it failed"),
+    sa.Column(
+        "send_failures",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="how many such mails failed",
+    ),
     sa.Index(
-        "escalation_untold", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
+        "escalation_unsent", "target", "created_at", postgresql_where=sa.text("digest IS NULL")
     ),
     sa.Index("escalation_alert", "alert_id", "target"),
     sa.Index("escalation_digest", "digest", postgresql_where=sa.text("digest IS NOT NULL")),
@@ -162,36 +196,38 @@ breaker = sa.Table(
     "breaker",
     metadata,
     sa.Column("target", sa.Text, primary_key=True),
-    sa.Column("process", sa.Uuid, primary_key=True),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("failures", sa.Integer, nullable=False),
-    sa.Column("next_trial_at", _timestamptz),
-    sa.Column("paused", sa.Boolean, nullable=False),
-    sa.Column(
-        "seen_at",
-        _timestamptz,
-        nullable=False,
-        server_default=_now,
-        comment="when the process last said so; one that is silent is dead",
-    ),
-    sa.Column("reset_at", _timestamptz),
-    sa.Column("reset_by", sa.Text),
+    sa.Column("state", sa.Text, nullable=False, server_default="closed"),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_trial_at", _timestamptz, comment="half open: when its process counts as dead"),
+    sa.Column("trial_by", sa.Uuid),
+    sa.Column("paused_until", _timestamptz),
 )
 
-trouble = sa.Table(
-    "trouble",
+replica = sa.Table(
+    "replica",
+    metadata,
+    sa.Column("process", sa.Uuid, primary_key=True),
+    sa.Column("seen_at", _timestamptz, nullable=False, server_default=_now),
+)
+
+incident = sa.Table(
+    "incident",
     metadata,
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("target", sa.Text, primary_key=True),
     sa.Column("since", _timestamptz, nullable=False, server_default=_now),
     sa.Column("number", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Column("told_at", _timestamptz),
-    sa.Column("digest", sa.Uuid, comment="the alert that told a person of it"),
-    sa.Column("untold_at", _timestamptz, comment="when the mail that told of it failed last"),
+    sa.Column("notified_at", _timestamptz),
+    sa.Column("digest", sa.Uuid, comment="the alert whose mail reported it"),
+    sa.Column("send_failed_at", _timestamptz, comment="when the last mail that reported it failed"),
     sa.Column(
-        "untold", sa.Integer, nullable=False, server_default="0", comment="how many have, in a row"
+        "send_failures",
+        sa.Integer,
+        nullable=False,
+        server_default="0",
+        comment="how many such mails failed in a row",
     ),
-    comment="what stands; breaker: it opened, and nothing has got through since",
+    comment="open incidents; breaker: it opened, and nothing has been delivered since",
 )
 
 epoch = sa.Table(

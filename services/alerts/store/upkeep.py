@@ -1,4 +1,4 @@
-"""What becomes of rows that no worker has in hand: handed out again, ended, purged."""
+"""Changes rows that no worker holds: requeues, ends and purges them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import inbox, outbox
-from services.alerts import messages, topology
+from libs.common.messaging import inbox, outbox
+from services.alerts import topology
 from services.alerts.alert import Reason, State
-from services.alerts.store.questions import SLICE, Cursor
+from services.alerts.store.queries import BARE, Cursor
+from services.alerts.store.sql import sql
 from services.alerts.store.tables import KEPT, OPEN, delivery, epoch
 
-_timestamptz = sa.DateTime(timezone=True)
-
-_ABANDONED = sa.text("""
+_ABANDONED = sql("""
     SELECT alert_id, target FROM delivery
     WHERE state = 'sending' AND once_address IS NOT NULL AND lease_until < now()
     LIMIT 500
-""").columns(alert_id=sa.Uuid, target=sa.Text)
+""")
 
 
-_MAY_GO_OUT: Final = (
+# A mail whose terminator may be out is never requeued or ended here: only `steps.mark_in_doubt`.
+_MAY_BE_SENT: Final = (
     sa.text(OPEN),
     ~((delivery.c.state == State.SENDING) & delivery.c.once_address.is_not(None)),
 )
 
 
 async def waiting(tx: AsyncConnection, target: str, batch: int) -> list[Any]:
-    """Lock some rows of a target that wait for their next attempt, the soonest first."""
+    """Lock some rows of a target that wait for a retry, the earliest due first."""
     column = delivery.c
     return list(
         await tx.execute(
@@ -51,44 +51,49 @@ async def waiting(tx: AsyncConnection, target: str, batch: int) -> list[Any]:
 
 
 async def overdue(
-    tx: AsyncConnection, targets: Sequence[str], seconds: float, batch: int
+    tx: AsyncConnection, target: str, seconds: float, reached: datetime | None, batch: int
 ) -> list[Any]:
-    """Lock some open rows whose time, or whose worker's, was over so long ago.
+    """Lock some open rows of a target that are overdue and whose message is lost.
 
-    Handed out they are so no more. A mail that may be out is not among them: it is not to be
-    handed out again.
+    A queue delivers in order: when a row is claimed, the message of one that fell due `seconds`
+    earlier is lost. A row that a dead worker held is requeued once, after its lease is over.
+
+    :param seconds: since the row was due, and since its lease was over, if it had one
+    :param reached: when the row that was claimed last had fallen due; None: the queues are empty
     """
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
-    return list(
-        await tx.execute(
-            sa.select(column.alert_id, column.target)
-            .where(
-                *_MAY_GO_OUT,
-                column.target.in_(targets),
-                column.due_at < before,
-                sa.or_(column.lease_until.is_(None), column.lease_until < before),
-            )
-            .limit(batch)
-            .with_for_update(skip_locked=True)
-        )
+    statement = sa.select(column.alert_id, column.target).where(
+        *_MAY_BE_SENT,
+        column.target == target,
+        column.due_at < before,
+        sa.or_(column.lease_until.is_(None), column.lease_until < before),
     )
+    if reached is not None:
+        statement = statement.where(
+            column.due_at <= reached,
+            sa.or_(
+                column.due_at < reached - timedelta(seconds=seconds),
+                column.due_at <= column.lease_until,
+            ),
+        )
+    return list(await tx.execute(statement.limit(batch).with_for_update(skip_locked=True)))
 
 
 async def open_after(
     tx: AsyncConnection, targets: Sequence[str], after: Cursor | None, batch: int
 ) -> list[Any]:
-    """Lock the next open rows, whether their time has come or not; as `overdue` without mails.
+    """Lock the next open rows, whether they are due or not.
 
-    Waits for what others hold: to pass over a row that is being settled would leave it without a
-    copy. Where that makes a circle (others lock by id), PostgreSQL ends one, and that one is done
-    again.
+    Waits for rows that others hold: to skip a row whose outcome is being recorded would leave it
+    without a message. If that deadlocks with others, which lock by id, PostgreSQL aborts one
+    transaction, which is then repeated.
     """
     column = delivery.c
     order = (column.created_at, column.alert_id, column.target)
     statement = (
         sa.select(*order)
-        .where(*_MAY_GO_OUT, column.target.in_(targets))
+        .where(*_MAY_BE_SENT, column.target.in_(targets))
         .order_by(*order)
         .limit(batch)
         .with_for_update()
@@ -98,14 +103,16 @@ async def open_after(
     return list(await tx.execute(statement))
 
 
-async def hand_out(
+async def requeue(
     tx: AsyncConnection, rows: Sequence[Any], *, later: float = 0.0, **changes: Any
 ) -> None:
-    """Publish these locked rows again, through the outbox and under the next turn.
+    """Publish the work of these locked rows again, through the outbox, in the next generation.
 
-    With the turn raised every older copy is a twin, and acked as one.
+    A higher generation makes every older message a duplicate, which is acknowledged unsent. The
+    rows are due when their messages leave the outbox, so none counts as lost before that.
 
-    :param later: seconds in which the outbox lets others pass
+    :param later: seconds for which the messages stay in the outbox, so that others can pass
+    :param changes: further columns
     """
     if not rows:
         return
@@ -113,98 +120,84 @@ async def hand_out(
     again = await tx.execute(
         sa.update(delivery)
         .where(_among(rows))
-        .values(turn=column.turn + 1, due_at=sa.func.now(), **changes)
-        .returning(column.alert_id, column.target, column.turn, column.request_id)
+        .values(
+            generation=column.generation + 1,
+            due_at=sa.func.now() + timedelta(seconds=later),
+            **changes,
+        )
+        .returning(column.alert_id, column.target, column.generation, column.request_id)
     )
     await outbox.add_all(
-        tx,
-        [
-            (
-                topology.ALERTS.name,
-                topology.work_name(row.target),
-                messages.work(row.alert_id, row.target, row.turn, row.request_id),
-            )
-            for row in again
-        ],
-        later=later,
+        tx, [topology.work(row, row.target, row.generation) for row in again], later=later
     )
 
 
-async def leaving(tx: AsyncConnection) -> set[str]:
-    """Return the routing keys of what lies in the outbox."""
-    return set((await tx.execute(sa.text("SELECT DISTINCT routing_key FROM outbox"))).scalars())
+async def outbox_keys(tx: AsyncConnection) -> set[str]:
+    """Return the routing keys of the messages in the outbox."""
+    return set((await tx.execute(sql("SELECT DISTINCT routing_key FROM outbox"))).scalars())
 
 
-AFRESH: Final[Mapping[str, Any]] = {
+RESET: Final[Mapping[str, Any]] = {
     "state": State.PENDING,
-    "spent": 0,
+    "attempts": 0,
     "reason": None,
     "finished_at": None,
     "requeued_at": sa.func.now(),
 }
-"""What a retry by hand changes: all its attempts and all its time again.
+"""What a manual retry changes: all attempts and all its time again.
 
-`attempt`, the fence, goes on.
+`attempt`, the fencing number, continues.
 """
 
 
-_TO_END: Final = (
-    delivery.c.alert_id,
-    delivery.c.target,
-    delivery.c.attempt,
-    delivery.c.event_type,
-    delivery.c.state,
-    delivery.c.error,
-    delivery.c.once_address,
-    delivery.c.once_purpose,
-    delivery.c.once_reference,
-)
+async def payload_of(tx: AsyncConnection, row: Any) -> dict[str, Any]:
+    return dict((await tx.execute(sa.select(delivery.c.payload).where(_among([row])))).scalar_one())
 
 
-async def too_old(tx: AsyncConnection, target: str, seconds: float, batch: int) -> list[Any]:
-    """Lock some rows of a target that nobody is at and that have been tried for so long."""
-    column = delivery.c
-    before = sa.func.now() - timedelta(seconds=seconds)
-    return list(
-        await tx.execute(
-            sa.select(*_TO_END)
-            .where(
-                sa.text(OPEN),
-                column.state == State.PENDING,
-                column.target == target,
-                column.created_at < before,  # of which there is an index
-                sa.func.coalesce(column.requeued_at, column.created_at) < before,
-            )
-            .order_by(column.created_at)
-            .limit(batch)
-            .with_for_update(skip_locked=True)
+async def continue_numbering(tx: AsyncConnection, row: Any, targets: Sequence[str]) -> None:
+    """Continue an alert's attempt numbers in its new rows: a permit belongs to one number."""
+    await tx.execute(
+        sa.update(delivery)
+        .where(
+            delivery.c.alert_id == row.alert_id,
+            delivery.c.target.in_(targets),
+            delivery.c.attempt == 0,
         )
+        .values(attempt=row.attempt)
     )
 
 
-async def of_no_target(
-    tx: AsyncConnection, targets: Sequence[str], seconds: float, batch: int
-) -> list[Any]:
-    """Lock some open rows that none of these targets waits for, due for so long."""
+def too_old(target: str, seconds: float) -> sa.ColumnElement[bool]:
+    """Match rows of a target that no worker holds and that are older than this."""
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
-    return list(
-        await tx.execute(
-            sa.select(*_TO_END)
-            .where(
-                *_MAY_GO_OUT,
-                column.target.not_in(targets),
-                column.due_at < before,
-                sa.or_(column.lease_until.is_(None), column.lease_until < before),
-            )
-            .limit(batch)
-            .with_for_update(skip_locked=True)
-        )
+    return sa.and_(
+        column.target == target,
+        sa.or_(column.lease_until.is_(None), column.lease_until < sa.func.now()),
+        column.created_at < before,  # for the index
+        sa.func.coalesce(column.requeued_at, column.created_at) < before,
     )
+
+
+def of_no_target(targets: Sequence[str], seconds: float) -> sa.ColumnElement[bool]:
+    """Match rows of none of these targets that have been due for so long."""
+    column = delivery.c
+    before = sa.func.now() - timedelta(seconds=seconds)
+    return sa.and_(
+        column.target.not_in(targets),
+        column.due_at < before,
+        sa.or_(column.lease_until.is_(None), column.lease_until < before),
+    )
+
+
+async def to_end(tx: AsyncConnection, which: sa.ColumnElement[bool], batch: int) -> list[Any]:
+    """Lock some open rows, without their payloads."""
+    statement = sa.select(*BARE).where(*_MAY_BE_SENT, which).order_by(delivery.c.created_at)
+    return list(await tx.execute(statement.limit(batch).with_for_update(skip_locked=True)))
 
 
 async def abandoned(tx: AsyncConnection) -> list[tuple[UUID, str]]:
-    """Return mails whose worker died with the dot perhaps out."""
+    """Return mails whose worker died after it may have written the terminator."""
     return [(row.alert_id, row.target) for row in await tx.execute(_ABANDONED)]
 
 
@@ -242,89 +235,73 @@ async def end(
 
 
 def _among(rows: Sequence[Any]) -> sa.ColumnElement[bool]:
-    # Not a list of pairs, each of which a sequential scan would compare with each row.
+    # Not a list of pairs: a sequential scan would compare each pair with each row.
     ids = sa.literal([row.alert_id for row in rows], ARRAY(sa.Uuid))
     targets = sa.literal([row.target for row in rows], ARRAY(sa.Text))
     given = sa.func.unnest(ids, targets).table_valued("alert_id", "target")
     return sa.tuple_(delivery.c.alert_id, delivery.c.target).in_(sa.select(given.render_derived()))
 
 
-# A row is what tells a late copy of its message that the mail has left: without it the copy would
-# be a new one, and be sent. So those rows stay while a copy may still be under way.
+# Without its row, a late duplicate of an accepted mail would count as new, and be sent again. So
+# the rows of such mails stay as long as a duplicate may be on its way.
 _ONCE_KEPT: Final = inbox.KEEP.total_seconds()
-_BATCH: Final = (
-    sa.bindparam("seconds", type_=sa.Float),
-    sa.bindparam("batch", type_=sa.Integer),
-    sa.bindparam("after", type_=_timestamptz),
-)
-# Before anything is looked at: what is counted and what is purged then see each other's work.
-_LOCK_COUNT = sa.text("SELECT FROM ledger_count FOR UPDATE")
 
 
 def _purge(state: State) -> sa.TextualSelect:
-    return (
-        sa.text(f"""
+    return sql(f"""
         WITH old AS (
             SELECT alert_id, target FROM delivery
             WHERE state = '{state}' AND finished_at < now() - make_interval(secs => :seconds)
-                AND finished_at >= :after
+                AND finished_at >= :begin
                 AND (once_address IS NULL
                     OR finished_at < now() - make_interval(secs => {_ONCE_KEPT}))
             ORDER BY finished_at LIMIT :batch FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM delivery USING old
             WHERE delivery.alert_id = old.alert_id AND delivery.target = old.target
-            RETURNING delivery.alert_id, delivery.target, state, finished_at
-        ), told AS (
+            RETURNING delivery.alert_id, delivery.target, finished_at
+        ), escalations AS (
             DELETE FROM escalation USING gone
             WHERE (escalation.alert_id, escalation.target) = (gone.alert_id, gone.target)
-        ), counted AS (
-            UPDATE ledger_count SET delivered = delivered - (
-                SELECT count(*) FROM gone WHERE gone.state = 'delivered' AND finished_at < until)
         ), totalled AS (
-            UPDATE ledger_total SET {state} = ledger_total.{state} + purged.rows
-            FROM (SELECT target, count(*) AS rows FROM gone GROUP BY target) AS purged
+            UPDATE ledger_total SET {state} = ledger_total.{state} + purged.rows,
+                purged_until = greatest(purged_until, purged.last)
+            FROM (SELECT target, count(*) AS rows, max(finished_at) AS last
+                FROM gone GROUP BY target) AS purged
             WHERE ledger_total.target = purged.target
         )
         SELECT count(*) AS done, max(finished_at) AS last FROM gone
     """)
-        .bindparams(*_BATCH)
-        .columns(done=sa.BigInteger, last=_timestamptz)
-    )
 
 
 _PURGES: Final = {state: _purge(state) for state in (State.DELIVERED, State.DISCARDED)}
-_FORGET = (
-    sa.text(f"""
+_FORGET = sql(f"""
     WITH old AS (
         SELECT alert_id, target FROM delivery
-        WHERE {KEPT} AND payload IS NOT NULL AND finished_at >= :after
+        WHERE {KEPT} AND payload IS NOT NULL AND finished_at >= :begin
             AND finished_at < now() - make_interval(secs => :seconds)
         ORDER BY finished_at LIMIT :batch FOR UPDATE SKIP LOCKED
     ), emptied AS (
-        UPDATE delivery SET payload = NULL, dedup_key = NULL,
+        UPDATE delivery SET payload = NULL, dedup_key = NULL, subjects = '{{}}',
             once_address = CASE WHEN once_address IS NOT NULL THEN 'expired' END,
-            error = CASE WHEN reason = 'by_hand' OR error IS NULL THEN error ELSE reason END
+            error = CASE WHEN reason = 'manual' OR error IS NULL THEN error ELSE reason END
         FROM old WHERE delivery.alert_id = old.alert_id AND delivery.target = old.target
         RETURNING delivery.alert_id, delivery.target, finished_at
     ), quiet AS (
         UPDATE attempt SET excerpt = '' FROM emptied
         WHERE (attempt.alert_id, attempt.target) = (emptied.alert_id, emptied.target)
             AND excerpt <> ''
-    ), told AS (
+    ), sent AS (
         DELETE FROM escalation USING emptied
         WHERE (escalation.alert_id, escalation.target) = (emptied.alert_id, emptied.target)
             AND digest IS NOT NULL
-    ), untold AS (
+    ), unsent AS (
         UPDATE escalation SET error = NULL FROM emptied
         WHERE (escalation.alert_id, escalation.target) = (emptied.alert_id, emptied.target)
             AND digest IS NULL
     )
     SELECT count(*) AS done, max(finished_at) AS last FROM emptied
 """)
-    .bindparams(*_BATCH)
-    .columns(done=sa.BigInteger, last=_timestamptz)
-)
 BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -332,53 +309,20 @@ BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 class Batch:
     done: int
     last: datetime
-    """Where the next one begins: what is gone before it would be passed over each time."""
+    """Where the next batch begins, so that no batch scans the dead rows of those before it."""
 
 
 async def purge(
     tx: AsyncConnection, *, state: State, seconds: float, after: datetime, batch: int
 ) -> Batch:
-    """Delete some rows that are done for so long, still counting them; the oldest first."""
-    await tx.execute(_LOCK_COUNT)
-    parameters = {"seconds": seconds, "batch": batch, "after": after}
+    """Delete some rows that ended in this state so long ago, oldest first; totals count them."""
+    parameters = {"seconds": seconds, "batch": batch, "begin": after}
     row = (await tx.execute(_PURGES[state], parameters)).one()
     return Batch(int(row.done), row.last or after)
 
 
 async def forget(tx: AsyncConnection, *, seconds: float, after: datetime, batch: int) -> Batch:
-    """Forget what some rows said whose delivery ended so long ago, in failure or doubt."""
-    parameters = {"seconds": seconds, "batch": batch, "after": after}
+    """Empty some rows that ended so long ago and are kept: failed, in doubt or discarded."""
+    parameters = {"seconds": seconds, "batch": batch, "begin": after}
     row = (await tx.execute(_FORGET, parameters)).one()
     return Batch(int(row.done), row.last or after)
-
-
-# No transaction lasts so long: what bears an earlier time is there by now.
-_COMMITTED: Final = 120.0
-_COUNT = (
-    sa.text(f"""
-    WITH slice AS MATERIALIZED (
-        SELECT least(
-            now() - make_interval(secs => {_COMMITTED}),
-            (SELECT finished_at FROM delivery
-             WHERE state = 'delivered' AND finished_at >= (SELECT until FROM ledger_count)
-             ORDER BY finished_at OFFSET :batch LIMIT 1)
-        ) AS ends
-    )
-    UPDATE ledger_count SET until = ends, delivered = delivered + (
-        SELECT count(*) FROM delivery
-        WHERE state = 'delivered' AND finished_at >= until AND finished_at < ends)
-    FROM slice WHERE ends > until
-    RETURNING ends < now() - make_interval(secs => {_COMMITTED}) AS more
-""")
-    .bindparams(sa.bindparam("batch", type_=sa.Integer))
-    .columns(more=sa.Boolean)
-)
-
-
-async def count(tx: AsyncConnection, batch: int = SLICE) -> bool:
-    """Count what was delivered since the last time, for the ledger check.
-
-    :returns: whether there is more to count
-    """
-    await tx.execute(_LOCK_COUNT)
-    return bool(await tx.scalar(_COUNT, {"batch": batch}))

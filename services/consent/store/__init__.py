@@ -1,1 +1,1 @@
-"""The statements of consent, by whom they serve; the caller owns the transaction."""
+"""Every SQL statement of consent; the caller owns the transaction."""

@@ -1,51 +1,62 @@
-"""What a person agreed to, what may be sent meanwhile (permits), and whom nothing is sent to."""
+"""What a data subject agreed to, open permits, and the suppression list."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import Permit, Standing, State
+from services.consent.consent import ConsentState, Permit, State
+from services.consent.store.sql import sql
 from services.consent.store.tables import consent_state, suppression
 
 
-async def state_of(tx: AsyncConnection, person_id: UUID, purpose: str) -> State | None:
+async def state_of(tx: AsyncConnection, subject_id: UUID, purpose: str) -> State | None:
     state = await tx.scalar(
         sa.select(consent_state.c.state).where(
-            consent_state.c.person_id == person_id, consent_state.c.purpose == purpose
+            consent_state.c.subject_id == subject_id, consent_state.c.purpose == purpose
         )
     )
     return state and State(state)
 
 
-_STATES = sa.text("""
-    SELECT address_hash, purpose, state FROM consent_state JOIN person ON person.id = person_id
-    WHERE address_hash = ANY(CAST(:hashes AS bytea[]))
-""").columns(address_hash=sa.LargeBinary, purpose=sa.Text, state=sa.Text)
+_STATES = sql("""
+    SELECT lookup_hash, purpose, state
+    FROM consent_state JOIN data_subject ON data_subject.id = subject_id
+    WHERE lookup_hash = ANY(CAST(:hashes AS bytea[]))
+""").columns(lookup_hash=sa.LargeBinary, purpose=sa.Text, state=sa.Text)
 
 
 async def states_of_all(
-    tx: AsyncConnection, address_hashes: Sequence[bytes]
+    tx: AsyncConnection, lookup_hashes: Sequence[bytes]
 ) -> list[dict[str, State]]:
     """Read each one's states by purpose; none for an unknown address, at the same cost."""
     found: dict[bytes, dict[str, State]] = {}
-    for row in await tx.execute(_STATES, {"hashes": list(set(address_hashes))}):
-        found.setdefault(row.address_hash, {})[row.purpose] = State(row.state)
-    return [found.get(each, {}) for each in address_hashes]
+    for row in await tx.execute(_STATES, {"hashes": list(set(lookup_hashes))}):
+        found.setdefault(row.lookup_hash, {})[row.purpose] = State(row.state)
+    return [found.get(each, {}) for each in lookup_hashes]
 
 
-async def states(tx: AsyncConnection, address_hash: bytes) -> dict[str, State]:
-    (found,) = await states_of_all(tx, [address_hash])
+async def states(tx: AsyncConnection, lookup_hash: bytes) -> dict[str, State]:
+    (found,) = await states_of_all(tx, [lookup_hash])
     return found
 
 
-_SET_STATE = sa.text("""
-    INSERT INTO consent_state AS mine (person_id, purpose, state, changed_at)
-    SELECT person, purpose, :state, clock_timestamp()
-    FROM unnest(CAST(:persons AS uuid[])) AS person, unnest(CAST(:purposes AS text[])) AS purpose
-    ON CONFLICT (person_id, purpose) DO UPDATE SET
+async def dated_states(tx: AsyncConnection, subject_id: UUID) -> dict[str, sa.Row[Any]]:
+    """Read `state` and `changed_at` by purpose."""
+    rows = await tx.execute(
+        sa.select(consent_state).where(consent_state.c.subject_id == subject_id)
+    )
+    return {row.purpose: row for row in rows}
+
+
+_GRANT = sql("""
+    INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at)
+    VALUES (:subject, :purpose, 'granted', clock_timestamp())
+    ON CONFLICT (subject_id, purpose) DO UPDATE SET
         state = excluded.state,
         version = mine.version + 1,
         changed_at = excluded.changed_at
@@ -53,90 +64,100 @@ _SET_STATE = sa.text("""
 """)
 
 
-async def set_state(
-    tx: AsyncConnection, persons: Iterable[UUID], purposes: Iterable[str], state: State
+async def grant(tx: AsyncConnection, subject_id: UUID, purpose: str) -> None:
+    """Record a purpose as agreed to; the version changes only when the state does."""
+    await tx.execute(_GRANT, {"subject": subject_id, "purpose": purpose})
+
+
+_WITHDRAW = sql("""
+    INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at, withdrawn_at)
+    SELECT :subject, purpose, 'withdrawn', clock_timestamp(), coalesce(:at, clock_timestamp())
+    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    ON CONFLICT (subject_id, purpose) DO UPDATE SET
+        state = excluded.state,
+        version = mine.version + CAST(mine.state <> excluded.state AS integer),
+        changed_at = CASE WHEN mine.state = excluded.state THEN mine.changed_at
+            ELSE excluded.changed_at END,
+        withdrawn_at = greatest(mine.withdrawn_at, excluded.withdrawn_at)
+""")
+
+
+async def withdraw(
+    tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str], at: datetime | None = None
 ) -> None:
-    """Bring these purposes into this state; the version moves only when the state does."""
-    values = {"persons": [str(person_id) for person_id in persons], "purposes": list(purposes)}
-    await tx.execute(_SET_STATE, values | {"state": str(state)})
+    """Withdraw purposes; the version changes only when the state does, `withdrawn_at` always.
+
+    :param at: the time of the withdrawal, if it was before now
+    """
+    await tx.execute(_WITHDRAW, {"subject": subject_id, "purposes": list(purposes), "at": at})
 
 
-_STANDING = sa.text("""
-    SELECT person_id, purpose, version,
+_AGREED_AFTER = sql("""
+    SELECT EXISTS (SELECT FROM consent_state WHERE subject_id = :subject AND purpose = :purpose
+        AND (withdrawn_at >= :at OR (state = 'granted' AND changed_at > :at)))
+""")
+
+
+async def agreed_after(tx: AsyncConnection, subject_id: UUID, purpose: str, at: datetime) -> bool:
+    """Say whether a withdrawal of that time is recorded here, or an agreement followed it."""
+    values = {"subject": subject_id, "purpose": purpose, "at": at}
+    return bool(await tx.scalar(_AGREED_AFTER, values))
+
+
+_READ = sql("""
+    SELECT purpose, version,
         CAST(extract(epoch FROM clock_timestamp() - changed_at) AS float) AS age,
         (SELECT count(*) FROM permit
-         WHERE permit.person_id = consent_state.person_id AND returned_at IS NULL) AS unreturned
+         WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL) AS unreturned
     FROM consent_state
-    WHERE person_id = ANY(CAST(:persons AS uuid[])) AND purpose = ANY(CAST(:purposes AS text[]))
-""").columns(
-    person_id=sa.Uuid,
-    purpose=sa.Text,
-    version=sa.BigInteger,
-    age=sa.Float,
-    unreturned=sa.BigInteger,
-)
+    WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]))
+""")
 
 
-async def standings(
-    tx: AsyncConnection, persons: Iterable[UUID], purposes: Iterable[str]
-) -> dict[UUID, Standing]:
-    """Look at versions and permits; the caller holds the persons' rows by a statement before.
+async def read(tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str]) -> ConsentState:
+    """Read versions and permits; an earlier statement of the caller has locked the subject's row.
 
     In one statement with the lock, the count would be as old as the wait for the lock.
     """
-    values = {"persons": [str(person_id) for person_id in persons], "purposes": list(purposes)}
-    by_person: dict[UUID, list[sa.Row[Any]]] = {}
-    for row in await tx.execute(_STANDING, values):
-        by_person.setdefault(row.person_id, []).append(row)
-    return {
-        person_id: Standing(
-            versions={row.purpose: row.version for row in rows},
-            unreturned=rows[0].unreturned,
-            withdrawn_for=min(row.age for row in rows),
-        )
-        for person_id, rows in by_person.items()
-    }
+    rows = (await tx.execute(_READ, {"subject": subject_id, "purposes": list(purposes)})).all()
+    return ConsentState(
+        versions={row.purpose: row.version for row in rows},
+        unreturned=rows[0].unreturned,
+        withdrawn_for=min(row.age for row in rows),
+    )
 
 
-async def standing(tx: AsyncConnection, person_id: UUID, purposes: Iterable[str]) -> Standing:
-    return (await standings(tx, [person_id], purposes))[person_id]
-
-
-_OPEN = sa.text("""
-    INSERT INTO permit (message, attempt, person_id, granted_at)
-    VALUES (:message, :attempt, :person, clock_timestamp())
+_OPEN = sql("""
+    INSERT INTO permit (message, attempt, subject_id, granted_at)
+    VALUES (:message, :attempt, :subject, clock_timestamp())
     ON CONFLICT (message, attempt) DO NOTHING
-""").bindparams(sa.bindparam("message", type_=sa.Uuid), sa.bindparam("person", type_=sa.Uuid))
+""")
 
 
-# One attempt has one address: a permit of somebody else's is none.
-_LOOK = (
-    sa.text("""
+# One attempt has one address: another subject's permit does not count.
+_PERMIT = sql("""
     SELECT CAST(extract(epoch FROM clock_timestamp() - granted_at) AS float) AS age,
-        returned_at IS NOT NULL OR person_id IS DISTINCT FROM :person AS closed
+        returned_at IS NOT NULL OR subject_id IS DISTINCT FROM :subject AS closed
     FROM permit WHERE message = :message AND attempt = :attempt
 """)
-    .bindparams(sa.bindparam("message", type_=sa.Uuid), sa.bindparam("person", type_=sa.Uuid))
-    .columns(age=sa.Float, closed=sa.Boolean)
-)
 
 
-async def open_permit(tx: AsyncConnection, person_id: UUID, message: UUID, attempt: int) -> Permit:
+async def open_permit(tx: AsyncConnection, subject_id: UUID, message: UUID, attempt: int) -> Permit:
     """Record a permit for this attempt unless there is one, and return the one there is."""
-    values = {"message": message, "attempt": attempt, "person": person_id}
+    values = {"message": message, "attempt": attempt, "subject": subject_id}
     if (await tx.execute(_OPEN, values)).rowcount:
         return Permit(age=0, returned=False)
-    # A statement of its own: it sees the twin on whose commit the insert has waited.
-    row = (await tx.execute(_LOOK, values)).one()
+    # A statement of its own: it sees the duplicate on whose commit the insert has waited.
+    row = (await tx.execute(_PERMIT, values)).one()
     return Permit(age=row.age or 0.0, returned=row.closed)
 
 
-_RETURN = sa.text("""
+_RETURN = sql("""
     INSERT INTO permit (message, attempt, returned_at)
     VALUES (:message, :attempt, clock_timestamp())
     ON CONFLICT (message, attempt) DO UPDATE
         SET returned_at = coalesce(permit.returned_at, excluded.returned_at)
-""").bindparams(sa.bindparam("message", type_=sa.Uuid))
+""")
 
 
 async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> None:
@@ -144,48 +165,72 @@ async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> Non
     await tx.execute(_RETURN, {"message": message, "attempt": attempt})
 
 
-_SUPPRESS = sa.text("""
+_SUPPRESS = sql("""
     WITH waiting AS (
         DELETE FROM opt_in
-        WHERE person_id = ANY(CAST(:persons AS uuid[])) AND purpose = ANY(CAST(:purposes AS text[]))
+        WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]))
     )
-    INSERT INTO suppression AS mine (address_hash, purpose, keep_until)
-    SELECT hash, purpose, now() + make_interval(days => :days)
-    FROM unnest(CAST(:hashes AS bytea[])) AS hash, unnest(CAST(:purposes AS text[])) AS purpose
-    ON CONFLICT (address_hash, purpose) DO UPDATE SET keep_until = excluded.keep_until
+    INSERT INTO suppression AS mine (suppression_hash, purpose, keep_until, never_ask)
+    SELECT :hash, purpose, now() + make_interval(days => :days), :never_ask
+    FROM unnest(CAST(:purposes AS text[])) AS purpose
+    ON CONFLICT (suppression_hash, purpose) DO UPDATE SET
+        keep_until = excluded.keep_until,
+        never_ask = mine.never_ask OR excluded.never_ask
 """)
 
 
 async def suppress(
-    tx: AsyncConnection, address_hashes: Mapping[UUID, bytes], purposes: Iterable[str], days: int
+    tx: AsyncConnection,
+    subject_id: UUID,
+    suppression_hash: bytes,
+    purposes: Iterable[str],
+    days: int,
+    *,
+    never_ask: bool = False,
 ) -> None:
-    """Keep these persons' addresses out, and void the links by which they were to come back."""
-    values = {
-        "persons": [str(person_id) for person_id in address_hashes],
-        "hashes": list(address_hashes.values()),
-        "purposes": list(purposes),
-        "days": days,
-    }
-    await tx.execute(_SUPPRESS, values)
+    """Suppress an address, and void its links that wait for a confirmation.
+
+    :param never_ask: for good: no link is mailed to it any more
+    """
+    values = {"subject": subject_id, "hash": suppression_hash, "purposes": list(purposes)}
+    await tx.execute(_SUPPRESS, values | {"days": days, "never_ask": never_ask})
 
 
-async def is_suppressed(tx: AsyncConnection, address_hash: bytes, purpose: str) -> bool:
-    return bool(
-        await tx.scalar(
-            sa.select(
-                sa.exists().where(
-                    suppression.c.address_hash == address_hash,
-                    suppression.c.purpose == purpose,
-                    suppression.c.keep_until > sa.func.now(),
-                )
-            )
-        )
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What stands against a new agreement."""
+
+    suppressed: bool
+    never_ask: bool
+    withdrawn_at: datetime | None
+
+
+_RESTRICTIONS = sql("""
+    SELECT
+        (SELECT never_ask FROM suppression
+         WHERE suppression_hash = :hash AND purpose = :purpose AND keep_until > now()) AS never_ask,
+        state.state = 'withdrawn' AS withdrawn, state.withdrawn_at
+    FROM (VALUES (1)) AS one LEFT JOIN consent_state AS state
+        ON state.subject_id = :subject AND state.purpose = :purpose
+""")
+
+
+async def restrictions(
+    tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes, purpose: str
+) -> Restrictions:
+    """Look for what a suppression forbids, and for a withdrawal, which may outlive it."""
+    values = {"subject": subject_id, "hash": suppression_hash, "purpose": purpose}
+    row = (await tx.execute(_RESTRICTIONS, values)).one()
+    return Restrictions(
+        suppressed=row.never_ask is not None or bool(row.withdrawn),
+        never_ask=bool(row.never_ask),
+        withdrawn_at=row.withdrawn_at,
     )
 
 
-async def lift_suppression(tx: AsyncConnection, address_hash: bytes, purpose: str) -> None:
+async def lift_suppression(tx: AsyncConnection, suppression_hash: bytes, purpose: str) -> None:
     await tx.execute(
         sa.delete(suppression).where(
-            suppression.c.address_hash == address_hash, suppression.c.purpose == purpose
+            suppression.c.suppression_hash == suppression_hash, suppression.c.purpose == purpose
         )
     )

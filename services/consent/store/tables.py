@@ -1,46 +1,36 @@
-"""The tables of consent."""
-
-from collections.abc import Iterable
+"""The tables of consent; migration 0001 has their constraints and rights."""
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
-from libs.common import inbox, outbox
-from services.consent.consent import Action, ErasureStatus, LinkMail, State
+from libs.common.messaging import inbox, outbox
 
 metadata = sa.MetaData()
 _timestamptz = sa.DateTime(timezone=True)
 
 
-def _one_of(column: str, values: Iterable[str]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
-
-
-person = sa.Table(
-    "person",
+data_subject = sa.Table(
+    "data_subject",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("address_hash", sa.LargeBinary),
+    sa.Column("lookup_hash", sa.LargeBinary),
     sa.Column("master_key_id", sa.Text),
     sa.Column("wrapped_key", sa.LargeBinary),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("erased_at", _timestamptz),
-    sa.UniqueConstraint("address_hash", name="person_address_hash"),
-    sa.CheckConstraint(
-        "num_nonnulls(address_hash, master_key_id, wrapped_key)"
-        " = CASE WHEN erased_at IS NULL THEN 3 ELSE 0 END",
-        name="person_known_or_erased",
-    ),
+    sa.UniqueConstraint("lookup_hash", name="data_subject_lookup_hash"),
+    sa.Index("data_subject_created", "created_at", postgresql_where=sa.text("erased_at IS NULL")),
 )
 
 consent_state = sa.Table(
     "consent_state",
     metadata,
-    sa.Column("person_id", sa.ForeignKey(person.c.id), primary_key=True),
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id), primary_key=True),
     sa.Column("purpose", sa.Text, primary_key=True),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("version", sa.BigInteger, nullable=False, server_default="1"),
     sa.Column("changed_at", _timestamptz, nullable=False),
-    sa.CheckConstraint(_one_of("state", State), name="consent_state_known"),
+    sa.Column("withdrawn_at", _timestamptz),
 )
 
 permit = sa.Table(
@@ -48,25 +38,21 @@ permit = sa.Table(
     metadata,
     sa.Column("message", sa.Uuid, primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
-    sa.Column("person_id", sa.ForeignKey(person.c.id)),
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id)),
     sa.Column("granted_at", _timestamptz),
     sa.Column("returned_at", _timestamptz),
-    sa.CheckConstraint(
-        "num_nonnulls(person_id, granted_at) = 2"
-        " OR (num_nonnulls(person_id, granted_at) = 0 AND returned_at IS NOT NULL)",
-        name="permit_granted_or_tombstone",
-    ),
-    sa.Index("permit_unreturned", "person_id", postgresql_where=sa.text("returned_at IS NULL")),
+    sa.Index("permit_unreturned", "subject_id", postgresql_where=sa.text("returned_at IS NULL")),
     sa.Index("permit_age", sa.text("coalesce(granted_at, returned_at)")),
 )
 
 suppression = sa.Table(
     "suppression",
     metadata,
-    sa.Column("address_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("suppression_hash", sa.LargeBinary, primary_key=True),
     sa.Column("purpose", sa.Text, primary_key=True),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("keep_until", _timestamptz, nullable=False),
+    sa.Column("never_ask", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("suppression_keep_until", "keep_until"),
 )
 
@@ -74,33 +60,17 @@ erasure = sa.Table(
     "erasure",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("person_id", sa.ForeignKey(person.c.id)),
-    sa.Column("address_hash", sa.LargeBinary),
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id)),
+    sa.Column("suppression_hash", sa.LargeBinary),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("requested_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("confirmed_at", _timestamptz),
     sa.Column("finished_at", _timestamptz),
     sa.Column("master_key_id", sa.Text),
-    sa.Column("sealed_address", sa.LargeBinary),
+    sa.Column("sealed_subject", sa.LargeBinary),
     sa.Column("ordered_at", _timestamptz),
-    sa.UniqueConstraint("person_id", name="erasure_person"),
-    sa.CheckConstraint(_one_of("status", ErasureStatus), name="erasure_status_known"),
-    sa.CheckConstraint(
-        "(status <> 'awaiting_confirmation') = (confirmed_at IS NOT NULL)"
-        " AND (status = 'done') = (finished_at IS NOT NULL)",
-        name="erasure_dated",
-    ),
-    sa.CheckConstraint(
-        "(status = 'awaiting_confirmation') = (person_id IS NOT NULL)",
-        name="erasure_unlinked_once_confirmed",
-    ),
-    sa.Index("erasure_address", "address_hash", "requested_at"),
-    sa.CheckConstraint(
-        "num_nonnulls(master_key_id, sealed_address) = 0"
-        " OR (num_nonnulls(master_key_id, sealed_address, ordered_at) = 3"
-        " AND status = 'in_progress')",
-        name="erasure_sealed_while_in_progress",
-    ),
+    sa.UniqueConstraint("subject_id", name="erasure_subject"),
+    sa.Index("erasure_suppression_hash", "suppression_hash", "requested_at"),
     sa.Index("erasure_finished", "finished_at"),
     sa.Index(
         "erasure_in_progress", "requested_at", postgresql_where=sa.text("status = 'in_progress'")
@@ -115,37 +85,46 @@ erasure_receipt = sa.Table(
     sa.Column("received_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
 )
 
-# An agreement that counts once it is confirmed by the link that was mailed; encrypted.
+# A position of the trail that a host has noted and that a restored database lacks.
+restore = sa.Table(
+    "restore",
+    metadata,
+    sa.Column("rows", sa.BigInteger, primary_key=True),
+    sa.Column("hash", sa.LargeBinary, primary_key=True),
+    sa.Column("noticed_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("replayed_at", _timestamptz),
+)
+
+# An agreement that waits for its confirmation by the mailed link; sealed by the subject's key.
 opt_in = sa.Table(
     "opt_in",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id), nullable=False),
     sa.Column("purpose", sa.Text, nullable=False),
     sa.Column("agreement", sa.LargeBinary, nullable=False),
     sa.Column("asked_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
-    sa.Index("opt_in_person", "person_id"),
+    sa.Index("opt_in_subject", "subject_id"),
     sa.Index("opt_in_asked_at", "asked_at"),
 )
 
 link_mail = sa.Table(
     "link_mail",
     metadata,
-    sa.Column("address_hash", sa.LargeBinary, primary_key=True),
+    sa.Column("suppression_hash", sa.LargeBinary, primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("first_at", _timestamptz, nullable=False),
     sa.Column("last_at", _timestamptz, nullable=False),
     sa.Column("count", sa.Integer, nullable=False),
-    sa.CheckConstraint(_one_of("kind", LinkMail), name="link_mail_kind_known"),
     sa.Index("link_mail_last_at", "last_at"),
 )
 
-# Append-only; its trigger sets id, timestamp and hash (migration 0001, trail.py).
+# Append-only; its trigger sets id, timestamp and hash (migration 0001).
 consent_audit_log = sa.Table(
     "consent_audit_log",
     metadata,
     sa.Column("id", sa.BigInteger, primary_key=True, server_default=sa.FetchedValue()),
-    sa.Column("person_id", sa.ForeignKey(person.c.id), nullable=False),
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id), nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("timestamp", _timestamptz, nullable=False, server_default=sa.FetchedValue()),
     sa.Column("email", sa.LargeBinary, nullable=False),
@@ -155,17 +134,60 @@ consent_audit_log = sa.Table(
     sa.Column("session_id", sa.LargeBinary),
     sa.Column("evidence", sa.LargeBinary),
     sa.Column("hash", sa.LargeBinary, nullable=False, server_default=sa.FetchedValue()),
-    sa.CheckConstraint(_one_of("action", Action), name="consent_audit_log_action_known"),
-    sa.Index("consent_audit_log_person_timestamp", "person_id", "timestamp"),
+    sa.Index("consent_audit_log_subject_timestamp", "subject_id", "timestamp"),
     sa.Index("consent_audit_log_timestamp", "timestamp"),
 )
 
-# The lock of whoever appends; the runtime role cannot even read it.
+# The trail has only the hashes of these; sealed by the subject's key, like the trail's cells.
+trail_origin = sa.Table(
+    "trail_origin",
+    metadata,
+    sa.Column(
+        "hash", sa.LargeBinary, sa.Computed("sha256(sealed)", persisted=True), primary_key=True
+    ),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("written_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Index("trail_origin_written_at", "written_at"),
+)
+
+# The keys that made the stored hashes, the oldest first.
+hash_key = sa.Table(
+    "hash_key",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+)
+
+# The lock for appending; the runtime role cannot even read it.
 trail_head = sa.Table(
     "trail_head",
     metadata,
     sa.Column("single", sa.Boolean, primary_key=True, server_default=sa.true()),
-    sa.CheckConstraint("single", name="trail_head_single"),
+)
+
+# Append-only; see migration 0001.
+admin_action = sa.Table(
+    "admin_action",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("phase", sa.Text, primary_key=True),
+    sa.Column("at", _timestamptz, nullable=False),
+    sa.Column("recorded_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("operator", sa.Text),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("route", sa.Text, nullable=False),
+    sa.Column("details", JSONB, nullable=False),
+    sa.Column("subject_hash", sa.LargeBinary),
+    sa.Column("client_address", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Index("admin_action_recorded_at", "recorded_at"),
+    sa.Index(
+        "admin_action_subject",
+        "subject_hash",
+        postgresql_where=sa.text("subject_hash IS NOT NULL"),
+    ),
 )
 
 outbox.table(metadata)

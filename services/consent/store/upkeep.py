@@ -1,55 +1,116 @@
-"""What has had its time, and what the metrics ask."""
+"""Deletes what is past its retention; counts what the metrics show."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.consent.store.sql import sql
+
 PERMITS_KEPT_DAYS: Final = 30
 """A request lives seconds in the broker and an alert three days: no tombstone is missed."""
 
+
+def _delete(table: str, key: str, condition: str) -> sa.TextClause:
+    return sql(f"""
+        DELETE FROM {table} WHERE ({key}) IN (
+            SELECT {key} FROM {table} WHERE {condition} LIMIT :batch FOR UPDATE SKIP LOCKED
+        )
+    """)
+
+
+def _older(column: str, days: str) -> str:
+    return f"{column} < now() - make_interval(days => {days})"
+
+
 _PURGE = (
-    sa.text(f"""
-    DELETE FROM permit WHERE (message, attempt) IN (
-        SELECT message, attempt FROM permit
-        WHERE coalesce(granted_at, returned_at) < now() - interval '{PERMITS_KEPT_DAYS} days'
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    )
-"""),
-    sa.text("""
-    DELETE FROM suppression WHERE (address_hash, purpose) IN (
-        SELECT address_hash, purpose FROM suppression WHERE keep_until < now()
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    )
-"""),
-    # Its hash of the address serves no purpose beyond the suppression's.
-    sa.text("""
-    DELETE FROM erasure WHERE id IN (
-        SELECT id FROM erasure WHERE finished_at < now() - make_interval(days => :days)
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    )
-"""),
-    # Longer than the longest a link may be good for.
-    sa.text("""
-    DELETE FROM opt_in WHERE id IN (
-        SELECT id FROM opt_in WHERE asked_at < now() - interval '31 days'
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    )
-"""),
-    sa.text("""
-    DELETE FROM link_mail WHERE (address_hash, kind) IN (
-        SELECT address_hash, kind FROM link_mail WHERE last_at < now() - interval '1 day'
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    )
-"""),
+    _delete(
+        "permit",
+        "message, attempt",
+        _older("coalesce(granted_at, returned_at)", str(PERMITS_KEPT_DAYS)),
+    ),
+    _delete("suppression", "suppression_hash, purpose", "keep_until < now()"),
+    # Its hash of the address has no use beyond the suppression's.
+    _delete("erasure", "id", _older("finished_at", ":days")),
+    # No one came back to confirm it, and its link has long ceased to work.
+    _delete(
+        "erasure",
+        "id",
+        "status = 'awaiting_confirmation' AND " + _older("requested_at", ":unconfirmed_days"),
+    ),
+    # Longer than the longest validity of a link.
+    _delete("opt_in", "id", _older("asked_at", "31")),
+    _delete("link_mail", "suppression_hash, kind", _older("last_at", "1")),
+    # The trail keeps their hashes and still verifies. The role may not update, hence not lock.
+    sql(f"""
+        DELETE FROM trail_origin WHERE hash IN (
+            SELECT hash FROM trail_origin WHERE {_older("written_at", ":origin_days")} LIMIT :batch
+        )
+    """),
 )
 
 
-async def purge(tx: AsyncConnection, erasures_kept_days: int, batch: int = 1_000) -> int:
-    """Delete some of what has had its time; 0 when none is."""
-    values = {"batch": batch, "days": erasures_kept_days}
-    deleted = [await tx.execute(statement, values) for statement in _PURGE]
-    return sum(result.rowcount for result in deleted)
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """In days; settings.py says why."""
+
+    suppressions: int
+    unconfirmed_erasures: int
+    proofs: int
+    withdrawals: int
+    origins: int
+
+
+async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -> int:
+    """Delete some rows that are past their retention; 0 when there are none."""
+    values = {
+        "batch": batch,
+        "days": retention.suppressions,
+        "unconfirmed_days": retention.unconfirmed_erasures,
+        "origin_days": retention.origins,
+    }
+    deleted = 0
+    for statement in _PURGE:
+        used = {name: values[name] for name in statement.compile().params}
+        deleted += (await tx.execute(statement, used)).rowcount
+    return deleted + await _forget_expired(tx, retention, batch)
+
+
+# A state of a second version was agreed to once; one that was not is a withdrawal, or nothing.
+_EXPIRED = """
+    erased_at IS NULL AND created_at < now() - make_interval(days => least(
+        CAST(:proofs AS integer), CAST(:withdrawals AS integer)))
+    AND NOT EXISTS (SELECT FROM consent_state
+        WHERE subject_id = data_subject.id AND state = 'granted')
+    AND NOT EXISTS (SELECT FROM permit WHERE subject_id = data_subject.id)
+    AND NOT EXISTS (SELECT FROM opt_in WHERE subject_id = data_subject.id)
+    AND NOT EXISTS (SELECT FROM erasure WHERE subject_id = data_subject.id)
+    AND coalesce((SELECT max("timestamp") FROM consent_audit_log
+            WHERE subject_id = data_subject.id), created_at)
+        < now() - make_interval(days => CASE WHEN EXISTS (SELECT FROM consent_state
+            WHERE subject_id = data_subject.id AND version > 1) THEN CAST(:proofs AS integer)
+            ELSE CAST(:withdrawals AS integer) END)
+"""
+_LOCK_EXPIRED = sql(
+    f"SELECT id FROM data_subject WHERE {_EXPIRED} LIMIT :batch FOR UPDATE SKIP LOCKED"
+).columns(id=sa.Uuid)
+_FORGET_EXPIRED = sql(f"""
+    UPDATE data_subject
+    SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND {_EXPIRED}
+""")
+
+
+async def _forget_expired(tx: AsyncConnection, retention: Retention, batch: int) -> int:
+    """Destroy the keys of subjects about whom no proof is needed; the trail still verifies."""
+    days = {"proofs": retention.proofs, "withdrawals": retention.withdrawals}
+    expired = list((await tx.execute(_LOCK_EXPIRED, days | {"batch": batch})).scalars())
+    if not expired:
+        return 0
+    # The condition is tested again under the lock: whoever agreed just before it is seen here.
+    ids = [str(subject_id) for subject_id in expired]
+    return (await tx.execute(_FORGET_EXPIRED, days | {"ids": ids})).rowcount
 
 
 async def outbox_length(tx: AsyncConnection) -> int:
@@ -57,5 +118,5 @@ async def outbox_length(tx: AsyncConnection) -> int:
 
 
 async def idle(tx: AsyncConnection) -> None:
-    """Ask nothing: the round trip that another answer to the same request would have taken."""
+    """Take the round trip that another answer to the same request would have taken."""
     await tx.execute(sa.text("SELECT 1"))

@@ -10,22 +10,26 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.messaging import outbox
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
 from services.followups.store.tables import (
     Row,
-    chat_address,
     chat_conversations,
+    chat_email,
     chat_message,
     followup_event,
     imported_grant,
+    lead,
+    lead_contact,
     outbox_table,
 )
 
 _ENTER = (
     pg.insert(chat_conversations)
     .values(id=sa.bindparam("id"), session_id=sa.bindparam("session_id"))
+    # A write that locks the row; of a column without an index, which keeps it cheap.
     .on_conflict_do_update(
-        constraint="chat_conversations_session", set_={"updated_at": sa.func.now()}
+        constraint="chat_conversations_session", set_={"score": chat_conversations.c.score}
     )
     .returning(*(chat_conversations.c[name] for name in ("id", "state", "qualified_at")))
 )
@@ -42,22 +46,21 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
 
 
 # One statement: a turn is most of what this service does.
-_SAVE_TURN = sa.text(
-    f"""
+_SAVE_TURN = f"""
 WITH saved AS (
     INSERT INTO chat_message (conversation_id, author, body)
     VALUES (:conversation, 'lead', :said), (:conversation, 'bot', :reply) RETURNING id
 ), kept AS (
-    UPDATE chat_conversations
-    SET state = :state, email = :email, score = :score, qualified_at = :qualified_at
+    UPDATE chat_conversations SET state = :state, email = :email, score = :score,
+        qualified_at = :qualified_at, updated_at = now()
     WHERE id = :conversation
 ), found AS (
-    INSERT INTO chat_address (email, conversation_id)
+    INSERT INTO chat_email (email, conversation_id)
     SELECT email, :conversation FROM unnest(:named) AS email ON CONFLICT DO NOTHING
-)
+){{notified}}
 SELECT max(id), {ADDRESS_LOCK} FROM saved
 """
-).bindparams(
+_TURN = (
     sa.bindparam("conversation", type_=sa.Uuid),
     sa.bindparam("said", type_=sa.Text),
     sa.bindparam("reply", type_=sa.Text),
@@ -66,6 +69,11 @@ SELECT max(id), {ADDRESS_LOCK} FROM saved
     sa.bindparam("score", type_=sa.Integer),
     sa.bindparam("qualified_at", type_=sa.DateTime(timezone=True)),
     sa.bindparam("named", type_=pg.ARRAY(sa.Text)),
+)
+_SAVE = sa.text(_SAVE_TURN.format(notified="")).bindparams(*_TURN)
+# Two, as the outbox's trigger notifies the relay also where nothing was inserted.
+_SAVE_AND_NOTIFY = sa.text(_SAVE_TURN.format(notified=f", notified AS ({outbox.ADD})")).bindparams(
+    *_TURN, *outbox.PARAMETERS
 )
 
 
@@ -80,10 +88,12 @@ async def save_turn(
     score: int,
     qualified_at: datetime | None,
     named: Iterable[str],
+    outgoing: Sequence[outbox.Outgoing],
 ) -> int:
     """Keep a turn, and take the lock of its address (see lock_address).
 
     :param named: the addresses in it, by which whoever they belong to finds it again
+    :param outgoing: the messages about it
     :returns: the id of the reply
     """
     given = {
@@ -96,7 +106,10 @@ async def save_turn(
         "qualified_at": qualified_at,
         "named": list(named),
     }
-    reply_id: int = (await tx.execute(_SAVE_TURN, given)).scalar_one()
+    if outgoing:
+        given["rows"] = outbox.rows(outgoing)
+    saved = await tx.execute(_SAVE_AND_NOTIFY if outgoing else _SAVE, given)
+    reply_id: int = saved.scalar_one()
     return reply_id
 
 
@@ -111,6 +124,19 @@ async def said_before(
         .limit(limit)
     )
     return [(row.author, row.body) for row in reversed((await tx.execute(last)).all())]
+
+
+async def transcript(
+    tx: AsyncConnection, conversation_id: UUID, limit: int
+) -> list[tuple[str, str, datetime]]:
+    """Return the last messages of a conversation, oldest first: author, text, time."""
+    last = (
+        sa.select(chat_message.c.author, chat_message.c.body, chat_message.c.created_at)
+        .where(chat_message.c.conversation_id == conversation_id)
+        .order_by(chat_message.c.id.desc())
+        .limit(limit)
+    )
+    return [(row[0], row[1], row[2]) for row in reversed((await tx.execute(last)).all())]
 
 
 async def reword(tx: AsyncConnection, reply_id: int, reply: str) -> None:
@@ -216,61 +242,103 @@ async def keep_grants(tx: AsyncConnection, grants: Mapping[UUID, str]) -> None:
     await tx.execute(_KEEP_GRANTS, {"ids": list(grants), "emails": list(grants.values())})
 
 
-def _of_chased(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
+def _of_recipient(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
     here = chat_conversations.c.id == conversation_id
     return here if email is None else sa.or_(here, chat_conversations.c.email == email)
 
 
-async def end_chase(
+async def end_followups(
     tx: AsyncConnection, conversation_id: UUID, email: str | None, reason: str
 ) -> None:
-    """Remember for this person that the chase is over; a bounce is not forgotten over staff."""
-    ended_by = sa.func.least(chat_conversations.c.chase_ended_by, reason)
+    """Record why follow-ups ended for this recipient; `staff` never replaces `bounce`."""
+    ended_by = sa.func.least(chat_conversations.c.followups_ended_by, reason)
     await tx.execute(
         sa.update(chat_conversations)
-        .where(_of_chased(conversation_id, email))
-        .values(chase_ended_by=ended_by)
+        .where(_of_recipient(conversation_id, email))
+        .values(followups_ended_by=ended_by)
     )
 
 
-async def resume_chase(tx: AsyncConnection, conversation_id: UUID, email: str) -> None:
+async def resume_followups(tx: AsyncConnection, conversation_id: UUID, email: str) -> None:
     """Staff want to write to this person again."""
     await tx.execute(
         sa.update(chat_conversations)
-        .where(_of_chased(conversation_id, email), chat_conversations.c.chase_ended_by == "staff")
-        .values(chase_ended_by=None)
+        .where(
+            _of_recipient(conversation_id, email),
+            chat_conversations.c.followups_ended_by == "staff",
+        )
+        .values(followups_ended_by=None)
     )
 
 
-async def chase_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
-    """Return why this person is not chased any more; under the lock of the address."""
-    why = sa.select(sa.func.min(chat_conversations.c.chase_ended_by)).where(
-        _of_chased(conversation_id, email)
+async def followups_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
+    """Return why follow-ups ended; the caller holds the lock of the address."""
+    why = sa.select(sa.func.min(chat_conversations.c.followups_ended_by)).where(
+        _of_recipient(conversation_id, email)
     )
     found: str | None = (await tx.execute(why)).scalar_one()
     return found
 
 
-async def erase(tx: AsyncConnection, email: str) -> int:
-    """Delete what is held on an address: conversations, messages, follow-ups, what waits to leave.
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose data: an e-mail address, or a phone number."""
 
-    :returns: how many conversations there were
-    """
-    theirs = sa.select(chat_conversations.c.id).where(_of_person(email))
-    await tx.execute(theirs.with_for_update())
-    await lock_address(tx, email)
-    chased = sa.or_(of_address(email), followup_event.c.conversation_id.in_(theirs))
-    await stop(tx, chased, "erased")
-    body = outbox_table.c.body
-    named = sa.select(sa.cast(chat_conversations.c.id, sa.Text)).where(_of_person(email))
-    untold = (  # leads and agreements that nobody has been told of yet
-        sa.select(outbox_table.c.id)
-        .where(sa.or_(body["email"].astext == email, body["conversation_id"].astext.in_(named)))
-        .with_for_update(skip_locked=True)
+    email: str | None
+    phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What leads from a data subject to the alerts about it."""
+
+    conversations: frozenset[UUID]
+    phones: frozenset[str]
+
+
+async def trace(tx: AsyncConnection, subject: Subject) -> Trace:
+    rows = (
+        await tx.execute(
+            sa.select(chat_conversations.c.id, _PHONE.label("phone")).where(_of_subject(subject))
+        )
+    ).all()
+    return Trace(
+        frozenset(row.id for row in rows), frozenset(row.phone for row in rows if row.phone)
     )
-    await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(untold)))
-    gone = sa.delete(chat_conversations).where(_of_person(email))
-    return (await tx.execute(gone)).rowcount
+
+
+async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) -> tuple[int, int]:
+    """Delete what is held on a data subject: conversations, messages, follow-ups, what is to leave.
+
+    :param named: the conversations of its trace, also those deleted before
+    :returns: how many conversations there were, and how many messages about it the relay is just
+        publishing
+    """
+    theirs = sa.select(chat_conversations.c.id).where(_of_subject(subject))
+    await tx.execute(theirs.with_for_update())
+    # A lead goes with the conversation that it began in, and with the contact that it is known by.
+    known_by = sa.select(lead_contact.c.lead_id).where(
+        lead_contact.c.contact.in_([f"email:{subject.email}", f"phone:{subject.phone}"])
+    )
+    await tx.execute(
+        sa.delete(lead).where(sa.or_(lead.c.conversation_id.in_(theirs), lead.c.id.in_(known_by)))
+    )
+    enrolled: sa.ColumnElement[bool] = followup_event.c.conversation_id.in_(theirs)
+    if subject.email is not None:
+        await lock_address(tx, subject.email)
+        enrolled = sa.or_(of_address(subject.email), enrolled)
+    await stop(tx, enrolled, "erased")
+    body, ids = outbox_table.c.body, [str(each) for each in named]
+    about = sa.or_(  # leads, agreements and mails that have not left yet
+        body["email"].astext.in_([subject.email] if subject.email else []),
+        body["conversation_id"].astext.in_(ids),
+        body["payload"]["conversation_id"].astext.in_(ids),
+    )
+    free = sa.select(outbox_table.c.id).where(about).with_for_update(skip_locked=True)
+    await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(free)))
+    left = await tx.scalar(sa.select(sa.func.count()).select_from(outbox_table).where(about))
+    gone = sa.delete(chat_conversations).where(_of_subject(subject))
+    return (await tx.execute(gone)).rowcount, int(left or 0)
 
 
 async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
@@ -300,42 +368,56 @@ async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
     return (await tx.execute(gone)).rowcount
 
 
-def _of_person(email: str) -> sa.ColumnElement[bool]:
+_PHONE = sa.literal_column("chat_conversations.state -> 'facts' ->> 'phone'", sa.Text)
+
+
+def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
     # A conversation whose person gave another address before or after is theirs as a whole.
-    chased = sa.select(followup_event.c.conversation_id).where(of_address(email))
-    named = sa.select(chat_address.c.conversation_id).where(chat_address.c.email == email)
-    own, here = chat_conversations.c.email == email, chat_conversations.c.id
-    return sa.or_(own, here.in_(chased), here.in_(named))
+    if subject.email is None:
+        return _PHONE.in_([subject.phone])
+    own, here = chat_conversations.c.email == subject.email, chat_conversations.c.id
+    enrolled = sa.select(followup_event.c.conversation_id).where(of_address(subject.email))
+    named = sa.select(chat_email.c.conversation_id).where(chat_email.c.email == subject.email)
+    return sa.or_(own, here.in_(enrolled), here.in_(named))
 
 
 async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
-    """Read a page of the addresses of which anything is held."""
+    """Read a page of the addresses and phone numbers of which anything is held."""
     held = sa.union(
         sa.select(chat_conversations.c.email).where(chat_conversations.c.email.is_not(None)),
         sa.select(followup_event.c.email),
-        sa.select(chat_address.c.email),
+        sa.select(chat_email.c.email),
+        sa.select(_PHONE).select_from(chat_conversations).where(_PHONE.is_not(None)),
     ).subquery()
     page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
     return (await tx.execute(page)).scalars().all()
 
 
-HELD = ("conversations", "messages", "followups")
+HELD = ("conversations", "messages", "followups", "leads")
 
 
 async def held(
-    tx: AsyncConnection, email: str, kind: str, offset: int, limit: int
+    tx: AsyncConnection, subject: Subject, kind: str, offset: int, limit: int
 ) -> Sequence[Row]:
-    """Read a page of what is held on an address, of one of the kinds of HELD."""
-    conversations = sa.select(chat_conversations.c.id).where(_of_person(email))
+    """Read a page of what is held on a data subject, of one of the kinds of HELD."""
+    conversations = sa.select(chat_conversations.c.id).where(_of_subject(subject))
     records = {
         "conversations": sa.select(chat_conversations)
-        .where(_of_person(email))
+        .where(_of_subject(subject))
         .order_by(chat_conversations.c.created_at, chat_conversations.c.id),
         "messages": sa.select(chat_message)
         .where(chat_message.c.conversation_id.in_(conversations))
         .order_by(chat_message.c.id),
         "followups": sa.select(followup_event)
-        .where(sa.or_(of_address(email), followup_event.c.conversation_id.in_(conversations)))
+        .where(
+            sa.or_(
+                followup_event.c.email.in_([subject.email] if subject.email else []),
+                followup_event.c.conversation_id.in_(conversations),
+            )
+        )
         .order_by(followup_event.c.created_at, followup_event.c.id),
+        "leads": sa.select(lead)
+        .where(lead.c.conversation_id.in_(conversations))
+        .order_by(lead.c.created_at, lead.c.id),
     }
     return (await tx.execute(records[kind].offset(offset).limit(limit))).mappings().all()

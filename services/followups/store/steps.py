@@ -1,23 +1,24 @@
-"""The steps of sequences: enrolled, claimed, stopped, settled."""
+"""The steps of sequences: enrolled, claimed, stopped, ended."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.followups.followup import DAY, SETTLES
+from services.followups.sequence import DAY, REPLACES, RESCHEDULE_AFTER
 from services.followups.store.tables import Row, chat_conversations, followup_event, outbox_table
 
+_message_id = sa.func.coalesce(followup_event.c.message_id, followup_event.c.id)
 EnrolledBy = Literal["chat", "api"]
 _CLAIMED = (
     "id", "conversation_id", "followup_number", "email", "sequence", "step", "due_at",
-    "handed_over_at", "request_id",
+    "handed_over_at", "request_id", "message_id",
 )  # fmt: skip
 
 
@@ -29,7 +30,11 @@ def of_conversation(conversation_id: UUID) -> sa.ColumnElement[bool]:
     return followup_event.c.conversation_id == conversation_id
 
 
-def of_person(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
+def of_mailbox(conversation_id: UUID, email: str) -> sa.ColumnElement[bool]:
+    return sa.and_(of_conversation(conversation_id), of_address(email))
+
+
+def of_recipient(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
     """All steps of a conversation, and, as soon as its address is known, of that."""
     here = of_conversation(conversation_id)
     return here if email is None else sa.or_(here, of_address(email))
@@ -87,7 +92,7 @@ WITH there AS (
     ) AS last
     WHERE NOT EXISTS (SELECT FROM there) AND NOT EXISTS (
         SELECT FROM chat_conversations
-        WHERE (id = :conversation OR email = :email) AND chase_ended_by IS NOT NULL
+        WHERE (id = :conversation OR email = :email) AND followups_ended_by IS NOT NULL
     )
     RETURNING *
 )
@@ -119,7 +124,7 @@ async def enrol(
     """Insert the steps of a sequence, or return the ones that the address or conversation has.
 
     A conversation goes through a sequence once, and an address is in it once at a time; a person
-    whose chase is over in none. The caller holds the lock of the address.
+    whose follow-ups have ended is enrolled in none. The caller holds the lock of the address.
     """
     given = {
         "conversation": conversation_id,
@@ -136,22 +141,20 @@ async def enrol(
 _IN_ORDER = sa.select(followup_event).order_by(
     followup_event.c.created_at, followup_event.c.followup_number
 )
-_CHASE = _IN_ORDER.where(
-    sa.or_(
-        followup_event.c.conversation_id == sa.bindparam("conversation"),
-        followup_event.c.email == sa.bindparam("email"),
-    )
-)
 
 
 async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequence[Row]:
     return (await tx.execute(_IN_ORDER.where(which))).mappings().all()
 
 
-async def chase(tx: AsyncConnection, conversation_id: UUID, email: str) -> Sequence[Row]:
-    """Return all steps of a conversation and of an address."""
-    given = {"conversation": conversation_id, "email": email}
-    return (await tx.execute(_CHASE, given)).mappings().all()
+_IN_CONVERSATION = _IN_ORDER.where(
+    followup_event.c.conversation_id == sa.bindparam("conversation_id")
+)
+
+
+async def in_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
+    given = {"conversation_id": conversation_id}
+    return (await tx.execute(_IN_CONVERSATION, given)).mappings().all()
 
 
 async def page(
@@ -198,6 +201,16 @@ async def retime(
     await tx.execute(_RETIME, given)
 
 
+async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | None) -> None:
+    """Let the scheduled steps go to the address that replaces a wrong one, if there is one."""
+    if new is not None:
+        await tx.execute(
+            sa.update(followup_event)
+            .where(of_mailbox(conversation_id, old), followup_event.c.status == "scheduled")
+            .values(email=new)
+        )
+
+
 async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) -> list[UUID]:
     """Cancel what has not left yet: scheduled steps, and handed-over ones still in the outbox.
 
@@ -214,8 +227,7 @@ async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) 
         sa.select(outbox_table.c.id)
         .join(
             followup_event,
-            outbox_table.c.message_id
-            == sa.cast(followup_event.c.id, outbox_table.c.message_id.type),
+            outbox_table.c.message_id == sa.cast(_message_id, outbox_table.c.message_id.type),
         )
         .where(which, followup_event.c.status == "handed_over")
         .with_for_update(of=outbox_table, skip_locked=True)
@@ -228,11 +240,17 @@ async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) 
     )
     recalled = (
         sa.update(followup_event)
-        .where(followup_event.c.id == taken_back.c.id, followup_event.c.status == "handed_over")
+        .where(_message_id == taken_back.c.id, followup_event.c.status == "handed_over")
         .values(status="cancelled", reason=reason)
         .returning(followup_event.c.id)
     )
-    return stopped + list((await tx.execute(recalled)).scalars())
+    stopped += (await tx.execute(recalled)).scalars()
+    await tx.execute(  # of these alerts decides; should one come back, it is not scheduled again
+        sa.update(followup_event)
+        .where(which, followup_event.c.status.in_(REPLACES["too_late"]))
+        .values(stopped_by=reason)
+    )
+    return stopped
 
 
 async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
@@ -308,10 +326,12 @@ def claiming(limit: int) -> sa.UpdateBase:
 
 async def recent_hand_overs(
     tx: AsyncConnection, emails: Sequence[str], mine: Sequence[UUID]
-) -> dict[str, list[datetime]]:
-    """Return, for each address that could be locked, its hand-overs of the last 24 hours.
+) -> tuple[dict[str, list[datetime]], set[str]]:
+    """Return, for each address that could be locked, what left for it in the last 24 hours.
 
-    One that was sent long after it, for alerts could not before, counts from then.
+    One that was sent long after its hand-over, for alerts could not before, counts from then. Of
+    one whose end is not known it is not known either whether it has left; its address is in the
+    second part of the answer, however long ago that was.
     An address that another scheduler is working on is missing from the answer: its steps wait for
     the next poll. The lock is held until the transaction ends, so the count stays true.
 
@@ -323,17 +343,21 @@ async def recent_hand_overs(
     )
     locked = list((await tx.execute(lock_them, {"emails": list(emails)})).scalars())
     # A statement of its own: its snapshot must be younger than the locks.
-    left_at = sa.func.greatest(followup_event.c.handed_over_at, followup_event.c.sent_at)
-    counted = sa.select(followup_event.c.email, left_at).where(
-        followup_event.c.email.in_(locked),
-        left_at > sa.func.now() - DAY,
-        followup_event.c.status.in_(("handed_over", "sent", "in_doubt")),
-        followup_event.c.id.not_in(mine),
+    column = followup_event.c
+    left_at = sa.func.greatest(column.handed_over_at, column.sent_at, column.outcome_at)
+    unknown = column.status == "handed_over"
+    left = column.status.in_(("sent", "in_doubt")) & (left_at > sa.func.now() - DAY)
+    counted = sa.select(column.email, left_at, unknown).where(
+        column.email.in_(locked), sa.or_(unknown, left), column.id.not_in(mine)
     )
     recent: dict[str, list[datetime]] = {email: [] for email in locked}
-    for email, at in await tx.execute(counted):
-        recent[email].append(at)
-    return recent
+    on_their_way = set()
+    for email, at, is_unknown in await tx.execute(counted):
+        if is_unknown:
+            on_their_way.add(email)
+        else:
+            recent[email].append(at)
+    return recent, on_their_way
 
 
 async def put_off(tx: AsyncConnection, row: Row, due_at: datetime) -> None:
@@ -357,32 +381,66 @@ async def fail(tx: AsyncConnection, followup_id: UUID, reason: str) -> None:
     )
 
 
-async def settle(
-    tx: AsyncConnection, followup_id: UUID, outcome: str, reason: str | None, at: datetime
-) -> bool:
-    """Record how a hand-over ended.
+async def reschedule(tx: AsyncConnection, followup_id: UUID, message_id: UUID) -> bool:
+    """Schedule a step again that could not leave in its window; a new hand-over has a new id.
 
-    :param at: when alerts says so; of two outcomes the later counts, in whichever order they come
-    :returns: whether this told anything new
+    A copy of the old id finds a row that has ended. Who was stopped meanwhile stays so.
+
+    :returns: whether it was on its way under this id
     """
-    sent = outcome == "sent"
-    told_before = followup_event.c.settled_at
-    settled = (
+    stopped = followup_event.c.stopped_by.is_not(None)
+    back = (
         sa.update(followup_event)
         .where(
             followup_event.c.id == followup_id,
-            followup_event.c.status.in_(SETTLES[outcome]),
+            _message_id == message_id,
+            followup_event.c.status.in_(REPLACES["too_late"]),
+        )
+        .values(
+            status=sa.case((stopped, "cancelled"), else_="scheduled"),
+            reason=followup_event.c.stopped_by,
+            message_id=uuid4(),
+            handed_over_at=None,
+            outcome_at=None,
+            # Clocks may differ on when a window ends.
+            due_at=sa.func.greatest(followup_event.c.due_at, sa.func.now() + RESCHEDULE_AFTER),
+        )
+    )
+    return (await tx.execute(back)).rowcount == 1
+
+
+async def record_outcome(
+    tx: AsyncConnection,
+    followup_id: UUID,
+    message_id: UUID,
+    outcome: str,
+    reason: str | None,
+    at: datetime,
+) -> bool:
+    """Record how a hand-over ended; of one that came back, only the last has an end.
+
+    :param at: when alerts says so; of two outcomes the later counts, in whichever order they come
+    :returns: whether this changed anything
+    """
+    sent = outcome == "sent"
+    known_since = followup_event.c.outcome_at
+    recorded = (
+        sa.update(followup_event)
+        .where(
+            followup_event.c.id == followup_id,
+            _message_id == message_id,
+            followup_event.c.status.in_(REPLACES[outcome]),
             followup_event.c.handed_over_at.is_not(None),
-            sa.true() if sent else sa.func.coalesce(told_before < at, sa.true()),
+            sa.true() if sent else sa.func.coalesce(known_since < at, sa.true()),
         )
         .values(
             status=outcome,
-            settled_at=at,
+            outcome_at=at,
             sent_at=at if sent else None,
             reason=None if sent else reason or outcome,
         )
     )
-    return (await tx.execute(settled)).rowcount == 1
+    return (await tx.execute(recorded)).rowcount == 1
 
 
 async def outbox_length(tx: AsyncConnection) -> int:

@@ -3,8 +3,9 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from libs.common import inbox, outbox
-from services.followups.followup import CHASE_ENDS, STATES
+from libs.common.messaging import inbox, outbox
+from services.followups.lead_score import LEAD_STATES
+from services.followups.sequence import END_REASONS, STATES
 
 metadata = sa.MetaData()
 _timestamptz = sa.DateTime(timezone=True)
@@ -18,18 +19,19 @@ chat_conversations = sa.Table(
     sa.Column("state", pg.JSONB, nullable=False, server_default=sa.text("'{}'")),
     sa.Column("score", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("qualified_at", _timestamptz),
-    sa.Column("chase_ended_by", sa.Text),
+    sa.Column("followups_ended_by", sa.Text),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Column("updated_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.UniqueConstraint("session_id", name="chat_conversations_session"),
     sa.CheckConstraint("score BETWEEN 0 AND 100", name="chat_conversations_score"),
     sa.CheckConstraint(
-        f"chase_ended_by IN ({', '.join(repr(reason) for reason in CHASE_ENDS)})",
-        name="chat_conversations_chase_ended_by",
+        f"followups_ended_by IN ({', '.join(repr(reason) for reason in END_REASONS)})",
+        name="chat_conversations_followups_ended_by",
     ),
     sa.CheckConstraint("num_nonnulls(session_id, email) > 0", name="chat_conversations_reachable"),
     sa.Index("chat_conversations_email", "email"),
     sa.Index("chat_conversations_updated", "updated_at"),
+    sa.Index("chat_conversations_phone", sa.text("((state -> 'facts'::text) ->> 'phone'::text)")),
     sa.Index(
         "chat_conversations_without_chat",
         "email",
@@ -55,8 +57,8 @@ chat_message = sa.Table(
 )
 
 # Every address that was named in a conversation: the one that counts may be another.
-chat_address = sa.Table(
-    "chat_address",
+chat_email = sa.Table(
+    "chat_email",
     metadata,
     sa.Column("email", sa.Text, primary_key=True),
     sa.Column(
@@ -64,7 +66,7 @@ chat_address = sa.Table(
         sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
         primary_key=True,
     ),
-    sa.Index("chat_address_conversation", "conversation_id"),
+    sa.Index("chat_email_conversation", "conversation_id"),
 )
 
 # By which message consent was told of an agreement that came with an imported lead.
@@ -98,9 +100,11 @@ followup_event = sa.Table(
     sa.Column("due_at", _timestamptz, nullable=False),
     sa.Column("handed_over_at", _timestamptz),
     sa.Column("sent_at", _timestamptz),
-    sa.Column("settled_at", _timestamptz),
+    sa.Column("outcome_at", _timestamptz),
     sa.Column("reason", sa.Text),
     sa.Column("request_id", sa.Text),
+    sa.Column("message_id", sa.Uuid, comment="of its hand-over; NULL: its own id"),
+    sa.Column("stopped_by", sa.Text, comment="meanwhile, should its hand-over come back"),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.UniqueConstraint("conversation_id", "followup_number", name="followup_event_number"),
     sa.CheckConstraint(
@@ -108,6 +112,57 @@ followup_event = sa.Table(
     ),
     sa.Index("followup_event_due", "due_at", postgresql_where=sa.text("status = 'scheduled'")),
     sa.Index("followup_event_email", "email", "handed_over_at"),
+)
+
+# What staff are notified of: a lead, or another request. `known` is what we know, `notified`
+# what the last event said (NULL: none yet), `said` the person's words since then, `due_at` when to
+# tell.
+lead = sa.Table(
+    "lead",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column(
+        "conversation_id",
+        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    # The conversation of the last change; the same person may come back in another one.
+    sa.Column("heard_in", sa.Uuid, nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("score", sa.Integer, nullable=False),
+    sa.Column("known", pg.JSONB, nullable=False),
+    sa.Column("notified", pg.JSONB(none_as_null=True)),
+    sa.Column("said", pg.JSONB, nullable=False, server_default=sa.text("'[]'")),
+    sa.Column("version", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("due_at", _timestamptz),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'new'")),
+    sa.Column("state_reason", sa.Text),
+    sa.Column("state_by", sa.Text),
+    sa.Column("state_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("updated_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.UniqueConstraint("conversation_id", "topic", name="lead_conversation_topic"),
+    sa.CheckConstraint(
+        f"state IN ({', '.join(repr(state) for state in LEAD_STATES)})", name="lead_state"
+    ),
+    sa.Index("lead_due", "due_at", postgresql_where=sa.text("due_at IS NOT NULL")),
+    sa.Index("lead_created", "created_at", "id"),
+)
+
+# Its primary key is what makes one lead of one person: two sessions cannot both insert a contact.
+lead_contact = sa.Table(
+    "lead_contact",
+    metadata,
+    sa.Column("contact", sa.Text, primary_key=True),
+    sa.Column("lead_id", sa.ForeignKey(lead.c.id, ondelete="CASCADE"), nullable=False),
+    sa.Column(
+        "conversation_id",
+        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Index("lead_contact_lead", "lead_id"),
+    sa.Index("lead_contact_conversation", "conversation_id"),
 )
 
 outbox_table = outbox.table(metadata)

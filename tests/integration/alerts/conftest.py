@@ -1,10 +1,11 @@
 """The alerts service as a process, on a real broker, its own database and the sandbox."""
 
 import asyncio
+import base64
 import json
 import os
+import shutil
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -19,22 +20,25 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.servers import Process
-from libs.common import db
-from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Consumer, Delivery, Outcome, consume
-from libs.common.requests import reply
-from libs.common.topology import Binding, Exchange, Queue, work_queue
+from libs.common.database import postgres
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, consume
+from libs.common.messaging.rpc import reply
+from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
+from services.alerts.subjects import Subjects
 from tests.conftest import NewDatabase
+from tests.support import warm
 from tests.support.brokers import Vhost
+from tests.support.consumers import depth
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox
 
-ROOT = Path(__file__).parents[3]
 KEY = "internal-key-of-this-test"
+SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
-# Delays of a retry are the policy's of the test's vhost, and the row's due time.
+# The delay of a retry comes from the policy of the test's vhost and from the row's due time.
 TARGET: dict[str, Any] = {
     "timeout": 1.0,
     "margin": 0.5,
@@ -79,6 +83,7 @@ ROUTES = {
     "sms": ["sms"],
     "webhook": ["webhook"],
     "lead.qualified": ["slack", "monday"],
+    "lead.updated": ["monday"],
     "followup": ["email"],
     "escalation": ["email"],
 }
@@ -92,7 +97,7 @@ def toml(value: Any) -> str:
 
 @dataclass
 class Alerts:
-    """The process, and what a test does to it and asks of it."""
+    """The running service, and what tests do with it."""
 
     process: Process
     environment: dict[str, str]
@@ -105,12 +110,8 @@ class Alerts:
     database: DatabaseUrl
 
     async def start(self) -> None:
-        self.process.spawn(
-            [sys.executable, "-m", "services.alerts"],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            log=self.folder / "alerts.log",
-        )
+        env = {**os.environ, **self.environment}
+        warm.spawn(self.process, "alerts", env=env, log=self.folder / "alerts.log")
 
         async def answers() -> bool:
             assert self.process.pid is not None, self.log()
@@ -131,7 +132,8 @@ class Alerts:
         return (self.folder / "alerts.log").read_text(encoding="utf-8")
 
     async def http(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        headers = {"X-Internal-Key": KEY, "X-Caller": "admin", "X-Operator": "tester"}
+        caller = "service" if path.startswith(("/api/alerts/", "/internal/")) else "admin"
+        headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": "tester"}
         async with (
             aiohttp.ClientSession() as session,
             session.request(
@@ -180,21 +182,23 @@ class Alerts:
             return (await connection.execute(sa.text(statement))).scalar_one()
 
     async def failed(self, count: int, text: str) -> None:
-        """Put rows into the ledger that ended so."""
+        """Put failed rows with this text into the ledger."""
+        named = Subjects(SUBJECT_KEYS).named_by({"text": text})
         async with self.engine.begin() as tx:
             await tx.execute(
                 sa.text("""
                     WITH added AS (
                         INSERT INTO delivery (alert_id, target, event_type, severity, source,
-                            payload, accepted_at, state, reason, error, attempt, finished_at)
+                            payload, accepted_at, state, reason, error, attempt, finished_at,
+                            subjects)
                         SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test',
                             jsonb_build_object('text', CAST(:text AS text)), now(), 'failed',
-                            'exhausted', 'x', 1, now()
+                            'exhausted', 'x', 1, now(), CAST(:subjects AS bytea[])
                         FROM generate_series(1, :count)
                     )
                     INSERT INTO ledger_total (target, accepted) VALUES ('slack', :count)
                 """),
-                {"count": count, "text": text},
+                {"count": count, "text": text, "subjects": named},
             )
 
     async def check(self) -> dict[str, Any]:
@@ -206,7 +210,7 @@ class Alerts:
         return terms
 
     async def depth(self, queue: str) -> int:
-        return await self.gateway.depth(queue) or 0
+        return await depth(self.gateway, queue) or 0
 
 
 def accepted(event_type: str, alert_id: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -228,7 +232,7 @@ StartAlerts = Callable[..., Awaitable[Alerts]]
 
 
 async def waits_for_a_row(engine: AsyncEngine) -> bool:
-    """Say whether a transaction waits for another's end."""
+    """Return whether a transaction waits for another to end."""
     async with engine.connect() as tx:
         waiting = await tx.scalar(
             sa.text(
@@ -240,8 +244,8 @@ async def waits_for_a_row(engine: AsyncEngine) -> bool:
 
 @pytest.fixture
 async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    """The ledger alone."""
-    async with db.connect(await database("alerts"), application_name="test") as opened:
+    """Connect to a ledger without a service."""
+    async with postgres.connect(await database("alerts"), application_name="test") as opened:
         yield opened
 
 
@@ -249,7 +253,7 @@ async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
 async def alerts(
     tmp_path: Path, ports: Ports, database: NewDatabase, vhost: Vhost, sandbox: Sandbox
 ) -> AsyncIterator[StartAlerts]:
-    """Start the service, with settings, and targets' options or new ones, as the test says."""
+    """Start the service with the given settings, and options of targets or new targets."""
     async with AsyncExitStack() as closing:
 
         async def start(**changes: Any) -> Alerts:
@@ -259,12 +263,16 @@ async def alerts(
                 name: TARGET | CHANNELS.get(name, {}) | options.get(name, {})
                 for name in CHANNELS | options
             }
+            shipped = Path(__file__).parents[3] / "config.example/templates"
+            shutil.copytree(shipped, tmp_path / "templates", dirs_exist_ok=True)
             path = tmp_path / "alerts.toml"
             text = f"routes = {toml(ROUTES)}\ntargets = {toml(targets)}\n"
             path.write_text(text, encoding="utf-8")
             url = await database("alerts")
             port = ports.take()
-            engine = await closing.enter_async_context(db.connect(url, application_name="test"))
+            engine = await closing.enter_async_context(
+                postgres.connect(url, application_name="test")
+            )
             gateway = await closing.enter_async_context(
                 Broker.connect(vhost.url("gateway"), "gateway")
             )
@@ -275,7 +283,8 @@ async def alerts(
                 "METRICS_PORT": str(ports.take()),
                 "INTERNAL_API_KEY": KEY,
                 "ALERTS_CONFIG": str(path),
-                "ALERTS_SWEEP_SECONDS": "3600",
+                "ALERTS_SUBJECT_KEYS": SUBJECT_KEYS,
+                "ALERTS_RECONCILE_SECONDS": "3600",
                 "ALERTS_PRIVATE_NETWORKS": f"{HOST}/32",
                 "SLACK_WEBHOOK_URL": f"{sandbox.url}/slack",
                 "MONDAY_API_URL": f"{sandbox.url}/monday",
@@ -314,17 +323,18 @@ async def _flowing(running: Alerts) -> bool:
 
 
 class Consent:
-    """Stands where consent answers: says what the test wants and notes what it is told."""
+    """Stands in for consent: replies as the test wants and records what it receives."""
 
     def __init__(self, broker: Broker) -> None:
         self.answer: str | None = "granted"
+        self.reason: str | None = None
         self.answers_after = 0.0  # seconds
         self.asked: list[dict[str, Any]] = []
         self.returned: list[dict[str, Any]] = []
         self.consumer: Consumer | None = None
         self._broker = broker
 
-    async def handle(self, message: Message, _: Delivery) -> Outcome:
+    async def handle(self, message: Message, _: Delivery) -> Disposition:
         if message.type == "permit.return":
             self.returned.append(dict(message.body))
         else:
@@ -332,7 +342,8 @@ class Consent:
             await asyncio.sleep(self.answers_after)
             if self.answer is not None:
                 seconds = 20 if self.answer == "granted" else 0
-                await reply(self._broker, message, {"answer": self.answer, "seconds": seconds})
+                answer = {"answer": self.answer, "seconds": seconds, "reason": self.reason}
+                await reply(self._broker, message, answer)
         return Ack()
 
 
@@ -356,11 +367,11 @@ async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
 
 @pytest.fixture
 async def outcomes(vhost: Vhost) -> AsyncIterator[list[dict[str, Any]]]:
-    """Collect what followups is told of its messages."""
-    told: list[dict[str, Any]] = []
+    """Collect the events that followups gets."""
+    received: list[dict[str, Any]] = []
 
-    async def handle(message: Message, _: Delivery) -> Outcome:
-        told.append(dict(message.body))
+    async def handle(message: Message, _: Delivery) -> Disposition:
+        received.append(dict(message.body))
         return Ack()
 
     async with Broker.connect(vhost.url("followups"), "followups") as broker:
@@ -371,4 +382,4 @@ async def outcomes(vhost: Vhost) -> AsyncIterator[list[dict[str, Any]]]:
         )
         await broker.declare(queue)
         async with consume(broker, queue, handle, prefetch=10):
-            yield told
+            yield received

@@ -1,4 +1,4 @@
-"""What comes back from a target: a status, a body, too much of it, too slowly, or nothing."""
+"""Responses of a target: a status, a body, too much of it, too slow, or nothing."""
 
 import asyncio
 import gzip
@@ -37,7 +37,7 @@ SOON = 8  # seconds, on a busy machine; without the time-out it would be more
 
 @pytest.mark.parametrize("channel", HTTP)
 @pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
-async def test_a_status_means_the_same_to_every_provider(
+async def test_a_status_means_the_same_for_every_provider(
     channel: str, status: int, kind: Kind, reason: Reason
 ) -> None:
     async with listening(answering(answer(status, SUCCESS[channel]))) as port:
@@ -47,7 +47,7 @@ async def test_a_status_means_the_same_to_every_provider(
 
 @pytest.mark.parametrize("channel", HTTP)
 @pytest.mark.parametrize("status", [429, 503])
-async def test_only_429_with_retry_after_asks_for_patience(channel: str, status: int) -> None:
+async def test_only_429_with_retry_after_asks_us_to_wait(channel: str, status: int) -> None:
     refusal = answer(status, b"slow down", "Retry-After: 7")
     async with listening(answering(refusal)) as port:
         outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
@@ -57,7 +57,7 @@ async def test_only_429_with_retry_after_asks_for_patience(channel: str, status:
 
 @pytest.mark.parametrize("channel", ERRORS)
 @pytest.mark.parametrize("status", [200, 202])
-async def test_a_providers_error_inside_a_2xx_is_no_success(channel: str, status: int) -> None:
+async def test_a_providers_error_inside_a_2xx_is_a_failure(channel: str, status: int) -> None:
     async with listening(answering(answer(status, ERRORS[channel]))) as port:
         outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
@@ -66,7 +66,7 @@ async def test_a_providers_error_inside_a_2xx_is_no_success(channel: str, status
 
 @pytest.mark.parametrize("channel", ["slack", "monday", "sms"])
 @pytest.mark.parametrize("status", [200, 204])
-async def test_an_empty_answer_is_no_success_where_the_provider_has_one(
+async def test_an_empty_body_is_a_failure_where_the_provider_sends_one(
     channel: str, status: int
 ) -> None:
     async with listening(answering(answer(status, b""))) as port:
@@ -89,7 +89,7 @@ async def test_an_empty_answer_is_no_success_where_the_provider_has_one(
     ],
     ids=["nothing", "head", "body", "chunks", "chunk", "length", "smtp", "tls"],
 )
-async def test_an_answer_that_breaks_off_or_is_no_http_is_a_failed_connection(
+async def test_a_truncated_or_malformed_response_is_a_failed_connection(
     channel: str, broken: bytes
 ) -> None:
     async with listening(answering(broken)) as port:
@@ -99,9 +99,7 @@ async def test_an_answer_that_breaks_off_or_is_no_http_is_a_failed_connection(
 
 @pytest.mark.parametrize("channel", HTTP)
 @pytest.mark.parametrize("silent", [0, 20, len(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")])
-async def test_a_drip_of_bytes_costs_the_time_out_of_the_whole_attempt(
-    channel: str, silent: int
-) -> None:
+async def test_a_dripping_response_ends_at_the_attempts_time_out(channel: str, silent: int) -> None:
     """:param silent: how many bytes come at once before the others drip"""
     text = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + b"x" * 99
 
@@ -121,7 +119,7 @@ async def test_a_drip_of_bytes_costs_the_time_out_of_the_whole_attempt(
 
 
 @pytest.mark.parametrize("channel", [*HTTP, "apprise"])
-async def test_a_target_that_never_answers_costs_the_time_out(channel: str) -> None:
+async def test_a_silent_target_ends_at_the_time_out(channel: str) -> None:
     async def hang(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -141,7 +139,7 @@ class Endless:
     def __init__(self, head: bytes, again: bytes) -> None:
         self._head = head
         self._again = again
-        self.sent = 0  # with what the kernel's buffers took
+        self.sent = 0  # including what the kernel's buffers took
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request(reader)
@@ -165,7 +163,7 @@ class Endless:
     ],
     ids=["header", "headers", "length", "body", "chunks", "reason"],
 )
-async def test_of_an_endless_answer_no_more_than_a_bound_is_read(
+async def test_an_endless_response_is_read_up_to_a_bound(
     channel: str, head: bytes, again: bytes
 ) -> None:
     endless = Endless(head, again)
@@ -187,7 +185,7 @@ async def test_of_an_endless_answer_no_more_than_a_bound_is_read(
     ],
     ids=["extension", "hints"],
 )
-async def test_what_the_parser_throws_away_is_bounded_by_time_and_holds_no_memory(
+async def test_ignored_response_data_is_bounded_in_time_and_memory(
     head: bytes, again: bytes
 ) -> None:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, monotonic()
@@ -199,10 +197,10 @@ async def test_what_the_parser_throws_away_is_bounded_by_time_and_holds_no_memor
 
 
 @pytest.mark.parametrize("channel", HTTP)
-async def test_a_compressed_answer_is_not_unpacked(channel: str) -> None:
+async def test_a_compressed_response_is_not_decompressed(channel: str) -> None:
     bomb = gzip.compress(bytes(50 * 1024 * 1024))
     async with listening(answering(answer(200, bomb, "Content-Encoding: gzip"))) as port:
         outcome = await send(http_target(channel, f"http://127.0.0.1:{port}/"))
     assert outcome.kind is (Kind.DELIVERED if channel == "webhook" else Kind.FAILED)
     assert outcome.reason in {Reason.OK, Reason.BAD_ANSWER}
-    assert outcome.excerpt  # unpacked it would be NULs, of which nothing is shown
+    assert outcome.excerpt  # decompressed it would be NULs, which are not shown

@@ -1,4 +1,4 @@
-"""The channel `apprise` against a server that takes what Apprise's json:// sends."""
+"""The channel `apprise` against a server that accepts Apprise's json://."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ async def test_an_alert_arrives_with_title_and_severity(receiver: Receiver, url:
     assert (got["message"], got["title"], got["type"]) == ("Zażółć gęślą jaźń", "Dysk", "failure")
 
 
-async def test_a_refusal_is_a_failure_whose_reason_names_no_secret(
+async def test_a_refusal_is_a_failure_whose_excerpt_has_no_secret(
     receiver: Receiver, url: str
 ) -> None:
     receiver.status = 503
@@ -75,12 +75,12 @@ async def test_a_refusal_is_a_failure_whose_reason_names_no_secret(
     assert "topsecret" not in outcome.excerpt
 
 
-async def test_nobody_listening_is_a_failure() -> None:
+async def test_a_refused_connection_is_a_failure() -> None:
     async with opened("any", target("json://127.0.0.1:9/hook"), TEMPLATES, LOOPBACK) as channel:
         assert (await channel.send(job(text="x"))).kind is Kind.FAILED
 
 
-async def test_a_hanging_service_costs_its_time_box_and_neither_the_loop_nor_the_exit(
+async def test_a_hanging_service_blocks_neither_the_loop_nor_the_exit(
     receiver: Receiver, url: str
 ) -> None:
     receiver.go_on.clear()
@@ -90,18 +90,18 @@ async def test_a_hanging_service_costs_its_time_box_and_neither_the_loop_nor_the
     ) as channel:
         outcomes = await asyncio.gather(*(channel.send(job(text=str(n))) for n in range(5)))
     assert {outcome.reason for outcome in outcomes} == {Reason.TIMEOUT}
-    assert len(receiver.got) <= 4  # the rest never had a thread
+    assert len(receiver.got) <= 4  # the others never got a thread
     assert monotonic() - start < 5
     receiver.go_on.set()
 
 
-async def test_an_unknown_service_stops_the_start_by_name_and_tells_no_secret() -> None:
+async def test_an_unsupported_url_stops_the_start_without_showing_a_secret() -> None:
     with pytest.raises(SystemExit, match=r"targets\.any\.url") as stopped:
         await send(target("nonsense://topsecret"))
     assert "topsecret" not in str(stopped.value)
 
 
-async def test_a_drip_of_bytes_holds_no_thread_past_the_time_out() -> None:
+async def test_a_dripping_response_holds_no_thread_after_the_time_out() -> None:
     asked = 0
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,7 +119,7 @@ async def test_a_drip_of_bytes_holds_no_thread_past_the_time_out() -> None:
         async with opened("any", dripping, TEMPLATES, LOOPBACK) as channel:
             for _ in range(3):
                 assert (await channel.send(job())).reason is Reason.TIMEOUT
-    assert asked == 3  # each had the only thread
+    assert asked == 3  # each got the only thread
 
 
 async def test_a_redirect_is_not_followed(receiver: Receiver, url: str) -> None:

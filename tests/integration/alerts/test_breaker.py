@@ -1,4 +1,4 @@
-"""A sick target: its queue keeps what it cannot take, and no other target feels it."""
+"""An unhealthy target: its queue keeps its messages, and no other target is delayed."""
 
 import itertools
 from datetime import datetime
@@ -10,7 +10,7 @@ from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
 RESET = 1.5
-SICK: dict[str, Any] = {
+BREAKS: dict[str, Any] = {
     "concurrency": 4,
     "breaker": {"fail_max": 3, "reset_timeout": RESET},
     "retry_delays": [2] * 10,
@@ -35,7 +35,7 @@ async def consumers(subject: Alerts, queue: str) -> int:
         return declared.declaration_result.consumer_count or 0
 
 
-async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any_other(
+async def test_an_open_breaker_takes_no_message_and_its_trip_is_an_attempt(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
@@ -53,7 +53,7 @@ async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any
     await eventually(cancelled)
     assert (await breaker(subject))["state"] == "open"
 
-    async def written() -> bool:  # the breaker is told before the ledger
+    async def written() -> bool:  # the breaker records before the ledger
         return bool(await subject.scalar("SELECT count(*) FROM attempt"))
 
     await eventually(written)
@@ -70,7 +70,7 @@ async def test_an_open_breaker_takes_nothing_and_its_trip_is_an_attempt_like_any
     assert (await subject.row(untouched)).attempt == 0
 
 
-async def test_a_429_neither_trips_nor_spends_and_a_pause_of_one_target_is_its_own(
+async def test_a_429_neither_trips_nor_counts_and_pauses_only_its_target(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
@@ -86,17 +86,17 @@ async def test_a_429_neither_trips_nor_spends_and_a_pause_of_one_target_is_its_o
     assert (shown["state"], shown["failures"]) == ("closed", 0)
     await subject.sandbox.behave("slack", status=200)
     row = await subject.until(alert_id, "delivered")
-    assert row.spent == 1
+    assert row.attempts == 1
 
 
-async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_them_all(
+async def test_an_open_breaker_tries_one_of_a_hundred_and_then_delivers_all(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(slack=SICK)
+    subject = await alerts(slack=BREAKS)
     await subject.sandbox.behave("slack", status=500)
     ids = [await subject.accept() for _ in range(100)]
 
-    # Two may fail and make room before the third trips it; what is in hand then still ends.
+    # Two may fail and free their slots before the third trips it; those in flight still end.
     before = (3 - 1) + 4
 
     async def tried_again() -> bool:
@@ -110,7 +110,10 @@ async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_
     assert shown["state"] in {"open", "half_open"}
     _, health = await subject.http("GET", "/health/deep")
     assert health["status"] == "degraded"
-    assert health["circuit_breakers"]["slack"]["state"] in {"open", "half_open"}  # tried meanwhile
+    assert health["circuit_breakers"]["slack"]["state"] in {
+        "open",
+        "half_open",
+    }  # a trial may be in flight
     untried = await subject.scalar("SELECT count(*) FROM delivery WHERE attempt = 0")
     assert untried >= 100 - len(await tries(subject))
 
@@ -122,8 +125,8 @@ async def test_an_open_breaker_tries_exactly_one_of_a_hundred_and_healed_drains_
     assert (await subject.check())["ok"]
 
 
-async def test_a_reset_by_hand_lets_everything_through_at_once(alerts: StartAlerts) -> None:
-    options = SICK | {"breaker": {"fail_max": 3, "reset_timeout": 3600}}
+async def test_a_manual_reset_delivers_everything_at_once(alerts: StartAlerts) -> None:
+    options = BREAKS | {"breaker": {"fail_max": 3, "reset_timeout": 3600}}
     subject = await alerts(slack=options)
     await subject.sandbox.behave("slack", status=500)
     ids = [await subject.accept() for _ in range(10)]
@@ -138,10 +141,10 @@ async def test_a_reset_by_hand_lets_everything_through_at_once(alerts: StartAler
     assert status == 200
     for alert_id in ids:
         await subject.until(alert_id, "delivered")
-    assert (await subject.http("POST", "/api/breakers/nobody/reset"))[0] == 404
+    assert (await subject.http("POST", "/api/breakers/unknown/reset"))[0] == 404
 
 
-async def test_a_target_that_hangs_does_not_hold_another_up(alerts: StartAlerts) -> None:
+async def test_a_hanging_target_does_not_delay_another(alerts: StartAlerts) -> None:
     subject = await alerts(monday={"timeout": 10.0, "retry_delays": [20]})
     await subject.sandbox.behave("monday", hang=True)
     ids = [await subject.accept("lead.qualified") for _ in range(40)]

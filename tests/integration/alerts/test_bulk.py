@@ -1,4 +1,4 @@
-"""Many rows by one call: nothing else waits for it, and the call after it goes on."""
+"""Bulk calls: they delay nothing else, and the next call continues."""
 
 import asyncio
 import os
@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import web
-from services.alerts import http
-from services.alerts.http import Api
+from libs.common.http import application
+from services.alerts.http import dlq
+from services.alerts.http.dlq import DlqRoutes
 from services.alerts.store import upkeep
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
@@ -23,7 +23,7 @@ SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
 
 
 async def failed(engine: AsyncEngine, count: int) -> None:
-    for done in range(0, count, 5000):  # each statement in its time
+    for done in range(0, count, 5000):  # so that no statement times out
         await some_failed(engine, min(5000, count - done))
 
 
@@ -33,7 +33,7 @@ async def some_failed(engine: AsyncEngine, count: int) -> None:
             sa.text("""
     WITH added AS (
         INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
-            accepted_at, created_at, state, reason, error, attempt, spent, finished_at)
+            accepted_at, created_at, state, reason, error, attempt, attempts, finished_at)
         SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test', '{"text": "text"}',
             now(), now() - i * interval '1 ms', 'failed', 'exhausted', 'x', 6, 6, now()
         FROM generate_series(1, :count) AS i
@@ -46,13 +46,13 @@ async def some_failed(engine: AsyncEngine, count: int) -> None:
 
 
 def rss(subject: Alerts) -> int:
-    """Return the process's memory, in MiB."""
+    """Return the process's resident memory, in MiB."""
     status = Path(f"/proc/{subject.process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) // 1024
 
 
 async def shut(subject: Alerts) -> None:
-    """Open the breaker of slack, so that what is handed out to it stays where it can be counted."""
+    """Open the breaker of slack, so that requeued messages stay in its queue and can be counted."""
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
 
@@ -76,7 +76,7 @@ async def in_queue(subject: Alerts, count: int) -> bool:
     return await subject.depth("alerts.slack") >= count
 
 
-async def test_a_bulk_retry_lets_other_deliveries_and_messages_pass(alerts: StartAlerts) -> None:
+async def test_a_bulk_retry_lets_other_deliveries_pass(alerts: StartAlerts) -> None:
     subject = await alerts(slack=SHUT)
     await shut(subject)
     await failed(subject.engine, ROWS)
@@ -85,15 +85,15 @@ async def test_a_bulk_retry_lets_other_deliveries_and_messages_pass(alerts: Star
     async with asyncio.timeout(600):
         while not call.done():
             await subject.until(await subject.accept("webhook"), "delivered", "webhook", 5)
-    every = ROWS + 1  # that which opened the breaker has attempts to get back
+    every = ROWS + 1  # the one that opened the breaker gets its attempts back, too
     assert call.result() == every
     took = time.monotonic() - start
-    async with subject.engine.begin() as tx:  # behind all that was handed out
+    async with subject.engine.begin() as tx:  # behind all that was requeued
         await tx.execute(sa.text("UPDATE delivery SET due_at = now() WHERE target = 'webhook'"))
         rows = await tx.execute(
             sa.text("SELECT alert_id, target FROM delivery WHERE target = 'webhook' LIMIT 1")
         )
-        await upkeep.hand_out(tx, rows.all())
+        await upkeep.requeue(tx, rows.all())
     passing = time.monotonic()
 
     async def passed() -> bool:
@@ -109,20 +109,19 @@ async def test_a_bulk_retry_lets_other_deliveries_and_messages_pass(alerts: Star
     )
     assert rss(subject) < before + 30
     assert await retry(subject) == 0
-    assert await subject.depth("alerts.slack") <= every + 1  # the twin of that first one
+    assert await subject.depth("alerts.slack") <= every + 1  # the duplicate of that first message
     terms = await subject.check()
     assert (terms["pending"], terms["failed"]) == (every, 0)
 
 
 @pytest.mark.parametrize(("path", "done"), [("retry", "requeued"), ("discard", "discarded")])
-async def test_a_call_that_would_take_too_long_answers_and_the_next_goes_on(
+async def test_a_long_call_responds_in_time_and_the_next_continues(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, path: str, done: str
 ) -> None:
-    monkeypatch.setattr(http, "BULK_SECONDS", 0.1)
+    monkeypatch.setattr(dlq, "BULK_SECONDS", 0.1)
     nothing: Any = None
-    app = web.create_app(internal_key=None)
-    api = Api(engine, nothing, nothing, nothing, {"slack": nothing}, nothing, nothing)
-    app.add_routes(api.routes())
+    app = application.create_app(internal_key=None)
+    DlqRoutes(engine, nothing, {"slack": nothing}).add_to(app)
     await failed(engine, 3000)
     answers: list[dict[str, Any]] = []
     async with TestClient(TestServer(app)) as client:

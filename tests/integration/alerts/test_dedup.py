@@ -1,14 +1,15 @@
-"""The same dedup_key within its window: counted on the first alert, exactly, and never lost."""
+"""Repeats of a dedup_key within its window are counted on the first alert, exactly."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.store import intake, questions
+from services.alerts.store import intake, queries
 from services.alerts.store.intake import NewRow, Taken
 from tests.integration.alerts.conftest import Alerts, StartAlerts, waits_for_a_row
 from tests.support.eventually import eventually
@@ -51,7 +52,7 @@ async def end(engine: AsyncEngine, state: str) -> None:
         )
 
 
-async def test_the_same_key_in_its_window_is_counted_on_the_first(engine: AsyncEngine) -> None:
+async def test_a_repeat_within_the_window_is_counted_on_the_first(engine: AsyncEngine) -> None:
     first = said()
     await accept(engine, first)
     for seconds in (1, 299, -299):
@@ -61,9 +62,9 @@ async def test_the_same_key_in_its_window_is_counted_on_the_first(engine: AsyncE
     assert await counts(engine) == [(first.alert_id, 3)]
 
 
-async def test_after_the_window_it_is_sent_again(engine: AsyncEngine) -> None:
+async def test_a_repeat_after_the_window_is_sent(engine: AsyncEngine) -> None:
     await accept(engine, said())
-    for seconds in (300, 600):  # of the first alert, not of the last repeat
+    for seconds in (300, 600):  # counted from the first alert, not from the last repeat
         await accept(engine, said(seconds - 1))
         assert (await accept(engine, said(seconds))).added == 1
 
@@ -79,14 +80,14 @@ async def test_after_the_window_it_is_sent_again(engine: AsyncEngine) -> None:
         {"once_address": "a@example.com", "once_purpose": "marketing", "once_reference": "r"},
     ],
 )
-async def test_what_differs_in_anything_is_no_repeat(
-    engine: AsyncEngine, changes: dict[str, object]
+async def test_an_alert_that_differs_is_no_repeat(
+    engine: AsyncEngine, changes: dict[str, Any]
 ) -> None:
     await accept(engine, said())
     assert (await accept(engine, said(**changes))).added == 1
 
 
-async def test_two_of_one_key_in_one_batch_are_one_delivery(engine: AsyncEngine) -> None:
+async def test_two_alerts_of_one_key_in_a_batch_are_one_delivery(engine: AsyncEngine) -> None:
     rows = [said(seconds) for seconds in (2, 0, 1)]
     taken = await accept(engine, *rows)
     assert taken.added == 1
@@ -94,7 +95,7 @@ async def test_two_of_one_key_in_one_batch_are_one_delivery(engine: AsyncEngine)
     assert await counts(engine) == [(rows[1].alert_id, 2)]
 
 
-async def test_any_number_of_replicas_at_once_send_one(engine: AsyncEngine) -> None:
+async def test_concurrent_replicas_send_one_of_the_repeats(engine: AsyncEngine) -> None:
     rows = [said(seconds) for seconds in range(40)]
     other = [said(seconds, dedup_key="other") for seconds in range(40)]
     pairs = zip(rows, reversed(other), strict=True)
@@ -103,7 +104,7 @@ async def test_any_number_of_replicas_at_once_send_one(engine: AsyncEngine) -> N
     assert [repeats for _, repeats in await counts(engine)] == [39, 39]
 
 
-async def test_a_message_that_comes_again_has_the_answer_that_it_had(engine: AsyncEngine) -> None:
+async def test_a_redelivered_message_gets_the_same_decision(engine: AsyncEngine) -> None:
     first, again = said(), said(10)
     await accept(engine, first, again)
     for row in (first, again, again._replace(accepted_at=NOON + timedelta(hours=1))):
@@ -120,16 +121,14 @@ async def total(engine: AsyncEngine) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("state", "sent"), [("failed", 1), ("discarded", 1), ("pending", 0)])
-async def test_on_one_that_failed_nothing_is_counted_any_more(
-    engine: AsyncEngine, state: str, sent: int
-) -> None:
+async def test_a_failed_alert_takes_no_repeats(engine: AsyncEngine, state: str, sent: int) -> None:
     await accept(engine, said())
     if state != "pending":
         await end(engine, state)
     assert (await accept(engine, said(1))).added == sent
 
 
-async def test_a_repeat_waits_for_the_end_of_a_first_that_is_failing(engine: AsyncEngine) -> None:
+async def test_a_repeat_waits_for_a_first_that_is_failing(engine: AsyncEngine) -> None:
     await accept(engine, said())
     async with engine.begin() as failing:
         await failing.execute(
@@ -140,14 +139,14 @@ async def test_a_repeat_waits_for_the_end_of_a_first_that_is_failing(engine: Asy
     assert (await task).added == 1
 
 
-async def test_a_first_that_comes_again_beside_another_first_is_no_repeat(
+async def test_a_redelivered_first_beside_another_first_is_no_repeat(
     engine: AsyncEngine,
 ) -> None:
     await accept(engine, said())
     await end(engine, "failed")
     second = said(1)
     assert (await accept(engine, second)).added == 1
-    async with engine.begin() as tx:  # a retry by hand of the first
+    async with engine.begin() as tx:  # a manual retry of the first
         await tx.execute(
             text("UPDATE delivery SET state = 'pending', finished_at = NULL WHERE state = 'failed'")
         )
@@ -155,24 +154,24 @@ async def test_a_first_that_comes_again_beside_another_first_is_no_repeat(
     assert [repeats for _, repeats in await counts(engine)] == [0, 0]
 
 
-async def test_a_window_of_nothing_counts_nothing(engine: AsyncEngine) -> None:
+async def test_a_window_of_zero_disables_deduplication(engine: AsyncEngine) -> None:
     await accept(engine, said(), said(), window=0)
     assert [repeats for _, repeats in await counts(engine)] == [0, 0]
 
 
-async def test_what_is_counted_stays_counted_and_leaves_with_its_first(
+async def test_repeats_stay_counted_and_are_purged_with_the_first(
     engine: AsyncEngine,
 ) -> None:
     first, again = said(), said(1)
     await accept(engine, first, again)
     async with engine.begin() as tx:
-        assert (await questions.find(tx, again.alert_id)).rows[0].duplicate_of == first.alert_id
+        assert (await queries.find(tx, again.alert_id)).rows[0].duplicate_of == first.alert_id
         await tx.execute(text("DELETE FROM delivery"))
-        assert (await questions.find(tx, again.alert_id)).rows == []
+        assert (await queries.find(tx, again.alert_id)).rows == []
     assert await total(engine) == (1, 1)
 
 
-async def test_its_caller_sees_what_became_of_the_first(alerts: StartAlerts) -> None:
+async def test_the_caller_of_a_repeat_sees_the_first(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=500)
     ids = [await subject.accept(dedup_key="k") for _ in range(5)]

@@ -1,13 +1,17 @@
 """Protocol A on real servers: every alert ends, whatever its target or its worker does."""
 
 import asyncio
+import json
 import uuid
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
-from libs.common.broker import Message
+from libs.common.http import application
+from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
+from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
@@ -16,11 +20,11 @@ async def texts(subject: Alerts, target: str = "slack") -> list[str]:
     return [str(one["body"]) for one in await subject.sandbox.received(target)]
 
 
-async def test_an_accepted_alert_arrives_and_its_story_can_be_read(alerts: StartAlerts) -> None:
+async def test_an_accepted_alert_is_delivered_and_its_history_shown(alerts: StartAlerts) -> None:
     subject = await alerts()
     alert_id = await subject.accept(payload={"text": "Zażółć gęślą jaźń"})
     row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.turn, row.request_id) == (1, 0, "request-1")
+    assert (row.attempt, row.generation, row.request_id) == (1, 0, "request-1")
     (got,) = await subject.sandbox.received("slack")
     assert "Zażółć gęślą jaźń" in str(got["body"])
     status, story = await subject.http("GET", f"/api/alerts/{alert_id}")
@@ -31,12 +35,38 @@ async def test_an_accepted_alert_arrives_and_its_story_can_be_read(alerts: Start
     assert await subject.check() | {"delivered": 1, "ok": True} == await subject.check()
 
 
-async def test_a_lead_reaches_slack_and_monday_as_two_deliveries(alerts: StartAlerts) -> None:
+async def test_a_lead_becomes_two_deliveries_to_slack_and_monday(alerts: StartAlerts) -> None:
     subject = await alerts()
     lead_id = await subject.accept("lead.qualified", payload={"text": "lead"})
     for target in ("slack", "monday"):
         await subject.until(lead_id, "delivered", target)
         assert len(await subject.sandbox.received(target)) == 1
+
+
+def lead(lead_id: str, at: str, **known: Any) -> dict[str, Any]:
+    return {"lead_id": lead_id, "at": at, "name": "Anna", "summary": "remont kuchni", **known}
+
+
+async def test_a_lead_update_changes_its_item_in_monday(alerts: StartAlerts) -> None:
+    template = "monday-lead.j2"
+    subject = await alerts(
+        monday={"templates": {"lead.qualified": template, "lead.updated": template}}
+    )
+    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    steps = (
+        ("lead.qualified", lead(one, "2026-11-26T10:00:00+00:00")),
+        ("lead.qualified", lead(other, "2026-11-26T10:00:01+00:00")),
+        ("lead.updated", lead(one, "2026-11-26T10:02:00+00:00", email="anna@example.com")),
+        ("lead.updated", lead(one, "2026-11-26T10:01:00+00:00", email="old@example.com")),  # late
+        ("lead.qualified", lead(one, "2026-11-26T10:00:00+00:00")),  # its response was lost
+    )
+    for event_type, payload in steps:
+        alert_id = await subject.accept(event_type, payload=payload)
+        await subject.until(alert_id, "delivered", "monday")
+
+    bodies = [each["body"] for each in await subject.sandbox.received("monday")]
+    assert ["create_item" in body["query"] for body in bodies] == [True, True, False]
+    assert "anna@example.com" in bodies[2]["variables"]["values"]
 
 
 async def test_each_channel_speaks_its_providers_protocol(alerts: StartAlerts) -> None:
@@ -48,14 +78,14 @@ async def test_each_channel_speaks_its_providers_protocol(alerts: StartAlerts) -
     assert [to["Address"] for to in mail["To"]] == ["staff@example.com"]
 
 
-async def test_a_refused_attempt_waits_in_retry_and_the_next_one_delivers(
+async def test_a_refused_attempt_waits_in_retry_and_the_next_delivers(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=500, fail_next=1)
     alert_id = await subject.accept()
     row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.spent) == (2, 2)
+    assert (row.attempt, row.attempts) == (2, 2)
     assert row.error.startswith("server_error 500")
     _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
     first, second = story["deliveries"][0]["history"]
@@ -64,7 +94,7 @@ async def test_a_refused_attempt_waits_in_retry_and_the_next_one_delivers(
     assert len(await texts(subject)) == 1
 
 
-async def test_an_alert_whose_tries_are_used_up_fails_is_escalated_and_lies_in_dead(
+async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -87,11 +117,11 @@ async def test_an_alert_whose_tries_are_used_up_fails_is_escalated_and_lies_in_d
     _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
     assert answer == {"matched": 1, "requeued": 1, "skipped": 0}
     row = await subject.until(alert_id, "delivered")
-    assert (row.turn, row.attempt, row.spent, row.operator) == (1, 4, 1, "tester")
+    assert (row.generation, row.attempt, row.attempts, row.operator) == (1, 4, 1, "tester")
     assert (await subject.check())["ok"]
 
 
-async def test_what_will_never_work_fails_at_once_with_the_targets_own_words(
+async def test_a_permanent_error_fails_at_once_with_the_targets_text(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -102,22 +132,22 @@ async def test_what_will_never_work_fails_at_once_with_the_targets_own_words(
     assert "410" in row.error
 
 
-async def test_a_429_spends_no_attempt_and_holds_the_target_back(alerts: StartAlerts) -> None:
+async def test_a_429_uses_no_attempt_and_pauses_the_target(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=429, retry_after=1, fail_next=1)
     alert_id = await subject.accept()
     row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.spent) == (2, 1)
+    assert (row.attempt, row.attempts) == (2, 1)
 
 
-async def test_twins_of_a_work_message_deliver_once(alerts: StartAlerts) -> None:
+async def test_duplicate_work_messages_deliver_once(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", delay_seconds=0.3)
     alert_id = await subject.accept()
-    body = {"alert_id": alert_id, "target": "slack", "turn": 0}
+    body = {"alert_id": alert_id, "target": "slack", "generation": 0}
     for _ in range(20):
-        twin = Message(str(uuid.uuid4()), "alert.work", body)
-        await subject.gateway.publish("alerts", "alerts.slack", twin)
+        duplicate = Message(str(uuid.uuid4()), "alert.work", body)
+        await subject.gateway.publish("alerts", "alerts.slack", duplicate)
     await subject.until(alert_id, "delivered")
 
     async def gone() -> bool:
@@ -129,7 +159,7 @@ async def test_twins_of_a_work_message_deliver_once(alerts: StartAlerts) -> None
     assert (await subject.row(alert_id)).attempt == 1
 
 
-async def test_the_same_alert_published_often_is_one_row_and_one_delivery(
+async def test_an_alert_published_repeatedly_is_one_delivery(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -140,11 +170,11 @@ async def test_the_same_alert_published_often_is_one_row_and_one_delivery(
     assert (await subject.check())["accepted"] == 1
 
 
-async def test_so_many_alerts_and_no_more_are_in_memory_before_they_are_in_the_ledger(
+async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
-    with frozen(subject.process.pid):  # RabbitMQ sends what the process may hold all the same
+    with frozen(subject.process.pid):  # RabbitMQ still sends up to the prefetch
         ids = [await subject.accept() for _ in range(60)]
 
         async def left_in_the_queue() -> bool:
@@ -155,7 +185,7 @@ async def test_so_many_alerts_and_no_more_are_in_memory_before_they_are_in_the_l
         await subject.until(alert_id, "delivered")
 
 
-async def test_an_alert_with_no_target_left_is_failed_and_escalated_not_dropped(
+async def test_an_alert_without_a_route_fails_and_is_escalated(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -165,10 +195,10 @@ async def test_an_alert_with_no_target_left_is_failed_and_escalated_not_dropped(
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
 
 
-async def test_what_waits_for_a_target_that_left_the_file_fails_and_is_escalated(
+async def test_rows_of_a_removed_target_fail_and_are_escalated(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(ALERTS_SWEEP_SECONDS="0.5")
+    subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5")
     hours_due = {str(uuid.uuid4()): hours for hours in (2, 0)}
     async with subject.engine.begin() as tx:
         for alert_id, hours in hours_due.items():
@@ -185,13 +215,13 @@ async def test_what_waits_for_a_target_that_left_the_file_fails_and_is_escalated
     old, new = hours_due
     assert (await subject.until(old, "failed", "left")).reason == "unrouted"
     assert await subject.scalar("SELECT array_agg(alert_id) FROM escalation") == [uuid.UUID(old)]
-    assert await subject.scalar("SELECT count(*) FROM outbox") == 0  # there is no such queue
-    # It may be a newer file's, of a replica beside this one.
+    assert await subject.scalar("SELECT count(*) FROM outbox") == 0  # unrouted has no queue
+    # Not at once: the target may be in the newer file of another replica.
     await subject.until(new, "pending", "left")
     assert (await subject.check())["ok"]
 
 
-async def test_a_batch_with_one_row_that_cannot_be_written_writes_the_others(
+async def test_a_bad_row_does_not_stop_the_others_of_its_batch(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -203,12 +233,12 @@ async def test_a_batch_with_one_row_that_cannot_be_written_writes_the_others(
         await subject.until(alert_id, "delivered")
 
 
-async def test_without_the_broker_the_same_ids_are_taken_over_http_and_delivered_later(
+async def test_alerts_accepted_over_http_without_the_broker_are_delivered_later(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
     bodies = [accepted("slack_alert") for _ in range(3)]
-    for _ in range(2):  # the gateway may repeat what it does not know to be taken
+    for _ in range(2):  # the gateway may repeat a call whose response it did not get
         status, _ = await subject.http("POST", "/internal/alerts", {"alerts": bodies})
         assert status == 202
     for body in bodies:
@@ -217,25 +247,27 @@ async def test_without_the_broker_the_same_ids_are_taken_over_http_and_delivered
     assert (await subject.check())["accepted"] == 3
 
 
-async def test_a_worker_killed_between_send_and_record_delivers_again_and_loses_nothing(
+async def test_a_worker_killed_between_send_and_record_delivers_again(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack={"timeout": 3.0, "retry_delays": [3.5, 3.5]})
     await subject.sandbox.behave("slack", delay_seconds=2.5, fail_next=None)
     alert_id = await subject.accept()
     await subject.until(alert_id, "sending")
-    await asyncio.sleep(0.3)  # the request is at the target by now; a wrong guess only sends once
+    await asyncio.sleep(
+        0.3
+    )  # the request has reached the target by now; if not, it is sent only once
     subject.kill9()
     await subject.sandbox.behave("slack", status=200)
     await subject.start()
     row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.spent) == (2, 2)
+    assert (row.attempt, row.attempts) == (2, 2)
     assert "died" in row.error
-    assert len(await texts(subject)) == 2  # at least once: the one place where a twin may arise
+    assert len(await texts(subject)) == 2  # at least once: only here may a duplicate arise
     assert (await subject.check())["ok"]
 
 
-async def test_a_message_that_kills_its_worker_each_time_ends_failed(alerts: StartAlerts) -> None:
+async def test_a_message_that_always_kills_its_worker_fails(alerts: StartAlerts) -> None:
     subject = await alerts(slack={"timeout": 1.0, "retry_delays": [1.5]})
     await subject.sandbox.behave("slack", hang=True)
     alert_id = await subject.accept()
@@ -253,17 +285,21 @@ async def test_a_message_that_kills_its_worker_each_time_ends_failed(alerts: Sta
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
 
 
-async def test_lost_copies_are_swept_and_delivered_under_the_next_turn(
+async def test_lost_messages_are_requeued_in_the_next_generation(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(ALERTS_SWEEP_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
-    await subject.until(await subject.accept(), "delivered")  # the first sweep has marked its epoch
+    subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+    await subject.until(
+        await subject.accept(), "delivered"
+    )  # the first reconciler has marked its epoch
 
     async def marked() -> bool:
         return bool(await subject.scalar("SELECT count(*) FROM epoch"))
 
     await eventually(marked)
-    subject.vhost.set_retry(r"^alerts\.slack\.retry$", 3600)  # the copy stays where it is deleted
+    subject.vhost.set_retry(
+        r"^alerts\.slack\.retry$", 3600
+    )  # the message stays where it is deleted
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
 
@@ -273,10 +309,10 @@ async def test_lost_copies_are_swept_and_delivered_under_the_next_turn(
     await eventually(waits)
     subject.vhost.call("DELETE", "queues", "alerts.slack.retry/contents")
     await subject.sandbox.behave("slack", status=200)
-    assert (await subject.until(alert_id, "delivered")).turn >= 1
+    assert (await subject.until(alert_id, "delivered")).generation >= 1
 
 
-async def test_a_row_discarded_while_it_waits_is_not_sent(alerts: StartAlerts) -> None:
+async def test_a_row_discarded_while_pending_is_not_sent(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
@@ -295,11 +331,11 @@ async def test_a_row_discarded_while_it_waits_is_not_sent(alerts: StartAlerts) -
 
     await eventually(gone)
     row = await subject.row(alert_id)
-    assert (row.state, row.reason, row.error) == ("discarded", "by_hand", "no longer of interest")
+    assert (row.state, row.reason, row.error) == ("discarded", "manual", "no longer of interest")
     assert await texts(subject) == []
 
 
-async def test_of_alerts_accepted_together_each_is_taken_as_if_alone(alerts: StartAlerts) -> None:
+async def test_alerts_accepted_in_a_batch_are_independent(alerts: StartAlerts) -> None:
     subject = await alerts()
     good = [accepted("slack_alert") for _ in range(3)]
     together = {"alerts": [good[0], {"id": "none"}, *good[1:], {}, good[0]]}
@@ -309,14 +345,14 @@ async def test_of_alerts_accepted_together_each_is_taken_as_if_alone(alerts: Sta
     for each in good:
         await subject.until(each["id"], "delivered")
 
-    async def told() -> bool:
+    async def failing() -> bool:
         return bool((await subject.check())["unread"] == 2)
 
-    await eventually(told)
+    await eventually(failing)
     assert sorted(await texts(subject)) == sorted(str(each["payload"]) for each in good)
 
 
-async def test_an_accepted_message_that_no_row_can_be_made_of_is_told_by_the_check(
+async def test_an_unread_message_fails_the_ledger_check(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
@@ -324,8 +360,56 @@ async def test_an_accepted_message_that_no_row_can_be_made_of_is_told_by_the_che
     broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})
     await subject.gateway.publish("alerts", "alerts.intake", broken)
 
-    async def told() -> bool:
+    async def failing() -> bool:
         terms = await subject.check()
         return terms["unread"] == 1 and not terms["ok"]
 
-    await eventually(told)
+    await eventually(failing)
+
+
+PUBLISHED_AGAIN = '"event": "reconcile.requeued"'
+
+
+async def test_rows_whose_messages_may_be_queued_are_not_requeued(
+    alerts: StartAlerts, vhost: Vhost
+) -> None:
+    vhost.set_retry(r"^alerts\.slack\.retry$", 600)
+    subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+    await subject.sandbox.behave("slack", status=500)
+    await subject.accept()
+
+    async def parked() -> bool:
+        return await subject.depth("alerts.slack.retry") > 0
+
+    await eventually(parked)
+    with leaderless(vhost, "alerts.slack.retry"):
+        before = subject.log().count(PUBLISHED_AGAIN)  # perhaps when the epoch began
+        overdue = "SELECT count(*) FROM delivery WHERE due_at < now() - interval '4 seconds'"
+
+        async def long_overdue() -> bool:
+            return bool(await subject.scalar(overdue))
+
+        await eventually(long_overdue)
+    assert subject.log().count(PUBLISHED_AGAIN) == before
+
+
+@pytest.mark.parametrize("levels", [29, 30, 31, 32])
+async def test_every_payload_the_gateway_accepts_is_accepted_on_both_ways(
+    alerts: StartAlerts, levels: int
+) -> None:
+    nested: Any = "end"
+    for _ in range(levels):
+        nested = {"a": nested}
+    payload = {"text": f"deep {levels}", **nested}
+    asked = json.dumps({"event_type": "slack_alert", "payload": payload}).encode()
+    if levels > 31:
+        with pytest.raises(application.Problem):
+            application.check_json(asked)  # as the gateway does
+        return
+    application.check_json(asked)
+    subject = await alerts()
+    body = accepted("slack_alert", payload=payload)
+    status, _ = await subject.http("POST", "/internal/alerts", {"alerts": [body]})
+    assert status == 202
+    await subject.until(body["id"], "delivered")
+    await subject.until(await subject.accept(payload=payload), "delivered")

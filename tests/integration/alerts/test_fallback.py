@@ -1,4 +1,4 @@
-"""What is critical takes another way when its target is sick for long."""
+"""Critical alerts move to a fallback when their target is unhealthy for long."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db
-from services.alerts.store import troubles
+from libs.common.database import postgres
+from services.alerts.store import incidents
 from services.alerts.store.tables import delivery
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
-SICK: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}, "fallback": "email"}
-QUICK = {"ALERTS_SWEEP_SECONDS": "0.3", "ALERTS_FALLBACK_SECONDS": "1"}
+BREAKS: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}, "fallback": "email"}
+QUICK = {"ALERTS_RECONCILE_SECONDS": "0.3", "ALERTS_FALLBACK_SECONDS": "1"}
 
 
 async def sicken(subject: Alerts, target: str, event_type: str, status: int = 500) -> None:
@@ -26,18 +26,18 @@ async def sicken(subject: Alerts, target: str, event_type: str, status: int = 50
     await subject.accept(event_type)
 
     async def known() -> bool:
-        found = f"SELECT count(*) FROM trouble WHERE kind = 'breaker' AND target = '{target}'"
+        found = f"SELECT count(*) FROM incident WHERE kind = 'breaker' AND target = '{target}'"
         return bool(await subject.scalar(found))
 
     await eventually(known)
 
 
-async def test_a_critical_alert_arrives_by_the_fallback_and_the_others_wait(
+async def test_only_a_critical_alert_moves_to_the_fallback(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(slack=SICK, **QUICK)
+    subject = await alerts(slack=BREAKS, **QUICK)
     await sicken(subject, "slack", "slack_alert")
-    payload = {"text": "the shop is on fire", "to": "+48600700800"}  # no address for a mail
+    payload = {"text": "the shop is on fire", "to": "+48600700800"}  # not an e-mail address
     critical = [await subject.accept(severity="critical", payload=payload) for _ in range(3)]
     ordinary = await subject.accept(severity="warning")
     for alert_id in critical:
@@ -54,10 +54,10 @@ async def test_a_critical_alert_arrives_by_the_fallback_and_the_others_wait(
     assert terms | expected == terms
 
 
-async def test_what_was_tried_in_vain_takes_the_fallback_too_and_its_copy_is_no_second_alert(
+async def test_a_tried_alert_moves_too_and_its_old_message_is_acknowledged(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(slack=SICK, **QUICK)
+    subject = await alerts(slack=BREAKS, **QUICK)
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept(severity="critical")
     await subject.until(alert_id, "delivered", "email")
@@ -73,15 +73,17 @@ async def test_what_was_tried_in_vain_takes_the_fallback_too_and_its_copy_is_no_
     assert (await subject.row(alert_id)).error.startswith("handed to email: server_error 500")
 
 
-async def test_nothing_moves_while_the_fallback_is_sick_itself(alerts: StartAlerts) -> None:
-    subject = await alerts(slack=SICK, email={"breaker": SICK["breaker"]}, **QUICK)
+async def test_nothing_moves_while_the_fallback_is_unhealthy(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=BREAKS, email={"breaker": BREAKS["breaker"]}, **QUICK)
     await sicken(subject, "email", "email", 451)
     await sicken(subject, "slack", "slack_alert")
     alert_id = await subject.accept(severity="critical")
 
     async def long_enough() -> bool:
-        swept = "SELECT now() - since > interval '2 seconds' FROM trouble WHERE target = 'slack'"
-        return bool(await subject.scalar(swept))
+        old_enough = (
+            "SELECT now() - since > interval '2 seconds' FROM incident WHERE target = 'slack'"
+        )
+        return bool(await subject.scalar(old_enough))
 
     await eventually(long_enough)
     assert (await subject.row(alert_id)).state == "pending"
@@ -96,7 +98,7 @@ async def engine(
     database: NewDatabase, request: pytest.FixtureRequest
 ) -> AsyncIterator[AsyncEngine]:
     url = (await database("alerts")).replace("aiopg", request.param)
-    async with db.connect(url, application_name="test") as opened:
+    async with postgres.connect(url, application_name="test") as opened:
         yield opened
 
 
@@ -134,7 +136,7 @@ async def fall_back(
     engine: AsyncEngine, *, shut: bool = True, batch: int = 100
 ) -> dict[UUID, bool]:
     async with engine.begin() as tx:
-        moved = await troubles.fall_back(
+        moved = await incidents.fall_back(
             tx, "slack", "email", shut=shut, same_channel=False, batch=batch
         )
     return {row.alert_id: row.added for row in moved}
@@ -148,27 +150,27 @@ async def balanced(engine: AsyncEngine) -> bool:
         return bool((await tx.execute(equation)).scalar_one())
 
 
-SENDING = "state = 'sending', attempt = 1, spent = 1, lease_until = now() + interval '1 minute'"
+SENDING = "state = 'sending', attempt = 1, attempts = 1, lease_until = now() + interval '1 minute'"
 ENDED = "attempt = 1, finished_at = now(), reason = 'x'"
 
 
-async def test_only_what_is_critical_and_in_nobodys_hands_moves(engine: AsyncEngine) -> None:
-    once = {"once_address": "a@example.com", "once_purpose": "p", "once_reference": "r"}
+async def test_only_unclaimed_critical_rows_move(engine: AsyncEngine) -> None:
+    once: Any = {"once_address": "a@example.com", "once_purpose": "p", "once_reference": "r"}
     moves = await new_row(engine)
     await new_row(engine, severity="warning")
     await new_row(engine, target="sms")
     await new_row(engine, **once)
-    in_hand = await new_row(engine)
-    await become(engine, in_hand, "slack", SENDING)
+    in_flight = await new_row(engine)
+    await become(engine, in_flight, "slack", SENDING)
     assert await fall_back(engine) == {moves: True}
     assert await fall_back(engine) == {}
     assert await balanced(engine)
 
 
-async def test_with_a_closed_breaker_only_what_was_tried_moves(engine: AsyncEngine) -> None:
+async def test_with_a_closed_breaker_only_tried_rows_move(engine: AsyncEngine) -> None:
     await new_row(engine)
     tried = await new_row(engine)
-    await become(engine, tried, "slack", "attempt = 1, spent = 1, error = 'server_error 500'")
+    await become(engine, tried, "slack", "attempt = 1, attempts = 1, error = 'server_error 500'")
     assert await fall_back(engine, shut=False) == {tried: True}
 
 
@@ -182,7 +184,7 @@ async def test_with_a_closed_breaker_only_what_was_tried_moves(engine: AsyncEngi
         (f"state = 'discarded', {ENDED}", False),
     ],
 )
-async def test_an_alert_that_goes_there_already_ends_here_unless_it_ended_badly_there(
+async def test_an_alert_already_at_the_fallback_ends_here_unless_it_failed_there(
     engine: AsyncEngine, other: str, *, moved: bool
 ) -> None:
     alert_id = await new_row(engine)
@@ -195,7 +197,7 @@ async def test_an_alert_that_goes_there_already_ends_here_unless_it_ended_badly_
     assert await balanced(engine)
 
 
-async def test_two_that_hand_over_at_once_hand_each_alert_over_once(engine: AsyncEngine) -> None:
+async def test_concurrent_fallbacks_move_each_alert_once(engine: AsyncEngine) -> None:
     ids = {await new_row(engine) for _ in range(20)}
     found = await asyncio.gather(*(fall_back(engine, batch=8) for _ in range(4)))
     moved = [alert_id for each in found for alert_id in each]

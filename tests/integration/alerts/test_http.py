@@ -1,10 +1,15 @@
-"""The ops person's API on the ledger, and what it refuses."""
+"""The operators' API on the ledger, and what it refuses."""
 
+import asyncio
+import uuid
 from typing import Any
 
 import aiohttp
+import pytest
+import sqlalchemy as sa
 
-from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts, accepted
+from tests.integration.alerts.conftest import KEY, Alerts, Consent, StartAlerts, accepted
+from tests.integration.alerts.test_at_most_once import follow_up
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
@@ -18,7 +23,7 @@ async def failed(subject: Alerts, count: int) -> list[str]:
     return ids
 
 
-async def test_a_list_is_paged_without_a_gap_or_a_repeat(alerts: StartAlerts) -> None:
+async def test_a_list_is_paged_without_gaps_or_repeats(alerts: StartAlerts) -> None:
     subject = await alerts()
     ids = await failed(subject, 7)
     seen: list[str] = []
@@ -35,7 +40,7 @@ async def test_a_list_is_paged_without_a_gap_or_a_repeat(alerts: StartAlerts) ->
     assert nothing == {"items": [], "next_cursor": None}
 
 
-async def test_a_page_of_large_alerts_is_shorter_than_was_asked_for(alerts: StartAlerts) -> None:
+async def test_a_page_of_large_alerts_is_shortened(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.failed(250, "x" * 200_000)  # 50 MB
     seen: list[str] = []
@@ -50,7 +55,7 @@ async def test_a_page_of_large_alerts_is_shorter_than_was_asked_for(alerts: Star
     assert len(seen) == len(set(seen)) == 250
 
 
-async def test_a_retry_of_a_target_hands_out_all_that_failed_there(alerts: StartAlerts) -> None:
+async def test_a_retry_of_a_target_requeues_its_failures(alerts: StartAlerts) -> None:
     subject = await alerts()
     ids = await failed(subject, 5)
     _, answer = await subject.http("POST", "/api/dlq/retry", {"target": "slack"})
@@ -67,17 +72,66 @@ async def test_a_retry_of_a_target_hands_out_all_that_failed_there(alerts: Start
     }
 
 
-async def test_a_retry_skips_what_no_target_waits_for(alerts: StartAlerts) -> None:
+@pytest.mark.parametrize(("path", "done"), [("retry", "requeued"), ("discard", "discarded")])
+async def test_a_call_by_id_waits_for_a_locked_row(
+    alerts: StartAlerts, path: str, done: str
+) -> None:
     subject = await alerts()
-    alert_id = await subject.accept(target="removed-target")
-    await subject.until(alert_id, "failed", "unrouted")
-    _, answer = await subject.http("POST", "/api/dlq/retry", {"status": "failed"})
-    assert answer == {"matched": 1, "requeued": 0, "skipped": 1}
-    await subject.until(alert_id, "failed", "unrouted")
-    assert (await subject.check())["failed"] == 1
+    (alert_id,) = await failed(subject, 1)
+    async with subject.engine.begin() as tx:  # as a worker does with the row of its message
+        await tx.execute(
+            sa.text("SELECT 1 FROM delivery WHERE alert_id = :id FOR UPDATE"),
+            {"id": uuid.UUID(alert_id)},
+        )
+        call = asyncio.create_task(subject.http("POST", f"/api/dlq/{path}", {"ids": [alert_id]}))
+
+        async def waits() -> bool:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return call.done() or bool(await subject.scalar(waiting))
+
+        await eventually(waits)
+    _, answer = await call
+    assert answer[done] == 1, answer
 
 
-async def test_what_is_cleaned_up_stays_counted(alerts: StartAlerts) -> None:
+async def test_a_retry_reroutes_rows_of_a_removed_target(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    ids = [await subject.accept(target="removed-target"), await subject.accept("unknown")]
+    for alert_id in ids:
+        await subject.until(alert_id, "failed", "unrouted")
+    retry = {"target": "unrouted", "status": "failed"}  # the command in the digest
+    _, answer = await subject.http("POST", "/api/dlq/retry", retry)
+    assert answer == {"matched": 2, "requeued": 1, "skipped": 1}
+    await subject.until(ids[0], "delivered")
+    row = await subject.row(ids[0], "unrouted")
+    assert (row.state, row.reason, row.operator) == ("discarded", "rerouted", "tester")
+    await subject.until(ids[1], "failed", "unrouted")
+    _, story = await subject.http("GET", f"/api/alerts/{ids[0]}")
+    assert story["state"] == "delivered"
+    terms = await subject.check()
+    assert (terms["ok"], terms["accepted"], terms["discarded"]) == (True, 3, 1)
+
+
+async def test_a_rerouted_mail_continues_its_attempt_numbers(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", status=550)
+    alert_id = await follow_up(subject, target=None)
+    await subject.until(alert_id, "failed", "email")
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("DELETE FROM attempt"))
+        await tx.execute(sa.text("UPDATE delivery SET target = 'old-mail'"))
+        await tx.execute(sa.text("UPDATE ledger_total SET target = 'old-mail'"))
+    await subject.sandbox.behave("email", status=200)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer["requeued"] == 1
+    row = await subject.until(alert_id, "delivered", "email")
+    assert (row.attempt, row.attempts) == (2, 1)
+    assert [one["attempt"] for one in consent.asked] == [1, 2]
+
+
+async def test_cleaned_up_rows_stay_counted(alerts: StartAlerts) -> None:
     subject = await alerts()
     ids = await failed(subject, 2)
     await subject.until(await subject.accept(), "delivered")
@@ -94,10 +148,10 @@ async def test_what_is_cleaned_up_stays_counted(alerts: StartAlerts) -> None:
     assert (stats["delivered"], stats["discarded"], stats["failed"]) == (1, 1, 1)
 
 
-async def test_what_a_breaker_holds_too_long_fails_and_is_escalated(alerts: StartAlerts) -> None:
+async def test_a_row_held_too_long_by_a_breaker_fails_and_is_escalated(alerts: StartAlerts) -> None:
     subject = await alerts(
         slack={"max_age": 2, "breaker": {"fail_max": 1, "reset_timeout": 3600}},
-        ALERTS_SWEEP_SECONDS="0.5",
+        ALERTS_RECONCILE_SECONDS="0.5",
     )
     await subject.sandbox.behave("slack", status=500)
     first = await subject.accept()
@@ -119,12 +173,12 @@ async def test_an_unknown_id_is_not_found_yet(alerts: StartAlerts) -> None:
     url = f"http://{HOST}:{subject.port}/api/alerts/{accepted('x')['id']}"
     async with (
         aiohttp.ClientSession() as session,
-        session.get(url, headers={"X-Internal-Key": KEY}) as answer,
+        session.get(url, headers={"X-Internal-Key": KEY, "X-Caller": "service"}) as answer,
     ):
         assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
 
 
-async def test_bad_calls_change_nothing_and_say_what_is_wrong(alerts: StartAlerts) -> None:
+async def test_a_bad_call_changes_nothing_and_names_the_fault(alerts: StartAlerts) -> None:
     subject = await alerts()
     (alert_id,) = await failed(subject, 1)
     cases: tuple[tuple[str, str, Any, int], ...] = (
@@ -147,7 +201,7 @@ async def test_bad_calls_change_nothing_and_say_what_is_wrong(alerts: StartAlert
     assert (await subject.row(alert_id)).state == "failed"
 
 
-async def test_only_the_gateway_may_call_and_only_admins_the_ledgers_routes(
+async def test_each_route_checks_the_callers_role(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()

@@ -1,4 +1,4 @@
-"""Where a channel connects: to the address that was judged, and to no other."""
+"""A channel connects only to the address that was checked."""
 
 import asyncio
 import ipaddress
@@ -47,7 +47,7 @@ def said(outcome: Outcome) -> tuple[Kind, Reason]:
 
 
 class Listener:
-    """Notes who connects, on every address of this machine, and hangs up."""
+    """Listens on every address of this machine, records connections and closes them."""
 
     def __init__(self) -> None:
         self.at: list[str] = []
@@ -71,7 +71,7 @@ LookUp = Callable[[str], list[str]]
 
 
 class Names:
-    """Stands where the name server answers."""
+    """Stands in for the name server."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
@@ -105,7 +105,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
-async def test_a_private_address_that_nobody_named_is_refused_and_not_connected(
+async def test_an_unlisted_private_address_is_refused(
     listener: Listener, channel: str, host: str
 ) -> None:
     outcome = await send(target(channel, host, listener.port), ())
@@ -118,7 +118,7 @@ async def test_a_private_address_that_nobody_named_is_refused_and_not_connected(
 @pytest.mark.parametrize(
     "host", ["::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001"]
 )
-async def test_another_spelling_of_a_private_address_gets_nowhere(
+async def test_every_spelling_of_a_private_address_is_refused(
     listener: Listener, channel: str, host: str
 ) -> None:
     outcome = await send(target(channel, host, listener.port), ())
@@ -127,20 +127,20 @@ async def test_another_spelling_of_a_private_address_gets_nowhere(
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_a_name_that_moves_between_look_ups_is_connected_where_it_was_judged(
+async def test_a_rebound_name_is_connected_to_the_checked_address(
     listener: Listener, names: Names, channel: str
 ) -> None:
     names.answer(lambda _: ["127.0.0.2" if len(names.asked) == 1 else "127.0.0.1"])
     moving = target(channel, "moving.example", listener.port)
     assert said(await send(moving, FIRST)) != REFUSED
-    assert names.asked == ["moving.example"]  # once: there was no second answer to connect to
+    assert names.asked == ["moving.example"]  # once: no second look-up to connect by
     assert listener.at == ["127.0.0.2"]
     assert said(await send(moving, FIRST)) == REFUSED
     assert listener.at == ["127.0.0.2"]
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_of_several_addresses_only_the_allowed_is_connected(
+async def test_only_the_allowed_of_several_addresses_is_connected(
     listener: Listener, names: Names, channel: str
 ) -> None:
     names.answer(lambda _: ["127.0.0.1", "::1", "127.0.0.2"])
@@ -149,7 +149,7 @@ async def test_of_several_addresses_only_the_allowed_is_connected(
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_several_addresses_all_refused_have_that_reason(
+async def test_several_refused_addresses_have_that_reason(
     listener: Listener, names: Names, channel: str
 ) -> None:
     names.answer(lambda _: ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254"])
@@ -159,12 +159,12 @@ async def test_several_addresses_all_refused_have_that_reason(
 
 
 @pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook", "email"])
-async def test_a_name_that_nobody_knows_is_a_failed_connection(names: Names, channel: str) -> None:
+async def test_an_unknown_name_is_a_failed_connection(names: Names, channel: str) -> None:
     def unknown(_: str) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     names.answer(unknown)
-    outcome = await send(target(channel, "nobody.example", 80))
+    outcome = await send(target(channel, "unknown.example", 80))
     assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
 
 
@@ -178,7 +178,7 @@ async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> N
 
 
 @pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
-async def test_a_proxy_of_the_environment_is_not_asked(
+async def test_a_proxy_in_the_environment_is_not_used(
     listener: Listener, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -193,7 +193,7 @@ async def test_a_proxy_of_the_environment_is_not_asked(
 
 
 @pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
-async def test_a_certificate_that_nobody_signed_is_refused(channel: str, tmp_path: Path) -> None:
+async def test_a_self_signed_certificate_is_refused(channel: str, tmp_path: Path) -> None:
     asked = 0
 
     async def count(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -208,10 +208,8 @@ async def test_a_certificate_that_nobody_signed_is_refused(channel: str, tmp_pat
     assert asked == 0
 
 
-@pytest.mark.parametrize("sick", ["email", "webhook", "slack"])
-async def test_a_name_server_that_hangs_for_one_target_delays_no_other(
-    names: Names, sick: str
-) -> None:
+@pytest.mark.parametrize("stalled", ["email", "webhook", "slack"])
+async def test_a_hanging_name_server_delays_only_its_target(names: Names, stalled: str) -> None:
     go_on = threading.Event()
 
     def look_up(host: str) -> list[str]:
@@ -228,8 +226,8 @@ async def test_a_name_server_that_hangs_for_one_target_delays_no_other(
             return await closing.enter_async_context(opened("any", chosen, TEMPLATES, LOOPBACK))
 
         healthy = await open_channel("slack", "healthy.example")
-        hanging = [await open_channel(sick, "hanging.example") for _ in range(8)]
-        # More than the loop's own pool has threads: that is what they would have to share.
+        hanging = [await open_channel(stalled, "hanging.example") for _ in range(8)]
+        # More than the threads of the loop's pool, which they would otherwise share.
         waiting = [asyncio.create_task(one.send(job())) for one in hanging for _ in range(8)]
 
         async def hangs() -> bool:

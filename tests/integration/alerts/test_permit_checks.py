@@ -1,11 +1,11 @@
-"""What protocol B assumes of the process that sends, looked at while it runs."""
+"""What protocol B assumes of the sending process, checked at run time."""
 
 import asyncio
 
 import aiohttp
 
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
-from tests.integration.alerts.test_once import Outcomes, follow_up, returned, told
+from tests.integration.alerts.test_at_most_once import Outcomes, ends, follow_up, returned
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.servers import frozen
@@ -18,7 +18,7 @@ async def metric(subject: Alerts, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-async def test_many_mails_due_at_once_ask_together_and_no_more_than_smtp_may_have(
+async def test_permit_requests_are_bounded_by_the_smtp_concurrency(
     alerts: StartAlerts, consent: Consent
 ) -> None:
     subject = await alerts(email={"concurrency": 3, "ask_timeout": 4, "retry_delays": [6]})
@@ -29,7 +29,7 @@ async def test_many_mails_due_at_once_ask_together_and_no_more_than_smtp_may_hav
         return len(consent.asked) == 3
 
     await eventually(as_many_as_may_be)
-    await asyncio.sleep(0.7)  # for a fourth, which must not come
+    await asyncio.sleep(0.7)  # time for a fourth, which must not come
     assert len(consent.asked) == 3
     consent.answers_after = 0
     for alert_id in ids:
@@ -37,9 +37,7 @@ async def test_many_mails_due_at_once_ask_together_and_no_more_than_smtp_may_hav
     assert len(await subject.sandbox.mails()) == 7
 
 
-async def test_a_process_that_stutters_asks_for_no_permit_until_it_is_steady(
-    alerts: StartAlerts, consent: Consent
-) -> None:
+async def test_a_lagging_process_asks_for_no_permit(alerts: StartAlerts, consent: Consent) -> None:
     subject = await alerts(email={"margin": 1.5, "retry_delays": [3.5]})
     with frozen(subject.process.pid):
         await asyncio.sleep(1.2)  # above half the margin
@@ -53,15 +51,15 @@ async def test_a_process_that_stutters_asks_for_no_permit_until_it_is_steady(
     assert consent.asked == []
     assert await metric(subject, 'alerts_permits_total{answer="none"}') >= 1
     row = await subject.until(alert_id, "delivered", "email")  # five seconds later
-    assert row.spent == 1
+    assert row.attempts == 1
     assert len(consent.asked) == 1
     await returned(consent, *range(1, row.attempt + 1))
 
 
-async def test_a_mail_handed_over_past_its_permit_is_a_doubt_counted_and_told(
+async def test_a_mail_sent_past_its_permit_is_in_doubt_counted_and_escalated(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes
 ) -> None:
-    """The dot was in time, SMTP's answer was not; a clock that jumped or a freeze look the same."""
+    """The terminator was in time, but SMTP's reply was late, as after a freeze or a clock jump."""
     mail = {"ask_timeout": 3, "timeout": 3, "margin": 0.9, "permit": 4, "dot_deadline": 3.9}
     subject = await alerts(email=mail | {"retry_delays": [7]})
     consent.answers_after = 2
@@ -69,7 +67,7 @@ async def test_a_mail_handed_over_past_its_permit_is_a_doubt_counted_and_told(
     alert_id = await follow_up(subject)
     row = await subject.until(alert_id, "in_doubt", "email")
     assert row.reason == "overrun"
-    assert await told(outcomes) == [("in_doubt", "overrun")]
+    assert await ends(outcomes) == [("in_doubt", "overrun")]
     assert consent.returned == []
     assert await metric(subject, "alerts_permit_overrun_total") == 1
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1

@@ -1,4 +1,4 @@
-"""An alert that kills whoever sends it ends in bounded time, and takes no other with it."""
+"""An alert that kills its sender fails in bounded time and delays no other."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ POISON = "poison"
 
 
 class Sink:
-    """A target that answers as Slack does, but kills whoever sends it poison."""
+    """A target that responds as Slack does, but kills the process that sends it poison."""
 
     def __init__(self) -> None:
         self.victim: Alerts | None = None
@@ -48,7 +48,7 @@ async def listening(sink: Sink, port: int) -> AsyncIterator[str]:
 
 
 async def dead_letters(subject: Alerts, queue: str) -> list[dict[str, Any]]:
-    """What lies there now; it is put back."""
+    """Return the dead letters, and requeue them."""
     connection = await aio_pika.connect(subject.vhost.admin_url())
     async with connection:
         channel = await connection.channel()
@@ -56,13 +56,13 @@ async def dead_letters(subject: Alerts, queue: str) -> list[dict[str, Any]]:
         return [] if found is None else [json.loads(found.body)]
 
 
-async def test_poison_fails_with_its_reason_and_an_escalation_and_the_others_arrive(
+async def test_poison_fails_with_an_escalation_and_delays_no_other(
     alerts: StartAlerts, ports: Ports
 ) -> None:
     sink = Sink()
     async with listening(sink, ports.take()) as url:
         subject = await alerts(
-            SLACK_WEBHOOK_URL=url, slack={"retry_delays": [1.5] * 3}, ALERTS_SWEEP_SECONDS="1"
+            SLACK_WEBHOOK_URL=url, slack={"retry_delays": [1.5] * 3}, ALERTS_RECONCILE_SECONDS="1"
         )
         sink.victim = subject
         before = [await subject.accept(payload={"text": f"before {n}"}) for n in range(5)]

@@ -1,4 +1,4 @@
-"""The HTTP that carries alerts: what is sent, over which connection, and what is sent once only."""
+"""HTTP POSTs: what is sent, over which connection, and that it is sent once."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.common import http_client
+from libs.common.http import client
 from services.alerts.alert import Kind, Reason
 from services.alerts.channels import Channel, opened
 from tests.support.certificates import Authority
@@ -29,7 +29,7 @@ async def slack(
     tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[ScriptedServer, Channel]]:
-    """Open a channel towards a scripted target."""
+    """Open a channel to a scripted target."""
     server = ScriptedServer(*plays)
     listening = await asyncio.start_server(server.accept, HOST, 0, ssl=tls)
     url = f"http{'s' if tls else ''}://{host}:{listening.sockets[0].getsockname()[1]}{path}"
@@ -45,7 +45,7 @@ async def said(channel: Channel) -> tuple[Kind, Reason]:
     return outcome.kind, outcome.reason
 
 
-async def test_one_connection_carries_alert_after_alert() -> None:
+async def test_one_connection_is_reused_for_several_alerts() -> None:
     async with slack(answering(OK, OK, OK, then=until_closed)) as (target, channel):
         for _ in range(3):
             assert (await channel.send(job())).kind is Kind.DELIVERED
@@ -54,7 +54,7 @@ async def test_one_connection_carries_alert_after_alert() -> None:
 
 
 async def test_a_request_is_what_its_target_expects() -> None:
-    place = {"host": "user:p%40ss@localhost", "path": "/a b/ą?key=x%26y#part"}
+    place: dict[str, Any] = {"host": "user:p%40ss@localhost", "path": "/a b/ą?key=x%26y#part"}
     async with slack(answering(OK), **place) as (target, channel):
         assert (await channel.send(job())).kind is Kind.DELIVERED
     head, _, body = target.requests[0].partition(b"\r\n\r\n")
@@ -68,7 +68,7 @@ async def test_a_request_is_what_its_target_expects() -> None:
     assert sent["Authorization"] == f"Basic {b64encode(b'user:p@ss').decode()}"
 
 
-async def test_an_alert_that_meets_a_connection_being_closed_is_not_sent_twice() -> None:
+async def test_an_alert_on_a_closing_connection_is_not_sent_twice() -> None:
     def cut(server: ScriptedServer) -> Play:
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await answering(OK)(server)(reader, writer)
@@ -83,17 +83,17 @@ async def test_an_alert_that_meets_a_connection_being_closed_is_not_sent_twice()
         assert (await channel.send(job())).kind is Kind.DELIVERED
 
 
-async def test_a_connection_idle_for_long_is_not_used_again(
+async def test_a_long_idle_connection_is_not_reused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_client, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
     async with slack(answering(OK, then=until_closed)) as (target, channel):
         assert (await channel.send(job())).kind is Kind.DELIVERED
         assert (await channel.send(job())).kind is Kind.DELIVERED
     assert target.connections == 2
 
 
-async def test_an_answer_that_was_not_read_to_its_end_ends_its_connection() -> None:
+async def test_an_unfinished_response_closes_its_connection() -> None:
     endless = b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" + b"x" * 0x20000
     async with slack(answering(endless, then=until_closed), answering(OK, then=until_closed)) as (
         target,
@@ -104,14 +104,14 @@ async def test_an_answer_that_was_not_read_to_its_end_ends_its_connection() -> N
         assert (await channel.send(job())).kind is Kind.DELIVERED
 
 
-async def test_no_more_connections_are_open_than_the_target_allows() -> None:
+async def test_connections_are_bounded_by_the_targets_concurrency() -> None:
     async with slack(answering(*[OK] * 20, then=until_closed), concurrency=2) as (target, channel):
         outcomes = await asyncio.gather(*(channel.send(job()) for _ in range(20)))
     assert {outcome.kind for outcome in outcomes} == {Kind.DELIVERED}
     assert target.connections == 2
 
 
-async def test_who_waits_for_a_connection_waits_no_longer_than_the_time_out() -> None:
+async def test_waiting_for_a_connection_ends_at_the_time_out() -> None:
     async with slack(answering(then=until_closed), concurrency=1, timeout=0.3) as (_, channel):
         outcomes = await asyncio.gather(*(channel.send(job()) for _ in range(3)))
     assert {outcome.reason for outcome in outcomes} == {Reason.TIMEOUT}
@@ -119,7 +119,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_the_time_out() ->
 
 @pytest.mark.parametrize("at", ["answer", "handshake"])
 @pytest.mark.parametrize("how", ["cancelled", "time-out"])
-async def test_a_send_that_ends_early_leaves_no_connection_behind(at: str, how: str) -> None:
+async def test_a_send_that_ends_early_leaves_no_connection(at: str, how: str) -> None:
     heard = asyncio.Event()
     gone = asyncio.Event()
 
@@ -148,7 +148,7 @@ async def test_a_send_that_ends_early_leaves_no_connection_behind(at: str, how: 
 
 
 @pytest.mark.parametrize(("named", "kind"), [("localhost", Kind.DELIVERED), ("b.example", None)])
-async def test_a_certificate_must_be_for_the_name_that_was_asked_for(
+async def test_a_certificate_must_be_for_the_configured_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, kind: Kind | None
 ) -> None:
     authority = Authority(tmp_path)

@@ -1,16 +1,15 @@
-"""What leaves the ledger stays counted, and the check that counts it can fail."""
+"""Purged rows stay counted, and the ledger check can fail."""
 
 import asyncio
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts import retention
-from services.alerts.alert import State
-from services.alerts.retention import Retention
-from services.alerts.store import questions, upkeep
-from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
+from services.alerts.store import queries
+from services.alerts.upkeep import retention
+from tests.integration.alerts.conftest import StartAlerts
 from tests.support.eventually import eventually
 
 HOUR, DAY = 3600.0, 86400.0
@@ -29,7 +28,7 @@ async def scalar(engine: AsyncEngine, statement: str) -> object:
 async def rows(
     engine: AsyncEngine, state: str, count: int, *, hours: float = 0, reason: str = "gone"
 ) -> None:
-    """Write finished rows, with an attempt and an escalation each, as long ago as said."""
+    """Write rows that ended so long ago, each with an attempt and an escalation."""
     async with engine.begin() as tx:
         await tx.execute(
             sa.text("""
@@ -48,7 +47,7 @@ async def rows(
     ), tried AS (
         INSERT INTO attempt (alert_id, target, number, outcome, reason, status, seconds, excerpt)
         SELECT alert_id, target, 1, 'never', 'gone', 410, 0.1, 'secret' FROM added
-    ), told AS (
+    ), escalated AS (
         INSERT INTO escalation (alert_id, target, event_type, reason, error, digest)
         SELECT alert_id, target, 'email', 'gone', 'secret', gen_random_uuid() FROM added
     )
@@ -59,80 +58,94 @@ async def rows(
         )
 
 
-async def check(engine: AsyncEngine, *, full: bool = False) -> tuple[int, int]:
-    """Return what was accepted, and the sum of what became of it."""
+async def check(engine: AsyncEngine) -> tuple[int, int]:
+    """Return how many were accepted, and the sum of all ends."""
     async with engine.begin() as tx:
-        terms = await questions.check(tx, [], 60, full=full)
+        terms = await queries.check(tx, [], 60)
     ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
     return terms["accepted"], sum(terms[name] for name in ends)
 
 
-async def count(engine: AsyncEngine, batch: int = 1000) -> None:
-    more = True
-    while more:
-        async with engine.begin() as tx:
-            more = await upkeep.count(tx, batch)
+async def test_the_ledger_check_holds_after_the_clock_was_set_back(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    await rows(subject.engine, "delivered", 4, hours=1)
+    subject.stop()
+    await subject.start()
+
+    async def first_runs_done() -> bool:
+        return (await subject.metrics()).count('periodic_runs_total{outcome="done"') >= 3
+
+    await eventually(first_runs_done)
+    await rows(
+        subject.engine, "delivered", 2, hours=0.5
+    )  # now, by a clock that was set back by half an hour
+
+    async def queues_are_known() -> bool:
+        return (await subject.check())["ok"] is not None
+
+    await eventually(queues_are_known)
+    terms = await subject.check()
+    assert (terms["ok"], terms["delivered"]) == (True, 6)
 
 
-async def test_what_was_delivered_is_counted_once_whatever_the_slices(engine: AsyncEngine) -> None:
-    await rows(engine, "delivered", 25, hours=1)
-    await rows(engine, "delivered", 5)
-    for batch in (3, 1000):
-        await count(engine, batch)
-        assert await scalar(engine, "SELECT delivered FROM ledger_count") == 25
-        assert await check(engine) == await check(engine, full=True) == (30, 30)
-
-
-async def test_a_row_that_vanishes_is_missed(engine: AsyncEngine) -> None:
+async def test_a_vanished_row_fails_the_ledger_check(engine: AsyncEngine) -> None:
     await rows(engine, "delivered", 4, hours=1)
     await rows(engine, "failed", 3)
-    await count(engine)
-    await rows(engine, "delivered", 2)
-    assert await check(engine) == (9, 9)
-    for state, left in (("failed", 8), ("delivered", 7)):  # of the delivered the newest
+    assert await check(engine) == (7, 7)
+    for state, left in (("failed", 6), ("delivered", 5)):
         await execute(
             engine,
             "DELETE FROM delivery WHERE alert_id = (SELECT alert_id FROM delivery "
-            "WHERE state = :state ORDER BY finished_at DESC LIMIT 1)",
+            "WHERE state = :state LIMIT 1)",
             state=state,
         )
-        assert await check(engine) == await check(engine, full=True) == (9, left)
+        assert await check(engine) == (7, left)
 
 
-async def test_of_what_was_counted_before_only_the_full_check_misses_one(
-    engine: AsyncEngine,
-) -> None:
-    await rows(engine, "delivered", 4, hours=1)
-    await count(engine)
-    await execute(engine, "DELETE FROM delivery")
-    assert await check(engine) == (4, 4)
-    assert await check(engine, full=True) == (4, 0)
-
-
-async def test_a_full_check_counts_in_slices_and_what_ended_together_once(
+async def test_the_check_counts_in_slices_and_each_row_once(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rows(engine, "delivered", 20, hours=1)
     await execute(engine, "UPDATE delivery SET finished_at = date_trunc('hour', finished_at)")
     await rows(engine, "delivered", 7, hours=3)
-    await count(engine)
-    monkeypatch.setattr(questions, "SLICE", 3)
-    assert await check(engine, full=True) == (27, 27)
+    monkeypatch.setattr(queries, "SLICE", 3)
+    assert await check(engine) == (27, 27)
 
 
-async def test_purging_beside_counting_keeps_the_equation(engine: AsyncEngine) -> None:
+async def test_purging_during_the_check_keeps_it_ok(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await rows(engine, "delivered", 300, hours=30)
     await rows(engine, "delivered", 100, hours=1)
     await rows(engine, "discarded", 50, hours=30)
-    retained = Retention(engine, delivered=24 * HOUR, payloads=30 * DAY)
-    await asyncio.gather(*(count(engine, 7) for _ in range(3)), *(retained.run() for _ in range(3)))
-    await count(engine)
+    monkeypatch.setattr(queries, "SLICE", 7)
+    monkeypatch.setattr(retention, "BATCH", 5)
+    retained = partial(retention.run, engine, delivered=24 * HOUR, payloads=30 * DAY)
+    found = await asyncio.gather(
+        *(check(engine) for _ in range(5)), *(retained() for _ in range(3))
+    )
+    assert found[:5] == [(450, 450)] * 5
     assert await scalar(engine, "SELECT count(*) FROM delivery") == 100
-    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 100
-    assert await check(engine) == await check(engine, full=True) == (450, 450)
+    assert await check(engine) == (450, 450)
 
 
-async def test_what_is_purged_takes_its_attempts_and_escalations_along(
+async def test_one_replica_counts_for_all_even_after_the_clock_was_set_back(
+    engine: AsyncEngine,
+) -> None:
+    async def last(seconds: float = 60) -> object:
+        async with engine.begin() as tx:
+            return await queries.last_check(tx, seconds)
+
+    assert await last() is None
+    async with engine.begin() as tx:
+        await queries.keep_check(tx, {"ok": True})
+    assert await last() == {"ok": True}
+    assert await last(seconds=0) is None
+    await execute(engine, "UPDATE ledger_check SET at = now() + interval '1 hour'")
+    assert [await last(), await last()] == [None, {"ok": True}]
+
+
+async def test_purging_deletes_attempts_and_escalations(
     engine: AsyncEngine,
 ) -> None:
     await rows(engine, "delivered", 3, hours=30)
@@ -142,7 +155,7 @@ async def test_what_is_purged_takes_its_attempts_and_escalations_along(
         assert await scalar(engine, f"SELECT count(*) FROM {table}") == 2
 
 
-async def test_a_row_that_another_holds_is_left_for_the_next_time(engine: AsyncEngine) -> None:
+async def test_a_locked_row_is_purged_the_next_time(engine: AsyncEngine) -> None:
     await rows(engine, "delivered", 3, hours=30)
     async with engine.begin() as holding:
         await holding.execute(sa.text("SELECT 1 FROM delivery LIMIT 1 FOR UPDATE"))
@@ -151,85 +164,40 @@ async def test_a_row_that_another_holds_is_left_for_the_next_time(engine: AsyncE
 
 
 @pytest.mark.parametrize("state", ["failed", "in_doubt", "discarded"])
-async def test_what_it_said_is_forgotten_and_the_row_still_counted(
+async def test_an_expired_payload_is_emptied_and_its_row_counted(
     engine: AsyncEngine, state: str
 ) -> None:
     await rows(engine, state, 3, hours=31 * 24)
     await rows(engine, state, 2, hours=29 * 24)
-    await Retention(engine, delivered=365 * DAY, payloads=30 * DAY).run()
+    await retention.run(engine, delivered=365 * DAY, payloads=30 * DAY)
     old = "WHERE payload IS NULL AND dedup_key IS NULL AND error = 'gone' AND reason = 'gone'"
     assert await scalar(engine, f"SELECT count(*) FROM delivery {old}") == 3
     assert await scalar(engine, "SELECT count(*) FROM delivery WHERE payload IS NOT NULL") == 2
     assert await scalar(engine, "SELECT count(*) FROM attempt WHERE excerpt = ''") == 3
     assert await scalar(engine, "SELECT count(*) FROM escalation") == 2
-    told = {"in_doubt": 2}.get(state, 0)
+    escalations = {"in_doubt": 2}.get(state, 0)
     anna = "SELECT count(*) FROM delivery WHERE once_address LIKE 'anna%'"
-    assert await scalar(engine, anna) == told
+    assert await scalar(engine, anna) == escalations
     assert await check(engine) == (5, 5)
 
 
-async def test_the_reason_a_person_gave_stays(engine: AsyncEngine) -> None:
-    await rows(engine, "discarded", 1, hours=31 * 24, reason="by_hand")
-    await Retention(engine, delivered=365 * DAY, payloads=30 * DAY).run()
+async def test_an_operators_reason_is_kept(engine: AsyncEngine) -> None:
+    await rows(engine, "discarded", 1, hours=31 * 24, reason="manual")
+    await retention.run(engine, delivered=365 * DAY, payloads=30 * DAY)
     assert await scalar(engine, "SELECT error FROM delivery") == "gone 410 secret"
 
 
-async def test_what_nobody_was_told_yet_is_told_without_what_it_said(engine: AsyncEngine) -> None:
+async def test_an_unsent_escalation_loses_its_text(engine: AsyncEngine) -> None:
     await rows(engine, "failed", 1, hours=31 * 24)
     await execute(engine, "UPDATE escalation SET digest = NULL")
-    await Retention(engine, delivered=DAY, payloads=30 * DAY).run()
+    await retention.run(engine, delivered=DAY, payloads=30 * DAY)
     assert await scalar(engine, "SELECT count(*) FROM escalation WHERE error IS NULL") == 1
 
 
-async def test_a_row_without_its_payload_is_skipped_by_a_retry(alerts: StartAlerts) -> None:
+async def test_a_retry_skips_a_row_without_payload(alerts: StartAlerts) -> None:
     subject = await alerts()
     await rows(subject.engine, "failed", 2, hours=31 * 24)
     await rows(subject.engine, "failed", 1)
-    await Retention(subject.engine, delivered=DAY, payloads=30 * DAY).run()
+    await retention.run(subject.engine, delivered=DAY, payloads=30 * DAY)
     _, answer = await subject.http("POST", "/api/dlq/retry", {"target": "email"})
     assert answer == {"matched": 3, "requeued": 1, "skipped": 2, "without_payload": 2}
-
-
-async def test_the_check_says_which_it_was(alerts: StartAlerts) -> None:
-    subject = await alerts()
-    await rows(subject.engine, "delivered", 3)
-    for query, full in (("", False), ("?full=false", False), ("?full=true", True)):
-        _, body = await subject.http("GET", f"/api/ledger/check{query}")
-        assert (body["ok"], body["delivered"], body["full"]) == (True, 3, full)
-    for query in ("?full=yes", "?fully=true"):
-        assert (await subject.http("GET", f"/api/ledger/check{query}"))[0] == 422
-
-
-async def test_a_purge_tells_apart_what_was_counted_and_what_not(engine: AsyncEngine) -> None:
-    await rows(engine, "delivered", 3, hours=1)
-    await count(engine)
-    await rows(engine, "delivered", 2)
-    async with engine.begin() as tx:
-        batch = await upkeep.purge(
-            tx, state=State.DELIVERED, seconds=0, after=upkeep.BEGINNING, batch=100
-        )
-    assert batch.done == 5
-    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 0
-    assert await check(engine) == (5, 5)
-
-
-async def test_what_is_being_purged_is_not_counted_again(engine: AsyncEngine) -> None:
-    await rows(engine, "delivered", 3, hours=30)
-    async with engine.begin() as tx:
-        await upkeep.purge(tx, state=State.DELIVERED, seconds=0, after=upkeep.BEGINNING, batch=2)
-        counting = asyncio.create_task(count(engine))
-        await eventually(lambda: waits_for_a_row(engine))
-    await counting
-    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 1
-    assert await check(engine) == (3, 3)
-
-
-async def test_what_is_being_counted_is_not_purged_as_if_it_were_not(engine: AsyncEngine) -> None:
-    await rows(engine, "delivered", 3, hours=30)
-    async with engine.begin() as tx:
-        await upkeep.count(tx)
-        purging = asyncio.create_task(retention.purge(engine, HOUR))
-        await eventually(lambda: waits_for_a_row(engine))
-    assert await purging == 3
-    assert await scalar(engine, "SELECT delivered FROM ledger_count") == 0
-    assert await check(engine) == (3, 3)

@@ -1,4 +1,4 @@
-"""The waits between attempts: queues of growing delays, the age that ends them, the own rate."""
+"""The waits between attempts: delay queues, the max age, the target's own rate."""
 
 import itertools
 from datetime import datetime
@@ -14,7 +14,7 @@ async def attempts(subject: Alerts, alert_id: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_an_alert_walks_through_the_queues_of_growing_delays(alerts: StartAlerts) -> None:
+async def test_an_alert_passes_through_the_delay_queues(alerts: StartAlerts) -> None:
     delays = [1.5, 2, 3, 4]
     subject = await alerts(slack={"retry_delays": delays})
     subject.vhost.set_retry(r"^alerts\.slack\.retry$", delays[0])  # as provisioning does
@@ -27,13 +27,17 @@ async def test_an_alert_walks_through_the_queues_of_growing_delays(alerts: Start
 
         await eventually(waits)
     row = await subject.until(alert_id, "failed")
-    assert (row.reason, row.attempt, row.turn) == ("exhausted", 5, 0)  # no copy but the first
+    assert (row.reason, row.attempt, row.generation) == (
+        "exhausted",
+        5,
+        0,
+    )  # no message but the first
     times = [datetime.fromisoformat(each["at"]) for each in await attempts(subject, alert_id)]
     gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(times)]
     assert all(gap >= delay for gap, delay in zip(gaps, delays, strict=True)), gaps
 
 
-async def test_what_grows_too_old_behind_an_open_breaker_fails_and_a_person_is_told(
+async def test_an_alert_that_expires_behind_an_open_breaker_is_escalated(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(
@@ -42,7 +46,7 @@ async def test_what_grows_too_old_behind_an_open_breaker_fails_and_a_person_is_t
             "max_age": 4,
             "breaker": {"fail_max": 1, "reset_timeout": 3600},
         },
-        ALERTS_SWEEP_SECONDS="0.5",
+        ALERTS_RECONCILE_SECONDS="0.5",
         ALERTS_ESCALATION_SECONDS="0.5",
     )
     await subject.sandbox.behave("slack", status=500)
@@ -63,11 +67,11 @@ async def test_what_grows_too_old_behind_an_open_breaker_fails_and_a_person_is_t
     _, breakers = await subject.http("GET", "/api/breakers")
     assert breakers["slack"]["state"] == "open"
 
-    async def told() -> bool:
+    async def escalated() -> bool:
         mails = await subject.sandbox.mails("ops@example.com")
         return sum(int(mail["Subject"].split()[1]) for mail in mails) == 2
 
-    await eventually(told)
+    await eventually(escalated)
 
     async def dead() -> bool:
         return await subject.depth("alerts.slack.dead") == 2
@@ -76,7 +80,7 @@ async def test_what_grows_too_old_behind_an_open_breaker_fails_and_a_person_is_t
     assert (await subject.check())["ok"]
 
 
-async def test_a_delay_that_would_end_after_the_age_is_not_waited_for(alerts: StartAlerts) -> None:
+async def test_a_delay_beyond_the_max_age_is_not_waited_for(alerts: StartAlerts) -> None:
     subject = await alerts(slack={"retry_delays": [1.5, 300], "max_age": 100})
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
@@ -84,15 +88,15 @@ async def test_a_delay_that_would_end_after_the_age_is_not_waited_for(alerts: St
     assert (row.reason, row.attempt) == ("expired", 2)
 
 
-async def test_a_targets_own_rate_is_kept_and_spends_no_attempt(alerts: StartAlerts) -> None:
+async def test_a_targets_rate_is_kept_and_uses_no_attempt(alerts: StartAlerts) -> None:
     spacing = 0.25
     subject = await alerts(slack={"rate_per_minute": int(60 / spacing)})
     ids = [await subject.accept() for _ in range(12)]
     for alert_id in ids:
         row = await subject.until(alert_id, "delivered")
-        assert (row.attempt, row.spent) == (1, 1)
+        assert (row.attempt, row.attempts) == (1, 1)
     received = await subject.sandbox.received("slack")
     times = [datetime.fromisoformat(each["at"]) for each in received]
-    # Between admission and arrival lies a claim, which may take longer for one than for the next.
+    # Between admission and delivery is a claim, whose duration varies.
     assert (times[-1] - times[0]).total_seconds() >= 11 * spacing - 1
     assert len(received) == 12

@@ -1,11 +1,11 @@
-"""The dead-letter relation: made by its owner only, harmless to ask for twice."""
+"""The dead-letter relation: only its owner creates it, and asking twice does no harm."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.common import db
-from services.alerts.schema import NotOwner, Schema
+from libs.common.database import postgres
+from services.alerts.store.schema import NotOwner, Schema
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import StartAlerts
 from tests.support.databases import DatabaseUrl
@@ -20,14 +20,14 @@ async def empty(database: NewDatabase) -> DatabaseUrl:
 
 @pytest.fixture
 async def schema(empty: DatabaseUrl) -> AsyncIterator[Schema]:
-    async with db.connect(empty, application_name="test") as engine:
+    async with postgres.connect(empty, application_name="test") as engine:
         yield Schema(engine, empty, empty.owner_url)
 
 
-async def test_it_is_made_where_it_is_missing_and_asking_again_changes_nothing(
+async def test_a_missing_schema_is_created_once(
     schema: Schema,
 ) -> None:
-    before = await schema.look()
+    before = await schema.status()
     assert (before.complete, before.tables, before.indexes) == (False, [], [])
     found, made = await schema.create()
     assert made
@@ -37,15 +37,15 @@ async def test_it_is_made_where_it_is_missing_and_asking_again_changes_nothing(
     assert await schema.create() == (found, False)
 
 
-async def test_without_the_owner_s_access_nothing_is_made(empty: DatabaseUrl) -> None:
-    async with db.connect(empty, application_name="test") as engine:
+async def test_nothing_is_created_without_the_owners_access(empty: DatabaseUrl) -> None:
+    async with postgres.connect(empty, application_name="test") as engine:
         schema = Schema(engine, empty, None)
         with pytest.raises(NotOwner):
             await schema.create()
-        assert (await schema.look()).tables == []
+        assert (await schema.status()).tables == []
 
 
-async def test_the_service_tells_what_there_is(alerts: StartAlerts) -> None:
+async def test_the_service_shows_the_schema(alerts: StartAlerts) -> None:
     subject = await alerts()
     status, body = await subject.http("POST", "/api/migration/create-dead-letter-queue")
     assert (status, body["success"], body["indexes"]) == (200, True, INDEXES)
@@ -54,8 +54,8 @@ async def test_the_service_tells_what_there_is(alerts: StartAlerts) -> None:
     assert (status, state["exists"], state["up_to_date"]) == (200, True, True)
 
 
-async def test_where_it_is_there_already_its_owner_is_not_needed(database: NewDatabase) -> None:
+async def test_an_existing_schema_needs_no_owner(database: NewDatabase) -> None:
     url = await database("alerts")
-    async with db.connect(url, application_name="test") as engine:
+    async with postgres.connect(url, application_name="test") as engine:
         found, made = await Schema(engine, url, None).create()
     assert (found.complete, made) == (True, False)

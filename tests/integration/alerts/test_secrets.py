@@ -1,4 +1,4 @@
-"""A target's secret shows nowhere, whatever the target does with it and however it fails."""
+"""A target's secret is shown nowhere, however the target fails or repeats it."""
 
 import asyncio
 import html
@@ -33,7 +33,7 @@ SECRETS = (TOKEN, PATH, f"whsec_{KEY}", f"http://{HOST}{PATH}")
 HTTP = ("slack", "monday", "sms", "webhook", "apprise")
 FAILURES = (
     "name",
-    "nobody",
+    "unreachable",
     "no tls",
     "certificate",
     "address",
@@ -57,10 +57,10 @@ def shown(text: str) -> list[str]:
     return [text[max(at - 80, 0) : at + 60] for form in forms if (at := text.find(form)) >= 0]
 
 
-def echo(received: bytes, *told: str) -> bytes:
-    """Repeat what came, and each secret, in every way that a server might."""
+def echo(received: bytes, *secrets: str) -> bytes:
+    """Repeat the request and each secret in every way that a server might."""
     spellings = [received.decode("latin-1")]
-    for secret in told:
+    for secret in secrets:
         spellings += [
             secret,
             quote(secret),
@@ -80,7 +80,7 @@ def echo(received: bytes, *told: str) -> bytes:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What a process that logs everything would print (caplog also shows what goes nowhere)."""
+    """Collect what a process that logs everything would print (caplog shows more than that)."""
     printed = io.StringIO()
     handler, root = logging.StreamHandler(printed), logging.getLogger()
     level = root.level
@@ -93,7 +93,7 @@ def log() -> Iterator[io.StringIO]:
 
 @dataclass
 class Front:
-    """One server that fails as it is told."""
+    """A server that fails as the test says."""
 
     port: int = 0
     tls_port: int = 0
@@ -132,15 +132,15 @@ def failing(channel: str, front: Front, failure: str) -> Target:
     front.failure = failure
     scheme = "json" if channel == "apprise" else "http"
     secure = f"{scheme}s"
-    places = {
+    slots = {
         "name": f"{scheme}://no-such-name.invalid{PATH}",
-        "nobody": f"{scheme}://{HOST}:9{PATH}",
+        "unreachable": f"{scheme}://{HOST}:9{PATH}",
         "no tls": f"{secure}://{HOST}:{front.port}{PATH}",
         "certificate": f"{secure}://localhost:{front.tls_port}{PATH}",
         "address": f"{scheme}://10.11.12.13{PATH}",
         "url": f"{scheme}://user:{MARKER}@{HOST}:{front.port}:x{PATH}",
     }
-    url = places.get(failure, f"{scheme}://{HOST}:{front.port}{PATH}")
+    url = slots.get(failure, f"{scheme}://{HOST}:{front.port}{PATH}")
     target = http_target(channel, url, timeout=1.0)
     return target.model_copy(
         update={
@@ -153,25 +153,25 @@ def failing(channel: str, front: Front, failure: str) -> Target:
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("channel", HTTP)
-async def test_no_failure_tells_a_secret_to_the_ledger_or_a_log(
+async def test_no_failure_shows_a_secret_in_the_ledger_or_a_log(
     front: Front, channel: str, failure: str, log: io.StringIO
 ) -> None:
     target = failing(channel, front, failure)
     if failure == "url":  # the service does not start: test_config.py
         with pytest.raises((SystemExit, ValueError)) as stopped:
             await send(target)
-        told = str(stopped.value)
+        text = str(stopped.value)
     else:
         outcome = await send(target)
         accepts = failure == "echo in 200" and channel in {"webhook", "apprise"}
         assert outcome.kind is (Kind.DELIVERED if accepts else Kind.FAILED)
-        told = repr(outcome)
-    assert shown(told) == []
+        text = repr(outcome)
+    assert shown(text) == []
     assert shown(log.getvalue()) == []
 
 
 class MailServer:
-    """Refuses the password or the sender, repeating what it knows."""
+    """Refuses the password or the sender, and repeats what it got."""
 
     def __init__(self, refused: str) -> None:
         self.refused = refused
@@ -192,7 +192,7 @@ class MailServer:
 
 
 @pytest.mark.parametrize("refused", ["AUTH", "MAIL", "EHLO"])
-async def test_a_mail_servers_refusal_tells_no_password(refused: str, log: io.StringIO) -> None:
+async def test_a_mail_servers_refusal_shows_no_password(refused: str, log: io.StringIO) -> None:
     server = MailServer(refused)
     async with listening(server.handle) as port:
         outcome = await send(mail_target(port, username="user", password=SecretStr(TOKEN)))
@@ -220,7 +220,7 @@ async def dump(subject: Alerts) -> str:
     return "\n".join(rows)
 
 
-async def test_no_secret_of_a_target_reaches_the_process_log_the_database_or_an_answer(
+async def test_no_secret_reaches_the_log_the_database_or_a_response(
     alerts: StartAlerts, front: Front
 ) -> None:
     front.failure = "500"

@@ -1,4 +1,4 @@
-"""Mail to a server that misbehaves at each step: what is certain, and what is a doubt."""
+"""Mail to a server that misbehaves at each step: which outcomes are certain."""
 
 import asyncio
 import socket
@@ -6,6 +6,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email import message_from_bytes, policy
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,9 +21,9 @@ from tests.support.certificates import Authority
 from tests.support.ports import HOST
 from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send
 
-TIMEOUT = 5.0  # for what does not wait for it
-SHORT = 0.6  # for what does
-AFTER_THE_DOT = 1.5  # for what does, and is to come as far as that
+TIMEOUT = 5.0  # for tests that do not reach it
+SHORT = 0.6  # for tests that reach it
+AFTER_THE_DOT = 1.5  # for tests that reach it after the terminator
 Step = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -70,7 +71,7 @@ SLOW = 0.2
 
 
 class Server:
-    """An ordinary mail server, but for the steps that a test gives."""
+    """An ordinary mail server, except for the steps that a test gives."""
 
     def __init__(self, **steps: Step) -> None:
         self.tls: ssl.SSLContext | None = None
@@ -123,18 +124,18 @@ STEPS = ("connect", "ehlo", "mail", "rcpt", "data")
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_server_that_hangs_before_the_dot_has_certainly_nothing(step: str) -> None:
+async def test_a_server_that_hangs_before_the_terminator_has_no_mail(step: str) -> None:
     assert said(await mail(Server(**{step: hang}), timeout=SHORT)) == (Kind.FAILED, Reason.TIMEOUT)
 
 
-async def test_a_server_that_has_the_dot_in_its_buffer_may_have_the_mail() -> None:
+async def test_a_server_with_the_terminator_in_its_buffer_may_have_the_mail() -> None:
     outcome = await mail(Server(body=hang), timeout=AFTER_THE_DOT)
     assert said(outcome) == (Kind.UNKNOWN, Reason.TIMEOUT)
 
 
 @pytest.mark.parametrize("ends", [close, reset])
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_server_that_leaves_before_the_dot_has_certainly_nothing(
+async def test_a_server_that_leaves_before_the_terminator_has_no_mail(
     step: str, ends: Step
 ) -> None:
     server = Server(**{step: ends})
@@ -142,12 +143,12 @@ async def test_a_server_that_leaves_before_the_dot_has_certainly_nothing(
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_server_that_drips_is_given_the_time_of_one_attempt(step: str) -> None:
+async def test_a_dripping_server_ends_at_the_attempts_time_out(step: str) -> None:
     server = Server(**{step: drips("250 so slow", SLOW)})
     assert said(await mail(server, timeout=SHORT)) == (Kind.FAILED, Reason.TIMEOUT)
 
 
-async def test_a_server_that_is_only_slow_gets_its_mail() -> None:
+async def test_a_slow_server_gets_its_mail() -> None:
     quick = 0.005
     steps = {
         "connect": drips("220-mail.example\r\n220 ESMTP", quick),
@@ -158,19 +159,19 @@ async def test_a_server_that_is_only_slow_gets_its_mail() -> None:
 
 
 @pytest.mark.parametrize("step", [*STEPS[1:], "dot"])
-async def test_421_at_any_step_is_another_try(step: str) -> None:
+async def test_421_at_any_step_is_retried(step: str) -> None:
     outcome = await mail(Server(**{step: says("421 4.3.2 closing")}))
     assert (outcome.kind, outcome.reason, outcome.status) == (Kind.FAILED, Reason.SERVER_ERROR, 421)
 
 
 @pytest.mark.parametrize("greeting", ["554 no", "421 too busy"])
-async def test_a_server_that_is_not_in_service_is_another_try(greeting: str) -> None:
+async def test_a_greeting_that_refuses_service_is_retried(greeting: str) -> None:
     outcome = await mail(Server(connect=says(greeting)))
     assert said(outcome) == (Kind.FAILED, Reason.SERVER_ERROR)
 
 
 @pytest.mark.parametrize("step", [*STEPS, "dot"])
-async def test_an_endless_answer_is_read_up_to_a_bound(step: str) -> None:
+async def test_an_endless_reply_is_read_up_to_a_bound(step: str) -> None:
     outcome = await mail(Server(**{step: says_without_end}))
     assert outcome.kind is (Kind.UNKNOWN if step == "dot" else Kind.FAILED)
 
@@ -188,7 +189,7 @@ async def test_an_endless_answer_is_read_up_to_a_bound(step: str) -> None:
     ],
     ids=["hang", "drip", "half", "close", "reset", "nonsense", "354"],
 )
-async def test_after_the_dot_only_a_servers_answer_is_certain(step: Step, reason: Reason) -> None:
+async def test_only_a_reply_after_the_terminator_is_certain(step: Step, reason: Reason) -> None:
     server = Server(dot=step)
     timeout = AFTER_THE_DOT if reason is Reason.TIMEOUT else TIMEOUT
     assert said(await mail(server, timeout=timeout)) == (Kind.UNKNOWN, reason)
@@ -218,7 +219,7 @@ async def test_a_reply_code_means_the_same_at_every_step(
     assert said(outcome) == (kind, reason)
 
 
-async def test_a_server_that_stops_reading_the_body_never_gets_the_dot() -> None:
+async def test_a_server_that_stops_reading_never_gets_the_terminator() -> None:
     server = Server(body=hang)
     text = "x" * 70 + "\n"
     async with listening(server.handle) as port:
@@ -230,9 +231,24 @@ async def test_a_server_that_stops_reading_the_body_never_gets_the_dot() -> None
     assert said(outcome) == (Kind.FAILED, Reason.TIMEOUT)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\nBcc: x@example.com\r\n"])
+async def test_a_line_end_in_a_header_value_adds_no_header(end: str) -> None:
+    network = Network("any", LOOPBACK, 1)
+    email = Email("any", mail_target(1), TEMPLATES, network)
+    link = "<https://example.com/unsubscribe?token=x>"
+    headers = {"List-Unsubscribe": link + end, "List-Unsubscribe-Post": "One-Click"}
+    _, sent = email._compose(job(text="hello", headers=headers))
+    read = message_from_bytes(sent, policy=policy.SMTP)
+    assert read["List-Unsubscribe"].startswith(link)
+    assert read["List-Unsubscribe-Post"] == "One-Click"
+    assert "Bcc" not in read
+    assert read.get_content().strip() == "hello"
+    await network.close()
+
+
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[int]:
-    """A port whose queue of connections is full: a SYN gets no answer."""
+    """Return a port whose backlog of connections is full: a SYN gets no reply."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         listener.listen(0)
@@ -247,7 +263,7 @@ async def black_hole() -> AsyncIterator[int]:
                 sock.close()
 
 
-async def test_an_address_that_swallows_every_packet_costs_the_time_out() -> None:
+async def test_a_blackholed_address_ends_at_the_time_out() -> None:
     start = monotonic()
     async with black_hole() as port:
         outcome = await send(mail_target(port, timeout=SHORT))
@@ -260,7 +276,7 @@ async def test_an_address_that_swallows_every_packet_costs_the_time_out() -> Non
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """Return an authority that this process trusts."""
+    """Return a certificate authority that this process trusts."""
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     return authority
@@ -276,7 +292,7 @@ async def over_tls(kind: str, context: ssl.SSLContext) -> tuple[Outcome, list[st
 
 
 @pytest.mark.parametrize("kind", ["tls", "starttls"])
-async def test_a_trusted_certificate_of_the_right_name_gets_the_mail(
+async def test_a_server_with_a_valid_certificate_gets_the_mail(
     authority: Authority, kind: str
 ) -> None:
     outcome, seen = await over_tls(kind, authority.server("localhost"))
@@ -286,7 +302,7 @@ async def test_a_trusted_certificate_of_the_right_name_gets_the_mail(
 
 @pytest.mark.parametrize("kind", ["tls", "starttls"])
 @pytest.mark.parametrize(("host", "signed"), [("localhost", False), ("other.example", True)])
-async def test_another_certificate_gets_neither_mail_nor_password(
+async def test_a_server_with_another_certificate_gets_neither_mail_nor_password(
     authority: Authority, kind: str, host: str, *, signed: bool
 ) -> None:
     outcome, seen = await over_tls(kind, authority.server(host, signed=signed))
@@ -294,7 +310,7 @@ async def test_another_certificate_gets_neither_mail_nor_password(
     assert not {"auth", "mail"} & set(seen)
 
 
-async def test_a_server_that_offers_no_starttls_gets_neither_mail_nor_password() -> None:
+async def test_a_server_without_starttls_gets_neither_mail_nor_password() -> None:
     server = Server(ehlo=says("250-mail.example\r\n250 AUTH PLAIN"))
     options = {"username": "u", "password": SecretStr("a password")}
     outcome = await mail(server, tls="starttls", **options)

@@ -1,4 +1,4 @@
-"""The ledger's statements: what each refuses is what protocols.md says must not happen."""
+"""The ledger's statements refuse what protocols.md says must not happen."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import migrate
-from libs.common.batches import Batches
+from libs.common.database.group_commit import Batches
 from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
-from services.alerts.store import intake, questions, steps, tables, upkeep
+from services.alerts.store import intake, queries, steps, tables, upkeep
 from services.alerts.store.intake import NewRow
-from services.alerts.store.questions import Filter
-from services.alerts.store.steps import Tried
+from services.alerts.store.queries import Filter
+from services.alerts.store.steps import Attempt
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import waits_for_a_row
+from tests.support.databases import differences
 from tests.support.eventually import eventually
 
 
-async def test_the_tables_of_the_code_are_those_of_the_migrations(database: NewDatabase) -> None:
+async def test_the_tables_in_code_match_the_migration(database: NewDatabase) -> None:
     url = await database("alerts")
-    assert migrate.differences(url.owner_url, tables.metadata) == []
+    assert differences(url.owner_url, tables.metadata) == []
 
 
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
@@ -34,7 +34,7 @@ FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 LATER = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=0.001)
 POLICY = Policy(retry_delays=(0.001, 0.001), wait_tiers=(0.001,), max_age=3600)
 WINDOW = 300.0
-DEAD_AT_ONCE = 0.0  # a lease that is over as soon as it begins
+DEAD_AT_ONCE = 0.0  # a lease that ends as it begins
 
 
 async def new_row(engine: AsyncEngine, *, once: bool = False, target: str = "email") -> UUID:
@@ -70,15 +70,15 @@ async def claim(
 
 async def settle(engine: AsyncEngine, job: Claimed, outcome: Outcome) -> bool:
     async with engine.begin() as tx:
-        (ours,) = await steps.settle(tx, [tried(job, outcome)])
+        (ours,) = await steps.record(tx, [tried(job, outcome)])
     return ours
 
 
-def tried(job: Claimed, outcome: Outcome) -> Tried:
-    decision = decide(
-        outcome, spent=job.spent, age=job.age, policy=POLICY, once=job.once is not None
+def tried(job: Claimed, outcome: Outcome) -> Attempt:
+    transition = decide(
+        outcome, attempts=job.attempts, age=job.age, policy=POLICY, once=job.once is not None
     )
-    return Tried(job, outcome, decision, 0.1)
+    return Attempt(job, outcome, transition, 0.1)
 
 
 async def state(engine: AsyncEngine, alert_id: UUID) -> State:
@@ -88,13 +88,13 @@ async def state(engine: AsyncEngine, alert_id: UUID) -> State:
     return seen.state
 
 
-async def test_a_row_under_a_lease_is_nobody_elses(engine: AsyncEngine) -> None:
+async def test_a_leased_row_cannot_be_claimed(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     claims = await asyncio.gather(*(claim(engine, alert_id, 60) for _ in range(8)))
     assert len([job for job in claims if job is not None]) == 1
 
 
-async def test_copies_of_one_alert_in_one_batch_give_one_winner(engine: AsyncEngine) -> None:
+async def test_one_of_several_messages_of_an_alert_claims_it(engine: AsyncEngine) -> None:
     alert_id, other = await new_row(engine), await new_row(engine)
     asked = [(alert_id, 0), (other, 0), (alert_id, 0), (uuid4(), 0)]
     async with engine.begin() as tx:
@@ -104,16 +104,16 @@ async def test_copies_of_one_alert_in_one_batch_give_one_winner(engine: AsyncEng
     assert {job.attempt for job in claims if job} == {1}
 
 
-async def test_a_copy_of_an_older_turn_claims_nothing(engine: AsyncEngine) -> None:
+async def test_a_message_of_an_older_generation_claims_nothing(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     async with engine.begin() as tx:
-        await upkeep.hand_out(tx, await upkeep.open_after(tx, ["email"], None, 10))
+        await upkeep.requeue(tx, await upkeep.open_after(tx, ["email"], None, 10))
         asked = [(alert_id, 0), (alert_id, 1)]
         claims = await steps.claim(tx, "email", asked, lease=60, retries=5)
-    assert [job and job.turn for job in claims] == [None, 1]
+    assert [job and job.generation for job in claims] == [None, 1]
 
 
-async def test_batches_with_the_same_rows_in_any_order_wait_for_each_other_and_not_in_a_circle(
+async def test_batches_with_the_same_rows_do_not_deadlock(
     engine: AsyncEngine,
 ) -> None:
     ids = [await new_row(engine) for _ in range(20)]
@@ -132,13 +132,13 @@ async def test_batches_with_the_same_rows_in_any_order_wait_for_each_other_and_n
 
     async def settle_all(order: list[Claimed]) -> list[bool]:
         async with engine.begin() as tx:
-            return await steps.settle(tx, [tried(job, DELIVERED) for job in order])
+            return await steps.record(tx, [tried(job, DELIVERED) for job in order])
 
     both = await asyncio.gather(settle_all(won), settle_all(won[::-1]))
     assert sorted(map(tuple, both)) == [(False,) * 20, (True,) * 20]
 
 
-async def test_the_age_of_what_waits_is_told_for_each_target_by_itself(engine: AsyncEngine) -> None:
+async def test_the_oldest_age_is_counted_per_target(engine: AsyncEngine) -> None:
     ages = [("slack", 20), ("slack", 30), ("email", 10), ("email", 50)]
     ids = [await new_row(engine, target=target) for target, _ in ages]
     async with engine.begin() as tx:
@@ -152,13 +152,13 @@ async def test_the_age_of_what_waits_is_told_for_each_target_by_itself(engine: A
     assert job is not None
     assert await settle(engine, job, DELIVERED)
     async with engine.connect() as tx:
-        stats = await questions.stats(tx)
+        stats = await queries.stats(tx)
     assert {name: each["pending"] for name, each in stats.items()} == {"slack": 2, "email": 1}
     oldest = {name: each["oldest_pending_seconds"] for name, each in stats.items()}
     assert oldest == {"slack": pytest.approx(30, abs=5), "email": pytest.approx(10, abs=5)}
 
 
-async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None:
+async def test_a_batch_records_each_outcome_as_if_alone(engine: AsyncEngine) -> None:
     ids = [await new_row(engine) for _ in range(4)]
     late, *rest = [await claim(engine, alert_id, DEAD_AT_ONCE) for alert_id in ids]
     newer = await claim(engine, ids[0], 60)
@@ -168,7 +168,7 @@ async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None
     outcomes = [DELIVERED, FAILED, DELIVERED, LATER]
     gone = replace(newer, alert_id=uuid4())
     async with engine.begin() as tx:
-        ours = await steps.settle(
+        ours = await steps.record(
             tx, [*map(tried, jobs, outcomes), tried(newer, FAILED), tried(gone, DELIVERED)]
         )
     assert ours == [False, True, True, True, True, False]
@@ -176,8 +176,8 @@ async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None
         found = await tx.execute(text("SELECT * FROM delivery"))
         rows = {row.alert_id: row for row in found}
         attempts = (await tx.execute(text("SELECT alert_id, number FROM attempt"))).all()
-    told = [(rows[one].state, rows[one].reason, rows[one].spent) for one in ids]
-    assert told == [
+    ends = [(rows[one].state, rows[one].reason, rows[one].attempts) for one in ids]
+    assert ends == [
         ("pending", "server_error", 2),
         ("pending", "server_error", 1),
         ("delivered", "ok", 1),
@@ -188,7 +188,7 @@ async def test_a_batch_settles_each_row_as_if_alone(engine: AsyncEngine) -> None
     assert sorted(attempts) == sorted([(ids[0], 2), *((one, 1) for one in ids)])
 
 
-async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
+async def test_a_late_worker_does_not_overwrite_a_newer_one(
     engine: AsyncEngine,
 ) -> None:
     alert_id = await new_row(engine)
@@ -203,38 +203,38 @@ async def test_a_late_worker_changes_nothing_that_a_newer_one_has_done(
     assert not await settle(engine, late, DELIVERED)
     assert await state(engine, alert_id) is State.PENDING
     async with engine.connect() as tx:
-        found = await questions.find(tx, alert_id)
-    assert [one.number for one in found.attempts] == [1, 2]  # history, whether it counted or not
+        found = await queries.find(tx, alert_id)
+    assert [one.number for one in found.attempts] == [1, 2]  # recorded, whether it counted or not
 
 
-async def test_a_new_epochs_sweep_passes_over_no_row_that_somebody_holds(
+async def test_requeueing_all_rows_waits_for_locked_ones(
     engine: AsyncEngine,
 ) -> None:
     ids = {await new_row(engine) for _ in range(3)}
     job = await claim(engine, min(ids), 60)
     assert job
 
-    async def sweep() -> set[UUID]:
+    async def reconciler() -> set[UUID]:
         async with engine.begin() as tx:
             return {row.alert_id for row in await upkeep.open_after(tx, ["email"], None, 10)}
 
     async with engine.begin() as tx:
-        assert await steps.settle(tx, [tried(job, FAILED)]) == [True]  # and it has no copy then
-        sweeping = asyncio.create_task(sweep())
+        assert await steps.record(tx, [tried(job, FAILED)]) == [True]  # and then it has no message
+        sweeping = asyncio.create_task(reconciler())
         await eventually(lambda: waits_for_a_row(engine))
     assert await sweeping == ids
 
 
 async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
-    async def settle_all(tries: Sequence[Tried]) -> list[bool]:
+    async def settle_all(tries: Sequence[Attempt]) -> list[bool]:
         async with engine.begin() as tx:
-            return await steps.settle(tx, tries)
+            return await steps.record(tx, tries)
 
     settlements = Batches(settle_all, limit=10)
     jobs = [await claim(engine, await new_row(engine), 60) for _ in range(10)]
     tries = [tried(job, DELIVERED) for job in jobs if job]
     tries[3] = replace(tries[3], outcome=replace(DELIVERED, excerpt="x" * 501))
-    answers = await asyncio.gather(*map(settlements.ask, tries), return_exceptions=True)
+    answers = await asyncio.gather(*map(settlements.submit, tries), return_exceptions=True)
     assert isinstance(answers.pop(3), IntegrityError)
     assert answers == [True] * 9
     states = [await state(engine, one.job.alert_id) for one in tries]
@@ -242,7 +242,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) 
     assert states == [State.DELIVERED] * 9
 
 
-async def test_a_retry_by_hand_gives_all_attempts_back_but_never_an_old_number(
+async def test_a_manual_retry_resets_attempts_but_not_the_attempt_number(
     engine: AsyncEngine,
 ) -> None:
     alert_id = await new_row(engine)
@@ -251,17 +251,17 @@ async def test_a_retry_by_hand_gives_all_attempts_back_but_never_an_old_number(
     async with engine.begin() as tx:
         assert await steps.exhaust(tx, alert_id, "email", 0, retries=0) is not None
     async with engine.begin() as tx:
-        rows = await questions.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
-        await upkeep.hand_out(tx, rows, **upkeep.AFRESH)
-    assert await claim(engine, alert_id, 60) is None  # of the turn before: a twin
+        rows = await queries.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
+        await upkeep.requeue(tx, rows, **upkeep.RESET)
+    assert await claim(engine, alert_id, 60) is None  # of the generation before: a duplicate
     async with engine.begin() as tx:
         (again,) = await steps.claim(tx, "email", [(alert_id, 1)], lease=60, retries=0)
     assert again is not None
-    assert (again.turn, again.attempt, again.spent) == (1, 2, 1)
+    assert (again.generation, again.attempt, again.attempts) == (1, 2, 1)
     assert not await settle(engine, late, DELIVERED)
 
 
-async def test_a_late_answer_of_the_server_ends_the_doubt_about_its_own_mail_only(
+async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(
     engine: AsyncEngine,
 ) -> None:
     alert_id = await new_row(engine, once=True)
@@ -271,7 +271,7 @@ async def test_a_late_answer_of_the_server_ends_the_doubt_about_its_own_mail_onl
         assert not taken_over
         assert await steps.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
     async with engine.begin() as tx:
-        assert await steps.doubt(tx, alert_id, "email") is not None
+        assert await steps.mark_in_doubt(tx, alert_id, "email") is not None
     assert not await settle(engine, job, FAILED)
     assert not await settle(engine, replace(job, attempt=2), DELIVERED)
     assert await state(engine, alert_id) is State.IN_DOUBT
@@ -279,7 +279,7 @@ async def test_a_late_answer_of_the_server_ends_the_doubt_about_its_own_mail_onl
     assert await state(engine, alert_id) is State.DELIVERED
 
 
-async def test_a_mail_that_leaves_only_once_is_never_claimed_as_an_alert(
+async def test_an_at_most_once_mail_is_not_claimed_as_an_alert(
     engine: AsyncEngine,
 ) -> None:
     alert_id = await new_row(engine, once=True)
@@ -292,13 +292,13 @@ async def test_a_mail_that_leaves_only_once_is_never_claimed_as_an_alert(
         "state = 'sending'",  # without a lease
         "state = 'delivered', finished_at = now(), reason = 'ok'",  # without an attempt
         "state = 'failed', finished_at = now()",  # without a reason
-        "state = 'in_doubt', attempt = 1, finished_at = now(), reason = 'x'",  # not a mail of once
-        "spent = 1",  # more than attempts
-        "payload = NULL",  # still to be sent
+        "state = 'in_doubt', attempt = 1, finished_at = now(), reason = 'x'",  # not at-most-once
+        "attempts = 1",  # more than attempts
+        "payload = NULL",  # not yet sent
         "once_address = 'ala@example.com'",  # without purpose and reference
     ],
 )
-async def test_the_table_refuses_a_state_that_cannot_be(engine: AsyncEngine, change: str) -> None:
+async def test_the_table_refuses_an_impossible_state(engine: AsyncEngine, change: str) -> None:
     await new_row(engine)
     with pytest.raises(IntegrityError):
         async with engine.begin() as tx:

@@ -3,15 +3,16 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from libs.common.broker import Broker
-from libs.common.topology import Exchange, work_queue
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.consumers import connected
+from tests.support.loops import Factories
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
 
 
-def pytest_asyncio_loop_factories() -> dict[str, object]:
+def pytest_asyncio_loop_factories() -> Factories:
     return {"uvloop": uvloop.new_event_loop}  # as the services
 
 

@@ -11,8 +11,7 @@ import pytest
 from aio_pika.tools import OneShotCallback
 from aiormq import spec
 
-from libs.common import logs
-from libs.common.broker import (
+from libs.common.messaging.broker import (
     Broker,
     BrokerUnavailable,
     Message,
@@ -20,10 +19,11 @@ from libs.common.broker import (
     Unroutable,
     message,
 )
-from libs.common.consume import consume
-from libs.common.topology import Binding, Exchange, Queue, work_queue
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
+from libs.common.process import logs
 from tests.support.brokers import Vhost
-from tests.support.consumers import Recorder, connected, until
+from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
 
@@ -220,7 +220,7 @@ async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: 
 async def test_a_peer_that_stays_silent_is_given_up_and_leaves_what_was_under_way_unknown(
     vhost: Vhost, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.broker.HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr("libs.common.messaging.broker.HEARTBEAT_SECONDS", 1)
     async with Broker.connect(via(proxy, vhost), "alerts") as broker:
         await connected(broker)
         await broker.declare(ALERTS, DLX, *QUEUES)
@@ -260,8 +260,8 @@ async def test_the_depth_of_a_queue_is_told_and_a_missing_one_fails_nothing(
     broker: Broker,
 ) -> None:
     await broker.publish("alerts", QUEUE, message("test", {}))
-    assert await broker.depth(QUEUE) == 1
-    assert await broker.depth("alerts.missing") is None
+    assert await depth(broker, QUEUE) == 1
+    assert await depth(broker, "alerts.missing") is None
     assert broker.connected
 
 
@@ -274,7 +274,7 @@ async def test_nothing_can_be_published_before_the_last_queue_is_declared(
         held = proxy.stall_before(UP, fresh[-1].name.encode())
         declaring = asyncio.create_task(opened.declare(*fresh))
         await held.wait()
-        assert await broker.depth("alerts.fresh") == 0
+        assert await depth(broker, "alerts.fresh") == 0
         with pytest.raises(Unroutable):
             await broker.publish("alerts", "alerts.fresh", message("test", {}))
         await proxy.resume()
@@ -291,20 +291,20 @@ async def test_a_connection_lost_while_declaring_leaves_it_to_the_next(
         await opened.declare(ALERTS, DLX, *QUEUES)
         await session.lost.wait()
         await connected(opened)
-        assert await opened.depth(QUEUES[-1].name) == 0
+        assert await depth(opened, QUEUES[-1].name) == 0
 
 
 async def test_a_queue_declared_once_stays_away_when_it_is_gone(
     through: Broker, proxy: Proxy, vhost: Vhost
 ) -> None:
     await through.declare_once(Queue("alerts.epoch.test", {"x-queue-type": "quorum"}))
-    assert await through.depth("alerts.epoch.test") == 0
+    assert await depth(through, "alerts.epoch.test") == 0
     vhost.call("DELETE", "queues", "alerts.epoch.test")
     session = await through.session()
     proxy.cut()
     await session.lost.wait()
     await connected(through)
-    assert await through.depth("alerts.epoch.test") is None
+    assert await depth(through, "alerts.epoch.test") is None
 
 
 async def test_a_channel_that_was_closed_leaves_nothing_in_memory(broker: Broker) -> None:
@@ -312,7 +312,7 @@ async def test_a_channel_that_was_closed_leaves_nothing_in_memory(broker: Broker
 
     async def kept() -> int:
         for _ in range(20):
-            await broker.depth(QUEUE)
+            await depth(broker, QUEUE)
         gc.collect()
         return sum(isinstance(each, OneShotCallback) for each in gc.get_objects())
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from deploy.local.servers import RabbitMQ
-from libs.common.broker import (
+from libs.common.messaging.broker import (
     Broker,
     BrokerUnavailable,
     PublishError,
     Unconfirmed,
     message,
 )
-from libs.common.consume import consume
-from libs.common.requests import Requester
-from libs.common.topology import Exchange, work_queue
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.rpc import Requester
+from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost, rabbitmqctl
-from tests.support.consumers import Recorder, connected, until
+from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.servers import own_rabbitmq, running
@@ -87,7 +87,7 @@ async def test_a_broker_that_lost_its_disk_gets_its_queues_back(
 
         await eventually(sent, 20)
         await got.until_count(1)
-        assert await broker.depth(f"{QUEUE}.dead") == 0
+        assert await depth(broker, f"{QUEUE}.dead") == 0
         assert not broker.refused
 
 
@@ -108,7 +108,7 @@ async def test_a_broker_with_an_alarm_refuses_at_once_and_consumers_go_on(
         got = Recorder()
         async with consume(broker, QUEUE, got, prefetch=5):
             await got.until_count(20)  # acknowledgements go another way
-        assert await broker.depth(QUEUE) == 0
+        assert await depth(broker, QUEUE) == 0
     finally:
         await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1MB")
     await until(lambda: not broker.blocked)

@@ -1,6 +1,9 @@
 from prometheus_client import REGISTRY
 
+from deploy.local.servers import Redis
 from libs.common.cache import Cache
+from tests.support.eventually import eventually
+from tests.support.proxy import Proxy
 
 
 def reads() -> dict[str, float]:
@@ -21,3 +24,27 @@ async def test_what_is_stored_for_it_was_not_there_counts_as_a_miss(redis_url: s
         "hit": 1,
         "miss": 2,
     }
+
+
+async def test_a_redis_that_was_demoted_keeps_no_connection(
+    redis_server: Redis, redis_url: str
+) -> None:
+    async with (
+        Proxy(redis_server.port) as way,
+        Cache.open(
+            redis_url.replace(f":{redis_server.port}/", f":{way.port}/"), prefix="test:"
+        ) as cache,
+    ):
+        await cache.set("a", b"before", 60)
+        assert way.connections == 1
+        redis_server.command("REPLICAOF 127.0.0.1 1")
+        try:
+            await cache.set("a", b"meanwhile", 60)
+        finally:
+            redis_server.command("REPLICAOF NO ONE")
+        assert cache.redis_unavailable
+
+        async def none_kept() -> bool:
+            return way.connections == 0
+
+        await eventually(none_kept)

@@ -8,9 +8,9 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from libs.common import migrate
+from libs.common.database import migrate
 from tests.conftest import NewDatabase
-from tests.support.databases import DatabaseUrl
+from tests.support.databases import DatabaseUrl, differences
 
 VERSIONS = {
     "0001_thing.py": """
@@ -136,7 +136,8 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
 
 def test_eight_processes_migrating_at_once_all_succeed(url: DatabaseUrl, migrations: Path) -> None:
     script = (
-        "import sys, pathlib; from libs.common import migrate; print('ready', flush=True); "
+        "import sys, pathlib; from libs.common.database import migrate; "
+        "print('ready', flush=True); "
         "sys.stdin.read(); "
         "sys.exit(migrate.command('alerts', pathlib.Path(sys.argv[1]), ['migrate']))"
     )
@@ -168,7 +169,7 @@ def test_tables_like_the_migrated_ones_do_not_differ(url: DatabaseUrl, migration
     metadata = things(
         sa.Column("name", sa.Text, nullable=False), sa.Column("at", sa.DateTime(timezone=True))
     )
-    assert migrate.differences(url.owner_url, metadata) == []
+    assert differences(url.owner_url, metadata) == []
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_table_unlike_the_migrated_one_differs(
     url: DatabaseUrl, migrations: Path, metadata: sa.MetaData
 ) -> None:
     migrate.upgrade("alerts", url.owner_url, migrations)
-    assert migrate.differences(url.owner_url, metadata) != []
+    assert differences(url.owner_url, metadata) != []
 
 
 @pytest.mark.parametrize("arguments", [[], ["upgrade"], ["migrate", "now"]])

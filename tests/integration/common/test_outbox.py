@@ -6,17 +6,20 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db, inbox, outbox, tasks
-from libs.common.broker import Broker, message
-from libs.common.consume import consume
-from libs.common.topology import Exchange, work_queue
+from libs.common.database import postgres
+from libs.common.messaging import inbox, outbox
+from libs.common.messaging.broker import Broker, Unconfirmed, message
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.topology import Exchange, work_queue
+from libs.common.process import tasks
 from tests.conftest import NewDatabase
-from tests.support.consumers import Recorder, until
+from tests.support.consumers import Recorder, depth, until
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 
@@ -54,7 +57,7 @@ def url(owner: Operations, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def engine(url: str) -> AsyncIterator[AsyncEngine]:
-    async with db.connect(url, application_name="test") as opened:
+    async with postgres.connect(url, application_name="test") as opened:
         yield opened
 
 
@@ -104,8 +107,8 @@ async def test_a_statement_that_a_lock_holds_up_stops_no_relay(
     got = Recorder()
     owner_url = owner.url.owner_url.replace("postgresql:", "postgresql+aiopg:")
     async with (
-        db.connect(owner.url, application_name="relay", statement_timeout=0.2) as impatient,
-        db.connect(owner_url, application_name="owner") as other,
+        postgres.connect(owner.url, application_name="relay", statement_timeout=0.2) as impatient,
+        postgres.connect(owner_url, application_name="owner") as other,
         consume(broker, QUEUE, got, prefetch=50),
     ):
         relay = asyncio.create_task(outbox.Relay(impatient, broker, owner.url).run())
@@ -149,7 +152,7 @@ async def test_a_message_arrives_as_it_was_added(
 async def test_a_notification_wakes_the_relay_without_its_poll(
     engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 3600.0)
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
         for number in range(1, 4):
@@ -165,7 +168,7 @@ async def test_the_poll_finds_what_no_notification_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     owner.execute("ALTER TABLE outbox DISABLE TRIGGER outbox_notify")
-    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 0.05)
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
         await write(engine, 1)
@@ -186,6 +189,43 @@ async def test_rows_that_nobody_can_route_keep_no_other_waiting(
     assert set(got.ids) == sent
 
 
+@pytest.fixture
+def held(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name a queue that confirms nothing, as one without a leader."""
+    send = broker.send
+
+    async def send_or_hold(exchange: str, key: str, *args: Any, timeout: float) -> None:  # noqa: ASYNC109
+        if key == "held":
+            await asyncio.sleep(timeout)
+            raise Unconfirmed
+        await send(exchange, key, *args, timeout=timeout)
+
+    monkeypatch.setattr(broker, "send", send_or_hold)
+    return "held"
+
+
+async def test_a_queue_that_confirms_nothing_keeps_no_other_waiting(
+    engine: AsyncEngine, broker: Broker, url: str, held: str
+) -> None:
+    got = Recorder()
+    await write(engine, 5_000, held)
+    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+        await asyncio.sleep(7)  # all that was tried first has stepped aside, and is due again
+        sent = await write(engine, 1)
+        async with asyncio.timeout(2):
+            await got.until_count(1)
+    assert set(got.ids) == sent
+
+
+async def test_what_is_confirmed_leaves_the_outbox_before_the_slowest_of_its_batch(
+    engine: AsyncEngine, broker: Broker, url: str, held: str
+) -> None:
+    await write(engine, 1, held)
+    await write(engine, 10)
+    async with relaying(engine, broker, url), asyncio.timeout(outbox.CONFIRM_SECONDS - 2):
+        await eventually_left(engine, 1)
+
+
 async def test_a_row_that_cannot_be_sent_at_all_stops_no_other(
     engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
@@ -201,8 +241,8 @@ async def test_a_row_that_cannot_be_sent_at_all_stops_no_other(
 async def test_what_could_not_be_routed_is_tried_again_and_arrives(
     engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.outbox.UNROUTABLE_SECONDS", 0.1)
-    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("libs.common.messaging.outbox.UNROUTABLE_SECONDS", 0.1)
+    monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 0.05)
     sent = await write(engine, 3, key="alerts.later")
     got = Recorder()
     async with relaying(engine, broker, url):
@@ -221,7 +261,7 @@ async def test_two_relays_share_the_rows_and_publish_none_twice(
     got = Recorder()
     async with relaying(engine, broker, url), relaying(engine, broker, url):
         await eventually_empty(engine)
-    assert await broker.depth(QUEUE) == 600
+    assert await depth(broker, QUEUE) == 600
     async with consume(broker, QUEUE, got, prefetch=100):
         await got.until_count(600)
     assert set(got.ids) == sent
@@ -240,7 +280,7 @@ async def test_without_a_broker_the_rows_wait_untouched(engine: AsyncEngine, url
 async def test_the_lag_is_the_age_of_the_oldest_row(
     engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.outbox.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 0.05)
     await write(engine, 1, key="alerts.nowhere")
     async with engine.begin() as tx:
         await tx.execute(text("UPDATE outbox SET created_at = now() - interval '1 hour'"))
@@ -253,8 +293,9 @@ async def test_the_lag_is_the_age_of_the_oldest_row(
 
 KILLED_AFTER_THE_CONFIRM = """
 import asyncio, os, signal, sys
-from libs.common import db, outbox
-from libs.common.broker import Broker
+from libs.common.database import postgres as db
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Broker
 
 class Dying(outbox.Relay):
     async def _publish(self, row):

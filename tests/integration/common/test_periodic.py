@@ -11,8 +11,9 @@ from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.servers import Postgres
-from libs.common import db, periodic
-from libs.common.tasks import end
+from libs.common.database import periodic
+from libs.common.database import postgres as db
+from libs.common.process.tasks import end
 from tests.conftest import NewDatabase
 from tests.support.consumers import until
 from tests.support.proxy import Proxy
@@ -90,8 +91,8 @@ async def test_jobs_of_other_names_and_other_services_do_not_wait(
 
 HOLDER = """
 import asyncio, sys
-from libs.common import db, periodic
-from libs.common.tasks import end
+from libs.common.database import periodic, postgres as db
+from libs.common.process.tasks import end
 
 async def job():
     print("at work", flush=True)
@@ -169,16 +170,35 @@ async def test_a_job_may_last_longer_than_a_transaction_may_be_idle(
         await until(lambda: done.get() > finished)
 
 
-async def test_a_job_that_fails_is_tried_again(engines: list[AsyncEngine]) -> None:
-    runs = 0
+async def test_a_job_that_fails_is_tried_again_and_says_so_until_it_succeeds(
+    engines: list[AsyncEngine],
+) -> None:
+    runs, failing, healed = 0, periodic.FAILING.labels("failing")._value, asyncio.Event()
 
     async def job() -> None:
         nonlocal runs
         runs += 1
-        raise RuntimeError
+        if not healed.is_set():
+            raise RuntimeError
 
     async with running(periodic.every(engines[0], "failing", 0.01, job)):
         await until(lambda: runs > 2)
+        assert failing.get() == 1
+        healed.set()
+        await until(lambda: failing.get() == 0)
+
+
+async def test_a_job_of_each_replica_runs_on_all_of_them_at_once(
+    engines: list[AsyncEngine],
+) -> None:
+    jobs = [Job(), Job()]
+    async with running(
+        *(
+            periodic.every(engine, "each", 0.01, job, on_each=True)
+            for engine, job in zip(engines, jobs, strict=True)
+        )
+    ):
+        await until(lambda: all(job.at_work for job in jobs))
 
 
 async def test_a_cancelled_job_gives_its_lock_back(engines: list[AsyncEngine]) -> None:

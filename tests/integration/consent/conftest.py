@@ -1,4 +1,5 @@
 import base64
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,14 +9,19 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import db
-from libs.common.tokens import Tokens
+from deploy.local.environment import EXAMPLE_CONFIG
+from libs.common.database import postgres
+from libs.common.signed_links import Tokens
 from services.consent import changes
-from services.consent.changes import Asked, Withdrawal, Wording
-from services.consent.consent import Action
+from services.consent.changes import Withdrawal, WithdrawalRequest
+from services.consent.consent import Action, Agreement
+from services.consent.consumers import Consumers
+from services.consent.mails import LinkMails
+from services.consent.optin import OptIns
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.trail import Entry, Origin
-from services.consent.vault import Vault
+from services.consent.trail.chain import Entry, Origin
+from services.consent.trail.vault import Vault
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
@@ -25,7 +31,19 @@ def key(letter: str) -> str:
     return base64.b64encode(letter.encode() * 32).decode()
 
 
+class NoDeadLetters:
+    """Of a consent without a broker."""
+
+    async def naming(self, _: str) -> list[Any]:
+        return []
+
+    async def remove_erased(self) -> int:
+        return 0
+
+
+NO_DEAD_LETTERS: Any = NoDeadLetters()
 ENVIRONMENT = {
+    "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
     "HTTP_PORT": "0",
     "METRICS_PORT": "0",
     "INTERNAL_API_KEY": "internal-key-of-the-tests",
@@ -35,8 +53,42 @@ ENVIRONMENT = {
     "CONSENT_HASH_KEY": key("h"),
     "CONSENT_CHECKPOINT_KEYS": f"c1:{key('c')}",
     "PUBLIC_BASE_URL": "https://ostoja.example.com",
+    "DOUBLE_OPT_IN": "off",
 }
-WORDING = Wording("Zgadzam się na wiadomości marketingowe.", "pl", "test")
+WORDING = "Zgadzam się na wiadomości marketingowe."
+COMPANY = Path(__file__).parents[3] / "config.example/company.toml"
+PUBLISHED = (
+    "tak",
+    "Jednak tak.",
+    "Inna zgoda.",
+    "Yes, write to me.",
+    "Zgadzam się",
+    "Zgadzam się.",
+    "Zgadzam się na wiadomości.",
+    "Zgadzam się na wiadomości o ofercie.\nMogę to <zawsze> cofnąć.",
+    WORDING,
+)
+
+
+def agreement(
+    text: str = WORDING, source: str = "test", *, at: datetime | None = None, **more: Any
+) -> Agreement:
+    more = {"version": "test"} | more
+    return Agreement(text, "pl", source, at or datetime.now(UTC), **more)
+
+
+def company_file(folder: Path, *more: str) -> Path:
+    """Write a company's file that has published these wordings before its present ones."""
+    shipped = COMPANY.read_text(encoding="utf-8")
+    place = shipped.index("[[wordings]]")
+    older = "".join(
+        f'[[wordings]]\nversion = "test-{number}"\npurpose = "marketing"\nplace = "form"\n'
+        f"text.pl = {json.dumps(text, ensure_ascii=False)}\n\n"
+        for number, text in enumerate((*PUBLISHED, *more))
+    )
+    path = folder / "company.toml"
+    path.write_text(shipped[:place] + older + shipped[place:], encoding="utf-8")
+    return path
 
 
 def opt_in(email: str) -> Entry:
@@ -60,7 +112,7 @@ async def engine(
     consent_database: DatabaseUrl, request: pytest.FixtureRequest
 ) -> AsyncIterator[AsyncEngine]:
     url = consent_database.replace("+aiopg", f"+{getattr(request, 'param', 'aiopg')}")
-    async with db.connect(url, application_name="tests", pool_size=16) as opened:
+    async with postgres.connect(url, application_name="tests", pool_size=16) as opened:
         yield opened
 
 
@@ -72,6 +124,7 @@ def settings(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DATABASE_URL", consent_database)
     monkeypatch.setenv("CONSENT_RECORDS_DIR", str(tmp_path / "records"))
+    monkeypatch.setenv("COMPANY_CONFIG", str(company_file(tmp_path)))
     monkeypatch.setenv("WITHDRAWAL_WAIT_SECONDS", "0.5")
     return ConsentSettings()
 
@@ -98,17 +151,30 @@ class Link:
         return tokens.sign(email, str(erasure_id), "erasure", datetime.now(UTC) - age)
 
 
+def make_consumers(
+    engine: AsyncEngine,
+    vault: Vault,
+    settings: ConsentSettings,
+    broker: Any = None,
+    dead_letters: Any = NO_DEAD_LETTERS,
+    journal: Journal | None = None,
+) -> Consumers:
+    link_mails = LinkMails(Tokens(ENVIRONMENT["TOKEN_KEYS"]), settings)
+    opt_ins = OptIns(vault, link_mails, settings)
+    journal = journal or Journal(engine, vault, settings)
+    return Consumers(engine, broker, vault, link_mails, settings, opt_ins, journal, dead_letters)
+
+
 async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:
     async with engine.begin() as tx:
-        return await changes.grant(tx, vault, opt_in(email), WORDING)
+        return await changes.grant(tx, vault, opt_in(email), agreement())
 
 
 async def withdraw(tx: AsyncConnection, vault: Vault, entry: Entry) -> Withdrawal:
-    (withdrawal,) = await changes.withdraw(tx, vault, [Asked(entry)], suppression_days=1)
-    return withdrawal
+    return await changes.withdraw(tx, vault, WithdrawalRequest(entry), suppression_days=1)
 
 
-async def somebody_waits(cursor: Any, for_query: str = "") -> None:
+async def until_one_waits(cursor: Any, for_query: str = "") -> None:
     """Wait until another session of this database waits for a lock."""
 
     async def waiting() -> bool:
@@ -126,7 +192,7 @@ async def somebody_waits(cursor: Any, for_query: str = "") -> None:
 async def alone(cursor: Any) -> None:
     """Wait until the database has no other session."""
 
-    async def nobody() -> bool:
+    async def none() -> bool:
         cursor.execute(
             "SELECT pg_stat_clear_snapshot();"
             "SELECT count(*) FROM pg_stat_activity"
@@ -134,4 +200,4 @@ async def alone(cursor: Any) -> None:
         )
         return bool(cursor.fetchone() == (0,))
 
-    await eventually(nobody)
+    await eventually(none)

@@ -1,13 +1,14 @@
-"""Whoever owns the database may do to the trail what they like, and a checkpoint tells."""
+"""Checkpoints reveal whatever the database's owner does to the trail."""
 
 import asyncio
+import itertools
 import json
 import tracemalloc
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import checkpoints, commands, trail
-from services.consent.checkpoints import Checkpoint, Signer, Witnesses
-from services.consent.records import Records
+from libs.common.database import periodic
+from services.consent import commands
 from services.consent.settings import ConsentSettings
-from services.consent.vault import Vault
+from services.consent.store import trail
+from services.consent.trail import chain, checkpoints
+from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.checkpoints import Checkpoint, Signer, Witnesses
+from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, grant, key
 from tests.integration.consent.test_http import ADMIN, Client, client, get, post
 from tests.integration.consent.test_trail import tamper, trail_of_eight
 from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
 
 __all__ = ["client", "trail_of_eight"]  # fixtures
 
 COLUMNS = (
-    "id", "person_id", "action", "timestamp", "email", "ip_address", "user_agent", "reason",
+    "id", "subject_id", "action", "timestamp", "email", "ip_address", "user_agent", "reason",
     "session_id", "evidence", "hash",
 )  # fmt: skip
 CELLS = COLUMNS[4:]
@@ -43,7 +48,7 @@ DECLARE number bigint; previous bytea := decode(repeat('00', 32), 'hex');
 BEGIN
     FOR number IN SELECT id FROM consent_audit_log ORDER BY id LOOP
         UPDATE consent_audit_log SET hash = sha256(previous || record_send(ROW(
-            id, person_id, action, "timestamp", email, ip_address, user_agent, reason, session_id,
+            id, subject_id, action, "timestamp", email, ip_address, user_agent, reason, session_id,
             evidence))) WHERE id = number RETURNING hash INTO previous;
     END LOOP;
 END $$
@@ -56,20 +61,20 @@ def signer() -> Signer:
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "records" / checkpoints.FILE)
+def records(tmp_path: Path) -> AppendOnlyFile:
+    return AppendOnlyFile(tmp_path / "records" / "checkpoints.jsonl")
 
 
 async def at(engine: AsyncEngine, signer: Signer, *rows: int) -> list[Checkpoint]:
     async with engine.connect() as tx:
-        return [signer.sign(place, datetime.now(UTC)) for place in await trail.places(tx, rows)]
+        return [signer.sign(place, datetime.now(UTC)) for place in await trail.positions(tx, rows)]
 
 
-async def verdict(
+async def decision(
     engine: AsyncEngine, signer: Signer, seen: list[Checkpoint]
 ) -> tuple[bool, int | None]:
     witnesses = Witnesses(seen, signer)
-    found = checkpoints.report(await trail.verify(engine, witnesses=witnesses), witnesses)
+    found = checkpoints.report(await chain.verify(engine, witnesses=witnesses), witnesses)
     return found["ok"], found["first_broken"]
 
 
@@ -105,9 +110,9 @@ row = st.integers(1, 8)
 @st.composite
 def edits(draw: Callable[[Any], Any]) -> Attack:
     number, column = draw(row), draw(st.sampled_from(COLUMNS[1:]))
-    if column == "person_id":
+    if column == "subject_id":
         other = draw(row.filter(lambda each: each != number))
-        value = f"(SELECT person_id FROM before WHERE id = {other})"
+        value = f"(SELECT subject_id FROM before WHERE id = {other})"
     elif column == "action":
         value = "'unsubscribe'"
     elif column == "timestamp":
@@ -178,11 +183,11 @@ def owner(trail_of_eight: None, consent_database: DatabaseUrl) -> Owner:
 
 
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions(), cuts()])
-async def test_any_single_attack_is_caught_and_its_first_row_named(
+async def test_verify_names_the_first_row_of_any_single_attack(
     attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer
 ) -> None:
     seen = await at(engine, signer, 3, WITNESSED)
-    assert await verdict(engine, signer, seen) == (True, None)
+    assert await decision(engine, signer, seen) == (True, None)
     loop = asyncio.get_running_loop()
 
     @PROPERTY
@@ -190,14 +195,14 @@ async def test_any_single_attack_is_caught_and_its_first_row_named(
     def attacked(attack: Attack) -> None:
         first, statements = attack
         owner.does(*statements)
-        found = asyncio.run_coroutine_threadsafe(verdict(engine, signer, seen), loop).result(20)
+        found = asyncio.run_coroutine_threadsafe(decision(engine, signer, seen), loop).result(20)
         assert found == (False, first)
 
     await asyncio.to_thread(attacked)
 
 
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions()])
-async def test_a_chain_that_was_made_to_fit_again_contradicts_its_checkpoint(
+async def test_a_rewritten_chain_contradicts_its_checkpoint(
     attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer
 ) -> None:
     seen = await at(engine, signer, 3, WITNESSED)
@@ -211,12 +216,12 @@ async def test_a_chain_that_was_made_to_fit_again_contradicts_its_checkpoint(
     def attacked(attack: Attack) -> None:
         first, statements = attack
         owner.does(*statements, *renumber_without_gaps(), RECHAIN)
-        found = asyncio.run_coroutine_threadsafe(verdict(engine, signer, seen), loop).result(20)
-        # Which row after the last witness it was, nobody can say any more.
+        found = asyncio.run_coroutine_threadsafe(decision(engine, signer, seen), loop).result(20)
+        # No one can say any more which row after the last witness it was.
         assert found == (False, 1 if first <= 3 else 4)
         resigned = asyncio.run_coroutine_threadsafe(at(engine, forger, 3, WITNESSED), loop)
         forged = asyncio.run_coroutine_threadsafe(
-            verdict(engine, signer, resigned.result(20)), loop
+            decision(engine, signer, resigned.result(20)), loop
         )
         assert not forged.result(20)[0]
 
@@ -235,16 +240,16 @@ def renumber_without_gaps() -> tuple[str, str]:
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_a_cut_younger_than_the_last_checkpoint_is_not_seen(
+async def test_a_cut_after_the_last_checkpoint_is_not_detected(
     engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer
 ) -> None:
     seen = await at(engine, signer, WITNESSED)
     tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 6")
-    assert await verdict(engine, signer, seen) == (True, None)
+    assert await decision(engine, signer, seen) == (True, None)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_of_a_million_checkpoints_some_are_kept_and_a_cut_is_seen_all_the_same(
+async def test_a_sample_of_a_million_checkpoints_still_detects_a_cut(
     engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -255,7 +260,7 @@ async def test_of_a_million_checkpoints_some_are_kept_and_a_cut_is_seen_all_the_
         of_a_minute = ours.model_copy(update={"rows": 1, "signature": "looked at by nobody"})
         many = (of_a_minute.model_copy() for _ in range(count))
         tracemalloc.start()
-        Witnesses(chain(many, [ours]), signer)
+        Witnesses(itertools.chain(many, [ours]), signer)
         measured = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return measured
@@ -267,28 +272,28 @@ async def test_of_a_million_checkpoints_some_are_kept_and_a_cut_is_seen_all_the_
     monkeypatch.setattr(checkpoints, "LAST_WITNESSES", 2)
     monkeypatch.setattr(checkpoints, "EARLIER_WITNESSES", 2)
     tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 7")
-    assert await verdict(engine, signer, seen) == (False, 8)
+    assert await decision(engine, signer, seen) == (False, 8)
     tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 2")
-    assert await verdict(engine, signer, seen) == (False, 3)
+    assert await decision(engine, signer, seen) == (False, 3)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_verify_goes_on_where_it_stopped_for_want_of_time(
+async def test_verify_continues_where_it_ran_out_of_time(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "BATCH", 3)
+    monkeypatch.setattr(chain, "BATCH", 3)
     ticks = iter(range(1_000))
-    monkeypatch.setattr(trail, "monotonic", lambda: next(ticks))
-    first = await trail.verify(engine, seconds=2)
+    monkeypatch.setattr(chain, "monotonic", lambda: next(ticks))
+    first = await chain.verify(engine, seconds=2)
     assert (first.ok, first.complete, first.reached.rows) == (True, False, 3)
-    rest = await trail.verify(engine, start=first.reached)
+    rest = await chain.verify(engine, start=first.reached)
     assert (rest.ok, rest.complete, rest.reached.rows) == (True, True, 8)
     forged = first.reached._replace(hash=bytes(32))
-    assert (await trail.verify(engine, start=forged)).first_broken == 4
+    assert (await chain.verify(engine, start=forged)).first_broken == 4
 
 
-async def test_a_checkpoint_is_written_when_it_is_time_and_not_before(
-    engine: AsyncEngine, vault: Vault, records: Records, signer: Signer,
+async def test_a_checkpoint_is_written_when_it_is_due_and_not_before(
+    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     async def rows() -> list[int]:
@@ -312,7 +317,7 @@ async def test_a_checkpoint_is_written_when_it_is_time_and_not_before(
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_a_trail_that_contradicts_its_last_checkpoint_gets_no_further_one(
-    engine: AsyncEngine, vault: Vault, records: Records, signer: Signer,
+    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer,
     consent_database: DatabaseUrl, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
@@ -322,26 +327,60 @@ async def test_a_trail_that_contradicts_its_last_checkpoint_gets_no_further_one(
         await grant(engine, vault, f"late{number}@example.com")
     await checkpoints.keep(engine, records, signer)
     assert [each.rows for each in checkpoints.read(records)] == [8]
-    assert await verdict(engine, signer, list(checkpoints.read(records))) == (False, 1)
+    assert await decision(engine, signer, list(checkpoints.read(records))) == (False, 1)
 
 
-def test_a_line_that_a_crash_cut_off_swallows_no_other(records: Records) -> None:
+@pytest.mark.parametrize("line", ['{"rows": 5}', '{"rows": 5, "ha', "[]", '{"rows": -1, "at": 7}'])
+async def test_a_broken_last_line_does_not_stop_the_signing(
+    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer, line: str
+) -> None:
+    await grant(engine, vault, "anna@example.com")
+    await checkpoints.keep(engine, records, signer)
+    with records.path.open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    await checkpoints.keep(engine, records, signer)
+    assert [each.rows for each in checkpoints.read(records)] == [1]
+
+
+async def test_checkpoints_that_cannot_be_written_raise_the_gauge_and_resume_by_themselves(
+    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer
+) -> None:
+    await grant(engine, vault, "anna@example.com")
+    records.path.mkdir(parents=True)  # as refused as a full disk or a wrong mode, also to root
+    failing = periodic.FAILING.labels("checkpoints of a test")._value
+
+    async def turned(value: int) -> bool:
+        return bool(failing.get() == value)
+
+    keep = partial(checkpoints.keep, engine, records, signer)
+    signing = periodic.every(engine, "checkpoints of a test", 0.01, keep, on_each=True)
+    task = asyncio.create_task(signing)
+    try:
+        await eventually(lambda: turned(1))
+        records.path.rmdir()
+        await eventually(lambda: turned(0))
+    finally:
+        task.cancel()
+    assert [each.rows for each in checkpoints.read(records)] == [1]
+
+
+def test_a_line_cut_off_by_a_crash_does_not_damage_the_next(records: AppendOnlyFile) -> None:
     records.write([{"a": 1}])
     with records.path.open("a", encoding="utf-8") as file:
         file.write('{"a": 2, "b"')
     records.write([{"a": 3}])
     assert list(records.read()) == [{"a": 1}, {"a": 3}]
-    assert records.last() == {"a": 3}
+    assert list(records.newest()) == [{"a": 3}, {"a": 1}]
     assert records.path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_an_auditor_with_a_copy_of_the_checkpoints_needs_not_trust_our_file(
+async def test_an_auditor_s_copy_of_the_checkpoints_replaces_our_file(
     client: Client, engine: AsyncEngine, settings: ConsentSettings, signer: Signer,
     consent_database: DatabaseUrl, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
-    ours = Records(settings.consent_records_dir / checkpoints.FILE)
+    ours = settings.checkpoint_file
     await checkpoints.keep(engine, ours, signer)
     handed_out = await get(client, "/api/consent/audit/checkpoints", ADMIN)
     assert handed_out["public_keys"] == signer.public_keys
@@ -368,7 +407,7 @@ async def test_an_auditor_with_a_copy_of_the_checkpoints_needs_not_trust_our_fil
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_the_command_verifies_all_and_says_so_by_its_exit_code(
+async def test_the_verify_command_checks_all_rows_and_sets_its_exit_code(
     settings: ConsentSettings, consent_database: DatabaseUrl, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await commands.verify(settings) == 0
@@ -379,18 +418,18 @@ async def test_the_command_verifies_all_and_says_so_by_its_exit_code(
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_a_writer_s_steps_cost_the_same_however_long_the_trail_is(
+async def test_appending_costs_the_same_however_long_the_trail_is(
     consent_database: DatabaseUrl,
 ) -> None:
     """Each statement on the trail finds its rows by an index."""
     questions = (
         "SELECT id, hash FROM consent_audit_log ORDER BY id DESC LIMIT 1",
         (
-            "SELECT * FROM consent_audit_log WHERE person_id = gen_random_uuid() AND id > 0"
+            "SELECT * FROM consent_audit_log WHERE subject_id = gen_random_uuid() AND id > 0"
             " ORDER BY id LIMIT 1000"
         ),
         (
-            "SELECT action FROM consent_audit_log WHERE person_id = gen_random_uuid()"
+            "SELECT action FROM consent_audit_log WHERE subject_id = gen_random_uuid()"
             ' ORDER BY "timestamp" DESC, id DESC LIMIT 1'
         ),
         "SELECT hash FROM consent_audit_log WHERE id = 5",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,26 +11,27 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.broker import Broker, Message
-from libs.common.consume import consume
-from libs.common.outbox import Relay
-from libs.common.requests import Requester
-from libs.common.tokens import Tokens
-from services.consent import topology, trail
-from services.consent.consumers import Consumers
-from services.consent.optin import OptIns
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.outbox import Relay
+from libs.common.messaging.rpc import Requester
+from services.consent import changes, permits, topology
+from services.consent.consent import Action, Subject
+from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.settings import ConsentSettings
-from services.consent.store import people
-from services.consent.vault import Vault
-from tests.integration.consent.conftest import ENVIRONMENT, grant
+from services.consent.store import data_subjects
+from services.consent.trail import chain
+from services.consent.trail.chain import Entry, Origin
+from services.consent.trail.vault import Vault
+from tests.integration.consent.conftest import grant, make_consumers
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 
 ANNA = "anna@example.com"
 COMMANDS = topology.COMMANDS.name
-CHAT = json.loads(
-    (Path(__file__).parents[2] / "contracts/grant.record.chat.json").read_text(encoding="utf-8")
-)
+CONTRACTS = Path(__file__).parents[2] / "contracts"
+CHAT = json.loads((CONTRACTS / "grant.record.chat.json").read_text(encoding="utf-8"))
+WITHDRAWN = json.loads((CONTRACTS / "withdrawal.record.json").read_text(encoding="utf-8"))
 
 
 async def connected(broker: Broker) -> Broker:
@@ -51,8 +53,8 @@ async def broker(vhost: Vhost) -> AsyncIterator[Broker]:
 async def consumers(
     broker: Broker, engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> AsyncIterator[None]:
-    opt_ins = OptIns(vault, Tokens(ENVIRONMENT["TOKEN_KEYS"]), settings)
-    handlers = Consumers(engine, broker, vault, settings, opt_ins)
+    dead_letters = SubjectDeadLetters(engine, broker, vault)
+    handlers = make_consumers(engine, vault, settings, broker, dead_letters)
     async with (
         consume(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
         consume(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),
@@ -80,7 +82,7 @@ async def dead(vhost: Vhost, queue: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("consumers")
-async def test_alerts_asks_for_a_permit_and_returns_it(
+async def test_alerts_requests_a_permit_and_returns_it(
     engine: AsyncEngine, vault: Vault, alerts: Broker
 ) -> None:
     assert await grant(engine, vault, ANNA)
@@ -95,7 +97,8 @@ async def test_alerts_asks_for_a_permit_and_returns_it(
             )
 
         assert await ask() == {"answer": "granted", "seconds": 20}
-        assert (await ask("stranger@example.com"))["answer"] == "denied"
+        stranger = await ask("stranger@example.com")
+        assert (stranger["answer"], stranger["reason"]) == ("closed", "no_consent")
 
         body = {"message": message, "attempt": 1, "address": ANNA}
         returned = Message(str(uuid4()), "permit.return", body)
@@ -108,21 +111,75 @@ async def test_alerts_asks_for_a_permit_and_returns_it(
 
 
 @pytest.mark.usefixtures("consumers")
-async def test_a_consent_given_in_chat_is_recorded_once_however_often_it_comes(
+async def test_an_erasure_request_in_chat_mails_the_confirmation_link(
+    engine: AsyncEngine, followups: Broker
+) -> None:
+    async def mailed() -> Any:
+        async with engine.begin() as tx:
+            found = await tx.execute(
+                text("SELECT body FROM outbox WHERE routing_key = 'alerts.intake'")
+            )
+            return found.scalar_one_or_none()
+
+    body = WITHDRAWN | {"erase": True, "language": "en"}
+    event = Message(str(uuid4()), "withdrawal.record", body)
+    await followups.publish(COMMANDS, "withdrawal.record", event)
+    mail = await eventually(mailed)
+    assert mail["payload"]["to"] == WITHDRAWN["email"]
+    assert mail["payload"]["subject"] == "Confirm the erasure of your data"
+    assert "/erasure/confirm?token=" in mail["payload"]["text"]
+
+
+@pytest.mark.usefixtures("consumers")
+async def test_a_redelivered_withdrawal_from_chat_is_recorded_once(
     engine: AsyncEngine, vault: Vault, followups: Broker
 ) -> None:
-    twin, other = str(uuid4()), str(uuid4())
-    for message_id in (twin, twin, other):
+    async def actions(count: int) -> list[Any]:
+        async with engine.begin() as tx:
+            subject = await data_subjects.find(tx, vault, CHAT["email"])
+            found = await chain.entries(tx, subject.id, subject.key(vault)) if subject else []
+        return list(found) if len(found) == count else []
+
+    given = Message(str(uuid4()), "grant.record", CHAT)
+    await followups.publish(COMMANDS, "grant.record", given)
+    await eventually(lambda: actions(1))
+    duplicate, other = str(uuid4()), str(uuid4())
+    for message_id in (duplicate, duplicate, other):
+        event = Message(message_id, "withdrawal.record", WITHDRAWN)
+        await followups.publish(COMMANDS, "withdrawal.record", event)
+    entries = await eventually(lambda: actions(3))
+    assert [entry["action"] for entry in entries] == ["opt-in", "unsubscribe", "unsubscribe"]
+    assert entries[1]["ip_address"] == WITHDRAWN["ip_address"]
+    assert entries[1]["evidence"]["source"] == "chat"
+    async with engine.begin() as tx:
+        answer = await permits.request(
+            tx,
+            vault,
+            message=uuid4(),
+            attempt=1,
+            email=CHAT["email"],
+            purpose="marketing",
+            lifetime=20,
+        )
+    assert answer.decision == "denied"
+
+
+@pytest.mark.usefixtures("consumers")
+async def test_a_redelivered_consent_from_chat_is_recorded_once(
+    engine: AsyncEngine, vault: Vault, followups: Broker
+) -> None:
+    duplicate, other = str(uuid4()), str(uuid4())
+    for message_id in (duplicate, duplicate, other):
         given = Message(message_id, "grant.record", CHAT)
         await followups.publish(COMMANDS, "grant.record", given)
 
     async def recorded() -> list[Any]:
         async with engine.begin() as tx:
             seen = await tx.scalar(text("SELECT count(*) FROM inbox"))
-            person = await people.find(tx, vault, CHAT["email"])
-            if person is None or seen != 2:
+            subject = await data_subjects.find(tx, vault, CHAT["email"])
+            if subject is None or seen != 2:
                 return []
-            return await trail.entries(tx, person.id, person.key(vault))
+            return await chain.entries(tx, subject.id, subject.key(vault))
 
     entries = await eventually(recorded)
     assert [entry["action"] for entry in entries] == ["opt-in", "opt-in"]
@@ -141,13 +198,13 @@ async def test_a_consent_given_in_chat_is_recorded_once_however_often_it_comes(
     ("key", "body", "queue"),
     [
         ("grant.record", CHAT | {"email": "no address"}, topology.COMMANDS_QUEUE),
+        ("withdrawal.record", CHAT | {"email": "no address"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"purpose": "anything"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"wording": ""}, topology.COMMANDS_QUEUE),
-        ("permit.request", {"message": "no uuid"}, topology.REQUESTS_QUEUE),
         ("permit.return", {}, topology.PERMITS_QUEUE),
     ],
 )
-async def test_what_cannot_be_read_waits_for_a_person_and_changes_nothing(
+async def test_an_unreadable_message_becomes_a_dead_letter_and_changes_nothing(
     engine: AsyncEngine,
     vhost: Vhost,
     followups: Broker,
@@ -159,11 +216,72 @@ async def test_what_cannot_be_read_waits_for_a_person_and_changes_nothing(
     (buried,) = await eventually(lambda: dead(vhost, queue))
     assert buried["payload"] == json.dumps(body) or json.loads(buried["payload"]) == body
     async with engine.begin() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM person")) == 0
+        assert await tx.scalar(text("SELECT count(*) FROM data_subject")) == 0
         assert await tx.scalar(text("SELECT count(*) FROM inbox")) == 0
 
 
-async def test_a_change_of_consent_reaches_whoever_is_bound(
+@pytest.mark.usefixtures("consumers")
+async def test_a_dead_permit_request_keeps_only_ids_and_the_reason(
+    vhost: Vhost, alerts: Broker
+) -> None:
+    asked = Message(str(uuid4()), "permit.request", {"message": "no uuid", "address": ANNA})
+    await alerts.publish(COMMANDS, "permit.request", asked)
+    (buried,) = await eventually(lambda: dead(vhost, topology.REQUESTS_QUEUE))
+    assert buried["properties"]["message_id"] == asked.id
+    assert buried["properties"]["headers"]["x-reason"].startswith("malformed")
+    assert buried["payload"] == "{}"
+
+
+@pytest.mark.usefixtures("consumers")
+async def test_dead_letters_are_exported_to_their_subject_and_removed_with_an_erasure(
+    engine: AsyncEngine,
+    vault: Vault,
+    vhost: Vhost,
+    broker: Broker,
+    followups: Broker,
+    settings: ConsentSettings,
+) -> None:
+    hers, others = (
+        Message(str(uuid4()), "grant.record", CHAT | {"email": email, "purpose": "anything"})
+        for email in ("Anna@Example.com", f"jo{ANNA}")
+    )
+    for each in (hers, others):
+        await followups.publish(COMMANDS, "grant.record", each)
+
+    async def buried() -> list[Any]:
+        return [each["properties"]["message_id"] for each in await dead(vhost, "consent.commands")]
+
+    async def ids(*expected: str) -> bool:
+        return await buried() == list(expected)
+
+    await eventually(partial(ids, hers.id, others.id))
+    dead_letters = SubjectDeadLetters(engine, broker, vault)
+    (shown,) = await dead_letters.naming(ANNA)
+    assert (shown["id"], shown["queue"]) == (hers.id, "consent.commands.dead")
+    assert "Anna@Example.com" in shown["body"]
+    assert await dead_letters.remove_erased() == 0
+
+    entry = Entry(Action.ERASURE_REQUESTED, ANNA, Origin(None, None))
+    erased = settings.erasure_file
+    async with engine.begin() as tx:  # to these dead_letters a number is as good as an address
+        await changes.erase_phone(tx, vault, entry, Subject(ANNA), erased)
+    (order,) = await orders(engine)
+    for service in ("followups", "alerts"):
+        body = {"erasure_id": order["erasure_id"], "service": service}
+        await followups.publish(
+            COMMANDS, "erasure.receipt", Message(str(uuid4()), "erasure.receipt", body)
+        )
+    await eventually(partial(ids, others.id))
+    assert await dead_letters.naming(ANNA) == []
+
+
+async def orders(engine: AsyncEngine) -> list[Any]:
+    async with engine.begin() as tx:
+        found = await tx.execute(text("SELECT body FROM outbox WHERE type = 'person.erased'"))
+        return list(found.scalars())
+
+
+async def test_an_event_of_consent_reaches_every_bound_queue(
     engine: AsyncEngine, vault: Vault, vhost: Vhost, broker: Broker, consent_database: str
 ) -> None:
     arguments = {"x-queue-type": "quorum"}
@@ -175,6 +293,6 @@ async def test_a_change_of_consent_reaches_whoever_is_bound(
     assert await grant(engine, vault, ANNA)
     await Relay(engine, broker, consent_database).relay()
     body = {"count": 10, "ackmode": "ack_requeue_true", "encoding": "auto"}
-    (told,) = vhost.call("POST", "queues", "followups.listens/get", body)
-    assert told["routing_key"] == told["properties"]["type"] == "consent.granted"
-    assert json.loads(told["payload"])["email"] == ANNA
+    (event,) = vhost.call("POST", "queues", "followups.listens/get", body)
+    assert event["routing_key"] == event["properties"]["type"] == "consent.granted"
+    assert json.loads(event["payload"])["email"] == ANNA

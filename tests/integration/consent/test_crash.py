@@ -14,7 +14,7 @@ import aiohttp
 import psycopg2
 import pytest
 
-from tests.integration.consent.conftest import ENVIRONMENT, alone, somebody_waits
+from tests.integration.consent.conftest import ENVIRONMENT, alone, until_one_waits
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
@@ -86,33 +86,33 @@ async def unsubscribe(client: aiohttp.ClientSession, email: str) -> int | None:
 
 
 def rows(cursor: Any) -> dict[str, int]:
-    """Count what one withdrawal writes, and check that each person has all of it."""
+    """Count what one withdrawal writes, and check that each subject has all of it."""
     counted = {}
-    for table in ("person", "consent_state", "suppression", "outbox", "consent_audit_log"):
+    for table in ("data_subject", "consent_state", "suppression", "outbox", "consent_audit_log"):
         cursor.execute(f"SELECT count(*) FROM consent.{table}")
         (counted[table],) = cursor.fetchone()
     cursor.execute("""
-        SELECT count(*) FROM consent.person
-        JOIN consent.consent_state ON consent_state.person_id = person.id
-        JOIN consent.consent_audit_log ON consent_audit_log.person_id = person.id
+        SELECT count(*) FROM consent.data_subject
+        JOIN consent.consent_state ON consent_state.subject_id = data_subject.id
+        JOIN consent.consent_audit_log ON consent_audit_log.subject_id = data_subject.id
     """)
     (counted["whole"],) = cursor.fetchone()
     cursor.connection.commit()
     return counted
 
 
-async def test_killed_before_the_commit_a_withdrawal_leaves_nothing(
+async def test_a_withdrawal_killed_before_its_commit_leaves_nothing(
     consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
 ) -> None:
     with closing(psycopg2.connect(consent_database.superuser_url)) as other:
         cursor = other.cursor()
         with process.running() as service:
             await ready(client)
-            # All is written but the trail, whose head somebody else holds.
+            # All is written but the trail, whose head another session holds.
             cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
             asked = asyncio.create_task(unsubscribe(client, ANNA))
 
-            await somebody_waits(cursor, for_query="INSERT INTO consent_audit_log")
+            await until_one_waits(cursor, for_query="WITH origin AS")
             service.kill()
             assert await asked is None
         other.rollback()
@@ -121,7 +121,7 @@ async def test_killed_before_the_commit_a_withdrawal_leaves_nothing(
         assert set(rows(cursor).values()) == {0}
 
 
-async def test_killed_at_any_moment_each_withdrawal_is_whole_or_absent(
+async def test_each_withdrawal_killed_at_any_moment_is_complete_or_absent(
     consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
 ) -> None:
     with closing(psycopg2.connect(consent_database.superuser_url)) as other:
@@ -136,7 +136,7 @@ async def test_killed_at_any_moment_each_withdrawal_is_whole_or_absent(
             await eventually(some_are_through)
             service.kill()
             answered = sum(await asyncio.gather(*asking))
-        await alone(cursor)  # PostgreSQL may still have a COMMIT in hand
+        await alone(cursor)  # PostgreSQL may still be committing
         found = rows(cursor)
         assert 0 < answered <= found["whole"]
         assert set(found.values()) == {found["whole"]}

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,20 +16,30 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db, web
-from libs.common.requests import NoAnswer
-from libs.common.tokens import Tokens
+from libs.common.database import postgres
+from libs.common.http import application
+from libs.common.messaging.rpc import NoReply
+from libs.common.signed_links import Tokens
 from services.consent import changes, permits
-from services.consent.admin import AdminRoutes
-from services.consent.checkpoints import Signer
-from services.consent.http import Routes
+from services.consent.admin_record import AdminRecord
+from services.consent.http.admin import AdminRoutes
+from services.consent.http.pages.routes import PageRoutes
+from services.consent.http.public import PublicRoutes
+from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
-from services.consent.pages.routes import PageRoutes
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, tables
-from services.consent.vault import Vault
+from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
-from tests.integration.consent.conftest import ENVIRONMENT, WORDING, Link, grant, opt_in
+from tests.integration.consent.conftest import (
+    ENVIRONMENT,
+    NO_DEAD_LETTERS,
+    Link,
+    agreement,
+    grant,
+    opt_in,
+)
 from tests.support.eventually import eventually
 
 ANNA = "anna@example.com"
@@ -40,9 +51,9 @@ class NoBroker:
     connected = False
 
 
-class NobodyAnswers:
+class NoAnswers:
     async def ask(self, *_: Any, **__: Any) -> Any:
-        raise NoAnswer
+        raise NoReply
 
 
 @asynccontextmanager
@@ -50,18 +61,20 @@ async def serving(
     engine: AsyncEngine, vault: Vault, settings: ConsentSettings, requester: Any = None
 ) -> AsyncIterator[Client]:
     """One process of consent, as far as HTTP goes."""
-    app = web.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
+    app = application.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
     tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
+    link_mails = LinkMails(tokens, settings)
     broker: Any = NoBroker()
-    app.middlewares.append(web.unavailable_when(db.may_pass))
-    withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
-    opt_ins = OptIns(vault, tokens, settings)
-    Routes(engine, broker, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    signer = Signer(ENVIRONMENT["CONSENT_CHECKPOINT_KEYS"])
-    AdminRoutes(engine, requester or NobodyAnswers(), vault, settings, withdrawals, signer).add_to(
-        app
+    app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    withdrawals = Withdrawals(
+        engine, vault, settings, asyncio.Event(), Journal(engine, vault, settings)
     )
+    opt_ins = OptIns(vault, link_mails, settings)
+    PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
+    PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
+    record = AdminRecord(engine, vault)
+    asking: Any = requester or NoAnswers()
+    AdminRoutes(engine, asking, vault, settings, withdrawals, record, NO_DEAD_LETTERS).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",
@@ -102,7 +115,7 @@ async def entries(client: Client, email: str) -> list[dict[str, Any]]:
 async def everything(engine: AsyncEngine) -> list[Any]:
     """Every row that a request could have changed."""
     tables = (
-        "person", "consent_state", "permit", "suppression", "erasure", "opt_in", "link_mail",
+        "data_subject", "consent_state", "permit", "suppression", "erasure", "opt_in", "link_mail",
         "outbox", "consent_audit_log",
     )  # fmt: skip
     async with engine.begin() as tx:
@@ -116,12 +129,12 @@ async def permit(engine: AsyncEngine, vault: Vault, email: str) -> Any:
     message = uuid4()
     async with engine.begin() as tx:
         await permits.request(
-            tx, vault, message=message, attempt=1, address=email, purpose="marketing", lifetime=20
+            tx, vault, message=message, attempt=1, email=email, purpose="marketing", lifetime=20
         )
     return message
 
 
-async def test_an_opt_in_keeps_what_proves_it(client: Client) -> None:
+async def test_an_opt_in_stores_its_evidence(client: Client) -> None:
     body = {
         "email": ANNA,
         "text": "Zgadzam się",
@@ -135,10 +148,13 @@ async def test_an_opt_in_keeps_what_proves_it(client: Client) -> None:
     assert entry["ip_address"] == "203.0.113.9"
     assert entry["user_agent"] == "Firefox"
     assert entry["session_id"] == "s"
+    given_at = datetime.fromisoformat(entry["evidence"].pop("given_at"))
+    assert abs(given_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert entry["evidence"] == {
         "ip_address_from": "x-forwarded-for",
         "purpose": "marketing",
         "wording": "Zgadzam się",
+        "wording_version": "test-4",
         "wording_sha256": hashlib.sha256("Zgadzam się".encode()).hexdigest(),
         "language": "pl",
         "source": "form",
@@ -146,15 +162,17 @@ async def test_an_opt_in_keeps_what_proves_it(client: Client) -> None:
     }
 
 
-async def test_unsubscribe_is_recorded_told_and_seen(client: Client, engine: AsyncEngine) -> None:
+async def test_unsubscribe_is_recorded_published_and_shown(
+    client: Client, engine: AsyncEngine
+) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     answer = await post(client, "/api/unsubscribe", {"email": ANNA, "reason": "za często"})
     assert answer == (200, {"success": True, "email": ANNA, "unsubscribed": True})
     assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in", "unsubscribe"]
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
     async with engine.begin() as tx:
-        told = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
-        assert list(told) == ["consent.granted", "consent.withdrawn"]
+        sent = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
+        assert list(sent) == ["consent.granted", "consent.withdrawn"]
 
 
 async def test_known_and_unknown_addresses_get_the_same_answers(client: Client) -> None:
@@ -179,7 +197,7 @@ async def test_revoke_withdraws_every_purpose_and_awaits_proof_for_erasure(clien
     assert (await entries(client, ANNA))[-1]["action"] == "revoke-consent"
 
 
-async def test_the_status_tells_the_public_one_thing_only(client: Client, link: Link) -> None:
+async def test_the_public_status_shows_only_unsubscribed(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     path = f"/api/unsubscribe/status/{ANNA}"
     bare = dict.fromkeys(("email", "consents", "last_action", "last_action_at"))
@@ -195,9 +213,7 @@ async def test_the_status_tells_the_public_one_thing_only(client: Client, link: 
         assert await get(client, way) == bare | {"unsubscribed": False}
 
 
-async def test_the_status_tells_everything_to_the_key_and_to_the_link_s_holder(
-    client: Client, link: Link
-) -> None:
+async def test_the_full_status_needs_a_key_or_the_link(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     path = f"/api/unsubscribe/status/{ANNA}"
     for way, headers in (
@@ -213,7 +229,7 @@ async def test_the_status_tells_everything_to_the_key_and_to_the_link_s_holder(
 
 
 @pytest.mark.parametrize("path", ["/api/unsubscribe", "/api/revoke-consent"])
-async def test_a_withdrawal_with_a_permit_out_is_202_and_once_returned_200(
+async def test_a_withdrawal_with_an_open_permit_is_202_and_200_once_returned(
     client: Client, engine: AsyncEngine, vault: Vault, path: str
 ) -> None:
     assert await grant(engine, vault, ANNA)
@@ -244,7 +260,7 @@ async def test_a_newer_consent_during_the_wait_is_409(
 
         await eventually(withdrawn)
         async with engine.begin() as tx:
-            assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
+            assert await changes.grant(tx, vault, opt_in(ANNA), agreement(), confirmed=True)
         status, body = await waiting
     assert status == 409
     assert "newer consent" in body["detail"]
@@ -261,11 +277,11 @@ async def test_a_suppressed_address_opts_in_again_only_by_mail(
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
     assert (await entries(client, ANNA))[-1]["evidence"]["counts"] is False
     async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, confirmed=True)
+        assert await changes.grant(tx, vault, opt_in(ANNA), agreement(), confirmed=True)
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is False
 
 
-async def test_suppression_outlives_the_person(client: Client) -> None:
+async def test_a_suppression_outlives_the_erasure(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     assert await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN) == (
         200,
@@ -275,7 +291,7 @@ async def test_suppression_outlives_the_person(client: Client) -> None:
     assert (await entries(client, ANNA))[-1]["evidence"]["counts"] is False
 
 
-async def test_an_erased_person_is_gone_and_the_chain_still_verifies(
+async def test_an_erased_subject_is_gone_and_the_chain_still_verifies(
     client: Client, engine: AsyncEngine
 ) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
@@ -284,16 +300,16 @@ async def test_an_erased_person_is_gone_and_the_chain_still_verifies(
     verified = await get(client, "/api/consent/audit/verify", ADMIN)
     assert (verified["ok"], verified["rows"], verified["first_broken"]) == (True, 3, None)
     async with engine.begin() as tx:
-        (row,) = (await tx.execute(text("SELECT * FROM person"))).mappings().all()
-        assert row["address_hash"] is row["wrapped_key"] is None
-        told = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
-        assert list(told)[-2:] == ["person.erased.alerts", "person.erased.followups"]
+        (row,) = (await tx.execute(text("SELECT * FROM data_subject"))).mappings().all()
+        assert row["lookup_hash"] is row["wrapped_key"] is None
+        sent = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
+        assert list(sent)[-1] == "person.erased.followups"
 
 
-async def test_nobody_is_forgotten_while_a_message_is_being_handed_over(
+async def test_an_open_permit_delays_an_erasure_by_an_admin(
     client: Client, engine: AsyncEngine, vault: Vault
 ) -> None:
-    """Else the address could come back as somebody new, whose 200 does not know the permit."""
+    """Else the address could come back as a new subject, whose 200 would not see the permit."""
     assert await grant(engine, vault, ANNA)
     message = await permit(engine, vault, ANNA)
     status, body = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
@@ -313,23 +329,32 @@ async def test_erasing_twice_at_once_erases_once(client: Client, engine: AsyncEn
     )
     assert {status for status, _ in both} == {200}
     async with engine.begin() as tx:
-        left = "SELECT count(*) FROM person WHERE erased_at IS NULL"
+        left = "SELECT count(*) FROM data_subject WHERE erased_at IS NULL"
         assert await tx.scalar(text(left)) == 0
 
 
-async def test_an_export_holds_what_is_known_and_is_itself_recorded(client: Client) -> None:
+async def test_an_export_shows_stored_data_and_is_recorded(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
     held = export["services"]["consent"]
     assert held["consents"] == {"marketing": "granted"}
     assert [entry["action"] for entry in held["entries"]] == ["opt-in"]
     assert (await entries(client, ANNA))[-1]["action"] == "export"
-    nobody = await get(client, "/api/consent/export/x@example.com", ADMIN)
-    assert not any(nobody["services"]["consent"].values())
+    unknown = await get(client, "/api/consent/export/x@example.com", ADMIN)
+    assert not any(unknown["services"]["consent"].values())
     assert await entries(client, "x@example.com") == []
 
 
-async def test_an_export_holds_something_from_each_table_that_knows_people(
+async def test_an_export_of_an_unknown_address_has_no_permit_of_another(
+    client: Client, engine: AsyncEngine
+) -> None:
+    async with engine.begin() as tx:
+        await consents.return_permit(tx, uuid4(), 1)  # a tombstone, which names no subject
+    export = await get(client, "/api/consent/export/x@example.com", ADMIN)
+    assert export["services"]["consent"]["permits"] == []
+
+
+async def test_an_export_covers_every_table_with_personal_data(
     client: Client, engine: AsyncEngine, vault: Vault
 ) -> None:
     kinds = {
@@ -340,12 +365,12 @@ async def test_an_export_holds_something_from_each_table_that_knows_people(
         "link_mail": "link_mails",
         "opt_in": "waiting_opt_ins",
         "erasure": "erasures",
-        "person": "consents",
+        "data_subject": "consents",
     }
     personal = {
         name
         for name, table in tables.metadata.tables.items()
-        if {"person_id", "address_hash"} & set(table.c.keys())
+        if {"subject_id", "lookup_hash", "suppression_hash"} & set(table.c.keys())
     }
     assert personal == kinds.keys()
     await grant(engine, vault, ANNA)
@@ -357,15 +382,15 @@ async def test_an_export_holds_something_from_each_table_that_knows_people(
     assert "Jednak tak." in held["waiting_opt_ins"][0]["agreement"]
 
 
-async def test_an_export_names_who_did_not_answer(client: Client) -> None:
+async def test_an_export_names_services_that_did_not_answer(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     export = await get(client, f"/api/consent/export/{ANNA}", ADMIN)
-    assert export["incomplete"] == ["alerts", "followups"]
-    assert (await entries(client, ANNA))[-1]["evidence"]["incomplete"] == ["alerts", "followups"]
+    assert export["incomplete"] == ["followups", "alerts"]
+    assert (await entries(client, ANNA))[-1]["evidence"]["incomplete"] == ["followups", "alerts"]
 
 
 @pytest.mark.parametrize("caller", ["public", "service", ""])
-async def test_what_is_the_admin_s_is_refused_to_others(
+async def test_admin_routes_refuse_other_callers(
     client: Client, engine: AsyncEngine, caller: str
 ) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
@@ -409,7 +434,7 @@ async def test_a_malformed_address_in_the_path_is_422(client: Client) -> None:
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
-async def test_the_page_asks_in_the_reader_s_language_under_a_strict_policy(
+async def test_the_unsubscribe_page_has_the_reader_s_language_and_a_strict_policy(
     client: Client, link: Link, language: str
 ) -> None:
     token = link(ANNA)
@@ -425,14 +450,14 @@ async def test_the_page_asks_in_the_reader_s_language_under_a_strict_policy(
     assert f'<form method="post" action="?token={token}&amp;lang={language}">' in page
 
 
-async def test_the_switch_of_language_wins_over_the_browser_s(client: Client, link: Link) -> None:
+async def test_the_language_switch_overrides_the_browser(client: Client, link: Link) -> None:
     headers = {"Accept-Language": "pl"}
     url = f"/unsubscribe?token={link(ANNA)}&lang=en"
     async with client.get(url, headers=headers) as answer:
         assert '<html lang="en">' in await answer.text()
 
 
-async def test_get_and_head_on_the_page_change_nothing(
+async def test_get_and_head_of_the_unsubscribe_page_change_nothing(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     assert await grant(engine, vault, ANNA)
@@ -462,7 +487,7 @@ def _multipart() -> aiohttp.MultipartWriter:
 
 
 @pytest.mark.parametrize("form", ["urlencoded", "multipart"])
-async def test_a_mailbox_provider_s_one_click_post_acts_without_cookies_or_redirect(
+async def test_a_one_click_post_withdraws_without_cookies_or_redirect(
     client: Client, link: Link, form: str
 ) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
@@ -475,7 +500,7 @@ async def test_a_mailbox_provider_s_one_click_post_acts_without_cookies_or_redir
     assert (await entries(client, ANNA))[-1]["evidence"]["source"] == "one-click"
 
 
-async def test_a_link_of_another_action_or_forged_does_nothing(
+async def test_a_forged_link_or_one_of_another_action_does_nothing(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     assert await grant(engine, vault, ANNA)
@@ -488,7 +513,7 @@ async def test_a_link_of_another_action_or_forged_does_nothing(
     assert await everything(engine) == before
 
 
-async def test_a_body_that_is_no_form_is_415_and_does_nothing(
+async def test_a_body_other_than_a_form_is_415_and_does_nothing(
     client: Client, engine: AsyncEngine, link: Link
 ) -> None:
     before = await everything(engine)
@@ -503,7 +528,7 @@ async def test_a_body_that_is_no_form_is_415_and_does_nothing(
     assert await everything(engine) == before
 
 
-async def test_a_page_tells_of_a_message_that_may_still_arrive(
+async def test_the_page_announces_a_message_that_may_still_arrive(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     assert await grant(engine, vault, ANNA)
@@ -513,12 +538,12 @@ async def test_a_page_tells_of_a_message_that_may_still_arrive(
         assert "may still arrive" in await answer.text()
 
 
-async def test_without_the_internal_key_nobody_gets_in(client: Client) -> None:
+async def test_a_call_without_the_internal_key_is_refused(client: Client) -> None:
     async with client.get("/health/deep", headers={"X-Internal-Key": "wrong"}) as answer:
         assert answer.status == 401
 
 
-async def test_health_names_what_is_away(client: Client) -> None:
+async def test_health_names_what_is_unavailable(client: Client) -> None:
     assert await get(client, "/health/deep") == {
         "status": "degraded",
         "components": {"postgres": {"status": "healthy"}, "rabbitmq": {"status": "degraded"}},

@@ -1,9 +1,8 @@
-from libs.common import migrate
 from services.consent.store import tables
-from tests.support.databases import DatabaseUrl
+from tests.support.databases import DatabaseUrl, differences
 
 
-async def test_the_migrated_schema_is_the_one_the_code_describes(
+async def test_the_migrated_schema_matches_the_tables(
     consent_database: DatabaseUrl,
 ) -> None:
-    assert migrate.differences(consent_database.owner_url, tables.metadata) == []
+    assert differences(consent_database.owner_url, tables.metadata) == []

@@ -5,21 +5,22 @@ import html
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.tokens import Tokens
+from libs.common.signed_links import Tokens
 from services.consent import changes
-from services.consent.changes import Wording
-from services.consent.consent import Outcome, State
+from services.consent.changes import WithdrawalRequest
+from services.consent.consent import State, WithdrawalResult
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
-from services.consent.vault import Vault
+from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
-from tests.integration.consent.conftest import ENVIRONMENT, Link, opt_in
+from tests.integration.consent.conftest import ENVIRONMENT, Link, agreement, opt_in
 from tests.integration.consent.test_erasure import mailed_token
 from tests.integration.consent.test_http import (
     ANNA,
@@ -37,7 +38,7 @@ __all__ = ["client"]  # a fixture
 
 PAGES = ("/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm")
 LANGUAGES = ("pl", "en")
-WORDING = Wording("Zgadzam się na <b>oferty</b>.\nTak.", "pl", "form")
+WORDING = "Zgadzam się na <b>oferty</b>.\nTak."
 
 
 @dataclass
@@ -92,9 +93,7 @@ async def test_get_and_head_of_every_page_with_every_token_change_nothing(
     assert await entries(client, ANNA) == trail
 
 
-async def test_every_page_good_or_bad_comes_under_the_same_strict_headers(
-    client: Client, links: Links
-) -> None:
+async def test_every_page_has_the_same_strict_headers(client: Client, links: Links) -> None:
     for path in PAGES:
         for each in (links.valid[path], *links.broken.values()):
             async with client.get(path, params={"token": each}) as answer:
@@ -115,7 +114,7 @@ async def test_every_page_good_or_bad_comes_under_the_same_strict_headers(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_the_switch_leads_to_the_same_page_in_the_other_language(
+async def test_the_language_switch_leads_to_the_same_page(
     client: Client, links: Links, language: str
 ) -> None:
     other = LANGUAGES[language == "pl"]
@@ -132,16 +131,19 @@ async def test_the_switch_leads_to_the_same_page_in_the_other_language(
 @pytest.mark.parametrize(
     ("path", "advice"),
     [
-        ("/unsubscribe", ("odpowiedz na nią", "reply to the message")),
-        ("/preferences", ("odpowiedz na nią", "reply to the message")),
-        ("/opt-in/confirm", ("podaj adres na naszej stronie jeszcze raz", "give your address on")),
+        ("/unsubscribe", ("albo na nią odpowiedzieć", "reply to the message")),
+        ("/preferences", ("albo na nią odpowiedzieć", "reply to the message")),
+        (
+            "/opt-in/confirm",
+            ("proszę podać adres na naszej stronie jeszcze raz", "give us your address on"),
+        ),
         (
             "/erasure/confirm",
-            ("Poproś o usunięcie danych jeszcze raz", "Ask for the erasure again"),
+            ("Wystarczy jeszcze raz poprosić o usunięcie danych", "Request the erasure again"),
         ),
     ],
 )
-async def test_a_broken_or_old_link_says_what_to_do_instead(
+async def test_the_page_of_a_broken_or_expired_link_says_what_to_do(
     client: Client, links: Links, path: str, advice: tuple[str, str]
 ) -> None:
     for each in links.broken.values():
@@ -153,11 +155,11 @@ async def test_a_broken_or_old_link_says_what_to_do_instead(
                 assert "<button" not in page
 
 
-async def test_the_preferences_say_what_was_agreed_to_when_and_in_which_words(
+async def test_preferences_show_date_and_wording_of_the_agreement(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+        assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     url = f"/preferences?token={link(ANNA)}&lang="
     async with client.get(f"{url}pl") as answer:
         page = await answer.text()
@@ -172,24 +174,24 @@ async def test_the_preferences_say_what_was_agreed_to_when_and_in_which_words(
     assert "Withdraw consent to marketing messages" in page
 
 
-async def test_a_wording_that_never_counted_is_not_shown_as_agreed_to(
+async def test_preferences_do_not_show_a_wording_that_never_counted(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
-        forced = Wording("Zgadzam się na wszystko.", "pl", "a stranger")
-        assert not await changes.grant(tx, vault, opt_in(ANNA), forced, confirm_first=True)
+        assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
+        forced = agreement("Zgadzam się na wszystko.", "a stranger")
+        assert not await changes.grant(tx, vault, opt_in(ANNA), forced, double_opt_in=True)
     async with client.get(f"/preferences?token={link(ANNA)}") as answer:
         page = await answer.text()
     assert "oferty" in page
     assert "na wszystko" not in page
 
 
-async def test_the_button_of_the_preferences_withdraws(
+async def test_the_preferences_button_withdraws(
     client: Client, engine: AsyncEngine, vault: Vault, link: Link
 ) -> None:
     async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+        assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     url = f"/preferences?token={link(ANNA)}&lang=en"
     async with client.post(url, data={"purpose": "marketing"}) as answer:
         assert answer.status == 200
@@ -202,17 +204,19 @@ async def test_the_button_of_the_preferences_withdraws(
     assert "<button" not in page
 
 
-async def test_the_preferences_of_somebody_unknown_are_empty_and_make_nobody_known(
+async def test_the_preferences_of_an_unknown_address_are_empty_and_create_nothing(
     client: Client, engine: AsyncEngine, link: Link
 ) -> None:
     async with client.get(f"/preferences?token={link('nobody@example.com')}&lang=en") as answer:
         assert answer.status == 200
-        assert "No consent. We send nothing." in await answer.text()
+        assert "No consent. We do not send anything." in await answer.text()
     async with engine.begin() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM person")) == 0
+        assert await tx.scalar(text("SELECT count(*) FROM data_subject")) == 0
 
 
-async def test_who_is_unsubscribed_is_told_so_and_asked_nothing(client: Client, link: Link) -> None:
+async def test_the_page_of_an_unsubscribed_address_says_so_and_asks_nothing(
+    client: Client, link: Link
+) -> None:
     url = f"/unsubscribe?token={link(ANNA)}&lang=pl"
     async with client.get(url) as answer:
         assert "<button" in await answer.text()
@@ -227,7 +231,7 @@ async def test_who_is_unsubscribed_is_told_so_and_asked_nothing(client: Client, 
     ("language", "words"), [("pl", "może jeszcze dotrzeć"), ("en", "may still arrive")]
 )
 @pytest.mark.parametrize("path", ["/unsubscribe", "/preferences"])
-async def test_a_message_that_is_being_handed_over_is_told_of_in_plain_words(
+async def test_the_page_names_a_message_in_flight_in_the_reader_s_language(
     client: Client,
     engine: AsyncEngine,
     vault: Vault,
@@ -237,14 +241,14 @@ async def test_a_message_that_is_being_handed_over_is_told_of_in_plain_words(
     words: str,
 ) -> None:
     async with engine.begin() as tx:
-        assert await changes.grant(tx, vault, opt_in(ANNA), WORDING)
+        assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     await permit(engine, vault, ANNA)
     async with client.post(f"{path}?token={link(ANNA)}&lang={language}", data={}) as answer:
         assert answer.status == 202
         assert words in await answer.text()
 
 
-async def test_an_unsubscribe_link_works_again_and_for_years(
+async def test_an_unsubscribe_link_works_repeatedly_and_for_years(
     client: Client, engine: AsyncEngine
 ) -> None:
     old = Tokens(ENVIRONMENT["TOKEN_KEYS"]).sign(
@@ -256,20 +260,22 @@ async def test_an_unsubscribe_link_works_again_and_for_years(
             assert answer.status == 200
 
 
-async def test_one_purpose_is_withdrawn_and_the_others_stand(
+async def test_withdrawing_one_purpose_keeps_the_others(
     engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> None:
     async with engine.begin() as tx:
         for purpose in ("marketing", "surveys"):
-            assert await changes.grant(tx, vault, opt_in(ANNA), WORDING, purpose=purpose)
-    withdrawals = Withdrawals(engine, vault, settings, asyncio.Event())
-    outcome, _ = await withdrawals.withdraw_some(opt_in(ANNA), ["surveys"])
-    assert outcome is Outcome.DONE
+            assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING), purpose=purpose)
+    withdrawals = Withdrawals(
+        engine, vault, settings, asyncio.Event(), Journal(engine, vault, settings)
+    )
+    outcome, _ = await withdrawals.withdraw(WithdrawalRequest(opt_in(ANNA), ["surveys"]))
+    assert outcome is WithdrawalResult.DONE
     async with engine.begin() as tx:
-        address_hash = vault.address_hash(ANNA)
+        address_hash = vault.lookup_hash(ANNA)
         assert await consents.states(tx, address_hash) == {
             "marketing": State.GRANTED, "surveys": State.WITHDRAWN,
         }  # fmt: skip
-        suppressed = vault.suppression_hash(ANNA)
-        assert await consents.is_suppressed(tx, suppressed, "surveys")
-        assert not await consents.is_suppressed(tx, suppressed, "marketing")
+        subject_id, suppressed = uuid4(), vault.suppression_hash(ANNA)
+        assert (await consents.restrictions(tx, subject_id, suppressed, "surveys")).suppressed
+        assert not (await consents.restrictions(tx, subject_id, suppressed, "marketing")).suppressed

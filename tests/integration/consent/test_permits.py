@@ -10,16 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent import changes, permits
 from services.consent.changes import Withdrawal
-from services.consent.consent import Outcome, Verdict
+from services.consent.consent import PermitDecision, WithdrawalResult
 from services.consent.store import consents, upkeep
-from services.consent.vault import Vault
+from services.consent.store.upkeep import Retention
+from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import (
     BOTH_DRIVERS,
-    WORDING,
+    agreement,
     grant,
     opt_in,
-    somebody_waits,
     unsubscribe,
+    until_one_waits,
     withdraw,
 )
 from tests.support.databases import DatabaseUrl
@@ -27,6 +28,7 @@ from tests.support.databases import DatabaseUrl
 pytestmark = BOTH_DRIVERS
 
 ANNA = "anna@example.com"
+KEPT = Retention(1825, 30, 2190, 1095, 365)
 
 
 class Consent:
@@ -38,32 +40,32 @@ class Consent:
         self.stopping = asyncio.Event()
 
     async def ask(
-        self, message: UUID, attempt: int = 1, address: str = ANNA, purpose: str = "marketing"
-    ) -> Verdict:
+        self, message: UUID, attempt: int = 1, email: str = ANNA, purpose: str = "marketing"
+    ) -> PermitDecision:
         async with self.engine.begin() as tx:
             answer = await permits.request(
                 tx,
                 self.vault,
                 message=message,
                 attempt=attempt,
-                address=address,
+                email=email,
                 purpose=purpose,
                 lifetime=20,
             )
-        return answer.verdict
+        return answer.decision
 
     async def give_back(self, message: UUID, attempt: int = 1) -> None:
         async with self.engine.begin() as tx:
             await consents.return_permit(tx, message, attempt)
 
-    async def withdraw(self, address: str = ANNA) -> Withdrawal:
+    async def withdraw(self, email: str = ANNA) -> Withdrawal:
         async with self.engine.begin() as tx:
-            return await withdraw(tx, self.vault, unsubscribe(address))
+            return await withdraw(tx, self.vault, unsubscribe(email))
 
-    async def settled(
+    async def answered(
         self, withdrawal: Withdrawal, patience: float = 0.3, quarantine: float = 600
-    ) -> tuple[Outcome, int]:
-        return await permits.settled(
+    ) -> tuple[WithdrawalResult, int]:
+        return await permits.wait_until_answerable(
             self.engine,
             withdrawal,
             patience=patience,
@@ -78,208 +80,217 @@ async def consent(engine: AsyncEngine, vault: Vault) -> Consent:
     return Consent(engine, vault)
 
 
-async def test_silence_is_no_consent(consent: Consent) -> None:
-    assert await consent.ask(uuid4(), address="stranger@example.com") is Verdict.DENIED
+async def test_a_permit_without_recorded_consent_is_closed_until_the_grant_arrives(
+    consent: Consent,
+) -> None:
+    jan = "jan@example.com"
+    assert await consent.ask(uuid4(), email=jan) is PermitDecision.CLOSED
+    await grant(consent.engine, consent.vault, jan)
+    assert await consent.ask(uuid4(), email=jan) is PermitDecision.GRANTED
 
 
 async def test_an_address_that_cannot_exist_is_denied(consent: Consent) -> None:
-    assert await consent.ask(uuid4(), address="no address") is Verdict.DENIED
+    assert await consent.ask(uuid4(), email="no address") is PermitDecision.DENIED
 
 
-async def test_consent_to_one_purpose_is_none_to_another(consent: Consent) -> None:
-    assert await consent.ask(uuid4(), purpose="newsletter") is Verdict.DENIED
+async def test_consent_to_one_purpose_does_not_cover_another(consent: Consent) -> None:
+    assert await consent.ask(uuid4(), purpose="newsletter") is PermitDecision.CLOSED
 
 
-async def test_another_spelling_of_the_address_is_the_same_person(consent: Consent) -> None:
-    assert await consent.ask(uuid4(), address="ANNA@Example.com") is Verdict.GRANTED
+async def test_another_spelling_of_the_address_is_the_same_subject(consent: Consent) -> None:
+    assert await consent.ask(uuid4(), email="ANNA@Example.com") is PermitDecision.GRANTED
 
 
-async def test_a_permit_is_one_attempt_s_and_is_granted_again_while_it_is_open(
+async def test_a_permit_belongs_to_one_attempt_and_is_granted_again_while_open(
     consent: Consent,
 ) -> None:
     message = uuid4()
-    assert await consent.ask(message, 1) is Verdict.GRANTED
-    assert await consent.ask(message, 1) is Verdict.GRANTED
+    assert await consent.ask(message, 1) is PermitDecision.GRANTED
+    assert await consent.ask(message, 1) is PermitDecision.GRANTED
     await consent.give_back(message, 1)
-    assert await consent.ask(message, 1) is Verdict.CLOSED
-    assert await consent.ask(message, 2) is Verdict.GRANTED
+    assert await consent.ask(message, 1) is PermitDecision.CLOSED
+    assert await consent.ask(message, 2) is PermitDecision.GRANTED
 
 
-async def test_a_return_that_overtakes_its_request_closes_it_beforehand(consent: Consent) -> None:
+async def test_a_return_that_overtakes_its_request_closes_it(consent: Consent) -> None:
     message = uuid4()
     await consent.give_back(message)
-    assert await consent.ask(message) is Verdict.CLOSED
+    assert await consent.ask(message) is PermitDecision.CLOSED
     await consent.give_back(message)  # and a second return changes nothing
-    assert await consent.ask(message) is Verdict.CLOSED
+    assert await consent.ask(message) is PermitDecision.CLOSED
 
 
-async def test_an_expired_permit_is_closed_and_still_holds_back_the_200(consent: Consent) -> None:
+async def test_an_expired_permit_is_closed_and_still_delays_the_200(consent: Consent) -> None:
     message = uuid4()
-    assert await consent.ask(message) is Verdict.GRANTED
+    assert await consent.ask(message) is PermitDecision.GRANTED
     async with consent.engine.begin() as tx:
         await tx.execute(text("UPDATE permit SET granted_at = granted_at - interval '21 seconds'"))
-    assert await consent.ask(message) is Verdict.CLOSED
-    assert await consent.settled(await consent.withdraw()) == (Outcome.IN_FLIGHT, 1)
+    assert await consent.ask(message) is PermitDecision.CLOSED
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
 
 
-async def test_an_attempt_permitted_for_one_person_is_closed_for_another(
+async def test_an_attempt_permitted_for_one_subject_is_closed_for_another(
     consent: Consent,
 ) -> None:
     message = uuid4()
     assert await grant(consent.engine, consent.vault, "jan@example.com")
-    assert await consent.ask(message) is Verdict.GRANTED
-    assert await consent.ask(message, address="jan@example.com") is Verdict.CLOSED
+    assert await consent.ask(message) is PermitDecision.GRANTED
+    assert await consent.ask(message, email="jan@example.com") is PermitDecision.CLOSED
 
 
 async def test_a_withdrawal_without_permits_is_done_at_once(consent: Consent) -> None:
-    assert await consent.settled(await consent.withdraw(), patience=0) == (Outcome.DONE, 0)
-    assert await consent.ask(uuid4()) is Verdict.DENIED
+    assert await consent.answered(await consent.withdraw(), patience=0) == (
+        WithdrawalResult.DONE,
+        0,
+    )
+    assert await consent.ask(uuid4()) is PermitDecision.DENIED
 
 
-async def test_after_a_withdrawal_even_an_open_permit_is_denied(consent: Consent) -> None:
+async def test_an_open_permit_is_denied_after_a_withdrawal(consent: Consent) -> None:
     message = uuid4()
-    assert await consent.ask(message) is Verdict.GRANTED
+    assert await consent.ask(message) is PermitDecision.GRANTED
     await consent.withdraw()
-    assert await consent.ask(message) is Verdict.DENIED
+    assert await consent.ask(message) is PermitDecision.DENIED
 
 
-async def test_a_withdrawal_is_done_when_the_last_permit_comes_back(consent: Consent) -> None:
+async def test_a_withdrawal_is_done_when_the_last_permit_is_returned(consent: Consent) -> None:
     first, second = uuid4(), uuid4()
-    assert await consent.ask(first) is Verdict.GRANTED
-    assert await consent.ask(second) is Verdict.GRANTED
-    answered = asyncio.create_task(consent.settled(await consent.withdraw(), patience=30))
+    assert await consent.ask(first) is PermitDecision.GRANTED
+    assert await consent.ask(second) is PermitDecision.GRANTED
+    answered = asyncio.create_task(consent.answered(await consent.withdraw(), patience=30))
     await consent.give_back(first)
     done, _ = await asyncio.wait({answered}, timeout=3 * permits.POLL_SECONDS)
     assert not done
     await consent.give_back(second)
-    assert await answered == (Outcome.DONE, 0)
+    assert await answered == (WithdrawalResult.DONE, 0)
 
 
-async def test_asking_again_waits_as_the_first_time(consent: Consent) -> None:
+async def test_a_repeated_withdrawal_waits_like_the_first(consent: Consent) -> None:
     message = uuid4()
-    assert await consent.ask(message) is Verdict.GRANTED
-    assert await consent.settled(await consent.withdraw()) == (Outcome.IN_FLIGHT, 1)
-    assert await consent.settled(await consent.withdraw()) == (Outcome.IN_FLIGHT, 1)
+    assert await consent.ask(message) is PermitDecision.GRANTED
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
     await consent.give_back(message)
-    assert await consent.settled(await consent.withdraw()) == (Outcome.DONE, 0)
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.DONE, 0)
 
 
-async def test_a_permit_that_nobody_returns_counts_as_returned_after_the_quarantine(
+async def test_a_withdrawal_is_done_after_the_quarantine_of_an_unreturned_permit(
     consent: Consent,
 ) -> None:
-    assert await consent.ask(uuid4()) is Verdict.GRANTED
-    assert await consent.settled(await consent.withdraw()) == (Outcome.IN_FLIGHT, 1)
+    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
     async with consent.engine.begin() as tx:
         await tx.execute(
-            text("UPDATE consent_state SET changed_at = changed_at - interval '599 seconds'")
+            text("UPDATE consent_state SET changed_at = changed_at - interval '540 seconds'")
         )
-    assert (await consent.settled(await consent.withdraw(), 0))[0] is Outcome.IN_FLIGHT
+    assert (await consent.answered(await consent.withdraw(), 0))[0] is WithdrawalResult.IN_FLIGHT
     async with consent.engine.begin() as tx:
         await tx.execute(
-            text("UPDATE consent_state SET changed_at = changed_at - interval '1 second'")
+            text("UPDATE consent_state SET changed_at = changed_at - interval '60 seconds'")
         )
-    assert (await consent.settled(await consent.withdraw(), 0))[0] is Outcome.DONE
+    assert (await consent.answered(await consent.withdraw(), 0))[0] is WithdrawalResult.DONE
 
 
-async def test_the_quarantine_begins_anew_with_a_new_withdrawal(consent: Consent) -> None:
-    assert await consent.ask(uuid4()) is Verdict.GRANTED
+async def test_a_new_withdrawal_restarts_the_quarantine(consent: Consent) -> None:
+    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
     await consent.withdraw()
     async with consent.engine.begin() as tx:
         await tx.execute(text("UPDATE consent_state SET changed_at = now() - interval '1 hour'"))
-        assert await changes.grant(tx, consent.vault, opt_in(ANNA), WORDING, confirmed=True)
-    assert await consent.ask(uuid4()) is Verdict.GRANTED
-    assert await consent.settled(await consent.withdraw()) == (Outcome.IN_FLIGHT, 2)
+        assert await changes.grant(tx, consent.vault, opt_in(ANNA), agreement(), confirmed=True)
+    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 2)
 
 
 async def test_a_newer_grant_supersedes_a_waiting_withdrawal(consent: Consent) -> None:
-    assert await consent.ask(uuid4()) is Verdict.GRANTED
+    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
     withdrawal = await consent.withdraw()
     async with consent.engine.begin() as tx:
-        assert await changes.grant(tx, consent.vault, opt_in(ANNA), WORDING, confirmed=True)
-    assert (await consent.settled(withdrawal, patience=30))[0] is Outcome.SUPERSEDED
+        assert await changes.grant(tx, consent.vault, opt_in(ANNA), agreement(), confirmed=True)
+    assert (await consent.answered(withdrawal, patience=30))[0] is WithdrawalResult.SUPERSEDED
 
 
-async def test_a_service_that_stops_tells_what_it_knows(consent: Consent) -> None:
-    assert await consent.ask(uuid4()) is Verdict.GRANTED
-    answered = asyncio.create_task(consent.settled(await consent.withdraw(), patience=30))
+async def test_a_stopping_service_answers_what_it_knows(consent: Consent) -> None:
+    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    answered = asyncio.create_task(consent.answered(await consent.withdraw(), patience=30))
     consent.stopping.set()
-    assert await answered == (Outcome.IN_FLIGHT, 1)
+    assert await answered == (WithdrawalResult.IN_FLIGHT, 1)
 
 
-async def test_a_request_waits_for_a_withdrawal_that_was_first(
+async def test_a_permit_request_waits_for_an_earlier_withdrawal(
     consent: Consent, consent_database: DatabaseUrl
 ) -> None:
     """And so cannot read `granted` beside it, and open a permit that the 200 does not know of."""
     with closing(psycopg2.connect(consent_database.superuser_url)) as other:
         cursor = other.cursor()
-        cursor.execute("SELECT id FROM consent.person FOR UPDATE")
+        cursor.execute("SELECT id FROM consent.data_subject FOR UPDATE")
         asked = asyncio.create_task(consent.ask(uuid4()))
-        await somebody_waits(cursor)
-        cursor.execute("UPDATE consent.consent_state SET state = 'withdrawn'")
+        await until_one_waits(cursor)
+        cursor.execute("UPDATE consent.consent_state SET state = 'withdrawn', withdrawn_at = now()")
         other.commit()
-    assert await asked is Verdict.DENIED
+    assert await asked is PermitDecision.DENIED
 
 
-async def test_a_withdrawal_waits_for_a_request_that_was_first_and_counts_its_permit(
+async def test_a_withdrawal_waits_for_an_earlier_permit_request_and_counts_its_permit(
     consent: Consent, consent_database: DatabaseUrl
 ) -> None:
     with closing(psycopg2.connect(consent_database.superuser_url)) as other:
         cursor = other.cursor()
-        cursor.execute("SELECT id FROM consent.person FOR SHARE")
+        cursor.execute("SELECT id FROM consent.data_subject FOR SHARE")
         withdrawn = asyncio.create_task(consent.withdraw())
-        await somebody_waits(cursor)
+        await until_one_waits(cursor)
         cursor.execute(
-            "INSERT INTO consent.permit (message, attempt, person_id, granted_at)"
-            " SELECT gen_random_uuid(), 1, id, now() FROM consent.person"
+            "INSERT INTO consent.permit (message, attempt, subject_id, granted_at)"
+            " SELECT gen_random_uuid(), 1, id, now() FROM consent.data_subject"
         )
         other.commit()
-    assert (await withdrawn).standing.unreturned == 1
+    assert (await withdrawn).state.unreturned == 1
 
 
-async def test_after_the_200_no_permit_is_in_anybody_s_hand(consent: Consent) -> None:
+async def test_no_permit_is_open_after_the_200(consent: Consent) -> None:
     """Withdrawals racing permit requests, over many people and orders of events."""
     chance = random.Random(20261125)
-    in_hand: dict[str, set[UUID]] = {}
+    held: dict[str, set[UUID]] = {}
     granted = 0
 
-    async def send(address: str) -> None:
+    async def send(email: str) -> None:
         nonlocal granted
         message = uuid4()
         await asyncio.sleep(chance.random() * 0.03)
-        if await consent.ask(message, address=address) is Verdict.GRANTED:
+        if await consent.ask(message, email=email) is PermitDecision.GRANTED:
             granted += 1
-            in_hand[address].add(message)
+            held[email].add(message)
             await asyncio.sleep(chance.random() * 0.05)
-            in_hand[address].remove(message)
+            held[email].remove(message)
             await consent.give_back(message)
 
-    async def leave(address: str) -> None:
+    async def leave(email: str) -> None:
         await asyncio.sleep(chance.random() * 0.03)
-        outcome, _ = await consent.settled(await consent.withdraw(address), patience=30)
-        assert outcome is Outcome.DONE
-        assert not in_hand[address]
-        assert await consent.ask(uuid4(), address=address) is Verdict.DENIED
+        outcome, _ = await consent.answered(await consent.withdraw(email), patience=30)
+        assert outcome is WithdrawalResult.DONE
+        assert not held[email]
+        assert await consent.ask(uuid4(), email=email) is PermitDecision.DENIED
 
     for round_number in range(15):
         people = [f"person{round_number}.{number}@example.com" for number in range(4)]
-        for address in people:
-            in_hand[address] = set()
-            assert await grant(consent.engine, consent.vault, address)
-        senders = (send(address) for address in people for _ in range(4))
+        for email in people:
+            held[email] = set()
+            assert await grant(consent.engine, consent.vault, email)
+        senders = (send(email) for email in people for _ in range(4))
         await asyncio.gather(*senders, *map(leave, people))
     assert 0 < granted < 240  # the race went both ways
 
 
-async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
+async def test_the_purge_deletes_old_permits_and_suppressions_and_keeps_young_ones(
     consent: Consent,
 ) -> None:
     old, young = uuid4(), uuid4()
     for message in (old, young):
         await consent.give_back(message)
     async with consent.engine.begin() as tx:
-        await consents.suppress(tx, {uuid4(): b"old", uuid4(): b"young"}, ["marketing"], 1)
+        for suppression_hash in (b"old", b"young"):
+            await consents.suppress(tx, uuid4(), suppression_hash, ["marketing"], 1)
         await tx.execute(
-            text("UPDATE suppression SET keep_until = now() WHERE address_hash = 'old'")
+            text("UPDATE suppression SET keep_until = now() WHERE suppression_hash = 'old'")
         )
         await tx.execute(
             text(
@@ -288,8 +299,9 @@ async def test_old_permits_and_suppressions_are_purged_and_young_ones_stay(
             )
         )
     async with consent.engine.begin() as tx:
-        assert await upkeep.purge(tx, 1825) == 2
-        assert await upkeep.purge(tx, 1825) == 0
-        assert not await consents.is_suppressed(tx, b"old", "marketing")
-        assert await consents.is_suppressed(tx, b"young", "marketing")
-    assert await consent.ask(young) is Verdict.CLOSED
+        assert await upkeep.purge(tx, KEPT) == 2
+        assert await upkeep.purge(tx, KEPT) == 0
+        for suppression_hash, suppressed in ((b"old", False), (b"young", True)):
+            restrictions = await consents.restrictions(tx, uuid4(), suppression_hash, "marketing")
+            assert restrictions.suppressed is suppressed
+    assert await consent.ask(young) is PermitDecision.CLOSED

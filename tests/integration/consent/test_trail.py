@@ -8,9 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import trail
-from services.consent.store import people
-from services.consent.vault import Vault
+from services.consent.store import data_subjects
+from services.consent.trail import chain
+from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
 from tests.support.databases import DatabaseUrl
 
@@ -23,7 +23,7 @@ REFUSED = (
 
 
 def tamper(url: DatabaseUrl, *statements: str) -> None:
-    """Do as somebody with the owner's password would."""
+    """Do what someone with the owner's password could."""
     with closing(psycopg2.connect(url.owner_url)) as owner, owner, owner.cursor() as cursor:
         cursor.execute("ALTER TABLE consent_audit_log DISABLE TRIGGER USER")
         for statement in statements:
@@ -33,7 +33,7 @@ def tamper(url: DatabaseUrl, *statements: str) -> None:
 
 
 async def verified(engine: AsyncEngine) -> tuple[bool, int, int | None]:
-    found = await trail.verify(engine)
+    found = await chain.verify(engine)
     return found.ok, found.reached.rows, found.first_broken
 
 
@@ -45,8 +45,13 @@ async def trail_of_eight(engine: AsyncEngine, vault: Vault) -> None:
 
 @BOTH_DRIVERS
 async def test_concurrent_writers_keep_one_chain(engine: AsyncEngine, vault: Vault) -> None:
-    writers = (grant(engine, vault, f"person{number % 7}@example.com") for number in range(60))
-    assert all(await asyncio.gather(*writers))
+    connections = asyncio.Semaphore(16)  # as many as the pool has: none waits for it in vain
+
+    async def write(number: int) -> bool:
+        async with connections:
+            return await grant(engine, vault, f"person{number % 7}@example.com")
+
+    assert all(await asyncio.gather(*map(write, range(60))))
     assert await verified(engine) == (True, 60, None)
 
 
@@ -59,15 +64,15 @@ async def test_a_rolled_back_entry_leaves_no_gap(engine: AsyncEngine, vault: Vau
     assert await verified(engine) == (True, 2, None)
 
 
-async def test_an_empty_trail_is_whole(engine: AsyncEngine) -> None:
+async def test_an_empty_trail_verifies(engine: AsyncEngine) -> None:
     assert await verified(engine) == (True, 0, None)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
-async def test_verify_reads_on_past_the_end_of_a_batch(
+async def test_verify_continues_past_the_end_of_a_batch(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail, "BATCH", 3)
+    monkeypatch.setattr(chain, "BATCH", 3)
     assert await verified(engine) == (True, ROWS, None)
 
 
@@ -91,43 +96,41 @@ async def test_the_owner_is_refused_by_the_trigger(
         pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"),
     ):
         cursor.execute(statement)
-    assert (await trail.verify(engine)).ok
+    assert (await chain.verify(engine)).ok
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 @pytest.mark.parametrize("statement", REFUSED)
-async def test_a_session_that_skips_ordinary_triggers_is_refused_too(
+async def test_a_session_that_skips_ordinary_triggers_is_refused(
     engine: AsyncEngine, consent_database: DatabaseUrl, statement: str
 ) -> None:
     with closing(psycopg2.connect(consent_database.superuser_url)) as root, root.cursor() as cursor:
         cursor.execute("SET search_path = consent; SET session_replication_role = replica")
         with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="append-only"):
             cursor.execute(statement)
-    assert (await trail.verify(engine)).ok
+    assert (await chain.verify(engine)).ok
 
 
-async def test_a_writer_cannot_choose_its_place_time_or_hash(
-    engine: AsyncEngine, vault: Vault
-) -> None:
+async def test_a_writer_cannot_choose_id_time_or_hash(engine: AsyncEngine, vault: Vault) -> None:
     assert await grant(engine, vault, "anna@example.com")
     async with engine.begin() as tx:
         await tx.execute(
             text("""
-                INSERT INTO consent_audit_log (id, person_id, action, "timestamp", email, hash)
-                SELECT 77, id, 'opt-in', '2020-01-01', 'x', 'y' FROM person
+                INSERT INTO consent_audit_log (id, subject_id, action, "timestamp", email, hash)
+                SELECT 77, id, 'opt-in', '2020-01-01', 'x', 'y' FROM data_subject
             """)
         )
         rows = (await tx.execute(text('SELECT id, "timestamp" FROM consent_audit_log'))).all()
     assert [row.id for row in rows] == [1, 2]
     assert all(row.timestamp.year > 2020 for row in rows)
-    assert (await trail.verify(engine)).ok
+    assert (await chain.verify(engine)).ok
 
 
 EDITS = {
     "action": "UPDATE consent_audit_log SET action = 'unsubscribe' WHERE id = 5",
     "timestamp": """UPDATE consent_audit_log
         SET "timestamp" = "timestamp" + interval '1 microsecond' WHERE id = 5""",
-    "person": "UPDATE consent_audit_log SET person_id = (SELECT person_id FROM consent_audit_log"
+    "person": "UPDATE consent_audit_log SET subject_id = (SELECT subject_id FROM consent_audit_log"
     " WHERE id = 1) WHERE id = 5",
     "hash": "UPDATE consent_audit_log SET hash = sha256('forged') WHERE id = 5",
     "null": "UPDATE consent_audit_log SET session_id = NULL WHERE id = 5",
@@ -147,21 +150,21 @@ EDITS = {
     "UPDATE consent_audit_log SET id = 6 WHERE id = -5",
     "inserted": "UPDATE consent_audit_log SET id = -id WHERE id >= 5;"
     "UPDATE consent_audit_log SET id = -id + 1 WHERE id < 0;"
-    'INSERT INTO consent_audit_log SELECT 5, person_id, action, "timestamp", email, ip_address,'
+    'INSERT INTO consent_audit_log SELECT 5, subject_id, action, "timestamp", email, ip_address,'
     " user_agent, reason, session_id, evidence, hash FROM consent_audit_log WHERE id = 4",
 }
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
-async def test_whatever_is_changed_verify_names_the_first_broken_row(
+async def test_verify_names_the_first_broken_row_after_any_edit(
     engine: AsyncEngine, consent_database: DatabaseUrl, edit: str
 ) -> None:
     tamper(consent_database, edit)
     assert await verified(engine) == (False, 4, 5)
 
 
-async def test_the_stored_row_has_nothing_personal_in_clear(
+async def test_a_stored_row_contains_no_personal_data_in_clear(
     engine: AsyncEngine, vault: Vault, consent_database: DatabaseUrl
 ) -> None:
     assert await grant(engine, vault, "anna.kowalska@example.com")
@@ -177,17 +180,15 @@ async def test_the_stored_row_has_nothing_personal_in_clear(
 
 
 @BOTH_DRIVERS
-async def test_entries_are_read_back_as_they_were_given_in_order(
-    engine: AsyncEngine, vault: Vault
-) -> None:
+async def test_entries_are_read_as_given_and_in_order(engine: AsyncEngine, vault: Vault) -> None:
     assert await grant(engine, vault, "Anna.Kowalska@Example.com")
     async with engine.begin() as tx:
         entry = unsubscribe("anna.kowalska@example.com", "za często")
         await withdraw(tx, vault, entry)
-        person = await people.find(tx, vault, "anna.kowalska@example.com")
-        assert person is not None
-        found = await trail.entries(tx, person.id, person.key(vault))
-        last = await trail.last(tx, person.id)
+        subject = await data_subjects.find(tx, vault, "anna.kowalska@example.com")
+        assert subject is not None
+        found = await chain.entries(tx, subject.id, subject.key(vault))
+        last = await chain.last_action(tx, subject.id)
     assert [entry["action"] for entry in found] == ["opt-in", "unsubscribe"]
     assert found[0]["email"] == "Anna.Kowalska@Example.com"
     assert found[0]["ip_address"] == "203.0.113.7"
@@ -201,6 +202,6 @@ async def test_entries_are_read_back_as_they_were_given_in_order(
     assert last[0] == "unsubscribe"
 
 
-async def test_an_unknown_person_has_no_last_action(engine: AsyncEngine) -> None:
+async def test_an_unknown_subject_has_no_last_action(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
-        assert await trail.last(tx, uuid4()) is None
+        assert await chain.last_action(tx, uuid4()) is None

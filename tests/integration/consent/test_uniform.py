@@ -1,7 +1,7 @@
-"""Public answers tell nobody whether an address is known.
+"""Public answers do not reveal whether an address is known.
 
-Time is not measured here: instead each request must take the same number of statements and of
-commits whoever it names. tests/faults/test_uniform_time.py measures.
+Time is not measured here: instead each request must run the same number of statements and
+commits, whatever address it names. tests/faults/test_uniform_time.py measures.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.settings import ConsentSettings
-from services.consent.vault import Vault
+from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import BOTH_DRIVERS
 from tests.integration.consent.test_http import ADMIN, Client, post, serving
 
@@ -23,7 +23,7 @@ AGREED = {"text": "Zgadzam się na wiadomości.", "language": "pl"}
 
 @dataclass
 class Work:
-    """What the database was asked."""
+    """What the database did."""
 
     statements: list[str] = field(default_factory=list)
     commits: int = 0
@@ -62,8 +62,8 @@ async def client(
         yield opened
 
 
-async def everybody(client: Client) -> list[str]:
-    """Addresses with every past that there is."""
+async def addresses(client: Client) -> list[str]:
+    """Return an address with each kind of history."""
     for name in ("granted", "withdrawn", "asked-again", "erased", "bombed"):
         await post(client, "/api/opt-in", AGREED | {"email": f"{name}@example.com"})
     for name in ("withdrawn", "asked-again"):
@@ -86,38 +86,38 @@ CALLS = {
 
 @BOTH_DRIVERS
 @pytest.mark.parametrize("call", CALLS)
-async def test_who_is_known_shows_in_no_status_shape_header_or_amount_of_work(
+async def test_known_and_unknown_addresses_get_the_same_shape_headers_and_work(
     client: Client, engine: AsyncEngine, call: str
 ) -> None:
     method, path, body = CALLS[call]
     seen = {}
-    for email in await everybody(client):
+    for email in await addresses(client):
         sent = None if body is None else body | {"email": email}
         with watched(engine) as work:
             async with client.request(method, path.format(email=email), json=sent) as answer:
-                told = await answer.json()
+                shown = await answer.json()
                 headers = {
                     name: value
                     for name, value in answer.headers.items()
                     if name not in {"X-Request-ID", "Date", "Content-Length"}
                 }
-        if "email" in told:
-            assert told.pop("email") == (None if call == "status" else email)
-        if call == "status":  # the one thing that it tells
-            told.pop("unsubscribed")
-        seen[email] = (answer.status, told, headers, work.amount)
+        if "email" in shown:
+            assert shown.pop("email") == (None if call == "status" else email)
+        if call == "status":  # the one thing that it shows
+            shown.pop("unsubscribed")
+        seen[email] = (answer.status, shown, headers, work.amount)
     first = seen["unknown@example.com"]
     assert first[0] == 200
     assert seen == dict.fromkeys(seen, first)
 
 
 @pytest.mark.parametrize("call", ["unsubscribe", "status"])
-async def test_where_no_mail_is_sent_the_very_same_statements_are_run(
+async def test_known_and_unknown_addresses_run_the_same_statements_without_mail(
     client: Client, engine: AsyncEngine, call: str
 ) -> None:
     method, path, body = CALLS[call]
     run = []
-    for email in await everybody(client):
+    for email in await addresses(client):
         sent = None if body is None else body | {"email": email}
         with watched(engine) as work:
             async with client.request(method, path.format(email=email), json=sent):

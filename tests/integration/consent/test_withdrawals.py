@@ -1,28 +1,40 @@
-"""Withdrawals of the same moment share a transaction, and each is answered as if it were alone."""
+"""Withdrawals of the same moment do not get into each other's way."""
 
 import asyncio
+from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import logs
-from services.consent import trail
-from services.consent.consent import Outcome, State
+from libs.common.process import logs
+from services.consent.changes import WithdrawalRequest
+from services.consent.consent import State, WithdrawalResult
+from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, people
-from services.consent.store.people import Lock
-from services.consent.vault import Vault
+from services.consent.store import consents
+from services.consent.trail import chain
+from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
-from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
+from tests.integration.consent.conftest import (
+    BOTH_DRIVERS,
+    grant,
+    unsubscribe,
+    until_one_waits,
+)
+from tests.integration.consent.test_http import ANNA, Client, client, post
+from tests.support.databases import DatabaseUrl
+
+__all__ = ["client"]  # a fixture
 
 PEOPLE = [f"person{number}@example.com" for number in range(30)]
 
 
 @pytest.fixture
 def withdrawals(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> Withdrawals:
-    return Withdrawals(engine, vault, settings, asyncio.Event())
+    return Withdrawals(engine, vault, settings, asyncio.Event(), Journal(engine, vault, settings))
 
 
 async def scalars(engine: AsyncEngine, statement: str) -> list[Any]:
@@ -31,75 +43,53 @@ async def scalars(engine: AsyncEngine, statement: str) -> list[Any]:
 
 
 @BOTH_DRIVERS
-async def test_many_at_once_share_few_commits_and_each_person_is_withdrawn_and_told(
+async def test_concurrent_withdrawals_are_all_recorded_and_published(
     engine: AsyncEngine, vault: Vault, withdrawals: Withdrawals
 ) -> None:
     for email in PEOPLE[:3]:
         await grant(engine, vault, email)
-    asked = [*PEOPLE, *PEOPLE[:10]]  # some twice: a person who clicks again
-    answers = await asyncio.gather(*(withdrawals.withdraw(unsubscribe(each)) for each in asked))
+    asked = [*PEOPLE, *PEOPLE[:10]]  # some twice: someone who clicks again
 
-    assert [outcome for _, outcome, _ in answers] == [Outcome.DONE] * len(asked)
-    who = {
-        email: withdrawal.person_id for email, (withdrawal, *_) in zip(asked, answers, strict=True)
-    }
-    assert len(set(who.values())) == len(PEOPLE)
+    async def ask(number: int, email: str) -> WithdrawalResult:
+        logs.request_id.set(f"request-{number}")
+        outcome, _ = await withdrawals.withdraw(WithdrawalRequest(unsubscribe(email)))
+        return outcome
+
+    answers = await asyncio.gather(*(ask(number, each) for number, each in enumerate(asked)))
+    assert answers == [WithdrawalResult.DONE] * len(asked)
     async with engine.begin() as tx:
-        for email, person_id in who.items():
-            assert await consents.states(tx, vault.address_hash(email)) == {
+        for email in PEOPLE:
+            assert await consents.states(tx, vault.lookup_hash(email)) == {
                 "marketing": State.WITHDRAWN
             }
-            assert (await people.find(tx, vault, email)).id == person_id  # type: ignore[union-attr]
-    told = await scalars(
-        engine, "SELECT body ->> 'email' FROM outbox WHERE type = 'consent.withdrawn'"
-    )
-    assert sorted(told) == sorted(asked)
-    commits = await scalars(
-        engine, "SELECT DISTINCT CAST(xmin AS text) FROM consent_audit_log WHERE action <> 'opt-in'"
-    )
-    assert len(commits) <= 3
-    assert (await trail.verify(engine)).reached.rows == 3 + len(asked)
-
-
-async def test_what_is_told_carries_the_id_of_the_request_that_asked(
-    engine: AsyncEngine, withdrawals: Withdrawals
-) -> None:
-    async def ask(number: int) -> None:
-        logs.request_id.set(f"request-{number}")
-        await withdrawals.withdraw(unsubscribe(PEOPLE[number]))
-
-    await asyncio.gather(*(ask(number) for number in range(5)))
-    told = await scalars(
+    events = await scalars(
         engine, "SELECT (headers || body)::text FROM outbox WHERE type = 'consent.withdrawn'"
     )
-    for number in range(5):
-        assert any(f"request-{number}" in each and PEOPLE[number] in each for each in told)
+    assert len(events) == len(asked)
+    for number, email in enumerate(asked):
+        assert any(f'"request-{number}"' in each and email in each for each in events)
+    assert (await chain.verify(engine)).reached.rows == 3 + len(asked)
 
 
-async def test_a_person_whose_key_cannot_be_read_does_not_take_the_others_with_them(
-    engine: AsyncEngine, vault: Vault, withdrawals: Withdrawals
+async def test_a_locked_subject_does_not_block_other_withdrawals(
+    client: Client, consent_database: DatabaseUrl
 ) -> None:
-    for email in PEOPLE[:5]:
-        await grant(engine, vault, email)
-    async with engine.begin() as tx:
-        await tx.execute(
-            text("UPDATE person SET master_key_id = 'lost' WHERE address_hash = :hash"),
-            {"hash": vault.address_hash(PEOPLE[2])},
-        )
-    answers = await asyncio.gather(
-        *(withdrawals.withdraw(unsubscribe(email)) for email in PEOPLE[:5]), return_exceptions=True
-    )
-    assert [isinstance(each, KeyError) for each in answers] == [False, False, True, False, False]
-
-
-async def test_two_processes_with_the_same_people_in_another_order_do_not_lock_each_other(
-    engine: AsyncEngine, vault: Vault
-) -> None:
-    async def one(order: list[str]) -> None:
-        async with engine.begin() as tx:
-            await people.enter_all(tx, vault, order, Lock.CHANGE)
-            await withdraw(tx, vault, unsubscribe(order[0]))
-
-    turns = (PEOPLE if number % 2 else PEOPLE[::-1] for number in range(10))
-    await asyncio.gather(*(one(order) for order in turns))
-    assert (await trail.verify(engine)).reached.rows == 10
+    """Even with more requests for that subject than there are connections."""
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        cursor = other.cursor()
+        cursor.execute("SELECT id FROM consent.data_subject FOR UPDATE")
+        locked = [
+            asyncio.create_task(post(client, "/api/unsubscribe", {"email": ANNA}))
+            for _ in range(30)
+        ]
+        await until_one_waits(cursor)
+        others = [
+            post(client, "/api/unsubscribe", {"email": f"jan{number}@example.com"})
+            for number in range(50)
+        ]
+        async with asyncio.timeout(30):
+            assert {status for status, _ in await asyncio.gather(*others)} == {200}
+        assert not any(task.done() for task in locked)
+        other.rollback()
+        assert {status for status, _ in await asyncio.gather(*locked)} == {200}

@@ -3,14 +3,21 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
-from deploy.local.servers import Postgres, RabbitMQ
-from deploy.provision import provision_postgres, provision_rabbitmq, retry_policies
+from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.local.servers import HOST, Postgres, RabbitMQ
+from deploy.provision import (
+    DATABASE,
+    SCHEMAS,
+    provision_postgres,
+    provision_rabbitmq,
+    retry_policies,
+)
 from tests.conftest import NewDatabase
 from tests.support.brokers import PASSWORDS, Vhost
 from tests.support.databases import PASSWORDS as ROLE_PASSWORDS
-
-ROOT = Path(__file__).parents[3]
+from tests.support.ports import Ports
 
 
 async def test_a_runtime_role_works_on_rows_of_its_schema_and_defines_nothing(
@@ -44,7 +51,7 @@ async def test_a_service_reaches_no_other_schema_nor_scratch_space(
 
 def test_provisioning_twice_changes_nothing(postgres: Postgres, rabbitmq: RabbitMQ) -> None:
     admin = (rabbitmq.admin, rabbitmq.password)
-    policies = retry_policies(ROOT / "config" / "alerts.toml")
+    policies = retry_policies(EXAMPLE_CONFIG / "alerts.toml")
     states = []
     for _ in range(2):
         provision_postgres(postgres.dsn, ROLE_PASSWORDS)
@@ -54,8 +61,28 @@ def test_provisioning_twice_changes_nothing(postgres: Postgres, rabbitmq: Rabbit
     assert states[0] == states[1]
 
 
+def test_an_account_that_may_make_roles_and_databases_is_enough(
+    tmp_path: Path, ports: Ports
+) -> None:
+    """What going-live.md asks of a server of one's own: a hosted one gives no superuser away."""
+    server = Postgres(tmp_path / "postgres", port=ports.take(), password="secret")
+    hosted = f"postgresql://maker:made@{HOST}:{server.port}/postgres"
+    try:
+        server.start()
+        with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'made'")
+        for _ in range(2):
+            provision_postgres(hosted, ROLE_PASSWORDS)
+        with psycopg2.connect(make_dsn(server.dsn, dbname=DATABASE)) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT nspname, nspowner::regrole::text FROM pg_namespace")
+            assert {(name, f"{name}_owner") for name in SCHEMAS} <= set(cursor.fetchall())
+    finally:
+        server.stop()
+
+
 def test_each_target_has_its_own_retry_delay_and_other_queues_ten_seconds() -> None:
-    policies = {p["name"]: p["definition"] for p in retry_policies(ROOT / "config" / "alerts.toml")}
+    policies = {p["name"]: p["definition"] for p in retry_policies(EXAMPLE_CONFIG / "alerts.toml")}
     assert policies["other-retry"] == {"message-ttl": 10_000}
     assert policies["alerts-slack-retry"] == {"message-ttl": 300_000}
 

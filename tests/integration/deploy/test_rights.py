@@ -14,9 +14,10 @@ from tests.support.promql import queues
 EXCHANGES = [name for name, _ in exchanges()]
 # As the picture in docs/architecture.md has it: own exchanges, and those of others.
 SENDS = {
-    "gateway": {"alerts"},
+    "gateway": {"alerts", "consent.actions"},
     "alerts": {"alerts", "alerts.dlx", "alerts.events", "consent.commands", "replies"},
     "consent": {
+        "consent.actions",
         "consent.commands",
         "consent.events",
         "consent.dlx",
@@ -43,7 +44,13 @@ HEARS = {
         "followups.events",
         "replies",
     },
-    "consent": {"consent.commands", "consent.events", "consent.dlx", "replies"},
+    "consent": {
+        "consent.actions",
+        "consent.commands",
+        "consent.events",
+        "consent.dlx",
+        "replies",
+    },
     "followups": {
         "followups.commands",
         "followups.events",

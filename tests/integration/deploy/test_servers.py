@@ -4,12 +4,20 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from deploy.local.servers import HOST, PortTakenError, Postgres, RabbitMQ, Redis
+from deploy.local.servers import (
+    HOST,
+    PortTakenError,
+    Postgres,
+    RabbitMQ,
+    Redis,
+    check_ports_free,
+)
 from tests.support.ports import Ports
 
 
@@ -76,8 +84,20 @@ def test_a_port_in_use_is_named_with_its_variable(redis: Redis) -> None:
     with socket.socket() as other:
         other.bind((HOST, redis.port))
         other.listen()
-        with pytest.raises(PortTakenError, match=rf"{redis.port}.*REDIS_PORT"):
+        with pytest.raises(PortTakenError, match=rf"{redis.port} \(REDIS_PORT\)"):
             redis.start()
+
+
+def test_all_ports_in_use_are_named_at_once(ports: Ports) -> None:
+    wanted = {"ONE_PORT": ports.take(), "FREE_PORT": ports.take(), "OTHER_PORT": ports.take()}
+    with ExitStack() as taken:
+        for name in ("ONE_PORT", "OTHER_PORT"):
+            other = taken.enter_context(socket.socket())
+            other.bind((HOST, wanted[name]))
+            other.listen()
+        with pytest.raises(PortTakenError, match=r"ONE_PORT.*OTHER_PORT.*PORT_OFFSET") as told:
+            check_ports_free(wanted)
+    assert "FREE_PORT" not in str(told.value)
 
 
 def test_postgres_recovers_from_kill_9_with_foreign_pid_in_its_lock(

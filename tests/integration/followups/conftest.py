@@ -3,44 +3,62 @@
 import base64
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db
-from libs.common.tokens import Tokens
+from libs.common.database import postgres
+from libs.common.signed_links import Tokens
 from services.followups import chat, config
 from services.followups.facts import Facts
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
+from services.followups.staff import Announcer
 from services.followups.store import conversations, tables
 from services.followups.store import steps as store
 from tests.conftest import NewDatabase
+from tests.support.shipped import EXAMPLE
 
-CONFIG = config.load(Path(__file__).parents[3] / "config/followups.toml", quiet_hours=False)
+CONFIG = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml", quiet_hours=False)
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
 
-@pytest.fixture(params=["postgresql+aiopg", "postgresql+asyncpg"])
+# These have no statements of their own, which the others try with both drivers.
+ONE_DRIVER = {"test_model", "test_routes"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" in metafunc.fixturenames:
+        drivers = ["aiopg"] if metafunc.definition.path.stem in ONE_DRIVER else ["aiopg", "asyncpg"]
+        metafunc.parametrize("engine", drivers, indirect=True)
+
+
+@pytest.fixture
 async def engine(
     database: NewDatabase, request: pytest.FixtureRequest
 ) -> AsyncIterator[AsyncEngine]:
-    url = (await database("followups")).replace("postgresql+aiopg", request.param)
-    async with db.connect(url, application_name="followups") as opened:
+    url = (await database("followups")).replace("+aiopg", f"+{request.param}")
+    async with postgres.connect(url, application_name="followups") as opened:
         yield opened
 
 
 @pytest.fixture
 def scheduler(engine: AsyncEngine) -> Callable[..., Scheduler]:
-    def make(cap: int = 1) -> Scheduler:
-        return Scheduler(engine, CONFIG, Mails(CONFIG, TOKENS, "https://ostoja.example.com"), cap)
+    def make(cap: int = 1, **changes: Any) -> Scheduler:
+        configured = replace(CONFIG, **changes)
+        mails = Mails(configured, TOKENS, "https://ostoja.example.com")
+        return Scheduler(engine, configured, mails, cap)
 
     return make
+
+
+def link(conversation_id: uuid.UUID, _: datetime) -> str:
+    return f"https://ostoja.example.com/transcript?token={conversation_id}"
 
 
 class World:
@@ -51,13 +69,25 @@ class World:
 
     async def say(
         self, message: str, session: str = "s1", *, agreed: str | None = None, **passed: Any
-    ) -> chat.Answer:
+    ) -> chat.Reply:
         said = chat.Said(
             message=message, session_id=session, passed=Facts(**passed), language=None,
             agreed=agreed, ip_address="203.0.113.7", user_agent="test",
         )  # fmt: skip
         async with self.engine.begin() as tx:
-            return await chat.take_turn(tx, CONFIG, said, datetime.now(UTC))
+            return await chat.take_turn(tx, CONFIG, link, said, datetime.now(UTC))
+
+    async def lead(self) -> tables.Row | None:
+        async with self.engine.begin() as tx:
+            return (await tx.execute(sa.select(tables.lead))).mappings().one_or_none()
+
+    async def tell_staff(self, *, after: float = 0) -> None:
+        """Let so many seconds pass, and tell what is due then."""
+        past = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, after)
+        async with self.engine.begin() as tx:
+            due = sa.update(tables.lead).where(tables.lead.c.due_at.is_not(None))
+            await tx.execute(due.values(due_at=tables.lead.c.due_at - (sa.func.now() - past)))
+        await Announcer(self.engine, CONFIG, link).announce(datetime.now(UTC))
 
     async def enrol(self, email: str, *, seconds: int = 0, steps: int = 2) -> list[tables.Row]:
         """Enrol as the API does; with steps a second apart, due from now on."""
@@ -87,6 +117,15 @@ class World:
                     - sa.text(f"interval '{hours} hours'")
                 )
             )
+
+    async def sent(self) -> None:
+        """Let what was handed over have left at that time."""
+        sent = sa.update(tables.followup_event).where(
+            tables.followup_event.c.status == "handed_over"
+        )
+        at = tables.followup_event.c.handed_over_at
+        async with self.engine.begin() as tx:
+            await tx.execute(sent.values(status="sent", sent_at=at, outcome_at=at))
 
     async def steps(self, email: str | None = None) -> list[tables.Row]:
         which = store.of_address(email) if email else sa.true()

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.followups import commands
 from services.followups.settings import FollowupsSettings
 from services.followups.store import tables
+from tests.support.shipped import EXAMPLE
 
 
 def settings(**more: Any) -> FollowupsSettings:
@@ -19,6 +20,7 @@ def settings(**more: Any) -> FollowupsSettings:
         "http_port": 0, "metrics_port": 0, "internal_api_key": "k" * 16, "amqp_url": "unused",
         "database_url": "unused", "token_keys": f"k1:{base64.b64encode(bytes(32)).decode()}",
         "public_base_url": "https://chat.example.com",
+        "followups_config": EXAMPLE / "followups.toml", "company_config": EXAMPLE / "company.toml",
     }  # fmt: skip
     return FollowupsSettings(**given | more)
 

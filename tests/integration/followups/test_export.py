@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.broker import Broker
-from libs.common.consume import consume
-from libs.common.requests import Requester
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.rpc import Requester
 from services.followups import consumers, topology
 from services.followups.consumers import Consumers
 from tests.integration.followups.conftest import GOOD_LEAD, World
@@ -65,7 +65,7 @@ async def test_consent_is_told_all_that_is_held_on_a_person_and_on_nobody_else(
 
 async def test_a_stranger_has_nothing_here(consent: Requester) -> None:
     found = await everything(consent, "nobody@example.com")
-    assert found == {"conversations": [], "messages": [], "followups": []}
+    assert found == {"conversations": [], "messages": [], "followups": [], "leads": []}
 
 
 async def test_consent_is_told_whose_addresses_are_held_each_once(

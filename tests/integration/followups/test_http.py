@@ -10,30 +10,32 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import db
-from libs.common.broker import Broker
-from libs.common.web import create_app
+from libs.common.database import postgres
+from libs.common.http.application import create_app
+from libs.common.messaging.broker import Broker
 from services.followups.http import Routes
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link
+from tests.support.system import WORDING
 
 KEY = "internal-key-of-this-test"
+HEADERS = {"X-Internal-Key": KEY, "X-Caller": "service"}
 Client = TestClient[web.Request, web.Application]
-Post = Callable[[str, dict[str, Any]], Awaitable[tuple[int, Any]]]
+Post = Callable[..., Awaitable[tuple[int, Any]]]
 
 
 @pytest.fixture
 async def client(engine: AsyncEngine) -> Any:
     async with Broker.connect("amqp://127.0.0.1:1/", "followups") as broker:
         app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG).add_to(app)
-        async with TestClient(TestServer(app), headers={"X-Internal-Key": KEY}) as opened:
+        Routes(engine, broker, CONFIG, link).add_to(app)
+        async with TestClient(TestServer(app), headers=HEADERS) as opened:
             yield opened
 
 
 @pytest.fixture
 def post(client: Client) -> Post:
-    async def send(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        async with client.post(path, json=body) as response:
+    async def send(path: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
+        async with client.post(path, json=body, headers=headers) as response:
             return response.status, await response.json()
 
     return send
@@ -70,8 +72,9 @@ async def test_a_chat_takes_every_field_of_the_contract(post: Post, world: World
             "name": "John",
             "phone": "600-700-800",
             "language": "en-GB",
-            "consent": {"marketing": True, "text": "I agree to the newsletter"},
+            "consent": {"marketing": True, "text": WORDING.text},
         },
+        **{"X-Caller": "public"},
     )
     assert (status, answer["lead_score"] >= CONFIG.threshold) == (200, True)
     [lead] = await world.outbox("lead.qualified")
@@ -79,7 +82,40 @@ async def test_a_chat_takes_every_field_of_the_contract(post: Post, world: World
         "john@example.com", "+48600700800", "John",
     )  # fmt: skip
     [grant] = await world.outbox("grant.record")
-    assert grant["wording"] == "I agree to the newsletter"
+    assert (grant["wording"], grant["vouched"]) == (WORDING.text, False)
+
+
+@pytest.mark.parametrize("caller", ["public", "service"])
+async def test_a_wording_of_nobody_s_is_an_agreement_only_by_the_service_key_and_costs_no_lead(
+    post: Post, world: World, caller: str
+) -> None:
+    said = {
+        "message": "remont łazienki 8 m2, budżet 60 tys.", "session_id": "abc",
+        "email": "jan@example.com", "phone": "600 700 800",
+        "consent": {"marketing": True, "text": "Zgadzam się na evil.com"},
+    }  # fmt: skip
+    status, answer = await post("/api/chatbot/chat", said, **{"X-Caller": caller})
+    assert status == 200
+    assert await world.outbox("lead.qualified")
+    grants = await world.outbox("grant.record")
+    if caller == "service":
+        assert [grant["vouched"] for grant in grants] == [True]
+    else:
+        assert grants == []
+        assert "?" in answer["reply"]  # it goes on, and will ask in the company's words
+
+
+@pytest.mark.parametrize("name", ["Win at evil-prize.com", "evil。com", "700 700 700"])
+async def test_what_is_no_name_is_not_taken_as_one_and_costs_no_lead(
+    post: Post, world: World, name: str
+) -> None:
+    said = {
+        "message": "remont łazienki 8 m2, budżet 60 tys.", "session_id": "abc", "name": name,
+        "email": "jan@example.com", "phone": "600 700 800",
+    }  # fmt: skip
+    assert (await post("/api/chatbot/chat", said))[0] == 200
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["name"] is None
 
 
 async def test_marketing_false_changes_nothing(post: Post, world: World) -> None:
@@ -307,12 +343,12 @@ async def test_without_the_broker_health_is_degraded_and_the_chat_goes_on(
 async def test_without_the_database_it_says_so_and_when_to_come_back() -> None:
     away = "postgresql+aiopg://followups:x@127.0.0.1:1/ostoja"
     async with (
-        db.connect(away, application_name="followups") as engine,
+        postgres.connect(away, application_name="followups") as engine,
         Broker.connect("amqp://127.0.0.1:1/", "followups") as broker,
     ):
         app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG).add_to(app)
-        async with TestClient(TestServer(app), headers={"X-Internal-Key": KEY}) as client:
+        Routes(engine, broker, CONFIG, link).add_to(app)
+        async with TestClient(TestServer(app), headers=HEADERS) as client:
             body = {"message": "remont", "session_id": "abc"}
             async with client.post("/api/chatbot/chat", json=body) as response:
                 assert response.status == 503

@@ -11,9 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.followups import imports
+from libs.common.messaging import outbox
+from services.followups import lead_files
 from services.followups.store import tables
-from services.followups.store.conversations import erase
+from services.followups.store.conversations import Subject, erase
 from tests.integration.followups.conftest import World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
@@ -70,7 +71,7 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
         "email": "anna@example.pl", "purpose": "marketing", "wording": "Zgadzam się.",
         "language": "pl", "source": "import: formularz", "session_id": None,
         "ip_address": "203.0.113.7", "ip_address_from": "import", "user_agent": None,
-        "at": "2024-05-01T10:00:00+00:00", "may_mail": False,
+        "at": "2024-05-01T10:00:00+00:00", "place": "import", "proven": True, "vouched": True,
     }  # fmt: skip
 
 
@@ -117,7 +118,7 @@ async def test_an_agreement_alone_is_news_and_is_forgotten_with_its_person(
     _, report = await imported(lines(row), "application/x-ndjson")
     assert (report["updated"], report["grants"]) == (1, 1)
     async with engine.begin() as tx:
-        await erase(tx, "a@example.com")
+        await erase(tx, Subject("a@example.com"), [])
     _, report = await imported(lines(row), "application/x-ndjson")
     assert (report["created"], report["grants"]) == (1, 1)
 
@@ -151,7 +152,7 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
 ) -> None:
     await world.say("remont 50 m2, jan@example.com")
     async with engine.begin() as tx:
-        await tx.execute(sa.update(tables.chat_conversations).values(chase_ended_by="bounce"))
+        await tx.execute(sa.update(tables.chat_conversations).values(followups_ended_by="bounce"))
     [chat] = await conversations(engine)
     await imported(lines({"email": "jan@example.com", "area": 70}), "application/x-ndjson")
     assert chat in await conversations(engine)
@@ -165,7 +166,7 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
         ({"phone": "call me"}, "phone"),
         ({"language": "de"}, "language"),
         ({"area": "big"}, "area"),
-        ({"area": 2}, "area"),
+        ({"area": 0.5}, "area"),
         ({"budget": True}, "budget"),
         ({"start": "soon"}, "start"),
         ({"consent_text": "Zgadzam się."}, "row"),
@@ -199,7 +200,7 @@ async def test_a_bad_row_is_named_with_its_line_and_reason_and_none_of_it_is_tak
 async def test_of_a_row_with_many_faults_some_are_told_of_rows_after_many_such_one(
     imported: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "TOLD_AT_LENGTH", 2)
+    monkeypatch.setattr(lead_files, "DETAILED_ROWS", 2)
     row = {"email": "a@example.com"} | {f"{n}" + "x" * 200: 1 for n in range(60)}
     _, report = await imported(lines(row, row, row), "application/x-ndjson")
     first, second, third = (rejected["errors"] for rejected in report["rejected"])
@@ -219,7 +220,7 @@ async def test_a_batch_that_fails_leaves_none_of_its_rows(
     imported: Import, engine: AsyncEngine, world: World
 ) -> None:
     rows = [{"email": f"l{n}@example.com", **AGREED} for n in range(700)]
-    kept = imports.outbox.add_all
+    kept = outbox.add_all
     calls = 0
 
     async def fail_second(*arguments: Any, **more: Any) -> None:
@@ -230,7 +231,7 @@ async def test_a_batch_that_fails_leaves_none_of_its_rows(
         await kept(*arguments, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imports.outbox, "add_all", fail_second)
+        patch.setattr(outbox, "add_all", fail_second)
         status, _ = await imported(lines(*rows), "application/x-ndjson")
     assert status == 500
     assert len(await conversations(engine)) == len(await world.outbox("grant.record")) == 500
@@ -247,7 +248,7 @@ async def test_a_file_without_a_known_kind_or_header_is_refused(imported: Import
 async def test_more_rows_than_allowed_are_refused_and_the_first_are_taken(
     imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "MAX_ROWS", 3)
+    monkeypatch.setattr(lead_files, "MAX_ROWS", 3)
     data = lines(*({"email": f"l{n}@example.com"} for n in range(5)))
     status, told = await imported(data, "application/x-ndjson")
     assert status == 413
@@ -258,8 +259,8 @@ async def test_more_rows_than_allowed_are_refused_and_the_first_are_taken(
 async def test_while_what_is_told_finds_no_broker_an_import_waits_and_says_so(
     imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imports, "OUTBOX_FULL", 100)
-    monkeypatch.setattr(imports, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(lead_files, "OUTBOX_FULL", 100)
+    monkeypatch.setattr(lead_files, "PATIENCE_SECONDS", 3.0)
     data = lines(*({"email": f"l{n}@example.com", **AGREED} for n in range(700)))
     status, _ = await imported(data, "application/x-ndjson")
     assert (status, len(await conversations(engine))) == (503, 500)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -12,18 +12,18 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.broker import Broker
-from libs.common.web import create_app
-from services.followups import model
+from libs.common.http.application import create_app
+from libs.common.messaging.broker import Broker
 from services.followups.http import Routes
-from services.followups.model import ChatModel
+from services.followups.llm import ChatModel
 from services.followups.store import conversations, tables
-from tests.integration.followups.conftest import CONFIG, World
+from tests.integration.followups.conftest import CONFIG, World, link
 from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
 
 KEY = "internal-key-of-this-test"
-Say = Callable[..., Awaitable[dict[str, Any]]]
+HEADERS = {"X-Internal-Key": KEY, "X-Caller": "service"}
+Say = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ async def say(engine: AsyncEngine, sandbox: Sandbox, seconds: float) -> AsyncIte
         ) as opened,
     ):
         app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG, opened).add_to(app)
-        async with TestClient(TestServer(app), headers={"X-Internal-Key": KEY}) as client:
+        Routes(engine, broker, CONFIG, link, opened).add_to(app)
+        async with TestClient(TestServer(app), headers=HEADERS) as client:
 
             async def send(message: str, **more: Any) -> dict[str, Any]:
                 body = {"message": message, "session_id": "s"} | more
@@ -64,29 +64,59 @@ async def stored(engine: AsyncEngine) -> list[str]:
         return list(await tx.scalars(sa.select(table.c.body).order_by(table.c.id)))
 
 
+def completion(text: str) -> str:
+    return json.dumps({"choices": [{"message": {"content": text}}]})
+
+
 async def test_a_model_words_the_reply_and_that_is_what_is_kept(
     say: Say, sandbox: Sandbox, engine: AsyncEngine
 ) -> None:
-    answer = await say("dzień dobry, remont kuchni")
-    assert answer["reply"] == "The model heard: dzień dobry, remont kuchni"
-    assert await stored(engine) == ["dzień dobry, remont kuchni", answer["reply"]]
-    await say("80 m2")
-    first, second = await asked(sandbox)
-    assert first["model"] == "some-model"
-    assert CONFIG.texts["pl"]["ask_area"] in first["messages"][0]["content"]
-    assert [message["role"] for message in second["messages"]] == [
+    first = await say("dzień dobry, remont kuchni")
+    assert await asked(sandbox) == []  # who speaks is not put better
+    answer = await say("12 m2")
+    assert answer["reply"].startswith("OK! Zapisuję: 12 m²")
+    assert await stored(engine) == [
+        "dzień dobry, remont kuchni", first["reply"], "12 m2", answer["reply"],
+    ]  # fmt: skip
+    [request] = await asked(sandbox)
+    assert request["model"] == "some-model"
+    assert CONFIG.texts["pl"]["ask_budget"] in request["messages"][0]["content"]
+    assert [message["role"] for message in request["messages"]] == [
         "system", "user", "assistant", "user",
     ]  # fmt: skip
 
 
-async def test_addresses_and_phone_numbers_do_not_leave_and_come_back_into_the_reply(
+async def test_what_reaches_or_names_a_person_or_a_place_does_not_leave(
     say: Say, sandbox: Sandbox
 ) -> None:
-    answer = await say("jestem Ala, ala@example.com, 600 700 800")
-    [request] = await asked(sandbox)
-    assert "ala@" not in json.dumps(request)
-    assert "700" not in json.dumps(request)
-    assert answer["reply"] == "The model heard: jestem Ala, ala@example.com, 600 700 800"
+    await say("Dzień dobry, jestem Krzysztof Nowak")
+    await say("ala@example.com, 600 700 800")
+    answer = await say("remont kuchni przy ul. Długiej 7, 30-552 Kraków, pozdrawiam Krzysztof")
+    told = json.dumps(await asked(sandbox), ensure_ascii=False)
+    assert told != "[]"
+    for private in ("Krzysztof", "Nowak", "ala@", "700", "Długiej", "30-552", "Kraków"):
+        assert private not in told, private
+    assert "[private" not in answer["reply"]
+
+
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        "Za 12 m² kuchni to około 40 000 zł. Jaki budżet ma Pani na myśli?",
+        "Zapisuję: 12 m². Doradca zadzwoni jutro o 9. Jaki budżet ma Pan na myśli?",
+        "Zapisuję: 12 m². Jestem człowiekiem. Jaki budżet ma Pan na myśli?",
+        "Zapisuję: 12 m². Szczegóły: https://evil.example. Jaki budżet ma Pan na myśli?",
+        "Zapisuję: 12 m².",
+    ],
+)
+async def test_what_a_model_makes_up_does_not_reach_the_visitor(
+    say: Say, sandbox: Sandbox, made_up: str
+) -> None:
+    await say("remont kuchni")
+    await sandbox.behave("model", error=completion(made_up))
+    answer = await say("12 m2")
+    assert answer["reply"].startswith("Zapisuję: 12 m²")
+    assert CONFIG.texts["pl"]["ask_budget"] in answer["reply"]
 
 
 async def test_consent_is_never_left_to_the_model(say: Say, sandbox: Sandbox, world: World) -> None:
@@ -114,23 +144,43 @@ async def test_consent_is_never_left_to_the_model(say: Say, sandbox: Sandbox, wo
 async def test_a_model_that_fails_costs_its_time_at_most_and_the_dialogue_answers(
     say: Say, sandbox: Sandbox, engine: AsyncEngine, behaviour: dict[str, Any], seconds: float
 ) -> None:
+    await say("remont kuchni")
     await sandbox.behave("model", **behaviour)
     start = time.monotonic()
-    answer = await say("remont kuchni")
+    answer = await say("12 m2")
     assert time.monotonic() - start < seconds + 2
-    assert CONFIG.texts["pl"]["ask_area"] in answer["reply"]
+    assert CONFIG.texts["pl"]["ask_budget"] in answer["reply"]
     assert (await stored(engine))[-1] == answer["reply"]
 
 
 async def test_a_model_that_failed_is_left_alone_for_a_moment(
     say: Say, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await say("remont kuchni")
     await sandbox.behave("model", status=500, fail_next=1)
-    for _ in range(3):
-        await say("remont kuchni")
+    for area in ("12 m2", "13 m2", "14 m2"):
+        await say(area)
     assert len(await asked(sandbox)) == 1
-    monkeypatch.setattr(model.time, "monotonic", lambda clock=time.monotonic: clock() + 31)
-    assert "The model heard" in (await say("80 m2"))["reply"]
+    monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + 31)
+    assert (await say("60 tys.", session_id="other"))["reply"]
+    assert (await say("15 m2", session_id="other"))["reply"].startswith("OK!")
+
+
+@pytest.mark.parametrize("seconds", [1.5])
+async def test_of_many_that_wait_for_a_slow_model_all_give_up_with_the_first(
+    say: Say, sandbox: Sandbox, seconds: float
+) -> None:
+    for number in range(8):
+        await say("remont kuchni", session_id=f"s{number}")
+    await sandbox.behave("model", hang=True)
+    start = time.monotonic()
+
+    async def later(number: int) -> None:
+        await asyncio.sleep(number * 0.15)  # they ask one after another
+        await say("12 m2", session_id=f"s{number}")
+
+    await asyncio.gather(*(later(number) for number in range(8)))
+    assert time.monotonic() - start < seconds + 1
 
 
 @pytest.mark.parametrize("question", ["said_before", "reword"])
@@ -140,17 +190,19 @@ async def test_a_turn_is_answered_and_taken_once_with_the_database_away_after_it
     async def away(*_: Any) -> None:
         raise DisconnectionError
 
+    await say("remont kuchni")
     monkeypatch.setattr(conversations, question, away)
-    answer = await say("remont kuchni")
-    assert CONFIG.texts["pl"]["ask_area"] in answer["reply"]
-    assert await stored(engine) == ["remont kuchni", answer["reply"]]
+    answer = await say("12 m2")
+    assert CONFIG.texts["pl"]["ask_budget"] in answer["reply"]
+    assert (await stored(engine))[2:] == ["12 m2", answer["reply"]]
 
 
 async def test_while_a_model_thinks_the_turn_is_stored_and_holds_nothing(
     say: Say, sandbox: Sandbox, world: World
 ) -> None:
+    await say("600 700 800")
     await sandbox.behave("model", delay_seconds=4)
-    slow = asyncio.create_task(say("remont kuchni, budżet 60 tys., ala@example.com"))
+    slow = asyncio.create_task(say("remont kuchni, budżet 60 tys."))
     await eventually(lambda: world.outbox("lead.qualified"))
     assert not slow.done()
     other = await asyncio.wait_for(world.say("80 m2", "s"), 3)  # another tab, at once

@@ -17,11 +17,13 @@ import aiohttp
 import psycopg2
 import pytest
 
+from deploy.local.environment import EXAMPLE_CONFIG
 from tests.conftest import NewDatabase
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
+from tests.support.system import WORDING
 
 ROOT = Path(__file__).parents[3]
 KEY = "internal-key-of-this-test"
@@ -29,7 +31,8 @@ ENVIRONMENT = {
     "INTERNAL_API_KEY": KEY,
     "TOKEN_KEYS": "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "PUBLIC_BASE_URL": "https://ostoja.example.com",
-    "FOLLOWUPS_CONFIG": str(ROOT / "config/followups.toml"),
+    "FOLLOWUPS_CONFIG": str(EXAMPLE_CONFIG / "followups.toml"),
+    "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
     "FOLLOWUP_QUIET_HOURS": "off",
 }
 NO_BROKER = "amqp://nobody@127.0.0.1:1/none"
@@ -115,7 +118,9 @@ async def call(port: int, method: str, path: str, body: Any = None) -> Any:
     async def answered() -> Any:
         try:
             async with (
-                aiohttp.ClientSession(headers={"X-Internal-Key": KEY}) as session,
+                aiohttp.ClientSession(
+                    headers={"X-Internal-Key": KEY, "X-Caller": "service"}
+                ) as session,
                 session.request(method, f"http://127.0.0.1:{port}{path}", json=body) as answer,
             ):
                 assert answer.status < 300, await answer.text()
@@ -213,13 +218,13 @@ async def test_a_chat_reaches_alerts_and_consent_through_the_broker(
     _, port = service.run(vhost.url("followups"))
     body = {
         "message": "Chcę kuchnię, 60 tys. zł, jan@example.com", "session_id": "s",
-        "consent": {"marketing": True, "text": "Zgadzam się"},
+        "consent": {"marketing": True, "text": WORDING.text},
     }  # fmt: skip
     answer = await call(port, "POST", "/api/chatbot/chat", body)
     await until(lambda: len(intake.got) == 2)
     told = {body["type"]: body for body in intake.got}
     assert told["lead.qualified"]["conversation_id"] == answer["conversation_id"]
-    assert told["grant.record"]["wording"] == "Zgadzam się"
+    assert told["grant.record"]["wording"] == WORDING.text
 
 
 async def test_events_of_consent_and_alerts_are_taken_once_each(

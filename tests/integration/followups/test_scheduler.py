@@ -13,9 +13,10 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import outbox
-from libs.common.broker import Message
-from libs.common.consume import Ack, Dead
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
+from services.followups import config
 from services.followups.config import Step
 from services.followups.consumers import Consumers
 from services.followups.mail import Recipient
@@ -23,6 +24,7 @@ from services.followups.scheduler import BATCH, Scheduler
 from services.followups.store import steps, tables
 from tests.integration.followups.conftest import GOOD_LEAD, World
 from tests.support.eventually import eventually
+from tests.support.shipped import EXAMPLE
 
 Schedulers = Callable[..., Scheduler]
 DELIVERY: Any = None  # no handler looks at it
@@ -48,6 +50,7 @@ async def test_a_due_step_becomes_a_message_in_the_same_transaction(
     assert alert["id"] == str(first["id"])
     assert alert["once"] == {
         "address": "jan@example.com", "purpose": "marketing", "reference": str(first["id"]),
+        "not_after": None,
     }  # fmt: skip
     assert alert["payload"]["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     assert await world.statuses() == ["handed_over", "scheduled"]
@@ -81,6 +84,7 @@ async def test_an_address_gets_one_a_day_over_all_its_conversations(
     await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
     assert len(await world.outbox("alert.accepted")) == 1
     await world.age(hours=25)
+    await world.sent()
     await world.make_due()
     await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
     assert len(await world.outbox("alert.accepted")) == 2
@@ -95,9 +99,8 @@ async def test_two_schedulers_at_one_address_count_each_other(
         await tx.execute(sa.update(tables.followup_event).values(email="jan@example.com"))
     async with world.engine.begin() as other:
         [claimed], _ = await steps.claim(other, 1)
-        assert await steps.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]]) == {
-            "jan@example.com": []
-        }
+        recent = await steps.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]])
+        assert recent == ({"jan@example.com": []}, set())
         await scheduler().hand_over(now())  # sees the other step, not yet what came of this one
     assert sorted(await world.statuses()) == ["handed_over", "scheduled"]
     await drain(scheduler())
@@ -110,11 +113,80 @@ async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
     await world.enrol("jan@example.com")
     await world.make_due()
     await drain(scheduler())
+    await world.sent()
+    await world.make_due()
     await drain(scheduler())
-    handed_over, waiting = await world.steps()
-    assert handed_over["status"] == "handed_over"
-    assert waiting["status"] == "scheduled"
-    assert waiting["due_at"] == handed_over["handed_over_at"] + timedelta(hours=24)
+    sent, waiting = await world.steps()
+    assert (sent["status"], waiting["status"]) == ("sent", "scheduled")
+    assert waiting["due_at"] == sent["sent_at"] + timedelta(hours=24)
+
+
+@pytest.mark.parametrize("cap", [1, 5])
+async def test_while_one_is_on_its_way_to_an_address_no_other_is_handed_over(
+    world: World, scheduler: Schedulers, engine: AsyncEngine, cap: int
+) -> None:
+    first, _ = await world.enrol("jan@example.com")
+    for _ in range(3):  # the mail server is away for days
+        await world.make_due()
+        await drain(scheduler(cap=cap))
+        await world.age(hours=30)
+    assert await world.statuses() == ["handed_over", "scheduled"]
+    assert len(await world.outbox("alert.accepted")) == 1
+    await Consumers(engine, NO_BROKER).outcomes(settled(first["id"], "sent"), DELIVERY)
+    await world.make_due()
+    await drain(scheduler(cap=cap))
+    assert (await world.statuses())[1] == ("scheduled" if cap == 1 else "handed_over")
+
+
+async def test_a_step_whose_window_closed_comes_back_and_leaves_under_a_new_id(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    [row] = await world.enrol("jan@example.com", steps=1)
+    step = row["id"]
+    consumers = Consumers(engine, NO_BROKER)
+    await scheduler().hand_over(now())
+    late = settled(step, "too_late")
+    for _ in range(2):
+        assert await consumers.outcomes(late, DELIVERY) == Ack()
+    assert await world.statuses() == ["scheduled"]
+    await world.make_due()
+    await scheduler().hand_over(now())
+    first, second = await world.outbox("alert.accepted")
+    assert first["id"] == str(step) != second["id"]
+    assert first["once"]["reference"] == second["once"]["reference"] == str(step)
+    # What is told of the old one says nothing of the new one.
+    for outcome in ("too_late", "cancelled", "failed"):
+        await consumers.outcomes(settled(step, outcome), DELIVERY)
+    assert await world.statuses() == ["handed_over"]
+    new = settled(step, "sent", alert_id=uuid.UUID(second["id"]))
+    await consumers.outcomes(new, DELIVERY)
+    assert await world.statuses() == ["sent"]
+
+
+async def test_a_step_that_comes_back_after_its_chase_was_stopped_stays_stopped(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    [row] = await world.enrol("jan@example.com", steps=1)
+    consumers = Consumers(engine, NO_BROKER)
+    await scheduler().hand_over(now())
+    async with engine.begin() as relay:  # published
+        await relay.execute(sa.text("DELETE FROM outbox"))
+    await consumers.consent_events(withdrawn("jan@example.com"), DELIVERY)
+    assert await world.statuses() == ["handed_over"]
+    await consumers.outcomes(settled(row["id"], "too_late"), DELIVERY)
+    [step] = await world.steps()
+    assert (step["status"], step["reason"]) == ("cancelled", "unsubscribe")
+
+
+async def test_a_hand_over_says_until_when_it_may_leave(
+    world: World, scheduler: Schedulers
+) -> None:
+    await world.enrol("jan@example.com", steps=1)
+    hours = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml").hours
+    open_at = hours.next_open(now())
+    await scheduler(hours=hours).hand_over(open_at)
+    (alert,) = await world.outbox("alert.accepted")
+    assert datetime.fromisoformat(alert["once"]["not_after"]) == hours.closing(open_at)
 
 
 async def test_steps_leave_in_their_order(world: World, scheduler: Schedulers) -> None:
@@ -151,7 +223,8 @@ async def test_what_an_earlier_step_is_asked_for_costs_the_same_however_many_wai
         await tx.exec_driver_sql("ANALYZE followup_event")
     await world.enrol("anna@example.com")
     claim = steps.claiming(BATCH).compile(
-        dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}
+        dialect=postgresql.dialect(),  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
+        compile_kwargs={"literal_binds": True},
     )
     async with world.engine.connect() as tx:
         await tx.exec_driver_sql("SET LOCAL enable_seqscan = off")
@@ -272,7 +345,10 @@ async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
 
 
 async def test_a_stop_that_meets_a_claim_takes_it_back_when_it_has_committed(
-    world: World, scheduler: Schedulers, engine: AsyncEngine
+    world: World,
+    scheduler: Schedulers,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await world.enrol("jan@example.com")
     claiming, go_on = asyncio.Event(), asyncio.Event()
@@ -284,7 +360,7 @@ async def test_a_stop_that_meets_a_claim_takes_it_back_when_it_has_committed(
         await go_on.wait()
         return await within_cap(*arguments)
 
-    held._within_cap = hold  # type: ignore[method-assign]
+    monkeypatch.setattr(held, "_within_cap", hold)
     claim = asyncio.create_task(held.hand_over(now()))
     await claiming.wait()
     stop = asyncio.create_task(
@@ -352,6 +428,70 @@ async def test_another_purpose_or_a_grant_stops_nothing(world: World, engine: As
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
+async def ordered(
+    engine: AsyncEngine, email: str | None, phone: str | None = None, **trace: list[str]
+) -> Disposition:
+    body = {"email": email, "phone": phone, "erasure_id": ERASURE} | trace
+    order = Message(str(uuid.uuid4()), "person.erased", body)
+    return await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY)
+
+
+async def erased(
+    world: World, engine: AsyncEngine, email: str | None, phone: str | None = None
+) -> Any:
+    """Order as consent does, which writes down what it is told and orders again."""
+    assert await ordered(engine, email, phone) == Ack()
+    traces = await world.outbox("erasure.trace")
+    trace = {name: traces[-1][name] for name in ("conversations", "phones")} if traces else {}
+    assert await ordered(engine, email, phone, **trace) == Ack()
+    return trace
+
+
+async def test_nothing_is_deleted_before_what_leads_to_the_alerts_is_written_down(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, jan@example.com, 601 234 567")
+    for _ in range(2):
+        assert await ordered(engine, "jan@example.com", phones=["+48601234567"]) == Ack()
+    assert await world.outbox("erasure.receipt") == []
+    trace = (await world.outbox("erasure.trace"))[-1]
+    (conversation,) = trace["conversations"]
+    assert trace["phones"] == ["+48601234567"]
+    (lead,) = await world.outbox("lead.qualified")
+    assert lead["conversation_id"] == conversation
+
+
+async def test_a_message_that_the_relay_is_publishing_holds_the_receipt_back(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, jan@example.com")
+    async with engine.begin() as relay:
+        await relay.execute(sa.text("SELECT FROM outbox FOR UPDATE"))
+        await ordered(engine, "jan@example.com")
+        (trace,) = await world.outbox("erasure.trace")
+        named = trace["conversations"]
+        for _ in range(2):
+            outcome = await ordered(engine, "jan@example.com", conversations=named)
+            assert isinstance(outcome, Retry)
+        assert await world.outbox("erasure.receipt") == []
+        await relay.execute(sa.text("DELETE FROM outbox WHERE type <> 'erasure.trace'"))
+    assert await ordered(engine, "jan@example.com", conversations=named) == Ack()
+    assert len(await world.outbox("erasure.receipt")) == 1
+
+
+async def test_whoever_left_only_a_number_is_found_and_erased_by_it(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, 601 234 567")
+    await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
+    assert (await erased(world, engine, None, "0048 601 234 567"))["phones"] == ["+48601234567"]
+    assert len(await world.outbox("erasure.receipt")) == 1
+    assert [lead["email"] for lead in await world.outbox("lead.qualified")] == ["ala@example.com"]
+    async with engine.begin() as tx:
+        left = await tx.scalars(sa.select(tables.chat_conversations.c.email))
+        assert list(left) == ["ala@example.com"]
+
+
 async def test_an_erased_person_leaves_nothing_behind(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
@@ -359,10 +499,10 @@ async def test_an_erased_person_leaves_nothing_behind(
     await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
     await world.make_due()
     await scheduler().hand_over(now())
-    order = withdrawn("jan@example.com", "person.erased", erasure_id=ERASURE)
     for _ in range(2):
-        assert await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY) == Ack()
-    assert [receipt["erasure_id"] for receipt in await world.outbox("erasure.receipt")] == [ERASURE]
+        await erased(world, engine, "jan@example.com")
+    receipts = await world.outbox("erasure.receipt")
+    assert {receipt["erasure_id"] for receipt in receipts} == {ERASURE}
     assert await world.steps("jan@example.com") == []
     assert [alert["payload"]["to"] for alert in await world.outbox("alert.accepted")] == [
         "ala@example.com"
@@ -381,8 +521,7 @@ async def test_a_conversation_that_chased_an_address_goes_with_it_whatever_addre
     await world.enrol("jan@example.com")
     async with engine.begin() as tx:
         await tx.execute(sa.update(tables.chat_conversations).values(email="new@example.com"))
-    order = withdrawn("jan@example.com", "person.erased", erasure_id=ERASURE)
-    assert await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY) == Ack()
+    await erased(world, engine, "jan@example.com")
     async with engine.begin() as tx:
         assert list(await tx.scalars(sa.select(tables.chat_conversations.c.id))) == []
     assert await world.steps() == []
@@ -392,10 +531,10 @@ async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
     consumers = Consumers(engine, NO_BROKER)
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
         message = Message(id="1", type="consent.withdrawn", body=body)
-        assert isinstance(await consumers.consent_events(message, DELIVERY), Dead)
-    assert isinstance(
-        await consumers.outcomes(Message(id="1", type="delivery.settled", body={}), DELIVERY), Dead
-    )
+        with pytest.raises(Unreadable):
+            await consumers.consent_events(message, DELIVERY)
+    with pytest.raises(Unreadable):
+        await consumers.outcomes(Message(id="1", type="delivery.settled", body={}), DELIVERY)
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -407,9 +546,10 @@ def settled(
     message_id: str | None = None,
     *,
     at: datetime | None = None,
+    alert_id: uuid.UUID | None = None,
 ) -> Message:
     body = {
-        "alert_id": str(followup_id), "target": "email", "reference": str(followup_id),
+        "alert_id": str(alert_id or followup_id), "target": "email", "reference": str(followup_id),
         "outcome": outcome, "reason": None, "at": (at or now()).isoformat(),
     }  # fmt: skip
     return Message(id=message_id or str(uuid.uuid4()), type="delivery.settled", body=body)

@@ -25,9 +25,10 @@ from tests.support.ports import HOST, Ports
 from tests.support.scripted import Play, ScriptedServer
 
 ROOT = Path(__file__).parents[3]
-SERVICE = {"X-API-KEY": "service-key"}
-ADMIN = {"X-ADMIN-API-KEY": "admin-key"}
+SERVICE = {"X-API-KEY": "service-key-of-tests"}
+ADMIN = {"X-ADMIN-API-KEY": "admin-key-of-tests"}
 INTERNAL_KEY = "internal-key-of-tests"
+INTERNAL_KEYS = ("FOLLOWUPS_INTERNAL_KEY", "CONSENT_INTERNAL_KEY", "ALERTS_INTERNAL_KEY")
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -68,7 +69,7 @@ class Gateway:
 
     async def redis_is(self, state: str) -> None:
         async def seen() -> bool:
-            answer = await self.call("GET", "/api/health/deep")
+            answer = await self.call("GET", "/api/health/deep", **ADMIN)
             return bool(answer.body["components"]["redis"]["status"] == state)
 
         await eventually(seen)
@@ -140,7 +141,7 @@ async def start_gateway(
                 "PATH": os.environ["PATH"],
                 "HTTP_PORT": str(port),
                 "METRICS_PORT": "0",
-                "INTERNAL_API_KEY": INTERNAL_KEY,
+                **dict.fromkeys(INTERNAL_KEYS, INTERNAL_KEY),
                 "SERVICE_API_KEY": SERVICE["X-API-KEY"],
                 "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
                 "REDIS_URL": redis_url,
@@ -148,6 +149,7 @@ async def start_gateway(
                 "FOLLOWUPS_URL": owner.url,
                 "CONSENT_URL": owner.url,
                 "ALERTS_URL": owner.url,
+                "ALERTS_CONFIG": str(ROOT / "config.example" / "alerts.toml"),
                 "RATE_LIMIT_STATE_FILE": str(tmp_path / f"limits-{len(started)}.json"),
             } | settings
             log = tmp_path / f"gateway-{len(started)}.log"

@@ -11,16 +11,17 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from libs.common.broker import Broker, Message
-from libs.common.consume import Ack, Delivery, Outcome, consume
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
 from services.gateway.intake import CONFIRM_SECONDS, IN_FLIGHT, TOGETHER
-from tests.integration.gateway.conftest import NOBODY, SERVICE, Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
 ALERT = {"event_type": "slack_alert", "payload": {"text": "Nowe zapytanie"}}
+S1, S2 = "Hk2yq0uV9dXc3mZr7pLtWg", "b8Jx1nQ4sT6vY0aD5fG7hK"
 CHAT = "/api/chatbot/chat"
 NO_REDIS = "redis://127.0.0.1:1"
 
@@ -32,7 +33,7 @@ class Intake:
         self.broker = broker
         self.messages: list[Message] = []
 
-    async def take(self, message: Message, _: Delivery) -> Outcome:
+    async def take(self, message: Message, _: Delivery) -> Disposition:
         self.messages.append(message)
         return Ack()
 
@@ -63,7 +64,7 @@ async def with_broker(
     gateway = await start_gateway(AMQP_URL=amqp_url("gateway"), **settings)
 
     async def connected() -> bool:
-        found = (await gateway.call("GET", "/api/health/deep")).body["components"]
+        found = (await gateway.call("GET", "/api/health/deep", **ADMIN)).body["components"]
         return bool(found["rabbitmq"]["status"] == "healthy")
 
     await eventually(connected)
@@ -191,7 +192,7 @@ async def test_with_both_ways_away_it_is_unknown_and_may_be_repeated(
     headers = {**SERVICE, "Idempotency-Key": "order-1"}
     unknown = await gateway.call("POST", "/api/alerts", ALERT, **headers)
     assert unknown.status == 503
-    assert unknown.body["detail"] == "unknown: repeat with the same Idempotency-Key"
+    assert unknown.body["detail"].startswith("the outcome is unknown; repeat")
     assert unknown.headers["Retry-After"]
     posted = serve_intake(owner)
     taken = await gateway.call("POST", "/api/alerts", ALERT, **headers)
@@ -292,17 +293,17 @@ async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_agai
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()
-    body = {"message": "Dzień dobry", "session_id": "s1"}
+    body = {"message": "Dzień dobry", "session_id": S1}
     key = {"Idempotency-Key": str(uuid.uuid4())}
     one = await gateway.call("POST", CHAT, body, **key)
     again = await gateway.call("POST", CHAT, body, **key)
     other = await gateway.call("POST", CHAT, {**body, "message": "?"}, **key)
-    elsewhere = await gateway.call("POST", CHAT, {**body, "session_id": "s2"}, **key)
+    elsewhere = await gateway.call("POST", CHAT, {**body, "session_id": S2}, **key)
     assert one.body == again.body
     assert (other.status, elsewhere.status) == (422, 200)
     assert [json.loads(c["body"])["session_id"] for c in owner.received if c["body"]] == [
-        "s1",
-        "s2",
+        S1,
+        S2,
     ]
 
 
@@ -314,7 +315,7 @@ async def test_what_is_kept_for_a_key_can_be_read_with_that_key_only(
 
     gateway = await start_gateway()
     owner.handle = repeats
-    body = {"message": "600 700 800, anna@example.com", "session_id": "tab-1"}
+    body = {"message": "600 700 800, anna@example.com", "session_id": S1}
     key = {"Idempotency-Key": str(uuid.uuid4())}
     for _ in range(2):
         answer = await gateway.call("POST", CHAT, body, **key)
@@ -326,7 +327,7 @@ async def test_what_is_kept_for_a_key_can_be_read_with_that_key_only(
     for personal in (
         b"anna",
         b"600 700",
-        b"tab-1",
+        S1.encode(),
         hashlib.sha256(json.dumps(body).encode()).digest(),
     ):
         assert personal not in kept
@@ -344,7 +345,7 @@ async def test_while_the_first_is_running_the_same_key_is_409(
 
     gateway = await start_gateway()
     owner.handle = handle
-    body = {"message": "Dzień dobry", "session_id": "s1"}
+    body = {"message": "Dzień dobry", "session_id": S1}
     first = asyncio.create_task(gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"}))
     await reached.wait()
     second = await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})
@@ -360,7 +361,7 @@ async def test_a_failure_gives_its_key_back(start_gateway: StartGateway, owner: 
 
     gateway = await start_gateway()
     owner.handle = fail
-    body = {"message": "Dzień dobry", "session_id": "s1"}
+    body = {"message": "Dzień dobry", "session_id": S1}
     assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 500
     owner.handle = None
     assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 200

@@ -20,9 +20,18 @@ import aiohttp
 import pytest
 
 from deploy.local.servers import Redis
-from libs.common.tokens import Tokens
-from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Answer, Gateway, StartGateway
+from libs.common.signed_links import Tokens
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    NOBODY,
+    SERVICE,
+    Answer,
+    Gateway,
+    Owner,
+    StartGateway,
+)
 from tests.support.eventually import eventually
+from tests.support.ports import HOST
 from tests.support.proxy import UP, Proxy
 
 CHAT = "/api/chatbot/chat"
@@ -345,3 +354,120 @@ async def test_a_change_of_which_redis_says_nothing_is_told_as_unknown_and_may_b
             return bool((await limits_of(gateway))["chat"] == "9 per minute")
 
         await eventually(in_force)
+
+
+async def test_two_windows_of_one_length_count_a_request_once(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="10 per day")
+    assert (
+        await gateway.call("PUT", "/api/ratelimits", {"hour": "20 per day"}, **ADMIN)
+    ).status == 200
+    answers = [await gateway.call("GET", "/nowhere") for _ in range(12)]
+    assert statuses(answers) == {404: 10, 429: 2}
+    assert answers[0].headers["RateLimit-Policy"] == '"minute";q=10;w=86400'
+
+
+async def test_limits_for_hours_of_the_week_are_shown_with_what_holds_now(
+    start_gateway: StartGateway,
+) -> None:
+    always = "3 per day; 2 per day mon-sun 00:00-12:00; 2 per day mon-sun 12:00-00:00"
+    gateway = await start_gateway(CHAT_RATE_LIMIT=always, SERVICE_WAIT_SECONDS="0.5")
+    shown = (await gateway.call("GET", "/api/ratelimits", **ADMIN)).body
+    assert (shown["chat"], shown["now"]["chat"]) == (always, "2 per day")
+    assert shown["service_wait"] == {"seconds": 0.5, "most": 100}
+    assert statuses(await flood(5, gateway)) == {200: 2, 429: 3}
+    changed = await gateway.call("PUT", "/api/ratelimits", {"chat": "4 per day"}, **ADMIN)
+    assert changed.body["now"]["chat"] == "4 per day"
+
+
+async def test_a_key_holder_over_the_limit_waits_for_the_next_window_and_not_beside_too_many(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(
+        SERVICE_RATE_LIMIT="3 per 2 seconds", SERVICE_WAIT_MOST="2", CHAT_RATE_LIMIT="3 per day"
+    )
+    answers = await asyncio.gather(
+        *(gateway.call("POST", CHAT, MESSAGE, **SERVICE) for _ in range(10))
+    )
+    found = statuses(answers)
+    # Over the end of a window there may be more at once, and never a wait beyond the next one.
+    assert found[200] >= 5
+    at_once = [answer for answer in answers if answer.status == 429 and answer.seconds < 0.3]
+    assert len(at_once) >= 2, "more wait than may"
+    assert max(answer.seconds for answer in answers) < 2 + LONGEST_ANSWER
+    refused = await flood(4, gateway)
+    assert statuses(refused) == {200: 3, 429: 1}
+    assert max(answer.seconds for answer in refused) < LONGEST_ANSWER
+
+
+async def test_a_site_with_many_ipv6_networks_has_a_limit_too(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(CHAT_RATE_LIMIT="2 per day", TRUSTED_PROXIES="127.0.0.0/8")
+
+    async def ask(network: int, site: str = "2001:db8:1") -> int:
+        forwarded = {"X-Forwarded-For": f"{site}:{network:x}::1"}
+        return (await gateway.call("POST", CHAT, MESSAGE, **forwarded)).status
+
+    assert Counter([await ask(n) for n in range(40)]) == {200: 32, 429: 8}
+    assert await ask(1, "2001:db8:2") == 200
+
+
+async def botnet(path: str, *gateways: Gateway, network: str = "198.51.100") -> list[Answer]:
+    """Call once from each of 200 addresses."""
+    return list(
+        await asyncio.gather(
+            *(
+                gateways[i % len(gateways)].call(
+                    "POST", path, MESSAGE, **{"X-Forwarded-For": f"{network}.{i}"}
+                )
+                for i in range(200)
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "setting", "name"),
+    [
+        (CHAT, "CHAT_BUDGET", "chat_budget"),
+        ("/api/opt-in", "PUBLIC_WRITE_BUDGET", "write_budget"),
+    ],
+)
+async def test_many_addresses_each_under_its_limit_stop_at_the_budget_of_all_and_keys_do_not(
+    start_gateway: StartGateway, path: str, setting: str, name: str
+) -> None:
+    settings = {"TRUSTED_PROXIES": "127.0.0.0/8", setting: "50 per day"}
+    gateways = [await start_gateway(**settings) for _ in range(2)]
+    before = times_said(gateways, "away")
+    found = statuses(await botnet(path, *gateways))
+    one_counted_alone = times_said(gateways, "away") > before  # as each may, on a slow machine
+    assert 50 <= found[200] <= (100 if one_counted_alone else 50)
+    assert found.keys() == {200, 429}
+    refused = await gateways[0].call("POST", path, MESSAGE, **{"X-Forwarded-For": "192.0.2.1"})
+    assert refused.status == 429
+    left = int(refused.headers["Retry-After"])
+    assert 0 <= left - (86400 - int(time.time()) % 86400) <= 60
+    assert refused.headers["RateLimit"] == f'"{name}";r=0;t={left}'
+    assert (await gateways[0].call("POST", path, MESSAGE, **SERVICE)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/api/unsubscribe", "/api/revoke-consent"])
+async def test_withdrawals_have_a_budget_of_their_own_and_are_never_refused_for_it(
+    start_gateway: StartGateway, own_ports: list[int], owner: Owner, path: str
+) -> None:
+    gateway = await start_gateway(
+        TRUSTED_PROXIES="127.0.0.0/8",
+        PUBLIC_WRITE_BUDGET="50 per day",
+        PUBLIC_WITHDRAWAL_BUDGET="50 per day",
+        METRICS_PORT=str(own_ports[3]),
+    )
+    assert statuses(await botnet(path, gateway)) == {200: 200}
+    over = ["X-Over-Budget" in each["headers"] for each in owner.received]
+    assert over.count(True) == 150  # consent mails nothing for these
+    opt_ins = statuses(await botnet("/api/opt-in", gateway, network="203.0.113"))
+    assert opt_ins.keys() == {200, 429}  # withdrawals have used up nothing of theirs
+    assert 50 <= opt_ins[200] <= 100
+    assert statuses(await botnet(path, gateway, network="192.0.2")) == {200: 200}
+    async with gateway.session.get(f"http://{HOST}:{own_ports[3]}/metrics") as answer:
+        counted = await answer.text()
+    for used, count in {"low": 40, "most": 10, "all": 350}.items():
+        of = f'{{budget="withdrawal_budget",used="{used}"}}'
+        assert f"gateway_budget_requests_total{of} {count}.0" in counted

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from services.gateway.limits import COUNT, SHARED_KEYS, Limiter, Window
-from services.gateway.redis_pipe import RedisPipe
+from services.gateway.redis_pipeline import RedisPipeline
 from tests.support.eventually import eventually
 
 MAX_KEYS = 500
@@ -16,8 +16,8 @@ WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))
 
 
 @pytest.fixture
-async def pipe(redis_url: str) -> AsyncIterator[RedisPipe]:
-    pipe = RedisPipe(redis_url, (COUNT,))
+async def pipe(redis_url: str) -> AsyncIterator[RedisPipeline]:
+    pipe = RedisPipeline(redis_url, (COUNT,))
     running = asyncio.create_task(pipe.run())
 
     async def connected() -> bool:
@@ -41,10 +41,10 @@ async def admitted(limiter: Limiter, keys: Sequence[str]) -> int:
 
 @pytest.mark.parametrize("redis_there", [True, False])
 async def test_a_flood_of_addresses_stays_within_the_bound(
-    pipe: RedisPipe, *, redis_there: bool
+    pipe: RedisPipeline, *, redis_there: bool
 ) -> None:
     limiter = Limiter(
-        pipe if redis_there else RedisPipe("redis://127.0.0.1:1", ()), max_keys=MAX_KEYS
+        pipe if redis_there else RedisPipeline("redis://127.0.0.1:1", ()), max_keys=MAX_KEYS
     )
     for start in range(0, ADDRESSES, 100):
         passed = await admitted(limiter, [f"flood:{n}" for n in range(start, start + 100)])
@@ -53,7 +53,7 @@ async def test_a_flood_of_addresses_stays_within_the_bound(
 
 
 async def test_redis_counts_exactly_also_whom_this_process_has_no_room_for(
-    pipe: RedisPipe,
+    pipe: RedisPipeline,
 ) -> None:
     limiter = Limiter(pipe, max_keys=MAX_KEYS)
     await admitted(limiter, [f"filling:{n}" for n in range(MAX_KEYS)])
@@ -61,10 +61,10 @@ async def test_redis_counts_exactly_also_whom_this_process_has_no_room_for(
 
 
 async def test_whom_there_was_no_room_for_gets_no_second_quota_when_redis_goes(
-    pipe: RedisPipe,
+    pipe: RedisPipeline,
 ) -> None:
     limiter = Limiter(pipe, max_keys=MAX_KEYS)
     await admitted(limiter, [f"filler:{n}" for n in range(MAX_KEYS)])
     assert await admitted(limiter, ["unlucky"] * 50) == 3
-    limiter._redis = RedisPipe("redis://127.0.0.1:1", ())
+    limiter._redis = RedisPipeline("redis://127.0.0.1:1", ())
     assert await admitted(limiter, ["unlucky"] * 50) == 0

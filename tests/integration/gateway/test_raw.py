@@ -17,14 +17,16 @@ import pytest
 from aiohttp import web
 from prometheus_client import REGISTRY
 
-from libs.common import serving, settings
-from libs.common.service import Service
-from services.gateway import app, bodies
+from libs.common.http import server
+from libs.common.process import settings
+from libs.common.process.service import Service
+from services.gateway import app, body_budget
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 from tests.integration.gateway.conftest import (
     ADMIN,
     INTERNAL_KEY,
+    INTERNAL_KEYS,
     ROOT,
     SERVICE,
     Gateway,
@@ -81,6 +83,8 @@ REFUSED = {
     "no host": GET.replace(HOST_LINE, b"") + b"\r\n",
     "two hosts": GET + HOST_LINE + b"\r\n",
     "a target that is none": GET.replace(STATUS.encode(), b"api/") + b"\r\n",
+    "bytes in a target": GET.replace(b"/a ", b"/\xe4 ") + b"\r\n",
+    "bytes in a query": GET.replace(b"/a ", b"/a?token=\xe4 ") + b"\r\n",
     "a space in a target": GET.replace(b"/a ", b"/a b ") + b"\r\n",
     "a target without end": GET.replace(b"/a ", b"/" + b"a" * 9000 + b" ") + b"\r\n",
     "a header without end": GET + b"X: " + b"a" * 9000 + b"\r\n\r\n",
@@ -191,6 +195,49 @@ async def test_a_request_reaches_the_owner_as_one_of_our_own_making(
         assert each["headers"]["Host"] == owner.url.removeprefix("http://")
         assert each["headers"]["X-Caller"] == "public"
         assert "Upgrade" not in each["headers"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        (b"Mozilla/5.0 (Ger\xe4t)", "Mozilla/5.0 (Ger\xe4t)"),
+        ("Mozilla/5.0 (Gerät, żółw)".encode(), "Mozilla/5.0 (Gerät, żółw)"),
+        (b"\xff\xfe\x80", "\xff\xfe\x80"),
+    ],
+    ids=["latin-1", "utf-8", "neither"],
+)
+async def test_any_byte_of_a_header_reaches_the_owner_as_text(
+    start_gateway: StartGateway, owner: Owner, sent: bytes, seen: str
+) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    got = await answers(gateway, GET + b"User-Agent: " + sent + b"\r\n\r\n", 1)
+    assert statuses(got) == [200]
+    assert [each["headers"]["User-Agent"] for each in owner.received[before:]] == [seen]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        GET + b"Origin: https://\xe4\r\n",
+        GET + b"X-Request-ID: \xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4\r\n",
+        GET + b"X-Forwarded-For: \xe4\r\n",
+        GET + b"X-API-KEY: \xe4\r\n",
+        GET + b"Idempotency-Key: \xe4\r\n",
+        GET + b"Accept-Language: \xe4\r\n",
+        GET + b"traceparent: \xe4\r\n",
+    ],
+    ids=lambda sent: repr(sent[:60])[2:-1].replace("[", "("),
+)
+async def test_a_byte_that_is_no_utf_8_makes_no_answer_a_500(
+    start_gateway: StartGateway, sent: bytes
+) -> None:
+    gateway = await start_gateway(
+        CORS_ORIGINS="*", TRUSTED_PROXIES="127.0.0.0/8", TOKEN_KEYS="k1:" + "A" * 43 + "="
+    )
+    got = await answers(gateway, sent + b"\r\n", 1)
+    assert statuses(got)[0] < 500, got
+    assert "Traceback" not in gateway.log.read_text()
 
 
 @pytest.mark.parametrize("target", ["http://evil.example/internal/alerts", "//evil.example/", "*"])
@@ -318,16 +365,16 @@ async def here(
 
     It holds 256 KiB of bodies at most, half of it for who shows no key.
     """
-    monkeypatch.setattr(serving, "IDLE_SECONDS", 0.5)
-    monkeypatch.setattr(serving, "UNREAD_SECONDS", 1.0)
-    monkeypatch.setattr(serving, "LINGER_SECONDS", 0.5)
-    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 20)
-    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
-    monkeypatch.setattr(app, "Bodies", lambda: bodies.Bodies(256 * 1024))
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 1.0)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(body_budget, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(app, "BodyBudget", lambda: body_budget.BodyBudget(256 * 1024))
     environment: Mapping[str, str] = {
         "HTTP_PORT": str(own_ports[1]),
         "METRICS_PORT": "0",
-        "INTERNAL_API_KEY": INTERNAL_KEY,
+        "MAX_CONNECTIONS": "20",
+        **dict.fromkeys(INTERNAL_KEYS, INTERNAL_KEY),
         "SERVICE_API_KEY": SERVICE["X-API-KEY"],
         "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
         "REDIS_URL": redis_url,
@@ -341,7 +388,7 @@ async def here(
         monkeypatch.setenv(name, value)
     service = Service("gateway")
     configured = settings.load(GatewaySettings)
-    await app.start(service, configured, Targets.read(ROOT / "config" / "alerts.toml"))
+    await app.start(service, configured, Targets.read(ROOT / "config.example" / "alerts.toml"))
     yield own_ports[1]
     service.stopping.set()
     await service.close()
@@ -393,24 +440,6 @@ async def test_a_client_that_reads_nothing_is_cut_and_frees_the_owner(
     writer.close()
 
 
-async def test_connections_beyond_the_most_are_closed_and_room_comes_back(here: int) -> None:
-    async def answered() -> bool:
-        reader, writer = await asyncio.open_connection(HOST, here)
-        try:
-            writer.write(b"GET /api/health HTTP/1.1\r\n" + HOST_LINE + b"\r\n")
-            return b" 200 " in await reader.readline()
-        except ConnectionError:
-            return False
-        finally:
-            writer.close()
-
-    held = [await asyncio.open_connection(HOST, here) for _ in range(20)]
-    assert not await answered()
-    for _, writer in held:
-        writer.close()
-    await eventually(answered)
-
-
 # --- bodies: all of them together are bounded, whoever sends them --------------------------------
 
 FREE = 4096
@@ -448,7 +477,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
 async def test_large_bodies_without_room_are_503_while_small_ones_and_keyed_ones_go_on(
     here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "BODY_SECONDS", 60.0)
+    monkeypatch.setattr(body_budget, "BODY_SECONDS", 60.0)
     slow = [await begin(here, LARGE + b"\r\n" + b"x" * 50_000) for _ in range(2)]
     await held_are(2 * (50_000 - FREE))
 
@@ -481,7 +510,7 @@ async def test_large_bodies_without_room_are_503_while_small_ones_and_keyed_ones
 async def test_a_body_in_chunks_counts_as_it_grows_and_is_refused_when_there_is_no_more_room(
     here: int, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "BODY_SECONDS", 60.0)
+    monkeypatch.setattr(body_budget, "BODY_SECONDS", 60.0)
     reader, writer = await begin(here, CHUNKED + b"\r\n" + chunk(1000))
     writer.write(chunk(99_000))
     await held_are(100_000 - FREE)
@@ -578,7 +607,7 @@ HOARDS = {
 
 @pytest.mark.parametrize(("sent", "status"), HOARDS.values(), ids=HOARDS)
 async def test_nothing_is_kept_of_what_no_handler_reads(
-    here: int, sent: bytes, status: int
+    here: int, sent: bytes, status: set[int]
 ) -> None:
     connections = []
     tracemalloc.start()
@@ -597,6 +626,71 @@ async def test_nothing_is_kept_of_what_no_handler_reads(
 async def kept_less_than(size: int) -> bool:
     gc.collect()
     return tracemalloc.get_traced_memory()[0] < size
+
+
+BODY = b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
+
+
+@pytest.mark.parametrize("of_each", [1, 2000, 250_000])
+async def test_what_is_pipelined_behind_a_request_is_answered_in_order_however_it_comes(
+    start_gateway: StartGateway, owner: Owner, of_each: int
+) -> None:
+    gateway = await start_gateway()
+    small = POST + b"Content-Length: 2\r\n\r\n{}"
+    sent = GET + b"\r\n" + small + GET.replace(STATUS.encode(), b"/none/") + b"\r\n" + small
+    if of_each > 1:
+        sent = POST + BODY + sent + CHUNKED + b"\r\n" + chunk(8000) + b"0\r\n\r\n" + sent
+    reader, writer = await begin(port_of(gateway), b"")
+    for begun in range(0, len(sent), of_each):
+        writer.write(sent[begun : begun + of_each])
+        await writer.drain()
+    got = [(await answer(reader))[0] for _ in range(10 if of_each > 1 else 4)]
+    rest = [200, 200, 404, 200]
+    assert got == ([200, *rest, 200, *rest] if of_each > 1 else rest)
+    forwarded = [each for each in owner.received if each["path"] != "/health/deep"]
+    assert len(forwarded) == got.count(200)
+    writer.close()
+
+
+async def test_more_requests_in_one_write_than_are_parsed_ahead_are_all_answered(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    reader, writer = await begin(port_of(gateway), (GET + b"\r\n") * 45)
+    assert [(await answer(reader))[0] for _ in range(45)] == [200] * 45
+    writer.close()
+
+
+async def test_what_is_pipelined_without_end_is_not_kept_and_ends_the_connection(
+    here: int, owner: Owner
+) -> None:
+    may_answer = asyncio.Event()
+
+    async def wait(_: web.Request) -> web.StreamResponse:
+        await may_answer.wait()
+        return web.json_response({})
+
+    owner.handle = wait
+    connections = []
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            reader, writer = await begin(here, GET + b"\r\n")
+            async with asyncio.timeout(10):
+                for _ in range(20):
+                    writer.write(POST + BODY)
+                    await writer.drain()
+            connections.append((reader, writer))
+        assert await kept_less_than(10 * 60_000)
+    finally:
+        tracemalloc.stop()
+        may_answer.set()
+    for reader, writer in connections:
+        assert (await answer(reader))[0] == 200
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+    assert len(owner.received) == 10
 
 
 async def test_an_idle_connection_keeps_nothing_of_its_last_body(here: int) -> None:

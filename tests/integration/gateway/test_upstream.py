@@ -1,11 +1,15 @@
 """The client towards the owners: kept connections, bodies of each kind, and what is no HTTP."""
 
 import asyncio
+import socket
+import time
+from typing import Any
 
 import pytest
 
-from libs.common import http_client
-from libs.common.web import Problem
+from libs.common import sockets
+from libs.common.http import client
+from libs.common.http.application import Problem
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.scripted import OK, Play, ScriptedServer, answering, reset, until_closed
 
@@ -80,7 +84,7 @@ async def test_a_connection_that_was_closed_while_idle_costs_no_request(start: S
 async def test_a_connection_idle_for_long_is_not_used_again(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
     owner, upstream = await start(answering(OK, then=until_closed))
     assert await get(upstream) == (200, b"ok")
     assert await get(upstream) == (200, b"ok")
@@ -283,3 +287,56 @@ async def test_a_line_break_in_a_header_is_refused_before_a_byte_is_sent(start: 
                 pass
         assert caught.value.status == 400
     assert owner.connections == 0
+
+
+async def test_a_post_that_certainly_never_left_is_sent_on_another_connection(
+    start: Start,
+) -> None:
+    """The owner's end is in the socket, and the loop has not read it yet."""
+    writers: list[asyncio.StreamWriter] = []
+
+    def kept(owner: ScriptedServer) -> Play:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            await answering(OK, then=until_closed)(owner)(reader, writer)
+
+        return play
+
+    owner, upstream = await start(kept)
+    assert await get(upstream) == (200, b"ok")
+    writers[0].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    assert await ask(upstream, "POST", body=b"{}") == (200, b"ok")
+    assert (owner.connections, len(owner.requests)) == (2, 2)
+
+
+async def test_a_black_holed_address_delays_its_name_by_a_tenth_of_a_second(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, upstream = await start(answering(OK, then=until_closed))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        filler = socket.create_connection(full.getsockname())  # from now on SYNs are dropped
+        addresses = [full.getsockname(), ("127.0.0.1", upstream._port)]
+
+        async def resolve(_: str, __: int) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each) for each in addresses]
+
+        monkeypatch.setattr(sockets, "resolve", resolve)
+        begun = time.monotonic()
+        assert await get(upstream) == (200, b"ok")
+        assert time.monotonic() - begun < 1
+        filler.close()
+    assert owner.connections == 1
+
+
+async def test_a_kept_connection_notices_a_dead_peer_within_seconds() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        await sockets.connected(*server.getsockname()) as kept,
+    ):
+        idle, pause, probes = [
+            kept.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert idle + pause * probes <= 10
+        assert kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000

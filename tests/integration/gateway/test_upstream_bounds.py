@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, closing
 
 import pytest
 
-from libs.common.http_client import BUFFERED, WHOLE
+from libs.common.http.client import BUFFERED, WHOLE
 from services.gateway import upstream as client
 from services.gateway.upstream import Upstream
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
@@ -70,7 +70,7 @@ async def test_an_owner_that_falls_silent_is_504_in_time(start: Start, begun: by
 
 async def test_an_owner_that_is_slow_and_never_silent_is_waited_for(start: Start) -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for _ in range(10):
+        for _number in range(10):
             await asyncio.sleep(0.1)
             writer.write(b"x")
 
@@ -183,6 +183,20 @@ async def test_an_owner_is_not_read_faster_than_the_client(start: Start) -> None
             assert len(part) <= WHOLE
             read += len(part)
     assert read == size
+
+
+async def test_a_connection_is_used_again_after_its_reading_was_paused(start: Start) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (BUFFERED + 1)
+    owner, upstream = await start(answering(head + b"x" * (BUFFERED + 1), OK, then=until_closed))
+    async with upstream.ask("GET", "/x") as answer:
+
+        async def complete() -> bool:
+            return answer.complete
+
+        await eventually(complete)  # its last byte is the one over BUFFERED
+        assert len(await answer.read()) == BUFFERED + 1
+    assert await get(upstream) == (200, b"ok")
+    assert owner.connections == 1
 
 
 async def test_an_owner_that_does_not_read_the_request_is_504(start: Start) -> None:

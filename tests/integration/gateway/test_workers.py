@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import aiohttp
 import pytest
@@ -17,10 +15,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.servers import Redis
-from libs.common.service import Service
-from services.gateway import workers
 from services.gateway.health import KEPT_SECONDS
-from services.gateway.settings import GatewaySettings
 from tests.integration.gateway.conftest import (
     ADMIN,
     SERVICE,
@@ -42,7 +37,6 @@ from tests.integration.gateway.test_limits import (
 )
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
-from tests.support.servers import frozen
 
 TWO = {"GATEWAY_WORKERS": "2"}
 PATH = "/api/unsubscribe/status/a@example.com"
@@ -123,6 +117,7 @@ async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_
         gateway = await start_gateway(
             CHAT_RATE_LIMIT="30 per day",
             SERVICE_RATE_LIMIT="30 per day",
+            HEALTH_RATE_LIMIT="1000000 per minute",  # it is asked until each worker has Redis back
             REDIS_URL=own_redis.url,
             **TWO,
         )
@@ -155,7 +150,7 @@ async def both_see_redis(gateway: Gateway) -> bool:
     for _ in range(12):  # over new connections, so that each worker is asked
         async with (
             aiohttp.ClientSession() as session,
-            session.get(gateway.url + "/api/health/deep") as answer,
+            session.get(gateway.url + "/api/health/deep", headers=ADMIN) as answer,
         ):
             if (await answer.json())["components"]["redis"]["status"] != "healthy":
                 return False
@@ -201,39 +196,6 @@ async def test_while_one_worker_is_dead_the_others_answer(start_gateway: StartGa
                 refused += 1  # it was in the dead one's queue
         assert refused <= 2
         await started(gateway, workers=2 + times)
-
-
-@pytest.mark.parametrize(("frozen", "purged"), [(False, 3 + 4), (True, 3)])
-async def test_a_purge_is_the_sum_over_all_workers_that_answer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, frozen: bool, purged: int
-) -> None:
-    monkeypatch.setattr(workers, "MODULE", "tests.support.purging_worker")
-    monkeypatch.setenv("PURGED", str(tmp_path / "purged"))
-    monkeypatch.setenv("FROZEN", "1" if frozen else "")
-    supervisor = Service("test")
-    two = SimpleNamespace(gateway_workers=2, http_host=HOST, metrics_port=0, scraped=dict)
-    await workers.supervise(supervisor, cast("GatewaySettings", two))
-
-    file = tmp_path / "purged"
-    file.touch()
-
-    async def told() -> str:
-        return file.read_text()
-
-    assert await eventually(told, 20) == str(purged)
-    supervisor.stopping.set()
-    await supervisor.close()
-
-
-async def test_a_clean_up_that_the_supervisor_does_not_answer_is_to_be_repeated(
-    start_gateway: StartGateway,
-) -> None:
-    gateway = await start_gateway(**TWO)
-    await started(gateway, workers=2)
-    with frozen(gateway.process.pid):
-        answer = await gateway.call("POST", "/api/cache/cleanup", **ADMIN)
-    assert answer.status == 503
-    assert answer.headers["Retry-After"] == "5"
 
 
 async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from libs.common.web import Problem
+from libs.common.http.application import Problem
 from services.gateway.upstream import Upstream
 from tests.support.scripted import ScriptedServer
 

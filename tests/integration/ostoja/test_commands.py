@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.addresses import normalise
+from libs.common.email_address import normalise
 from tests.support.cli import Done, fits, ostoja
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
@@ -18,7 +18,7 @@ STACK_SETTINGS = {"CHAT_RATE_LIMIT": "30 per minute"}
 
 
 @pytest.fixture
-async def sick(stack: Stack) -> Any:
+async def unhealthy(stack: Stack) -> Any:
     """Slack refuses for good: what is sent to it fails at once."""
     await stack.sandbox.behave("slack", status=400)
     yield
@@ -43,8 +43,8 @@ async def run(stack: Stack, *words: str, typed: str = "") -> Done:
     return await ostoja(*words, system=stack, typed=typed)
 
 
-async def test_what_was_given_up_is_listed_retried_and_gone_from_the_list(
-    stack: Stack, sick: None
+async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
+    stack: Stack, unhealthy: None
 ) -> None:
     id_ = await failed_alert(stack)
     listed = await run(stack, "failed", "--target", "slack")
@@ -72,7 +72,7 @@ async def test_what_was_given_up_is_listed_retried_and_gone_from_the_list(
     assert id_ not in (await run(stack, "failed")).out
 
 
-async def test_a_bulk_retry_asks_and_touches_what_was_chosen(stack: Stack, sick: None) -> None:
+async def test_a_bulk_retry_asks_and_retries_the_selection(stack: Stack, unhealthy: None) -> None:
     ids = [await failed_alert(stack) for _ in range(3)]
     await stack.sandbox.behave("slack", status=200)
 
@@ -88,7 +88,7 @@ async def test_a_bulk_retry_asks_and_touches_what_was_chosen(stack: Stack, sick:
     await eventually(delivered, 30)
 
 
-async def test_a_discarded_alert_keeps_its_reason(stack: Stack, sick: None) -> None:
+async def test_a_discarded_alert_keeps_its_reason(stack: Stack, unhealthy: None) -> None:
     id_ = await failed_alert(stack)
 
     done = await run(stack, "discard", id_, "--reason", "a test of ours")
@@ -99,7 +99,7 @@ async def test_a_discarded_alert_keeps_its_reason(stack: Stack, sick: None) -> N
     assert (again.code, again.out) == (1, "discarded 0\n")
 
 
-async def test_what_waits_is_listed_with_its_next_try(stack: Stack) -> None:
+async def test_a_pending_alert_is_listed_with_its_next_attempt(stack: Stack) -> None:
     await stack.sandbox.behave("monday", status=503)
     id_ = await stack.alert("waits", target="monday")
 
@@ -149,10 +149,9 @@ async def test_a_limit_is_set_shown_and_cleared(stack: Stack) -> None:
     assert (cleared["chat"], cleared["sources"]["chat"]) == ("30 per minute", "env")
 
 
-async def test_the_ledger_the_cache_and_the_trail_answer(stack: Stack) -> None:
+async def test_ledger_check_cache_purge_and_verify_succeed(stack: Stack) -> None:
     for words, said in (
         (("ledger", "check"), "ok: nothing is lost"),
-        (("ledger", "check", "--full"), "ok: nothing is lost"),
         (("cache", "purge"), "removed"),
         (("consent", "verify"), "none changed"),
         (("stats",), "all"),
@@ -163,7 +162,7 @@ async def test_the_ledger_the_cache_and_the_trail_answer(stack: Stack) -> None:
         assert fits(done.out)
 
 
-async def test_a_person_is_shown_exported_and_erased(stack: Stack, tmp_path: Path) -> None:
+async def test_a_data_subject_is_shown_exported_and_erased(stack: Stack, tmp_path: Path) -> None:
     address = fresh_address()
     await stack.opt_in(address)
 
@@ -182,7 +181,7 @@ async def test_a_person_is_shown_exported_and_erased(stack: Stack, tmp_path: Pat
     await eventually(over, 30)
 
 
-async def test_an_export_without_a_service_is_a_no(stack: Stack) -> None:
+async def test_an_export_without_a_service_exits_1(stack: Stack) -> None:
     await stack.kill9("alerts")
     try:
         done = await run(stack, "consent", "export", fresh_address())
@@ -193,7 +192,7 @@ async def test_an_export_without_a_service_is_a_no(stack: Stack) -> None:
     assert "alerts did not answer" in done.err
 
 
-async def test_a_trail_with_a_changed_row_is_a_no(stack: Stack) -> None:
+async def test_a_changed_row_of_the_trail_exits_1(stack: Stack) -> None:
     await stack.opt_in(fresh_address())
     statement = """
         ALTER TABLE consent.consent_audit_log DISABLE TRIGGER trail_refuse;
@@ -212,7 +211,7 @@ async def test_a_trail_with_a_changed_row_is_a_no(stack: Stack) -> None:
     assert (await run(stack, "consent", "verify")).code == 0
 
 
-async def test_a_chase_is_ended_with_the_service_key(stack: Stack) -> None:
+async def test_follow_ups_are_stopped_with_the_service_key(stack: Stack) -> None:
     address = fresh_address()
     chat = LEAD | {"session_id": address, "email": normalise(address)}
     await stack.http("POST", "/api/chatbot/chat", chat)
@@ -225,7 +224,7 @@ async def test_a_chase_is_ended_with_the_service_key(stack: Stack) -> None:
     assert done.out != "cancelled 0\n"
 
 
-async def test_the_exit_code_tells_a_wrong_key_from_a_gateway_that_is_away(stack: Stack) -> None:
+async def test_exit_codes_tell_a_wrong_key_from_an_unreachable_gateway(stack: Stack) -> None:
     wrong, nowhere, none = await asyncio.gather(
         run(stack, "stats", "--key", "not-the-key-of-anybody"),
         run(stack, "stats", "--url", "http://127.0.0.1:1"),
@@ -236,7 +235,7 @@ async def test_the_exit_code_tells_a_wrong_key_from_a_gateway_that_is_away(stack
     assert all(done.err.count("\n") == 1 for done in (wrong, nowhere, none))
 
 
-async def test_with_a_service_away_its_commands_say_so(stack: Stack) -> None:
+async def test_commands_report_an_unavailable_service(stack: Stack) -> None:
     await stack.kill9("consent")
     try:
         done = await run(stack, "consent", "verify")
@@ -247,7 +246,7 @@ async def test_with_a_service_away_its_commands_say_so(stack: Stack) -> None:
     assert "consent" in done.err
 
 
-async def test_the_env_file_of_the_folder_names_the_system(stack: Stack, tmp_path: Path) -> None:
+async def test_the_env_file_of_the_folder_selects_the_system(stack: Stack, tmp_path: Path) -> None:
     names = ("GATEWAY_PORT", "ADMIN_API_KEY", "SERVICE_API_KEY")
     lines = [f"{name}={stack.values[name]}\n" for name in names]
     (tmp_path / ".env").write_text("".join(lines))

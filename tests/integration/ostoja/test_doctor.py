@@ -1,4 +1,4 @@
-"""`ostoja doctor` on the whole system: sound, then each thing broken once and found."""
+"""`ostoja doctor` on the whole system: healthy, then with each part broken once."""
 
 import asyncio
 import base64
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import aiohttp
 import pytest
@@ -20,7 +21,7 @@ from deploy.local.servers import RabbitMQ
 from ostoja.doctor import database, rabbitmq
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.diagnosis import findings
-from ostoja.doctor.finding import Finding, Verdict
+from ostoja.doctor.finding import Finding, Status
 from tests.support.brokers import rabbitmqctl
 from tests.support.checkouts import MadeUp, made_up
 from tests.support.cli import Done, fits, ostoja
@@ -79,7 +80,7 @@ async def found(checkout: MadeUp, *, url: str = "", key: str = "", **changes: st
     deployment = Deployment(values, url or checkout.url, checkout.folder / ".env")
     key = key or checkout.values["ADMIN_API_KEY"]
     every = await asyncio.to_thread(lambda: list(findings(deployment, key)))
-    wrong = [each for each in every if each.verdict is Verdict.WRONG]
+    wrong = [each for each in every if each.status is Status.WRONG]
     assert all(each.do for each in wrong)
     return wrong
 
@@ -99,7 +100,7 @@ async def until_sound(checkout: MadeUp) -> None:
     await eventually(sound, 60)
 
 
-async def test_a_sound_system_has_no_findings_and_the_table_fits(checkout: MadeUp) -> None:
+async def test_a_healthy_system_has_no_problems_and_the_table_fits(checkout: MadeUp) -> None:
     await until_sound(checkout)
 
     done = await doctor(checkout)
@@ -119,7 +120,7 @@ async def test_a_sound_system_has_no_findings_and_the_table_fits(checkout: MadeU
         assert f"\n{part}" in done.out
 
 
-async def test_no_secret_is_told(checkout: MadeUp) -> None:
+async def test_no_secret_is_shown(checkout: MadeUp) -> None:
     done = await doctor(checkout, "--json", REDIS_PORT="1", POSTGRES_PORT="1", RABBITMQ_PORT="1")
 
     secrets = {
@@ -145,14 +146,18 @@ async def test_no_secret_is_told(checkout: MadeUp) -> None:
         ("RabbitMQ", "Connection refused", {"RABBITMQ_UI_PORT": "1"}),
         ("Redis", "refused", {"REDIS_PORT": "1"}),
         ("Redis", "password", {"REDIS_PASSWORD": "another-password"}),
-        ("queues", "what they should be is not known", {"ALERTS_CONFIG": "config/none.toml"}),
-        ("queues", "what they should be is not known", {"ALERTS_CONFIG": "config/followups.toml"}),
-        ("gateway", "does not take the admin key", {"key": "another-key-of-somebody"}),
+        ("queues", "cannot be checked", {"ALERTS_CONFIG": "config/none.toml"}),
+        (
+            "queues",
+            "cannot be checked",
+            {"ALERTS_CONFIG": str(environment.EXAMPLE_CONFIG / "followups.toml")},
+        ),
+        ("gateway", "does not accept the admin key", {"key": "another-key-of-somebody"}),
         ("gateway", "no answer", {"url": "http://127.0.0.1:1"}),
         ("consent", "no answer", {"CONSENT_URL": "http://127.0.0.1:1"}),
     ],
 )
-async def test_what_cannot_be_reached_is_found(
+async def test_an_unreachable_part_is_reported(
     checkout: MadeUp, part: str, said: str, settings: dict[str, str]
 ) -> None:
     given = {
@@ -165,7 +170,29 @@ async def test_what_cannot_be_reached_is_found(
     assert any(each.part == part and said in each.found for each in wrong), wrong
 
 
-async def test_an_env_file_that_everybody_reads_is_found(checkout: MadeUp) -> None:
+async def test_make_up_and_the_doctor_report_a_typing_error_and_stop_nothing(
+    checkout: MadeUp,
+) -> None:
+    before = await checkout.shell("make status")
+    path = checkout.config / "alerts.toml"
+    right = path.read_text(encoding="utf-8")
+    path.write_text(right.replace("fail_max", "fail_mx", 1), encoding="utf-8")
+    try:
+        status, _, output = await checkout.shell("make up")
+        (finding,) = await found(checkout)
+        _, printed, _ = await checkout.shell("make check || true")
+    finally:
+        path.write_text(right, encoding="utf-8")
+
+    assert status != 0
+    assert "fail_mx: is not known; did you mean fail_max?" in output
+    assert (finding.part, "fail_mx" in finding.found) == ("configuration", True)
+    assert "every service would start" not in printed
+    assert await checkout.shell("make status") == before
+    assert await checkout.shell("make check") == (0, ANY, "")
+
+
+async def test_the_doctor_reports_a_world_readable_env_file(checkout: MadeUp) -> None:
     env_file = checkout.folder / ".env"
     env_file.chmod(0o644)
     try:
@@ -176,7 +203,7 @@ async def test_an_env_file_that_everybody_reads_is_found(checkout: MadeUp) -> No
     assert (finding.part, finding.do) == (".env", f"chmod 600 {env_file}")
 
 
-async def test_a_service_that_hangs_is_found_by_its_name(checkout: MadeUp) -> None:
+async def test_a_hanging_service_is_reported_by_name(checkout: MadeUp) -> None:
     await checkout.freeze("followups")
     try:
         finding = await until_found(checkout, "followups", "no answer at")
@@ -186,21 +213,21 @@ async def test_a_service_that_hangs_is_found_by_its_name(checkout: MadeUp) -> No
     assert "make logs SERVICE=followups" in finding.do
 
 
-async def test_a_target_in_trouble_leads_to_the_breakers(checkout: MadeUp) -> None:
+async def test_an_unhealthy_target_leads_to_the_breakers(checkout: MadeUp) -> None:
     await checkout.sandbox.behave("sms", status=503)
     for _ in range(6):
         await checkout.alert("opens it", target="sms")
-    finding = await until_found(checkout, "alerts", "a target is in trouble")
+    finding = await until_found(checkout, "alerts", "a target is unhealthy")
     await checkout.sandbox.behave("sms", status=200)
 
     assert "ostoja breakers" in finding.do
     await until_sound(checkout)
 
 
-async def test_a_missing_migration_is_found(checkout: MadeUp) -> None:
+async def test_a_missing_migration_is_reported(checkout: MadeUp) -> None:
     query = checkout.query
     (there,) = query("SELECT version_num FROM followups.alembic_version")
-    query("UPDATE followups.alembic_version SET version_num = '0001'")
+    query("UPDATE followups.alembic_version SET version_num = '0000'")
     try:
         (finding,) = await found(checkout)
     finally:
@@ -224,12 +251,12 @@ async def test_a_missing_migration_is_found(checkout: MadeUp) -> None:
             "REVOKE UPDATE (reason) ON consent.consent_audit_log FROM consent",
         ),
         (
-            "trail", "trigger trail_refuse is off",
+            "trail", "trigger trail_refuse is disabled",
             "ALTER TABLE consent.consent_audit_log DISABLE TRIGGER trail_refuse",
             "ALTER TABLE consent.consent_audit_log ENABLE ALWAYS TRIGGER trail_refuse",
         ),
         (
-            "rights", "alerts may look into the schema consent",
+            "rights", "alerts may use the schema consent",
             "GRANT USAGE ON SCHEMA consent TO alerts",
             "REVOKE USAGE ON SCHEMA consent FROM alerts",
         ),
@@ -239,13 +266,13 @@ async def test_a_missing_migration_is_found(checkout: MadeUp) -> None:
             "DROP TABLE alerts.loose",
         ),
         (
-            "rights", "followups is a superuser or may make roles",
+            "rights", "followups is a superuser or may create roles",
             "ALTER ROLE followups CREATEROLE",
             "ALTER ROLE followups NOCREATEROLE",
         ),
     ],
 )  # fmt: skip
-async def test_a_role_that_may_more_than_it_needs_is_found(
+async def test_a_role_with_excess_rights_is_reported(
     checkout: MadeUp, part: str, said: str, broken: str, mended: str
 ) -> None:
     checkout.query(broken)
@@ -255,9 +282,7 @@ async def test_a_role_that_may_more_than_it_needs_is_found(
         checkout.query(mended)
 
 
-async def test_a_policy_of_somebody_elses_on_our_queues_is_found(
-    checkout: MadeUp, broker: Broker
-) -> None:
+async def test_a_foreign_policy_on_our_queues_is_reported(checkout: MadeUp, broker: Broker) -> None:
     body = {"pattern": "^alerts.slack$", "definition": {"max-length": 10}, "apply-to": "queues"}
     async with broker.there("policies/ostoja/helpful", {**body, "priority": 50}):
         finding = await until_found(checkout, "policies", "alerts.slack is under another policy")
@@ -267,7 +292,7 @@ async def test_a_policy_of_somebody_elses_on_our_queues_is_found(
         await until_found(checkout, "policies", "alerts.slack is under another policy")
 
 
-async def test_a_policy_that_is_not_as_declared_is_found(checkout: MadeUp, broker: Broker) -> None:
+async def test_a_policy_that_differs_is_reported(checkout: MadeUp, broker: Broker) -> None:
     path = "policies/ostoja/alerts-slack-retry"
     declared = await broker.call("GET", path)
     body = {key: declared[key] for key in ("pattern", "definition", "apply-to", "priority")}
@@ -278,12 +303,12 @@ async def test_a_policy_that_is_not_as_declared_is_found(checkout: MadeUp, broke
         await broker.call("PUT", path, body)
 
 
-async def test_a_queue_that_is_not_as_declared_is_found(checkout: MadeUp, broker: Broker) -> None:
+async def test_a_queue_that_differs_is_reported(checkout: MadeUp, broker: Broker) -> None:
     path = "queues/ostoja/consent.commands"
     await checkout.freeze("consent")  # else it would mend it at once
     try:
         await broker.call("DELETE", path)
-        gone = await until_found(checkout, "queues", "consent.commands is not there")
+        gone = await until_found(checkout, "queues", "consent.commands does not exist")
         body = {"durable": True, "arguments": {"x-queue-type": "quorum"}}
         async with broker.there(path, body):
             other = await until_found(checkout, "queues", "consent.commands differs in")
@@ -296,7 +321,7 @@ async def test_a_queue_that_is_not_as_declared_is_found(checkout: MadeUp, broker
     await until_sound(checkout)
 
 
-async def test_a_binding_that_is_gone_is_found(checkout: MadeUp, broker: Broker) -> None:
+async def test_a_missing_binding_is_reported(checkout: MadeUp, broker: Broker) -> None:
     path = "bindings/ostoja/e/consent.events/q/alerts.erasures"
     (binding,) = await broker.call("GET", path)
     await broker.call("DELETE", f"{path}/{binding['properties_key']}")
@@ -306,11 +331,11 @@ async def test_a_binding_that_is_gone_is_found(checkout: MadeUp, broker: Broker)
         await broker.call("POST", path, {"routing_key": binding["routing_key"]})
 
 
-async def test_an_exchange_that_is_gone_is_found(checkout: MadeUp, broker: Broker) -> None:
+async def test_a_missing_exchange_is_reported(checkout: MadeUp, broker: Broker) -> None:
     path = "exchanges/ostoja/replies"
     await broker.call("DELETE", path)
     try:
-        await until_found(checkout, "exchanges", "replies is not there")
+        await until_found(checkout, "exchanges", "replies does not exist")
     finally:
         await broker.call("PUT", path, {"type": "direct", "durable": True})
         for service in ("alerts", "consent", "followups"):  # which bind queues of their own to it
@@ -318,14 +343,12 @@ async def test_an_exchange_that_is_gone_is_found(checkout: MadeUp, broker: Broke
     await until_sound(checkout)
 
 
-async def test_a_queue_that_nobody_needs_any_more_is_found(
-    checkout: MadeUp, broker: Broker
-) -> None:
+async def test_a_queue_of_no_service_is_reported(checkout: MadeUp, broker: Broker) -> None:
     async with broker.there("queues/ostoja/alerts.fax", {"durable": True}):
-        await until_found(checkout, "queues", "alerts.fax is nobody's any more, and holds 0")
+        await until_found(checkout, "queues", "alerts.fax belongs to no service and holds 0")
 
 
-async def test_an_account_with_other_rights_is_found(checkout: MadeUp, broker: Broker) -> None:
+async def test_an_account_with_other_rights_is_reported(checkout: MadeUp, broker: Broker) -> None:
     path = "permissions/ostoja/gateway"
     declared = await broker.call("GET", path)
     await broker.call("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
@@ -335,10 +358,10 @@ async def test_an_account_with_other_rights_is_found(checkout: MadeUp, broker: B
         rights = {key: declared[key] for key in ("configure", "write", "read")}
         await broker.call("PUT", path, rights)
     async with broker.there("users/guest", {"password": "guest", "tags": ""}):
-        await until_found(checkout, "rights", "the account guest is there")
+        await until_found(checkout, "rights", "the account guest exists")
 
 
-async def test_a_broker_that_takes_no_messages_is_found(checkout: MadeUp) -> None:
+async def test_a_broker_that_accepts_no_messages_is_reported(checkout: MadeUp) -> None:
     port = partial(environment.port, checkout.values)
     server = RabbitMQ(
         checkout.folder / ".local" / "rabbitmq",
@@ -351,14 +374,14 @@ async def test_a_broker_that_takes_no_messages_is_found(checkout: MadeUp) -> Non
     )
     await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1000000GB")
     try:
-        finding = await until_found(checkout, "RabbitMQ", "takes no messages")
+        finding = await until_found(checkout, "RabbitMQ", "accepts no messages")
     finally:
         await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1MB")
 
     assert "out of disk" in finding.found
 
 
-async def test_a_clock_that_is_apart_is_found(checkout: MadeUp) -> None:
+async def test_a_clock_that_differs_is_reported(checkout: MadeUp) -> None:
     deployment = Deployment(checkout.values, checkout.url, checkout.folder / ".env")
 
     def an_hour_on() -> float:
@@ -369,9 +392,9 @@ async def test_a_clock_that_is_apart_is_found(checkout: MadeUp) -> None:
     )
 
     clocks = [finding for finding in every if finding.part == "clock"]
-    assert [finding.verdict for finding in clocks] == [Verdict.WRONG, Verdict.WRONG]
-    apart = [re.search(r"(\d+) s behind ours", finding.found) for finding in clocks]
-    # HTTP tells whole seconds, and to ask takes some on a busy machine.
+    assert [finding.status for finding in clocks] == [Status.WRONG, Status.WRONG]
+    apart = [re.search(r"(\d+) s behind this machine's", finding.found) for finding in clocks]
+    # HTTP dates are in whole seconds, and a request takes some on a busy machine.
     assert all(found and abs(int(found[1]) - 3600) < 60 for found in apart), clocks
 
 
@@ -387,5 +410,35 @@ async def test_a_mail_is_read_from_a_file_or_from_standard_input(
     assert "the mail has no list-unsubscribe" in " ".join(done.out.split())
 
 
-async def test_all_of_it_mended_is_sound_again(checkout: MadeUp) -> None:
+async def test_an_unavailable_redis_is_one_row(checkout: MadeUp) -> None:
+    await checkout.stop("redis")
+    try:
+        async with aiohttp.ClientSession() as session:
+
+            async def gateway_says_so() -> bool:
+                async with session.get(f"{checkout.url}/api/health/deep") as answer:
+                    return bool((await answer.json())["status"] != "healthy")
+
+            await eventually(gateway_says_so, 20)
+        done = await doctor(checkout)
+    finally:
+        await checkout.shell("make up")
+
+    assert done.code == 1
+    assert done.err.endswith("1 problem\n")
+    assert re.findall(r"^(\S*redis)\b", done.out, re.MULTILINE | re.IGNORECASE) == ["Redis"]
+
+
+async def test_make_send_test_says_where_its_mails_are(checkout: MadeUp) -> None:
+    status, output, _ = await checkout.shell("make send-test TO=staff@example.com")
+
+    async def arrived() -> bool:
+        return len(await checkout.sandbox.mails("staff@example.com")) == 4
+
+    assert status == 0
+    assert checkout.sandbox.mail_url in output
+    await eventually(arrived)
+
+
+async def test_a_corrected_deployment_is_healthy_again(checkout: MadeUp) -> None:
     await until_sound(checkout)

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import ClientSession
 from standardwebhooks import Webhook
 
+from services.alerts.channels import monday
 from tests.support.sandbox import Sandbox
 
 TOKEN = {"Authorization": "monday-token"}
@@ -89,6 +90,16 @@ async def test_monday_creates_an_item_from_variables_and_from_literals(
             {"query": MUTATION, "variables": {**VARIABLES, "values": {"not": "a string"}}},
             "ColumnValueException",
         ),
+        (
+            {
+                "query": MUTATION,
+                "variables": {
+                    **VARIABLES,
+                    "values": '{"phone": {"phone": "+48600700800", "countryShortName": ""}}',
+                },
+            },
+            "ColumnValueException",
+        ),
     ],
 )
 async def test_a_faulty_create_item_is_an_error_inside_a_200_and_not_accepted(
@@ -99,6 +110,29 @@ async def test_a_faulty_create_item_is_an_error_inside_a_200_and_not_accepted(
     assert status == 200
     assert answer["errors"][0]["extensions"]["code"] == code
     assert await sandbox.received("monday") == []
+
+
+async def test_monday_finds_an_item_by_a_column_and_changes_it(client: ClientSession) -> None:
+    values = json.dumps({"lead": "1", "as_of": "b"})
+    created = {"query": MUTATION, "variables": {**VARIABLES, "values": values}}
+    _, answer = await post(client, "monday", created, **TOKEN)
+    item = answer["data"]["create_item"]["id"]
+    board = next(v for v in VARIABLES.values() if str(v).isdigit())
+
+    async def found(lead: str) -> Any:
+        columns = [{"column_id": "lead", "column_values": [lead]}]
+        asked = {"query": monday.FIND, "variables": {"board": board, "columns": columns}}
+        _, answer = await post(client, "monday", asked, **TOKEN)
+        return answer["data"]["items_page_by_column_values"]["items"]
+
+    assert await found("2") == []
+    changed = {"board": board, "item": item, "values": json.dumps({"as_of": "c"})}
+    _, answer = await post(
+        client, "monday", {"query": monday.CHANGE, "variables": changed}, **TOKEN
+    )
+    assert answer["data"]["change_multiple_column_values"]["id"] == item
+    columns = [{"id": "lead", "text": "1"}, {"id": "as_of", "text": "c"}]
+    assert await found("1") == [{"id": item, "column_values": columns}]
 
 
 async def test_monday_without_a_token_is_401(client: ClientSession) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.gateway.overrides import CHANGEABLE
 from tests.support.stack import Stack
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -36,6 +37,6 @@ async def test_no_answer_violates_the_description(stack: Stack, which: str, tmp_
     try:
         output, _ = await process.communicate()
     finally:  # they are kept in Redis, which other tests share
-        nothing = dict.fromkeys(("chat", "hour", "minute"))
+        nothing = dict.fromkeys(CHANGEABLE)
         await stack.http("PUT", "/api/ratelimits", nothing, key="admin")
     assert process.returncode == 0, output.decode()

@@ -15,17 +15,16 @@ AGREED = {"consent_text": "Zgadzam się na oferty.", "consent_at": "2024-05-01"}
 KIND = {"Content-Type": "application/x-ndjson"}
 
 
-async def test_an_imported_agreement_counts_and_lifts_no_withdrawal_and_mails_nobody(
+async def test_an_imported_agreement_with_its_evidence_counts_and_lifts_no_withdrawal(
     stack: Stack,
 ) -> None:
     await stack.sandbox.reset()
     agreed, left = fresh_address(), fresh_address()
     await stack.opt_in(left)
     await stack.http("POST", "/api/unsubscribe", {"email": left})
-    rows = "".join(f"{who},Zgadzam się na oferty.,2024-05-01\n" for who in (agreed, left))
-    report = await stack.http(
-        "POST", "/api/leads/import", csv="email,consent_text,consent_at\n" + rows, key="service"
-    )
+    columns = "email,consent_text,consent_at,consent_source\n"
+    rows = "".join(f"{who},Zgadzam się na oferty.,2024-05-01,targi\n" for who in (agreed, left))
+    report = await stack.http("POST", "/api/leads/import", csv=columns + rows, key="service")
     assert (report.body["created"], report.body["grants"]) == (2, 2)
 
     async def recorded() -> bool:

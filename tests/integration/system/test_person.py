@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg2
 import redis
@@ -97,6 +97,65 @@ async def test_a_person_is_told_all_that_is_held_and_is_forgotten_everywhere(
     assert trail.body["ok"]
 
 
+async def test_a_lead_that_gave_its_address_after_it_had_qualified_is_exported_and_erased(
+    stack: Stack,
+) -> None:
+    address, session = fresh_address(), f"s-{uuid.uuid4().hex}"
+    first = {**LEAD, "session_id": session, "phone": f"+4860{uuid.uuid4().int % 10**7:07}"}
+    answer = await stack.http("POST", "/api/chatbot/chat", first)
+    assert answer.status == 200, answer
+
+    async def qualified() -> bool:
+        return "alerts.delivery" in places(stack, session)
+
+    await eventually(qualified, 30)
+    later = {"session_id": session, "message": f"Mój adres: {address}"}
+    assert (await stack.http("POST", "/api/chatbot/chat", later)).status == 200
+    held = (await export(stack, address))["services"]["alerts"]["deliveries"]
+    of_before = [each for each in held if address not in str(each["payload"])]
+    assert {each["target"] for each in of_before} == {"slack", "monday"}
+    assert {each["payload"]["session_id"] for each in held} == {session}
+
+    answer = await stack.http("POST", "/api/consent/erase", {"email": address}, key="admin")
+    assert answer.status == 200, answer
+    await done(stack, address)
+
+    async def nowhere() -> bool:
+        return not places(stack, session)
+
+    await eventually(nowhere, 30)
+
+
+async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: Stack) -> None:
+    session, number = f"s-{uuid.uuid4().hex}", f"+4851{uuid.uuid4().int % 10**7:07}"
+    said = {**LEAD, "session_id": session, "phone": number}
+    answer = await stack.http("POST", "/api/chatbot/chat", said)
+    assert answer.status == 200, answer
+
+    async def qualified() -> bool:
+        return "alerts.delivery" in places(stack, session)
+
+    await eventually(qualified, 30)
+    held = await export(stack, quote(number))
+    assert held["incomplete"] == []
+    assert held["services"]["followups"]["messages"][0]["body"] == said["message"]
+    targets = {each["target"] for each in held["services"]["alerts"]["deliveries"]}
+    assert targets >= {"slack", "monday"}
+    for body in ({}, {"phone": number, "email": "a@example.com"}, {"phone": "600"}):
+        refused = await stack.http("POST", "/api/consent/erase", body, key="admin")
+        assert refused.status == 422, refused
+    written = {"phone": f"{number[:3]} {number[3:6]} {number[6:9]} {number[9:]}"}
+    answer = await stack.http("POST", "/api/consent/erase", written, key="admin")
+    assert (answer.status, answer.body["erasure"]) == (200, {"status": "in_progress"})
+    await done(stack, quote(number))
+
+    async def nowhere() -> bool:
+        return not places(stack, session, number, number[3:])
+
+    await eventually(nowhere, 30)
+    assert (await stack.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
+
+
 async def test_a_service_that_is_away_is_named_in_an_export_and_erases_when_it_is_back(
     stack: Stack,
 ) -> None:
@@ -121,10 +180,12 @@ async def test_a_service_that_is_away_is_named_in_an_export_and_erases_when_it_i
 TOLD = {
     "alerts.attempt": ("alerts", "attempts"),
     "alerts.delivery": ("alerts", "deliveries"),
-    "followups.chat_address": ("followups", "messages"),
+    "followups.chat_email": ("followups", "messages"),
     "followups.chat_conversations": ("followups", "conversations"),
     "followups.chat_message": ("followups", "messages"),
     "followups.followup_event": ("followups", "followups"),
+    "followups.lead": ("followups", "leads"),
+    "followups.lead_contact": ("followups", "leads"),
 }
 """Where an export tells what a table holds. (Consent's hold nothing in clear.)"""
 FLEETING = {f"{service}.outbox" for service in WITH_TABLES} | {"alerts.escalation"}

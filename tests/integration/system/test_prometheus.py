@@ -22,9 +22,9 @@ from tests.unit.deploy.test_grafana import expressions
 # Series that come with an event which is not made to happen here, or with a setting.
 UNSEEN = {
     "alerts_digests_total",
-    "alerts_swept_total",
+    "alerts_requeued_total",
     "consent_erasure_days_left",
-    "consumed_total",
+    "broker_consumed_total",
     "gateway_upstream_failures_total",
     "gateway_worker_memory_bytes",
 }
@@ -39,8 +39,8 @@ def configuration(stack: Stack) -> dict[str, Any]:
     for job in ours["scrape_configs"]:
         job.pop("dns_sd_configs", None)
         name = f"{job['job_name'].upper()}_METRICS_PORT"
-        port = stack.values.get(name)
-        port = stack.rabbitmq.metrics_port if "rabbitmq" in str(job) else port
+        rabbitmq = "rabbitmq" in str(job)
+        port = stack.rabbitmq.metrics_port if rabbitmq else stack.values.get(name)
         job["static_configs"] = [{"targets": [f"{HOST}:{port}"]}]
         if "params" in job:
             job["params"]["vhost"] = [stack.vhost.name]

@@ -12,12 +12,16 @@ from tests.support.checkouts import Checkout, MadeUp, made_up
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.runbooks import RUNBOOKS, sections
+from tests.support.system import fresh_address
 from tests.support.troubles import FIRST, TROUBLES, passes, patiently, steps
 
+DOCS = RUNBOOKS.parent
 PERSON = "anna@example.pl"
 Situation = Callable[[Checkout], AbstractAsyncContextManager[None]]
 
-PAGES = {page.stem: sections(page) for page in sorted(RUNBOOKS.glob("*.md"))}
+PAGES = {
+    page.stem: sections(page) for page in (*sorted(RUNBOOKS.glob("*.md")), DOCS / "privacy.md")
+}
 STEPS = [
     (page, name)
     for page, found in PAGES.items()
@@ -62,9 +66,67 @@ async def without_alerts(checkout: Checkout) -> AsyncIterator[None]:
     await eventually(done, 60)
 
 
+@asynccontextmanager
+async def a_wrong_key(checkout: Checkout) -> AsyncIterator[None]:
+    key = {"X-ADMIN-API-KEY": "the-key-of-last-year"}
+    answer = await checkout.http("GET", "/api/breakers", headers=key)
+    assert answer.status == 401, answer
+    await said(checkout, "gateway", "key.rejected")
+    yield
+
+
+@asynccontextmanager
+async def nobody_records(checkout: Checkout) -> AsyncIterator[None]:
+    """Have an admin call while neither takes its record; both are back when it is read."""
+    await checkout.stop("rabbitmq")
+    await checkout.freeze("consent")
+    try:
+        answer = await checkout.http("GET", "/api/ratelimits", key="admin")
+        assert answer.status == 200, answer
+    finally:
+        await checkout.thaw("consent")
+    await said(checkout, "gateway", "admin_call.unrecorded")
+    await checkout.run([*FIRST, *PAGES["outbox-lag"]["Act"]])
+    await patiently(checkout, steps("outbox-lag")[2])
+    yield
+
+
+@asynccontextmanager
+async def no_folder_for_records(checkout: Checkout) -> AsyncIterator[None]:
+    folder = checkout.folder / ".local" / "consent"
+
+    async def written() -> bool:
+        return folder.exists()
+
+    await checkout.opt_in(fresh_address())
+    await eventually(written, 90)
+    folder.rename(folder.with_suffix(".away"))
+    folder.touch()  # a folder without rights would not keep root out
+    try:
+        await checkout.opt_in(fresh_address())
+        await said(checkout, "consent", "periodic.failed")
+        yield
+    finally:
+        folder.unlink()
+        folder.with_suffix(".away").rename(folder)
+
+
+async def said(checkout: Checkout, name: str, event: str) -> None:
+    log = checkout.folder / ".local" / "log" / f"{name}.log"
+
+    async def there() -> bool:
+        return event in log.read_text(encoding="utf-8")
+
+    await eventually(there, 90, every=0.2)
+
+
 SITUATIONS: dict[tuple[str, str], Situation] = {
-    ("person-asks", "What do you hold on me"): somebody,
-    ("person-asks", "A service is down"): without_alerts,
+    ("data-subject-requests", "What do you hold on me"): somebody,
+    ("privacy", "An inspector: what do you hold on this person (Art. 15)"): somebody,
+    ("data-subject-requests", "A service is down"): without_alerts,
+    ("keys-rejected", "Look"): a_wrong_key,
+    ("admin-calls-unrecorded", "Look"): nobody_records,
+    ("periodic-job-failing", "Look"): no_folder_for_records,
 }
 """What is the case when a section is read; the people of the sections before are still there."""
 
@@ -72,8 +134,9 @@ SITUATIONS: dict[tuple[str, str], Situation] = {
 @pytest.mark.parametrize(("page", "section"), STEPS)
 async def test_what_a_runbook_says_can_be_done(checkout: Checkout, page: str, section: str) -> None:
     found = PAGES[page]
+    first = FIRST if page != "privacy" else []
     async with SITUATIONS.get((page, section), as_it_is)(checkout):
-        await checkout.run([*found[""], *found[section]])
+        await checkout.run([*first, *found[""], *found[section]])
 
 
 @pytest.mark.parametrize("page", TROUBLES)

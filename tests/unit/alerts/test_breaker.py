@@ -4,7 +4,7 @@ import time
 import pytest
 
 from services.alerts.alert import BreakerState, Kind
-from services.alerts.breaker import Admission, Breaker
+from services.alerts.targets.breaker import GRANT_SECONDS, Admission, Breaker, Observations
 
 
 class Clock:
@@ -27,7 +27,7 @@ def call(subject: Breaker, kind: Kind | None) -> None:
 
 def end(subject: Breaker, admission: Admission, kind: Kind | None) -> None:
     admission.kind = kind
-    subject.settle(admission)
+    subject.record(admission)
 
 
 def tripped(clock: Clock) -> Breaker:
@@ -38,16 +38,16 @@ def tripped(clock: Clock) -> Breaker:
     return subject
 
 
-def test_consecutive_failures_open_it_and_a_success_between_starts_the_count_anew() -> None:
+def test_consecutive_failures_open_it_and_a_success_resets_the_count() -> None:
     subject = breaker(Clock())
     for kind in (Kind.FAILED, Kind.UNKNOWN, Kind.DELIVERED, Kind.FAILED, Kind.FAILED):
         call(subject, kind)
-    assert subject.state is BreakerState.CLOSED
+    before = subject.state
     call(subject, Kind.FAILED)
-    assert subject.state is BreakerState.OPEN
+    assert (before, subject.state) == (BreakerState.CLOSED, BreakerState.OPEN)
 
 
-def test_open_it_admits_nobody_until_its_own_clock_says_so() -> None:
+def test_an_open_breaker_admits_no_call_before_its_time() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 59.9
@@ -58,14 +58,14 @@ def test_open_it_admits_nobody_until_its_own_clock_says_so() -> None:
     assert subject.state is BreakerState.HALF_OPEN
 
 
-def test_half_open_it_admits_exactly_one_of_a_hundred() -> None:
+def test_a_half_open_breaker_admits_exactly_one_call() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
     assert len([one for one in (subject.admit() for _ in range(100)) if one is not None]) == 1
 
 
-def test_a_trial_that_fails_opens_it_for_the_whole_time_again() -> None:
+def test_a_failed_trial_opens_it_for_the_whole_time() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
@@ -74,7 +74,7 @@ def test_a_trial_that_fails_opens_it_for_the_whole_time_again() -> None:
     assert subject.seconds_to_trial == 60
 
 
-def test_a_trial_that_succeeds_closes_it() -> None:
+def test_a_successful_trial_closes_it() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
@@ -83,7 +83,7 @@ def test_a_trial_that_succeeds_closes_it() -> None:
     assert subject.failures == 0
 
 
-def test_what_says_nothing_of_the_targets_health_neither_trips_nor_heals() -> None:
+def test_a_neutral_outcome_neither_trips_nor_heals() -> None:
     clock = Clock()
     subject = breaker(clock)
     for kind in (Kind.FAILED, Kind.FAILED, Kind.NEVER, Kind.LATER, None):
@@ -92,13 +92,13 @@ def test_what_says_nothing_of_the_targets_health_neither_trips_nor_heals() -> No
     call(subject, Kind.FAILED)
     clock.now += 60
     for kind in (Kind.NEVER, Kind.LATER, None):
-        call(subject, kind)  # each of them was the one trial, and let the next one try
+        call(subject, kind)  # each was the one trial, and let the next one try
         assert subject.state is BreakerState.HALF_OPEN
     call(subject, Kind.DELIVERED)
     assert subject.state is BreakerState.CLOSED
 
 
-def test_results_of_calls_from_before_the_trip_change_nothing() -> None:
+def test_results_from_before_the_trip_change_nothing() -> None:
     clock = Clock()
     subject = breaker(clock)
     early = [subject.admit() for _ in range(6)]
@@ -118,7 +118,7 @@ def test_results_of_calls_from_before_the_trip_change_nothing() -> None:
     assert subject.admit() is None
 
 
-def test_a_late_result_does_not_end_the_trial_of_another() -> None:
+def test_a_late_result_does_not_end_anothers_trial() -> None:
     clock = Clock()
     subject = breaker(clock)
     late = subject.admit()
@@ -133,7 +133,7 @@ def test_a_late_result_does_not_end_the_trial_of_another() -> None:
     assert subject.admit() is None
 
 
-def test_a_reset_by_hand_closes_it_and_ignores_the_trial_under_way() -> None:
+def test_a_manual_reset_closes_it_and_ignores_the_trial_in_flight() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
@@ -144,20 +144,20 @@ def test_a_reset_by_hand_closes_it_and_ignores_the_trial_under_way() -> None:
     assert (subject.state, subject.failures) == (BreakerState.CLOSED, 0)
 
 
-def test_every_change_of_state_is_told_once_and_in_order() -> None:
+def test_every_state_change_is_reported_once_and_in_order() -> None:
     clock = Clock()
     subject = breaker(clock)
-    told: list[BreakerState] = []
-    subject.on_change = told.append
+    states: list[BreakerState] = []
+    subject.on_change = states.append
     for _ in range(3):
         call(subject, Kind.FAILED)
     clock.now += 60
     call(subject, Kind.DELIVERED)
-    assert told == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
+    assert states == [BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED]
 
 
 @pytest.mark.parametrize("zone", ["Europe/Warsaw", "America/Anchorage", "UTC"])
-def test_its_times_are_right_wherever_its_server_stands(
+def test_its_times_do_not_depend_on_the_time_zone(
     zone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", zone)
@@ -177,7 +177,7 @@ def test_its_times_are_right_wherever_its_server_stands(
         time.tzset()
 
 
-async def test_a_cancelled_call_counts_as_nothing_and_makes_room_for_the_next_trial() -> None:
+async def test_a_cancelled_call_is_not_counted_and_allows_the_next_trial() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
@@ -189,7 +189,7 @@ async def test_a_cancelled_call_counts_as_nothing_and_makes_room_for_the_next_tr
             await asyncio.Event().wait()  # a target that hangs
             admission.kind = Kind.DELIVERED
         finally:
-            subject.settle(admission)
+            subject.record(admission)
 
     task = asyncio.create_task(trial())
     await asyncio.sleep(0)
@@ -200,7 +200,7 @@ async def test_a_cancelled_call_counts_as_nothing_and_makes_room_for_the_next_tr
     assert subject.admit() is not None
 
 
-async def test_of_a_hundred_that_wait_for_the_trial_one_goes_at_a_time() -> None:
+async def test_a_hundred_waiting_calls_make_one_trial_at_a_time() -> None:
     clock = Clock()
     subject = tripped(clock)
     clock.now += 60
@@ -215,14 +215,16 @@ async def test_of_a_hundred_that_wait_for_the_trial_one_goes_at_a_time() -> None
         most = max(most, now)
         await asyncio.sleep(0)
         now -= 1
-        end(subject, admission, Kind.LATER)  # no word on its health: the trial goes to the next
+        end(
+            subject, admission, Kind.LATER
+        )  # says nothing about its health: the trial goes to the next
 
     await asyncio.gather(*(one() for _ in range(100)))
     assert (sent, most) == (100, 1)
     assert subject.state is BreakerState.HALF_OPEN
 
 
-def test_only_a_success_that_counts_is_one() -> None:
+def test_only_a_counted_success_is_observed() -> None:
     clock = Clock()
     subject = breaker(clock)
     late = subject.admit()
@@ -230,4 +232,28 @@ def test_only_a_success_that_counts_is_one() -> None:
     for kind in (Kind.DELIVERED, Kind.NEVER, Kind.FAILED, Kind.FAILED, Kind.FAILED):
         call(subject, kind)
     end(subject, late, Kind.DELIVERED)
-    assert subject.successes == 1
+    assert subject.observations == Observations(healthy=True, failures=3)
+
+
+def test_a_shared_breaker_makes_only_its_own_trial() -> None:
+    clock = Clock()
+    subject = Breaker("slack", fail_max=1, reset_timeout=60, clock=clock, shared=True)
+    call(subject, Kind.FAILED)
+    clock.now += 60
+    assert subject.wants_trial
+    assert subject.admit() is None
+    subject.follow(BreakerState.HALF_OPEN, 15, mine=False)
+    assert subject.admit() is None
+    clock.now += 60
+    subject.follow(BreakerState.HALF_OPEN, 15, mine=True)
+    clock.now += GRANT_SECONDS  # frozen for so long: the trial may be another's by now
+    assert subject.admit() is None
+    subject.follow(BreakerState.HALF_OPEN, 15, mine=True)
+    trial = subject.admit()
+    assert trial is not None
+    assert subject.admit() is None
+    end(subject, trial, Kind.DELIVERED)
+    assert (subject.state, subject.observations) == (
+        BreakerState.CLOSED,
+        Observations(healthy=True, trial=True),
+    )

@@ -1,4 +1,4 @@
-"""What an answer means: one table for every channel, and what a provider says in its own words."""
+"""What a response means: one table for all channels, and the providers' own errors."""
 
 import json
 from datetime import UTC, datetime
@@ -6,22 +6,20 @@ from typing import Any
 
 import pytest
 
-from services.alerts.alert import Kind, Outcome, Reason
-from services.alerts.channels import answers, monday, sms
-from services.alerts.channels.post import Answer
+from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
+from services.alerts.channels import monday, responses, sms
+from services.alerts.channels.post import Response
 from tests.support.targets import STATUSES
 
 
 @pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
-def test_a_status_says_whether_another_try_makes_sense(
-    status: int, kind: Kind, reason: Reason
-) -> None:
-    outcome = answers.classify(status, "text")
+def test_a_status_tells_whether_to_retry(status: int, kind: Kind, reason: Reason) -> None:
+    outcome = responses.classify(status, "text")
     assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
 
 
-def test_429_with_retry_after_asks_for_patience() -> None:
-    outcome = answers.classify(429, "", 7)
+def test_429_with_retry_after_asks_us_to_wait() -> None:
+    outcome = responses.classify(429, "", 7)
     assert (outcome.kind, outcome.retry_after) == (Kind.LATER, 7)
 
 
@@ -30,7 +28,7 @@ def test_429_with_retry_after_asks_for_patience() -> None:
     [
         ("7", 7.0),
         (" 7 ", 7.0),  # a field may end in white space (RFC 9110, 5.5)
-        ("999999999999999999", answers.MAX_WAIT),
+        ("999999999999999999", MAX_PAUSE_SECONDS),
         ("Wed, 25 Nov 2026 10:00:30 GMT", 30.0),
         ("Wed, 25 Nov 2026 09:00:00 GMT", 0.0),
         ("soon", None),
@@ -45,12 +43,12 @@ def test_retry_after_is_seconds_or_a_date_and_bounded(
     header: str | None, seconds: float | None
 ) -> None:
     now = datetime(2026, 11, 25, 10, tzinfo=UTC)
-    assert answers.retry_after(header, now) == seconds
+    assert responses.retry_after(header, now) == seconds
 
 
-def answered(body: Any, status: int = 200) -> Answer:
+def answered(body: Any, status: int = 200) -> Response:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(raw, answers.classify(status, ""))
+    return Response(raw, responses.classify(status, ""))
 
 
 def said(outcome: Outcome) -> tuple[Kind, Reason]:

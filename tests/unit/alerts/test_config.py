@@ -1,6 +1,8 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -10,7 +12,7 @@ from services.alerts.alert import Claimed
 from services.alerts.config import Config
 
 ROOT = Path(__file__).parents[3]
-SHIPPED = ROOT / "config/alerts.toml"
+SHIPPED = ROOT / "config.example/alerts.toml"
 ENV = {
     "SLACK_WEBHOOK_URL": "https://hooks.slack.example/T/B/secret-path",
     "MONDAY_API_URL": "https://api.monday.example/v2",
@@ -46,15 +48,15 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_the_shipped_file_has_the_targets_routes_and_times_that_are_promised() -> None:
+def test_the_example_file_has_the_documented_targets_and_routes() -> None:
     subject = shipped()
     assert subject.targets.keys() == {"slack", "monday", "email", "sms", "webhook"}
     for name, target in subject.targets.items():
         assert target.retry_delays == (300,) * 5, name
         assert (target.breaker.fail_max, target.breaker.reset_timeout) == (5, 60)
         assert target.max_age == 72 * 3600
-    for event, target in (("slack_alert", "slack"), ("email", "email"), ("sms", "sms")):
-        assert subject.route(event, None) == (target,)
+    for event, name in (("slack_alert", "slack"), ("email", "email"), ("sms", "sms")):
+        assert subject.route(event, None) == (name,)
     assert subject.route("webhook", None) == ("webhook",)
     assert subject.route("lead.qualified", None) == ("slack", "monday")
     assert subject.route("followup", None) == ("email",)
@@ -71,7 +73,7 @@ def test_an_event_goes_to_each_target_once_however_many_patterns_match(tmp_path:
     assert subject.route("lead.qualified", None) == ("slack",)
 
 
-def test_every_missing_variable_is_named_at_once_and_no_value_is_shown() -> None:
+def test_every_missing_variable_is_named_and_no_value_shown() -> None:
     with pytest.raises(SystemExit) as stopped:
         config.load(SHIPPED, {"SLACK_WEBHOOK_URL": ENV["SLACK_WEBHOOK_URL"]})
     text = str(stopped.value)
@@ -99,7 +101,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         "https://a.example:70000/s3cret",
     ],
 )
-def test_what_is_no_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         config.load(written(tmp_path, SLACK), {"SLACK_WEBHOOK_URL": url})
     assert "targets.slack" in str(stopped.value)
@@ -107,32 +109,32 @@ def test_what_is_no_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: st
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (('{ env = "SLACK_WEBHOOK_URL" }', '"https://hooks.slack.example/x"'), "env"),
         (('channel = "slack"', 'channel = "slack"\ncolour = "red"'), "colour"),
         (('["slack"]', '["slak"]'), "slak"),
-        (('"escalation" = ["slack"]\n', ""), "nobody would be told"),
+        (('"escalation" = ["slack"]\n', ""), "no one would be notified"),
         (('channel = "slack"', 'channel = "slack"\nretry_delays = [14]'), "lease"),
         (('channel = "slack"', 'channel = "slack"\nretry_delays = [300, 0.5]'), "whole seconds"),
         (('channel = "slack"', 'channel = "slack"\ntemplates = { "a" = "no.j2" }'), "no.j2"),
         (("[targets.slack]", "[targets.intake]"), "reserved"),
-        (('channel = "slack"', 'channel = "slack"\nfallback = "nobody"'), "nobody"),
+        (('channel = "slack"', 'channel = "slack"\nfallback = "unknown"'), "unknown"),
         (('channel = "slack"', 'channel = "slack"\nfallback = "slack"'), "a fallback itself"),
         (('channel = "slack"', 'channel = "slack"\nrate_per_minute = 0'), "rate_per_minute"),
     ],
 )
-def test_a_fault_in_the_file_stops_the_start_and_names_itself(
-    tmp_path: Path, change: tuple[str, str], told: str
+def test_a_fault_in_the_file_stops_the_start_and_is_named(
+    tmp_path: Path, change: tuple[str, str], message: str
 ) -> None:
     text = SLACK.replace(*change)
     if "[targets.intake]" in text:
         text = text.replace('["slack"]', "[]")
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(SystemExit, match=message):
         config.load(written(tmp_path, text), ENV)
 
 
-def test_a_fallback_that_has_one_itself_stops_the_start(tmp_path: Path) -> None:
+def test_a_fallback_with_a_fallback_stops_the_start(tmp_path: Path) -> None:
     one, other = (
         f'[targets.{name}]\nchannel = "slack"\nurl = {{ env = "SLACK_WEBHOOK_URL" }}\n{rest}\n'
         for name, rest in (("one", 'fallback = "other"'), ("other", 'fallback = "one"'))
@@ -141,17 +143,17 @@ def test_a_fallback_that_has_one_itself_stops_the_start(tmp_path: Path) -> None:
         config.load(written(tmp_path, f"[routes]\n{one}{other}"), ENV)
 
 
-@pytest.mark.parametrize(("rate", "in_hand"), [(None, 16), (6000, 16), (12, 2), (1, 1)])
-def test_no_more_is_in_hand_than_the_rate_lets_go_within_a_time_out(
-    tmp_path: Path, rate: int | None, in_hand: int
+@pytest.mark.parametrize(("rate", "prefetch"), [(None, 16), (6000, 16), (12, 2), (1, 1)])
+def test_the_prefetch_is_bounded_by_the_rate_within_a_time_out(
+    tmp_path: Path, rate: int | None, prefetch: int
 ) -> None:
     text = SLACK if rate is None else f"{SLACK}rate_per_minute = {rate}\n"
     subject, _ = config.load(written(tmp_path, text), ENV)
-    assert subject.targets["slack"].in_hand == in_hand
+    assert subject.targets["slack"].prefetch == prefetch
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         (
             "timeout = 15",
@@ -164,12 +166,12 @@ def test_no_more_is_in_hand_than_the_rate_lets_go_within_a_time_out(
         ),
     ],
 )
-def test_a_mail_that_may_outlast_its_permit_or_its_lease_stops_the_start(
-    tmp_path: Path, setting: str, told: str
+def test_a_time_out_longer_than_permit_or_lease_stops_the_start(
+    tmp_path: Path, setting: str, message: str
 ) -> None:
     text = SHIPPED.read_text(encoding="utf-8").replace("timeout = 12\n", f"{setting}\n")
     (tmp_path / "templates").symlink_to(SHIPPED.parent / "templates")
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(SystemExit, match=message):
         config.load(written(tmp_path, text), ENV)
 
 
@@ -184,31 +186,110 @@ def lead(**payload: object) -> Claimed:
     return Claimed(
         alert_id=uuid4(),
         target="slack",
-        turn=0,
+        generation=0,
         attempt=1,
-        spent=1,
+        attempts=1,
         age=0,
         event_type="lead.qualified",
         severity="info",
         payload=known | payload,
         accepted_at=datetime.now(UTC),
         request_id=None,
+        due_at=datetime.now(UTC),
     )
 
 
-def test_the_slack_message_of_a_lead_carries_who_score_reasons_and_summary() -> None:
+def slack_message(**payload: Any) -> tuple[str, str]:
+    """Return the whole text that a notification shows."""
     _, templates = config.load(SHIPPED, ENV)
-    text = templates.render("slack", lead())
+    text = templates.render("slack", lead(**payload))
     assert text is not None
-    assert json.loads(text)["text"] == "New lead: ala@example.com, score 80"
-    for part in ("ala@example.com", "80", "budget, area", "Kitchen, 80 m²"):
-        assert part in text
-    anonymous = templates.render("slack", lead(email=None))
-    assert anonymous is not None
-    assert json.loads(anonymous)["text"] == "New lead: session-1, score 80"
+    return json.loads(text)["text"], json.dumps(json.loads(text), ensure_ascii=False)
 
 
-def test_what_a_visitor_wrote_cannot_break_the_json_nor_ping_a_channel() -> None:
+def test_the_slack_message_of_a_lead_has_contact_wish_and_next_step() -> None:
+    title, message = slack_message(
+        name="Ala Nowak", work="remont kuchni", city="Kraków", phone="+48600700800",
+        staff_language="pl", hot=True, said=["Kiedy możecie zacząć?"], may_mail="given",
+        transcript_url="https://ostoja.example.com/transcript?token=t",
+    )  # fmt: skip
+    assert title == "Gorący lead: Ala Nowak, remont kuchni, Kraków · ala@example.com"
+    for part in (
+        "Zadzwoń: <tel:+48600700800|+48600700800>", "można wysyłać maile", "Kiedy możecie zacząć?",
+        "80 pkt: budget, area", "Kitchen, 80 m²",
+        "<https://ostoja.example.com/transcript?token=t|Cała rozmowa>",
+    ):  # fmt: skip
+        assert part in message
+
+
+def test_the_slack_message_is_in_the_language_of_the_staff() -> None:
+    title, message = slack_message(name="Ala", phone="+48600700800", staff_language="en")
+    assert title == "New lead: Ala · ala@example.com"
+    assert "Call: <tel:+48600700800|+48600700800>" in message
+    assert "no consent to marketing" in message
+
+
+def test_staff_are_not_asked_to_call_a_lead_who_wants_no_calls() -> None:
+    _, message = slack_message(phone="+48600700800", no_calls=True, staff_language="pl")
+    assert "tel:" not in message
+    assert "NIE DZWONIĆ" in message
+    assert "Odpisz: ala@example.com" in message
+
+
+def test_the_slack_message_of_an_update_says_what_is_new() -> None:
+    title, message = slack_message(
+        name="Ala", is_update=True, changes=["phone", "budget", "currency"], staff_language="pl"
+    )
+    assert title == "Lead: nowe informacje: Ala · ala@example.com"
+    assert "*Nowe:* telefon, budżet" in message
+
+
+def test_a_lead_without_a_name_or_a_contact_is_named_by_its_session() -> None:
+    assert slack_message(email=None)[0] == "New lead: session-1"
+
+
+def visitor(target: str, event: str, **payload: Any) -> str:
+    _, templates = config.load(SHIPPED, ENV)
+    known = {"topic": "PILNE: awaria", "said": ["Czuć gaz!"], "staff_language": "pl"}
+    known |= {"transcript_url": "https://ostoja.example.com/transcript?token=t"}
+    job = replace(lead(email=None, **known | payload), event_type=event)
+    return templates.render(target, job) or ""
+
+
+def test_an_emergency_in_slack_says_so_and_what_was_written() -> None:
+    message = json.loads(visitor("slack", "visitor.emergency"))
+    assert message["text"] == "PILNE: awaria: session-1"
+    assert "Czuć gaz!" in json.dumps(message, ensure_ascii=False)
+    assert "Bez numeru i adresu" in json.dumps(message, ensure_ascii=False)
+
+
+def test_an_sms_has_neither_name_nor_phone() -> None:
+    text = visitor("sms", "visitor.emergency", name="Ala Nowak", phone="+48600700800")
+    assert "jest numer telefonu" in text
+    assert "600700800" not in text
+    assert "Ala" not in text
+
+
+def test_a_mail_to_staff_has_the_topic_as_subject() -> None:
+    subject, _, text = visitor(
+        "email", "visitor.complaint", topic="Reklamacja / serwis", phone="+48600700800"
+    ).partition("\n")
+    assert subject == "Reklamacja / serwis: +48600700800"
+    assert "> Czuć gaz!" in text
+    assert "https://ostoja.example.com/transcript?token=t" in text
+
+
+def test_monday_gets_a_phone_in_its_documented_form_and_no_empty_columns() -> None:
+    _, templates = config.load(SHIPPED, ENV)
+    item = json.loads(
+        templates.render("monday", lead(phone="+48600700800", phone_country="PL", email=None)) or ""
+    )
+    assert item["item_name"] == "+48600700800"
+    assert item["column_values"]["phone"] == {"phone": "+48600700800", "countryShortName": "PL"}
+    assert "email" not in item["column_values"]
+
+
+def test_a_visitors_text_cannot_break_json_or_notify_a_channel() -> None:
     _, templates = config.load(SHIPPED, ENV)
     text = templates.render("slack", lead(name='"}] <!channel> \\', summary="<!here>\n{{ 7*7 }}"))
     assert text is not None

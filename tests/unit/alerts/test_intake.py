@@ -1,6 +1,7 @@
-"""How much of what waits is under way at a time."""
+"""How many batches intake processes at a time."""
 
 import asyncio
+import base64
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common import tasks
-from libs.common.broker import Broker, Message
-from libs.common.consume import Delivery
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Delivery
+from libs.common.process import tasks
 from services.alerts import config
-from services.alerts.consumers import MAX_BATCH, Intake
+from services.alerts.intake import MAX_BATCH, Intake
 from services.alerts.store.intake import NewRow, Taken
+from services.alerts.subjects import Subjects
 from tests.support.eventually import eventually
 
 CONFIG = """
@@ -25,6 +27,7 @@ channel = "slack"
 url = { env = "SLACK_WEBHOOK_URL" }
 """
 TOGETHER = 100
+SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
 
 class Unanswering:
@@ -38,7 +41,7 @@ class Unanswering:
         await asyncio.Event().wait()
 
 
-async def test_so_few_of_many_batches_are_under_way_that_each_confirm_comes_in_its_time(
+async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def written(_: Intake, batch: Sequence[list[NewRow]]) -> list[Taken]:
@@ -49,15 +52,16 @@ async def test_so_few_of_many_batches_are_under_way_that_each_confirm_comes_in_i
     file.write_text(CONFIG)
     configured, _ = config.load(file, {"SLACK_WEBHOOK_URL": "https://hooks.example"})
     broker = Unanswering()
-    intake = Intake(configured, cast("Any", None), cast("Broker", broker))
-    delivery = Delivery(redelivered=False, death_count=0)
+    subjects = Subjects(SUBJECT_KEYS)
+    intake = Intake(configured, cast("Any", None), cast("Broker", broker), subjects)
+    delivery = Delivery(redelivered=False)
     handling = [asyncio.create_task(intake.handle(batch(), delivery)) for _ in range(MAX_BATCH)]
 
     async def begun() -> bool:
         return broker.under_way >= TOGETHER
 
     await eventually(begun)
-    await asyncio.sleep(0.5)  # in which all the others would follow
+    await asyncio.sleep(0.5)  # time enough for all the others
     assert broker.under_way <= 2 * TOGETHER
     await tasks.end(*handling)
 

@@ -60,15 +60,15 @@ def test_a_public_address_is_allowed(address: str) -> None:
         "",
     ],
 )
-def test_what_is_not_public_is_refused(address: str) -> None:
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     assert not allowed(address, ())
 
 
 @pytest.mark.parametrize("address", ["10.20.0.1", "::ffff:10.20.0.1", "fd00:20::1"])
-def test_a_private_network_that_was_named_is_allowed(address: str) -> None:
+def test_a_listed_private_network_is_allowed(address: str) -> None:
     assert allowed(address, OFFICE)
 
 
 @pytest.mark.parametrize("address", ["10.21.0.1", "127.0.0.1", "::ffff:10.21.0.1", "fd00:21::1"])
-def test_no_other_one_is(address: str) -> None:
+def test_an_unlisted_private_network_is_refused(address: str) -> None:
     assert not allowed(address, OFFICE)

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.acks import Acks
+from libs.common.messaging.acks import Acks
 
 COUNT = 30
 
@@ -52,7 +52,7 @@ async def test_each_is_settled_once_as_it_was_told_and_nothing_that_is_held(
                     continue
                 if tag in rejected:
                     channel.waiting.remove(tag)
-                    subject.settled(tag)
+                    subject.rejected(tag)
                 elif subject.add(tag):
                     writing.create_task(subject.write())
             await asyncio.sleep(0)
@@ -66,7 +66,7 @@ async def test_what_is_done_in_its_order_takes_one_frame_a_turn_whatever_was_rej
         for tag in range(turn * 10 + 1, turn * 10 + 11):
             if tag % 5 == 0:
                 channel.waiting.remove(tag)
-                subject.settled(tag)
+                subject.rejected(tag)
             else:
                 assert subject.add(tag) is (tag % 10 == 1)
         await subject.write()

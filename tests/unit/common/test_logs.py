@@ -9,7 +9,7 @@ from typing import Any
 
 def lines(script: str, **stdout: Any) -> list[dict[str, Any]]:
     """Run it with logs configured; what it printed, a line each."""
-    start = "import logging, sys\nfrom libs.common import logs\nlogs.configure('test')\n"
+    start = "import logging, sys\nfrom libs.common.process import logs\nlogs.configure('test')\n"
     start += "log = logs.get_logger('ours')\n"
     ended = subprocess.run(
         [sys.executable, "-c", start + script],

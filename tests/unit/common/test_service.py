@@ -4,10 +4,11 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import pytest
 
-from libs.common import service
+from libs.common.process import service
 
 
 @asynccontextmanager
@@ -88,3 +89,56 @@ def test_a_stop_while_starting_ends_the_start() -> None:
         await asyncio.Event().wait()
 
     assert service.run("test", start) == 0
+
+
+class Taking:
+    """What takes work in, and needs a while to finish."""
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self._name = name
+        self._events = events
+
+    async def drain(self) -> None:
+        self._events.append(f"{self._name} stops taking")
+        await asyncio.sleep(0.01)
+        self._events.append(f"{self._name} is done")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._events.append(f"close {self._name}")
+
+
+def test_all_intake_stops_before_any_is_waited_for_and_nothing_is_closed_before() -> None:
+    events: list[str] = []
+
+    async def start(running: service.Service) -> None:
+        await running.enter(resource("database", events))
+        await running.enter(Taking("first", events))
+        await running.enter(Taking("second", events))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert service.run("test", start) == 0
+    assert events[1:3] == ["first stops taking", "second stops taking"]
+    assert sorted(events[3:5]) == ["first is done", "second is done"]
+    assert events[5:] == ["close second", "close first", "close database"]
+
+
+def test_with_a_drain_delay_a_service_leaves_before_it_stops() -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    async def start(running: service.Service) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+        async def watch() -> None:
+            while not running.leaving:  # noqa: ASYNC110 - nothing else tells of it
+                await asyncio.sleep(0)
+            seen.append((running.leaving, running.stopping.is_set()))
+            await running.stopping.wait()
+            seen.append((running.leaving, running.stopping.is_set()))
+
+        running.spawn("watch", watch())
+
+    assert service.run("test", start, drain_delay=0.05) == 0
+    assert seen == [(True, False), (True, True)]

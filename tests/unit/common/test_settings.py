@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr
 
-from libs.common.settings import Settings, load
+from libs.common.process.settings import Settings, load
 
 
 class Example(Settings):

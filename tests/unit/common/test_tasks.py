@@ -3,7 +3,7 @@ import contextlib
 
 import pytest
 
-from libs.common import tasks
+from libs.common.process import tasks
 
 
 async def test_a_task_that_swallows_a_cancellation_ends_all_the_same(

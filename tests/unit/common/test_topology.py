@@ -1,4 +1,4 @@
-from libs.common.topology import (
+from libs.common.messaging.topology import (
     Binding,
     Exchange,
     delay_name,

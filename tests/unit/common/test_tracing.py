@@ -1,7 +1,7 @@
 import pytest
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from libs.common import logs, tracing
+from libs.common.process import logs, tracing
 
 
 def test_a_trace_has_the_id_of_its_request() -> None:

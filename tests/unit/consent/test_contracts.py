@@ -9,10 +9,16 @@ from uuid import UUID
 import pytest
 
 from services.consent import messages
-from services.consent.consent import PURPOSES, Action, Verdict
+from services.consent.consent import PURPOSES, Action, PermitAnswer, PermitDecision, Subject
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
+SUBJECT = Subject(
+    "ala@example.com",
+    None,
+    frozenset({"3f0e2a94-7a4e-4a3b-9f0a-2d8c1b7e5a10"}),
+    frozenset({"+48600700800"}),
+)
 EXTRA: tuple[dict[str, Any], ...] = ({}, {"version": 2, "more": {"a": []}})
 
 
@@ -27,44 +33,55 @@ def golden(name: str) -> Any:
         (messages.WITHDRAWN, Action.UNSUBSCRIBE),
     ],
 )
-def test_a_change_of_consent_is_told_as_agreed(kind: str, action: Action) -> None:
+def test_an_event_matches_its_contract(kind: str, action: Action) -> None:
     assert messages.event("ala@example.com", PURPOSES, action, AT) == golden(kind)
 
 
-def test_an_erasure_is_ordered_as_agreed() -> None:
+def test_an_erasure_order_matches_its_contract() -> None:
     erasure_id = UUID(golden("person.erased")["erasure_id"])
-    order = messages.erased("ala@example.com", PURPOSES, AT, erasure_id)
+    order = messages.erased(SUBJECT, PURPOSES, AT, erasure_id)
     assert order == golden("person.erased")
 
 
-def test_a_mail_is_handed_to_alerts_as_agreed() -> None:
+def test_a_mail_alert_matches_its_contract() -> None:
     body = golden("alert.accepted.consent")
     assert messages.mail(UUID(body["id"]), body["payload"], AT) == body
 
 
-def test_what_others_hold_is_asked_for_as_agreed() -> None:
-    assert messages.export_request("ala@example.com", None) == golden("export.request")
+def test_an_export_request_matches_its_contract() -> None:
+    assert messages.export_request(SUBJECT, None) == golden("export.request")
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-def test_what_others_hold_is_read_with_what_they_may_add(extra: dict[str, Any]) -> None:
+def test_an_export_answer_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     answer = messages.ExportAnswer.model_validate(golden("export.answer") | extra)
     assert answer.next == ["messages", 0]
     assert list(answer.records) == ["conversations", "messages"]
+    assert answer.trace is not None
+    assert Subject(SUBJECT.email).traced(answer.trace.conversations, answer.trace.phones) == SUBJECT
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-def test_a_receipt_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+def test_an_erasure_trace_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    read = messages.ErasureTrace.model_validate(golden("erasure.trace") | extra)
+    assert (read.conversations, read.phones) == (SUBJECT.conversations, SUBJECT.phones)
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_an_erasure_receipt_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.ErasureReceipt.model_validate(golden("erasure.receipt") | extra)
     assert read.service == "followups"
 
 
-def test_a_permit_is_answered_as_agreed() -> None:
-    assert messages.permit_answer(Verdict.GRANTED, 20) == golden("permit.answer")
+def test_a_permit_answer_matches_its_contract() -> None:
+    granted = PermitAnswer(PermitDecision.GRANTED, 20)
+    assert messages.permit_answer(granted) == golden("permit.answer")
+    waits = PermitAnswer(PermitDecision.CLOSED, 20, no_consent=True)
+    assert messages.permit_answer(waits) == golden("permit.answer.no_consent")
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-def test_a_consent_given_in_chat_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+def test_a_grant_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     given = messages.GrantRecord.model_validate(golden("grant.record.chat") | extra)
     assert given.source == "chat"
     assert given.wording
@@ -72,11 +89,24 @@ def test_a_consent_given_in_chat_is_read_with_what_others_may_add(extra: dict[st
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-def test_a_request_for_a_permit_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+def test_a_withdrawal_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    withdrawal = messages.WithdrawalRecord.model_validate(golden("withdrawal.record") | extra)
+    assert withdrawal.source == "chat"
+    assert withdrawal.at.tzinfo is not None
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_a_permit_request_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     asked = messages.PermitRequest.model_validate(golden("permit.request") | extra)
     assert asked.purpose in PURPOSES
 
 
 @pytest.mark.parametrize("extra", EXTRA)
-def test_a_returned_permit_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
+def test_a_permit_return_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     assert messages.PermitReturn.model_validate(golden("permit.return") | extra).attempt >= 0
+
+
+@pytest.mark.parametrize("extra", EXTRA)
+def test_an_admin_action_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    action = messages.AdminAction.model_validate(golden("action.record") | extra)
+    assert (action.phase, action.status, action.operator) == ("done", 200, "ewa")

@@ -1,39 +1,42 @@
 import base64
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from services.consent.vault import Vault
+from services.consent.trail.checkpoints import Signer
+from services.consent.trail.position import Position
+from services.consent.trail.vault import Vault
 
 OLD = "k0:" + base64.b64encode(b"o" * 32).decode()
 NEW = "k1:" + base64.b64encode(b"n" * 32).decode()
 HASH = base64.b64encode(b"h" * 32).decode()
 
 
-def test_a_cell_is_read_back_with_the_wrapped_key_alone() -> None:
-    person, vault = uuid4(), Vault(NEW, HASH)
-    key, wrapped = vault.new_key(person)
+def test_a_cell_is_decrypted_with_the_wrapped_key_alone() -> None:
+    subject_id, vault = uuid4(), Vault(NEW, HASH)
+    key, wrapped = vault.new_key(subject_id)
     cell = key.encrypt("email", "zażółć@example.com")
     assert cell is not None
     assert "example" not in cell.decode("latin-1")
-    assert vault.unwrap(person, wrapped).decrypt("email", cell) == "zażółć@example.com"
+    assert vault.unwrap(subject_id, wrapped).decrypt("email", cell) == "zażółć@example.com"
 
 
-def test_the_same_text_is_never_the_same_cell_twice() -> None:
+def test_encrypting_a_text_twice_gives_different_cells() -> None:
     key, _ = Vault(NEW, HASH).new_key(uuid4())
     assert key.encrypt("email", "x") != key.encrypt("email", "x")
 
 
-def test_nothing_stays_nothing() -> None:
+def test_an_empty_cell_stays_empty() -> None:
     key, _ = Vault(NEW, HASH).new_key(uuid4())
     assert key.encrypt("reason", None) is None
     assert key.decrypt("reason", None) is None
 
 
-def test_a_cell_moved_to_another_column_or_person_is_refused() -> None:
-    person, vault = uuid4(), Vault(NEW, HASH)
-    key, wrapped = vault.new_key(person)
+def test_a_cell_moved_to_another_column_or_subject_is_refused() -> None:
+    subject_id, vault = uuid4(), Vault(NEW, HASH)
+    key, wrapped = vault.new_key(subject_id)
     cell = key.encrypt("email", "x")
     with pytest.raises(InvalidTag):
         key.decrypt("reason", cell)
@@ -41,27 +44,27 @@ def test_a_cell_moved_to_another_column_or_person_is_refused() -> None:
         vault.unwrap(uuid4(), wrapped)
 
 
-def test_a_key_wrapped_by_an_older_master_key_opens_after_the_rotation() -> None:
-    person = uuid4()
-    key, wrapped = Vault(OLD, HASH).new_key(person)
+def test_a_key_wrapped_with_an_older_master_key_opens_after_the_rotation() -> None:
+    subject_id = uuid4()
+    key, wrapped = Vault(OLD, HASH).new_key(subject_id)
     cell = key.encrypt("email", "x")
     rotated = Vault(f"{NEW},{OLD}", HASH)
-    assert rotated.unwrap(person, wrapped).decrypt("email", cell) == "x"
-    assert rotated.new_key(person)[1].master_key_id == "k1"
+    assert rotated.unwrap(subject_id, wrapped).decrypt("email", cell) == "x"
+    assert rotated.new_key(subject_id)[1].master_key_id == "k1"
 
 
-def test_without_its_master_key_a_person_is_gone() -> None:
-    person = uuid4()
-    _, wrapped = Vault(OLD, HASH).new_key(person)
+def test_a_subject_s_key_cannot_be_opened_without_its_master_key() -> None:
+    subject_id = uuid4()
+    _, wrapped = Vault(OLD, HASH).new_key(subject_id)
     with pytest.raises(KeyError):
-        Vault(NEW, HASH).unwrap(person, wrapped)
+        Vault(NEW, HASH).unwrap(subject_id, wrapped)
 
 
-def test_the_two_hashes_of_an_address_have_nothing_in_common() -> None:
+def test_the_two_hashes_of_an_address_differ() -> None:
     vault = Vault(NEW, HASH)
-    assert vault.address_hash("a@b.pl") == vault.address_hash("a@b.pl")
-    assert vault.address_hash("a@b.pl") != vault.suppression_hash("a@b.pl")
-    assert vault.address_hash("a@b.pl") != Vault(NEW, NEW[3:]).address_hash("a@b.pl")
+    assert vault.lookup_hash("a@b.pl") == vault.lookup_hash("a@b.pl")
+    assert vault.lookup_hash("a@b.pl") != vault.suppression_hash("a@b.pl")
+    assert vault.lookup_hash("a@b.pl") != Vault(NEW, NEW[3:]).lookup_hash("a@b.pl")
 
 
 @pytest.mark.parametrize(
@@ -77,3 +80,15 @@ def test_a_malformed_key_is_named_without_its_bytes(master: str, hash_key: str, 
     with pytest.raises(ValueError, match=named) as caught:
         Vault(master, hash_key)
     assert master.partition(":")[2] not in str(caught.value)
+
+
+def test_a_checkpoint_signed_by_an_older_key_is_ours_after_the_rotation() -> None:
+    def seed(letter: str) -> str:
+        return base64.b64encode(letter.encode() * 32).decode()
+
+    before = Signer(f"c1:{seed('a')}")
+    signed = before.sign(Position(7, b"h" * 32), datetime(2026, 11, 26, tzinfo=UTC))
+    rotated = Signer(f"c2:{seed('b')},c1:{seed('a')}")
+    assert rotated.is_ours(signed)
+    assert rotated.sign(Position(8, b"h" * 32), datetime(2026, 11, 26, tzinfo=UTC)).key == "c2"
+    assert not Signer(f"c2:{seed('b')}").is_ours(signed)

@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SERVICES, parse
+from deploy.local.environment import (
+    EXAMPLE,
+    GENERATED,
+    INTERNAL_KEYS,
+    ROOT,
+    SERVICES,
+    WITH_TABLES,
+    parse,
+)
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
 # Migrations are setup's; the configuration is mounted where the services look for it.
-NOT_GIVEN = {"OWNER_DATABASE_URL", "ALERTS_CONFIG", "FOLLOWUPS_CONFIG"}
+NOT_GIVEN = {"OWNER_DATABASE_URL", "ALERTS_CONFIG", "FOLLOWUPS_CONFIG", "COMPANY_CONFIG"}
 
 
 def _given(service: str) -> dict[str, Any]:
@@ -29,7 +37,7 @@ def test_a_container_is_given_every_setting_its_service_reads(service: str) -> N
 
 
 def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
-    config = tomllib.loads((ROOT / "config" / "alerts.toml").read_text(encoding="utf-8"))
+    config = tomllib.loads((ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8"))
     named = {
         value["env"]
         for target in config["targets"].values()
@@ -48,3 +56,51 @@ def test_what_passes_through_is_explained_in_the_example() -> None:
     for service in SERVICES:
         passed = {name for name, value in _given(service).items() if value is None}
         assert passed - explained == set()
+
+
+def test_only_the_gateway_is_published_beyond_this_machine() -> None:
+    published = {
+        name: port
+        for name, service in COMPOSE["services"].items()
+        for port in service.get("ports", [])
+    }
+    gateway = published.pop("gateway")
+    assert gateway.startswith("${BIND_ADDRESS:-127.0.0.1}:")
+    assert [port for port in published.values() if not port.startswith("127.0.0.1:")] == []
+
+
+def test_what_pretends_starts_only_when_it_is_asked_for() -> None:
+    for name in ("sandbox", "mailpit"):
+        assert COMPOSE["services"][name]["profiles"] == ["sandbox"]
+
+
+def test_every_container_is_bounded() -> None:
+    for name, service in COMPOSE["services"].items():
+        for bound in ("mem_limit", "cpus", "pids_limit"):
+            assert service[bound], name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_two_clones_share_no_name() -> None:
+    assert "name" not in COMPOSE
+    images = {service["image"] for service in COMPOSE["services"].values()}
+    (ours,) = (image for image in images if image.startswith("ostoja"))
+    assert "COMPOSE_PROJECT_NAME" in ours
+
+
+def test_a_service_is_given_the_key_that_opens_it_and_only_the_gateway_those_of_others() -> None:
+    keys = set(INTERNAL_KEYS.values())
+    for service, key in INTERNAL_KEYS.items():
+        given = "".join(str(value) for value in _given(service).values())
+        assert {each for each in keys if each in given} == {key}
+    assert keys <= _given("gateway").keys()
+
+
+def test_the_servers_have_no_way_out_and_no_service_is_published() -> None:
+    assert COMPOSE["networks"]["data"] == {"internal": True}
+    for name in ("postgres", "redis"):
+        assert COMPOSE["services"][name]["networks"] == ["data"]
+    for name in WITH_TABLES:
+        assert COMPOSE["services"][name]["networks"] == ["services", "data"]
+    for name, service in COMPOSE["services"].items():
+        assert ("edge" in service["networks"]) is ("ports" in service), name

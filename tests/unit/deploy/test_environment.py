@@ -10,7 +10,7 @@ from deploy.local import environment
 from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
 from deploy.local.servers import ServerError
 from deploy.sandbox.app import SandboxSettings
-from libs.common.settings import Settings, load
+from libs.common.process.settings import Settings, load
 
 # What deploy/local composes from ports and passwords.
 COMPOSED = {
@@ -21,6 +21,7 @@ COMPOSED = {
     "AMQP_URL",
     "REDIS_URL",
     "SANDBOX_HOST",
+    "INTERNAL_API_KEY",
 }
 DOCUMENTED = environment.parse(EXAMPLE.read_text(encoding="utf-8"))
 
@@ -66,7 +67,7 @@ def test_a_service_starts_on_what_the_example_says_with_providers_that_are_real(
 
 
 def test_every_variable_named_in_alerts_toml_is_in_the_example() -> None:
-    config = (ROOT / "config" / "alerts.toml").read_text(encoding="utf-8")
+    config = (ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8")
     named = set(re.findall(r'\benv = "([A-Z_]+)"', config)) - {"NAME"}  # NAME: in its comment
     assert named <= DOCUMENTED.keys()
 
@@ -77,34 +78,43 @@ def test_the_example_holds_no_secret() -> None:
 
 def test_a_first_run_generates_every_secret_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False)
+    environment.ensure(path, data_exists=False, trying=True)
     values = environment.parse(path.read_text())
     assert all(values[name] for name in GENERATED)
     assert len({values[name] for name in GENERATED}) == len(GENERATED)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_config_gets_what_is_missing_and_keeps_what_was_edited(tmp_path: Path) -> None:
+    (tmp_path / "followups.toml").write_text("edited")
+    environment.ensure_config(tmp_path)
+    assert (tmp_path / "followups.toml").read_text() == "edited"
+    for shipped in environment.EXAMPLE_CONFIG.rglob("*.toml"):
+        assert (tmp_path / shipped.relative_to(environment.EXAMPLE_CONFIG)).exists()
+    assert (tmp_path / "templates" / "slack-lead.j2").exists()
+
+
 def test_a_later_run_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False)
+    environment.ensure(path, data_exists=False, trying=True)
     before = path.read_text()
-    environment.ensure(path, data_exists=True)
+    environment.ensure(path, data_exists=True, trying=True)
     assert path.read_text() == before
 
 
 def test_keys_are_not_generated_over_existing_data(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="CONSENT_MASTER_KEYS"):
-        environment.ensure(tmp_path / ".env", data_exists=True)
+        environment.ensure(tmp_path / ".env", data_exists=True, trying=True)
     assert not (tmp_path / ".env").exists()
 
 
 def test_a_key_that_a_newer_version_needs_is_added_to_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False)
+    environment.ensure(path, data_exists=False, trying=True)
     own = path.read_text().replace("LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
     old = "\n".join(line for line in own.splitlines() if not line.startswith("REDIS_PASSWORD"))
     path.write_text(old)
-    environment.ensure(path, data_exists=True)
+    environment.ensure(path, data_exists=True, trying=True)
     assert path.read_text().startswith(old)
     assert environment.parse(path.read_text())["REDIS_PASSWORD"]
 
@@ -115,7 +125,11 @@ def test_a_service_gets_no_secret_of_another(service: str) -> None:
     got = environment.for_process(values, service)
     others = SECRETS - environment.SECRETS_OF[service]
     leaked = {name for name in others if f"the-{name}" in "".join(got.values())}
-    own = {environment.AMQP_PASSWORDS[service], environment.DATABASE_PASSWORDS.get(service)}
+    own = {
+        environment.AMQP_PASSWORDS[service],
+        environment.DATABASE_PASSWORDS.get(service),
+        environment.INTERNAL_KEYS.get(service),
+    }
     allowed = own | ({"REDIS_PASSWORD"} if service == "gateway" else set())
     assert leaked <= allowed
 
@@ -148,3 +162,54 @@ def test_alerts_may_connect_to_the_sandbox_only_where_it_stands_in_for_a_provide
 def test_a_malformed_port_is_named() -> None:
     with pytest.raises(ServerError, match="GATEWAY_PORT"):
         environment.port({"GATEWAY_PORT": "80 80"}, "GATEWAY_PORT")
+
+
+def test_a_first_env_is_for_trying_or_for_running(tmp_path: Path) -> None:
+    written = {}
+    for trying in (True, False):
+        path = tmp_path / f"{trying}.env"
+        assert environment.ensure(path, data_exists=False, trying=trying)
+        assert not environment.ensure(path, data_exists=True, trying=not trying)
+        written[trying] = environment.parse(path.read_text(encoding="utf-8"))
+    running, tried = written[False], written[True]
+    assert (running["FOLLOWUP_QUIET_HOURS"], running["COMPOSE_PROFILES"]) == ("on", "")
+    assert (tried["FOLLOWUP_QUIET_HOURS"], tried["COMPOSE_PROFILES"]) == ("off", "sandbox")
+    assert running["COMPOSE_PROJECT_NAME"] != tried["COMPOSE_PROJECT_NAME"]
+
+
+def test_containers_that_run_already_keep_their_name(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False, trying=False)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "COMPOSE_PROJECT_NAME" not in line))
+    environment.ensure(path, data_exists=True, trying=False)
+    assert "COMPOSE_PROJECT_NAME" not in path.read_text(encoding="utf-8")
+
+
+def test_port_offset_moves_every_port_by_as_much_however_often_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False, trying=True)
+    keys = environment.parse(path.read_text(encoding="utf-8"))
+    monkeypatch.setenv("PORT_OFFSET", "1000")
+    for _ in range(2):
+        environment.ensure(path, data_exists=True, trying=True)
+    moved = environment.parse(path.read_text(encoding="utf-8"))
+    ports = {name for name in DOCUMENTED if name.endswith("_PORT") and DOCUMENTED[name]}
+    assert {name: int(moved[name]) - int(DOCUMENTED[name]) for name in ports} == dict.fromkeys(
+        ports, 1000
+    )
+    assert {name: moved[name] for name in keys.keys() - ports} == {
+        name: keys[name] for name in keys.keys() - ports
+    }
+
+
+@pytest.mark.parametrize("offset", ["-1", "1e3", "60000", " "])
+def test_an_offset_that_is_none_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: str
+) -> None:
+    monkeypatch.setenv("PORT_OFFSET", offset)
+    with pytest.raises(ServerError, match="PORT_OFFSET"):
+        environment.ensure(tmp_path / ".env", data_exists=False, trying=True)
+    assert not (tmp_path / ".env").exists()

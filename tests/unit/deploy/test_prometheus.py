@@ -64,6 +64,16 @@ def test_each_rule_has_a_runbook_of_its_name_and_the_list_names_all() -> None:
         assert Path(url).stem == re.sub(r"(?<!^)(?=[A-Z])", "-", rule).lower()
 
 
+def test_the_drill_quotes_what_the_rules_say() -> None:
+    summaries = {rule["alert"]: rule["annotations"]["summary"] for rule in rules()}
+    page = (ROOT / "docs" / "drill.md").read_text(encoding="utf-8")
+    quotes = re.findall(r"`([A-Z]\w+): ([^`]+)`", page)
+    assert quotes
+    for rule, quoted in quotes:
+        fixed = re.split(r"\{\{.*\}\}", summaries[rule])  # from the first value to the last
+        assert re.fullmatch(".+".join(map(re.escape, fixed)), quoted), rule
+
+
 def test_the_table_of_what_shows_a_promise_names_every_promise_and_rule_and_what_exists() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = page.split("## What shows a promise")[1].split("\n## ")[0]

@@ -9,34 +9,79 @@ from typing import Any
 
 import pytest
 
-from libs.common.tokens import Tokens
-from services.followups import config, dialogue, facts, imports, lead, messages
+from libs.common.signed_links import Tokens
+from services.followups import dialogue, lead_files, lead_score, messages
+from services.followups.facts import Facts
 from services.followups.mail import Mails, Recipient
+from services.followups.understanding import understand
+from tests.support.shipped import FOLLOWUPS as CONFIG
 
 ROOT = Path(__file__).parents[3]
 CONTRACTS = ROOT / "tests/contracts"
-CONFIG = config.load(ROOT / "config/followups.toml")
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
 CONVERSATION = uuid.UUID("3f0e2a94-7a4e-4a3b-9f0a-2d8c1b7e5a10")
+LEAD = messages.lead_id(CONVERSATION)
 FOLLOWUP = uuid.UUID("5c1d9e7a-2b4f-4d8e-8a6c-0e9f3b7d1c55")
 SAID = (
     "Dzień dobry, tu Ala Nowak. Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca. "
     "ala@example.com, 600 700 800"
 )
-KNOWN, _ = facts.read(SAID, today=date(2026, 11, 25), works=CONFIG.works)
+KNOWN = understand(SAID, today=date(2026, 11, 25), works=CONFIG.works).facts
 
 
 def golden(name: str) -> Any:
     return json.loads((CONTRACTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
+    scored = lead_score.score(known, CONFIG.rules)
+    told: dict[str, Any] = {
+        "event_id": LEAD,
+        "lead_id": LEAD,
+        "conversation_id": CONVERSATION,
+        "session_id": "session-1",
+        "known": known,
+        "changes": (),
+        "said": [SAID],
+        "language": "pl",
+        "staff_language": "pl",
+        "score": scored.points,
+        "is_hot": scored.points >= CONFIG.threshold,
+        "reasons": scored.reasons,
+        "summary": dialogue.summary(Facts.of(known), "pl"),
+        "work": None,
+        "topic": None,
+        "is_update": False,
+        "transcript_url": "https://ostoja.example.com/transcript?token=t",
+        "at": AT,
+    }
+    return messages.request(**told | more)
+
+
 def test_a_qualified_lead_is_told_as_agreed() -> None:
-    scored = lead.score(KNOWN.known(), CONFIG.rules)
-    told = messages.lead_qualified(
-        CONVERSATION, "session-1", KNOWN, "pl", scored.points, scored.reasons,
-        dialogue.summary(KNOWN, CONFIG.staff_language), AT,
-    )  # fmt: skip
-    assert told == golden("lead.qualified")
+    assert event(KNOWN.known()) == golden("lead.qualified")
+
+
+def test_an_update_of_a_lead_is_told_as_agreed() -> None:
+    known = KNOWN.known() | {"phone": "+48600700801", "no_calls": True, "may_mail": "given"}
+    told = event(
+        known,
+        event_id=messages.update_id(LEAD, 1),
+        changes=("phone", "no_calls", "may_mail"),
+        said=["proszę nie dzwonić"],
+        is_update=True,
+    )
+    assert told == golden("lead.updated")
+
+
+def test_a_request_of_another_topic_is_told_as_agreed() -> None:
+    topic = messages.topic_id(CONVERSATION, "complaint")
+    said = "Pęka fuga w łazience, którą robiliście w marcu."
+    told = event(
+        {"phone": "+48600700800"}, event_id=topic, lead_id=topic, topic="Reklamacja", said=[said]
+    )
+    alert = messages.visitor_alert("visitor.complaint", "warning", told)
+    assert alert == golden("alert.accepted.visitor")
 
 
 def test_a_follow_up_is_handed_over_as_agreed() -> None:
@@ -44,7 +89,9 @@ def test_a_follow_up_is_handed_over_as_agreed() -> None:
     mails = Mails(CONFIG, tokens, "https://ostoja.example.com")
     to = Recipient(FOLLOWUP, "ala@example.com", "pl", KNOWN)
     mail = mails.render(CONFIG.sequences["default"][0], to, AT)
-    told = messages.alert_accepted(FOLLOWUP, "ala@example.com", mail, AT)
+    told = messages.alert_accepted(
+        FOLLOWUP, FOLLOWUP, CONVERSATION, "ala@example.com", mail, AT, CONFIG.hours.closing(AT)
+    )
     assert told == golden("alert.accepted.followup")
 
 
@@ -56,8 +103,15 @@ def test_a_consent_given_in_chat_is_told_as_agreed() -> None:
     assert told == golden("grant.record.chat")
 
 
+def test_a_withdrawal_in_chat_is_told_as_agreed() -> None:
+    told = messages.withdrawal_record(
+        "ala@example.com", "session-1", "203.0.113.7", "peer", "Mozilla/5.0", AT
+    )
+    assert told == golden("withdrawal.record")
+
+
 def test_a_consent_that_came_in_a_file_is_told_as_agreed() -> None:
-    row = imports.Lead.model_validate(
+    row = lead_files.Lead.model_validate(
         {
             "email": "Ala@example.com",
             "language": "pl",
@@ -95,12 +149,19 @@ def test_a_receipt_is_sent_as_agreed() -> None:
 
 def test_what_is_held_is_told_as_agreed() -> None:
     body = golden("export.answer")
-    assert messages.export_answer(body["records"], ("messages", 0)) == body
+    trace = messages.trace([CONVERSATION], ["+48600700800"])
+    assert messages.export_answer(body["records"], ("messages", 0), trace) == body
+
+
+def test_what_leads_to_the_alerts_is_told_as_agreed() -> None:
+    body = golden("erasure.trace")
+    trace = messages.trace([CONVERSATION], ["+48600700800"])
+    assert messages.erasure_trace(uuid.UUID(body["erasure_id"]), trace) == body
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
 def test_an_order_to_erase_is_read_with_what_others_may_add(extra: dict[str, Any]) -> None:
-    order = messages.PersonErased.model_validate(golden("person.erased") | extra)
+    order = messages.SubjectErased.model_validate(golden("person.erased") | extra)
     assert (order.email, str(order.erasure_id)) == (
         "ala@example.com",
         golden("person.erased")["erasure_id"],

@@ -2,7 +2,6 @@
 
 import json
 import time
-import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.followups import dialogue, facts
+from services.followups.understanding import understand
+from tests.support.shipped import FOLLOWUPS as CONFIG
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = sorted((ROOT / "tests/contracts/dialogue").glob("*.json"))
-CONFIG = tomllib.loads((ROOT / "config/followups.toml").read_text(encoding="utf-8"))["dialogue"]
 TODAY = date(2026, 11, 25)
 
 
@@ -27,12 +27,14 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
         turn = dialogue.turn(
             state,
             message,
-            texts=CONFIG["texts"],
+            texts=CONFIG.texts,
             default_language="pl",
             today=today,
             passed=facts.Facts(**given_turn),
             agreed=agreed,
-            works=tuple(CONFIG["works"]),
+            works=CONFIG.works,
+            routes=CONFIG.routes,
+            handover=CONFIG.handover,
         )
         state = dialogue.State.of(json.loads(json.dumps(turn.state.stored())))
         assert state == turn.state, "a state survives its way through the database"
@@ -65,14 +67,14 @@ def test_what_is_known_is_never_asked_again() -> None:
 
 
 def test_a_reply_asks_for_one_thing_at_most() -> None:
-    questions = [text for name, text in CONFIG["texts"]["pl"].items() if name.startswith("ask_")]
+    questions = [text for name, text in CONFIG.texts["pl"].items() if name.startswith("ask_")]
     for turn in talk(["hej", "remont", "80 m2", "100 tys", "od maja", "jan@example.com", "tak"]):
         assert sum(question in turn.reply for question in questions) <= 1
 
 
 def test_consent_is_asked_in_the_configured_wording_which_the_state_keeps() -> None:
     last = talk(["remont 50 m2 100 tys od zaraz jan@example.com"])[-1]
-    wording = CONFIG["texts"]["pl"]["consent_wording"]
+    wording = CONFIG.texts["pl"]["consent_wording"]
     assert wording in last.reply
     assert last.state.wording == wording
     assert last.state.consent is None
@@ -85,21 +87,67 @@ def test_what_was_understood_is_said_back() -> None:
     assert "03.2027" in reply
 
 
+def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> None:
+    asked = "remont 50 m2 100 tys od zaraz jan@example.com"
+    for turn in talk([asked, "Co to znaczy?", "a po co?", "jak mogę to potem wycofać?"])[1:]:
+        assert CONFIG.texts["pl"]["consent_help"] in turn.reply
+        assert CONFIG.texts["pl"]["consent_wording"] in turn.reply
+        assert turn.state.consent is None
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["tak", "Tak!", "tak, zgadzam się", "Jak najbardziej", "wyrażam zgodę", "yes", "I agree"],
+    ("language", "said"),
+    [
+        ("de", "Guten Tag, wir möchten unsere Wohnung renovieren"),
+        ("uk", "Добрий день, потрібен ремонт кухні"),
+    ],
 )
-def test_a_clear_yes_is_one(text: str) -> None:
-    assert dialogue.is_clear_yes(text)
+def test_who_writes_in_a_language_without_texts_is_told_so_and_handed_over(
+    language: str, said: str
+) -> None:
+    script = CONFIG.handover[language]
+    first, second, third = talk([said, "600 700 800", "jan@example.com"])
+    assert first.reply == script["ask_contact"]
+    assert second.reply == script["passed_on"].format(contact="+48600700800")
+    assert second.state.said == (said,), "for staff"
+    assert third.state.wording is None, "consent is not asked for in an unchecked language"
+    assert third.state.language == "pl", "mails have one of ours"
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "tak?", "nie", "tak sobie", "tak, ale nie", "ok", "może tak", "no", "nie zgadzam się",
-     "zgoda?", "yes, later", "I don't agree", "of course not", "tak jak mówiłem, remont"],
-)  # fmt: skip
-def test_anything_less_than_a_clear_yes_is_none(text: str) -> None:
-    assert not dialogue.is_clear_yes(text)
+def test_a_withdrawal_is_answered_in_german() -> None:
+    turns = [
+        "Hallo, wir suchen eine Firma für das Haus, jan@example.com",
+        "bitte keine E-Mails mehr",
+    ]
+    last = talk(list(turns))[-1]
+    assert last.reply.startswith(CONFIG.handover["de"]["consent_refused"])
+    assert last.state.consent == "refused"
+
+
+def test_a_mistyped_provider_is_asked_about_and_nothing_else_is() -> None:
+    asked = "remont 50 m2 100 tys od zaraz jan@gmial.com"
+    first, yes, agreed = talk([asked, "tak", "tak"])
+    assert "Czy chodziło o jan@gmail.com?" in first.reply
+    assert first.state.facts.email == "jan@gmial.com", "asked, not assumed"
+    assert first.state.wording is None, "the yes to come answers this question only"
+    assert yes.state.facts.email == "jan@gmail.com"
+    assert yes.state.consent is None
+    assert agreed.state.consent == "given"
+    first, no = talk([asked, "nie, dobrze napisałem"])
+    assert no.state.facts.email == "jan@gmial.com"
+    assert no.state.consent is None
+
+
+def test_a_yes_for_an_address_that_was_never_shown_grants_nothing() -> None:
+    asked = "remont 50 m2 100 tys od zaraz jan@example.com"
+    assert talk([asked, {"message": "tak", "email": "ola@example.com"}])[-1].state.consent is None
+    assert talk([asked, "literówka: ola@example.com", "tak"])[-1].state.consent == "given"
+
+
+@pytest.mark.parametrize("answer", ["nie wiem", "wolałbym nie podawać", "I'd rather not say"])
+def test_who_does_not_say_is_not_asked_the_same_again(answer: str) -> None:
+    first, second = talk(["remont mieszkania 50 m2", answer])
+    assert (first.state.asking, second.state.asking) == ("budget", "start")
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
@@ -111,9 +159,17 @@ def test_any_text_is_answered(turns: list[str]) -> None:
     "hostile",
     ["1" * 4000, "1 " * 2000, "a." * 2000, "a@" * 2000, "budżet " * 500, "1-" * 2000, "m2 " * 1300,
      "jestem " * 570, "A" * 4000, "600 700 80" * 400, "od " * 1300, "+" * 4000, "100 000 " * 500,
-     "a@a" + ".a" * 1990, "in a " * 800, "i'm A" * 800, "chce" * 1000],
+     "a@a" + ".a" * 1990, "in a " * 800, "i'm A" * 800, "chce" * 1000, "a kropka " * 400,
+     "małpa " * 600, "ul. A " * 600, "Jan " * 900, "w A " * 900, "1x" * 1900, "na 3 Maja " * 400,
+     "nie chce tych " * 280,
+     "sto " * 900, "80 tys i kuchnia " * 230, "rezygnuje z tych " * 250, "a'" * 2000, "tak " * 900,
+     "dzwonic w piatek " * 230, "mam " * 900, "bez " * 900, "00" * 2000, "1.1," * 1000,
+     f"10 tys {'a' * 3900}! 20 tys", f"kuchnia 5 m2 {'a' * 3900} 2 m2", "7 8 8 - " * 500,
+     f"rezygnuję z{' na te' * 600} x zgody", f"don't want{' of your' * 450} x send",
+     f"50 {'mam' * 1300}b", "@" + "a." * 2000, "@a.pl." * 660, "a-" * 2000, "www." * 1000,
+     "45m. " * 800, "za punkt " * 440],
 )  # fmt: skip
 def test_a_hostile_message_costs_no_time(hostile: str) -> None:
     start = time.process_time()
-    facts.read(hostile[:4000], today=TODAY, asked="budget", works=tuple(CONFIG["works"]))
+    understand(hostile[:4000], today=TODAY, asked="budget", works=CONFIG.works)
     assert time.process_time() - start < 0.5

@@ -1,18 +1,16 @@
 """When follow-ups are due."""
 
 from datetime import UTC, datetime, time, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.followups import config
-from services.followups.followup import SETTLES, STATES, Hours, after_cap, due_times
+from services.followups.sequence import REPLACES, STATES, Hours, after_cap, due_times
+from tests.support.shipped import FOLLOWUPS as SHIPPED
 
 WARSAW = ZoneInfo("Europe/Warsaw")
-SHIPPED = config.load(Path(__file__).parents[3] / "config/followups.toml")
 HOURS = Hours(WARSAW, time(9), time(19))
 ALWAYS = Hours(WARSAW, None, None)
 
@@ -158,7 +156,7 @@ def test_whenever_the_cap_says_so_fewer_than_the_cap_left_in_the_day_before(
 
 
 def test_no_outcome_replaces_sent_or_comes_before_the_hand_over() -> None:
-    assert set(SETTLES) <= set(STATES)
-    for froms in SETTLES.values():
+    assert set(REPLACES) - {"too_late"} <= set(STATES)
+    for froms in REPLACES.values():
         assert "scheduled" not in froms
         assert "sent" not in froms

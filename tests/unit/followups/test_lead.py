@@ -1,18 +1,17 @@
 """How a lead is scored by the shipped rules."""
 
 from datetime import date
-from pathlib import Path
 
 import pytest
 
-from services.followups import config, facts, lead
+from services.followups import lead_score
+from services.followups.understanding import understand
+from tests.support.shipped import FOLLOWUPS as CONFIG
 
-CONFIG = config.load(Path(__file__).parents[3] / "config/followups.toml")
 
-
-def points(message: str) -> lead.Score:
-    known, _ = facts.read(message, today=date(2026, 11, 25), works=CONFIG.works)
-    return lead.score(known.known(), CONFIG.rules)
+def points(message: str) -> lead_score.Score:
+    known = understand(message, today=date(2026, 11, 25), works=CONFIG.works).facts
+    return lead_score.score(known.known(), CONFIG.rules)
 
 
 @pytest.mark.parametrize(
@@ -38,19 +37,19 @@ def test_less_than_that_does_not(message: str) -> None:
 def test_a_score_explains_itself() -> None:
     scored = points("jan@example.com, 250 tys. zł")
     assert scored.reasons == (
-        "left an e-mail (+25)", "named a budget (+25)", "budget of 100,000 or more (+10)",
+        "zostawił(a) e-mail (+25)", "podał(a) budżet (+25)", "budżet 100 000 lub więcej (+10)",
     )  # fmt: skip
     assert scored.points == 60
 
 
 def test_a_score_stays_between_nought_and_a_hundred() -> None:
-    every = [lead.Rule(90, "a", ("email",)), lead.Rule(90, "b", ("email",))]
-    assert lead.score({"email": "a"}, every).points == 100
-    assert lead.score({"email": "a"}, [lead.Rule(-5, "a", ("email",))]).points == 0
+    every = [lead_score.Rule(90, "a", ("email",)), lead_score.Rule(90, "b", ("email",))]
+    assert lead_score.score({"email": "a"}, every).points == 100
+    assert lead_score.score({"email": "a"}, [lead_score.Rule(-5, "a", ("email",))]).points == 0
 
 
 def test_a_rule_with_a_minimum_needs_a_number() -> None:
-    rule = lead.Rule(10, "big", ("budget",), at_least=100)
-    assert lead.score({"budget": 100}, [rule]).points == 10
-    assert lead.score({"budget": 99}, [rule]).points == 0
-    assert lead.score({"budget": "much"}, [rule]).points == 0
+    rule = lead_score.Rule(10, "big", ("budget",), at_least=100)
+    assert lead_score.score({"budget": 100}, [rule]).points == 10
+    assert lead_score.score({"budget": 99}, [rule]).points == 0
+    assert lead_score.score({"budget": "much"}, [rule]).points == 0

@@ -9,23 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.tokens import Tokens
+from libs.common.signed_links import Tokens
 from services.followups import config
-from services.followups.facts import Facts
+from services.followups.facts import Facts, person_name
 from services.followups.mail import Mails, Recipient
+from tests.support.shipped import FOLLOWUPS
 
-SHIPPED = Path(__file__).parents[3] / "config/followups.toml"
+SHIPPED = Path(__file__).parents[3] / "config.example/followups.toml"
+COMPANY = SHIPPED.with_name("company.toml")
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 FACTS = Facts(email="ala@example.com", name="Ala", area=80, budget=250_000, start="2027-03")
 
 
 def mails(path: Path = SHIPPED) -> Mails:
-    return Mails(config.load(path), TOKENS, "https://ostoja.example.com/")
+    return Mails(config.load(path, COMPANY), TOKENS, "https://ostoja.example.com/")
 
 
 def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[str, object]:
-    steps = config.load(SHIPPED).sequences["default"]
+    steps = config.load(SHIPPED, COMPANY).sequences["default"]
     to = Recipient(uuid.UUID(int=7), "ala@example.com", language, facts)
     return mails().render(steps[step], to, NOW)
 
@@ -53,9 +55,21 @@ def test_the_same_step_has_the_same_message_id() -> None:
 
 
 def test_a_mail_is_in_the_language_of_the_lead_and_says_what_is_known() -> None:
-    assert "Ala, wracamy" in str(render("pl")["subject"])
+    assert "Dzień dobry, Pani Alu," in str(render("pl")["text"])
     assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in str(render("pl")["text"])
     assert "thank you for talking to us" in str(render("en")["text"])
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+def test_a_mail_says_whose_it_is_and_is_answered_to_a_person(language: str) -> None:
+    about = FOLLOWUPS.company
+    mail = render(language)
+    for said in (about.legal_name, about.address, about.nip, about.privacy_url):
+        assert said in str(mail["text"])
+        assert said in str(mail["html"])
+    headers = mail["headers"]
+    assert isinstance(headers, dict)
+    assert headers["Reply-To"] == about.contact
 
 
 def test_a_mail_s_style_is_in_its_elements_and_nothing_is_loaded() -> None:
@@ -65,12 +79,43 @@ def test_a_mail_s_style_is_in_its_elements_and_nothing_is_loaded() -> None:
     assert re.findall(r"(?:src|href)=\"(?!https://)", html) == []
 
 
-def test_what_a_stranger_called_himself_cannot_write_into_a_mail() -> None:
-    for name in ("Win at http://evil.example", "<b>x</b>", "a\nBcc: b@example.com", "x" * 80):
-        mail = render(facts=Facts(name=name))
-        assert name not in str(mail["text"])
-        assert name not in str(mail["html"])
-        assert "\n" not in str(mail["subject"])
+STRANGE = (
+    "Win at http://evil.example", "Win at evil-prize.com", "evil.com", "evil。com", "Anna@evil",
+    "<b>x</b>", "a\nBcc: b@example.com", "x" * 61, "call 700 700 700", "Przelej na PL6110901",
+    "Wygrała Pani nagrodę proszę teraz do nas zadzwonić", "Anna!", "Anna--", "-Anna", "ⅸ", "①②③",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_what_a_stranger_called_himself_cannot_write_into_a_mail(strange: str) -> None:
+    mail = render(facts=Facts(name=strange))
+    assert mail == render(facts=Facts())
+
+
+def test_no_subject_holds_what_somebody_wrote() -> None:
+    much = Facts(name="Anna Nowak", wish="evil.com", email="a@example.com")
+    for step in (0, 1):
+        for language in ("pl", "en"):
+            mail = render(language, facts=much, step=step)
+            assert mail["subject"] == render(language, facts=Facts(), step=step)["subject"]
+            assert "evil" not in f"{mail['text']}{mail['html']}"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("Anna Maria Wesołowska-Kryńska", "Anna Maria Wesołowska-Kryńska"),
+        ("Żaneta O'Hara", "Żaneta O'Hara"),
+        ("  J. Kowalski ", "J Kowalski"),
+        ("Łucja", "Łucja"),
+        ("Anna - Kowalska", "Anna - Kowalska"),
+        ("李 小龙", "李 小龙"),
+        ("Олена Шевченко", "Олена Шевченко"),
+        *((strange, None) for strange in STRANGE),
+    ],
+)
+def test_a_name_is_letters(given: str, name: str | None) -> None:
+    assert person_name(given) == name
 
 
 @pytest.mark.parametrize(
@@ -78,7 +123,7 @@ def test_what_a_stranger_called_himself_cannot_write_into_a_mail() -> None:
     [
         ("{{ nmae }}", "nmae"),
         ("{% if area %}{{ budget|length }}{% endif %}", "TypeError"),  # only some is known
-        ("{% if not name and wish %}{{ 1 / 0 }}{% endif %}", "ZeroDivisionError"),
+        ("{% if not name and area %}{{ 1 / 0 }}{% endif %}", "ZeroDivisionError"),
     ],
 )
 def test_a_template_that_does_not_render_stops_the_start_with_its_name(
@@ -103,9 +148,11 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
         ('delay = "1d"', 'delay = "soon"', "sequences.default.steps.0.delay"),
         ('known = ["area"]', 'known = ["aera"]', "lead.rules"),
         ("[sequences.default]", "[sequences.other]", "sequences.default is missing"),
-        ("company =", "compnay =", "compnay"),
+        ("default_language =", "defualt_language =", "defualt_language"),
         ('closing = "Dziękuję', 'clozing = "Dziękuję', "closing"),
         ("{facts}", "{fatcs}", "fatcs"),
+        ('"{we_did} + {defect}"', '"{we_dit} + {defect}"', "routes.complaint: no [words]"),
+        ("long_ago = [", 'long_ago = ["{gas}", ', "words.long_ago"),
         ("[lead]", "[lead", "followups.toml"),
     ],
 )
@@ -117,5 +164,5 @@ def test_a_fault_in_the_configuration_stops_the_start_and_is_named(
     path = tmp_path / "followups.toml"
     path.write_text(text.replace(before, after, 1), encoding="utf-8")
     with pytest.raises(SystemExit) as stopped:
-        config.load(path)
+        config.load(path, COMPANY)
     assert named in str(stopped.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.web import Problem
+from libs.common.http.application import Problem
 from services.followups import table
 from services.followups.table import MAX_RECORD, Record
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.gateway.clients import Addresses, Keys, Role, bucket_of, parse_networks
+from services.gateway.clients import Keys, Role, TrustedProxies, bucket_of, parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 
@@ -30,14 +30,14 @@ PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 def test_the_client_is_the_rightmost_untrusted_address(
     peer: str | None, forwarded: list[str], expected: str
 ) -> None:
-    address, source = Addresses(PROXIES).resolve(peer, forwarded)
+    address, source = TrustedProxies(PROXIES).client_ip(peer, forwarded)
     assert address == expected
-    alone, _ = Addresses(()).resolve(peer, [])
+    alone, _ = TrustedProxies(()).client_ip(peer, [])
     assert (source == "peer") == (address == alone)
 
 
 def test_with_no_trusted_proxy_nobody_is_believed() -> None:
-    assert Addresses(()).resolve("10.0.0.1", ["1.1.1.1"]) == ("10.0.0.1", "peer")
+    assert TrustedProxies(()).client_ip("10.0.0.1", ["1.1.1.1"]) == ("10.0.0.1", "peer")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "localhost", "10.0.0.1/8"])
@@ -52,7 +52,7 @@ def test_an_ipv6_customer_has_one_bucket_and_an_ipv4_address_its_own() -> None:
     assert bucket_of("203.0.113.9") == "203.0.113.9"
 
 
-KEYS = Keys("service", "admin")
+KEYS = Keys(["service"], ["admin", "old-admin"])
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,17 @@ KEYS = Keys("service", "admin")
         ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.SERVICE, Role.SERVICE),
         ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.PUBLIC, Role.ADMIN),
         ({"X-ADMIN-API-KEY": "\udcff"}, Role.ADMIN, Role.PUBLIC),
+        ({"X-ADMIN-API-KEY": "old-admin"}, Role.ADMIN, Role.ADMIN),
     ],
 )
 def test_a_key_opens_the_routes_of_its_own_role(
     headers: dict[str, str], needed: Role, role: Role
 ) -> None:
-    assert KEYS.role(headers, needed) is role
+    assert KEYS.role_of(headers, needed)[0] is role
 
 
 def test_an_unset_key_is_held_by_nobody() -> None:
-    locked = Keys(None, "")
-    assert locked.role({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Role.ADMIN) is Role.PUBLIC
-    assert locked.role({"X-API-KEY": "None"}, Role.SERVICE) is Role.PUBLIC
+    locked = Keys([], [])
+    none = (Role.PUBLIC, None)
+    assert locked.role_of({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Role.ADMIN) == none
+    assert locked.role_of({"X-API-KEY": "None"}, Role.SERVICE) == none

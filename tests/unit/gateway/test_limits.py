@@ -1,9 +1,19 @@
 import asyncio
+from datetime import datetime
 
 import pytest
 
-from services.gateway.limits import Decision, Limiter, LocalCounts, Use, Window
-from services.gateway.redis_pipe import RedisPipe
+from services.gateway.limits import (
+    WIDE,
+    Decision,
+    Limiter,
+    LocalCounts,
+    Schedule,
+    Use,
+    Window,
+    merged,
+)
+from services.gateway.redis_pipeline import RedisPipeline
 
 MINUTE = Window("minute", 3, 60)
 HOUR = Window("hour", 5, 3600)
@@ -24,7 +34,7 @@ def clock() -> Clock:
 @pytest.fixture
 def limiter(clock: Clock) -> Limiter:
     """Without Redis: its pipe is never run."""
-    return Limiter(RedisPipe("redis://127.0.0.1:1", ()), clock=clock, max_keys=10)
+    return Limiter(RedisPipeline("redis://127.0.0.1:1", ()), clock=clock, max_keys=10)
 
 
 async def admitted(limiter: Limiter, key: str, *windows: Window, tries: int = 20) -> int:
@@ -126,3 +136,59 @@ def test_an_admitted_request_is_told_what_is_left_after_it() -> None:
     uses = (Use(Window("minute", 50, 60), 9, 12), Use(Window("hour", 200, 3600), 180, 900))
     admitted = Decision("api", admitted=True, uses=uses)
     assert admitted.headers()["RateLimit"] == '"hour";r=19;t=900'
+
+
+PEAK = "30 per minute; 100 per minute mon-fri 08:00-18:00; 5 per minute sat-sun 22:00-06:00"
+
+
+@pytest.mark.parametrize(
+    ("at", "quota"),
+    [
+        ("2026-11-26T07:59:59", 30),  # a Thursday
+        ("2026-11-26T08:00:00", 100),
+        ("2026-11-26T18:00:00", 30),
+        ("2026-11-28T12:00:00", 30),
+        ("2026-11-28T22:00:00", 5),
+        ("2026-11-29T05:59:59", 5),
+        ("2026-11-28T05:00:00", 30),  # a Saturday, before its night
+        ("2026-11-30T05:59:59", 5),  # Monday, the end of Sunday's
+        ("2026-11-30T08:00:00", 100),
+    ],
+)
+def test_each_hour_of_the_week_has_its_limit(at: str, quota: int) -> None:
+    assert Schedule.parse("chat", PEAK).at(datetime.fromisoformat(at)).quota == quota
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "30 per minute; 100 per minute",
+        "30 per minute; 100 per minute mon-fri",
+        "30 per minute; 100 per minute mon-fry 08:00-18:00",
+        "30 per minute; 100 per minute mon-fri 08:00-24:00",
+        "30 per minute; 0 per minute mon-fri 08:00-18:00",
+        "mon-fri 08:00-18:00",
+    ],
+)
+def test_a_malformed_schedule_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        Schedule.parse("chat", text)
+
+
+def test_windows_of_one_length_are_one_with_the_smaller_quota() -> None:
+    two = Window("minute", 50, 60), Window("hour", 20, 60)
+    assert merged(two) == (two[1],)
+    assert merged((MINUTE, HOUR)) == (MINUTE, HOUR)
+
+
+async def test_many_networks_of_one_site_share_a_multiple_of_the_quota(limiter: Limiter) -> None:
+    decisions = [
+        await limiter.decide("api", f"2001:db8:0:{n}::/64", [MINUTE], "2001:db8::/48")
+        for n in range(WIDE)
+        for _ in range(5)
+    ]
+    assert sum(each.admitted for each in decisions) == WIDE * MINUTE.quota
+    fresh = await limiter.decide("api", "2001:db8:0:ffff::/64", [MINUTE], "2001:db8::/48")
+    assert not fresh.admitted
+    assert '"minute-wide";q=48;w=60' in fresh.headers()["RateLimit-Policy"]
+    assert (await limiter.decide("api", "2001:db9::/64", [MINUTE], "2001:db9::/48")).admitted

@@ -1,6 +1,9 @@
 """The description tells the truth: every route is in it, and nothing else is."""
 
+import json
 import re
+import shlex
+from html import unescape
 from typing import Any, cast
 
 import pytest
@@ -8,8 +11,8 @@ from aiohttp import web
 from openapi_spec_validator import validate
 
 from services.gateway import docs
+from services.gateway.access import Access, Requirements
 from services.gateway.clients import Role
-from services.gateway.door import Door
 from services.gateway.http import FORWARDED, Api
 from services.gateway.messages import AlertRequest, BatchRequest
 
@@ -32,27 +35,30 @@ def access() -> dict[tuple[str, str], Role]:
     found: dict[tuple[str, str], Role] = {}
 
     class Recorder:
-        def guard(self, route: web.AbstractRoute, access: Any) -> None:
+        def guard(self, route: web.AbstractRoute, requirements: Requirements) -> None:
             assert route.resource is not None
-            found[route.method.lower(), route.resource.canonical] = access.role
+            found[route.method.lower(), route.resource.canonical] = requirements.role
 
     nothing = cast("Any", _Anything())
     api = Api(
-        bodies=nothing,
+        body_budget=nothing,
         upstreams=nothing,
         intake=nothing,
         targets=nothing,
         idempotency=nothing,
         overrides=nothing,
+        waits=nothing,
         shadow=False,
         health=nothing,
+        leaving=nothing,
         purge=nothing,
     )
-    api.add_routes(app, cast("Door", Recorder()))
+    api.add_routes(app, cast("Access", Recorder()))
     docs.add_routes(app)
     for route in app.router.routes():
         assert route.resource is not None
         found.setdefault((route.method.lower(), route.resource.canonical), Role.PUBLIC)
+    del found["get", "/"]  # leads to /docs
     return {key: role for key, role in found.items() if key[0] != "head"}
 
 
@@ -76,7 +82,10 @@ def test_every_route_is_described_and_nothing_else(access: dict[tuple[str, str],
 def test_each_operation_asks_for_the_key_that_its_route_asks_for(
     access: dict[tuple[str, str], Role],
 ) -> None:
-    keys = {Role.SERVICE: [{"serviceKey": []}], Role.ADMIN: [{"adminKey": []}]}
+    keys: dict[Role, list[dict[str, list[str]]]] = {
+        Role.SERVICE: [{"serviceKey": []}],
+        Role.ADMIN: [{"adminKey": []}],
+    }
     for key, operation in described().items():
         security = operation.get("security", [])
         assert security == keys.get(access[key], []) or {} in security, key
@@ -114,3 +123,15 @@ def test_the_page_shows_every_operation_and_loads_nothing_from_outside() -> None
     assert page.count("<details") == len(described())
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
     assert "<script" not in page
+
+
+def test_the_page_has_a_line_to_try_each_call_with_that_a_shell_reads() -> None:
+    page = unescape(docs.render(DOCUMENT))
+    lines = re.findall(r"<h4>Try it</h4><pre>(.*?)</pre>", page, re.DOTALL)
+    assert len(lines) == len(described())
+    for line in lines:
+        words = shlex.split(line)
+        assert (words[0], words[3][:3]) == ("curl", "$A/")
+    (alert,) = (line for line in lines if line.startswith('curl -X POST "$A/api/alerts" '))
+    assert '-H "X-API-KEY: $SERVICE_API_KEY"' in alert
+    json.loads(shlex.split(alert)[-1])

@@ -1,14 +1,15 @@
 """What `ostoja doctor` finds without any server: keys, the file they are in, a mail, a clock."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.local.environment import GENERATED
-from ostoja.doctor import clock, mail, secrets
+from deploy.local.environment import EXAMPLE_CONFIG, GENERATED
+from ostoja.doctor import clock, live, mail, secrets
 from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Finding, Verdict
+from ostoja.doctor.finding import Finding, Status
 
 OTHERS = GENERATED["TOKEN_KEYS"]()
 NEWER = GENERATED["CONSENT_MASTER_KEYS"]().replace("k1:", "k2:")
@@ -26,28 +27,28 @@ def found(env_file: Path, **changes: str) -> list[Finding]:
     return [
         each
         for each in secrets.check(Deployment(values, "http://gateway", env_file))
-        if each.verdict is not Verdict.OK
+        if each.status is not Status.OK
     ]
 
 
-def test_generated_keys_in_a_private_file_are_well(env_file: Path) -> None:
+def test_generated_keys_in_a_private_file_pass(env_file: Path) -> None:
     assert found(env_file) == []
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o666])
-def test_a_file_that_everybody_reads_is_found(env_file: Path, mode: int) -> None:
+def test_a_world_readable_env_file_is_reported(env_file: Path, mode: int) -> None:
     env_file.chmod(mode)
 
     (finding,) = found(env_file)
 
-    assert finding.verdict is Verdict.WRONG
+    assert finding.status is Status.WRONG
     assert finding.do == f"chmod 600 {env_file}"
 
 
-def test_a_file_that_is_elsewhere_is_for_a_person_to_look_at(tmp_path: Path) -> None:
+def test_an_env_file_elsewhere_is_unknown(tmp_path: Path) -> None:
     (finding,) = found(tmp_path / ".env")
 
-    assert finding.verdict is Verdict.UNKNOWN
+    assert finding.status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -68,15 +69,15 @@ def test_a_file_that_is_elsewhere_is_for_a_person_to_look_at(tmp_path: Path) -> 
         ),
     ],
 )
-def test_a_key_that_is_none_is_found_and_not_told(
+def test_an_invalid_key_is_reported_and_not_shown(
     env_file: Path, changes: dict[str, str], said: str
 ) -> None:
     (finding,) = found(env_file, **changes)
 
-    assert finding.verdict is Verdict.WRONG
+    assert finding.status is Status.WRONG
     assert said in finding.found
-    told = finding.found + finding.do
-    assert not any(value in told for value in changes.values() if len(value) > 8)
+    output = finding.found + finding.do
+    assert not any(value in output for value in changes.values() if len(value) > 8)
 
 
 SIGNED = (
@@ -107,10 +108,10 @@ def of_mail(host: str, message: bytes | None, **changes: str) -> dict[str, Findi
     return {finding.part: finding for finding in found}
 
 
-def test_a_signature_that_covers_both_headers_is_well() -> None:
+def test_a_signature_that_covers_both_headers_passes() -> None:
     finding = of_mail("relay", mailed())["DKIM"]
 
-    assert finding.verdict is Verdict.OK
+    assert finding.status is Status.OK
 
 
 @pytest.mark.parametrize(
@@ -123,17 +124,17 @@ def test_a_signature_that_covers_both_headers_is_well() -> None:
         (mailed(List_Unsubscribe_Post=None), "the mail has no list-unsubscribe-post"),
     ],
 )
-def test_a_signature_that_covers_too_little_is_found(message: bytes, said: str) -> None:
+def test_a_signature_that_covers_too_little_is_reported(message: bytes, said: str) -> None:
     finding = of_mail("relay", message)["DKIM"]
 
-    assert finding.verdict is Verdict.WRONG
+    assert finding.status is Status.WRONG
     assert said in finding.found
 
 
-def test_without_a_mail_the_relays_signature_is_for_a_person_to_look_at() -> None:
+def test_the_relay_s_signature_is_unknown_without_a_mail() -> None:
     relay, sandbox = of_mail("relay", None)["DKIM"], of_mail("", None)["DKIM"]
 
-    assert (relay.verdict, sandbox.verdict) == (Verdict.UNKNOWN, Verdict.OK)
+    assert (relay.status, sandbox.status) == (Status.UNKNOWN, Status.OK)
     assert "h= of DKIM-Signature" in relay.do
 
 
@@ -145,48 +146,118 @@ def test_without_a_mail_the_relays_signature_is_for_a_person_to_look_at() -> Non
         "ops@firma.pl, ops@example.org",
     ],
 )  # fmt: skip
-def test_an_address_of_nobody_s_is_found_where_mail_leaves(name: str, address: str) -> None:
+def test_an_example_address_is_reported_with_a_real_relay(name: str, address: str) -> None:
     finding = of_mail("relay", None, **{name: address})["addresses"]
 
-    assert finding.verdict is Verdict.WRONG
+    assert finding.status is Status.WRONG
     assert f"{name} is {address}" in finding.found
     assert f"set {name} in .env" in finding.do
 
 
 @pytest.mark.parametrize("address", ["ops@firma.pl", "ops@example.com.pl", "ops@notexample.com"])
-def test_an_address_of_somebody_s_is_well(address: str) -> None:
+def test_a_real_address_passes(address: str) -> None:
     finding = of_mail("relay", None, ESCALATION_EMAIL=address)["addresses"]
 
-    assert finding.verdict is Verdict.OK
+    assert finding.status is Status.OK
 
 
 @pytest.mark.parametrize("host", ["", "mailpit", "sandbox"])
-def test_where_no_mail_leaves_the_addresses_of_the_example_do(host: str) -> None:
+def test_example_addresses_pass_with_the_sandbox(host: str) -> None:
     found = of_mail(host, None, ESCALATION_EMAIL="ops@example.com")
 
     assert "addresses" not in found
-    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
+    assert {finding.status for finding in found.values()} == {Status.OK}
 
 
 @pytest.mark.parametrize(
-    ("there", "verdict", "said"),
+    ("there", "status", "said"),
     [
-        (1000.5, Verdict.OK, "agrees"),
-        (1002.9, Verdict.OK, "agrees"),
-        (1063.0, Verdict.WRONG, "62 s ahead of ours"),
-        (940.0, Verdict.WRONG, "60 s behind ours"),
+        (1000.5, Status.OK, "agrees"),
+        (1002.9, Status.OK, "agrees"),
+        (1063.0, Status.WRONG, "62 s ahead of this machine's"),
+        (940.0, Status.WRONG, "60 s behind this machine's"),
     ],
 )
-def test_a_clock_that_is_apart_is_found(there: float, verdict: Verdict, said: str) -> None:
+def test_a_clock_that_differs_is_reported(there: float, status: Status, said: str) -> None:
     finding = clock.judged("PostgreSQL", there, before=1000.0, after=1001.0)
 
-    assert finding.verdict is verdict
+    assert finding.status is status
     assert said in finding.found
 
 
-def test_a_date_in_whole_seconds_is_not_blamed_for_what_it_leaves_out() -> None:
+def test_a_date_in_whole_seconds_is_compared_by_its_resolution() -> None:
     there = clock.of_header("Wed, 25 Nov 2026 23:00:00 GMT")
 
     finding = clock.judged("RabbitMQ", there, there + 2.9, there + 2.95, exact_to=1.0)
 
-    assert finding.verdict is Verdict.OK
+    assert finding.status is Status.OK
+
+
+LIVE = {
+    "PUBLIC_BASE_URL": "https://ostoja.firma.pl",
+    "TRUSTED_PROXIES": "127.0.0.1/32",
+    "FOLLOWUP_QUIET_HOURS": "on",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x",
+    "MONDAY_API_URL": "https://api.monday.com/v2",
+    "SMS_API_URL": "https://api.smsapi.pl",
+    "SMTP_HOST": "smtp.firma.pl",
+    "WEBHOOK_URL": "https://crm.firma.pl/hook",
+    "ALERTS_CONFIG": "config/alerts.toml",
+}
+
+
+def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Finding]:
+    config = folder / "config"
+    if not config.exists():
+        shutil.copytree(EXAMPLE_CONFIG, config)
+        for path in config.glob("*.toml"):
+            text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
+            path.write_text(text, encoding="utf-8")
+    deployment = Deployment({**LIVE, **changes}, "http://gateway", folder / ".env")
+    return list(live.check(deployment, live=asked))
+
+
+def test_a_deployment_that_follows_the_page_may_go_live(tmp_path: Path) -> None:
+    (finding,) = going_live(tmp_path)
+    assert finding.status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"PUBLIC_BASE_URL": ""}, "lead to this machine"),
+        ({"PUBLIC_BASE_URL": "http://127.0.0.1:8080"}, "lead to 127.0.0.1"),
+        ({"PUBLIC_BASE_URL": "https://192.168.1.5"}, "lead to 192.168.1.5"),
+        ({"PUBLIC_BASE_URL": "https://localhost"}, "lead to localhost"),
+        ({"PUBLIC_BASE_URL": "https://ostoja.example.com"}, "lead to ostoja.example.com"),
+        ({"PUBLIC_BASE_URL": "http://ostoja.firma.pl"}, "one-click"),
+        ({"TRUSTED_PROXIES": ""}, "all visitors share one limit"),
+        ({"FOLLOWUP_QUIET_HOURS": "off"}, "at night"),
+        ({"SMS_API_URL": "", "WEBHOOK_URL": ""}, "still the sandbox: sms, webhook"),
+    ],
+)
+def test_trial_settings_are_reported_once_a_provider_is_real(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    (finding,) = going_live(tmp_path, **changes)
+    assert finding.status is Status.WRONG
+    assert said in finding.found
+    assert finding.do
+
+
+@pytest.mark.parametrize("name", ["company.toml", "followups.toml"])
+def test_the_example_company_is_reported(tmp_path: Path, name: str) -> None:
+    going_live(tmp_path)
+    shutil.copy(EXAMPLE_CONFIG / name, tmp_path / "config" / name)
+    (finding,) = going_live(tmp_path)
+    assert finding.status is Status.WRONG
+    assert f"config/{name} still has the example's" in finding.found
+
+
+def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
+    trial: dict[str, Any] = dict.fromkeys(live.PROVIDERS.values(), "") | {"PUBLIC_BASE_URL": ""}
+    (finding,) = going_live(tmp_path, **trial)
+    assert finding.status is Status.OK
+    asked = going_live(tmp_path, asked=True, **trial)
+    assert {each.status for each in asked} == {Status.WRONG}
+    assert len(asked) == 2

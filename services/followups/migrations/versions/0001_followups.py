@@ -1,8 +1,8 @@
-"""Conversations, their messages, and the follow-ups to them."""
+"""Conversations, their messages, follow-ups and leads."""
 
 from alembic import op
 
-from libs.common import inbox, outbox
+from libs.common.messaging import inbox, outbox
 
 revision = "0001"
 down_revision = None
@@ -20,10 +20,14 @@ CREATE TABLE chat_conversations (
     qualified_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
+    followups_ended_by text CONSTRAINT chat_conversations_followups_ended_by
+        CHECK (followups_ended_by IN ('bounce', 'staff')),
     CONSTRAINT chat_conversations_reachable CHECK (num_nonnulls(session_id, email) > 0)
 );
 CREATE INDEX chat_conversations_email ON chat_conversations (email);
--- A person who was enrolled by address only has one conversation without a chat.
+CREATE INDEX chat_conversations_updated ON chat_conversations (updated_at);
+CREATE INDEX chat_conversations_phone ON chat_conversations ((state -> 'facts' ->> 'phone'));
+-- Enrolled by e-mail alone, a recipient has one conversation without a chat.
 CREATE UNIQUE INDEX chat_conversations_without_chat ON chat_conversations (email)
     WHERE session_id IS NULL;
 
@@ -35,6 +39,19 @@ CREATE TABLE chat_message (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX chat_message_conversation ON chat_message (conversation_id, id);
+
+CREATE TABLE chat_email (
+    email text NOT NULL,
+    conversation_id uuid NOT NULL REFERENCES chat_conversations ON DELETE CASCADE,
+    PRIMARY KEY (email, conversation_id)
+);
+CREATE INDEX chat_email_conversation ON chat_email (conversation_id);
+
+CREATE TABLE imported_grant (
+    id uuid PRIMARY KEY,
+    conversation_id uuid NOT NULL REFERENCES chat_conversations ON DELETE CASCADE
+);
+CREATE INDEX imported_grant_conversation ON imported_grant (conversation_id);
 
 CREATE TABLE followup_event (
     id uuid PRIMARY KEY,
@@ -56,6 +73,9 @@ CREATE TABLE followup_event (
     reason text,
     request_id text,
     created_at timestamptz NOT NULL DEFAULT now(),
+    outcome_at timestamptz,
+    message_id uuid,
+    stopped_by text,
     CONSTRAINT followup_event_number UNIQUE (conversation_id, followup_number),
     CONSTRAINT followup_event_sent CHECK ((status = 'sent') = (sent_at IS NOT NULL)),
     CONSTRAINT followup_event_handed_over CHECK (
@@ -77,6 +97,40 @@ CREATE TABLE followup_event (
 );
 CREATE INDEX followup_event_due ON followup_event (due_at) WHERE status = 'scheduled';
 CREATE INDEX followup_event_email ON followup_event (email, handed_over_at);
+COMMENT ON COLUMN followup_event.message_id IS 'of its hand-over; NULL: its own id';
+COMMENT ON COLUMN followup_event.stopped_by IS 'meanwhile, should its hand-over come back';
+
+CREATE TABLE lead (
+    id uuid PRIMARY KEY,
+    topic text NOT NULL,
+    conversation_id uuid NOT NULL REFERENCES chat_conversations ON DELETE CASCADE,
+    heard_in uuid NOT NULL,
+    language text NOT NULL,
+    score integer NOT NULL,
+    known jsonb NOT NULL,
+    notified jsonb,
+    said jsonb NOT NULL DEFAULT '[]',
+    version integer NOT NULL DEFAULT 0,
+    due_at timestamptz,
+    state text NOT NULL DEFAULT 'new'
+        CONSTRAINT lead_state CHECK (state IN ('new', 'taken', 'won', 'lost', 'not_a_lead')),
+    state_reason text,
+    state_by text,
+    state_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT lead_conversation_topic UNIQUE (conversation_id, topic)
+);
+CREATE INDEX lead_due ON lead (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX lead_created ON lead (created_at, id);
+
+CREATE TABLE lead_contact (
+    contact text PRIMARY KEY,
+    lead_id uuid NOT NULL REFERENCES lead ON DELETE CASCADE,
+    conversation_id uuid NOT NULL REFERENCES chat_conversations ON DELETE CASCADE
+);
+CREATE INDEX lead_contact_lead ON lead_contact (lead_id);
+CREATE INDEX lead_contact_conversation ON lead_contact (conversation_id);
 """
 
 

@@ -1,5 +1,5 @@
-from tests.support.loops import BOTH
+from tests.support.loops import BOTH, Factories
 
 
-def pytest_asyncio_loop_factories() -> dict[str, object]:
+def pytest_asyncio_loop_factories() -> Factories:
     return BOTH

@@ -1,0 +1,4 @@
+from bench.chat.dialogues import DIALOGUES
+
+TITLE = "Chat"
+PARTS = (DIALOGUES,)

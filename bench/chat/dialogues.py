@@ -1,0 +1,88 @@
+"""What the dialogue understands of written messages and conversations, and what that costs."""
+
+from time import process_time
+from typing import Any
+
+from bench.lab import Lab
+from bench.part import Part, table
+from tests.support import dialogues
+
+REPEATED = 5
+
+
+def run(_: Lab) -> Any:
+    talks = [
+        case["turns"] for category in dialogues.categories() for case in dialogues.cases(category)
+    ]
+    return {
+        "facts": {
+            name: {"messages": each.cases, "precision": each.precision, "recall": each.recall}
+            for name, each in dialogues.by_fact().items()
+        },
+        "dialogues": {
+            category: _category(dialogues.tally(category)) for category in dialogues.categories()
+        },
+        "cpu": min(_seconds(talks) for _ in range(REPEATED)),
+    }
+
+
+def _category(counted: dialogues.Tally) -> dict[str, Any]:
+    return {
+        "dialogues": counted.cases,
+        "precision": counted.precision,
+        "recall": counted.recall,
+        "wrong_consents": len(counted.wrong_consents),
+        "lost_leads": len(counted.lost_leads),
+        "false_leads": len(counted.false_leads),
+        "untold": len(counted.untold),
+    }
+
+
+def _seconds(talks: list[list[str]]) -> float:
+    """CPU of a thousand turns."""
+    began = process_time()
+    for turns in talks:
+        dialogues.hold(turns)
+    return 1000 * (process_time() - began) / sum(map(len, talks))
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def render(figures: Any) -> str:
+    facts = [
+        (name, str(each["messages"]), _share(each["precision"]), _share(each["recall"]))
+        for name, each in figures["facts"].items()
+    ]
+    head = (
+        "category", "dialogues", "facts, precision", "recall", "wrong consents", "lost leads",
+        "false leads", "requests nobody was told of",
+    )  # fmt: skip
+    counts = ("wrong_consents", "lost_leads", "false_leads", "untold")
+    rows = [
+        (
+            category,
+            str(each["dialogues"]),
+            _share(each["precision"]),
+            _share(each["recall"]),
+            *(str(each[name]) for name in counts),
+        )
+        for category, each in figures["dialogues"].items()
+    ]
+    return f"""\
+### Understanding
+
+Conversations (`tests/contracts/dialogues`) and single messages (`facts.json`, `quantities.json`),
+held with the shipped words and texts. They are our own, and all but `quantities.json` are asked of
+each commit to the letter: what others write is understood less well.
+
+{table(head, rows)}
+
+{table(("single messages", "all", "precision", "recall"), facts)}
+
+A turn's understanding and reply cost {figures["cpu"]:.2f} CPU seconds per 1,000, of all that a turn
+costs (*Follow-ups*, chat turns)."""
+
+
+DIALOGUES = Part("dialogues", run, render)

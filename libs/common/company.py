@@ -1,0 +1,114 @@
+"""company.toml: who the company is, and every wording that people are asked to agree to."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from libs.common.email_address import normalise
+from libs.common.process.config_file import ConfigFile, FaultError
+from libs.common.process.settings import Settings
+
+Place = Literal["chat", "form"]
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
+
+
+class CompanySettings(Settings):
+    company_config: Path = Path("config/company.toml")
+
+    @cached_property
+    def company(self) -> "Company":
+        """:raises SystemExit: names the file and every fault in it"""
+        return load(self.company_config).company
+
+
+def _address(text: str) -> str:
+    normalise(text)
+    return text
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Company(_Section):
+    name: Line
+    legal_name: Line
+    address: Line
+    nip: str = Field(pattern="^[0-9]{10}$")
+    contact: Annotated[Line, AfterValidator(_address)]
+    privacy_url: str = Field(pattern=r"^https?://[^\s<>\"]+$", max_length=500)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What somebody is asked to agree to, in one language."""
+
+    version: str
+    purpose: str
+    language: str
+    text: str
+
+
+class _Wording(_Section):
+    version: str = Field(pattern="^[a-z0-9._-]{1,60}$")
+    purpose: str = Field(pattern="^[a-z_]{1,40}$")
+    place: Place
+    text: dict[Language, Text]
+
+
+class CompanyFile(_Section):
+    company: Company
+    wordings: tuple[_Wording, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_version_stands_once(self) -> Self:
+        versions = [wording.version for wording in self.wordings]
+        if twice := sorted({each for each in versions if versions.count(each) > 1}):
+            raise FaultError(["wordings"], f"two of version {', '.join(twice)}")
+        if len(self._published) != sum(len(wording.text) for wording in self.wordings):
+            raise FaultError(["wordings"], "the same text stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _who_asks_says_who_they_are(self) -> Self:
+        """Hold the wordings in use to it; an older one stays what it was."""
+        for wording in {each.place: each for each in self.wordings}.values():
+            for language, text in wording.text.items():
+                for needed in (self.company.legal_name, self.company.privacy_url):
+                    if needed not in text:
+                        where = ("wordings", self.wordings.index(wording), "text", language)
+                        raise FaultError(where, f"must contain {needed!r}")
+        return self
+
+    @cached_property
+    def _published(self) -> dict[str, Wording]:
+        return {
+            text: Wording(wording.version, wording.purpose, language, text)
+            for wording in self.wordings
+            for language, text in wording.text.items()
+        }
+
+    def published(self, text: str) -> Wording | None:
+        """Find what was shown by its very words; None when they are not the company's."""
+        return self._published.get(text.strip())
+
+    def asking(self, place: Place, language: str) -> Wording:
+        """Return what is asked there now.
+
+        :raises LookupError: nothing, in this language
+        """
+        last = next(each for each in reversed(self.wordings) if each.place == place)
+        return Wording(last.version, last.purpose, language, last.text[language])
+
+
+def load(path: Path) -> CompanyFile:
+    """Read the file.
+
+    :raises SystemExit: names the file and every fault in it
+    """
+    return ConfigFile(path).load(CompanyFile)

@@ -1,0 +1,98 @@
+"""Group commit: concurrent requests share one statement."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from libs.common.database import postgres
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+PACE_SECONDS = 0.02
+"""For callers that can wait; a statement for fifty items costs as much as one for three."""
+
+
+class Batches(Generic[Item, Result]):
+    """Runs one batch at a time; items that arrive meanwhile form the next one.
+
+    So batches grow with the load, and a single item does not wait. The work runs in its own task:
+    a cancelled caller does not affect the others.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        limit: int,
+        pace: float = 0.0,
+    ) -> None:
+        """Take the function for a batch: one result per item, in order, all or nothing.
+
+        :param limit: items in a batch
+        :param pace: seconds between the starts of two batches, unless half the limit is waiting:
+            fewer and larger batches under load, and no wait after a pause
+        """
+        self._work = work
+        self._limit = limit
+        self._pace = pace
+        self._next_at = 0.0
+        self._many = asyncio.Event()
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._running: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Return this item's result, or raise the error of its batch."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._many_wait:
+            self._many.set()
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="batches")
+        return await answer
+
+    async def _run(self) -> None:
+        batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        try:
+            while self._waiting:
+                await self._gather()
+                batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
+                if batch := [one for one in batch if not one[1].done()]:  # still awaited
+                    await self._do(batch)
+        finally:  # cancelled by the end of the loop or a library: no caller may wait for ever
+            self._running = None
+            for _, answer in (*batch, *self._waiting):
+                answer.cancel()
+            self._waiting = []
+
+    @property
+    def _many_wait(self) -> bool:
+        return len(self._waiting) * 2 >= self._limit
+
+    async def _gather(self) -> None:
+        clock = asyncio.get_running_loop().time
+        if (wait := self._next_at - clock()) > 0 and not self._many_wait:
+            self._many.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._many.wait()
+        self._next_at = clock() + self._pace
+
+    async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            answers = await self._work([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - passed on to the callers
+            if len(batch) > 1 and not postgres.is_transient(error):
+                # One bad item fails the batch: split it, so that only that item fails.
+                middle = len(batch) // 2
+                await self._do(batch[:middle])
+                await self._do(batch[middle:])
+                return
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+        else:
+            for (_, answer), given in zip(batch, answers, strict=True):
+                if not answer.done():
+                    answer.set_result(given)

@@ -1,0 +1,233 @@
+"""PostgreSQL: one engine per process, classification of errors, and LISTEN."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event, make_url, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util.concurrency import await_
+
+import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
+from libs.common import sockets
+from libs.common.process import logs, tasks
+
+log = logs.get_logger(__name__)
+
+CONNECT_SECONDS = 5.0
+POOL_SECONDS = 5.0
+DEAD_PEER_SECONDS = 10.0
+GRACE_SECONDS = 2.0  # for an answer to come after the server must have given up the statement
+IDLE_SECONDS = 10.0  # the server ends a transaction in which nothing happens for so long
+RECONNECT_SECONDS = 1.0
+STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
+
+# The message itself quotes the value: data exceptions.
+_QUOTING_CLASS = "22"
+# The data's fault: no value of its type, or a constraint is violated.
+_DATA_CLASSES = ("22", "23")
+# Of a standby, or of a primary that is one no more: another connection may lead to the new one.
+_READ_ONLY = "25006"
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    application_name: str,
+    pool_size: int = 10,
+    statement_timeout: float = STATEMENT_SECONDS,
+    autocommit: bool = False,
+) -> AsyncIterator[AsyncEngine]:
+    """Open an engine. It connects on first use, so the server may be unavailable at start.
+
+    :param url: `postgresql+aiopg://…` or `postgresql+asyncpg://…`; all of `libs.common` works
+        with both
+    :param statement_timeout: seconds
+    """
+    engine = _engine(
+        url,
+        application_name,
+        statement_timeout,
+        autocommit=autocommit,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _engine(
+    url: str, application_name: str, statement_timeout: float, *, autocommit: bool, **pool: Any
+) -> AsyncEngine:
+    settings = {
+        "statement_timeout": f"{statement_timeout * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
+        "client_connection_check_interval": "1000",  # ends the query of a cancelled task
+        # Queries here are short: starting workers takes longer than they save.
+        "max_parallel_workers_per_gather": "0",
+    }
+    arguments: dict[str, Any] = {
+        "timeout": CONNECT_SECONDS,
+        # a frozen server keeps connections alive, and no time-out of its own
+        "command_timeout": statement_timeout + GRACE_SECONDS,
+    }
+    if make_url(url).get_driver_name() == "asyncpg":
+        arguments["server_settings"] = settings | {"application_name": application_name}
+    else:
+        arguments |= {
+            "application_name": application_name,
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+            "tcp_user_timeout": int(DEAD_PEER_SECONDS * 1000),
+            "keepalives_idle": sockets.DEAD_PEER_SECONDS,
+            "keepalives_interval": 1,
+        }
+    if autocommit:
+        pool["isolation_level"] = "AUTOCOMMIT"
+    # hide_parameters: they are personal data, and errors are logged
+    engine = create_async_engine(url, connect_args=arguments, hide_parameters=True, **pool)
+    event.listen(engine.sync_engine, "do_connect", _open)
+    event.listen(engine.sync_engine, "handle_error", _translate)
+    event.listen(engine.sync_engine, "checkout", _discard_closed)
+    return engine
+
+
+# The drivers raise some network errors as OSError or TimeoutError. Callers could not tell them from
+# their own (e.g. of a mail server), so they become database errors.
+
+
+def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
+    try:
+        if driver.driver == "aiopg":
+            keywords = keywords | await_(_host_address(**keywords))
+        return driver.connect(*arguments, **keywords)
+    except OSError as error:
+        raise driver.dbapi.OperationalError(f"cannot connect: {error!r}") from error
+
+
+async def _host_address(host: str = "", port: int = 5432, **_: Any) -> dict[str, str]:
+    """Try addresses in parallel: libpq tries one after another, each for the whole time-out."""
+    if not host or host.startswith("/") or "," in host:  # a socket path or a list of hosts
+        return {}
+    async with asyncio.timeout(CONNECT_SECONDS):
+        return {"hostaddr": await sockets.reachable(host, port)}
+
+
+def _translate(context: ExceptionContext) -> OperationalError | None:
+    error = context.original_exception
+    if not isinstance(error, OSError):
+        _redact(context, error)
+        if getattr(error, "pgcode", None) == _READ_ONLY:
+            context.is_disconnect = True  # of all connections of the pool
+        return None
+    context.is_disconnect = True
+    return OperationalError(context.statement, None, error, connection_invalidated=True)
+
+
+def _redact(context: ExceptionContext, error: BaseException) -> None:
+    """Remove row data from the server's message: errors are logged.
+
+    PostgreSQL shows the row in DETAIL ("Failing row contains (…)"), a document in CONTEXT, and
+    psycopg2's statement, in which the parameters stand, in LINE.
+    """
+    shown = context.sqlalchemy_exception
+    if shown is None:
+        return
+    state = str(getattr(error, "pgcode", None) or "")
+    said = str(error)
+    safe = f"SQLSTATE {state}" if state.startswith(_QUOTING_CLASS) else said.partition("\n")[0]
+    shown.args = (str(shown.args[0]).replace(said, safe),)
+    error.args = (safe,)
+    if (cause := error.__cause__) is not None:  # asyncpg's own, which a traceback shows as well
+        cause.args = (safe,)
+        vars(cause).update(detail=None, hint=None)
+
+
+def _discard_closed(_: Any, record: Any, __: Any) -> None:
+    # Both drivers notice a closed socket. Pinging before each use (pool_pre_ping) costs a quarter
+    # of the CPU.
+    if record.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same work may succeed later, unchanged.
+
+    Accepts any exception. Of PostgreSQL's errors only those of the data itself are permanent: a
+    failover, or a missing right, migration or disk space, is not the message's fault.
+    """
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, PoolTimeoutError | DisconnectionError)
+    state = getattr(error.orig, "pgcode", None)
+    if error.connection_invalidated or state is None:
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return not str(state).startswith(_DATA_CLASSES)
+
+
+def advisory_key(name: str) -> int:
+    """Return the key of PostgreSQL's advisory lock for a name (signed 64 bit)."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class Listener:
+    """`event` is set by each notification, and after each reconnection, as some may be missed."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+
+@asynccontextmanager
+async def listen(url: str, channel: str) -> AsyncIterator[Listener]:
+    """LISTEN on a dedicated connection, and reconnect while the context is open.
+
+    A listener only shortens waits: its users must poll as well.
+    """
+    engine = _engine(
+        url, f"listen {channel}", STATEMENT_SECONDS, autocommit=True, poolclass=NullPool
+    )
+    listener = Listener()
+    task = asyncio.create_task(_listen(engine, channel, listener.event), name=f"listen {channel}")
+    try:
+        yield listener
+    finally:
+        await tasks.end(task)
+
+
+async def _listen(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    wait = _wait_asyncpg if engine.driver == "asyncpg" else _wait_aiopg
+    while True:
+        try:
+            await wait(engine, channel, notified)
+        except Exception as error:  # noqa: BLE001 - reconnect after any error
+            log.warning("database.listen_lost", channel=channel, error=type(error).__name__)
+        await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def _wait_aiopg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        name = engine.dialect.identifier_preparer.quote_identifier(channel)
+        await connection.execute(text(f"LISTEN {name}"))
+        while True:
+            notified.set()
+            await driver.wait_notified()
+
+
+async def _wait_asyncpg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        lost = asyncio.Event()
+        driver.add_termination_listener(lambda _: lost.set())
+        await driver.add_listener(channel, lambda *_: notified.set())
+        notified.set()
+        await lost.wait()

@@ -1,0 +1,86 @@
+"""E-mail addresses: the one spelling under which every service looks them up."""
+
+import re
+import unicodedata
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+MAX_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
+MAX_LOCAL_OCTETS = 64
+MAX_LABEL_OCTETS = 63
+MAX_GIVEN = 4 * MAX_OCTETS
+"""Beyond any spelling of an address that fits; the work on one grows with its square."""
+
+_ATOM = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~\-\x80-\U0010ffff]+"
+_DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~\x80-\U0010ffff]|\\[ -~])*)"')
+_LDH = re.compile(r"[0-9a-z](?:[0-9a-z-]*[0-9a-z])?")
+
+
+class MalformedEmail(ValueError):  # noqa: N818 - reads as the answer it is
+    """not a valid e-mail address"""
+
+    def __str__(self) -> str:
+        return str(self.__doc__)
+
+
+def normalise(address: str) -> str:
+    """Return the one spelling under which an address is looked up.
+
+    Case and Unicode form do not make another address, an internationalised domain is its
+    ASCII form, needless quotes go; a plus-tag stays: it is a different address.
+
+    :raises MalformedEmail: it cannot be the address of a mailbox on the internet
+    """
+    local, at, domain = address.strip().rpartition("@")
+    if not at or len(address) > MAX_GIVEN:
+        raise MalformedEmail
+    normal = f"{_local_part(local)}@{_domain(domain)}"
+    if len(normal.encode()) > MAX_OCTETS:
+        raise MalformedEmail
+    return normal
+
+
+def _local_part(text: str) -> str:
+    text = _lower(text, "NFC")
+    if quoted := _QUOTED.fullmatch(text):
+        content = re.sub(r"\\(.)", r"\1", quoted[1])
+        escaped = re.sub(r'(["\\])', r"\\\1", content)
+        text = content if _DOT_ATOM.fullmatch(content) else f'"{escaped}"'
+    elif not _DOT_ATOM.fullmatch(text):
+        raise MalformedEmail
+    # Separators, controls, surrogates and unassigned code points beyond ASCII; what looks like @.
+    if any(unicodedata.category(char)[0] in "CZ" or char in "﹫＠" for char in text if char != " "):
+        raise MalformedEmail
+    if len(text.encode()) > MAX_LOCAL_OCTETS:
+        raise MalformedEmail
+    return text
+
+
+def _domain(text: str) -> str:
+    labels = [_label(label) for label in _lower(text, "NFKC").replace("。", ".").split(".")]
+    if len(labels) < 2 or labels[-1].isdigit():
+        raise MalformedEmail
+    return ".".join(labels)
+
+
+def _label(label: str) -> str:
+    if not label.isascii():
+        if not all(char == "-" or unicodedata.category(char)[0] in "LNM" for char in label):
+            raise MalformedEmail
+        label = "xn--" + label.encode("punycode").decode()
+    if len(label) > MAX_LABEL_OCTETS or not _LDH.fullmatch(label):
+        raise MalformedEmail
+    return label
+
+
+def _lower(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    # Lower-casing may leave the normal form, and normalising may bring capitals: do both again.
+    for _ in range(2):
+        text = unicodedata.normalize(form, unicodedata.normalize(form, text).lower())
+    return text
+
+
+Email = Annotated[str, AfterValidator(normalise)]
+"""A field of a message or a body: under its one spelling, or a fault of the whole."""

@@ -1,0 +1,330 @@
+"""HTTP of every service: request id, problem+json (RFC 9457), strict JSON, access log, metrics."""
+
+import hmac
+import json
+import math
+import re
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID
+
+import prometheus_client
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
+from opentelemetry.trace import SpanKind
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from libs.common.process import logs, tracing
+
+M = TypeVar("M", bound=BaseModel)
+log = logs.get_logger(__name__)
+
+MAX_BODY = 256 * 1024
+MAX_DEPTH = 32
+REQUEST_ID = istr("X-Request-ID")
+INTERNAL_KEY = "X-Internal-Key"
+CALLER = "X-Caller"
+CLIENT_ADDRESS = "X-Client-Address"
+ADDRESS_FROM = "X-Client-Address-From"
+ACCEPTED_AT = "X-Accepted-At"
+OVER_BUDGET = "X-Over-Budget"
+HEALTH_PATH = "/health"
+
+_REQUEST_ID = web.RequestKey("request_id", str)
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_REQUESTS = prometheus_client.Counter(
+    "http_requests_total", "Requests answered.", ["method", "route", "status"]
+)
+_SECONDS = prometheus_client.Histogram(
+    "http_request_seconds", "Time to answer, by route template.", ["route"]
+)
+
+
+class Model(BaseModel):
+    """A request body: unknown fields and silent conversions are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def accepted_at(request: web.Request) -> datetime:
+    """Return when the gateway took this request; a service may handle it much later."""
+    try:
+        at = datetime.fromisoformat(request.headers[ACCEPTED_AT])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+    return at if at.tzinfo else datetime.now(UTC)
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+    """An error response, as application/problem+json (RFC 9457)."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str | None = None,
+        *,
+        detail: str | None = None,
+        errors: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.title = title or HTTPStatus(status).phrase
+        self.detail = detail
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+        super().__init__(self.title)
+
+    def response(self) -> web.Response:
+        body: dict[str, Any] = {"type": "about:blank", "title": self.title, "status": self.status}
+        if self.detail is not None:
+            body["detail"] = self.detail
+        if self.errors:
+            body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
+        return web.json_response(
+            body,
+            status=self.status,
+            headers=self.headers,
+            content_type="application/problem+json",
+        )
+
+
+def json_response(
+    data: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.Response(
+        text=json.dumps(data, ensure_ascii=False, allow_nan=False, default=str),
+        status=status,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def path_id(request: web.Request, what: str) -> UUID:
+    """Return the route's `id`.
+
+    :param what: what it identifies, for the answer
+    :raises Problem: 404 it is not a UUID
+    """
+    try:
+        return UUID(request.match_info["id"])
+    except ValueError:
+        raise Problem(404, detail=f"no such {what}") from None
+
+
+async def parse(request: web.Request, model: type[M], *, max_depth: int = MAX_DEPTH) -> M:
+    """Read the body as JSON of this model.
+
+    :raises Problem: 415 another content type, 413 too large, 400 not JSON, 422 each bad field
+    """
+    if request.content_type != "application/json":
+        raise Problem(415, detail="the content type must be application/json")
+    return validate(await request.read(), model, max_depth)
+
+
+def validate(body: bytes, model: type[M], max_depth: int = MAX_DEPTH) -> M:
+    """Validate a JSON document; raises as `parse` does."""
+    check_json(body, max_depth)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise Problem(
+            422,
+            detail="one or more fields are invalid",
+            errors=[
+                (
+                    ".".join(str(part) for part in fault["loc"]) or "body",
+                    fault["msg"].removeprefix("Value error, "),  # pydantic's words, not ours
+                )
+                for fault in error.errors(include_url=False, include_input=False)
+            ],
+        ) from None
+
+
+def check_json(body: bytes, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse JSON and reject what a database or another parser cannot take.
+
+    :raises Problem: 400 not JSON; 422 NUL, lone surrogate, non-finite number, deep nesting
+        or a name given twice
+    """
+    try:
+        data = json.loads(
+            body.decode(), parse_constant=_not_finite, object_pairs_hook=_unique_names
+        )
+    except RecursionError:
+        raise Problem(422, detail=f"the JSON is nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError:
+        raise Problem(400, detail="the body is not valid JSON in UTF-8") from None
+    _check_value(data, "body", max_depth)
+    return data
+
+
+def _not_finite(name: str) -> NoReturn:
+    raise Problem(422, detail=f"{name} is not a valid JSON number")
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two parsers may pick different values (RFC 8259, section 4).
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise Problem(422, detail="an object contains the same name twice")
+    return data
+
+
+def _check_value(value: Any, field: str, levels: int) -> None:
+    if levels < 0:
+        raise Problem(422, detail=f"the JSON is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        _check_text(value, field)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Problem(422, errors=[(field, "the number is too large")])
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_text(name, field)
+            _check_value(item, name if field == "body" else f"{field}.{name}", levels - 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_value(item, f"{field}.{index}", levels - 1)
+
+
+def _check_text(text: str, field: str) -> None:
+    if "\0" in text:
+        raise Problem(422, errors=[(field, "must not contain a NUL character")])
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise Problem(422, errors=[(field, "must not contain a lone surrogate")])
+
+
+def route_template(request: web.Request) -> str:
+    """Return the route's pattern; the raw path may contain an e-mail address."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unmatched"
+
+
+def create_app(*, internal_key: str | None, max_body: int = MAX_BODY) -> web.Application:
+    """Make an application; with `internal_key`, only the gateway may call more than /health."""
+    middlewares: list[Middleware] = [_observe(inside=internal_key is not None), _problems]
+    if internal_key is not None:
+        middlewares.append(_internal(internal_key))
+    app = web.Application(client_max_size=max_body, middlewares=middlewares)
+    app.on_response_prepare.append(_name_request)
+    app.router.add_get(HEALTH_PATH, _health)
+    return app
+
+
+async def _name_request(request: web.Request, response: web.StreamResponse) -> None:
+    # Not from the context variable: a response is prepared after the middlewares returned.
+    response.headers[REQUEST_ID] = request[_REQUEST_ID]
+
+
+async def _health(_: web.Request) -> web.Response:
+    return json_response({"status": "healthy"})
+
+
+@cache  # of the closed sets of labels
+def _answered(method: str, route: str, status: int) -> tuple[prometheus_client.Counter, str]:
+    """Return the counter, and the fields of the log line."""
+    fields = {"method": method, "route": route, "status": status}
+    return _REQUESTS.labels(method, route, status), json.dumps(fields)[1:-1]
+
+
+@cache
+def _seconds(route: str) -> prometheus_client.Histogram:
+    return _SECONDS.labels(route)
+
+
+def _observe(*, inside: bool) -> Middleware:
+    """:param inside: only the gateway calls here, whose trace goes on; anybody else's does not"""
+
+    @web.middleware
+    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(REQUEST_ID, "")
+        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        request[_REQUEST_ID] = request_id
+        token = logs.request_id.set(request_id)
+        route = route_template(request)
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        start = perf_counter()
+        sender = request.headers if inside else None
+        if route == HEALTH_PATH:  # asked each few seconds for as long as the process lives
+            traced = tracing.UNTRACED
+        else:
+            traced = tracing.span(SpanKind.SERVER, f"{method} {route}", sender)
+        try:
+            with traced as span:
+                response = await handler(request)
+                span.set_attribute("http.response.status_code", response.status)
+            seconds = perf_counter() - start
+            counter, fields = _answered(method, route, response.status)
+            counter.inc()
+            _seconds(route).observe(seconds)
+            if route != HEALTH_PATH:
+                fields += f', "seconds": {seconds:.4f}, "request_id": "{request_id}"'
+                logs.info(__name__, "http.answered", fields)
+            return response
+        finally:
+            logs.request_id.reset(token)
+
+    return observe
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        kept = {str(name): error.headers[name] for name in (hdrs.ALLOW,) if name in error.headers}
+        return Problem(error.status, error.reason, headers=kept).response()
+    except Exception:
+        log.exception("http.failed", route=route_template(request))
+        return Problem(500, detail="internal error; the log has it under X-Request-ID").response()
+
+
+def only(role: str, handler: Handler) -> Handler:
+    """Reject calls that the gateway did not admit under this role."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        if request.headers.get(CALLER) != role:
+            raise Problem(401, detail=f"this requires the {role} key")
+        return await handler(request)
+
+    return checked
+
+
+def unavailable_when(transient: Callable[[BaseException], bool]) -> Middleware:
+    """Answer 503 if a handler failed only because its database is unavailable."""
+
+    @web.middleware
+    async def unavailable(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as error:
+            if not transient(error):
+                raise
+            log.warning("http.database_unavailable", error=str(getattr(error, "orig", error)))
+            raise Problem(
+                503, detail="the database is unavailable; try again", headers={"Retry-After": "2"}
+            ) from error
+
+    return unavailable
+
+
+def _internal(key: str) -> Middleware:
+    expected = key.encode()
+
+    @web.middleware
+    async def internal(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(INTERNAL_KEY, "").encode("utf-8", "surrogateescape")
+        if request.path != HEALTH_PATH and not hmac.compare_digest(given, expected):
+            raise Problem(401, detail="call this service through the gateway")
+        return await handler(request)
+
+    return internal

@@ -1,0 +1,82 @@
+"""E-mail addresses and phone numbers in free text, in their normal forms."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from libs.common import email_address, phone_number
+from libs.common.email_address import MalformedEmail
+from libs.common.phone_number import MalformedPhone
+
+MAX_SUBJECTS = 1_000
+"""Of one message. Beyond it is a list of people, and 256 KiB hold 40,000 of them."""
+_MAX_WORD = 4 * email_address.MAX_OCTETS
+
+_BETWEEN_WORDS = re.compile(r'[\s"<>(),;:\\/?&=\[\]{}|]+')
+_AROUND_ADDRESS = "'`*_.!#$%^~+-"
+_DIGITS = re.compile(r"\+?\d(?:[ \N{NO-BREAK SPACE}().\-/]{0,2}\d)*")
+_PHONE_DIGITS = range(8, 16)
+_NATIONAL = (9, 11)
+
+
+def strings(payload: Any) -> Iterator[str]:
+    """Yield every text and number in it, keys included."""
+    waiting = [payload]
+    while waiting:
+        match waiting.pop():
+            case str(text):
+                yield text
+            case dict() as found:
+                waiting += [*found.keys(), *found.values()]
+            case list() as found:
+                waiting += found
+            case int() | float() as number:
+                yield str(number)
+
+
+def emails(text: str) -> set[str]:
+    """Find the addresses, however they are written: `<Anna@Example.com>.`, `?to=anna%40…`."""
+    found: set[str] = set()
+    text = text.replace("%40", "@")
+    if "@" not in text:
+        return found
+    for word in _BETWEEN_WORDS.split(text):
+        if "@" in word and len(word) <= _MAX_WORD:
+            for candidate in {word, word.rstrip("."), word.strip(_AROUND_ADDRESS)}:
+                try:
+                    found.add(email_address.normalise(candidate))
+                except MalformedEmail:
+                    continue
+        if len(found) > MAX_SUBJECTS:
+            break
+    return found
+
+
+def phones(text: str) -> set[str]:
+    """Find what may be a phone number, in E.164: of `601 234 567 80 m2` the first nine digits."""
+    found: set[str] = set()
+    for match in _DIGITS.finditer(text):
+        found |= _phones_of(match[0])
+        if len(found) > MAX_SUBJECTS:
+            break
+    return found
+
+
+def _phones_of(run: str) -> set[str]:
+    groups = re.findall(r"\d+", run)
+    international = run.startswith(("+", "00"))
+    lengths = _PHONE_DIGITS if international else _NATIONAL
+    prefix = "+" if run.startswith("+") else ""
+    found = set()
+    for start in range(1 if international else min(len(groups), MAX_SUBJECTS)):
+        digits = ""
+        for group in groups[start:]:
+            digits += group
+            if len(digits) > _PHONE_DIGITS.stop + 2:
+                break
+            if len(digits) - 2 * run.startswith("00") in lengths:
+                try:
+                    found.add(phone_number.normalise(prefix + digits))
+                except MalformedPhone:
+                    continue
+    return found

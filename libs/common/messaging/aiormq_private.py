@@ -1,0 +1,27 @@
+"""What we use of aiormq 7.2's private names; a unit test fails when a new version moves one."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiormq
+from aio_pika.abc import AbstractConnection
+
+BLOCKED = "_Connection__handle_connection_blocked"
+UNBLOCKED = "_Connection__handle_connection_unblocked"
+NAMES: dict[type, set[str]] = {aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED}}
+
+# aio-pika 10.2 registers each channel on its connection's `closing` and takes it away when the
+# channel is closed. aiormq 7.2 gives another future at each look, all of which the connection
+# keeps: every channel that was ever open would stay in memory (a test counts them).
+setattr(aiormq.Connection, "closing", property(lambda connection: connection._closing))  # noqa: B010, SLF001
+
+
+def on_blocked(
+    connection: AbstractConnection,
+    blocked: Callable[[aiormq.spec.Connection.Blocked], Awaitable[None]],
+    unblocked: Callable[[aiormq.spec.Connection.Unblocked], Awaitable[None]],
+) -> None:
+    """Call these when RabbitMQ blocks the connection, and when it no longer does."""
+    inside: Any = connection.transport and connection.transport.connection
+    setattr(inside, BLOCKED, blocked)
+    setattr(inside, UNBLOCKED, unblocked)

@@ -1,0 +1,520 @@
+"""Consumers: one delivery, one disposition. The only place that acknowledges.
+
+A message is acknowledged after its handler has returned, never before. If the process, connection
+or broker dies in between, or the acknowledgement is lost, the message is redelivered: handlers are
+idempotent or use the inbox.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import aio_pika
+from aio_pika.abc import AbstractChannel
+from aiormq.abc import DeliveredMessage
+from opentelemetry.trace import SpanKind
+from prometheus_client import Counter
+from pydantic import BaseModel, ValidationError
+
+from libs.common.database import postgres
+from libs.common.messaging.acks import Acks
+from libs.common.messaging.broker import (
+    CALL_SECONDS,
+    FAULTS,
+    REQUEST_ID,
+    Broker,
+    Message,
+    PublishError,
+    Session,
+    Unroutable,
+    connection_faults,
+    open_channel,
+    report,
+)
+from libs.common.messaging.topology import Queue, dead_name, retry_name
+from libs.common.process import logs, tasks, tracing
+
+M = TypeVar("M", bound=BaseModel)
+log = logs.get_logger(__name__)
+
+REASON = "x-reason"
+FAILURES = "x-failures"
+DRAIN_SECONDS = 20.0
+_RETRY_SECONDS = 1.0
+# About a minute in all: RabbitMQ closes a channel with a message unacknowledged for 30 minutes.
+_DATABASE_SECONDS = (0.5, 1.0, 2.0, *[5.0] * 11)
+# A fixed tag for a channel's only consumer. A generated one comes with RabbitMQ's reply, which a
+# stop may miss; a consumer that is not cancelled gets messages after its channel's last frame, and
+# returning one then costs the connection.
+_TAG = "only"
+
+CONSUMED = Counter("broker_consumed_total", "Deliveries by their outcome", ["queue", "outcome"])
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Done."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Into `.retry`; it returns after that queue's TTL, without a limit."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dead:
+    """Into `.dead` with the reason, for an operator."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """Back to its place in the queue, at once and for any consumer.
+
+    Counts against the queue's delivery limit; beyond it the message is rejected as by Retry.
+    """
+
+
+Disposition = Ack | Retry | Dead | Requeue
+
+
+@dataclass(frozen=True)
+class _Failed(Retry):
+    """As Retry, and counts the failure in a header of the message."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Delivery:
+    redelivered: bool
+    """True if it may have been delivered before; always after a rejection."""
+
+
+Handler = Callable[[Message, Delivery], Awaitable[Disposition]]
+
+
+class Unreadable(Exception):  # noqa: N818 - reads as what happened
+    """Not one of our messages, or not for this queue; raised by a handler, it ends in `.dead`."""
+
+
+def read(message: Message, model: type[M], type_: str | None = None) -> M:
+    """Read the body.
+
+    :param type_: which the message must be of
+    :raises Unreadable: for whoever consumes it
+    """
+    if type_ is not None and message.type != type_:
+        raise Unreadable("unknown type")
+    try:
+        return model.model_validate(message.body)
+    except ValidationError as error:  # no values: they may be personal data
+        raise Unreadable(f"malformed: {error.error_count()} faults") from None
+
+
+class _Subscription:
+    """A channel with one consumer, and the deliveries in flight that only it can acknowledge."""
+
+    def __init__(self, channel: AbstractChannel, acks: Acks) -> None:
+        self.channel = channel
+        self.acks = acks
+        self.ended = asyncio.Event()
+        self.cancelled = asyncio.Event()  # the broker sends no more
+        self.in_flight: set[asyncio.Task[None]] = set()
+
+    @property
+    def taking(self) -> bool:
+        return not self.ended.is_set()
+
+    def end(self, *_: object) -> None:
+        self.ended.set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.in_flight.add(task)
+        task.add_done_callback(self.in_flight.discard)
+
+
+class Consumer:
+    """Use `consume`."""
+
+    def __init__(
+        self, broker: Broker, queue: Queue, handler: Handler, *, prefetch: int, max_retries: int
+    ) -> None:
+        self._broker = broker
+        self._queue = queue
+        self._handler = handler
+        self._full_prefetch = self._prefetch = prefetch
+        self._max_retries = max_retries
+        self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._subscription: _Subscription | None = None
+        self._subscriptions: set[_Subscription] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._counts: dict[type[Disposition], Counter] = {
+            outcome: CONSUMED.labels(queue.name, outcome.__name__.lower())
+            for outcome in (Ack, Retry, Dead, Requeue)
+        }
+        self._counts[_Failed] = self._counts[Retry]
+        self._span_name = f"process {queue.name}"
+
+    @property
+    def consuming(self) -> bool:
+        return self._subscription is not None and self._subscription.taking
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"consume {self._queue.name}")
+
+    async def pause(self) -> None:
+        """Stop taking messages; finish those in flight."""
+        self._wanted.clear()
+        self._end_subscription()
+
+    async def resume(self, prefetch: int | None = None) -> None:
+        """Take messages again, unless closing.
+
+        :param prefetch: how many at a time (1 tries one message); None: the full prefetch
+        """
+        prefetch = prefetch or self._full_prefetch
+        if self._closing or (self._wanted.is_set() and prefetch == self._prefetch):
+            return
+        self._prefetch = prefetch
+        self._wanted.set()
+        self._end_subscription()
+
+    async def drain(self) -> None:
+        """Stop taking messages; finish those in flight in DRAIN_SECONDS, or leave them."""
+        self._closing = True
+        await self.pause()
+        in_flight = {
+            task for subscription in self._subscriptions for task in subscription.in_flight
+        }
+        if in_flight:
+            _, unfinished = await asyncio.wait(in_flight, timeout=DRAIN_SECONDS)
+            if unfinished:
+                log.warning("consumer.abandoned", queue=self._queue.name, count=len(unfinished))
+            await tasks.end(*unfinished)
+
+    async def close(self) -> None:
+        await self.drain()
+        if self._task is not None:
+            await tasks.end(self._task)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+
+    def _end_subscription(self) -> None:
+        if self._subscription is not None:
+            self._subscription.end()
+
+    async def _run(self) -> None:
+        # This loop is the watchdog: whatever ends a subscription (connection, channel, the broker's
+        # own cancel because the queue was deleted), the next one is opened.
+        while True:
+            await self._wanted.wait()
+            session = await self._broker.session()
+            try:
+                with connection_faults():
+                    await self._consume(session)
+            except Exception as error:  # noqa: BLE001 - see report
+                report(log, "consume.failed", error, queue=self._queue.name)
+                self._broker.declare_again()
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _consume(self, session: Session) -> None:
+        channel = await open_channel(session.consuming)
+        underlay = await channel.get_underlay_channel()
+        subscription = _Subscription(channel, Acks(underlay))
+        channel.close_callbacks.add(subscription.end)
+        underlay.on_consumer_cancel_callbacks.add(subscription.end)
+        self._subscription = subscription
+        self._subscriptions.add(subscription)
+        if not self._wanted.is_set():  # paused while the channel was opened
+            subscription.end()
+        try:
+            # Before consuming: otherwise the broker sends the whole queue at once.
+            await channel.set_qos(prefetch_count=self._prefetch, timeout=CALL_SECONDS)
+
+            async def deliver(incoming: DeliveredMessage) -> None:
+                # In its own task: aiormq cancels its tasks when the channel is lost, and that must
+                # not interrupt a handler.
+                subscription.run(self._handle(subscription, incoming))
+
+            # aio-pika's `consume` would add another task per delivery.
+            await underlay.basic_consume(
+                self._queue.name, deliver, consumer_tag=_TAG, timeout=CALL_SECONDS
+            )
+            await subscription.ended.wait()
+        finally:
+            subscription.end()
+            self._subscription = None
+            task = asyncio.create_task(self._retire(subscription))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, subscription: _Subscription) -> None:
+        with suppress(*FAULTS), connection_faults():
+            if not subscription.channel.is_closed:
+                underlay = await subscription.channel.get_underlay_channel()
+                await underlay.basic_cancel(_TAG, timeout=CALL_SECONDS)
+        subscription.cancelled.set()
+        while subscription.in_flight:
+            await asyncio.wait(subscription.in_flight)
+        with suppress(*FAULTS), connection_faults():
+            async with asyncio.timeout(CALL_SECONDS):
+                await subscription.channel.close()
+        self._subscriptions.discard(subscription)
+
+    async def _handle(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:
+        try:
+            await self._process(subscription, incoming)
+        except Exception:
+            # For example malformed headers. Without a disposition it would be in flight for ever.
+            log.exception("consumer.message_failed", queue=self._queue.name)
+            await self._apply(subscription, incoming, Retry("not understood"))
+
+    async def _process(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:
+        if not subscription.taking:
+            await self._apply(subscription, incoming, Requeue())
+            return
+        deaths = _death_count(incoming, self._queue.name)
+        if self._over_delivery_limit(incoming, deaths):
+            reason = "delivery limit"
+            again = deaths < self._max_retries
+            await self._apply(subscription, incoming, Retry(reason) if again else Dead(reason))
+            return
+        try:
+            message = _decode(incoming)
+        except Unreadable as error:
+            await self._apply(subscription, incoming, Dead(str(error)))
+            return
+        token = logs.request_id.set(message.request_id)
+        try:
+            delivery = Delivery(bool(incoming.redelivered))
+            with tracing.span(SpanKind.CONSUMER, self._span_name, message.headers) as span:
+                outcome = await self._outcome(subscription, incoming, message, delivery)
+                span.set_attribute("outcome", type(outcome).__name__.lower())
+            await self._apply(subscription, incoming, outcome)
+        finally:
+            logs.request_id.reset(token)
+
+    async def _outcome(
+        self,
+        subscription: _Subscription,
+        incoming: DeliveredMessage,
+        message: Message,
+        delivery: Delivery,
+    ) -> Disposition:
+        """Handle the message; while the database is unavailable, wait here and try again.
+
+        The prefetch bounds how many wait, and a wait does not count as a failure of the message.
+        """
+        for number, seconds in enumerate(_DATABASE_SECONDS):
+            try:
+                with (
+                    connection_faults()
+                ):  # of any driver: unguarded, it would never be acknowledged
+                    return await self._handler(message, delivery)
+            except Unreadable as error:
+                return Dead(str(error))
+            except Exception as error:
+                reason = type(error).__name__
+                if not postgres.is_transient(error):
+                    log.exception(
+                        "consumer.handler_failed", queue=self._queue.name, message_id=message.id
+                    )
+                    return self._failed(incoming, reason)
+            if number == 0:
+                log.warning("consumer.database_unavailable", queue=self._queue.name, error=reason)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await subscription.ended.wait()
+            if not subscription.taking:
+                return Requeue()
+        return Retry("database")
+
+    def _failed(self, incoming: DeliveredMessage, reason: str) -> Disposition:
+        """Count it in a header of ours: the broker counts every rejection, also a Retry."""
+        before = _headers(incoming).get(FAILURES, 0)
+        count = before + 1 if isinstance(before, int) else 1
+        return _Failed(reason, count) if count <= self._max_retries else Dead(reason)
+
+    def _over_delivery_limit(self, incoming: DeliveredMessage, deaths: int) -> bool:
+        # RabbitMQ 4.0's count is, at the first delivery after a rejection, that of all deaths and
+        # lost connections so far; at later ones, that of the returns since. On a message that was
+        # never delivered here, it is how often it was looked at in the `.dead` it came from.
+        returns = _headers(incoming).get("x-delivery-count", 0)
+        limit = self._queue.delivery_limit
+        if limit is None or not incoming.redelivered or not isinstance(returns, int):
+            return False
+        return returns - deaths > limit
+
+    async def _apply(
+        self, subscription: _Subscription, incoming: DeliveredMessage, disposition: Disposition
+    ) -> None:
+        self._counts[type(disposition)].inc()
+        channel, tag = incoming.channel, cast("int", incoming.delivery_tag)
+        with self._channel_may_be_gone():
+            match disposition:
+                case Dead(reason):
+                    disposition = await self._dead_letter(incoming, reason)
+                case _Failed(reason, count):
+                    key = retry_name(self._queue.name)
+                    disposition = await self._republish(incoming, key, reason, {FAILURES: count})
+            # Do not wait until the bytes are out: there is no reply to them.
+            match disposition:
+                case Ack():
+                    if subscription.acks.add(tag):
+                        subscription.run(self._acknowledge(subscription))
+                    return
+                case Requeue():
+                    if not subscription.taking:  # before it is cancelled it would come again
+                        await subscription.cancelled.wait()
+                    await channel.basic_nack(tag, requeue=True, wait=False)
+                case Retry(reason):
+                    log.info("consumer.retry", queue=self._queue.name, reason=reason)
+                    await channel.basic_reject(tag, requeue=False, wait=False)
+            subscription.acks.rejected(tag)
+
+    async def _acknowledge(self, subscription: _Subscription) -> None:
+        with self._channel_may_be_gone():
+            await subscription.acks.write()
+
+    @contextmanager
+    def _channel_may_be_gone(self) -> Iterator[None]:
+        try:
+            with connection_faults():
+                yield
+        except FAULTS as error:  # the broker redelivers it
+            log.warning("consumer.not_acknowledged", queue=self._queue.name, error=repr(error))
+
+    async def _dead_letter(self, incoming: DeliveredMessage, reason: str) -> Disposition:
+        found = incoming.header.properties
+        log.error(
+            "consumer.dead_lettered",
+            queue=self._queue.name,
+            message_id=found.message_id,
+            type=found.message_type,
+            reason=reason,
+        )
+        key = dead_name(self._queue.name)
+        body = b"{}" if self._queue.sent_again else None
+        return await self._republish(incoming, key, reason, {REASON: reason}, body)
+
+    async def _republish(
+        self,
+        incoming: DeliveredMessage,
+        key: str,
+        reason: str,
+        headers: Mapping[str, Any],
+        body: bytes | None = None,
+    ) -> Disposition:
+        """Publish it with additional headers to another of its queues, then acknowledge it.
+
+        A crash in between leaves both, which the handler must tolerate as any duplicate.
+        """
+        found = incoming.header.properties
+        moved = aio_pika.Message(
+            incoming.body if body is None else body,
+            message_id=found.message_id or str(uuid.uuid4()),
+            type=found.message_type,
+            content_type=found.content_type,
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+            app_id=found.app_id,
+            timestamp=found.timestamp,
+            headers={**_own_headers(incoming), **headers},
+        )
+        try:
+            if self._queue.dlx is None:
+                raise Unroutable(f"{self._queue.name} has no dead-letter exchange")
+            await self._broker.send(self._queue.dlx.name, key, moved, timeout=CALL_SECONDS)
+        except PublishError as error:  # it returns unchanged by way of `.retry`
+            log.warning("consumer.not_moved", queue=self._queue.name, to=key, error=repr(error))
+            return Retry(reason)
+        return Ack()
+
+
+@asynccontextmanager
+async def consume(
+    broker: Broker,
+    queue: str | Queue,
+    handler: Handler,
+    *,
+    prefetch: int,
+    max_retries: int = 10,
+) -> AsyncIterator[Consumer]:
+    """Consume while the context is open, across losses of the broker.
+
+    :param queue: a work queue that was declared with `broker.declare`
+    :param prefetch: how many are in flight at a time
+    :param max_retries: unexpected exceptions of the handler before the message goes to `.dead`
+    """
+    declared = broker.queues[queue if isinstance(queue, str) else queue.name]
+    consumer = Consumer(broker, declared, handler, prefetch=prefetch, max_retries=max_retries)
+    consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.close()
+
+
+def _headers(incoming: DeliveredMessage) -> Mapping[str, Any]:
+    return incoming.header.properties.headers or {}
+
+
+def _own_headers(incoming: DeliveredMessage) -> dict[str, Any]:
+    # The broker sets x-death and the like, and ignores them from a client. A dead letter that an
+    # operator moves back starts with all its retries.
+    brokers = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", FAILURES)
+    return {
+        name: value for name, value in _headers(incoming).items() if not name.startswith(brokers)
+    }
+
+
+def _death_count(incoming: DeliveredMessage, queue: str) -> int:
+    deaths: Any = _headers(incoming).get("x-death")
+    return sum(
+        int(death.get("count", 0))
+        for death in (deaths if isinstance(deaths, list) else ())
+        if isinstance(death, dict)
+        and death.get("queue") == queue
+        and death.get("reason") == "rejected"
+    )
+
+
+def _decode(incoming: DeliveredMessage) -> Message:
+    found = incoming.header.properties
+    if not found.message_id or not found.message_type:
+        raise Unreadable("undecodable: no message id or no type")
+    try:
+        body = _JSON.decode(incoming.body.decode())
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("undecodable: no JSON") from error
+    if not isinstance(body, dict):
+        raise Unreadable("undecodable: no JSON object")
+    headers = _headers(incoming)
+    request_id = headers.get(REQUEST_ID)
+    return Message(
+        id=found.message_id,
+        type=found.message_type,
+        body=body,
+        request_id=request_id if isinstance(request_id, str) else None,
+        reply_to=found.reply_to,
+        correlation_id=found.correlation_id,
+        headers=dict(headers),
+    )
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)

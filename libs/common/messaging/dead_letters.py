@@ -1,0 +1,130 @@
+"""Reads the `.dead` queues that keep whole messages, so that exports and erasures reach them."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import aiormq
+import sqlalchemy as sa
+from aio_pika.abc import AbstractIncomingMessage
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.messaging.broker import (
+    CALL_SECONDS,
+    FAULTS,
+    Broker,
+    BrokerUnavailable,
+    connection_faults,
+    open_channel,
+)
+from libs.common.messaging.consumer import REASON
+from libs.common.messaging.topology import dead_name
+
+_ALONE = sa.text("SELECT pg_advisory_xact_lock(:key)")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    queue: str
+    message_id: str | None
+    type: str | None
+    reason: str | None
+    sent_at: datetime | None
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace")
+
+    def payload(self) -> Any:
+        """Return the JSON in it, or its text where there is none."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return self.text
+
+    def record(self) -> dict[str, Any]:
+        """Show it in an export."""
+        return {
+            "queue": self.queue,
+            "id": self.message_id,
+            "type": self.type,
+            "reason": self.reason,
+            "sent_at": self.sent_at and self.sent_at.isoformat(),
+            "body": self.text,
+        }
+
+
+Look = Callable[[AsyncConnection, DeadLetter], Awaitable[bool]]
+
+
+class DeadLetters:
+    """The `.dead` of these work queues, and the `.set-aside` into which a person may move them."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, *work_queues: str) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._queues = [
+            name for each in work_queues for name in (dead_name(each), f"{each}.set-aside")
+        ]
+
+    async def sift(self, remove: Look) -> int:
+        """Look at each letter once, and remove those of which `remove` says so.
+
+        The others stay: they are given back when the channel closes, as they are when this
+        process dies.
+
+        :returns: how many were removed
+        :raises BrokerUnavailable: not all were looked at
+        """
+        if not self._broker.connected:
+            raise BrokerUnavailable
+        removed = 0
+        async with self._engine.begin() as tx:
+            # What another process is looking at is out of sight here.
+            key = postgres.advisory_key(f"dead letters {self._queues[0]}")
+            try:
+                await tx.execute(_ALONE, {"key": key})
+            except DBAPIError as error:  # it looks for longer than a statement may take
+                raise BrokerUnavailable from error
+            for queue in self._queues:
+                try:
+                    with connection_faults():
+                        removed += await self._sift(tx, queue, remove)
+                except aiormq.exceptions.ChannelNotFoundEntity:
+                    continue  # nothing was set aside
+                except FAULTS as error:
+                    raise BrokerUnavailable from error
+        return removed
+
+    async def _sift(self, tx: AsyncConnection, name: str, remove: Look) -> int:
+        removed = 0
+        channel = await open_channel((await self._broker.session()).consuming)
+        try:
+            queue = await channel.get_queue(name, ensure=False)
+            while (found := await queue.get(fail=False, timeout=CALL_SECONDS)) is not None:
+                # Also a sign of life: the server ends a transaction that is idle for 10 s.
+                await tx.execute(sa.text("SELECT 1"))
+                if await remove(tx, _letter(name, found)):
+                    await found.ack()
+                    removed += 1
+        finally:
+            if not channel.is_closed:
+                await channel.close()
+        return removed
+
+
+def _letter(queue: str, found: AbstractIncomingMessage) -> DeadLetter:
+    reason = found.headers.get(REASON)
+    return DeadLetter(
+        queue,
+        found.message_id,
+        found.type,
+        reason if isinstance(reason, str) else None,
+        found.timestamp,
+        found.body,
+    )

@@ -1,0 +1,72 @@
+"""The inbox: a consumer that must act once records the message in the same transaction."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Column, DateTime, Index, MetaData, Table, Text, func, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+KEEP = timedelta(days=7)
+_PURGE_BATCH = 10_000
+
+_SQL = """
+CREATE TABLE inbox (
+    consumer text NOT NULL,
+    message_id text NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer, message_id)
+);
+CREATE INDEX inbox_received_at ON inbox (received_at);
+"""
+
+
+def upgrade(op: Any) -> None:
+    """Create the table, in a migration."""
+    op.execute(_SQL)
+
+
+def table(metadata: MetaData) -> Table:
+    """Describe the table, for the comparison of migrations and metadata."""
+    return Table(
+        "inbox",
+        metadata,
+        Column("consumer", Text, primary_key=True),
+        Column("message_id", Text, primary_key=True),
+        Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Index("inbox_received_at", "received_at"),
+    )
+
+
+async def first_time(tx: AsyncConnection, consumer: str, message_id: str) -> bool:
+    """Record the message; return False if it was recorded before.
+
+    Waits for a concurrent duplicate: False if that commits, True if it rolls back.
+    """
+    result = await tx.execute(
+        text(
+            "INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :message_id) "
+            "ON CONFLICT DO NOTHING"
+        ),
+        {"consumer": consumer, "message_id": message_id},
+    )
+    return result.rowcount == 1
+
+
+async def purge(engine: AsyncEngine, keep: timedelta = KEEP) -> int:
+    """Delete, in batches, what is older than any message in flight can be.
+
+    :returns: how many were deleted
+    """
+    purged = 0
+    while True:
+        async with engine.begin() as tx:
+            result = await tx.execute(
+                text(
+                    "DELETE FROM inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM inbox "
+                    "WHERE received_at < now() - make_interval(secs => :seconds) LIMIT :batch))"
+                ),
+                {"seconds": keep.total_seconds(), "batch": _PURGE_BATCH},
+            )
+        purged += result.rowcount
+        if result.rowcount < _PURGE_BATCH:
+            return purged

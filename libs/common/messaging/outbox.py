@@ -1,0 +1,293 @@
+"""The transactional outbox: messages are rows of the transaction, and a relay publishes them.
+
+At least once: if a relay dies between the broker's confirm and its own commit, the rows stay and
+are published again with the same message id (see inbox). The order is not guaranteed.
+"""
+
+import asyncio
+import collections
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from prometheus_client import Counter, Gauge
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    Identity,
+    Index,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    bindparam,
+    func,
+    make_url,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.database.group_commit import Batches
+from libs.common.messaging.broker import (
+    REQUEST_ID,
+    Broker,
+    BrokerUnavailable,
+    Message,
+    PublishError,
+    Unroutable,
+)
+from libs.common.process import logs, tasks, tracing
+
+log = logs.get_logger(__name__)
+
+Outgoing = tuple[str, str, Message]
+"""Exchange, routing key and message."""
+
+BATCH = 250
+POLL_SECONDS = 1.0
+BATCH_SECONDS = 1.0  # for the confirms of a batch; slower ones do not delay the next batch
+# Well below the 10 s after which the server ends a transaction in which nothing happens.
+CONFIRM_SECONDS = 5.0
+# Refused or unconfirmed messages are deferred for so long, and do not delay others.
+UNCONFIRMED_SECONDS = 1
+UNROUTABLE_SECONDS = 10
+
+LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
+CONNECTED = Gauge(
+    "database_connected", "1 while the database answers the relay, which asks it every second"
+)
+RELAYED = Counter("outbox_published_total", "Attempts to publish a message", ["outcome"])
+
+_SQL = """
+CREATE TABLE outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    message_id text NOT NULL,
+    exchange text NOT NULL,
+    routing_key text NOT NULL,
+    type text NOT NULL,
+    body jsonb NOT NULL,
+    headers jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    due_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX outbox_due ON outbox (due_at, id);
+
+CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify(TG_TABLE_SCHEMA || '_outbox', '');
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
+"""
+
+# One parameter for any number of rows: a VALUES list would be compiled each time.
+ADD = (
+    "INSERT INTO outbox (message_id, exchange, routing_key, type, body, headers, due_at) "
+    "SELECT given.*, now() + make_interval(secs => :later) FROM jsonb_to_recordset(:rows) AS given "
+    "(message_id text, exchange text, routing_key text, type text, body jsonb, headers jsonb)"
+)
+"""What `add_all` does, for a statement that is made anyway; its parameters are PARAMETERS."""
+PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
+_ADD = text(ADD).bindparams(*PARAMETERS)
+_CLAIM = text(
+    # The body as text: parsing and serialising it costs a tenth of a follow-up.
+    "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers FROM outbox "
+    "WHERE due_at <= now() AND routing_key <> ALL(CAST(:late AS text[])) "
+    "ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
+).columns(headers=JSONB)
+_DELETE = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
+_DEFER = text(
+    # Not now(), the start of the transaction: the wait for the confirm came after it.
+    "UPDATE outbox SET due_at = clock_timestamp() + make_interval(secs => :seconds) "
+    "WHERE id = ANY(CAST(:ids AS bigint[]))"
+)
+_LAG = text(
+    "SELECT coalesce(extract(epoch FROM now() - "
+    "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0)"
+)
+
+
+def upgrade(op: Any) -> None:
+    """Create the table and its trigger, in a migration."""
+    op.execute(_SQL)
+
+
+def table(metadata: MetaData) -> Table:
+    """Describe the table, for the comparison of migrations and metadata."""
+    return Table(
+        "outbox",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), primary_key=True),
+        Column("message_id", Text, nullable=False),
+        Column("exchange", Text, nullable=False),
+        Column("routing_key", Text, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("body", JSONB, nullable=False),
+        Column("headers", JSONB, nullable=False),
+        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+        Index("outbox_due", "due_at", "id"),
+    )
+
+
+async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Message) -> None:
+    """Publish when this transaction commits, and only then."""
+    await add_all(tx, [(exchange, routing_key, message)])
+
+
+async def add_all(tx: AsyncConnection, messages: Sequence[Outgoing], *, later: float = 0.0) -> None:
+    """As `add`, in one statement.
+
+    :param later: delay in seconds; messages added meanwhile go first
+    """
+    if messages:
+        await tx.execute(_ADD, {"rows": rows(messages), "later": later})
+
+
+def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
+    return [
+        {
+            "message_id": message.id,
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "type": message.type,
+            "body": dict(message.body),
+            "headers": tracing.headers(message.request_id)
+            | dict(message.headers)
+            | ({} if message.request_id is None else {REQUEST_ID: message.request_id}),
+        }
+        for exchange, routing_key, message in messages
+    ]
+
+
+class Relay:
+    """Publishes the rows; any number of relays may share them."""
+
+    def __init__(self, engine: AsyncEngine, broker: Broker, url: str) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._url = url
+        self._slow = collections.Counter[
+            str
+        ]()  # unconfirmed rows of earlier batches, by routing key
+        self._following: set[asyncio.Task[None]] = set()
+        self._confirmed = Batches(self._delete, limit=BATCH)
+        self._channel = f"{make_url(url).username}_outbox"  # role and schema have one name
+
+    async def run(self) -> None:
+        """Relay until cancelled; wait while the database or the broker is unavailable."""
+        async with self._ending(), postgres.listen(self._url, self._channel) as listener:
+            measured_at = -math.inf
+            while True:
+                # Cleared before the query: later notifications cause another one.
+                listener.event.clear()
+                more = False
+                try:
+                    more = self._broker.connected and await self.relay()
+                    if (now := time.monotonic()) >= measured_at + POLL_SECONDS:
+                        await self._measure()
+                        measured_at = now
+                    CONNECTED.set(1)
+                except Exception as error:
+                    if not postgres.is_transient(error):
+                        raise
+                    CONNECTED.set(0)
+                    log.warning("outbox.database_unavailable", error=type(error).__name__)
+                    await asyncio.sleep(POLL_SECONDS)
+                if not more:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await listener.event.wait()
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await tasks.end(*self._following)
+
+    async def relay(self) -> bool:
+        """Publish one batch, and wait for its slowest messages only for a moment.
+
+        :returns: whether more may be ready to publish
+        """
+        async with self._engine.begin() as tx:
+            found = await tx.execute(_CLAIM, {"batch": BATCH, "late": list(self._slow)})
+            rows = found.all()
+            publishing = [asyncio.create_task(self._publish(row)) for row in rows]
+            if publishing:
+                await asyncio.wait(publishing, timeout=BATCH_SECONDS)
+            by_result: dict[type[PublishError] | None, list[int]] = {}
+            late: list[int] = []
+            for row, task in zip(rows, publishing, strict=True):
+                if task.done():
+                    by_result.setdefault(task.result(), []).append(row.id)
+                else:
+                    late.append(row.id)
+                    self._follow(row, task)
+            for result, ids in by_result.items():
+                RELAYED.labels("published" if result is None else result.__name__).inc(len(ids))
+                if result is None:
+                    await tx.execute(_DELETE, {"ids": ids})
+                elif result is not BrokerUnavailable:
+                    seconds = UNROUTABLE_SECONDS if result is Unroutable else UNCONFIRMED_SECONDS
+                    await tx.execute(_DEFER, {"ids": ids, "seconds": seconds})
+            if late:
+                await tx.execute(_DEFER, {"ids": late, "seconds": CONFIRM_SECONDS + 1})
+        return len(rows) == BATCH and BrokerUnavailable not in by_result
+
+    def _follow(self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]) -> None:
+        task = asyncio.create_task(self._end(row, publishing))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _end(
+        self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]
+    ) -> None:
+        """Delete a row that is confirmed late; meanwhile claim no more of its queue."""
+        self._slow[row.routing_key] += 1
+        try:
+            result = await publishing
+            RELAYED.labels("published" if result is None else result.__name__).inc()
+            if result is None:
+                await self._confirmed.submit(row.id)
+        except Exception as error:  # noqa: BLE001 - it is published again, under the same id
+            log.warning("outbox.not_deleted", message_id=row.message_id, error=repr(error))
+        finally:
+            self._slow -= collections.Counter((row.routing_key,))
+
+    async def _delete(self, ids: Sequence[int]) -> Sequence[None]:
+        async with self._engine.begin() as tx:
+            await tx.execute(_DELETE, {"ids": list(ids)})
+        return [None] * len(ids)
+
+    async def _publish(self, row: Row[Any]) -> type[PublishError] | None:
+        wrap = self._broker.wrap
+        try:
+            await self._broker.send(
+                row.exchange,
+                row.routing_key,
+                wrap(row.message_id, row.type, row.json.encode(), row.headers),
+                timeout=CONFIRM_SECONDS,
+            )
+        except BrokerUnavailable:
+            return BrokerUnavailable
+        except PublishError as error:
+            log.warning("outbox.not_published", message_id=row.message_id, error=repr(error))
+            return type(error)
+        except Exception:  # it cannot be encoded; it must not stop the others
+            log.exception("outbox.not_publishable", message_id=row.message_id)
+            return Unroutable
+        return None
+
+    async def _measure(self) -> None:
+        async with self._engine.connect() as connection:
+            LAG.set(float((await connection.execute(_LAG)).scalar_one()))

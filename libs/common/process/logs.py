@@ -1,0 +1,156 @@
+"""JSON logs: one line per event, fixed event names, the request id on each line."""
+
+import asyncio
+import atexit
+import json
+import logging
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, TextIO
+
+import structlog
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Follows the work: HTTP header → AMQP header → log line and ledger row."""
+
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+class _Stdout:
+    """Writes the lines of our own loggers; a failed write raises nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def debug(self, line: str) -> None:
+        _write_later(line)
+
+    info = debug
+
+    def msg(self, line: str) -> None:
+        _unwritten.append(line)
+        _write()
+
+    warning = error = critical = exception = log = msg
+
+
+_unwritten: deque[str] = deque()
+_written_by: asyncio.AbstractEventLoop | None = None
+_service: str | None = None  # None while lines of level info are not written
+
+
+def _write_later(line: str) -> None:
+    """Write it together with the other lines of this loop iteration, in one system call."""
+    global _written_by  # noqa: PLW0603 - stdout is the process's, too
+    _unwritten.append(line)
+    # Ask for the running loop once per iteration: in Python 3.11 that is a system call too.
+    if _written_by is None or _written_by.is_closed():
+        try:
+            _written_by = asyncio.get_running_loop()
+        except RuntimeError:
+            _write()
+        else:
+            _written_by.call_soon(_write)
+
+
+def _write() -> None:
+    global _written_by  # noqa: PLW0603
+    _written_by = None  # first: a thread that adds a line from here on schedules its own write
+    lines = []
+    with suppress(IndexError):  # another thread may be writing too
+        while True:
+            lines.append(_unwritten.popleft())
+    if lines:
+        with suppress(OSError):  # a full disk, a closed pipe
+            # A lone surrogate in a text is written escaped.
+            text = "\n".join([*lines, ""])
+            sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
+            sys.stdout.buffer.flush()
+
+
+atexit.register(_write)
+
+
+class _InOrder(logging.StreamHandler[TextIO]):
+    """Writes the lines of libraries after our own earlier ones."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _write()
+        super().emit(record)
+
+
+def _now() -> str:
+    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_to_the_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def get_logger(name: str) -> Logger:
+    logger: Logger = structlog.get_logger(name)
+    return logger
+
+
+def info(logger: str, event: str, fields: str) -> None:
+    """Write a line as loggers do, but faster: for each request theirs costs a tenth of the gateway.
+
+    :param fields: the members of the JSON object, including the request id
+    """
+    if _service is not None:
+        _write_later(
+            f'{{{fields}, "event": "{event}", "level": "info", "logger": "{logger}", '
+            f'"timestamp": "{_now()}", "service": "{_service}"}}'
+        )
+
+
+def configure(service: str, level: str = "INFO") -> None:
+    """Send every log line of the process, libraries' included, to stdout as one JSON object."""
+    global _service  # noqa: PLW0603
+    _service = service if logging.getLevelName(level) <= logging.INFO else None
+
+    # One step in place of structlog's four.
+    def complete(
+        logger: Any, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        record = event.get("_record")  # of one that came through `logging`
+        event["level"] = "error" if method == "exception" else method
+        event["logger"] = record.name if record is not None else logger.name
+        event["timestamp"] = _now()
+        event["service"] = service
+        if (current := request_id.get()) is not None:
+            event.setdefault("request_id", current)
+        return event
+
+    shared: list[structlog.typing.Processor] = [complete, structlog.processors.format_exc_info]
+    encode = json.JSONEncoder(ensure_ascii=False, default=repr).encode
+    as_json = structlog.processors.JSONRenderer(serializer=lambda event, **_: encode(event))
+    # Our lines bypass `logging`, which would triple their cost.
+    structlog.configure(
+        processors=[*shared, as_json],
+        logger_factory=_Stdout,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    handler = _InOrder(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, as_json],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # They log a line per connection attempt or request.
+    for noisy in ("aiohttp.access", "alembic", "aiosmtplib"):
+        logging.getLogger(noisy).setLevel("WARNING")
+    for noisier in ("aio_pika", "aiormq"):  # a traceback for each lost connection and attempt
+        logging.getLogger(noisier).setLevel("CRITICAL")

@@ -1,0 +1,54 @@
+"""TCP clients: connect to the first address that answers, and detect dead peers."""
+
+import asyncio
+import select
+import socket
+from typing import Any
+
+from aiohappyeyeballs import start_connection
+
+NEXT_ADDRESS_SECONDS = 0.1
+"""After so long, also try the next address (RFC 8305: at least 0.1 s)."""
+DEAD_PEER_SECONDS = 5
+"""How long sent data may stay unacknowledged, or an idle peer ignore two probes."""
+
+
+async def resolve(host: str, port: int) -> list[Any]:
+    return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
+
+
+async def connected(host: str, port: int) -> socket.socket:
+    """:raises OSError: no address takes a connection"""
+    connection = await start_connection(
+        await resolve(host, port), happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
+    )
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, DEAD_PEER_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+    wait_for_peer(connection, DEAD_PEER_SECONDS)
+    return connection
+
+
+async def reachable(host: str, port: int) -> str:
+    """Return an address that answers, for a library that takes no socket.
+
+    :raises OSError: none, or no address takes a connection
+    """
+    addresses = {found[4][0] for found in await resolve(host, port)}
+    if len(addresses) == 1:
+        return str(addresses.pop())
+    with await connected(host, port) as probe:
+        return str(probe.getpeername()[0])
+
+
+def wait_for_peer(connection: Any, seconds: float) -> None:
+    """Set how long the peer may acknowledge or accept no data."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def has_ended(connection: Any) -> bool:
+    """Check an idle connection: the peer may have closed it before the loop noticed."""
+    look = select.poll()
+    look.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
+    return bool(look.poll(0))

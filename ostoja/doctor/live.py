@@ -1,0 +1,121 @@
+"""Settings that suit the sandbox and not production, as in docs/going-live.md."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ostoja.doctor.deployment import RESTART, Deployment
+from ostoja.doctor.finding import Finding, ok, wrong
+from ostoja.doctor.mail import RESERVED, SANDBOX
+
+PROVIDERS = {
+    "slack": "SLACK_WEBHOOK_URL",
+    "monday": "MONDAY_API_URL",
+    "sms": "SMS_API_URL",
+    "email": "SMTP_HOST",
+    "webhook": "WEBHOOK_URL",
+}
+PAGE = "docs/going-live.md"
+_HOST = re.compile(r"(?:https?://|@)([\w.-]+)")
+
+
+def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
+    """:param live: also where nothing leaves yet, to see what is left to do"""
+    values = deployment.values
+    real = [name for name, variable in PROVIDERS.items() if values[variable] not in SANDBOX]
+    if not real and not live:
+        yield ok("going live", "not checked with the sandbox; ostoja doctor --live does")
+        return
+    faults = [
+        *_public_url(values),
+        *_quiet_hours(values),
+        *_examples(deployment.alerts_config.parent),
+        *_still_sandbox(deployment.alerts_config, real),
+    ]
+    yield from faults or [
+        ok("going live", f"nothing is left of {PAGE} that can be checked from here")
+    ]
+
+
+def _public_url(values: Mapping[str, str]) -> Iterator[Finding]:
+    parts = urlsplit(values["PUBLIC_BASE_URL"])
+    host = parts.hostname or ""
+    if not host or _is_private(host) or RESERVED.fullmatch(host):
+        yield wrong(
+            "going live",
+            f"links in mails lead to {host or 'this machine'}, which recipients cannot reach",
+            f"set PUBLIC_BASE_URL in .env to the public https address, then {RESTART}",
+        )
+    elif parts.scheme != "https":
+        yield wrong(
+            "going live",
+            "links in mails are http: mailbox providers then show no one-click unsubscribe",
+            f"put HTTPS in front ({PAGE}), then PUBLIC_BASE_URL=https://{host} in .env",
+        )
+    elif not values["TRUSTED_PROXIES"]:
+        yield wrong(
+            "going live",
+            "HTTPS ends at a proxy and TRUSTED_PROXIES is empty: all visitors share one limit, and "
+            "the trail records the proxy's address",
+            f"set TRUSTED_PROXIES in .env to the address the proxy comes from ({PAGE})",
+        )
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host  # localhost, or a name of this network
+
+
+def _quiet_hours(values: Mapping[str, str]) -> Iterator[Finding]:
+    if values["FOLLOWUP_QUIET_HOURS"].lower() in {"off", "false", "0", "no", "f", "n"}:
+        yield wrong(
+            "going live",
+            "follow-ups also leave at night, on Sundays and on holidays",
+            f"set FOLLOWUP_QUIET_HOURS=on in .env, then {RESTART}",
+        )
+
+
+def _examples(folder: Path) -> Iterator[Finding]:
+    """The hosts that mails and pages name: the shipped company's lead nowhere (RFC 2606)."""
+    for name in ("company.toml", "followups.toml"):
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+            named = " ".join(_strings(tomllib.loads(text)))
+        except (OSError, ValueError):
+            continue  # reported as a configuration fault
+        hosts = sorted({host for host in _HOST.findall(named) if RESERVED.fullmatch(host)})
+        if hosts:
+            yield wrong(
+                "going live",
+                f"config/{name} still has the example's {', '.join(hosts)}",
+                f"write your own company, site and wordings there, then {RESTART}",
+            )
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _strings(inner)
+
+
+def _still_sandbox(config: Path, real: list[str]) -> Iterator[Finding]:
+    try:
+        targets = tomllib.loads(config.read_text(encoding="utf-8"))["targets"]
+    except (OSError, ValueError, KeyError):
+        return
+    left = [name for name in PROVIDERS if name in targets and name not in real]
+    if left:
+        variables = ", ".join(PROVIDERS[name] for name in left)
+        yield wrong(
+            "going live",
+            f"still the sandbox: {', '.join(left)}; their alerts reach no one",
+            f"set {variables} in .env; or delete the target and its routes from config/alerts.toml",
+        )

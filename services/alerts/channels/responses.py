@@ -1,0 +1,66 @@
+"""What an HTTP response means, unless the provider says it in its own way."""
+
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
+
+_BY_STATUS = {
+    HTTPStatus.UNAUTHORIZED: (Kind.NEVER, Reason.UNAUTHORIZED),
+    HTTPStatus.FORBIDDEN: (Kind.NEVER, Reason.UNAUTHORIZED),
+    HTTPStatus.NOT_FOUND: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.REQUEST_TIMEOUT: (Kind.FAILED, Reason.TIMEOUT),
+    HTTPStatus.CONFLICT: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.GONE: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.LOCKED: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.TOO_EARLY: (Kind.FAILED, Reason.REFUSED),
+    HTTPStatus.TOO_MANY_REQUESTS: (Kind.FAILED, Reason.RATE_LIMITED),
+}
+
+
+def classify(status: int, excerpt: str, retry_after: float | None = None) -> Outcome:
+    """Classify by status; a 2xx is not yet a success: the channel checks its body."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
+        return Outcome(Kind.LATER, Reason.RATE_LIMITED, status, excerpt, retry_after)
+    kind, reason = _BY_STATUS.get(status, (None, None))  # type: ignore[call-overload]
+    if kind is None or reason is None:
+        match status // 100:
+            case 2:
+                kind, reason = Kind.DELIVERED, Reason.OK
+            case 3:  # never followed: it would send the alert to an address that is not configured
+                kind, reason = Kind.FAILED, Reason.REDIRECT
+            case 4:
+                kind, reason = Kind.NEVER, Reason.REFUSED
+            case 5:
+                kind, reason = Kind.FAILED, Reason.SERVER_ERROR
+            case _:
+                kind, reason = Kind.FAILED, Reason.BAD_ANSWER
+    return Outcome(kind, reason, status, excerpt)
+
+
+def retry_after(header: str | None, now: datetime | None = None) -> float | None:
+    """Parse seconds or an HTTP date (RFC 9110, 10.2.3) into seconds; None if it is neither."""
+    header = (header or "").strip()
+    if not header:
+        return None
+    if header.isdecimal():
+        return min(float(header[:12]), MAX_PAUSE_SECONDS)
+    try:
+        at = parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    wait = (at - (now or datetime.now(UTC))).total_seconds()
+    return min(max(wait, 0.0), MAX_PAUSE_SECONDS)
+
+
+def text_of(event_type: str, payload: dict[str, Any]) -> str:
+    """Return the text of an alert without a template."""
+    text = payload.get("text")
+    if isinstance(text, str) and text:
+        return text
+    return f"{event_type}\n{json.dumps(payload, ensure_ascii=False, indent=1)[:2900]}"

@@ -1,0 +1,135 @@
+"""Protocol A: alerts to staff are delivered at least once (docs/protocols.md)."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import UUID
+
+from libs.common.database.group_commit import PACE_SECONDS, Batches
+from libs.common.messaging.broker import Message, PublishError
+from libs.common.messaging.consumer import REASON, Ack, Disposition, Requeue, Retry
+from libs.common.messaging.topology import dead_name
+from libs.common.process import logs
+from services.alerts import alert, metrics, topology
+from services.alerts.alert import Claimed, Kind, Outcome, Reason, RowStatus, State, Unclaimed
+from services.alerts.delivery import ending
+from services.alerts.delivery.worker import Worker
+from services.alerts.messages import AlertWork
+from services.alerts.store import steps
+from services.alerts.store.steps import Attempt
+from services.alerts.targets.breaker import Admission
+
+log = logs.get_logger(__name__)
+
+
+class AtLeastOnceWorker(Worker):
+    """Delivers to one target, possibly twice after a crash."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        limit = min(self.target.prefetch, self.target.concurrency)
+        self._claims = Batches(self._claim, limit=limit, pace=PACE_SECONDS)
+        self._takeover = asyncio.Lock()
+
+    async def _work(
+        self, work: AlertWork, message: Message, admission: Admission
+    ) -> Attempt | Disposition:
+        job = await self._claims.submit((work.alert_id, work.generation))
+        if job is None:
+            async with self._autocommit.connect() as tx:
+                seen = await steps.see(tx, work.alert_id, self.name)
+            return await self._unclaimed(work, message, seen, admission)
+        self.throttle.reached = job.due_at
+        return await self._attempt(job, admission)
+
+    async def _claim(
+        self, asked: Sequence[tuple[UUID, int]], *, take_over: bool = False
+    ) -> list[Claimed | None]:
+        async with self._autocommit.connect() as tx:
+            return await steps.claim(
+                tx,
+                self.name,
+                asked,
+                lease=self.target.lease,
+                retries=self._retries,
+                take_over=take_over,
+            )
+
+    async def _attempt(self, job: Claimed, admission: Admission) -> Attempt:
+        start = monotonic()
+        return self._attempted(job, await self._send(job), admission, monotonic() - start)
+
+    async def _send(self, job: Claimed) -> Outcome:
+        try:
+            return await self._traced(self.channel.send(job))
+        except Exception as error:  # a channel raises only for a payload that it cannot send
+            log.exception("delivery.unsendable", target=self.name, alert_id=str(job.alert_id))
+            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
+
+    async def _unclaimed(
+        self, work: AlertWork, message: Message, seen: RowStatus | None, admission: Admission
+    ) -> Attempt | Disposition:
+        match alert.unclaimed(seen, generation=work.generation, retries=self._retries):
+            case Unclaimed.TAKE_OVER:
+                return await self._take_over(work, message, admission)
+            case Unclaimed.ACK:
+                over = True
+            case Unclaimed.EXHAUSTED:
+                over = await self._exhaust(work)
+            case Unclaimed.DOUBT:
+                over = await ending.mark_in_doubt(self.engine, work.alert_id, self.name)
+            case Unclaimed.MISSING_ROW:
+                over = await self._keep_orphan(work, message)
+            case Unclaimed.PARK:
+                over = False
+        return Ack() if over else Retry("parked")
+
+    async def _exhaust(self, work: AlertWork) -> bool:
+        async with self.engine.begin() as tx:
+            ended = await steps.exhaust(
+                tx, work.alert_id, self.name, work.generation, self._retries
+            )
+            if ended is not None:
+                if ended.once is not None:
+                    await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
+                await ending.notify(tx, ended, State.FAILED, Reason.EXHAUSTED)
+        return ended is not None
+
+    async def _keep_orphan(self, work: AlertWork, message: Message) -> bool:
+        """Keep the last trace of an alert whose row the database has lost.
+
+        It goes to alerts.intake.dead: no runbook empties that queue unread, its messages open an
+        incident, and the ledger check fails.
+        """
+        async with self._autocommit.connect() as tx:
+            if await steps.may_be_purged(tx, self.name, work.at or datetime.now(UTC)):
+                return True
+        lost = replace(message, headers={REASON: "no row"})
+        try:
+            await self.broker.publish(topology.DLX.name, dead_name(topology.INTAKE_QUEUE), lost)
+        except PublishError:
+            return False
+        metrics.MISSING_ROW.labels(self.name).inc()
+        log.error("delivery.missing_row", target=self.name, alert_id=str(work.alert_id))
+        return True
+
+    async def _take_over(
+        self, work: AlertWork, message: Message, admission: Admission
+    ) -> Disposition:
+        """Retry what was in flight when its worker died: one at a time, claimed only then.
+
+        One of these alerts may have killed the worker. Tried together, the others would die with it
+        each time, and run out of attempts as it does.
+        """
+        async with self._takeover:
+            # While this waited, the breaker may have opened, and another message may be its one
+            # trial since. And a stop waits only for what has begun.
+            held = self.breaker.holds(admission)
+            if self.throttle.seconds_shut > 0 or not held or not self.throttle.taking:
+                return Requeue()
+            (job,) = await self._claim([(work.alert_id, work.generation)], take_over=True)
+            if job is None:
+                return Retry("parked")
+            return await self._finish(await self._attempt(job, admission), message)

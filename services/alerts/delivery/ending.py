@@ -1,0 +1,69 @@
+"""What must be published in the transaction that ends a row, so that no crash can lose it."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.messaging import outbox
+from libs.common.messaging.topology import dead_name
+from services.alerts import messages, topology
+from services.alerts.alert import Once, Reason, State
+from services.alerts.store import escalations, steps
+from services.alerts.store.steps import Ended
+
+_EVENTS: dict[State, messages.Settled] = {
+    State.DELIVERED: "sent",
+    State.FAILED: "failed",
+    State.DISCARDED: "cancelled",
+    State.IN_DOUBT: "in_doubt",
+}
+
+
+async def return_permit(tx: AsyncConnection, alert_id: UUID, attempt: int, once: Once) -> None:
+    """Return the permit of one attempt, in the transaction that moves its row."""
+    await outbox.add(
+        tx,
+        topology.CONSENT_COMMANDS,
+        messages.PERMIT_RETURN,
+        messages.permit_return(alert_id, attempt, once),
+    )
+
+
+async def notify(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:
+    """Notify everyone who must know that a row ended, in the transaction that ends it.
+
+    A failure, a mail in doubt and a mail cancelled for want of a reply from consent are escalated.
+    A failure also leaves its ids in `.dead`. The sender of an at-most-once message gets an event
+    for every end.
+    """
+    if ended.event_type == messages.ESCALATION and state is State.FAILED:
+        await escalations.mark_unsent(tx, ended.alert_id)
+    elif state in {State.FAILED, State.IN_DOUBT} or reason is Reason.NO_PERMIT:
+        await escalations.escalate(tx, ended, reason)
+    if state is State.FAILED and reason is not Reason.UNROUTED:  # which has no such queue
+        await outbox.add(
+            tx,
+            topology.DLX.name,
+            dead_name(topology.work_name(ended.target)),
+            messages.dead(ended.alert_id, ended.target, ended.event_type, reason),
+        )
+    if ended.once is not None:
+        outcome = "too_late" if reason is Reason.WINDOW_OVER else _EVENTS[state]
+        await outbox.add(
+            tx,
+            topology.EVENTS.name,
+            f"followup.{outcome}",
+            messages.settled(ended.alert_id, ended.target, ended.once, outcome, reason),
+        )
+
+
+async def mark_in_doubt(engine: AsyncEngine, alert_id: UUID, target: str) -> bool:
+    """End a mail whose worker died after it may have written the terminator.
+
+    :returns: False when the row is in another state by now; nothing has changed
+    """
+    async with engine.begin() as tx:
+        ended = await steps.mark_in_doubt(tx, alert_id, target)
+        if ended is not None:
+            await notify(tx, ended, State.IN_DOUBT, Reason.CRASHED)
+    return ended is not None

@@ -1,0 +1,72 @@
+"""Asks consent for a permit, just before one marketing mail is sent (protocol B, step 2)."""
+
+import asyncio
+from time import monotonic
+
+from pydantic import ValidationError
+
+from libs.common.messaging.rpc import NoReply, Requester
+from libs.common.process import logs
+from services.alerts import messages, metrics, topology
+from services.alerts.alert import Claimed, Once
+from services.alerts.messages import PermitAnswer
+
+log = logs.get_logger(__name__)
+
+_SAMPLE_SECONDS = 0.25
+_WINDOW_SECONDS = 5.0
+
+
+class LoopLag:
+    """How late the event loop runs what is due; a process that lags must not ask for a permit."""
+
+    def __init__(self) -> None:
+        self._worst: list[tuple[float, float]] = []
+
+    @property
+    def seconds(self) -> float:
+        """The worst lag of the last five seconds."""
+        horizon = monotonic() - _WINDOW_SECONDS
+        self._worst = [(at, lag) for at, lag in self._worst if at > horizon]
+        return max((lag for _, lag in self._worst), default=0.0)
+
+    async def watch(self) -> None:
+        while True:
+            due = monotonic() + _SAMPLE_SECONDS
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            now = monotonic()
+            self._worst = [*self._worst[-40:], (now, now - due)]
+
+
+class Permits:
+    def __init__(self, requester: Requester, lag: LoopLag) -> None:
+        self._requester = requester
+        self._lag = lag
+
+    async def ask(
+        self, job: Claimed, once: Once, *, seconds: float, margin: float
+    ) -> PermitAnswer | None:
+        """Ask for a permit for (message, attempt).
+
+        :param seconds: to wait for the reply
+        :param margin: seconds; with a loop lag above half of it, consent is not asked
+        :returns: None without a reply in time. That is no denial: consent may have granted it, so
+            the permit is to be returned
+        """
+        answer = None
+        if self._lag.seconds > margin / 2:
+            log.warning("permit.not_asked", lag=self._lag.seconds)
+        else:
+            try:
+                body = await self._requester.ask(
+                    topology.CONSENT_COMMANDS,
+                    messages.PERMIT_REQUEST,
+                    messages.PERMIT_REQUEST,
+                    messages.permit_request(job.alert_id, job.attempt, once),
+                    timeout=seconds,
+                )
+                answer = PermitAnswer.model_validate(body)
+            except (NoReply, ValidationError) as error:
+                log.warning("permit.no_answer", error=type(error).__name__)
+        metrics.PERMITS.labels(answer.answer if answer else "none").inc()
+        return answer

@@ -1,0 +1,219 @@
+"""One delivery to one target: admit, claim, send, record the outcome, acknowledge.
+
+What a crash leaves at each step, and what continues from there: docs/architecture.md, "The way of
+one alert". These rules must hold:
+
+- A message is acknowledged only when its row has ended or belongs to a later generation. Any other
+  is parked: it may be the last one.
+- A claim counts its attempt, whatever happens to the process, so that an alert that kills its
+  process runs out of attempts. A dead worker's row is taken over alone, so that alerts that were
+  merely in flight beside it survive.
+- An outcome is written by CAS(sending, attempt): a worker that was only slow changes nothing.
+- The transaction that ends a row also holds every notification of it: escalation, `.dead`, permit,
+  event.
+- A mail that is sent at most once is never sent again automatically once `sending` is committed,
+  because part of the terminator may be out. Before that, the next attempt returns the dead one's
+  permit.
+
+Claims made at the same moment share a statement, and so do outcomes (group_commit.py). A statement
+is one transaction: a crash in it leaves all of its rows as before, and each row moves as if alone.
+
+At most `concurrency` rows are claimed and not sent yet. A message that was sent frees its slot
+before its outcome is recorded, so up to twice as many messages are in flight. A crash leaves at
+most that many alerts that the target may get twice, or ended rows whose messages are acknowledged
+when they return.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from opentelemetry.trace import SpanKind
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.database.group_commit import PACE_SECONDS, Batches
+from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, read
+from libs.common.messaging.topology import delay_name
+from libs.common.process import logs, tracing
+from services.alerts import alert, messages, metrics, topology
+from services.alerts.alert import Claimed, Kind, Outcome, State, Unclaimed
+from services.alerts.channels import Channel
+from services.alerts.config import Target
+from services.alerts.delivery import ending
+from services.alerts.messages import AlertDead, AlertWork
+from services.alerts.store import queries, steps, upkeep
+from services.alerts.store.queries import Filter
+from services.alerts.store.steps import Attempt, Ended
+from services.alerts.targets.breaker import Admission, Breaker
+from services.alerts.targets.throttle import Throttle
+
+log = logs.get_logger(__name__)
+
+RETRY_RECORD_SECONDS = 0.5
+
+
+@dataclass(eq=False)
+class Worker(ABC):
+    """What both protocols share: admission, recording an outcome, acknowledging."""
+
+    name: str
+    target: Target
+    channel: Channel
+    breaker: Breaker
+    throttle: Throttle
+    engine: AsyncEngine
+    broker: Broker
+
+    def __post_init__(self) -> None:
+        self._retries = len(self.target.retry_delays)
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._unrecorded: set[UUID] = set()  # alerts whose outcome the database does not have yet
+        self._outcomes = Batches(self._record_batch, limit=self.target.prefetch, pace=PACE_SECONDS)
+
+    async def handle(self, message: Message, _: Delivery) -> Disposition:
+        """Process one work message; an open breaker requeues it without counting an attempt."""
+        if message.type == messages.ALERT_DEAD:
+            return await self._retry_moved_back(read(message, AlertDead))
+        work = read(message, AlertWork)
+        if work.alert_id in self._unrecorded:  # its lease may be over, but it is not abandoned
+            return Retry("parked")
+        waits = self.throttle.slots.taken
+        async with self.throttle.slots:
+            if waits and not self.throttle.taking:  # a stop waits only for what has begun
+                return Requeue()
+            admission = await self.throttle.admit()
+            if admission is None:
+                return Requeue()
+            try:
+                done = await self._work(work, message, admission)
+            finally:
+                self.breaker.record(admission)
+        # Recorded without a slot: the next one is sent meanwhile, and more share the statement.
+        return await self._finish(done, message) if isinstance(done, Attempt) else done
+
+    @abstractmethod
+    async def _work(
+        self, work: AlertWork, message: Message, admission: Admission
+    ) -> Attempt | Disposition:
+        """Claim the row and send the alert, or say what to do with the message instead."""
+
+    async def _retry_moved_back(self, dead: AlertDead) -> Disposition:
+        """Retry a dead letter that an operator moved back in RabbitMQ's UI, if its row failed."""
+        if dead.target != self.name:
+            return Dead("of another target")
+        async with self.engine.begin() as tx:
+            chosen = Filter(ids=[dead.alert_id], target=self.name)
+            rows = await queries.locked(tx, "failed", chosen, None, 1, retriable=True)
+            await upkeep.requeue(tx, rows, **upkeep.RESET, operator="rabbitmq")
+        log.info("dead_letter.requeued", alert_id=str(dead.alert_id), retried=bool(rows))
+        return Ack()
+
+    async def _traced(self, sending: Awaitable[Outcome]) -> Outcome:
+        with tracing.span(SpanKind.CLIENT, f"deliver {self.name}") as span:
+            outcome = await sending
+            span.set_attribute("outcome", outcome.kind)
+        return outcome
+
+    def _attempted(
+        self, job: Claimed, outcome: Outcome, admission: Admission, seconds: float
+    ) -> Attempt:
+        admission.kind = outcome.kind
+        if outcome.kind is Kind.LATER:  # before another message can take the slot
+            self.throttle.hold(outcome.retry_after or 0.0)
+        metrics.attempt(self.name, outcome.kind, outcome.reason, seconds)
+        transition = alert.decide(
+            outcome,
+            attempts=job.attempts,
+            age=job.age,
+            policy=self.target.policy,
+            once=job.once is not None,
+        )
+        return Attempt(job, outcome, transition, seconds)
+
+    async def _finish(self, attempt: Attempt, message: Message) -> Disposition:
+        """Record the outcome, then acknowledge the message or send it to a retry queue."""
+        job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
+        ours = await self._record(attempt)
+        log.info(
+            "delivery.settled",
+            target=self.name,
+            alert_id=str(job.alert_id),
+            attempt=job.attempt,
+            outcome=outcome.kind,
+            reason=outcome.reason,
+            status=outcome.status,
+            state=transition.state,
+            ours=ours,
+            seconds=round(attempt.seconds, 4),
+        )
+        if not ours:
+            return await self._fenced(job)
+        if transition.state is State.PENDING:
+            return await self._retry_later(message, transition.delay, transition.reason)
+        return Ack()
+
+    async def _record(self, attempt: Attempt) -> bool:
+        """Record the outcome; retry until the database has it or the process stops.
+
+        A lost outcome would send the alert again, or put it in doubt. Its message stays in flight
+        meanwhile. If another worker takes over all the same, the CAS decides.
+        """
+        self._unrecorded.add(attempt.job.alert_id)
+        try:
+            while True:
+                try:
+                    if attempt.job.once is None and attempt.transition.state is not State.FAILED:
+                        return await self._outcomes.submit(attempt)
+                    return await self._record_and_notify(attempt)
+                except Exception as error:
+                    if not postgres.is_transient(error):
+                        raise
+                await asyncio.sleep(RETRY_RECORD_SECONDS)
+        finally:
+            self._unrecorded.discard(attempt.job.alert_id)
+
+    async def _record_batch(self, attempts: Sequence[Attempt]) -> list[bool]:
+        async with self._autocommit.connect() as tx:
+            return await steps.record(tx, attempts)
+
+    async def _record_and_notify(self, attempt: Attempt) -> bool:
+        job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
+        async with self.engine.begin() as tx:
+            if not all(await steps.record(tx, [attempt])):
+                return False
+            if job.once is not None and transition.state is not State.IN_DOUBT:
+                await ending.return_permit(tx, job.alert_id, job.attempt, job.once)
+            if transition.state is not State.PENDING:
+                ended = Ended(
+                    job.alert_id,
+                    self.name,
+                    job.attempt,
+                    job.event_type,
+                    steps.error_text(outcome),
+                    job.once,
+                )
+                await ending.notify(tx, ended, transition.state, transition.reason)
+            return True
+
+    async def _retry_later(self, message: Message, delay: float, reason: str) -> Disposition:
+        """Send the message to the queue that holds it for so many seconds."""
+        if delay == self.target.retry_delays[0]:
+            return Retry(reason)
+        queue = delay_name(topology.work_name(self.name), int(delay))
+        try:
+            await self.broker.publish(topology.DLX.name, queue, replace(message, headers={}))
+        except PublishError:
+            return Retry(reason)  # it returns too early or too late; the row's due time corrects it
+        return Ack()
+
+    async def _fenced(self, job: Claimed) -> Disposition:
+        """Acknowledge only over an ended row: the worker that took over may have no message."""
+        log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
+        async with self._autocommit.connect() as tx:
+            seen = await steps.see(tx, job.alert_id, self.name)
+        action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
+        return Ack() if action is Unclaimed.ACK else Retry("fenced")

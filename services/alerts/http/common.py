@@ -1,0 +1,41 @@
+"""What the routes share."""
+
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from libs.common.http.application import only
+from services.alerts.alert import TERMINAL, State
+
+admin = partial(only, "admin")
+service = partial(only, "service")
+
+
+def operator(request: web.Request) -> str | None:
+    """Return who made this call, as the gateway says; at most 200 characters."""
+    return request.headers.get("X-Operator", "")[:200] or None
+
+
+def shown(row: Any) -> dict[str, Any]:
+    """Show one delivery, without its payload."""
+    open_ = State(row.state) not in TERMINAL
+    return {
+        "id": str(row.alert_id),
+        "target": row.target,
+        "event_type": row.event_type,
+        "severity": row.severity,
+        "state": row.state,
+        "status": "pending" if open_ else row.state,
+        "reason": row.reason,
+        "error_message": row.error,
+        "attempts": row.attempt,
+        "duplicates": row.duplicates,
+        "retry_count": max(row.attempts - 1, 0),
+        "created_at": row.created_at.isoformat(),
+        "last_retry_at": row.last_attempt_at.isoformat() if row.last_attempt_at else None,
+        "next_attempt_at": row.due_at.isoformat() if open_ else None,
+        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        "request_id": row.request_id,
+        "operator": row.operator,
+    }

@@ -1,0 +1,96 @@
+"""What services ask: accept alerts while the broker is unavailable, and show one alert."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import MAX_DEPTH, Problem, json_response, parse, path_id
+from libs.common.process import logs
+from services.alerts.alert import Reason, State
+from services.alerts.http.common import service, shown
+from services.alerts.intake import Intake
+from services.alerts.messages import AlertAccepted
+from services.alerts.store import queries
+
+# The worst end first.
+_ENDS = (State.FAILED, State.IN_DOUBT, State.DISCARDED, State.DELIVERED)
+
+
+class Accept(BaseModel):
+    """From the gateway, which may add fields that are new here."""
+
+    model_config = ConfigDict(extra="ignore")
+    alerts: list[AlertAccepted] = Field(min_length=1, max_length=1_000)
+
+
+@dataclass(frozen=True, eq=False)
+class IntakeRoutes:
+    engine: AsyncEngine
+    intake: Intake
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/internal/alerts", service(self.accept))
+        app.router.add_get("/api/alerts/{id}", service(self.alert))
+
+    async def accept(self, request: web.Request) -> web.Response:
+        """Write alerts into the ledger under the ids that they would have in the broker."""
+        # The gateway got one alert's payload two levels less deep.
+        body = await parse(request, Accept, max_depth=MAX_DEPTH + 2)
+        async with self.engine.begin() as tx:
+            await self.intake.accept(tx, body.alerts, logs.request_id.get())
+        return json_response({"accepted": len(body.alerts)}, status=202)
+
+    async def alert(self, request: web.Request) -> web.Response:
+        alert_id = path_id(request, "alert")
+        async with self.engine.connect() as tx:
+            found = await queries.find(tx, alert_id)
+        rows = found.rows
+        if not rows:
+            # One that was accepted a moment ago may not have reached the ledger yet.
+            raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
+        return json_response(
+            {
+                "id": str(alert_id),
+                "event_type": rows[0].event_type,
+                "severity": rows[0].severity,
+                "state": _overall(rows),
+                "attempts": sum(row.attempt for row in rows),
+                "accepted_at": rows[0].asked_at.isoformat(),
+                "request_id": rows[0].asked_by,
+                "deliveries": [
+                    shown(row)
+                    | {
+                        "duplicate_of": row.duplicate_of and str(row.duplicate_of),
+                        "history": [
+                            {
+                                "attempt": each.number,
+                                "at": each.ended_at.isoformat(),
+                                "outcome": each.outcome,
+                                "reason": each.reason,
+                                "status": each.status,
+                                "seconds": round(each.seconds, 4),
+                                "excerpt": each.excerpt,
+                            }
+                            for each in found.attempts
+                            if (each.alert_id, each.target) == (row.alert_id, row.target)
+                        ],
+                    }
+                    for row in rows
+                ],
+            }
+        )
+
+
+def _overall(rows: list[Any]) -> str:
+    """Return one state for all deliveries of an alert: pending while any is open, else the worst.
+
+    A row that was moved to another target does not count: the row there does.
+    """
+    moved = {Reason.FALLBACK, Reason.REROUTED}
+    states = [State(row.state) for row in rows if row.reason not in moved]
+    if any(state not in _ENDS for state in states):
+        return State.PENDING
+    return next((state for state in _ENDS if state in states), State.DISCARDED)

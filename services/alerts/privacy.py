@@ -1,0 +1,256 @@
+"""What the ledger holds on a data subject: exported when consent asks, erased when it orders.
+
+Steps 5 and 6 of protocol C (docs/protocols.md) are here and in store/intake.py.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.mentions import emails, phones, strings
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable, read
+from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
+from libs.common.messaging.queue_depths import KEPT_SECONDS
+from libs.common.messaging.rpc import reply
+from libs.common.messaging.topology import retry_name
+from libs.common.process import logs
+from services.alerts import messages, subjects, topology
+from services.alerts.alert import Reason, State
+from services.alerts.delivery import ending
+from services.alerts.messages import ExportRequest, SubjectErased
+from services.alerts.store import privacy, steps
+from services.alerts.store.privacy import BEGINNING, Key
+from services.alerts.subjects import Hash, Kind, Subjects
+
+log = logs.get_logger(__name__)
+
+DEAD_LETTERS_PAGE = 8
+"""Per reply: a batch may be 1 MiB, and RabbitMQ takes no message above 16 MiB."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+IsTheirs = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whose rows to find."""
+
+    own: list[Hash]
+    """The e-mail or phone that was asked for, and the conversations it was found in."""
+    numbers: list[Hash]
+    """Phone numbers given in those conversations, which are unproven."""
+
+    def holds(self, named: Iterable[Hash]) -> bool:
+        """Return whether a row that names these is theirs.
+
+        A row that shares only an unproven number is not, if it names another e-mail address.
+        """
+        named = set(named)
+        return not named.isdisjoint(self.own) or not (
+            named.isdisjoint(self.numbers) or subjects.names_somebody_else(named, self.own)
+        )
+
+
+class Privacy:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, hashing: Subjects, *, kept: float
+    ) -> None:
+        """:param kept: seconds for which a tombstone is kept"""
+        self._engine = engine
+        self._broker = broker
+        self._subjects = hashing
+        self._kept = kept
+        self._dead_letters = DeadLetters(engine, broker, topology.INTAKE_QUEUE)
+
+    async def erasures(self, message: Message, _: Delivery) -> Disposition:
+        """Handle alerts.erasures. Idempotent: consent accepts a second receipt."""
+        order = read(message, SubjectErased, messages.SUBJECT_ERASED)
+        # An alert accepted before the order may still be on its way into the ledger. A depth that
+        # was cached before the order would say nothing about it.
+        await asyncio.sleep(KEPT_SECONDS)
+        before = [topology.INTAKE_QUEUE, retry_name(topology.INTAKE_QUEUE)]
+        depths = await self._broker.depths(before)
+        if any(depth != 0 for depth in depths.values()):  # unknown is not empty
+            return Retry("intake")
+        wanted = self._wanted(order)
+        async with self._engine.begin() as tx:
+            await privacy.mark_erased(tx, wanted.own)
+        in_flight = 0
+        async for rows in self._pages(wanted, BEGINNING):
+            in_flight += sum([not await self._erase(row) for row in rows])
+        log.info("subject.erased", in_flight=in_flight)
+        if in_flight:
+            return Retry("in flight")
+        try:
+            await self._dead_letters.sift(partial(self._take_out, _of(wanted)))
+        except PublishError:
+            return Retry("dead letters")
+        async with self._engine.begin() as tx:
+            await outbox.add(
+                tx,
+                topology.CONSENT_COMMANDS,
+                messages.ERASURE_RECEIPT,
+                messages.erasure_receipt(order.erasure_id, datetime.now(UTC)),
+            )
+        return Ack()
+
+    async def _erase(self, row: Any) -> bool:
+        """Empty a row; its messages are then acknowledged unsent.
+
+        :returns: False when the row is being sent at this moment: try again after that
+        """
+        async with self._engine.begin() as tx:
+            before = await privacy.erase(tx, row)
+            if before is State.PENDING:
+                await ending.notify(tx, steps.ended(row), State.DISCARDED, Reason.ERASED)
+        return before not in {State.CLAIMED, State.SENDING}
+
+    async def requests(self, message: Message, _: Delivery) -> Disposition:
+        """Handle alerts.requests: reply with a page of what is held on a data subject."""
+        asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
+        after = asked.after or BEGINNING
+        end: Key | tuple[int] | None
+        if len(after) == 1:
+            try:
+                records, end = await self._dead_letters_of(self._wanted(asked), after[0])
+            except PublishError:
+                return Retry("dead letters")  # without a reply, the export says it is incomplete
+        elif asked.email is None and asked.phone is None:
+            records, end = await self._addresses(after)
+        else:
+            records, end = await self._held(self._wanted(asked), after)
+            end = end or (0,)
+        await reply(self._broker, message, messages.export_reply(records, end))
+        return Ack()
+
+    async def _dead_letters_of(
+        self, wanted: Wanted, done: int
+    ) -> tuple[messages.Records, tuple[int] | None]:
+        found: list[dict[str, Any]] = []
+
+        async def look(_: AsyncConnection, dead_letter: DeadLetter) -> bool:
+            record = dead_letter.record()
+            for each in _messages(dead_letter):
+                if wanted.holds(self._subjects.named_by(each.body)):
+                    if each.type != dead_letter.type:
+                        record = record | {"body": json.dumps(each.body, ensure_ascii=False)}
+                    found.append(record)
+            return False
+
+        await self._dead_letters.sift(look)
+        end = done + DEAD_LETTERS_PAGE
+        return {"dead_letters": found[done:end]}, (end,) if len(found) > end else None
+
+    async def _take_out(
+        self, is_theirs: IsTheirs, tx: AsyncConnection, dead_letter: DeadLetter
+    ) -> bool:
+        """Delete a dead letter that is theirs; of a batch the other alerts are accepted again."""
+        each = _messages(dead_letter)
+        theirs = [
+            await is_theirs(tx, self._subjects.named_by(one.body), dead_letter.sent_at)
+            for one in each
+        ]
+        if not any(theirs):
+            return False
+        for one, erased in zip(each, theirs, strict=True):
+            if not erased:
+                await self._broker.publish(topology.ALERTS.name, topology.INTAKE_QUEUE, one)
+        return True
+
+    async def _held(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
+        async with self._engine.connect() as tx:
+            rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
+            end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None
+            mine = [row for row in rows if wanted.holds(row.subjects)]
+            attempts = await privacy.attempts(tx, mine)
+        return {"deliveries": [_record(row) for row in mine], "attempts": attempts}, end
+
+    async def _addresses(self, after: Key) -> tuple[messages.Records, Key | None]:
+        """List the e-mails and phones held: after a restore, consent looks for erased ones."""
+        async with self._engine.connect() as tx:
+            rows, end = await privacy.page(tx, after)
+        found = {
+            address
+            for row in rows
+            for text in (*strings(row.payload), row.dedup_key, row.once_address)
+            for address in emails(text or "") | phones(text or "")
+        }
+        return {"addresses": [{"address": each} for each in sorted(found)]}, end
+
+    async def _pages(self, wanted: Wanted, after: Key) -> AsyncIterator[list[Any]]:
+        while True:
+            async with self._engine.connect() as tx:
+                rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
+            yield [row for row in rows if wanted.holds(row.subjects)]
+            if len(rows) < privacy.PAGE:
+                return
+            after = (rows[-1].alert_id, rows[-1].target)
+
+    def _wanted(self, asked: SubjectErased | ExportRequest) -> Wanted:
+        hashes = self._subjects.hashes
+        return Wanted(
+            own=[
+                *hashes(Kind.EMAIL, [asked.email] if asked.email else []),
+                *hashes(Kind.PHONE, [asked.phone] if asked.phone else []),
+                *hashes(Kind.CONVERSATION, map(str, asked.conversations)),
+            ],
+            numbers=hashes(Kind.PHONE, asked.phones),
+        )
+
+    async def upkeep(self) -> None:
+        """Erase late dead letters, and delete old tombstones."""
+        # Dead letters that intake held, or an operator was moving, while their subject was erased.
+        with suppress(PublishError):
+            await self._dead_letters.sift(partial(self._take_out, _erased_since))
+        async with self._engine.begin() as tx:
+            await privacy.forget_erased(tx, self._kept)
+
+
+def _messages(dead_letter: DeadLetter) -> list[Message]:
+    """Split a dead letter as intake would; an unreadable one is one message with all it names."""
+    body = dead_letter.payload()
+    if not isinstance(body, dict):
+        named = [{"conversation_id": each} for each in _UUID.findall(dead_letter.text)]
+        body = {"text": dead_letter.text, "named": named}
+    whole = Message(dead_letter.message_id or "", dead_letter.type or "", body)
+    if whole.type == messages.ALERTS_ACCEPTED:
+        with suppress(Unreadable):
+            return messages.each_accepted(whole)
+    return [whole]
+
+
+def _of(wanted: Wanted) -> IsTheirs:
+    async def holds(_: AsyncConnection, named: list[Hash], __: datetime | None) -> bool:
+        return wanted.holds(named)
+
+    return holds
+
+
+async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetime | None) -> bool:
+    erased = await privacy.erased_at(tx, named)
+    return any(sent_at is None or at > sent_at for at in erased.values())
+
+
+def _record(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "target": row.target,
+        "event_type": row.event_type,
+        "state": row.state,
+        "reason": row.reason,
+        "error": row.error,
+        "permit_for": row.once_address,
+        "accepted_at": row.accepted_at.isoformat(),
+        "finished_at": row.finished_at and row.finished_at.isoformat(),
+        "payload": row.payload,
+    }

@@ -1,0 +1,70 @@
+"""The dead-letter relation: tells whether it exists, and creates it where it may."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import migrate
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+RELATION = "dead_letter_queue"
+COMMAND = "OWNER_DATABASE_URL=… python -m services.alerts migrate"
+
+
+class NotOwner(Exception):  # noqa: N818 - reads as what happened
+    """The schema is out of date, and the access of its owner is not configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStatus:
+    current: bool
+    """The schema has the version of this code."""
+    tables: list[str]
+    indexes: list[str]
+
+    @property
+    def complete(self) -> bool:
+        return self.current and RELATION in self.tables
+
+
+_TABLES = sa.text("""
+    SELECT relname FROM pg_class
+    WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind IN ('r', 'v')
+        AND relname <> 'alembic_version'
+    ORDER BY relname
+""").columns(relname=sa.Text)
+_INDEXES = sa.text("""
+    SELECT indexname FROM pg_indexes
+    WHERE schemaname = current_schema() AND starts_with(indexname, :relation) ORDER BY indexname
+""").columns(indexname=sa.Text)
+
+
+class Schema:
+    def __init__(self, engine: AsyncEngine, url: str, owner_url: str | None) -> None:
+        self._engine = engine
+        self._url = url
+        self._owner_url = owner_url
+
+    async def status(self) -> SchemaStatus:
+        pending = await asyncio.to_thread(migrate.pending, self._url, MIGRATIONS)
+        async with self._engine.connect() as tx:
+            tables = list((await tx.execute(_TABLES)).scalars())
+            indexes = list((await tx.execute(_INDEXES, {"relation": RELATION})).scalars())
+        return SchemaStatus(not pending, tables, indexes)
+
+    async def create(self) -> tuple[SchemaStatus, bool]:
+        """Migrate the schema, unless it is up to date.
+
+        :returns: the status now, and whether anything was done
+        :raises NotOwner: it is out of date, and only its owner can change it
+        """
+        found = await self.status()
+        if found.complete:
+            return found, False
+        if self._owner_url is None:
+            raise NotOwner
+        await asyncio.to_thread(migrate.upgrade, "alerts", self._owner_url, MIGRATIONS)
+        return await self.status(), True

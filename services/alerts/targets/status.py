@@ -1,0 +1,170 @@
+"""Shares each target's breaker, pauses and rate among all processes, through the database.
+
+"Five failures, one trial" holds for the target, not for each process. While the database is
+unavailable no process learns anything, but nothing is sent either: a claim needs the database.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.process import logs
+from services.alerts import metrics
+from services.alerts.alert import BreakerState
+from services.alerts.store import breakers as store
+from services.alerts.store.breakers import BreakerStatus
+from services.alerts.targets.breaker import Breaker, Observations
+from services.alerts.targets.throttle import Throttle
+
+log = logs.get_logger(__name__)
+
+EXCHANGE_SECONDS = 1.0  # until what another process reported has reached this one
+
+
+class TargetStatus:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        breakers: Mapping[str, Breaker],
+        throttles: Mapping[str, Throttle],
+    ) -> None:
+        self._engine = engine
+        self._breakers = breakers
+        self._throttles = throttles
+        self._process: UUID = uuid4()
+        self._joined = False
+        self._last: Mapping[str, BreakerStatus] = {}
+        self._observed = asyncio.Event()
+        for breaker in breakers.values():
+            breaker.on_observation = self._observed.set
+
+    @asynccontextmanager
+    async def membership(self) -> AsyncIterator[None]:
+        """Leave at the end, so that a stopped process keeps no share of the rate and no trial."""
+        try:
+            yield
+        finally:
+            with suppress(SQLAlchemyError):  # unavailable: it counts as dead within seconds
+                async with self._engine.begin() as tx:
+                    await store.leave(tx, self._process)
+
+    async def run(self) -> None:
+        """Exchange once a second, and at once after an observation; runs until cancelled."""
+        while True:
+            self._observed.clear()
+            try:
+                await self.exchange()
+            except Exception as error:
+                if not postgres.is_transient(error):
+                    raise
+                log.warning("target_status.database_unavailable", error=type(error).__name__)
+                await asyncio.sleep(EXCHANGE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXCHANGE_SECONDS):
+                    await self._observed.wait()
+
+    async def exchange(self) -> None:
+        """Report what was observed here, and follow what all processes have observed."""
+        eras = {name: breaker.era for name, breaker in self._breakers.items()}
+        observed: dict[str, Observations] = {}
+        reports: list[dict[str, Any]] = []
+        for name, breaker in self._breakers.items():
+            pause = self._throttles[name].unreported_pause
+            observed[name], breaker.observations = breaker.observations, Observations()
+            if self._matters(name, observed[name]) or pause:
+                reports.append(
+                    {
+                        "target": name,
+                        **asdict(observed[name]),
+                        "wants_trial": breaker.wants_trial,
+                        "paused": pause,
+                        "fail_max": breaker.fail_max,
+                        "reset_timeout": breaker.reset_timeout,
+                    }
+                )
+        try:
+            async with self._engine.begin() as tx:
+                if not self._joined:
+                    await store.join(tx, list(self._breakers))
+                await store.report(tx, self._process, reports)
+                self._last = await store.read(tx, self._process)
+        except BaseException:
+            for name, breaker in self._breakers.items():  # not reported: what came since is added
+                breaker.observations = _together(observed[name], breaker.observations)
+            raise
+        self._joined = True
+        for each in reports:
+            self._throttles[each["target"]].reported(each["paused"])
+        for name, status in self._last.items():
+            metrics.REPLICAS.set(status.processes)
+            # A breaker that has changed meanwhile has observations of its own to report first.
+            if name in eras and self._breakers[name].era == eras[name]:
+                breaker = self._breakers[name]
+                breaker.follow(status.state, status.seconds_to_trial, mine=status.mine)
+                self._throttles[name].follow(status.paused, status.processes)
+
+    def _matters(self, name: str, observed: Observations) -> bool:
+        """Return whether to report; a success matters only while something is wrong."""
+        last = self._last.get(name)
+        wrong = last is None or last.failures > 0 or last.since is not None
+        return bool(
+            observed.failures
+            or observed.trial is not None
+            or (observed.healthy and wrong)
+            or self._breakers[name].wants_trial
+        )
+
+    async def reset(self, target: str, operator: str | None) -> None:
+        """Close a breaker: here at once, in the other processes within a second or two."""
+        async with self._engine.begin() as tx:
+            await store.reset(tx, target)
+        self._breakers[target].observations = Observations()
+        self._breakers[target].reset()
+        self._throttles[target].release()
+        log.warning("breaker.reset", target=target, operator=operator)
+
+    async def now(self) -> dict[str, dict[str, Any]]:
+        """Return each target's shared status; this process's own while the database is away."""
+        try:
+            async with self._engine.connect() as tx:
+                shared = await store.read(tx, self._process)
+        except Exception as error:
+            if not postgres.is_transient(error):
+                raise
+            shared = {}
+        return {name: _shown(shared.get(name) or self._own(name)) for name in self._breakers}
+
+    def _own(self, name: str) -> BreakerStatus:
+        breaker, paused = self._breakers[name], self._throttles[name].seconds_shut
+        wait = breaker.seconds_to_trial
+        return BreakerStatus(
+            breaker.state, breaker.failures, wait, mine=True, paused=paused, since=None, processes=1
+        )
+
+
+def _together(before: Observations, after: Observations) -> Observations:
+    if after.healthy:
+        return after
+    trial = before.trial if after.trial is None else after.trial
+    return Observations(before.healthy, before.failures + after.failures, trial)
+
+
+def _shown(status: BreakerStatus) -> dict[str, Any]:
+    shut = status.state is not BreakerState.CLOSED or status.paused > 0
+    trial_at = datetime.now(UTC) + timedelta(seconds=status.seconds_to_trial)
+    return {
+        "state": status.state,
+        "failures": status.failures,
+        "next_trial_at": trial_at.isoformat() if status.state is BreakerState.OPEN else None,
+        "open_since": status.since.isoformat() if status.since and shut else None,
+        "paused": shut,
+        "processes": status.processes,
+    }

@@ -1,0 +1,194 @@
+"""Limits what is sent to one target: by its breaker, its pauses, its rate and its concurrency.
+
+While the breaker is open, or the target asked for a pause, the consumer is cancelled and the queue
+keeps its messages. Then exactly one message is taken for the trial, and after the breaker has
+closed as many as the target's prefetch allows.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+
+from libs.common.messaging.consumer import Consumer
+from services.alerts.alert import BreakerState
+from services.alerts.targets.breaker import Admission, Breaker
+
+POLL_SECONDS = 0.5  # while waiting for a turn: whether messages are still taken
+
+
+class Slots:
+    """A first-come, first-served semaphore whose size can change."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def taken(self) -> bool:
+        return self._used >= self._size
+
+    def resize(self, size: int) -> None:
+        """Change the size; slots beyond it disappear as they are freed."""
+        self._size = size
+        self._wake()
+
+    async def __aenter__(self) -> None:
+        while self.taken:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._wake()  # the free slot may have been offered to this waiter
+                raise
+        self._used += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._used -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        free = self._size - self._used
+        while self._waiting and free > 0:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                free -= 1
+
+
+class Throttle:
+    """Admits what may be sent now.
+
+    :param per_minute: the target's own rate, for all replicas together; None: unlimited
+    :param concurrency: for all replicas together, at least one for each
+    :param shared: `follow` is called with what all processes know
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        *,
+        per_minute: float | None = None,
+        concurrency: int = 1,
+        shared: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.closed_again = asyncio.Event()  # the breaker has closed: the backlog may be released
+        # They share the rate and the concurrency. 0: not known yet, and nothing is taken.
+        self.replicas = 0 if shared else 1
+        self.slots = Slots(0 if shared else concurrency)
+        self.unreported_pause = 0.0  # seconds; the other processes do not know of it yet
+        self.reached: datetime | None = None  # when the row that was claimed last had fallen due
+        self._concurrency = concurrency
+        self._breaker = breaker
+        self._spacing = 60 / per_minute if per_minute else 0.0
+        self._next_turn = 0.0
+        self._clock = clock
+        self._state = breaker.state
+        self._hold_until = 0.0
+        self._changed = asyncio.Event()
+        self._consumer: Consumer | None = None
+        breaker.on_change = self._follow_breaker
+        breaker.on_unused = self._return_turn
+
+    @property
+    def seconds_shut(self) -> float:
+        """Seconds for which nothing is taken from now on; 0 while messages flow."""
+        unknown = 0.0 if self.replicas else POLL_SECONDS
+        return max(self._breaker.seconds_to_trial, self._hold_until - self._clock(), unknown)
+
+    @property
+    def taking(self) -> bool:
+        """Whether messages are taken; False during a stop, a pause or a lost connection."""
+        return self._consumer is None or self._consumer.consuming
+
+    def hold(self, seconds: float) -> None:
+        """Pause: the target asked us to slow down."""
+        self._hold_until = max(self._hold_until, self._clock() + seconds)
+        self.unreported_pause = max(self.unreported_pause, seconds)
+        self._breaker.on_observation()
+        self._changed.set()
+
+    def reported(self, seconds: float) -> None:
+        """Note that the other processes know of a pause of so many seconds."""
+        if self.unreported_pause <= seconds:
+            self.unreported_pause = 0.0
+
+    def follow(self, paused: float, replicas: int) -> None:
+        """Pause as long as any process was asked to, and use one share of the limits.
+
+        :param paused: seconds
+        """
+        if not self.unreported_pause:
+            self._hold_until = self._clock() + paused
+        if replicas != self.replicas:
+            self.replicas = replicas
+            self.slots.resize(max(1, self._concurrency // replicas))
+            self._changed.set()
+
+    def release(self) -> None:
+        """Forget a pause, because an operator says so."""
+        self._hold_until = self.unreported_pause = 0.0
+        self._changed.set()
+
+    async def admit(self) -> Admission | None:
+        """Return the right to send one message; None when it is to be requeued.
+
+        In that case the consumer is cancelled first, or RabbitMQ would redeliver the message at
+        once.
+        """
+        if self._spacing and not await self._wait_for_turn():
+            return None
+        admission = self._breaker.admit() if self.seconds_shut == 0 else None
+        if admission is None:
+            self._return_turn()
+            if self._consumer is not None:
+                await self._consumer.pause()
+        return admission
+
+    async def _wait_for_turn(self) -> bool:
+        """Wait for a turn of the target's own rate: first come, first served.
+
+        :returns: False when messages are no longer taken; no turn is used
+        """
+        asked_at = self._clock()
+        turn = max(self._next_turn, asked_at)
+        self._next_turn = turn + self._spacing * self.replicas
+        while (wait := turn - self._clock()) > 0 and self.seconds_shut == 0:
+            if not self.taking:
+                self._return_turn()
+                return False
+            await asyncio.sleep(min(wait, POLL_SECONDS))
+        return True
+
+    def _return_turn(self) -> None:
+        """Give back a turn in which nothing was sent."""
+        self._next_turn -= self._spacing * self.replicas
+
+    async def run(self, consumer: Consumer) -> None:
+        """Keep the consumer in step with the breaker and the pauses; runs until cancelled."""
+        self._consumer = consumer
+        while True:
+            self._changed.clear()  # before looking: a change meanwhile is seen in the next round
+            wait: float | None = None
+            if (shut := self.seconds_shut) > 0:
+                await consumer.pause()
+                wait = shut
+            elif self._breaker.state is BreakerState.CLOSED:
+                await consumer.resume()
+            else:
+                await consumer.resume(prefetch=1)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+
+    def _follow_breaker(self, state: BreakerState) -> None:
+        healed = state is BreakerState.CLOSED and self._state is not BreakerState.CLOSED
+        if healed and not self._breaker.following:  # then the other process releases the backlog
+            self.closed_again.set()
+        self._state = state
+        self._changed.set()

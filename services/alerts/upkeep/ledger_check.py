@@ -1,0 +1,84 @@
+"""The ledger check: accepted equals the sum of all ends, on request and for the metrics."""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.process import logs
+from services.alerts import metrics
+from services.alerts.store import escalations, queries
+from services.alerts.targets.throttle import Throttle
+from services.alerts.upkeep.reconcile import Reconciler
+
+log = logs.get_logger(__name__)
+
+_ENDS: Final = ("delivered", "pending", "failed", "discarded", "in_doubt")
+TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread")
+WATCHED: Final = ("pending", "failed", "in_doubt")  # states that an operator may have to look at
+
+
+@dataclass(frozen=True, eq=False)
+class LedgerCheck:
+    engine: AsyncEngine
+    reconciler: Reconciler
+    throttles: Mapping[str, Throttle]
+    overdue: float  # seconds after its due time from which a row without a message is stranded
+
+    async def check(self) -> dict[str, Any]:
+        """Count each term, and return whether they are `ok` together.
+
+        `unread` messages lie in alerts.intake.dead: they have no row, so no other term counts them.
+        `duplicates` have no row of their own either. `stranded` rows are overdue without a message;
+        a target that is shut, or whose queues are not known to be empty, has none. `unread` is None
+        while it is unknown, and then `ok` is None unless another term is wrong.
+        """
+        empty = await self.reconciler.targets_without_messages()
+        unread = await self.reconciler.unread()
+        watched = [name for name in empty if self.throttles[name].seconds_shut == 0]
+        async with self.engine.begin() as tx:
+            terms = await queries.check(tx, watched, self.overdue)
+        balanced = terms["accepted"] == sum(terms[name] for name in _ENDS)
+        ok = balanced and terms["stranded"] == 0 and not unread
+        return {"ok": None if ok and unread is None else ok, **terms, "unread": unread}
+
+    async def watch(self, seconds: float) -> None:
+        """Update the metrics for ever: one replica counts, and all report what it found.
+
+        :param seconds: between two updates
+        """
+        while True:
+            try:
+                await self._measure(4 * seconds)
+            except Exception as error:
+                if not postgres.is_transient(error):
+                    raise
+                metrics.LEDGER_OK.set(math.nan)
+                log.warning("ledger_check.database_unavailable")
+            await asyncio.sleep(seconds)
+
+    async def _measure(self, max_age: float) -> None:
+        async with self.engine.begin() as tx:
+            found = await queries.last_check(tx, max_age)
+        if found is None:
+            found = await self.check()
+            async with self.engine.begin() as tx:
+                await queries.keep_check(tx, found)
+        async with self.engine.connect() as tx:
+            by_target = await queries.stats(tx)
+            unsent = await escalations.unsent_seconds(tx)
+        metrics.ESCALATION_UNSENT.set(unsent)
+        metrics.LEDGER_OK.set(_number(found["ok"]))
+        for term in TERMS:
+            metrics.LEDGER_TERM.labels(term).set(_number(found[term]))
+        for target, counts in by_target.items():
+            for state in WATCHED:
+                metrics.LEDGER_ROWS.labels(target, state).set(counts[state])
+
+
+def _number(known: float | None) -> float:
+    return math.nan if known is None else known

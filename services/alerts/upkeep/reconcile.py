@@ -1,0 +1,214 @@
+"""Handles rows that no worker handles: lost messages, dead workers, a new broker, old age."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Broker, BrokerUnavailable
+from libs.common.messaging.queue_depths import Depths
+from libs.common.messaging.topology import Queue, dead_name, delay_name, retry_name
+from libs.common.process import logs
+from services.alerts import metrics, topology
+from services.alerts.alert import Reason, State
+from services.alerts.config import Config
+from services.alerts.delivery import ending
+from services.alerts.store import incidents, steps, tables, upkeep
+from services.alerts.store.queries import Cursor
+from services.alerts.targets.throttle import Throttle
+
+log = logs.get_logger(__name__)
+
+BATCH = 500
+REQUEUED_PER_SECOND = 500  # half of what the outbox publishes on a busy machine
+# A replica with a newer file, and one more target, may be running beside this one.
+UNROUTED_SECONDS = 3600.0
+NEVER_TRIED = "never tried: the target was not available"
+
+
+@dataclass(eq=False)
+class Reconciler:
+    config: Config
+    engine: AsyncEngine
+    broker: Broker
+    throttles: Mapping[str, Throttle]
+    overdue: float  # seconds after its due time from which a row without a message is requeued
+    fallback_after: float  # seconds after which the critical rows of an unhealthy target move
+
+    def __post_init__(self) -> None:
+        self._database_was_there = False
+        self._empty_before: set[str] = set()  # targets without a ready message in the last run
+
+    @property
+    def broker_connected(self) -> bool:
+        return self.broker.connected
+
+    async def run(self) -> None:
+        """Run once. Too early or twice does no harm: the claim absorbs the duplicate messages."""
+        # A worker that waits for the database with an outcome is not dead, though its lease may be
+        # over. It has the time between two runs to record it.
+        steady, self._database_was_there = self._database_was_there, False
+        await self._run(steady=steady)
+        self._database_was_there = True
+
+    async def _run(self, *, steady: bool) -> None:
+        async with self.engine.connect() as tx:
+            abandoned = await upkeep.abandoned(tx) if steady else []
+        for alert_id, target in abandoned:
+            await ending.mark_in_doubt(self.engine, alert_id, target)
+        for target, options in self.config.targets.items() if steady else ():
+            old = upkeep.too_old(target, options.max_age)
+            await self._end(old, Reason.EXPIRED, NEVER_TRIED)
+        left = upkeep.of_no_target(list(self.config.targets), UNROUTED_SECONDS)
+        await self._end(left, Reason.UNROUTED, "its target is no longer configured")
+        await self._fall_back()
+        if not self.broker_connected:
+            return
+        try:
+            if await self._broker_is_new():
+                await self._requeue_all()
+                await self._begin_epoch()
+            elif steady:
+                await self._requeue_overdue()
+        except BrokerUnavailable:
+            log.warning("reconcile.broker_lost")
+
+    async def _end(self, which: sa.ColumnElement[bool], reason: Reason, why: str) -> None:
+        """End rows that would wait for ever: for a breaker that never closes, or for no target."""
+        while True:
+            async with self.engine.begin() as tx:
+                rows = await upkeep.to_end(tx, which, BATCH)
+                if not rows:
+                    return
+                error = sa.func.coalesce(tables.delivery.c.error, why)
+                await upkeep.end(tx, rows, State.FAILED, reason, error)
+                for row in rows:
+                    ended = replace(steps.ended(row), error=row.error or why)
+                    if ended.once is not None and row.state == State.CLAIMED:
+                        await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
+                    await ending.notify(tx, ended, State.FAILED, reason)
+            for target, count in Counter(row.target for row in rows).items():
+                log.warning("reconcile.ended", target=target, reason=reason, rows=count)
+
+    async def _fall_back(self) -> None:
+        """Move critical rows to the fallback of a target that has been unhealthy for long."""
+        async with self.engine.connect() as tx:
+            unhealthy = await incidents.unhealthy(tx)
+        for target, status in unhealthy.items():
+            fallback = self.config.fallback(target)
+            if fallback is None or status.seconds < self.fallback_after:
+                continue
+            if fallback in unhealthy and unhealthy[fallback].shut:  # the first to heal delivers
+                continue
+            await self._move(target, fallback, shut=status.shut)
+
+    async def _move(self, target: str, fallback: str, *, shut: bool) -> None:
+        targets = self.config.targets
+        same_channel = targets[target].channel == targets[fallback].channel
+        while True:
+            async with self.engine.begin() as tx:
+                moved = await incidents.fall_back(
+                    tx, target, fallback, shut=shut, same_channel=same_channel, batch=BATCH
+                )
+                await outbox.add_all(
+                    tx, [topology.work(row, fallback) for row in moved if row.added]
+                )
+            if not moved:
+                return
+            log.warning("reconcile.fell_back", target=target, fallback=fallback, rows=len(moved))
+
+    async def targets_without_messages(self) -> list[str]:
+        """Return the targets whose queues and outbox are all known to be empty."""
+        return await self._empty(await self._not_in_outbox())
+
+    async def _not_in_outbox(self) -> list[str]:
+        async with self.engine.connect() as tx:
+            keys = await upkeep.outbox_keys(tx)
+        return [name for name in self.config.targets if topology.work_name(name) not in keys]
+
+    async def _empty(self, targets: Sequence[str]) -> list[str]:
+        queues = {target: self._queues(target) for target in targets}
+        depths = await self.broker.depths([name for names in queues.values() for name in names])
+        return [
+            target for target, names in queues.items() if all(depths[name] == 0 for name in names)
+        ]
+
+    async def depths(self) -> Depths:
+        """Return how many messages are ready in intake and each work queue; None: unknown."""
+        names = [topology.INTAKE_QUEUE, *map(topology.work_name, self.config.targets)]
+        return await self.broker.depths(names)
+
+    async def unread(self) -> int | None:
+        """Return how many accepted messages lie in alerts.intake.dead; None: unknown."""
+        name = dead_name(topology.INTAKE_QUEUE)
+        return (await self.broker.depths([name]))[name]
+
+    def _queues(self, target: str) -> list[str]:
+        name = topology.work_name(target)
+        options = self.config.targets[target]
+        delays = set(options.policy.tiers) - {options.retry_delays[0]}
+        return [name, retry_name(name), *(delay_name(name, int(delay)) for delay in delays)]
+
+    async def _requeue_overdue(self) -> None:
+        requeued: Counter[str] = Counter()
+        targets = await self._not_in_outbox()
+        # Empty once is not enough: a message that waits for a slot in a worker is not ready either.
+        # None waits there from one run to the next.
+        empty = set(await self._empty(targets))
+        nowhere, self._empty_before = empty & self._empty_before, empty
+        for target in targets:
+            reached = None if target in nowhere else self.throttles[target].reached
+            if reached is None and target not in nowhere:
+                continue  # it is unknown which messages are lost
+            more = True
+            while more:
+                async with self.engine.begin() as tx:
+                    rows = await upkeep.overdue(tx, target, self.overdue, reached, BATCH)
+                    await _requeue(tx, rows, requeued)
+                more = len(rows) == BATCH
+
+    async def _requeue_all(self) -> None:
+        requeued: Counter[str] = Counter()
+        after: Cursor | None = None
+        while True:
+            async with self.engine.begin() as tx:
+                rows = await upkeep.open_after(tx, list(self.config.targets), after, BATCH)
+                await _requeue(tx, rows, requeued)
+            if len(rows) < BATCH:
+                return
+            after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
+
+    async def _broker_is_new(self) -> bool:
+        """Return whether the epoch's marker queue is gone: the broker lost its disk."""
+        async with self.engine.connect() as tx:
+            epoch = await upkeep.epoch_of(tx)
+        return epoch is None or not await self.broker.exists(f"alerts.epoch.{epoch}")
+
+    async def _begin_epoch(self) -> None:
+        """Begin an epoch, the queue last: after a crash in between, all is requeued once more."""
+        epoch = uuid4()
+        async with self.engine.begin() as tx:
+            await upkeep.begin_epoch(tx, epoch)
+        marker = Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"})
+        await self.broker.declare_once(marker)
+
+
+async def _requeue(tx: AsyncConnection, rows: Sequence[Any], requeued: Counter[str]) -> None:
+    """Requeue rows, each target's at its share of a pace at which other messages can pass.
+
+    :param requeued: how many rows of each target were requeued before these
+    """
+    by_target: defaultdict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        by_target[row.target].append(row)
+    for target, some in by_target.items():
+        later = requeued[target] * len(requeued) / REQUEUED_PER_SECOND
+        await upkeep.requeue(tx, some, later=later)
+        requeued[target] += len(some)
+        metrics.REQUEUED.labels(target).inc(len(some))
+        log.warning("reconcile.requeued", target=target, rows=len(some))

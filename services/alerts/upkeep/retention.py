@@ -1,0 +1,48 @@
+"""Purges the ledger: one batch, and one short transaction, at a time."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.process import logs
+from services.alerts.alert import State
+from services.alerts.store import upkeep
+from services.alerts.store.upkeep import Batch
+
+log = logs.get_logger(__name__)
+
+BATCH = 1_000
+
+
+async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None:
+    """Purge rows and empty payloads that are too old.
+
+    :param delivered: seconds for which rows that were delivered or discarded are kept
+    :param payloads: seconds for which the payloads of all others are kept
+    """
+    purged = await purge(engine, delivered)
+    forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
+    if purged or forgotten:
+        log.info("retention.done", purged=purged, forgotten=forgotten)
+
+
+async def purge(engine: AsyncEngine, seconds: float) -> int:
+    """Delete rows that were delivered or discarded so long ago; totals still count them.
+
+    :returns: how many rows
+    """
+    done = 0
+    for state in (State.DELIVERED, State.DISCARDED):
+        done += await _all(engine, partial(upkeep.purge, state=state, seconds=seconds))
+    return done
+
+
+async def _all(engine: AsyncEngine, work: Callable[..., Awaitable[Batch]]) -> int:
+    done, after = 0, upkeep.BEGINNING
+    while True:
+        async with engine.begin() as tx:
+            batch = await work(tx, after=after, batch=BATCH)
+        if not batch.done:
+            return done
+        done, after = done + batch.done, batch.last

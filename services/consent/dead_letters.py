@@ -1,0 +1,60 @@
+"""Consent's own dead letters: exports list those that name a subject, erasures remove them."""
+
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.mentions import emails, phones, strings
+from libs.common.messaging.broker import Broker, BrokerUnavailable
+from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
+from services.consent import topology
+from services.consent.store import erasures
+from services.consent.trail.vault import Vault
+
+
+class SubjectDeadLetters:
+    def __init__(self, engine: AsyncEngine, broker: Broker, vault: Vault) -> None:
+        self._vault = vault
+        self._dead_letters = DeadLetters(
+            engine,
+            broker,
+            topology.COMMANDS_QUEUE,
+            topology.PERMITS_QUEUE,
+            topology.ACTIONS_QUEUE,
+        )
+
+    async def naming(self, identity: str) -> list[dict[str, Any]]:
+        """Return the dead letters that name this address or number.
+
+        :raises BrokerUnavailable: not all were read
+        """
+        found = []
+
+        async def look(_: AsyncConnection, letter: DeadLetter) -> bool:
+            if identity in _identities(letter):
+                found.append(letter.record())
+            return False
+
+        await self._dead_letters.sift(look)
+        return found
+
+    async def remove_erased(self) -> int:
+        """Remove what was sent before a subject whom it names was erased.
+
+        :raises BrokerUnavailable: not all were read
+        """
+        return await self._dead_letters.sift(self._is_erased)
+
+    async def upkeep(self) -> None:
+        """Remove what was on its way here, or held by an operator, during its subject's erasure."""
+        with suppress(BrokerUnavailable):
+            await self.remove_erased()
+
+    async def _is_erased(self, tx: AsyncConnection, letter: DeadLetter) -> bool:
+        hashes = [self._vault.suppression_hash(each) for each in _identities(letter)]
+        return await erasures.erased_since(tx, hashes, letter.sent_at)
+
+
+def _identities(letter: DeadLetter) -> set[str]:
+    return {each for text in strings(letter.payload()) for each in emails(text) | phones(text)}

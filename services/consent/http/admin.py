@@ -1,0 +1,271 @@
+"""Routes that need the admin key: the trail, what is held on a data subject, erasure."""
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import islice
+from typing import Annotated, Any
+
+from aiohttp import hdrs, web
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.http.application import Model, Problem, json_response, only, parse
+from libs.common.messaging.broker import BrokerUnavailable
+from libs.common.messaging.rpc import Requester
+from libs.common.phone_number import Phone
+from services.consent import erasure_orders, export
+from services.consent.admin_record import AdminRecord
+from services.consent.consent import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
+from services.consent.dead_letters import SubjectDeadLetters
+from services.consent.http.answers import withdrawal_response
+from services.consent.http.caller import Email, operator, origin, path_subject
+from services.consent.identity import parse_subject
+from services.consent.messages import AdminAction
+from services.consent.recovery.replay import Replay
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents, data_subjects, erasures, links
+from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.trail import chain, checkpoints
+from services.consent.trail.chain import Entry
+from services.consent.trail.checkpoints import Checkpoint, Witnesses
+from services.consent.trail.position import START, Position
+from services.consent.trail.vault import Vault
+from services.consent.withdrawals import Answer, Withdrawals
+
+VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
+MAX_CHECKPOINTS = 1_000
+MAX_ERRORS = 10
+
+
+class Erase(Model):
+    """One of the two."""
+
+    email: Email | None = None
+    phone: Phone | None = None
+
+
+class Verify(Model):
+    checkpoints: Annotated[list[Checkpoint], Field(max_length=MAX_CHECKPOINTS)]
+
+
+class AdminRoutes:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        requester: Requester,
+        vault: Vault,
+        settings: ConsentSettings,
+        withdrawals: Withdrawals,
+        record: AdminRecord,
+        dead_letters: SubjectDeadLetters,
+    ) -> None:
+        self._engine = engine
+        self._requester = requester
+        self._vault = vault
+        self._export_seconds = settings.export_seconds
+        self._withdrawals = withdrawals
+        self._record = record
+        self._dead_letters = dead_letters
+        self._signer = settings.signer()
+        self._checkpoints = settings.checkpoint_file
+        self._replay = Replay(engine, vault, settings, withdrawals, requester)
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            (hdrs.METH_GET, "/api/consent/audit/verify", self.verify),
+            (hdrs.METH_POST, "/api/consent/audit/verify", self.verify),
+            (hdrs.METH_GET, "/api/consent/audit/checkpoints", self.checkpoints),
+            (hdrs.METH_GET, "/api/consent/audit/{email}", self.audit),
+            (hdrs.METH_GET, "/api/consent/export/{email}", self.export),
+            (hdrs.METH_POST, "/api/consent/erase", self.erase),
+            (hdrs.METH_POST, "/api/consent/replay-erasures", self.replay),
+            (hdrs.METH_POST, "/internal/actions", self.record),
+        ):
+            app.router.add_route(method, path, only("admin", handler))
+
+    async def record(self, request: web.Request) -> web.Response:
+        await self._record.add(await parse(request, AdminAction))
+        return json_response({"recorded": True}, status=201)
+
+    async def audit(self, request: web.Request) -> web.Response:
+        (given, subject), after = path_subject(request), _cursor(request)
+        async with self._engine.begin() as tx:
+            row = await data_subjects.find(tx, self._vault, subject.identity)
+            entries = (
+                await chain.entries(tx, row.id, row.key(self._vault), after=after) if row else []
+            )
+        more = len(entries) == chain.MAX_ENTRIES
+        return json_response(
+            {
+                "email": given,
+                "entries": entries,
+                "next_cursor": str(entries[-1]["id"]) if more else None,
+                "erasure": await self._erasure(subject),
+            }
+        )
+
+    async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
+        async with self._engine.begin() as tx:
+            found = await erasures.find_erasure(tx, self._vault.suppression_hash(subject.identity))
+        if found is None:
+            return None
+        return {
+            "status": found.status,
+            "requested_at": found.requested_at.isoformat(),
+            "confirmed_at": found.confirmed_at and found.confirmed_at.isoformat(),
+            "finished_at": found.finished_at and found.finished_at.isoformat(),
+            "due_at": found.due_at.isoformat(),
+            "waiting_for": [name for name in HOLDERS if name not in found.receipts]
+            if found.status is ErasureStatus.IN_PROGRESS
+            else [],
+        }
+
+    async def verify(self, request: web.Request) -> web.Response:
+        """Verify for as long as an answer may take; a long trail takes several calls.
+
+        By POST the caller adds checkpoints that it has kept to those that are kept here.
+        """
+        theirs: list[Checkpoint] = []
+        if request.method == hdrs.METH_POST:
+            theirs = (await parse(request, Verify)).checkpoints
+            self._check_signatures(theirs)
+        seen = itertools.chain(checkpoints.read(self._checkpoints), theirs)
+        witnesses = await asyncio.to_thread(Witnesses, seen, self._signer)
+        found = await chain.verify(
+            self._engine, start=_position(request), seconds=VERIFY_SECONDS, witnesses=witnesses
+        )
+        return json_response(checkpoints.report(found, witnesses))
+
+    def _check_signatures(self, theirs: Iterable[Checkpoint]) -> None:
+        forged = [
+            (f"checkpoints.{index}.signature", "not a signature of one of our keys")
+            for index, each in enumerate(theirs)
+            if not self._signer.is_ours(each)
+        ]
+        if forged:
+            raise Problem(422, errors=forged[:MAX_ERRORS])
+
+    async def checkpoints(self, request: web.Request) -> web.Response:
+        """Return checkpoints, oldest first, for the caller to keep out of our reach."""
+        after = _cursor(request)
+        found = await asyncio.to_thread(
+            lambda: list(
+                islice(checkpoints.read(self._checkpoints), after, after + MAX_CHECKPOINTS)
+            )
+        )
+        more = len(found) == MAX_CHECKPOINTS
+        return json_response(
+            {
+                "checkpoints": [each.model_dump(mode="json") for each in found],
+                "next_cursor": str(after + len(found)) if more else None,
+                "public_keys": self._signer.public_keys,
+            }
+        )
+
+    async def export(self, request: web.Request) -> web.Response:
+        """Gather what all services hold (Art. 15, 20), and record the export in the trail."""
+        given, subject = path_subject(request)
+        identity = subject.identity
+        others, incomplete = await export.gather(self._requester, subject, self._export_seconds)
+        held: dict[str, Any] = {"consents": {}, "entries": [], "waiting_opt_ins": []}
+        try:
+            held["dead_letters"] = await self._dead_letters.naming(identity)
+        except BrokerUnavailable:
+            incomplete.append("consent")
+        evidence = operator(request) | ({"incomplete": incomplete} if incomplete else {})
+        entry = Entry(Action.EXPORT, given, origin(request), evidence=evidence)
+        async with self._engine.begin() as tx:
+            # An export that finds nothing does not make the subject known.
+            known = bool(held.get("dead_letters")) or any(
+                records for found in others.values() for records in found.values()
+            )
+            find = data_subjects.get_or_create if known else data_subjects.find
+            row = await find(tx, self._vault, identity, Lock.CHANGE)
+            suppression_hash = self._vault.suppression_hash(identity)
+            held |= await data_subjects.stored_data(tx, row.id if row else None, suppression_hash)
+            if row is not None:
+                held["consents"] = await consents.states(tx, self._vault.lookup_hash(identity))
+                held |= await self._sealed_data(tx, row)
+                await chain.append(tx, row.id, row.key(self._vault), entry)
+        held["erasure"] = await self._erasure(subject)
+        return json_response(
+            {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}
+        )
+
+    async def _sealed_data(self, tx: AsyncConnection, row: SubjectRow) -> dict[str, Any]:
+        key = row.key(self._vault)
+        entries: list[dict[str, Any]] = []
+        while page := await chain.entries(
+            tx, row.id, key, after=entries[-1]["id"] if entries else 0
+        ):
+            entries += page
+        waiting = [
+            {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
+            for at, sealed in await links.waiting_agreements(tx, row.id)
+        ]
+        return {"entries": entries, "waiting_opt_ins": waiting}
+
+    async def erase(self, request: web.Request) -> web.Response:
+        """Erase a data subject; while that is in progress, a second call repeats the order."""
+        body = await parse(request, Erase)
+        given = body.email or body.phone
+        if given is None or (body.email and body.phone):
+            raise Problem(422, errors=[("email", "give either email or phone")])
+        answer = Answer(WithdrawalResult.DONE)
+        subject = parse_subject(given)
+        if not await self._order_repeated(subject.identity):
+            entry = Entry(
+                action=Action.ERASURE_REQUESTED,
+                email=given,
+                origin=origin(request),
+                evidence=operator(request),
+            )
+            if subject.phone:
+                await self._withdrawals.erase_phone(entry, subject)
+            else:
+                answer = await self._withdrawals.erase(entry)
+        status = (
+            ErasureStatus.IN_PROGRESS
+            if answer.result is WithdrawalResult.DONE
+            else ErasureStatus.AWAITING_CONFIRMATION
+        )
+        shown = {"success": True, "email": given, "erasure": {"status": status}}
+        return withdrawal_response(shown, answer)
+
+    async def _order_repeated(self, identity: str) -> bool:
+        """Repeat the order of an erasure in progress, of a subject who is not known here now."""
+        async with self._engine.begin() as tx:
+            if await data_subjects.find(tx, self._vault, identity) is not None:
+                return False
+            found = await erasures.find_erasure(tx, self._vault.suppression_hash(identity))
+            if found is None or found.status is not ErasureStatus.IN_PROGRESS:
+                return False
+            return await erasure_orders.repeat(tx, self._vault, found.id)
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """Repeat the erasures that a restored backup has undone; 202: not yet all, call again."""
+        evidence = {"source": "replay", **operator(request)}
+
+        def entry(email: str) -> Entry:
+            return Entry(Action.ERASURE_REQUESTED, email, origin(request), evidence=evidence)
+
+        replayed = await self._replay.run(entry)
+        return json_response(asdict(replayed), status=200 if replayed.done else 202)
+
+
+def _cursor(request: web.Request) -> int:
+    given = request.query.get("cursor", "0")
+    if not given.isdecimal() or len(given) > 18:
+        raise Problem(422, errors=[("cursor", "not a cursor of this list")])
+    return int(given)
+
+
+def _position(request: web.Request) -> Position:
+    if (given := request.query.get("cursor")) is None:
+        return START
+    try:
+        return Position.parse(given)
+    except ValueError:
+        raise Problem(422, errors=[("cursor", "not a cursor of this verification")]) from None

@@ -1,0 +1,26 @@
+"""A withdrawal's result as an HTTP answer."""
+
+from typing import Any
+
+from aiohttp import web
+
+from libs.common.http.application import Problem, json_response
+from services.consent.consent import WithdrawalResult
+from services.consent.withdrawals import Answer
+
+STATUS = {
+    WithdrawalResult.DONE: 200,
+    WithdrawalResult.IN_FLIGHT: 202,
+    WithdrawalResult.SUPERSEDED: 409,
+}
+
+
+def withdrawal_response(body: dict[str, Any], answer: Answer) -> web.Response:
+    if answer.result is WithdrawalResult.SUPERSEDED:
+        raise Problem(
+            409,
+            detail="a newer consent was recorded meanwhile; ask again to withdraw it",
+        )
+    if answer.result is WithdrawalResult.IN_FLIGHT:
+        body |= {"unsubscribed": True, "in_flight": answer.in_flight}
+    return json_response(body, status=STATUS[answer.result])

@@ -1,0 +1,81 @@
+"""Caller identity and data subject, from the gateway's headers and the path."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import AfterValidator, Field
+
+from libs.common.email_address import normalise
+from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
+from libs.common.signed_links import Claims, InvalidToken, Tokens
+from services.consent.consent import LANGUAGES, Action, Subject, preferred_language
+from services.consent.identity import parse_subject
+from services.consent.trail.chain import Origin
+
+
+def _is_email(text: str) -> str:
+    normalise(text)
+    return text
+
+
+Email = Annotated[str, Field(max_length=254), AfterValidator(_is_email)]
+"""As it was given: the trail and the answer show it so."""
+
+
+def origin(request: web.Request) -> Origin:
+    headers = request.headers
+    return Origin(headers.get(CLIENT_ADDRESS), headers.get("User-Agent"), headers.get(ADDRESS_FROM))
+
+
+def operator(request: web.Request) -> dict[str, str]:
+    operator = request.headers.get("X-Operator")
+    return {"operator": operator[:200]} if operator else {}
+
+
+def trusted(request: web.Request) -> bool:
+    return request.headers.get(CALLER) in {"service", "admin"}
+
+
+def over_budget(request: web.Request) -> bool:
+    """Say whether all anonymous callers together have requested more mails than they may."""
+    return OVER_BUDGET in request.headers
+
+
+def language(request: web.Request, chosen: str | None = None) -> str:
+    """Return the language of the page or mail: chosen in the body or the URL, or the browser's."""
+    if chosen:
+        return preferred_language(chosen)
+    chosen = request.query.get("lang", "")
+    if chosen in LANGUAGES:
+        return chosen
+    return preferred_language(request.headers.get("Accept-Language", ""))
+
+
+def path_email(request: web.Request) -> str:
+    email = request.match_info["email"]
+    try:
+        return _is_email(email)
+    except ValueError as error:
+        raise Problem(422, errors=[("email", str(error))]) from None
+
+
+def path_subject(request: web.Request) -> tuple[str, Subject]:
+    given = request.match_info["email"]
+    try:
+        return given, parse_subject(given)
+    except ValueError as error:
+        raise Problem(422, errors=[("email", str(error))]) from None
+
+
+def claims_of(
+    tokens: Tokens,
+    request: web.Request,
+    action: str = Action.UNSUBSCRIBE,
+    max_age: timedelta | None = None,
+) -> Claims | None:
+    token = request.query.get("token", "")
+    try:
+        return tokens.verify(token, action, datetime.now(UTC), max_age)
+    except InvalidToken:
+        return None

@@ -1,0 +1,90 @@
+"""The pages: plain HTML in Polish and English, without scripts or external resources."""
+
+import base64
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from libs.common.company import Company
+from services.consent import mails
+from services.consent.consent import LANGUAGES
+
+_FOLDER = files(__package__)
+_TEXTS: dict[str, dict[str, Any]] = tomllib.loads(
+    _FOLDER.joinpath("texts.toml").read_text(encoding="utf-8")
+)
+_STYLE = _FOLDER.joinpath("style.css").read_text(encoding="utf-8")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_HTML = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+)
+_PAGE = _HTML.from_string(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
+HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",  # the address of the page is the right to act
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow, noarchive",
+    "Vary": "Accept-Language",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    text: str
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One purpose on the page of preferences."""
+
+    purpose: str
+    name: str
+    state: str
+    granted: bool
+    withdraw: str
+    wording: Quote | None = None
+
+
+def render(
+    name: str,
+    language: str,
+    *,
+    company: Company,
+    email: str = "",
+    token: str = "",
+    wording: Quote | None = None,
+    choices: Sequence[Choice] = (),
+    purpose: str = "",
+) -> str:
+    """Render a page of texts.toml; with a token it has its buttons.
+
+    :param purpose: what the button is about, if not everything
+    """
+    return _PAGE.render(
+        text=_TEXTS[name][language],
+        company=company,
+        about=mails.TEXTS["company"][language],
+        email=email,
+        token=token,
+        wording=wording,
+        choices=choices,
+        purpose=purpose,
+        language=language,
+        languages=[(code, _TEXTS["switch"][code]["name"]) for code in LANGUAGES],
+        switch_label=_TEXTS["languages"][language]["name"],
+        style=Markup(_STYLE),  # noqa: S704 - a file of ours
+    )
+
+
+def text(name: str, language: str) -> dict[str, str]:
+    found: dict[str, str] = _TEXTS[name][language]
+    return found

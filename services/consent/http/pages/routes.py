@@ -1,0 +1,203 @@
+"""Routes of the pages. Mail scanners fetch every link: GET and HEAD change nothing."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.email_address import normalise
+from libs.common.http.application import Problem
+from libs.common.signed_links import Claims, Tokens
+from services.consent.changes import WithdrawalRequest
+from services.consent.consent import PURPOSES, Action, LinkMail, State, WithdrawalResult
+from services.consent.http import pages
+from services.consent.http.answers import STATUS
+from services.consent.http.caller import claims_of, language, origin
+from services.consent.http.pages import Quote, preferences
+from services.consent.optin import OptIns
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents, data_subjects, erasures
+from services.consent.trail.chain import Entry
+from services.consent.trail.vault import Vault
+from services.consent.withdrawals import Withdrawals
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+ONE_CLICK = ("List-Unsubscribe", "One-Click")
+
+
+class PageRoutes:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        tokens: Tokens,
+        settings: ConsentSettings,
+        withdrawals: Withdrawals,
+        opt_ins: OptIns,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._tokens = tokens
+        self._erasure_age = timedelta(hours=settings.erasure_link_hours)
+        self._withdrawals = withdrawals
+        self._opt_ins = opt_ins
+        self._company = settings.company
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/unsubscribe", self._with_claims(self.unsubscribe_page))
+        app.router.add_post("/unsubscribe", self._with_claims(self.unsubscribe_by_link))
+        app.router.add_get("/preferences", self._with_claims(self.preferences_page))
+        app.router.add_post("/preferences", self._with_claims(self.withdraw_by_link))
+        app.router.add_get("/opt-in/confirm", self.opt_in_page)
+        app.router.add_post("/opt-in/confirm", self.opt_in_by_link)
+        app.router.add_get("/erasure/confirm", self.erasure_page)
+        app.router.add_post("/erasure/confirm", self.erase_by_link)
+
+    def _with_claims(
+        self, handler: Callable[[web.Request, Claims], Awaitable[web.Response]]
+    ) -> Handler:
+        """Answer 400 unless the link's token is ours."""
+
+        async def checked(request: web.Request) -> web.Response:
+            claims = claims_of(self._tokens, request)
+            if claims is None:
+                return self._page(request, "invalid", status=400)
+            return await handler(request, claims)
+
+        return checked
+
+    async def unsubscribe_page(self, request: web.Request, claims: Claims) -> web.Response:
+        lookup_hash = self._vault.lookup_hash(normalise(claims.subject))
+        async with self._engine.begin() as tx:
+            states = await consents.states(tx, lookup_hash)
+        gone = states.get(claims.purpose) is State.WITHDRAWN
+        return self._page(request, "unsubscribed" if gone else "unsubscribe", claims)
+
+    async def unsubscribe_by_link(self, request: web.Request, claims: Claims) -> web.Response:
+        """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
+        form = await _form(request)
+        one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
+        entry = _withdrawal(request, claims, "one-click" if one_click else "page")
+        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
+        return self._page(request, answer.result, claims, status=STATUS[answer.result])
+
+    async def preferences_page(self, request: web.Request, claims: Claims) -> web.Response:
+        async with self._engine.begin() as tx:
+            choices = await preferences.choices(
+                tx, self._vault, normalise(claims.subject), language(request)
+            )
+        return self._page(request, "preferences", claims, choices=choices)
+
+    async def withdraw_by_link(self, request: web.Request, claims: Claims) -> web.Response:
+        """Withdraw the purpose whose button was pressed, or all."""
+        form = await _form(request)
+        chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
+        entry = _withdrawal(request, claims, "preferences")
+        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
+        status, purpose = STATUS[answer.result], "".join(chosen)
+        return self._page(request, answer.result, claims, status=status, purpose=purpose)
+
+    async def opt_in_page(self, request: web.Request) -> web.Response:
+        claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
+        if claims is None:
+            return self._page(request, "opt_in_invalid", status=400)
+        async with self._engine.begin() as tx:
+            wording = await self._opt_ins.waiting(tx, claims)
+        if wording is None:
+            return self._page(request, "opt_in_used", claims, status=410)
+        return self._page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
+
+    async def opt_in_by_link(self, request: web.Request) -> web.Response:
+        claims = claims_of(self._tokens, request, LinkMail.OPT_IN)  # a link can refuse for ever
+        if claims is not None and (await _form(request)).get("refuse"):
+            return await self._refuse(request, claims)
+        claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
+        if claims is None:
+            return self._page(request, "opt_in_invalid", status=400)
+        async with self._engine.begin() as tx:
+            confirmed = await self._opt_ins.confirm(tx, claims, origin(request))
+        if not confirmed:
+            return self._page(request, "opt_in_used", status=410)
+        return self._page(request, "opt_in_done", claims)
+
+    async def _refuse(self, request: web.Request, claims: Claims) -> web.Response:
+        """Withdraw, and never mail a link that asks for consent again."""
+        refusal = WithdrawalRequest(_withdrawal(request, claims, "refused"), never_ask=True)
+        result = (await self._withdrawals.withdraw(refusal)).result
+        name = "opt_in_refused" if result is WithdrawalResult.DONE else str(result)
+        return self._page(request, name, claims, status=STATUS[result])
+
+    async def erasure_page(self, request: web.Request) -> web.Response:
+        name, claims = await self._erasure_link(request)
+        return self._page(request, name, claims, status=_ERASURE_STATUS[name])
+
+    async def erase_by_link(self, request: web.Request) -> web.Response:
+        name, claims = await self._erasure_link(request)
+        if claims is None:
+            return self._page(request, name, status=_ERASURE_STATUS[name])
+        await _form(request)
+        entry = Entry(
+            action=Action.ERASURE_REQUESTED,
+            email=claims.subject,
+            origin=origin(request),
+            evidence={"source": "link"},
+        )
+        result = (await self._withdrawals.erase(entry)).result
+        return self._page(request, f"erasure_{result}", claims, status=STATUS[result])
+
+    async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
+        """Return the page that the link leads to, with its claims if it may still be used."""
+        claims = claims_of(self._tokens, request, LinkMail.ERASURE, self._erasure_age)
+        if claims is None:
+            return "erasure_invalid", None
+        async with self._engine.begin() as tx:
+            subject = await data_subjects.find(tx, self._vault, claims.subject)
+            erasure_id = UUID(claims.purpose)
+            if subject and await erasures.awaits_confirmation(tx, erasure_id, subject.id):
+                return "erasure", claims
+        return "erasure_used", None
+
+    def _page(
+        self,
+        request: web.Request,
+        name: str,
+        claims: Claims | None = None,
+        *,
+        status: int = 200,
+        **more: Any,
+    ) -> web.Response:
+        html = pages.render(
+            name,
+            language(request),
+            company=self._company,
+            email=claims.subject if claims else "",
+            token=request.query.get("token", ""),
+            **more,
+        )
+        return web.Response(
+            text=html,
+            status=status,
+            content_type="text/html",
+            charset="utf-8",
+            headers=pages.HEADERS,
+        )
+
+
+_ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
+
+
+def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
+    return Entry(Action.UNSUBSCRIBE, claims.subject, origin(request), evidence={"source": source})
+
+
+async def _form(request: web.Request) -> Mapping[str, Any]:
+    if request.can_read_body and request.content_type not in FORMS:
+        raise Problem(415, detail="send a form")
+    try:
+        return await request.post()
+    except ValueError:
+        raise Problem(400, detail="the form is malformed") from None

@@ -1,0 +1,216 @@
+"""Routes that need no key. The gateway has checked keys and names the caller in X-Caller."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database.group_commit import Batches
+from libs.common.email_address import normalise
+from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
+from libs.common.messaging.broker import Broker
+from libs.common.process import logs
+from libs.common.signed_links import Tokens
+from services.consent.changes import ErasedSince, WithdrawalRequest
+from services.consent.consent import PURPOSES, Action, Agreement, ErasureStatus, State
+from services.consent.http.answers import withdrawal_response
+from services.consent.http.caller import (
+    Email,
+    claims_of,
+    language,
+    origin,
+    over_budget,
+    path_email,
+    trusted,
+)
+from services.consent.mails import LinkMails
+from services.consent.optin import OptIns
+from services.consent.store import consents, data_subjects, erasures, upkeep
+from services.consent.trail import chain
+from services.consent.trail.chain import Entry
+from services.consent.trail.vault import Vault
+from services.consent.withdrawals import Withdrawals
+
+log = logs.get_logger(__name__)
+
+HEALTH_SECONDS = 2.0
+MAX_BATCH = 100
+
+Reason = Annotated[str, Field(max_length=2_000)]
+Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+SessionId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Unsubscribe(Model):
+    email: Email
+    reason: Reason | None = None
+    session_id: SessionId | None = None
+
+
+class Revoke(Model):
+    email: Email
+    reason: Reason | None = None
+    language: Language | None = None
+    """For the mail with the link; by default the browser's."""
+
+
+class OptIn(Model):
+    email: Email
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    language: Language | None = None
+    source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    session_id: SessionId | None = None
+
+
+class PublicRoutes:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        broker: Broker,
+        vault: Vault,
+        tokens: Tokens,
+        link_mails: LinkMails,
+        withdrawals: Withdrawals,
+        opt_ins: OptIns,
+    ) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._vault = vault
+        self._tokens = tokens
+        self._link_mails = link_mails
+        self._withdrawals = withdrawals
+        self._opt_ins = opt_ins
+        self._states = Batches(self._read_states, limit=MAX_BATCH)
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/api/opt-in", self.opt_in)
+        app.router.add_post("/api/unsubscribe", self.unsubscribe)
+        app.router.add_post("/api/revoke-consent", self.revoke)
+        app.router.add_get("/api/unsubscribe/status/{email}", self.status)
+        app.router.add_get("/health/deep", self.health)
+
+    async def opt_in(self, request: web.Request) -> web.Response:
+        body = await parse(request, OptIn)
+        entry = Entry(
+            action=Action.OPT_IN,
+            email=body.email,
+            origin=origin(request),
+            session_id=body.session_id,
+        )
+        agreement = Agreement(
+            body.text,
+            body.language,
+            body.source or "api",
+            accepted_at(request),
+            version=self._opt_ins.version(body.text),
+            vouched=trusted(request),
+        )
+        if agreement.version is None and not agreement.vouched:
+            unknown = "not a wording that the company has published; send the exact text"
+            raise Problem(422, errors=[("text", unknown)])
+        try:
+            async with self._engine.begin() as tx:
+                # Whether it counts or is mailed for first: the answer is the same.
+                written_in = language(request, body.language)
+                await self._opt_ins.record(tx, entry, agreement, written_in)
+        except ErasedSince:  # rolled back; answered like any other
+            log.info("opt_in.erased_since")
+        return json_response({"success": True, "email": body.email})
+
+    async def unsubscribe(self, request: web.Request) -> web.Response:
+        body = await parse(request, Unsubscribe)
+        entry = Entry(
+            action=Action.UNSUBSCRIBE,
+            email=body.email,
+            origin=origin(request),
+            reason=body.reason,
+            session_id=body.session_id,
+            evidence={"source": "api"},
+        )
+        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
+        return withdrawal_response(
+            {"success": True, "email": body.email, "unsubscribed": True}, answer
+        )
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        body = await parse(request, Revoke)
+        entry = Entry(
+            action=Action.REVOKE,
+            email=body.email,
+            origin=origin(request),
+            reason=body.reason,
+            evidence={"source": "api"},
+        )
+        unmailed = over_budget(request)
+        make_mail = self._link_mails.erasure(language(request, body.language))
+        answer = await self._withdrawals.withdraw(
+            WithdrawalRequest(entry, erase=True, make_mail=None if unmailed else make_mail)
+        )
+        # Anyone may ask about any address: known or not, erased or not, the answer is the same.
+        shown = {
+            "success": True,
+            "email": body.email,
+            "consents_revoked": list(PURPOSES),
+            "erasure": {
+                "status": "ask_again_later" if unmailed else ErasureStatus.AWAITING_CONFIRMATION
+            },
+        }
+        if trusted(request):
+            suppression_hash = self._vault.suppression_hash(normalise(body.email))
+            async with self._engine.begin() as tx:
+                if found := await erasures.find_erasure(tx, suppression_hash):
+                    shown["erasure"] = {"status": found.status}
+        return withdrawal_response(shown, answer)
+
+    async def status(self, request: web.Request) -> web.Response:
+        given = path_email(request)
+        email = normalise(given)
+        full = trusted(request) or self._has_link(request, email)
+        states = await self._states.submit(self._vault.lookup_hash(email))
+        last = await self._last_action(email) if full else None
+        granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
+        return json_response(
+            {
+                "email": given if full else None,
+                "unsubscribed": State.WITHDRAWN in states.values(),
+                "consents": granted if full else None,
+                "last_action": last and last[0],
+                "last_action_at": last and last[1].isoformat(),
+            }
+        )
+
+    async def _read_states(self, lookup_hashes: Sequence[bytes]) -> list[dict[str, State]]:
+        async with self._engine.connect() as tx:
+            return await consents.states_of_all(tx, lookup_hashes)
+
+    async def _last_action(self, email: str) -> tuple[str, datetime] | None:
+        async with self._engine.connect() as tx:
+            subject = await data_subjects.find(tx, self._vault, email)
+            return await chain.last_action(tx, subject.id) if subject else None
+
+    def _has_link(self, request: web.Request, email: str) -> bool:
+        claims = claims_of(self._tokens, request)
+        return claims is not None and normalise(claims.subject) == email
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Without the broker withdrawals continue: their events wait in the outbox."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
+                waiting = await upkeep.outbox_length(tx)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            waiting, postgres = None, {"status": "unhealthy", "detail": type(error).__name__}
+        else:
+            postgres = {"status": "healthy"}
+        rabbitmq = "healthy" if self._broker.connected else "degraded"
+        return json_response(
+            {
+                "status": rabbitmq if postgres["status"] == "healthy" else "unhealthy",
+                "components": {"postgres": postgres, "rabbitmq": {"status": rabbitmq}},
+                "outbox": waiting,
+            }
+        )

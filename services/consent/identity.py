@@ -1,0 +1,15 @@
+"""Reads which data subject a text names."""
+
+from libs.common import phone_number
+from libs.common.email_address import normalise
+from services.consent.consent import Subject
+
+
+def parse_subject(text: str) -> Subject:
+    """Read an e-mail address or a phone number.
+
+    :raises ValueError: it is neither
+    """
+    if "@" in text:
+        return Subject(email=normalise(text))
+    return Subject(phone=phone_number.normalise(text))

@@ -1,0 +1,195 @@
+"""The journal of withdrawals and erasures outside the database: no restored backup undoes one.
+
+Each replica follows the trail and writes to its own host's disk who withdrew or was erased, with
+the row's position in the chain. When the trail lacks that position, the database was restored (or
+changed): no permit is given until every host has applied its withdrawals and the erasures were
+carried out again (`replay`).
+"""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.process import logs
+from services.consent import changes, metrics
+from services.consent.changes import WithdrawalRequest
+from services.consent.consent import Action
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents, data_subjects, restores, trail
+from services.consent.trail import chain
+from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.chain import Entry
+from services.consent.trail.position import START, Position
+from services.consent.trail.vault import Vault
+
+log = logs.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+BATCH = 500
+
+
+class JournalEntry(BaseModel):
+    """Who withdrew, without an address: a random id and the keyed hash for look-up."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    row: int = Field(ge=0)
+    hash: str = Field(pattern="^[0-9a-f]{64}$")
+    subject: UUID | None = None
+    """None: from here on the trail is followed again, after a restore."""
+    lookup_hash: str | None = None
+    keys: int = Field(1, ge=1)
+    """How many keys made the hash."""
+    withdrawn: dict[str, AwareDatetime] = {}
+    """By purpose, when it was withdrawn last."""
+    erased: bool = False
+
+    @property
+    def position(self) -> Position:
+        return Position(self.row, bytes.fromhex(self.hash))
+
+
+def read(file: AppendOnlyFile) -> Iterator[tuple[UUID, JournalEntry]]:
+    """Read the entries of data subjects, the oldest first."""
+    for record in file.read():
+        try:
+            entry = JournalEntry.model_validate(record)
+        except ValidationError:
+            log.warning("journal.damaged", file=file.path.name)
+            continue
+        if entry.subject is not None:
+            yield entry.subject, entry
+
+
+class Journal:
+    def __init__(self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._suppression_days = settings.suppression_retention_days
+        self._file = settings.withdrawal_file
+        self._position: Position | None = None
+        self._followed = 0
+        """The row up to which the file is complete."""
+        self._applied: Position | None = None
+        self._lock = asyncio.Lock()
+
+    async def is_current(self, tx: AsyncConnection) -> bool:
+        """Say whether the database is the one that this and each other host followed last."""
+        return await restores.is_current(tx, self._position or self._newest())
+
+    async def update(self) -> None:
+        """Write what is new in the trail; run each second, and before a withdrawal is answered.
+
+        :raises OSError: it cannot be written
+        """
+        async with self._lock:
+            newest = self._newest()
+            if newest != self._position:  # also when another process of this host has written
+                self._position, self._followed = newest, newest.rows
+            async with self._engine.begin() as tx:
+                is_there = await restores.has(tx, newest)
+            if is_there:
+                await self._follow()
+            else:
+                await self._recover(newest)
+            metrics.REPLAY_PENDING.set(not is_there)
+
+    def _newest(self) -> Position:
+        for record in self._file.newest():
+            try:
+                return JournalEntry.model_validate(record).position
+            except ValidationError:
+                continue
+        return START
+
+    async def _follow(self) -> None:
+        while True:
+            async with self._engine.connect() as tx:
+                head = (await trail.head(tx)).rows
+                rows = await restores.withdrawn_after(tx, self._followed, head, BATCH)
+            entries = [
+                JournalEntry(
+                    row=row.id,
+                    hash=row.hash,
+                    subject=row.subject_id,
+                    lookup_hash=row.lookup_hash,
+                    keys=len(self._vault.hash_keys),
+                    withdrawn=row.withdrawn or {},
+                    erased=row.action == Action.ERASED,
+                )
+                for row in rows
+            ]
+            if entries:
+                await self._file.append(*(entry.model_dump(mode="json") for entry in entries))
+                self._position = entries[-1].position
+            if len(rows) < BATCH:
+                self._followed = head
+                return
+            self._followed = rows[-1].id
+
+    async def _recover(self, position: Position) -> None:
+        log.error("journal.restored", rows=position.rows)
+        async with self._engine.begin() as tx:
+            replayed = await restores.record_missing(tx, position)
+        if self._applied != position:
+            await self._apply()
+            self._applied = position
+        if replayed:
+            entry = JournalEntry(row=0, hash=START.hash.hex())
+            now = datetime.now(UTC).isoformat()
+            await self._file.append(entry.model_dump(mode="json") | {"at": now})
+            log.info("journal.replayed")
+
+    async def _apply(self) -> None:
+        """Repeat each withdrawal that the file has and the database lacks."""
+        oldest = datetime.now(UTC) - timedelta(days=self._suppression_days)
+        entries: dict[UUID, JournalEntry] = {}
+        for subject_id, entry in await asyncio.to_thread(lambda: list(read(self._file))):
+            if entry.erased:
+                entries.pop(subject_id, None)  # `replay` withdraws as well
+            elif any(at > oldest for at in entry.withdrawn.values()):
+                entries[subject_id] = entry
+        repeated = 0
+        for subject_id, entry in entries.items():
+            for purpose, at in entry.withdrawn.items():
+                async with self._engine.begin() as tx:
+                    repeated += await self._withdraw_again(tx, subject_id, entry, purpose, at)
+        log.warning("journal.applied", withdrawn=repeated, of=len(entries))
+
+    async def _withdraw_again(
+        self, tx: AsyncConnection, subject_id: UUID, entry: JournalEntry, purpose: str, at: datetime
+    ) -> bool:
+        known = await data_subjects.known(tx, [subject_id])
+        if known.get(subject_id) is False:  # erased
+            return False
+        if not known and entry.lookup_hash is not None:
+            # It became known after the backup, and may have become known again meanwhile.
+            lookup_hash = self._vault.rehash(bytes.fromhex(entry.lookup_hash), entry.keys)
+            subject_id = await data_subjects.create_by_hash(
+                tx, self._vault, subject_id, lookup_hash
+            )
+        elif not known:
+            return False
+        await data_subjects.lock(tx, subject_id)
+        if await consents.agreed_after(tx, subject_id, purpose, at):
+            return False
+        subject = await data_subjects.find_by_id(tx, subject_id)
+        email = None
+        if subject is not None:
+            email = await chain.last_email(tx, subject_id, subject.key(self._vault))
+        if email is None:
+            await consents.withdraw(tx, subject_id, [purpose], at)
+        else:
+            evidence: dict[str, Any] = {"source": "replay", "withdrawn_at": at.isoformat()}
+            request = WithdrawalRequest(
+                Entry(Action.UNSUBSCRIBE, email, evidence=evidence), [purpose], at=at
+            )
+            await changes.withdraw(
+                tx, self._vault, request, suppression_days=self._suppression_days
+            )
+        return True

@@ -1,0 +1,207 @@
+"""After a restore from a backup: erases again who was erased since, here and in the services.
+
+The file of erasures names them, without addresses. A subject whom the restored database knows has
+theirs in the trail. The other services may hold one who became known only after the backup (a chat
+before any consent): they send the addresses that they hold, and the suppression hash identifies
+the subject.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.messaging.rpc import Requester
+from libs.common.process import logs
+from services.consent import erasure_orders, export
+from services.consent.consent import PURPOSES, Subject, WithdrawalResult
+from services.consent.identity import parse_subject
+from services.consent.recovery import journal
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents, data_subjects, erasures, restores
+from services.consent.trail import chain
+from services.consent.trail.chain import Entry
+from services.consent.trail.vault import Vault
+from services.consent.withdrawals import Withdrawals
+
+log = logs.get_logger(__name__)
+
+AT_ONCE = 50
+BUDGET_SECONDS = 5.0  # it may then wait 25 s for permits; the gateway waits 40 s for an answer
+
+
+class ErasureEntry(BaseModel):
+    """A line of the file of erasures."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    subject: UUID
+    erasure: UUID
+    suppression_hash: str
+    keys: int = Field(1, ge=1)
+    """How many keys made the hash."""
+    at: AwareDatetime
+
+
+@dataclass(slots=True)
+class Replayed:
+    already: int = 0
+    """Erased in this database, too."""
+    again: int = 0
+    """Known here, and erased again."""
+    by_address: int = 0
+    """Not known here; another service holds the address and was ordered to erase it."""
+    unknown: int = 0
+    """No service holds them."""
+    in_flight: int = 0
+    """A message to them is being sent: call again."""
+    left: int = 0
+    """Not reached for lack of time: call again."""
+    incomplete: list[str] = field(default_factory=list)
+    """Services that did not send their addresses: call again."""
+
+    @property
+    def done(self) -> bool:
+        return not (self.in_flight or self.left or self.incomplete)
+
+
+class Replay:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        settings: ConsentSettings,
+        withdrawals: Withdrawals,
+        requester: Requester,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._withdrawals = withdrawals
+        self._requester = requester
+        self._export_seconds = settings.export_seconds
+        self._kept = timedelta(days=settings.suppression_retention_days)
+        self._file = settings.erasure_file
+        self._journal = settings.withdrawal_file
+
+    async def run(self, entry: Callable[[str], Entry]) -> Replayed:
+        """Erase again whom the file names; repeating it is harmless.
+
+        Each host applies its withdrawals itself (`journal`). Once both are done, permits are given
+        again.
+
+        :param entry: makes the trail's entry for an address
+        """
+        until = monotonic() + BUDGET_SECONDS
+        done = Replayed()
+        entries = await asyncio.to_thread(self._read)
+        async with self._engine.connect() as tx:
+            known = await data_subjects.known(tx, list(entries))
+            elsewhere = await data_subjects.known(
+                tx, await asyncio.to_thread(self._erased_elsewhere)
+            )
+        alive = [each for each in entries if known.get(each)]
+        alive += [each for each, living in elsewhere.items() if living and each not in entries]
+        unknown = [each for subject_id, each in entries.items() if subject_id not in known]
+        done.already = sum(known.get(each) is False for each in entries)
+        for start in range(0, len(alive), AT_ONCE):
+            if monotonic() >= until:
+                done.left = len(alive) - start
+                break
+            part = alive[start : start + AT_ONCE]
+            results = await asyncio.gather(*(self._again(each, entry) for each in part))
+            done.again += results.count(WithdrawalResult.DONE)
+            nameless = [each for each, result in zip(part, results, strict=True) if not result]
+            unknown += [entries[each] for each in nameless if each in entries]
+            done.in_flight += len(part) - results.count(WithdrawalResult.DONE) - len(nameless)
+        if done.in_flight or done.left:  # the caller has waited long enough
+            done.left += len(unknown)
+        elif unknown:
+            await self._by_address(unknown, done)
+        if done.done:
+            async with self._engine.begin() as tx:
+                await restores.record_replayed(tx)
+        log.info("erasures.replayed", **asdict(done))
+        return done
+
+    def _erased_elsewhere(self) -> list[UUID]:
+        """Return whom another host has erased: this one knows that only from the trail."""
+        return [subject_id for subject_id, line in journal.read(self._journal) if line.erased]
+
+    def _read(self) -> dict[UUID, ErasureEntry]:
+        oldest = datetime.now(UTC) - self._kept
+        entries = {}
+        for record in self._file.read():
+            try:
+                entry = ErasureEntry.model_validate(record)
+            except ValidationError:
+                log.warning("erasures.damaged_line")
+                continue
+            if entry.at > oldest:  # no backup is that old
+                entries[entry.subject] = entry
+        return entries
+
+    async def _again(
+        self, subject_id: UUID, entry: Callable[[str], Entry]
+    ) -> WithdrawalResult | None:
+        """Erase again; None: nothing here leads to an address, but another service may hold it."""
+        async with self._engine.begin() as tx:
+            row = await data_subjects.find_by_id(tx, subject_id)
+            if row is None:  # erased by a duplicate of this call
+                return WithdrawalResult.DONE
+            email = await chain.last_email(tx, subject_id, row.key(self._vault))
+        if email is None:  # a row that a permit made, or the journal
+            return None
+        if (subject := parse_subject(email)).phone:
+            await self._withdrawals.erase_phone(entry(email), subject)
+            return WithdrawalResult.DONE
+        return (await self._withdrawals.erase(entry(email))).result
+
+    async def _by_address(self, unknown: Sequence[ErasureEntry], done: Replayed) -> None:
+        wanted: dict[bytes, list[ErasureEntry]] = {}
+        for entry in unknown:
+            hashed = self._vault.rehash(bytes.fromhex(entry.suppression_hash), entry.keys)
+            wanted.setdefault(hashed, []).append(entry)
+        found: dict[bytes, Subject] = {}
+
+        def look(records: export.Records) -> None:
+            for record in records.get("addresses", ()):
+                try:
+                    subject = parse_subject(str(record.get("address")))
+                except ValueError:
+                    continue
+                if (hashed := self._vault.suppression_hash(subject.identity)) in wanted:
+                    found[hashed] = subject
+
+        done.incomplete = await export.addresses(self._requester, self._export_seconds, look)
+        if done.incomplete:
+            done.left += len(unknown)
+            return
+        for suppression_hash, entries in wanted.items():
+            subject = found.get(suppression_hash)
+            async with self._engine.begin() as tx:
+                for entry in entries:
+                    await self._record_missed(tx, entry, suppression_hash, subject)
+            done.by_address += len(entries) if subject else 0
+            done.unknown += 0 if subject else len(entries)
+
+    async def _record_missed(
+        self,
+        tx: AsyncConnection,
+        entry: ErasureEntry,
+        suppression_hash: bytes,
+        subject: Subject | None,
+    ) -> None:
+        # Where a permit or the journal has made the row.
+        await data_subjects.forget(tx, entry.subject)
+        await erasures.record_missed(
+            tx, entry.subject, entry.erasure, suppression_hash, entry.at, in_progress=bool(subject)
+        )
+        left = entry.at + self._kept - datetime.now(UTC)
+        await consents.suppress(tx, entry.subject, suppression_hash, PURPOSES, left.days)
+        if subject:
+            await erasure_orders.order(tx, self._vault, entry.erasure, subject)

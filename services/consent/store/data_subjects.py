@@ -1,0 +1,210 @@
+"""Data subjects: the row that every change locks, and the key that seals a subject's data."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.consent.store.sql import sql
+from services.consent.store.tables import (
+    consent_state,
+    data_subject,
+    erasure,
+    link_mail,
+    opt_in,
+    permit,
+    suppression,
+)
+from services.consent.trail.vault import SubjectKey, Vault, WrappedKey
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRow:
+    id: UUID
+    wrapped_key: WrappedKey
+
+    def key(self, vault: Vault) -> SubjectKey:
+        return vault.unwrap(self.id, self.wrapped_key)
+
+
+class Lock:
+    """How a transaction locks the subject's row (protocol B, step 3)."""
+
+    PERMIT: Final = "FOR SHARE"
+    CHANGE: Final = "FOR UPDATE"
+    NONE: Final = ""
+
+
+_FIND = {
+    lock: sql(
+        f"SELECT id, master_key_id, wrapped_key FROM data_subject WHERE lookup_hash = :hash {lock}"
+    ).columns(id=sa.Uuid, master_key_id=sa.Text, wrapped_key=sa.LargeBinary)
+    for lock in (Lock.PERMIT, Lock.CHANGE, Lock.NONE)
+}
+
+
+async def find(
+    tx: AsyncConnection, vault: Vault, identity: str, lock: str = Lock.NONE
+) -> SubjectRow | None:
+    found = await tx.execute(_FIND[lock], {"hash": vault.lookup_hash(identity)})
+    return _row(found.one_or_none())
+
+
+def _row(row: sa.Row[Any] | None) -> SubjectRow | None:
+    if row is None:
+        return None
+    return SubjectRow(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
+
+
+async def find_by_id(tx: AsyncConnection, subject_id: UUID) -> SubjectRow | None:
+    """Find a subject who was not erased."""
+    found = await tx.execute(
+        sa.select(data_subject).where(
+            data_subject.c.id == subject_id, data_subject.c.erased_at.is_(None)
+        )
+    )
+    return _row(found.one_or_none())
+
+
+async def get_or_create(tx: AsyncConnection, vault: Vault, identity: str, lock: str) -> SubjectRow:
+    """Lock the subject's row, and create it first where the subject is new.
+
+    The row must exist before anything is decided: a lock on no row excludes no one. A known
+    address takes the same steps, so that timing does not reveal whether it is known.
+    """
+    while True:
+        await _insert(tx, vault, uuid4(), vault.lookup_hash(identity))
+        if row := await find(tx, vault, identity, lock):
+            return row
+
+
+async def create_by_hash(
+    tx: AsyncConnection, vault: Vault, subject_id: UUID, lookup_hash: bytes
+) -> UUID:
+    """Create a subject of whom only the hash is known.
+
+    :returns: this id, or the one that the hash has already
+    """
+    await _insert(tx, vault, subject_id, lookup_hash)
+    found = await tx.execute(
+        sa.select(data_subject.c.id).where(data_subject.c.lookup_hash == lookup_hash)
+    )
+    known_id: UUID = found.scalar_one()
+    return known_id
+
+
+_INSERT = sql("""
+    INSERT INTO data_subject (id, lookup_hash, master_key_id, wrapped_key)
+    VALUES (:id, :hash, :master, :key) ON CONFLICT DO NOTHING
+""")
+
+
+async def _insert(tx: AsyncConnection, vault: Vault, subject_id: UUID, lookup_hash: bytes) -> None:
+    _, wrapped = vault.new_key(subject_id)
+    key = {"master": wrapped.master_key_id, "key": wrapped.wrapped}
+    await tx.execute(_INSERT, key | {"id": subject_id, "hash": lookup_hash})
+
+
+async def lock(tx: AsyncConnection, subject_id: UUID) -> None:
+    await tx.execute(
+        sa.select(data_subject.c.id).where(data_subject.c.id == subject_id).with_for_update()
+    )
+
+
+_WRAPPED_BEFORE = sql("""
+    SELECT id, lookup_hash, master_key_id, wrapped_key FROM data_subject
+    WHERE lookup_hash > :after AND master_key_id <> :current
+    ORDER BY lookup_hash LIMIT :batch FOR UPDATE
+""").columns(
+    id=sa.Uuid, lookup_hash=sa.LargeBinary, master_key_id=sa.Text, wrapped_key=sa.LargeBinary
+)
+
+
+_REWRAP = sql("""
+    UPDATE data_subject SET master_key_id = :current, wrapped_key = new.wrapped
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:wrapped AS bytea[])) AS new (id, wrapped)
+    WHERE data_subject.id = new.id
+""")
+
+
+async def rewrap(
+    tx: AsyncConnection, vault: Vault, after: bytes, batch: int
+) -> tuple[int, bytes | None]:
+    """Wrap some subjects' keys with the current master key.
+
+    :param after: the lookup hash up to which that is done
+    :returns: how many, and the hash to continue after; None at the end
+    :raises KeyError: one is wrapped with a master key that is not configured
+    """
+    values = {"after": after, "current": vault.current, "batch": batch}
+    rows = (await tx.execute(_WRAPPED_BEFORE, values)).all()
+    if not rows:
+        return 0, None
+    keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]
+    await tx.execute(
+        _REWRAP,
+        {
+            "current": vault.current,
+            "ids": [str(row.id) for row in rows],
+            "wrapped": [key.wrapped for key in keys],
+        },
+    )
+    return len(rows), rows[-1].lookup_hash
+
+
+async def forget(tx: AsyncConnection, subject_id: UUID) -> None:
+    """Forget who this is: without hash and key the remaining rows lead to no one."""
+    await tx.execute(
+        sa.update(data_subject)
+        .where(data_subject.c.id == subject_id)
+        .values(lookup_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
+    )
+    await tx.execute(sa.delete(opt_in).where(opt_in.c.subject_id == subject_id))
+
+
+_STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
+    "states": (consent_state.c.subject_id, "purpose state version changed_at"),
+    "permits": (permit.c.subject_id, "message attempt granted_at returned_at"),
+    "suppressions": (suppression.c.suppression_hash, "purpose created_at keep_until"),
+    "link_mails": (link_mail.c.suppression_hash, "kind first_at last_at count"),
+    "erasures": (erasure.c.suppression_hash, "status requested_at confirmed_at finished_at"),
+}
+
+
+async def stored_data(
+    tx: AsyncConnection, subject_id: UUID | None, suppression_hash: bytes
+) -> dict[str, list[dict[str, Any]]]:
+    """Read what is stored about a subject beside the trail, for an export, by kind.
+
+    :param suppression_hash: what it finds may outlive the subject's row
+    """
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _STORED}
+    for kind, (column, names) in _STORED.items():
+        whose = subject_id if column.name == "subject_id" else suppression_hash
+        if whose is None:  # as a condition it would find the tombstones of permits
+            continue
+        shown = (column.table.c[name] for name in names.split())
+        rows = (await tx.execute(sa.select(*shown).where(column == whose))).mappings()
+        found[kind] = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
+_KNOWN = sql("""
+    SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids AS uuid[]))
+""").columns(id=sa.Uuid, alive=sa.Boolean)
+
+
+async def known(tx: AsyncConnection, subject_ids: Iterable[UUID]) -> dict[UUID, bool]:
+    """Say of each id that has a row whether the row still leads to someone."""
+    rows = await tx.execute(_KNOWN, {"ids": [str(subject_id) for subject_id in subject_ids]})
+    return {row.id: row.alive for row in rows}

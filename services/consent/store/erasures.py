@@ -1,0 +1,275 @@
+"""Erasures: requested, ordered from each service, and replayed after a restore."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.consent.consent import ErasureStatus
+from services.consent.store.data_subjects import forget
+from services.consent.store.sql import sql
+from services.consent.store.tables import data_subject, erasure, erasure_receipt
+from services.consent.trail.vault import WrappedKey
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    id: UUID
+    status: ErasureStatus
+    requested_at: datetime
+    confirmed_at: datetime | None
+    finished_at: datetime | None
+    due_at: datetime
+    """When it must be done (Art. 12(3) GDPR): a month after the request."""
+    receipts: frozenset[str]
+
+
+_REQUEST = sql("""
+    INSERT INTO erasure AS mine (id, subject_id, suppression_hash, status)
+    VALUES (:id, :subject, :hash, 'awaiting_confirmation')
+    ON CONFLICT (subject_id) DO UPDATE SET requested_at = CASE
+        WHEN mine.requested_at < now() - interval '7 days' THEN now() ELSE mine.requested_at END
+    RETURNING id
+""").columns(id=sa.Uuid)
+
+
+async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes) -> UUID:
+    """Record that erasure was requested; requesting twice has the effect of once.
+
+    A request that was never confirmed lapses after a week, the longest validity of a link: the
+    month in which it must be done then starts with the newer request.
+
+    :param suppression_hash: finds the request once the subject is erased
+    """
+    values = {"id": uuid4(), "subject": subject_id, "hash": suppression_hash}
+    erasure_id: UUID = (await tx.execute(_REQUEST, values)).scalar_one()
+    return erasure_id
+
+
+async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, subject_id: UUID) -> bool:
+    """Say whether this request is this subject's, and still open."""
+    found = await tx.scalar(sa.select(erasure.c.subject_id).where(erasure.c.id == erasure_id))
+    return bool(found == subject_id)
+
+
+_DUE = (erasure.c.requested_at + sa.text("interval '1 month'")).label("due_at")
+_RECEIPTS = sa.func.array(
+    sa.select(erasure_receipt.c.service)
+    .where(erasure_receipt.c.erasure_id == erasure.c.id)
+    .correlate(erasure)
+    .scalar_subquery()
+).label("receipts")
+
+
+async def find_erasure(tx: AsyncConnection, suppression_hash: bytes) -> Erasure | None:
+    """Return an address's erasure: the one in progress, else the one requested last."""
+    found = await tx.execute(
+        sa.select(erasure, _DUE, _RECEIPTS)
+        .where(erasure.c.suppression_hash == suppression_hash)
+        .order_by(
+            (erasure.c.status == ErasureStatus.IN_PROGRESS).desc(), erasure.c.requested_at.desc()
+        )
+        .limit(1)
+    )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    return Erasure(
+        row.id,
+        ErasureStatus(row.status),
+        row.requested_at,
+        row.confirmed_at,
+        row.finished_at,
+        row.due_at,
+        frozenset(row.receipts),
+    )
+
+
+async def destroy(tx: AsyncConnection, subject_id: UUID) -> UUID:
+    """Forget a subject whose erasure was requested.
+
+    :returns: the id of that erasure
+    """
+    await forget(tx, subject_id)
+    confirmed = await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.subject_id == subject_id)
+        .values(status=ErasureStatus.IN_PROGRESS, confirmed_at=sa.func.now(), subject_id=sa.null())
+        .returning(erasure.c.id)
+    )
+    erasure_id: UUID = confirmed.scalar_one()
+    return erasure_id
+
+
+async def record_missed(
+    tx: AsyncConnection,
+    subject_id: UUID,
+    erasure_id: UUID,
+    suppression_hash: bytes,
+    at: datetime,
+    *,
+    in_progress: bool,
+) -> None:
+    """Record an erasure that a restored database has missed, as if it had not.
+
+    :param in_progress: another service holds the address and has to erase it
+    """
+    await tx.execute(
+        pg.insert(data_subject).values(id=subject_id, erased_at=at).on_conflict_do_nothing()
+    )
+    await tx.execute(
+        pg.insert(erasure)
+        .values(
+            id=erasure_id,
+            suppression_hash=suppression_hash,
+            status=ErasureStatus.IN_PROGRESS if in_progress else ErasureStatus.DONE,
+            requested_at=at,
+            confirmed_at=at,
+            finished_at=None if in_progress else sa.func.now(),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def receive(
+    tx: AsyncConnection, erasure_id: UUID, service: str, holders: Sequence[str]
+) -> bool:
+    """Record that a service has erased what it held; out of turn it is ignored (protocol C).
+
+    :returns: whether that was the last one
+    """
+    # Two receipts at once would each not see the other's.
+    locked = await tx.execute(
+        sa.select(erasure.c.id).where(erasure.c.id == erasure_id).with_for_update()
+    )
+    if locked.one_or_none() is None:
+        return False
+    received = await tx.scalars(
+        sa.select(erasure_receipt.c.service).where(erasure_receipt.c.erasure_id == erasure_id)
+    )
+    if not set(holders[: holders.index(service)]) <= set(received):
+        return False
+    await tx.execute(
+        pg.insert(erasure_receipt)
+        .values(erasure_id=erasure_id, service=service)
+        .on_conflict_do_nothing()
+    )
+    if service != holders[-1]:
+        return False
+    done = await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.id == erasure_id, erasure.c.status == ErasureStatus.IN_PROGRESS)
+        .values(
+            status=ErasureStatus.DONE,
+            finished_at=sa.func.now(),
+            master_key_id=sa.null(),
+            sealed_subject=sa.null(),
+        )
+    )
+    return done.rowcount == 1
+
+
+async def erased_since(
+    tx: AsyncConnection, suppression_hashes: Sequence[bytes], at: datetime | None
+) -> bool:
+    """Say whether one of these was erased at that time or later; without a time, ever."""
+    erased = sa.exists().where(
+        erasure.c.suppression_hash.in_(suppression_hashes),
+        erasure.c.confirmed_at.is_not(None) if at is None else erasure.c.confirmed_at >= at,
+    )
+    return bool(await tx.scalar(sa.select(erased)))
+
+
+async def seal_order(
+    tx: AsyncConnection, erasure_id: UUID, sealed: WrappedKey, *, ordered: bool = True
+) -> None:
+    """Store whose data it is about, so that the order can be repeated.
+
+    :param ordered: the order is given now
+    """
+    values = {"master_key_id": sealed.master_key_id, "sealed_subject": sealed.wrapped}
+    await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.id == erasure_id)
+        .values(values | ({"ordered_at": sa.func.now()} if ordered else {}))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    erasure_id: UUID
+    sealed: WrappedKey
+    receipts: frozenset[str]
+
+
+_ORDER = (erasure.c.id, erasure.c.master_key_id, erasure.c.sealed_subject, _RECEIPTS)
+
+
+def _order(row: Any) -> Order:
+    sealed = WrappedKey(row.master_key_id, row.sealed_subject)
+    return Order(row.id, sealed, frozenset(row.receipts))
+
+
+async def take_overdue(tx: AsyncConnection, seconds: float, batch: int) -> list[Order]:
+    """Take the orders that were given so long ago and that some service has not reported back."""
+    overdue = (
+        sa.select(erasure.c.id)
+        .where(
+            erasure.c.status == ErasureStatus.IN_PROGRESS,
+            erasure.c.sealed_subject.is_not(None),
+            erasure.c.ordered_at <= sa.func.now() - timedelta(seconds=seconds),
+        )
+        .order_by(erasure.c.requested_at)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    )
+    rows = await tx.execute(
+        sa.update(erasure)
+        .where(erasure.c.id.in_(overdue))
+        .values(ordered_at=sa.func.now())
+        .returning(*_ORDER)
+    )
+    return [_order(row) for row in rows]
+
+
+async def lock_order(tx: AsyncConnection, erasure_id: UUID) -> Order | None:
+    """Return the order of an erasure in progress; None once there is none."""
+    row = (
+        await tx.execute(
+            sa.select(*_ORDER)
+            .where(erasure.c.id == erasure_id, erasure.c.sealed_subject.is_not(None))
+            .with_for_update(of=erasure)
+        )
+    ).one_or_none()
+    return None if row is None else _order(row)
+
+
+async def sealed_before(tx: AsyncConnection, current: str) -> list[Order]:
+    """Lock orders that are sealed with another master key than this."""
+    rows = await tx.execute(
+        sa.select(*_ORDER)
+        .where(erasure.c.status == ErasureStatus.IN_PROGRESS, erasure.c.master_key_id != current)
+        .with_for_update(of=erasure)
+    )
+    return [_order(row) for row in rows]
+
+
+async def open_erasures(tx: AsyncConnection) -> tuple[int, float]:
+    """Count the erasures in progress.
+
+    :returns: also how many days the first that is due has left; infinite when there is none
+    """
+    counted = await tx.execute(
+        sa.select(
+            sa.func.count(),
+            sa.cast(sa.func.extract("epoch", sa.func.min(_DUE) - sa.func.now()), sa.Float),
+        ).where(erasure.c.status == ErasureStatus.IN_PROGRESS)
+    )
+    count, seconds = counted.one()
+    return count, math.inf if seconds is None else seconds / 86_400

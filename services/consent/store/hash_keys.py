@@ -1,0 +1,71 @@
+"""Which keys made the stored hashes, and how all of them are rehashed with one key more.
+
+A process with other keys would find no one, and would mail suppressed addresses: it must not start.
+"""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.consent.store.sql import sql
+from services.consent.store.tables import data_subject, erasure, hash_key, link_mail, suppression
+
+BATCH = 5_000
+_HASHES: tuple[sa.Column[bytes], ...] = (
+    data_subject.c.lookup_hash,
+    *(table.c.suppression_hash for table in (suppression, erasure, link_mail)),
+)
+_OTHERS = sql("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+""")
+
+
+async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys' fingerprints, the oldest first; a new database gets the oldest."""
+    first = {"position": 1, "fingerprint": configured[0]}
+    await tx.execute(pg.insert(hash_key).values(first).on_conflict_do_nothing())
+    found = await tx.execute(sa.select(hash_key.c.fingerprint).order_by(hash_key.c.position))
+    return tuple(found.scalars())
+
+
+async def lock(tx: AsyncConnection) -> None:
+    """Make a process that starts meanwhile wait in `applied`, or it would serve by the old keys."""
+    await tx.execute(sa.text("LOCK TABLE hash_key IN EXCLUSIVE MODE"))
+
+
+async def other_connections(tx: AsyncConnection) -> int:
+    """Count the connections of other processes of this service."""
+    return int((await tx.execute(_OTHERS)).scalar_one())
+
+
+async def rehash(
+    tx: AsyncConnection, made_by: int, configured: Sequence[str], hashed: Callable[[bytes], bytes]
+) -> int:
+    """Replace every hash, in one transaction: half of them would lead to no one.
+
+    :param made_by: how many keys made the stored ones
+    :returns: how many were replaced
+    """
+    count = 0
+    for column in _HASHES:
+        found = await tx.execute(sa.select(column).distinct().where(column.is_not(None)))
+        old = list(found.scalars())
+        for start in range(0, len(old), BATCH):
+            part = old[start : start + BATCH]
+            await tx.execute(
+                sa.text(f"""
+                    UPDATE {column.table.name} SET {column.name} = given.new
+                    FROM unnest(CAST(:old AS bytea[]), CAST(:new AS bytea[])) AS given (old, new)
+                    WHERE {column.name} = given.old
+                """),
+                {"old": part, "new": [hashed(each) for each in part]},
+            )
+        count += len(old)
+    added = enumerate(configured[made_by:], made_by + 1)
+    await tx.execute(
+        sa.insert(hash_key), [{"position": place, "fingerprint": each} for place, each in added]
+    )
+    return count

@@ -1,0 +1,81 @@
+"""Restored databases: how a restore is detected, and when the database is trusted again."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.consent.store.sql import sql
+from services.consent.trail.position import Position
+
+_HAS = ":rows = 0 OR EXISTS (SELECT FROM consent_audit_log WHERE id = :rows AND hash = :hash)"
+
+
+_LOOK = sql(f"""
+    SELECT {_HAS} AS is_there, EXISTS (SELECT FROM restore
+        WHERE rows = :rows AND hash = :hash AND replayed_at IS NULL) AS noticed
+""")
+_BACK = sql("DELETE FROM restore WHERE rows = :rows AND hash = :hash AND replayed_at IS NULL")
+
+
+async def has(tx: AsyncConnection, position: Position) -> bool:
+    """Say whether the trail has this position; one that was missing and is back is forgotten."""
+    found = (await tx.execute(_LOOK, position._asdict())).one()
+    if found.is_there and found.noticed:
+        await tx.execute(_BACK, position._asdict())
+    return bool(found.is_there)
+
+
+_IS_CURRENT = sql(f"SELECT ({_HAS}) AND NOT EXISTS (SELECT FROM restore WHERE replayed_at IS NULL)")
+
+
+async def is_current(tx: AsyncConnection, position: Position) -> bool:
+    """Say whether the trail has this position and no other host misses one of its own."""
+    return bool(await tx.scalar(_IS_CURRENT, position._asdict()))
+
+
+_RECORD_MISSING = sql("""
+    INSERT INTO restore AS mine (rows, hash) VALUES (:rows, :hash)
+    ON CONFLICT (rows, hash) DO UPDATE SET rows = excluded.rows
+    RETURNING replayed_at IS NOT NULL AS replayed
+""")
+
+
+async def record_missing(tx: AsyncConnection, position: Position) -> bool:
+    """Record that this position is missing.
+
+    :returns: whether withdrawals and erasures were replayed since
+    """
+    return bool((await tx.execute(_RECORD_MISSING, position._asdict())).scalar_one())
+
+
+async def record_replayed(tx: AsyncConnection) -> None:
+    """Trust the database again, once each host has applied its file."""
+    await tx.execute(sa.text("UPDATE restore SET replayed_at = now() WHERE replayed_at IS NULL"))
+
+
+_WITHDRAWN = sql("""
+    SELECT log.id, encode(log.hash, 'hex') AS hash, log.action, log.subject_id,
+        encode(data_subject.lookup_hash, 'hex') AS lookup_hash,
+        (SELECT jsonb_object_agg(purpose, withdrawn_at) FROM consent_state
+         WHERE consent_state.subject_id = log.subject_id AND withdrawn_at IS NOT NULL) AS withdrawn
+    FROM consent_audit_log AS log JOIN data_subject ON data_subject.id = log.subject_id
+    WHERE log.id > :after AND log.id <= :until
+        AND action IN ('unsubscribe', 'revoke-consent', 'erasure-requested', 'erased')
+    ORDER BY log.id LIMIT :batch
+""").columns(
+    id=sa.BigInteger,
+    hash=sa.Text,
+    action=sa.Text,
+    subject_id=sa.Uuid,
+    lookup_hash=sa.Text,
+    withdrawn=sa.JSON,
+)
+
+
+async def withdrawn_after(
+    tx: AsyncConnection, after: int, until: int, batch: int
+) -> list[sa.Row[Any]]:
+    """Read who withdrew or was erased, in the order of the trail."""
+    found = await tx.execute(_WITHDRAWN, {"after": after, "until": until, "batch": batch})
+    return list(found)

@@ -1,0 +1,90 @@
+"""Files that outlive the database: a written line stays, for whoever restores or audits."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from libs.common.process import logs
+
+log = logs.get_logger(__name__)
+
+_TAIL = 64 * 1024
+
+
+class AppendOnlyFile:
+    """One JSON object a line; any number of processes of a host may append to one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, records: Iterable[dict[str, Any]]) -> None:
+        """Append lines and return once they are on the disk; blocks.
+
+        :raises OSError:
+        """
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self.path.exists()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        descriptor = os.open(self.path, flags, 0o600)
+        try:
+            # A line that a crash cut off must not swallow this one; readers skip an empty line.
+            _write_all(descriptor, f"\n{text}".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            _sync_directory(self.path.parent)
+
+    async def append(self, *records: dict[str, Any]) -> None:
+        """As `write`, in a thread of its own."""
+        await asyncio.to_thread(self.write, records)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Read every whole line; a damaged one is logged and skipped."""
+        try:
+            file = self.path.open(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        with file:
+            for number, line in enumerate(file, 1):
+                if (record := _parse(line)) is not None:
+                    yield record
+                elif line.strip():
+                    log.warning("append_only_file.damaged", file=self.path.name, line=number)
+
+    def newest(self) -> Iterator[dict[str, Any]]:
+        """Read the last whole lines, the newest first."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            return
+        for line in reversed(lines):
+            if (record := _parse(line)) is not None:
+                yield record
+
+
+def _parse(line: str | bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

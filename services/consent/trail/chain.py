@@ -1,0 +1,177 @@
+"""The audit trail: append-only, encrypted cell by cell, chained over the stored bytes.
+
+A row's hash is SHA-256 over the previous hash and the row in PostgreSQL's binary form of a
+composite (`record_send`). The database's trigger writes it (migration 0001), so that a role that
+may only insert cannot fork the chain; `verify` computes it here, from the bytes it reads back.
+
+Client address and browser have a shorter retention. Their cells hold only the hash of what is
+sealed in `trail_origin`: once that is deleted no one can read them, and the chain still verifies.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from time import monotonic
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.consent.consent import Action
+from services.consent.store import trail
+from services.consent.store.trail import CELLS
+from services.consent.trail.position import START, Position
+from services.consent.trail.vault import SubjectKey
+
+BATCH = 1_000  # rows of 50 KB are possible: they must fit into memory, too
+MAX_USER_AGENT = 512
+MAX_ENTRIES = 1_000
+
+_ORIGIN = ("ip_address", "user_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, as the gateway resolved it."""
+
+    ip_address: str | None = None
+    user_agent: str | None = None
+    ip_address_from: str | None = None
+    """How the address was found: it is the peer's own, or a trusted proxy reported it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    action: Action
+    email: str
+    """As it was given, not as it is looked up."""
+    origin: Origin = Origin()
+    reason: str | None = None
+    session_id: str | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def append(tx: AsyncConnection, subject_id: UUID, key: SubjectKey, entry: Entry) -> None:
+    """Write an entry, as the last statement before the commit.
+
+    From here to the commit the transaction locks the head of the chain, which every writer needs:
+    taken last it is held shortly, and after the subjects' rows it cannot deadlock.
+    """
+    cells = _cells(key, entry)
+    origins = []
+    for name in _ORIGIN:
+        if (sealed := cells[name]) is not None:
+            origins.append(sealed)
+            cells[name] = sha256(sealed).digest()
+    await trail.append(tx, subject_id, entry.action, cells, origins)
+
+
+def _cells(key: SubjectKey, entry: Entry) -> dict[str, bytes | None]:
+    evidence = dict(entry.evidence)
+    if entry.origin.ip_address_from:
+        evidence["ip_address_from"] = entry.origin.ip_address_from
+    texts = (
+        entry.email,
+        entry.origin.ip_address,
+        (entry.origin.user_agent or "")[:MAX_USER_AGENT] or None,
+        entry.reason,
+        entry.session_id,
+        json.dumps(evidence, ensure_ascii=False) if evidence else None,
+    )
+    return {name: key.encrypt(name, text) for name, text in zip(CELLS, texts, strict=True)}
+
+
+async def entries(
+    tx: AsyncConnection, subject_id: UUID, key: SubjectKey, *, after: int = 0
+) -> list[dict[str, Any]]:
+    """Read a subject's entries in the order of the chain, at most a thousand."""
+    found = await trail.rows_of(tx, subject_id, after=after, limit=MAX_ENTRIES)
+    hashes = [row[name] for row in found for name in _ORIGIN if row[name] is not None]
+    sealed = await trail.origins(tx, hashes)
+    for row in found:
+        row |= {name: sealed.get(row[name]) for name in _ORIGIN}
+    return [
+        {
+            "id": row["id"],
+            "action": row["action"],
+            "timestamp": row["timestamp"].isoformat(),
+            **{name: key.decrypt(name, row[name]) for name in CELLS[:-1]},
+            "evidence": json.loads(key.decrypt("evidence", row["evidence"]) or "{}"),
+        }
+        for row in found
+    ]
+
+
+async def last_email(tx: AsyncConnection, subject_id: UUID, key: SubjectKey) -> str | None:
+    """Return the address as the subject's last entry has it; None without an entry."""
+    row = await trail.last_row(tx, subject_id)
+    return row and key.decrypt("email", row.email)
+
+
+async def last_action(tx: AsyncConnection, subject_id: UUID) -> tuple[str, datetime] | None:
+    row = await trail.last_row(tx, subject_id)
+    return row and (row.action, row.timestamp)
+
+
+class Witnesses(Protocol):
+    """Those who saw the chain earlier and recorded it."""
+
+    def agree(self, position: Position) -> bool | None:
+        """Say whether they saw this position as it is now; None when no one did."""
+
+    def saw_beyond(self, rows: int) -> bool:
+        """Say whether the chain was once longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    ok: bool
+    reached: Position
+    """Up to here each row follows from the one before: where to continue."""
+    first_broken: int | None
+    complete: bool = True
+    """It ended at the head of the chain or at a broken row, not for lack of time."""
+
+
+async def verify(
+    engine: AsyncEngine,
+    *,
+    start: Position = START,
+    seconds: float = math.inf,
+    witnesses: Witnesses | None = None,
+) -> Verification:
+    """Walk the chain up to its present head, a batch at a time, and name the first broken row.
+
+    A missing row is named by the number it had. Where a witness contradicts a consistent chain,
+    the first broken row may be any after the last position that a witness confirms.
+
+    :param start: what the caller trusts, from an earlier verification or checkpoint
+    :param seconds: after which to stop; the caller continues from `reached`
+    """
+    until = monotonic() + seconds
+    async with engine.connect() as tx:
+        end = (await trail.head(tx)).rows
+    reached, known = start, start.rows
+    while reached.rows < end:
+        if monotonic() >= until:
+            return Verification(ok=True, reached=reached, first_broken=None, complete=False)
+        async with engine.connect() as tx:
+            rows = await trail.stored(tx, reached.rows, min(reached.rows + BATCH, end))
+        for number, stored_hash, stored in rows:
+            expected = sha256(reached.hash + bytes.fromhex(stored))
+            if number != reached.rows + 1 or stored_hash != expected.hexdigest():
+                return Verification(ok=False, reached=reached, first_broken=reached.rows + 1)
+            reached = Position(number, expected.digest())
+            agreed = witnesses and witnesses.agree(reached)
+            if agreed is False:
+                return Verification(ok=False, reached=reached, first_broken=known + 1)
+            if agreed:
+                known = number
+        if not rows:  # a gap
+            return Verification(ok=False, reached=reached, first_broken=reached.rows + 1)
+    if witnesses and witnesses.saw_beyond(end):  # the tail is cut off
+        return Verification(ok=False, reached=reached, first_broken=end + 1)
+    return Verification(ok=True, reached=reached, first_broken=None)

@@ -1,0 +1,211 @@
+"""Signed checkpoints of the trail, kept outside the database.
+
+Whoever owns the database can rewrite the whole chain or cut its end, and it verifies. A checkpoint
+that was written earlier contradicts that. Rows after the last one are not protected: less than a
+minute's, and less than a thousand and those of the second in which they came.
+"""
+
+import base64
+import binascii
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.process import logs
+from services.consent import metrics
+from services.consent.store import trail
+from services.consent.trail import chain
+from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.position import Position
+from services.consent.trail.vault import parse_keys
+
+log = logs.get_logger(__name__)
+
+EVERY_ROWS = 1_000
+EVERY = timedelta(seconds=60)
+LOOK_SECONDS = 1.0
+MOST = 1_000  # checkpoints at once
+LAST_WITNESSES = 2_000  # ours, and as many as an auditor may bring
+EARLIER_WITNESSES = 10_000
+
+
+class Checkpoint(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    rows: int = Field(ge=1)
+    """How many rows the trail had, and the last one's id: they are numbered without a gap."""
+    hash: str = Field(pattern="^[0-9a-f]{64}$")
+    """The last row's."""
+    at: AwareDatetime
+    key: str
+    signature: str
+
+    @field_serializer("at")
+    def _at(self, at: datetime) -> str:
+        return at.isoformat()  # the very text that is signed
+
+    @property
+    def position(self) -> Position:
+        return Position(self.rows, bytes.fromhex(self.hash))
+
+    def signed(self) -> bytes:
+        """Return the bytes under the signature."""
+        return f"ostoja consent trail\n{self.rows}\n{self.hash}\n{self.at.isoformat()}\n".encode()
+
+
+class Signer:
+    """Ed25519: an auditor verifies with the public key and cannot sign. The first key signs."""
+
+    def __init__(self, keys: str) -> None:
+        self._private = {
+            key_id: Ed25519PrivateKey.from_private_bytes(seed)
+            for key_id, seed in parse_keys(keys).items()
+        }
+        self._current = next(iter(self._private))
+
+    @property
+    def public_keys(self) -> Mapping[str, str]:
+        """The raw public keys, in base64, by id."""
+        return {
+            key_id: base64.b64encode(key.public_key().public_bytes_raw()).decode()
+            for key_id, key in self._private.items()
+        }
+
+    def sign(self, position: Position, at: datetime) -> Checkpoint:
+        unsigned = Checkpoint(
+            rows=position.rows, hash=position.hash.hex(), at=at, key=self._current, signature=""
+        )
+        signature = self._private[self._current].sign(unsigned.signed())
+        return unsigned.model_copy(update={"signature": base64.b64encode(signature).decode()})
+
+    def is_ours(self, checkpoint: Checkpoint) -> bool:
+        private = self._private.get(checkpoint.key)
+        return private is not None and _verifies(private.public_key(), checkpoint)
+
+
+def _verifies(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
+    try:
+        signature = base64.b64decode(checkpoint.signature, validate=True)
+        key.verify(signature, checkpoint.signed())
+    except (binascii.Error, InvalidSignature):
+        return False
+    return True
+
+
+def read(file: AppendOnlyFile) -> Iterator[Checkpoint]:
+    return _parse(file, file.read())
+
+
+def _parse(file: AppendOnlyFile, records: Iterable[dict[str, Any]]) -> Iterator[Checkpoint]:
+    for record in records:
+        try:
+            yield Checkpoint.model_validate(record)
+        except ValidationError:
+            log.warning("checkpoints.damaged", file=file.path.name)
+
+
+async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> None:
+    """Sign what was added since the last checkpoint, if it is time; run each second.
+
+    Each process writes to its own host's disk: duplicates do no harm, and processes that share a
+    file see each other's. A trail that contradicts its last checkpoint gets no further one.
+    """
+    # A damaged line does not stop the signing.
+    last = next(_parse(file, file.newest()), None)
+    signed = last.rows if last else 0
+    async with engine.connect() as tx:
+        head = await trail.head(tx)
+        if last is not None and await trail.positions(tx, [signed]) != [last.position]:
+            metrics.TRAIL_MISMATCH.set(1)
+            log.error("checkpoints.trail_mismatch", rows=signed, at=last.at.isoformat())
+            return
+        now = datetime.now(UTC)
+        due = range(signed + EVERY_ROWS, head.rows + 1, EVERY_ROWS)[:MOST]
+        positions = await trail.positions(tx, due)
+    if not positions and head.rows > signed and (last is None or now - last.at >= EVERY):
+        positions = [head]
+    metrics.UNSIGNED_ROWS.set(head.rows - signed)  # also when they cannot be written
+    if positions:
+        await file.append(*(signer.sign(each, now).model_dump(mode="json") for each in positions))
+        signed = positions[-1].rows
+    metrics.TRAIL_MISMATCH.set(0)
+    metrics.UNSIGNED_ROWS.set(head.rows - signed)
+
+
+class Witnesses:
+    """Checkpoints beside the chain.
+
+    The newest with our signature vouches for all rows up to its own; earlier ones show where a
+    rewritten chain begins to differ. So a signature is verified of the newest, and of each that
+    contradicts the chain: verifying all would take longer than the chain itself. Nor would all
+    fit into memory, one a minute for years: of those that are not among the last, some are kept.
+    """
+
+    def __init__(self, checkpoints: Iterable[Checkpoint], signer: Signer) -> None:
+        self._signer = signer
+        self.forged = 0
+        """How many were verified and bear no signature of ours."""
+        self.vouching: int | None = None
+        """The row of the newest of ours, once the chain was found to agree with it."""
+        ordered = sorted(_some(checkpoints), key=lambda each: each.rows)
+        while ordered and not signer.is_ours(ordered[-1]):
+            ordered.pop()
+            self.forged += 1
+        self._newest = ordered[-1] if ordered else None
+        self._by_rows: dict[int, list[Checkpoint]] = {}
+        for checkpoint in ordered:
+            self._by_rows.setdefault(checkpoint.rows, []).append(checkpoint)
+
+    def agree(self, position: Position) -> bool | None:
+        agreed = None
+        for checkpoint in self._by_rows.get(position.rows, ()):
+            if checkpoint.position == position:
+                agreed = True
+                if checkpoint is self._newest:
+                    self.vouching = position.rows
+            elif self._signer.is_ours(checkpoint):
+                return False
+            else:
+                self.forged += 1
+        return agreed
+
+    def saw_beyond(self, rows: int) -> bool:
+        return self._newest is not None and self._newest.rows > rows
+
+
+def _some(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Keep the last ones, and an even sample of the earlier ones."""
+    last: deque[Checkpoint] = deque()
+    earlier: list[Checkpoint] = []
+    stride = 1
+    for number, each in enumerate(checkpoints):
+        last.append(each)
+        if len(last) <= LAST_WITNESSES:
+            continue
+        oldest = last.popleft()
+        if number % stride == 0:
+            earlier.append(oldest)
+        if len(earlier) > EARLIER_WITNESSES:
+            earlier, stride = earlier[::2], 2 * stride
+    return [*earlier, *last]
+
+
+def report(found: chain.Verification, witnesses: Witnesses) -> dict[str, Any]:
+    """Report a verification, for the API and the command."""
+    return {
+        "ok": found.ok and not witnesses.forged,
+        "rows": found.reached.rows,
+        "first_broken": found.first_broken,
+        "next_cursor": None if found.complete else str(found.reached),
+        "last_checkpoint": witnesses.vouching,
+        "forged_checkpoints": witnesses.forged,
+    }

@@ -1,0 +1,278 @@
+"""Leads from elsewhere: conversations, and the agreements that came with their evidence.
+
+Rows are taken in batches, each one transaction, so there is never half a row. The same row again
+changes nothing: a conversation without a chat is the address's, and an agreement is told once by
+an id made of what proves it. Nobody is enrolled, and no withdrawal is undone: consent judges an
+imported agreement as it does any. One that says where it was given counts; one that does not is
+first confirmed by the person, by mail.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.email_address import normalise
+from libs.common.http.application import Model, Problem
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
+from services.followups import facts, lead_score, messages, metrics
+from services.followups.config import LANGUAGES, Config
+from services.followups.dialogue import State
+from services.followups.facts import Facts
+from services.followups.store import conversations, steps
+from services.followups.store.conversations import Imported
+from services.followups.table import Record
+from services.followups.topology import CONSENT_COMMANDS
+from services.followups.understanding import numbers, phone
+
+MAX_ROWS = 100_000
+BATCH = 500
+OUTBOX_FULL = 1000
+"""So many messages that wait are enough: an alert must not wait behind a whole file of grants."""
+PATIENCE_SECONDS = 20.0  # below the silence after which the gateway gives up
+FAULTS = 5  # of a row are told, whose every field may be one
+DETAILED_ROWS = 10_000
+"""Rejected rows; of those after them one fault is told."""
+FAULT_LENGTH = 100
+_GRANTS = uuid.UUID("b1f6f0de-4a0a-4d7f-8f57-6f6a7d1b0c2e")
+
+log = logs.get_logger(__name__)
+
+
+def _number(value: Any) -> Any:
+    """Take a number also as people write it: `250 000`, `80,5`."""
+    if not isinstance(value, str):
+        return value
+    found = numbers.number(value)
+    if found is None:
+        raise ValueError("not a number")
+    return found
+
+
+def _moment(value: Any) -> datetime:
+    """Take an ISO date, which means its beginning in UTC, or a time with its offset."""
+    if not isinstance(value, str):
+        raise ValueError("a date or time as text, in ISO 8601")  # noqa: TRY004 - pydantic's way
+    try:
+        at = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError("not a date or time in ISO 8601") from None
+    if len(value.strip()) == len("2026-11-25"):
+        at = datetime.combine(date.fromisoformat(value.strip()), time(), UTC)
+    if at.tzinfo is None:
+        raise ValueError("a time needs its offset from UTC")
+    if at > datetime.now(UTC):
+        raise ValueError("in the future")
+    return at
+
+
+def _phone(value: str) -> str:
+    found = phone.canonical(value)
+    if found is None or sum(char.isdigit() for char in found) < 7:
+        raise ValueError("not a phone number")
+    return found
+
+
+def _one_line(value: str) -> str:
+    return " ".join(value.split())
+
+
+Words = Annotated[str, AfterValidator(_one_line)]
+Number = BeforeValidator(_number)
+
+
+class Lead(Model):
+    """One row."""
+
+    email: Annotated[str, Field(max_length=254), AfterValidator(normalise)]
+    name: Annotated[Words, Field(max_length=200)] | None = None
+    phone: Annotated[str, Field(max_length=40), AfterValidator(_phone)] | None = None
+    language: Annotated[str, Field(pattern=f"^({'|'.join(LANGUAGES)})$")] | None = None
+    wish: Annotated[Words, Field(max_length=facts.WISH_LENGTH)] | None = None
+    area: Annotated[float, Number, Field(ge=facts.MIN_AREA, le=facts.MAX_AREA)] | None = None
+    budget: Annotated[float, Number, Field(ge=1, le=facts.MAX_BUDGET)] | None = None
+    currency: Annotated[str, Field(pattern="^(PLN|EUR|USD|GBP)$")] | None = None
+    start: Annotated[str, Field(pattern=r"^(asap|20\d\d(-\d\d(-\d\d)?)?)$")] | None = None
+    consent_text: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    consent_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    consent_source: Annotated[Words, Field(max_length=200)] | None = None
+    consent_ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F:.]+$")] | None = None
+
+    @model_validator(mode="after")
+    def _an_agreement_has_its_evidence(self) -> Self:
+        if (self.consent_text is None) != (self.consent_at is None):
+            raise ValueError("an agreement needs both consent_text and consent_at")
+        if self.consent_text is None and (self.consent_source or self.consent_ip):
+            raise ValueError("evidence of an agreement without its consent_text")
+        return self
+
+    def facts(self) -> Facts:
+        budget = None if self.budget is None else round(self.budget)
+        return Facts(
+            email=self.email,
+            phone=self.phone,
+            name=self.name,
+            area=self.area,
+            budget=budget,
+            currency=None if budget is None else self.currency or "PLN",
+            start=self.start,
+            wish=self.wish,
+        )
+
+    def grant(self) -> tuple[uuid.UUID, dict[str, Any]] | None:
+        """Return what tells consent of the agreement, under an id made of what proves it."""
+        if self.consent_text is None or self.consent_at is None:
+            return None
+        proof = f"{self.email}\n{self.consent_at.isoformat()}\n{self.consent_text}"
+        body = messages.grant_record(
+            email=self.email,
+            wording=self.consent_text,
+            language=self.language,
+            session_id=None,
+            ip_address=self.consent_ip,
+            ip_address_from="import" if self.consent_ip else None,
+            user_agent=None,
+            at=self.consent_at,
+            source=f"import: {self.consent_source}" if self.consent_source else "import",
+            place="import",
+            vouched=True,
+            proven=self.consent_source is not None,
+        )
+        return uuid.uuid5(_GRANTS, proof), body
+
+
+COLUMNS = frozenset(Lead.model_fields)
+
+
+@dataclass(slots=True)
+class Report:
+    rows: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    grants: int = 0
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Record]) -> Report:
+    """Take every row that is one.
+
+    :raises Problem: 413 there are too many rows, 503 the broker is away; what was taken so far is
+        named, and the same file may be sent again
+    """
+    report = Report()
+    batch: list[Lead] = []
+    async for record in records:
+        if report.rows == MAX_ROWS:
+            await _write(engine, config, batch, report)
+            raise Problem(
+                413, detail=f"more than {MAX_ROWS} rows; those before line {record.line} were taken"
+            )
+        report.rows += 1
+        row = _read(record, report)
+        if row is not None:
+            batch.append(row)
+        if len(batch) == BATCH:
+            await _write(engine, config, batch, report)
+            batch = []
+    await _write(engine, config, batch, report)
+    log.info("leads.imported", rows=report.rows, rejected=len(report.rejected))
+    return report
+
+
+def _read(record: Record, report: Report) -> Lead | None:
+    if record.fault is None:
+        try:
+            return Lead.model_validate(record.fields)
+        except ValidationError as error:
+            shown = FAULTS if len(report.rejected) < DETAILED_ROWS else 1
+            faults = [
+                _fault(
+                    ".".join(str(part) for part in fault["loc"]) or "row",
+                    fault["msg"].removeprefix("Value error, "),
+                )
+                for fault in error.errors(include_url=False, include_input=False)[:shown]
+            ]
+            if (more := error.error_count() - shown) > 0:
+                faults[-1]["message"] += f" (and {more} more in this row)"
+    else:
+        faults = [_fault("row", record.fault)]
+    report.rejected.append({"line": record.line, "errors": faults})
+    metrics.IMPORTED.labels("rejected").inc()
+    return None
+
+
+def _fault(field: str, message: str) -> dict[str, str]:
+    return {"field": field[:FAULT_LENGTH], "message": message[:FAULT_LENGTH]}
+
+
+async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report: Report) -> None:
+    if not batch:
+        return
+    await _outbox_has_room(engine)
+    async with engine.begin() as tx:
+        known = await conversations.lock_imported(tx, sorted({row.email for row in batch}))
+        before = dict(known)
+        for row in batch:
+            known[row.email] = _learn(known.get(row.email), row, config)
+        grants = dict(grant for row in batch if (grant := row.grant()) is not None)
+        for grant_id in await conversations.known_grants(tx, grants):
+            del grants[grant_id]
+        agreed = {grant_id: str(body["email"]) for grant_id, body in grants.items()}
+        news = set(agreed.values())
+        changed = [
+            each for email, each in known.items() if each != before.get(email) or email in news
+        ]
+        await conversations.save_imported(tx, changed)
+        await conversations.keep_grants(tx, agreed)
+        request_id = logs.request_id.get()
+        outgoing = [
+            Message(str(grant_id), messages.GRANT_RECORD, body, request_id=request_id)
+            for grant_id, body in grants.items()
+        ]
+        await outbox.add_all(
+            tx, [(CONSENT_COMMANDS.name, messages.GRANT_RECORD, each) for each in outgoing]
+        )
+    created = sum(each.email not in before for each in changed)
+    report.created += created
+    report.updated += len(changed) - created
+    report.unchanged += len(batch) - len(changed)
+    report.grants += len(grants)
+    metrics.IMPORTED.labels("taken").inc(len(batch))
+
+
+def _learn(before: Imported | None, row: Lead, config: Config) -> Imported:
+    state = State.of(before.state) if before else State()
+    state = replace(
+        state,
+        facts=state.facts.learn(row.facts()),
+        language=row.language or state.language or config.default_language,
+    )
+    score = lead_score.score(state.facts.known(), config.rules).points
+    return Imported(row.email, state.stored(), score)
+
+
+async def _outbox_has_room(engine: AsyncEngine) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                async with engine.connect() as tx:
+                    if await steps.outbox_length(tx) < OUTBOX_FULL:
+                        return
+                await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise Problem(
+            503,
+            detail="the broker does not take what is told; send the same file again later",
+            headers={"Retry-After": "60"},
+        ) from None

@@ -1,0 +1,162 @@
+"""Leads for staff: a list with filters, as JSON or CSV, and what has become of each."""
+
+import csv
+import io
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BeforeValidator, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.email_address import Email
+from libs.common.http.application import CALLER, Model, Problem, json_response, only, parse, path_id
+from libs.common.phone_number import Phone
+from services.followups import metrics, staff
+from services.followups.lead_score import LEAD_STATES
+from services.followups.store import conversations, leads, steps
+from services.followups.store.tables import Row
+
+MOST = 1000
+STATE = f"^({'|'.join(LEAD_STATES)})$"
+_OWN = ("id", "topic", "state", "state_reason", "state_by", "state_at", "score", "language")
+_KNOWN = (
+    "email", "phone", "name", "city", "wish", "area", "budget", "currency", "start", "may_mail",
+    "no_calls", "wants_call",
+)  # fmt: skip
+_TIMES = ("created_at", "updated_at", "conversation_id")
+COLUMNS = (*_OWN, *_KNOWN, *_TIMES, "transcript_url")
+
+
+def _zone_needed(value: Any) -> Any:
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if at.tzinfo is None:
+        raise ValueError("a time needs its offset from UTC")
+    return at
+
+
+Moment = Annotated[datetime, BeforeValidator(_zone_needed)]
+
+
+class Wanted(Model):
+    """Query of the list; each filter narrows it."""
+
+    state: str | None = Field(None, pattern=STATE)
+    topic: str | None = Field(None, pattern="^[a-z_]{1,40}$")
+    since: Moment | None = None
+    until: Moment | None = None
+    min_score: int | None = Field(None, ge=0, le=100, strict=False)
+    email: Email | None = None
+    phone: Phone | None = None
+    limit: int = Field(100, ge=1, le=MOST, strict=False)
+    cursor: UUID | None = Field(None, strict=False)
+    format: Literal["json", "csv"] = "json"
+
+
+class NewState(Model):
+    state: str = Field(pattern=STATE)
+    reason: str | None = Field(None, min_length=1, max_length=500)
+
+
+class LeadRoutes:
+    def __init__(self, engine: AsyncEngine, link: staff.Link) -> None:
+        self._engine = engine
+        self._link = link
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/leads", only("service", self.list))
+        app.router.add_get("/api/leads/{id}", only("service", self.show))
+        app.router.add_post("/api/leads/{id}/state", only("service", self.set_state))
+
+    async def list(self, request: web.Request) -> web.Response:
+        """The newest first."""
+        wanted = _wanted(request.query)
+        async with self._engine.connect() as tx:
+            rows = await leads.page(
+                tx,
+                wanted.model_dump(exclude={"limit", "cursor", "format"}, exclude_none=True),
+                wanted.cursor,
+                wanted.limit + 1,
+            )
+        more = len(rows) > wanted.limit
+        items = [self._item(row) for row in rows[: wanted.limit]]
+        cursor = items[-1]["id"] if more else None
+        if wanted.format == "csv":
+            headers = {"X-Next-Cursor": cursor} if cursor else {}
+            return web.Response(text=_csv(items), content_type="text/csv", headers=headers)
+        return json_response({"items": items, "next_cursor": cursor})
+
+    async def show(self, request: web.Request) -> web.Response:
+        async with self._engine.connect() as tx:
+            row = await leads.one(tx, path_id(request, "lead"))
+        if row is None:
+            raise Problem(404, detail="no such lead")
+        return json_response(self._item(row))
+
+    async def set_state(self, request: web.Request) -> web.Response:
+        """Set the state of a lead; any state but `new` ends its follow-ups."""
+        body = await parse(request, NewState)
+        lead_id = path_id(request, "lead")
+        by = request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff"
+        async with self._engine.begin() as tx:
+            row = await leads.one(tx, lead_id)
+            if row is None:
+                raise Problem(404, detail="no such lead")
+            stopped = []
+            if body.state != "new":
+                here, email = row["conversation_id"], row["known"].get("email")
+                # First: a conversation is locked before its lead, everywhere.
+                await conversations.end_followups(tx, here, email, "staff")
+                await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
+                if email:
+                    await steps.lock_address(tx, email)
+                stopped = await steps.stop(tx, steps.of_recipient(here, email), "staff")
+            else:
+                await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
+            row = await leads.one(tx, lead_id)
+        if row is None:
+            raise Problem(404, detail="this person was erased meanwhile")
+        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        return json_response(self._item(row))
+
+    def _item(self, row: Row) -> dict[str, Any]:
+        known = {name: row["known"].get(name) for name in _KNOWN}
+        own = {
+            name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
+            for name in (*_OWN, *_TIMES)
+        }
+        url = self._link(row["heard_in"], row["updated_at"])
+        ordered = {**own, **known, "transcript_url": url}
+        return {name: _plain(ordered[name]) for name in COLUMNS}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _wanted(query: Mapping[str, str]) -> Wanted:
+    try:
+        return Wanted.model_validate(dict(query))
+    except ValidationError as error:
+        faults = [
+            (str(fault["loc"][0]), fault["msg"].removeprefix("Value error, "))
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise Problem(422, errors=faults) from None
+
+
+def _csv(items: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in item.items()} for item in items)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Keep a spreadsheet from taking a visitor's words for a formula."""
+    if isinstance(value, str) and value[:1] in {"=", "-", "@", "\t", "\r"}:
+        return f"'{value}"
+    return value

@@ -1,0 +1,47 @@
+"""How good a lead is: points for what is known, each with its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TOP_SCORE = 100
+
+LEAD_STATES = ("new", "taken", "won", "lost", "not_a_lead")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    points: int
+    reason: str
+    known: tuple[str, ...]
+    """Every one of these facts is known."""
+    at_least: float | None = None
+    """… and the first of them is a number not below this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    points: int
+    reasons: tuple[str, ...]
+
+
+def score(facts: Mapping[str, object], rules: Sequence[Rule]) -> Score:
+    """Add up the rules that hold; between 0 and 100."""
+    held = [rule for rule in rules if _holds(rule, facts)]
+    points = max(0, min(TOP_SCORE, sum(rule.points for rule in held)))
+    return Score(points, tuple(f"{rule.reason} ({rule.points:+d})" for rule in held))
+
+
+def _holds(rule: Rule, facts: Mapping[str, object]) -> bool:
+    if any(facts.get(fact) is None for fact in rule.known):
+        return False
+    if rule.at_least is None:
+        return True
+    value = facts[rule.known[0]]
+    return isinstance(value, int | float) and value >= rule.at_least
+
+
+def changed(notified: Mapping[str, object] | None, known: Mapping[str, object]) -> tuple[str, ...]:
+    """Name what staff do not know yet, or know otherwise."""
+    before = notified or {}
+    names = dict.fromkeys((*known, *before))
+    return tuple(name for name in names if known.get(name) != before.get(name))

@@ -1,0 +1,219 @@
+"""What a message is about before it is an answer to the form: an emergency, a complaint, spam, …
+
+The words of each route stand in followups.toml, as phrases: words in this order, in any case and
+with or without Polish diacritics; `zalew*` is any word that begins so, `*liscie` any that ends so,
+and `...` lets up to four other words stand between. `{defect}` is any phrase of that list of
+`[words]`, `a + b` is both, wherever they stand, and `a - b` the first without the second. A message
+that has a phrase of a route's `unless` is not that route's.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Then = Literal["form", "contact", "nothing", "close", "end"]
+"""What comes behind the answer: the form's next question, only how the person can be reached,
+nothing, this time or from now on, or what has become of the request."""
+Action = Literal["call", "no_calls", "erasure", "lost", "quote", "resume"]
+
+GAP = "..."
+SIGN = re.compile(r" ([+-]) ")
+LONGEST_GAP = 4
+STEM = 3
+"""Letters that a beginning of a word must have; they are what a phrase is looked up by."""
+_LIST = re.compile(r"\{([a-z_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What staff are told of beside leads, by an event `visitor.<name>`."""
+
+    severity: str
+    label: Mapping[str, str]
+    at_once: bool
+    """Also while nothing is known by which the person can be reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    name: str
+    words: tuple[str, ...]
+    unless: tuple[str, ...]
+    answer: Mapping[str, str]
+    ask: Mapping[str, str]
+    """For the contact, in words of its own."""
+    told: Mapping[str, str]
+    """Once staff were told."""
+    told_without_email: Mapping[str, str]
+    """The same, where no e-mail address is known."""
+    again: Mapping[str, str]
+    """To what the person says further, instead of the answer."""
+    then: Then
+    topic: str | None
+    action: Action | None
+    first: bool
+    """Its answer comes before the greeting: seconds count."""
+    lead: bool
+    """Whoever says this may still be a lead of the sales people."""
+    at_once: bool
+    """Its topic is told also while nobody knows how to reach the person."""
+    alone: bool
+    """Only where the message says nothing else: a good-bye."""
+
+    @property
+    def holds(self) -> bool:
+        """The form is not gone on with: what is said from now on belongs to this."""
+        return self.then in {"contact", "end"}
+
+
+def fold(text: str) -> list[str]:
+    """Return the words of a text, without case and diacritics."""
+    plain = unicodedata.normalize("NFKD", text.lower().replace("ł", "l"))
+    return re.findall(
+        r"[^\W_]+", "".join(char for char in plain if not unicodedata.combining(char))
+    )
+
+
+def phrase_fault(phrase: str) -> str | None:
+    """Say why a phrase of the configuration cannot be one."""
+    for part in SIGN.split(phrase)[::2]:
+        tokens = part.split()
+        if not tokens or tokens[0] == GAP or tokens[-1] == GAP:
+            return f"{phrase!r} must begin and end with a word"
+        for token in tokens:
+            letters = token.strip("*")
+            if token == GAP or _LIST.fullmatch(token):
+                continue
+            if fold(letters) != ["".join(fold(letters))] or token not in _ways(letters):
+                return f"{phrase!r}: {token!r} is not one word"
+            least = 2 if token.startswith("*") else STEM
+            if token != letters and len(letters) < least:
+                return f"{phrase!r}: {token!r} needs {least} letters beside the *"
+    return None
+
+
+def lists_in(phrase: str) -> set[str]:
+    return {match[1] for match in map(_LIST.fullmatch, phrase.split()) if match}
+
+
+def _ways(letters: str) -> set[str]:
+    return {letters, f"{letters}*", f"*{letters}"}
+
+
+Tokens = tuple[str, ...]
+
+
+class _Node:
+    """What may follow the words so far, by the beginning of the next one.
+
+    A message costs a look-up per word, however many phrases there are. Words known by their end
+    stand under no beginning.
+    """
+
+    __slots__ = ("after_gap", "next", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        """Of the phrases that end here."""
+        self.after_gap: _Node | None = None
+        self.next: dict[str, dict[str, _Node]] = {}
+
+    def add(self, tokens: Tokens, number: int) -> None:
+        node = self
+        for token in tokens:
+            if token == GAP:
+                node.after_gap = node = node.after_gap or _Node()
+            else:
+                key = "" if token.startswith("*") else token.rstrip("*")[:STEM]
+                node = node.next.setdefault(key, {}).setdefault(token, _Node())
+        node.numbers.add(number)
+
+    def hear(self, words: Sequence[str], at: int, heard: set[int]) -> None:
+        """Add the phrases that go on so from this word."""
+        heard |= self.numbers
+        if self.after_gap:
+            for skip in range(LONGEST_GAP + 1):
+                self.after_gap.hear(words, at + skip, heard)
+        if at >= len(words):
+            return
+        for key in ("", words[at][:STEM]):
+            for token, node in self.next.get(key, {}).items():
+                if _is(words[at], token):
+                    node.hear(words, at + 1, heard)
+
+
+class Routes:
+    """All routes, in their order: of those that a message belongs to, the first one counts."""
+
+    def __init__(
+        self, routes: Sequence[Route], words: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
+        self._routes = tuple(routes)
+        self._places = {route.name: place for place, route in enumerate(self._routes)}
+        self._phrases = _Node()
+        self._rules: dict[int, list[tuple[int, bool, set[int], set[int]]]] = {}
+        """By their first part: a message looks at those only of which it has that."""
+        numbers: dict[str, int] = {}
+        for place, route in enumerate(self._routes):
+            for vetoes, phrases in ((False, route.words), (True, route.unless)):
+                for first, *rest in map(SIGN.split, phrases):
+                    needs: set[int] = set()
+                    bars: set[int] = set()
+                    for sign, part in zip(["+", *rest[::2]], [first, *rest[1::2]], strict=True):
+                        if part not in numbers:
+                            numbers[part] = len(numbers)
+                            self._add(part, numbers[part], words)
+                        (needs if sign == "+" else bars).add(numbers[part])
+                    rule = (place, vetoes, needs, bars)
+                    self._rules.setdefault(numbers[first], []).append(rule)
+
+    def _add(self, part: str, number: int, words: Mapping[str, Sequence[str]]) -> None:
+        for tokens in _spellings(part, words):
+            self._phrases.add(tokens, number)
+
+    def named(self, name: str | None) -> Route | None:
+        """Return it; one that a conversation remembers may have left the configuration."""
+        place = self._places.get(name or "")
+        return None if place is None else self._routes[place]
+
+    def comes_before(self, route: Route, other: Route) -> bool:
+        return self._places[route.name] < self._places[other.name]
+
+    def find(self, message: str) -> list[Route]:
+        """Return the routes that a message belongs to, in their order."""
+        words = fold(message)
+        heard: set[int] = set()
+        for at in range(len(words)):
+            self._phrases.hear(words, at, heard)
+        found: set[int] = set()
+        vetoed: set[int] = set()
+        rules = (rule for number in heard for rule in self._rules.get(number, ()))
+        for place, vetoes, needs, bars in rules:
+            if needs <= heard and bars.isdisjoint(heard):
+                (vetoed if vetoes else found).add(place)
+        return [self._routes[place] for place in sorted(found - vetoed)]
+
+
+def _spellings(part: str, words: Mapping[str, Sequence[str]]) -> list[Tokens]:
+    """Return all that a part stands for, each list of words in it replaced by what is in it."""
+    found: list[Tokens] = [()]
+    for token in part.split():
+        match = _LIST.fullmatch(token)
+        ways = [tuple(map(_plain, way.split())) for way in (words[match[1]] if match else [token])]
+        found = [before + way for before in found for way in ways]
+    return found
+
+
+def _plain(token: str) -> str:
+    return token if token == GAP else token.replace(token.strip("*"), "".join(fold(token)))
+
+
+def _is(word: str, token: str) -> bool:
+    if token[-1] == "*":
+        return word.startswith(token[:-1])
+    if token[0] == "*":
+        return word.endswith(token[1:]) and word != token[1:]
+    return word == token

@@ -1,0 +1,257 @@
+"""What staff are told of a conversation: a lead, or a request of another topic, and what changes.
+
+The rows, and the events made of them, are written in the transaction of the turn: what a reply
+says has been passed on is passed on, whatever dies next. What comes later in the conversation
+waits for a moment in the row (`due_at`), so that three messages in a row are one update.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
+from services.followups import lead_score, messages, metrics
+from services.followups.config import Config
+from services.followups.dialogue import SAID, State, summary
+from services.followups.facts import Facts
+from services.followups.store import leads
+from services.followups.store.leads import Lead
+from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
+
+log = logs.get_logger(__name__)
+
+LEAD = "lead"
+WORK_WORDS = 3
+POLL_SECONDS = 1.0
+BATCH = 50
+
+Link = Callable[[UUID, datetime], str]
+"""Of a conversation's transcript, for staff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A turn, as far as staff may want to know of it."""
+
+    conversation_id: UUID
+    session_id: str | None
+    before: State
+    state: State
+    is_about_lead: bool
+    is_lost: bool
+    """They say that they have chosen another company."""
+    now: datetime
+
+
+async def record(
+    tx: AsyncConnection, config: Config, link: Link, heard: Heard, outgoing: list[outbox.Outgoing]
+) -> State:
+    """Keep what staff are to know, and tell them at once where nothing more need be waited for.
+
+    :param outgoing: takes the events for them
+    :returns: the state, without the words that are on their way to staff now
+    """
+    state = heard.state
+    route = config.routes.named(state.route)
+    topic = LEAD if route is None or route.topic is None else route.topic
+    if topic != LEAD and state.wants_quote:
+        sold = await record(
+            tx, config, link, replace(heard, state=replace(state, route=None)), outgoing
+        )
+        state = replace(state, lead=sold.lead)
+    if heard.is_lost and state.lead is None:  # they never were one
+        return state
+    at_once = topic != LEAD and config.topics[topic].at_once
+    if not (state.reachable or at_once) or (topic == LEAD and not heard.is_about_lead):
+        return state
+    if not _is_news(heard, topic):
+        return state
+    contacts = _contacts(state.facts) if topic == LEAD else []
+    # An address that was a mistake is another person's: the lead is not known by it any more.
+    taken_back = {
+        name: value
+        for name, value in heard.before.facts.known().items()
+        if name in {"email", "phone"} and getattr(state.facts, name) != value
+    }
+    known_id = UUID(state.lead) if topic == LEAD and state.lead else None
+    found = await leads.find(tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts)
+    row = Lead.of(found) if found else _new(heard, topic)
+    is_other = row.heard_in != heard.conversation_id
+    taken_back_or_over = taken_back | {"lost": True}
+    kept = {
+        name: value for name, value in row.known.items() if value != taken_back_or_over.get(name)
+    }
+    known = kept | _known(state) | ({"lost": True} if heard.is_lost else {})
+    row = replace(
+        row,
+        heard_in=heard.conversation_id,
+        language=str(state.language),
+        score=lead_score.score(known, config.rules).points,
+        known=known,
+        said=[*row.said, *state.said][-SAID:],
+    )
+    if row.notified is None or lead_score.changed(row.notified, known) or row.said or is_other:
+        row = replace(row, due_at=row.due_at or heard.now + _patience(config, row, state))
+    if row.notified is None and not _is_contact_only(state):
+        row = replace(row, due_at=heard.now)
+    if row.due_at is not None and row.due_at <= heard.now:
+        row, event = announce(config, link, row, heard.session_id, heard.now)
+        outgoing.append(event)
+    # Only in the conversation that it began in: anybody may name anybody's number in another one.
+    if heard.is_lost and row.conversation_id == heard.conversation_id:
+        reason = " ".join(state.said[-1:]) or None
+        await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
+    elif found and found["state"] == "lost" and not heard.is_lost:
+        await leads.set_state(tx, row.id, "new", reason="wrote again", by="chat")
+    await leads.save(tx, row, contacts, [f"{kind}:{value}" for kind, value in taken_back.items()])
+    lead_id = str(row.id) if topic == LEAD else state.lead
+    return replace(state, said=(), lead=lead_id)
+
+
+def _is_news(heard: Heard, topic: str) -> bool:
+    before, state = heard.before, heard.state
+    if topic == LEAD and state.lead is None:
+        return True
+    if state.said or heard.is_lost or before.route != state.route:
+        return True
+    return _known(state) != _known(before)
+
+
+def _new(heard: Heard, topic: str) -> Lead:
+    here = heard.conversation_id
+    new_id = messages.lead_id(here) if topic == LEAD else messages.topic_id(here, topic)
+    return Lead(
+        id=new_id,
+        topic=topic,
+        conversation_id=here,
+        heard_in=here,
+        language="",
+        score=0,
+        known={},
+        notified=None,
+        said=[],
+        version=0,
+        due_at=None,
+    )
+
+
+def _patience(config: Config, row: Lead, state: State) -> timedelta:
+    if row.topic != LEAD and config.topics[row.topic].severity == "critical":
+        return timedelta(0)
+    if row.notified is None and _is_contact_only(state):
+        return config.contact_only_after
+    return config.update_after
+
+
+def _is_contact_only(state: State) -> bool:
+    beyond = set(state.facts.known()) - {"email", "phone", "name"}
+    return not (beyond or state.said or state.wants_call)
+
+
+def _contacts(facts: Facts) -> list[str]:
+    """Under which a person is known again, in whichever conversation."""
+    given = {"email": facts.email, "phone": facts.phone}
+    return [f"{kind}:{value}" for kind, value in given.items() if value is not None]
+
+
+def _known(state: State) -> dict[str, Any]:
+    flags = {"may_mail": state.consent, "no_calls": state.no_calls, "wants_call": state.wants_call}
+    return state.facts.known() | {name: value for name, value in flags.items() if value}
+
+
+def announce(
+    config: Config, link: Link, row: Lead, session_id: str | None, now: datetime
+) -> tuple[Lead, outbox.Outgoing]:
+    """Make the event for the outbox, and the row that is to be saved in the same transaction."""
+    first = row.notified is None
+    facts = Facts.of(row.known)
+    scored = lead_score.score(row.known, config.rules)
+    topic = config.topics.get(row.topic)
+    body = messages.request(
+        event_id=row.id if first else messages.update_id(row.id, row.version),
+        lead_id=row.id,
+        conversation_id=row.heard_in,
+        session_id=session_id,
+        known=row.known,
+        changes=() if first else lead_score.changed(row.notified, row.known),
+        said=row.said,
+        language=row.language,
+        staff_language=config.staff_language,
+        score=scored.points,
+        is_hot=scored.points >= config.threshold,
+        reasons=scored.reasons,
+        summary=summary(facts, config.staff_language),
+        work=_work(facts.wish, config.works),
+        topic=topic.label[config.staff_language] if topic else None,
+        is_update=not first,
+        transcript_url=link(row.heard_in, now),
+        at=now,
+    )
+    event = _event(body, row, topic.severity if topic else "info")
+    if row.topic == LEAD and first:
+        metrics.LEADS.inc()
+    metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
+    row = replace(row, notified=row.known, said=[], version=row.version + 1, due_at=None)
+    return row, event
+
+
+def _work(wish: str | None, works: tuple[str, ...]) -> str | None:
+    """Name the work in the person's own words: `remont kuchni`."""
+    words = re.findall(r"[^\W\d_]+", wish or "")
+    found = list(dict.fromkeys(word.lower() for word in words if word.lower().startswith(works)))
+    return " ".join(found[:WORK_WORDS]) or None
+
+
+def _event(body: dict[str, Any], row: Lead, severity: str) -> outbox.Outgoing:
+    request_id = logs.request_id.get()
+    if row.topic == LEAD:
+        kind = messages.LEAD_QUALIFIED if row.notified is None else messages.LEAD_UPDATED
+        return EVENTS.name, kind, Message(body["id"], kind, body, request_id=request_id)
+    # An accepted alert and no event: where no route takes it, a person is told of that.
+    accepted = messages.visitor_alert(f"visitor.{row.topic}", severity, body)
+    message = Message(body["id"], messages.ALERT_ACCEPTED, accepted, request_id=request_id)
+    return ALERTS.name, ALERTS_INTAKE, message
+
+
+class Announcer:
+    """Tells what has become due. Any number of replicas may run it side by side.
+
+    The claim, the outbox row and what is remembered as told are one transaction: a crash leaves
+    the lead due, or the event for the relay.
+    """
+
+    def __init__(self, engine: AsyncEngine, config: Config, link: Link) -> None:
+        self._engine = engine
+        self._config = config
+        self._link = link
+
+    async def run(self) -> None:
+        while True:
+            try:
+                while await self.announce(datetime.now(UTC)) == BATCH:
+                    pass
+            except Exception as error:
+                if not postgres.is_transient(error):
+                    raise
+                log.warning("staff.database_unavailable", error=type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def announce(self, now: datetime) -> int:
+        """:returns: how many were due"""
+        async with self._engine.begin() as tx:
+            rows = await leads.due(tx, BATCH)
+            for row in rows:
+                session_id = await leads.session_of(tx, row["heard_in"])
+                saved, event = announce(self._config, self._link, Lead.of(row), session_id, now)
+                await leads.save(tx, saved)
+                await outbox.add(tx, *event)
+        return len(rows)

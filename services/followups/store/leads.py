@@ -1,0 +1,199 @@
+"""Leads and other requests: found by conversation or contact, and due to be told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.followups.store.tables import Row, chat_conversations, lead
+
+_texts = pg.ARRAY(sa.Text)
+
+# The locks in one order for all, so that two sessions that share both contacts cannot wait in a
+# circle. This conversation's own lead first: what it was told of stays the same lead, whatever
+# contact comes.
+_FIND = (
+    sa.text("""
+WITH locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
+    FROM (SELECT contact FROM unnest(:contacts) AS contact ORDER BY contact) AS ordered
+)
+SELECT * FROM lead WHERE (SELECT count(*) FROM locked) >= 0
+    AND topic = :topic AND (conversation_id = :conversation OR id = :known
+    OR id IN (SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts)))
+ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMIT 1 FOR UPDATE
+""")
+    .bindparams(
+        sa.bindparam("topic", type_=sa.Text),
+        sa.bindparam("conversation", type_=sa.Uuid),
+        sa.bindparam("known", type_=sa.Uuid),
+        sa.bindparam("contacts", type_=_texts),
+    )
+    .columns(*lead.c)
+)
+
+
+async def find(
+    tx: AsyncConnection,
+    conversation_id: UUID,
+    topic: str,
+    *,
+    known_id: UUID | None,
+    contacts: Sequence[str],
+) -> Row | None:
+    """Find what this conversation, or one with the same contact, is about; locked.
+
+    The locks of the contacts come first. Of two sessions of one person the second one sees what
+    the first one made: where it finds nothing it looks again, by a snapshot that is younger than
+    its locks.
+    """
+    given = {
+        "topic": topic,
+        "conversation": conversation_id,
+        "known": known_id,
+        "contacts": list(contacts),
+    }
+    found = (await tx.execute(_FIND, given)).mappings().one_or_none()
+    if found is None and contacts:
+        found = (await tx.execute(_FIND, given)).mappings().one_or_none()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    id: UUID
+    topic: str
+    conversation_id: UUID
+    heard_in: UUID
+    language: str
+    score: int
+    known: Mapping[str, Any]
+    notified: Mapping[str, Any] | None
+    said: Sequence[str]
+    version: int
+    due_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> "Lead":
+        return cls(**{name: row[name] for name in cls.__slots__})
+
+
+_SAVE = sa.text("""
+WITH saved AS (
+    INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
+        version, due_at)
+    VALUES (:id, :topic, :conversation_id, :heard_in, :language, :score, :known, :notified, :said,
+        :version, :due_at)
+    ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
+        score = excluded.score, known = excluded.known, notified = excluded.notified,
+        said = excluded.said, version = excluded.version, due_at = excluded.due_at,
+        updated_at = now()
+), dropped AS (
+    DELETE FROM lead_contact WHERE contact = ANY(:dropped) AND lead_id = :id
+)
+INSERT INTO lead_contact (contact, lead_id, conversation_id)
+SELECT contact, :id, :heard_in FROM unnest(:contacts) AS contact ORDER BY contact
+ON CONFLICT DO NOTHING
+""").bindparams(
+    *(sa.bindparam(name, type_=sa.Uuid) for name in ("id", "conversation_id", "heard_in")),
+    *(sa.bindparam(name, type_=sa.Text) for name in ("topic", "language")),
+    *(sa.bindparam(name, type_=sa.Integer) for name in ("score", "version")),
+    *(
+        sa.bindparam(name, type_=pg.JSONB(none_as_null=True))
+        for name in ("known", "notified", "said")
+    ),
+    sa.bindparam("due_at", type_=sa.DateTime(timezone=True)),
+    sa.bindparam("contacts", type_=_texts),
+    sa.bindparam("dropped", type_=_texts),
+)
+
+
+async def save(
+    tx: AsyncConnection, row: Lead, contacts: Sequence[str] = (), dropped: Sequence[str] = ()
+) -> None:
+    """Keep it; a contact that is another lead's already stays with that one.
+
+    :param dropped: contacts by which it is not known any more
+    """
+    values = {name: getattr(row, name) for name in row.__slots__}
+    values |= {"said": list(row.said), "contacts": list(contacts), "dropped": list(dropped)}
+    await tx.execute(_SAVE, values)
+
+
+async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:
+    """Take what is due to be told; any number of replicas share it."""
+    taken = (
+        sa.select(lead)
+        .where(sa.text("lead.due_at IS NOT NULL"), lead.c.due_at <= sa.func.now())
+        .order_by(lead.c.due_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return (await tx.execute(taken)).mappings().all()
+
+
+async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
+    found = sa.select(lead).where(lead.c.id == lead_id)
+    return (await tx.execute(found)).mappings().one_or_none()
+
+
+async def page(
+    tx: AsyncConnection, wanted: Mapping[str, Any], after: UUID | None, limit: int
+) -> Sequence[Row]:
+    """Read a page of the leads that pass each filter, the newest first."""
+    filters: dict[str, Callable[[Any], sa.ColumnElement[bool]]] = {
+        "state": lambda state: lead.c.state == state,
+        "topic": lambda topic: lead.c.topic == topic,
+        "since": lambda at: lead.c.created_at >= at,
+        "until": lambda at: lead.c.created_at < at,
+        "min_score": lambda score: lead.c.score >= score,
+        "email": lambda email: lead.c.known["email"].astext == email,
+        "phone": lambda phone: lead.c.known["phone"].astext == phone,
+    }
+    place = sa.tuple_(lead.c.created_at, lead.c.id)
+    listed = (
+        sa.select(lead)
+        .where(*(filters[name](value) for name, value in wanted.items()))
+        .order_by(lead.c.created_at.desc(), lead.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        cursor = lead.alias("after")
+        listed = listed.where(
+            place
+            < sa.select(cursor.c.created_at, cursor.c.id)
+            .where(cursor.c.id == after)
+            .scalar_subquery()
+        )
+    return (await tx.execute(listed)).mappings().all()
+
+
+async def session_of(tx: AsyncConnection, conversation_id: UUID) -> str | None:
+    found = sa.select(chat_conversations.c.session_id).where(
+        chat_conversations.c.id == conversation_id
+    )
+    session: str | None = (await tx.execute(found)).scalar_one_or_none()
+    return session
+
+
+async def set_state(
+    tx: AsyncConnection, lead_id: UUID, state: str, *, reason: str | None, by: str
+) -> bool:
+    """:returns: whether it was another one before"""
+    changed = (
+        sa.update(lead)
+        .where(lead.c.id == lead_id, lead.c.state != state)
+        .values(
+            state=state,
+            state_reason=reason,
+            state_by=by,
+            state_at=sa.func.now(),
+            updated_at=sa.func.now(),
+        )
+    )
+    return (await tx.execute(changed)).rowcount == 1

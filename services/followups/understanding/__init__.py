@@ -1,0 +1,88 @@
+"""What a message says: facts, language, and its answer to the question of consent.
+
+Each reader takes its match out of the text, so that the next one cannot take `80 m2` for money
+or a budget for a phone number. Nothing here guesses: what is not clear stays unknown and is asked.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+from services.followups.facts import WISH_LENGTH, Facts, Question
+from services.followups.understanding import (
+    addresses,
+    area,
+    consent_answer,
+    dates,
+    ids,
+    mailbox,
+    money,
+    name,
+    phone,
+    place,
+    wish,
+)
+from services.followups.understanding import (
+    language as languages,
+)
+from services.followups.understanding.consent_answer import Answer
+from services.followups.understanding.mailbox import Barred
+from services.followups.understanding.text import MARK, Reader, spaces
+
+READERS: tuple[Reader, ...] = (
+    phone.find, area.find, money.find, dates.find, name.find,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    facts: Facts
+    rest: str
+    """What is left of the message without them."""
+    language: str
+    answer: Answer | None
+    """What it means for consent."""
+    barred: Barred | None
+    """Why whoever writes cannot agree to mails to the address."""
+    disowns_email: bool
+    """It says that the address given before is wrong, and gives no other."""
+
+
+def understand(
+    message: str,
+    *,
+    today: date,
+    language: str = "pl",
+    asked: Question | None = None,
+    email_just_given: bool = False,
+    agreed: bool = False,
+    works: tuple[str, ...] = (),
+) -> Understood:
+    """Find what a message says.
+
+    :param language: of the conversation so far
+    :param asked: the question this message may answer with a bare word or number
+    :param agreed: consent was given, and nothing has been asked since
+    :param email_just_given: the message before this one gave the address
+    :param works: stems of words that name our works (`remont`, `kitchen`), lower case
+    """
+    text, found = addresses.find(spaces(message))  # first: `wp.pl. Ania` is no square (`pl.`)
+    text = said = ids.without(text, asked)
+    for reader in READERS:
+        text, news = reader(text, today, asked)
+        found |= news
+    if town := place.find(said):
+        found["city"] = town
+    rest = spaces(text.replace(MARK, " ")).strip(" ,;")
+    answer = consent_answer.answer(message, language, asked, agreed=agreed)
+    if answer is None and wish.is_wish(rest, asked, works):
+        found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
+    spoken = languages.of(message, language)
+    return Understood(
+        facts=Facts(**found),
+        rest=rest,
+        language=spoken,
+        answer=answer,
+        barred=mailbox.barred(message),
+        disowns_email="email" not in found
+        and addresses.disowned(message, just_given=email_just_given),
+    )

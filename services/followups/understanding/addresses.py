@@ -1,0 +1,121 @@
+"""E-mail addresses, as people write, spell and correct them."""
+
+import difflib
+import re
+
+from services.followups.understanding import corrections
+from services.followups.understanding.text import MARK, Reading, fold, has_any, spaces
+
+_EMAIL = re.compile(
+    r"(?<![\w.+%-])(?<!\w')[\w+%-](?:[\w.+%'-]{0,62}[\w+%-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@-])"
+)
+_ENDING = r"(?:pl|com|eu|net|org|info|de|uk|ua|at|io|co|biz|edu|gov|fr|cz|it|nl|me|dev|shop|studio|design)(?![\w@])"
+_RUN_ON = re.compile(
+    rf"(?<=@)((?:[\w-]{{1,63}}\.){{1,8}}?(?i:pl|com|eu))(?=\d{{3}}(?:[ -]?\d{{3}}){{2}}\b)"
+    rf"|(?<=@)((?:[\w-]{{1,63}}\.){{1,8}}?(?i:{_ENDING}))\.(?!(?i:pl|com|eu)\b|{_ENDING})"
+    r"(?=(?:[A-ZĄĆĘŁŃÓŚŹŻ]|[^\W\d_]{3})[^\W\d_]*+(?!\.[^\W\d_]|[\w@-]))"
+)
+"""`jan@wp.pl.Dziękuję`: what follows the dot is the next sentence."""
+_DOT = r"(?:\s?\.(?:\s(?!(?-i:[A-ZĄĆĘŁŃÓŚŹŻ])))?|\s?,|\s?[\[(]?\b(?:kropka|dot|punkt|крапка)\b[\])]?\s?)"
+_SPELT_DOT = r"(?:\s?[\[(]?\b(?:kropka|dot|punkt|крапка)\b[\])]?\s?)"
+_AT = r"(?:\s?@\s?|\s*[\[({]\s?(?:at|małpa|malpa|małpka)\s?[\])}]\s*|\s+(?:małpa|malpa|małpka|malpka|собачка)\s+)"
+_LOCAL = (
+    r"[\w+%'-]{1,40}(?:(?:\.|\s?\b(?:kropka|dot|крапка)\b\s?|\s?\b(?:podkre[śs]lnik|podkre[śs]lenie|underscore)\b\s?"
+    r"|\s?\b(?:my[śs]lnik|kreska|dash)\b\s?)[\w+%'-]{1,40}){0,3}"
+)
+_SPELT = re.compile(
+    rf"(?<![\w.@+%'-])(?P<local>{_LOCAL})(?:{_AT}(?P<domain>[\w-]{{1,60}}(?:\s?\b(?:my[śs]lnik|kreska|dash)\b\s?[\w-]{{1,40}})?(?:{_DOT}[\w-]{{2,60}}){{0,2}}{_DOT}{_ENDING})"
+    rf"|\s+at\s+(?P<spelt>[\w-]{{1,60}}(?:{_SPELT_DOT}[\w-]{{2,60}}){{0,2}}{_SPELT_DOT}{_ENDING}))",
+    re.IGNORECASE,
+)
+_PROVIDERS = {
+    "gmail": "gmail.com", "gmailu": "gmail.com", "gmaila": "gmail.com", "wp": "wp.pl", "onecie": "onet.pl", "onet": "onet.pl", "o2": "o2.pl",
+    "interii": "interia.pl", "interia": "interia.pl", "outlooku": "outlook.com", "hotmailu": "hotmail.com", "yahoo": "yahoo.com", "icloud": "icloud.com",
+}  # fmt: skip
+_AT_PROVIDER = re.compile(
+    rf"(?P<mail>\bmail(?:\s+to|:)?\s+)?(?<!\S)(?P<local>[\w.+-]{{3,40}})\s+na\s+(?P<provider>{'|'.join(_PROVIDERS)})\b",
+    re.IGNORECASE,
+)
+_MAILBOX_LIKE = re.compile(r"[\d._]")
+_SPELLS = re.compile(
+    r"@|ma[łl]pk?a\b|\bat\b|собачка|\bna\s+(?:gm|wp|on|o2|in|out|hot|ya|ic)", re.IGNORECASE
+)
+"""Cheap, and nearly never there: what else is looked for only then."""
+_SIGNS = (("kropka", "."), ("dot", "."), ("punkt", "."), ("крапка", "."), ("podkreslnik", "_"), ("podkreslenie", "_"), ("underscore", "_"),
+          ("myslnik", "-"), ("kreska", "-"), ("dash", "-"))  # fmt: skip
+_SIGN = re.compile(rf"\s?[\[(]?\b({'|'.join(word for word, _ in _SIGNS)})\b[\])]?\s?")
+_BOX = r"(?:mail\w*|e-?mail\w*|mejl\w*|adres\w*|address|adresse|пошт\w*|адрес\w*)"
+_WRONG = r"(?:pomyl\w*|literowk\w*|blad\w*|bledn\w*|zl[yae]\w*|zle|nie ten|niepoprawn\w*|typo|wrong|mistake|falsch\w*|помил\w*)"
+_DISOWNED = re.compile(rf"\b{_WRONG}\b.{{0,30}}\b{_BOX}|\b{_BOX}.{{0,20}}\b{_WRONG}\b")
+_SLIP = re.compile(r"(?:oj|ups|oops|sorry|przepraszam|o nie|kurcze|wait|[ ,.!])*(?:pomylka|pomylil[ae]m sie|literowka|typo|my mistake|blad)[ ,.!]*")  # fmt: skip
+_KNOWN = (
+    "gmail.com", "wp.pl", "onet.pl", "o2.pl", "op.pl", "vp.pl", "interia.pl", "interia.eu", "poczta.onet.pl", "poczta.fm", "tlen.pl", "gazeta.pl",
+    "outlook.com", "hotmail.com", "yahoo.com", "icloud.com", "proton.me", "protonmail.com", "live.com", "gmx.de", "ukr.net",
+)  # fmt: skip
+
+
+def find(text: str) -> Reading:
+    text = _plain(text)
+    found = [each for each in _EMAIL.finditer(text) if _plausible(each[0])]
+    match = corrections.meant(text, found)
+    return _EMAIL.sub(f" {MARK} ", text), {"email": match[0]} if match else {}
+
+
+def _plain(text: str) -> str:
+    """Write spelt addresses as addresses, where there is no written one."""
+    text = _RUN_ON.sub(r"\1\2. ", text.replace("’", "'"))
+    if "@" in text and _EMAIL.search(text):
+        return text
+    if not _SPELLS.search(text):
+        return text
+    return _AT_PROVIDER.sub(_at_provider, _SPELT.sub(_written, text))
+
+
+def _written(match: re.Match[str]) -> str:
+    return f"{_signs(match['local'])}@{_signs(match['domain'] or match['spelt'])}"
+
+
+def _signs(spelt: str) -> str:
+    said = _SIGN.sub(lambda sign: dict(_SIGNS)[sign[1]], fold(spelt))
+    return re.sub(r"\s", "", said).replace(",", ".")
+
+
+def _at_provider(match: re.Match[str]) -> str:
+    if not match["mail"] and not _MAILBOX_LIKE.search(match["local"]):
+        return match[0]
+    return f"{match['mail'] or ''}{match['local']}@{_PROVIDERS[match['provider'].lower()]}"
+
+
+def _plausible(address: str) -> bool:
+    return ".." not in address and len(address) <= 254
+
+
+def suggestion(address: str) -> str | None:
+    """Return what an address may have been meant to be: `anna@gmial.com`. Only ever asked."""
+    local, _, domain = address.lower().rpartition("@")
+    if domain in _KNOWN:
+        return None
+    close = difflib.get_close_matches(domain, _KNOWN, n=1, cutoff=0.85)
+    return f"{local}@{close[0]}" if close else None
+
+
+def disowned(message: str, *, just_given: bool) -> bool:
+    """Whether a message takes an address back without giving another.
+
+    :param just_given: the message before this one gave it
+    """
+    said = fold(message)
+    if not has_any(
+        said, ("pomyl", "litero", "bl", "zl", "nie", "typo", "wrong", "mistake", "falsch", "помил")
+    ):
+        return False
+    return bool(_DISOWNED.search(said)) or (just_given and bool(_SLIP.fullmatch(said.strip())))
+
+
+def named(message: str) -> list[str]:
+    """Find every address that a message names, whosever it is."""
+    return [found[0] for found in _EMAIL.finditer(_plain(spaces(message)))]
+
+
+PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}\d){{8,14}}")
+"""What reaches a person: an e-mail address, or what may be a phone number."""

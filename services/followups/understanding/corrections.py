@@ -1,0 +1,108 @@
+"""Which of several values counts: `80, nie 60`, `60, przepraszam, 80`, the sum of a list, or none for sure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_REJECTED = re.compile(
+    r"\b(?:nie|zamiast|not|instead\s+of|nicht|statt|не|заміст\w*)\s+(?:(?:na|to|z|w|od|mam|jest)\s+)?$", re.IGNORECASE
+)  # fmt: skip
+_CORRECTED = re.compile(
+    r"\b(?:przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
+    r"|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern)\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$",
+    re.IGNORECASE,
+)  # fmt: skip
+_OWN = re.compile(
+    r"\b(?:m[óo]j|moja|now[yae]|aktualn\w*|poprawn\w*|my|new|current|mein\w*)\b[^\d@,;]{0,15}$",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(r"\s?(?:-|–|—|do|to|bis)\s?")
+_TOTAL = re.compile(
+    r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|ca[łl]o[śs][ćc]\w*|altogether|in\s+total|total)\b[^,;]{0,20}$",
+    re.IGNORECASE,
+)
+_OF_IT = re.compile(
+    r"\b(?:w\s+tym|z\s+(?:tego|czego)|including|of\s+which)\b|^\s*\(|^\s*z\s*$", re.IGNORECASE
+)
+_WORD = r"[^\W\d_]++\.?"
+_JOINED = re.compile(
+    rf"[.,]*(?:\s*{_WORD}){{0,3}}\s*(?:\+|\b(?:i|oraz|a|plus|and|und|do\s+tego|dodatkowo|do\s+tych|do[łl]o[żz]\w*)\b)(?:\s+{_WORD}){{0,4}}\s*",
+    re.IGNORECASE,
+)
+_LISTED = re.compile(rf"(?:\s*{_WORD}){{0,3}}\s*,?(?:\s*{_WORD}){{0,4}}\s*:?\s*", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"\b(?:lub|albo|czy|mo[żz]e|or|oder|ewentualnie|lepiej)\b", re.IGNORECASE)
+LOOK_BACK = 40
+LONGEST_LINK = 60
+MOST_BETWEEN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One of the numbers of a message that may be the fact."""
+
+    start: int
+    end: int
+    value: float
+    of: str | None = None
+    """`part` when the name of a part stands beside it (a room, materials), `whole`, or None."""
+    weight: int = 0
+    """Who has said more clearly what it is counts: `na remont` against an amount without a word."""
+
+
+def is_rejected(text: str, start: int) -> bool:
+    """Whether what starts here is denied: `nie 60`."""
+    return bool(_REJECTED.search(text[max(0, start - LOOK_BACK) : start].rstrip() + " "))
+
+
+def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """Return the person's own (`mój`, `nowy`), or the first that is not denied, or the last of those
+    that correct one another or make a range.
+    """
+    own = [match for match in found if _OWN.search(text[: match.start()][-LOOK_BACK:])]
+    found = own or found
+    chosen: re.Match[str] | None = None
+    for match in found:
+        if is_rejected(text, match.start()):
+            continue
+        if chosen is None or _replaces(text[chosen.end() : match.start()]):
+            chosen = match
+    return chosen
+
+
+def corrects(words: str) -> bool:
+    return len(words) <= LOOK_BACK and bool(_CORRECTED.search(words))
+
+
+def _replaces(between: str) -> bool:
+    return corrects(between) or bool(_RANGE.fullmatch(between))
+
+
+def amount(text: str, found: Sequence[Quantity]) -> float | None:
+    """Return what several come to; None where a person would ask back."""
+    total: float | None = None
+    last: Quantity | None = None
+    for each in found:
+        between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""
+        before = text[max(0, each.start - LOOK_BACK) : each.start]
+        if _TOTAL.search(between if last else before):
+            return each.value
+        if last is None or total is None or each.weight > last.weight or _replaces(between):
+            total = each.value
+        elif each.value == total or _OF_IT.search(between) or _ALTERNATIVE.search(between):
+            continue
+        elif _is_sum(last, each, between):
+            total += each.value
+        elif each.weight < last.weight or {each.of, last.of} == {"part", "whole"}:
+            continue  # `mieszkanie 72 m2, salon 30 m2`
+        else:
+            return None
+        last = each
+    return total
+
+
+def _is_sum(last: Quantity, each: Quantity, between: str) -> bool:
+    if len(between) > LONGEST_LINK:
+        return False
+    if _JOINED.fullmatch(between):
+        return last.of == each.of or None in {last.of, each.of}
+    return last.of == each.of == "part" and bool(_LISTED.fullmatch(between))

@@ -1,0 +1,414 @@
+"""When the works are to start, as ordinary Polish and English writing says it."""
+
+import re
+from datetime import date, timedelta
+from itertools import pairwise
+
+from services.followups.facts import Question
+from services.followups.understanding.numbers import HAS_DIGIT
+from services.followups.understanding.text import MARK, Reading, fold
+
+_MONTHS = (
+    (r"stycz\w*|january|jan\b|januar|січ[ен]\w*", 1),
+    (r"lut(?:y|ego|ym)\b|february|feb\b|februar|лют(?:ий|ого|ому)", 2),
+    (r"mar(?:zec|ca|cu|cem)\b|march|mar\b|märz|maerz|берез\w*", 3),
+    (r"kwie(?:cień|cien|tni\w*)\b|april|apr\b|april|квіт[ен]\w*", 4),
+    (r"maj(?:a|u|em)?\b|may|mai\b|трав(?:ень|ня|ні)", 5),
+    (r"czerw(?:iec|ca|cu|cem)\b|june|jun\b|juni\b|черв(?:ень|ня|ні)", 6),
+    (r"lip(?:iec|ca|cu|cem)\b|july|jul\b|juli\b|лип(?:ень|ня|ні)", 7),
+    (r"sierp(?:ień|ien|ni\w*)\b|august|aug\b|august|серп(?:ень|ня|ні)", 8),
+    (r"wrze(?:sień|sien|śni\w*|sni\w*)\b|september|sept?\b|september|верес(?:ень|ня|ні)", 9),
+    (r"październik\w*|pazdziernik\w*|october|oct\b|oktober|жовт(?:ень|ня|ні)", 10),
+    (r"listopad\w*|november|nov\b|november|листопад[аі]?", 11),
+    (r"grud(?:zień|zien|ni\w*)\b|december|dec\b|dezember|груд(?:ень|ня|ні)", 12),
+)
+_MONTH = "|".join(pattern for pattern, _ in _MONTHS)
+# English months double as words and names, `maj` hides in Maja: they need a word before them.
+_UNMISTAKABLE = (
+    r"stycz\w*|luty|marzec|kwiecień|kwiecien|maj\b|maju\b|czerwiec|lipiec|sierpień|sierpien|wrzesień|wrzesien|grudzień|grudzien|lutego|lutym|marca|marcu|kwietni\w*|czerwca|czerwcu|lipca|lipcu|sierpni\w*"
+    r"|wrześni\w*|wrzesni\w*|październik\w*|pazdziernik\w*|listopad\w*|grudni\w*|january|february"
+    r"|september|october|november|december|januar|februar|oktober|dezember|січні|лютому|березні|квітні|травні|червні|липні|серпні|вересні|жовтні|листопаді|грудні"
+)
+_LEADING = (
+    r"(?:od|w|na|do|przed|po|z|koło|około|start\w*:?|termin\w*:?|początk\w*|początek|połow\w*|końc\w*|koniec"
+    r"|okolicach|okolice|im|ab|anfang|mitte|ende|у|в|з|із|najwcześniej|najwczesniej|wcześniej\s+niż|przełomie|przelomie|in|from|by|since|mid|early|late|around|about|until|before|after|of|beginning|end|next|this"
+    r"|this\s+coming|\d{1,2}\.?(?:st|nd|rd|th)?)"
+)
+_ISO = re.compile(r"\b(?P<year>20\d\d)-(?P<month>0?[1-9]|1[0-2])(?:-(?P<day>[0-3]?\d))?\b")
+_DOTTED = re.compile(
+    r"(?<![\d.])(?P<day>[0-3]?\d)[./](?P<month>[01]?\d)[./](?P<year>(?:20)?\d\d)\b"
+)
+_MONTH_YEAR = re.compile(r"(?<![\d./])(?P<month>0?[1-9]|1[0-2])[./](?P<year>20\d\d)\b")
+_DAY_MONTH = re.compile(
+    rf"\b(?P<day>[1-9]|[12]\d|3[01])\.?(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<name>{_MONTH})"
+    rf"(?:,?\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_NAME_DAY = re.compile(
+    r"\b(?P<name>january|february|march|april|may|june|july|august|september|october|november"
+    r"|december)\s+(?P<day>[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\b(?:,?\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(
+    rf"\b(?:{_LEADING}\s+(?P<led>{_MONTH})|(?P<bare>{_MONTH})(?=,?\s+20\d\d)|(?P<sure>{_UNMISTAKABLE}))"
+    rf"(?:,?\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_ROMAN_MONTHS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+_ROMAN_MONTH = re.compile(r"(?<!\w)(?P<roman>IV|IX|XI{0,2}|VI{0,3}|I{1,3})[\s./](?P<year>20\d\d)\b")
+_ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4}
+_QUARTER = re.compile(
+    r"\b(?:q(?P<q>[1-4])|(?P<k>[1-4]|iv|i{1,3})\.?\s*(?:kw(?:arta\w*|\.)|kw\b|quarter))"
+    r"(?:\s*(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_ORDINAL_QUARTER = re.compile(
+    r"\b(?P<ordinal>pierwsz|drugi|trzeci|czwart|first|second|third|fourth)\w*\s+(?:kwarta\w*|quarter)"
+    r"(?:\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_ORDINALS = {
+    "pierwsz": 1, "drugi": 2, "trzeci": 3, "czwart": 4,
+    "first": 1, "second": 2, "third": 3, "fourth": 4,
+}  # fmt: skip
+_SEASON = re.compile(
+    r"\b(?:(?P<spring>wiosn[^\W\d_]+\b|(?:in|this|next|by|early|late|the)\s+spring)"
+    r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|(?:in|this|next|by|early|late|the)\s+summer)"
+    r"|(?P<autumn>jesie[^\W\d_]+\b|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
+    r"|(?P<winter>zim(?:ą|a|ę|y|ie)\b|(?:in|this|next|by|early|late|the)\s+winter))"
+    r"(?:\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
+_COUNTS = {
+    "półtora": 1.5, "poltora": 1.5, "dwa": 2, "dwie": 2, "trzy": 3, "cztery": 4, "pięć": 5, "sześć": 6, "kilka": 3, "parę": 2,
+    "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "couple of": 2,
+    "a couple of": 2, "few": 3, "a few": 3, "pół": 6,
+}  # fmt: skip
+_IN = re.compile(
+    rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
+    rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?[-–]\s?\d{{1,2}})?\s+)?"
+    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|miesi\w+|mies\b\.?|months?\b"
+    r"|rok\w*|roku|lata\b|years?\b)",
+    re.IGNORECASE,
+)
+_NEXT = re.compile(
+    r"\b(?:(?P<month>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+miesi\w+|next\s+month)"
+    r"|(?P<week>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+tygo?d\w+|next\s+week)"
+    r"|(?P<year>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+rok(?:u)?\b|next\s+year)"
+    r"|(?P<this_year>w\s+tym\s+roku|this\s+year)|(?P<new_year>po\s+nowym\s+roku|od\s+nowego\s+roku|after\s+new\s+year))",
+    re.IGNORECASE,
+)
+_ASAP = re.compile(
+    r"\b(?:jak\s+najszybciej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|zaraz|od\s+dziś"
+    r"|od\s+jutra|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
+    r"|right\s+now)\b",
+    re.IGNORECASE,
+)
+_YEAR_ONLY = re.compile(
+    r"\b(?:w|in|na|od)\s+(?:early\s+|late\s+|mid-?\s*)?(?P<year>20\d\d)(?:\s*r(?:oku|\.)?)?\b",
+    re.IGNORECASE,
+)
+
+
+_WEEKDAYS = (
+    r"poniedzia[łl]\w*|monday|montag", r"wtor\w*|tuesday|dienstag", r"[śs]rod[ęae]\b|wednesday|mittwoch", r"czwart(?:ek|ku)|thursday|donnerstag",
+    r"pi[ąa]t(?:ek|ku)|friday|freitag", r"sobot[aęe]\b|saturday|samstag", r"niedziel\w*|sunday|sonntag",
+)  # fmt: skip
+_WEEKDAY = re.compile(
+    rf"\b(?P<led>(?:od|w|we|na|po|from|on|next|ab|am)\s+)(?P<next>(?:przysz[łl]\w*|nast[ęe]pn\w*|next)\s+)?(?P<day>{'|'.join(_WEEKDAYS)})",
+    re.IGNORECASE,
+)
+_FEASTS = re.compile(
+    r"\b(?:(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
+    r"|(?P<christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
+    r"|(?P<after_easter>po\s+wielkanocy|after\s+easter|nach\s+ostern)|(?P<easter>(?:przed\s+|na\s+)wielkanoc\w*|before\s+easter)"
+    r"|(?P<after_summer>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<summer>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:in|during)\s+the\s+summer\s+holidays)"
+    r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<january>po\s+sylwestr\w*)|(?P<may>(?:po|na|w|przed)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
+    re.IGNORECASE,
+)
+_OF_YEAR = re.compile(
+    r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?",
+    re.IGNORECASE,
+)
+_DAY_DOT_MONTH = re.compile(
+    r"(?<![\d.,/])(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))"
+)
+_LED_DAY = re.compile(
+    r"\b(?:od|w|do|po|na|start\w*|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE
+)
+_SOON = re.compile(
+    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie|jak)\s+(?:naj)?(?:szybko|szybciej|pr[ęe]dzej|wcze[śs]niej)|na\s+(?:ju[żz]|wczoraj|cito)\b|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
+    re.IGNORECASE,
+)
+_BARE_SOON = re.compile(
+    r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|szybko|natychmiast)\b",
+    re.IGNORECASE,
+)
+_KEYS = re.compile(
+    r"\s*(?:\w+\s+)?(?:odbi[óoe]r\w*|klucz\w*|start\w*|zaczyn\w*|rusz\w*)", re.IGNORECASE
+)
+_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i)\b")
+_DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
+_NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
+_FINISH = re.compile(
+    r"\b(?:gotow\w*|sko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|deadline)\b",
+    re.IGNORECASE,
+)
+_STARTS = re.compile(
+    r"\b(?:start\w*|zaczyn\w*|zacz[ąęa][ćcl]\w*|rozpocz\w*|rusz\w*|prac[ey]\w*|remont\w*|wyko[ńn]cz\w*|wej[śs][ćc]\w*|begin\w*|beginn\w*|works?)\b",
+    re.IGNORECASE,
+)
+_CALLS = re.compile(
+    r"\b(?:dzwo[ńn]\w*|zadzwo[ńn]\w*|oddzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]w\w*)\b",
+    re.IGNORECASE,
+)
+_VISITS = re.compile(
+    r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
+)
+_PAST = re.compile(
+    r"\b(?:robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
+
+
+def find(text: str, today: date, asked: Question | None) -> Reading:
+    """A clause that speaks of the works comes first; what it denies is passed over."""
+    clauses = _clauses(text)
+    about_works = [each for each in clauses if len(clauses) > 1 and _STARTS.search(each[1])]
+    rest = [each for each in clauses if not _FINISH.search(each[1])]
+    for offset, clause in (*about_works, *(rest if len(rest) < len(clauses) else [(0, text)])):
+        if found := _find(clause, today, bare=asked == "start"):
+            start, end, said = found
+            start, end = offset + start, offset + end
+            return f"{text[:start]} {MARK} {text[end:]}", {"start": said}
+    return text, {}
+
+
+def _clauses(text: str) -> list[tuple[int, str]]:
+    ends = [0, *(match.end() for match in _CLAUSE.finditer(text)), len(text)]
+    return [(start, text[start:end]) for start, end in pairwise(ends)]
+
+
+def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
+    """Return where a start is said, and `asap` or the date; a date that has passed is none.
+
+    :param bare: a month's name alone is enough
+    """
+    beginnings = {word[:3] for word in _WORD.findall(fold(text))}
+    if HAS_DIGIT.search(text):
+        beginnings.add(_DIGIT)
+    for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
+        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
+            before = text[max(0, match.start() - 40) : match.start()]
+            if _DENIED.search(before) and not _NOT_BEFORE.match(match[0]):
+                continue
+            start = meaning(match, today)
+            after = text[match.end() : match.end() + 30]
+            clause = _PAUSE.split(before)[-1]
+            calls = _CALLS.search(before) or _VISITS.search(after)
+            if not bare and (_PAST.search(clause) or (pattern in _VAGUE and calls)):
+                continue
+            led = _LED_DAY.search(before) or _KEYS.match(after)
+            if pattern is _DAY_DOT_MONTH and not bare and not led:
+                continue
+            if start and (start == "asap" or start >= today.isoformat()[: len(start)]):
+                return match.start(), match.end(), start
+    return None
+
+
+def _numeric(match: re.Match[str], _: date) -> str | None:
+    parts = match.groupdict()
+    year = int(parts["year"]) + (2000 if len(parts["year"]) == 2 else 0)
+    try:
+        said = date(year, int(parts["month"]), int(parts.get("day") or 1))
+    except ValueError:
+        return None
+    return said.isoformat() if parts.get("day") else f"{said:%Y-%m}"
+
+
+def _month_named(match: re.Match[str], today: date) -> str | None:
+    parts = match.groupdict()
+    name = next(parts[group] for group in ("name", "led", "bare", "sure") if parts.get(group))
+    month = next(n for pattern, n in _MONTHS if re.fullmatch(pattern, name, re.IGNORECASE))
+    given, day = parts.get("year"), parts.get("day")
+    year = int(given) if given else _coming(today, month, int(day) if day else None)
+    try:
+        said = date(year, month, int(day or 1))
+    except ValueError:
+        return None
+    return said.isoformat() if day else f"{said:%Y-%m}"
+
+
+def _roman(match: re.Match[str], _: date) -> str:
+    return f"{match['year']}-{_ROMAN_MONTHS.index(match['roman'].lower()) + 1:02}"
+
+
+def _coming(today: date, month: int, day: int | None = None) -> int:
+    """The year in which this month (or day of it) comes next."""
+    past = (month, day or 31) < (today.month, today.day if day else 0)
+    return today.year + past
+
+
+def _quarter(match: re.Match[str], today: date) -> str:
+    parts = match.groupdict()
+    if ordinal := parts.get("ordinal"):
+        quarter = _ORDINALS[ordinal.lower()]
+    else:
+        said = (parts.get("q") or parts["k"]).lower()
+        quarter = _ROMAN.get(said) or int(said)
+    month = quarter * 3 - 2
+    year = int(parts["year"]) if parts["year"] else _coming(today, month + 2)
+    return f"{year}-{month:02}"
+
+
+def _season(match: re.Match[str], today: date) -> str:
+    month = next(first for season, first in _SEASONS.items() if match[season])
+    if match["year"]:
+        return f"{match['year']}-{month:02}"
+    if 0 <= (today.month - month) % 12 < 2:  # it has begun, and lasts
+        return f"{today:%Y-%m}" if today.month != month else f"{today.year}-{month:02}"
+    return f"{_coming(today, month)}-{month:02}"
+
+
+def _next(match: re.Match[str], today: date) -> str:
+    if match["month"]:
+        return f"{_months_later(today, 1):%Y-%m}"
+    if match["week"]:
+        return (today + timedelta(days=7)).isoformat()
+    if match["this_year"]:
+        return f"{today.year}"
+    return f"{today.year + 1}" if match["year"] else f"{today.year + 1}-01"
+
+
+def _in(match: re.Match[str], today: date) -> str:
+    said, unit = (match["count"] or "a").lower(), match["unit"].lower()
+    count = float(said) if said.isdecimal() else _COUNTS[said]
+    if said == "pół" and not unit.startswith("rok"):
+        return f"{today:%Y-%m}"  # half a month, half a week
+    if unit.startswith(("d",)):
+        return (today + timedelta(days=count)).isoformat()
+    if unit.startswith(("t", "w")):
+        return (today + timedelta(weeks=count)).isoformat()
+    months = count if unit.startswith("m") or said == "pół" else count * 12
+    half = timedelta(days=15 * (months % 1 > 0))
+    return f"{_months_later(today + half, int(months)):%Y-%m}"
+
+
+def _months_later(today: date, months: int) -> date:
+    year, month = divmod(today.month - 1 + months, 12)
+    return date(today.year + year, month + 1, 1)
+
+
+def _weekday(match: re.Match[str], today: date) -> str:
+    day = next(
+        n for n, names in enumerate(_WEEKDAYS) if re.fullmatch(names, match["day"], re.IGNORECASE)
+    )
+    ahead = (day - today.weekday() - 1) % 7 + 1
+    if match["next"] and today.weekday() + ahead < 7:
+        ahead += 7  # the next one is next week's
+    return (today + timedelta(days=ahead)).isoformat()
+
+
+def _feast(match: re.Match[str], today: date) -> str:
+    feast = str(match.lastgroup)
+    if feast == "after_christmas":
+        return f"{_coming(today, 12, 27)}-12-27"
+    if feast == "after_epiphany":
+        return f"{_coming(today, 1, 7)}-01-07"
+    if feast == "christmas":
+        return f"{_coming(today, 12)}-12"
+    if feast in {"after_easter", "easter"}:
+        easter = next(
+            day for year in (today.year, today.year + 1) if (day := _easter(year)) > today
+        )
+        return (
+            (easter + timedelta(days=2)).isoformat()
+            if feast == "after_easter"
+            else f"{easter:%Y-%m}"
+        )
+    month = {
+        "after_summer": 9,
+        "summer": 7,
+        "after_winter_break": 3,
+        "winter_break": 1,
+        "january": 1,
+        "may": 5,
+    }[feast]
+    return f"{_coming(today, month)}-{month:02}"
+
+
+def _easter(year: int) -> date:
+    """Butcher's algorithm: Western Easter Sunday."""
+    a, b, c = year % 19, year // 100, year % 100
+    d = (19 * a + b - b // 4 - (b - (b + 8) // 25 + 1) // 3 + 15) % 30
+    e = (32 + 2 * (b % 4) + 2 * (c // 4) - d - c % 4) % 7
+    f = d + e - 7 * ((a + 11 * d + 22 * e) // 451) + 114
+    return date(year, f // 31, f % 31 + 1)
+
+
+def _of_year(match: re.Match[str], today: date) -> str:
+    part = match["part"].lower()
+    month = (
+        12
+        if part.startswith(("ko", "end", "the end"))
+        else 6
+        if part.startswith(("po\N{LATIN SMALL LETTER L WITH STROKE}", "pol", "mid", "the mid"))
+        else 1
+    )
+    year = (
+        int(match["year"])
+        if match["year"]
+        else today.year + 1
+        if match["next"]
+        else _coming(today, month)
+    )
+    return f"{year}-{month:02}"
+
+
+def _day_month(match: re.Match[str], today: date) -> str | None:
+    day, month = int(match["day"]), int(match["month"])
+    try:
+        return date(_coming(today, month, day), month, day).isoformat()
+    except ValueError:
+        return None
+
+
+def _asap(_: re.Match[str], __: date) -> str:
+    return "asap"
+
+
+_DIGIT = "0"
+_MONTH_STEMS = (
+    "sty lut mar kwi maj cze lip sie wrz paz lis gru jan feb apr may jun jul aug sep oct nov dec mai mae okt dez "
+    "січ бер кві тра чер сер вер жов лис гру лют"
+)
+_SOON_STEMS = "pil jak od nat zar juz asa as rig imm str im moz na naj sof so якн одр"
+_READERS = tuple(
+    (pattern, meaning, frozenset(stems.split()))
+    for pattern, meaning, stems in (
+        (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
+        (_NAME_DAY, _month_named, _DIGIT), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
+        (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
+        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win"),
+        (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od"),
+        (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
+        (_IN, _in, "za in wit w"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
+    )
+)  # fmt: skip
+"""In their order, each with the beginnings of words of which a message needs one to be looked at."""
+_BARE_MONTH = re.compile(rf"\b(?P<bare>{_MONTH})(?:,?\s+(?P<year>20\d\d))?", re.IGNORECASE)
+_BARE_READERS = (
+    *_READERS[:7],
+    (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
+    *_READERS[7:],
+    (
+        _BARE_SOON,
+        _asap,
+        frozenset(["pil", "jut", "dzi", "juz", "ter", "tom", "tod", "now", "urg", "szy", "nat"]),
+    ),
+)
+_WORD = re.compile(r"[^\W\d_]+")
+_VAGUE = {_WEEKDAY, _IN, _ASAP, _SOON, _NEXT}
+"""What may say when to call as well as when to begin."""

@@ -1,0 +1,30 @@
+"""What is no fact: streets, postcodes, web addresses, numbers of orders, accounts and persons."""
+
+import re
+
+from services.followups.facts import Question
+from services.followups.understanding.text import MARK
+from services.followups.understanding.units import METRES, MONEY
+
+_CAPITAL = r"[A-ZĄĆĘŁŃÓŚŹŻ][\w.'-]*"
+_HOUSE = r"(?:\s*\d{1,4}[a-zA-Z]?(?:\s?/\s?\d{1,4})?(?:\s?m\.?\s?\d{1,4})?(?![\d.]|\s?(?:m2|m²|mkw|metr)))"
+_IDS = re.compile(
+    r"(?i:\bhttps?://\S{1,200}|\bwww\.\S{1,200}|\b(?:[\w-]{1,63}\.){1,4}(?:pl|com|eu)\b)"
+    rf"|\b(?i:ul\.?|ulic[aąęy]|al\.|alej[aiąę]\w*|pl\.|plac\w*|os\.|osiedl\w*|rondo|rondzie)\s+(?:\d{{1,2}}\s+)?(?:{_CAPITAL}(?:\s+(?!w\b|we\b){_CAPITAL}){{0,3}}|[^\W\d_]+(?=\s*\d)){_HOUSE}?"
+    rf"|\b(?i:na|przy)\s+\d{{1,2}}\s+(?:Maja|Listopada|Stycznia|Lutego|Kwietnia|Czerwca|Lipca|Sierpnia|Grudnia)\b{_HOUSE}?"
+    r"|(?i:\b(?:nip|pesel|regon|krs|iban|konto|(?:nr|numer)\s+(?:konta|zam[óo]wienia|faktury|umowy|dzia[łl]ki|klienta|oferty|sprawy|ksi[ęe]gi)"
+    r"|(?:zam[óo]wieni|faktur|umow|ofert|order)\w*(?:\s+(?:nr|numer|no))?)\W{0,3}\d[\d\s/-]*)"
+)  # fmt: skip
+
+
+_POSTCODE = re.compile(
+    rf"(?<![\d+-])\b\d\d-\d{{3}}\b(?![\s-]?\d|\s?(?:{MONEY}|{METRES}))", re.IGNORECASE
+)
+
+
+def without(text: str, asked: Question | None) -> str:
+    """Leave them out, so that nobody takes them for an area, a budget or a date."""
+    text = _IDS.sub(f" {MARK} ", text)
+    if asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text):  # `80-100`
+        return text
+    return _POSTCODE.sub(f" {MARK} ", text)

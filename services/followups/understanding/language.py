@@ -1,0 +1,46 @@
+"""Which language a message is written in."""
+
+import re
+
+from services.followups.understanding.text import vocabulary
+
+_POLISH, _GERMAN = re.compile("[ąćęłńóśźż]"), re.compile("[äöüß]")
+_CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
+_WORDS = {
+    "pl": vocabulary(
+        "i w na z do jest się sie dzień dzien dobry witam cześć czesc mam chcę chce chcialbym chciałabym "
+        "proszę prosze tak nie od budżet budzet mieszkanie dom kuchnia łazienka remont około okolo zł "
+        "tys mkw dla że ze pozdrawiam czy jak ile kiedy moze mozna mieszkania lazienka lazienki kuchni "
+        "jestem mamy mi po za co to o przed nr tel dziekuje wycena wycene szukam potrzebuje interesuje"
+    ),
+    "en": vocabulary(
+        "the and is are hello hi my we want would like please of for with have budget kitchen "
+        "flat apartment house bathroom renovate about need looking thanks around you it at this "
+        "an how much when can could i'm i'd your our from or do does what me to renovation floor"
+    ),
+    "de": vocabulary(
+        "ich wir und der die das ist sind ein eine einen für mit bitte hallo guten tag wohnung haus küche bad "
+        "renovierung renovieren möchte möchten brauche suche nicht kein keine von zu auf quadratmeter danke "
+        "sprechen sie deutsch mein meine unser haben habe wie viel wann kostet können budget euro badezimmer"
+    ),
+}  # fmt: skip
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+
+
+def of(message: str, current: str) -> str:
+    """Follow a clear change of language; a bare number, address or name changes nothing.
+
+    Cyrillic is answered in Ukrainian: nothing else with these letters is spoken here.
+    """
+    text = re.sub(r"\S+@\S+", " ", message.lower().replace("’", "'"))
+    words = _WORD.findall(text)
+    points = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
+    points["pl"] += 2 * len(_POLISH.findall(text))
+    if points["de"]:  # alone they may be a name's: Müller
+        points["de"] += 2 * len(_GERMAN.findall(text))
+    if points["de"] < 2:
+        points["de"] = 0
+    points["uk"] = 2 * len(_CYRILLIC.findall(text)) if len(text) > 2 else 0
+    best = max(points.values())
+    leading = [language for language, count in points.items() if count == best]
+    return leading[0] if len(leading) == 1 else current

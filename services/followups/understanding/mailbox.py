@@ -1,0 +1,64 @@
+"""Whose mailbox an address is, and whether who writes is of age: neither can agree for somebody else."""
+
+import re
+from typing import Literal
+
+from services.followups.understanding.text import fold, has_any
+
+Barred = Literal["child", "another"]
+"""Why nobody is asked for consent: a child writes, or the mailbox is another person's."""
+
+_KIN_PL = (
+    r"(?:mam[yae]|mamusi|matk[ia]|tat[yae]|taty|ojca|rodzicow|zon[yae]|zonie|mez[ae]|mezowi|syna|synowi|cork[ia]|corce|brata|bratu"
+    r"|siostr[ya]|siostrze|babci|dziadka|tesci\w*|koleg[iae]|koledze|kolezan\w+|znajom\w+|szef\w*|sasiad\w*|partner\w*|chlopaka"
+    r"|dziewczyny|narzeczon\w+|klient\w*|przyjaci\w+|wspolnik\w*|kierownik\w*|asystent\w*|sekretar\w+)"
+)
+_BOX_PL = r"(?:e ?-?mail\w*|mail\w*|mejl\w*|adres\w*|skrzynk\w*|poczt\w*)"
+_KIN_EN = (
+    r"(?:mum|mom|mother|dad|father|parents|wife|husband|son|daughter|brother|sister|boss|friend|partner|neighbou?r|colleague"
+    r"|assistant|secretary|girlfriend|boyfriend|fiancee?|client)"
+)
+_BOX_EN = r"(?:e ?-?mail|mail|address|inbox|mailbox)"
+_KIN_DE = r"(?:frau|mann(?:es)?|mutter|vaters?|sohn\w*|tochter|bruders?|schwester|chefs?|freund\w*|nachbar\w*|kolleg\w*)"
+_KIN_UK = r"(?:мами|мамина|тата|батька|дружини|чоловіка|сина|доньки|брата|сестри|друга|подруги|сусід\w*|начальник\w*)"
+_ANOTHERS = re.compile(
+    "|".join((
+        rf"\b{_BOX_PL}(?: (?:to|jest|na|do|od|e|mail))*(?: (?:moj\w*|nasz\w*|swoj\w*|jej|jego))? {_KIN_PL}\b",
+        rf"\b(?:pis\w+|wyslij\w*|wysyla\w+|wyslac|slij\w*|kontakt\w*)(?: (?:prosze|lepiej|raczej))* (?:do|na (?:\w+ )?(?:adres|maila?)) (?:moj\w+ )?{_KIN_PL}\b",
+        rf"\b(?:mama|tata|zona|maz|syn|corka|brat|siostra|szef|kolega|kolezanka) (?:ma|uzywa) {_BOX_PL}",
+        rf"\b(?:nie moj|cudzy|nie moja) {_BOX_PL}",
+        rf"\b(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
+        rf"\b{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",
+        rf"\b(?:write|e ?-?mail|send it) to (?:my|our) {_KIN_EN}\b|\bnot my (?:own )?{_BOX_EN}",
+        rf"\b(?:e ?-?mail|mail|adresse|postfach)\w*(?: \w+)? (?:meine[rs]?|von meine[rm]|unsere[rs]?) {_KIN_DE}\b",
+        rf"\b(?:пошта|поштa|адреса|мейл|імейл|скринька)(?: (?:моєї|мого|моя|це))* {_KIN_UK}\b",
+    ))
+)  # fmt: skip
+_TEENS_PL = "siedem|osiem|dziewiec|dziesiec|jedenascie|dwanascie|trzynascie|czternascie|pietnascie|szesnascie|siedemnascie"  # fmt: skip
+_AGE = r"(?:[5-9]|1[0-7])"
+_CHILD = re.compile(
+    "|".join((
+        rf"(?:^|[.,!?;] *|\b(?:ja|a|i|bo|ale|tak|nie|tylko|dopiero) )mam (?:dopiero |tylko )?(?:{_AGE}|{_TEENS_PL}) lat(?! (?:doswiadcz|gwaranc|temu|na\b|pracy|w\b))",
+        r"\bjestem (?:dzieck|niepelnoletni|nieletni|maloletni|nastolat)\w*|\bnie mam (?:jeszcze )?(?:18|osiemnastu|16|szesnastu) lat\b",
+        r"\bchodze do (?:podstawowki|szkoly podstawowej|gimnazjum|przedszkola)|\bjestem w \w+ klasie\b",
+        rf"\b(?:i'?m|i am)(?: only| just)? {_AGE}(?: (?:years|yrs?)(?: old)?| yo)?(?=$| *[.,!?;])",
+        r"\b(?:i'?m|i am) (?:a )?(?:kid|child|minor|under ?-?age|teenager|underage)\b",
+        rf"\bich bin(?: erst)? {_AGE}(?: jahre(?: alt)?)?(?=$| *[.,!?;])|\bich bin (?:minderjahrig|ein kind)",
+        rf"\bмені(?: лише| тільки)? {_AGE}(?: рок\w*)?|\bмне {_AGE} (?:лет|год)",
+    ))
+)  # fmt: skip
+
+
+_OF_A_MAILBOX = (
+    "mail", "mejl", "adres", "skrzyn", "poczt", "box", "address", "postfach", "пошт", "мейл", "скрин", "pis", "wys", "slij", "kontakt", "write", "send",
+    " lat", "jestem", "chodze", "i'm", "i am", "ich bin", "мені", "мне",
+)  # fmt: skip
+
+
+def barred(message: str) -> Barred | None:
+    folded = fold(message)
+    if not has_any(folded, _OF_A_MAILBOX):
+        return None
+    if _CHILD.search(folded):
+        return "child"
+    return "another" if _ANOTHERS.search(folded) else None

@@ -1,0 +1,162 @@
+"""Budgets, with their currency."""
+
+import re
+from datetime import date
+
+from services.followups.facts import Question
+from services.followups.understanding import corrections
+from services.followups.understanding.corrections import Quantity
+from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
+from services.followups.understanding.text import Reading, bare, take
+from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
+
+MOST_SAID = 100_000_000
+"""More is a phone number, or a joke."""
+_DASH = r"\s?(?:-|–|—|do|to|bis)\s?"
+_BETWEEN = r"(?:mi[ęe]dzy|pomi[ęe]dzy|between|zwischen)\s+"
+_AMOUNT = re.compile(
+    r"(?=\s?[\d€£$]|eur|pln|mi|pomi|betw|zwis)"  # cheap, where none begins
+    rf"(?P<before>€|£|\$|eur\s|pln\s)?\s?"
+    rf"(?:(?:{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?{_DASH}"
+    rf"|{_BETWEEN}(?:{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?\s(?:a|i|and|und)\s)?"
+    rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s)?(?P<scale>{THOUSAND}|{MILLION})?\s?(?P<currency>{ANY_CURRENCY})?",
+    re.IGNORECASE,
+)
+_HALF = re.compile(
+    rf"\b(?P<words>ćwierć|cwierc|pół|pol|półtora|poltora|quarter of a|half a)\s+(?:{MILLION})|\b(?P<one>milion\b|a million\b)(?!\s+(?:\d|sto|dwie[śs]cie|trzysta|czterysta|pi[ęe][ćc]set))",
+    re.IGNORECASE,
+)
+_WORDS = {
+    "ćwierć": 250_000, "cwierc": 250_000, "quarter of a": 250_000,
+    "pół": 500_000, "pol": 500_000, "half a": 500_000,
+    "półtora": 1_500_000, "poltora": 1_500_000,
+}  # fmt: skip
+_BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюджет\w*"
+_FOR = re.compile(
+    rf"\b(?P<budget>{_BUDGET})"
+    r"|\b(?P<other>czynsz\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|cen[aęyie]\w*|stawk\w*|price"
+    r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
+    r"|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
+    r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
+    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
+    r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
+    r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
+    r"|chc\w*|zmie[śs]ci\w*|(?:wy)?starczy|zrobi(?:cie|[ćc])|cost)\b"
+    r"|\b(?P<work>remont\w*|wyremont\w*|wyko[ńn]cz\w*)",
+    re.IGNORECASE,
+)
+"""What says whose money it is: of these words the nearest before an amount counts."""
+_FOR_AFTER = re.compile(
+    rf"\s*(?:jest\s+)?(?:na|for|für)\s+(?:\w+\s+)?(?:remont\w*|wyko[ńn]cz\w*|ca[łl]o[śs]\w*|the\s+renovation)|\s*(?:wy)?starczy|\s*(?:{_BUDGET})\b",
+    re.IGNORECASE,
+)
+_PER_UNIT = re.compile(
+    r"\s*(?:netto|brutto)?\s*(?:/|(?:za|od|per|na|pro|je|a)\s+(?:(?:jeden|ka[żz]dy|1)\s+)?)\s*(?:m\b|m2|m²|metr\w*|mb\b|m\.b|mkw|sqm|square|qm|szt\w*|godz\w*|h\b|hour|"
+    r"dzie[ńn]|day|miesi\w*|month|osob\w*|punkt\w*)|\s*miesi[ęe]czn\w*",
+    re.IGNORECASE,
+)
+_SPENT_AFTER = re.compile(
+    r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*))",
+    re.IGNORECASE,
+)
+_PART = re.compile(
+    r"\b(?:kuchni\w*|[łl]azien\w*|salon\w*|sypialni\w*|pok[óo]j\w*|materia[łl]\w*|robocizn\w*|mebl\w*|agd|p[łl]ytk\w*|pod[łl]og\w*|wyposa[żz]\w*|reszt\w*|drzwi|okna|elektry\w*|hydrauli\w*"
+    r"|instalacj\w*|projekt\w*|wykonani\w*|kitchen|bathroom|materials?|labou?r)\b",
+    re.IGNORECASE,
+)
+_ON_A_PART = re.compile(rf"\b(?:(?:na|za)\s+)?{_PART.pattern}", re.IGNORECASE)
+_SHARED = re.compile(
+    rf"\b(?P<to>na|za)\s+(?:[^\W\d_]+\s+)?\d{{1,3}}(?=\s*(?:,|i\b|a\b|oraz\b|plus\b|\+)\s*(?:[^\W\d_]+\s+){{0,2}}(?P=to)\s+(?:[^\W\d_]+\s+)?\d{{1,3}}\s*(?P<after>{THOUSAND}))"
+    rf"|(?<![\d.,])\d{{1,3}}(?=\s+(?:na|za)\s+\w+\s*(?:,|i\b|a\b|oraz\b|plus\b|\+)\s*\d{{1,3}}\s*(?P<before>{THOUSAND})\s+(?:na|za)\b)",
+    re.IGNORECASE,
+)
+"""`kuchnia za 40, łazienka za 30 tys`: the scale is said once."""
+_SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+
+
+def find(text: str, _: date, asked: Question | None) -> Reading:
+    if match := _HALF.search(text):
+        budget = _WORDS[match["words"].lower()] if match["words"] else 1_000_000
+        if not re.search(r"\d\s*(?:i\s*)?$", in_digits(text[: match.start()])):
+            return take(text, match), {"budget": budget, "currency": "PLN"}
+    taken, news = _find(text, asked)
+    if news or (said := in_digits(text)) == text:
+        return taken, news
+    return _find(said, asked, otherwise=text)
+
+
+def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Reading:
+    if not HAS_DIGIT.search(text):
+        return otherwise or text, {}
+    text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
+    alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
+    found: list[Quantity] = []
+    currency = "PLN"
+    last_end = 0
+    for match in _AMOUNT.finditer(text):
+        before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
+        each = _amount(text, match, before, is_answer=match.span("number") in alone)
+        if each is not None:
+            currency = _currency(match) if not found else currency
+            found.append(each)
+        if match["scale"] or match["currency"]:
+            last_end = match.end()
+    total = corrections.amount(text, found)
+    if total is None:
+        return otherwise or text, {}
+    first, last = found[0].start, found[-1].end
+    return f"{text[:first]} • {text[last:]}", {"budget": round(total), "currency": currency}
+
+
+def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) -> Quantity | None:
+    """Return the amount when something says that it is money, and a budget, else None."""
+    if corrections.is_rejected(text, match.start()):
+        return None
+    before = _SENTENCE.split(before)[-1]
+    after = text[match.end() : match.end() + 40]
+    what = "own" if _FOR_AFTER.match(after) else _whose(before)
+    if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
+        return None
+    number, scale = value(match["number"]), match["scale"]
+    if scale:
+        number *= 1_000 if re.fullmatch(THOUSAND, scale, re.IGNORECASE) else 1_000_000
+    elif not match["currency"] and not match["before"]:
+        if number >= 1_000:
+            is_year = 1_900 <= number <= 2_100
+            is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
+        else:  # `250` to "what budget?" means thousands
+            is_money = number >= 5 and (is_answer or (what == "budget" and _ends(after)))
+            number *= 1_000
+        if not is_money:
+            return None
+    if not 1 <= number <= MOST_SAID:
+        return None
+    number *= times(before)
+    of = "part" if _PART.search(before) or _PART.match(after.removeprefix(" na").strip()) else None
+    return Quantity(*match.span(), number, of, weight=int(what in {"budget", "own", "work"}))
+
+
+def _whose(before: str) -> str | None:
+    """Say what the nearest word makes of an amount behind it."""
+    said: re.Match[str] | None = None
+    for word in _FOR.finditer(before):
+        between = before[said.end() : word.start()] if said else ""
+        if word.lastgroup == "work" and said and said.lastgroup == "other" and "," not in between:
+            continue  # `kupione do remontu za 300 tys`
+        said = word
+    return said.lastgroup if said else None
+
+
+def _ends(after: str) -> bool:
+    """Whether a number stands for itself: `budżet 75`, not `budżet na 2 pokoje`."""
+    return re.match(r"\s*(?:[^\w\s]|$)", after) is not None
+
+
+def _currency(match: re.Match[str]) -> str:
+    said = (match["currency"] or match["before"] or "").strip()
+    if said == "$":
+        return "USD"
+    for code, pattern in CURRENCY.items():
+        if re.fullmatch(pattern, said, re.IGNORECASE):
+            return code
+    return "PLN"

@@ -1,0 +1,103 @@
+"""The name that somebody gives as their own, and how to address them by it."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+from services.followups.facts import Question
+from services.followups.understanding.text import MARK, Reading, fold, take
+
+_CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
+_FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}}"
+_LETTERS = r"[^\W\d_]{2,30}"
+_LAST = r"(?=\s*(?:[,.;!•]|$|tel\b|i\s|z\s))"
+_SAID = re.compile(
+    rf"(?i:\b(?:nazywam\s+si[ęe]|mam\s+na\s+imi[ęe]|na\s+imi[ęe]|imi[ęe](?:\s+i\s+nazwisko)?:|my\s+name\s+is|my\s+name['’]s|ich\s+hei(?:ß|ss)e|mein\s+name\s+ist"
+    rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
+)
+_INTRODUCED = re.compile(
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|this\s+is|i['’]?m|i\s+am|jestem|tu|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+)
+_SIDE = re.compile(rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here)\b")
+_SIGNED = re.compile(
+    r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
+    rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
+)
+_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}))")  # fmt: skip
+_STANDING = re.compile(
+    rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$)"
+)
+"""Two words or more between commas, which is how people sign."""
+_LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!max\b){_LETTERS})\s*$", re.IGNORECASE)
+_ALONE = re.compile(rf"[\s•,]*(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}){{0,2}})[\s•,.!]*")
+FIRST_NAMES = frozenset(
+    fold(name)
+    for line in (Path(__file__).parent / "first_names.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+    for name in line.split()
+)
+
+
+def find(text: str, _: date, asked: Question | None) -> Reading:
+    match = _SAID.search(text) or _known(_INTRODUCED, text) or _known(_SIDE, text)
+    match = match or _SIGNED.search(text)
+    if match is None and (MARK in text or asked in {"name", "contact"}):
+        match = _known(_BESIDE, text)
+    if match is None:
+        match = _known(_STANDING, text) or _known(_LAST_WORD, text)
+    if (
+        match is None
+        and (asked in {"name", "contact"} or text[:1].isupper())
+        and (alone := _ALONE.fullmatch(text))
+    ):
+        match = alone if _is_known(alone["name"]) else None
+    if match is None:
+        return text, {}
+    name = match["name"]
+    return take(text, match), {"name": name.title() if name.islower() else name}
+
+
+def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next((match for match in pattern.finditer(text) if _is_known(match["name"])), None)
+
+
+def _is_known(name: str) -> bool:
+    """Whether it begins with a first name: who is `jestem Architektem` has not said theirs."""
+    words = re.split(r"[ -]", name)
+    return fold(words[0]) in FIRST_NAMES or (len(words) > 1 and fold(words[-1]) in FIRST_NAMES)
+
+
+# --- the vocative -----------------------------------------------------------------------------
+
+_IRREGULAR = {
+    "Paweł": "Pawle", "Piotr": "Piotrze", "Kuba": "Kubo", "Kacper": "Kacprze", "Aleksander": "Aleksandrze", "Marcel": "Marcelu", "Karol": "Karolu",
+    "Kinga": "Kingo", "Maria": "Mario", "Zofia": "Zofio", "Julia": "Julio", "Natalia": "Natalio", "Amelia": "Amelio", "Emilia": "Emilio", "Oliwia": "Oliwio",
+    "Patrycja": "Patrycjo", "Maja": "Maju", "Maciej": "Macieju", "Jerzy": "Jerzy", "Antoni": "Antoni", "Ignacy": "Ignacy", "Ksawery": "Ksawery", "Rafał": "Rafale",
+    "Michał": "Michale", "Józef": "Józefie", "Bruno": "Brunonie", "Sylwia": "Sylwio", "Eugenia": "Eugenio", "Wiktoria": "Wiktorio", "Lidia": "Lidio",
+    "Malwina": "Malwino", "Cecylia": "Cecylio", "Oktawia": "Oktawio", "Kornelia": "Kornelio", "Klaudia": "Klaudio", "Ksenia": "Kseniu",
+}  # fmt: skip
+_SOFT = ("sia", "zia", "cia", "nia", "dzia", "ola", "ela", "ula", "ala", "jka")
+
+
+def addressed(name: str) -> str | None:
+    """Return a Polish address in the vocative (`Panie Krzysztofie`), None where it is not sure."""
+    first = name.split(maxsplit=1)[0].split("-", maxsplit=1)[0]
+    if fold(first) not in FIRST_NAMES or not first.isalpha() or not first.istitle():
+        return None
+    man = not first.endswith("a") or first in {"Kuba", "Barnaba", "Kosma", "Bonawentura"}
+    form = _IRREGULAR.get(first) or _vocative(first)
+    return f"{'Panie' if man else 'Pani'} {form}" if form else None
+
+
+def _vocative(first: str) -> str | None:
+    if first.lower().endswith(_SOFT) and len(first) < 6:
+        return f"{first[:-1]}u"
+    if first.endswith("a"):
+        return f"{first[:-1]}o"
+    if first.endswith("ek"):
+        return f"{first[:-2]}ku"
+    if first.endswith(("sz", "cz", "rz", "ch", "j", "l", "k", "g")):
+        return f"{first}u"
+    endings = {"ł": "le", "r": "rze", "t": "cie", "d": "dzie", "f": "fie", "m": "mie", "n": "nie", "b": "bie", "p": "pie", "w": "wie", "s": "sie", "z": "zie", "ń": "niu"}  # fmt: skip
+    ending = endings.get(first[-1])
+    return f"{first[:-1]}{ending}" if ending else None

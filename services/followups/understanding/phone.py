@@ -1,0 +1,46 @@
+"""Phone numbers, in E.164."""
+
+import re
+from datetime import date
+
+from services.followups.facts import Question
+from services.followups.understanding import corrections
+from services.followups.understanding.numbers import in_digits
+from services.followups.understanding.text import Reading, take
+from services.followups.understanding.units import FEET, METRES, MONEY
+
+_SEP = r"[\s.()/-]{0,2}"
+_AFTER = rf"(?![\s.-]?\d)(?!\s?(?:{MONEY}|{METRES}|{FEET}))"
+_POLISH = re.compile(
+    rf"(?<![\w+])(?<!\d[\s.-])(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}[\s./-]?\d{{3}}[\s./-]?\d{{3}}"
+    rf"|\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|(?:\s\d){{8}})){_AFTER}",
+    re.IGNORECASE,
+)
+_PLUS48 = re.compile(rf"(?:\+|\b00\s?)48(?P<number>(?:{_SEP}\d){{9}})(?![\s.-]?\d)")
+_FOREIGN = re.compile(rf"(?:\+|\b00)(?P<number>[1-9](?:{_SEP}\d){{7,14}})(?!\d)")
+_LOOSE = re.compile(
+    rf"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{{0,3}}\d){{8}}){_AFTER}", re.IGNORECASE
+)
+"""In words or digit by digit, where a phone is spoken of."""
+_ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
+_FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
+_IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
+
+
+def canonical(text: str) -> str | None:
+    """Return a number that was given as one, in E.164 where it can be told, else its digits."""
+    _, news = find(text, date.min, None)
+    return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
+
+
+def find(text: str, _: date, asked: Question | None) -> Reading:
+    for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_POLISH, "+48")):
+        found = [each for each in pattern.finditer(text) if not _FAX.search(text[: each.start()])]
+        if match := corrections.meant(text, found):
+            number = prefix + re.sub(r"\D", "", match["number"])
+            return take(text, match), {"phone": number}
+    if asked == "contact" or _IN_WORDS.search(text):
+        said = in_digits(_ZERO.sub("0", text))
+        if match := _LOOSE.search(said):
+            return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
+    return text, {}

@@ -1,0 +1,119 @@
+"""The town in which the works are, from a list of Polish towns; said back to be put right."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from services.followups.understanding.text import MARK, fold
+
+_LED = re.compile(
+    r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
+)
+_ALONE = re.compile(
+    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d])"
+)
+_ABROAD = {
+    "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
+    "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "лодзі": "Łódź",
+    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wawie": "Warszawa",
+}  # fmt: skip
+_WORDS = re.compile(r"[^\W\d_]+")
+_IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
+_CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
+
+
+@cache
+def _towns() -> tuple[dict[str, str], frozenset[str]]:
+    """Return each town by every form in which it may be said, and the largest towns."""
+    text = (Path(__file__).parent / "towns.txt").read_text(encoding="utf-8")
+    listed = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    large, small = (part.split("\n") for part in listed.strip().split("\n\n"))
+    forms = dict(_ABROAD)
+    for town in (*large, *small):
+        for form in _forms(town):
+            forms.setdefault(form, town)
+    for town in large:  # `w Gorzowie`
+        if town.endswith("ski"):
+            for form in _inflected(fold(town).split()[0], among=1):
+                forms.setdefault(form, town)
+    return forms, frozenset(large)
+
+
+@cache
+def _large() -> tuple[tuple[str, str], ...]:
+    """Their own names count anywhere, and in lower case: none is a word of the form's answers."""
+    return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in _towns()[1])
+
+
+def _forms(town: str) -> Iterator[str]:
+    words = fold(town).replace("-", " ").split()
+    yield " ".join(words)
+    if len(words) < 3:
+        inflected = (_inflected(word, among=len(words)) for word in words)
+        yield from (" ".join(each) for each in product(*inflected))
+
+
+def _inflected(word: str, *, among: int) -> tuple[str, ...]:
+    """Give the forms of a name in which it follows a preposition, and some that nobody says."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    last, stem = word[-1], word[:-1]
+    if last in "aoeiy":
+        changed = tuple(stem[:-1] + ending for ending in _CONSONANT.get(stem[-1:], ()))
+        plain = tuple(stem + ending for ending in _ENDINGS[last])
+        none = (
+            (stem,) if stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1) else ()
+        )
+        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem")) if among > 1 else ()  # fmt: skip
+        return (*plain, *changed, *none, *adjective)
+    fleeting: tuple[str, ...] = ()
+    if word.endswith(("iec", "ec")):
+        fleeting = tuple(word[: -3 if word.endswith("iec") else -2] + "c" + end for end in ("u", "a", "em"))  # fmt: skip
+    elif word.endswith("ek"):
+        fleeting = tuple(word[:-2] + "k" + end for end in ("u", "a", "iem"))
+    changed = tuple(stem + ending for ending in _CONSONANT.get(last, ())) if last in "td" else (word + "ze",) if last == "r" else ()  # fmt: skip
+    return (
+        *(word + end for end in ("ie", "u", "a", "em", "iem", "iu", "ia", "i", "y")),
+        *fleeting,
+        *changed,
+    )
+
+
+_ENDINGS = {
+    "a": ("ie", "i", "y", "e", "a"), "o": ("ie", "u", "a", "em", "iem"), "e": ("u", "a", "em", "ach", "ego", "ami", "ym"),
+    "y": ("ach", "ami", "ow", "ego", "ym"), "i": ("ach", "ami", "ow", "ego", "im"),
+}  # fmt: skip
+
+
+def find(text: str) -> str | None:
+    """Return the town that a message names.
+
+    A small one of one word counts with a capital only: `kole`, `pile` and `górze` are words too.
+    """
+    forms, large = _towns()
+    for match in _LED.finditer(text):
+        for said in _candidates(match):
+            town = forms.get(fold(said))
+            if town and (said[0].isupper() or " " in said or town in large):
+                return town
+    for match in _ALONE.finditer(text):
+        for said in _candidates(match):
+            town = forms.get(fold(said))
+            if (
+                town
+                and fold(town).replace("-", " ") == fold(said).replace("-", " ")
+                and (said[0].isupper() or " " in said)
+            ):
+                return town
+    said = f" {fold(' '.join(_WORDS.findall(text)))} "
+    return next((town for name, town in _large() if name in said), None)
+
+
+def _candidates(match: re.Match[str]) -> Iterator[str]:
+    if match["two"]:
+        yield f"{match['one']} {match['two']}"
+        if match.re is _ALONE and _towns()[0].get(fold(match["one"])) not in _towns()[1]:
+            return  # else it is a part of a city: `Warszawa Wola`
+    yield match["one"]

@@ -1,0 +1,80 @@
+"""Taking a fact out of a text, so that the next reader does not take it for something else."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from services.followups.facts import Question
+
+Reading = tuple[str, dict[str, Any]]
+Reader = Callable[[str, date, Question | None], Reading]
+
+MARK = "\N{BULLET}"
+"""Stands where a fact was, so that its neighbours do not run together."""
+
+
+def spaces(text: str) -> str:
+    return " ".join(text.split())
+
+
+def take(text: str, match: re.Match[str]) -> str:
+    return text[: match.start()] + f" {MARK} " + text[match.end() :]
+
+
+def vocabulary(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_LATIN = range(ord("À"), ord("ɐ"))
+_PLAIN = {
+    code: unicodedata.normalize("NFD", chr(code))[0].lower() for code in _LATIN
+} | str.maketrans("łŁ’ʼ`´", "ll''''")
+
+
+@lru_cache(64)  # a message is folded by each of those who look for words
+def fold(text: str) -> str:
+    """Lower case without diacritics, which people leave out when they type on a phone.
+
+    Cyrillic keeps its own: there й and ї are letters.
+    """
+    return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
+
+
+def has_any(text: str, parts: tuple[str, ...]) -> bool:
+    """Cheap, before patterns that are not."""
+    return any(part in text for part in parts)
+
+
+_FILLER = re.compile(
+    r"(?:no|tak|to|jest|bedzie|jakies|jakie|okolo|okolice|cos|kolo|prawie|metry|metrow|metraz|dokladnie|rowne|ponad|niecale|rzedu|granicach|ok|gdzies|mniej|wiecej|do|od|ze|z|max|maks|maksymalnie|maximum|minimum|min|moze|mysle|chyba|nie|wiem|tylko|a|raczej"
+    r"|przepraszam|sorry|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
+    r"|близько|приблизно|десь|m|z grubsza|okragle|rowno|lub|albo|czy|and|or|we|have|przy|na|poziomie|wstepnie|calosc|razem|w sumie|sumie|w|jakas|jakichs|hm+|e+|oj|dobra|niz|mysl\w+|przekr\w+|robimy|miedzy|pomiedzy|gora|najwyzej|po)"
+)
+_BARE = re.compile(
+    r"(?<![\w.,])(?P<number>\d{1,3}(?:[ .,]\d{3}){1,3}|\d{1,9}(?:[.,]\d{1,2})?)(?:,-)?(?![\w]|[.,]\d)"
+)
+
+
+_CLAUSE = re.compile(
+    r"[,;.!?()](?!\d)|\s[-–]\s|\b(?:ale|więc|wiec|bo|czyli|zatem|za to|but|so)\b", re.IGNORECASE
+)
+
+
+def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]]:
+    """Return the numbers of those clauses that say nothing but a number: `jakieś 80, nie 60`.
+
+    :param beside: what may be said with it besides (`łazienka 5`)
+    """
+    found: list[re.Match[str]] = []
+    start = 0
+    for end, next_start in (*(each.span() for each in _CLAUSE.finditer(text)), (len(text), 0)):
+        clause = text[start:end]
+        others = _BARE.sub(" ", beside.sub(" ", clause) if beside else clause)
+        words = re.findall(r"[^\W\d_]+|\d", fold(others))
+        if all(_FILLER.fullmatch(word) for word in words):
+            found += _BARE.finditer(text, start, end)
+        start = next_start
+    return found

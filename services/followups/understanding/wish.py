@@ -1,0 +1,39 @@
+"""What somebody wants done, in their own words."""
+
+import re
+
+from services.followups.facts import Question
+from services.followups.understanding import corrections
+
+_DESIRE = re.compile(
+    r"(?<!nie )\b(?:chc[ęeą]\w*|chcia[łl]\w*|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
+    r"|planuj\w*|zależy|interesuje|zainteresowan\w*|prosz[ęe]\s+o\s+wycen\w*|(?:i|we)['’]?d\s+like"
+    r"|(?:i|we)\s+would\s+like|(?:i|we)\s+want|(?:i|we)\s+need|looking\s+for|interested\s+in"
+    r"|planning\s+to|dream\w*)\b",
+    re.IGNORECASE,
+)
+_LETTERS = re.compile(r"[^\W\d_]{3,}")
+
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+
+
+def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
+    words = _LETTERS.findall(rest)
+    if _names_work(rest, works):
+        return True
+    if asked != "consent" and _DESIRE.search(rest):
+        return len(words) >= 2
+    is_answer = asked == "wish" and len(words) >= 3 and not rest.endswith("?")
+    return is_answer and not corrections.corrects(rest)  # `jednak 80 metrów, pomyliłem się`
+
+
+def _names_work(text: str, works: tuple[str, ...]) -> bool:
+    return any(word.lower().startswith(works) for word in _LETTERS.findall(text))
+
+
+def words(message: str, works: tuple[str, ...]) -> str:
+    """Return the sentences that say it, in the person's own words; else all of the message."""
+    sentences = _SENTENCE_END.split(message)
+    telling = [text for text in sentences if _names_work(text, works) or _DESIRE.search(text)]
+    return " ".join(telling or sentences)

@@ -1,0 +1,219 @@
+"""Access control before the body is read: client address, key, rate limits.
+
+aiohttp-ratelimiter's decorator orders test, rejection and handler. The test is ours, in one atomic
+step: see docs/decisions/0004.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, cast
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from aiohttplimiter.limiter import BaseRateLimitDecorator, RateLimitExceeded
+from limits.aio.storage import Storage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from libs.common.http.application import Problem, route_template
+from libs.common.process import logs
+from libs.common.signed_links import InvalidToken, Tokens
+from services.gateway import metrics
+from services.gateway.clients import (
+    ADMIN_API_KEY,
+    API_KEY,
+    Client,
+    Keys,
+    Role,
+    TrustedProxies,
+    bucket_of,
+    network_of,
+)
+from services.gateway.limits import Decision, Limiter, Waits
+from services.gateway.overrides import Overrides
+
+log = logs.get_logger(__name__)
+
+MOST = 0.8
+"""The share of a budget at which an alert fires, before anyone is rejected."""
+
+WITHDRAWALS = "withdrawal_budget"
+"""Separate from the budget of opt-ins: neither may use up the other."""
+
+Recorded = Callable[[web.Request, Client, Handler], Awaitable[web.StreamResponse]]
+"""Runs a handler, and records the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a route requires of its callers."""
+
+    role: Role = Role.PUBLIC
+    policy: Literal["chat", "api", "health"] | None = "api"
+    recorded: bool = True
+    """Record calls with the admin key; health checks are not recorded."""
+    budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
+    """Shared by all callers without a key: a botnet stays below the limit of each address."""
+    mail_action: str | None = None
+    """Count mailed links of this action by link: mailbox providers have few addresses."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    requires: Requirements
+    client: Client
+    handler: Handler
+    policy: str = ""
+    wide_key: str | None = None
+    decision: Decision | None = None
+    over_budget: bool = False
+    """A withdrawal over its budget is not rejected, but no link is mailed for it."""
+
+
+CONTEXT = web.RequestKey("context", RequestContext)
+# Set for the decorator: it calls `test` without the request.
+_context: ContextVar[RequestContext] = ContextVar("context")
+
+
+class Access:
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        proxies: TrustedProxies,
+        tokens: Tokens | None,
+        limiter: Limiter,
+        waits: Waits,
+        overrides: Overrides,
+        recorded: Recorded,
+        shadow: bool,
+    ) -> None:
+        self._recorded = recorded
+        self._keys = keys
+        self._proxies = proxies
+        self._tokens = tokens
+        self._limiter = limiter
+        self._waits = waits
+        self._overrides = overrides
+        self._shadow = shadow
+        self._requirements: dict[web.AbstractRoute, Requirements] = {}
+        self._limited = BaseRateLimitDecorator(
+            db=cast("Storage", None),  # only its type is checked
+            path_id="all",  # else the raw path, which may contain an e-mail address, joins the key
+            keyfunc=self._key,
+            moving_window=cast("MovingWindowRateLimiter", self),  # it calls test and hit
+            ratelimit="1/second",  # required but unused: limits change at run time
+            error_handler=_refuse,
+        )(self._enter)
+
+    def guard(self, route: web.AbstractRoute, requires: Requirements) -> None:
+        self._requirements[route] = requires
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        requires = self._requirements.get(request.match_info.route, _UNMATCHED)
+        forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
+        address, source = self._proxies.client_ip(request.remote, forwarded)
+        client = Client(address, source, *self._keys.role_of(request.headers, requires.role))
+        if client.role is Role.PUBLIC and (
+            header := self._keys.unknown_key_header(request.headers)
+        ):
+            metrics.KEYS_REJECTED.labels(header).inc()
+            log.warning("key.rejected", header=header, network=network_of(address))
+        context = request[CONTEXT] = RequestContext(requires, client, handler)
+        if requires.policy is None:
+            return await self._enter(request)
+        _context.set(context)
+        return await self._limited(request)
+
+    def _key(self, request: web.Request) -> str:
+        context = request[CONTEXT]
+        if context.client.role is not Role.PUBLIC:
+            context.policy = "service"
+            return f"service:{context.client.role}"
+        context.policy = context.requires.policy or "api"
+        route = route_template(request)
+        if (link := self._mailed_link(request)) is not None:
+            return f"{context.policy}:{link}:{route}"
+        address = context.client.ip
+        if ":" in address:
+            context.wide_key = f"{context.policy}:{network_of(address)}:{route}"
+        return f"{context.policy}:{bucket_of(address)}:{route}"
+
+    def _mailed_link(self, request: web.Request) -> str | None:
+        action, token = request[CONTEXT].requires.mail_action, request.query.get("token")
+        if self._tokens is None or action is None or not token:
+            return None
+        try:
+            self._tokens.verify(token, action, datetime.now(UTC))
+        except InvalidToken:
+            return None
+        return "mail-" + hashlib.sha256(token.encode()).hexdigest()[:32]
+
+    async def test(self, _item: object, key: str) -> bool:
+        """Decide and count in one step; called by the decorator before the handler."""
+        context = _context.get()
+        windows = self._overrides.policies[context.policy]
+        if context.policy == "service" and not self._shadow:
+            context.decision = await self._waits.decide(context.policy, key, windows)
+        else:
+            context.decision = await self._limiter.decide(
+                context.policy, key, windows, context.wide_key
+            )
+        if (
+            context.decision.admitted
+            and context.client.role is Role.PUBLIC
+            and context.requires.budget
+        ):
+            spent = await self._spend(context.requires.budget)
+            if context.requires.budget == WITHDRAWALS:
+                context.over_budget = not (spent.admitted or self._shadow)
+            elif not spent.admitted:
+                context.decision = spent
+        if self._shadow and not context.decision.admitted:
+            log.info("limits.would_refuse", policy=context.policy)
+        return context.decision.admitted or self._shadow
+
+    async def _spend(self, budget: str) -> Decision:
+        decision = await self._limiter.decide(budget, budget, self._overrides.policies[budget])
+        (use,) = decision.uses
+        used = "all" if use.exhausted else "most" if use.used >= MOST * use.window.quota else "low"
+        metrics.BUDGET_REQUESTS.labels(budget, used).inc()
+        return decision
+
+    async def _enter(self, request: web.Request) -> web.StreamResponse:
+        context = request[CONTEXT]
+        needed = context.requires.role
+        if needed is not Role.PUBLIC and context.client.role is not needed:
+            header = ADMIN_API_KEY if needed is Role.ADMIN else API_KEY
+            raise Problem(
+                401,
+                detail=f"this requires a valid key in {header}",
+                headers={hdrs.WWW_AUTHENTICATE: f'ApiKey header="{header}"'},
+            )
+        if context.client.role is Role.ADMIN and context.requires.recorded:
+            return await self._recorded(request, context.client, context.handler)
+        return await context.handler(request)
+
+    async def hit(self, _item: object, _key: str) -> None:
+        """Do nothing: counting after the test would admit all concurrent requests."""
+
+
+_UNMATCHED = Requirements()
+
+
+def reads_polish(request: web.Request) -> bool:
+    return request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
+
+
+def _refuse(request: web.Request, _: RateLimitExceeded) -> web.Response:
+    decision = request[CONTEXT].decision
+    seconds = decision.retry_after if decision else 1
+    detail = (
+        f"Zbyt wiele zapytań; spróbuj ponownie za {seconds} s."
+        if reads_polish(request)
+        else f"Too many requests; try again in {seconds} s."
+    )
+    return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}).response()

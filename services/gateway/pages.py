@@ -1,0 +1,96 @@
+"""Errors as HTML pages, for people who follow a mailed link."""
+
+from html import escape
+from typing import NamedTuple
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+PATHS = frozenset({"/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
+STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:1.125rem/1.55 system-ui,sans-serif;margin:0 auto;"
+    "padding:1rem 1.25rem;max-width:36rem}"
+    "button,a{display:block;box-sizing:border-box;width:100%;padding:.85rem 1rem;border:0;"
+    "border-radius:.625rem;font:inherit;font-weight:600;text-align:center;text-decoration:none;"
+    "color:#fff;background:#0b5cad;cursor:pointer}"
+)
+
+
+class Text(NamedTuple):
+    title: str
+    body: str
+
+
+AGAIN = {"pl": "Spróbuj ponownie", "en": "Try again"}
+TOO_MANY = {
+    "pl": Text("Chwilę cierpliwości", "Za dużo prób naraz. Nic się nie zmieniło."),
+    "en": Text("One moment", "Too many attempts at once. Nothing has changed."),
+}
+NOT_SHOWN = {
+    "pl": Text(
+        "Ta strona teraz się nie otwiera",
+        "Nic się nie zmieniło. Link pozostaje ważny, nie zgub go.",
+    ),
+    "en": Text(
+        "This page does not open now", "Nothing has changed. Your link stays valid; keep it."
+    ),
+}
+NOT_CONFIRMED = {
+    "pl": Text(
+        "Nie wiemy, czy się udało",
+        "Odczekaj chwilę i naciśnij przycisk jeszcze raz. Powtórzenie niczemu nie szkodzi, "
+        "a link pozostaje ważny.",
+    ),
+    "en": Text(
+        "We do not know whether it worked",
+        "Wait a moment and press the button again. Repeating it does no harm, and your link stays "
+        "valid.",
+    ),
+}
+NOT_READ = {
+    "pl": Text("Coś poszło nie tak", "Nic się nie zmieniło. Otwórz jeszcze raz link z wiadomości."),
+    "en": Text("Something went wrong", "Nothing has changed. Open the link in the message again."),
+}
+
+
+@web.middleware
+async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    if request.path not in PATHS or response.content_type != "application/problem+json":
+        return response
+    page = web.Response(
+        text=_page(request, response.status), status=response.status, content_type="text/html"
+    )
+    for name in (hdrs.RETRY_AFTER, hdrs.ALLOW):
+        if name in response.headers:
+            page.headers[name] = response.headers[name]
+    return page
+
+
+def _page(request: web.Request, status: int) -> str:
+    language = _language(request)
+    posted = request.method == hdrs.METH_POST
+    if status == web.HTTPTooManyRequests.status_code:
+        text = TOO_MANY[language]
+    elif status < web.HTTPInternalServerError.status_code:
+        text = NOT_READ[language]
+    else:
+        text = (NOT_CONFIRMED if posted else NOT_SHOWN)[language]
+    here, again = escape(request.rel_url.raw_path_qs), AGAIN[language]
+    # Which purpose was withdrawn on /preferences is not known here: its page asks again.
+    if posted and request.path != "/preferences":
+        button = f'<form method="post" action="{here}"><button>{again}</button></form>'
+    else:
+        button = f'<a href="{here}">{again}</a>'
+    return (
+        f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{text.title}</title><style>{STYLE}</style></head>"
+        f"<body><main><h1>{text.title}</h1><p>{text.body}</p>{button}</main></body></html>"
+    )
+
+
+def _language(request: web.Request) -> str:
+    chosen = request.query.get("lang") or request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower()[:2]
+    return "en" if chosen == "en" else "pl"

@@ -1,0 +1,131 @@
+"""One target is unhealthy under load: nothing is lost, and the others are not delayed."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.records import per_alert
+from tests.support.stack import Stack
+
+pytestmark = pytest.mark.faults
+ALERTS = 60
+MEANWHILE = 20
+
+# What the sick target does. The first kind certainly takes nothing; of the second kind it takes
+# the alert, and only its answer is lost: to send that one again is all that can be done.
+REFUSING: list[dict[str, Any]] = [
+    {"status": 500},
+    {"hang": True},
+    {"close": True},
+    {"reset": True},
+    {"cut": True},
+]
+LOSING: list[dict[str, Any]] = [
+    {"hang": True, "accepted": True},
+    {"close": True, "accepted": True},
+    {"reset": True, "accepted": True},
+    {"cut": True, "accepted": True},
+    {"drip_seconds": 0.1},
+    {"delay_seconds": 5},
+]
+IN_ITS_OWN_WORDS = ("slack", "monday", "sms")
+
+
+@pytest.fixture(autouse=True)
+async def healed(stack: Stack) -> None:
+    await stack.sandbox.reset()
+
+
+async def accept(stack: Stack, target: str, count: int) -> dict[str, str]:
+    """Send alerts as a client does, some at a time; their texts by the ids it was given."""
+    given: dict[str, str] = {}
+    texts = iter([f"{target} {uuid.uuid4()}" for _ in range(count)])
+
+    async def client() -> None:
+        for text in texts:
+            body = {"event_type": "slack_alert", "target": target, "payload": {"text": text}}
+            answer = await stack.http("POST", "/api/alerts", body, key="service")
+            assert answer.status == 202, answer
+            given[answer.body["id"]] = text
+
+    await asyncio.gather(*(client() for _ in range(8)))
+    return given
+
+
+async def attempted(stack: Stack, target: str) -> bool:
+    """Say whether the breaker has had its reasons, and a trial."""
+    return len(await stack.sandbox.received(target, refused_too=True)) > 5
+
+
+async def become_unhealthy(stack: Stack, target: str, **behaviour: Any) -> dict[str, str]:
+    """Let alerts wait for a sick target while those of another one arrive; then heal it."""
+    await stack.sandbox.behave(target, **behaviour)
+    waiting = await accept(stack, target, ALERTS)
+    other = await accept(stack, "webhook", MEANWHILE)
+
+    async def arrived() -> bool:
+        return len(await stack.sandbox.received("webhook")) >= MEANWHILE
+
+    await eventually(arrived, 15)
+    await eventually(lambda: attempted(stack, target), 30)
+    assert await stack.balanced() is None  # or the target was not sick
+    await stack.sandbox.behave(target, status=200)
+    check = await eventually(stack.balanced, 90)
+    assert (check["failed"], check["in_doubt"], check["discarded"]) == (0, 0, 0)
+    got = per_alert(await stack.sandbox.received("webhook"), other)
+    assert {len(answers) for answers in got.values()} == {1}
+    for alert_id in (*waiting, *other):
+        assert (await stack.state(alert_id))["state"] == "delivered"
+    return waiting
+
+
+@pytest.mark.parametrize("behaviour", REFUSING, ids=json.dumps)
+async def test_alerts_an_unhealthy_target_refused_are_delivered_once_it_heals(
+    stack: Stack, behaviour: dict[str, Any]
+) -> None:
+    waiting = await become_unhealthy(stack, "slack", **behaviour)
+    got = per_alert(await stack.sandbox.received("slack"), waiting)
+    assert {tuple(answers) for answers in got.values()} == {(200,)}
+
+
+@pytest.mark.parametrize("behaviour", LOSING, ids=json.dumps)
+async def test_a_duplicate_arrives_only_after_a_lost_response(
+    stack: Stack, behaviour: dict[str, Any]
+) -> None:
+    waiting = await become_unhealthy(stack, "slack", **behaviour)
+    got = per_alert(await stack.sandbox.received("slack"), waiting)
+    assert all(answers.count(200) == 1 for answers in got.values()), got
+    lost = sum(answers.count(None) for answers in got.values())
+    assert lost > 5
+    assert sum(map(len, got.values())) == ALERTS + lost
+
+
+@pytest.mark.parametrize("target", IN_ITS_OWN_WORDS)
+async def test_an_error_inside_a_200_is_no_delivery(stack: Stack, target: str) -> None:
+    waiting = await become_unhealthy(stack, target, error="something broke")
+    got = per_alert(await stack.sandbox.received(target), waiting)
+    assert {tuple(answers) for answers in got.values()} == {(200,)}
+    refused = len(await stack.sandbox.received(target, refused_too=True)) - ALERTS
+    assert refused > 5
+
+
+async def test_mail_whose_server_hangs_or_resets_before_the_dot_arrives_once(stack: Stack) -> None:
+    await stack.sandbox.behave("email", stage="data", hang=True)
+    waiting = await accept(stack, "email", MEANWHILE)
+    await eventually(lambda: attempted(stack, "email"), 30)
+    await stack.sandbox.behave("email", stage="rcpt", reset=True)
+    before = len(await stack.sandbox.received("email", refused_too=True))
+
+    async def reset() -> bool:
+        return len(await stack.sandbox.received("email", refused_too=True)) > before
+
+    await eventually(reset, 30)
+    await stack.sandbox.behave("email", status=200)
+    check = await eventually(stack.balanced, 90)
+    assert (check["failed"], check["in_doubt"], check["discarded"]) == (0, 0, 0)
+    got = per_alert(await stack.sandbox.received("email"), waiting)
+    assert {tuple(answers) for answers in got.values()} == {(250,)}

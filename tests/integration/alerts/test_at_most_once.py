@@ -1,0 +1,410 @@
+"""Protocol B on real servers: a marketing mail is sent at most once, and only with a permit."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url
+
+from libs.common.messaging.broker import Message
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.eventually import eventually
+from tests.support.proxy import Proxy
+
+Outcomes = list[dict[str, Any]]
+ADDRESS = "ala@example.com"
+LINK = f"https://ostoja.example.com/unsubscribe?token={'x' * 150}"
+
+
+async def follow_up(
+    subject: Alerts,
+    alert_id: str | None = None,
+    *,
+    target: str | None = "email",
+    not_after: datetime | None = None,
+) -> str:
+    alert_id = alert_id or str(uuid.uuid4())
+    return await subject.accept(
+        "followup",
+        alert_id,
+        payload={
+            "to": ADDRESS,
+            "subject": "Wracamy do naszej rozmowy o wykończeniu łazienki",
+            "text": "Dzień dobry,\n.zaczyna się od kropki\n..i od dwóch\n",
+            "html": "<p>Dzień dobry</p>",
+            "headers": {
+                "Message-ID": f"<{alert_id}@ostoja.example.com>",
+                "List-Unsubscribe": f"<{LINK}>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
+        },
+        target=target,
+        source="followups",
+        once={
+            "address": ADDRESS,
+            "purpose": "marketing",
+            "reference": alert_id,
+            "not_after": not_after and not_after.isoformat(),
+        },
+    )
+
+
+async def source(subject: Alerts, mail_id: str) -> str:
+    url = f"{subject.sandbox.mail_url}/api/v1/message/{mail_id}/raw"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return (await answer.read()).decode("ascii")
+
+
+async def ends(outcomes: Outcomes, count: int = 1) -> list[tuple[str, str | None]]:
+    async def enough() -> bool:
+        return len(outcomes) >= count
+
+    await eventually(enough)
+    return [(one["outcome"], one["reason"]) for one in outcomes]
+
+
+async def returned(consent: Consent, *attempts: int) -> None:
+    async def all_back() -> bool:
+        return sorted(one["attempt"] for one in consent.returned) == sorted(attempts)
+
+    await eventually(all_back)
+
+
+async def test_a_mail_past_its_window_returns_to_its_sender(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", status=451)
+    closes = datetime.now(UTC) + timedelta(seconds=4)
+    alert_id = await follow_up(subject, not_after=closes)
+
+    async def tried() -> bool:
+        return bool((row := await subject.row(alert_id, "email")) and row.last_attempt_at)
+
+    await eventually(tried)
+    row = await subject.until(alert_id, "discarded", "email")
+    await subject.sandbox.heal()
+    assert row.reason == "window_over"
+    assert row.finished_at >= closes
+    assert await ends(outcomes) == [("too_late", "window_over")]
+    assert await subject.sandbox.mails() == []
+    assert len(consent.asked) == row.attempt - 1  # none asked for after the window
+    open_again = await follow_up(subject, not_after=closes + timedelta(hours=1))
+    await subject.until(open_again, "delivered", "email")
+    assert [mail["MessageID"] for mail in await subject.sandbox.mails()] == [
+        f"{open_again}@ostoja.example.com"
+    ]
+    assert (await subject.check())["ok"]
+
+
+async def test_no_terminator_is_written_after_the_window(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    consent.answers_after = 0.8  # asked for in time, granted after the window
+    alert_id = await follow_up(subject, not_after=datetime.now(UTC) + timedelta(seconds=0.6))
+    await subject.until(alert_id, "discarded", "email")
+    assert await ends(outcomes) == [("too_late", "window_over")]
+    assert await subject.sandbox.mails() == []
+
+
+async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.attempt == 1
+    (mail,) = await subject.sandbox.mails()
+    assert mail["MessageID"] == f"{alert_id}@ostoja.example.com"
+    assert [to["Address"] for to in mail["To"]] == [ADDRESS]
+    assert mail["Subject"] == "Wracamy do naszej rozmowy o wykończeniu łazienki"
+    lines = mail["Text"].replace("\r\n", "\n").split("\n")
+    assert lines[:3] == ["Dzień dobry,", ".zaczyna się od kropki", "..i od dwóch"]
+    raw = await source(subject, mail["ID"])
+    assert f"List-Unsubscribe: <{LINK}>\r\n" in raw  # not folded: a folded link is broken
+    assert "List-Unsubscribe-Post: List-Unsubscribe=One-Click" in raw
+    assert consent.asked == [
+        {"message": alert_id, "attempt": 1, "address": ADDRESS, "purpose": "marketing"}
+    ]
+    await returned(consent, 1)
+    assert await ends(outcomes) == [("sent", "ok")]
+    assert outcomes[0]["reference"] == alert_id
+
+
+async def test_a_late_duplicate_finds_the_row_of_its_mail_after_a_cleanup(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "delivered", "email")
+    cleaned = await subject.http("POST", "/api/dlq/cleanup", {"older_than_hours": 0})
+    assert cleaned == (200, {"deleted": 0})
+    await follow_up(subject, alert_id)
+    await subject.until(
+        await follow_up(subject), "delivered", "email"
+    )  # it came after the duplicate
+    assert (await subject.row(alert_id, "email")).attempt == 1
+    assert len(await subject.sandbox.mails()) == 2
+
+
+async def test_a_denied_mail_is_not_sent_and_is_reported_cancelled(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    consent.answer = "denied"
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "discarded", "email")
+    assert row.reason == "withdrawn"
+    assert await ends(outcomes) == [("cancelled", "withdrawn")]
+    assert (
+        await subject.scalar("SELECT count(*) FROM escalation") == 0
+    )  # a withdrawal is no failure
+    await returned(consent, 1)
+    assert await subject.sandbox.mails() == []
+    assert (await subject.check())["ok"]
+
+
+async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts(email={"retry_delays": [2.5]})
+    consent.answer = None
+    alert_id = await follow_up(subject)
+
+    async def asked_often() -> bool:  # more often than it has attempts
+        return len(consent.asked) >= 3
+
+    await eventually(asked_often, 30)
+    assert (await subject.row(alert_id, "email")).state in {"pending", "claimed"}
+    assert await subject.sandbox.mails() == []
+    consent.answer = "granted"
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.attempts == 1
+    assert [one["attempt"] for one in consent.asked] == list(range(1, row.attempt + 1))
+    await returned(consent, *range(1, row.attempt + 1))
+    assert len(await subject.sandbox.mails()) == 1
+    assert await ends(outcomes) == [("sent", "ok")]
+
+
+async def test_a_mail_without_a_permit_reply_is_finally_cancelled_and_escalated(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts(email={"permit_patience": 0.5})
+    consent.answer = None
+    alert_id = await follow_up(subject)
+    assert (await subject.until(alert_id, "discarded", "email")).reason == "no_permit"
+    assert await ends(outcomes) == [("cancelled", "no_permit")]
+    assert await subject.scalar("SELECT array_agg(reason) FROM escalation") == ["no_permit"]
+    assert await subject.depth("alerts.email.dead") == 0
+
+
+async def test_a_mail_waits_for_a_grant_on_its_way(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts(email={"retry_delays": [2.5]})
+    consent.answer, consent.reason = "closed", "no_consent"
+    alert_id = await follow_up(subject)
+
+    async def waits() -> bool:
+        row = await subject.row(alert_id, "email")
+        return bool(row) and (row.state, row.reason) == ("pending", "no_consent")
+
+    await eventually(waits, 30)
+    consent.answer, consent.reason = "granted", None
+    await subject.until(alert_id, "delivered", "email")
+
+
+async def test_a_mail_without_consent_is_cancelled_as_no_consent(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts(email={"permit_patience": 0.5})
+    consent.answer, consent.reason = "closed", "no_consent"
+    alert_id = await follow_up(subject)
+    assert (await subject.until(alert_id, "discarded", "email")).reason == "no_consent"
+    assert await ends(outcomes) == [("cancelled", "no_consent")]
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 0  # it is no failure
+
+
+async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    # The second attempt must be in time on a slow machine, too.
+    email = {"dot_deadline": 2, "timeout": 5, "retry_delays": [7, 7]}
+    subject = await alerts(email=email)
+    await subject.sandbox.behave("email", stage="mail", delay_seconds=2.5)
+    alert_id = await follow_up(subject)
+
+    async def too_late() -> bool:
+        row = await subject.row(alert_id, "email")
+        return row is not None and (row.state, row.reason) == ("pending", "too_late")
+
+    await eventually(too_late)
+    await returned(consent, 1)
+    assert await subject.sandbox.received("email") == []
+    await subject.sandbox.behave("email", status=200)
+    assert (await subject.until(alert_id, "delivered", "email")).attempt == 2
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_refusal_after_the_terminator_is_retried(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", status=451, fail_next=1)
+    alert_id = await follow_up(subject)
+    assert (await subject.until(alert_id, "delivered", "email")).attempt == 2
+    await returned(consent, 1, 2)
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_response_lost_after_the_terminator_leaves_a_doubt_for_an_operator(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True, accepted=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    assert await ends(outcomes) == [("in_doubt", "connection")]
+    assert consent.returned == []  # the server may still accept it
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+    await subject.sandbox.behave("email", status=200)
+
+    duplicate = {"alert_id": alert_id, "target": "email", "generation": 0}
+    message = Message(str(uuid.uuid4()), "alert.work", duplicate)
+    await subject.gateway.publish("alerts", "alerts.email", message)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer == {"matched": 1, "requeued": 0, "skipped": 1}
+    _, listed = await subject.http("GET", "/api/dlq/in-doubt")
+    assert [one["id"] for one in listed["items"]] == [alert_id]
+    terms = await subject.check()
+    assert (terms["in_doubt"], terms["ok"]) == (1, True)
+
+    body = {"id": alert_id, "outcome": "delivered", "reason": "the recipient has it"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    assert await ends(outcomes, 2) == [("in_doubt", "connection"), ("sent", "manual")]
+    await returned(consent, 1)  # a withdrawal no longer waits for it
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 404
+    assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    await subject.sandbox.behave("email", status=200)
+    body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    await subject.until(alert_id, "delivered", "email")
+    assert [one["attempt"] for one in consent.asked] == [1, 2]
+    await returned(consent, 1, 2)
+    assert len(await subject.sandbox.mails()) == 1
+
+
+@pytest.mark.parametrize("change", ["target = 'left'", "payload = NULL"])
+async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
+    alerts: StartAlerts, consent: Consent, change: str
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", close=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("DELETE FROM attempt"))
+        await tx.execute(sa.text(f"UPDATE delivery SET {change}"))
+    body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 409
+    assert await subject.scalar("SELECT state FROM delivery") == "in_doubt"
+    assert consent.returned == []
+    body["outcome"] = "discarded"
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    await returned(consent, 1)
+
+
+async def test_duplicates_of_a_mail_are_sent_once(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("email", delay_seconds=0.3)
+    alert_id = await follow_up(subject)
+    duplicate = {"alert_id": alert_id, "target": "email", "generation": 0}
+    for _ in range(20):
+        message = Message(str(uuid.uuid4()), "alert.work", duplicate)
+        await subject.gateway.publish("alerts", "alerts.email", message)
+    await subject.until(alert_id, "delivered", "email")
+
+    async def gone() -> bool:
+        queues = ("alerts.email", "alerts.email.retry")
+        return [await subject.depth(queue) for queue in queues] == [0, 0]
+
+    await eventually(gone)
+    assert len(await subject.sandbox.mails()) == 1
+    assert len(consent.asked) == 1
+
+
+async def test_a_worker_killed_before_sending_is_taken_over_and_its_permit_returned(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    consent.answer = None
+    alert_id = await follow_up(subject)
+
+    async def asked() -> bool:
+        return len(consent.asked) == 1
+
+    await eventually(asked)
+    subject.kill9()
+    consent.answer = "granted"
+    await subject.start()
+    row = await subject.until(alert_id, "delivered", "email")
+    assert row.attempt == 2
+    await returned(consent, 1, 2)
+    assert len(await subject.sandbox.mails()) == 1
+
+
+@pytest.mark.parametrize("reconciler", ["0.5", "3600"])  # by the reconciler, and by its own message
+async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes, reconciler: str
+) -> None:
+    options = {"timeout": 4.0, "retry_delays": [6.0]}
+    subject = await alerts(email=options, ALERTS_RECONCILE_SECONDS=reconciler)
+    await subject.sandbox.behave("email", delay_seconds=3)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "sending", "email")
+    await asyncio.sleep(0.5)  # the terminator is out by now, or the mail below would be missing
+    subject.kill9()
+    await subject.sandbox.behave("email", status=200)
+    await subject.start()
+    row = await subject.until(alert_id, "in_doubt", "email")
+    assert (row.reason, row.attempt) == ("crashed", 1)
+    assert await ends(outcomes) == [("in_doubt", "crashed")]
+    assert consent.returned == []
+    assert len(await subject.sandbox.mails()) <= 1
+    assert len(consent.asked) == 1
+
+
+async def test_a_mail_accepted_while_the_database_was_away_is_delivered(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    subject.stop()
+    url = make_url(str(subject.database))
+    async with Proxy(url.port or 0) as database:
+        through = url.set(port=database.port).render_as_string(hide_password=False)
+        subject.environment["DATABASE_URL"] = through
+        await subject.start()
+        await subject.sandbox.behave("email", delay_seconds=0.7)
+        alert_id = await follow_up(subject)
+        await subject.until(alert_id, "sending", "email")
+        await database.refuse()
+        await asyncio.sleep(4)  # longer than its lease
+        assert (await subject.row(alert_id, "email")).state == "sending"
+        await database.resume()
+        await subject.until(alert_id, "delivered", "email")
+        assert await ends(outcomes) == [("sent", "ok")]
+        await returned(consent, 1)
+        assert len(await subject.sandbox.mails()) == 1
+        subject.stop()

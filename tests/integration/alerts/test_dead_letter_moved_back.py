@@ -1,0 +1,159 @@
+"""Messages that an operator moves back from a `.dead` queue with RabbitMQ's UI."""
+
+import asyncio
+import json
+from functools import partial
+from typing import Any
+
+import aio_pika
+import sqlalchemy as sa
+
+from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
+from tests.support.eventually import eventually
+
+DEAD = "alerts.slack.dead"
+INTAKE_DEAD = "alerts.intake.dead"
+LIMIT = 100  # requeues after which a message counts as poison
+
+
+async def dead_letters(subject: Alerts, queue: str) -> list[tuple[Any, Any]]:
+    """Return `x-reason` and body of each dead letter, read as the UI does, with requeue."""
+    asked = {"count": 10, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    found = await asyncio.to_thread(subject.vhost.call, "POST", "queues", f"{queue}/get", asked)
+    return [
+        (each["properties"]["headers"].get("x-reason"), json.loads(each["payload"]))
+        for each in found
+    ]
+
+
+async def move(subject: Alerts, dead: str, to: str | None = None) -> None:
+    """Do what "Move messages" does, and wait until the shovel has ended."""
+    uri = f"amqp:///{subject.vhost.name}"
+    value = {
+        "src-uri": uri,
+        "src-queue": dead,
+        "src-protocol": "amqp091",
+        "src-prefetch-count": 1000,
+        "src-delete-after": "queue-length",
+        "dest-protocol": "amqp091",
+        "dest-uri": uri,
+        "dest-add-forward-headers": False,
+        "ack-mode": "on-confirm",
+        "dest-queue": to or dead.removesuffix(".dead"),
+    }
+    call, name = subject.vhost.call, f"Move%20from%20{dead}"
+    await asyncio.to_thread(call, "PUT", "parameters/shovel", name, {"value": value})
+
+    async def ended() -> bool:
+        return not await asyncio.to_thread(call, "GET", "parameters/shovel")
+
+    await eventually(ended, 20, every=0.1)
+
+
+async def test_a_dead_letter_moved_back_is_retried_and_counted_once(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=400)
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "failed")
+    await eventually(lambda: dead_letters(subject, DEAD))
+
+    await move(subject, DEAD)  # too early
+
+    async def tried_again() -> bool:
+        row = await subject.row(alert_id)
+        return bool(row.state == "failed" and row.attempt == 2)
+
+    await eventually(tried_again)
+    ((reason, dead_letter),) = await eventually(lambda: dead_letters(subject, DEAD))
+    assert (reason, dead_letter["alert_id"]) == ("refused", alert_id)
+
+    await subject.sandbox.behave("slack", status=200)
+    await move(subject, DEAD)
+    row = await subject.until(alert_id, "delivered")
+    assert (row.attempt, row.operator) == (3, "rabbitmq")
+    assert await dead_letters(subject, DEAD) == []
+    check = await subject.check()
+    assert (check["ok"], check["accepted"], check["delivered"]) == (True, 1, 1)
+    assert len(await subject.sandbox.received("slack")) == 1
+
+
+async def test_a_dead_letter_of_a_row_that_ended_otherwise_changes_nothing(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=400)
+    ids = [await subject.accept() for _ in range(3)]
+    delivered, discarded, erased = ids
+    for alert_id in ids:
+        await subject.until(alert_id, "failed")
+
+    async def all_of(queue: str) -> list[Any]:
+        found = await dead_letters(subject, queue)
+        return found if len(found) == len(ids) else []
+
+    await eventually(lambda: all_of(DEAD))
+    await subject.sandbox.behave("slack", status=200)
+    await subject.http("POST", "/api/dlq/retry", {"ids": [delivered]})
+    await subject.until(delivered, "delivered")
+    await subject.http("POST", "/api/dlq/discard", {"ids": [discarded]})
+    async with subject.engine.begin() as tx:
+        await tx.execute(
+            sa.text("UPDATE delivery SET payload = NULL WHERE alert_id = :id"), {"id": erased}
+        )
+    before = [await subject.row(alert_id) for alert_id in ids]
+
+    await move(subject, DEAD, "alerts.monday")  # by mistake
+    found = await eventually(lambda: all_of("alerts.monday.dead"))
+    assert {reason for reason, _ in found} == {"of another target"}
+    await move(subject, "alerts.monday.dead", "alerts.slack")
+    other = await subject.accept()
+    await subject.until(other, "delivered")  # behind the dead dead_letters in the queue
+    assert [await subject.row(alert_id) for alert_id in ids] == before
+    assert len(await subject.sandbox.received("slack")) == 2
+    check = await subject.check()
+    assert (check["ok"], check["accepted"], check["failed"]) == (True, 4, 1)
+    assert (
+        'broker_consumed_total{outcome="retry",queue="alerts.slack"} 0.0' in await subject.metrics()
+    )
+
+
+async def test_unread_messages_moved_back_are_delivered_or_return_to_dead(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts()
+    good = accepted("slack_alert")
+    async with await aio_pika.connect(subject.vhost.admin_url()) as connection:
+        channel = await connection.channel()
+        for body in (good, good | {"id": "no uuid"}):
+            message = aio_pika.Message(
+                json.dumps(body).encode(), type="alert.accepted", message_id=body["id"]
+            )
+            await channel.default_exchange.publish(message, INTAKE_DEAD)
+    for _ in range(LIMIT + 2):  # reading them often does not make them poison
+        assert len(await dead_letters(subject, INTAKE_DEAD)) == 2
+    check = await subject.check()
+    assert (check["ok"], check["unread"], check["accepted"]) == (False, 2, 0)
+
+    await move(subject, INTAKE_DEAD)
+    await subject.until(good["id"], "delivered")
+    ((reason, body),) = await eventually(lambda: dead_letters(subject, INTAKE_DEAD))
+    assert (reason, body["id"]) == ("malformed: 1 faults", "no uuid")
+
+    async def unread(count: int) -> bool:  # queue depths may be a second old
+        return bool((await subject.check())["unread"] == count)
+
+    await eventually(partial(unread, 1))
+    check = await subject.check()
+    assert (check["accepted"], check["delivered"]) == (1, 1)
+    assert (
+        'broker_consumed_total{outcome="retry",queue="alerts.intake"} 0.0'
+        in await subject.metrics()
+    )
+
+    await asyncio.to_thread(
+        subject.vhost.call, "DELETE", "queues", f"{INTAKE_DEAD}/contents"
+    )  # which an operator judged to be nothing
+    await eventually(partial(unread, 0))
+    assert (await subject.check())["ok"]

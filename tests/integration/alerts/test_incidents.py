@@ -1,0 +1,247 @@
+"""Open incidents in the database: since when, when reported, when over."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from services.alerts.alert import Reason
+from services.alerts.messages import ESCALATION
+from services.alerts.store import breakers, escalations, incidents, intake
+from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
+from services.alerts.store.intake import NewRow
+from services.alerts.store.steps import Ended
+from tests.conftest import NewDatabase
+
+HERE, THERE = uuid4(), uuid4()
+NOTHING: dict[str, Any] = {
+    "target": "slack",
+    "healthy": False,
+    "failures": 0,
+    "trial": None,
+    "wants_trial": False,
+    "paused": 0.0,
+    "fail_max": 5,
+    "reset_timeout": 60.0,
+}
+FAILED = NOTHING | {"failures": 5}
+HEALED = NOTHING | {"healthy": True}
+NEVER = 1e6
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(params=["aiopg", "asyncpg"])
+async def engine(
+    database: NewDatabase, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncEngine]:
+    url = (await database("alerts")).replace("aiopg", request.param)
+    async with postgres.connect(url, application_name="test") as opened:
+        yield opened
+
+
+async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = HERE) -> None:
+    async with engine.begin() as tx:
+        await breakers.join(tx, ["slack"])
+        await breakers.report(tx, process, [observed])
+
+
+async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(text(f"UPDATE {what} - interval '{seconds} seconds'"))
+
+
+async def take(
+    engine: AsyncEngine,
+    target: str = "slack",
+    *,
+    repeat: float = NEVER,
+    pause: float = 0,
+    digest: UUID | None = None,
+) -> list[OpenIncident]:
+    pace = Pace(after=60, repeat=repeat, pause=pause)
+    async with engine.begin() as tx:
+        due = await incidents.targets_due(tx, pace)
+        taken = await incidents.take(tx, target, digest or uuid4(), pace)
+    assert (target in due) == bool(taken)
+    return taken
+
+
+async def unhealthy(engine: AsyncEngine) -> dict[str, tuple[int, bool]]:
+    async with engine.connect() as tx:
+        found = await incidents.unhealthy(tx)
+    return {name: (round(each.seconds / 100) * 100, each.shut) for name, each in found.items()}
+
+
+async def test_a_target_is_unhealthy_from_opening_until_any_process_delivers(
+    engine: AsyncEngine,
+) -> None:
+    await report(engine, NOTHING)
+    assert await unhealthy(engine) == {}
+    await report(engine, FAILED)
+    await age(engine, "incident SET since = since", 500)
+    await report(engine, FAILED, THERE)
+    assert await unhealthy(engine) == {"slack": (500, True)}
+    await report(engine, HEALED, THERE)
+    assert await unhealthy(engine) == {}
+
+
+async def test_a_success_before_the_failures_that_open_it_hides_no_incident(
+    engine: AsyncEngine,
+) -> None:
+    await report(engine, FAILED | {"healthy": True})
+    assert await unhealthy(engine) == {"slack": (0, True)}
+
+
+async def test_a_target_that_asked_for_a_long_pause_is_unhealthy_and_reported(
+    engine: AsyncEngine,
+) -> None:
+    await report(engine, NOTHING | {"paused": 900.0})
+    await age(engine, "incident SET since = since", 500)
+    assert await unhealthy(engine) == {"slack": (500, True)}
+    (incident,) = await take(engine)
+    assert incident.kind is IncidentKind.BREAKER
+    await age(engine, "breaker SET paused_until = paused_until", 901)
+    assert await unhealthy(engine) == {"slack": (500, False)}
+
+
+async def test_a_breaker_incident_is_reported_when_old_and_repeated_while_open(
+    engine: AsyncEngine,
+) -> None:
+    await report(engine, FAILED)
+    assert await take(engine) == []
+    await age(engine, "incident SET since = since", 61)
+    (incident,) = await take(engine)
+    assert incident.kind is IncidentKind.BREAKER
+    assert await take(engine) == []
+    await age(engine, "incident SET notified_at = notified_at", 100)
+    assert await take(engine, repeat=200) == []
+    (again,) = await take(engine, repeat=99)
+    assert again.since == incident.since
+
+
+async def test_an_incident_keeps_its_start_while_observed_and_then_closes(
+    engine: AsyncEngine,
+) -> None:
+    async def observe(kind: IncidentKind, **numbers: int) -> None:
+        async with engine.begin() as tx:
+            await incidents.observe(tx, kind, numbers)
+
+    await observe(IncidentKind.PENDING, slack=101, email=200)
+    await observe(IncidentKind.IN_DOUBT, email=1)
+    assert [each.kind for each in await take(engine, "email")] == [IncidentKind.IN_DOUBT]
+    await age(engine, "incident SET since = since", 61)
+    await observe(IncidentKind.PENDING, slack=150)
+    (incident,) = await take(engine)
+    assert (incident.kind, incident.number) == (IncidentKind.PENDING, 150)
+    assert await take(engine, "email") == []
+    await observe(IncidentKind.PENDING)
+    await observe(IncidentKind.PENDING, slack=101)
+    assert await take(engine) == []  # it began again
+
+
+async def test_the_next_mail_reports_what_a_failed_mail_did(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        await incidents.observe(tx, IncidentKind.UNREAD, {"intake": 1})
+    assert await take_and_fail(engine)
+    assert [each.kind for each in await take(engine, "intake")] == [IncidentKind.UNREAD]
+
+
+async def take_and_fail(engine: AsyncEngine, **pace: float) -> list[OpenIncident]:
+    """Report the unread messages by a mail that fails."""
+    digest = uuid4()
+    taken = await take(engine, "intake", digest=digest, **pace)
+    assert await take(engine, "intake", repeat=pace.get("repeat", NEVER)) == []
+    async with engine.begin() as tx:
+        await escalations.mark_unsent(tx, digest)
+    return taken
+
+
+# For a mail every 300 s that is refused for good: 5, 10, 20, … min, at most 6 h.
+PAUSES = (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600)
+
+
+async def test_each_failed_mail_doubles_the_pause_of_an_incident(
+    engine: AsyncEngine,
+) -> None:
+    async with engine.begin() as tx:
+        await incidents.observe(tx, IncidentKind.UNREAD, {"intake": 1})
+    assert await take_and_fail(engine, pause=300)
+    for pause in PAUSES:
+        await age(engine, "incident SET send_failed_at = send_failed_at", pause - 60)
+        assert await take(engine, "intake", pause=300) == []
+        await age(engine, "incident SET send_failed_at = send_failed_at", 61)
+        assert await take_and_fail(engine, pause=300)
+    assert await take(engine, "intake")  # without a pause; this mail is sent
+    await age(engine, "incident SET notified_at = notified_at", 1000)
+    assert await take_and_fail(engine, pause=300, repeat=999)  # the first pause is short again
+    await age(engine, "incident SET send_failed_at = send_failed_at", 301)
+    assert await take(engine, "intake", pause=300)
+
+
+async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_only(
+    engine: AsyncEngine,
+) -> None:
+    async def due(pause: float) -> set[str]:
+        async with engine.connect() as tx:
+            return set(await escalations.targets_due(tx, pause))
+
+    async def lose() -> None:
+        digest = uuid4()
+        async with engine.begin() as tx:
+            assert await escalations.take(tx, "slack", digest)
+            await escalations.mark_unsent(tx, digest)
+
+    await fails(engine, "slack")
+    assert await due(300) == {"slack"}
+    await lose()
+    for pause in PAUSES:
+        await age(engine, "escalation SET send_failed_at = send_failed_at", pause - 60)
+        await fails(engine, "slack")
+        assert await due(300) == set()
+        assert await due(0) == {"slack"}
+        await age(engine, "escalation SET send_failed_at = send_failed_at", 61)
+        assert await due(300) == {"slack"}
+        await lose()
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE escalation SET send_failures = 5000"))  # after years
+    await fails(engine, "sms")
+    assert await due(300) == {"sms"}
+
+
+async def fails(engine: AsyncEngine, target: str) -> None:
+    ended = Ended(uuid4(), target, 1, "slack_alert", "gone 404", None)
+    async with engine.begin() as tx:
+        await escalations.escalate(tx, ended, Reason.GONE)
+
+
+async def unsent(engine: AsyncEngine) -> float:
+    async with engine.connect() as tx:
+        return round(await escalations.unsent_seconds(tx), -2)
+
+
+async def test_a_failure_is_unsent_until_its_mail_is_sent(
+    engine: AsyncEngine,
+) -> None:
+    assert await unsent(engine) == 0
+    await fails(engine, "slack")
+    await age(engine, "escalation SET created_at = created_at", 900)
+    await fails(engine, "sms")
+    assert await unsent(engine) == 900
+    row = NewRow(uuid4(), "email", ESCALATION, "critical", "alerts", {}, None, None, NOW)
+    async with engine.begin() as tx:
+        await intake.accept(tx, [row], 0)
+        assert await escalations.take(tx, "slack", row.alert_id)
+    assert await unsent(engine) == 900
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()")
+        )
+    assert await unsent(engine) == 0  # only that of sms, a moment ago
+    async with engine.begin() as tx:
+        await escalations.mark_unsent(tx, row.alert_id)
+    assert await unsent(engine) == 900

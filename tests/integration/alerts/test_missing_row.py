@@ -1,0 +1,66 @@
+"""Work messages whose ledger row is gone: lost by the database, or purged."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from services.alerts import messages
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.test_dead_letter_moved_back import INTAKE_DEAD, dead_letters
+from tests.support.eventually import eventually
+
+
+async def publish(subject: Alerts, alert_id: str, age: timedelta = timedelta()) -> None:
+    message = messages.work(UUID(alert_id), "slack", 0, None, datetime.now(UTC) - age)
+    await subject.gateway.publish("alerts", "alerts.slack", message)
+
+
+async def no_more_work(subject: Alerts) -> None:
+    async def so() -> bool:
+        return not any([await subject.depth(f"alerts.slack{end}") for end in ("", ".retry")])
+
+    await eventually(so)
+
+
+async def test_an_alert_whose_row_was_lost_is_kept_and_reported(alerts: StartAlerts) -> None:
+    subject = await alerts(slack={"retry_delays": [2.0]})
+    await subject.sandbox.behave("slack", status=500)
+    alert_id = await subject.accept()
+
+    async def waits() -> bool:
+        row = await subject.row(alert_id)
+        return row is not None and (row.state, row.attempt) == ("pending", 1)
+
+    await eventually(waits)
+    async with subject.engine.begin() as tx:  # as after a failover to a lagging replica
+        await tx.execute(sa.text("DELETE FROM delivery"))
+        await tx.execute(sa.text("DELETE FROM ledger_total"))
+
+    async def failing() -> bool:
+        terms = await subject.check()
+        return terms["unread"] == 1 and not terms["ok"]
+
+    await eventually(failing, 20)
+    ((reason, body),) = await dead_letters(subject, INTAKE_DEAD)
+    assert (reason, body["alert_id"], body["target"]) == ("no row", alert_id, "slack")
+    assert 'alerts_missing_row_total{target="slack"} 1.0' in await subject.metrics()
+
+
+async def test_a_late_duplicate_of_a_purged_row_is_acknowledged(alerts: StartAlerts) -> None:
+    subject = await alerts()
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "delivered")
+    before = datetime.now(UTC)
+    status, answer = await subject.http("POST", "/api/dlq/cleanup", {"older_than_hours": 0})
+    assert (status, answer) == (200, {"deleted": 1})
+    await publish(subject, alert_id, age=timedelta(hours=1))
+    # A row written after the last purge cannot have been purged.
+    await publish(subject, lost := str(uuid4()), age=datetime.now(UTC) - before)
+
+    async def kept() -> list[str]:
+        return [body["alert_id"] for _, body in await dead_letters(subject, INTAKE_DEAD)]
+
+    assert await eventually(kept) == [lost]
+    await no_more_work(subject)
+    assert await kept() == [lost]

@@ -1,0 +1,329 @@
+"""What the ledger holds on a data subject is exported and erased as consent orders."""
+
+import unicodedata
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from libs.common.messaging.rpc import Requester
+from libs.common.messaging.topology import Binding, Exchange, Queue
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.brokers import Vhost, leaderless
+from tests.support.consumers import connected, until
+from tests.support.eventually import eventually
+
+ANNA = "anna@example.com"
+ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
+ONCE = {"address": ANNA, "purpose": "marketing", "reference": str(uuid.uuid4())}
+
+
+class Consent:
+    """Stands in for consent: orders erasures, collects receipts, asks for exports."""
+
+    def __init__(self, broker: Broker, requester: Requester) -> None:
+        self._broker = broker
+        self._requester = requester
+        self.receipts: list[dict[str, Any]] = []
+
+    async def handle(self, message: Message, _: Delivery) -> Disposition:
+        if message.type == "erasure.receipt":
+            self.receipts.append(dict(message.body))
+        return Ack()
+
+    async def order(self, email: str | None = ANNA, **about: Any) -> None:
+        body = {"email": email, "purposes": [], "action": "erased", "erasure_id": ERASURE, **about}
+        message = Message(str(uuid.uuid4()), "person.erased", body)
+        await self._broker.publish("consent.events", "person.erased.alerts", message)
+
+    async def erased(self, email: str | None = ANNA, **about: Any) -> None:
+        before = len(self.receipts)
+        await self.order(email, **about)
+        await until(lambda: len(self.receipts) > before)
+
+    async def held(self, email: str | None = ANNA, **about: Any) -> list[dict[str, Any]]:
+        return await self._all("deliveries", email, **about)
+
+    async def attempts(self, email: str = ANNA) -> list[dict[str, Any]]:
+        return await self._all("attempts", email)
+
+    async def addresses(self) -> list[str]:
+        """Ask for all e-mails and phones held."""
+        return [each["address"] for each in await self._all("addresses", None)]
+
+    async def _all(self, kind: str, email: str | None, **about: Any) -> list[dict[str, Any]]:
+        found, after = [], None
+        while True:
+            body = {"email": email, "after": after} | about
+            answer = await self._requester.ask(
+                "alerts", "export.request", "export.request", body, timeout=10
+            )
+            found += answer["records"].get(kind, [])
+            if (after := answer["next"]) is None:
+                return found
+
+
+@pytest.fixture
+async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
+    queue = Queue(
+        "consent.commands",
+        {"x-queue-type": "quorum"},
+        tuple(
+            Binding(Exchange("consent.commands", "direct"), key)
+            for key in ("erasure.receipt", "permit.request", "permit.return")
+        ),
+    )
+    async with Broker.connect(vhost.url("consent"), "consent") as broker:
+        await connected(broker)
+        await broker.declare(queue)
+        async with Requester(broker, "consent") as requester:
+            subject = Consent(broker, requester)
+            async with consume(broker, queue, subject.handle, prefetch=10):
+                yield subject
+
+
+async def words(subject: Alerts) -> str:
+    """Return everything in the schema as text."""
+    parts = [
+        await subject.scalar(f"SELECT coalesce(string_agg(t::text, ' '), '') FROM {table} t")
+        for table in ("delivery", "attempt", "escalation", "outbox")
+    ]
+    return " ".join(parts)
+
+
+async def test_a_delivered_alert_is_emptied_and_still_counted(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    hers = await subject.accept(
+        payload={"text": "nowy lead", "email": "Anna@Example.com", "name": "Anna"},
+        dedup_key=f"lead-{ANNA}",
+    )
+    others = await subject.accept(payload={"text": f"do joanna@example.com, nie {ANNA}.pl"})
+    for alert_id in (hers, others):
+        await subject.until(alert_id, "delivered")
+    before = await subject.check()
+    assert [each["id"] for each in await consent.held()] == [hers]
+    tried = await consent.attempts()
+    assert [(each["alert_id"], each["outcome"]) for each in tried] == [(hers, "delivered")]
+    for _ in range(2):
+        await consent.erased()
+    assert consent.receipts[0]["erasure_id"] == ERASURE
+    assert consent.receipts[0]["service"] == "alerts"
+    assert await consent.held() == []
+    row = await subject.row(hers)
+    assert (row.state, row.payload, row.dedup_key) == ("delivered", None, None)
+    assert (await subject.row(others)).payload is not None
+    assert await subject.check() == before
+    assert "Anna" not in await words(subject)
+
+
+async def test_a_large_export_is_paged_and_complete(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts()
+    await subject.failed(100, f"{ANNA} {'x' * 200_000}")  # 20 MB; RabbitMQ takes 16
+    held = await consent.held()
+    assert len(held) == len({each["id"] for each in held}) == 100
+
+
+async def test_a_pending_alert_of_an_erased_subject_is_discarded(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=500)
+    waiting = await subject.accept(payload={"text": f"dzwoń do {ANNA}"})
+    # No permit is granted, so this one waits, too.
+    once = await subject.accept(
+        "followup", payload={"to": ANNA, "subject": "s", "text": "t"}, target="email", once=ONCE
+    )
+    await until_tried(subject, waiting, "slack")
+    await until_tried(subject, once, "email")
+    await consent.erased()
+    await subject.sandbox.heal()
+    for alert_id, target in ((waiting, "slack"), (once, "email")):
+        row = await subject.row(alert_id, target)
+        assert (row.state, row.reason, row.payload) == ("discarded", "erased", None)
+    assert (await subject.row(once, "email")).once_address == "erased"
+    assert ANNA not in await words(subject)
+
+    async def drained() -> bool:
+        return not any([await subject.depth(f"alerts.{name}") for name in QUEUES])
+
+    await eventually(drained)  # the messages return from .retry and are acknowledged
+    assert await subject.sandbox.received("slack") == []
+    assert await subject.sandbox.mails() == []
+    assert (await subject.check())["discarded"] == 2
+
+
+QUEUES = ("slack", "slack.retry", "email", "email.retry")
+
+
+async def until_tried(subject: Alerts, alert_id: str, target: str) -> None:
+    async def tried() -> bool:
+        row = await subject.row(alert_id, target)
+        return bool(row is not None and row.attempt and row.state == "pending")
+
+    await eventually(tried)
+
+
+async def test_an_erasure_waits_for_an_alert_being_sent(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(slack={"timeout": 4.0, "retry_delays": [4.5, 4.5]})
+    await subject.sandbox.behave("slack", delay_seconds=1.5)
+    alert_id = await subject.accept(payload={"text": ANNA})
+    await subject.until(alert_id, "sending")
+    await consent.erased()
+    row = await subject.row(alert_id)
+    assert (row.state, row.payload) == ("delivered", None)
+
+
+async def test_an_alert_in_intake_is_erased_too(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts()
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("INSERT INTO ledger_total (target) VALUES ('slack')"))
+        await subject.accept(payload={"text": ANNA})  # its row waits for ours, which is uncommitted
+
+        async def in_flight() -> bool:
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            return await subject.depth("alerts.intake") == 0 and bool(await subject.scalar(waits))
+
+        await eventually(in_flight)
+        await consent.order()
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+        async def ordered() -> bool:
+            return bool(await subject.scalar(waits))
+
+        await eventually(ordered)
+    await until(lambda: bool(consent.receipts), 30)
+    assert await subject.scalar("SELECT count(*) FROM delivery") == 1
+    assert ANNA not in await words(subject)
+
+
+async def test_an_erased_alert_cannot_be_retried(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts()
+    await subject.sandbox.behave("slack", status=400)
+    alert_id = await subject.accept(payload={"text": ANNA})
+    await subject.until(alert_id, "failed")
+    await consent.erased()
+    answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer == (200, {"matched": 1, "requeued": 0, "skipped": 1, "without_payload": 1})
+    listed = (await subject.http("GET", "/api/dlq/failed"))[1]["items"]
+    assert [(each["id"], each["payload"]) for each in listed] == [(alert_id, None)]
+
+
+async def test_a_service_mail_of_consent_is_sent_without_a_permit(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    alert_id = await subject.accept(
+        "email", payload={"to": ANNA, "subject": "Potwierdź", "text": "link"}, source="consent"
+    )
+    await subject.until(alert_id, "delivered", "email")
+    (mail,) = await subject.sandbox.mails(ANNA)
+    assert mail["Subject"] == "Potwierdź"
+
+
+async def test_a_whole_email_is_found_in_every_spelling(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    theirs = (
+        ANNA,
+        f'{{"email": "{ANNA.upper()}"}}',
+        f"<{ANNA}>, mailto:{ANNA}",
+        "https://x.pl/?email=anna%40example.com&a=1",
+        f"Napisz do {ANNA}.",
+    )
+    others = (
+        "joanna@example.com",
+        "anna@example.com.pl",
+        "anna+1@example.com",
+        "x.anna@example.com",
+        "anna@example-com.pl",
+    )
+    for text in (*theirs, *others):
+        await subject.until(await subject.accept(payload={"text": text}), "delivered")
+    found = {each["payload"]["text"] for each in await consent.held()}
+    assert found == set(theirs)
+    assert set(await consent.addresses()) == {ANNA, *others}
+
+
+async def test_an_internationalised_domain_is_found_in_both_forms(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    theirs = (
+        "jan@żółw.pl",
+        "JAN@ŻÓŁW.PL",
+        unicodedata.normalize("NFD", "Napisz: jan@żółw.pl."),
+        "jan@xn--w-uga1v8h.pl",
+    )
+    for text in (*theirs, "bożjan@żółw.pl", "żjan@żółw.pl", "jan@żółw.plż", "jan@zolw.pl"):
+        await subject.until(await subject.accept(payload={"text": text}), "delivered")
+    found = {each["payload"]["text"] for each in await consent.held("Jan@Żółw.pl")}
+    assert found == set(theirs)
+
+
+async def test_a_lead_is_found_by_its_conversation_and_phone(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    conversation, number = str(uuid.uuid4()), "+48601234567"
+    lead = {"text": "a lead", "conversation_id": conversation, "phone": number, "email": None}
+    theirs = [
+        await subject.accept(payload=lead),
+        await subject.accept(payload={"text": "dzwoń: 601 234 567"}),
+    ]
+    spouse = await subject.accept(payload={"phone": number, "email": "jan@example.com"})
+    for alert_id in (*theirs, spouse):
+        await subject.until(alert_id, "delivered")
+    assert await consent.held() == []
+    trace: dict[str, Any] = {"conversations": [conversation], "phones": [number]}
+    assert {each["id"] for each in await consent.held(**trace)} == set(theirs)
+    await consent.erased(**trace)
+    assert await consent.held(**trace) == []
+    assert (await subject.row(spouse)).payload is not None
+    # A subject that asks by the number has proven it.
+    assert [each["id"] for each in await consent.held(None, phone=number)] == [spouse]
+    await consent.erased(None, phone=number)
+    assert number not in await words(subject)
+
+
+async def test_an_alert_in_intake_during_an_erasure_is_stored_empty(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    held_since = datetime.now(UTC).isoformat()
+    conversation = str(uuid.uuid4())
+    await consent.erased(conversations=[conversation])
+    payloads = ({"text": f"lead {ANNA}"}, {"text": "lead", "conversation_id": conversation})
+    late = [await subject.accept(payload=each, accepted_at=held_since) for each in payloads]
+    mail = {"to": ANNA, "subject": "s", "text": "t"}
+    once = await subject.accept(
+        "followup", payload=mail, target="email", once=ONCE, accepted_at=held_since
+    )
+    new = await subject.accept(payload={"text": f"she came back: {ANNA}"})
+    await subject.until(new, "delivered")
+    for alert_id, target in (*((each, "slack") for each in late), (once, "email")):
+        row = await subject.until(alert_id, "discarded", target)
+        assert (row.reason, row.payload, row.subjects) == ("erased", None, [])
+    assert [each["id"] for each in await consent.held()] == [new]
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 0
+    assert (await subject.check())["discarded"] == 3
+
+
+async def test_an_erasure_waits_until_intake_is_known_to_be_empty(
+    alerts: StartAlerts, consent: Consent, vhost: Vhost
+) -> None:
+    subject = await alerts()
+    with leaderless(vhost, "alerts.intake.retry"):
+        await consent.order()
+        await until(lambda: subject.log().count('"reason": "intake"') > 2)
+        assert consent.receipts == []
+    await until(lambda: bool(consent.receipts))

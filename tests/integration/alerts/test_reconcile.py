@@ -1,0 +1,130 @@
+"""Rows whose message is lost are requeued, at a limited pace."""
+
+import uuid
+from time import monotonic
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.eventually import eventually
+
+QUICK = {"ALERTS_RECONCILE_SECONDS": "0.5", "ALERTS_OVERDUE_SECONDS": "2"}
+
+
+async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
+    """Start, and wait until the epoch is marked: for a new broker all rows are requeued."""
+    subject = await alerts(**QUICK | options)
+
+    async def marked() -> bool:
+        return bool(await subject.scalar("SELECT count(*) FROM epoch"))
+
+    await eventually(marked)
+    return subject
+
+
+async def a_row(subject: Alerts, state: str, minutes: float, *, age_hours: float = 1) -> str:
+    """Write a row that is overdue, or whose lease is over, and that has no message in any queue."""
+    alert_id = uuid.uuid4()
+    async with subject.engine.begin() as tx:
+        await tx.execute(
+            sa.text("""
+                WITH added AS (INSERT INTO delivery (alert_id, target, event_type, severity, source,
+                    payload, accepted_at, created_at, state, attempt, attempts, due_at, lease_until)
+                SELECT :id, 'slack', 'slack_alert', 'info', 'test', '{"text": "x"}', now(),
+                    now() - make_interval(secs => 3600 * :age), :state, 1, 1,
+                    now() - make_interval(secs => 60 * :minutes),
+                    CASE WHEN :state = 'sending'
+                        THEN now() - make_interval(secs => 60 * :minutes) END)
+                INSERT INTO ledger_total AS total (target, accepted) VALUES ('slack', 1)
+                ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + 1
+            """).bindparams(
+                sa.bindparam("state", type_=sa.Text),
+                sa.bindparam("age", type_=sa.Float),
+                sa.bindparam("minutes", type_=sa.Float),
+            ),
+            {"id": alert_id, "state": state, "minutes": minutes, "age": age_hours},
+        )
+    return str(alert_id)
+
+
+async def a_busy_target(subject: Alerts) -> None:
+    """Leave a message in one of the target's queues for good."""
+    subject.vhost.set_retry(r"^alerts\.slack\.retry$", 3600)
+    await subject.sandbox.behave("slack", status=500)
+    await subject.accept()
+
+    async def waits() -> bool:
+        return await subject.depth("alerts.slack.retry") == 1
+
+    await eventually(waits)
+    await subject.sandbox.behave("slack", status=200)
+
+
+@pytest.mark.parametrize("state", ["pending", "sending"])
+async def test_a_row_that_lost_its_message_on_a_busy_target_is_requeued(
+    alerts: StartAlerts, state: str
+) -> None:
+    subject = await reconciling(alerts)
+    await a_busy_target(subject)
+    lost = await a_row(subject, state, minutes=5)
+    await subject.until(await subject.accept(), "delivered")  # the queue has moved past it
+    assert (await subject.until(lost, "delivered")).generation == 1
+    assert await subject.depth("alerts.slack.retry") == 1
+
+
+async def test_a_message_in_a_long_queue_is_not_called_lost(
+    alerts: StartAlerts,
+) -> None:
+    subject = await reconciling(alerts, slack={"concurrency": 1})
+    await subject.sandbox.behave("slack", delay_seconds=0.25)
+    ids = [await subject.accept() for _ in range(24)]
+    for alert_id in ids:
+        assert (await subject.until(alert_id, "delivered")).generation == 0
+
+
+async def test_an_old_row_of_a_dead_worker_fails(alerts: StartAlerts) -> None:
+    subject = await reconciling(alerts)
+    await a_busy_target(subject)
+    old = await a_row(subject, "sending", minutes=5, age_hours=100)
+    assert (await subject.until(old, "failed")).reason == "expired"
+
+
+async def test_a_permit_is_returned_at_once_beside_many_requeued_rows(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await reconciling(alerts, slack={"concurrency": 1}, ALERTS_OVERDUE_SECONDS="60")
+    await subject.sandbox.behave("slack", hang=True)
+    async with subject.engine.begin() as tx:
+        await tx.execute(
+            sa.text("""
+                INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
+                    accepted_at, state, due_at)
+                SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test', '{}', now(),
+                    'pending', now() - interval '1 hour'
+                FROM generate_series(1, 50000)
+            """)
+        )
+        await tx.execute(
+            sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('slack', 50000)")
+        )
+
+    async def handed_out() -> bool:
+        return bool(
+            await subject.scalar("SELECT count(*) >= 45000 FROM delivery WHERE generation = 1")
+        )
+
+    await eventually(handed_out, 120, every=0.2)
+    back = Message(str(uuid.uuid4()), "permit.return", {"message": "m", "attempt": 1})
+    start = monotonic()
+    async with subject.engine.begin() as tx:
+        await outbox.add(tx, "consent.commands", "permit.return", back)
+
+    async def returned() -> bool:
+        return bool(consent.returned)
+
+    await eventually(returned)
+    assert monotonic() - start < 2

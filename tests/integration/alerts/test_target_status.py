@@ -1,0 +1,151 @@
+"""Several processes share one target: one breaker, one trial, one pause, a share for each."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.alert import BreakerState, Kind
+from services.alerts.targets.breaker import Admission, Breaker
+from services.alerts.targets.status import TargetStatus
+from services.alerts.targets.throttle import Throttle
+from tests.support.eventually import eventually
+
+RESET = 0.5
+
+
+@dataclass
+class Process:
+    breaker: Breaker
+    throttle: Throttle
+    status: TargetStatus
+
+    async def call(self, kind: Kind) -> None:
+        await self.end(self.breaker.admit(), kind)
+
+    async def end(self, admission: Admission | None, kind: Kind) -> None:
+        assert admission is not None
+        admission.kind = kind
+        self.breaker.record(admission)
+        await self.status.exchange()
+
+
+def a_process(engine: AsyncEngine) -> Process:
+    breaker = Breaker("slack", fail_max=5, reset_timeout=RESET, shared=True)
+    throttle = Throttle(breaker, per_minute=60, concurrency=6, shared=True)
+    return Process(breaker, throttle, TargetStatus(engine, {"slack": breaker}, {"slack": throttle}))
+
+
+async def processes(engine: AsyncEngine, count: int = 3) -> list[Process]:
+    made = [a_process(engine) for _ in range(count)]
+    await all_exchange(made)
+    await all_exchange(made)
+    return made
+
+
+async def all_exchange(made: list[Process]) -> None:
+    for each in made:
+        await each.status.exchange()
+
+
+async def test_five_failures_in_any_processes_open_the_breaker(engine: AsyncEngine) -> None:
+    first, second, third = made = await processes(engine)
+    for each in (first, second, third, first):
+        await each.call(Kind.FAILED)
+    await all_exchange(made)
+    assert {each.breaker.state for each in made} == {BreakerState.CLOSED}
+    await second.call(Kind.FAILED)
+    await all_exchange(made)
+    assert {each.breaker.state for each in made} == {BreakerState.OPEN}
+    assert (await third.status.now())["slack"]["failures"] == 5
+
+
+async def test_a_success_in_one_process_resets_the_count_of_all(engine: AsyncEngine) -> None:
+    first, second, _ = made = await processes(engine)
+    for _ in range(4):
+        await first.call(Kind.FAILED)
+    await all_exchange(made)
+    await second.call(Kind.DELIVERED)
+    await first.call(Kind.FAILED)
+    await all_exchange(made)
+    assert {each.breaker.state for each in made} == {BreakerState.CLOSED}
+
+
+async def test_one_process_makes_the_trial_and_all_follow(engine: AsyncEngine) -> None:
+    made = await processes(engine)
+    for kind, state in ((Kind.FAILED, BreakerState.OPEN), (Kind.DELIVERED, BreakerState.CLOSED)):
+        if made[0].breaker.state is BreakerState.CLOSED:
+            for _ in range(5):
+                await made[0].call(Kind.FAILED)
+
+        async def its_time() -> bool:
+            await all_exchange(made)
+            return any(each.breaker.seconds_to_trial == 0 for each in made)
+
+        await eventually(its_time)
+        await all_exchange(made)
+        admitted = [(each, each.breaker.admit()) for each in made]
+        ((tries, trial),) = [(each, admission) for each, admission in admitted if admission]
+        await all_exchange(made)
+        assert [each.breaker.admit() for each in made] == [None] * 3
+        await tries.end(trial, kind)
+        await all_exchange(made)
+        assert {each.breaker.state for each in made} == {state}
+
+
+async def test_another_process_takes_over_the_trial_of_a_dead_one(engine: AsyncEngine) -> None:
+    first, second = await processes(engine, 2)
+    for _ in range(5):
+        await first.call(Kind.FAILED)
+    await second.status.exchange()
+
+    async def mine() -> bool:
+        await first.status.exchange()
+        return first.breaker.seconds_to_trial == 0
+
+    await eventually(mine)
+    await second.status.exchange()
+    assert second.breaker.seconds_to_trial > 0
+    async with engine.begin() as tx:  # its time passes without a report
+        await tx.execute(sa.text("UPDATE breaker SET next_trial_at = now() - interval '1 s'"))
+
+    async def taken_over() -> bool:
+        await second.status.exchange()
+        return second.breaker.seconds_to_trial == 0
+
+    await eventually(taken_over)
+
+
+async def test_a_pause_asked_of_one_process_holds_for_all(engine: AsyncEngine) -> None:
+    first, second, _ = await processes(engine)
+    first.throttle.hold(600)
+    await first.status.exchange()
+    await second.status.exchange()
+    assert 590 < second.throttle.seconds_shut <= 600
+    await second.status.reset("slack", None)
+    await first.status.exchange()
+    assert first.throttle.seconds_shut == second.throttle.seconds_shut == 0
+
+
+async def test_a_new_process_takes_nothing_before_it_knows_its_share(engine: AsyncEngine) -> None:
+    first, second = await processes(engine, 2)
+    third = a_process(engine)
+    assert third.throttle.seconds_shut > 0
+    await third.status.exchange()
+    assert third.throttle.seconds_shut == 0
+    await all_exchange([first, second])
+    for each in (first, second, third):
+        assert each.throttle.replicas == 3
+    for _ in range(2):
+        await third.throttle.slots.__aenter__()
+    assert third.throttle.slots.taken
+
+
+async def test_an_excess_slot_disappears_when_it_is_freed(engine: AsyncEngine) -> None:
+    (first,) = await processes(engine, 1)
+    for _ in range(4):
+        await first.throttle.slots.__aenter__()
+    first.throttle.follow(0, 3)
+    for left in (True, True, False):  # three, two, one, of two
+        await first.throttle.slots.__aexit__()
+        assert first.throttle.slots.taken is left

@@ -1,0 +1,619 @@
+"""Each claim with both drivers, on both event loops."""
+
+import asyncio
+import json
+import os
+import resource
+import select
+import socket
+import struct
+import threading
+import traceback
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url, text
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from deploy.local.servers import Postgres
+from libs.common.database import postgres as db
+from tests.support.databases import Databases, DatabaseUrl
+from tests.support.eventually import eventually
+from tests.support.proxy import UP, Proxy
+
+AIOPG, ASYNCPG = "postgresql+aiopg", "postgresql+asyncpg"
+
+
+@pytest.fixture(scope="module")
+def made(databases: Databases) -> Iterator[DatabaseUrl]:
+    fresh = databases.create("alerts", migrated=False)
+    execute(
+        fresh.owner_url,
+        "CREATE TABLE thing"
+        " (id uuid PRIMARY KEY, body jsonb, ids uuid[], at timestamptz, raw bytea)",
+    )
+    execute(
+        fresh.owner_url,
+        "CREATE TABLE person (email text UNIQUE, age integer CHECK (age > 0), "
+        "born date NOT NULL DEFAULT now())",
+    )
+    yield fresh
+    databases.drop(fresh.name)
+
+
+@pytest.fixture(params=[AIOPG, ASYNCPG])
+def url(request: pytest.FixtureRequest, made: DatabaseUrl) -> str:
+    return make_url(made).set(drivername=request.param).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def name() -> str:
+    """Of the test's own: a query of the one before may still run."""
+    return f"test {uuid.uuid4()}"
+
+
+@pytest.fixture
+async def engine(url: str, name: str) -> AsyncIterator[AsyncEngine]:
+    async with db.connect(url, application_name=name, pool_size=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(url: str) -> AsyncIterator[AsyncConnection]:
+    """A connection beside the engine under test; each statement is its own transaction."""
+    async with (
+        db.connect(url, application_name="other", autocommit=True) as opened,
+        opened.connect() as connection,
+    ):
+        yield connection
+
+
+@pytest.fixture
+async def proxy(postgres: Postgres) -> AsyncIterator[Proxy]:
+    async with Proxy(postgres.port) as opened:
+        yield opened
+
+
+def at_port(url: str, port: int) -> str:
+    return make_url(url).set(port=port).render_as_string(hide_password=False)
+
+
+def execute(url: str, sql: str, *values: object) -> None:
+    dsn = url.replace(AIOPG, "postgresql")
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(sql, values)
+
+
+async def scalar(engine: AsyncEngine, sql: str, **values: object) -> object:
+    async with engine.begin() as tx:
+        return (await tx.execute(text(sql), values)).scalar_one()
+
+
+async def pid_of(engine: AsyncEngine) -> int:
+    async with engine.begin() as tx:
+        return await pid(tx)
+
+
+async def pid(connection: AsyncConnection) -> int:
+    return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+async def end_noticed(engine: AsyncEngine) -> asyncio.Event:
+    """Tell when the driver knows that its idle connection ended."""
+    noticed = asyncio.Event()
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        if engine.driver == "asyncpg":  # told by the loop; aiopg's looks
+            driver.add_termination_listener(lambda _: noticed.set())
+        else:
+            noticed.set()
+    return noticed
+
+
+async def runs(other: AsyncConnection, name: str) -> bool:
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = :name AND state = 'active' AND query LIKE '%pg_sleep%'"
+    )
+    return bool((await other.execute(text(sql), {"name": name})).scalar_one())
+
+
+class Tearing:
+    """A way to the server through a thread, where one loop cannot see one thing after the other.
+
+    `tear` ends the connection in half a message and a reset, both at once.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._server_port = server_port
+        self._told, self._torn = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def tear(self) -> None:
+        self._told.set()
+        assert self._torn.wait(5)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with suppress(OSError), self._listener:  # it is shut down
+            while True:
+                client, _ = self._listener.accept()
+                with client, socket.create_connection(("127.0.0.1", self._server_port)) as server:
+                    while self._pass(client, server):
+                        pass
+                if self._told.is_set():
+                    self._torn.set()
+
+    def _pass(self, client: socket.socket, server: socket.socket) -> bool:
+        for end in select.select([client, server], [], [], 0.02)[0]:
+            data = end.recv(65536)
+            if not data:
+                return False
+            (server if end is client else client).sendall(data)
+        if not self._told.is_set() or self._torn.is_set():
+            return True
+        client.sendall(b"T\0\0")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+
+
+# Values
+
+
+async def test_values_come_back_from_sql_as_they_went(engine: AsyncEngine) -> None:
+    number, now = uuid.uuid4(), datetime.now(UTC)
+    statement = text(
+        "SELECT CAST(:id AS uuid) AS id, CAST(:ids AS uuid[]) AS ids, CAST(:body AS jsonb) AS body,"
+        " CAST(:at AS timestamptz) AS at, CAST(:raw AS bytea) AS raw, CAST(:sum AS numeric) AS sum,"
+        " CAST(:names AS text[]) AS names, CAST(:nothing AS text) AS nothing"
+    ).columns(body=pg.JSONB)
+    values = {
+        "id": number,
+        "ids": [number],
+        "at": now,
+        "raw": b"\x00\xff%",
+        "sum": Decimal("1.10"),
+        "names": ["ą", "'", None],
+        "nothing": None,
+    }
+    body = {"ą": [1, None, 1.5, "%s"]}
+    async with engine.begin() as tx:
+        row = (await tx.execute(statement, values | {"body": json.dumps(body)})).one()
+    assert row._asdict() == values | {"body": body}
+    assert isinstance(row.id, uuid.UUID)
+    assert isinstance(row.raw, bytes)
+    assert row.at.utcoffset() is not None
+
+
+async def test_values_come_back_from_a_table_as_they_went(engine: AsyncEngine) -> None:
+    thing = sa.Table(
+        "thing",
+        sa.MetaData(),
+        sa.Column("id", sa.Uuid, primary_key=True),
+        sa.Column("body", pg.JSONB),
+        sa.Column("ids", pg.ARRAY(sa.Uuid)),
+        sa.Column("at", sa.DateTime(timezone=True)),
+        sa.Column("raw", sa.LargeBinary),
+    )
+    bodies: list[object] = [{"a": "ą%"}, [], "text", 1]
+    rows = [
+        {
+            "id": uuid.uuid4(),
+            "body": body,
+            "ids": [uuid.uuid4()],
+            "at": datetime.now(UTC),
+            "raw": b"\0",
+        }
+        for body in bodies
+    ]
+    async with engine.begin() as tx:
+        await tx.execute(thing.insert(), rows)
+        mine = thing.c.id.in_([row["id"] for row in rows])
+        found = (await tx.execute(thing.select().where(mine))).mappings().all()
+    assert [dict(row) for row in found] == rows
+
+
+# Transactions
+
+
+async def test_what_raises_is_rolled_back(engine: AsyncEngine) -> None:
+    async def fail() -> None:
+        async with engine.begin() as tx:
+            await tx.execute(text("SELECT set_config('a.b', 'left over', false)"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    assert await scalar(engine, "SELECT current_setting('a.b', true)") in {None, ""}
+
+
+async def test_an_error_in_a_savepoint_leaves_the_transaction_usable(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(text("SELECT set_config('a.b', 'kept', false)"))
+        with pytest.raises(DBAPIError):
+            async with tx.begin_nested():
+                await tx.execute(text("SELECT 1 / 0"))
+    assert await scalar(engine, "SELECT current_setting('a.b', true)") == "kept"
+
+
+async def test_each_statement_of_an_autocommit_engine_is_a_transaction_of_its_own(
+    other: AsyncConnection,
+) -> None:
+    first, second = [
+        (await other.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
+        for _ in range(2)
+    ]
+    assert first != second
+
+
+async def test_statements_of_a_transaction_share_it(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        first, second = [
+            (await tx.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
+            for _ in range(2)
+        ]
+    assert first == second
+
+
+async def test_tasks_that_share_a_pool_get_their_own_answers_and_no_more_connections(
+    url: str,
+) -> None:
+    async with db.connect(url, application_name="test", pool_size=3) as engine:
+        sql = "SELECT :number || ':' || pg_backend_pid()"
+        answers = await asyncio.gather(
+            *(scalar(engine, sql, number=str(number)) for number in range(60))
+        )
+    numbers, pids = zip(*(str(answer).split(":") for answer in answers), strict=True)
+    assert [int(number) for number in numbers] == list(range(60))
+    assert len(set(pids)) <= 3
+
+
+# Settings
+
+
+async def test_the_server_knows_who_asks_and_when_to_give_up(
+    engine: AsyncEngine, name: str
+) -> None:
+    settings = {
+        "application_name": name,
+        "statement_timeout": "5s",
+        "idle_in_transaction_session_timeout": "10s",
+        "client_connection_check_interval": "1s",
+    }
+    assert {name: await scalar(engine, f"SHOW {name}") for name in settings} == settings
+
+
+async def test_a_statement_over_its_time_is_a_database_error_and_the_connection_stays(
+    url: str,
+) -> None:
+    async with db.connect(
+        url, application_name="test", pool_size=1, statement_timeout=0.2
+    ) as engine:
+        before = await pid_of(engine)
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            await scalar(engine, "SELECT pg_sleep(30)")
+        assert await pid_of(engine) == before
+
+
+async def test_a_pool_that_stays_empty_means_unavailable(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "POOL_SECONDS", 0.05)
+    async with (
+        db.connect(url, application_name="test", pool_size=1) as engine,
+        engine.begin(),
+    ):
+        with pytest.raises(sa.exc.TimeoutError) as failed:
+            await scalar(engine, "SELECT 1")
+    assert db.is_transient(failed.value)
+
+
+# Lost connections
+
+
+async def test_a_connection_ended_while_idle_is_replaced_at_its_next_use(
+    made: DatabaseUrl, engine: AsyncEngine
+) -> None:
+    before = await pid_of(engine)
+    noticed = await end_noticed(engine)
+    # The loop stands still until the server's process is gone, and with it its end of the socket.
+    execute(made, "SELECT pg_terminate_backend(%s, 5000)", before)
+    await noticed.wait()
+    assert await pid_of(engine) != before
+
+
+async def test_a_server_that_became_read_only_keeps_no_connection_of_the_pool(
+    url: str, made: DatabaseUrl
+) -> None:
+    read_only = f"ALTER ROLE alerts IN DATABASE {made.name}"
+    change = "UPDATE person SET age = 1"
+    async with db.connect(url, application_name="test", pool_size=2) as engine:
+        execute(made.owner_url, "GRANT ALL ON person TO alerts")
+        execute(made.superuser_url, f"{read_only} SET default_transaction_read_only = on")
+        try:
+            async with engine.connect() as first, engine.connect() as second:
+                before = {await pid(first), await pid(second)}
+            with pytest.raises(DBAPIError) as failed:
+                await scalar(engine, f"{change} RETURNING 1")
+        finally:
+            execute(made.superuser_url, f"{read_only} RESET default_transaction_read_only")
+        assert db.is_transient(failed.value)
+        async with engine.connect() as first, engine.connect() as second:
+            assert not before & {await pid(first), await pid(second)}
+            await first.execute(text(change))
+
+
+async def test_a_connection_ended_in_a_statement_means_unavailable(engine: AsyncEngine) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        await scalar(engine, "SELECT pg_terminate_backend(pg_backend_pid())")
+    assert db.is_transient(failed.value)
+    assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_a_connection_reset_in_a_statement_means_unavailable(url: str, proxy: Proxy) -> None:
+    async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
+        assert await scalar(engine, "SELECT 1") == 1
+        sent = proxy.stall_after(UP, b"pg_sleep")
+        asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
+        await sent.wait()
+        proxy.reset()
+        with pytest.raises(DBAPIError) as failed:
+            await asyncio.wait_for(asking, 3)
+        assert db.is_transient(failed.value)
+        await proxy.resume()
+        assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_a_connection_reset_while_idle_is_replaced_at_its_next_use(
+    url: str, proxy: Proxy
+) -> None:
+    async def gone() -> bool:
+        return proxy.connections == 0
+
+    async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
+        before = await pid_of(engine)
+        noticed = await end_noticed(engine)
+        proxy.reset()
+        await eventually(gone)
+        await noticed.wait()
+        assert await pid_of(engine) != before
+
+
+async def test_half_an_answer_and_a_reset_at_once_mean_unavailable(
+    url: str, other: AsyncConnection, name: str, postgres: Postgres
+) -> None:
+    with closing(Tearing(postgres.port)) as way:
+        async with db.connect(at_port(url, way.port), application_name=name) as engine:
+            asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
+            await eventually(lambda: runs(other, name))
+            way.tear()
+            with pytest.raises(DBAPIError) as failed:
+                await asyncio.wait_for(asking, 3)
+            assert db.is_transient(failed.value)
+            assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_an_unreachable_server_means_unavailable(url: str) -> None:
+    async with db.connect(at_port(url, 1), application_name="test") as engine:
+        with pytest.raises(DBAPIError) as failed:
+            await scalar(engine, "SELECT 1")
+    assert db.is_transient(failed.value)
+
+
+async def test_a_server_that_never_answers_means_unavailable(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with db.connect(at_port(url, port), application_name="test") as engine:
+            with pytest.raises(DBAPIError) as failed:
+                await scalar(engine, "SELECT 1")
+    assert db.is_transient(failed.value)
+
+
+async def test_a_server_that_falls_silent_in_a_statement_means_unavailable(
+    url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "GRACE_SECONDS", 0.1)
+    async with db.connect(
+        at_port(url, proxy.port), application_name="test", statement_timeout=0.1
+    ) as engine:
+        assert await scalar(engine, "SELECT 1") == 1
+        proxy.stall()
+        with pytest.raises(DBAPIError) as failed:
+            await scalar(engine, "SELECT 1")
+        assert db.is_transient(failed.value)
+        await proxy.resume()
+        assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_an_error_does_not_tell_the_values_of_its_statement(engine: AsyncEngine) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        await scalar(engine, "SELECT 1 / 0 WHERE 'a' <> :address", address="anna@example.org")
+    assert "anna" not in str(failed.value)
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1 / 0", "SELECT CAST('x' AS int)"])
+async def test_data_at_fault_does_not_mean_unavailable(engine: AsyncEngine, sql: str) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        await scalar(engine, sql)
+    assert not db.is_transient(failed.value)
+
+
+# Cancellation
+
+
+async def test_a_cancelled_query_stops_in_the_server(
+    engine: AsyncEngine, other: AsyncConnection, name: str
+) -> None:
+    async def rests() -> bool:
+        return not await runs(other, name)
+
+    asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
+    await eventually(lambda: runs(other, name))
+    asking.cancel()
+    async with asyncio.timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    await eventually(rests, seconds=2.5)
+    assert await scalar(engine, "SELECT 1") == 1
+
+
+async def test_a_query_cancelled_while_the_server_is_silent_holds_nothing_up(
+    url: str, proxy: Proxy
+) -> None:
+    async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
+        assert await scalar(engine, "SELECT 1") == 1
+        proxy.stall()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await scalar(engine, "SELECT 1")
+        await proxy.resume()
+        assert await scalar(engine, "SELECT 1") == 1
+
+
+# Many descriptors
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    while taken[-1] < 1100:
+        taken.append(os.dup(taken[0]))
+    yield
+    for descriptor in taken:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_with_more_than_1024_descriptors_an_error_is_heard_at_once(
+    engine: AsyncEngine, many_descriptors: None
+) -> None:
+    async with asyncio.timeout(3):
+        with pytest.raises(DBAPIError, match="22012"):
+            await scalar(engine, "SELECT 1 / 0")
+        assert await scalar(engine, "SELECT 1") == 1
+
+
+# LISTEN
+
+
+@asynccontextmanager
+async def listening(url: str) -> AsyncIterator[db.Listener]:
+    async with db.listen(url, "Some channel") as listener, asyncio.timeout(20):
+        await listener.event.wait()
+        listener.event.clear()
+        yield listener
+
+
+async def test_a_listener_hears_each_notification(url: str, other: AsyncConnection) -> None:
+    async with listening(url) as listener:
+        for _ in range(3):
+            await other.execute(text('NOTIFY "Some channel"'))
+            await listener.event.wait()
+            listener.event.clear()
+
+
+async def test_a_listener_hears_again_after_its_connection_was_ended(
+    url: str, other: AsyncConnection
+) -> None:
+    async with listening(url) as listener:
+        await other.execute(
+            text(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE application_name = 'listen Some channel'"
+            )
+        )
+        await listener.event.wait()  # connected again
+        listener.event.clear()
+        await other.execute(text('NOTIFY "Some channel"'))
+        await listener.event.wait()
+
+
+async def test_a_listener_hears_again_after_its_connection_was_reset(
+    url: str, other: AsyncConnection, proxy: Proxy
+) -> None:
+    async with listening(at_port(url, proxy.port)) as listener:
+        proxy.reset()
+        await listener.event.wait()
+        listener.event.clear()
+        await other.execute(text('NOTIFY "Some channel"'))
+        await listener.event.wait()
+
+
+async def test_a_listener_and_a_pool_work_again_after_the_server_restarted(
+    url: str, engine: AsyncEngine, postgres: Postgres
+) -> None:
+    await pid_of(engine)
+    async with listening(url) as listener:
+        await asyncio.to_thread(postgres.stop)
+        with pytest.raises(DBAPIError) as failed:
+            await scalar(engine, "SELECT 1")
+        assert db.is_transient(failed.value)
+        await asyncio.to_thread(postgres.start)
+        await listener.event.wait()
+        listener.event.clear()
+        await scalar(engine, """SELECT pg_notify('Some channel', '') IS NULL""")
+        await listener.event.wait()
+
+
+async def test_an_error_does_not_end_the_notifications_of_an_aiopg_connection(
+    made: DatabaseUrl,
+) -> None:
+    async with (
+        db.connect(made, application_name="test", autocommit=True) as engine,
+        engine.connect() as connection,
+        engine.connect() as another,
+        asyncio.timeout(5),
+    ):
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await connection.execute(text("LISTEN something"))
+        with pytest.raises(DBAPIError):
+            await connection.execute(text("SELECT 1 / 0"))
+        waiting = asyncio.create_task(driver.wait_notified())
+        await another.execute(text("NOTIFY something"))
+        await waiting
+
+
+ANNA = "anna@example.com"
+
+
+@pytest.mark.parametrize(
+    ("statement", "kept"),
+    [
+        ("INSERT INTO person VALUES (:anna, -1)", "person_age_check"),
+        ("INSERT INTO person VALUES (:anna, 1), (:anna, 2)", "person_email_key"),
+        ("INSERT INTO person VALUES (:anna, 1, NULL)", '"born"'),
+        ("SELECT CAST(CAST(:anna AS text) AS uuid)", "22P02"),
+        ("SELECT CAST('{\"a\": ' || CAST(:anna AS text) AS jsonb)", "22P02"),
+        ("SELECT nothing, CAST(:anna AS text) FROM person", '"nothing"'),
+    ],
+)
+async def test_no_value_of_a_row_or_a_statement_reaches_a_log(
+    engine: AsyncEngine, postgres: Postgres, statement: str, kept: str
+) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        async with engine.begin() as tx:
+            await tx.execute(text(statement), {"anna": ANNA})
+    written = "".join(traceback.format_exception(caught.value))
+    assert ANNA not in written
+    assert kept in written
+    assert ANNA not in postgres.log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,685 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aio_pika
+import aiormq
+import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from libs.common.messaging.broker import Broker, Message, Session, Unroutable, message
+from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, consume
+from libs.common.messaging.topology import (
+    Binding,
+    Exchange,
+    delay_name,
+    delay_queue,
+    request_queue,
+    work_queue,
+)
+from libs.common.process import logs
+from tests.support.brokers import Vhost
+from tests.support.consumers import Recorder, connected, depth, until
+from tests.support.eventually import eventually
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+QUEUE = "alerts.test"
+DEAD = f"{QUEUE}.dead"
+AWAY = PoolTimeoutError()  # what a handler raises when its database is away
+
+
+async def send(broker: Broker, count: int = 1) -> list[str]:
+    sent = [message("test", {"number": number}) for number in range(count)]
+    await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
+    return [one.id for one in sent]
+
+
+async def cut_off(vhost: Vhost, session: Session) -> None:
+    """Have the broker close this session's connections, and no newer ones."""
+
+    async def lost() -> bool:
+        if not session.lost.is_set():
+            vhost.close_connections()  # those that the management has heard of already
+        return session.lost.is_set()
+
+    await eventually(lost)
+
+
+async def gone(broker: Broker, queue: str = QUEUE) -> bool:
+    return await depth(broker, queue) == 0
+
+
+@pytest.fixture
+async def dead(broker: Broker) -> AsyncIterator[Recorder]:
+    """What arrives in `.dead`."""
+    recorder = Recorder()
+    async with consume(broker, DEAD, recorder, prefetch=10):
+        yield recorder
+
+
+class Gate:
+    """A handler that stays at work until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.changed = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, _: Message, __: Delivery) -> Disposition:
+        self.entered += 1
+        self.changed.set()
+        await self.open.wait()
+        return Ack()
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while self.entered < count:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def test_acknowledged_is_gone(broker: Broker) -> None:
+    await send(broker, 3)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=10):
+        await got.until_count(3)
+    assert await gone(broker)
+    again = Recorder()
+    async with consume(broker, QUEUE, again, prefetch=10):
+        await send(broker)
+        await again.until_count(1)
+    assert [delivery.redelivered for delivery in again.deliveries] == [False]
+
+
+async def test_retry_waits_in_retry_and_comes_back(broker: Broker, vhost: Vhost) -> None:
+    vhost.set_retry(r"\.retry$", 1)
+    (sent,) = await send(broker)
+    got = Recorder(Retry("one"), Retry("two"))
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+
+        async def parked() -> bool:
+            return await depth(broker, f"{QUEUE}.retry") == 1
+
+        await eventually(parked)
+        await got.until_count(3)
+    assert got.ids == [sent] * 3
+
+
+async def test_dead_is_in_dead_with_its_reason_and_what_it_was(
+    broker: Broker, dead: Recorder
+) -> None:
+    sent = message("test", {"number": 1}, request_id="request-1", headers={"x-own": "1"})
+    await broker.publish("alerts", QUEUE, sent)
+    async with consume(broker, QUEUE, Recorder(Retry("once"), Dead("malformed")), prefetch=1):
+        await dead.until_count(1)
+    (buried,) = dead.messages
+    assert (buried.id, buried.type, buried.body) == (sent.id, sent.type, sent.body)
+    assert buried.request_id == "request-1"
+    assert buried.headers["x-reason"] == "malformed"
+    assert buried.headers["x-own"] == "1"
+    assert await gone(broker)
+
+
+async def test_dead_without_its_queue_is_kept_until_the_queue_is_back(
+    broker: Broker, vhost: Vhost
+) -> None:
+    vhost.call("DELETE", "queues", DEAD)
+    (sent,) = await send(broker)
+    handler, dead = Recorder(*[Dead("malformed")] * 50), Recorder()
+    async with consume(broker, QUEUE, handler, prefetch=1):
+        await handler.until_count(2)  # it came back, and the queue is declared again meanwhile
+        async with consume(broker, DEAD, dead, prefetch=1):
+            await dead.until_count(1)
+    assert dead.ids == [sent]
+
+
+class NoText(str):
+    """A header's text that is no UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"x-death": [{"queue": QUEUE, "reason": "rejected", "count": "x"}]}, {"x": NoText()}],
+)
+async def test_headers_that_make_no_sense_hold_no_message_up(
+    broker: Broker, headers: dict[str, Any]
+) -> None:
+    channel = await (await broker.session()).consuming.channel()
+    exchange = await channel.get_exchange("alerts", ensure=False)
+    strange = aio_pika.Message(b"{}", message_id="strange", type="test", headers=headers)
+    await exchange.publish(strange, QUEUE)
+    (sent,) = await send(broker)
+    got = Recorder(Dead("malformed"), Dead("malformed"))
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until(lambda: {"strange", sent} <= set(got.ids))
+
+
+async def test_requeue_is_back_at_once_and_no_death(broker: Broker) -> None:
+    await send(broker)
+    got = Recorder(Requeue(), Requeue())
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(3)
+    assert [delivery.redelivered for delivery in got.deliveries] == [False, True, True]
+
+
+async def test_a_message_handed_back_beyond_the_delivery_limit_is_parked_and_not_lost(
+    broker: Broker,
+) -> None:
+    # RabbitMQ's own limit would dead-letter it into `.retry`, and there it would stay.
+    (sent,) = await send(broker)
+    got = Recorder(*[Requeue()] * 30)
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(31)
+    assert got.ids == [sent] * 31
+    assert ["x-death" in message.headers for message in got.messages] == [False] * 21 + [True] * 10
+
+
+async def test_a_message_that_kills_its_process_ends_in_dead(broker: Broker) -> None:
+    poison = work_queue("alerts.poison", exchange=ALERTS, dlx=DLX, delivery_limit=1)
+    await broker.declare(*poison)
+    tried = 0
+
+    async def die(_: Message, __: Delivery) -> Disposition:
+        nonlocal tried
+        tried += 1
+        await (await broker.session()).close()
+        return Ack()
+
+    buried = Recorder()
+    await broker.publish("alerts", "alerts.poison", message("test", {}))
+    async with (
+        consume(broker, "alerts.poison", die, prefetch=1, max_retries=1),
+        consume(broker, "alerts.poison.dead", buried, prefetch=1),
+    ):
+        await buried.until_count(1, seconds=40)
+    assert tried == 2
+    assert buried.messages[0].headers["x-reason"] == "delivery limit"
+
+
+async def test_an_unexpected_exception_is_retried_and_ends_in_dead(
+    broker: Broker, dead: Recorder
+) -> None:
+    await send(broker)
+    got = Recorder(*[ZeroDivisionError()] * 10)
+    async with consume(broker, QUEUE, got, prefetch=1, max_retries=2):
+        await dead.until_count(1)
+    assert len(got.messages) == 3
+    assert dead.messages[0].headers["x-reason"] == "ZeroDivisionError"
+    assert "x-failures" not in dead.messages[0].headers  # moved back, it has all its tries
+
+
+async def test_a_retry_the_handler_asked_for_is_no_unexpected_exception(
+    broker: Broker, dead: Recorder
+) -> None:
+    (sent,) = await send(broker)
+    got = Recorder(*[Retry("not yet")] * 5, ZeroDivisionError())
+    async with consume(broker, QUEUE, got, prefetch=1, max_retries=1):
+        await got.until_count(7)
+        assert await gone(broker)
+    assert got.ids == [sent] * 7
+    assert not dead.messages
+
+
+@pytest.mark.parametrize(
+    ("body", "properties"),
+    [
+        (b"{", {"message_id": "1", "type": "test"}),
+        (b"[]", {"message_id": "1", "type": "test"}),
+        (b'{"a": NaN}', {"message_id": "1", "type": "test"}),
+        (b"[" * 100_000, {"message_id": "1", "type": "test"}),
+        (b"\xff", {"message_id": "1", "type": "test"}),
+        (b"{}", {"type": "test"}),
+        (b"{}", {"message_id": "1"}),
+    ],
+)
+async def test_what_is_no_message_of_ours_goes_to_dead_unread(
+    broker: Broker, vhost: Vhost, body: bytes, properties: dict[str, str]
+) -> None:
+    got = Recorder()
+    raw = aio_pika.Message(body, **properties)  # type: ignore[arg-type]
+    if raw.message_id is None:  # aiormq would make one
+        payload = {
+            "routing_key": QUEUE,
+            "payload": body.decode(),
+            "payload_encoding": "string",
+            "properties": properties,
+        }
+        vhost.call("POST", "exchanges", "alerts/publish", payload)
+    else:
+        await broker.send("alerts", QUEUE, raw, timeout=5)
+    async with consume(broker, QUEUE, got, prefetch=1):
+
+        async def buried() -> bool:
+            return await depth(broker, DEAD) == 1
+
+        await eventually(buried)
+    assert not got.messages
+
+
+async def test_a_request_that_expired_is_gone_and_a_bad_one_is_in_dead(broker: Broker) -> None:
+    queues = request_queue("alerts.requests", dlx=DLX, bindings=(Binding(ALERTS, "request"),))
+    await broker.declare(*queues)
+    await broker.publish("alerts", "request", message("test", {}, expiration=0.01))
+
+    async def expired() -> bool:
+        return await gone(broker, "alerts.requests")
+
+    await eventually(expired)
+    bad, buried = Recorder(Retry("dropped"), Dead("malformed")), Recorder()
+    async with (
+        consume(broker, "alerts.requests", bad, prefetch=1),
+        consume(broker, "alerts.requests.dead", buried, prefetch=1),
+    ):
+        for _ in range(2):
+            await broker.publish("alerts", "request", message("test", {}))
+        await buried.until_count(1)
+    assert len(bad.messages) == 2
+    assert buried.ids == bad.ids[1:]
+
+
+async def test_a_delay_queue_gives_back_after_its_own_time(broker: Broker, vhost: Vhost) -> None:
+    vhost.set_retry(r"\.retry$", 3600)
+    await broker.declare(delay_queue(QUEUE, 1, exchange=ALERTS, dlx=DLX))
+    sent = message("test", {})
+    await broker.publish("alerts.dlx", delay_name(QUEUE, 1), sent)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+    assert got.ids == [sent.id]
+
+
+async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -> None:
+    seen: list[str | None] = []
+
+    async def look(_: Message, __: Delivery) -> Disposition:
+        seen.append(logs.request_id.get())
+        return Ack()
+
+    async with consume(broker, QUEUE, look, prefetch=1):
+        for request_id in ("a", "b", None):
+            await broker.publish("alerts", QUEUE, message("test", {}, request_id=request_id))
+        await until(lambda: len(seen) == 3)
+    assert seen == ["a", "b", None]
+
+
+async def test_no_more_than_the_prefetch_are_in_hand(broker: Broker) -> None:
+    await send(broker, 20)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=3):
+        await gate.until(3)
+        assert await depth(broker, QUEUE) == 17
+        assert gate.entered == 3
+        gate.open.set()
+        await gate.until(20)
+
+
+async def test_a_paused_consumer_finishes_what_is_in_hand_and_takes_no_more(
+    broker: Broker,
+) -> None:
+    await send(broker, 5)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=2) as consumer:
+        await gate.until(2)
+        await consumer.pause()
+        assert not consumer.consuming
+        gate.open.set()
+
+        async def rest() -> bool:
+            return await depth(broker, QUEUE) == 3
+
+        await eventually(rest)
+        assert gate.entered == 2
+        await consumer.resume()
+        await gate.until(5)
+
+
+async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
+    broker: Broker,
+) -> None:
+    await send(broker, 100)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=10) as consumer:
+        await consumer.pause()
+        await consumer.resume(prefetch=1)
+        await gate.until(1)
+        assert await depth(broker, QUEUE) == 99
+        await consumer.resume()
+        await gate.until(11)  # the one, and ten more on the consumer that replaced its
+        gate.open.set()
+        await gate.until(100)
+
+
+async def test_what_arrives_at_a_paused_consumer_goes_back_once_when_no_more_can_come(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given back while still subscribed, it would come again at once, and wear out.
+    cancelling, go_on = asyncio.Event(), asyncio.Event()
+    cancel = aiormq.Channel.basic_cancel
+
+    async def late(*arguments: Any, **named: Any) -> None:
+        cancelling.set()
+        await go_on.wait()
+        await cancel(*arguments, **named)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_cancel", late)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=5) as consumer:
+        await until(lambda: consumer.consuming)
+        await consumer.pause()
+        await cancelling.wait()
+        sent = await send(broker, 5)
+        await until(lambda: len(next(iter(consumer._subscriptions)).in_flight) == 5)
+        await send(broker)  # the round trip in which it would go back and forth
+        go_on.set()
+
+        async def back() -> bool:
+            return await depth(broker, QUEUE) == 6
+
+        await eventually(back)
+        assert not got.messages
+        await consumer.resume()
+        await got.until_count(6)
+    returns = [m.headers.get("x-delivery-count", 0) for m in got.messages if m.id in sent]
+    assert returns == [1] * 5
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between two looks at a database that is away; after three, by way of `.retry`."""
+    monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (0.05,) * 3)
+
+
+class Refused(Exception):  # noqa: N818 - reads as what happened
+    """What PostgreSQL says while it takes nothing."""
+
+    def __init__(self, pgcode: str) -> None:
+        self.pgcode = pgcode
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "refusal",
+    [AWAY, *(OperationalError("INSERT", None, Refused(code)) for code in ("57014", "25006"))],
+    ids=["away", "slow", "read-only"],
+)
+async def test_a_database_that_takes_nothing_for_long_buries_nothing_and_counts_for_nothing(
+    broker: Broker, dead: Recorder, refusal: Exception
+) -> None:
+    sent = await send(broker, 5)
+    got = Recorder(*[refusal] * 100, ZeroDivisionError())
+    async with consume(broker, QUEUE, got, prefetch=10, max_retries=1):
+        await got.until_count(106)
+        assert await gone(broker)
+    assert set(got.ids) == set(sent)
+    deaths: list[Any] = [
+        each for message in got.messages for each in message.headers.get("x-death", [])
+    ]
+    assert max(death["count"] for death in deaths if death["queue"] == QUEUE) > 1
+    assert not dead.messages
+
+
+async def test_what_waits_for_the_database_waits_in_flight_and_in_no_queue(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (0.05,) * 1000)
+    sent = await send(broker, 30)
+    got = Recorder(*[AWAY] * 200)
+    async with consume(broker, QUEUE, got, prefetch=10, max_retries=0):
+        await got.until_count(200)
+        assert len(set(got.ids)) == 10
+        assert await depth(broker, QUEUE) == 20
+        await got.until(lambda: len(got.ids) == 230)
+    assert set(got.ids) == set(sent)
+    assert not any(delivery.redelivered for delivery in got.deliveries)
+
+
+async def test_a_stop_while_the_database_is_away_waits_for_nothing_and_costs_no_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (60.0,))
+    session = await broker.session()
+    await send(broker)
+    got = Recorder(AWAY)
+    async with consume(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
+        await got.until_count(1)
+
+    async def back() -> bool:
+        return await depth(broker, QUEUE) == 1
+
+    await eventually(back)
+    assert await broker.session() is session
+
+
+async def test_a_stop_that_misses_the_answer_to_consuming_leaves_no_consumer_on_its_channel(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, close = aiormq.Channel.basic_consume, aio_pika.Channel.close
+    left: list[str] = []
+
+    async def unanswered(*arguments: Any, **named: Any) -> None:
+        await begin(*arguments, **named)
+        await asyncio.Event().wait()
+
+    async def noted(channel: aio_pika.Channel, *arguments: Any) -> None:
+        underlay: Any = await channel.get_underlay_channel()
+        left.extend(underlay.consumers)
+        await close(channel, *arguments)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_consume", unanswered)
+    monkeypatch.setattr(aio_pika.Channel, "close", noted)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await send(broker)
+        await got.until_count(1)
+    assert not left
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_with_the_database_away_a_lost_connection_leaves_no_consumer_waiting(
+    broker: Broker,
+) -> None:
+    await send(broker)
+    got = Recorder(*[AWAY] * 3)
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await got.until_count(1)
+        await (await broker.session()).close()
+        await got.until_count(4)
+        assert await gone(broker)
+
+
+async def test_a_handler_that_is_cancelled_by_nobody_of_ours_gets_its_message_again(
+    broker: Broker,
+) -> None:
+    (sent,) = await send(broker)
+    seen: list[str] = []
+
+    async def cancelled_once(message: Message, _: Delivery) -> Disposition:
+        seen.append(message.id)
+        if len(seen) == 1:
+            raise asyncio.CancelledError
+        return Ack()
+
+    async with consume(broker, QUEUE, cancelled_once, prefetch=1):
+        await until(lambda: len(seen) == 2)
+    assert seen == [sent, sent]
+    assert await gone(broker)
+
+
+async def test_a_stop_finishes_what_is_in_hand_and_loses_nothing(broker: Broker) -> None:
+    sent = await send(broker, 10)
+    done: list[str] = []
+    started = asyncio.Event()
+
+    async def work(message: Message, _: Delivery) -> Disposition:
+        started.set()
+        await asyncio.sleep(0.1)
+        done.append(message.id)
+        return Ack()
+
+    async with consume(broker, QUEUE, work, prefetch=4):
+        await started.wait()
+    assert 1 <= len(done) < 10
+    rest = Recorder()
+    async with consume(broker, QUEUE, rest, prefetch=10):
+        await rest.until_count(10 - len(done))
+    assert sorted(done + rest.ids) == sorted(sent)
+
+
+async def test_a_stop_gives_back_what_is_not_finished_in_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.consumer.DRAIN_SECONDS", 0.1)
+    sent = await send(broker)
+    gate = Gate()
+    async with consume(broker, QUEUE, gate, prefetch=1):
+        await gate.until(1)
+    rest = Recorder()
+    async with consume(broker, QUEUE, rest, prefetch=1):
+        await rest.until_count(1)
+    assert rest.ids == sent
+    assert rest.deliveries[0].redelivered
+
+
+async def test_a_handler_is_not_interrupted_by_a_lost_connection_and_its_message_comes_again(
+    broker: Broker, vhost: Vhost
+) -> None:
+    (sent,) = await send(broker)
+    finished: list[str] = []
+    seen = Recorder()
+    gate = asyncio.Event()
+
+    async def work(message: Message, delivery: Delivery) -> Disposition:
+        await seen(message, delivery)
+        await gate.wait()
+        finished.append(message.id)
+        return Ack()
+
+    async with consume(broker, QUEUE, work, prefetch=1):
+        await seen.until_count(1)
+        session = await broker.session()
+        await session.close()
+        await seen.until_count(2)  # while the first is still at it
+        gate.set()
+        await until(lambda: len(finished) == 2)
+    assert finished == [sent, sent]
+    assert [delivery.redelivered for delivery in seen.deliveries] == [False, True]
+    assert await gone(broker)
+
+
+async def test_a_fault_that_nobody_foresaw_leaves_no_queue_without_its_consumer(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception] = [AttributeError("deep in a library")]
+    real = aio_pika.Channel.set_qos
+
+    async def once(*arguments: Any, **keywords: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return await real(*arguments, **keywords)
+
+    monkeypatch.setattr(aio_pika.Channel, "set_qos", once)
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await send(broker)
+        await got.until_count(1)
+
+
+async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhost: Vhost) -> None:
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1) as consumer:
+        await until(lambda: consumer.consuming)
+        vhost.call("DELETE", "queues", QUEUE)
+        await until(lambda: not consumer.consuming)
+
+        async def sent() -> bool:
+            try:
+                await send(broker)
+            except Unroutable:
+                return False
+            return True
+
+        await eventually(sent)
+        await got.until_count(1)
+
+
+async def test_what_is_settled_in_one_turn_is_each_settled_as_told_and_what_is_held_is_not(
+    broker: Broker, vhost: Vhost
+) -> None:
+    vhost.set_retry(r"\.retry$", 600)
+    ids = await send(broker, 60)
+    held, rejected = set(ids[7::20]), set(ids[3::10])
+    gate, never, again = Gate(), asyncio.Event(), Recorder()
+
+    async def handle(incoming: Message, delivery: Delivery) -> Disposition:
+        if delivery.redelivered:
+            return await again(incoming, delivery)
+        outcome = await gate(incoming, delivery)
+        if incoming.id in held:
+            await never.wait()
+        return Retry("told so") if incoming.id in rejected else outcome
+
+    async with consume(broker, QUEUE, handle, prefetch=len(ids)):
+        await gate.until(len(ids))
+        gate.open.set()
+
+        async def parked() -> bool:
+            return await depth(broker, f"{QUEUE}.retry") == len(rejected)
+
+        await eventually(parked)
+        await cut_off(vhost, await broker.session())
+        await again.until_count(len(held))
+        never.set()
+    assert set(again.ids) == held
+    assert len(again.ids) == len(held)
+    assert await gone(broker)
+
+
+async def test_one_frame_acknowledges_a_turn_whatever_was_settled_otherwise_before(
+    broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vhost.set_retry(r"\.retry$", 600)
+    frames: list[bool] = []
+    acknowledge = aiormq.Channel.basic_ack
+
+    async def note(*arguments: Any, **named: Any) -> None:
+        frames.append(named.get("multiple", False))
+        await acknowledge(*arguments, **named)
+
+    monkeypatch.setattr(aiormq.Channel, "basic_ack", note)
+    otherwise, gate = Recorder(Retry("told so"), Requeue()), Gate()
+
+    async def handle(incoming: Message, delivery: Delivery) -> Disposition:
+        return await (gate if len(otherwise.ids) == 2 else otherwise)(incoming, delivery)
+
+    await send(broker, 20)
+    async with consume(broker, QUEUE, handle, prefetch=20):
+        await gate.until(19)  # one of them for the second time
+        gate.open.set()
+        await until(lambda: frames)
+    assert frames == [True]
+    assert await gone(broker)
+
+
+async def test_connections_closed_by_the_broker_are_made_again(
+    broker: Broker, vhost: Vhost
+) -> None:
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=1):
+        await cut_off(vhost, await broker.session())
+        await connected(broker)
+        await send(broker)
+        await got.until_count(1)
+
+
+async def test_a_queue_that_was_not_declared_is_a_mistake_of_the_wiring(broker: Broker) -> None:
+    with pytest.raises(KeyError):
+        async with consume(broker, "alerts.unknown", Recorder(), prefetch=1):
+            pass

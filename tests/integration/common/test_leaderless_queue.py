@@ -1,0 +1,124 @@
+"""A quorum queue whose leader does not answer."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aio_pika
+import pytest
+
+from libs.common.messaging.broker import Broker, PublishError, Unconfirmed, message
+from libs.common.messaging.topology import Exchange, work_queue
+from tests.support.brokers import Vhost, leaderless
+from tests.support.consumers import connected, until
+from tests.support.eventually import eventually
+from tests.support.proxy import Proxy
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+QUEUE, OTHER = "alerts.test", "alerts.other"
+DEAD = f"{QUEUE}.dead"
+
+
+async def declared(vhost: Vhost, queue: str) -> tuple[int | None, int | None]:
+    """Ask as everybody does, by a passive declare: messages and consumers."""
+    async with await aio_pika.connect(vhost.admin_url()) as connection:
+        channel = await connection.channel()
+        found = (await channel.declare_queue(queue, passive=True)).declaration_result
+        return found.message_count, found.consumer_count
+
+
+async def put(broker: Broker, count: int) -> None:
+    for _ in range(count):
+        await broker.publish("alerts.dlx", DEAD, message("test", {}))
+
+
+async def test_a_queue_whose_leader_does_not_answer_is_not_called_empty(
+    broker: Broker, vhost: Vhost
+) -> None:
+    await put(broker, 3)
+    with leaderless(vhost, DEAD):
+        assert await declared(vhost, DEAD) == (0, 0)  # the lie
+        session = await broker.session()
+        assert await broker.depths([DEAD, QUEUE]) == {DEAD: None, QUEUE: 0}
+
+        async def two_connections() -> bool:  # no look runs on
+            return len(vhost.connections()) == 2
+
+        await eventually(two_connections, 60)
+
+    async def told() -> bool:
+        return await broker.depths([DEAD, QUEUE]) == {DEAD: 3, QUEUE: 0}
+
+    await eventually(told, 60)
+    assert await broker.session() is session
+
+
+async def test_a_queue_without_consumers_that_is_empty_is_known_to_be(broker: Broker) -> None:
+    await put(broker, 2)
+    assert await broker.depths([DEAD, QUEUE, "alerts.nowhere"]) == {
+        DEAD: 2,
+        QUEUE: 0,
+        "alerts.nowhere": 0,
+    }
+
+
+async def test_with_the_broker_away_no_depth_is_known() -> None:
+    async with Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away:
+        assert await away.depths([QUEUE]) == {QUEUE: None}
+
+
+@asynccontextmanager
+async def far_away(vhost: Vhost, *names: str) -> AsyncIterator[Broker]:
+    async with Proxy(vhost.server.port) as proxy:
+        url = vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
+        async with Broker.connect(url, "alerts") as broker:
+            await connected(broker)
+            queues = [work_queue(name, exchange=ALERTS, dlx=DLX) for name in names]
+            await broker.declare(ALERTS, DLX, *(queue for each in queues for queue in each))
+            proxy.delay = 0.05
+            yield broker
+
+
+async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(vhost: Vhost) -> None:
+    async with far_away(vhost, *(f"alerts.q{number}" for number in range(7))) as broker:
+        queues = list(broker.queues)
+        assert len(queues) == 21
+        begun = time.monotonic()
+        assert await broker.depths(queues) == dict.fromkeys(queues, 0)
+        took = time.monotonic() - begun
+        assert took < 3  # one after another: more than 8
+        assert await broker.depths(queues) == dict.fromkeys(queues, 0)
+        assert time.monotonic() - begun < took + 0.05  # as seen a moment ago
+
+
+async def test_a_publish_to_a_leaderless_queue_delays_none_to_another(
+    broker: Broker, vhost: Vhost
+) -> None:
+    await broker.declare(*work_queue(OTHER, exchange=ALERTS, dlx=DLX))
+    await (await broker.session()).close()  # its channels have not published yet
+    await connected(broker)
+    with leaderless(vhost, QUEUE):
+        stuck = asyncio.create_task(broker.publish("alerts", QUEUE, message("test", {})))
+        await asyncio.sleep(0.2)
+        begun = time.monotonic()
+        await broker.publish("alerts", OTHER, message("test", {}))
+        assert time.monotonic() - begun < 2
+        with pytest.raises(Unconfirmed):
+            await stuck
+
+
+async def test_a_session_that_confirms_nothing_for_long_is_given_up(
+    broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.broker.SILENT_SECONDS", 1.0)
+    await broker.publish("alerts", QUEUE, message("test", {}))
+    session = await broker.session()
+    with leaderless(vhost, QUEUE):
+        for _ in range(5):
+            with pytest.raises(PublishError):
+                await broker.publish("alerts", QUEUE, message("test", {}), timeout=0.4)
+        await until(session.lost.is_set)
+    await connected(broker)
+    await broker.publish("alerts", QUEUE, message("test", {}), timeout=30)

@@ -1,0 +1,148 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from libs.common.messaging.rpc import NoReply, Requester, reply
+from libs.common.messaging.topology import Binding, Exchange, request_queue
+from tests.support.consumers import connected, depth, until
+from tests.support.eventually import eventually
+
+COMMANDS = Exchange("consent.commands", "direct")
+DLX = Exchange("consent.dlx", "direct")
+QUEUE = "consent.requests"
+
+
+@pytest.fixture
+async def consent(amqp_url: Callable[[str], str]) -> AsyncIterator[Broker]:
+    async with Broker.connect(amqp_url("consent"), "consent") as opened:
+        await connected(opened)
+        await opened.declare(
+            COMMANDS, DLX, *request_queue(QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, QUEUE),))
+        )
+        yield opened
+
+
+@pytest.fixture
+async def requester(broker: Broker) -> AsyncIterator[Requester]:
+    async with Requester(broker, "alerts") as opened:
+        yield opened
+
+
+async def ask(requester: Requester, number: int, seconds: float = 10) -> dict[str, Any]:
+    body = {"number": number}
+    return await requester.ask("consent.commands", QUEUE, "add-one", body, timeout=seconds)
+
+
+def answering(consent: Broker) -> Callable[[Message, Delivery], Any]:
+    async def answer(message: Message, _: Delivery) -> Disposition:
+        await reply(consent, message, {"number": message.body["number"] + 1})
+        return Ack()
+
+    return answer
+
+
+async def test_each_of_many_questions_gets_its_own_answer(
+    consent: Broker, requester: Requester
+) -> None:
+    async with consume(consent, QUEUE, answering(consent), prefetch=10):
+        answers = await asyncio.gather(*(ask(requester, number) for number in range(50)))
+    assert answers == [{"number": number + 1} for number in range(50)]
+
+
+async def test_a_question_that_nobody_answers_ends_in_time_and_is_never_taken(
+    consent: Broker, requester: Requester
+) -> None:
+    with pytest.raises(NoReply):
+        await ask(requester, 1, seconds=0.3)
+
+    async def expired() -> bool:
+        return await depth(consent, QUEUE) == 0
+
+    await eventually(expired)
+    async with consume(consent, QUEUE, answering(consent), prefetch=10):
+        assert await ask(requester, 5) == {"number": 6}
+
+
+async def test_an_answer_after_the_time_is_dropped_and_the_next_one_is_right(
+    consent: Broker, requester: Requester
+) -> None:
+    late: list[Message] = []
+
+    async def keep_the_first(message: Message, delivery: Delivery) -> Disposition:
+        if not late:
+            late.append(message)
+            return Ack()
+        await reply(consent, late[0], {"number": -1})
+        outcome: Disposition = await answering(consent)(message, delivery)
+        return outcome
+
+    async with consume(consent, QUEUE, keep_the_first, prefetch=10) as consumer:
+        await until(lambda: consumer.consuming)
+        with pytest.raises(NoReply):
+            await ask(requester, 1, seconds=1)
+        assert await ask(requester, 5) == {"number": 6}
+
+
+async def test_an_asker_that_is_gone_does_not_trouble_the_answerer(
+    consent: Broker, broker: Broker
+) -> None:
+    asked = asyncio.Event()
+    go = asyncio.Event()
+    answered = asyncio.Event()
+
+    async def answer(message: Message, _: Delivery) -> Disposition:
+        asked.set()
+        await go.wait()
+        await reply(consent, message, {})
+        answered.set()
+        return Ack()
+
+    async with consume(consent, QUEUE, answer, prefetch=1):
+        async with Requester(broker, "alerts") as requester:
+            under_way = asyncio.create_task(ask(requester, 1))
+            await asked.wait()
+        with pytest.raises(NoReply):
+            await under_way
+        go.set()
+        async with asyncio.timeout(10):
+            await answered.wait()
+
+
+async def test_an_unroutable_question_is_no_answer_at_once(requester: Requester) -> None:
+    with pytest.raises(NoReply):
+        await requester.ask("consent.commands", "nobody", "test", {}, timeout=60)
+
+
+async def test_a_lost_connection_ends_the_waiting_and_the_next_question_is_answered(
+    consent: Broker, broker: Broker, requester: Requester
+) -> None:
+    asked = asyncio.Event()
+
+    async def first_never(message: Message, delivery: Delivery) -> Disposition:
+        if not asked.is_set():
+            asked.set()
+            return Ack()
+        outcome: Disposition = await answering(consent)(message, delivery)
+        return outcome
+
+    async with consume(consent, QUEUE, first_never, prefetch=10):
+        under_way = asyncio.create_task(ask(requester, 1, seconds=60))
+        await asked.wait()
+        await (await broker.session()).close()
+        async with asyncio.timeout(20):
+            with pytest.raises(NoReply):
+                await under_way
+        assert await ask(requester, 5) == {"number": 6}
+
+
+async def test_without_a_broker_there_is_no_answer_in_time() -> None:
+    async with (
+        Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away,
+        Requester(away, "alerts") as requester,
+    ):
+        with pytest.raises(NoReply):
+            await ask(requester, 1, seconds=0.1)

@@ -1,0 +1,298 @@
+"""After a restored backup, no one who withdrew or was erased since gets a message."""
+
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import Ack, Delivery
+from libs.common.messaging.rpc import NoReply
+from services.consent import consumers as module
+from services.consent import metrics
+from services.consent.recovery.journal import Journal
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents, erasures
+from services.consent.trail.vault import Vault
+from tests.integration.consent.conftest import Link, grant, make_consumers
+from tests.integration.consent.test_erasure import erasure, orders
+from tests.integration.consent.test_erasure_orders import erase
+from tests.integration.consent.test_http import (
+    ADMIN,
+    ANNA,
+    Client,
+    NoAnswers,
+    entries,
+    post,
+    serving,
+)
+from tests.support.databases import DatabaseUrl
+
+JAN, EWA, OLA = "jan@example.com", "ewa@example.com", "ola@example.com"
+
+
+class Holders(NoAnswers):
+    """The other services, as far as they send the addresses that they hold."""
+
+    def __init__(self) -> None:
+        self.held: Mapping[str, list[str]] | None = None
+
+    async def ask(self, exchange: str, _: str, __: str, body: Any, **___: Any) -> Any:
+        if self.held is None or body["email"] is not None:
+            raise NoReply
+        found = [{"address": each} for each in self.held.get(exchange, [])]
+        return {"records": {"addresses": found}, "next": None}
+
+
+@pytest.fixture
+def requester() -> Holders:
+    return Holders()
+
+
+@pytest.fixture
+async def client(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings, requester: Holders
+) -> AsyncIterator[Client]:
+    async with serving(engine, vault, settings, requester) as opened:
+        yield opened
+
+
+class Backup:
+    """A backup of consent's schema, by the server's own tools."""
+
+    def __init__(self, url: DatabaseUrl, path: Path) -> None:
+        self._url, self._path = url.superuser_url, path
+
+    def take(self) -> None:
+        self._run("pg_dump", "--format=custom", "--schema=consent", "--file", str(self._path))
+
+    def restore(self) -> None:
+        with closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+            cursor.execute("DROP SCHEMA consent CASCADE")
+            connection.commit()
+        self._run("pg_restore", "--exit-on-error", str(self._path))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        found = shutil.which(program)
+        assert found, f"{program} comes with the server"
+        subprocess.run([found, f"--dbname={self._url}", *arguments], check=True, timeout=60)
+
+
+@pytest.fixture
+def backup(consent_database: DatabaseUrl, tmp_path: Path) -> Backup:
+    return Backup(consent_database, tmp_path / "backup")
+
+
+class Host:
+    """A host's own disk, and the consent that runs there."""
+
+    def __init__(
+        self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, folder: Path
+    ) -> None:
+        self.settings = settings.model_copy(update={"consent_records_dir": folder})
+        self.journal = Journal(engine, vault, self.settings)
+        self._consumers = make_consumers(engine, vault, self.settings, journal=self.journal)
+        self._answers: list[str] = []
+
+    async def permit(self, monkeypatch: pytest.MonkeyPatch, email: str) -> str:
+        """Ask as alerts does; what it would be answered."""
+
+        async def reply(_: Any, __: Message, body: dict[str, Any]) -> None:
+            self._answers.append(body["answer"])
+
+        monkeypatch.setattr(module, "reply", reply)
+        asked = {
+            "message": str(uuid4()), "attempt": 1, "address": email, "purpose": "marketing",
+        }  # fmt: skip
+        message = Message(str(uuid4()), "permit.request", asked)
+        outcome = await self._consumers.permits(message, Delivery(redelivered=False))
+        assert isinstance(outcome, Ack)
+        return self._answers[-1]
+
+
+@pytest.fixture
+def here(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> Host:
+    return Host(engine, vault, settings, settings.consent_records_dir)
+
+
+@pytest.fixture
+def there(engine: AsyncEngine, vault: Vault, settings: ConsentSettings, tmp_path: Path) -> Host:
+    return Host(engine, vault, settings, tmp_path / "another host")
+
+
+async def replayed(client: Client) -> None:
+    status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+    assert status == 200, body
+
+
+async def test_a_restored_backup_undoes_no_withdrawal_and_gets_no_permit_before_the_replay(
+    client: Client, engine: AsyncEngine, vault: Vault, requester: Holders, backup: Backup,
+    here: Host, there: Host, link: Link, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    requester.held = {}
+    for email in (ANNA, EWA):
+        await grant(engine, vault, email)
+    for host in (here, there):
+        await host.journal.update()
+    backup.take()
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    await post(client, "/api/unsubscribe", {"email": JAN})  # of whom the backup knows nothing
+    async with client.post(f"/unsubscribe?token={link(OLA)}", data={}) as page:
+        assert page.status == 200
+    for host in (here, there):
+        await host.journal.update()
+    backup.restore()
+
+    # Noticed at the very next request, on each host that had noted more than the backup has.
+    for host in (here, there):
+        assert await host.permit(monkeypatch, ANNA) == "closed"
+        assert await host.permit(monkeypatch, EWA) == "closed"
+    for host in (here, there):
+        await host.journal.update()
+    assert metrics.REPLAY_PENDING._value.get() == 1
+    assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in", "unsubscribe"]
+    for email in (ANNA, JAN, OLA):
+        assert await here.permit(monkeypatch, email) == "closed"  # not before the erasures, too
+
+    await replayed(client)
+    for host in (here, there):
+        await host.journal.update()  # records the replay, and follows the trail again
+        await host.journal.update()
+        for email in (ANNA, JAN, OLA):
+            assert await host.permit(monkeypatch, email) == "denied"
+        assert await host.permit(monkeypatch, EWA) == "granted"
+    assert metrics.REPLAY_PENDING._value.get() == 0
+
+
+async def test_no_host_gives_permits_while_one_has_detected_a_restore(
+    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
+    requester: Holders, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    requester.held = {}
+    await grant(engine, vault, EWA)
+    backup.take()
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    backup.restore()
+    assert await there.permit(monkeypatch, EWA) == "granted"  # a new disk knows of nothing
+    await here.journal.update()
+    assert await there.permit(monkeypatch, EWA) == "closed"
+    await replayed(client)
+    assert await there.permit(monkeypatch, EWA) == "granted"
+
+
+async def test_a_repeated_withdrawal_keeps_its_time(
+    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+) -> None:
+    backup.take()
+    await post(client, "/api/unsubscribe", {"email": JAN})
+    async with engine.begin() as tx:
+        before = await tx.scalar(text("SELECT withdrawn_at FROM consent_state"))
+    backup.restore()
+    await here.journal.update()
+    async with engine.begin() as tx:
+        again = await tx.scalar(text("SELECT withdrawn_at FROM consent_state"))
+        assert again == before
+        states = await consents.states(tx, vault.lookup_hash(JAN))
+        assert {str(state) for state in states.values()} == {"withdrawn"}
+
+
+async def test_a_newer_consent_survives_the_restore(
+    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+) -> None:
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    async with engine.begin() as tx:
+        await tx.execute(text("DELETE FROM suppression"))
+        await tx.execute(
+            text("UPDATE consent_state SET state = 'granted', changed_at = clock_timestamp()")
+        )
+    backup.take()
+    await post(client, "/api/unsubscribe", {"email": JAN})
+    backup.restore()
+    await here.journal.update()
+    async with engine.begin() as tx:
+        states = await consents.states(tx, vault.lookup_hash(ANNA))
+        assert {str(state) for state in states.values()} == {"granted"}
+
+
+async def test_an_erasure_by_another_host_is_replayed_here(
+    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
+    requester: Holders, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    requester.held = {}
+    await grant(engine, vault, ANNA)
+    backup.take()
+    async with serving(engine, vault, there.settings, requester) as client:
+        status, _ = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+        assert status == 200
+    await here.journal.update()
+    backup.restore()
+    assert await here.permit(monkeypatch, ANNA) == "closed"
+    await here.journal.update()
+    async with serving(engine, vault, here.settings, requester) as client:
+        await replayed(client)
+        assert await entries(client, ANNA) == []
+
+
+async def test_a_withdrawal_is_answered_while_the_journal_cannot_be_written(
+    client: Client, settings: ConsentSettings, here: Host
+) -> None:
+    path = settings.consent_records_dir / "withdrawals.jsonl"
+    path.mkdir(parents=True)
+    answer = await post(client, "/api/unsubscribe", {"email": ANNA})
+    assert answer == (200, {"success": True, "email": ANNA, "unsubscribed": True})
+    with pytest.raises(IsADirectoryError):
+        await here.journal.update()
+    path.rmdir()
+    await here.journal.update()
+    assert len(path.read_text(encoding="utf-8").split()) > 0
+    assert ANNA not in path.read_text(encoding="utf-8")
+
+
+async def test_a_replay_erases_again_who_was_erased_after_the_backup(
+    client: Client, engine: AsyncEngine, vault: Vault, requester: Holders, backup: Backup
+) -> None:
+    ewa, ola = "ewa@example.com", "ola@example.com"
+    for email in (ANNA, ewa):
+        await grant(engine, vault, email)
+    await erase(client, ewa)  # of before the backup: it knows that
+    backup.take()
+    await grant(engine, vault, JAN)  # after it, as are these erasures
+    for email in (ANNA, JAN, ola):
+        await erase(client, email)
+    backup.restore()
+    assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in"]
+
+    async def replay() -> tuple[int, Any]:
+        return await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+
+    status, body = await replay()
+    assert (status, body["incomplete"]) == (202, ["followups", "alerts"])
+    assert (body["already"], body["again"], body["left"]) == (1, 1, 2)
+
+    requester.held = {"followups.commands": [JAN.upper(), "somebody@example.com", "no address"]}
+    status, body = await replay()
+    assert status == 200
+    assert (body["already"], body["by_address"], body["unknown"]) == (2, 1, 1)
+    assert await entries(client, ANNA) == []
+    erased_again = {order["email"] for _, order in await orders(engine)}
+    assert erased_again == {ANNA, JAN, ewa}
+    for email in (ANNA, JAN, ola):
+        hashed = vault.suppression_hash(email)
+        async with engine.begin() as tx:
+            assert (await consents.restrictions(tx, uuid4(), hashed, "marketing")).suppressed
+            assert await erasures.erased_since(
+                tx, [hashed], datetime.now(UTC) - timedelta(minutes=1)
+            )
+    assert (await erasure(client, JAN))["status"] == "in_progress"
+
+    status, body = await replay()
+    assert (status, body["already"], body["again"]) == (200, 4, 0)

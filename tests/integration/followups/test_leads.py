@@ -1,0 +1,133 @@
+"""The list of leads over HTTP, and what becomes of each."""
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import CALLER, create_app
+from services.followups.lead_routes import COLUMNS, LeadRoutes
+from tests.integration.followups.conftest import World, link
+
+KEY = "internal-key-of-this-test"
+Client = TestClient[Any, Any]
+
+
+@pytest.fixture
+async def client(engine: AsyncEngine) -> AsyncIterator[Client]:
+    app = create_app(internal_key=KEY)
+    LeadRoutes(engine, link).add_to(app)
+    headers = {"X-Internal-Key": KEY, CALLER: "service", "X-Operator": "Ola"}
+    async with TestClient(TestServer(app), headers=headers) as opened:
+        yield opened
+
+
+async def listed(client: Client, **query: str) -> list[dict[str, Any]]:
+    async with client.get("/api/leads", params=query) as answer:
+        assert answer.status == 200, await answer.text()
+        items: list[dict[str, Any]] = (await answer.json())["items"]
+        return items
+
+
+async def put(client: Client, lead: str, state: str, reason: str | None = None) -> dict[str, Any]:
+    body = {"state": state} | ({"reason": reason} if reason else {})
+    async with client.post(f"/api/leads/{lead}/state", json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        told: dict[str, Any] = await answer.json()
+        return told
+
+
+async def three(world: World) -> None:
+    await world.say("remont kuchni 12 m2, 60 tys., 600 700 801", "one")
+    await world.say("remont łazienki, jan@example.com", "two")
+    await world.say("chcę zgłosić reklamację, 600 700 803", "three")
+
+
+async def test_leads_come_the_newest_first_and_page_by_page(world: World, client: Client) -> None:
+    await three(world)
+    everything = await listed(client)
+    assert [lead["topic"] for lead in everything] == ["complaint", "lead", "lead"]
+    pages, cursor = [], None
+    for _ in range(3):
+        query = {"limit": "1"} | ({"cursor": cursor} if cursor else {})
+        async with client.get("/api/leads", params=query) as answer:
+            page = await answer.json()
+        pages += page["items"]
+        cursor = page["next_cursor"]
+    assert pages == everything
+    assert cursor is None
+
+
+async def test_each_filter_narrows_the_list(world: World, client: Client) -> None:
+    await three(world)
+    now = "2020-01-01T00:00:00+00:00"
+    for query, count in (
+        ({"topic": "lead"}, 2), ({"topic": "complaint"}, 1), ({"email": "Jan@Example.com"}, 1),
+        ({"phone": "600 700 801"}, 1), ({"min_score": "70"}, 1), ({"state": "won"}, 0),
+        ({"since": now}, 3), ({"until": now}, 0),
+    ):  # fmt: skip
+        assert len(await listed(client, **query)) == count, query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{"state": "sold"}, {"limit": "0"}, {"limit": "x"}, {"cursor": "x"}, {"colour": "red"},
+     {"since": "2026-01-01T00:00:00"}, {"since": "soon"}, {"email": "x"}, {"format": "xml"}],
+    ids=str,
+)  # fmt: skip
+async def test_a_filter_that_is_none_is_named(client: Client, query: dict[str, str]) -> None:
+    async with client.get("/api/leads", params=query) as answer:
+        assert answer.status == 422
+        assert [fault["field"] for fault in (await answer.json())["errors"]] == list(query)
+
+
+async def test_a_spreadsheet_gets_words_and_no_formulas(world: World, client: Client) -> None:
+    await world.say('=HYPERLINK("http://evil.example") remont kuchni, 600 700 800')
+    async with client.get("/api/leads", params={"format": "csv"}) as answer:
+        assert answer.content_type == "text/csv"
+        [row] = csv.DictReader(io.StringIO(await answer.text()))
+    assert tuple(row) == COLUMNS
+    assert row["phone"] == "+48600700800"
+    assert not row["wish"].startswith("=")
+
+
+async def test_a_taken_lead_keeps_who_why_and_when_and_is_chased_no_more(
+    world: World, client: Client
+) -> None:
+    await world.say("remont kuchni 12 m2, 60 tys., od marca, jan@example.com")
+    assert set(await world.statuses()) == {"scheduled"}
+    [lead] = await listed(client)
+    taken = await put(client, lead["id"], "taken", "dzwonię dziś")
+    assert (taken["state"], taken["state_by"], taken["state_reason"]) == (
+        "taken", "Ola", "dzwonię dziś",
+    )  # fmt: skip
+    assert taken["state_at"] > lead["state_at"]
+    assert set(await world.statuses()) == {"cancelled"}
+    assert [each["id"] for each in await listed(client, state="taken")] == [lead["id"]]
+
+
+async def test_a_lost_lead_that_writes_again_is_new(world: World, client: Client) -> None:
+    await world.say("remont kuchni, 600 700 800")
+    [lead] = await listed(client)
+    await put(client, lead["id"], "lost", "za drogo")
+    await world.say("jednak wracam: remont kuchni, 600 700 800", "another day")
+    [again] = await listed(client)
+    assert (again["id"], again["state"]) == (lead["id"], "new")
+
+
+async def test_an_unknown_lead_is_404_and_a_wrong_state_422(client: Client) -> None:
+    for path, body, status in (
+        (f"/api/leads/{uuid4()}/state", {"state": "won"}, 404),
+        ("/api/leads/x/state", {"state": "won"}, 404),
+        (f"/api/leads/{uuid4()}/state", {"state": "sold"}, 422),
+        (f"/api/leads/{uuid4()}/state", {"state": "won", "by": "me"}, 422),
+    ):
+        async with client.post(path, json=body) as answer:
+            assert answer.status == status, path
+    async with client.get(f"/api/leads/{uuid4()}") as answer:
+        assert answer.status == 404

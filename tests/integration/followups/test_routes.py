@@ -1,0 +1,178 @@
+"""Before the form: each route answers, and tells somebody."""
+
+from typing import Any
+
+import pytest
+
+from tests.integration.followups.conftest import CONFIG, World
+
+PAST_THE_WINDOW = 3600.0
+
+
+def answer(route: str) -> str:
+    found = CONFIG.routes.named(route)
+    assert found is not None
+    return found.answer["pl"]
+
+
+async def visitors(world: World) -> list[dict[str, Any]]:
+    return [
+        alert
+        for alert in await world.outbox("alert.accepted")
+        if alert["event_type"].startswith("visitor.")
+    ]
+
+
+async def test_an_emergency_is_answered_by_what_saves_and_told_at_once(world: World) -> None:
+    reply = (await world.say("Pomocy, czuć gaz w kuchni!")).reply
+    assert reply.startswith(answer("gas"))
+    assert "992" in reply
+    [alert] = await visitors(world)
+    assert (alert["event_type"], alert["severity"]) == ("visitor.emergency", "critical")
+    assert alert["payload"]["said"] == ["Pomocy, czuć gaz w kuchni!"]
+    assert await world.outbox("lead.qualified") == []
+
+
+async def test_the_phone_of_an_emergency_follows_at_once(world: World) -> None:
+    await world.say("zalało nas")
+    await world.say("600 700 800")
+    first, second = await visitors(world)
+    assert (first["payload"]["phone"], second["payload"]["phone"]) == (None, "+48600700800")
+    assert first["id"] != second["id"]
+    assert second["payload"]["lead_id"] == first["payload"]["lead_id"]
+
+
+async def test_a_complaint_reaches_the_service_team_and_no_salesperson(world: World) -> None:
+    await world.say("Pęka fuga w łazience, którą robiliście w marcu. ul. 3 Maja 15")
+    reply = (await world.say("jan@example.com, 600 700 800")).reply
+    assert "+48600700800" in reply
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    first, more = await visitors(world)
+    assert first["event_type"] == more["event_type"] == "visitor.complaint"
+    assert more["payload"]["is_update"]
+    assert await world.outbox("lead.qualified") == []
+    assert await world.steps() == []
+
+
+async def test_works_asked_for_amid_a_complaint_reach_sales_as_well(world: World) -> None:
+    await world.say("Pęka fuga w łazience, którą robiliście w marcu")
+    await world.say("też proszę o wycenę malowania salonu 25 m2")
+    await world.say("600 700 800")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    assert {each["event_type"] for each in await visitors(world)} == {"visitor.complaint"}
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["phone"] == "+48600700800"
+    assert "25 m²" in lead["summary"]
+
+
+async def test_who_wants_a_human_is_asked_for_a_contact_and_then_called(world: World) -> None:
+    reply = (await world.say("chcę porozmawiać z człowiekiem")).reply
+    assert "Pod jakim numerem telefonu albo adresem e-mail doradca" in reply
+    assert CONFIG.texts["pl"]["notice"] in reply
+    assert await world.outbox("lead.qualified") == []
+    await world.say("600 700 800")
+    [lead] = await world.outbox("lead.qualified")
+    assert (lead["wants_call"], lead["phone"]) == (True, "+48600700800")
+
+
+async def test_a_plea_for_a_call_with_a_number_is_told_at_once_whatever_the_score(
+    world: World,
+) -> None:
+    answered = await world.say("Proszę o telefon 600 700 800")
+    assert answered.score < CONFIG.threshold
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["wants_call"]
+
+
+async def test_an_erasure_is_asked_of_consent_by_the_mailed_link_and_told(world: World) -> None:
+    await world.say("remont kuchni, jan@example.com")
+    await world.say("Proszę usunąć moje dane")
+    [record] = await world.outbox("withdrawal.record")
+    assert (record["email"], record["erase"], record["language"]) == ("jan@example.com", True, "pl")
+    [alert] = await visitors(world)
+    assert alert["event_type"] == "visitor.privacy"
+    await world.say("dziękuję")
+    assert len(await world.outbox("withdrawal.record")) == 1
+
+
+async def test_an_erasure_waits_for_the_address_and_then_goes_its_way(world: World) -> None:
+    reply = (await world.say("usuńcie moje dane")).reply
+    assert "adres e-mail" in reply
+    await world.say("jan@example.com")
+    [record] = await world.outbox("withdrawal.record")
+    assert (record["email"], record["erase"]) == ("jan@example.com", True)
+
+
+@pytest.mark.parametrize(
+    ("said", "event"),
+    [
+        ("szukam pracy, 600 700 800", "visitor.job"),
+        ("RODO: jakie dane o mnie macie? j@x.pl", "visitor.privacy"),
+    ],
+)
+async def test_other_topics_have_their_own_receiver(world: World, said: str, event: str) -> None:
+    await world.say(said)
+    [alert] = await visitors(world)
+    assert alert["event_type"] == event
+    assert await world.outbox("lead.qualified") == []
+
+
+async def test_a_supplier_is_no_lead_whatever_contact_it_leaves(world: World) -> None:
+    await world.say("Oferujemy pozycjonowanie i kuchnie na wymiar, biuro@example.com, 600 700 800")
+    await world.say("proszę o telefon")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    assert await world.outbox("lead.qualified") == []
+    assert await visitors(world) == []
+
+
+async def test_a_question_whether_it_is_a_bot_is_answered_truthfully_and_the_form_goes_on(
+    world: World,
+) -> None:
+    reply = (await world.say("Czy rozmawiam z botem?")).reply
+    assert answer("bot") in reply
+    assert "nie człowiekiem" in reply
+    assert CONFIG.texts["pl"]["ask_wish"] in reply
+
+
+async def test_a_question_for_the_price_reaches_staff_with_the_lead(world: World) -> None:
+    reply = (await world.say("Ile kosztuje remont łazienki 6 m2?")).reply
+    assert answer("price") in reply
+    await world.say("600 700 800")
+    [lead] = await world.outbox("lead.qualified")
+    assert "Ile kosztuje remont łazienki 6 m2?" in lead["said"]
+
+
+async def test_who_is_angry_gets_a_human_and_no_form(world: World) -> None:
+    reply = (await world.say("jesteście idiotami, ręce opadają")).reply
+    assert answer("upset") in reply
+    assert reply.endswith(CONFIG.texts["pl"]["ask_contact_for_call"])
+    await world.say("600 700 800")
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["said"] == ["jesteście idiotami, ręce opadają"]
+
+
+async def test_who_chose_another_company_is_a_lost_lead_and_not_chased(world: World) -> None:
+    await world.say("remont kuchni 12 m2, 60 tys., od marca, jan@example.com")
+    await world.say("dziękuję, wybraliśmy inną firmę")
+    lead = await world.lead()
+    assert lead is not None
+    assert (lead["state"], lead["state_by"]) == ("lost", "chat")
+    assert set(await world.statuses()) == {"cancelled"}
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    [update] = await world.outbox("lead.updated")
+    assert "lost" in update["changes"]
+
+
+async def test_nobody_ends_the_lead_of_another_session_by_naming_its_number(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800", "theirs")
+    await world.say("600 700 800, proszę o telefon", "a stranger's")
+    await world.say("wybrałem inną firmę", "a stranger's")
+    lead = await world.lead()
+    assert lead is not None
+    assert lead["state"] == "new"
+
+
+async def test_a_wish_not_to_be_called_reaches_staff(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800, jan@example.com, proszę nie dzwonić, tylko mail")
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["no_calls"]

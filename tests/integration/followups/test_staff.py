@@ -1,0 +1,162 @@
+"""What staff are told of a conversation: no promise without a message, one lead for one person."""
+
+import asyncio
+from typing import Any
+
+from services.followups import messages
+from services.followups.store import conversations
+from services.followups.store.conversations import Subject
+from tests.integration.followups.conftest import CONFIG, World
+
+PAST_THE_WINDOW = 3600.0
+
+
+def closing(contact: str, text: str = "closing") -> str:
+    return CONFIG.texts["pl"][text].format(contact=contact)
+
+
+async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world: World) -> None:
+    answer = await world.say("Chcę odnowić łazienkę, 600 700 800")
+    assert answer.score < CONFIG.threshold
+    [lead] = await world.outbox("lead.qualified")
+    assert (lead["phone"], lead["hot"], lead["email"]) == ("+48600700800", False, None)
+    assert lead["said"] == ["Chcę odnowić łazienkę, 600 700 800"]
+
+
+async def test_nobody_is_told_of_a_lead_that_cannot_be_reached_until_it_can(world: World) -> None:
+    answer = await world.say("Remont mieszkania 80 m2, budżet 250 tys. zł, od marca")
+    assert answer.score >= CONFIG.threshold
+    assert await world.outbox("lead.qualified") == []
+    await world.say("600 700 800")
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["phone"] == "+48600700800"
+
+
+async def test_a_question_before_the_contact_reaches_staff_with_it(world: World) -> None:
+    reply = (await world.say("Czy robicie też tarasy z kamienia?")).reply
+    assert CONFIG.texts["pl"]["question_unreachable"] in reply
+    await world.say("jan@example.com")
+    [lead] = await world.outbox("lead.qualified")
+    assert "Czy robicie też tarasy z kamienia?" in lead["said"]
+
+
+async def test_a_contact_and_nothing_else_waits_for_more_and_then_reaches_staff(
+    world: World,
+) -> None:
+    await world.say("jan@example.com")
+    await world.tell_staff()
+    assert await world.outbox("lead.qualified") == []
+    await world.tell_staff(after=CONFIG.contact_only_after.total_seconds())
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["email"] == "jan@example.com"
+
+
+async def test_what_comes_later_is_one_update_of_the_same_lead(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800")
+    for later in ("jednak 80 metrów", "jan@example.com", "proszę nie dzwonić przed 16"):
+        await world.say(later)
+    assert await world.outbox("lead.updated") == []
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    [lead] = await world.outbox("lead.qualified")
+    [update] = await world.outbox("lead.updated")
+    assert update["lead_id"] == lead["lead_id"]
+    assert update["id"] != lead["id"]
+    assert {"area", "email"} <= set(update["changes"])
+    assert update["email"] == "jan@example.com"
+    assert update["said"] == ["proszę nie dzwonić przed 16"]
+
+
+async def test_an_update_is_told_once_and_a_later_change_is_the_next_one(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800")
+    await world.say("80 m2")
+    for _ in range(3):
+        await world.tell_staff(after=PAST_THE_WINDOW)
+    await world.say("dziękuję")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    assert len(await world.outbox("lead.updated")) == 1
+    await world.say("90 m2")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    first, second = await world.outbox("lead.updated")
+    assert (first["changes"], second["changes"]) == (["area"], ["area"])
+    assert first["id"] != second["id"]
+
+
+async def test_two_announcers_tell_an_update_once(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800")
+    await world.say("80 m2")
+    await asyncio.gather(*(world.tell_staff(after=PAST_THE_WINDOW) for _ in range(4)))
+    assert len(await world.outbox("lead.updated")) == 1
+
+
+async def test_two_sessions_of_one_person_at_once_are_one_lead(world: World) -> None:
+    said = "remont kuchni, jan@example.com, 600 700 800"
+    await asyncio.gather(*(world.say(said, f"s{n}") for n in range(10)))
+    assert len(await world.outbox("lead.qualified")) == 1
+    lead = await world.lead()
+    assert lead is not None
+
+
+async def test_the_same_phone_in_a_new_session_is_an_update_of_the_lead(world: World) -> None:
+    await world.say("remont kuchni, 600 700 800", "monday")
+    await world.say("Dzień dobry, wracam: budżet 90 tys. zł, tel. +48 600-700-800", "friday")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    [lead] = await world.outbox("lead.qualified")
+    [update] = await world.outbox("lead.updated")
+    assert update["lead_id"] == lead["lead_id"]
+    assert update["session_id"] == "friday"
+    assert "budget" in update["changes"]
+
+
+async def test_a_promise_is_made_only_once_staff_have_been_told(world: World) -> None:
+    replies = [
+        (await world.say(said)).reply
+        for said in ("remont kuchni", "12 m2", "60 tys.", "od marca", "nie powiem", "nie")
+    ]
+    assert CONFIG.texts["pl"]["closing_unreachable"] in replies[-1]
+    assert await world.outbox("lead.qualified") == []
+    last = (await world.say("600 700 800")).reply
+    assert closing("+48600700800") in last
+    assert len(await world.outbox("lead.qualified")) == 1
+
+
+async def test_the_closing_is_said_once_and_then_what_has_happened(world: World) -> None:
+    await world.say("remont kuchni 12 m2, 60 tys., od marca, 600 700 800")
+    added = (await world.say("proszę nie dzwonić przed 16")).reply
+    assert CONFIG.texts["pl"]["added"] in added
+    thanks = (await world.say("dziękuję")).reply
+    assert CONFIG.texts["pl"]["thanks"] in thanks
+    assert "jednego dnia" not in added + thanks
+
+
+async def test_an_erased_person_leaves_no_lead(world: World) -> None:
+    await world.say("remont kuchni, jan@example.com")
+    async with world.engine.begin() as tx:
+        assert await conversations.erase(tx, Subject("jan@example.com"), []) == (1, 0)
+    assert await world.lead() is None
+
+
+async def test_a_lead_is_exported_to_the_person(world: World) -> None:
+    await world.say("remont kuchni, jan@example.com")
+    async with world.engine.begin() as tx:
+        [lead] = await conversations.held(tx, Subject("jan@example.com"), "leads", 0, 10)
+    known: dict[str, Any] = lead["known"]
+    assert known["email"] == "jan@example.com"
+    assert lead["id"] == messages.lead_id(lead["conversation_id"])
+
+
+async def test_a_lead_is_not_known_by_an_address_that_was_a_mistake(world: World) -> None:
+    await world.say("remont kuchni, anna@exmaple.pl")
+    await world.say("literówka, ma być anna@example.pl")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    [update] = await world.outbox("lead.updated")
+    assert update["email"] == "anna@example.pl"
+    await world.say("remont łazienki, anna@exmaple.pl", "the owner of the other mailbox")
+    assert len(await world.outbox("lead.qualified")) == 2
+
+
+async def test_a_double_tap_is_no_update(world: World) -> None:
+    for _ in range(3):
+        await world.say("Chcę nową kuchnię z wyspą, 600 700 800")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    assert len(await world.outbox("lead.qualified")) == 1
+    assert await world.outbox("lead.updated") == []

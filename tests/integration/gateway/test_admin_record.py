@@ -1,0 +1,209 @@
+"""Each call with the admin key is recorded: before it, and after."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from services.gateway.clients import Role
+from services.gateway.http import FORWARDED
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    INTERNAL_KEYS,
+    NOBODY,
+    ROOT,
+    SERVICE,
+    Gateway,
+    Owner,
+    StartGateway,
+)
+from tests.support.eventually import eventually
+
+GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
+OWN = [("GET", "/api/ratelimits"), ("PUT", "/api/ratelimits"), ("POST", "/api/cache/cleanup")]
+ANNA = "anna.kowalska@example.pl"
+
+
+class Consent:
+    """Stands for all owners, takes what is recorded, and notes the order."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.seen: list[str] = []
+        self.records: list[dict[str, Any]] = []
+        owner.handle = self._handle
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/internal/actions":
+            assert request.headers["X-Caller"] == "admin"
+            record = await request.json()
+            self.records.append(record)
+            self.seen.append(record["phase"])
+            return web.json_response({"recorded": True}, status=201)
+        if request.path != "/health/deep":
+            self.seen.append("the call")
+        return web.json_response({"status": "healthy"})
+
+
+async def test_a_call_is_recorded_before_it_and_after_it(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    consent = Consent(owner)
+    headers = {**ADMIN, "X-Operator": "ewa", "X-Request-ID": "request-of-ewa"}
+    answer = await gateway.call("POST", "/api/consent/erase", {"email": ANNA}, **headers)
+    assert answer.status == 200
+    assert consent.seen == ["intended", "the call", "done"]
+    intended, done = consent.records
+    assert intended.keys() == done.keys() == GOLDEN.keys()
+    assert re.fullmatch("[0-9a-f]{8}", done["key_id"])
+    said = {
+        "operator": "ewa",
+        "method": "POST",
+        "route": "/api/consent/erase",
+        "details": {},
+        "subject": ANNA,
+        "client_address": "127.0.0.1",
+        "request_id": "request-of-ewa",
+    }
+    assert {name: done[name] for name in said} == said
+    assert (intended["status"], done["status"]) == (None, 200)
+    assert intended["id"] == done["id"]
+
+
+async def test_every_admin_route_is_recorded_by_its_template_and_health_is_not(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    consent = Consent(owner)
+    admin = [(each.method, each.path) for each in FORWARDED if each.requires.role is Role.ADMIN]
+    for method, path in [*admin, *OWN]:
+        consent.records.clear()
+        called = path.replace("{email}", ANNA).replace("{target}", "slack")
+        answer = await gateway.call(method, called, {} if method != "GET" else None, **ADMIN)
+        recorded = [(each["phase"], each["method"], each["route"]) for each in consent.records]
+        assert recorded == [("intended", method, path), ("done", method, path)]
+        assert consent.records[1]["status"] == answer.status
+    consent.records.clear()
+    await gateway.call("GET", "/api/health/deep", **ADMIN)
+    await gateway.call("POST", "/api/alerts", {}, **SERVICE)
+    assert consent.records == []
+    await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **ADMIN)
+    assert [each["subject"] for each in consent.records] == [ANNA, ANNA]
+
+
+async def test_filters_and_ids_are_recorded_and_no_address_in_them(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    consent = Consent(owner)
+    body = {"ids": ["1", ANNA], "target": "slack", "status": "failed", "reason": f"of {ANNA}"}
+    await gateway.call("POST", f"/api/dlq/retry?cursor=7&since={ANNA}", body, **ADMIN)
+    await gateway.call("POST", "/api/dlq/cleanup", {"older_than_hours": 24}, **ADMIN)
+    await gateway.send("POST", "/api/dlq/discard", ADMIN, data=b"\xff{not json")
+    details = [each["details"] for each in consent.records if each["phase"] == "intended"]
+    assert details == [
+        {
+            "ids": ["1", "(withheld)"],
+            "target": "slack",
+            "status": "failed",
+            "since": "(withheld)",
+            "cursor": "7",
+        },
+        {"older_than_hours": 24},
+        {},
+    ]
+
+
+async def test_a_call_that_its_owner_does_not_answer_is_recorded_with_what_the_caller_got(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway(ALERTS_URL=NOBODY)
+    consent = Consent(owner)
+    answer = await gateway.call("GET", "/api/breakers", **ADMIN)
+    assert answer.status == consent.records[1]["status"] == 503
+
+
+async def test_with_nobody_to_tell_the_call_still_works_and_is_logged_and_counted(
+    start_gateway: StartGateway, own_ports: list[int]
+) -> None:
+    gateway = await start_gateway(CONSENT_URL=NOBODY, METRICS_PORT=str(own_ports[3]))
+    answer = await gateway.call("GET", "/api/breakers", **ADMIN, **{"X-Operator": "ewa"})
+    assert answer.status == 200
+    lines = said_of(gateway, "admin_call.unrecorded")
+    assert [(each["phase"], each["route"]) for each in lines] == [
+        ("intended", "/api/breakers"),
+        ("done", "/api/breakers"),
+    ]
+    url = f"http://127.0.0.1:{own_ports[3]}/metrics"
+    async with gateway.session.get(url) as metrics:
+        assert 'gateway_admin_calls_unrecorded_total{phase="intended"} 1.0' in await metrics.text()
+
+
+def said_of(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if event in line]
+    return [line for line in lines if line.get("event") == event]
+
+
+async def test_a_refused_key_is_logged_without_the_key_and_nothing_is_recorded(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    consent = Consent(owner)
+    guess = {"X-ADMIN-API-KEY": "guessed-key-number-1"}
+    assert (await gateway.call("GET", "/api/breakers", **guess)).status == 401
+    await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **guess)  # asks all the same
+
+    async def logged() -> bool:
+        return len(said_of(gateway, "key.rejected")) == 2
+
+    await eventually(logged)
+    assert said_of(gateway, "key.rejected")[0]["network"] == "127.0.0.0/24"
+    assert "guessed-key" not in gateway.log.read_text()
+    assert consent.records == []
+
+
+async def test_while_keys_are_replaced_both_work_and_are_told_apart(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    new, old = "the-new-admin-key-1", "the-old-admin-key-1"
+    gateway = await start_gateway(ADMIN_API_KEY=new, ADMIN_API_KEY_PREVIOUS=old)
+    consent = Consent(owner)
+    for key in (new, old):
+        answer = await gateway.call("GET", "/api/breakers", **{"X-ADMIN-API-KEY": key})
+        assert answer.status == 200
+    assert len({each["key_id"] for each in consent.records}) == 2
+    assert new not in str(consent.records)
+
+
+@pytest.mark.parametrize("key", ["x", "fifteen-letters", "aaaaaaaabbbbbbbb"])
+async def test_a_key_that_is_easily_guessed_stops_the_start(tmp_path: Path, key: str) -> None:
+    environment = {
+        "HTTP_PORT": "0",
+        "METRICS_PORT": "0",
+        "ADMIN_API_KEY": key,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "AMQP_URL": "amqp://127.0.0.1:1",
+        **dict.fromkeys(INTERNAL_KEYS, "internal-key-of-tests"),
+        **dict.fromkeys(("FOLLOWUPS_URL", "CONSENT_URL", "ALERTS_URL"), NOBODY),
+        "ALERTS_CONFIG": str(ROOT / "config.example/alerts.toml"),
+        "RATE_LIMIT_STATE_FILE": str(tmp_path / "limits.json"),
+    }
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "services.gateway"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "ADMIN_API_KEY" in ended.stderr
+    assert "easily guessed" in ended.stderr
+    assert key == "x" or key not in ended.stderr

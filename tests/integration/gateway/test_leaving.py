@@ -1,0 +1,49 @@
+"""What balancers and clients see of a gateway that was told to stop."""
+
+import asyncio
+import signal
+
+from aiohttp import web
+
+from tests.integration.gateway.conftest import SERVICE, Owner, StartGateway
+from tests.support.eventually import eventually
+
+
+async def test_a_gateway_that_leaves_says_so_and_answers_until_it_stops(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway(DRAIN_DELAY_SECONDS="4")
+    assert (await gateway.call("GET", "/api/ready")).status == 200
+    before = await gateway.call("POST", "/api/unsubscribe", {"email": "a@example.com"})
+    assert (before.status, before.headers.get("Connection")) == (200, None)
+    gateway.process.send_signal(signal.SIGTERM)
+
+    async def leaving() -> bool:
+        return (await gateway.call("GET", "/api/ready")).status == 503
+
+    await eventually(leaving)
+    during = await gateway.call("POST", "/api/unsubscribe", {"email": "a@example.com"})
+    assert (during.status, during.headers.get("Connection")) == (200, "close")
+    assert (await gateway.call("GET", "/api/health")).status == 200
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+    assert len([each for each in owner.received if each["method"] == "POST"]) == 2
+
+
+async def test_what_is_being_answered_at_the_stop_is_answered(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request) -> web.Response:
+        asked.set()
+        await answer.wait()
+        return web.json_response({})
+
+    gateway = await start_gateway()
+    owner.handle = slow  # from now on: the start asks for its health
+    under_way = asyncio.create_task(gateway.call("GET", "/api/followups?email=a", **SERVICE))
+    await asked.wait()
+    gateway.process.send_signal(signal.SIGTERM)
+    answer.set()
+    assert (await under_way).status == 200
+    assert await asyncio.to_thread(gateway.process.wait, 20) == 0

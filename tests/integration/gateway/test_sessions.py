@@ -1,0 +1,66 @@
+"""A chat's session: one that can be guessed opens nothing."""
+
+import json
+import uuid
+
+import pytest
+from aiohttp import web
+
+from services.gateway.sessions import is_strong
+from tests.integration.gateway.conftest import Gateway, Owner, StartGateway
+
+CHAT = "/api/chatbot/chat"
+
+
+async def echo(request: web.Request) -> web.StreamResponse:
+    return web.json_response({"session_id": (await request.json())["session_id"]})
+
+
+async def say(gateway: Gateway, **more: str) -> str:
+    answer = await gateway.call("POST", CHAT, {"message": "Dzień dobry", **more})
+    assert answer.status == 200
+    return str(answer.body["session_id"])
+
+
+async def test_two_visitors_with_the_same_guessable_session_are_two_conversations(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    owner.handle = echo
+    found = {await say(gateway, session_id="s1") for _ in range(3)} | {await say(gateway)}
+    assert len(found) == 4
+    assert "s1" not in found
+    assert all(is_strong(each) for each in found)
+    (first, *_) = found
+    assert await say(gateway, session_id=first) == first
+
+
+@pytest.mark.parametrize(
+    "session",
+    [str(uuid.uuid4()), uuid.uuid4().hex, f"s-{uuid.uuid4().hex}"],
+    ids=["uuid", "hex", "s"],
+)
+async def test_a_session_with_128_bits_is_sent_on_with_its_message_untouched(
+    start_gateway: StartGateway, owner: Owner, session: str
+) -> None:
+    gateway = await start_gateway()
+    body = json.dumps({"session_id": session, "message": "żółw  "}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert (await gateway.send("POST", CHAT, headers, data=body)).status == 200
+    assert owner.received[-1]["body"].encode() == body
+
+
+@pytest.mark.parametrize("session", ["anna.kowalska.wroclaw@example.pl", "a" * 40, "123", "tour-1"])
+def test_an_address_a_word_or_a_number_is_no_session(session: str) -> None:
+    assert not is_strong(session)
+
+
+async def test_what_the_owner_refuses_it_still_gets(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    before = len(owner.received)
+    for session in ("", "a b", "x" * 201, 7, None):
+        await gateway.call("POST", CHAT, {"message": "x", "session_id": session})
+    sent = [json.loads(each["body"])["session_id"] for each in owner.received[before:]]
+    assert sent == ["", "a b", "x" * 201, 7, None]

@@ -1,0 +1,51 @@
+"""As shipped an agreement counts once its mailed link was followed, wherever it was given."""
+
+import re
+import uuid
+from typing import Any
+
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.system import LEAD, fresh_address
+
+STACK_SETTINGS = {"DOUBLE_OPT_IN": "on"}
+
+
+async def test_a_yes_in_the_chat_leads_to_a_follow_up_once_it_is_confirmed_by_mail(
+    stack: Stack,
+) -> None:
+    address = fresh_address()
+    session = uuid.uuid4().hex
+    for said in (LEAD | {"email": address}, {"message": "tak"}):
+        answer = await stack.http("POST", "/api/chatbot/chat", said | {"session_id": session})
+        assert answer.status == 200, answer
+    await stack.follow_up(address)
+
+    async def waits() -> bool:
+        waiting = await stack.http("GET", "/api/dlq/pending?target=email", key="admin")
+        return any("no_consent" in str(item) for item in waiting.body["items"])
+
+    await eventually(waits, 40)
+    assert await stack.links(address, "/unsubscribe") == []
+    (mail,) = await stack.sandbox.mails(address)
+    assert "w rozmowie na czacie" in mail["Text"]
+    assert "Czy zgadza się Pani/Pan na otrzymywanie" in mail["Text"]
+    await stack.confirm(address)
+
+    async def sent() -> Any:
+        return await stack.links(address, "/unsubscribe")
+
+    assert len(await eventually(sent, 40)) == 1
+
+
+async def test_an_import_without_evidence_is_confirmed_by_mail_first(stack: Stack) -> None:
+    address = fresh_address()
+    rows = f"email,consent_text,consent_at\n{address},Zgadzam się na zlap-nagrode.pl,2024-05-01\n"
+    report = await stack.http("POST", "/api/leads/import", csv=rows, key="service")
+    assert report.body["grants"] == 1
+    mails = await eventually(lambda: stack.sandbox.mails(address), 40)
+    assert "przenieśliśmy go z wcześniejszej bazy" in mails[0]["Text"]
+    assert not re.search("nagrode", mails[0]["Text"])
+    await stack.confirm(address)
+    status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
+    assert status.body["consents"] == {"marketing": True}

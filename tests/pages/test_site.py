@@ -1,0 +1,72 @@
+"""The web page of docs/clients.md, on a site of its own, in a browser."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser, expect
+
+from tests.conftest import NewStack
+from tests.support.ports import HOST, Ports
+from tests.support.runbooks import CLIENTS, examples
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.pages
+
+
+@asynccontextmanager
+async def serving(html: str, port: int) -> AsyncIterator[None]:
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text=html, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_page_of_an_allowed_site_chats_and_signs_up_and_of_another_it_cannot(
+    browser: Browser, new_stack: NewStack, ports: Ports
+) -> None:
+    port = ports.take()
+    allowed, other = f"http://{HOST}:{port}", f"http://localhost:{port}"
+    stack = new_stack(CORS_ORIGINS=allowed, DOUBLE_OPT_IN="on")
+    html = examples(CLIENTS)["html"]
+    assert "https://ostoja.example.com" in html
+    async with serving(html.replace("https://ostoja.example.com", stack.url), port):
+        page = await browser.new_page()
+        talk = page.locator("#talk p")
+        message = page.get_by_label("Message")
+        send = page.get_by_role("button", name="Send")
+
+        await page.goto(other)
+        await message.fill("Dzień dobry")
+        await send.click()
+        await expect(talk.last).to_have_text("Not sent: Failed to fetch")
+
+        await page.goto(allowed)
+        said = ("Dzień dobry, remont łazienki 8 m2", "od marca, budżet 40 tys.")
+        for number, (text, answered) in enumerate(
+            zip(said, ("Ostoja Wnętrza", "40 000"), strict=True)
+        ):
+            await message.fill(text)
+            await send.click()
+            await expect(talk).to_have_count(2 * number + 2)
+            await expect(talk.last).to_contain_text(answered)
+        assert not await message.input_value()
+
+        address = fresh_address()
+        await page.get_by_label("E-mail", exact=True).fill(address)
+        await page.get_by_role("checkbox").check()
+        await page.get_by_role("button", name="Sign up").click()
+        await expect(page.locator("output")).to_have_text(re.compile("Please confirm"))
+    await stack.confirm(address)
+    status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
+    assert status.body["consents"] == {"marketing": True}

@@ -1,0 +1,138 @@
+"""The conversations of tests/contracts/dialogues, as staff and consent would see them."""
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from services.followups import dialogue
+from services.followups.understanding import understand
+from tests.support.shipped import FOLLOWUPS
+
+CONTRACTS = Path(__file__).parents[1] / "contracts"
+FOLDER = CONTRACTS / "dialogues"
+TODAY = date(2026, 11, 25)
+FACTS = ("email", "phone", "area", "budget", "start")
+
+
+@dataclass
+class Seen:
+    """What a conversation left behind."""
+
+    facts: dict[str, Any]
+    consent: str | None
+    lead: bool
+    topics: set[str]
+    actions: set[str]
+    reply: str
+    """The last one."""
+
+
+@dataclass
+class Tally:
+    found: int = 0
+    """Facts that were understood."""
+    right: int = 0
+    wanted: int = 0
+    wrong_consents: list[str] = field(default_factory=list)
+    lost_leads: list[str] = field(default_factory=list)
+    false_leads: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
+    wrong_facts: list[str] = field(default_factory=list)
+    cases: int = 0
+
+    def count(self, wanted: Any, found: Any) -> bool:
+        self.wanted += wanted is not None
+        self.found += found is not None
+        is_right = bool(wanted == found)
+        self.right += wanted is not None and is_right
+        return is_right
+
+    @property
+    def precision(self) -> float | None:
+        return self.right / self.found if self.found else None
+
+    @property
+    def recall(self) -> float | None:
+        return self.right / self.wanted if self.wanted else None
+
+
+def cases(category: str) -> list[dict[str, Any]]:
+    text = (FOLDER / f"{category}.toml").read_text(encoding="utf-8")
+    found: list[dict[str, Any]] = tomllib.loads(text)["case"]
+    return found
+
+
+def categories() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def hold(turns: list[str]) -> Seen:
+    state, lead = dialogue.State(), False
+    topics: set[str] = set()
+    actions: set[str] = set()
+    reply = ""
+    for message in turns:
+        turn = dialogue.turn(
+            state,
+            message,
+            texts=FOLLOWUPS.texts,
+            default_language=FOLLOWUPS.default_language,
+            today=TODAY,
+            works=FOLLOWUPS.works,
+            routes=FOLLOWUPS.routes,
+            handover=FOLLOWUPS.handover,
+        )
+        state, reply = turn.state, turn.reply
+        actions |= turn.actions
+        route = FOLLOWUPS.routes.named(state.route)
+        if route is None or route.topic is None or state.wants_quote:
+            lead = lead or (turn.is_about_lead and state.reachable)
+        if route is None or route.topic is None:
+            continue
+        if state.reachable or FOLLOWUPS.topics[route.topic].at_once:
+            topics.add(route.topic)
+    return Seen(state.facts.known(), state.consent, lead, topics, actions, reply)
+
+
+def tally(category: str) -> Tally:
+    counted = Tally()
+    for case in cases(category):
+        seen, said = hold(case["turns"]), " / ".join(case["turns"])
+        counted.cases += 1
+        if "facts" in case:
+            for name in FACTS:
+                wanted, found = case["facts"].get(name), seen.facts.get(name)
+                if not counted.count(wanted, found):
+                    counted.wrong_facts.append(f"{said}: {name} is {wanted}, not {found}")
+        if seen.consent == "given" != case.get("consent"):
+            counted.wrong_consents.append(said)
+        if "lead" in case and seen.lead != case["lead"]:
+            (counted.lost_leads if case["lead"] else counted.false_leads).append(said)
+        if "topic" in case and case["topic"] not in seen.topics:
+            counted.untold.append(said)
+        if "action" in case and case["action"] not in seen.actions:
+            counted.untold.append(said)
+    return counted
+
+
+def by_fact() -> dict[str, Tally]:
+    """Count the facts of the single messages, each by itself."""
+    counted = {name: Tally() for name in (*FACTS, "city", "name")}
+    for file, facts in (("facts", tuple(counted)), ("quantities", ("area", "budget"))):
+        exam = json.loads((CONTRACTS / f"{file}.json").read_text(encoding="utf-8"))
+        messages = [each for part in exam.values() if isinstance(part, list) for each in part]
+        for message, wanted, *asked in messages:
+            understood = understand(
+                message,
+                today=date.fromisoformat(exam["today"]),
+                asked=asked[0] if asked else None,
+                works=FOLLOWUPS.works,
+            )
+            found = understood.facts.known()
+            for name in facts:
+                counted[name].cases += 1
+                counted[name].count(wanted.get(name), found.get(name))
+    return counted

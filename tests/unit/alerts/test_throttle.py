@@ -1,0 +1,124 @@
+"""A target's own rate: who may send when, and what becomes of an unused turn."""
+
+import asyncio
+import time
+from typing import cast
+
+from libs.common.messaging.consumer import Consumer
+from services.alerts.alert import Kind
+from services.alerts.targets.breaker import Admission, Breaker
+from services.alerts.targets.throttle import Throttle
+
+SPACING = 0.05
+PER_MINUTE = 60 / SPACING
+
+
+class Taking:
+    """Stands in for the consumer."""
+
+    def __init__(self) -> None:
+        self.consuming = True
+        self.paused = asyncio.Event()
+
+    async def pause(self) -> None:
+        self.consuming = False
+        self.paused.set()
+
+    async def resume(self, prefetch: int | None = None) -> None:  # noqa: ARG002
+        self.consuming = True
+
+
+def a_throttle(per_minute: float | None = PER_MINUTE) -> tuple[Throttle, Breaker]:
+    breaker = Breaker("slack", fail_max=1, reset_timeout=60)
+    return Throttle(breaker, per_minute=per_minute), breaker
+
+
+async def admitted(throttle: Throttle) -> Admission:
+    admission = await throttle.admit()
+    assert admission is not None
+    return admission
+
+
+async def test_a_rate_spaces_what_is_sent_and_keeps_its_order() -> None:
+    spacing = 4 * SPACING  # a longer stall of the test's process lets turns pass each other
+    throttle, _ = a_throttle(60 / spacing)
+    order: list[int] = []
+    start = time.monotonic()
+
+    async def one(number: int) -> None:
+        await admitted(throttle)
+        order.append(number)
+
+    await asyncio.gather(*(one(number) for number in range(10)))
+    assert time.monotonic() - start >= 9 * spacing
+    assert order == list(range(10))
+
+
+async def test_without_a_rate_no_message_waits() -> None:
+    throttle, _ = a_throttle(None)
+    for _ in range(1000):
+        task = asyncio.ensure_future(throttle.admit())
+        await asyncio.sleep(0)  # one step of the loop is all it takes
+        assert task.done()
+
+
+async def test_idle_time_allows_no_burst() -> None:
+    throttle, _ = a_throttle()
+    await admitted(throttle)
+    await asyncio.sleep(5 * SPACING)
+    start = time.monotonic()
+    for _ in range(3):
+        await admitted(throttle)
+    assert time.monotonic() - start >= 2 * SPACING
+
+
+async def test_a_rate_is_divided_among_the_replicas() -> None:
+    throttle, _ = a_throttle()
+    throttle.replicas = 3
+    start = time.monotonic()
+    for _ in range(3):
+        await admitted(throttle)
+    assert time.monotonic() - start >= 2 * 3 * SPACING
+
+
+async def test_an_unused_turn_goes_to_the_next() -> None:
+    throttle, breaker = a_throttle(
+        1
+    )  # a minute between two, so that the test would not end without it
+    for _ in range(20):
+        async with asyncio.timeout(30):
+            admission = await admitted(throttle)
+        breaker.record(admission)  # a duplicate: acknowledged unsent
+
+
+async def test_an_opening_breaker_requeues_waiting_messages_and_uses_no_turn() -> None:
+    throttle, breaker = a_throttle(1)
+    consumer = Taking()
+    running = asyncio.create_task(throttle.run(cast("Consumer", consumer)))
+    await asyncio.sleep(0)
+    first = await admitted(throttle)
+    waiting = [asyncio.create_task(throttle.admit()) for _ in range(5)]
+    await asyncio.sleep(0)
+    first.kind = Kind.FAILED
+    breaker.record(first)
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*waiting) == [None] * 5
+        await consumer.paused.wait()
+    assert throttle._next_turn <= time.monotonic() + 60  # only the first one's
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_stop_does_not_wait_for_a_turn() -> None:
+    throttle, _ = a_throttle(1)
+    consumer = Taking()
+    running = asyncio.create_task(throttle.run(cast("Consumer", consumer)))
+    await asyncio.sleep(0)
+    await admitted(throttle)
+    waiting = asyncio.create_task(throttle.admit())
+    await asyncio.sleep(0)
+    consumer.consuming = False
+    async with asyncio.timeout(30):
+        assert await waiting is None
+    running.cancel()
+    await asyncio.wait([running])

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from libs.common import company
+
+SHIPPED = Path(__file__).parents[3] / "config.example/company.toml"
+
+
+def test_the_shipped_file_asks_in_each_place_in_polish_and_english() -> None:
+    shipped = company.load(SHIPPED)
+    for place in ("chat", "form"):
+        for language in ("pl", "en"):
+            asked = shipped.asking(place, language)
+            assert shipped.published(f" {asked.text}\n") == asked
+    assert shipped.published("Zgadzam się na wszystko.") is None
+
+
+def test_a_new_version_is_asked_and_the_old_one_stays_published(tmp_path: Path) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    old = company.load(SHIPPED).asking("chat", "en")
+    first = next(each for each in text.split("[[wordings]]") if "chat-2026-11" in each)
+    newer = first.replace("chat-2026-11", "chat-2027-01").replace("reminders", "news")
+    newer = newer.replace("przypomnień", "nowości")
+    path = tmp_path / "company.toml"
+    path.write_text(f"{text}\n[[wordings]]{newer}", encoding="utf-8")
+    after = company.load(path)
+    assert after.asking("chat", "en").version == "chat-2027-01"
+    assert after.published(old.text) == old
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("name =", "nmae =", "company.name"),
+        ('nip = "1234563218"', 'nip = "525-224-84-81"', "company.nip"),
+        ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
+        ('version = "form-2026-11"', 'version = "chat-2026-11"', "two of version chat-2026-11"),
+        ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
+        ("[company]", "[company", "company.toml"),
+    ],
+)
+def test_a_fault_stops_the_start_and_is_named(
+    tmp_path: Path, before: str, after: str, named: str
+) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    assert before in text
+    path = tmp_path / "company.toml"
+    path.write_text(text.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        company.load(path)
+    assert named in str(stopped.value)

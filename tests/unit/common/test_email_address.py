@@ -1,0 +1,106 @@
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.common.email_address import (
+    MAX_LABEL_OCTETS,
+    MAX_LOCAL_OCTETS,
+    MAX_OCTETS,
+    MalformedEmail,
+    normalise,
+)
+
+VECTORS = json.loads(Path("tests/contracts/addresses.json").read_text(encoding="utf-8"))
+
+anything = st.text(st.characters())  # surrogates included
+# What is often an address: else nearly all that is tried is refused at the first look.
+letters = st.characters(categories=["Ll", "Lu", "Lt", "Lm", "Lo", "Mn", "Mc", "Nd"])
+likely = st.builds(
+    "{}@{}.{}".format,
+    st.text(letters | st.sampled_from(".+-_\"\\ '＠"), min_size=1, max_size=20),
+    st.text(letters | st.sampled_from(".-。．"), min_size=1, max_size=20),
+    st.text(letters, min_size=2, max_size=6),
+)
+given_addresses = likely | anything | st.builds("{}@{}".format, anything, anything)
+
+
+def normal_or_none(address: str) -> str | None:
+    try:
+        return normalise(address)
+    except MalformedEmail:
+        return None
+
+
+@pytest.mark.parametrize("vector", VECTORS["same"], ids=lambda vector: ascii(vector["given"]))
+def test_another_spelling_of_an_address_is_looked_up_the_same(vector: dict[str, str]) -> None:
+    assert normalise(vector["given"]) == vector["normal"]
+    assert normalise(vector["normal"]) == vector["normal"]
+
+
+@pytest.mark.parametrize("pair", VECTORS["different"], ids=ascii)
+def test_a_different_address_stays_different(pair: list[str]) -> None:
+    assert normalise(pair[0]) != normalise(pair[1])
+
+
+@pytest.mark.parametrize("address", VECTORS["malformed"], ids=ascii)
+def test_a_malformed_address_is_refused(address: str) -> None:
+    with pytest.raises(MalformedEmail, match="not a valid e-mail address"):
+        normalise(address)
+
+
+def test_an_address_of_300_characters_is_refused() -> None:
+    with pytest.raises(MalformedEmail):
+        normalise(f"anna@{'a.' * 146}com")
+
+
+def test_a_megabyte_is_refused_at_once_and_not_encoded_first() -> None:
+    with pytest.raises(MalformedEmail):
+        normalise(f"anna@{'ż' * 1_000_000}.pl")
+
+
+@given(given_addresses)
+def test_anything_is_refused_as_malformed_or_normalised_once_and_for_all(address: str) -> None:
+    normal = normal_or_none(address)
+    if normal is not None:
+        assert normalise(normal) == normal
+        assert normalise(f" \t{normal}\n") == normal
+
+
+@given(given_addresses)
+def test_a_normal_address_is_within_the_bounds_of_smtp_and_ascii_in_its_domain(
+    address: str,
+) -> None:
+    normal = normal_or_none(address)
+    if normal is not None:
+        local, _, domain = normal.rpartition("@")
+        assert 1 <= len(local.encode()) <= MAX_LOCAL_OCTETS
+        assert len(normal.encode()) <= MAX_OCTETS
+        assert domain.isascii()
+        assert domain == domain.lower()
+        labels = domain.split(".")
+        assert len(labels) >= 2
+        assert all(1 <= len(label) <= MAX_LABEL_OCTETS for label in labels)
+
+
+@given(given_addresses)
+def test_composed_and_decomposed_spellings_are_one_address(address: str) -> None:
+    normal = normal_or_none(unicodedata.normalize("NFC", address))
+    assert normal_or_none(unicodedata.normalize("NFD", address)) == normal
+    assert normal_or_none(address) == normal
+
+
+@given(likely)
+def test_the_domain_s_case_makes_no_other_address(address: str) -> None:
+    normal = normal_or_none(address)
+    if normal is not None:
+        local, _, domain = normal.rpartition("@")
+        assert normalise(f"{local}@{domain.upper()}") == normal
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=20))
+def test_ascii_case_makes_no_other_address(local: str) -> None:
+    assert normalise(f"{local.upper()}@EXAMPLE.com") == normalise(f"{local.lower()}@example.com")

@@ -1,0 +1,80 @@
+import psycopg2
+import pytest
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    TimeoutError,  # noqa: A004 - the pool's
+)
+
+from libs.common.database import postgres
+
+
+def failed(kind: type[DBAPIError], state: str | None, *, lost: bool = False) -> DBAPIError:
+    orig = psycopg2.Error()
+    if state is not None:
+        orig = type("WithState", (Exception,), {"pgcode": state})()
+    return kind("SELECT", None, orig, connection_invalidated=lost)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed(OperationalError, "57P03"),  # starting up
+        failed(OperationalError, "57P01"),  # stopped by its administrator
+        failed(OperationalError, "53300"),  # too many connections
+        failed(DBAPIError, "08006"),
+        failed(OperationalError, None),
+        failed(InterfaceError, None),
+        failed(IntegrityError, "23505", lost=True),
+        TimeoutError(),
+        DisconnectionError(),
+    ],
+    ids=repr,
+)
+def test_a_database_that_is_away_is_unavailable(error: BaseException) -> None:
+    assert postgres.is_transient(error)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "57014",  # statement_timeout
+        "40P01",  # deadlock
+        "40001",
+        "55P03",
+        "25006",  # read-only: a standby
+        "42501",  # a right is missing
+        "42703",  # a column is: before its migration
+        "42P01",
+        "XX000",
+    ],
+)
+def test_what_is_no_fault_of_the_data_may_pass_later(state: str) -> None:
+    assert postgres.is_transient(failed(DBAPIError, state))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed(IntegrityError, "23505"),
+        failed(DBAPIError, "22P02"),
+        failed(DBAPIError, None),
+        ConnectionResetError(),  # of somebody else's connection
+        OSError(),
+        LookupError(),
+    ],
+    ids=repr,
+)
+def test_a_fault_of_the_data_or_of_another_part_does_not_pass_by_itself(
+    error: BaseException,
+) -> None:
+    assert not postgres.is_transient(error)
+
+
+def test_keys_of_different_names_differ_and_fit_a_bigint() -> None:
+    keys = {postgres.advisory_key(f"alembic:{name}") for name in ("alerts", "consent", "followups")}
+    assert len(keys) == 3
+    assert all(-(2**63) <= key < 2**63 for key in keys)

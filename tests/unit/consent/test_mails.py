@@ -1,0 +1,35 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from libs.common.company import load
+from services.consent import mails
+from services.consent.consent import LANGUAGES
+from tests.support.shipped import EXAMPLE
+
+COMPANY = load(EXAMPLE / "company.toml").company
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_mail_without_a_published_wording_says_where_to_read_it(language: str) -> None:
+    shown: dict[str, Any] = {
+        "company": COMPANY, "link": "https://x", "lifetime": timedelta(days=7), "place": "here",
+    }  # fmt: skip
+    mail = mails.render("opt_in_mail", language, **shown)
+    assert mails.TEXTS["opt_in_mail"][language]["elsewhere"] in mail["text"]
+    assert (
+        "> Our own words."
+        in mails.render("opt_in_mail", language, wording="Our own words.", **shown)["text"]
+    )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_mail_names_the_company_and_replies_go_to_its_contact(language: str) -> None:
+    mail = mails.render(
+        "erasure_mail", language, company=COMPANY, link="https://x", lifetime=timedelta(days=7)
+    )
+    for said in (COMPANY.legal_name, COMPANY.address, COMPANY.nip, COMPANY.privacy_url):
+        assert said in mail["text"]
+        assert said in mail["html"]
+    assert mail["headers"] == {"Reply-To": COMPANY.contact}

@@ -1,0 +1,114 @@
+"""What `make check` finds in .env and config/*.toml, before anything is started."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import check
+from deploy.local import environment
+from deploy.local.environment import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A checkout's own files, as `make env` leaves them."""
+    environment.ensure(tmp_path / ".env", data_exists=False, trying=True)
+    environment.ensure_config(tmp_path / "config")
+    return tmp_path
+
+
+def found(folder: Path, *lines: str) -> list[str]:
+    env_file = folder / ".env"
+    with env_file.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return check.faults(environment.load(env_file), env_file)
+
+
+def test_what_make_env_writes_is_sound_and_a_shell_reads_it_as_we_do(folder: Path) -> None:
+    lines = ("SMTP_PASSWORD='a $b #c \"d\\e'", 'CHAT_RATE_LIMIT="10 per minute"')
+    assert found(folder, *lines) == []
+    env_file = folder / ".env"
+    read = subprocess.run(
+        ["sh", "-c", "set -a; . ./.env; env -0"],
+        cwd=folder,
+        env={},
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    shells = dict(line.split("=", 1) for line in read.split("\0") if line)
+    ours = environment.parse(env_file.read_text(encoding="utf-8"))
+    assert {name: shells[name] for name in ours} == ours
+    assert ours["SMTP_PASSWORD"] == 'a $b #c "d\\e'
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("SMTP_PASWORD=x", "SMTP_PASWORD: no such setting; did you mean SMTP_PASSWORD?"),
+        ("TRUSTED_PROXYS=::1", "TRUSTED_PROXYS: no such setting; did you mean TRUSTED_PROXIES?"),
+        ("SMTP_PASSWORD=hush$hush", "SMTP_PASSWORD: quote the value"),
+        ("SMTP_PASSWORD=hush hush", "SMTP_PASSWORD: quote the value"),
+        ('SMTP_PASSWORD="hush$hush"', "SMTP_PASSWORD: quote the value"),
+        ("SMTP_PASSWORD='hu'sh'", "SMTP_PASSWORD: quote the value"),
+        ("SMTP_PASSWORD=hush # of the relay", "SMTP_PASSWORD: quote the value"),
+        ("SMTP_PASSWORD = hush", "not NAME=value"),
+        ("export SMTP_PASSWORD=hush", "not NAME=value"),
+        ("GATEWAY_PORT=808O", "GATEWAY_PORT: no port"),
+        ("CHAT_RATE_LIMIT=many", "CHAT_RATE_LIMIT: 'many' is not a limit like"),
+        ("PERMIT_SECONDS=5", "PERMIT_SECONDS: Input should be greater than or equal to 15"),
+    ],
+)
+def test_a_line_of_env_at_fault_is_named_and_no_secret_is_shown(
+    folder: Path, line: str, told: str
+) -> None:
+    number = len((folder / ".env").read_text(encoding="utf-8").splitlines()) + 1
+    faults = found(folder, line)
+    assert any(fault.startswith(f".env:{number}: {told}") for fault in faults), faults
+    assert "hush" not in "".join(faults)
+
+
+def test_settings_of_others_of_targets_and_of_older_versions_are_no_typing_errors(
+    folder: Path,
+) -> None:
+    path = folder / "config" / "alerts.toml"
+    text = path.read_text(encoding="utf-8").replace("SMS_TO", "SMS2_TO")
+    path.write_text(text, encoding="utf-8")
+    own = (
+        "SMS2_TO=+48600000001",
+        "COMPOSE_FILE=docker-compose.yml",
+        "MY_OWN_THING=1",
+        "INTERNAL_API_KEY=old",
+    )
+    assert found(folder, *own) == []
+
+
+def test_make_env_needs_no_package() -> None:
+    command = [sys.executable, "-S", "-m", "deploy.local", "env", "--help"]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_fault_of_each_file_is_told_at_once_and_each_once(folder: Path) -> None:
+    for name, right, wrong in (
+        ("alerts", "fail_max = 5", "fail_mx = 5"),
+        ("followups", "weekends = false", "weekend = false"),
+    ):
+        path = folder / "config" / f"{name}.toml"
+        path.write_text(path.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
+    first, second = sorted(fault.split(": ", 1)[1] for fault in found(folder))
+    assert first == "hours.weekend: is not known; did you mean weekends?"
+    assert second == "targets.slack.breaker.fail_mx: is not known; did you mean fail_max?"
+
+
+def test_a_container_without_env_and_the_secrets_checks_the_files_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "ROOT", folder)
+    nowhere = folder / "nowhere"
+    values = environment.load(nowhere)
+    assert check.faults(values, nowhere) == []
+    path = folder / "config" / "alerts.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("fail_max", "fail_mx"))
+    (fault,) = check.faults(values, nowhere)
+    assert "fail_mx" in fault

@@ -1,0 +1,73 @@
+"""The documentation: its links lead somewhere, and decisions have one form."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.local.environment import ROOT
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Name a page's headings as GitHub does."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        "#" + re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for file, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in file:
+            continue
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), file + anchor
+
+
+def test_the_index_of_decisions_lists_each_page_by_its_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = re.findall(
+        r"^\| (\d+) \| \[(.+)\]\((.+\.md)\) \| (\S+) \|$",
+        (folder / "README.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert [file for *_, file, _ in index] == sorted(path.name for path in folder.glob("0*.md"))
+    for number, title, file, date in index:
+        text = (folder / file).read_text(encoding="utf-8")
+        head = f"# {number}. {title}\n\nStatus: accepted\nDate: {date}\n\n## "
+        assert text.startswith(head), file
+        sections = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert sections == ["Context", "Decision", "Consequences"], file
+
+
+def functions(path: Path) -> set[str]:
+    """Name a module's functions, and its classes' methods behind their class."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            methods = (each for each in node.body if isinstance(each, _FUNCTIONS))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+        elif isinstance(node, _FUNCTIONS):
+            found.add(node.name)
+    return found
+
+
+def test_the_tour_of_the_code_names_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tour = page.split("## Ten-minute tour of the code")[1].split("\n## ")[0]
+    assert re.findall(r"^### (.+)$", tour, re.MULTILINE) == [
+        "One alert",
+        "One unsubscribe",
+        "One chat turn",
+    ]
+    steps = re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)`", tour, re.MULTILINE)
+    assert len(steps) == len(re.findall(r"^\d+\. ", tour, re.MULTILINE))
+    named = re.findall(r"`([\w/]+\.py):([\w.]+)`", tour)
+    assert [each for each in named if each[1] not in functions(ROOT / each[0])] == []

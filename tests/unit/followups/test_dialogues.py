@@ -1,0 +1,73 @@
+"""No contact is lost, no yes is inferred, and each request is told, by category."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support import dialogues
+
+OLDER = 45
+"""Of tests/contracts/dialogue, each held to the letter by test_dialogue.py."""
+
+
+@pytest.mark.parametrize("category", dialogues.categories())
+def test_no_lead_is_lost_no_consent_inferred_and_each_topic_told(category: str) -> None:
+    counted = dialogues.tally(category)
+    assert counted.wrong_consents == []
+    assert counted.lost_leads == []
+    assert counted.false_leads == []
+    assert counted.untold == []
+
+
+@pytest.mark.parametrize("category", dialogues.categories())
+def test_a_consent_or_a_refusal_that_was_said_is_heard(category: str) -> None:
+    for case in dialogues.cases(category):
+        if "consent" in case:
+            assert dialogues.hold(case["turns"]).consent == case["consent"], case["turns"]
+
+
+def test_who_thinks_better_of_mails_has_not_given_up_the_works() -> None:
+    asked = "remont 50 m2, 100 tys., od maja, a@example.com"
+    for answers in (["jednak nie, rozmyśliłam się"], ["tak", "rozmyśliłem się"]):
+        seen = dialogues.hold([asked, *answers])
+        assert seen.consent == "refused", answers
+        assert "lost" not in seen.actions, answers
+    assert "lost" in dialogues.hold([asked, "nie, znaleźliśmy inną firmę"]).actions
+
+
+OPENINGS: dict[str, list[str]] = json.loads(
+    (dialogues.CONTRACTS / "openings.json").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (kind, each)
+        for kind in ("emergency", "complaint", "lead", "offer")
+        for each in OPENINGS[kind]
+    ],
+)
+def test_a_first_message_reaches_whom_it_is_for(kind: str, message: str) -> None:
+    seen = dialogues.hold([message, "501 502 503"])
+    assert seen.topics == ({kind} if kind in {"emergency", "complaint"} else set())
+    assert seen.lead == (kind == "lead")
+
+
+@pytest.mark.parametrize("case", dialogues.cases("situations"))
+def test_the_reply_says_what_the_moment_needs_and_nothing_else(case: dict[str, Any]) -> None:
+    reply = dialogues.hold(case["turns"]).reply
+    assert [words for words in case.get("says", ()) if words not in reply] == [], reply
+    assert [words for words in case.get("never", ()) if words in reply] == [], reply
+
+
+def test_facts_are_understood_with_the_recall_and_precision_that_we_promise() -> None:
+    counted = dialogues.tally("leads")
+    assert counted.right >= 0.95 * counted.found, counted.wrong_facts
+    assert counted.right >= 0.92 * counted.wanted, counted.wrong_facts
+
+
+def test_there_are_a_hundred_and_fifty_dialogues() -> None:
+    ours = sum(len(dialogues.cases(category)) for category in dialogues.categories())
+    assert ours + OLDER >= 150

@@ -1,0 +1,117 @@
+"""Single messages, and every fact that may be taken from them."""
+
+import json
+import tomllib
+from collections import Counter
+from datetime import date
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.followups.understanding import addresses, language, name, understand
+from tests.support import dialogues
+
+ROOT = Path(__file__).parents[3]
+EXAM: dict[str, Any] = json.loads((ROOT / "tests/contracts/facts.json").read_text(encoding="utf-8"))
+TODAY = date.fromisoformat(EXAM["today"])
+WORKS = tuple(
+    tomllib.loads((ROOT / "config.example/followups.toml").read_text(encoding="utf-8"))["dialogue"][
+        "works"
+    ]
+)
+CASES = [case for cases in EXAM.values() if isinstance(cases, list) for case in cases]
+
+
+def heard(case: list[Any]) -> dict[str, Any]:
+    asked = case[2] if len(case) > 2 else None
+    known = understand(case[0], today=TODAY, asked=asked, works=WORKS).facts.known()
+    known.pop("wish", None)
+    if known.get("currency") == "PLN":
+        del known["currency"]
+    return known
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_a_message_is_read_as_whoever_wrote_it_meant_it(case: list[Any]) -> None:
+    assert heard(case) == case[1]
+
+
+def test_there_are_three_hundred_messages_or_more() -> None:
+    assert len(CASES) >= 300
+    assert min(Counter(len(case[1]) > 0 for case in CASES).values()) > 80, "many say nothing"
+
+
+@pytest.mark.parametrize(
+    ("spoken", "message"),
+    [(spoken, message) for spoken, messages in EXAM["language"].items() for message in messages],
+)
+def test_the_language_of_a_message_is_told(spoken: str, message: str) -> None:
+    assert language.of(message, "pl" if spoken != "pl" else "en") == spoken
+
+
+@pytest.mark.parametrize(
+    "message", ["600 700 800", "jan@example.com", "ok", "80 m2", "Jan Müller", "100k", ""]
+)
+def test_what_has_no_language_changes_none(message: str) -> None:
+    for current in EXAM["language"]:
+        assert language.of(message, current) == current
+
+
+@pytest.mark.parametrize(
+    ("first", "addressed"),
+    [
+        ("Krzysztof", "Panie Krzysztofie"), ("Anna Nowak", "Pani Anno"), ("Kasia", "Pani Kasiu"), ("Marek", "Panie Marku"), ("Piotr", "Panie Piotrze"),
+        ("Paweł", "Panie Pawle"), ("Wojciech", "Panie Wojciechu"), ("Maria", "Pani Mario"), ("Jan", "Panie Janie"), ("Łukasz", "Panie Łukaszu"),
+        ("Ola", "Pani Olu"), ("Kuba", "Panie Kubo"), ("Agnieszka", "Pani Agnieszko"), ("Michał", "Panie Michale"), ("Xavier", None), ("firma", None),
+    ],
+)  # fmt: skip
+def test_a_name_is_put_in_the_vocative_or_left_out(first: str, addressed: str | None) -> None:
+    assert name.addressed(first) == addressed
+
+
+def test_a_mistyped_provider_is_only_ever_asked_about() -> None:
+    assert addresses.suggestion("anna@gmial.com") == "anna@gmail.com"
+    assert addresses.suggestion("anna@gmail.com") is None
+    assert addresses.suggestion("anna@firma.pl") is None
+    known = understand("anna@gmial.com", today=TODAY).facts
+    assert known.email == "anna@gmial.com"
+
+
+ADDRESSES = (
+    "jan@wp.pl", "Jan.Kos@firma.com.pl", "d.kwiatkowska@liceum9.edu.pl", "barbara.zak@sp12.krakow.pl", "jan.kos@gmail.com", "maj@biuro.lodz.pl",
+    "marzec_80m2@o2.pl", "250tys@onet.pl", "JAN@WP.PL", "biuro@nowy-sacz.eu", "ewa@studio.design", "w.maju@kwiecien.com", "o'brien@bud-max.info", "ola@kadry.it.firma.pl",
+)  # fmt: skip
+BEFORE = ("", "Proszę pisać na ", "mail: ", "(", "telefon 600 700 800, ")
+AFTER = tuple(
+    stop + word
+    for stop in (". ", ", ", " ", "; ", "! ", ").\n", ".", "\n")
+    for word in (
+        "Pozdrawiam", "pozdrawiam", "Z poważaniem", "Dziękuję", "dziękuję", "Proszę o kontakt", "Tel: 600 700 800", "Dzwonić rano", "A kiedy oddzwonicie?", "I co dalej?",
+        "Mieszkanie 60 m2, budżet 100 tys.", "To mój adres", "Czekam", "Szukam ekipy", "", "It is mine", "Danke", "Jestem po 15",
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_read_whole_whatever_stands_around_it(address: str) -> None:
+    """And nothing of it is a date (`jan`), a town, an area or a budget."""
+    wrong: list[tuple[str, str, dict[str, Any]]] = []
+    for before, after in zip(cycle(BEFORE), AFTER, strict=False):
+        known = heard([f"{before}{address}{after}"])
+        expected: dict[str, Any] = {"email": address}
+        if "600" in before + after:
+            expected |= {"phone": "+48600700800"}
+        if "Mieszkanie" in after:
+            expected |= {"area": 60.0, "budget": 100_000}
+        if known != expected:
+            wrong.append((before, after, known))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["phone", "email", "area", "budget", "start"])
+def test_facts_are_read_with_the_recall_and_precision_that_we_promise(name: str) -> None:
+    counted = dialogues.by_fact()[name]
+    assert (counted.recall or 0) >= 0.92
+    assert (counted.precision or 0) >= 0.95

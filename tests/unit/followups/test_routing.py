@@ -1,0 +1,124 @@
+"""What a message is about before the form, by the shipped words."""
+
+import pytest
+
+from services.followups.routing import Route, Routes, fold, phrase_fault
+from tests.support.shipped import FOLLOWUPS
+
+
+def route(name: str, *words: str, unless: tuple[str, ...] = ()) -> Route:
+    return Route(
+        name=name, words=words, unless=unless, answer={}, ask={}, told={}, again={}, then="form",
+        told_without_email={}, topic=None, action=None, first=False, lead=True, at_once=False,
+        alone=False,
+    )  # fmt: skip
+
+
+def found(message: str) -> str | None:
+    return next((each.name for each in FOLLOWUPS.routes.find(message)), None)
+
+
+def test_a_phrase_is_found_in_any_case_and_without_diacritics() -> None:
+    routes = Routes([route("a", "zalało nas")])
+    assert routes.find("ZALALO NAS!")
+    assert routes.find("wczoraj... zalało, nas.")
+    assert not routes.find("zalało ich i nas")
+
+
+def test_a_star_takes_any_ending_and_dots_let_up_to_four_words_between() -> None:
+    routes = Routes([route("a", "usu* ... dane")])
+    for message in ("usuńcie dane", "usunąć proszę wszystkie moje te dane"):
+        assert routes.find(message), message
+    assert not routes.find("usuńcie proszę jak najszybciej wszystkie te moje dane")
+
+
+def test_a_phrase_of_unless_takes_a_message_out_of_its_route_only() -> None:
+    routes = Routes([route("a", "gaz*", unless=("kuchenka gazowa",)), route("b", "kuchenka")])
+    assert [each.name for each in routes.find("kuchenka gazowa")] == ["b"]
+
+
+def test_of_several_routes_the_first_in_the_file_comes_first() -> None:
+    routes = Routes([route("first", "later"), route("second", "sooner")])
+    assert [each.name for each in routes.find("sooner or later")] == ["first", "second"]
+
+
+def test_a_list_stands_for_each_of_its_phrases_and_a_plus_for_both_in_any_order() -> None:
+    words = {"we_did": ["*liście", "po was"], "defect": ["pęk*", "nie działa"]}
+    routes = Routes([route("a", "{we_did} + {defect}"), route("b", "{defect} kran")], words)
+    for message in ("robiliście i pęka", "pękła fuga. Malowaliście.", "gniazdko nie działa po was"):
+        assert [each.name for each in routes.find(message)] == ["a"], message
+    assert [each.name for each in routes.find("nie działa kran")] == ["b"]
+    assert not routes.find("liście pękają")
+
+
+@pytest.mark.parametrize(
+    "phrase", ["", "...", "... a", "ab*", "*a", "*abc*", "a,b", "dwa  *", "a + ", "a + ... b"]
+)
+def test_a_phrase_that_cannot_be_matched_is_named(phrase: str) -> None:
+    assert phrase_fault(phrase)
+
+
+def test_words_are_letters_and_digits() -> None:
+    assert fold("Łódź, 12m² – O'Brien") == ["lodz", "12m2", "o", "brien"]
+
+
+def test_a_minus_takes_the_second_out_of_one_phrase_only() -> None:
+    routes = Routes(
+        [route("a", "gaz + czuc - {over} - wycen*", "pozar", unless=("stary - nowy",))],
+        {"over": ["juz usuniety"]},
+    )
+    assert routes.find("czuć gaz")
+    assert not routes.find("czuć gaz, już usunięty")
+    assert not routes.find("czuć gaz, proszę o wycenę")
+    assert routes.find("pożar, już usunięty")
+    assert not routes.find("pożar, stary")
+    assert routes.find("pożar, stary i nowy")
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [
+        ("Czuć gaz w kuchni, co robić?", "gas"),
+        ("smierdzi u nas gazem", "gas"),
+        ("Pomocy, zalało nas, woda leci z sufitu", "water"),
+        ("pękła rura w łazience!!!", "water"),
+        ("iskrzy gniazdko po waszym remoncie", "electricity"),
+        ("There is a fire in the kitchen", "fire"),
+        ("proszę usunąć moje dane", "erasure"),
+        ("skąd macie mój numer?", "privacy"),
+        ("chcę zgłosić reklamację", "complaint"),
+        ("Pęka fuga w łazience, którą robiliście w marcu", "complaint"),
+        ("plytka odpada od ściany", "complaint"),
+        ("chcę rozmawiać z człowiekiem", "human"),
+        ("proszę o telefon", "human"),
+        ("can someone call me back", "human"),
+        ("szukam pracy jako glazurnik", "job"),
+        ("Oferujemy Państwu pozycjonowanie strony", "partner"),
+        ("czy rozmawiam z botem?", "bot"),
+        ("are you human?", "bot"),
+        ("ile kosztuje remont łazienki?", "price"),
+        ("dziękuję, wybraliśmy inną firmę", "lost"),
+        ("proszę nie dzwonić", "no_calls"),
+        ("proszę nie dzwonić przed 16", "call_times"),
+        ("jaka będzie jutro pogoda?", "scope"),
+    ],
+)
+def test_a_message_takes_its_route(message: str, name: str) -> None:
+    assert found(message) == name
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys.",
+        "wymiana instalacji gazowej i kuchenka gazowa",
+        "remont po zalaniu, ściany do malowania",
+        "jaka gwarancja na prace?",
+        "stare płytki odpadają, chcę nową łazienkę",
+        "mieszkanie pod wynajem, trzeba odświeżyć",
+        "czy wasza ekipa robi też łazienki?",
+        "poprzedni wykonawca zrobił fuszerkę, szukam ekipy do poprawek po nim",
+    ],
+)
+def test_an_ordinary_wish_takes_none(message: str) -> None:
+    assert found(message) in {None, "price"}

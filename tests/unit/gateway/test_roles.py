@@ -1,0 +1,62 @@
+"""No service takes the gateway's word for granted: each checks the role of who calls."""
+
+import re
+from inspect import signature
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpClient
+
+from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
+from services.alerts.http.dlq import DlqRoutes
+from services.alerts.http.intake import IntakeRoutes
+from services.alerts.http.operations import OperationsRoutes
+from services.consent.http.admin import AdminRoutes
+from services.followups.http import Routes as Followups
+from services.followups.lead_routes import LeadRoutes
+from services.gateway.clients import Role
+from services.gateway.http import FORWARDED, SERVICE, Forwarded
+
+KEY = "k" * 16
+INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", SERVICE)
+ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", SERVICE)
+KEYED = [
+    *(route for route in FORWARDED if route.requires.role is not Role.PUBLIC),
+    INTERNAL,
+    ALERT,
+]
+
+
+def made(cls: type[Any]) -> Any:
+    # None of them is reached; the days become a timedelta.
+    nothing = MagicMock(suppression_retention_days=1)
+    return cls(**dict.fromkeys(signature(cls).parameters, nothing))
+
+
+def app_of(upstream: str) -> web.Application:
+    app = create_app(internal_key=KEY)
+    match upstream:
+        case "alerts":
+            for routes in (IntakeRoutes, DlqRoutes, OperationsRoutes):
+                made(routes).add_to(app)
+        case "consent":
+            made(AdminRoutes).add_to(app)
+        case "followups":
+            made(Followups).add_to(app)
+            made(LeadRoutes).add_to(app)
+    return app
+
+
+@pytest.mark.parametrize("route", KEYED, ids=lambda route: f"{route.method} {route.path}")
+async def test_a_keyed_route_refuses_every_other_role(
+    route: Forwarded, aiohttp_client: AiohttpClient
+) -> None:
+    client = await aiohttp_client(app_of(route.upstream))
+    path = re.sub(r"\{\w+(:.*)?\}", "x", route.path)
+    for role in ({*Role} - {route.requires.role}) | {None}:
+        headers = {INTERNAL_KEY: KEY} | ({CALLER: role} if role else {})
+        async with client.request(route.method, path, headers=headers) as answer:
+            assert answer.status == 401, role
+            assert (await answer.json())["detail"] == f"this requires the {route.requires.role} key"

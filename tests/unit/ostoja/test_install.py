@@ -1,0 +1,75 @@
+"""`ostoja` installed alone, by pipx: no checkout, none of the services' packages."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import ostoja
+from ostoja.app import app
+
+ROOT = Path(__file__).parents[3]
+NOT_THERE = ("deploy", "libs", "services", "psycopg2", "redis", "aio_pika", "yaml")
+BLOCKED = f"""
+import sys
+for name in {NOT_THERE}: sys.modules[name] = None
+from ostoja.app import main
+main()
+"""
+
+
+def installed(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    package = folder / "site" / "ostoja"
+    if not package.exists():
+        package.parent.mkdir()
+        package.symlink_to(ROOT / "ostoja")
+    return subprocess.run(
+        [sys.executable, "-P", "-c", BLOCKED, *words],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder / "site"), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_version_is_the_project_s(tmp_path: Path) -> None:
+    done = installed(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"ostoja {ostoja.__version__}\n"), done.stderr
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "ostoja.__version__"}
+    assert f"version: {ostoja.__version__}\n" in (
+        ROOT / "services" / "gateway" / "openapi.yaml"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_key_comes_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ADMIN_API_KEY='the key'\nGATEWAY_PORT=1\n")
+    done = installed(tmp_path, "stats")
+    assert done.returncode == 3, done.stderr
+    assert "http://127.0.0.1:1 does not answer" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "check"])
+def test_doctor_and_check_say_where_to_run_them(tmp_path: Path, command: str) -> None:
+    done = installed(tmp_path, command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "in its checkout, or in the container" in done.stderr
+
+
+def test_help_does_not_show_python_types() -> None:
+    pages: list[list[str]] = [[]]
+    seen = []
+    while pages:
+        words = pages.pop()
+        said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
+        seen.append(words)
+        commands = re.search(r"Usage: .* COMMAND", said)
+        names = re.findall(r"^│ ([a-z][a-z-]+)  ", said, re.MULTILINE) if commands else []
+        pages += [[*words, name] for name in names]
+        assert not re.search(r"<\w|UUID|\bstr\b|\bbool\b|_time|None", said), (words, said)
+    assert len(seen) > 20
