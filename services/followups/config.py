@@ -1,19 +1,15 @@
 """followups.toml and its templates, read and checked once, when the service starts."""
 
-import re
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
 
-from holidays import country_holidays
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
@@ -21,40 +17,18 @@ from pydantic import (
 
 from libs.common.company import Company, CompanyFile, Wording
 from libs.common.company import load as load_company
-from libs.common.process.config_file import ConfigFile
+from libs.common.hours import Hours
+from libs.common.hours_section import HoursSection
+from libs.common.process.config_file import ConfigFile, Duration
 from services.followups import dialogue, routing
 from services.followups.facts import Facts
 from services.followups.lead_score import TOP_SCORE, Rule
 from services.followups.routing import Action, Route, Routes, Then, Topic
-from services.followups.sequence import Hours, due_times
+from services.followups.sequence import due_times
 
 SHIPPED_TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("pl", "en")
 """What the dialogue reads and writes; texts and templates exist for each."""
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DELAY = re.compile(r"(\d{1,6})([smhd])")
-
-
-def _delay(value: object) -> timedelta:
-    if not (match := _DELAY.fullmatch(str(value))):
-        raise ValueError("a number and one of s, m, h, d, as in 90m or 2d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
-
-
-def _zone(name: object) -> ZoneInfo:
-    try:
-        return ZoneInfo(str(name))
-    except (KeyError, OSError, ValueError):
-        raise ValueError("no such time zone on this machine (is tzdata installed?)") from None
-
-
-def _holidays(country: object) -> Container[date]:
-    """Return the public holidays of a country, of whatever year is asked for."""
-    try:
-        return country_holidays(str(country))
-    except NotImplementedError:
-        raise ValueError("no country whose holidays are known, as in PL") from None
 
 
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
@@ -98,20 +72,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Hours(_Section):
-    zone: Annotated[Any, BeforeValidator(_zone)]
-    opens: time
-    closes: time
-    weekends: bool = False
-    holidays: Annotated[Any, BeforeValidator(_holidays)] = ()
-
-    @model_validator(mode="after")
-    def _opens_before_it_closes(self) -> Self:
-        if self.opens >= self.closes:
-            raise ValueError("opens must be before closes")
-        return self
-
-
 Texts = Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=1000)]], PerLanguage]
 
 
@@ -127,8 +87,8 @@ class _Rule(_Section):
 class _Lead(_Section):
     threshold: int = Field(ge=1, le=TOP_SCORE)
     rules: tuple[_Rule, ...]
-    update_after: Annotated[timedelta, BeforeValidator(_delay)] = timedelta(seconds=30)
-    contact_only_after: Annotated[timedelta, BeforeValidator(_delay)] = timedelta(minutes=10)
+    update_after: Duration = timedelta(seconds=30)
+    contact_only_after: Duration = timedelta(minutes=10)
 
 
 def _phrase(text: str) -> str:
@@ -184,7 +144,7 @@ class _Dialogue(_Section):
 
 
 class Step(_Section):
-    delay: Annotated[timedelta, BeforeValidator(_delay)]
+    delay: Duration
     template: str = Field(pattern=r"^[a-z0-9_-]{1,60}$")
     subject: Annotated[dict[str, str], PerLanguage]
 
@@ -198,7 +158,7 @@ class _File(_Section):
     default_language: Language = "pl"
     staff_language: Language = "en"
     templates: str | None = None
-    hours: _Hours
+    hours: HoursSection
     lead: _Lead
     dialogue: _Dialogue
     topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic] = {}
@@ -296,6 +256,7 @@ def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
     """
     file = ConfigFile(path).load(_File)
     company = load_company(company_path)
+    hours = file.hours.hours
     return Config(
         company=company.company,
         published=company.published,
@@ -303,13 +264,7 @@ def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
         default_language=file.default_language,
         staff_language=file.staff_language,
         templates=path.parent / file.templates if file.templates else SHIPPED_TEMPLATES,
-        hours=Hours(
-            zone=file.hours.zone,
-            opens=file.hours.opens if quiet_hours else None,
-            closes=file.hours.closes if quiet_hours else None,
-            weekends=file.hours.weekends,
-            holidays=file.hours.holidays,
-        ),
+        hours=hours if quiet_hours else replace(hours, opens=None, closes=None),
         threshold=file.lead.threshold,
         rules=tuple(
             Rule(rule.points, rule.reason[file.staff_language], tuple(rule.known), rule.at_least)

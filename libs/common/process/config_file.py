@@ -3,14 +3,27 @@
 import re
 import tomllib
 from collections.abc import Sequence
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 M = TypeVar("M", bound=BaseModel)
 Where = Sequence[str | int]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+
+
+def _duration(value: object) -> timedelta:
+    if not (match := _DURATION.fullmatch(str(value))):
+        raise ValueError("a number and one of s, m, h, d, as in 90m or 2d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class FaultError(ValueError):

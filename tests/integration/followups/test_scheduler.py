@@ -183,7 +183,7 @@ async def test_a_hand_over_says_until_when_it_may_leave(
 ) -> None:
     await world.enrol("jan@example.com", steps=1)
     hours = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml").hours
-    open_at = hours.next_open(now())
+    open_at = hours.next_opening(now())
     await scheduler(hours=hours).hand_over(open_at)
     (alert,) = await world.outbox("alert.accepted")
     assert datetime.fromisoformat(alert["once"]["not_after"]) == hours.closing(open_at)

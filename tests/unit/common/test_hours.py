@@ -1,0 +1,154 @@
+"""Business hours: when they are open, and how open time is counted."""
+
+from datetime import UTC, datetime, time, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.hours import Hours
+from tests.support.business_hours import WARSAW, moments, near_changes, some_hours
+from tests.support.shipped import FOLLOWUPS as SHIPPED
+
+HOURS = Hours(WARSAW, time(9), time(19))
+ALWAYS = Hours(WARSAW, None, None)
+
+
+def local(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=WARSAW)
+
+
+@pytest.mark.parametrize(
+    ("at", "opens"),
+    [
+        ("2026-11-25 08:59", "2026-11-25 09:00"),  # a Wednesday
+        ("2026-11-25 09:00", "2026-11-25 09:00"),
+        ("2026-11-25 18:59", "2026-11-25 18:59"),
+        ("2026-11-25 19:00", "2026-11-26 09:00"),
+        ("2026-11-27 20:00", "2026-11-30 09:00"),  # Friday evening
+        ("2026-11-28 12:00", "2026-11-30 09:00"),
+        ("2026-03-28 12:00", "2026-03-30 09:00"),  # over the change to summer time
+        ("2026-10-24 12:00", "2026-10-26 09:00"),  # and back
+    ],
+)
+def test_what_falls_into_quiet_hours_waits_for_the_next_opening(at: str, opens: str) -> None:
+    assert HOURS.next_opening(local(at)) == local(opens)
+
+
+def test_a_weekend_that_is_not_quiet_is_used() -> None:
+    hours = Hours(WARSAW, time(9), time(19), weekends=True)
+    assert hours.next_opening(local("2026-11-28 12:00")) == local("2026-11-28 12:00")
+
+
+@pytest.mark.parametrize(
+    ("at", "opens"),
+    [
+        ("2026-11-10 20:00", "2026-11-12 09:00"),  # Independence Day
+        ("2026-12-23 20:00", "2026-12-28 09:00"),  # Christmas Eve, a holiday since 2025
+        ("2024-12-23 20:00", "2024-12-24 09:00"),
+        ("2027-03-26 20:00", "2027-03-30 09:00"),  # Easter Monday, after the change of clocks
+        ("2026-06-03 20:00", "2026-06-05 09:00"),  # Corpus Christi, 60 days after Easter
+        ("2030-12-31 20:00", "2031-01-02 09:00"),
+    ],
+)
+def test_the_public_holidays_of_poland_are_skipped(at: str, opens: str) -> None:
+    hours = SHIPPED.hours
+    assert hours.next_opening(local(at)) == local(opens)
+    assert not hours.is_open(local(opens) - timedelta(minutes=1))
+
+
+def test_without_quiet_hours_now_is_open() -> None:
+    midnight = local("2026-11-28 00:00")
+    assert ALWAYS.next_opening(midnight) == midnight
+
+
+@given(st.one_of(moments, near_changes), some_hours)
+def test_the_next_opening_is_open_and_never_before(at: datetime, hours: Hours) -> None:
+    opening = hours.next_opening(at)
+    assert opening >= at
+    assert hours.is_open(opening)
+    assert hours.next_opening(opening) == opening
+
+
+@given(near_changes, some_hours, st.integers(0, 60 * 24 * 4))
+def test_nothing_open_is_passed_over(at: datetime, hours: Hours, minutes: int) -> None:
+    between = at + timedelta(minutes=minutes)
+    if between < hours.next_opening(at):
+        assert not hours.is_open(between)
+
+
+@given(near_changes, st.integers(0, 8))
+def test_over_a_change_of_clocks_an_opening_stays_at_its_hour(at: datetime, days: int) -> None:
+    opening = SHIPPED.hours.next_opening(at + timedelta(days=days)).astimezone(WARSAW)
+    assert 9 <= opening.hour < 19
+    if opening > at + timedelta(days=days):
+        assert (opening.hour, opening.minute) == (9, 0)
+    assert opening.isoweekday() <= 5
+    assert opening.date() not in SHIPPED.hours.holidays
+
+
+def test_an_opening_that_the_change_of_clocks_skips_is_no_opening() -> None:
+    hours = Hours(WARSAW, time(2), time(2, 59), weekends=True)
+    assert hours.next_opening(local("2026-03-28 12:00")) == local("2026-03-30 02:00")
+
+
+def test_an_hour_that_comes_twice_is_open_both_times() -> None:
+    hours = Hours(WARSAW, time(1), time(2, 30), weekends=True)
+    twice = local("2026-10-25 02:15")
+    assert hours.is_open(twice.replace(fold=0))
+    assert hours.is_open(twice.replace(fold=1))
+    assert hours.closing(twice) == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("at", "minutes", "ends"),
+    [
+        ("2026-11-25 10:00", 15, "2026-11-25 10:15"),
+        ("2026-11-25 18:50", 15, "2026-11-26 09:05"),
+        ("2026-11-25 18:45", 15, "2026-11-26 09:00"),  # at closing time nobody is there
+        ("2026-11-27 18:00", 120, "2026-11-30 10:00"),  # a weekend
+        ("2026-11-28 12:00", 30, "2026-11-30 09:30"),
+        ("2026-11-10 18:30", 60, "2026-11-12 09:30"),  # Independence Day
+        ("2026-11-23 09:00", 5 * 600 + 1, "2026-11-30 09:01"),  # a whole week
+        ("2026-11-25 20:00", 0, "2026-11-26 09:00"),
+    ],
+)
+def test_only_open_time_is_counted(at: str, minutes: int, ends: str) -> None:
+    assert SHIPPED.hours.add(local(at), timedelta(minutes=minutes)) == local(ends)
+
+
+def test_over_a_change_of_clocks_the_hours_that_passed_are_counted() -> None:
+    night = Hours(WARSAW, time(1), time(4), weekends=True)
+    at, hours = local("2026-03-29 01:30"), timedelta(hours=1)
+    assert night.add(at, hours) == local("2026-03-29 03:30")
+    assert night.add(local("2026-10-25 01:30"), 3 * hours) == local("2026-10-25 03:30")
+    assert ALWAYS.add(at, hours) == local("2026-03-29 03:30")
+
+
+@settings(max_examples=40)  # each looks at every minute of some days
+@given(st.one_of(moments, near_changes), some_hours, st.integers(0, 600))
+def test_as_much_is_open_in_between_as_was_added(at: datetime, hours: Hours, minutes: int) -> None:
+    at = at.replace(second=0)
+    end = hours.add(at, timedelta(minutes=minutes))
+    assert hours.is_open(end)
+    length = int((end - at).total_seconds() // 60)
+    if length < 5 * 24 * 60:
+        open_minutes = sum(hours.is_open(at + timedelta(minutes=n)) for n in range(length))
+        assert open_minutes == minutes
+
+
+@given(near_changes, some_hours, st.integers(0, 10**5), st.integers(0, 10**5))
+def test_two_waits_end_when_their_sum_does(
+    at: datetime, hours: Hours, first: int, second: int
+) -> None:
+    one, other = timedelta(seconds=first), timedelta(seconds=second)
+    assert hours.add(hours.add(at, one), other) == hours.add(at, one + other)
+
+
+def test_hours_that_never_open_are_an_error_not_a_search_for_ever() -> None:
+    class Everything:
+        def __contains__(self, day: object) -> bool:
+            return True
+
+    with pytest.raises(ValueError, match="no opening"):
+        Hours(WARSAW, time(9), time(19), holidays=Everything()).next_opening(local("2026-11-25"))
