@@ -10,14 +10,14 @@ from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
 from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
-from services.followups.http import Routes
-from services.followups.lead_routes import LeadRoutes
+from services.followups.http.followups import Routes
+from services.followups.http.leads import LeadRoutes
+from services.followups.http.transcripts import Transcripts
 from services.followups.llm import ChatModel
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
 from services.followups.staff import Announcer
-from services.followups.transcripts import Transcripts
 
 PREFETCH = 20
 PURGE_SECONDS = 3600

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.http.application import create_app
 from libs.common.messaging.broker import Broker
-from services.followups.http import Routes
+from services.followups.http.followups import Routes
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link
 from tests.support.system import WORDING
 

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import CALLER, create_app
-from services.followups.lead_routes import COLUMNS, LeadRoutes
+from services.followups.http.leads import COLUMNS, LeadRoutes
 from tests.integration.followups.conftest import World, link
 
 KEY = "internal-key-of-this-test"

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import create_app
 from libs.common.messaging.broker import Broker
-from services.followups.http import Routes
+from services.followups.http.followups import Routes
 from services.followups.llm import ChatModel
 from services.followups.store import conversations, tables
 from tests.integration.followups.conftest import CONFIG, World, link

@@ -14,8 +14,8 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.consent.http.admin import AdminRoutes
-from services.followups.http import Routes as Followups
-from services.followups.lead_routes import LeadRoutes
+from services.followups.http.followups import Routes as Followups
+from services.followups.http.leads import LeadRoutes
 from services.gateway.clients import Role
 from services.gateway.http import FORWARDED, SERVICE, Forwarded
 

@@ -21,7 +21,7 @@ MOST_MESSAGES = 500
 _PAGE = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 ).from_string(
-    files(__package__).joinpath("templates", "transcript.html").read_text(encoding="utf-8")
+    files("services.followups").joinpath("templates", "transcript.html").read_text(encoding="utf-8")
 )
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
