@@ -10,8 +10,10 @@ from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
 from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
-from services.followups.http.followups import Routes
+from services.followups.http.chat import ChatRoutes
+from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.http.operations import OperationsRoutes
 from services.followups.http.transcripts import Transcripts
 from services.followups.llm import ChatModel
 from services.followups.mail import Mails
@@ -59,7 +61,6 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
     service.spawn("announcer", Announcer(engine, configured, transcripts.link).run())
 
-    app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     model = None
     if settings.chat_model_url:
         key = settings.chat_model_key
@@ -72,8 +73,15 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
                 seconds=settings.chat_model_seconds,
             )
         )
-    Routes(engine, broker, configured, transcripts.link, model).add_to(app)
-    LeadRoutes(engine, transcripts.link).add_to(app)
-    transcripts.add_to(app)
+    app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    for routes in (
+        ChatRoutes(engine, configured, transcripts.link, model),
+        FollowupRoutes(engine, configured),
+        LeadRoutes(engine, configured, transcripts.link),
+        OperationsRoutes(engine, broker),
+        transcripts,
+    ):
+        routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(service, app, settings.http_host, settings.http_port)

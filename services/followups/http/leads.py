@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.email_address import Email
 from libs.common.http.application import CALLER, Model, Problem, json_response, only, parse, path_id
 from libs.common.phone_number import Phone
-from services.followups import metrics, staff
+from services.followups import lead_files, metrics, staff, table
+from services.followups.config import Config
 from services.followups.lead_score import LEAD_STATES
 from services.followups.store import conversations, leads, steps
 from services.followups.store.tables import Row
@@ -60,20 +62,22 @@ class NewState(Model):
     reason: str | None = Field(None, min_length=1, max_length=500)
 
 
+@dataclass(frozen=True, eq=False)
 class LeadRoutes:
-    def __init__(self, engine: AsyncEngine, link: staff.Link) -> None:
-        self._engine = engine
-        self._link = link
+    engine: AsyncEngine
+    config: Config
+    link: staff.Link
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/leads", only("service", self.list))
+        app.router.add_post("/api/leads/import", only("service", self.import_file))
         app.router.add_get("/api/leads/{id}", only("service", self.show))
         app.router.add_post("/api/leads/{id}/state", only("service", self.set_state))
 
     async def list(self, request: web.Request) -> web.Response:
         """The newest first."""
         wanted = _wanted(request.query)
-        async with self._engine.connect() as tx:
+        async with self.engine.connect() as tx:
             rows = await leads.page(
                 tx,
                 wanted.model_dump(exclude={"limit", "cursor", "format"}, exclude_none=True),
@@ -89,7 +93,7 @@ class LeadRoutes:
         return json_response({"items": items, "next_cursor": cursor})
 
     async def show(self, request: web.Request) -> web.Response:
-        async with self._engine.connect() as tx:
+        async with self.engine.connect() as tx:
             row = await leads.one(tx, path_id(request, "lead"))
         if row is None:
             raise Problem(404, detail="no such lead")
@@ -100,7 +104,7 @@ class LeadRoutes:
         body = await parse(request, NewState)
         lead_id = path_id(request, "lead")
         by = request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff"
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             row = await leads.one(tx, lead_id)
             if row is None:
                 raise Problem(404, detail="no such lead")
@@ -121,13 +125,26 @@ class LeadRoutes:
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response(self._item(row))
 
+    async def import_file(self, request: web.Request) -> web.Response:
+        """Take a file as it comes; of what cannot be taken each row is named with its line."""
+        parts = request.content.iter_any()
+        # A generated client sends any file as the second.
+        if request.content_type in {"text/csv", "application/octet-stream"}:
+            records = table.csv_records(parts, lead_files.COLUMNS)
+        elif request.content_type in {"application/x-ndjson", "application/jsonl"}:
+            records = table.json_lines(parts)
+        else:
+            raise Problem(415, detail="send text/csv or application/x-ndjson")
+        report = await lead_files.take(self.engine, self.config, records)
+        return json_response(report.as_json())
+
     def _item(self, row: Row) -> dict[str, Any]:
         known = {name: row["known"].get(name) for name in _KNOWN}
         own = {
             name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
             for name in (*_OWN, *_TIMES)
         }
-        url = self._link(row["heard_in"], row["updated_at"])
+        url = self.link(row["heard_in"], row["updated_at"])
         ordered = {**own, **known, "transcript_url": url}
         return {name: _plain(ordered[name]) for name in COLUMNS}
 

@@ -11,9 +11,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.http.application import create_app
+from libs.common.http.application import create_app, unavailable_when
 from libs.common.messaging.broker import Broker
-from services.followups.http.followups import Routes
+from services.followups.http.chat import ChatRoutes
+from services.followups.http.followups import FollowupRoutes
+from services.followups.http.leads import LeadRoutes
+from services.followups.http.operations import OperationsRoutes
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link
 from tests.support.system import WORDING
 
@@ -23,13 +26,23 @@ Client = TestClient[web.Request, web.Application]
 Post = Callable[..., Awaitable[tuple[int, Any]]]
 
 
+def app_of(engine: AsyncEngine, broker: Broker) -> web.Application:
+    app = create_app(internal_key=KEY)
+    app.middlewares.append(unavailable_when(postgres.is_transient))
+    ChatRoutes(engine, CONFIG, link).add_to(app)
+    FollowupRoutes(engine, CONFIG).add_to(app)
+    LeadRoutes(engine, CONFIG, link).add_to(app)
+    OperationsRoutes(engine, broker).add_to(app)
+    return app
+
+
 @pytest.fixture
 async def client(engine: AsyncEngine) -> Any:
-    async with Broker.connect("amqp://127.0.0.1:1/", "followups") as broker:
-        app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG, link).add_to(app)
-        async with TestClient(TestServer(app), headers=HEADERS) as opened:
-            yield opened
+    async with (
+        Broker.connect("amqp://127.0.0.1:1/", "followups") as broker,
+        TestClient(TestServer(app_of(engine, broker)), headers=HEADERS) as opened,
+    ):
+        yield opened
 
 
 @pytest.fixture
@@ -345,13 +358,11 @@ async def test_without_the_database_it_says_so_and_when_to_come_back() -> None:
     async with (
         postgres.connect(away, application_name="followups") as engine,
         Broker.connect("amqp://127.0.0.1:1/", "followups") as broker,
+        TestClient(TestServer(app_of(engine, broker)), headers=HEADERS) as client,
     ):
-        app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG, link).add_to(app)
-        async with TestClient(TestServer(app), headers=HEADERS) as client:
-            body = {"message": "remont", "session_id": "abc"}
-            async with client.post("/api/chatbot/chat", json=body) as response:
-                assert response.status == 503
-                assert response.headers["Retry-After"]
-            async with client.get("/health/deep") as response:
-                assert (await response.json())["status"] == "unhealthy"
+        body = {"message": "remont", "session_id": "abc"}
+        async with client.post("/api/chatbot/chat", json=body) as response:
+            assert response.status == 503
+            assert response.headers["Retry-After"]
+        async with client.get("/health/deep") as response:
+            assert (await response.json())["status"] == "unhealthy"

@@ -13,8 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import create_app
-from libs.common.messaging.broker import Broker
-from services.followups.http.followups import Routes
+from services.followups.http.chat import ChatRoutes
 from services.followups.llm import ChatModel
 from services.followups.store import conversations, tables
 from tests.integration.followups.conftest import CONFIG, World, link
@@ -34,14 +33,11 @@ def seconds() -> float:
 
 @pytest.fixture
 async def say(engine: AsyncEngine, sandbox: Sandbox, seconds: float) -> AsyncIterator[Say]:
-    async with (
-        Broker.connect("amqp://127.0.0.1:1/", "followups") as broker,
-        ChatModel.open(
-            f"{sandbox.url}/model", "secret", "some-model", CONFIG.instructions, seconds=seconds
-        ) as opened,
-    ):
+    async with ChatModel.open(
+        f"{sandbox.url}/model", "secret", "some-model", CONFIG.instructions, seconds=seconds
+    ) as opened:
         app = create_app(internal_key=KEY)
-        Routes(engine, broker, CONFIG, link, opened).add_to(app)
+        ChatRoutes(engine, CONFIG, link, opened).add_to(app)
         async with TestClient(TestServer(app), headers=HEADERS) as client:
 
             async def send(message: str, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.consent.http.admin import AdminRoutes
-from services.followups.http.followups import Routes as Followups
+from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.gateway.clients import Role
 from services.gateway.http import FORWARDED, SERVICE, Forwarded
@@ -44,7 +44,7 @@ def app_of(upstream: str) -> web.Application:
         case "consent":
             made(AdminRoutes).add_to(app)
         case "followups":
-            made(Followups).add_to(app)
+            made(FollowupRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
     return app
 

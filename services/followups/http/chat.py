@@ -1,0 +1,136 @@
+"""The chat: one message in, one reply out."""
+
+import asyncio
+from typing import Annotated, Self
+
+from aiohttp import web
+from pydantic import Field, StringConstraints, model_validator
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.email_address import Email
+from libs.common.http.application import (
+    ADDRESS_FROM,
+    CALLER,
+    CLIENT_ADDRESS,
+    Model,
+    accepted_at,
+    json_response,
+    parse,
+)
+from libs.common.process import logs
+from services.followups import chat, facts, staff
+from services.followups.chat import Reply
+from services.followups.config import Config
+from services.followups.llm import REMEMBERED, ChatModel
+from services.followups.store import conversations
+from services.followups.understanding import phone
+
+log = logs.get_logger(__name__)
+
+MESSAGE_LENGTH = 4000
+WORDING_LENGTH = 4000
+TURNS_AT_A_TIME = 6
+"""Of the pool's ten connections. Here who waits is served in turn; in the pool a newcomer may take
+what was given back until the one who waits has waited too long. The rest is for the other work."""
+
+
+class Consent(Model):
+    marketing: bool
+    text: str = Field("", max_length=WORDING_LENGTH)
+
+    @model_validator(mode="after")
+    def _agreement_has_a_wording(self) -> Self:
+        if self.marketing and not self.text.strip():
+            raise ValueError("an agreement needs the text that was agreed to")
+        return self
+
+
+class ChatMessage(Model):
+    message: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MESSAGE_LENGTH)
+    ]
+    session_id: str = Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,200}$")
+    email: Email | None = None
+    name: (
+        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+        | None
+    ) = None
+    phone: str | None = Field(None, pattern=r"^[+(]?[0-9][0-9 ().\-]{5,28}[0-9]$")
+    language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
+    consent: Consent | None = None
+
+
+class ChatRoutes:
+    def __init__(
+        self, engine: AsyncEngine, config: Config, link: staff.Link, model: ChatModel | None = None
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._link = link
+        self._model = model
+        self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/api/chatbot/chat", self.chat)
+
+    async def chat(self, request: web.Request) -> web.Response:
+        body = await parse(request, ChatMessage)
+        vouched = request.headers.get(CALLER) in {"service", "admin"}
+        agreed = body.consent.text.strip() if body.consent and body.consent.marketing else None
+        if agreed is not None and not vouched and self._config.published(agreed) is None:
+            # Consent would not count it. The dialogue asks for itself, in the company's words.
+            log.warning("chat.unknown_wording")
+            agreed = None
+        said = chat.Said(
+            message=body.message,
+            session_id=body.session_id,
+            passed=facts.Facts(
+                email=body.email,
+                name=facts.person_name(body.name) if body.name else None,
+                phone=phone.canonical(body.phone) if body.phone else None,
+            ),
+            language=body.language[:2].lower() if body.language else None,
+            agreed=agreed,
+            ip_address=request.headers.get(CLIENT_ADDRESS),
+            ip_address_from=request.headers.get(ADDRESS_FROM),
+            user_agent=request.headers.get("User-Agent"),
+            vouched=vouched,
+        )
+        async with self._turns, self._engine.begin() as tx:
+            answer = await chat.take_turn(tx, self._config, self._link, said, accepted_at(request))
+        return json_response(
+            {
+                "reply": await self._worded(answer),
+                "session_id": body.session_id,
+                "conversation_id": str(answer.conversation_id),
+                "lead_score": answer.score,
+            }
+        )
+
+    async def _worded(self, answer: Reply) -> str:
+        """Let the model word the reply, where there is one and the database is there for it.
+
+        The turn was committed before: told of a failure, a client would have it taken once more.
+        """
+        if self._model is None or answer.is_fixed:
+            return answer.reply
+        try:
+            return await self._worded_by(self._model, answer)
+        except Exception as error:
+            if not postgres.is_transient(error):
+                raise
+            log.warning("chat.database_unavailable", error=type(error).__name__)
+            return answer.reply
+
+    async def _worded_by(self, model: ChatModel, answer: Reply) -> str:
+        async with self._engine.connect() as tx:
+            said = await conversations.said_before(
+                tx, answer.conversation_id, answer.reply_id, REMEMBERED
+            )
+        reply = await model.reply(said, answer.reply, answer.language, answer.private)
+        if reply is None:
+            return answer.reply
+        async with self._engine.begin() as tx:
+            await conversations.reword(tx, answer.reply_id, reply)
+        return reply
