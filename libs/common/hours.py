@@ -53,6 +53,18 @@ class Hours:
             duration -= closes - began
         raise AssertionError("windows have no end")
 
+    def between(self, begin: datetime, end: datetime) -> timedelta:
+        """Return how much open time lies between two moments; nothing when `end` is first.
+
+        :raises ValueError: closed for LONGEST_CLOSED_DAYS
+        """
+        total = timedelta()
+        for opens, closes in self._windows(begin):
+            if opens >= end:
+                break
+            total += max(min(closes, end) - max(opens, begin.astimezone(UTC)), timedelta())
+        return total
+
     def _windows(self, at: datetime) -> Iterator[tuple[datetime, datetime]]:
         """Yield the open times (UTC) that end after `at`, in their order, for ever."""
         if self.opens is None or self.closes is None:

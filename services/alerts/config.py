@@ -22,6 +22,7 @@ from yarl import URL
 
 from libs.common.process.config_file import ConfigFile, FaultError, Where, did_you_mean
 from services.alerts.alert import Policy
+from services.alerts.case_sections import CaseSections
 from services.alerts.messages import ESCALATION
 from services.alerts.templates import Templates
 
@@ -101,6 +102,16 @@ class Target(_Part):
         return self.timeout + self.margin
 
     @property
+    def needs(self) -> str | None:
+        """What a person must have to be asked here, as [people] names it."""
+        return None
+
+    @property
+    def answerable(self) -> bool:
+        """Whether a question here can be answered: by a button, or a link of that person."""
+        return self.needs is not None
+
+    @property
     def prefetch(self) -> int:
         """Messages in flight: one being sent and one being recorded for each slot."""
         taken = 2 * self.concurrency
@@ -138,8 +149,29 @@ class Target(_Part):
 
 
 class SlackTarget(Target):
+    """A webhook, or an app with a bot token, whose messages have buttons."""
+
     channel: Literal["slack"]
-    url: SecretUrl
+    url: SecretUrl = SecretStr("")
+    token: Secret = SecretStr("")
+    post_to: str = Field("", pattern=r"^([CGD][A-Z0-9]{2,20})?$")
+    team: str = Field("", pattern=r"^([TE][A-Z0-9]{2,20})?$")
+    api: Url = "https://slack.com/api"
+
+    @property
+    def needs(self) -> str | None:
+        return "slack"
+
+    @property
+    def answerable(self) -> bool:
+        return bool(self.token.get_secret_value())
+
+    @model_validator(mode="after")
+    def _is_a_webhook_or_an_app(self) -> Self:
+        app = (self.token.get_secret_value(), self.post_to, self.team)
+        if not (all(app) if not self.url.get_secret_value() else not any(app)):
+            raise ValueError("needs url (a webhook), or token, post_to and team (an app)")
+        return self
 
 
 class WebhookTarget(Target):
@@ -161,6 +193,10 @@ class SmsTarget(Target):
     token: Secret
     to: str
 
+    @property
+    def needs(self) -> str | None:
+        return "phone"
+
 
 class AppriseTarget(Target):
     channel: Literal["apprise"]
@@ -181,6 +217,10 @@ class EmailTarget(Target):
     permit: Seconds = 20  # how long a permit is valid; consent decides it
     dot_deadline: Seconds = 10  # after asking; later than that, no terminator is written
     permit_patience: Seconds = 24 * 3600  # without a permit; then the mail is cancelled
+
+    @property
+    def needs(self) -> str | None:
+        return "email"
 
     @property
     def lease(self) -> float:
@@ -209,7 +249,7 @@ AnyTarget = Annotated[
 TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 
 
-class Config(_Part):
+class Config(CaseSections):
     routes: dict[str, tuple[str, ...]]
     targets: dict[TargetName, AnyTarget]
     dedup: Dedup = Dedup()
@@ -282,6 +322,9 @@ def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
     if config is not None and not config.route(ESCALATION, None):
         text = f"none for {ESCALATION}: no one would be notified of failures"
         faults.append(file.fault(["routes"], text))
+    if config is not None:
+        found = config.case_faults(lambda event: config.route(event, None), config.targets)
+        faults += [file.fault(where, text) for where, text in found]
     templates = Templates(path.parent / "templates")
     for name, target in config.targets.items() if config else ():
         for event_type, template in target.templates.items():

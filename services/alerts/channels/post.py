@@ -101,8 +101,11 @@ class HttpChannel(Generic[T]):
         self._name = name
         self._target: T = target
         self._templates = templates
-        url = target.url if isinstance(target.url, str) else target.url.get_secret_value()
-        self._poster = Poster(target, url, network)
+        self._poster = Poster(target, self._endpoint(), network)
+
+    def _endpoint(self) -> str:
+        url = self._target.url
+        return url if isinstance(url, str) else url.get_secret_value()
 
     async def close(self) -> None:
         await self._poster.close()

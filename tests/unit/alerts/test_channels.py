@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
-from services.alerts.channels import monday, responses, sms
+from services.alerts.channels import monday, responses, slack, sms
 from services.alerts.channels.post import Response
 from tests.support.targets import STATUSES
 
@@ -86,6 +86,25 @@ def errors(code: str, **extensions: Any) -> dict[str, Any]:
 )
 def test_mondays_errors_inside_a_200_are_failures(body: Any, expected: tuple[Kind, Reason]) -> None:
     assert said(monday.read(answered(body))) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"ok": True, "ts": "1.2", "channel": "C1"}, (Kind.DELIVERED, Reason.OK)),
+        ({"ok": False, "error": "token_revoked"}, (Kind.NEVER, Reason.UNAUTHORIZED)),
+        ({"ok": False, "error": "channel_not_found"}, (Kind.NEVER, Reason.GONE)),
+        ({"ok": False, "error": "invalid_blocks"}, (Kind.NEVER, Reason.BAD_PAYLOAD)),
+        ({"ok": False, "error": "internal_error"}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"ok": 1}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"ok", (Kind.FAILED, Reason.BAD_ANSWER)),
+        (b"[" * 60_000, (Kind.FAILED, Reason.BAD_ANSWER)),
+    ],
+)
+def test_a_slack_apps_errors_inside_a_200_are_failures(
+    body: Any, expected: tuple[Kind, Reason]
+) -> None:
+    assert said(slack.read(answered(body))) == expected
 
 
 @pytest.mark.parametrize(

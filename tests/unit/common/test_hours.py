@@ -125,7 +125,7 @@ def test_over_a_change_of_clocks_the_hours_that_passed_are_counted() -> None:
     assert ALWAYS.add(at, hours) == local("2026-03-29 03:30")
 
 
-@settings(max_examples=40)  # each looks at every minute of some days
+@settings(max_examples=40, deadline=None)  # each looks at every minute of some days
 @given(st.one_of(moments, near_changes), some_hours, st.integers(0, 600))
 def test_as_much_is_open_in_between_as_was_added(at: datetime, hours: Hours, minutes: int) -> None:
     at = at.replace(second=0)
@@ -143,6 +143,13 @@ def test_two_waits_end_when_their_sum_does(
 ) -> None:
     one, other = timedelta(seconds=first), timedelta(seconds=second)
     assert hours.add(hours.add(at, one), other) == hours.add(at, one + other)
+
+
+@given(st.one_of(moments, near_changes), some_hours, st.integers(0, 10**6))
+def test_between_two_moments_lies_what_add_counts(at: datetime, hours: Hours, seconds: int) -> None:
+    wait = timedelta(seconds=seconds)
+    assert hours.between(at, hours.add(at, wait)) == wait
+    assert hours.between(at, at - wait) == timedelta()
 
 
 def test_hours_that_never_open_are_an_error_not_a_search_for_ever() -> None:

@@ -1,0 +1,238 @@
+"""[answers], [hours], [schedules] and [people]: what they say, and each fault with its place."""
+
+from datetime import timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from services.alerts import config
+from services.alerts.config import Config
+from services.gateway.targets import Targets
+
+ENV = {
+    "SLACK_TOKEN": "xoxb-1-secret",
+    "SMS_TOKEN": "sms-token",
+    "PHONE_ANNA": "600 700 800",
+    "PUSH_URL": "json://127.0.0.1",
+}
+FILE = """
+[routes]
+"lead.qualified" = ["slack", "sms"]
+"escalation" = ["email"]
+[targets.slack]
+channel = "slack"
+token = { env = "SLACK_TOKEN" }
+post_to = "C0123"
+team = "T0123"
+[targets.sms]
+channel = "sms"
+url = "https://sms.example"
+token = { env = "SMS_TOKEN" }
+to = "+48600700800"
+[targets.push]
+channel = "apprise"
+url = { env = "PUSH_URL" }
+[targets.email]
+channel = "email"
+host = "mail.example"
+port = 25
+sender = "ostoja@example.com"
+to = "staff@example.com"
+[answers."lead.qualified"]
+asks = ["slack"]
+within = "15m"
+hours = "office"
+chain = [
+    { to = "slack", mention = "sales", wait = "10m" },
+    { to = "sms", call = "sales", wait = "15m" },
+    { to = "push", wait = "5m" },
+    { to = "email", person = "ewa", wait = "1h" },
+]
+repeat = 1
+[hours.office]
+zone = "Europe/Warsaw"
+opens = "09:00"
+closes = "17:00"
+holidays = "PL"
+[schedules.sales]
+file = "rota-sales.ics"
+otherwise = "anna"
+[people.anna]
+name = "Anna Nowak"
+slack = "U012ABC"
+phone = { env = "PHONE_ANNA" }
+[people.ewa]
+name = "Ewa Lis"
+email = "Ewa@Example.com"
+"""
+
+
+def load(folder: Path, text: str) -> Config:
+    path = folder / "alerts.toml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path, ENV)[0]
+
+
+def faults(folder: Path, *changes: tuple[str, str]) -> list[str]:
+    text = FILE
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    with pytest.raises(SystemExit) as stopped:
+        load(folder, text)
+    return str(stopped.value).replace(f"{folder}/", "").splitlines()
+
+
+def line(text: str) -> int:
+    return FILE[: FILE.index(text)].count("\n") + 1
+
+
+def test_the_sections_are_read(tmp_path: Path) -> None:
+    subject = load(tmp_path, FILE)
+    answers = subject.answers["lead.qualified"]
+    assert answers.within == timedelta(minutes=15)
+    assert [step.to for step in answers.steps] == ["slack", "sms", "push", "email"] * 2
+    assert [step.schedule for step in answers.chain] == ["sales", "sales", None, None]
+    assert (answers.later.most, answers.later.times) == (timedelta(hours=8), 3)
+    assert subject.people["anna"].phone == "+48600700800"
+    assert subject.people["ewa"].email == "ewa@example.com"
+    assert subject.hours_of("office").zone == ZoneInfo("Europe/Warsaw")
+    assert subject.hours_of("always").opens is None
+    assert subject.zone_of("sales") == ZoneInfo("Europe/Warsaw")
+    assert subject.needs_of("sales", subject.targets) == {"slack", "phone"}
+
+
+def test_without_these_sections_no_event_asks_for_an_answer(tmp_path: Path) -> None:
+    subject = load(tmp_path, FILE[: FILE.index("[answers")])
+    assert (subject.answers, subject.people, subject.schedules, subject.hours) == ({}, {}, {}, {})
+
+
+def test_the_gateway_reads_the_same_routes_with_and_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.toml"
+    path.write_text(FILE, encoding="utf-8")
+    known = Targets.read(path)
+    path.write_text(FILE[: FILE.index("[answers")], encoding="utf-8")
+    assert Targets.read(path) == known
+
+
+CHAIN = FILE[FILE.index("chain = [") : FILE.index("repeat = 1")]
+
+
+def at(text: str) -> str:
+    return f"alerts.toml:{line(text)}: answers.lead.qualified"
+
+
+AT_CHAIN = f"{at('chain = [')}.chain"
+OTHERWISE = f"alerts.toml:{line('otherwise')}: schedules.sales.otherwise"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (CHAIN, "chain = []\n", f"{AT_CHAIN}: is empty: when no one answers, no one would be"),
+        ('to = "push"', 'to = "pusch"', f"{AT_CHAIN}.2.to: no target is named pusch; did you mean"),
+        (
+            'mention = "sales"',
+            'mention = "sale"',
+            f"{at('mention')}.chain.0.mention: no schedule is named sale; did you mean sales?",
+        ),
+        (
+            'person = "ewa"',
+            'person = "eva"',
+            f"{at('person =')}.chain.3.person: no person is named eva; did you mean ewa?",
+        ),
+        (
+            'hours = "office"',
+            'hours = "offices"',
+            f"{at('hours =')}.hours: no hours are named offices; did you mean office?",
+        ),
+        (
+            'otherwise = "anna"\n',
+            "",
+            f"alerts.toml:{line('[schedules')}: schedules.sales.otherwise: is missing",
+        ),
+        (
+            'otherwise = "anna"',
+            'otherwise = "ana"',
+            f"{OTHERWISE}: no person is named ana; did you mean anna?",
+        ),
+        (
+            'phone = { env = "PHONE_ANNA" }\n',
+            "",
+            f"{OTHERWISE}: anna has no phone in",
+        ),
+        (
+            'email = "Ewa@Example.com"\n',
+            "",
+            f"{at('person =')}.chain.3.person: ewa has no email in [people]",
+        ),
+        (
+            'to = "sms", call = "sales"',
+            'to = "sms"',
+            f"{AT_CHAIN}.1: asks no one: sms needs call = a schedule, or person",
+        ),
+        (
+            'call = "sales"',
+            'mention = "sales"',
+            f"{AT_CHAIN}.1.mention: only Slack mentions: sms is sms; write call",
+        ),
+        (
+            'mention = "sales"',
+            'mention = "sales", person = "ewa"',
+            f"{AT_CHAIN}.0: only one of mention, call and person",
+        ),
+        ('wait = "1h"', 'wait = "7d"', f"{AT_CHAIN}: lasts 14.1 days, repetitions included: at"),
+        ('wait = "1h"', 'wait = "0m"', "chain.3.wait: Input should be greater than"),
+        ('wait = "1h"', 'wait = "soon"', "chain.3.wait: a number and one of s, m, h, d"),
+        (
+            'asks = ["slack"]',
+            'asks = ["push"]',
+            "lead.qualified.asks: push is no target of lead.qualified in [routes]",
+        ),
+        ('asks = ["slack"]', "asks = []", "lead.qualified.asks: is empty: name the targets"),
+        (
+            '[answers."lead.qualified"]\nasks = ["slack"]',
+            '[answers."escalation"]\nasks = ["email"]',
+            "answers.escalation: opens no case",
+        ),
+        ("[hours.office]", "[hours.always]", "hours.always: always is open at any time"),
+        ('opens = "09:00"', 'opens = "17:00"', "hours.office: opens must be before closes"),
+        ('name = "Ewa Lis"', 'nam = "Ewa Lis"', "people.ewa.nam: is not known; did you mean name?"),
+        ('"U012ABC"', '"anna"', "people.anna.slack: String should match pattern"),
+        ('"Ewa@Example.com"', '"ewa"', "people.ewa.email: not a valid e-mail address"),
+        ('team = "T0123"\n', "", "targets.slack: needs url (a webhook), or token, post_to and"),
+        (
+            '{ env = "SLACK_TOKEN" }',
+            '"xoxb"',
+            'targets.slack.token: give a secret as { env = "NAME',
+        ),
+    ],
+)
+def test_each_fault_is_named_with_its_line_and_what_was_meant(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    found = faults(tmp_path, (old, new))
+    assert any(told in fault for fault in found), found
+
+
+def test_a_chain_of_messages_that_no_one_can_answer_is_refused(tmp_path: Path) -> None:
+    webhook = (
+        'token = { env = "SLACK_TOKEN" }\npost_to = "C0123"\nteam = "T0123"',
+        'url = { env = "PUSH_URL" }',
+    )
+    chain = 'chain = [{ to = "slack", mention = "sales", wait = "10m" }]\n'
+    env_url = ENV | {"PUSH_URL": "https://hooks.slack.example/T/B/s"}
+    text = FILE.replace(*webhook).replace(CHAIN, chain)
+    path = tmp_path / "alerts.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit, match="no message of it can be answered"):
+        config.load(path, env_url)
+
+
+def test_all_faults_are_told_at_once_and_no_secret(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path, ('to = "push"', 'to = "pusch"'), ('hours = "office"', 'hours = "offices"')
+    )
+    assert len(found) == 2
+    assert "secret" not in "".join(found)
