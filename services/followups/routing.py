@@ -15,7 +15,8 @@ from typing import Literal
 
 Then = Literal["form", "contact", "nothing", "close", "end"]
 """What follows the answer. `form`: the form's next question. `contact`: only the question for a
-contact. `nothing`, `close`: nothing, this time or from now on. `end`: thanks."""
+contact. `nothing`: no question this time. `close`: what happens to the request, and no more
+questions. `end`: no more replies but thanks."""
 Action = Literal["call", "no_calls", "erasure", "lost", "quote", "resume"]
 
 GAP = "..."

@@ -170,7 +170,7 @@ async def test_the_lead_id_depends_only_on_the_conversation(world: World) -> Non
     assert uuid.UUID(lead["id"]) == messages.lead_id(answer.conversation_id)
 
 
-async def test_a_visitor_who_names_someone_else_s_address_does_not_end_its_sequence(
+async def test_naming_someone_else_s_address_does_not_end_its_sequence(
     world: World,
 ) -> None:
     await world.enrol("jan@example.com", seconds=3600)
@@ -240,7 +240,7 @@ async def test_a_withdrawal_before_the_address_applies_to_it(world: World) -> No
     assert set(await world.statuses()) == {"cancelled"}
 
 
-async def test_every_withdrawal_is_sent_since_a_form_may_have_granted_in_between(
+async def test_every_withdrawal_is_sent_since_a_form_may_grant_in_between(
     world: World,
 ) -> None:
     await world.say("jan@example.com")

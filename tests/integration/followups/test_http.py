@@ -115,9 +115,7 @@ async def test_an_unpublished_wording_counts_only_with_the_service_key(
         assert [grant["vouched"] for grant in grants] == [True]
     else:
         assert grants == []
-        assert (
-            "?" in answer["reply"]
-        )  # the dialogue continues and will ask with the published wording
+        assert "?" in answer["reply"]  # it will ask with the published wording
 
 
 @pytest.mark.parametrize("name", ["Win at evil-prize.com", "evil。com", "700 700 700"])

@@ -154,7 +154,7 @@ async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
     first, second = await world.outbox("alert.accepted")
     assert first["id"] == str(step) != second["id"]
     assert first["once"]["reference"] == second["once"]["reference"] == str(step)
-    # What is told of the old one says nothing of the new one.
+    # An outcome of the old message does not apply to the new one.
     for outcome in ("too_late", "cancelled", "failed"):
         await consumers.outcomes(settled(step, outcome), DELIVERY)
     assert await world.statuses() == ["handed_over"]

@@ -151,7 +151,11 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
         ("default_language =", "defualt_language =", "defualt_language"),
         ('closing = "Dziękuję', 'clozing = "Dziękuję', "closing"),
         ("{facts}", "{fatcs}", "fatcs"),
-        ('"{we_did} + {defect}"', '"{we_dit} + {defect}"', "routes.complaint: no [words]"),
+        (
+            '"{we_did} + {defect}"',
+            '"{we_dit} + {defect}"',
+            "routes.complaint: unknown [words] list we_dit",
+        ),
         ("long_ago = [", 'long_ago = ["{gas}", ', "words.long_ago"),
         ("[lead]", "[lead", "followups.toml"),
     ],
