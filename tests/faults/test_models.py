@@ -15,7 +15,7 @@ from tests.support.stack import ROOT
 
 MODELS = ROOT / "docs" / "models"
 COMPILE = ("gcc", "-w", "-DSAFETY", "-DVECTORSZ=2048", "-o", "pan", "pan.c")
-SEARCH = ("./pan", "-n", "-E", "-m200000")  # -E: no process ends, it has nothing left to do
+SEARCH = ("./pan", "-n", "-E", "-m400000")  # -E: no process ends, it has nothing left to do
 
 FULL = pytest.mark.faults  # the greater budget, some minutes
 RULES = {
@@ -28,6 +28,14 @@ RULES = {
     ),
 }
 
+SMALL = {
+    "a fallback": ("NS=1", "NG=1", "FB"),
+    "a release": ("NS=1", "NG=2"),
+    "two releases": ("NS=1", "NG=3"),
+    "two steps": ("NS=2", "NG=1"),
+}
+"""Of one case, what a search of it covers: steps of its chain, generations, a fallback."""
+
 LOST = {"alert_ledger": r"row\[0\]==0", "permit_and_send": r"row\[0\]>=4"}
 UNTRUE_DEAD = r"!\(dead\[0\]\)"
 UNEQUAL = r"assertion violated 0 "
@@ -39,6 +47,15 @@ LEFT = r"\((outbox|queue)==0\)"
 AFTER_THE_200 = r"!\(done200\)"
 UNANSWERED = r"gotall"
 SILENCED = r"ver>0"
+TWO_OWNERS = r"!\(bel\[\(1-p\)\]\)"
+OWNER_LOST = r"!\(bel\[.\]\)\|\|\(\(st==2\)"
+UNAWARE = r"gave\["
+AFTER_THE_ANSWER = r"!\(closed\["
+NEVER_SENT = r"row\[\(\(gen"
+OPEN_FOR_EVER = r"\(st!=1\)"
+REVIVED = r"!\(ended\)"
+OUTDATED = r"stale\[i\]"
+PLACE_OUTDATED = r"\(place==ver\)"
 
 
 def check(folder: Path, model: str, *flags: str, long: bool = False) -> str:
@@ -169,3 +186,65 @@ def test_an_erasure_s_protocol_without_one_of_its_rules_breaks_a_promise(
 ) -> None:
     rules = without("erasure", left_out)
     assert re.search(broken, check(tmp_path, "erasure", *rules, f"F0={budget}"))
+
+
+@pytest.mark.parametrize(
+    ("small", "more"),
+    [
+        ("a fallback", ("F0=1", "RES", "MON")),
+        ("a release", ("F0=1", "RES", "MON")),
+        ("two steps", ("F0=0", "RES", "MON")),
+        pytest.param("a fallback", ("F0=2", "RES", "MON"), marks=FULL),
+        pytest.param("two releases", ("F0=1",), marks=FULL),
+        pytest.param("two steps", ("F0=1", "RES", "MON"), marks=FULL),
+        pytest.param("two steps", ("F0=1", "RES", "MON", "ALERT"), marks=FULL),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_with_every_rule_a_case_is_answered_or_its_whole_chain_was_sent(
+    tmp_path: Path, small: str, more: tuple[str, ...]
+) -> None:
+    assert check(tmp_path, "answer", *SMALL[small], *more, long=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("left_out", "budget", "small", "broken"),
+    [
+        ("LOCK", 0, "a fallback", TWO_OWNERS),
+        ("COMMIT", 0, "a fallback", OWNER_LOST),
+        ("KEY", 1, "a release", UNAWARE),
+        ("TAKE", 0, "a fallback", AFTER_THE_ANSWER),
+        ("MARK", 0, "a fallback", AFTER_THE_ANSWER),
+        ("CREATE", 1, "a fallback", AFTER_THE_ANSWER),
+        ("ROW", 0, "a fallback", AFTER_THE_ANSWER),
+        ("ONE", 0, "a fallback", NEVER_SENT),
+        ("ARM", 0, "a release", OPEN_FOR_EVER),
+        ("OWN", 1, "two releases", OWNER_LOST),
+        ("GEN", 0, "a release", AFTER_THE_ANSWER),
+        ("CAS", 1, "a fallback", OUTDATED),
+        ("WAIT", 0, "a fallback", OUTDATED),
+        ("LATE", 1, "a fallback", OUTDATED),
+        ("RENDER", 0, "a fallback", OUTDATED),
+        ("TOLD", 0, "a fallback", OUTDATED),
+        ("BOUNDED", 2, "a fallback", OUTDATED),
+        ("END", 0, "two steps", REVIVED),
+    ],
+)
+def test_a_case_s_protocol_without_one_of_its_rules_breaks_its_promise(
+    tmp_path: Path, left_out: str, budget: int, small: str, broken: str
+) -> None:
+    ends = ("RES",) if left_out == "END" else ()
+    flags = (f"NO_{left_out}", f"F0={budget}", *SMALL[small], *ends)
+    assert re.search(broken, check(tmp_path, "answer", *flags))
+
+
+def test_a_place_shows_in_the_end_how_its_case_stands(tmp_path: Path) -> None:
+    assert check(tmp_path, "answer", "TELL", "F0=3") == ""
+
+
+@pytest.mark.parametrize("left_out", ["NOW", "TCAS", "REARM", "STICKY", "BOUNDED"])
+def test_the_update_of_a_place_without_one_of_its_rules_leaves_it_outdated(
+    tmp_path: Path, left_out: str
+) -> None:
+    flags = ("TELL", "F0=2", f"NO_{left_out}")
+    assert re.search(PLACE_OUTDATED, check(tmp_path, "answer", *flags))
