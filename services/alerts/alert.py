@@ -12,6 +12,7 @@ A message that is sent at most once has one more state before sending, and one m
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum, auto
@@ -70,6 +71,7 @@ class Reason(StrEnum):
     MANUAL = auto()
     ERASED = auto()
     REROUTED = auto()  # its target is no longer configured: a retry resolved the routes again
+    ANSWERED = auto()  # a step of a case that was answered, or whose chain began anew
     FALLBACK = auto()  # its target was unhealthy for too long: the fallback got it
 
 
@@ -91,6 +93,7 @@ class Outcome:
     status: int | None = None
     excerpt: str = ""  # of the response or the error: bounded and redacted
     retry_after: float | None = None  # seconds
+    receipt: Mapping[str, str] | None = None  # by which the message can be changed later
 
 
 @dataclass(frozen=True, slots=True)

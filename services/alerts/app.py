@@ -1,7 +1,10 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import periodic, postgres
 from libs.common.http import application, server
@@ -11,6 +14,9 @@ from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from libs.common.process.service import Service
 from services.alerts import channels, config, topology
+from services.alerts.cases import timer
+from services.alerts.cases.rules import otherwise, rules_of
+from services.alerts.cases.timer import Timer
 from services.alerts.channels.email import Email
 from services.alerts.config import EmailTarget
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
@@ -69,6 +75,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 
     private = settings.alerts_private_networks
     log.info("networks.configured", private=[str(network) for network in private])
+    rules = rules_of(configured, otherwise(configured))
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
@@ -88,10 +95,12 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         worker: Worker
         if isinstance(target, EmailTarget) and isinstance(channel, Email):
             worker = AtMostOnceWorker(
-                name, target, channel, breaker, throttle, engine, broker, permits
+                name, target, channel, breaker, throttle, engine, broker, permits, rules=rules
             )
         else:
-            worker = AtLeastOnceWorker(name, target, channel, breaker, throttle, engine, broker)
+            worker = AtLeastOnceWorker(
+                name, target, channel, breaker, throttle, engine, broker, rules=rules
+            )
         subscription = await service.enter(
             consumer.consume(
                 broker,
@@ -113,9 +122,16 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     service.spawn("target status", target_status.run())
 
     subjects = Subjects(settings.alerts_subject_keys.get_secret_value())
-    intake = Intake(configured, engine, broker, subjects)
+    intake = Intake(configured, engine, broker, subjects, rules)
     await service.enter(
         consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
+    )
+
+    # Also without a policy: cases may be open that an earlier configuration opened.
+    case_timer = Timer(engine, rules, frozenset(configured.targets))
+    service.spawn(
+        "case timer",
+        periodic.every(engine, "case timer", timer.POLL_SECONDS, case_timer.run, on_each=True),
     )
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
@@ -134,40 +150,24 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         overdue=settings.alerts_overdue_seconds,
         fallback_after=settings.alerts_fallback_seconds,
     )
-    digests = Digests(
+    digests = _digests(engine, intake, reconciler, settings)
+    _spawn_periodic(
+        service,
         engine,
-        intake,
-        reconciler,
-        to=settings.escalation_email,
-        base_url=settings.public_base_url.rstrip("/"),
-        pending=settings.alerts_incident_pending,
-        pace=Pace(
-            after=settings.alerts_incident_seconds,
-            repeat=settings.alerts_incident_repeat_seconds,
-            pause=settings.alerts_escalation_seconds,
-        ),
-    )
-    log.info(
-        "incidents.configured",
-        fallback_seconds=settings.alerts_fallback_seconds,
-        notify_after_seconds=settings.alerts_incident_seconds,
-        repeat_seconds=settings.alerts_incident_repeat_seconds,
-        pending=settings.alerts_incident_pending,
-    )
-    purge = partial(
-        retention.run,
-        engine,
-        delivered=settings.alerts_delivered_kept_hours * 3600.0,
-        payloads=payloads_kept,
-    )
-    for name, seconds, job in (
         ("alerts reconcile", settings.alerts_reconcile_seconds, reconciler.run),
         ("alerts digests", settings.alerts_escalation_seconds, digests.run),
-        ("alerts retention", RETENTION_SECONDS, purge),
+        (
+            "alerts retention",
+            RETENTION_SECONDS,
+            partial(
+                retention.run,
+                engine,
+                delivered=settings.alerts_delivered_kept_hours * 3600.0,
+                payloads=payloads_kept,
+            ),
+        ),
         ("alerts subjects", RETENTION_SECONDS, privacy.upkeep),
-    ):
-        service.spawn(name, periodic.every(engine, name, seconds, job))
-        log.info("periodic.configured", job=name, seconds=seconds)
+    )
 
     app = application.create_app(
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
@@ -187,3 +187,36 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(service, app, settings.http_host, settings.http_port)
+
+
+def _spawn_periodic(
+    service: Service, engine: AsyncEngine, *jobs: tuple[str, float, Callable[[], Awaitable[object]]]
+) -> None:
+    for name, seconds, job in jobs:
+        service.spawn(name, periodic.every(engine, name, seconds, job))
+        log.info("periodic.configured", job=name, seconds=seconds)
+
+
+def _digests(
+    engine: AsyncEngine, intake: Intake, reconciler: Reconciler, settings: AlertsSettings
+) -> Digests:
+    log.info(
+        "incidents.configured",
+        fallback_seconds=settings.alerts_fallback_seconds,
+        notify_after_seconds=settings.alerts_incident_seconds,
+        repeat_seconds=settings.alerts_incident_repeat_seconds,
+        pending=settings.alerts_incident_pending,
+    )
+    return Digests(
+        engine,
+        intake,
+        reconciler,
+        to=settings.escalation_email,
+        base_url=settings.public_base_url.rstrip("/"),
+        pending=settings.alerts_incident_pending,
+        pace=Pace(
+            after=settings.alerts_incident_seconds,
+            repeat=settings.alerts_incident_repeat_seconds,
+            pause=settings.alerts_escalation_seconds,
+        ),
+    )

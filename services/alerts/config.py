@@ -81,6 +81,7 @@ class BreakerOptions(_Part):
 class Target(_Part):
     """The options that every channel has; config/alerts.toml explains them."""
 
+    channel: str
     timeout: Seconds = 10
     margin: Seconds = 5
     concurrency: int = Field(8, ge=1, le=256)

@@ -1,9 +1,12 @@
 """Intake: accepted alerts become ledger rows and work messages."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -14,9 +17,11 @@ from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Un
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.alert import Reason, State
+from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import LEAD_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import intake, steps, upkeep
+from services.alerts.store import cases, intake, steps, upkeep
+from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
 
@@ -37,9 +42,15 @@ class Intake:
     """
 
     def __init__(
-        self, config: Config, engine: AsyncEngine, broker: Broker, subjects: Subjects
+        self,
+        config: Config,
+        engine: AsyncEngine,
+        broker: Broker,
+        subjects: Subjects,
+        rules: Rules | None = None,
     ) -> None:
         self._config = config
+        self._rules = rules or Rules()
         self._subjects = subjects
         self._engine = engine
         self._broker = broker
@@ -85,7 +96,7 @@ class Intake:
     ) -> None:
         """Take alerts that did not come through the broker; the outbox publishes their work."""
         rows = [row for accepted in alerts for row in self.rows(accepted, request_id)]
-        taken = await intake.accept(tx, rows, self._config.dedup.window)
+        taken = await self._accept(tx, rows)
         metrics.ACCEPTED.inc(taken.added)
         await outbox.add_all(tx, _works(rows, taken))
 
@@ -95,6 +106,8 @@ class Intake:
         :param row: locked
         :returns: False when no route matches now, either; nothing has changed
         """
+        if row.event_type in messages.CASE_EVENTS:  # of this one target, whatever the routes say
+            return False
         once = steps.once_of(row)
         accepted = AlertAccepted(
             id=row.alert_id,
@@ -151,17 +164,64 @@ class Intake:
                 once_reference=once.reference if once else None,
                 once_not_after=once.not_after if once else None,
                 failed=failed,
+                resolved=accepted.resolved,
             )
             for target in targets
         ]
 
     async def _write(self, batch: Sequence[list[NewRow]]) -> list[Taken]:
         async with self._engine.begin() as tx:
-            taken = await intake.accept(
-                tx, [row for rows in batch for row in rows], self._config.dedup.window
-            )
+            taken = await self._accept(tx, [row for rows in batch for row in rows])
         metrics.ACCEPTED.inc(taken.added)
         return [taken] * len(batch)
+
+    async def _accept(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> Taken:
+        """Write the rows; end the cases that they resolve, and open those that they need."""
+        resolving = [row for row in rows if row.resolved and row.dedup_key is not None]
+        if resolving:  # locks cases, so before anything else is locked
+            await cases.resolve(tx, resolving)
+        taken = await intake.accept(tx, rows, self._config.dedup.window)
+        if asking := self._asking(rows, taken, resolving):
+            now = await cases.now(tx)
+            await cases.open_cases(
+                tx, [self._opening(policy, some, now) for policy, some in asking]
+            )
+        return taken
+
+    def _asking(
+        self, rows: Sequence[NewRow], taken: Taken, resolving: Sequence[NewRow]
+    ) -> list[tuple[Policy, list[NewRow]]]:
+        """Return the rows of each alert that wants an answer: no repeat, and not over by now."""
+        if not self._rules.policies:
+            return []
+        wanting: defaultdict[UUID, list[NewRow]] = defaultdict(list)
+        for row in rows:
+            if row.event_type in self._rules.policies and row.once_address is None:
+                wanting[row.alert_id].append(row)
+        repeats = {alert_id for alert_id, _ in taken.repeats}
+        return [
+            (policy, some)
+            for alert_id, some in wanting.items()
+            if alert_id not in repeats
+            and not any(_resolves(one, some[0]) for one in resolving)
+            and (policy := self._rules.policies[some[0].event_type])
+            and not {row.target for row in some}.isdisjoint(policy.asks)
+        ]
+
+    def _opening(self, policy: Policy, rows: Sequence[NewRow], now: datetime) -> Opening:
+        hours = self._rules.hours_of(policy.hours)
+        return Opening(
+            alert_id=rows[0].alert_id,
+            chain=policy.steps,
+            hours=policy.hours,
+            next_at=hours.add(now, timedelta(seconds=policy.within)),
+            asks=[row.target for row in rows if row.target in policy.asks],
+        )
+
+
+def _resolves(resolving: NewRow, row: NewRow) -> bool:
+    same = resolving.identity[1:] == row.identity[1:]  # but for the target
+    return same and resolving.accepted_at >= row.accepted_at
 
 
 def _works(rows: Sequence[NewRow], taken: Taken) -> list[tuple[str, str, Message]]:

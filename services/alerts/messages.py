@@ -16,6 +16,9 @@ ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
 LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated"})
 ESCALATION = "escalation"
+CASE_STEP = "case.step"
+CASE_UPDATE = "case.update"
+CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
@@ -51,6 +54,8 @@ class AlertAccepted(_Read):
     source: str
     accepted_at: AwareDatetime
     once: OnceTerms | None = None
+    resolved: bool = False
+    """Its source says that what the alerts of this dedup_key were about is over."""
 
 
 class AlertsAccepted(_Read):

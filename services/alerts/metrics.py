@@ -52,6 +52,7 @@ LEDGER_ROWS = Gauge(
     "Rows that are pending, failed or in doubt; every replica shows the whole ledger.",
     ["target", "state"],
 )
+CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 
 
 def attempt(target: str, kind: Kind, reason: Reason, seconds: float) -> None:

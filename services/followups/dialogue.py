@@ -1,7 +1,7 @@
-"""The scripted intake dialogue: merge what a message says, then ask at most one question.
+"""The scripted intake dialogue: what a turn adds to what is known, and the one thing to ask next.
 
-Texts come from followups.toml. Consent counts only as a clear yes to the configured wording that
-was shown. Anything else is asked once more and then dropped.
+Texts come from followups.toml. Consent counts only as an answer to the configured wording that
+was shown, and only when it is a clear yes; anything else is asked again once and then left alone.
 """
 
 import re
@@ -23,11 +23,11 @@ NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
 HANDOVER_TEXTS = frozenset(
     {"ask_contact", "ask_again", "passed_on", "consent_refused", "withdraw_where"}
 )
-"""The texts of a language in which the form does not exist."""
+"""All that is said in a language in which nobody is led through the form."""
 TIMES_ASKED = 2
 ABOUT_WORKS = ("wish", "area", "budget", "start")
 SAID, SAID_LENGTH = 6, 400
-"""Messages kept until staff are notified, and the characters kept of each."""
+"""So many messages, of so many characters each, are kept until staff are told."""
 
 TEXTS = frozenset({
     "greeting", "noted", "heard", "question", "question_unreachable", "question_passed",
@@ -38,7 +38,7 @@ TEXTS = frozenset({
 })  # fmt: skip
 
 PLACES = {"noted": "facts", "email_doubt": "address", "closing": "contact", "passed_on": "contact"}
-"""The placeholder of a text, besides those for the company's data."""
+"""What stands in braces in a text, beside what the company is."""
 
 _COURTESY = vocabulary(
     "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
@@ -65,7 +65,7 @@ _ASKS = re.compile(
     r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
 )
-"""Questions without a question mark: `Jaki macie czas realizacji`."""
+"""`Jaki macie czas realizacji`: many leave the question mark out."""
 _SENTENCE = re.compile(r"[.!;\n]")
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
 
@@ -76,47 +76,46 @@ class State:
 
     facts: Facts = field(default_factory=Facts)
     language: str | None = None
-    """The language of our replies, in chat and by mail."""
+    """In which it is answered, in chat and by mail."""
     spoken: str | None = None
-    """The language the person writes in; there may be no texts for it."""
+    """What the person writes, which may be a language without texts of ours."""
     asking: Question | None = None
     asked: Mapping[str, int] = field(default_factory=dict)
     consent: Literal["given", "refused"] | None = None
     wording: str | None = None
-    """The wording that was shown, or that the person agreed to on the website."""
+    """What the person was shown, or had agreed to elsewhere (a checkbox of the web site)."""
     vouched: bool = False
-    """The wording came with the service key."""
+    """Those words were passed on with the service key."""
     barred: Barred | None = None
     doubt: str | None = None
-    """The suggested correction of an address, which the last reply asked about."""
+    """The address that was perhaps meant, of which the person was asked just now."""
     email_just_given: bool = False
     passed_email: str | None = None
-    """The address in the page's own field. A page repeats it with each message, which must not undo
-    a correction."""
+    """What a page that repeats its fields with each message must not undo a correction with."""
     granted_to: str | None = None
-    """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
-    with each message must not undo a later withdrawal."""
+    """The address whose grant was recorded; the same address is never granted twice here: a page
+    that repeats its checkbox with each message must not undo a later withdrawal."""
     withdrawn_from: str | None = None
-    """The address whose withdrawal was recorded. A refusal also holds for the next address."""
+    """The address whose withdrawal was recorded. A refusal holds for the next address as well."""
     route: str | None = None
-    """The route that replaces the form: a complaint, a wish for a human, …"""
+    """What the conversation is about instead of the form: a complaint, a wish for a human, …"""
     answered: str | None = None
-    """The route that was answered last; next time its `again` is used, if it has one."""
+    """The route whose answer was given last: `again`, where it has one, follows instead."""
     said: tuple[str, ...] = ()
-    """Messages that staff have not been notified of."""
+    """Words that staff have not been told yet."""
     last_said: str | None = None
-    """The last message, so that a double tap or a reload is passed on once."""
+    """Said twice (a double tap, a page loaded again), it is told once."""
     lead: str | None = None
-    """The id of this conversation's lead."""
+    """The id of the lead that this conversation is, or belongs to."""
     wants_call: bool = False
     no_calls: bool = False
     wants_erasure: bool = False
     wants_quote: bool = False
-    """A quote was requested within a complaint, so sales are notified as well."""
+    """Amid a complaint: sales are told as well."""
     noticed: bool = False
-    """The privacy notice was shown."""
+    """Whose data these are and where that is explained was said."""
     closed: bool = False
-    """The closing was shown; it is not repeated."""
+    """The closing was said; it is not repeated."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
@@ -143,12 +142,12 @@ class Turn:
     state: State
     reply: str
     answer: Answer | None
-    """The meaning of the message for consent."""
+    """What the message meant for consent."""
     is_about_lead: bool
-    """False while the conversation does not concern sales."""
+    """False while it is about something that the sales people have nothing to do with."""
     actions: frozenset[Action]
     is_fixed: bool
-    """Use the configured words unchanged; the model must not reword them."""
+    """Its words are the configured ones, and nobody puts them better."""
 
 
 def turn(
@@ -167,8 +166,8 @@ def turn(
 ) -> Turn:
     """Answer one message.
 
-    :param passed: facts from the website's own fields; they override the text
-    :param agreed: wording of a consent that was given on the website with this message
+    :param passed: facts that the web site sent in fields of their own; they win over the text
+    :param agreed: wording of a consent given on the web site with this message
     """
     first = state.language is None
     matched = routes.find(message)
@@ -186,7 +185,7 @@ def turn(
     script = texts[language]
     agrees = state.doubt is not None and says_yes(message, language)
     is_empty = heard.answer is None and not (heard.facts.known() or agrees or _says(heard.rest))
-    # `Rezygnuję` in answer to the consent question declines consent, not the works.
+    # `Rezygnuję` to the question for consent declines that, and not the works.
     declines = heard.answer == "no" and (
         takes_back(message) or (state.asking == "consent" and not _says(heard.rest))
     )
@@ -206,7 +205,7 @@ def turn(
     news = _news(written, passed, state, only_contact=is_none_of_sales)
     known, agreed_now = _consent(_learn(state, heard, news, language), heard, agreed)
     words = message[:SAID_LENGTH]
-    # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
+    # Off the form, one word is as good as ten: `na piśmie`, `nie mam maila`.
     says = _says(heard.rest, least=1 if held else 2)
     is_worth_telling = heard.answer is None and words != state.last_said and says
     said = (*known.said, words)[-SAID:] if is_worth_telling else known.said
@@ -218,7 +217,7 @@ def turn(
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
         passed_email=passed.email if passed and passed.email else known.passed_email,
         route=held.name if held else None,
-        # The form's closing does not count for a route.
+        # What was said of the form's end was not said of this.
         closed=known.closed and (held is None or held.name == state.route),
         answered=answers[0].name if answers else state.answered,
         said=said,
@@ -237,7 +236,7 @@ def turn(
     if agreed_now:
         parts.append(script["consent_given"])
     refuses = heard.answer == "no" or _refused_for(known) != _refused_for(state)
-    if refuses and not state.wants_erasure:  # an erasure includes the withdrawal
+    if refuses and not state.wants_erasure:  # of which a withdrawal is part
         parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
     noted = _describe(news, language)
     if noted and not (held and held.then == "end"):
@@ -289,10 +288,9 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
 def _hand_over(
     state: State, before: State, heard: Understood, script: Mapping[str, str]
 ) -> tuple[State, str]:
-    """Reply in a language without a form: a person will answer, or ask for a contact.
+    """Say the one honest sentence: a person will answer, who can be reached how.
 
-    Consent is not requested, because there is no approved wording in this language. A withdrawal
-    counts in any language.
+    Consent is not asked for in words that nobody has checked; a withdrawal counts in any.
     """
     parts = []
     if heard.answer == "no" or _refused_for(state) != _refused_for(before):
@@ -309,9 +307,9 @@ def _hand_over(
 def _held(
     routes: Routes, matched: Sequence[Route], state: State, facts: Facts, actions: frozenset[Action]
 ) -> Route | None:
-    """Return the route that holds the conversation: the current one, or one that precedes it.
+    """Keep to what the conversation is about, unless something of more weight is said.
 
-    An ended conversation starts again when a lead gives new facts.
+    Of what had ended a lead says something new: it begins again.
     """
     held = routes.named(state.route)
     if held and held.then == "end" and ((held.lead and facts.known()) or "resume" in actions):
@@ -323,9 +321,9 @@ def _held(
 
 
 def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
-    """Count the questions asked: one that the person declines to answer is not asked again.
+    """Who does not know, or does not say, is not asked the same again.
 
-    A yes after the consent question was dropped grants nothing; consent is asked for once more.
+    A yes after the question for consent was left alone grants nothing: it is asked for once more.
     """
     question = before.asking
     if (
@@ -342,7 +340,7 @@ def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
 
 
 def _says(rest: str, least: int = 2) -> bool:
-    """Return whether a message has content besides facts and courtesy."""
+    """Say whether a message has more in it than its facts and good manners."""
     return "?" in rest or _words(rest) >= least
 
 
@@ -367,7 +365,7 @@ def _go_on(
     is_new: bool,
     asks_back: bool,
 ) -> tuple[State, list[str]]:
-    if state.doubt:  # the only question: a yes must not also answer another one, such as consent
+    if state.doubt:  # alone: the yes must answer nothing else, least of all about consent
         return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
     if held is not None:
         language = str(state.language)
@@ -399,7 +397,7 @@ def _opening(
 def _again(
     route: Route, state: State, script: Mapping[str, str], language: str, *, is_question: bool
 ) -> list[str]:
-    """Reply to a later message on a route; promise nothing until staff can be notified."""
+    """Answer what is said further; where nobody can be told yet, promise nothing."""
     is_told = route.then != "contact" or route.at_once or state.reachable
     if not (route.again and is_told):
         return []
@@ -416,7 +414,7 @@ def _go_on_with(
     is_new: bool,
     closes: bool,
 ) -> tuple[State, list[str]]:
-    """Continue on a route, where the only question is for a contact."""
+    """Off the form: at most how the person can be reached is asked."""
     language = str(state.language)
     asks = route.then == "contact" and state.asked.get("contact", 0) < TIMES_ASKED and not closes
     if asks and not state.reachable:
@@ -457,7 +455,7 @@ def _ask(
     counts: bool = True,
     notifies: bool = True,
 ) -> tuple[State, list[str]]:
-    """:param notifies: False in an emergency: the privacy notice follows with the contact"""
+    """:param notifies: not while somebody is in danger: the notice comes with what they give"""
     state, parts = _notice(state, script, asks=question == "contact") if notifies else (state, [])
     asked = {**state.asked, question: state.asked.get(question, 0) + counts}
     state = replace(state, asking=question, asked=asked)
@@ -470,7 +468,7 @@ def _ask(
 
 
 def _notice(state: State, script: Mapping[str, str], *, asks: bool) -> tuple[State, list[str]]:
-    """Add the privacy notice (GDPR art. 13) once, when contact data is asked for or was given."""
+    """Art. 13: once, before contact data are asked for, or when they were given unasked."""
     if state.noticed or not (asks or state.reachable):
         return state, []
     return replace(state, noticed=True), [script["notice"]]
@@ -479,7 +477,7 @@ def _notice(state: State, script: Mapping[str, str], *, asks: bool) -> tuple[Sta
 def _close(
     state: State, script: Mapping[str, str], *, is_new: bool, told: str
 ) -> tuple[State, list[str]]:
-    """Close without promising too much: staff are notified only if the person can be reached."""
+    """Say what has happened, and promise no more than that: staff are told of who is reachable."""
     if not state.reachable:
         return state, [script["closing_unreachable"]]
     if state.closed:
@@ -487,17 +485,19 @@ def _close(
     state, parts = _notice(state, script, asks=False)
     facts = state.facts
     contact = facts.email if facts.phone is None or state.no_calls else facts.phone
-    if contact is None and "{contact}" in told:  # only a phone, and the person wants no calls
+    if contact is None and "{contact}" in told:  # a phone that must not ring
         told = script["added"]
     return replace(state, closed=True), [told.replace("{contact}", str(contact)), *parts]
 
 
 def _learn(state: State, heard: Understood, news: Facts, language: str) -> State:
-    """Merge new facts. Consent does not carry over to another address; it is asked for again."""
+    """Take what is new. Another address is another mailbox: nothing that was agreed for the one
+    before holds for it, and it is asked for anew.
+    """
     before = state.facts.email
     barred = heard.barred
     if before and barred == "another" and heard.facts.email:
-        news, barred = replace(news, email=None), None  # someone else's; the person's own is known
+        news, barred = replace(news, email=None), None  # somebody else's beside the person's own
     facts = state.facts.learn(news)
     if heard.disowns_email:
         facts = replace(facts, email=None)
@@ -514,7 +514,7 @@ def _learn(state: State, heard: Understood, news: Facts, language: str) -> State
 
 
 def _consent(state: State, heard: Understood, agreed: str | None) -> tuple[State, bool]:
-    """Return the new state, and whether the words of this message granted consent."""
+    """Return what holds now, and whether this message's own words agreed."""
     if heard.answer == "no" or (state.barred and state.consent == "given"):
         return replace(state, consent="refused"), False
     undone = state.consent == "refused" and state.granted_to == state.facts.email is not None
@@ -531,7 +531,7 @@ def _refused_for(state: State) -> str | None:
 
 
 def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | None:
-    """Return the text that answers what is neither a fact nor a route."""
+    """Return the text that answers what is neither a fact nor of a route."""
     if heard.answer == "question":
         return "consent_help"
     if heard.disowns_email and not is_answered:
@@ -567,7 +567,7 @@ def _next_question(state: State) -> Question | None:
     )
 
 
-# --- facts in words ---------------------------------------------------------------------------
+# --- words for people -------------------------------------------------------------------------
 
 
 def describe_area(area: float, language: str) -> str:
@@ -589,7 +589,7 @@ def describe_start(start: str, language: str) -> str:
 
 
 def _describe(facts: Facts, language: str) -> str:
-    """List what was understood, so that the person can correct it."""
+    """Say back what was understood, so that the person can put it right."""
     parts = [
         facts.name,
         facts.city,
@@ -603,7 +603,7 @@ def _describe(facts: Facts, language: str) -> str:
 
 
 def summary(facts: Facts, language: str) -> str:
-    """Return one line for sales."""
+    """Return one line for the sales people."""
     parts = [
         facts.wish,
         facts.city,

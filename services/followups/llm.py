@@ -1,10 +1,11 @@
-"""Optional rewording of the dialogue's reply by an OpenAI-compatible model.
+"""An OpenAI-compatible model puts the dialogue's reply into better words, where one is configured.
 
-The dialogue alone decides facts, score, the next question and consent. The model only rewords the
-reply, and `wording` rejects an answer that says something else. Turns with fixed words (consent, a
-route's answer, the privacy notice, a promise) never reach the model. If it fails or is slow, all
-waiting turns give up at once, the model gets a pause, and the dialogue's own reply is used. Contact
-data, names and places are masked before they leave.
+Facts, score, the next question and above all consent stay with the dialogue: the model is given its
+reply and says the same better, or not at all: `wording` compares the two. It is never asked in a
+turn whose words are fixed (consent, a route's answer, who the controller is, what was passed on). A
+model that is unavailable, slow, refuses or answers nonsense costs its time-out once, also when many
+wait for it, is then left alone for a moment, and the dialogue's own reply stands. What reaches or
+names a person or a place does not leave in what it is shown.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from services.followups import metrics, wording
 from services.followups.understanding.addresses import PERSONAL
 
 REMEMBERED = 20
-"""Messages of a conversation that the model sees."""
+"""So many messages of a conversation are shown to it."""
 REST_SECONDS = 30.0
 MAX_ANSWER = 256 * 1024
 MAX_REPLY = 2000
@@ -54,9 +55,9 @@ class ChatModel:
     async def open(
         cls, url: str, key: str, name: str, instructions: str, *, seconds: float
     ) -> AsyncIterator[Self]:
-        """:param seconds: time-out for one whole answer"""
+        """:param seconds: for one answer, all of it"""
         headers = {} if not key else {"Authorization": f"Bearer {key}"}
-        limit = aiohttp.ClientTimeout(total=None)  # _in_time has its own: one turn can end all
+        limit = aiohttp.ClientTimeout(total=None)  # one of our own, which many can share
         async with aiohttp.ClientSession(
             headers=headers, timeout=limit, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -69,10 +70,10 @@ class ChatModel:
         language: str,
         private: Sequence[str] = (),
     ) -> str | None:
-        """Return the scripted reply in better words; None if the script must be used.
+        """Say what the dialogue would, in better words; None where that must do.
 
         :param said: author (`lead` or `bot`) and text, oldest first
-        :param private: known names and places, to be masked
+        :param private: names and places known by now
         """
         if time.monotonic() < self._rests_until:
             return None
@@ -89,7 +90,7 @@ class ChatModel:
             reply, outcome = None, str(error)
         if reply is None:
             self._rests_until = time.monotonic() + REST_SECONDS
-            for other in self._waiting:  # the other turns would time out as well
+            for other in self._waiting:  # it is no quicker for those who asked later
                 if not other.expired():
                     other.reschedule(asyncio.get_running_loop().time())
             log.warning("llm.no_reply", outcome=outcome)
@@ -138,7 +139,7 @@ _CAPITALISED = re.compile(
     r"(?<=.)(?<![.!?] )\b(?!Pan(?:i|a|u|em|ią|ie)?\b|Państw)"
     r"[A-ZĄĆĘŁŃÓŚŹŻ][\w'’-]+(?: [A-ZĄĆĘŁŃÓŚŹŻ][\w'’-]+)*"
 )
-"""A name or a place in the middle of a Polish or English sentence."""
+"""A name or a place, in the middle of a sentence of Polish or English."""
 _STREET = re.compile(
     r"\b(?:ul|al|os|pl)\.?\s+[\w-]+(?:\s+[A-ZĄĆĘŁŃÓŚŹŻ]\w+)*(?:\s+\d+\w?(?:\s?/\s?\d+)?)?"
     r"|\b\d\d-\d{3}\b",
@@ -148,7 +149,7 @@ _URL = re.compile(r"https?://\S+")
 
 
 class _Masks:
-    """Replaces contact data, names and places with numbered masks, and back."""
+    """Numbers in place of what reaches or names a person, and back."""
 
     def __init__(self, private: Sequence[str]) -> None:
         self._known: dict[str, str] = {}
@@ -165,8 +166,8 @@ class _Masks:
         return self._known.setdefault(found[0], f"[{MASK} {len(self._known) + 1}]")
 
     def lift(self, text: str) -> str:
-        """:raises ValueError: `malformed`: the text contains an unknown mask"""
-        # Newest first: a later match may contain an earlier mask.
+        """:raises ValueError: `malformed`, a mask that nobody wore"""
+        # The latest first: what a later pattern took may hold an earlier mask.
         for original, mask in reversed(self._known.items()):
             text = text.replace(mask, original)
         if f"[{MASK}" in text:

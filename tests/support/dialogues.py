@@ -1,4 +1,4 @@
-"""Runs the conversations of tests/contracts/dialogues, as staff and consent would see them."""
+"""The conversations of tests/contracts/dialogues, as staff and consent would see them."""
 
 import json
 import tomllib
@@ -19,7 +19,7 @@ FACTS = ("email", "phone", "area", "budget", "start")
 
 @dataclass
 class Seen:
-    """The result of a conversation."""
+    """What a conversation left behind."""
 
     facts: dict[str, Any]
     consent: str | None
@@ -27,13 +27,13 @@ class Seen:
     topics: set[str]
     actions: set[str]
     reply: str
-    """The last reply."""
+    """The last one."""
 
 
 @dataclass
 class Tally:
     found: int = 0
-    """The facts that were understood."""
+    """Facts that were understood."""
     right: int = 0
     wanted: int = 0
     wrong_consents: list[str] = field(default_factory=list)
@@ -119,7 +119,7 @@ def tally(category: str) -> Tally:
 
 
 def by_fact() -> dict[str, Tally]:
-    """Count the facts of the single messages, each on its own."""
+    """Count the facts of the single messages, each by itself."""
     counted = {name: Tally() for name in (*FACTS, "city", "name")}
     for file, facts in (("facts", tuple(counted)), ("quantities", ("area", "budget"))):
         exam = json.loads((CONTRACTS / f"{file}.json").read_text(encoding="utf-8"))

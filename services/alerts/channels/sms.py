@@ -8,6 +8,7 @@ from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.post import HttpChannel, Response
 from services.alerts.channels.responses import text_of
 from services.alerts.config import SmsTarget
+from services.alerts.messages import CASE_EVENTS
 
 MAX_TEXT = 1_500  # ten parts; providers refuse more
 
@@ -18,8 +19,10 @@ _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
 class Sms(HttpChannel[SmsTarget]):
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
+        # A case takes its recipient from the configuration; any other `to` is a caller's.
+        own = job.payload.get("to") if job.event_type in CASE_EVENTS else None
         form = {
-            "to": self._target.to,
+            "to": own or self._target.to,
             "message": text[:MAX_TEXT],
             "format": "json",
             "encoding": "utf-8",

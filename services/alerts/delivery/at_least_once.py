@@ -12,9 +12,9 @@ from libs.common.messaging.broker import Message, PublishError
 from libs.common.messaging.consumer import REASON, Ack, Disposition, Requeue, Retry
 from libs.common.messaging.topology import dead_name
 from libs.common.process import logs
-from services.alerts import alert, metrics, topology
+from services.alerts import alert, messages, metrics, topology
 from services.alerts.alert import Claimed, Kind, Outcome, Reason, RowStatus, State, Unclaimed
-from services.alerts.delivery import ending
+from services.alerts.delivery import case_messages, ending
 from services.alerts.delivery.worker import Worker
 from services.alerts.messages import AlertWork
 from services.alerts.store import steps
@@ -58,8 +58,14 @@ class AtLeastOnceWorker(Worker):
             )
 
     async def _attempt(self, job: Claimed, admission: Admission) -> Attempt:
+        want = None
+        if job.event_type in messages.CASE_EVENTS:
+            job, want = await case_messages.written(
+                self._autocommit, self.rules, self.target.channel, job
+            )
         start = monotonic()
-        return self._attempted(job, await self._send(job), admission, monotonic() - start)
+        attempt = self._attempted(job, await self._send(job), admission, monotonic() - start)
+        return replace(attempt, want=want)
 
     async def _send(self, job: Claimed) -> Outcome:
         try:
@@ -95,6 +101,8 @@ class AtLeastOnceWorker(Worker):
                 if ended.once is not None:
                     await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
                 await ending.notify(tx, ended, State.FAILED, Reason.EXHAUSTED)
+        if ended is not None and ended.event_type == messages.CASE_STEP:
+            await self._bring_forward(ended.alert_id)
         return ended is not None
 
     async def _keep_orphan(self, work: AlertWork, message: Message) -> bool:

@@ -27,7 +27,7 @@ when they return.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from opentelemetry.trace import SpanKind
@@ -41,11 +41,12 @@ from libs.common.messaging.topology import delay_name
 from libs.common.process import logs, tracing
 from services.alerts import alert, messages, metrics, topology
 from services.alerts.alert import Claimed, Kind, Outcome, State, Unclaimed
+from services.alerts.case import Rules
 from services.alerts.channels import Channel
 from services.alerts.config import Target
 from services.alerts.delivery import ending
 from services.alerts.messages import AlertDead, AlertWork
-from services.alerts.store import queries, steps, upkeep
+from services.alerts.store import cases, places, queries, steps, upkeep
 from services.alerts.store.queries import Filter
 from services.alerts.store.steps import Attempt, Ended
 from services.alerts.targets.breaker import Admission, Breaker
@@ -67,6 +68,7 @@ class Worker(ABC):
     throttle: Throttle
     engine: AsyncEngine
     broker: Broker
+    rules: Rules = field(default_factory=Rules, kw_only=True)
 
     def __post_init__(self) -> None:
         self._retries = len(self.target.retry_delays)
@@ -107,6 +109,9 @@ class Worker(ABC):
             return Dead("of another target")
         async with self.engine.begin() as tx:
             chosen = Filter(ids=[dead.alert_id], target=self.name)
+            if not await cases.may_be_pending(tx, dead.alert_id):
+                log.info("dead_letter.case_over", alert_id=str(dead.alert_id))
+                return Ack()
             rows = await queries.locked(tx, "failed", chosen, None, 1, retriable=True)
             await upkeep.requeue(tx, rows, **upkeep.RESET, operator="rabbitmq")
         log.info("dead_letter.requeued", alert_id=str(dead.alert_id), retried=bool(rows))
@@ -137,7 +142,7 @@ class Worker(ABC):
     async def _finish(self, attempt: Attempt, message: Message) -> Disposition:
         """Record the outcome, then acknowledge the message or send it to a retry queue."""
         job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
-        ours = await self._record(attempt)
+        state = await self._record(attempt)
         log.info(
             "delivery.settled",
             target=self.name,
@@ -146,27 +151,40 @@ class Worker(ABC):
             outcome=outcome.kind,
             reason=outcome.reason,
             status=outcome.status,
-            state=transition.state,
-            ours=ours,
+            state=state or transition.state,
+            ours=state is not None,
             seconds=round(attempt.seconds, 4),
         )
-        if not ours:
+        if state is None:
             return await self._fenced(job)
-        if transition.state is State.PENDING:
+        if state is State.PENDING:
             return await self._retry_later(message, transition.delay, transition.reason)
+        if state is State.FAILED and job.event_type == messages.CASE_STEP:
+            await self._bring_forward(job.alert_id)
         return Ack()
 
-    async def _record(self, attempt: Attempt) -> bool:
+    async def _bring_forward(self, alert_id: UUID) -> None:
+        """Let a step's successor come at once; if that is lost, the wait runs out instead.
+
+        Not in the transaction that records the outcome, which must not wait for a case.
+        """
+        async with self._autocommit.connect() as tx:
+            await cases.bring_forward(tx, alert_id)
+
+    async def _record(self, attempt: Attempt) -> State | None:
         """Record the outcome; retry until the database has it or the process stops.
 
         A lost outcome would send the alert again, or put it in doubt. Its message stays in flight
         meanwhile. If another worker takes over all the same, the CAS decides.
+
+        :returns: the row's state now; None when another worker has taken over
         """
         self._unrecorded.add(attempt.job.alert_id)
+        plain = attempt.job.once is None and attempt.want is None
         try:
             while True:
                 try:
-                    if attempt.job.once is None and attempt.transition.state is not State.FAILED:
+                    if plain and attempt.transition.state is not State.FAILED:
                         return await self._outcomes.submit(attempt)
                     return await self._record_and_notify(attempt)
                 except Exception as error:
@@ -176,18 +194,21 @@ class Worker(ABC):
         finally:
             self._unrecorded.discard(attempt.job.alert_id)
 
-    async def _record_batch(self, attempts: Sequence[Attempt]) -> list[bool]:
+    async def _record_batch(self, attempts: Sequence[Attempt]) -> list[State | None]:
         async with self._autocommit.connect() as tx:
             return await steps.record(tx, attempts)
 
-    async def _record_and_notify(self, attempt: Attempt) -> bool:
+    async def _record_and_notify(self, attempt: Attempt) -> State | None:
         job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
         async with self.engine.begin() as tx:
-            if not all(await steps.record(tx, [attempt])):
-                return False
+            (state,) = await steps.record(tx, [attempt])
+            if state is None:
+                return None
             if job.once is not None and transition.state is not State.IN_DOUBT:
                 await ending.return_permit(tx, job.alert_id, job.attempt, job.once)
-            if transition.state is not State.PENDING:
+            if attempt.want is not None and state is State.DELIVERED:
+                await places.shown(tx, job.alert_id, self.name, attempt.want, outcome.receipt)
+            if state is transition.state is not State.PENDING:  # it was not recalled in flight
                 ended = Ended(
                     job.alert_id,
                     self.name,
@@ -197,7 +218,7 @@ class Worker(ABC):
                     job.once,
                 )
                 await ending.notify(tx, ended, transition.state, transition.reason)
-            return True
+            return state
 
     async def _retry_later(self, message: Message, delay: float, reason: str) -> Disposition:
         """Send the message to the queue that holds it for so many seconds."""
@@ -214,6 +235,8 @@ class Worker(ABC):
         """Acknowledge only over an ended row: the worker that took over may have no message."""
         log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
         async with self._autocommit.connect() as tx:
+            if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
+                await places.rearm(tx, job.alert_id, self.name)
             seen = await steps.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

@@ -21,7 +21,8 @@ from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
 from services.alerts.http.common import admin, operator, shown
 from services.alerts.intake import Intake
-from services.alerts.store import queries, steps, upkeep
+from services.alerts.messages import CASE_EVENTS, CASE_STEP
+from services.alerts.store import cases, queries, steps, upkeep
 from services.alerts.store.queries import Cursor, Filter
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
@@ -148,9 +149,12 @@ class DlqRoutes:
             lists = () if body.status is None and body.ids is not None else body.lists()
             matched, empty = await queries.count(tx, body.filter(), lists)
         requeued = 0
+        steps_of_cases: list[Any] = []
 
         async def requeue(tx: AsyncConnection, rows: list[Any]) -> None:
             nonlocal requeued
+            steps_of_cases.extend(row for row in rows if row.event_type in CASE_EVENTS)
+            rows = [row for row in rows if row.event_type not in CASE_EVENTS]
             known = [row for row in rows if row.target in self.throttles]
             await upkeep.requeue(tx, known, later=requeued / RETRIED_PER_SECOND, **changes)
             requeued += len(known)
@@ -159,11 +163,28 @@ class DlqRoutes:
                     requeued += await self.intake.reroute(tx, row, operator(request))
 
         complete = await self._for_each_batch(body, requeue, retriable=True)
+        over = 0
+        for row in steps_of_cases:
+            done = await self._retry_step(row, changes)
+            requeued, over = requeued + done, over + (not done)
         log.info("dlq.retried", operator=operator(request), matched=matched, requeued=requeued)
         answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
         if empty:  # erased or expired: there is nothing to send
             answer["without_payload"] = empty
+        if over:  # steps whose case was answered, or whose chain began anew; and updates of places
+            answer["case_over"] = over
         return json_response(answer if complete else {**answer, "more": True})
+
+    async def _retry_step(self, row: Any, changes: Mapping[str, Any]) -> bool:
+        """Requeue a step of a case that still asks; the case is locked first."""
+        async with self.engine.begin() as tx:
+            if row.event_type != CASE_STEP or not await cases.may_be_pending(tx, row.alert_id):
+                return False  # a place that is not up to date gets a new update
+            chosen = Filter(ids=[row.alert_id], target=row.target)
+            rows = await queries.locked(tx, "either", chosen, None, 1, retriable=True, wait=True)
+            free = [each for each in rows if each.state in {State.PENDING, State.FAILED}]
+            await upkeep.requeue(tx, free, **changes)
+        return bool(free)
 
     async def discard(self, request: web.Request) -> web.Response:
         body = await parse(request, Discard)

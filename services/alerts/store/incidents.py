@@ -19,6 +19,7 @@ class IncidentKind(StrEnum):
     PENDING = auto()  # too many deliveries are pending
     IN_DOUBT = auto()  # an operator has to resolve some
     UNREAD = auto()  # accepted messages of which no row could be made
+    UNANSWERED = auto()  # cases whose chain is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,13 @@ async def unhealthy(tx: AsyncConnection) -> dict[str, Unhealthy]:
 # The new row is an accepted one like any other, but without a dedup key: whether it is a repeat was
 # decided when the alert came. A recipient in the payload was meant for the first channel only.
 # Where the alert already has a row for the fallback, that row must not have ended badly.
-_FALL_BACK: Final = sql("""
+_FALL_BACK: Final = """
     WITH stuck AS (
         SELECT alert_id, target, event_type, severity, source, payload, request_id, accepted_at,
             subjects
         FROM delivery
         WHERE state = 'pending' AND severity = 'critical' AND target = :target
-            AND once_address IS NULL AND (:shut OR attempt > 0)
+            AND once_address IS NULL AND (:shut OR attempt > 0) AND {which}
             AND NOT EXISTS (
                 SELECT FROM delivery AS other
                 WHERE other.alert_id = delivery.alert_id AND other.target = :fallback
@@ -81,28 +82,58 @@ _FALL_BACK: Final = sql("""
     )
     SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id
     FROM ended LEFT JOIN added USING (alert_id)
+"""
+_FALL_BACK_MANY: Final = sql(_FALL_BACK.format(which="event_type NOT LIKE 'case.%'"))
+_FALL_BACK_STEP: Final = sql(_FALL_BACK.format(which="alert_id = :alert_id"))
+_STUCK_STEPS: Final = sql("""
+    SELECT alert_id FROM delivery
+    WHERE state = 'pending' AND severity = 'critical' AND target = :target
+        AND event_type = 'case.step' AND (:shut OR attempt > 0)
+    ORDER BY created_at LIMIT :batch
+""")
+_PLACE: Final = sql("""
+    INSERT INTO case_place (alert_id, target, case_id, want)
+    SELECT alert_id, :fallback, case_id, want FROM case_place
+    WHERE alert_id = :alert_id AND target = :target
+    ON CONFLICT DO NOTHING
 """)
 
 
 async def fall_back(
-    tx: AsyncConnection, target: str, fallback: str, *, shut: bool, same_channel: bool, batch: int
+    tx: AsyncConnection,
+    target: str,
+    fallback: str,
+    *,
+    shut: bool,
+    same_channel: bool,
+    batch: int,
+    step: UUID | None = None,
 ) -> list[Any]:
     """End some unclaimed critical rows of an unhealthy target, and add rows for its fallback.
 
     :param shut: include rows that were never tried
+    :param step: only this step of a case, which is locked; otherwise no step
     :returns: the alerts; where `added` is true the new row's work message is to be published
     """
-    found = await tx.execute(
-        _FALL_BACK,
-        {
-            "target": target,
-            "fallback": fallback,
-            "shut": shut,
-            "same_channel": same_channel,
-            "batch": batch,
-        },
-    )
-    return list(found)
+    values = {
+        "target": target,
+        "fallback": fallback,
+        "shut": shut,
+        "same_channel": same_channel,
+        "batch": batch,
+    }
+    if step is None:
+        return list(await tx.execute(_FALL_BACK_MANY, values))
+    moved = list(await tx.execute(_FALL_BACK_STEP, {**values, "alert_id": step}))
+    if moved:
+        await tx.execute(_PLACE, {"alert_id": step, "target": target, "fallback": fallback})
+    return moved
+
+
+async def stuck_steps(tx: AsyncConnection, target: str, *, shut: bool, batch: int) -> list[UUID]:
+    """Return steps of cases that may fall back; nothing is locked."""
+    found = await tx.execute(_STUCK_STEPS, {"target": target, "shut": shut, "batch": batch})
+    return [row.alert_id for row in found]
 
 
 _OBSERVE: Final = sql("""

@@ -39,6 +39,7 @@ class NewRow(NamedTuple):
     failed: Reason | None = None
     """It ends at once: it has no route, or it names a data subject that was erased since."""
     subjects: tuple[Hash, ...] = ()
+    resolved: bool = False
 
     @property
     def key(self) -> Key:

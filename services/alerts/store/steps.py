@@ -35,7 +35,7 @@ CLAIM = sql(f"""
         WHERE target = :target AND generation <= asked_generation AND attempts <= :retries
             AND once_address IS NULL
             AND (state = 'pending' AND due_at <= now()
-                OR :take_over AND state = 'sending' AND lease_until < now())
+                OR :take_over AND state = 'sending' AND lease_until < now() AND NOT recalled)
         ORDER BY alert_id
         FOR NO KEY UPDATE OF delivery
     )
@@ -193,16 +193,19 @@ RECORD = sql("""
         ON CONFLICT DO NOTHING
     )
     UPDATE delivery SET
-        state = made.state, reason = made.reason, lease_until = NULL,
+        state = CASE WHEN recalled AND outcome <> 'delivered' THEN 'discarded' ELSE made.state END,
+        reason = CASE WHEN recalled AND outcome <> 'delivered' THEN 'answered'
+            ELSE made.reason END,
+        lease_until = NULL, recalled = false,
         error = CASE WHEN outcome = 'delivered' THEN delivery.error ELSE made.error END,
         attempts = attempts - refund,
         due_at = now() + make_interval(secs => delay),
-        finished_at = CASE WHEN made.state = 'pending' THEN NULL ELSE now() END
+        finished_at = CASE WHEN made.state = 'pending' AND NOT recalled THEN NULL ELSE now() END
     FROM locked JOIN made USING (alert_id, target)
     WHERE (delivery.alert_id, delivery.target) = (locked.alert_id, locked.target)
         AND delivery.attempt = made.attempt
         AND (delivery.state = 'sending' OR delivery.state = 'in_doubt' AND outcome = 'delivered')
-    RETURNING position
+    RETURNING position, delivery.state
 """)
 
 
@@ -214,19 +217,22 @@ class Attempt:
     outcome: Outcome
     transition: Transition
     seconds: float
+    want: int | None = None
+    """Of the place of a case's message, as it was when the message was written."""
 
 
-async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[bool]:
+async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State | None]:
     """Write the attempts down and move the rows that are still ours.
 
-    :returns: in the order given; False where another worker has taken over: only the history of
-        attempts has changed
+    :returns: each row's state now, in the order given; a row that was recalled in flight is not
+        tried again. None where another worker has taken over: only the history of attempts has
+        changed
     """
     document = json.dumps([_document(position, one) for position, one in enumerate(attempts)])
-    ours = [False] * len(attempts)
+    now: list[State | None] = [None] * len(attempts)
     for row in await tx.execute(RECORD, {"results": document}):
-        ours[row.position] = True
-    return ours
+        now[row.position] = State(row.state)
+    return now
 
 
 def _document(position: int, attempt: Attempt) -> dict[str, Any]:
@@ -307,7 +313,7 @@ _EXHAUST = sql(f"""
         state = 'failed', reason = 'exhausted', lease_until = NULL, finished_at = now(),
         error = coalesce(error, 'the worker of every attempt died')
     WHERE alert_id = :alert_id AND target = :target
-        AND generation <= :generation AND attempts > :retries
+        AND generation <= :generation AND attempts > :retries AND NOT recalled
         AND (state = 'pending'
              OR lease_until < now() AND state = (
                  CASE WHEN once_address IS NULL THEN 'sending' ELSE 'claimed' END))

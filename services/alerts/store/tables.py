@@ -57,6 +57,14 @@ delivery = sa.Table(
         server_default="{}",
         comment="keyed hashes of the data subjects it names (subjects.py)",
     ),
+    sa.Column(
+        "recalled",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="its case was answered while it was in flight: it is not tried again",
+    ),
+    sa.Index("delivery_recalled", "lease_until", postgresql_where=sa.text("recalled")),
     sa.Index(
         "delivery_subjects",
         "subjects",

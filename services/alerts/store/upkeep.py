@@ -201,6 +201,19 @@ async def abandoned(tx: AsyncConnection) -> list[tuple[UUID, str]]:
     return [(row.alert_id, row.target) for row in await tx.execute(_ABANDONED)]
 
 
+_DISCARD_RECALLED = sql("""
+    UPDATE delivery SET state = 'discarded', reason = 'answered', recalled = false,
+        lease_until = NULL, finished_at = now(),
+        error = 'the worker of the attempt died, and then its case was answered'
+    WHERE recalled AND lease_until < now()
+""")
+
+
+async def discard_recalled(tx: AsyncConnection) -> None:
+    """End the steps that were recalled in flight and whose worker died: none takes them over."""
+    await tx.execute(_DISCARD_RECALLED)
+
+
 async def epoch_of(tx: AsyncConnection) -> UUID | None:
     found: UUID | None = await tx.scalar(sa.select(epoch.c.id))
     return found
@@ -228,6 +241,7 @@ async def end(
             reason=reason,
             error=error,
             lease_until=None,
+            recalled=False,
             finished_at=sa.func.now(),
             operator=operator,
         )

@@ -6,7 +6,7 @@ reports. So it waits, is retried and survives a crash as they do. When it fails 
 it reported is unsent again (`delivery.ending`), and due after a pause that grows with each failure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum, auto
@@ -20,13 +20,16 @@ from services.alerts import metrics
 from services.alerts.alert import Reason
 from services.alerts.intake import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
-from services.alerts.store import escalations, incidents, queries
+from services.alerts.store import cases, escalations, incidents, queries
+from services.alerts.store.cases import CASES
 from services.alerts.store.escalations import Unsent
 from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
 from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)
 
+LISTED = 20
+"""Cases that a mail lists."""
 INTAKE = "intake"  # stands for the target of messages of which no row could be made
 
 
@@ -80,6 +83,10 @@ class Digests:
             in_doubt = {
                 name: each["in_doubt"] for name, each in numbers.items() if each["in_doubt"]
             }
+            unanswered, _ = await cases.unanswered(tx, 0)
+            await incidents.observe(
+                tx, IncidentKind.UNANSWERED, {CASES: unanswered} if unanswered else {}
+            )
             await incidents.observe(tx, IncidentKind.PENDING, pending)
             await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
             if unread is not None:  # while it is unknown, the last observation still holds
@@ -100,6 +107,8 @@ class Digests:
                 numbers.get("in_doubt", 0),
                 await incidents.last_error(tx, target) if open_incidents else None,
             )
+            if target == CASES:
+                now = Now(cases=await cases.unanswered(tx, LISTED))
             subject, text = compose(target, unsent, open_incidents, now, self.base_url)
             accepted = AlertAccepted(
                 id=digest,
@@ -132,6 +141,8 @@ class Now:
     failed: int = 0
     in_doubt: int = 0
     last_error: str | None = None
+    cases: tuple[int, Sequence[Any]] = (0, ())
+    """How many no one has answered, and the oldest of them."""
 
 
 def compose(
@@ -145,8 +156,11 @@ def compose(
 
     :returns: subject and text
     """
-    parts = [_failures(target, unsent, base_url)] if unsent is not None else []
-    parts += [_INCIDENTS[each.kind](target, each, now, base_url) for each in open_incidents]
+    if target == CASES:  # its escalations and its incident say the same
+        parts = [_unanswered(target, None, now, base_url)]
+    else:
+        parts = [_failures(target, unsent, base_url)] if unsent is not None else []
+        parts += [_INCIDENTS[each.kind](target, each, now, base_url) for each in open_incidents]
     rest = f", and {len(parts) - 1} more" if len(parts) > 1 else ""
     return (
         f"Ostoja: {parts[0][0]}{rest}",
@@ -262,11 +276,31 @@ While they lie there, this check is not ok:
     )
 
 
+def _unanswered(_: str, __: OpenIncident | None, now: Now, url: str) -> tuple[str, str]:
+    count, oldest = now.cases
+    rows = "\n".join(
+        f"{_utc(row.opened_at)}  {row.event_type}\n    ostoja take {row.alert_id} --as NAME"
+        for row in oldest
+    )
+    return (
+        f"{count} {'alert' if count == 1 else 'alerts'} no one has answered",
+        f"""\
+Everyone whom the chain names was asked, and no one took it. The oldest first:
+
+{rows}
+
+List them all; the details of one show every step, and which failed:
+{_ADMIN} '{url}/api/cases?state=unanswered'
+""",
+    )
+
+
 _INCIDENTS = {
     IncidentKind.BREAKER: _breaker,
     IncidentKind.PENDING: _pending,
     IncidentKind.IN_DOUBT: _in_doubt,
     IncidentKind.UNREAD: _unread,
+    IncidentKind.UNANSWERED: _unanswered,
 }
 
 

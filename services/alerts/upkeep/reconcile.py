@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -18,7 +18,7 @@ from services.alerts import metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.delivery import ending
-from services.alerts.store import incidents, steps, tables, upkeep
+from services.alerts.store import cases, incidents, steps, tables, upkeep
 from services.alerts.store.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
@@ -59,6 +59,9 @@ class Reconciler:
     async def _run(self, *, steady: bool) -> None:
         async with self.engine.connect() as tx:
             abandoned = await upkeep.abandoned(tx) if steady else []
+        if steady:
+            async with self.engine.begin() as tx:
+                await upkeep.discard_recalled(tx)
         for alert_id, target in abandoned:
             await ending.mark_in_doubt(self.engine, alert_id, target)
         for target, options in self.config.targets.items() if steady else ():
@@ -110,6 +113,10 @@ class Reconciler:
     async def _move(self, target: str, fallback: str, *, shut: bool) -> None:
         targets = self.config.targets
         same_channel = targets[target].channel == targets[fallback].channel
+        async with self.engine.connect() as tx:
+            stuck = await incidents.stuck_steps(tx, target, shut=shut, batch=BATCH)
+        for step in stuck:
+            await self._move_step(step, target, fallback, shut=shut)
         while True:
             async with self.engine.begin() as tx:
                 moved = await incidents.fall_back(
@@ -121,6 +128,16 @@ class Reconciler:
             if not moved:
                 return
             log.warning("reconcile.fell_back", target=target, fallback=fallback, rows=len(moved))
+
+    async def _move_step(self, step: UUID, target: str, fallback: str, *, shut: bool) -> None:
+        """Move a step, unless its chain is over by now: its case is locked first."""
+        async with self.engine.begin() as tx:
+            if not await cases.may_be_pending(tx, step):
+                return
+            moved = await incidents.fall_back(
+                tx, target, fallback, shut=shut, same_channel=True, batch=1, step=step
+            )
+            await outbox.add_all(tx, [topology.work(row, fallback) for row in moved if row.added])
 
     async def targets_without_messages(self) -> list[str]:
         """Return the targets whose queues and outbox are all known to be empty."""

@@ -1,4 +1,4 @@
-"""Detects the language of a message."""
+"""Which language a message is written in."""
 
 import re
 
@@ -28,15 +28,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
 def of(message: str, current: str) -> str:
-    """Return the language, changed only by clear evidence: not by a bare number, address or name.
+    """Follow a clear change of language; a bare number, address or name changes nothing.
 
-    Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
+    Cyrillic is answered in Ukrainian: nothing else with these letters is spoken here.
     """
     text = re.sub(r"\S+@\S+", " ", message.lower().replace("’", "'"))
     words = _WORD.findall(text)
     points = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
     points["pl"] += 2 * len(_POLISH.findall(text))
-    if points["de"]:  # German letters alone may be part of a name: Müller
+    if points["de"]:  # alone they may be a name's: Müller
         points["de"] += 2 * len(_GERMAN.findall(text))
     if points["de"] < 2:
         points["de"] = 0

@@ -90,6 +90,8 @@ ROUTES = {
 
 
 def toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json.dumps(k)} = {toml(v)}' for k, v in value.items())}}}"
     return json.dumps(value)
@@ -253,11 +255,15 @@ async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
 async def alerts(
     tmp_path: Path, ports: Ports, database: NewDatabase, vhost: Vhost, sandbox: Sandbox
 ) -> AsyncIterator[StartAlerts]:
-    """Start the service with the given settings, and options of targets or new targets."""
+    """Start the service with the given settings, and options of targets or new targets.
+
+    `sections` are further sections of alerts.toml.
+    """
     async with AsyncExitStack() as closing:
 
         async def start(**changes: Any) -> Alerts:
             settings = {name: value for name, value in changes.items() if name.isupper()}
+            sections = changes.pop("sections", {})
             options = {name: value for name, value in changes.items() if name not in settings}
             targets = {
                 name: TARGET | CHANNELS.get(name, {}) | options.get(name, {})
@@ -266,7 +272,8 @@ async def alerts(
             shipped = Path(__file__).parents[3] / "config.example/templates"
             shutil.copytree(shipped, tmp_path / "templates", dirs_exist_ok=True)
             path = tmp_path / "alerts.toml"
-            text = f"routes = {toml(ROUTES)}\ntargets = {toml(targets)}\n"
+            document = {"routes": ROUTES, "targets": targets, **sections}
+            text = "\n".join(f"{name} = {toml(section)}" for name, section in document.items())
             path.write_text(text, encoding="utf-8")
             url = await database("alerts")
             port = ports.take()

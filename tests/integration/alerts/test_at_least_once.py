@@ -47,7 +47,9 @@ class Slow:
         if self._ends:
             transition = decide(TAKEN, attempts=2, age=0, policy=POLICY)
             async with self._engine.begin() as tx:
-                assert await steps.record(tx, [Attempt(newer, TAKEN, transition, 0.1)]) == [True]
+                assert await steps.record(tx, [Attempt(newer, TAKEN, transition, 0.1)]) == [
+                    State.DELIVERED
+                ]
         return TAKEN
 
     async def _taken_over(self, job: Claimed) -> Any:

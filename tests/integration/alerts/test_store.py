@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
 from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
-from services.alerts.store import intake, queries, steps, tables, upkeep
+from services.alerts.store import case_tables, intake, queries, steps, tables, upkeep
 from services.alerts.store.intake import NewRow
 from services.alerts.store.queries import Filter
 from services.alerts.store.steps import Attempt
@@ -26,6 +26,7 @@ from tests.support.eventually import eventually
 
 async def test_the_tables_in_code_match_the_migration(database: NewDatabase) -> None:
     url = await database("alerts")
+    assert case_tables.alert_case.name in tables.metadata.tables
     assert differences(url.owner_url, tables.metadata) == []
 
 
@@ -70,8 +71,8 @@ async def claim(
 
 async def settle(engine: AsyncEngine, job: Claimed, outcome: Outcome) -> bool:
     async with engine.begin() as tx:
-        (ours,) = await steps.record(tx, [tried(job, outcome)])
-    return ours
+        (now,) = await steps.record(tx, [tried(job, outcome)])
+    return now is not None
 
 
 def tried(job: Claimed, outcome: Outcome) -> Attempt:
@@ -132,7 +133,8 @@ async def test_batches_with_the_same_rows_do_not_deadlock(
 
     async def settle_all(order: list[Claimed]) -> list[bool]:
         async with engine.begin() as tx:
-            return await steps.record(tx, [tried(job, DELIVERED) for job in order])
+            now = await steps.record(tx, [tried(job, DELIVERED) for job in order])
+            return [state is not None for state in now]
 
     both = await asyncio.gather(settle_all(won), settle_all(won[::-1]))
     assert sorted(map(tuple, both)) == [(False,) * 20, (True,) * 20]
@@ -168,10 +170,11 @@ async def test_a_batch_records_each_outcome_as_if_alone(engine: AsyncEngine) -> 
     outcomes = [DELIVERED, FAILED, DELIVERED, LATER]
     gone = replace(newer, alert_id=uuid4())
     async with engine.begin() as tx:
-        ours = await steps.record(
+        now = await steps.record(
             tx, [*map(tried, jobs, outcomes), tried(newer, FAILED), tried(gone, DELIVERED)]
         )
-    assert ours == [False, True, True, True, True, False]
+    pending = State.PENDING
+    assert now == [None, pending, State.DELIVERED, pending, pending, None]
     async with engine.connect() as tx:
         found = await tx.execute(text("SELECT * FROM delivery"))
         rows = {row.alert_id: row for row in found}
@@ -219,14 +222,14 @@ async def test_requeueing_all_rows_waits_for_locked_ones(
             return {row.alert_id for row in await upkeep.open_after(tx, ["email"], None, 10)}
 
     async with engine.begin() as tx:
-        assert await steps.record(tx, [tried(job, FAILED)]) == [True]  # and then it has no message
+        assert await steps.record(tx, [tried(job, FAILED)]) == [State.PENDING]  # without a message
         sweeping = asyncio.create_task(reconciler())
         await eventually(lambda: waits_for_a_row(engine))
     assert await sweeping == ids
 
 
 async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
-    async def settle_all(tries: Sequence[Attempt]) -> list[bool]:
+    async def settle_all(tries: Sequence[Attempt]) -> list[State | None]:
         async with engine.begin() as tx:
             return await steps.record(tx, tries)
 
@@ -236,7 +239,7 @@ async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) 
     tries[3] = replace(tries[3], outcome=replace(DELIVERED, excerpt="x" * 501))
     answers = await asyncio.gather(*map(settlements.submit, tries), return_exceptions=True)
     assert isinstance(answers.pop(3), IntegrityError)
-    assert answers == [True] * 9
+    assert answers == [State.DELIVERED] * 9
     states = [await state(engine, one.job.alert_id) for one in tries]
     assert states.pop(3) is State.SENDING
     assert states == [State.DELIVERED] * 9

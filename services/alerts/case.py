@@ -1,0 +1,259 @@
+"""The states of a case, an alert that wants an answer, and what an answer does. Pure: no I/O.
+
+open ──answer──> answered <──late answer── unanswered
+open ──chain over──> unanswered        open ──later──> open
+answered ──release, reopen──> open <──reopen── unanswered
+open, unanswered ──resolved, erased, by hand──> cancelled, which is final
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum, auto
+from typing import Any
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+from libs.common.hours import Hours
+
+ALWAYS = Hours(ZoneInfo("UTC"), None, None)
+
+
+class State(StrEnum):
+    OPEN = auto()
+    ANSWERED = auto()
+    UNANSWERED = auto()
+    CANCELLED = auto()
+
+
+class Verb(StrEnum):
+    """What an answer says."""
+
+    TAKEN = auto()
+    LATER = auto()
+    NOT_A_LEAD = auto()
+    FALSE_ALARM = auto()
+    DONE = auto()
+    WON = auto()
+    LOST = auto()
+    RELEASE = auto()
+    REOPEN = auto()
+    CANCEL = auto()
+
+
+CLOSING = frozenset({Verb.NOT_A_LEAD, Verb.FALSE_ALARM, Verb.DONE, Verb.WON, Verb.LOST})
+
+_RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
+
+
+class Via(StrEnum):
+    SLACK = auto()
+    LINK = auto()
+    API = auto()
+    CLI = auto()
+
+
+class Cancelled(StrEnum):
+    """Why a case ended without an answer."""
+
+    RESOLVED = auto()
+    ERASED = auto()
+    BY_HAND = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One step of a chain: whom it asks, where, and how long it waits for an answer."""
+
+    to: str  # a target
+    wait: float  # seconds of business time
+    mention: str | None = None  # a schedule whose person the message names
+    call: str | None = None  # a schedule whose person gets the message
+    person: str | None = None  # who gets the message
+
+    @property
+    def schedule(self) -> str | None:
+        return self.mention or self.call
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an event type's alerts ask for an answer."""
+
+    asks: tuple[str, ...]  # of the alert's own targets: those that show the question
+    within: float  # seconds of business time until the first step
+    hours: str
+    chain: tuple[Ask, ...]
+    repeat: int = 0  # how often the whole chain comes once more
+    later_most: float = 8 * 3600.0  # seconds of business time that `later` may take in all
+    later_times: int = 3
+
+    @property
+    def steps(self) -> tuple[Ask, ...]:
+        return self.chain * (1 + self.repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody of the staff, as the configuration names them."""
+
+    name: str
+    slack: str | None = None
+    email: str | None = None
+    phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says of cases; empty without it."""
+
+    policies: Mapping[str, Policy] = field(default_factory=dict)  # by event type
+    hours: Mapping[str, Hours] = field(default_factory=dict)
+    people: Mapping[str, Person] = field(default_factory=dict)
+    on_call: Callable[[str, datetime], str | None] = lambda _, __: None
+    """The person of a schedule at a time; from memory, as it is asked in a transaction."""
+
+    def hours_of(self, name: str) -> Hours:
+        """Return these hours; those of an open case may have left the configuration."""
+        return self.hours.get(name, ALWAYS)
+
+    def whom(self, ask: Ask, now: datetime) -> str | None:
+        """Return the person whom a step asks."""
+        return self.on_call(ask.schedule, now) if ask.schedule else ask.person
+
+
+def step_id(case_id: UUID, generation: int, number: int) -> UUID:
+    """Return a step's alert id: a second hand-out of the same step cannot exist."""
+    return uuid5(case_id, f"{generation}.{number}")
+
+
+def update_id(alert_id: UUID, target: str, want: int) -> UUID:
+    return uuid5(alert_id, f"{target}.{want}")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A case as its row lock shows it."""
+
+    state: State
+    owner: str | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody answers."""
+
+    verb: Verb
+    person: str
+    name: str
+    via: Via
+    key: str  # of the request: the same key again gets the same result
+    reason: str | None = None
+    until: datetime | None = None
+    generation: int | None = None  # what the link or button was made for
+    admin: bool = False
+
+
+class Refused(StrEnum):
+    ANSWERED = auto()  # somebody else has it
+    ENDED = auto()  # it was cancelled
+    STALE = auto()  # what was shown is not how it stands
+    ADMIN = auto()  # only an admin may
+    TOO_LATE = auto()  # `later` has no time left: take it or leave it
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an answer does to its case."""
+
+    state: State
+    owner: str | None = None
+    name: str | None = None
+    outcome: Verb | None = None
+    late: bool = False
+    restart: datetime | None = None  # the chain begins anew at this time
+    tell: bool = True  # every place; else only those whose message can be changed
+
+
+def decide(
+    case: Standing, answer: Answer, *, now: datetime, latest: datetime | None = None
+) -> Change | Refused | None:
+    """Decide what an answer does.
+
+    :param latest: until when `later` may last; None: not any more
+    :returns: None when the case already stands as the answer says
+    """
+    mine = case.state is State.ANSWERED and case.owner == answer.person
+    until = answer.until
+    in_time = until is not None and latest is not None and now < until <= latest
+    if (refused := _refused(case, answer, mine=mine, in_time=in_time)) is not None:
+        return refused
+    if answer.verb is Verb.LATER:
+        return Change(State.OPEN, restart=until)
+    if answer.verb in _RESTARTING:
+        return Change(State.OPEN, restart=now)
+    outcome = answer.verb if answer.verb in CLOSING else None
+    if mine and outcome is None:
+        return None
+    late = case.state is State.UNANSWERED
+    return Change(State.ANSWERED, answer.person, answer.name, outcome, late, tell=not mine)
+
+
+def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
+    verb, state = answer.verb, case.state
+    old = answer.generation is not None and answer.generation < case.generation
+    held = state is State.ANSWERED and not mine
+    rules = (
+        (state is State.CANCELLED, Refused.ENDED),
+        (verb is Verb.REOPEN and not answer.admin, Refused.ADMIN),
+        (old and verb is not Verb.TAKEN, Refused.STALE),
+        (verb in _RESTARTING and state is State.OPEN, Refused.STALE),
+        (verb is Verb.RELEASE and state is State.UNANSWERED, Refused.STALE),
+        (verb is Verb.LATER and state is State.ANSWERED, Refused.ANSWERED),
+        (verb is Verb.LATER and (state is State.UNANSWERED or not in_time), Refused.TOO_LATE),
+        (held and not (verb in _RESTARTING and answer.admin), Refused.ANSWERED),
+    )
+    return next((refused for applies, refused in rules if applies), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What the timer does to a case that is due."""
+
+    state: State
+    step: int
+    next_at: datetime | None
+    handed_out: Ask | None = None
+
+
+def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Moved:
+    """Hand out the next step, end the case, or wait until the hours begin.
+
+    :param step: how many steps were handed out. One step at a time: a wait counts from the hand-out
+    """
+    opens = hours.next_opening(now)
+    if opens > now:
+        return Moved(State.OPEN, step, opens)
+    if step == len(chain):
+        return Moved(State.UNANSWERED, step, None)
+    ask = chain[step]
+    return Moved(State.OPEN, step + 1, hours.add(now, timedelta(seconds=ask.wait)), ask)
+
+
+def latest(
+    policy: Policy, hours: Hours, before: Sequence[tuple[datetime, datetime]], now: datetime
+) -> datetime | None:
+    """Return until when `later` may last now; None: not any more.
+
+    :param before: when each earlier `later` of the case began and was to end
+    """
+    if len(before) >= policy.later_times:
+        return None
+    spent = sum((hours.between(*each) for each in before), timedelta())
+    left = timedelta(seconds=policy.later_most) - spent
+    return hours.add(now, left) if left > timedelta() else None
+
+
+def chain_of(document: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
+    return tuple(Ask(**each) for each in document)

@@ -1,0 +1,80 @@
+"""What a case's messages say, in the staff's language. Pure; none has a contact of the lead."""
+
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from services.alerts.case import Cancelled, State
+
+_WORDS = {
+    "en": {
+        "lead": "Lead, score {score}",
+        "open": "{title}: has waited {minutes} min for an answer",
+        "answered": "{title}: taken by {owner}, {since}",
+        "unanswered": "{title}: no one has answered since {opened}",
+        "cancelled": "{title}: over, no answer is needed",
+        "erased": "A request was withdrawn, no answer is needed",
+        "take": "Take it: ostoja take {id} --as YOUR_NAME",
+    },
+    "pl": {
+        "lead": "Lead, {score} pkt",
+        "open": "{title}: czeka na odpowiedź {minutes} min",
+        "answered": "{title}: ma {owner} od {since}",
+        "unanswered": "{title}: nikt nie odpowiedział od {opened}",
+        "cancelled": "{title}: nieaktualne, odpowiedź nie jest potrzebna",
+        "erased": "Zgłoszenie wycofano, odpowiedź nie jest potrzebna",
+        "take": "Odbierz: ostoja take {id} --as IMIĘ",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A case as its messages show it."""
+
+    id: str
+    event_type: str
+    language: str | None
+    score: object | None
+    state: State
+    reason: str | None
+    owner: str | None  # name
+    opened_at: datetime
+    answered_at: datetime | None
+    minutes: int  # of business time since it was opened
+
+    def line(self, zone: ZoneInfo) -> str:
+        """Say how it stands, in one line that names no data subject."""
+        words = self._words
+        if self.reason == Cancelled.ERASED:
+            return words["erased"]
+        title = self.event_type
+        if self.score is not None:
+            title = words["lead"].format(score=self.score)
+        return words[self.state].format(
+            title=title,
+            owner=self.owner,
+            minutes=self.minutes,
+            since=_clock(self.answered_at, zone),
+            opened=_clock(self.opened_at, zone),
+        )
+
+    def how_to_take(self) -> str | None:
+        if self.state in {State.OPEN, State.UNANSWERED}:
+            return self._words["take"].format(id=self.id)
+        return None
+
+    @property
+    def _words(self) -> dict[str, str]:
+        return _WORDS["pl" if self.language == "pl" else "en"]
+
+
+def _clock(at: datetime | None, zone: ZoneInfo) -> str:
+    return f"{at.astimezone(zone):%H:%M}" if at else ""
+
+
+def without_diacritics(text: str) -> str:
+    """Return the text in the letters that do not make an SMS twice as long."""
+    plain = unicodedata.normalize("NFKD", text.replace("ł", "l").replace("Ł", "L"))
+    return "".join(char for char in plain if not unicodedata.combining(char))

@@ -1,0 +1,123 @@
+"""Takes answers: reads, decides and writes under the case's row lock, then commits, then replies.
+
+A crash before the commit changes nothing, and the caller, who saw no reply, asks again; after it,
+the same key gets the same reply. Of two at once the lock lets one be the owner.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.process import logs
+from services.alerts import case
+from services.alerts.case import Answer, Cancelled, Refused, Rules, Standing, State, Verb
+from services.alerts.store import cases
+
+log = logs.get_logger(__name__)
+
+# Slack waits 3 s for the response to a press.
+_QUICK = sa.text("SET LOCAL statement_timeout = 2000")
+
+Result = dict[str, Any]
+"""How the case stands: state, owner (a name), since (ISO 8601), version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    why: Refused
+    owner: str | None = None  # name
+    since: str | None = None
+    reason: str | None = None  # why it was cancelled
+
+
+class UnknownCase(Exception):  # noqa: N818 - reads as what happened
+    """There is no case of this alert."""
+
+
+class KeyUsed(Exception):  # noqa: N818 - reads as what happened
+    """This key belongs to another answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    engine: AsyncEngine
+    rules: Rules
+
+    async def answer(self, case_id: UUID, answer: Answer) -> Result | Refusal:
+        """Take an answer; when this returns a result, it is durable and no step starts any more.
+
+        :raises UnknownCase:
+        :raises KeyUsed:
+        """
+        async with self.engine.begin() as tx:
+            row, known = await self._begin(tx, case_id, answer)
+            if known is not None:
+                return known
+            now = await cases.now(tx)
+            latest = None
+            if answer.verb is Verb.LATER:
+                latest = await self._latest(tx, row, now)
+            standing = Standing(State(row.state), row.owner, row.generation)
+            decided = case.decide(standing, answer, now=now, latest=latest)
+            if isinstance(decided, Refused):
+                return _refusal(row, decided)
+            after = row if decided is None else await cases.change(tx, row, decided)
+            result = _result(after)
+            await cases.record(tx, row, answer, result)
+        log.info("case.answered", case_id=str(case_id), verb=answer.verb, via=answer.via)
+        return result
+
+    async def cancel(self, case_id: UUID, answer: Answer) -> Result | Refusal:
+        """End a case that is open or unanswered, as an operator says; raises as `answer`."""
+        async with self.engine.begin() as tx:
+            row, known = await self._begin(tx, case_id, answer)
+            if known is not None:
+                return known
+            if row.state == State.CANCELLED:
+                return _refusal(row, Refused.ENDED)
+            if row.state == State.ANSWERED:
+                return _refusal(row, Refused.ANSWERED)
+            result = _result(await cases.cancel(tx, row, Cancelled.BY_HAND))
+            await cases.record(tx, row, answer, result)
+        log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
+        return result
+
+    async def _begin(
+        self, tx: AsyncConnection, case_id: UUID, answer: Answer
+    ) -> tuple[Any, Result | None]:
+        await tx.execute(_QUICK)
+        row = await cases.lock(tx, case_id)
+        if row is None:
+            raise UnknownCase
+        known = await cases.answered_before(tx, case_id, answer.key)
+        if known is None:
+            return row, None
+        if (known.verb, known.person) != (answer.verb, answer.person):
+            raise KeyUsed
+        return row, dict(known.result)
+
+    async def _latest(self, tx: AsyncConnection, row: Any, now: datetime) -> datetime | None:
+        policy = self.rules.policies.get(row.event_type)
+        if policy is None:  # it has left the configuration
+            return None
+        before = await cases.laters(tx, row.alert_id)
+        return case.latest(policy, self.rules.hours_of(row.hours), before, now)
+
+
+def _result(row: Any) -> Result:
+    since = row.answered_at or row.ended_at or row.opened_at
+    return {
+        "state": row.state,
+        "owner": row.owner_name,
+        "since": since.isoformat(),
+        "version": row.version,
+    }
+
+
+def _refusal(row: Any, why: Refused) -> Refusal:
+    result = _result(row)
+    return Refusal(why, result["owner"], result["since"], row.reason)

@@ -1,0 +1,46 @@
+"""What the configuration says of cases, in the form in which `case` decides by it."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from services.alerts.case import Ask, Person, Policy, Rules
+from services.alerts.case_sections import Answers
+from services.alerts.config import Config
+
+
+def rules_of(config: Config, on_call: Callable[[str, datetime], str | None]) -> Rules:
+    """:param on_call: returns the person of a schedule at a time, from memory"""
+    return Rules(
+        policies={event: _policy(section) for event, section in config.answers.items()},
+        hours={name: section.hours for name, section in config.hours.items()},
+        people={
+            key: Person(each.name, each.slack, each.email, each.phone)
+            for key, each in config.people.items()
+        },
+        on_call=on_call,
+    )
+
+
+def _policy(section: Answers) -> Policy:
+    return Policy(
+        asks=section.asks,
+        within=section.within.total_seconds(),
+        hours=section.hours,
+        chain=tuple(
+            Ask(step.to, step.wait.total_seconds(), step.mention, step.call, step.person)
+            for step in section.chain
+        ),
+        repeat=section.repeat,
+        later_most=section.later.most.total_seconds(),
+        later_times=section.later.times,
+    )
+
+
+def otherwise(config: Config) -> Callable[[str, datetime], str | None]:
+    """Return the person whom each schedule names for the times that its calendar does not cover."""
+
+    def person(schedule: str, _: datetime) -> str | None:
+        section = config.schedules.get(schedule)
+        return section.otherwise if section else None
+
+    return person

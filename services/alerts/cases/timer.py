@@ -1,0 +1,94 @@
+"""Hands out the steps of cases whose time has come, and ends those whose chain is over.
+
+The timer is the row: no message and no task. A crash before the commit leaves the case as it was,
+for the next poll of any replica; after it, the outbox has the step's work message.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.messaging import outbox
+from libs.common.process import logs
+from services.alerts import case, messages, metrics, topology
+from services.alerts.alert import Reason
+from services.alerts.case import Rules, State
+from services.alerts.store import cases, intake
+from services.alerts.store.cases import Ticked
+from services.alerts.store.intake import NewRow
+
+log = logs.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Timer:
+    engine: AsyncEngine
+    rules: Rules
+    targets: frozenset[str]
+
+    async def run(self) -> None:
+        """Move every case that is due; replicas share them."""
+        while await self._batch() == cases.DUE_BATCH:
+            pass
+
+    async def _batch(self) -> int:
+        async with self.engine.begin() as tx:
+            due = await cases.due(tx)
+            if not due:
+                return 0
+            now = await cases.now(tx)
+            ticked = [self._tick(row, now) for row in due]
+            await cases.tick(tx, ticked)
+            rows = [
+                self._row(each, row, now)
+                for each, row in zip(ticked, due, strict=True)
+                if each.alert_id is not None
+            ]
+            if rows:
+                taken = await intake.accept(tx, rows, 0)
+                metrics.ACCEPTED.inc(taken.added)
+                await outbox.add_all(tx, [topology.work(row, row.target) for row in _open(rows)])
+        for each in ticked:
+            if each.moved.handed_out is not None:
+                metrics.CASE_STEPS.labels(each.moved.handed_out.to).inc()
+            elif each.moved.state is State.UNANSWERED:
+                log.warning("case.unanswered", case_id=str(each.case_id))
+        return len(due)
+
+    def _tick(self, row: Any, now: datetime) -> Ticked:
+        hours = self.rules.hours_of(row.hours)
+        moved = case.tick(case.chain_of(row.chain), row.step, hours, now)
+        if moved.handed_out is None:
+            return Ticked(row.alert_id, row.generation, moved)
+        alert_id = case.step_id(row.alert_id, row.generation, row.step)
+        person = self.rules.whom(moved.handed_out, now)
+        return Ticked(row.alert_id, row.generation, moved, alert_id, person)
+
+    def _row(self, ticked: Ticked, row: Any, now: datetime) -> NewRow:
+        """Make the step's ledger row; its message is written when it is claimed."""
+        ask = ticked.moved.handed_out
+        assert ask is not None  # noqa: S101 - it has an alert id
+        assert ticked.alert_id is not None  # noqa: S101
+        return NewRow(
+            alert_id=ticked.alert_id,
+            target=ask.to,
+            event_type=messages.CASE_STEP,
+            severity=row.severity,
+            source="alerts",
+            payload={"case_id": str(row.alert_id)},
+            dedup_key=None,
+            request_id=row.request_id,
+            accepted_at=now,
+            subjects=tuple(row.named),
+            # The target may have left the configuration since the case was opened.
+            failed=None if ask.to in self.targets else Reason.UNROUTED,
+        )
+
+
+def _open(rows: Iterable[NewRow]) -> list[NewRow]:
+    return [row for row in rows if row.failed is None]

@@ -1,0 +1,58 @@
+"""Writes the message of a step or an update when it is claimed, from the case as it then stands.
+
+So a message that was late says how things are, and not how they were when it was ordered.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.alert import Claimed
+from services.alerts.case import Person, Rules, State
+from services.alerts.case_text import Shown, without_diacritics
+from services.alerts.store import places
+from services.alerts.templates import escape_slack
+
+
+async def written(
+    engine: AsyncEngine, rules: Rules, channel: str, job: Claimed
+) -> tuple[Claimed, int | None]:
+    """Return the job with its message, and the `want` of its place that this message shows.
+
+    :param channel: of the target
+    """
+    async with engine.connect() as tx:
+        row = await places.read(tx, job.alert_id, job.target)
+    if row is None:  # its case was purged, long after its end
+        return replace(job, payload={"text": job.event_type}), None
+    shown = _shown(row, rules)
+    line = shown.line(rules.hours_of(row.hours).zone)
+    person = rules.people.get(row.person or "", Person(""))
+    take = shown.how_to_take()
+    payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, (line, take)))}
+    if channel == "sms":
+        payload["text"] = without_diacritics(line)
+    elif channel == "slack":
+        mention = f"<@{person.slack}> " if person.slack and take else ""
+        payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
+    # None: the target's own recipient.
+    payload["to"] = {"sms": person.phone, "email": person.email}.get(channel)
+    return replace(job, payload=payload), row.want
+
+
+def _shown(row: Any, rules: Rules) -> Shown:
+    payload = row.payload or {}
+    waited = rules.hours_of(row.hours).between(row.opened_at, row.now)
+    return Shown(
+        id=str(row.alert_id),
+        event_type=row.event_type,
+        language=payload.get("staff_language"),
+        score=payload.get("score"),
+        state=State(row.state),
+        reason=row.reason,
+        owner=row.owner_name,
+        opened_at=row.opened_at,
+        answered_at=row.answered_at,
+        minutes=int(waited.total_seconds() // 60),
+    )

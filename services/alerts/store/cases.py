@@ -1,0 +1,364 @@
+"""The changes of a case (docs/protocols.md, D), each under the case's row lock.
+
+Locks are taken in this order everywhere: case, then deliveries by key, then places. The claim and
+the record of a delivery lock no case.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.case import Answer, Ask, Cancelled, Change, Moved, State
+from services.alerts.store.case_tables import alert_case, case_answer, case_place
+from services.alerts.store.intake import NewRow
+from services.alerts.store.sql import sql
+
+CASES: Final = "cases"
+"""Stands for the target of what is escalated about cases."""
+
+DUE_BATCH: Final = 50
+
+
+class Opening(NamedTuple):
+    """A case as intake opens it."""
+
+    alert_id: UUID
+    chain: Sequence[Ask]
+    hours: str
+    next_at: datetime
+    asks: Sequence[str]  # of the alert's targets
+
+    def document(self) -> dict[str, Any]:
+        return self._asdict() | {"chain": [asdict(ask) for ask in self.chain]}
+
+
+_NOW = sql("SELECT now() AS now")
+# Only beside rows that this transaction has inserted: what comes again opens nothing.
+_OPEN = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
+            alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb)
+    ), opened AS (
+        INSERT INTO alert_case (alert_id, event_type, severity, source, dedup_key, request_id,
+            payload, subjects, accepted_at, chain, hours, next_at)
+        SELECT DISTINCT ON (alert_id) alert_id, event_type, severity, source, dedup_key, request_id,
+            payload, subjects, accepted_at, chain, hours, next_at
+        FROM given JOIN delivery USING (alert_id)
+        WHERE created_at = now() AND state = 'pending'
+        ORDER BY alert_id
+        ON CONFLICT DO NOTHING
+        RETURNING alert_id
+    ), placed AS (
+        INSERT INTO case_place (alert_id, target, case_id)
+        SELECT alert_id, target, alert_id
+        FROM opened JOIN given USING (alert_id),
+            LATERAL jsonb_array_elements_text(asks) AS asked (target)
+    ), counted AS (
+        UPDATE case_total SET count = count + opened.cases
+        FROM (SELECT count(*) AS cases FROM opened) AS opened
+        WHERE term = 'opened' AND opened.cases > 0
+    )
+    SELECT count(*) AS opened FROM opened
+""")
+
+
+async def now(tx: AsyncConnection) -> datetime:
+    """Return the time of this transaction, from which every wait counts."""
+    found: datetime = (await tx.execute(_NOW)).scalar_one()
+    return found
+
+
+async def open_cases(tx: AsyncConnection, openings: Sequence[Opening]) -> int:
+    """Open a case for each of these alerts whose rows this transaction has inserted."""
+    rows = json.dumps([each.document() for each in openings], default=str)
+    return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
+
+
+async def due(tx: AsyncConnection) -> list[Any]:
+    """Lock some cases whose time has come, skipping those that others hold."""
+    return list(
+        await tx.execute(
+            sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
+            .where(sa.text("state = 'open'"), alert_case.c.next_at <= sa.func.now())
+            .order_by(alert_case.c.next_at)
+            .limit(DUE_BATCH)
+            .with_for_update(skip_locked=True)
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A case that the timer has moved, and the step that it hands out."""
+
+    case_id: UUID
+    generation: int
+    moved: Moved
+    alert_id: UUID | None = None  # of the step
+    person: str | None = None
+
+
+_TICK = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
+            case_id uuid, generation integer, number integer, alert_id uuid, target text,
+            person text, state text, step integer, next_at timestamptz)
+    ), stepped AS (
+        INSERT INTO case_step (case_id, generation, number, alert_id, target, person)
+        SELECT case_id, generation, number, alert_id, target, person
+        FROM given WHERE alert_id IS NOT NULL
+    ), placed AS (
+        INSERT INTO case_place (alert_id, target, case_id)
+        SELECT alert_id, target, case_id FROM given WHERE alert_id IS NOT NULL
+    ), moved AS (
+        UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
+            version = version + 1,
+            ended_at = CASE WHEN given.state = 'open' THEN NULL ELSE now() END
+        FROM given WHERE alert_case.alert_id = case_id
+        RETURNING alert_case.alert_id, event_type, alert_case.state
+    ), listed AS (
+        INSERT INTO escalation (alert_id, target, event_type, reason)
+        SELECT alert_id, 'cases', event_type, 'unanswered' FROM moved WHERE state = 'unanswered'
+    )
+    UPDATE case_place SET want = want + 1, wanted_at = now()
+    FROM moved WHERE case_id = moved.alert_id AND moved.state = 'unanswered'
+""")
+
+
+async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
+    """Count the steps that are handed out, or end the cases: one statement, all locked before."""
+    rows = [
+        {
+            "case_id": each.case_id,
+            "generation": each.generation,
+            "number": each.moved.step - 1,
+            "alert_id": each.alert_id,
+            "target": each.moved.handed_out and each.moved.handed_out.to,
+            "person": each.person,
+            "state": each.moved.state,
+            "step": each.moved.step,
+            "next_at": each.moved.next_at,
+        }
+        for each in ticked
+    ]
+    await tx.execute(_TICK, {"rows": json.dumps(rows, default=str)})
+
+
+async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
+    """Lock a case; None when there is none."""
+    found = await tx.execute(
+        sa.select(alert_case).where(alert_case.c.alert_id == case_id).with_for_update()
+    )
+    return found.one_or_none()
+
+
+async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any | None:
+    """Return the answer that was recorded under this key of a request."""
+    found = await tx.execute(
+        sa.select(case_answer).where(case_answer.c.case_id == case_id, case_answer.c.key == key)
+    )
+    return found.one_or_none()
+
+
+async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, datetime]]:
+    """Return when each `later` of this case began and was to end."""
+    found = await tx.execute(
+        sa.select(case_answer.c.at, case_answer.c.until).where(
+            case_answer.c.case_id == case_id, case_answer.c.verb == "later"
+        )
+    )
+    return [(row.at, row.until) for row in found]
+
+
+async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str, Any]) -> None:
+    """Write an answer down, with what its request is answered.
+
+    :param row: the case before it, locked
+    """
+    await tx.execute(
+        sa.insert(case_answer).values(
+            case_id=row.alert_id,
+            generation=row.generation,
+            person=answer.person,
+            name=answer.name,
+            via=answer.via,
+            verb=answer.verb,
+            reason=answer.reason,
+            until=answer.until,
+            key=answer.key,
+            result=result,
+        )
+    )
+
+
+async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
+    """Move a locked case as an answer says, recall its chain, and have its places told.
+
+    :returns: the case as it now stands
+    """
+    values: dict[str, Any] = {"state": what.state, "version": alert_case.c.version + 1}
+    if what.restart is not None:
+        values |= {
+            "generation": alert_case.c.generation + 1,
+            "step": 0,
+            "next_at": what.restart,
+            "laters": alert_case.c.laters + int(row.state == State.OPEN),
+            "ended_at": None,
+        }
+    if row.state == State.ANSWERED == what.state:
+        values |= {"outcome": what.outcome}
+    else:
+        ended = sa.func.now() if what.state is State.ANSWERED else None
+        values |= {
+            "owner": what.owner,
+            "owner_name": what.name,
+            "outcome": what.outcome,
+            "late": what.late,
+            "answered_at": ended,
+        }
+        if what.state is State.ANSWERED:
+            values |= {"next_at": None, "ended_at": ended}
+        await recall(tx, row.alert_id)
+    return await _become(tx, row, values, tell=what.tell)
+
+
+async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
+    """End a locked case that is open or unanswered without an answer, as `change` does."""
+    await recall(tx, row.alert_id)
+    values = {
+        "state": State.CANCELLED,
+        "reason": reason,
+        "next_at": None,
+        "ended_at": sa.func.now(),
+        "version": alert_case.c.version + 1,
+    }
+    return await _become(tx, row, values, tell=True)
+
+
+_NOT_LISTED = sql("""
+    DELETE FROM escalation WHERE alert_id = :case_id AND target = 'cases' AND digest IS NULL
+""")
+
+
+async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell: bool) -> Any:
+    changed = await tx.execute(
+        sa.update(alert_case)
+        .where(alert_case.c.alert_id == row.alert_id)
+        .values(values)
+        .returning(alert_case)
+    )
+    if row.state == State.UNANSWERED:  # no digest has to list it any more
+        await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
+    places = sa.update(case_place).where(case_place.c.case_id == row.alert_id)
+    if not tell:
+        places = places.where(case_place.c.receipt.is_not(None))
+    await tx.execute(places.values(want=case_place.c.want + 1, wanted_at=sa.func.now()))
+    return changed.one()
+
+
+# Steps, and what their fallbacks made. Those in flight end with their attempt (`steps.RECORD`).
+_RECALL = sql("""
+    WITH mine AS MATERIALIZED (
+        SELECT delivery.alert_id, delivery.target
+        FROM case_step JOIN delivery USING (alert_id)
+        WHERE case_id = :case_id AND state IN ('pending', 'sending')
+        ORDER BY delivery.alert_id, delivery.target
+        FOR NO KEY UPDATE OF delivery
+    )
+    UPDATE delivery SET
+        recalled = state = 'sending',
+        reason = CASE WHEN state = 'pending' THEN 'answered' ELSE reason END,
+        finished_at = CASE WHEN state = 'pending' THEN now() END,
+        state = CASE WHEN state = 'pending' THEN 'discarded' ELSE state END
+    FROM mine
+    WHERE (delivery.alert_id, delivery.target) = (mine.alert_id, mine.target)
+""")
+
+
+async def recall(tx: AsyncConnection, case_id: UUID) -> None:
+    """Discard the steps that are pending, and let those in flight not be tried again."""
+    await tx.execute(_RECALL, {"case_id": case_id})
+
+
+_LOCK_RESOLVED = sql("""
+    SELECT alert_case.* FROM alert_case
+    WHERE dedup_key IS NOT NULL AND state <> 'cancelled' AND EXISTS (
+        SELECT FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
+            source text, event_type text, dedup_key text, accepted_at timestamptz)
+        WHERE (one.source, one.event_type, one.dedup_key)
+                = (alert_case.source, alert_case.event_type, alert_case.dedup_key)
+            AND one.accepted_at >= alert_case.accepted_at)
+    ORDER BY alert_id FOR UPDATE
+""")
+
+
+async def resolve(tx: AsyncConnection, resolving: Sequence[NewRow]) -> None:
+    """End the cases of alerts that these say are over; one that was answered stays so."""
+    rows = [
+        {
+            "source": row.source,
+            "event_type": row.event_type,
+            "dedup_key": row.dedup_key,
+            "accepted_at": row.accepted_at,
+        }
+        for row in resolving
+    ]
+    for row in await tx.execute(_LOCK_RESOLVED, {"rows": json.dumps(rows, default=str)}):
+        if row.state != State.ANSWERED:
+            await cancel(tx, row, Cancelled.RESOLVED)
+        elif row.outcome is None:
+            values = {"outcome": "resolved", "version": alert_case.c.version + 1}
+            await _become(tx, row, values, tell=True)
+
+
+_BRING_FORWARD = sql("""
+    UPDATE alert_case SET next_at = now()
+    FROM case_step
+    WHERE case_step.alert_id = :alert_id AND case_id = alert_case.alert_id
+        AND state = 'open' AND next_at > now()
+        AND alert_case.generation = case_step.generation AND step = number + 1
+""")
+
+
+async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
+    """Make the next step due, as this one, the last that was handed out, has failed for good."""
+    await tx.execute(_BRING_FORWARD, {"alert_id": alert_id})
+
+
+_LOCK_OF_STEP = sql("""
+    SELECT state IN ('open', 'unanswered') AND alert_case.generation = case_step.generation AS runs
+    FROM case_step JOIN alert_case ON case_id = alert_case.alert_id
+    WHERE case_step.alert_id = :alert_id
+    FOR NO KEY UPDATE OF alert_case
+""")
+
+
+async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
+    """Lock the case of a delivery that somebody wants to make pending, before the delivery.
+
+    Otherwise a recall would not see the new row, or the changed one, before it is committed.
+
+    :returns: False for a step whose chain is over, which must stay as it is
+    """
+    found = (await tx.execute(_LOCK_OF_STEP, {"alert_id": alert_id})).first()
+    return found is None or bool(found.runs)
+
+
+async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
+    """Return how many cases no one has answered, and the oldest of them."""
+    column = alert_case.c
+    mine = column.state == State.UNANSWERED
+    count = (await tx.execute(sa.select(sa.func.count()).where(mine))).scalar_one()
+    oldest = await tx.execute(
+        sa.select(column.alert_id, column.event_type, column.opened_at)
+        .where(mine)
+        .order_by(column.opened_at)
+        .limit(limit)
+    )
+    return int(count), list(oldest)

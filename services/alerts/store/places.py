@@ -1,0 +1,78 @@
+"""Where alerts and steps were shown, and the updates that tell these places how a case stands.
+
+A place has `want`, which grows with each change of its case, and `shown`, the `want` that was read
+when its last message was written. While they differ, an update is due.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.store.case_tables import alert_case, case_place, case_step
+from services.alerts.store.sql import sql
+
+
+async def read(tx: AsyncConnection, alert_id: UUID, target: str) -> Any | None:
+    """Return what a step or an update is written from: its case, place and step, in one snapshot.
+
+    :returns: None when the case was purged
+    """
+    of_it = sa.or_(
+        sa.and_(case_place.c.alert_id == alert_id, case_place.c.target == target),
+        case_place.c.update_id == alert_id,
+    )
+    found = await tx.execute(
+        sa.select(
+            alert_case,
+            case_place.c.alert_id.label("place"),
+            case_place.c.want,
+            case_place.c.receipt,
+            case_step.c.generation.label("step_generation"),
+            case_step.c.number,
+            case_step.c.person,
+            sa.func.now().label("now"),
+        )
+        .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
+        .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
+        .where(of_it)
+    )
+    return found.first()
+
+
+_OF: Final = "(alert_id, target) = (:alert_id, :target) OR update_id = :alert_id"
+_SHOWN: Final = sql(f"""
+    UPDATE case_place SET shown = greatest(shown, CAST(:want AS integer)),
+        receipt = coalesce(:receipt, receipt)
+    WHERE {_OF}
+""")
+_REARM: Final = sql(f"""
+    UPDATE case_place SET want = want + 1, wanted_at = now() WHERE {_OF}
+""")
+
+
+async def shown(
+    tx: AsyncConnection,
+    alert_id: UUID,
+    target: str,
+    want: int,
+    receipt: Mapping[str, str] | None,
+) -> None:
+    """Record what a place shows, in the transaction that records the delivery there.
+
+    :param want: as it was when the message was written
+    :param receipt: by which the message can be changed
+    """
+    values = {"alert_id": alert_id, "target": target, "want": want}
+    await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
+
+
+async def rearm(tx: AsyncConnection, alert_id: UUID, target: str) -> None:
+    """Make a place due that a worker may have changed after another took over.
+
+    What it sent may be older than what was sent since. A counter, as a flag would be wiped by the
+    record of the other worker.
+    """
+    await tx.execute(_REARM, {"alert_id": alert_id, "target": target})

@@ -1,0 +1,375 @@
+"""After the 200 of an answer no step of its chain starts (docs/protocols.md, D, steps 5 to 13).
+
+The tests of the model's rules are named after docs/models/answer.pml.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.case import Refused, Verb
+from services.alerts.cases.answers import KeyUsed, Refusal, UnknownCase
+from services.alerts.store import cases as store
+from services.alerts.store import incidents, upkeep
+from tests.integration.alerts.cases import (
+    DELIVERED,
+    FAILED,
+    NEVER,
+    Cases,
+    answer,
+    soon,
+    with_policy,
+)
+from tests.integration.alerts.conftest import waits_for_a_row
+from tests.support.eventually import eventually
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine) -> Cases:
+    return Cases(engine)
+
+
+def refused(result: Mapping[str, Any] | Refusal) -> Refused:
+    assert isinstance(result, Refusal), result
+    return result.why
+
+
+async def test_of_ten_people_at_once_one_is_the_owner(subject: Cases) -> None:
+    """Rule LOCK."""
+    case_id = await subject.accept()
+    given = [answer(person=f"person {number}") for number in range(10)]
+    results = await asyncio.gather(*(subject.answer(case_id, each) for each in given))
+    taken = [result for result in results if isinstance(result, Mapping)]
+    others = [result for result in results if isinstance(result, Refusal)]
+    assert len(taken) == 1
+    owner = taken[0]["owner"]
+    assert {(each.why, each.owner) for each in others} == {(Refused.ANSWERED, owner)}
+    assert (await subject.case(case_id)).owner_name == owner
+
+
+async def test_the_same_key_gets_the_same_result_and_changes_nothing(subject: Cases) -> None:
+    """Rule KEY: taken, given back, and the taking comes again."""
+    case_id = await subject.accept()
+    taking = answer()
+    first = await subject.answer(case_id, taking)
+    assert await subject.answer(case_id, taking) == first
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    assert await subject.answer(case_id, taking) == first
+    row = await subject.case(case_id)
+    assert (row.state, row.owner) == ("open", None)
+    with pytest.raises(KeyUsed):
+        await subject.answer(case_id, answer(person="ewa", key=taking.key))
+
+
+async def test_the_owner_who_takes_it_again_changes_nothing(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    before = await subject.case(case_id)
+    again = answer()
+    assert isinstance(await subject.answer(case_id, again), Mapping)
+    assert await subject.case(case_id) == before
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    await subject.answer(case_id, again)
+    assert (await subject.case(case_id)).state == "open"
+
+
+async def test_an_answer_discards_the_steps_that_are_pending(subject: Cases) -> None:
+    """Rule TAKE."""
+    case_id = await subject.accept()
+    await subject.tick(2)
+    await subject.take(case_id)
+    steps = await subject.steps(case_id)
+    assert [(each.state, each.reason) for each in steps] == [("discarded", "answered")] * 2
+    assert not await subject.claimable(steps[0])
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 2
+    assert await subject.balanced()
+
+
+async def test_the_alerts_own_deliveries_are_not_recalled(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    own = await subject.rows("SELECT state FROM delivery WHERE alert_id = :id", id=case_id)
+    assert {row.state for row in own} == {"pending"}
+
+
+async def test_a_step_in_flight_is_not_tried_again_after_the_answer(subject: Cases) -> None:
+    """Rule MARK: a failed attempt ends it, a successful one delivers it."""
+    for outcome, state in ((FAILED, "discarded"), (NEVER, "discarded"), (DELIVERED, "delivered")):
+        case_id = await subject.accept()
+        await subject.tick()
+        (step,) = await subject.steps(case_id)
+        job = await subject.claim(step)
+        await subject.take(case_id)
+        (step,) = await subject.steps(case_id)
+        assert (step.state, step.recalled) == ("sending", True)
+        assert await subject.settle(job, outcome) == state
+        (step,) = await subject.steps(case_id)
+        assert (step.state, step.recalled) == (state, False)
+    assert await subject.balanced()
+
+
+async def test_a_recalled_step_whose_worker_died_is_discarded_and_not_taken_over(
+    subject: Cases,
+) -> None:
+    """Rule MARK."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    await subject.claim(step, lease=0)
+    await subject.take(case_id)
+    assert not await subject.claimable(step, take_over=True)
+    async with subject.engine.begin() as tx:
+        await upkeep.discard_recalled(tx)
+    (step,) = await subject.steps(case_id)
+    assert (step.state, step.reason) == ("discarded", "answered")
+
+
+async def test_a_late_worker_changes_nothing_after_the_recall(subject: Cases) -> None:
+    """Rule CAS."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    late = await subject.claim(step, lease=0)
+    await subject.claim(step, take_over=True)
+    await subject.take(case_id)
+    assert await subject.settle(late, FAILED) is None
+    (step,) = await subject.steps(case_id)
+    assert (step.state, step.recalled) == ("sending", True)
+
+
+async def test_an_answer_waits_for_a_fallback_and_recalls_what_it_made(subject: Cases) -> None:
+    """Rule CREATE: a row that is inserted and not committed must not escape the recall."""
+    case_id = await subject.accept(severity="critical")
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    async with subject.engine.begin() as tx:
+        assert await store.may_be_pending(tx, step.alert_id)
+        moved = await incidents.fall_back(
+            tx, "slack", "email", shut=True, same_channel=True, batch=10, step=step.alert_id
+        )
+        assert [row.added for row in moved] == [True]
+        taking = asyncio.create_task(subject.take(case_id))
+        await eventually(lambda: waits_for_a_row(subject.engine))
+    await taking
+    rows = await subject.rows(
+        "SELECT target, state FROM delivery WHERE alert_id = :id ORDER BY target", id=step.alert_id
+    )
+    assert rows == [("email", "discarded"), ("slack", "discarded")]
+    assert await subject.balanced()
+
+
+async def test_nothing_makes_a_step_pending_once_its_chain_is_over(subject: Cases) -> None:
+    """Rule CREATE."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+
+    async def may() -> bool:
+        async with subject.engine.begin() as tx:
+            return await store.may_be_pending(tx, step.alert_id)
+
+    assert await may()
+    await subject.take(case_id)
+    assert not await may()
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    assert not await may()  # the chain began anew: the step is of an older generation
+
+
+async def test_steps_do_not_fall_back_with_the_others(subject: Cases) -> None:
+    """Rule CREATE: many rows of many cases cannot lock their cases first."""
+    case_id = await subject.accept(severity="critical")
+    await subject.tick()
+    async with subject.engine.begin() as tx:
+        moved = await incidents.fall_back(
+            tx, "slack", "email", shut=True, same_channel=True, batch=10
+        )
+        stuck = await incidents.stuck_steps(tx, "slack", shut=True, batch=10)
+    assert [row.alert_id for row in moved] == [case_id]  # the alert's own delivery
+    assert stuck == [step.alert_id for step in await subject.steps(case_id)]
+
+
+async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(
+    subject: Cases,
+) -> None:
+    """Rules GEN and ARM."""
+    case_id = await subject.accept()
+    await subject.tick()
+    await subject.take(case_id)
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    row = await subject.case(case_id)
+    assert (row.state, row.generation, row.step, row.owner) == ("open", 1, 0, None)
+    await subject.timer.run()
+    old, new = await subject.steps(case_id)
+    assert (old.state, new.state) == ("discarded", "pending")
+    assert old.alert_id != new.alert_id
+
+
+async def test_only_the_owner_and_an_admin_release(subject: Cases) -> None:
+    """Rule OWN."""
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    assert refused(await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))) is Refused.ANSWERED
+    assert (await subject.case(case_id)).owner == "anna"
+    await subject.answer(case_id, answer(Verb.RELEASE, "ewa", admin=True))
+    assert (await subject.case(case_id)).state == "open"
+
+
+async def test_only_an_admin_reopens(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.run_out(case_id)
+    assert refused(await subject.answer(case_id, answer(Verb.REOPEN))) is Refused.ADMIN
+    await subject.answer(case_id, answer(Verb.REOPEN, admin=True))
+    row = await subject.case(case_id)
+    assert (row.state, row.generation, row.step) == ("open", 1, 0)
+    assert await subject.rows("SELECT * FROM escalation WHERE target = 'cases'") == []
+
+
+async def test_later_begins_the_chain_anew_then(subject: Cases) -> None:
+    """Rules GEN and ARM."""
+    case_id = await subject.accept()
+    await subject.tick()
+    until = soon(1800)
+    await subject.answer(case_id, answer(Verb.LATER, until=until))
+    row = await subject.case(case_id)
+    assert (row.state, row.generation, row.step, row.next_at) == ("open", 1, 0, until)
+    assert (await subject.steps(case_id))[0].state == "discarded"
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 1
+
+
+async def test_later_has_its_limits(engine: AsyncEngine) -> None:
+    subject = Cases(engine, with_policy(later_times=2, later_most=7200.0))
+    case_id = await subject.accept()
+
+    async def later(seconds: float) -> Mapping[str, Any] | Refusal:
+        return await subject.answer(case_id, answer(Verb.LATER, until=soon(seconds)))
+
+    assert refused(await later(7500)) is Refused.TOO_LATE
+    assert refused(await later(-1)) is Refused.TOO_LATE
+    assert refused(await subject.answer(case_id, answer(Verb.LATER))) is Refused.TOO_LATE
+    assert isinstance(await later(5000), Mapping)
+    assert refused(await later(5000)) is Refused.TOO_LATE  # together more than two hours
+    assert isinstance(await later(1000), Mapping)
+    assert refused(await later(10)) is Refused.TOO_LATE  # a third time
+    assert isinstance(await subject.answer(case_id, answer()), Mapping)
+
+
+async def test_a_late_answer_to_an_unanswered_case_counts_and_says_so(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.run_out(case_id)
+    later = await subject.answer(case_id, answer(Verb.LATER, until=soon()))
+    assert refused(later) is Refused.TOO_LATE
+    await subject.take(case_id)
+    row = await subject.case(case_id)
+    assert (row.state, row.late, row.owner_name) == ("answered", True, "Anna Nowak")
+    assert {step.state for step in await subject.steps(case_id)} == {"discarded"}
+    assert await subject.rows("SELECT * FROM escalation WHERE target = 'cases'") == []
+
+
+async def test_a_cancelled_case_is_not_revived(subject: Cases) -> None:
+    """Rule END."""
+    case_id = await subject.accept()
+    await subject.tick()
+    await subject.answers.cancel(case_id, answer(Verb.CANCEL, reason="a test", admin=True))
+    for verb in (Verb.TAKEN, Verb.DONE, Verb.REOPEN, Verb.RELEASE):
+        result = await subject.answer(case_id, answer(verb, admin=True))
+        assert refused(result) is Refused.ENDED
+        assert isinstance(result, Refusal)
+        assert result.reason == "by_hand"
+    row = await subject.case(case_id)
+    assert (row.state, row.reason) == ("cancelled", "by_hand")
+    assert {step.state for step in await subject.steps(case_id)} == {"discarded"}
+
+
+async def test_a_case_that_is_answered_is_not_cancelled(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    result = await subject.answers.cancel(case_id, answer(Verb.CANCEL, reason="x", admin=True))
+    assert refused(result) is Refused.ANSWERED
+
+
+async def test_closing_takes_it_and_only_the_owner_closes(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.answer(case_id, answer(Verb.NOT_A_LEAD, reason="spam"))
+    row = await subject.case(case_id)
+    assert (row.state, row.outcome, row.owner) == ("answered", "not_a_lead", "anna")
+    assert refused(await subject.answer(case_id, answer(Verb.WON, "ewa"))) is Refused.ANSWERED
+    await subject.answer(case_id, answer(Verb.LOST))
+    after = await subject.case(case_id)
+    assert (after.outcome, after.answered_at) == ("lost", row.answered_at)
+
+
+async def test_an_older_generation_takes_but_does_not_close(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.answer(case_id, answer(Verb.LATER, until=soon(10)))
+    stale = await subject.answer(case_id, answer(Verb.DONE, generation=0))
+    assert refused(stale) is Refused.STALE
+    assert isinstance(await subject.answer(case_id, answer(generation=0)), Mapping)
+
+
+async def test_each_change_makes_every_place_due_to_be_told(subject: Cases) -> None:
+    """Rule TOLD."""
+    case_id = await subject.accept()
+    await subject.tick()
+
+    async def wants() -> set[int]:
+        return {row.want for row in await subject.rows("SELECT want FROM case_place")}
+
+    assert await wants() == {0}
+    await subject.take(case_id)
+    assert await wants() == {1}
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    assert await wants() == {2}
+    await subject.answers.cancel(case_id, answer(Verb.CANCEL, reason="x", admin=True))
+    assert await wants() == {3}
+
+
+async def test_an_answer_that_fails_before_its_commit_changes_nothing(
+    subject: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule COMMIT: the result is returned after the commit only."""
+    case_id = await subject.accept()
+    await subject.tick()
+    taking = answer()
+    with monkeypatch.context() as patched:
+        patched.setattr("services.alerts.cases.answers.cases.record", _dies)
+        with pytest.raises(ConnectionError):
+            await subject.answer(case_id, taking)
+    row = await subject.case(case_id)
+    assert (row.state, row.version) == ("open", 1)
+    assert (await subject.steps(case_id))[0].state == "pending"
+    assert isinstance(await subject.answer(case_id, taking), Mapping)
+
+
+async def _dies(*_: object) -> None:
+    raise ConnectionError
+
+
+async def test_there_is_no_case_of_an_unknown_alert(subject: Cases) -> None:
+    with pytest.raises(UnknownCase):
+        await subject.answer(uuid4(), answer())
+
+
+async def test_the_role_of_the_service_cannot_rewrite_an_answer(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await subject.execute("UPDATE case_answer SET reason = NULL")  # an erasure
+    for statement in ("UPDATE case_answer SET person = 'x'", "DELETE FROM case_answer"):
+        with pytest.raises(DBAPIError):
+            await subject.execute(statement)
+
+
+async def test_the_answer_says_who_what_and_when(subject: Cases) -> None:
+    case_id = await subject.accept()
+    result = await subject.answer(case_id, answer())
+    assert isinstance(result, Mapping)
+    since = datetime.fromisoformat(result["since"])
+    assert abs((datetime.now(UTC) - since).total_seconds()) < 60
+    assert (result["state"], result["owner"], result["version"]) == ("answered", "Anna Nowak", 1)

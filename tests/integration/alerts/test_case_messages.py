@@ -1,0 +1,116 @@
+"""What people see of a case, through the whole service (docs/protocols.md, D, steps 4 and 8)."""
+
+from typing import Any
+from uuid import UUID
+
+from tests.integration.alerts.cases import Cases, answer
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.support.eventually import eventually
+
+PEOPLE = {
+    "anna": {"name": "Anna Nowak", "slack": "U012ABC", "email": "anna@example.pl"}
+    | {"phone": "+48600100200"},
+    "ewa": {"name": "Ewa Lis", "email": "ewa@example.pl", "phone": "+48600100300"},
+}
+SECTIONS: dict[str, Any] = {
+    "answers": {
+        "lead.qualified": {
+            "asks": ["slack"],
+            "within": "1s",
+            "chain": [
+                {"to": "slack", "mention": "sales", "wait": "1s"},
+                {"to": "sms", "call": "sales", "wait": "1s"},
+                {"to": "email", "person": "ewa", "wait": "1h"},
+            ],
+        }
+    },
+    "schedules": {"sales": {"file": "rota.ics", "otherwise": "anna"}},
+    "people": PEOPLE,
+}
+
+
+def sections(**changes: Any) -> dict[str, Any]:
+    """Return the sections with other settings of the policy."""
+    policy = SECTIONS["answers"]["lead.qualified"] | changes
+    return {**SECTIONS, "answers": {"lead.qualified": policy}}
+
+
+async def lead(subject: Alerts, **payload: Any) -> UUID:
+    given = {"text": "Jan, jan@example.com", "score": 100, **payload}
+    return UUID(await subject.accept("lead.qualified", payload=given))
+
+
+async def texts(subject: Alerts, target: str) -> list[str]:
+    got = await subject.sandbox.received(target)
+    return [str(each["body"]) for each in got]
+
+
+async def test_a_lead_that_no_one_takes_travels_its_chain(alerts: StartAlerts) -> None:
+    subject = await alerts(sections=SECTIONS)
+    case_id = await lead(subject, staff_language="pl")
+    mails = await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
+    assert f"ostoja take {case_id}" in mails[0]["Text"]
+    said = await texts(subject, "slack")
+    assert any("<@U012ABC>" in text and str(case_id) in text for text in said), said
+    (sms,) = await texts(subject, "sms")
+    assert "+48600100200" in sms
+    assert "jan@example.com" not in sms
+    assert (await subject.check())["failed"] == 0
+
+
+async def test_a_late_step_says_who_has_it(alerts: StartAlerts) -> None:
+    """Rule RENDER: a message is written when it is claimed, from the case as it then stands."""
+    ask = {"to": "email", "person": "ewa", "wait": "1s"}
+    subject = await alerts(sections=sections(chain=[ask]))
+    cases = Cases(subject.engine)
+    await subject.sandbox.behave("email", status=451)
+    case_id = await lead(subject)
+
+    async def run_out() -> bool:
+        return bool(await cases.rows("SELECT 1 FROM alert_case WHERE state = 'unanswered'"))
+
+    await eventually(run_out, 20)
+    # Not recalled: as if the step's attempt had been in flight at the answer.
+    await cases.execute(
+        "UPDATE alert_case SET state = 'answered', owner = 'anna', owner_name = 'Anna Nowak',"
+        " answered_at = now() WHERE alert_id = :id",
+        id=case_id,
+    )
+    await subject.sandbox.behave("email", status=200)
+    (mail,) = await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
+    assert "taken by Anna Nowak" in mail["Subject"]
+    assert "ostoja take" not in mail["Text"]
+
+
+async def test_after_an_answer_the_service_sends_no_further_step(alerts: StartAlerts) -> None:
+    subject = await alerts(sections=sections(within="1s"))
+    cases = Cases(subject.engine)
+    case_id = await lead(subject)
+
+    async def asked() -> bool:
+        return bool(await cases.steps(case_id))
+
+    await eventually(asked, 20)
+    await cases.answer(case_id, answer())
+    handed_out = len(await cases.steps(case_id))
+
+    async def at_rest() -> bool:
+        states = {step.state for step in await cases.steps(case_id)}
+        return states <= {"delivered", "discarded"}
+
+    await eventually(at_rest, 20)
+    other = await lead(subject)
+    await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)  # of the other
+    assert len(await cases.steps(case_id)) == handed_out
+    assert len(await cases.steps(other)) == 3
+
+
+async def test_a_step_that_fails_for_good_lets_the_next_come_at_once(alerts: StartAlerts) -> None:
+    chain = [
+        {"to": "sms", "call": "sales", "wait": "12h"},
+        {"to": "email", "person": "ewa", "wait": "1h"},
+    ]
+    subject = await alerts(sections=sections(chain=chain))
+    await subject.sandbox.behave("sms", status=404)
+    await lead(subject)
+    assert await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)

@@ -1,0 +1,256 @@
+"""A case is opened, chased step by step, and ends (docs/protocols.md, D, steps 1, 2, 4 and 11)."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.hours import Hours
+from services.alerts.case import Ask
+from services.alerts.store import cases as store
+from tests.integration.alerts.cases import (
+    FAILED,
+    NEVER,
+    POLICY,
+    RULES,
+    Cases,
+    answer,
+    with_policy,
+)
+from tests.integration.alerts.conftest import StartAlerts
+from tests.support.eventually import eventually
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine) -> Cases:
+    return Cases(engine)
+
+
+async def test_an_alert_with_a_policy_opens_one_case_with_a_place_per_asking_target(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    await subject.accept(id=case_id)  # the message comes again
+    row = await subject.case(case_id)
+    assert (row.state, row.generation, row.step, row.version) == ("open", 0, 0, 0)
+    assert row.next_at == row.opened_at + timedelta(seconds=POLICY.within)
+    assert [each["to"] for each in row.chain] == ["slack", "sms", "email"]
+    places = await subject.rows("SELECT alert_id, target, want, shown FROM case_place")
+    assert places == [(case_id, "slack", 0, None)]
+    assert await subject.balanced()
+
+
+async def test_an_alert_without_a_policy_opens_no_case(subject: Cases) -> None:
+    await subject.accept(event_type="slack_alert")
+    await subject.accept(target="monday")  # none of those that ask
+    assert await subject.rows("SELECT * FROM alert_case") == []
+
+
+async def test_a_repeat_opens_no_case(subject: Cases) -> None:
+    first = await subject.accept(dedup_key="form 7")
+    await subject.accept(dedup_key="form 7")
+    assert [row.alert_id for row in await subject.rows("SELECT * FROM alert_case")] == [first]
+
+
+async def test_a_repeated_chain_is_a_longer_chain(engine: AsyncEngine) -> None:
+    subject = Cases(engine, with_policy(repeat=1))
+    assert len((await subject.case(await subject.accept())).chain) == 6
+
+
+async def test_nothing_is_handed_out_before_its_time(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.timer.run()
+    assert await subject.steps(case_id) == []
+
+
+async def test_each_step_is_handed_out_in_turn_and_then_it_is_unanswered_and_listed(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    for number, ask in enumerate(POLICY.chain):
+        await subject.tick()
+        step = (await subject.steps(case_id))[-1]
+        assert (step.number, step.target, step.state) == (number, ask.to, "pending")
+        row = await subject.case(case_id)
+        assert row.next_at - step.handed_out_at == timedelta(seconds=ask.wait)
+    people = [step.person for step in await subject.steps(case_id)]
+    assert people == ["anna", "anna", "ewa"]
+    await subject.tick()
+    row = await subject.case(case_id)
+    assert (row.state, row.next_at) == ("unanswered", None)
+    listed = await subject.rows("SELECT alert_id, target, reason FROM escalation")
+    assert listed == [(case_id, "cases", "unanswered")]
+    assert {step.state for step in await subject.steps(case_id)} == {"pending"}  # still sent
+    assert await subject.balanced()
+
+
+async def test_each_step_has_a_work_message_in_the_outbox(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.execute("DELETE FROM outbox")
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    sent = await subject.rows("SELECT routing_key, body FROM outbox")
+    assert [(key, body["alert_id"]) for key, body in sent] == [("alerts.slack", str(step.alert_id))]
+
+
+async def test_after_an_outage_one_step_is_handed_out(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.execute("UPDATE alert_case SET next_at = now() - interval '3 days'")
+    await subject.timer.run()
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 1
+
+
+async def test_many_timers_hand_out_each_step_once(subject: Cases) -> None:
+    """Rules ROW and ONE: read, handed out and counted under one lock."""
+    ids = [await subject.accept() for _ in range(20)]
+    await subject.execute("UPDATE alert_case SET next_at = now()")
+    await asyncio.gather(*(subject.timer.run() for _ in range(8)))
+    for case_id in ids:
+        assert [step.number for step in await subject.steps(case_id)] == [0]
+        assert (await subject.case(case_id)).step == 1
+    assert await subject.balanced()
+
+
+async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
+    subject: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id = await subject.accept()
+
+    async def dies(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("services.alerts.cases.timer.outbox.add_all", dies)
+        with pytest.raises(ConnectionError):
+            await subject.tick()
+    assert (await subject.case(case_id)).step == 0
+    assert await subject.steps(case_id) == []
+    await subject.tick()
+    assert len(await subject.steps(case_id)) == 1
+
+
+async def test_outside_the_hours_the_timer_waits_for_the_next_opening(
+    engine: AsyncEngine,
+) -> None:
+    today = datetime.now(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    closed = Hours(
+        ZoneInfo("UTC"),
+        datetime.min.time().replace(hour=9),
+        datetime.min.time().replace(hour=17),
+        weekends=True,
+        holidays={today, tomorrow},
+    )
+    rules = with_policy(hours="office")
+    subject = Cases(engine, type(rules)(rules.policies, {"office": closed}, rules.people))
+    case_id = await subject.accept()
+    await subject.tick()
+    row = await subject.case(case_id)
+    assert (row.step, row.next_at.date()) == (0, today + timedelta(days=2))
+    assert row.next_at.hour == 9
+
+
+async def test_a_step_whose_target_has_left_the_configuration_fails_and_is_escalated(
+    engine: AsyncEngine,
+) -> None:
+    subject = Cases(engine, with_policy(chain=(Ask(to="pager", wait=60.0),)))
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    assert (step.state, step.reason) == ("failed", "unrouted")
+
+
+async def test_a_step_that_failed_brings_the_next_forward(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.tick(2)
+    first, second = await subject.steps(case_id)
+    async with subject.engine.begin() as tx:
+        await store.bring_forward(tx, first.alert_id)  # not the last that was handed out
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 2
+    assert await subject.settle(await subject.claim(second), NEVER) == "failed"
+    async with subject.engine.begin() as tx:
+        await store.bring_forward(tx, second.alert_id)
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 3
+
+
+async def test_a_failed_step_of_an_older_generation_brings_nothing_forward(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    await subject.tick()
+    await subject.take(case_id)
+    await subject.answer(case_id, answer(verb=answer().verb.RELEASE))
+    await subject.tick()
+    old, _ = await subject.steps(case_id)
+    async with subject.engine.begin() as tx:
+        await store.bring_forward(tx, old.alert_id)
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 2
+
+
+async def test_a_step_is_retried_as_any_alert(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    assert await subject.settle(await subject.claim(step), FAILED) == "pending"
+
+
+async def test_an_alert_that_says_resolved_cancels_the_case_of_its_key(subject: Cases) -> None:
+    open_ = await subject.accept(dedup_key="disk", source="a")
+    other = await subject.accept(dedup_key="disk", source="b")
+    await subject.tick()
+    await subject.accept(dedup_key="disk", source="a", resolved=True)
+    row = await subject.case(open_)
+    assert (row.state, row.reason, row.next_at) == ("cancelled", "resolved", None)
+    assert [step.state for step in await subject.steps(open_)] == ["discarded"]
+    assert (await subject.case(other)).state == "open"
+    assert await subject.balanced()
+
+
+async def test_an_alert_that_says_resolved_opens_no_case(subject: Cases) -> None:
+    await subject.accept(dedup_key="disk", resolved=True)
+    assert await subject.rows("SELECT * FROM alert_case") == []
+
+
+async def test_an_answered_case_that_resolves_stays_answered(subject: Cases) -> None:
+    case_id = await subject.accept(dedup_key="disk")
+    await subject.take(case_id)
+    await subject.accept(dedup_key="disk", resolved=True)
+    row = await subject.case(case_id)
+    assert (row.state, row.outcome, row.owner) == ("answered", "resolved", "anna")
+
+
+async def test_the_shipped_rules_are_empty(engine: AsyncEngine) -> None:
+    subject = Cases(engine, type(RULES)())
+    await subject.accept(id=uuid4())
+    assert await subject.rows("SELECT * FROM case_place") == []
+
+
+async def test_the_digest_names_the_alerts_that_no_one_answered_until_somebody_does(
+    alerts: StartAlerts,
+) -> None:
+    service = await alerts(ALERTS_ESCALATION_SECONDS="0.5", ESCALATION_EMAIL="ops@example.com")
+    subject = Cases(service.engine)
+    case_id = await subject.accept()
+    await subject.run_out(case_id)
+
+    async def mails() -> list[str]:
+        return [mail["Subject"] for mail in await service.sandbox.mails("ops@example.com")]
+
+    assert await eventually(mails) == ["Ostoja: 1 alert no one has answered"]
+    (mail,) = await service.sandbox.mails("ops@example.com")
+    assert f"ostoja take {case_id} --as NAME" in mail["Text"]
+    found = "SELECT count(*) FROM incident WHERE kind = 'unanswered'"
+    assert await service.scalar(found) == 1
+    await subject.take(case_id)
+
+    async def over() -> bool:
+        return not await service.scalar(found)
+
+    await eventually(over)
