@@ -253,7 +253,7 @@ async def _mail(
     *,
     allowed: bool,
 ) -> None:
-    """Have a link mailed; one that may not be takes as long, so that timing reveals nothing."""
+    """Have a link mailed. If it may not be, do equal work, so that timing reveals nothing."""
     if allowed:
         body = messages.mail(mail_id, payload, datetime.now(UTC))
         accepted = message(messages.ALERT_ACCEPTED, body)

@@ -1,4 +1,4 @@
-"""A withdrawal or an erasure, from its transaction until it can be answered."""
+"""Withdrawals and erasures, from the request to the answer. changes.py writes rows and trail."""
 
 import asyncio
 from dataclasses import replace

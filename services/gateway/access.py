@@ -1,7 +1,7 @@
 """Access control before the body is read: client address, key, rate limits.
 
-aiohttp-ratelimiter's decorator orders test, rejection and handler. The test is ours, in one atomic
-step: see docs/decisions/0004.
+aiohttp-ratelimiter's decorator runs the check, then the handler or the 429. The check is our
+Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""The two routes of an accepted alert (P2).
+"""Hands over an accepted alert by one of two paths (P2); its shape is in messages.py.
 
 Through the broker, confirmed; otherwise to the alerts service, which writes the ledger. Both carry
-the same id, so an alert that takes both routes is one alert. If neither confirms it: 503.
+the same id, so an alert that takes both paths is one alert. If neither confirms it: 503.
 """
 
 import asyncio

@@ -1,9 +1,11 @@
-"""Rate limits: fixed windows aligned to the clock, exact in Redis, never absent without it (P8).
+"""Rate limits over fixed windows aligned to the clock. The configured windows are in settings.py.
+
+Redis counts exactly; while it is down, each process enforces the limit by its own count (P8).
 
 One Lua script decides all windows of a request in one round trip, so that any number of processes
 together admit exactly the quota. Each process also counts what it admitted in the current windows.
-These counts decide while Redis is unavailable, reject without asking Redis where they suffice, and
-are sent with each call, so that a Redis that lost its data learns them again.
+If this process alone has admitted the whole quota, it rejects without calling Redis. The counts are
+sent with each call, so that a Redis that lost its data learns them again.
 docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not.
 """
 

@@ -1,4 +1,4 @@
-"""The alerts that clients send, and the messages that the gateway publishes."""
+"""The shape of an alert: as clients send it (openapi.yaml), and as it is published to intake."""
 
 import hashlib
 import secrets

@@ -1,4 +1,4 @@
-"""Acknowledgements of one channel: those of one loop iteration leave in one frame.
+"""Acknowledgements of one channel; those of one event-loop iteration share a frame if they can.
 
 AMQP's `multiple` acknowledges a tag and all before it. So a tag may be named only once all before
 it are finished and their rejections written. The tag itself must be unacknowledged, or RabbitMQ

@@ -6,22 +6,22 @@ one alert". These rules must hold:
 - A message is acknowledged only when its row has ended or belongs to a later generation. Any other
   is parked: it may be the last one.
 - A claim counts its attempt, whatever happens to the process, so that an alert that kills its
-  process runs out of attempts. A dead worker's row is taken over alone, so that alerts that were
-  merely in flight beside it survive.
+  process runs out of attempts. A dead worker's rows are retried one at a time, so that such an
+  alert cannot use up the others' attempts.
 - An outcome is written by CAS(sending, attempt): a worker that was only slow changes nothing.
 - The transaction that ends a row also holds every notification of it: escalation, `.dead`, permit,
   event.
 - A mail that is sent at most once is never sent again automatically once `sending` is committed,
-  because part of the terminator may be out. Before that, the next attempt returns the dead one's
-  permit.
+  because the server may have accepted it. If its worker dies earlier, the next attempt returns the
+  unused permit.
 
 Claims made at the same moment share a statement, and so do outcomes (group_commit.py). A statement
 is one transaction: a crash in it leaves all of its rows as before, and each row moves as if alone.
 
 At most `concurrency` rows are claimed and not sent yet. A message that was sent frees its slot
-before its outcome is recorded, so up to twice as many messages are in flight. A crash leaves at
-most that many alerts that the target may get twice, or ended rows whose messages are acknowledged
-when they return.
+before its outcome is recorded, so up to twice as many messages are in flight. After a crash at most
+that many come again: the message of an ended row is acknowledged, any other alert may reach the
+target twice.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What services ask: accept alerts while the broker is unavailable, and show one alert."""
+"""Routes for other services: accept alerts while the broker is unavailable, and show one alert."""
 
 from dataclasses import dataclass
 from typing import Any

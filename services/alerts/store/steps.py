@@ -283,7 +283,7 @@ async def move(
     seconds: float = 0.0,
     refund: bool = False,
 ) -> bool:
-    """CAS(before, attempt) → after, where nothing was sent.
+    """Move a row of which nothing was sent from `before` to `after`, if it is still ours.
 
     :param seconds: of the lease when `after` is sending; until the row is due when it is pending
     :param refund: take back the attempt that the claim counted

@@ -1,11 +1,11 @@
-"""The audit trail: append-only, encrypted cell by cell, chained over the stored bytes.
+"""The audit trail: append-only. Each column is encrypted; the hash chain covers the ciphertext.
 
 A row's hash is SHA-256 over the previous hash and the row in PostgreSQL's binary form of a
 composite (`record_send`). The database's trigger writes it (migration 0001), so that a role that
 may only insert cannot fork the chain; `verify` computes it here, from the bytes it reads back.
 
-Client address and browser have a shorter retention. Their cells hold only the hash of what is
-sealed in `trail_origin`: once that is deleted no one can read them, and the chain still verifies.
+Client address and browser have a shorter retention. Their columns hold only the hash of what is
+encrypted in `trail_origin`. Once that is deleted no one can read them; the chain still verifies.
 """
 
 import json
@@ -57,8 +57,8 @@ class Entry:
 async def append(tx: AsyncConnection, subject_id: UUID, key: SubjectKey, entry: Entry) -> None:
     """Write an entry, as the last statement before the commit.
 
-    From here to the commit the transaction locks the head of the chain, which every writer needs:
-    taken last it is held shortly, and after the subjects' rows it cannot deadlock.
+    From here to the commit the transaction locks the head of the chain, which every writer needs.
+    It is locked last, so only briefly, and after the subjects' rows, so no deadlock can arise.
     """
     cells = _cells(key, entry)
     origins = []

@@ -1,8 +1,8 @@
 """Signed checkpoints of the trail, kept outside the database.
 
 Whoever owns the database can rewrite the whole chain or cut its end, and it verifies. A checkpoint
-that was written earlier contradicts that. Rows after the last one are not protected: less than a
-minute's, and less than a thousand and those of the second in which they came.
+that was written earlier contradicts that. Rows after the last one are not protected: those of
+the last minute, or about the last thousand.
 """
 
 import base64

@@ -11,7 +11,8 @@ from tests.support.shipped import EXAMPLE
 COMPANY = load(EXAMPLE / "company.toml").company
 OUTCOMES = (WithdrawalResult.DONE, WithdrawalResult.IN_FLIGHT, WithdrawalResult.SUPERSEDED)
 NAMES = (
-    "unsubscribe", "unsubscribed", "preferences", "invalid", *OUTCOMES,
+    "unsubscribe", "already_unsubscribed", "preferences", "invalid",
+    *(f"unsubscribe_{outcome}" for outcome in OUTCOMES),
     "opt_in", "opt_in_done", "opt_in_refused", "opt_in_invalid", "opt_in_used",
     "erasure", "erasure_invalid", "erasure_used", *(f"erasure_{outcome}" for outcome in OUTCOMES),
 )  # fmt: skip

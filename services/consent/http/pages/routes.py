@@ -75,7 +75,7 @@ class PageRoutes:
         async with self._engine.begin() as tx:
             states = await consents.states(tx, lookup_hash)
         gone = states.get(claims.purpose) is State.WITHDRAWN
-        return self._page(request, "unsubscribed" if gone else "unsubscribe", claims)
+        return self._page(request, "already_unsubscribed" if gone else "unsubscribe", claims)
 
     async def unsubscribe_by_link(self, request: web.Request, claims: Claims) -> web.Response:
         """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
@@ -83,7 +83,7 @@ class PageRoutes:
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         entry = _withdrawal(request, claims, "one-click" if one_click else "page")
         answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
-        return self._page(request, answer.result, claims, status=STATUS[answer.result])
+        return self._withdrawn(request, claims, answer.result)
 
     async def preferences_page(self, request: web.Request, claims: Claims) -> web.Response:
         async with self._engine.begin() as tx:
@@ -98,8 +98,7 @@ class PageRoutes:
         chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
         entry = _withdrawal(request, claims, "preferences")
         answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
-        status, purpose = STATUS[answer.result], "".join(chosen)
-        return self._page(request, answer.result, claims, status=status, purpose=purpose)
+        return self._withdrawn(request, claims, answer.result, purpose="".join(chosen))
 
     async def opt_in_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
@@ -128,8 +127,9 @@ class PageRoutes:
         """Withdraw, and never mail a link that asks for consent again."""
         refusal = WithdrawalRequest(_withdrawal(request, claims, "refused"), never_ask=True)
         result = (await self._withdrawals.withdraw(refusal)).result
-        name = "opt_in_refused" if result is WithdrawalResult.DONE else str(result)
-        return self._page(request, name, claims, status=STATUS[result])
+        if result is WithdrawalResult.DONE:
+            return self._page(request, "opt_in_refused", claims)
+        return self._withdrawn(request, claims, result)
 
     async def erasure_page(self, request: web.Request) -> web.Response:
         name, claims = await self._erasure_link(request)
@@ -160,6 +160,12 @@ class PageRoutes:
             if subject and await erasures.awaits_confirmation(tx, erasure_id, subject.id):
                 return "erasure", claims
         return "erasure_used", None
+
+    def _withdrawn(
+        self, request: web.Request, claims: Claims, result: WithdrawalResult, **more: Any
+    ) -> web.Response:
+        name, status = f"unsubscribe_{result}", STATUS[result]
+        return self._page(request, name, claims, status=status, **more)
 
     def _page(
         self,
