@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import time
 from typing import Any
 from urllib.parse import parse_qsl
@@ -13,6 +12,8 @@ from uuid import uuid4
 from aiohttp import hdrs, web
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from deploy.sandbox import slack
+from deploy.sandbox.answer import Answer, Provider, json_object
 from deploy.sandbox.behaviour import HEALTHY, Behaviour, hang_up
 from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
@@ -28,56 +29,6 @@ _ARGUMENT = re.compile(r'(\w+)\s*:\s*(\$\w+|\d+|"(?:[^"\\]|\\.)*")')
 _NUMBER = re.compile(r"\+?\d{9,15}")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    text: str
-    accepted: bool
-    content_type: str = "application/json"
-    keep: Callable[[], None] = lambda: None
-    """What it does once the message is taken."""
-
-
-Provider = Callable[[Mapping[str, str], bytes], Answer]
-
-
-def slack(_: Mapping[str, str], body: bytes) -> Answer:
-    """An incoming webhook: success is 200 with the two letters `ok`."""
-    message = _json_object(body)
-    if message is None:
-        return Answer(400, "invalid_payload", accepted=False, content_type="text/plain")
-    if not any(message.get(name) for name in ("text", "blocks", "attachments")):
-        return Answer(400, "no_text", accepted=False, content_type="text/plain")
-    if not _slack_takes(message.get("blocks", [])):
-        return Answer(400, "invalid_blocks", accepted=False, content_type="text/plain")
-    return Answer(200, "ok", accepted=True, content_type="text/plain")
-
-
-def _slack_takes(blocks: Any) -> bool:
-    """Hold Block Kit's documented limits, for the blocks that our templates use."""
-
-    def text(of: Any, limit: int, *kinds: str) -> bool:
-        return of["type"] in kinds and 1 <= len(of["text"]) <= limit
-
-    def block(one: Any) -> bool:
-        match one["type"]:
-            case "header":
-                return text(one["text"], 150, "plain_text")
-            case "section":
-                return text(one["text"], 3000, "plain_text", "mrkdwn")
-            case "context":
-                return 1 <= len(one["elements"]) <= 10 and all(
-                    text(element, 3000, "plain_text", "mrkdwn") for element in one["elements"]
-                )
-            case kind:
-                return bool(kind == "divider")
-
-    try:
-        return len(blocks) <= 50 and all(block(one) for one in blocks)
-    except (KeyError, TypeError):
-        return False
-
-
 class Monday:
     """Items over GraphQL: what is wrong with a request is an error inside a 200."""
 
@@ -87,7 +38,7 @@ class Monday:
     def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
         if not headers.get(hdrs.AUTHORIZATION):
             return Answer(401, '{"errors":["Not Authenticated"]}', accepted=False)
-        request = _json_object(body) or {}
+        request = json_object(body) or {}
         call = _CALL.search(str(request.get("query", "")))
         if call is None:
             return _monday_error(f"expected one of {', '.join(_CALLS)}", "GRAPHQL_PARSE_FAILED")
@@ -126,7 +77,7 @@ class Monday:
                 )
         elif item not in self._items:
             return _monday_error("Item not found", "InvalidItemIdException")
-        columns = _json_object("{}" if values is None else values)
+        columns = json_object("{}" if values is None else values)
         if columns is None:
             return _monday_error(
                 "column_values is a JSON object in a string", "ColumnValueException"
@@ -161,7 +112,7 @@ def sms(headers: Mapping[str, str], body: bytes) -> Answer:
     """SMSAPI's `sms.do` with format=json: errors are numbered, and inside a 200."""
     if not headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
         return _sms_error(101, "Authorization failed")
-    form = _json_object(body)
+    form = json_object(body)
     if form is None:
         form = dict(parse_qsl(body.decode("utf-8", "replace")))
     if not (form.get("message") or form.get("text")):
@@ -180,7 +131,7 @@ def _sms_error(code: int, message: str) -> Answer:
 
 def webhook(_: Mapping[str, str], body: bytes) -> Answer:
     """Any receiver; see `_signed` for its signature."""
-    if _json_object(body) is None:
+    if json_object(body) is None:
         return Answer(400, '{"error":"not a JSON object"}', accepted=False)
     return Answer(200, '{"received":true}', accepted=True)
 
@@ -200,7 +151,7 @@ def _signed(secret: str) -> Provider:
 
 def model(_: Mapping[str, str], body: bytes) -> Answer:
     """An OpenAI-compatible chat completion: it says what it is told to say, after an OK."""
-    messages = (_json_object(body) or {}).get("messages")
+    messages = (json_object(body) or {}).get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         error = {"error": {"message": "messages is required", "type": "invalid_request_error"}}
         return Answer(400, json.dumps(error), accepted=False)
@@ -212,7 +163,7 @@ def model(_: Mapping[str, str], body: bytes) -> Answer:
 
 
 PROVIDERS: Mapping[str, Provider] = {
-    "slack": slack,
+    "slack": slack.webhook,
     "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
@@ -222,18 +173,12 @@ PATHS = {"model": "/model/chat/completions"}
 """Where it is not the target's name."""
 
 
-def _json_object(body: Any) -> dict[str, Any] | None:
-    try:
-        data = json.loads(body)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
-def _misbehave(target: str, behaviour: Behaviour) -> Answer:
+def _misbehave(words: str, behaviour: Behaviour) -> Answer:
     """Answer as told, in the words of the target where it has some for a failure."""
     if behaviour.error is not None:
-        match target:
+        match words:
+            case "slack app":
+                return slack.refused(behaviour.error)
             case "monday":
                 return _monday_error(behaviour.error, "SandboxException")
             case "sms":
@@ -256,7 +201,8 @@ def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
 def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
     """Make the application of the provider port.
 
-    POST /slack /monday /sms /webhook /model/chat/completions   the providers
+    POST /slack /slack/api/chat.postMessage /slack/api/chat.update
+    POST /monday /sms /webhook /model/chat/completions   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
     """
@@ -266,6 +212,10 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
             provider = _signed(webhook_secret)  # noqa: PLW2901 - the same, with its key
         path = PATHS.get(target, f"/{target}")
         app.router.add_post(path, _receiver(recorder, target, provider))
+    slack_app = slack.App()
+    for method, write in (("postMessage", slack_app.post), ("update", slack_app.update)):
+        receive = _receiver(recorder, "slack", write, "slack app")
+        app.router.add_post(f"/slack/api/chat.{method}", receive)
     api = _Api(recorder)
     app.router.add_get("/received", api.received)
     app.router.add_delete("/received", api.forget)
@@ -273,7 +223,11 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     return app
 
 
-def _receiver(recorder: Recorder, target: str, provider: Provider) -> Callable[[web.Request], Any]:
+def _receiver(
+    recorder: Recorder, target: str, provider: Provider, words: str | None = None
+) -> Callable[[web.Request], Any]:
+    """:param words: in which failures are told, where they are not the target's own"""
+
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
         behaviour = recorder.take(target)
@@ -288,7 +242,7 @@ def _receiver(recorder: Recorder, target: str, provider: Provider) -> Callable[[
             )
 
         if behaviour.fails and not behaviour.loses_answer:
-            answer = _misbehave(target, behaviour)
+            answer = _misbehave(words or target, behaviour)
         wait = behaviour.retry_after
         headers = {} if wait is None else {"Retry-After": str(wait)}
         raw = _raw(answer, headers)

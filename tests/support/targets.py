@@ -78,6 +78,11 @@ def http_target(channel: str, url: str, **options: Any) -> Target:
     match channel:
         case "slack":
             return SlackTarget.model_construct(channel="slack", url=secret, **options)
+        case "slack_app":
+            token = SecretStr("xoxb-token")
+            return SlackTarget.model_construct(
+                channel="slack", api=url.rstrip("/"), token=token, post_to="C0123", **options
+            )
         case "monday":
             token = SecretStr("monday-token")
             return MondayTarget.model_construct(

@@ -19,15 +19,17 @@ from tests.support.targets import (
     send,
 )
 
-HTTP = ("slack", "monday", "sms", "webhook")
+HTTP = ("slack", "slack_app", "monday", "sms", "webhook")
 SUCCESS = {
     "slack": b"ok",
+    "slack_app": b'{"ok": true, "ts": "1764144000.000001", "channel": "C0123"}',
     "monday": json.dumps({"data": {"create_item": {"id": "1"}}}).encode(),
     "sms": json.dumps({"count": 1, "list": [{"status": "QUEUE"}]}).encode(),
     "webhook": b"",
 }
 ERRORS = {  # each a 200
     "slack": b"no_team",
+    "slack_app": b'{"ok": false, "error": "internal_error"}',
     "monday": json.dumps({"errors": [{"message": "Internal server error"}]}).encode(),
     "sms": json.dumps({"error": 201, "message": "Wrong system settings"}).encode(),
 }
@@ -64,7 +66,7 @@ async def test_a_providers_error_inside_a_2xx_is_a_failure(channel: str, status:
     assert outcome.excerpt
 
 
-@pytest.mark.parametrize("channel", ["slack", "monday", "sms"])
+@pytest.mark.parametrize("channel", ["slack", "slack_app", "monday", "sms"])
 @pytest.mark.parametrize("status", [200, 204])
 async def test_an_empty_body_is_a_failure_where_the_provider_sends_one(
     channel: str, status: int

@@ -44,6 +44,62 @@ async def test_slack_takes_a_message_and_answers_ok_in_plain_text(
     assert before <= datetime.fromisoformat(received["at"]) <= datetime.now(UTC)
 
 
+BOT = {"Authorization": "Bearer xoxb-token"}
+BUTTON = {
+    "type": "button",
+    "action_id": "take",
+    "text": {"type": "plain_text", "text": "Take it"},
+    "value": "1",
+}
+ACTIONS = {"type": "actions", "elements": [BUTTON]}
+
+
+async def test_a_slack_app_s_message_is_changed_by_its_channel_and_time(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    message = {"channel": "C0123", "text": "a lead", "blocks": [ACTIONS]}
+    _, posted = await post(client, "slack/api/chat.postMessage", message, **BOT)
+    assert posted["ok"] is True
+    changed = {"channel": posted["channel"], "ts": posted["ts"], "text": "taken by Anna"}
+    _, updated = await post(client, "slack/api/chat.update", changed, **BOT)
+    assert (updated["ok"], updated["ts"]) == (True, posted["ts"])
+    assert [each["body"] for each in await sandbox.received("slack")] == [message, changed]
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "headers", "error"),
+    [
+        ("postMessage", {"channel": "C1", "text": "a"}, {}, "not_authed"),
+        ("postMessage", {"text": "a"}, BOT, "channel_not_found"),
+        ("postMessage", {"channel": "C1"}, BOT, "no_text"),
+        (
+            "postMessage",
+            {"channel": "C1", "blocks": [{"type": "actions", "elements": []}]},
+            BOT,
+            "invalid_blocks",
+        ),
+        ("update", {"channel": "C1", "ts": "1.2", "text": "a"}, BOT, "message_not_found"),
+    ],
+)
+async def test_a_slack_app_s_errors_are_inside_a_200(
+    client: ClientSession, sandbox: Sandbox, method: str, body: Any, headers: Any, error: str
+) -> None:
+    status, said = await post(client, f"slack/api/chat.{method}", body, **headers)
+    assert (status, said) == (200, {"ok": False, "error": error})
+    assert await sandbox.received("slack") == []
+
+
+async def test_a_slack_app_is_refused_in_its_own_words(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("slack", error="ratelimited")
+    body = {"channel": "C1", "text": "a"}
+    assert await post(client, "slack/api/chat.postMessage", body, **BOT) == (
+        200,
+        {"ok": False, "error": "ratelimited"},
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "word"),
     [("{", "invalid_payload"), ("[1]", "invalid_payload"), ("{}", "no_text")],
