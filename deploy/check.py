@@ -21,6 +21,7 @@ _UNSEEN = {
     "tls": "none",
     "permit": "20",
     "secret": "whsec_dW5zZWVu",
+    "phone": "+48600000000",
 }
 
 
@@ -35,8 +36,8 @@ def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
             found = [*env_file_faults(env_file), *_of_services(values, {}, _line_numbers(env_file))]
     else:
         made = {name: values.get(name) or make() for name, make in GENERATED.items()}
-        unseen = {key: _UNSEEN.get(kind, "unseen") for key, kind in variables(ALERTS)}
         with chdir(ROOT):
+            unseen = {key: _UNSEEN.get(kind, "unseen") for key, kind in variables(ALERTS)}
             found = list(_of_services({**values, **made}, unseen, {}))
     return list(dict.fromkeys(found))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 from deploy.local.environment import SERVICES
 from deploy.local.servers import Postgres, RabbitMQ, Redis
@@ -18,6 +19,9 @@ from tests.support.runs import private_run
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.servers import own_rabbitmq, running
 from tests.support.stack import Stack, running_stack
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no defect
+settings.load_profile("tests")
 
 
 class NewDatabase(Protocol):

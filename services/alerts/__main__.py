@@ -1,19 +1,28 @@
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.common.database import migrate
 from libs.common.process import logs, settings
+from libs.common.process.config_file import ConfigFile
 from libs.common.process.service import run
 from services.alerts import config
+from services.alerts.rota import Rotas
 from services.alerts.settings import AlertsSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def check() -> None:
-    """:raises SystemExit: names what a start would stop at"""
-    config.load(settings.load(AlertsSettings).alerts_config, os.environ)
+    """:raises SystemExit: names what a start would stop at, and schedules that cannot be read"""
+    path = settings.load(AlertsSettings).alerts_config
+    rotas = Rotas(config.load(path, os.environ)[0], path.parent)
+    rotas.refresh(datetime.now(UTC))  # which no start stops at: the last rota, or `otherwise`
+    if faults := rotas.faults():
+        file = ConfigFile(path)
+        named = (file.fault(("schedules", name, "file"), text) for name, text in faults.items())
+        raise SystemExit("\n".join(named))
 
 
 def main() -> int | str:

@@ -12,7 +12,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def check() -> None:
-    """:raises SystemExit: names what a start would stop at"""
+    """:raises SystemExit: names the fault that would stop a start"""
     commands.checked(settings.load(FollowupsSettings))
 
 
@@ -26,7 +26,7 @@ def main() -> int | str:
             return 0
         case ["send-test", address]:
             count = asyncio.run(commands.send_test(settings.load(FollowupsSettings), address))
-            sys.stdout.write(f"{count} mails to {address} are on their way\n")
+            sys.stdout.write(f"queued {count} mails to {address}\n")
             return 0
         case [_, *_]:
             return migrate.command("followups", MIGRATIONS, sys.argv[1:])

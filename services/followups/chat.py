@@ -1,4 +1,4 @@
-"""One chat message, from what was said to everything that follows from it, in one transaction."""
+"""One chat turn: the message, the reply and all its effects, in one transaction."""
 
 import uuid
 from collections.abc import Collection
@@ -24,24 +24,24 @@ from services.followups.understanding import addresses
 DEFAULT_SEQUENCE = "default"
 LOST = "lost"
 UNSUBSCRIBED, CORRECTED = "unsubscribe", "address_corrected"
-"""Why steps were cancelled; the first is what consent's own event says."""
+"""Cancellation reasons. The first equals the action in consent's own event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One message to the chat and what came with it."""
+    """One chat message and its metadata."""
 
     message: str
     session_id: str
     passed: Facts
     language: str | None
     agreed: str | None
-    """Wording of a consent that the web site collected with this message."""
+    """Wording of a consent that the website collected with this message."""
     ip_address: str | None
     user_agent: str | None
     ip_address_from: str | None = None
     vouched: bool = False
-    """It came with the service key."""
+    """The request carried the service key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class Reply:
     reply_id: int
     language: str
     is_fixed: bool
-    """Its words are the configured ones: it is about consent, an answer of a route, a promise."""
+    """Use the configured words unchanged: it is about consent, a route's answer, or a promise."""
     private: tuple[str, ...]
-    """Names and places that nobody outside needs to see."""
+    """Names and places to hide from the model."""
 
 
 async def take_turn(
     tx: AsyncConnection, config: Config, link: staff.Link, said: Said, now: datetime
 ) -> Reply:
-    """Store a turn and answer it.
+    """Store a turn and return the reply.
 
-    The conversation's row is locked from the first statement on, so turns of one session happen
-    one after the other and `lead.qualified` is raised in exactly one of them.
+    The first statement locks the conversation's row, so turns of one session run one at a time and
+    exactly one of them publishes `lead.qualified`.
     """
     row = await conversations.enter_conversation(tx, said.session_id)
     conversation_id: uuid.UUID = row["id"]
@@ -86,9 +86,9 @@ async def take_turn(
         state = replace(state, vouched=said.vouched)
     scored = lead_score.score(state.facts.known(), config.rules)
 
-    # Of an emergency, a complaint or a request for one's data, staff hear all the same.
+    # Emergencies, complaints and requests about personal data reach staff all the same.
     is_lost = "lost" in turn.actions and turn.is_about_lead
-    # First: it locks contacts and the lead, which come before the lock of an address.
+    # Lock order: contacts and the lead before the address.
     heard = staff.Heard(
         conversation_id=conversation_id,
         session_id=said.session_id,
@@ -135,7 +135,7 @@ async def take_turn(
         stopped = await steps.stop(tx, steps.of_conversation(conversation_id), LOST)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
     if new:  # no follow-ups without an e-mail
-        # Without an earlier e-mail nothing can have been enrolled.
+        # Without an earlier e-mail address nothing can be enrolled yet.
         enrolled = await _hear(tx, config, conversation_id, now) if old else ()
         is_wanted = (qualifies or grants) and state.consent != "refused" and state.barred is None
         if is_wanted and DEFAULT_SEQUENCE not in enrolled:
@@ -158,7 +158,7 @@ async def take_turn(
 
 
 def _normal(facts: Facts, before: Facts) -> Facts:
-    """Keep the address in the spelling under which consent is looked up."""
+    """Normalise the address, as consent does; keep the earlier one if this one is malformed."""
     if facts.email is None:
         return facts
     try:
@@ -176,7 +176,7 @@ def _named(message: str, facts: Facts) -> set[str]:
 
 
 def _grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
-    """Tell consent, with the wording that the person agreed to and where it came from."""
+    """Record the grant with consent: the agreed wording and where it was given."""
     body = messages.grant_record(
         email=str(state.facts.email),
         wording=str(state.wording),
@@ -218,13 +218,13 @@ async def _leave(
     now: datetime,
     outgoing: list[outbox.Outgoing],
 ) -> State:
-    """Void what was agreed and planned for a mailbox that was given by mistake.
+    """Undo the grant and the steps of an address that was given by mistake.
 
-    What has not left moves to the address that takes its place. What was handed over needs a
-    permit, which the withdrawal denies.
+    Scheduled steps move to the new address. A step that was handed over needs a permit, which
+    consent denies after the withdrawal.
     """
     old, new = str(before.facts.email), state.facts.email
-    for address in sorted(filter(None, (old, new))):  # in one order for all
+    for address in sorted(filter(None, (old, new))):  # one lock order everywhere
         await steps.lock_address(tx, address)
     if before.granted_to == old and before.withdrawn_from != old:
         outgoing.append(_withdrawal(said, old, now))
@@ -243,11 +243,11 @@ def _command(kind: str, body: dict[str, object]) -> outbox.Outgoing:
 async def _hear(
     tx: AsyncConnection, config: Config, conversation_id: uuid.UUID, now: datetime
 ) -> Collection[str]:
-    """A message of the lead ends its sequences, or restarts their delays.
+    """End the sequences of a lead that writes, or restart their delays.
 
-    An answer, once a step was handed over or when staff had enrolled a lead that was silent: the
-    rest is cancelled. Else the lead is still talking, and the steps wait again from now on. Only
-    in its own conversation: in another, anybody could name the address.
+    If a step was handed over, or staff enrolled the lead, the message is a reply and the remaining
+    steps are cancelled. Otherwise the lead is still talking, and the delays restart now. This holds
+    only in the lead's own conversation: in another one, anyone could name the address.
 
     :returns: the sequences that this conversation was ever enrolled in
     """

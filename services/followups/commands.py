@@ -1,4 +1,4 @@
-"""`python -m services.followups preview FOLDER | send-test ADDRESS`, as the service is set."""
+"""`python -m services.followups preview FOLDER | send-test ADDRESS`."""
 
 import uuid
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from services.followups.topology import ALERTS, ALERTS_INTAKE
 
 
 def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
-    """Write each mail of each sequence, as a file to open and as a whole message.
+    """Write each mail of each sequence, as an HTML page and as a complete .eml message.
 
-    :returns: the files; nothing of them is sent
+    :returns: the files; nothing is sent
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, mail in rendered(settings, "anna@example.com"):
@@ -42,7 +42,7 @@ def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
 
 
 def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give each step in each language, for leads of whom little, some and much is known."""
+    """Yield each step in each language, for leads with little, some and much known about them."""
     configured, mails = checked(settings)
     now = datetime.now(UTC)
     for sequence, steps in configured.sequences.items():
@@ -54,18 +54,18 @@ def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, d
 
 
 def checked(settings: FollowupsSettings) -> tuple[Config, Mails]:
-    """:raises SystemExit: names what is at fault in the configuration or a template"""
+    """:raises SystemExit: names the fault in the configuration or a template"""
     configured = config.load(settings.followups_config, settings.company_config)
     tokens = Tokens(settings.token_keys.get_secret_value())
     return configured, Mails(configured, tokens, settings.public_base_url)
 
 
 async def send_test(settings: FollowupsSettings, address: str) -> int:
-    """Send the mails of a lead of whom much is known to somebody of ours; the running system does.
+    """Send the mails of the `much` sample to a colleague.
 
-    They take the way of every alert by mail, and ask for no permit.
+    They go through the outbox like any alert by mail, and need no permit.
 
-    :returns: how many
+    :returns: how many mails were queued
     :raises MalformedEmail:
     """
     to = normalise(address)

@@ -1,4 +1,4 @@
-"""followups.toml and its templates, read and checked once, when the service starts."""
+"""followups.toml and its templates, read and checked once at start."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from services.followups.sequence import due_times
 
 SHIPPED_TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("pl", "en")
-"""What the dialogue reads and writes; texts and templates exist for each."""
+"""Languages of the dialogue. Texts and templates exist for each."""
 
 
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _braces(name: str, text: str, place: str) -> None:
     known = {*OF_COMPANY, place}
     if faults := {part for _, part, *_ in Formatter().parse(text) if part is not None} - known:
         raise ValueError(
-            f"{name}: only {', '.join(sorted(known))} may stand in braces, not {sorted(faults)}"
+            f"{name}: only {', '.join(sorted(known))} are allowed in braces, not {sorted(faults)}"
         )
 
 
@@ -99,7 +99,7 @@ def _phrase(text: str) -> str:
 
 def _way(text: str) -> str:
     if routing.SIGN.search(text) or "{" in text:
-        raise ValueError(f"{text!r}: neither + nor - nor another list stands in a list")
+        raise ValueError(f"{text!r}: a list must not contain +, - or another list")
     return _phrase(text)
 
 
@@ -176,13 +176,13 @@ class _File(_Section):
     def _routes_have_names_and_topics(self) -> Self:
         names = [route.name for route in self.routes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"routes: two are named {', '.join(twice)}")
+            raise ValueError(f"routes: duplicate name {', '.join(twice)}")
         for route in self.routes:
             used = set().union(*map(routing.lists_in, route.words + route.unless))
             if unknown := sorted(used - set(self.words)):
-                raise ValueError(f"routes.{route.name}: no [words] are named {', '.join(unknown)}")
+                raise ValueError(f"routes.{route.name}: unknown [words] list {', '.join(unknown)}")
             if route.topic is not None and route.topic not in self.topics:
-                raise ValueError(f"routes.{route.name}: no topic is named {route.topic}")
+                raise ValueError(f"routes.{route.name}: unknown topic {route.topic}")
             if route.topic is not None and route.then != "contact":
                 raise ValueError(
                     f'routes.{route.name}: a route with a topic needs then = "contact"'
@@ -194,7 +194,7 @@ class _File(_Section):
 class Config:
     company: Company
     published: Callable[[str], Wording | None]
-    """Finds a consent's wording by its text: None, when it is not the company's."""
+    """Finds a published wording by its text; None if the company has not published it."""
     site: str
     default_language: str
     staff_language: str
@@ -220,13 +220,13 @@ class Config:
         from_step: int = 1,
         first_delay: timedelta | None = None,
     ) -> list[datetime]:
-        """When the steps of a sequence are due, for somebody who is enrolled now."""
+        """Return when the steps of a sequence are due for a lead that is enrolled now."""
         steps = self.sequences.get(sequence, ())[from_step - 1 :]
         return list(due_times(now, [step.delay for step in steps], self.hours, first_delay))
 
 
 def _about(company: Company, text: str) -> str:
-    """Put what the company is into a text; what a turn puts there stays in braces."""
+    """Fill in the company's data; placeholders that a turn fills stay in braces."""
     values = (company.name, company.legal_name, company.privacy_url, company.contact)
     for name, value in zip(OF_COMPANY, values, strict=True):
         text = text.replace(f"{{{name}}}", value)
@@ -250,7 +250,7 @@ def _route(company: Company, topics: Mapping[str, _Topic], route: _Route) -> Rou
 
 
 def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
-    """Read the file, and the company's own.
+    """Read followups.toml and company.toml.
 
     :raises SystemExit: names the file and every fault in it
     """

@@ -25,7 +25,7 @@ from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOME
 
 log = logs.get_logger(__name__)
 
-EXPORT_PAGE = 200  # of the longest messages that fits well into one of RabbitMQ's
+EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ message
 
 
 class Consumers:
@@ -34,15 +34,15 @@ class Consumers:
         self._broker = broker
 
     async def consent_events(self, message: Message, _: Delivery) -> Disposition:
-        """followups.consent-events: who withdrew hears no more, who was erased was never here.
+        """followups.consent-events: cancel steps after a withdrawal, delete data for an erasure.
 
-        The permit is what stops a mail after a withdrawal; this spares the asking.
+        The permit is what stops a mail after a withdrawal; cancelling here saves the request.
         """
         if message.type == messages.SUBJECT_ERASED:
             return await self._erased(message)
         event = read(message, ConsentEvent)
         match message.type:
-            case messages.CONSENT_GRANTED:  # the permit will say so when a step is due
+            case messages.CONSENT_GRANTED:  # checked by the permit when a step is due
                 return Ack()
             case messages.CONSENT_WITHDRAWN if messages.MARKETING not in event.purposes:
                 return Ack()
@@ -51,7 +51,7 @@ class Consumers:
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Disposition:
-        """Protocol C, steps 2 and 3: twice has the effect of once."""
+        """Protocol C, steps 2 and 3. Idempotent."""
         order = read(message, SubjectErased)
         subject = Subject(order.email, order.phone)
         async with self._engine.begin() as tx:
@@ -81,7 +81,7 @@ class Consumers:
         return Ack()
 
     async def outcomes(self, message: Message, _: Delivery) -> Disposition:
-        """followups.outcomes: how a hand-over ended. A twin or a latecomer changes nothing."""
+        """followups.outcomes: record how a hand-over ended. Duplicates and late ones are no-ops."""
         ended = read(message, DeliverySettled, messages.DELIVERY_SETTLED)
         is_new = False
         async with self._engine.begin() as tx:
@@ -98,7 +98,7 @@ class Consumers:
         return Ack()
 
     async def requests(self, message: Message, _: Delivery) -> Disposition:
-        """followups.requests: what is held on a person, a page at a time."""
+        """followups.requests: export a data subject's records, one page per request."""
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
         subject = Subject(asked.email, asked.phone)
         if asked.email is None and asked.phone is None:

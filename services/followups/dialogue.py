@@ -1,7 +1,7 @@
-"""The scripted intake dialogue: what a turn adds to what is known, and the one thing to ask next.
+"""The scripted intake dialogue: merge what a message says, then ask at most one question.
 
-Texts come from followups.toml. Consent counts only as an answer to the configured wording that
-was shown, and only when it is a clear yes; anything else is asked again once and then left alone.
+Texts come from followups.toml. Consent counts only as a clear yes to the configured wording that
+was shown. Anything else is asked once more and then dropped.
 """
 
 import re
@@ -23,11 +23,11 @@ NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
 HANDOVER_TEXTS = frozenset(
     {"ask_contact", "ask_again", "passed_on", "consent_refused", "withdraw_where"}
 )
-"""All that is said in a language in which nobody is led through the form."""
+"""The texts of a language in which the form does not exist."""
 TIMES_ASKED = 2
 ABOUT_WORKS = ("wish", "area", "budget", "start")
 SAID, SAID_LENGTH = 6, 400
-"""So many messages, of so many characters each, are kept until staff are told."""
+"""Messages kept until staff are notified, and the characters kept of each."""
 
 TEXTS = frozenset({
     "greeting", "noted", "heard", "question", "question_unreachable", "question_passed",
@@ -38,7 +38,7 @@ TEXTS = frozenset({
 })  # fmt: skip
 
 PLACES = {"noted": "facts", "email_doubt": "address", "closing": "contact", "passed_on": "contact"}
-"""What stands in braces in a text, beside what the company is."""
+"""The placeholder of a text, besides those for the company's data."""
 
 _COURTESY = vocabulary(
     "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
@@ -65,7 +65,7 @@ _ASKS = re.compile(
     r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
 )
-"""`Jaki macie czas realizacji`: many leave the question mark out."""
+"""Questions without a question mark: `Jaki macie czas realizacji`."""
 _SENTENCE = re.compile(r"[.!;\n]")
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
 
@@ -76,46 +76,47 @@ class State:
 
     facts: Facts = field(default_factory=Facts)
     language: str | None = None
-    """In which it is answered, in chat and by mail."""
+    """The language of our replies, in chat and by mail."""
     spoken: str | None = None
-    """What the person writes, which may be a language without texts of ours."""
+    """The language the person writes in; there may be no texts for it."""
     asking: Question | None = None
     asked: Mapping[str, int] = field(default_factory=dict)
     consent: Literal["given", "refused"] | None = None
     wording: str | None = None
-    """What the person was shown, or had agreed to elsewhere (a checkbox of the web site)."""
+    """The wording that was shown, or that the person agreed to on the website."""
     vouched: bool = False
-    """Those words were passed on with the service key."""
+    """The wording came with the service key."""
     barred: Barred | None = None
     doubt: str | None = None
-    """The address that was perhaps meant, of which the person was asked just now."""
+    """The suggested correction of an address, which the last reply asked about."""
     email_just_given: bool = False
     passed_email: str | None = None
-    """What a page that repeats its fields with each message must not undo a correction with."""
+    """The address in the page's own field. A page repeats it with each message, which must not undo
+    a correction."""
     granted_to: str | None = None
-    """The address whose grant was recorded; the same address is never granted twice here: a page
-    that repeats its checkbox with each message must not undo a later withdrawal."""
+    """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
+    with each message must not undo a later withdrawal."""
     withdrawn_from: str | None = None
-    """The address whose withdrawal was recorded. A refusal holds for the next address as well."""
+    """The address whose withdrawal was recorded. A refusal also holds for the next address."""
     route: str | None = None
-    """What the conversation is about instead of the form: a complaint, a wish for a human, …"""
+    """The route that replaces the form: a complaint, a wish for a human, …"""
     answered: str | None = None
-    """The route whose answer was given last: `again`, where it has one, follows instead."""
+    """The route that was answered last; next time its `again` is used, if it has one."""
     said: tuple[str, ...] = ()
-    """Words that staff have not been told yet."""
+    """Messages that staff have not been notified of."""
     last_said: str | None = None
-    """Said twice (a double tap, a page loaded again), it is told once."""
+    """The last message, so that a double tap or a reload is passed on once."""
     lead: str | None = None
-    """The id of the lead that this conversation is, or belongs to."""
+    """The id of this conversation's lead."""
     wants_call: bool = False
     no_calls: bool = False
     wants_erasure: bool = False
     wants_quote: bool = False
-    """Amid a complaint: sales are told as well."""
+    """A quote was requested within a complaint, so sales are notified as well."""
     noticed: bool = False
-    """Whose data these are and where that is explained was said."""
+    """The privacy notice was shown."""
     closed: bool = False
-    """The closing was said; it is not repeated."""
+    """The closing was shown; it is not repeated."""
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
@@ -142,12 +143,12 @@ class Turn:
     state: State
     reply: str
     answer: Answer | None
-    """What the message meant for consent."""
+    """The meaning of the message for consent."""
     is_about_lead: bool
-    """False while it is about something that the sales people have nothing to do with."""
+    """False while the conversation does not concern sales."""
     actions: frozenset[Action]
     is_fixed: bool
-    """Its words are the configured ones, and nobody puts them better."""
+    """Use the configured words unchanged; the model must not reword them."""
 
 
 def turn(
@@ -166,8 +167,8 @@ def turn(
 ) -> Turn:
     """Answer one message.
 
-    :param passed: facts that the web site sent in fields of their own; they win over the text
-    :param agreed: wording of a consent given on the web site with this message
+    :param passed: facts from the website's own fields; they override the text
+    :param agreed: wording of a consent that was given on the website with this message
     """
     first = state.language is None
     matched = routes.find(message)
@@ -185,7 +186,7 @@ def turn(
     script = texts[language]
     agrees = state.doubt is not None and says_yes(message, language)
     is_empty = heard.answer is None and not (heard.facts.known() or agrees or _says(heard.rest))
-    # `Rezygnuję` to the question for consent declines that, and not the works.
+    # `Rezygnuję` in answer to the consent question declines consent, not the works.
     declines = heard.answer == "no" and (
         takes_back(message) or (state.asking == "consent" and not _says(heard.rest))
     )
@@ -205,7 +206,7 @@ def turn(
     news = _news(written, passed, state, only_contact=is_none_of_sales)
     known, agreed_now = _consent(_learn(state, heard, news, language), heard, agreed)
     words = message[:SAID_LENGTH]
-    # Off the form, one word is as good as ten: `na piśmie`, `nie mam maila`.
+    # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     says = _says(heard.rest, least=1 if held else 2)
     is_worth_telling = heard.answer is None and words != state.last_said and says
     said = (*known.said, words)[-SAID:] if is_worth_telling else known.said
@@ -217,7 +218,7 @@ def turn(
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
         passed_email=passed.email if passed and passed.email else known.passed_email,
         route=held.name if held else None,
-        # What was said of the form's end was not said of this.
+        # The form's closing does not count for a route.
         closed=known.closed and (held is None or held.name == state.route),
         answered=answers[0].name if answers else state.answered,
         said=said,
@@ -236,7 +237,7 @@ def turn(
     if agreed_now:
         parts.append(script["consent_given"])
     refuses = heard.answer == "no" or _refused_for(known) != _refused_for(state)
-    if refuses and not state.wants_erasure:  # of which a withdrawal is part
+    if refuses and not state.wants_erasure:  # an erasure includes the withdrawal
         parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
     noted = _describe(news, language)
     if noted and not (held and held.then == "end"):
@@ -288,9 +289,10 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
 def _hand_over(
     state: State, before: State, heard: Understood, script: Mapping[str, str]
 ) -> tuple[State, str]:
-    """Say the one honest sentence: a person will answer, who can be reached how.
+    """Reply in a language without a form: a person will answer, or ask for a contact.
 
-    Consent is not asked for in words that nobody has checked; a withdrawal counts in any.
+    Consent is not requested, because there is no approved wording in this language. A withdrawal
+    counts in any language.
     """
     parts = []
     if heard.answer == "no" or _refused_for(state) != _refused_for(before):
@@ -307,9 +309,9 @@ def _hand_over(
 def _held(
     routes: Routes, matched: Sequence[Route], state: State, facts: Facts, actions: frozenset[Action]
 ) -> Route | None:
-    """Keep to what the conversation is about, unless something of more weight is said.
+    """Return the route that holds the conversation: the current one, or one that precedes it.
 
-    Of what had ended a lead says something new: it begins again.
+    An ended conversation starts again when a lead gives new facts.
     """
     held = routes.named(state.route)
     if held and held.then == "end" and ((held.lead and facts.known()) or "resume" in actions):
@@ -321,9 +323,9 @@ def _held(
 
 
 def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
-    """Who does not know, or does not say, is not asked the same again.
+    """Count the questions asked: one that the person declines to answer is not asked again.
 
-    A yes after the question for consent was left alone grants nothing: it is asked for once more.
+    A yes after the consent question was dropped grants nothing; consent is asked for once more.
     """
     question = before.asking
     if (
@@ -340,7 +342,7 @@ def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
 
 
 def _says(rest: str, least: int = 2) -> bool:
-    """Say whether a message has more in it than its facts and good manners."""
+    """Return whether a message has content besides facts and courtesy."""
     return "?" in rest or _words(rest) >= least
 
 
@@ -365,7 +367,7 @@ def _go_on(
     is_new: bool,
     asks_back: bool,
 ) -> tuple[State, list[str]]:
-    if state.doubt:  # alone: the yes must answer nothing else, least of all about consent
+    if state.doubt:  # the only question: a yes must not also answer another one, such as consent
         return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
     if held is not None:
         language = str(state.language)
@@ -397,7 +399,7 @@ def _opening(
 def _again(
     route: Route, state: State, script: Mapping[str, str], language: str, *, is_question: bool
 ) -> list[str]:
-    """Answer what is said further; where nobody can be told yet, promise nothing."""
+    """Reply to a later message on a route; promise nothing until staff can be notified."""
     is_told = route.then != "contact" or route.at_once or state.reachable
     if not (route.again and is_told):
         return []
@@ -414,7 +416,7 @@ def _go_on_with(
     is_new: bool,
     closes: bool,
 ) -> tuple[State, list[str]]:
-    """Off the form: at most how the person can be reached is asked."""
+    """Continue on a route, where the only question is for a contact."""
     language = str(state.language)
     asks = route.then == "contact" and state.asked.get("contact", 0) < TIMES_ASKED and not closes
     if asks and not state.reachable:
@@ -455,7 +457,7 @@ def _ask(
     counts: bool = True,
     notifies: bool = True,
 ) -> tuple[State, list[str]]:
-    """:param notifies: not while somebody is in danger: the notice comes with what they give"""
+    """:param notifies: False in an emergency: the privacy notice follows with the contact"""
     state, parts = _notice(state, script, asks=question == "contact") if notifies else (state, [])
     asked = {**state.asked, question: state.asked.get(question, 0) + counts}
     state = replace(state, asking=question, asked=asked)
@@ -468,7 +470,7 @@ def _ask(
 
 
 def _notice(state: State, script: Mapping[str, str], *, asks: bool) -> tuple[State, list[str]]:
-    """Art. 13: once, before contact data are asked for, or when they were given unasked."""
+    """Add the privacy notice (GDPR art. 13) once, when contact data is asked for or was given."""
     if state.noticed or not (asks or state.reachable):
         return state, []
     return replace(state, noticed=True), [script["notice"]]
@@ -477,7 +479,7 @@ def _notice(state: State, script: Mapping[str, str], *, asks: bool) -> tuple[Sta
 def _close(
     state: State, script: Mapping[str, str], *, is_new: bool, told: str
 ) -> tuple[State, list[str]]:
-    """Say what has happened, and promise no more than that: staff are told of who is reachable."""
+    """Close without promising too much: staff are notified only if the person can be reached."""
     if not state.reachable:
         return state, [script["closing_unreachable"]]
     if state.closed:
@@ -485,19 +487,17 @@ def _close(
     state, parts = _notice(state, script, asks=False)
     facts = state.facts
     contact = facts.email if facts.phone is None or state.no_calls else facts.phone
-    if contact is None and "{contact}" in told:  # a phone that must not ring
+    if contact is None and "{contact}" in told:  # only a phone, and the person wants no calls
         told = script["added"]
     return replace(state, closed=True), [told.replace("{contact}", str(contact)), *parts]
 
 
 def _learn(state: State, heard: Understood, news: Facts, language: str) -> State:
-    """Take what is new. Another address is another mailbox: nothing that was agreed for the one
-    before holds for it, and it is asked for anew.
-    """
+    """Merge new facts. Consent does not carry over to another address; it is asked for again."""
     before = state.facts.email
     barred = heard.barred
     if before and barred == "another" and heard.facts.email:
-        news, barred = replace(news, email=None), None  # somebody else's beside the person's own
+        news, barred = replace(news, email=None), None  # someone else's; the person's own is known
     facts = state.facts.learn(news)
     if heard.disowns_email:
         facts = replace(facts, email=None)
@@ -514,7 +514,7 @@ def _learn(state: State, heard: Understood, news: Facts, language: str) -> State
 
 
 def _consent(state: State, heard: Understood, agreed: str | None) -> tuple[State, bool]:
-    """Return what holds now, and whether this message's own words agreed."""
+    """Return the new state, and whether the words of this message granted consent."""
     if heard.answer == "no" or (state.barred and state.consent == "given"):
         return replace(state, consent="refused"), False
     undone = state.consent == "refused" and state.granted_to == state.facts.email is not None
@@ -531,7 +531,7 @@ def _refused_for(state: State) -> str | None:
 
 
 def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | None:
-    """Return the text that answers what is neither a fact nor of a route."""
+    """Return the text that answers what is neither a fact nor a route."""
     if heard.answer == "question":
         return "consent_help"
     if heard.disowns_email and not is_answered:
@@ -567,7 +567,7 @@ def _next_question(state: State) -> Question | None:
     )
 
 
-# --- words for people -------------------------------------------------------------------------
+# --- facts in words ---------------------------------------------------------------------------
 
 
 def describe_area(area: float, language: str) -> str:
@@ -589,7 +589,7 @@ def describe_start(start: str, language: str) -> str:
 
 
 def _describe(facts: Facts, language: str) -> str:
-    """Say back what was understood, so that the person can put it right."""
+    """List what was understood, so that the person can correct it."""
     parts = [
         facts.name,
         facts.city,
@@ -603,7 +603,7 @@ def _describe(facts: Facts, language: str) -> str:
 
 
 def summary(facts: Facts, language: str) -> str:
-    """Return one line for the sales people."""
+    """Return one line for sales."""
     parts = [
         facts.wish,
         facts.city,

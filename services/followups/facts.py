@@ -1,4 +1,4 @@
-"""What is known of a lead."""
+"""What is known about a lead."""
 
 import re
 import unicodedata
@@ -20,10 +20,10 @@ _ABBREVIATED = re.compile(r"(?<=[^\W\d_])\.(?= |$)")
 
 
 def person_name(text: str) -> str | None:
-    """Take a name as what it can be: letters, with spaces, hyphens and apostrophes between them.
+    """Return the name if it consists of letters, spaces, hyphens and apostrophes; else None.
 
-    Anybody may give any name with anybody's address, and it greets that person in our mails: no
-    link, number or sentence passes as one.
+    Anyone may enter any name with someone else's address, and our mails greet that person by it.
+    So a link, a number or a sentence is not a name.
     """
     name = _ABBREVIATED.sub("", unicodedata.normalize("NFC", " ".join(text.split())))
     words = _BETWEEN.split(name)
@@ -33,13 +33,13 @@ def person_name(text: str) -> str | None:
 
 
 def _is_letters(word: str) -> bool:
-    """Marks on a letter are the letter's; a numeral is none, whatever it looks like."""
+    """Accept combining marks; reject numerals, whatever they look like."""
     return word[:1].isalpha() and all(unicodedata.category(char)[0] in "LM" for char in word)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a lead. Unknown is None."""
+    """What is known about a lead. None means unknown."""
 
     email: str | None = None
     phone: str | None = None
@@ -51,7 +51,7 @@ class Facts:
     """The upper end when a range was given, in `currency`."""
     currency: str | None = None
     start: str | None = None
-    """`asap`, or the date as exactly as it was said: `2027`, `2027-03`, `2027-03-15`."""
+    """`asap`, or the date as precisely as it was given: `2027`, `2027-03`, `2027-03-15`."""
     city: str | None = None
     wish: str | None = None
 
@@ -64,7 +64,7 @@ class Facts:
         return {name: value for name, value in values if value is not None}
 
     def learn(self, news: "Facts") -> "Facts":
-        """Take what is new. A newer value replaces the old one; wishes add up."""
+        """Merge newer facts in: a newer value replaces the old one; wishes are concatenated."""
         wish = self.wish
         if news.wish and news.wish not in (wish or ""):
             wish = f"{wish} {news.wish}"[:WISH_LENGTH] if wish else news.wish

@@ -1,10 +1,9 @@
-"""Leads from elsewhere: conversations, and the agreements that came with their evidence.
+"""Import of leads and their consents from files.
 
-Rows are taken in batches, each one transaction, so there is never half a row. The same row again
-changes nothing: a conversation without a chat is the address's, and an agreement is told once by
-an id made of what proves it. Nobody is enrolled, and no withdrawal is undone: consent judges an
-imported agreement as it does any. One that says where it was given counts; one that does not is
-first confirmed by the person, by mail.
+Each batch of rows is one transaction. Importing a row again changes nothing: an address has one
+conversation without a chat, and a grant's id is derived from its evidence. An import enrols no one
+and undoes no withdrawal. Consent treats an imported grant like any other: with a source it counts,
+without one the person must confirm it by mail.
 """
 
 import asyncio
@@ -35,11 +34,11 @@ from services.followups.understanding import numbers, phone
 MAX_ROWS = 100_000
 BATCH = 500
 OUTBOX_FULL = 1000
-"""So many messages that wait are enough: an alert must not wait behind a whole file of grants."""
-PATIENCE_SECONDS = 20.0  # below the silence after which the gateway gives up
-FAULTS = 5  # of a row are told, whose every field may be one
+"""Pause the import at this many waiting messages, so that alerts do not queue behind its grants."""
+PATIENCE_SECONDS = 20.0  # below the gateway's own time-out
+FAULTS = 5  # reported per row
 DETAILED_ROWS = 10_000
-"""Rejected rows; of those after them one fault is told."""
+"""Rejected rows reported with all their faults; later ones are reported with one."""
 FAULT_LENGTH = 100
 _GRANTS = uuid.UUID("b1f6f0de-4a0a-4d7f-8f57-6f6a7d1b0c2e")
 
@@ -47,7 +46,7 @@ log = logs.get_logger(__name__)
 
 
 def _number(value: Any) -> Any:
-    """Take a number also as people write it: `250 000`, `80,5`."""
+    """Accept numbers as people write them, too: `250 000`, `80,5`."""
     if not isinstance(value, str):
         return value
     found = numbers.number(value)
@@ -57,9 +56,9 @@ def _number(value: Any) -> Any:
 
 
 def _moment(value: Any) -> datetime:
-    """Take an ISO date, which means its beginning in UTC, or a time with its offset."""
+    """Accept an ISO 8601 time with its offset, or a date (midnight UTC)."""
     if not isinstance(value, str):
-        raise ValueError("a date or time as text, in ISO 8601")  # noqa: TRY004 - pydantic's way
+        raise ValueError("must be a string in ISO 8601")  # noqa: TRY004 - pydantic's way
     try:
         at = datetime.fromisoformat(value.strip())
     except ValueError:
@@ -67,7 +66,7 @@ def _moment(value: Any) -> datetime:
     if len(value.strip()) == len("2026-11-25"):
         at = datetime.combine(date.fromisoformat(value.strip()), time(), UTC)
     if at.tzinfo is None:
-        raise ValueError("a time needs its offset from UTC")
+        raise ValueError("needs an offset from UTC")
     if at > datetime.now(UTC):
         raise ValueError("in the future")
     return at
@@ -108,9 +107,9 @@ class Lead(Model):
     @model_validator(mode="after")
     def _an_agreement_has_its_evidence(self) -> Self:
         if (self.consent_text is None) != (self.consent_at is None):
-            raise ValueError("an agreement needs both consent_text and consent_at")
+            raise ValueError("consent_text and consent_at must be given together")
         if self.consent_text is None and (self.consent_source or self.consent_ip):
-            raise ValueError("evidence of an agreement without its consent_text")
+            raise ValueError("consent_source and consent_ip need consent_text")
         return self
 
     def facts(self) -> Facts:
@@ -127,7 +126,7 @@ class Lead(Model):
         )
 
     def grant(self) -> tuple[uuid.UUID, dict[str, Any]] | None:
-        """Return what tells consent of the agreement, under an id made of what proves it."""
+        """Return the grant.record for consent and its id, which is derived from the evidence."""
         if self.consent_text is None or self.consent_at is None:
             return None
         proof = f"{self.email}\n{self.consent_at.isoformat()}\n{self.consent_text}"
@@ -165,10 +164,10 @@ class Report:
 
 
 async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Record]) -> Report:
-    """Take every row that is one.
+    """Import every valid row.
 
-    :raises Problem: 413 there are too many rows, 503 the broker is away; what was taken so far is
-        named, and the same file may be sent again
+    :raises Problem: 413 too many rows; 503 the broker is unavailable. Earlier batches stay
+        imported, and the same file may be sent again.
     """
     report = Report()
     batch: list[Lead] = []
@@ -176,7 +175,8 @@ async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Recor
         if report.rows == MAX_ROWS:
             await _write(engine, config, batch, report)
             raise Problem(
-                413, detail=f"more than {MAX_ROWS} rows; those before line {record.line} were taken"
+                413,
+                detail=f"more than {MAX_ROWS} rows; rows before line {record.line} were imported",
             )
         report.rows += 1
         row = _read(record, report)
@@ -273,6 +273,6 @@ async def _outbox_has_room(engine: AsyncEngine) -> None:
     except TimeoutError:
         raise Problem(
             503,
-            detail="the broker does not take what is told; send the same file again later",
+            detail="the broker is unavailable; send the same file again later",
             headers={"Retry-After": "60"},
         ) from None

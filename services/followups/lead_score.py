@@ -1,4 +1,4 @@
-"""How good a lead is: points for what is known, each with its reason."""
+"""The score of a lead: points for known facts, each with its reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ class Rule:
     points: int
     reason: str
     known: tuple[str, ...]
-    """Every one of these facts is known."""
+    """The rule holds when all these facts are known …"""
     at_least: float | None = None
-    """… and the first of them is a number not below this."""
+    """… and the first of them is a number of at least this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Score:
 
 
 def score(facts: Mapping[str, object], rules: Sequence[Rule]) -> Score:
-    """Add up the rules that hold; between 0 and 100."""
+    """Add up the points of the rules that hold, clamped to 0..100."""
     held = [rule for rule in rules if _holds(rule, facts)]
     points = max(0, min(TOP_SCORE, sum(rule.points for rule in held)))
     return Score(points, tuple(f"{rule.reason} ({rule.points:+d})" for rule in held))
@@ -41,7 +41,7 @@ def _holds(rule: Rule, facts: Mapping[str, object]) -> bool:
 
 
 def changed(notified: Mapping[str, object] | None, known: Mapping[str, object]) -> tuple[str, ...]:
-    """Name what staff do not know yet, or know otherwise."""
+    """Return the names of facts that differ from what staff were last notified of."""
     before = notified or {}
     names = dict.fromkeys((*known, *before))
     return tuple(name for name in names if known.get(name) != before.get(name))

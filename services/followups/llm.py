@@ -1,11 +1,10 @@
-"""An OpenAI-compatible model puts the dialogue's reply into better words, where one is configured.
+"""Optional rewording of the dialogue's reply by an OpenAI-compatible model.
 
-Facts, score, the next question and above all consent stay with the dialogue: the model is given its
-reply and says the same better, or not at all: `wording` compares the two. It is never asked in a
-turn whose words are fixed (consent, a route's answer, who the controller is, what was passed on). A
-model that is unavailable, slow, refuses or answers nonsense costs its time-out once, also when many
-wait for it, is then left alone for a moment, and the dialogue's own reply stands. What reaches or
-names a person or a place does not leave in what it is shown.
+The dialogue alone decides facts, score, the next question and consent. The model only rewords the
+reply, and `wording` rejects an answer that says something else. Turns with fixed words (consent, a
+route's answer, the privacy notice, a promise) never reach the model. If it fails or is slow, all
+waiting turns give up at once, the model gets a pause, and the dialogue's own reply is used. Contact
+data, names and places are masked before they leave.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ from services.followups import metrics, wording
 from services.followups.understanding.addresses import PERSONAL
 
 REMEMBERED = 20
-"""So many messages of a conversation are shown to it."""
+"""Messages of a conversation that the model sees."""
 REST_SECONDS = 30.0
 MAX_ANSWER = 256 * 1024
 MAX_REPLY = 2000
@@ -55,9 +54,9 @@ class ChatModel:
     async def open(
         cls, url: str, key: str, name: str, instructions: str, *, seconds: float
     ) -> AsyncIterator[Self]:
-        """:param seconds: for one answer, all of it"""
+        """:param seconds: time-out for one whole answer"""
         headers = {} if not key else {"Authorization": f"Bearer {key}"}
-        limit = aiohttp.ClientTimeout(total=None)  # one of our own, which many can share
+        limit = aiohttp.ClientTimeout(total=None)  # _in_time has its own: one turn can end all
         async with aiohttp.ClientSession(
             headers=headers, timeout=limit, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
@@ -70,10 +69,10 @@ class ChatModel:
         language: str,
         private: Sequence[str] = (),
     ) -> str | None:
-        """Say what the dialogue would, in better words; None where that must do.
+        """Return the scripted reply in better words; None if the script must be used.
 
         :param said: author (`lead` or `bot`) and text, oldest first
-        :param private: names and places known by now
+        :param private: known names and places, to be masked
         """
         if time.monotonic() < self._rests_until:
             return None
@@ -90,7 +89,7 @@ class ChatModel:
             reply, outcome = None, str(error)
         if reply is None:
             self._rests_until = time.monotonic() + REST_SECONDS
-            for other in self._waiting:  # it is no quicker for those who asked later
+            for other in self._waiting:  # the other turns would time out as well
                 if not other.expired():
                     other.reschedule(asyncio.get_running_loop().time())
             log.warning("llm.no_reply", outcome=outcome)
@@ -139,7 +138,7 @@ _CAPITALISED = re.compile(
     r"(?<=.)(?<![.!?] )\b(?!Pan(?:i|a|u|em|ią|ie)?\b|Państw)"
     r"[A-ZĄĆĘŁŃÓŚŹŻ][\w'’-]+(?: [A-ZĄĆĘŁŃÓŚŹŻ][\w'’-]+)*"
 )
-"""A name or a place, in the middle of a sentence of Polish or English."""
+"""A name or a place in the middle of a Polish or English sentence."""
 _STREET = re.compile(
     r"\b(?:ul|al|os|pl)\.?\s+[\w-]+(?:\s+[A-ZĄĆĘŁŃÓŚŹŻ]\w+)*(?:\s+\d+\w?(?:\s?/\s?\d+)?)?"
     r"|\b\d\d-\d{3}\b",
@@ -149,7 +148,7 @@ _URL = re.compile(r"https?://\S+")
 
 
 class _Masks:
-    """Numbers in place of what reaches or names a person, and back."""
+    """Replaces contact data, names and places with numbered masks, and back."""
 
     def __init__(self, private: Sequence[str]) -> None:
         self._known: dict[str, str] = {}
@@ -166,8 +165,8 @@ class _Masks:
         return self._known.setdefault(found[0], f"[{MASK} {len(self._known) + 1}]")
 
     def lift(self, text: str) -> str:
-        """:raises ValueError: `malformed`, a mask that nobody wore"""
-        # The latest first: what a later pattern took may hold an earlier mask.
+        """:raises ValueError: `malformed`: the text contains an unknown mask"""
+        # Newest first: a later match may contain an earlier mask.
         for original, mask in reversed(self._known.items()):
             text = text.replace(mask, original)
         if f"[{MASK}" in text:

@@ -1,4 +1,4 @@
-"""One follow-up as a mail: subject, text and HTML part, and the headers that let a person leave."""
+"""Renders one follow-up as a mail: subject, text, HTML and the unsubscribe headers."""
 
 import uuid
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ SAMPLES = {
         wish="kuchnia & łazienka",
     ),
 }
-"""Leads whose mails are rendered at the start, so that a template that does not stops it."""
+"""Every mail is rendered for these leads at start, so that a broken template stops it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Recipient:
 
 
 def _greeted(name: str, language: str) -> str | None:
-    """Address people as Polish does, in the vocative, or by no name."""
+    """Return the name for the greeting, in Polish in the vocative; None if that is not certain."""
     known = person_name(name)
     return addressed(known) if known and language == "pl" else known
 
 
 class Mails:
-    """Renders the configured steps. Made once; making it renders every step once in each language.
+    """Renders the configured steps. The constructor renders each once per language as a check.
 
     :raises SystemExit: names the template that does not render
     """
@@ -61,15 +61,15 @@ class Mails:
         self._tokens = tokens
         self._base_url = public_base_url.rstrip("/")
         self._domain = urlsplit(public_base_url).hostname or "localhost"
-        # Sandboxed: a template is configuration, not code. Undefined names are faults, not blanks.
+        # Sandboxed: a template is configuration, not code. An undefined name is an error.
         self._html = ImmutableSandboxedEnvironment(
             loader=FileSystemLoader(config.templates), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
-            auto_reload=False,  # what was checked at the start is what is sent
+            auto_reload=False,  # send exactly what was checked at start
         )  # fmt: skip
         self._text = self._html.overlay(autoescape=False)
-        self._subject = cache(self._text.from_string)  # compiled once: a millisecond each
-        # Mail programs drop style sheets. It would load those that a template links to: it may not.
+        self._subject = cache(self._text.from_string)  # compiling takes a millisecond
+        # Mail programs drop style sheets, so they are inlined. Never fetch one that is linked.
         self._styles = CSSInliner(load_remote_stylesheets=False)
         self._check()
 
@@ -87,7 +87,7 @@ class Mails:
             "text": self._text.get_template(f"{name}.txt").render(values),
             "html": self._styles.inline(self._html.get_template(f"{name}.html").render(values)),
             "headers": {
-                # The same step has the same Message-ID however often it is rendered.
+                # A step keeps its Message-ID however often it is rendered.
                 "Message-ID": f"<{to.followup_id}@{self._domain}>",
                 "List-Unsubscribe": f"<{link}>",
                 "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",  # RFC 8058
@@ -105,7 +105,7 @@ class Mails:
             "about": self._config.company,
             "site": self._config.site,
             "unsubscribe_url": link,
-            # Of what somebody wrote himself only this: anybody may chat under any address.
+            # The only visitor input in a mail: anyone may chat under anyone's address.
             "name": facts.name and _greeted(facts.name, language),
             "area": facts.area and dialogue.describe_area(facts.area, language),
             "budget": facts.budget

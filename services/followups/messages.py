@@ -1,4 +1,4 @@
-"""The shapes that followups reads and sends; a reader takes unknown fields without a word."""
+"""The messages that followups reads and sends. Readers ignore unknown fields."""
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,16 +48,16 @@ class SubjectErased(_OfSubject):
     erasure_id: uuid.UUID
     conversations: frozenset[uuid.UUID] = frozenset()
     phones: frozenset[str] = frozenset()
-    """What consent has written down of the trace."""
+    """The trace as consent has recorded it."""
 
 
 class ExportRequest(_OfSubject):
-    """Whose records; without an address and a number, whose addresses are held at all."""
+    """A data subject's records; without e-mail and phone: all addresses that have records."""
 
     after: (
         tuple[Literal["addresses", "conversations", "messages", "followups", "leads"], int] | None
     ) = None
-    """What the page before named as `next`."""
+    """`next` of the previous page."""
 
 
 class DeliverySettled(_Read):
@@ -69,7 +69,7 @@ class DeliverySettled(_Read):
 
 
 def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:
-    """One lead per conversation: the alert made of it has this id however often it is told."""
+    """One lead per conversation; its alert has this id however often it is published."""
     return uuid.uuid5(_LEADS, str(conversation_id))
 
 
@@ -102,9 +102,9 @@ def request(
     transcript_url: str | None,
     at: datetime,
 ) -> dict[str, Any]:
-    """Tell staff of a lead or of another request, or of what has changed in one.
+    """A new or changed lead, or another request, for staff.
 
-    :param changes: names of what is known since the last time, or otherwise
+    :param changes: names of facts that changed since the last notification
     :param said: the person's words since then
     """
     return {
@@ -137,7 +137,7 @@ def request(
 
 
 def _country(phone: str | None) -> str | None:
-    """Name a number's country as Monday.com wants it beside the number."""
+    """Return the country code that Monday.com requires beside a number."""
     found = (code for prefix, code in _COUNTRIES.items() if (phone or "").startswith(prefix))
     return next(found, None)
 
@@ -199,10 +199,10 @@ def grant_record(
     vouched: bool = False,
     proven: bool = False,
 ) -> dict[str, Any]:
-    """What tells consent of an agreement.
+    """The command to consent to record a grant.
 
-    :param vouched: it came with the service key, so its wording need not be a published one
-    :param proven: it says where it was given (an import), and needs no confirmation by mail
+    :param vouched: it came with the service key, so its wording need not be published
+    :param proven: an import says where it was given, so it needs no confirmation by mail
     """
     return {
         "email": email,
@@ -232,7 +232,7 @@ def withdrawal_record(
     language: str | None = None,
     erase: bool = False,
 ) -> dict[str, Any]:
-    """:param erase: they want to be forgotten as well: a link that confirms it is mailed to them"""
+    """:param erase: the person also asked for erasure; consent mails a link to confirm it"""
     return {
         "email": email,
         "source": "chat",
@@ -251,7 +251,7 @@ def erasure_receipt(erasure_id: uuid.UUID, at: datetime) -> dict[str, Any]:
 
 
 def trace(conversations: Iterable[uuid.UUID], phones: Iterable[str]) -> dict[str, Any]:
-    """What leads from a data subject to the alerts about it."""
+    """The conversations and phone numbers that link a data subject to alerts."""
     return {"conversations": sorted(map(str, conversations)), "phones": sorted(phones)}
 
 

@@ -1,4 +1,4 @@
-"""What was said is kept for so many days and no longer."""
+"""Deletes conversations after their retention period."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,9 +12,9 @@ log = logs.get_logger(__name__)
 
 
 async def forget(engine: AsyncEngine, days: int) -> int:
-    """Delete in small transactions: ended half-way it has done half, and goes on in the next hour.
+    """Delete in small transactions; an interrupted run continues in the next hour.
 
-    :returns: how many conversations
+    :returns: how many conversations were deleted
     """
     forgotten = 0
     while True:

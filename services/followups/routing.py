@@ -1,10 +1,9 @@
-"""What a message is about before it is an answer to the form: an emergency, a complaint, spam, …
+"""Routes a message by its phrases: an emergency, a complaint, spam, … before the form sees it.
 
-The words of each route stand in followups.toml, as phrases: words in this order, in any case and
-with or without Polish diacritics; `zalew*` is any word that begins so, `*liscie` any that ends so,
-and `...` lets up to four other words stand between. `{defect}` is any phrase of that list of
-`[words]`, `a + b` is both, wherever they stand, and `a - b` the first without the second. A message
-that has a phrase of a route's `unless` is not that route's.
+Each route's phrases are in followups.toml. A phrase is words in this order, in any case, with or
+without Polish diacritics. `zalew*` matches a beginning, `*liscie` an ending, and `...` up to four
+words. `{defect}` is any phrase of that `[words]` list. `a + b` needs both anywhere in the message,
+and `a - b` the first without the second. A match of a route's `unless` excludes that route.
 """
 
 import re
@@ -15,26 +14,27 @@ from types import MappingProxyType
 from typing import Literal
 
 Then = Literal["form", "contact", "nothing", "close", "end"]
-"""What comes behind the answer: the form's next question, only how the person can be reached,
-nothing, this time or from now on, or what has become of the request."""
+"""What follows the answer. `form`: the form's next question. `contact`: only the question for a
+contact. `nothing`: no question this time. `close`: what happens to the request, and no more
+questions. `end`: no more replies but thanks."""
 Action = Literal["call", "no_calls", "erasure", "lost", "quote", "resume"]
 
 GAP = "..."
 SIGN = re.compile(r" ([+-]) ")
 LONGEST_GAP = 4
 STEM = 3
-"""Letters that a beginning of a word must have; they are what a phrase is looked up by."""
+"""Minimum length of a word's beginning; phrases are indexed by it."""
 _LIST = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What staff are told of beside leads, by an event `visitor.<name>`."""
+    """A kind of request other than a lead; staff get it as an alert `visitor.<name>`."""
 
     severity: str
     label: Mapping[str, str]
     at_once: bool
-    """Also while nothing is known by which the person can be reached."""
+    """Notify staff even when no contact is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +44,33 @@ class Route:
     unless: tuple[str, ...]
     answer: Mapping[str, str]
     ask: Mapping[str, str]
-    """For the contact, in words of its own."""
+    """Asks for the contact, instead of the script's own question."""
     told: Mapping[str, str]
-    """Once staff were told."""
+    """The reply after staff were notified."""
     told_without_email: Mapping[str, str]
-    """The same, where no e-mail address is known."""
+    """The same, if no e-mail address is known."""
     again: Mapping[str, str]
-    """To what the person says further, instead of the answer."""
+    """The reply to later messages, instead of the answer."""
     then: Then
     topic: str | None
     action: Action | None
     first: bool
-    """Its answer comes before the greeting: seconds count."""
+    """The answer comes before the greeting: an emergency."""
     lead: bool
-    """Whoever says this may still be a lead of the sales people."""
+    """The person may still be a lead."""
     at_once: bool
-    """Its topic is told also while nobody knows how to reach the person."""
+    """Staff are notified of its topic even when no contact is known."""
     alone: bool
-    """Only where the message says nothing else: a good-bye."""
+    """Matches only a message that says nothing else: a goodbye."""
 
     @property
     def holds(self) -> bool:
-        """The form is not gone on with: what is said from now on belongs to this."""
+        """The route replaces the form: later messages belong to it."""
         return self.then in {"contact", "end"}
 
 
 def fold(text: str) -> list[str]:
-    """Return the words of a text, without case and diacritics."""
+    """Return the words of a text in lower case, without diacritics."""
     plain = unicodedata.normalize("NFKD", text.lower().replace("ł", "l"))
     return re.findall(
         r"[^\W_]+", "".join(char for char in plain if not unicodedata.combining(char))
@@ -78,7 +78,7 @@ def fold(text: str) -> list[str]:
 
 
 def phrase_fault(phrase: str) -> str | None:
-    """Say why a phrase of the configuration cannot be one."""
+    """Return why a configured phrase is invalid; None if it is valid."""
     for part in SIGN.split(phrase)[::2]:
         tokens = part.split()
         if not tokens or tokens[0] == GAP or tokens[-1] == GAP:
@@ -91,7 +91,7 @@ def phrase_fault(phrase: str) -> str | None:
                 return f"{phrase!r}: {token!r} is not one word"
             least = 2 if token.startswith("*") else STEM
             if token != letters and len(letters) < least:
-                return f"{phrase!r}: {token!r} needs {least} letters beside the *"
+                return f"{phrase!r}: {token!r} needs at least {least} letters besides the *"
     return None
 
 
@@ -107,17 +107,17 @@ Tokens = tuple[str, ...]
 
 
 class _Node:
-    """What may follow the words so far, by the beginning of the next one.
+    """A node of the phrase index: possible next words, keyed by their first letters.
 
-    A message costs a look-up per word, however many phrases there are. Words known by their end
-    stand under no beginning.
+    The cost per word of a message does not depend on the number of phrases. Words given by their
+    ending are under the empty key.
     """
 
     __slots__ = ("after_gap", "next", "numbers")
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
-        """Of the phrases that end here."""
+        """Numbers of the phrases that end here."""
         self.after_gap: _Node | None = None
         self.next: dict[str, dict[str, _Node]] = {}
 
@@ -132,7 +132,7 @@ class _Node:
         node.numbers.add(number)
 
     def hear(self, words: Sequence[str], at: int, heard: set[int]) -> None:
-        """Add the phrases that go on so from this word."""
+        """Add the numbers of the phrases that continue at this word."""
         heard |= self.numbers
         if self.after_gap:
             for skip in range(LONGEST_GAP + 1):
@@ -146,7 +146,7 @@ class _Node:
 
 
 class Routes:
-    """All routes, in their order: of those that a message belongs to, the first one counts."""
+    """All routes, in configured order: of several that match, the first one counts."""
 
     def __init__(
         self, routes: Sequence[Route], words: Mapping[str, Sequence[str]] = MappingProxyType({})
@@ -155,7 +155,7 @@ class Routes:
         self._places = {route.name: place for place, route in enumerate(self._routes)}
         self._phrases = _Node()
         self._rules: dict[int, list[tuple[int, bool, set[int], set[int]]]] = {}
-        """By their first part: a message looks at those only of which it has that."""
+        """Keyed by their first part: a message checks only rules whose first part it has."""
         numbers: dict[str, int] = {}
         for place, route in enumerate(self._routes):
             for vetoes, phrases in ((False, route.words), (True, route.unless)):
@@ -175,7 +175,7 @@ class Routes:
             self._phrases.add(tokens, number)
 
     def named(self, name: str | None) -> Route | None:
-        """Return it; one that a conversation remembers may have left the configuration."""
+        """Return the route; None if it is no longer configured."""
         place = self._places.get(name or "")
         return None if place is None else self._routes[place]
 
@@ -183,7 +183,7 @@ class Routes:
         return self._places[route.name] < self._places[other.name]
 
     def find(self, message: str) -> list[Route]:
-        """Return the routes that a message belongs to, in their order."""
+        """Return the routes that match a message, in configured order."""
         words = fold(message)
         heard: set[int] = set()
         for at in range(len(words)):
@@ -198,7 +198,7 @@ class Routes:
 
 
 def _spellings(part: str, words: Mapping[str, Sequence[str]]) -> list[Tokens]:
-    """Return all that a part stands for, each list of words in it replaced by what is in it."""
+    """Return every phrase that a part stands for, with each `{list}` expanded."""
     found: list[Tokens] = [()]
     for token in part.split():
         match = _LIST.fullmatch(token)

@@ -1,7 +1,7 @@
-"""Hands due steps over to alerts. Any number of replicas may run it side by side.
+"""Hands due steps over to alerts. Any number of replicas may run concurrently.
 
-One transaction claims the steps and adds the messages to the outbox. A crash before its commit
-leaves the steps scheduled, a crash after it leaves the messages for the relay: nothing to repair.
+One transaction claims the steps and adds the messages to the outbox. After a crash before the
+commit the steps are still scheduled; after the commit the relay publishes the messages.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from services.followups.topology import ALERTS, ALERTS_INTAKE
 log = logs.get_logger(__name__)
 
 POLL_SECONDS = 1.0
-"""Due steps are handed over within 5 s; a poll that finds nothing costs one index probe."""
+"""Due steps must be handed over within 5 s. A poll that finds nothing costs one index probe."""
 BATCH = 250
 
 
@@ -53,7 +53,7 @@ class Scheduler:
 
         :returns: how many were due
         """
-        # Steps were scheduled into open hours, but may be found late, at night, or come back.
+        # Steps are scheduled into open hours, but may be found late or come back rescheduled.
         if not self._config.hours.is_open(now):
             return 0
         async with self._engine.begin() as tx:
@@ -79,7 +79,7 @@ class Scheduler:
     async def _within_cap(
         self, tx: AsyncConnection, claimed: Sequence[Row], now: datetime
     ) -> list[Row]:
-        """Put off what the daily cap of its address forbids, and return the rest."""
+        """Postpone steps that exceed the daily cap of their address; return the rest."""
         emails = sorted({row["email"] for row in claimed})
         recent, on_their_way = await steps.recent_hand_overs(
             tx, emails, [row["id"] for row in claimed]
@@ -87,7 +87,7 @@ class Scheduler:
         leaving = []
         for row in claimed:
             others = recent.get(row["email"])
-            if others is None:  # another scheduler is at this address: look again at the next poll
+            if others is None:  # another scheduler holds this address: try again at the next poll
                 await steps.put_off(tx, row, row["due_at"])
             elif row["email"] in on_their_way:
                 await steps.put_off(tx, row, now + ON_ITS_WAY)
@@ -101,7 +101,7 @@ class Scheduler:
         return leaving
 
     async def _write(self, tx: AsyncConnection, row: Row, now: datetime) -> Message | None:
-        """Return the alert that carries the mail; a step that cannot be written fails alone."""
+        """Return the alert that carries the mail; fail only this step if that is impossible."""
         state = State.of(row["state"])
         language = state.language or self._config.default_language
         to = Recipient(row["id"], row["email"], language, state.facts)
@@ -112,7 +112,7 @@ class Scheduler:
             return None
         try:
             mail = self._mails.render(step, to, now)
-        except Exception as error:  # noqa: BLE001 - a template may raise anything, each time anew
+        except Exception as error:  # noqa: BLE001 - a template may raise anything, every time
             await self._fail(tx, row, f"template: {type(error).__name__}")
             return None
         message_id = row["message_id"] or row["id"]

@@ -1,12 +1,12 @@
-"""When a follow-up is due, in which states it can be, and what an outcome may change.
+"""The states of a follow-up step, its transitions and its due times.
 
     scheduled ──claim──> handed_over ──outcome──> sent | cancelled | failed ──┐
         ^─────too late───────┘
         │                     │  │                          ▲                 │
         └──stop──> cancelled <┘  └──> in_doubt ──a person───┘ <──a person─────┘
 
-The claim and the outbox row are one transaction, so a step that is `handed_over` is on its way to
-alerts whatever dies next. A stop takes a handed-over step back only while its outbox row is there.
+The claim and the outbox row are one transaction, so a `handed_over` step reaches alerts whatever
+crashes next. A stop recalls a handed-over step only while its outbox row exists.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from libs.common.hours import Hours
 STATES = ("scheduled", "handed_over", "sent", "cancelled", "in_doubt", "failed")
 
 END_REASONS = ("bounce", "staff")
-"""Why follow-ups ended for good. A new enrolment by staff undoes `staff`, nothing `bounce`."""
+"""Why follow-ups ended for good. Enrolment by staff clears `staff`; nothing clears `bounce`."""
 
 REPLACES: dict[str, tuple[str, ...]] = {
     "too_late": ("handed_over", "in_doubt", "failed"),
@@ -26,18 +26,18 @@ REPLACES: dict[str, tuple[str, ...]] = {
     "cancelled": ("handed_over", "in_doubt", "failed"),
     "in_doubt": ("handed_over", "cancelled", "failed"),
 }
-"""Outcome → the states it may replace; all but `sent`, the truth whenever it comes, only when no
-later one is known; `too_late` makes it `scheduled` again. A person may retry what failed, and
-outcomes overtake each other.
+"""Outcome → the states it may replace. `sent` always counts; any other outcome counts only when no
+later one is known, because outcomes can arrive out of order. `too_late` makes the step `scheduled`
+again. An operator may retry what failed.
 
-`cancelled` here is a step taken back after its hand-over: should a copy have left all the same
-(the relay died between publish and commit), what alerts says is the truth.
+A `cancelled` step here was recalled after its hand-over. If the relay died between publish and
+commit, the message was published all the same, and the outcome from alerts wins.
 """
 
 DAY = timedelta(hours=24)
 RESCHEDULE_AFTER = timedelta(minutes=1)
 ON_ITS_WAY = timedelta(minutes=5)
-"""While one is on its way to an address, the next looks again so much later."""
+"""How long a step waits while another one to the same address is in flight."""
 
 
 def due_times(
@@ -52,11 +52,11 @@ def due_times(
 
 
 def after_cap(recent: Sequence[datetime], cap: int, now: datetime, hours: Hours) -> datetime | None:
-    """Return None when one more may leave now, else when the address may be written to again.
+    """Return None if one more mail may be sent now, else when the next one may.
 
     :param recent: hand-overs to this address within the last 24 hours
     """
     if len(recent) < cap:
         return None
-    blocking = sorted(recent)[-cap]  # once this one is a day old, fewer than `cap` remain
+    blocking = sorted(recent)[-cap]  # when this one is a day old, fewer than `cap` remain
     return hours.next_opening(max(blocking + DAY, now))

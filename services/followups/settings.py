@@ -17,14 +17,14 @@ class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Compa
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     chat_model_url: str = Field("", pattern=r"^(https?://[^\s/]+(/\S*)?)?$")
-    """Of an OpenAI-compatible API, up to its version. Empty: the dialogue speaks for itself."""
+    """An OpenAI-compatible API, including its version. Empty: no model."""
     chat_model_name: str = Field("gpt-4o-mini", min_length=1)
     chat_model_key: SecretStr | None = None
     chat_model_seconds: int = Field(8, ge=1, le=20)
-    """For one answer; below the time in which the gateway wants its own."""
+    """Time-out for one answer; below the gateway's time-out."""
     followups_config: Path = Path("config/followups.toml")
     followup_quiet_hours: bool = True
     followup_max_per_day: int = Field(1, ge=1)
-    """Follow-ups to one address within 24 hours, over all its conversations."""
+    """Follow-ups to one address within 24 hours, across all its conversations."""
     conversation_retention_days: int = Field(365, ge=1)
-    """Since the last word of a conversation in which nothing waits to be sent."""
+    """Counted from the last activity; a conversation with a pending step is kept."""

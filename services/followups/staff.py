@@ -1,8 +1,8 @@
-"""What staff are told of a conversation: a lead, or a request of another topic, and what changes.
+"""Notifies staff of leads and other requests, and of their changes.
 
-The rows, and the events made of them, are written in the transaction of the turn: what a reply
-says has been passed on is passed on, whatever dies next. What comes later in the conversation
-waits for a moment in the row (`due_at`), so that three messages in a row are one update.
+Rows and events are written in the turn's transaction: what a reply claims was passed on is passed
+on, whatever crashes next. Later changes wait in the row until `due_at`, so that three messages in
+a row make one update.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ POLL_SECONDS = 1.0
 BATCH = 50
 
 Link = Callable[[UUID, datetime], str]
-"""Of a conversation's transcript, for staff."""
+"""Makes the link to a conversation's transcript for staff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A turn, as far as staff may want to know of it."""
+    """The parts of a turn that matter to staff."""
 
     conversation_id: UUID
     session_id: str | None
@@ -48,17 +48,17 @@ class Heard:
     state: State
     is_about_lead: bool
     is_lost: bool
-    """They say that they have chosen another company."""
+    """The person says that they chose another company."""
     now: datetime
 
 
 async def record(
     tx: AsyncConnection, config: Config, link: Link, heard: Heard, outgoing: list[outbox.Outgoing]
 ) -> State:
-    """Keep what staff are to know, and tell them at once where nothing more need be waited for.
+    """Store what staff must know, and notify them now if there is nothing to wait for.
 
-    :param outgoing: takes the events for them
-    :returns: the state, without the words that are on their way to staff now
+    :param outgoing: events for staff are appended here
+    :returns: the state, without the words that staff are now notified of
     """
     state = heard.state
     route = config.routes.named(state.route)
@@ -76,7 +76,7 @@ async def record(
     if not _is_news(heard, topic):
         return state
     contacts = _contacts(state.facts) if topic == LEAD else []
-    # An address that was a mistake is another person's: the lead is not known by it any more.
+    # A corrected address may be someone else's: do not find the lead by it any more.
     taken_back = {
         name: value
         for name, value in heard.before.facts.known().items()
@@ -106,7 +106,7 @@ async def record(
     if row.due_at is not None and row.due_at <= heard.now:
         row, event = announce(config, link, row, heard.session_id, heard.now)
         outgoing.append(event)
-    # Only in the conversation that it began in: anybody may name anybody's number in another one.
+    # Only in the lead's first conversation: in another one, anyone could name its number.
     if heard.is_lost and row.conversation_id == heard.conversation_id:
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
@@ -158,7 +158,7 @@ def _is_contact_only(state: State) -> bool:
 
 
 def _contacts(facts: Facts) -> list[str]:
-    """Under which a person is known again, in whichever conversation."""
+    """Return the contacts that identify a person in any conversation."""
     given = {"email": facts.email, "phone": facts.phone}
     return [f"{kind}:{value}" for kind, value in given.items() if value is not None]
 
@@ -171,7 +171,7 @@ def _known(state: State) -> dict[str, Any]:
 def announce(
     config: Config, link: Link, row: Lead, session_id: str | None, now: datetime
 ) -> tuple[Lead, outbox.Outgoing]:
-    """Make the event for the outbox, and the row that is to be saved in the same transaction."""
+    """Make the event for the outbox and the row to save in the same transaction."""
     first = row.notified is None
     facts = Facts.of(row.known)
     scored = lead_score.score(row.known, config.rules)
@@ -205,7 +205,7 @@ def announce(
 
 
 def _work(wish: str | None, works: tuple[str, ...]) -> str | None:
-    """Name the work in the person's own words: `remont kuchni`."""
+    """Return the requested work in the person's own words: `remont kuchni`."""
     words = re.findall(r"[^\W\d_]+", wish or "")
     found = list(dict.fromkeys(word.lower() for word in words if word.lower().startswith(works)))
     return " ".join(found[:WORK_WORDS]) or None
@@ -216,17 +216,17 @@ def _event(body: dict[str, Any], row: Lead, severity: str) -> outbox.Outgoing:
     if row.topic == LEAD:
         kind = messages.LEAD_QUALIFIED if row.notified is None else messages.LEAD_UPDATED
         return EVENTS.name, kind, Message(body["id"], kind, body, request_id=request_id)
-    # An accepted alert and no event: where no route takes it, a person is told of that.
+    # An alert, not an event: alerts escalates an alert that no route takes.
     accepted = messages.visitor_alert(f"visitor.{row.topic}", severity, body)
     message = Message(body["id"], messages.ALERT_ACCEPTED, accepted, request_id=request_id)
     return ALERTS.name, ALERTS_INTAKE, message
 
 
 class Announcer:
-    """Tells what has become due. Any number of replicas may run it side by side.
+    """Notifies staff of due leads. Any number of replicas may run concurrently.
 
-    The claim, the outbox row and what is remembered as told are one transaction: a crash leaves
-    the lead due, or the event for the relay.
+    The claim, the outbox row and the `notified` column are one transaction: after a crash either
+    the lead is still due, or the relay publishes the event.
     """
 
     def __init__(self, engine: AsyncEngine, config: Config, link: Link) -> None:
@@ -246,7 +246,7 @@ class Announcer:
             await asyncio.sleep(POLL_SECONDS)
 
     async def announce(self, now: datetime) -> int:
-        """:returns: how many were due"""
+        """:returns: how many leads were due"""
         async with self._engine.begin() as tx:
             rows = await leads.due(tx, BATCH)
             for row in rows:

@@ -1,7 +1,7 @@
-"""CSV or JSON lines as they come: one record after the other, each with its line.
+"""Streaming readers of CSV and JSON lines: one record at a time, with its line number.
 
-A record that cannot be read is given as the reason why; the next one is read all the same. What
-is held at a time is one record.
+An unreadable record is yielded with its fault, and reading continues. At most one record is in
+memory.
 """
 
 import csv
@@ -18,13 +18,13 @@ _DELIMITERS = ",;\t"
 @dataclass(frozen=True, slots=True)
 class Record:
     line: int
-    """Of its first line, counted from 1."""
+    """Number of its first line, from 1."""
     fields: dict[str, Any]
     fault: str | None = None
 
 
 async def lines(parts: AsyncIterable[bytes]) -> AsyncIterator[tuple[int, bytes]]:
-    """Cut at line ends; of a line that is too long there is one byte more than allowed."""
+    """Split at line ends; a line that is too long is cut one byte above the limit."""
     number, held = 1, bytearray()
     async for part in parts:
         *whole, rest = part.split(b"\n")
@@ -46,8 +46,8 @@ async def json_lines(parts: AsyncIterable[bytes]) -> AsyncIterator[Record]:
             try:
                 fields = check_json(text)
             except Problem as problem:
-                told = "; ".join(f"{field}: {reason}" for field, reason in problem.errors)
-                yield Record(line, {}, told or problem.detail)
+                faults = "; ".join(f"{field}: {reason}" for field, reason in problem.errors)
+                yield Record(line, {}, faults or problem.detail)
                 continue
             if isinstance(fields, dict):
                 yield Record(line, fields)
@@ -56,9 +56,9 @@ async def json_lines(parts: AsyncIterable[bytes]) -> AsyncIterator[Record]:
 
 
 async def csv_records(parts: AsyncIterable[bytes], known: frozenset[str]) -> AsyncIterator[Record]:
-    """Read CSV with a header, separated by what the header is; an empty cell is no value.
+    """Read CSV with a header, whose delimiter counts for all rows; an empty cell is no value.
 
-    :raises Problem: 422 a header that is none, or names what nobody knows
+    :raises Problem: 422 the header is missing, malformed or has an unknown column
     """
     header: list[str] | None = None
     delimiter = ","
@@ -67,7 +67,7 @@ async def csv_records(parts: AsyncIterable[bytes], known: frozenset[str]) -> Asy
         first = first if held else line
         held += text + b"\n"
         if len(held) <= MAX_RECORD and held.count(b'"') % 2:
-            continue  # a line end within quotes
+            continue  # a line end inside quotes
         record, held = held, b""
         if header is None:
             delimiter, header = _header(record, known)
@@ -80,40 +80,40 @@ async def csv_records(parts: AsyncIterable[bytes], known: frozenset[str]) -> Asy
             yield Record(first, {}, str(error))
             continue
         if len(cells) != len(header):
-            yield Record(first, {}, f"{len(cells)} cells, and the header has {len(header)}")
-        elif any(cell.strip() for cell in cells):  # spreadsheets leave empty rows behind
+            yield Record(first, {}, f"{len(cells)} cells, but the header has {len(header)}")
+        elif any(cell.strip() for cell in cells):  # spreadsheets export empty rows
             pairs = zip(header, cells, strict=True)
             yield Record(first, {name: cell for name, cell in pairs if cell.strip()})
     if held:
-        yield Record(first, {}, "a quote is not closed")
+        yield Record(first, {}, "unclosed quote")
     if header is None:
         raise Problem(422, detail="the file has no header")
 
 
 def _header(record: bytes, known: frozenset[str]) -> tuple[str, list[str]]:
-    text = record.removeprefix(b"\xef\xbb\xbf")  # as Excel writes it
+    text = record.removeprefix(b"\xef\xbb\xbf")  # Excel writes a BOM
     delimiter = max(_DELIMITERS, key=lambda one: text.count(one.encode()))
     try:
         header = [name.strip().lower() for name in _cells(text, delimiter)]
     except ValueError as error:
         raise Problem(422, detail=f"the header: {error}") from None
-    strangers = sorted(set(header) - known)
-    if strangers or len(set(header)) < len(header):
-        told = "names a column twice" if not strangers else "knows: " + ", ".join(sorted(known))
-        raise Problem(422, detail=f"the header {told}")
+    if set(header) - known:
+        raise Problem(422, detail=f"the header may only name: {', '.join(sorted(known))}")
+    if len(set(header)) < len(header):
+        raise Problem(422, detail="the header names a column twice")
     return delimiter, header
 
 
 def _cells(record: bytes, delimiter: str) -> list[str]:
-    """:raises ValueError: says why it cannot be read"""
+    """:raises ValueError: names the fault"""
     if len(record) > MAX_RECORD:
-        raise ValueError(f"longer than {MAX_RECORD} bytes, or a quote is not closed")
+        raise ValueError(f"longer than {MAX_RECORD} bytes, or an unclosed quote")
     try:
         text = record.decode()
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     if "\0" in text:
-        raise ValueError("a NUL byte is not allowed")
+        raise ValueError("contains a NUL byte")
     try:
         (cells,) = csv.reader([text], delimiter=delimiter, strict=True)
     except csv.Error as error:

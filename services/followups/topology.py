@@ -29,7 +29,7 @@ QUEUES = (
             Binding(CONSENT_EVENTS, "consent.withdrawn"),
             Binding(CONSENT_EVENTS, "person.erased.followups"),
         ),
-        # Erasures until there is a receipt; and a withdrawal stops at the permit whatever is here.
+        # Consent repeats erasures until their receipt; the permit enforces withdrawals.
         sent_again=True,
     ),
     *work_queue(

@@ -1,8 +1,8 @@
-"""Whether a model's words say what the script said, and nothing that it did not.
+"""Checks that a model's reply says what the script says, and nothing else.
 
-It compares what must be equal (numbers, addresses, links, whether and what is asked) and looks for
-what a model makes up: prices, promises, consent, being human. A doubt costs a nicer sentence, a
-miss costs a promise that nobody made; so a doubt is a no.
+It compares what must be equal (numbers, addresses, links, the question) and looks for what models
+invent: prices, promises, consent, being human. A false alarm costs a nicer sentence; a miss costs
+a promise that the company never made. So any doubt rejects the reply.
 """
 
 import re
@@ -11,7 +11,7 @@ from services.followups.routing import fold
 from services.followups.understanding import language as languages
 
 LONGER = 100
-"""Characters beyond twice the script's own length."""
+"""Characters allowed beyond twice the script's length."""
 
 _NUMBER = re.compile(r"\d+(?:[\s.,]\d+)*")
 _LINK = re.compile(
@@ -40,11 +40,11 @@ _SAYS = re.compile(
     r"|imie|osobiscie|human\w*|person|advis\w*|consultant\w*|expert\w*|name|personally)$"
 )
 _SMALL = 4
-"""Letters by which two words are taken to be one in other forms: `metraż`, `metrów`."""
+"""Two words that share this many letters count as forms of one word: `metraż`, `metrów`."""
 
 
 def unfaithful(reply: str, scripted: str, language: str) -> str | None:
-    """Return why the reply may not stand for the script; None when it may."""
+    """Return why the reply may not replace the script; None if it may."""
     words, given = fold(reply), set(fold(scripted))
     differs = {
         "length": len(reply) > 2 * len(scripted) + LONGER,

@@ -40,14 +40,19 @@ async def slow(stack: Stack, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["data", pytest.param("dot", marks=pytest.mark.faults)])
 async def test_after_a_200_no_mail_leaves(stack: Stack, stage: str) -> None:
     await stack.sandbox.behave("email", stage=stage, delay_seconds=0.4)
-    race = Race(stack, 32, seed=1)
-    await race.run()
-    ends = await race.hold(patience=PATIENCE)
-    assert ends["sent"] >= 8  # who stayed, at least
-    assert race.denied() > 0
-    assert race.raced() > 0
-    await race.hold_for_whoever_asks_again()
-    assert await stack.balanced()
+    denied = raced = 0
+    for seed in range(1, 6):  # on a busy machine all mails may leave before the first withdrawal
+        race = Race(stack, 32, seed)
+        await race.run()
+        ends = await race.hold(patience=PATIENCE)
+        assert ends["sent"] >= 8  # who stayed, at least
+        await race.hold_for_whoever_asks_again()
+        assert await stack.balanced()
+        denied += race.denied()
+        raced += race.raced()
+        if denied and raced:
+            return
+    pytest.fail(f"no race in five: {denied} mails denied, {raced} permits out at a withdrawal")
 
 
 @pytest.mark.faults

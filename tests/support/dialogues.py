@@ -1,4 +1,4 @@
-"""The conversations of tests/contracts/dialogues, as staff and consent would see them."""
+"""Runs the conversations of tests/contracts/dialogues, as staff and consent would see them."""
 
 import json
 import tomllib
@@ -19,7 +19,7 @@ FACTS = ("email", "phone", "area", "budget", "start")
 
 @dataclass
 class Seen:
-    """What a conversation left behind."""
+    """The result of a conversation."""
 
     facts: dict[str, Any]
     consent: str | None
@@ -27,13 +27,13 @@ class Seen:
     topics: set[str]
     actions: set[str]
     reply: str
-    """The last one."""
+    """The last reply."""
 
 
 @dataclass
 class Tally:
     found: int = 0
-    """Facts that were understood."""
+    """The facts that were understood."""
     right: int = 0
     wanted: int = 0
     wrong_consents: list[str] = field(default_factory=list)
@@ -119,7 +119,7 @@ def tally(category: str) -> Tally:
 
 
 def by_fact() -> dict[str, Tally]:
-    """Count the facts of the single messages, each by itself."""
+    """Count the facts of the single messages, each on its own."""
     counted = {name: Tally() for name in (*FACTS, "city", "name")}
     for file, facts in (("facts", tuple(counted)), ("quantities", ("area", "budget"))):
         exam = json.loads((CONTRACTS / f"{file}.json").read_text(encoding="utf-8"))

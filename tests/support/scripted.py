@@ -1,4 +1,4 @@
-"""HTTP servers that say, byte for byte, what a test wants said: each connection is one function."""
+"""HTTP servers scripted byte for byte by a test: each connection runs one function."""
 
 import asyncio
 import socket
@@ -11,14 +11,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class ScriptedServer:
-    """Gives each connection to the next of its plays; the last one has all further ones."""
+    """Runs the next play for each connection; the last play serves all further ones."""
 
     def __init__(self, *plays: "Callable[[ScriptedServer], Play]") -> None:
         self._plays = [play(self) for play in plays]
         self.connections = 0
         self.requests: list[bytes] = []
         self.gone = asyncio.Event()
-        """Some connection has ended, by whichever side."""
+        """Set when either side has closed a connection."""
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         play = self._plays[min(self.connections, len(self._plays) - 1)]
@@ -36,7 +36,7 @@ class ScriptedServer:
 
 
 def answering(*answers: bytes, then: Play | None = None) -> Callable[[ScriptedServer], Play]:
-    """Answer one request with each of these bytes, then close, or go on."""
+    """Answer one request with each of these byte strings, then close or continue."""
 
     def of(server: ScriptedServer) -> Play:
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -31,8 +31,8 @@ log = logs.get_logger(__name__)
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
 TURNS_AT_A_TIME = 6
-"""Of the pool's ten connections. Here who waits is served in turn; in the pool a newcomer may take
-what was given back until the one who waits has waited too long. The rest is for the other work."""
+"""Chat turns that run at once, out of the pool's ten connections; the rest serve the other work.
+This semaphore is fair. In the pool, a newcomer may overtake a waiting turn until that times out."""
 
 
 class Consent(Model):
@@ -42,7 +42,7 @@ class Consent(Model):
     @model_validator(mode="after")
     def _agreement_has_a_wording(self) -> Self:
         if self.marketing and not self.text.strip():
-            raise ValueError("an agreement needs the text that was agreed to")
+            raise ValueError("text is required when marketing is true")
         return self
 
 
@@ -79,7 +79,7 @@ class ChatRoutes:
         vouched = request.headers.get(CALLER) in {"service", "admin"}
         agreed = body.consent.text.strip() if body.consent and body.consent.marketing else None
         if agreed is not None and not vouched and self._config.published(agreed) is None:
-            # Consent would not count it. The dialogue asks for itself, in the company's words.
+            # Consent would not accept it. The dialogue asks again, with the configured wording.
             log.warning("chat.unknown_wording")
             agreed = None
         said = chat.Said(
@@ -109,9 +109,9 @@ class ChatRoutes:
         )
 
     async def _worded(self, answer: Reply) -> str:
-        """Let the model word the reply, where there is one and the database is there for it.
+        """Return the reply in the model's words if a model and the database are available.
 
-        The turn was committed before: told of a failure, a client would have it taken once more.
+        The turn is already committed. An error here would make the client send it again.
         """
         if self._model is None or answer.is_fixed:
             return answer.reply

@@ -40,7 +40,8 @@ class Enrolment(OnePerson):
 
 class Stop(OnePerson):
     reason: Literal["reply", "staff", "bounce"]
-    """`reply` by mail or phone; `staff` took over; `bounce`: the address takes no mail for good."""
+    """`reply`: the person answered by e-mail or phone. `staff`: staff took over. `bounce`: the
+    address permanently refuses mail."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +56,17 @@ class FollowupRoutes:
         app.router.add_delete("/api/followups/{id}", only("service", self.cancel))
 
     async def enrol(self, request: web.Request) -> web.Response:
-        """202 with the steps that were scheduled, or 200 with those that there already were."""
+        """Answer 202 with newly scheduled steps, or 200 with the existing ones."""
         body = await parse(request, Enrolment)
         if body.sequence not in self.config.sequences:
-            raise Problem(422, errors=[("sequence", "no such sequence is configured")])
+            raise Problem(422, errors=[("sequence", "this sequence is not configured")])
         delay = None if body.delay_seconds is None else timedelta(seconds=body.delay_seconds)
         due = self.config.due_times(body.sequence, datetime.now(UTC), first_delay=delay)
         async with self.engine.begin() as tx:
             conversation_id, email = await self._conversation(tx, body)
             if email is None:
                 raise Problem(
-                    422, errors=[("conversation_id", "no e-mail is known in this conversation")]
+                    422, errors=[("conversation_id", "this conversation has no e-mail address")]
                 )
             await conversations.resume_followups(tx, conversation_id, email)
             await steps.lock_address(tx, email)
@@ -76,7 +77,7 @@ class FollowupRoutes:
             )
             rows, changed = enrolled.rows, enrolled.is_new
             if all(row["enrolled_by"] == "chat" and row["status"] == "scheduled" for row in rows):
-                # The chat enrolled this lead by itself; a person asks now, and decides when.
+                # The chat enrolled this lead automatically; a person now decides when.
                 await steps.retime(tx, rows, due, "api")
                 rows = await steps.rows_of(tx, steps.in_ids([row["id"] for row in rows]))
                 changed = True
@@ -87,7 +88,7 @@ class FollowupRoutes:
 
     async def _conversation(self, tx: AsyncConnection, body: OnePerson) -> tuple[UUID, str | None]:
         if body.conversation_id is None:
-            assert body.email is not None  # noqa: S101 - one of the two, says the model
+            assert body.email is not None  # noqa: S101 - the model requires one of the two
             return await conversations.conversation_of_address(tx, body.email), body.email
         found = await conversations.conversation(tx, body.conversation_id)
         if found is None:
@@ -95,9 +96,10 @@ class FollowupRoutes:
         return found["id"], found["email"]
 
     async def stop(self, request: web.Request) -> web.Response:
-        """End the follow-ups of a recipient in all conversations, for a reason that staff know.
+        """End a recipient's follow-ups in all conversations.
 
-        What is in the outbox is taken back; what alerts has already asks for a permit, and leaves.
+        Messages still in the outbox are recalled. What alerts already has is sent if consent
+        grants its permit.
         """
         body = await parse(request, Stop)
         async with self.engine.begin() as tx:
@@ -126,7 +128,7 @@ class FollowupRoutes:
         )
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """Cancel a step and, as a cancel does, the rest of its sequence."""
+        """Cancel a step and all later steps of its sequence."""
         followup_id = path_id(request, "follow-up")
         async with self.engine.begin() as tx:
             row = await steps.step(tx, followup_id)
@@ -136,7 +138,7 @@ class FollowupRoutes:
             stopped = await steps.stop(tx, steps.from_step(row), "cancelled by request")
             row = await steps.step(tx, followup_id)
         if row is None:
-            raise Problem(404, detail="this person was erased meanwhile")
+            raise Problem(404, detail="this person was erased in the meantime")
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         if row["status"] != "cancelled":
             raise Problem(409, detail=f"this follow-up is already {row['status']}")

@@ -1,4 +1,4 @@
-"""Leads for staff: a list with filters, as JSON or CSV, and what has become of each."""
+"""Leads for staff: list (JSON or CSV), import, and state changes."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ COLUMNS = (*_OWN, *_KNOWN, *_TIMES, "transcript_url")
 def _zone_needed(value: Any) -> Any:
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     if at.tzinfo is None:
-        raise ValueError("a time needs its offset from UTC")
+        raise ValueError("needs an offset from UTC")
     return at
 
 
@@ -43,7 +43,7 @@ Moment = Annotated[datetime, BeforeValidator(_zone_needed)]
 
 
 class Wanted(Model):
-    """Query of the list; each filter narrows it."""
+    """Query parameters of the list. All filters must match."""
 
     state: str | None = Field(None, pattern=STATE)
     topic: str | None = Field(None, pattern="^[a-z_]{1,40}$")
@@ -75,7 +75,7 @@ class LeadRoutes:
         app.router.add_post("/api/leads/{id}/state", only("service", self.set_state))
 
     async def list(self, request: web.Request) -> web.Response:
-        """The newest first."""
+        """List leads, newest first."""
         wanted = _wanted(request.query)
         async with self.engine.connect() as tx:
             rows = await leads.page(
@@ -111,7 +111,7 @@ class LeadRoutes:
             stopped = []
             if body.state != "new":
                 here, email = row["conversation_id"], row["known"].get("email")
-                # First: a conversation is locked before its lead, everywhere.
+                # Lock order: a conversation before its lead.
                 await conversations.end_followups(tx, here, email, "staff")
                 await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
                 if email:
@@ -121,14 +121,14 @@ class LeadRoutes:
                 await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
             row = await leads.one(tx, lead_id)
         if row is None:
-            raise Problem(404, detail="this person was erased meanwhile")
+            raise Problem(404, detail="this person was erased in the meantime")
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response(self._item(row))
 
     async def import_file(self, request: web.Request) -> web.Response:
-        """Take a file as it comes; of what cannot be taken each row is named with its line."""
+        """Import a file as it streams in; the report lists each rejected row with its line."""
         parts = request.content.iter_any()
-        # A generated client sends any file as the second.
+        # Generated clients send every file as application/octet-stream.
         if request.content_type in {"text/csv", "application/octet-stream"}:
             records = table.csv_records(parts, lead_files.COLUMNS)
         elif request.content_type in {"application/x-ndjson", "application/jsonl"}:
@@ -173,7 +173,7 @@ def _csv(items: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Keep a spreadsheet from taking a visitor's words for a formula."""
+    """Keep a spreadsheet from running a visitor's text as a formula."""
     if isinstance(value, str) and value[:1] in {"=", "-", "@", "\t", "\r"}:
         return f"'{value}"
     return value

@@ -23,7 +23,7 @@ class OperationsRoutes:
         app.router.add_get("/health/deep", self.health)
 
     async def health(self, _: web.Request) -> web.Response:
-        """Without the broker the chat goes on: what must be told waits in the outbox."""
+        """Report health. Without the broker the chat continues: messages wait in the outbox."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS), self.engine.connect() as tx:
                 waiting = await steps.outbox_length(tx)

@@ -1,4 +1,4 @@
-"""What was said in a conversation, for staff: a page behind a signed link."""
+"""The transcript page for staff, behind a signed link."""
 
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -27,7 +27,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",  # the address of the page is the right to read it
+    "Referrer-Policy": "no-referrer",  # whoever has the URL may read the page
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }

@@ -1,5 +1,5 @@
-"""The tables of followups, one function per question or change. The caller owns the transaction.
+"""The tables of followups: one function per query or change. The caller owns the transaction.
 
-Locks are taken in this order, so that nobody waits in a circle: a conversation's row, contacts
-and the lead known by them, addresses, the rows of steps.
+Lock order, against deadlocks: a conversation's row, contacts and their lead, addresses, the rows
+of steps.
 """

@@ -1,4 +1,4 @@
-"""Conversations, what was said in them, and all that is held on a person."""
+"""Conversations, their messages, and a data subject's records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from services.followups.store.tables import (
 _ENTER = (
     pg.insert(chat_conversations)
     .values(id=sa.bindparam("id"), session_id=sa.bindparam("session_id"))
-    # A write that locks the row; of a column without an index, which keeps it cheap.
+    # This write locks the row. It is cheap because the column has no index.
     .on_conflict_do_update(
         constraint="chat_conversations_session", set_={"score": chat_conversations.c.score}
     )
@@ -36,16 +36,16 @@ _ENTER = (
 
 
 async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
-    """Return the session's conversation, made when it is new, locked until the transaction ends.
+    """Return the session's conversation, created if new, and lock it.
 
-    One statement makes or finds it, so two tabs get one conversation, and their turns queue here.
+    One statement finds or creates it, so two tabs share one conversation and their turns queue.
     """
     entered = await tx.execute(_ENTER, {"id": uuid4(), "session_id": session_id})
     row: Row = entered.mappings().one()
     return row
 
 
-# One statement: a turn is most of what this service does.
+# One statement, because turns are most of this service's load.
 _SAVE_TURN = f"""
 WITH saved AS (
     INSERT INTO chat_message (conversation_id, author, body)
@@ -71,7 +71,7 @@ _TURN = (
     sa.bindparam("named", type_=pg.ARRAY(sa.Text)),
 )
 _SAVE = sa.text(_SAVE_TURN.format(notified="")).bindparams(*_TURN)
-# Two, as the outbox's trigger notifies the relay also where nothing was inserted.
+# Two statements, because the outbox's trigger notifies the relay even if nothing was inserted.
 _SAVE_AND_NOTIFY = sa.text(_SAVE_TURN.format(notified=f", notified AS ({outbox.ADD})")).bindparams(
     *_TURN, *outbox.PARAMETERS
 )
@@ -90,10 +90,10 @@ async def save_turn(
     named: Iterable[str],
     outgoing: Sequence[outbox.Outgoing],
 ) -> int:
-    """Keep a turn, and take the lock of its address (see lock_address).
+    """Store a turn, and lock its address (see lock_address).
 
-    :param named: the addresses in it, by which whoever they belong to finds it again
-    :param outgoing: the messages about it
+    :param named: addresses in the message; an export or erasure of any of them finds this turn
+    :param outgoing: messages for the outbox
     :returns: the id of the reply
     """
     given = {
@@ -146,7 +146,7 @@ async def reword(tx: AsyncConnection, reply_id: int, reply: str) -> None:
 
 
 async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None:
-    """Return it, and let nobody delete it until the transaction ends."""
+    """Return the conversation, protected from deletion until the transaction ends."""
     found = (
         sa.select(chat_conversations)
         .where(chat_conversations.c.id == conversation_id)
@@ -156,13 +156,13 @@ async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None
 
 
 async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
-    """Return the address's latest conversation, or one without a chat, made when there is none."""
+    """Return the latest conversation of an address; create one without a chat if there is none."""
     latest = (
         sa.select(chat_conversations.c.id)
         .where(chat_conversations.c.email == email)
         .order_by(chat_conversations.c.updated_at.desc())
         .limit(1)
-        .with_for_update(read=True, key_share=True)  # nor may it be deleted meanwhile
+        .with_for_update(read=True, key_share=True)  # protects it from deletion
     )
     found: UUID | None = (await tx.execute(latest)).scalar_one_or_none()
     if found is not None:
@@ -183,7 +183,7 @@ async def conversation_of_address(tx: AsyncConnection, email: str) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A conversation without a chat, as an import knows it."""
+    """A conversation that an import creates, without a chat."""
 
     email: str
     state: Mapping[str, Any]
@@ -191,7 +191,7 @@ class Imported:
 
 
 async def lock_imported(tx: AsyncConnection, emails: Sequence[str]) -> dict[str, Imported]:
-    """Return the conversations without a chat of these addresses; locked, in one order for all."""
+    """Return and lock the imported conversations of these addresses, in one lock order."""
     rows = (
         sa.select(*(chat_conversations.c[name] for name in ("email", "state", "score")))
         .where(chat_conversations.c.email.in_(emails), chat_conversations.c.session_id.is_(None))
@@ -222,7 +222,7 @@ async def save_imported(tx: AsyncConnection, rows: Sequence[Imported]) -> None:
 
 
 async def known_grants(tx: AsyncConnection, ids: Iterable[UUID]) -> Sequence[UUID]:
-    """Return those of the messages by which consent was told of an imported agreement before."""
+    """Return those of these grant messages that consent was already sent."""
     known = sa.select(imported_grant.c.id).where(imported_grant.c.id.in_(ids))
     return (await tx.execute(known)).scalars().all()
 
@@ -238,7 +238,7 @@ ON CONFLICT DO NOTHING
 
 
 async def keep_grants(tx: AsyncConnection, grants: Mapping[UUID, str]) -> None:
-    """Remember that consent is told of these agreements of these addresses, which are saved."""
+    """Remember that these grants were sent to consent; their conversations must exist."""
     await tx.execute(_KEEP_GRANTS, {"ids": list(grants), "emails": list(grants.values())})
 
 
@@ -260,7 +260,7 @@ async def end_followups(
 
 
 async def resume_followups(tx: AsyncConnection, conversation_id: UUID, email: str) -> None:
-    """Staff want to write to this person again."""
+    """Let staff write to this person again."""
     await tx.execute(
         sa.update(chat_conversations)
         .where(
@@ -272,7 +272,7 @@ async def resume_followups(tx: AsyncConnection, conversation_id: UUID, email: st
 
 
 async def followups_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
-    """Return why follow-ups ended; the caller holds the lock of the address."""
+    """Return why follow-ups ended, if they did. The caller holds the address lock."""
     why = sa.select(sa.func.min(chat_conversations.c.followups_ended_by)).where(
         _of_recipient(conversation_id, email)
     )
@@ -282,7 +282,7 @@ async def followups_ended_by(tx: AsyncConnection, conversation_id: UUID, email: 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose data: an e-mail address, or a phone number."""
+    """A data subject: an e-mail address or a phone number."""
 
     email: str | None
     phone: str | None = None
@@ -290,7 +290,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What leads from a data subject to the alerts about it."""
+    """The conversations and phone numbers that link a data subject to alerts."""
 
     conversations: frozenset[UUID]
     phones: frozenset[str]
@@ -308,15 +308,15 @@ async def trace(tx: AsyncConnection, subject: Subject) -> Trace:
 
 
 async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) -> tuple[int, int]:
-    """Delete what is held on a data subject: conversations, messages, follow-ups, what is to leave.
+    """Delete a data subject's conversations, messages, follow-ups, leads and outbox messages.
 
-    :param named: the conversations of its trace, also those deleted before
-    :returns: how many conversations there were, and how many messages about it the relay is just
-        publishing
+    :param named: all conversations of the trace, including deleted ones
+    :returns: the number of conversations deleted, and of outbox messages that the relay is
+        publishing at this moment and that therefore remain
     """
     theirs = sa.select(chat_conversations.c.id).where(_of_subject(subject))
     await tx.execute(theirs.with_for_update())
-    # A lead goes with the conversation that it began in, and with the contact that it is known by.
+    # A lead is deleted with its first conversation, and with the contact that identifies it.
     known_by = sa.select(lead_contact.c.lead_id).where(
         lead_contact.c.contact.in_([f"email:{subject.email}", f"phone:{subject.phone}"])
     )
@@ -329,7 +329,7 @@ async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) ->
         enrolled = sa.or_(of_address(subject.email), enrolled)
     await stop(tx, enrolled, "erased")
     body, ids = outbox_table.c.body, [str(each) for each in named]
-    about = sa.or_(  # leads, agreements and mails that have not left yet
+    about = sa.or_(  # unpublished leads, grants and mails
         body["email"].astext.in_([subject.email] if subject.email else []),
         body["conversation_id"].astext.in_(ids),
         body["payload"]["conversation_id"].astext.in_(ids),
@@ -342,11 +342,11 @@ async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) ->
 
 
 async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
-    """Delete some conversations in which nothing was said or sent for so long.
+    """Delete a batch of conversations without activity for this many days.
 
-    One that somebody speaks in at this moment is passed over, and so is one whose step may leave.
+    A conversation that is locked by a turn or has a pending step is skipped.
 
-    :returns: how many; fewer than `limit` when there are no more
+    :returns: how many were deleted; fewer than `limit` if none are left
     """
     long_ago = sa.func.now() - sa.func.make_interval(0, 0, 0, days)
     recent = sa.select(sa.literal(1)).where(
@@ -372,7 +372,7 @@ _PHONE = sa.literal_column("chat_conversations.state -> 'facts' ->> 'phone'", sa
 
 
 def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
-    # A conversation whose person gave another address before or after is theirs as a whole.
+    # The whole conversation belongs to the person, even if it names several addresses.
     if subject.email is None:
         return _PHONE.in_([subject.phone])
     own, here = chat_conversations.c.email == subject.email, chat_conversations.c.id
@@ -382,7 +382,7 @@ def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
 
 
 async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
-    """Read a page of the addresses and phone numbers of which anything is held."""
+    """Read a page of the e-mail addresses and phone numbers that have records."""
     held = sa.union(
         sa.select(chat_conversations.c.email).where(chat_conversations.c.email.is_not(None)),
         sa.select(followup_event.c.email),
@@ -399,7 +399,7 @@ HELD = ("conversations", "messages", "followups", "leads")
 async def held(
     tx: AsyncConnection, subject: Subject, kind: str, offset: int, limit: int
 ) -> Sequence[Row]:
-    """Read a page of what is held on a data subject, of one of the kinds of HELD."""
+    """Read a page of a data subject's records of one kind (see HELD)."""
     conversations = sa.select(chat_conversations.c.id).where(_of_subject(subject))
     records = {
         "conversations": sa.select(chat_conversations)

@@ -1,4 +1,4 @@
-"""Leads and other requests: found by conversation or contact, and due to be told."""
+"""Leads and other requests, found by conversation or contact."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,8 @@ from services.followups.store.tables import Row, chat_conversations, lead
 
 _texts = pg.ARRAY(sa.Text)
 
-# The locks in one order for all, so that two sessions that share both contacts cannot wait in a
-# circle. This conversation's own lead first: what it was told of stays the same lead, whatever
-# contact comes.
+# Contacts are locked in sorted order, so that two sessions with the same contacts cannot deadlock.
+# The conversation's own lead comes first: it stays the same lead, whatever contact is added.
 _FIND = (
     sa.text("""
 WITH locked AS MATERIALIZED (
@@ -46,11 +45,10 @@ async def find(
     known_id: UUID | None,
     contacts: Sequence[str],
 ) -> Row | None:
-    """Find what this conversation, or one with the same contact, is about; locked.
+    """Find and lock the lead of this conversation, or of another one with the same contact.
 
-    The locks of the contacts come first. Of two sessions of one person the second one sees what
-    the first one made: where it finds nothing it looks again, by a snapshot that is younger than
-    its locks.
+    The contacts are locked first. If nothing is found, the query runs again, because its snapshot
+    may be older than the locks and miss a lead that another session has just created.
     """
     given = {
         "topic": topic,
@@ -116,9 +114,9 @@ ON CONFLICT DO NOTHING
 async def save(
     tx: AsyncConnection, row: Lead, contacts: Sequence[str] = (), dropped: Sequence[str] = ()
 ) -> None:
-    """Keep it; a contact that is another lead's already stays with that one.
+    """Insert or update a lead. A contact that already belongs to another lead stays there.
 
-    :param dropped: contacts by which it is not known any more
+    :param dropped: contacts that no longer identify this lead
     """
     values = {name: getattr(row, name) for name in row.__slots__}
     values |= {"said": list(row.said), "contacts": list(contacts), "dropped": list(dropped)}
@@ -126,7 +124,7 @@ async def save(
 
 
 async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:
-    """Take what is due to be told; any number of replicas share it."""
+    """Return and lock leads that staff are due to be notified of; safe for concurrent replicas."""
     taken = (
         sa.select(lead)
         .where(sa.text("lead.due_at IS NOT NULL"), lead.c.due_at <= sa.func.now())
@@ -145,7 +143,7 @@ async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
 async def page(
     tx: AsyncConnection, wanted: Mapping[str, Any], after: UUID | None, limit: int
 ) -> Sequence[Row]:
-    """Read a page of the leads that pass each filter, the newest first."""
+    """Read a page of the leads that match all filters, newest first."""
     filters: dict[str, Callable[[Any], sa.ColumnElement[bool]]] = {
         "state": lambda state: lead.c.state == state,
         "topic": lambda topic: lead.c.topic == topic,
@@ -184,7 +182,7 @@ async def session_of(tx: AsyncConnection, conversation_id: UUID) -> str | None:
 async def set_state(
     tx: AsyncConnection, lead_id: UUID, state: str, *, reason: str | None, by: str
 ) -> bool:
-    """:returns: whether it was another one before"""
+    """:returns: whether the state changed"""
     changed = (
         sa.update(lead)
         .where(lead.c.id == lead_id, lead.c.state != state)

@@ -1,4 +1,4 @@
-"""The steps of sequences: enrolled, claimed, stopped, ended."""
+"""The steps of sequences: enrol, claim, stop, record outcomes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def of_mailbox(conversation_id: UUID, email: str) -> sa.ColumnElement[bool]:
 
 
 def of_recipient(conversation_id: UUID, email: str | None) -> sa.ColumnElement[bool]:
-    """All steps of a conversation, and, as soon as its address is known, of that."""
+    """Match all steps of a conversation and, if its address is known, of that address."""
     here = of_conversation(conversation_id)
     return here if email is None else sa.or_(here, of_address(email))
 
@@ -45,7 +45,7 @@ def in_ids(ids: Iterable[UUID]) -> sa.ColumnElement[bool]:
 
 
 def from_step(row: Row) -> sa.ColumnElement[bool]:
-    """This step and the later ones of the same sequence."""
+    """Match this step and the later ones of its sequence."""
     return sa.and_(
         of_conversation(row["conversation_id"]),
         followup_event.c.sequence == row["sequence"],
@@ -54,16 +54,16 @@ def from_step(row: Row) -> sa.ColumnElement[bool]:
 
 
 ADDRESS_LOCK = "pg_advisory_xact_lock(hashtext('followups.address'), hashtext(:email))"
-"""To be taken by a statement that is made anyway; NULL locks nothing."""
+"""An SQL expression to add to another statement; NULL locks nothing."""
 _LOCK_ADDRESS = sa.text(f"SELECT {ADDRESS_LOCK}").bindparams(sa.bindparam("email", type_=sa.Text))
 
 
 async def lock_address(tx: AsyncConnection, email: str) -> None:
-    """Let whoever enrols, times or stops several steps of an address wait for each other.
+    """Serialise the transactions that enrol, retime or stop several steps of an address.
 
-    So nothing is enrolled behind the back of a stop, and no two of them lock the same rows in
-    different orders. The claim and the relay never wait for a lock. What may only be looked at
-    under the lock needs a later statement: its snapshot must be younger.
+    So a stop cannot miss a concurrent enrolment, and no two transactions lock the same rows in
+    different orders. The claim and the relay never wait for this lock. Read under the lock in a
+    later statement: the snapshot must be newer than the lock.
     """
     await tx.execute(_LOCK_ADDRESS, {"email": email})
 
@@ -74,7 +74,7 @@ class Enrolment:
     is_new: bool
 
 
-# One statement, and no VALUES of many rows, which would be compiled anew each time.
+# unnest instead of VALUES with many rows, which would be compiled for each number of rows.
 _ENROL = (
     sa.text(
         """
@@ -121,10 +121,10 @@ async def enrol(
     by: EnrolledBy,
     request_id: str | None,
 ) -> Enrolment:
-    """Insert the steps of a sequence, or return the ones that the address or conversation has.
+    """Insert the steps of a sequence, or return the existing ones.
 
-    A conversation goes through a sequence once, and an address is in it once at a time; a person
-    whose follow-ups have ended is enrolled in none. The caller holds the lock of the address.
+    A conversation goes through a sequence once, and an address is in it once at a time. A person
+    whose follow-ups have ended is not enrolled. The caller holds the address lock.
     """
     given = {
         "conversation": conversation_id,
@@ -192,9 +192,9 @@ WHERE followup_event.id = given.id AND status = 'scheduled'
 async def retime(
     tx: AsyncConnection, rows: Sequence[Row], due: Iterable[datetime], by: EnrolledBy
 ) -> None:
-    """Give scheduled steps new times; a step that was claimed meanwhile keeps its own.
+    """Reschedule steps that are still scheduled.
 
-    So does one for which there is no time: its step left the configuration.
+    A step without a new time, because it is no longer configured, keeps its time.
     """
     timed = list(zip((row["id"] for row in rows), due, strict=False))
     given = {"ids": [each for each, _ in timed], "due": [at for _, at in timed], "by": by}
@@ -202,7 +202,7 @@ async def retime(
 
 
 async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | None) -> None:
-    """Let the scheduled steps go to the address that replaces a wrong one, if there is one."""
+    """Redirect scheduled steps from a wrong address to the one that replaces it, if any."""
     if new is not None:
         await tx.execute(
             sa.update(followup_event)
@@ -212,9 +212,9 @@ async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | 
 
 
 async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) -> list[UUID]:
-    """Cancel what has not left yet: scheduled steps, and handed-over ones still in the outbox.
+    """Cancel scheduled steps, and handed-over ones whose message is still in the outbox.
 
-    A row that the relay has in hand is skipped: it is being published, its outcome will tell.
+    A row that the relay has locked is skipped: it is being published, and its outcome will follow.
     """
     cancelled = (
         sa.update(followup_event)
@@ -245,7 +245,7 @@ async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) 
         .returning(followup_event.c.id)
     )
     stopped += (await tx.execute(recalled)).scalars()
-    await tx.execute(  # of these alerts decides; should one come back, it is not scheduled again
+    await tx.execute(  # alerts decides about these; one that comes back is not rescheduled
         sa.update(followup_event)
         .where(which, followup_event.c.status.in_(REPLACES["too_late"]))
         .values(stopped_by=reason)
@@ -254,25 +254,25 @@ async def stop(tx: AsyncConnection, which: sa.ColumnElement[bool], reason: str) 
 
 
 async def claim(tx: AsyncConnection, limit: int) -> tuple[Sequence[Row], int]:
-    """Take due steps: `scheduled` → `handed_over`. The caller adds the outbox rows.
+    """Claim due steps: `scheduled` → `handed_over`. The caller adds the outbox rows.
 
-    SKIP LOCKED lets any number of schedulers work side by side: a step that one of them has
-    locked is seen by no other, and afterwards it is no longer `scheduled`.
+    SKIP LOCKED lets any number of schedulers run concurrently: each skips the steps that another
+    has locked, and afterwards those are no longer `scheduled`.
 
-    Steps leave in their order. One that is due while an earlier step of its conversation still
-    waits is not claimed but moved behind that one: else a hundred such would be looked at first
-    in every poll, and the rest never.
+    Steps of a conversation leave in order. A due step with an earlier scheduled one is not claimed
+    but postponed until that one's due time. Otherwise such steps would fill every batch and starve
+    the rest.
 
-    :returns: the steps, and how many were due
+    :returns: the claimed steps, and how many were due
     """
     rows = (await tx.execute(claiming(limit))).mappings().all()
     taken = [row for row in rows if row["handed_over_at"] is not None]
     return sorted(taken, key=lambda row: (row["due_at"], row["id"])), len(rows)
 
 
-@cache  # made once: to build it costs as much as to run it with nothing due
+@cache  # building it costs as much as running it with nothing due
 def claiming(limit: int) -> sa.UpdateBase:
-    """Make the statement of a claim."""
+    """Build the claim statement."""
     due = (
         sa.select(
             followup_event.c.id,
@@ -280,7 +280,7 @@ def claiming(limit: int) -> sa.UpdateBase:
             followup_event.c.followup_number,
         )
         .where(
-            # Written out: a parameter may keep the planner from the partial index.
+            # A literal: with a parameter the planner may not use the partial index.
             sa.text("followup_event.status = 'scheduled'"),
             followup_event.c.due_at <= sa.func.now(),
         )
@@ -291,9 +291,9 @@ def claiming(limit: int) -> sa.UpdateBase:
         .prefix_with("MATERIALIZED")
     )
     earlier = followup_event.alias("earlier")
-    # A scalar query and not an anti-join, which would read every scheduled step; out here and not
-    # above, where it would be asked of every due one. A FILTER and no condition, or the
-    # planner reads all of that index for each step where it takes the scheduled ones to be few.
+    # A scalar subquery, because an anti-join would read every scheduled step. It is outside the CTE
+    # above, where it would run for every due step. FILTER instead of WHERE, because the planner
+    # would scan the whole partial index per step when it expects few scheduled ones.
     looked_at = (
         sa.select(
             due.c.id,
@@ -327,22 +327,21 @@ def claiming(limit: int) -> sa.UpdateBase:
 async def recent_hand_overs(
     tx: AsyncConnection, emails: Sequence[str], mine: Sequence[UUID]
 ) -> tuple[dict[str, list[datetime]], set[str]]:
-    """Return, for each address that could be locked, what left for it in the last 24 hours.
+    """Return the hand-overs of the last 24 hours for each address that could be locked.
 
-    One that was sent long after its hand-over, for alerts could not before, counts from then. Of
-    one whose end is not known it is not known either whether it has left; its address is in the
-    second part of the answer, however long ago that was.
-    An address that another scheduler is working on is missing from the answer: its steps wait for
-    the next poll. The lock is held until the transaction ends, so the count stays true.
+    A mail counts from the time it was sent, which may be long after its hand-over. The second
+    part of the answer holds addresses with a hand-over whose outcome is unknown, however old.
+    An address that another scheduler has locked is missing: its steps wait for the next poll. The
+    lock is held until the transaction ends, so the count stays valid.
 
-    :param mine: steps of this transaction, not counted
+    :param mine: steps claimed in this transaction, not counted
     """
     lock_them = sa.text(
         "SELECT email FROM unnest(CAST(:emails AS text[])) AS email "
         "WHERE pg_try_advisory_xact_lock(hashtext('followups.cap'), hashtext(email))"
     )
     locked = list((await tx.execute(lock_them, {"emails": list(emails)})).scalars())
-    # A statement of its own: its snapshot must be younger than the locks.
+    # A separate statement, because its snapshot must be newer than the locks.
     column = followup_event.c
     left_at = sa.func.greatest(column.handed_over_at, column.sent_at, column.outcome_at)
     unknown = column.status == "handed_over"
@@ -361,7 +360,7 @@ async def recent_hand_overs(
 
 
 async def put_off(tx: AsyncConnection, row: Row, due_at: datetime) -> None:
-    """Undo a claim of this transaction; the steps after this one wait for it."""
+    """Undo a claim of this transaction; later steps wait for this one."""
     await tx.execute(
         sa.update(followup_event)
         .where(followup_event.c.id == row["id"])
@@ -382,11 +381,12 @@ async def fail(tx: AsyncConnection, followup_id: UUID, reason: str) -> None:
 
 
 async def reschedule(tx: AsyncConnection, followup_id: UUID, message_id: UUID) -> bool:
-    """Schedule a step again that could not leave in its window; a new hand-over has a new id.
+    """Reschedule a step that could not be sent within its window, under a new message id.
 
-    A copy of the old id finds a row that has ended. Who was stopped meanwhile stays so.
+    A duplicate of the old message finds a delivery that has ended. A step that was stopped in the
+    meantime becomes `cancelled` instead.
 
-    :returns: whether it was on its way under this id
+    :returns: whether the step was in flight under this message id
     """
     stopped = followup_event.c.stopped_by.is_not(None)
     back = (
@@ -402,7 +402,7 @@ async def reschedule(tx: AsyncConnection, followup_id: UUID, message_id: UUID) -
             message_id=uuid4(),
             handed_over_at=None,
             outcome_at=None,
-            # Clocks may differ on when a window ends.
+            # The clocks of alerts and of this service may differ.
             due_at=sa.func.greatest(followup_event.c.due_at, sa.func.now() + RESCHEDULE_AFTER),
         )
     )
@@ -417,9 +417,9 @@ async def record_outcome(
     reason: str | None,
     at: datetime,
 ) -> bool:
-    """Record how a hand-over ended; of one that came back, only the last has an end.
+    """Record the outcome of a hand-over; outcomes of an earlier message id are ignored.
 
-    :param at: when alerts says so; of two outcomes the later counts, in whichever order they come
+    :param at: the time of the outcome; the later of two counts, in whichever order they arrive
     :returns: whether this changed anything
     """
     sent = outcome == "sent"
@@ -444,6 +444,6 @@ async def record_outcome(
 
 
 async def outbox_length(tx: AsyncConnection) -> int:
-    """How many messages wait for the broker, counted up to 1000: a health check stays cheap."""
+    """Count the messages that wait for the broker, up to 1000, which keeps health checks cheap."""
     some = sa.select(outbox_table.c.id).limit(1000).subquery()
     return (await tx.execute(sa.select(sa.func.count()).select_from(some))).scalar_one()

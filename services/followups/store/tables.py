@@ -1,4 +1,4 @@
-"""The tables, as the migrations make them."""
+"""The tables, as created by the migrations."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -56,7 +56,7 @@ chat_message = sa.Table(
     sa.Index("chat_message_conversation", "conversation_id", "id"),
 )
 
-# Every address that was named in a conversation: the one that counts may be another.
+# Every address that was named in a conversation, not only the current one.
 chat_email = sa.Table(
     "chat_email",
     metadata,
@@ -69,7 +69,7 @@ chat_email = sa.Table(
     sa.Index("chat_email_conversation", "conversation_id"),
 )
 
-# By which message consent was told of an agreement that came with an imported lead.
+# The message by which an imported lead's grant was sent to consent.
 imported_grant = sa.Table(
     "imported_grant",
     metadata,
@@ -114,9 +114,8 @@ followup_event = sa.Table(
     sa.Index("followup_event_email", "email", "handed_over_at"),
 )
 
-# What staff are notified of: a lead, or another request. `known` is what we know, `notified`
-# what the last event said (NULL: none yet), `said` the person's words since then, `due_at` when to
-# tell.
+# A lead or another request for staff. `known`: the facts; `notified`: the facts in the last event
+# (NULL: none yet); `said`: the person's words since then; `due_at`: when to notify.
 lead = sa.Table(
     "lead",
     metadata,
@@ -127,7 +126,7 @@ lead = sa.Table(
         sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
         nullable=False,
     ),
-    # The conversation of the last change; the same person may come back in another one.
+    # The conversation of the last change; a person may return in another one.
     sa.Column("heard_in", sa.Uuid, nullable=False),
     sa.Column("language", sa.Text, nullable=False),
     sa.Column("score", sa.Integer, nullable=False),
@@ -150,7 +149,7 @@ lead = sa.Table(
     sa.Index("lead_created", "created_at", "id"),
 )
 
-# Its primary key is what makes one lead of one person: two sessions cannot both insert a contact.
+# The primary key ensures one lead per person: two sessions cannot both insert a contact.
 lead_contact = sa.Table(
     "lead_contact",
     metadata,
@@ -166,7 +165,7 @@ lead_contact = sa.Table(
 )
 
 outbox_table = outbox.table(metadata)
-# A stop takes messages back by their id, also when RabbitMQ was away for a day.
+# A stop recalls messages by their id, even after RabbitMQ was down for a day.
 sa.Index("outbox_message", outbox_table.c.message_id)
 inbox_table = inbox.table(metadata)
 

@@ -1,7 +1,7 @@
-"""What a message says: facts, language, and its answer to the question of consent.
+"""Reads a message: facts, language, and its answer to the consent question.
 
-Each reader takes its match out of the text, so that the next one cannot take `80 m2` for money
-or a budget for a phone number. Nothing here guesses: what is not clear stays unknown and is asked.
+Each reader removes its match from the text, so that the next one cannot read `80 m2` as money or a
+budget as a phone number. Readers do not guess: what is unclear stays unknown and is asked.
 """
 
 from dataclasses import dataclass
@@ -37,14 +37,14 @@ READERS: tuple[Reader, ...] = (
 class Understood:
     facts: Facts
     rest: str
-    """What is left of the message without them."""
+    """The message without the facts."""
     language: str
     answer: Answer | None
-    """What it means for consent."""
+    """Its meaning for consent."""
     barred: Barred | None
-    """Why whoever writes cannot agree to mails to the address."""
+    """Why the writer cannot consent to mails to the address."""
     disowns_email: bool
-    """It says that the address given before is wrong, and gives no other."""
+    """It says that the earlier address is wrong, and gives no other."""
 
 
 def understand(
@@ -57,15 +57,15 @@ def understand(
     agreed: bool = False,
     works: tuple[str, ...] = (),
 ) -> Understood:
-    """Find what a message says.
+    """Read a message.
 
-    :param language: of the conversation so far
-    :param asked: the question this message may answer with a bare word or number
+    :param language: language of the conversation so far
+    :param asked: the question that this message may answer with a bare word or number
     :param agreed: consent was given, and nothing has been asked since
-    :param email_just_given: the message before this one gave the address
-    :param works: stems of words that name our works (`remont`, `kitchen`), lower case
+    :param email_just_given: the previous message gave the address
+    :param works: lower-case stems of words for our works (`remont`, `kitchen`)
     """
-    text, found = addresses.find(spaces(message))  # first: `wp.pl. Ania` is no square (`pl.`)
+    text, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
     text = said = ids.without(text, asked)
     for reader in READERS:
         text, news = reader(text, today, asked)

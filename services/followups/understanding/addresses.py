@@ -15,7 +15,7 @@ _RUN_ON = re.compile(
     rf"|(?<=@)((?:[\w-]{{1,63}}\.){{1,8}}?(?i:{_ENDING}))\.(?!(?i:pl|com|eu)\b|{_ENDING})"
     r"(?=(?:[A-ZĄĆĘŁŃÓŚŹŻ]|[^\W\d_]{3})[^\W\d_]*+(?!\.[^\W\d_]|[\w@-]))"
 )
-"""`jan@wp.pl.Dziękuję`: what follows the dot is the next sentence."""
+"""`jan@wp.pl.Dziękuję`: the next sentence follows the dot."""
 _DOT = r"(?:\s?\.(?:\s(?!(?-i:[A-ZĄĆĘŁŃÓŚŹŻ])))?|\s?,|\s?[\[(]?\b(?:kropka|dot|punkt|крапка)\b[\])]?\s?)"
 _SPELT_DOT = r"(?:\s?[\[(]?\b(?:kropka|dot|punkt|крапка)\b[\])]?\s?)"
 _AT = r"(?:\s?@\s?|\s*[\[({]\s?(?:at|małpa|malpa|małpka)\s?[\])}]\s*|\s+(?:małpa|malpa|małpka|malpka|собачка)\s+)"
@@ -40,7 +40,7 @@ _MAILBOX_LIKE = re.compile(r"[\d._]")
 _SPELLS = re.compile(
     r"@|ma[łl]pk?a\b|\bat\b|собачка|\bna\s+(?:gm|wp|on|o2|in|out|hot|ya|ic)", re.IGNORECASE
 )
-"""Cheap, and nearly never there: what else is looked for only then."""
+"""A cheap test that rarely matches; the expensive patterns run only if it does."""
 _SIGNS = (("kropka", "."), ("dot", "."), ("punkt", "."), ("крапка", "."), ("podkreslnik", "_"), ("podkreslenie", "_"), ("underscore", "_"),
           ("myslnik", "-"), ("kreska", "-"), ("dash", "-"))  # fmt: skip
 _SIGN = re.compile(rf"\s?[\[(]?\b({'|'.join(word for word, _ in _SIGNS)})\b[\])]?\s?")
@@ -62,7 +62,7 @@ def find(text: str) -> Reading:
 
 
 def _plain(text: str) -> str:
-    """Write spelt addresses as addresses, where there is no written one."""
+    """Convert spelled-out addresses, if the text has no plain one."""
     text = _RUN_ON.sub(r"\1\2. ", text.replace("’", "'"))
     if "@" in text and _EMAIL.search(text):
         return text
@@ -91,7 +91,7 @@ def _plausible(address: str) -> bool:
 
 
 def suggestion(address: str) -> str | None:
-    """Return what an address may have been meant to be: `anna@gmial.com`. Only ever asked."""
+    """Return the likely correction of `anna@gmial.com`. It is only asked about, never applied."""
     local, _, domain = address.lower().rpartition("@")
     if domain in _KNOWN:
         return None
@@ -100,9 +100,9 @@ def suggestion(address: str) -> str | None:
 
 
 def disowned(message: str, *, just_given: bool) -> bool:
-    """Whether a message takes an address back without giving another.
+    """Return whether a message retracts an address without giving another.
 
-    :param just_given: the message before this one gave it
+    :param just_given: the previous message gave it
     """
     said = fold(message)
     if not has_any(
@@ -113,9 +113,9 @@ def disowned(message: str, *, just_given: bool) -> bool:
 
 
 def named(message: str) -> list[str]:
-    """Find every address that a message names, whosever it is."""
+    """Find every address in a message, whoever it belongs to."""
     return [found[0] for found in _EMAIL.finditer(_plain(spaces(message)))]
 
 
 PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}\d){{8,14}}")
-"""What reaches a person: an e-mail address, or what may be a phone number."""
+"""Contact data: an e-mail address, or what may be a phone number."""

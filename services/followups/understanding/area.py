@@ -48,11 +48,11 @@ _CLAUSE = re.compile(rf"[,;.!?(]\s|{MARK}|\ba\b|\bale\b")
 _LOOK_AHEAD = 12
 _SQUARE_FOOT = 0.09290304
 _LONG = 10
-"""Below so many plain metres (`3 m`) a length is as likely, unless a room is named."""
+"""Plain metres below this (`3 m`) may be a length, unless a room is named."""
 _PLAIN = re.compile(r"m\b|metr\w*", re.IGNORECASE)
 _ROOM = re.compile(rf"\b(?:{_PART})", re.IGNORECASE)
 _FEW = 3
-"""A bare number below it counts rooms."""
+"""A bare number below this is a number of rooms."""
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
@@ -112,7 +112,7 @@ def _measured(text: str, asked: Question | None) -> list[Quantity]:
 
 
 def _noun(text: str, start: int) -> str | None:
-    """Say what the nearest word before it in its clause is: `part`, `whole`, `height` or `other`."""
+    """Classify the nearest word before it in its clause: `part`, `whole`, `height` or `other`."""
     before = text[max(0, start - corrections.LOOK_BACK) : start]
     clauses = _CLAUSE.split(re.split(r"\d", before)[-1])
     nouns = [*_NOUN.finditer(clauses[-1])]

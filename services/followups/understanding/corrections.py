@@ -1,4 +1,4 @@
-"""Which of several values counts: `80, nie 60`, `60, przepraszam, 80`, the sum of a list, or none for sure."""
+"""Chooses between several values: `80, nie 60`, `60, przepraszam, 80`, the sum of a list, or none."""
 
 import re
 from collections.abc import Sequence
@@ -38,25 +38,25 @@ MOST_BETWEEN = 200
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One of the numbers of a message that may be the fact."""
+    """A number in a message that may be the fact."""
 
     start: int
     end: int
     value: float
     of: str | None = None
-    """`part` when the name of a part stands beside it (a room, materials), `whole`, or None."""
+    """`part` if the name of a part (a room, materials) is next to it, `whole`, or None."""
     weight: int = 0
-    """Who has said more clearly what it is counts: `na remont` against an amount without a word."""
+    """A clearer context wins: `na remont` against an amount without any word."""
 
 
 def is_rejected(text: str, start: int) -> bool:
-    """Whether what starts here is denied: `nie 60`."""
+    """Return whether the value that starts here is negated: `nie 60`."""
     return bool(_REJECTED.search(text[max(0, start - LOOK_BACK) : start].rstrip() + " "))
 
 
 def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
-    """Return the person's own (`mój`, `nowy`), or the first that is not denied, or the last of those
-    that correct one another or make a range.
+    """Return the person's own value (`mój`, `nowy`), else the first that is not negated, else the
+    last of those that correct one another or form a range.
     """
     own = [match for match in found if _OWN.search(text[: match.start()][-LOOK_BACK:])]
     found = own or found
@@ -78,7 +78,7 @@ def _replaces(between: str) -> bool:
 
 
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
-    """Return what several come to; None where a person would ask back."""
+    """Return what several values come to; None if a person would ask back."""
     total: float | None = None
     last: Quantity | None = None
     for each in found:

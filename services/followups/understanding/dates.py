@@ -1,4 +1,4 @@
-"""When the works are to start, as ordinary Polish and English writing says it."""
+"""The start of the works, as people write it in Polish and English."""
 
 import re
 from datetime import date, timedelta
@@ -23,7 +23,7 @@ _MONTHS = (
     (r"grud(?:zień|zien|ni\w*)\b|december|dec\b|dezember|груд(?:ень|ня|ні)", 12),
 )
 _MONTH = "|".join(pattern for pattern, _ in _MONTHS)
-# English months double as words and names, `maj` hides in Maja: they need a word before them.
+# English months are also words and names, and `maj` is part of Maja: they need a word before them.
 _UNMISTAKABLE = (
     r"stycz\w*|luty|marzec|kwiecień|kwiecien|maj\b|maju\b|czerwiec|lipiec|sierpień|sierpien|wrzesień|wrzesien|grudzień|grudzien|lutego|lutym|marca|marcu|kwietni\w*|czerwca|czerwcu|lipca|lipcu|sierpni\w*"
     r"|wrześni\w*|wrzesni\w*|październik\w*|pazdziernik\w*|listopad\w*|grudni\w*|january|february"
@@ -174,7 +174,7 @@ _CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
 
 
 def find(text: str, today: date, asked: Question | None) -> Reading:
-    """A clause that speaks of the works comes first; what it denies is passed over."""
+    """Read the start; clauses about the works come first, those about the finish are skipped."""
     clauses = _clauses(text)
     about_works = [each for each in clauses if len(clauses) > 1 and _STARTS.search(each[1])]
     rest = [each for each in clauses if not _FINISH.search(each[1])]
@@ -192,7 +192,7 @@ def _clauses(text: str) -> list[tuple[int, str]]:
 
 
 def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
-    """Return where a start is said, and `asap` or the date; a date that has passed is none.
+    """Return the position of a start and its value, `asap` or a date; ignore past dates.
 
     :param bare: a month's name alone is enough
     """
@@ -246,7 +246,7 @@ def _roman(match: re.Match[str], _: date) -> str:
 
 
 def _coming(today: date, month: int, day: int | None = None) -> int:
-    """The year in which this month (or day of it) comes next."""
+    """Return the year in which this month, or this day of it, comes next."""
     past = (month, day or 31) < (today.month, today.day if day else 0)
     return today.year + past
 
@@ -397,7 +397,7 @@ _READERS = tuple(
         (_IN, _in, "za in wit w"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
     )
 )  # fmt: skip
-"""In their order, each with the beginnings of words of which a message needs one to be looked at."""
+"""Readers in order, each with word beginnings: a reader runs only if the message has one of them."""
 _BARE_MONTH = re.compile(rf"\b(?P<bare>{_MONTH})(?:,?\s+(?P<year>20\d\d))?", re.IGNORECASE)
 _BARE_READERS = (
     *_READERS[:7],
@@ -411,4 +411,4 @@ _BARE_READERS = (
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _VAGUE = {_WEEKDAY, _IN, _ASAP, _SOON, _NEXT}
-"""What may say when to call as well as when to begin."""
+"""Words that may give the time of a call as well as of the start."""

@@ -1,4 +1,4 @@
-"""What is no fact: streets, postcodes, web addresses, numbers of orders, accounts and persons."""
+"""Numbers that are not facts: streets, postcodes, URLs, orders, accounts, personal ids."""
 
 import re
 
@@ -23,7 +23,7 @@ _POSTCODE = re.compile(
 
 
 def without(text: str, asked: Question | None) -> str:
-    """Leave them out, so that nobody takes them for an area, a budget or a date."""
+    """Remove them, so that no reader takes them for an area, a budget or a date."""
     text = _IDS.sub(f" {MARK} ", text)
     if asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text):  # `80-100`
         return text

@@ -1,4 +1,4 @@
-"""Which language a message is written in."""
+"""Detects the language of a message."""
 
 import re
 
@@ -28,15 +28,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
 def of(message: str, current: str) -> str:
-    """Follow a clear change of language; a bare number, address or name changes nothing.
+    """Return the language, changed only by clear evidence: not by a bare number, address or name.
 
-    Cyrillic is answered in Ukrainian: nothing else with these letters is spoken here.
+    Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
     text = re.sub(r"\S+@\S+", " ", message.lower().replace("’", "'"))
     words = _WORD.findall(text)
     points = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
     points["pl"] += 2 * len(_POLISH.findall(text))
-    if points["de"]:  # alone they may be a name's: Müller
+    if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * len(_GERMAN.findall(text))
     if points["de"] < 2:
         points["de"] = 0

@@ -1,4 +1,4 @@
-"""Whose mailbox an address is, and whether who writes is of age: neither can agree for somebody else."""
+"""Detects a writer who cannot consent: a child, or someone who names another person's mailbox."""
 
 import re
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from services.followups.understanding.text import fold, has_any
 
 Barred = Literal["child", "another"]
-"""Why nobody is asked for consent: a child writes, or the mailbox is another person's."""
+"""Why consent is not asked for: the writer is a child, or the mailbox is another person's."""
 
 _KIN_PL = (
     r"(?:mam[yae]|mamusi|matk[ia]|tat[yae]|taty|ojca|rodzicow|zon[yae]|zonie|mez[ae]|mezowi|syna|synowi|cork[ia]|corce|brata|bratu"

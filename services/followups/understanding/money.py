@@ -11,7 +11,7 @@ from services.followups.understanding.text import Reading, bare, take
 from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
 
 MOST_SAID = 100_000_000
-"""More is a phone number, or a joke."""
+"""A larger number is a phone number or a joke."""
 _DASH = r"\s?(?:-|–|—|do|to|bis)\s?"
 _BETWEEN = r"(?:mi[ęe]dzy|pomi[ęe]dzy|between|zwischen)\s+"
 _AMOUNT = re.compile(
@@ -45,7 +45,7 @@ _FOR = re.compile(
     r"|\b(?P<work>remont\w*|wyremont\w*|wyko[ńn]cz\w*)",
     re.IGNORECASE,
 )
-"""What says whose money it is: of these words the nearest before an amount counts."""
+"""Words that say what the money is for; the nearest one before an amount counts."""
 _FOR_AFTER = re.compile(
     rf"\s*(?:jest\s+)?(?:na|for|für)\s+(?:\w+\s+)?(?:remont\w*|wyko[ńn]cz\w*|ca[łl]o[śs]\w*|the\s+renovation)|\s*(?:wy)?starczy|\s*(?:{_BUDGET})\b",
     re.IGNORECASE,
@@ -70,7 +70,7 @@ _SHARED = re.compile(
     rf"|(?<![\d.,])\d{{1,3}}(?=\s+(?:na|za)\s+\w+\s*(?:,|i\b|a\b|oraz\b|plus\b|\+)\s*\d{{1,3}}\s*(?P<before>{THOUSAND})\s+(?:na|za)\b)",
     re.IGNORECASE,
 )
-"""`kuchnia za 40, łazienka za 30 tys`: the scale is said once."""
+"""`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
 _SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
@@ -109,7 +109,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
 
 
 def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) -> Quantity | None:
-    """Return the amount when something says that it is money, and a budget, else None."""
+    """Return the amount if the context says that it is money and a budget; else None."""
     if corrections.is_rejected(text, match.start()):
         return None
     before = _SENTENCE.split(before)[-1]
@@ -137,7 +137,7 @@ def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) ->
 
 
 def _whose(before: str) -> str | None:
-    """Say what the nearest word makes of an amount behind it."""
+    """Classify an amount by the nearest word before it."""
     said: re.Match[str] | None = None
     for word in _FOR.finditer(before):
         between = before[said.end() : word.start()] if said else ""
@@ -148,7 +148,7 @@ def _whose(before: str) -> str | None:
 
 
 def _ends(after: str) -> bool:
-    """Whether a number stands for itself: `budżet 75`, not `budżet na 2 pokoje`."""
+    """Return whether a number stands alone: `budżet 75`, not `budżet na 2 pokoje`."""
     return re.match(r"\s*(?:[^\w\s]|$)", after) is not None
 
 

@@ -1,4 +1,4 @@
-"""The name that somebody gives as their own, and how to address them by it."""
+"""Reads the name that people give as their own, and forms the address from it."""
 
 import re
 from datetime import date
@@ -27,7 +27,7 @@ _BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})\s*(?=[,;]?\s
 _STANDING = re.compile(
     rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$)"
 )
-"""Two words or more between commas, which is how people sign."""
+"""Two or more words between commas, as in a signature."""
 _LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!max\b){_LETTERS})\s*$", re.IGNORECASE)
 _ALONE = re.compile(rf"[\s•,]*(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}){{0,2}})[\s•,.!]*")
 FIRST_NAMES = frozenset(
@@ -62,7 +62,7 @@ def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _is_known(name: str) -> bool:
-    """Whether it begins with a first name: who is `jestem Architektem` has not said theirs."""
+    """Return whether it begins with a first name: `jestem Architektem` is not a name."""
     words = re.split(r"[ -]", name)
     return fold(words[0]) in FIRST_NAMES or (len(words) > 1 and fold(words[-1]) in FIRST_NAMES)
 
@@ -80,7 +80,7 @@ _SOFT = ("sia", "zia", "cia", "nia", "dzia", "ola", "ela", "ula", "ala", "jka")
 
 
 def addressed(name: str) -> str | None:
-    """Return a Polish address in the vocative (`Panie Krzysztofie`), None where it is not sure."""
+    """Return the Polish address in the vocative (`Panie Krzysztofie`); None if uncertain."""
     first = name.split(maxsplit=1)[0].split("-", maxsplit=1)[0]
     if fold(first) not in FIRST_NAMES or not first.isalpha() or not first.istitle():
         return None

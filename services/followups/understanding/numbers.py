@@ -1,4 +1,4 @@
-"""Numbers, as people write them, and in words."""
+"""Reads numbers in digits, as people write them, and in words."""
 
 import re
 
@@ -32,7 +32,7 @@ _EACH = re.compile(
 
 
 def times(before: str) -> int:
-    """Return how many there are of what follows: `dwa pokoje po`."""
+    """Return how many of it there are: 2 after `dwa pokoje po`."""
     each = _EACH.search(before)
     return 1 if each is None else 2 if each["two"] else 3 if each["three"] else 4
 
@@ -76,9 +76,10 @@ _AND_A_HALF = re.compile(
 
 
 def in_digits(text: str) -> str:
-    """Write numbers in words as digits: `sto dwadzieścia tysięcy` is `120 tysięcy`.
+    """Convert numbers in words to digits: `sto dwadzieścia tysięcy` becomes `120 tysięcy`.
 
-    Hundreds, tens and units join while they fall, so a phone number in words stays three numbers.
+    Hundreds, tens and units join only in falling order, so a phone number in words stays three
+    numbers.
     """
     if _WORDS.keys().isdisjoint(_WORD.findall(fold(text))):
         return _AND_A_HALF.sub(r"\1,5", text)
@@ -105,4 +106,4 @@ def in_digits(text: str) -> str:
 
 
 def _falls(rank: int, next_rank: int) -> bool:
-    return next_rank < rank and rank > 1  # after a teen or a unit nothing joins
+    return next_rank < rank and rank > 1  # nothing joins after a teen or a unit

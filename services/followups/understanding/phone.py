@@ -21,14 +21,14 @@ _FOREIGN = re.compile(rf"(?:\+|\b00)(?P<number>[1-9](?:{_SEP}\d){{7,14}})(?!\d)"
 _LOOSE = re.compile(
     rf"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{{0,3}}\d){{8}}){_AFTER}", re.IGNORECASE
 )
-"""In words or digit by digit, where a phone is spoken of."""
+"""A number in words or digit by digit, in a text that mentions a phone."""
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
 
 
 def canonical(text: str) -> str | None:
-    """Return a number that was given as one, in E.164 where it can be told, else its digits."""
+    """Return a given phone number in E.164 if that is certain, else its digits."""
     _, news = find(text, date.min, None)
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
 

@@ -1,4 +1,4 @@
-"""The town in which the works are, from a list of Polish towns; said back to be put right."""
+"""Reads the town of the works, from a list of Polish towns."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("
 
 @cache
 def _towns() -> tuple[dict[str, str], frozenset[str]]:
-    """Return each town by every form in which it may be said, and the largest towns."""
+    """Return a map from every form of a name to its town, and the largest towns."""
     text = (Path(__file__).parent / "towns.txt").read_text(encoding="utf-8")
     listed = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     large, small = (part.split("\n") for part in listed.strip().split("\n\n"))
@@ -43,7 +43,7 @@ def _towns() -> tuple[dict[str, str], frozenset[str]]:
 
 @cache
 def _large() -> tuple[tuple[str, str], ...]:
-    """Their own names count anywhere, and in lower case: none is a word of the form's answers."""
+    """Large towns count anywhere, even in lower case: none is a word of an ordinary answer."""
     return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in _towns()[1])
 
 
@@ -56,7 +56,7 @@ def _forms(town: str) -> Iterator[str]:
 
 
 def _inflected(word: str, *, among: int) -> tuple[str, ...]:
-    """Give the forms of a name in which it follows a preposition, and some that nobody says."""
+    """Yield the forms of a name after a preposition, and some that do not exist."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     last, stem = word[-1], word[:-1]
@@ -90,7 +90,7 @@ _ENDINGS = {
 def find(text: str) -> str | None:
     """Return the town that a message names.
 
-    A small one of one word counts with a capital only: `kole`, `pile` and `górze` are words too.
+    A small one-word town needs a capital: `kole`, `pile` and `górze` are also ordinary words.
     """
     forms, large = _towns()
     for match in _LED.finditer(text):
@@ -115,5 +115,5 @@ def _candidates(match: re.Match[str]) -> Iterator[str]:
     if match["two"]:
         yield f"{match['one']} {match['two']}"
         if match.re is _ALONE and _towns()[0].get(fold(match["one"])) not in _towns()[1]:
-            return  # else it is a part of a city: `Warszawa Wola`
+            return  # otherwise it is a district: `Warszawa Wola`
     yield match["one"]

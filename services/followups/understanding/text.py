@@ -1,4 +1,4 @@
-"""Taking a fact out of a text, so that the next reader does not take it for something else."""
+"""Removes facts from a text, so that the next reader does not misread them."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ Reading = tuple[str, dict[str, Any]]
 Reader = Callable[[str, date, Question | None], Reading]
 
 MARK = "\N{BULLET}"
-"""Stands where a fact was, so that its neighbours do not run together."""
+"""Replaces a fact, so that its neighbours do not run together."""
 
 
 def spaces(text: str) -> str:
@@ -34,17 +34,17 @@ _PLAIN = {
 } | str.maketrans("łŁ’ʼ`´", "ll''''")
 
 
-@lru_cache(64)  # a message is folded by each of those who look for words
+@lru_cache(64)  # several readers fold the same message
 def fold(text: str) -> str:
-    """Lower case without diacritics, which people leave out when they type on a phone.
+    """Return lower case without diacritics, which people omit on a phone.
 
-    Cyrillic keeps its own: there й and ї are letters.
+    Cyrillic keeps them: й and ї are letters of their own.
     """
     return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
 
 
 def has_any(text: str, parts: tuple[str, ...]) -> bool:
-    """Cheap, before patterns that are not."""
+    """A cheap test to run before expensive patterns."""
     return any(part in text for part in parts)
 
 
@@ -64,9 +64,9 @@ _CLAUSE = re.compile(
 
 
 def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]]:
-    """Return the numbers of those clauses that say nothing but a number: `jakieś 80, nie 60`.
+    """Return the numbers of clauses that consist of a number: `jakieś 80, nie 60`.
 
-    :param beside: what may be said with it besides (`łazienka 5`)
+    :param beside: words allowed next to it (`łazienka 5`)
     """
     found: list[re.Match[str]] = []
     start = 0

@@ -1,4 +1,4 @@
-"""What stands behind a number and says what it counts."""
+"""Units: what may follow a number and say what it counts."""
 
 METRES = (
     r"m(?:2(?!\d)|\s2(?!\d|[.,]\d|\s?(?:tys|tyś|mln|mil|k\b|z[łl]))|\s?(?:²|\^2|kw\b\.?|\.\s?kw\b\.?))|mkw\b\.?|(?:metr|mtr|mter|mert)\w*(?:\s+kw(?:adratow\w*|\b\.?))?|mk\b"

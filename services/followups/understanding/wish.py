@@ -1,4 +1,4 @@
-"""What somebody wants done, in their own words."""
+"""Reads what the person wants done, in their own words."""
 
 import re
 
@@ -33,7 +33,7 @@ def _names_work(text: str, works: tuple[str, ...]) -> bool:
 
 
 def words(message: str, works: tuple[str, ...]) -> str:
-    """Return the sentences that say it, in the person's own words; else all of the message."""
+    """Return the sentences that name works; if there are none, the whole message."""
     sentences = _SENTENCE_END.split(message)
     telling = [text for text in sentences if _names_work(text, works) or _DESIRE.search(text)]
     return " ".join(telling or sentences)

@@ -60,7 +60,10 @@ async def tried_and_waiting(
         assert row.state in {"pending", "claimed", "sending"}, row
         return (row.state, row.attempt, row.reason) == ("pending", attempt, reason)
 
-    await eventually(waits)
+    try:
+        await eventually(waits)
+    except TimeoutError:
+        pytest.fail(f"does not wait for a retry: {await subject.row(alert_id, target)}")
 
 
 async def by_call(subject: Alerts) -> None:

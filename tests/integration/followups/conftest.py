@@ -1,4 +1,4 @@
-"""Followups' own tables on a real PostgreSQL."""
+"""The tables of followups on a real PostgreSQL."""
 
 import base64
 import uuid
@@ -28,7 +28,7 @@ TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
 
-# These have no statements of their own, which the others try with both drivers.
+# These add no SQL statements; all others run with both drivers.
 ONE_DRIVER = {"test_model", "test_routes"}
 
 
@@ -62,7 +62,7 @@ def link(conversation_id: uuid.UUID, _: datetime) -> str:
 
 
 class World:
-    """What a test says and sees."""
+    """Drives followups from a test and reads its tables."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
@@ -82,7 +82,7 @@ class World:
             return (await tx.execute(sa.select(tables.lead))).mappings().one_or_none()
 
     async def tell_staff(self, *, after: float = 0) -> None:
-        """Let so many seconds pass, and tell what is due then."""
+        """Let this many seconds pass, and notify staff of what is due then."""
         past = sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, after)
         async with self.engine.begin() as tx:
             due = sa.update(tables.lead).where(tables.lead.c.due_at.is_not(None))
@@ -90,7 +90,7 @@ class World:
         await Announcer(self.engine, CONFIG, link).announce(datetime.now(UTC))
 
     async def enrol(self, email: str, *, seconds: int = 0, steps: int = 2) -> list[tables.Row]:
-        """Enrol as the API does; with steps a second apart, due from now on."""
+        """Enrol as the API does, with steps a second apart from now on."""
         now = datetime.now(UTC)
         due = [datetime.fromtimestamp(now.timestamp() + seconds + n, UTC) for n in range(steps)]
         async with self.engine.begin() as tx:
@@ -109,7 +109,7 @@ class World:
             await tx.execute(update.values(due_at=sa.text("now() - interval '1 minute'")))
 
     async def age(self, hours: int) -> None:
-        """Let time pass for what was handed over."""
+        """Let time pass since the hand-overs."""
         async with self.engine.begin() as tx:
             await tx.execute(
                 sa.update(tables.followup_event).values(
@@ -119,7 +119,7 @@ class World:
             )
 
     async def sent(self) -> None:
-        """Let what was handed over have left at that time."""
+        """Mark all handed-over steps as sent at their hand-over."""
         sent = sa.update(tables.followup_event).where(
             tables.followup_event.c.status == "handed_over"
         )

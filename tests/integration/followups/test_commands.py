@@ -1,4 +1,4 @@
-"""The commands beside the service: mails as files, and mails to one of us."""
+"""The commands `preview` and `send-test`."""
 
 import base64
 from email import policy
@@ -25,7 +25,7 @@ def settings(**more: Any) -> FollowupsSettings:
     return FollowupsSettings(**given | more)
 
 
-def test_a_preview_is_each_mail_as_a_page_and_as_a_whole_message(tmp_path: Path) -> None:
+def test_preview_writes_each_mail_as_html_and_eml(tmp_path: Path) -> None:
     names = {path.name for path in commands.preview(settings(), tmp_path / "new")}
     assert names >= {"default-1.pl.much.html", "default-2.en.little.eml"}
     for path in (tmp_path / "new").glob("*.eml"):
@@ -37,7 +37,7 @@ def test_a_preview_is_each_mail_as_a_page_and_as_a_whole_message(tmp_path: Path)
         ]
 
 
-async def test_a_test_goes_to_the_address_that_is_named_and_asks_for_no_permit(
+async def test_send_test_mails_the_given_address_without_a_permit(
     engine: AsyncEngine,
 ) -> None:
     url = engine.url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""What is held on a person, asked for by consent over a real broker."""
+"""Exports of a person's records, requested by consent over a real broker."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +18,7 @@ from tests.support.consumers import connected
 
 @pytest.fixture
 async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]:
-    """Consent's side of the question, with followups answering."""
+    """Consent's side of an export, with followups answering."""
     async with (
         Broker.connect(vhost.url("followups"), "followups") as mine,
         Broker.connect(vhost.url("consent"), "consent") as theirs,
@@ -47,7 +47,7 @@ async def everything(consent: Requester, email: str | None) -> dict[str, list[An
             return found
 
 
-async def test_consent_is_told_all_that_is_held_on_a_person_and_on_nobody_else(
+async def test_an_export_has_all_records_of_a_person_and_no_one_else(
     consent: Requester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "EXPORT_PAGE", 2)
@@ -63,12 +63,12 @@ async def test_consent_is_told_all_that_is_held_on_a_person_and_on_nobody_else(
     assert len(found["followups"]) == len(await world.steps("jan@example.com"))
 
 
-async def test_a_stranger_has_nothing_here(consent: Requester) -> None:
+async def test_an_export_of_an_unknown_person_is_empty(consent: Requester) -> None:
     found = await everything(consent, "nobody@example.com")
     assert found == {"conversations": [], "messages": [], "followups": [], "leads": []}
 
 
-async def test_consent_is_told_whose_addresses_are_held_each_once(
+async def test_the_export_of_addresses_names_each_once(
     consent: Requester, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers, "EXPORT_PAGE", 2)

@@ -75,7 +75,7 @@ async def test_a_chat_answers_with_reply_score_and_both_ids(post: Post) -> None:
     assert isinstance(answer["lead_score"], int)
 
 
-async def test_a_chat_takes_every_field_of_the_contract(post: Post, world: World) -> None:
+async def test_a_chat_accepts_every_field_of_the_contract(post: Post, world: World) -> None:
     status, answer = await post(
         "/api/chatbot/chat",
         {
@@ -99,7 +99,7 @@ async def test_a_chat_takes_every_field_of_the_contract(post: Post, world: World
 
 
 @pytest.mark.parametrize("caller", ["public", "service"])
-async def test_a_wording_of_nobody_s_is_an_agreement_only_by_the_service_key_and_costs_no_lead(
+async def test_an_unpublished_wording_counts_only_with_the_service_key(
     post: Post, world: World, caller: str
 ) -> None:
     said = {
@@ -115,11 +115,11 @@ async def test_a_wording_of_nobody_s_is_an_agreement_only_by_the_service_key_and
         assert [grant["vouched"] for grant in grants] == [True]
     else:
         assert grants == []
-        assert "?" in answer["reply"]  # it goes on, and will ask in the company's words
+        assert "?" in answer["reply"]  # it will ask with the published wording
 
 
 @pytest.mark.parametrize("name", ["Win at evil-prize.com", "evil。com", "700 700 700"])
-async def test_what_is_no_name_is_not_taken_as_one_and_costs_no_lead(
+async def test_an_invalid_name_is_ignored_and_the_lead_is_kept(
     post: Post, world: World, name: str
 ) -> None:
     said = {
@@ -179,7 +179,7 @@ async def test_double_taps_make_one_conversation(post: Post, world: World) -> No
     assert len(await world.outbox("lead.qualified")) == 1
 
 
-async def test_an_address_is_scheduled_and_again_gets_what_it_has(
+async def test_enrolling_an_address_twice_returns_the_same_steps(
     post: Post, client: Client
 ) -> None:
     status, first = await post("/api/followups", {"email": "jan@example.com", "delay_seconds": 5})
@@ -191,7 +191,7 @@ async def test_an_address_is_scheduled_and_again_gets_what_it_has(
     assert await listed(client, email="Jan@Example.com") == first["items"]
 
 
-async def test_staff_may_hasten_what_the_chat_scheduled(post: Post) -> None:
+async def test_staff_can_reschedule_steps_of_the_chat(post: Post) -> None:
     _, answer = await post(
         "/api/chatbot/chat", {"message": f"{GOOD_LEAD}, jan@example.com", "session_id": "abc"}
     )
@@ -217,23 +217,23 @@ async def test_staff_may_hasten_what_the_chat_scheduled(post: Post) -> None:
         ({"email": "a@example.com", "more": 1}, 422),
     ],
 )
-async def test_what_cannot_be_scheduled_is_refused(
+async def test_an_invalid_enrolment_is_refused(
     post: Post, world: World, body: dict[str, Any], status: int
 ) -> None:
     assert (await post("/api/followups", body))[0] == status
     assert await world.conversations() == 0
 
 
-async def test_a_conversation_without_an_address_cannot_be_scheduled(post: Post) -> None:
+async def test_a_conversation_without_an_address_cannot_be_enrolled(post: Post) -> None:
     _, answer = await post("/api/chatbot/chat", {"message": "remont", "session_id": "abc"})
     status, _ = await post("/api/followups", {"conversation_id": answer["conversation_id"]})
     assert status == 422
 
 
-async def test_a_cancel_stops_the_step_and_the_rest(post: Post, client: Client) -> None:
+async def test_a_cancel_stops_the_step_and_the_later_ones(post: Post, client: Client) -> None:
     _, scheduled = await post("/api/followups", {"email": "jan@example.com"})
     first = scheduled["items"][0]
-    for _ in range(2):  # twice is once
+    for _ in range(2):  # idempotent
         async with client.delete(f"/api/followups/{first['id']}") as response:
             assert response.status == 200
             assert (await response.json())["status"] == "cancelled"
@@ -241,7 +241,7 @@ async def test_a_cancel_stops_the_step_and_the_rest(post: Post, client: Client) 
     assert [item["status"] for item in items] == ["cancelled", "cancelled"]
 
 
-async def test_what_has_left_cannot_be_cancelled(post: Post, client: Client, world: World) -> None:
+async def test_a_sent_step_cannot_be_cancelled(post: Post, client: Client, world: World) -> None:
     _, scheduled = await post("/api/followups", {"email": "jan@example.com"})
     first = scheduled["items"][0]
     await world.pretend_sent(first["id"])
@@ -252,7 +252,7 @@ async def test_what_has_left_cannot_be_cancelled(post: Post, client: Client, wor
 
 @pytest.mark.parametrize("reason", ["reply", "staff", "bounce"])
 @pytest.mark.parametrize("by", ["email", "conversation_id"])
-async def test_a_stop_ends_the_chase_of_a_person_in_all_conversations(
+async def test_a_stop_ends_a_person_s_follow_ups_in_all_conversations(
     post: Post, world: World, reason: str, by: str
 ) -> None:
     _, answer = await post(
@@ -268,7 +268,7 @@ async def test_a_stop_ends_the_chase_of_a_person_in_all_conversations(
     assert await world.statuses("ala@example.com") == ["scheduled", "scheduled"]
 
 
-async def test_after_staff_took_over_only_staff_begin_again(post: Post, world: World) -> None:
+async def test_after_staff_took_over_only_staff_can_enrol_again(post: Post, world: World) -> None:
     await post("/api/followups/stop", {"email": "jan@example.com", "reason": "staff"})
     await world.say(f"{GOOD_LEAD}, jan@example.com", "a new session")
     assert await world.steps() == []
@@ -276,15 +276,15 @@ async def test_after_staff_took_over_only_staff_begin_again(post: Post, world: W
     assert (status, await world.statuses()) == (202, ["scheduled", "scheduled"])
 
 
-async def test_an_address_that_bounced_is_written_to_no_more(post: Post, world: World) -> None:
-    for reason in ("bounce", "staff"):  # which of them was told last does not matter
+async def test_an_address_that_bounced_gets_no_more_mail(post: Post, world: World) -> None:
+    for reason in ("bounce", "staff"):  # the order does not matter
         await post("/api/followups/stop", {"email": "jan@example.com", "reason": reason})
     await world.say(f"{GOOD_LEAD}, jan@example.com", "a new session")
     status, _ = await post("/api/followups", {"email": "jan@example.com"})
     assert (status, await world.steps()) == (409, [])
 
 
-async def test_a_stop_and_an_enrolment_at_one_moment_leave_nothing_scheduled(
+async def test_a_concurrent_stop_and_enrolment_leave_nothing_scheduled(
     post: Post, world: World
 ) -> None:
     for n in range(10):
@@ -307,14 +307,14 @@ async def test_a_stop_and_an_enrolment_at_one_moment_leave_nothing_scheduled(
         ({"conversation_id": str(uuid.uuid4()), "reason": "staff"}, 404),
     ],
 )
-async def test_a_stop_that_names_nobody_or_no_reason_is_refused(
+async def test_a_stop_without_a_recipient_or_reason_is_refused(
     post: Post, world: World, body: dict[str, Any], status: int
 ) -> None:
     assert (await post("/api/followups/stop", body))[0] == status
     assert await world.conversations() == 0
 
 
-async def test_unknown_follow_ups_and_malformed_questions_are_told_apart(client: Client) -> None:
+async def test_an_unknown_follow_up_is_404_and_a_malformed_query_422(client: Client) -> None:
     for path in (f"/api/followups/{uuid.uuid4()}", "/api/followups/x"):
         async with client.delete(path) as response:
             assert response.status == 404
@@ -342,7 +342,7 @@ async def test_a_long_list_comes_in_pages(client: Client, world: World) -> None:
     assert len(set(seen)) == 250
 
 
-async def test_without_the_broker_health_is_degraded_and_the_chat_goes_on(
+async def test_without_the_broker_health_is_degraded_and_the_chat_works(
     client: Client, post: Post
 ) -> None:
     await post("/api/chatbot/chat", {"message": f"{GOOD_LEAD}, a@example.com", "session_id": "a"})
@@ -353,7 +353,7 @@ async def test_without_the_broker_health_is_degraded_and_the_chat_goes_on(
     assert health["outbox"] == 1
 
 
-async def test_without_the_database_it_says_so_and_when_to_come_back() -> None:
+async def test_without_the_database_the_answer_is_503_with_retry_after() -> None:
     away = "postgresql+aiopg://followups:x@127.0.0.1:1/ostoja"
     async with (
         postgres.connect(away, application_name="followups") as engine,

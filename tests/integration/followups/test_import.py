@@ -1,4 +1,4 @@
-"""Leads from files: whole rows, once, with their agreements; nothing else follows."""
+"""Import of leads: each row once, whole, with its grant, and without other effects."""
 
 import asyncio
 import json
@@ -75,7 +75,7 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
     }  # fmt: skip
 
 
-async def test_nobody_is_enrolled_and_no_alert_is_raised(imported: Import, world: World) -> None:
+async def test_an_import_enrols_no_one_and_raises_no_alert(imported: Import, world: World) -> None:
     rows = [{"email": f"l{n}@example.com", "phone": "600700800", "budget": 9e5} for n in range(3)]
     await imported(lines(*rows), "application/x-ndjson")
     assert await world.steps() == []
@@ -99,7 +99,7 @@ async def test_the_same_file_again_changes_nothing(
     assert await world.outbox("grant.record") == []
 
 
-async def test_of_several_agreements_of_one_address_each_is_told_once_whatever_their_order(
+async def test_each_grant_of_an_address_is_sent_once_in_any_order(
     imported: Import, world: World
 ) -> None:
     row = {"email": "a@example.com", **AGREED}
@@ -110,7 +110,7 @@ async def test_of_several_agreements_of_one_address_each_is_told_once_whatever_t
     assert len(await world.outbox("grant.record")) == 3
 
 
-async def test_an_agreement_alone_is_news_and_is_forgotten_with_its_person(
+async def test_a_new_grant_alone_is_an_update_and_is_erased_with_the_person(
     imported: Import, world: World, engine: AsyncEngine
 ) -> None:
     row = {"email": "a@example.com", **AGREED}
@@ -123,7 +123,7 @@ async def test_an_agreement_alone_is_news_and_is_forgotten_with_its_person(
     assert (report["created"], report["grants"]) == (1, 1)
 
 
-async def test_two_imports_of_one_file_side_by_side_make_one_of_each(
+async def test_two_concurrent_imports_of_one_file_create_each_lead_once(
     imported: Import, engine: AsyncEngine, world: World
 ) -> None:
     data = lines(*({"email": f"l{n}@example.com", **AGREED} for n in range(400)))
@@ -134,7 +134,7 @@ async def test_two_imports_of_one_file_side_by_side_make_one_of_each(
     assert {grant["email"] for grant in told} == {f"l{n}@example.com" for n in range(400)}
 
 
-async def test_newer_facts_and_a_newer_agreement_are_taken_the_older_are_kept(
+async def test_newer_facts_replace_older_ones_and_a_new_grant_is_added(
     imported: Import, world: World, engine: AsyncEngine
 ) -> None:
     first = {"email": "a@example.com", "name": "Ala", "area": 50, **AGREED}
@@ -179,7 +179,7 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
         ({"more": 1}, "more"),
     ],
 )
-async def test_a_bad_row_is_named_with_its_line_and_reason_and_none_of_it_is_taken(
+async def test_a_bad_row_is_reported_with_line_and_reason_and_not_imported(
     imported: Import, engine: AsyncEngine, world: World, fault: dict[str, Any], field: str
 ) -> None:
     rows = [
@@ -197,7 +197,7 @@ async def test_a_bad_row_is_named_with_its_line_and_reason_and_none_of_it_is_tak
     assert await world.outbox("grant.record") == []
 
 
-async def test_of_a_row_with_many_faults_some_are_told_of_rows_after_many_such_one(
+async def test_the_number_of_reported_faults_is_bounded(
     imported: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lead_files, "DETAILED_ROWS", 2)
@@ -210,13 +210,13 @@ async def test_of_a_row_with_many_faults_some_are_told_of_rows_after_many_such_o
     assert third[0]["message"].endswith(" (and 59 more in this row)")
 
 
-async def test_a_fault_in_a_field_with_a_long_name_is_told_in_short(imported: Import) -> None:
+async def test_a_fault_in_a_field_with_a_long_name_is_shortened(imported: Import) -> None:
     _, report = await imported(b'{"' + b"x" * 60_000 + b'": "\\u0000"}\n', "application/x-ndjson")
     [rejected] = report["rejected"]
     assert [len(fault["message"]) for fault in rejected["errors"]] == [100]
 
 
-async def test_a_batch_that_fails_leaves_none_of_its_rows(
+async def test_a_failed_batch_leaves_no_rows(
     imported: Import, engine: AsyncEngine, world: World
 ) -> None:
     rows = [{"email": f"l{n}@example.com", **AGREED} for n in range(700)]
@@ -239,13 +239,13 @@ async def test_a_batch_that_fails_leaves_none_of_its_rows(
     assert (report["created"], report["unchanged"], report["grants"]) == (200, 500, 200)
 
 
-async def test_a_file_without_a_known_kind_or_header_is_refused(imported: Import) -> None:
+async def test_an_unknown_content_type_or_header_is_refused(imported: Import) -> None:
     assert (await imported(b"{}", "application/json"))[0] == 415
     assert (await imported(b"address,name\n", "text/csv"))[0] == 422
     assert (await imported(b"", "text/csv"))[0] == 422
 
 
-async def test_more_rows_than_allowed_are_refused_and_the_first_are_taken(
+async def test_too_many_rows_are_refused_and_the_first_are_imported(
     imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lead_files, "MAX_ROWS", 3)
@@ -256,7 +256,7 @@ async def test_more_rows_than_allowed_are_refused_and_the_first_are_taken(
     assert len(await conversations(engine)) == 3
 
 
-async def test_while_what_is_told_finds_no_broker_an_import_waits_and_says_so(
+async def test_an_import_waits_for_the_broker_and_then_answers_503(
     imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lead_files, "OUTBOX_FULL", 100)

@@ -1,4 +1,4 @@
-"""The list of leads over HTTP, and what becomes of each."""
+"""Leads over HTTP: the list and the states."""
 
 import csv
 import io
@@ -48,7 +48,7 @@ async def three(world: World) -> None:
     await world.say("chcę zgłosić reklamację, 600 700 803", "three")
 
 
-async def test_leads_come_the_newest_first_and_page_by_page(world: World, client: Client) -> None:
+async def test_leads_are_listed_newest_first_in_pages(world: World, client: Client) -> None:
     await three(world)
     everything = await listed(client)
     assert [lead["topic"] for lead in everything] == ["complaint", "lead", "lead"]
@@ -80,13 +80,13 @@ async def test_each_filter_narrows_the_list(world: World, client: Client) -> Non
      {"since": "2026-01-01T00:00:00"}, {"since": "soon"}, {"email": "x"}, {"format": "xml"}],
     ids=str,
 )  # fmt: skip
-async def test_a_filter_that_is_none_is_named(client: Client, query: dict[str, str]) -> None:
+async def test_an_invalid_filter_is_named(client: Client, query: dict[str, str]) -> None:
     async with client.get("/api/leads", params=query) as answer:
         assert answer.status == 422
         assert [fault["field"] for fault in (await answer.json())["errors"]] == list(query)
 
 
-async def test_a_spreadsheet_gets_words_and_no_formulas(world: World, client: Client) -> None:
+async def test_csv_cells_are_never_formulas(world: World, client: Client) -> None:
     await world.say('=HYPERLINK("http://evil.example") remont kuchni, 600 700 800')
     async with client.get("/api/leads", params={"format": "csv"}) as answer:
         assert answer.content_type == "text/csv"
@@ -96,7 +96,7 @@ async def test_a_spreadsheet_gets_words_and_no_formulas(world: World, client: Cl
     assert not row["wish"].startswith("=")
 
 
-async def test_a_taken_lead_keeps_who_why_and_when_and_is_chased_no_more(
+async def test_a_taken_lead_records_who_why_and_when_and_its_follow_ups_end(
     world: World, client: Client
 ) -> None:
     await world.say("remont kuchni 12 m2, 60 tys., od marca, jan@example.com")
@@ -111,7 +111,7 @@ async def test_a_taken_lead_keeps_who_why_and_when_and_is_chased_no_more(
     assert [each["id"] for each in await listed(client, state="taken")] == [lead["id"]]
 
 
-async def test_a_lost_lead_that_writes_again_is_new(world: World, client: Client) -> None:
+async def test_a_lost_lead_that_writes_again_becomes_new(world: World, client: Client) -> None:
     await world.say("remont kuchni, 600 700 800")
     [lead] = await listed(client)
     await put(client, lead["id"], "lost", "za drogo")

@@ -1,4 +1,4 @@
-"""The chat with a model: it words replies, and nothing hangs on it."""
+"""The chat with a model: it rewords replies, and nothing depends on it."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ Say = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 @pytest.fixture
 def seconds() -> float:
-    """Of the model's time."""
+    """The model's time-out."""
     return 5.0
 
 
@@ -64,11 +64,11 @@ def completion(text: str) -> str:
     return json.dumps({"choices": [{"message": {"content": text}}]})
 
 
-async def test_a_model_words_the_reply_and_that_is_what_is_kept(
+async def test_the_model_s_wording_is_sent_and_stored(
     say: Say, sandbox: Sandbox, engine: AsyncEngine
 ) -> None:
     first = await say("dzień dobry, remont kuchni")
-    assert await asked(sandbox) == []  # who speaks is not put better
+    assert await asked(sandbox) == []  # the introduction is not reworded
     answer = await say("12 m2")
     assert answer["reply"].startswith("OK! Zapisuję: 12 m²")
     assert await stored(engine) == [
@@ -82,9 +82,7 @@ async def test_a_model_words_the_reply_and_that_is_what_is_kept(
     ]  # fmt: skip
 
 
-async def test_what_reaches_or_names_a_person_or_a_place_does_not_leave(
-    say: Say, sandbox: Sandbox
-) -> None:
+async def test_contact_data_names_and_places_are_masked(say: Say, sandbox: Sandbox) -> None:
     await say("Dzień dobry, jestem Krzysztof Nowak")
     await say("ala@example.com, 600 700 800")
     answer = await say("remont kuchni przy ul. Długiej 7, 30-552 Kraków, pozdrawiam Krzysztof")
@@ -105,7 +103,7 @@ async def test_what_reaches_or_names_a_person_or_a_place_does_not_leave(
         "Zapisuję: 12 m².",
     ],
 )
-async def test_what_a_model_makes_up_does_not_reach_the_visitor(
+async def test_claims_that_the_model_invents_are_rejected(
     say: Say, sandbox: Sandbox, made_up: str
 ) -> None:
     await say("remont kuchni")
@@ -137,7 +135,7 @@ async def test_consent_is_never_left_to_the_model(say: Say, sandbox: Sandbox, wo
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("seconds", [1.0])
-async def test_a_model_that_fails_costs_its_time_at_most_and_the_dialogue_answers(
+async def test_when_the_model_fails_the_dialogue_answers_within_the_time_out(
     say: Say, sandbox: Sandbox, engine: AsyncEngine, behaviour: dict[str, Any], seconds: float
 ) -> None:
     await say("remont kuchni")
@@ -149,7 +147,7 @@ async def test_a_model_that_fails_costs_its_time_at_most_and_the_dialogue_answer
     assert (await stored(engine))[-1] == answer["reply"]
 
 
-async def test_a_model_that_failed_is_left_alone_for_a_moment(
+async def test_a_failed_model_gets_a_pause(
     say: Say, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await say("remont kuchni")
@@ -163,7 +161,7 @@ async def test_a_model_that_failed_is_left_alone_for_a_moment(
 
 
 @pytest.mark.parametrize("seconds", [1.5])
-async def test_of_many_that_wait_for_a_slow_model_all_give_up_with_the_first(
+async def test_all_turns_that_wait_for_a_slow_model_give_up_with_the_first(
     say: Say, sandbox: Sandbox, seconds: float
 ) -> None:
     for number in range(8):
@@ -180,7 +178,7 @@ async def test_of_many_that_wait_for_a_slow_model_all_give_up_with_the_first(
 
 
 @pytest.mark.parametrize("question", ["said_before", "reword"])
-async def test_a_turn_is_answered_and_taken_once_with_the_database_away_after_its_commit(
+async def test_a_committed_turn_is_answered_although_the_database_fails_afterwards(
     say: Say, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     async def away(*_: Any) -> None:
@@ -193,7 +191,7 @@ async def test_a_turn_is_answered_and_taken_once_with_the_database_away_after_it
     assert (await stored(engine))[2:] == ["12 m2", answer["reply"]]
 
 
-async def test_while_a_model_thinks_the_turn_is_stored_and_holds_nothing(
+async def test_waiting_for_the_model_holds_no_lock_or_connection(
     say: Say, sandbox: Sandbox, world: World
 ) -> None:
     await say("600 700 800")

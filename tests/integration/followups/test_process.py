@@ -1,4 +1,4 @@
-"""The real process on a real broker: killed between its steps, and two of them side by side."""
+"""The real process on a real broker: killed between its steps, and two processes at once."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ NO_BROKER = "amqp://nobody@127.0.0.1:1/none"
 
 
 class Intake:
-    """Stands where alerts listens, and counts."""
+    """Consumes in place of alerts, and counts."""
 
     def __init__(self, connection: aio_pika.abc.AbstractConnection) -> None:
         self._connection = connection
@@ -160,7 +160,7 @@ def until(ask: Callable[[], Any], seconds: float = 15) -> Any:
     return eventually(asked, seconds=seconds)
 
 
-async def test_killed_between_claim_and_relay_the_step_is_handed_over_once(
+async def test_kill_9_between_claim_and_relay_hands_the_step_over_once(
     service: Service, vhost: Vhost, intake: Intake, cursor: Any
 ) -> None:
     schedule(cursor, 20)
@@ -174,7 +174,7 @@ async def test_killed_between_claim_and_relay_the_step_is_handed_over_once(
     assert len(set(intake.follow_ups())) == 20
 
 
-async def test_killed_before_the_claim_commits_the_step_stays_and_leaves_later(
+async def test_kill_9_before_the_claim_commits_leaves_the_step_scheduled(
     service: Service, vhost: Vhost, intake: Intake, cursor: Any
 ) -> None:
     schedule(cursor, 1)
@@ -227,7 +227,7 @@ async def test_a_chat_reaches_alerts_and_consent_through_the_broker(
     assert told["grant.record"]["wording"] == WORDING.text
 
 
-async def test_events_of_consent_and_alerts_are_taken_once_each(
+async def test_events_of_consent_and_alerts_are_handled_once(
     service: Service, vhost: Vhost, intake: Intake, cursor: Any
 ) -> None:
     _, port = service.run(vhost.url("followups"))
@@ -263,7 +263,7 @@ async def test_events_of_consent_and_alerts_are_taken_once_each(
     assert dict(cursor.fetchall()) == {"followups.outcomes": 1, "followups.consent-events": 1}
 
 
-async def test_told_to_stop_it_stops_within_the_drain_time_and_without_a_fault(
+async def test_sigterm_stops_the_process_within_the_drain_time(
     service: Service, vhost: Vhost
 ) -> None:
     process, port = service.run(vhost.url("followups"))

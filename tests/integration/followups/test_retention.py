@@ -1,4 +1,4 @@
-"""Conversations are kept for so many days and no longer."""
+"""Conversations are deleted after their retention period."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,7 +27,7 @@ async def count(engine: AsyncEngine, table: sa.Table) -> int:
         return int((await tx.execute(sa.select(sa.func.count()).select_from(table))).scalar_one())
 
 
-async def test_what_is_old_goes_with_its_messages_and_steps_and_the_young_stays(
+async def test_an_old_conversation_is_deleted_with_its_messages_and_steps(
     world: World, engine: AsyncEngine
 ) -> None:
     [old] = await world.enrol("old@example.com", steps=1)
@@ -42,7 +42,7 @@ async def test_what_is_old_goes_with_its_messages_and_steps_and_the_young_stays(
     assert await retention.forget(engine, DAYS) == 0
 
 
-async def test_a_conversation_whose_step_may_still_leave_is_kept(
+async def test_a_conversation_with_a_pending_step_is_kept(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com", "s")
@@ -51,9 +51,7 @@ async def test_a_conversation_whose_step_may_still_leave_is_kept(
     assert await retention.forget(engine, DAYS) == 0
 
 
-async def test_a_conversation_is_kept_for_so_long_after_its_last_follow_up(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_retention_counts_from_the_last_follow_up(world: World, engine: AsyncEngine) -> None:
     [step] = await world.enrol("jan@example.com", steps=1)
     await grown_old(engine, 400)
     await world.pretend_sent(str(step["id"]))  # today
@@ -62,7 +60,7 @@ async def test_a_conversation_is_kept_for_so_long_after_its_last_follow_up(
     assert await retention.forget(engine, DAYS) == 1
 
 
-async def test_many_go_in_batches_and_one_that_is_spoken_in_is_passed_over(
+async def test_deletion_runs_in_batches_and_skips_a_locked_conversation(
     world: World, engine: AsyncEngine
 ) -> None:
     async with engine.begin() as tx:

@@ -1,4 +1,4 @@
-"""Before the form: each route answers, and tells somebody."""
+"""Routes precede the form: each one answers and notifies its recipient."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ async def visitors(world: World) -> list[dict[str, Any]]:
     ]
 
 
-async def test_an_emergency_is_answered_by_what_saves_and_told_at_once(world: World) -> None:
+async def test_an_emergency_gets_advice_and_is_announced_at_once(world: World) -> None:
     reply = (await world.say("Pomocy, czuć gaz w kuchni!")).reply
     assert reply.startswith(answer("gas"))
     assert "992" in reply
@@ -33,7 +33,7 @@ async def test_an_emergency_is_answered_by_what_saves_and_told_at_once(world: Wo
     assert await world.outbox("lead.qualified") == []
 
 
-async def test_the_phone_of_an_emergency_follows_at_once(world: World) -> None:
+async def test_a_phone_number_given_in_an_emergency_is_announced_at_once(world: World) -> None:
     await world.say("zalało nas")
     await world.say("600 700 800")
     first, second = await visitors(world)
@@ -54,7 +54,7 @@ async def test_a_complaint_reaches_the_service_team_and_no_salesperson(world: Wo
     assert await world.steps() == []
 
 
-async def test_works_asked_for_amid_a_complaint_reach_sales_as_well(world: World) -> None:
+async def test_works_requested_within_a_complaint_also_reach_sales(world: World) -> None:
     await world.say("Pęka fuga w łazience, którą robiliście w marcu")
     await world.say("też proszę o wycenę malowania salonu 25 m2")
     await world.say("600 700 800")
@@ -65,7 +65,7 @@ async def test_works_asked_for_amid_a_complaint_reach_sales_as_well(world: World
     assert "25 m²" in lead["summary"]
 
 
-async def test_who_wants_a_human_is_asked_for_a_contact_and_then_called(world: World) -> None:
+async def test_a_visitor_who_wants_a_human_is_asked_for_a_contact(world: World) -> None:
     reply = (await world.say("chcę porozmawiać z człowiekiem")).reply
     assert "Pod jakim numerem telefonu albo adresem e-mail doradca" in reply
     assert CONFIG.texts["pl"]["notice"] in reply
@@ -75,7 +75,7 @@ async def test_who_wants_a_human_is_asked_for_a_contact_and_then_called(world: W
     assert (lead["wants_call"], lead["phone"]) == (True, "+48600700800")
 
 
-async def test_a_plea_for_a_call_with_a_number_is_told_at_once_whatever_the_score(
+async def test_a_request_for_a_call_is_announced_at_once_whatever_the_score(
     world: World,
 ) -> None:
     answered = await world.say("Proszę o telefon 600 700 800")
@@ -84,7 +84,7 @@ async def test_a_plea_for_a_call_with_a_number_is_told_at_once_whatever_the_scor
     assert lead["wants_call"]
 
 
-async def test_an_erasure_is_asked_of_consent_by_the_mailed_link_and_told(world: World) -> None:
+async def test_an_erasure_request_goes_to_consent_and_to_staff(world: World) -> None:
     await world.say("remont kuchni, jan@example.com")
     await world.say("Proszę usunąć moje dane")
     [record] = await world.outbox("withdrawal.record")
@@ -95,7 +95,7 @@ async def test_an_erasure_is_asked_of_consent_by_the_mailed_link_and_told(world:
     assert len(await world.outbox("withdrawal.record")) == 1
 
 
-async def test_an_erasure_waits_for_the_address_and_then_goes_its_way(world: World) -> None:
+async def test_an_erasure_request_waits_for_the_address(world: World) -> None:
     reply = (await world.say("usuńcie moje dane")).reply
     assert "adres e-mail" in reply
     await world.say("jan@example.com")
@@ -110,14 +110,14 @@ async def test_an_erasure_waits_for_the_address_and_then_goes_its_way(world: Wor
         ("RODO: jakie dane o mnie macie? j@x.pl", "visitor.privacy"),
     ],
 )
-async def test_other_topics_have_their_own_receiver(world: World, said: str, event: str) -> None:
+async def test_each_topic_reaches_its_own_recipient(world: World, said: str, event: str) -> None:
     await world.say(said)
     [alert] = await visitors(world)
     assert alert["event_type"] == event
     assert await world.outbox("lead.qualified") == []
 
 
-async def test_a_supplier_is_no_lead_whatever_contact_it_leaves(world: World) -> None:
+async def test_a_supplier_is_never_a_lead(world: World) -> None:
     await world.say("Oferujemy pozycjonowanie i kuchnie na wymiar, biuro@example.com, 600 700 800")
     await world.say("proszę o telefon")
     await world.tell_staff(after=PAST_THE_WINDOW)
@@ -125,7 +125,7 @@ async def test_a_supplier_is_no_lead_whatever_contact_it_leaves(world: World) ->
     assert await visitors(world) == []
 
 
-async def test_a_question_whether_it_is_a_bot_is_answered_truthfully_and_the_form_goes_on(
+async def test_are_you_a_bot_is_answered_truthfully(
     world: World,
 ) -> None:
     reply = (await world.say("Czy rozmawiam z botem?")).reply
@@ -142,7 +142,7 @@ async def test_a_question_for_the_price_reaches_staff_with_the_lead(world: World
     assert "Ile kosztuje remont łazienki 6 m2?" in lead["said"]
 
 
-async def test_who_is_angry_gets_a_human_and_no_form(world: World) -> None:
+async def test_an_angry_visitor_gets_a_human_instead_of_the_form(world: World) -> None:
     reply = (await world.say("jesteście idiotami, ręce opadają")).reply
     assert answer("upset") in reply
     assert reply.endswith(CONFIG.texts["pl"]["ask_contact_for_call"])
@@ -151,7 +151,7 @@ async def test_who_is_angry_gets_a_human_and_no_form(world: World) -> None:
     assert lead["said"] == ["jesteście idiotami, ręce opadają"]
 
 
-async def test_who_chose_another_company_is_a_lost_lead_and_not_chased(world: World) -> None:
+async def test_a_visitor_who_chose_another_company_is_a_lost_lead(world: World) -> None:
     await world.say("remont kuchni 12 m2, 60 tys., od marca, jan@example.com")
     await world.say("dziękuję, wybraliśmy inną firmę")
     lead = await world.lead()
@@ -163,7 +163,7 @@ async def test_who_chose_another_company_is_a_lost_lead_and_not_chased(world: Wo
     assert "lost" in update["changes"]
 
 
-async def test_nobody_ends_the_lead_of_another_session_by_naming_its_number(world: World) -> None:
+async def test_naming_a_number_does_not_end_the_lead_of_another_session(world: World) -> None:
     await world.say("remont kuchni, 600 700 800", "theirs")
     await world.say("600 700 800, proszę o telefon", "a stranger's")
     await world.say("wybrałem inną firmę", "a stranger's")

@@ -1,4 +1,4 @@
-"""Due steps are handed over once, in order, within the cap; stops and outcomes."""
+"""Due steps are handed over once, in order and within the cap. Also stops and outcomes."""
 
 import asyncio
 import uuid
@@ -27,8 +27,8 @@ from tests.support.eventually import eventually
 from tests.support.shipped import EXAMPLE
 
 Schedulers = Callable[..., Scheduler]
-DELIVERY: Any = None  # no handler looks at it
-NO_BROKER: Any = None  # nothing is answered here
+DELIVERY: Any = None  # no handler uses it
+NO_BROKER: Any = None  # these handlers send no reply
 ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
 
 
@@ -74,7 +74,7 @@ async def test_four_schedulers_hand_each_due_step_over_once(
     assert set(await world.statuses()) == {"handed_over"}
 
 
-async def test_an_address_gets_one_a_day_over_all_its_conversations(
+async def test_an_address_gets_one_mail_a_day_across_its_conversations(
     world: World, scheduler: Schedulers
 ) -> None:
     for session in ("a", "b", "c"):
@@ -90,7 +90,7 @@ async def test_an_address_gets_one_a_day_over_all_its_conversations(
     assert len(await world.outbox("alert.accepted")) == 2
 
 
-async def test_two_schedulers_at_one_address_count_each_other(
+async def test_two_schedulers_at_one_address_share_its_cap(
     world: World, scheduler: Schedulers
 ) -> None:
     await world.enrol("jan@example.com", steps=1)
@@ -101,13 +101,13 @@ async def test_two_schedulers_at_one_address_count_each_other(
         [claimed], _ = await steps.claim(other, 1)
         recent = await steps.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]])
         assert recent == ({"jan@example.com": []}, set())
-        await scheduler().hand_over(now())  # sees the other step, not yet what came of this one
+        await scheduler().hand_over(now())  # sees the other step, but not yet this one's outcome
     assert sorted(await world.statuses()) == ["handed_over", "scheduled"]
     await drain(scheduler())
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
+async def test_a_step_postponed_by_the_cap_is_due_a_day_after_the_last_one(
     world: World, scheduler: Schedulers
 ) -> None:
     await world.enrol("jan@example.com")
@@ -122,11 +122,11 @@ async def test_what_the_cap_puts_off_is_due_a_day_after_the_last_one(
 
 
 @pytest.mark.parametrize("cap", [1, 5])
-async def test_while_one_is_on_its_way_to_an_address_no_other_is_handed_over(
+async def test_a_step_in_flight_holds_back_others_to_the_same_address(
     world: World, scheduler: Schedulers, engine: AsyncEngine, cap: int
 ) -> None:
     first, _ = await world.enrol("jan@example.com")
-    for _ in range(3):  # the mail server is away for days
+    for _ in range(3):  # the mail server is down for days
         await world.make_due()
         await drain(scheduler(cap=cap))
         await world.age(hours=30)
@@ -138,7 +138,7 @@ async def test_while_one_is_on_its_way_to_an_address_no_other_is_handed_over(
     assert (await world.statuses())[1] == ("scheduled" if cap == 1 else "handed_over")
 
 
-async def test_a_step_whose_window_closed_comes_back_and_leaves_under_a_new_id(
+async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
@@ -154,7 +154,7 @@ async def test_a_step_whose_window_closed_comes_back_and_leaves_under_a_new_id(
     first, second = await world.outbox("alert.accepted")
     assert first["id"] == str(step) != second["id"]
     assert first["once"]["reference"] == second["once"]["reference"] == str(step)
-    # What is told of the old one says nothing of the new one.
+    # An outcome of the old message does not apply to the new one.
     for outcome in ("too_late", "cancelled", "failed"):
         await consumers.outcomes(settled(step, outcome), DELIVERY)
     assert await world.statuses() == ["handed_over"]
@@ -163,7 +163,7 @@ async def test_a_step_whose_window_closed_comes_back_and_leaves_under_a_new_id(
     assert await world.statuses() == ["sent"]
 
 
-async def test_a_step_that_comes_back_after_its_chase_was_stopped_stays_stopped(
+async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
@@ -178,9 +178,7 @@ async def test_a_step_that_comes_back_after_its_chase_was_stopped_stays_stopped(
     assert (step["status"], step["reason"]) == ("cancelled", "unsubscribe")
 
 
-async def test_a_hand_over_says_until_when_it_may_leave(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_a_hand_over_names_the_end_of_its_window(world: World, scheduler: Schedulers) -> None:
     await world.enrol("jan@example.com", steps=1)
     hours = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml").hours
     open_at = hours.next_opening(now())
@@ -189,7 +187,7 @@ async def test_a_hand_over_says_until_when_it_may_leave(
     assert datetime.fromisoformat(alert["once"]["not_after"]) == hours.closing(open_at)
 
 
-async def test_steps_leave_in_their_order(world: World, scheduler: Schedulers) -> None:
+async def test_steps_leave_in_order(world: World, scheduler: Schedulers) -> None:
     first, second = await world.enrol("jan@example.com")
     async with world.engine.begin() as tx:
         await steps.retime(tx, [first], [now() + timedelta(hours=1)], "api")
@@ -198,7 +196,7 @@ async def test_steps_leave_in_their_order(world: World, scheduler: Schedulers) -
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
-async def test_steps_that_must_wait_for_an_earlier_one_keep_nobody_else_waiting(
+async def test_steps_that_wait_for_an_earlier_one_do_not_starve_others(
     world: World, scheduler: Schedulers
 ) -> None:
     for n in range(BATCH):
@@ -213,10 +211,10 @@ async def test_steps_that_must_wait_for_an_earlier_one_keep_nobody_else_waiting(
     assert set(await world.statuses("lead7@example.com")) == {"scheduled"}
 
 
-async def test_what_an_earlier_step_is_asked_for_costs_the_same_however_many_wait(
+async def test_the_check_for_an_earlier_step_costs_the_same_however_many_wait(
     world: World,
 ) -> None:
-    """Where the planner knows of none that is scheduled, too."""
+    """Even if the planner's statistics know of no scheduled step."""
     await world.enrol("jan@example.com")
     async with world.engine.begin() as tx:
         await tx.execute(sa.update(tables.followup_event).values(status="failed", reason="test"))
@@ -234,7 +232,7 @@ async def test_what_an_earlier_step_is_asked_for_costs_the_same_however_many_wai
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(hours=-1), timedelta(days=400)])
-async def test_a_clock_that_jumps_hands_no_step_over_twice_and_loses_none(
+async def test_a_clock_jump_neither_duplicates_nor_loses_a_step(
     world: World, scheduler: Schedulers, jump: timedelta
 ) -> None:
     for n in range(20):
@@ -256,7 +254,7 @@ async def test_a_crash_before_the_commit_leaves_the_step_scheduled(
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_a_step_that_left_the_configuration_fails_alone(
+async def test_a_step_that_is_no_longer_configured_fails_alone(
     world: World, scheduler: Schedulers
 ) -> None:
     await world.enrol("gone@example.com", steps=3)
@@ -273,7 +271,7 @@ async def test_a_step_that_left_the_configuration_fails_alone(
 
 
 @pytest.mark.parametrize("fault", [TypeError, KeyError, OSError, RecursionError, TemplateError])
-async def test_a_step_whose_mail_does_not_render_fails_alone_whatever_its_template_raises(
+async def test_a_step_whose_template_raises_fails_alone(
     world: World, scheduler: Schedulers, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
     await world.enrol("odd@example.com", steps=1)
@@ -309,7 +307,7 @@ def withdrawn(email: str, kind: str = "consent.withdrawn", **more: Any) -> Messa
     return Message(id=str(uuid.uuid4()), type=kind, body=body)
 
 
-async def test_a_withdrawal_cancels_the_rest_and_nothing_of_others(
+async def test_a_withdrawal_cancels_the_remaining_steps_of_its_address_only(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.enrol("jan@example.com")
@@ -323,7 +321,7 @@ async def test_a_withdrawal_cancels_the_rest_and_nothing_of_others(
     assert await world.statuses("ala@example.com") == ["scheduled", "scheduled"]
 
 
-async def test_a_withdrawal_takes_back_what_is_still_in_the_outbox(
+async def test_a_withdrawal_recalls_messages_from_the_outbox(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     await world.enrol("jan@example.com")
@@ -333,7 +331,7 @@ async def test_a_withdrawal_takes_back_what_is_still_in_the_outbox(
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
+async def test_a_message_that_the_relay_has_locked_is_not_cancelled(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     await world.enrol("jan@example.com")
@@ -344,7 +342,7 @@ async def test_what_the_relay_has_in_hand_is_not_called_cancelled(
     assert await world.statuses() == ["handed_over", "cancelled"]
 
 
-async def test_a_stop_that_meets_a_claim_takes_it_back_when_it_has_committed(
+async def test_a_stop_recalls_a_concurrent_claim_after_its_commit(
     world: World,
     scheduler: Schedulers,
     engine: AsyncEngine,
@@ -387,7 +385,7 @@ async def blocked(engine: AsyncEngine) -> None:
     await eventually(waits, 10)
 
 
-async def test_stops_claims_and_turns_side_by_side_never_deadlock_and_end_the_chase(
+async def test_concurrent_stops_claims_and_turns_do_not_deadlock(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     consumers = Consumers(engine, NO_BROKER)
@@ -409,7 +407,7 @@ async def test_stops_claims_and_turns_side_by_side_never_deadlock_and_end_the_ch
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
+async def test_a_duplicate_withdrawal_event_does_not_stop_a_later_enrolment(
     world: World, engine: AsyncEngine
 ) -> None:
     message = withdrawn("jan@example.com")
@@ -420,7 +418,9 @@ async def test_the_same_withdrawal_told_twice_stops_only_what_there_was(
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
-async def test_another_purpose_or_a_grant_stops_nothing(world: World, engine: AsyncEngine) -> None:
+async def test_a_withdrawal_of_another_purpose_or_a_grant_stops_nothing(
+    world: World, engine: AsyncEngine
+) -> None:
     await world.enrol("jan@example.com")
     consumers = Consumers(engine, NO_BROKER)
     await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]), DELIVERY)
@@ -439,7 +439,7 @@ async def ordered(
 async def erased(
     world: World, engine: AsyncEngine, email: str | None, phone: str | None = None
 ) -> Any:
-    """Order as consent does, which writes down what it is told and orders again."""
+    """Order an erasure as consent does: record the returned trace and order again."""
     assert await ordered(engine, email, phone) == Ack()
     traces = await world.outbox("erasure.trace")
     trace = {name: traces[-1][name] for name in ("conversations", "phones")} if traces else {}
@@ -447,7 +447,7 @@ async def erased(
     return trace
 
 
-async def test_nothing_is_deleted_before_what_leads_to_the_alerts_is_written_down(
+async def test_nothing_is_erased_before_consent_has_the_trace(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com, 601 234 567")
@@ -461,7 +461,7 @@ async def test_nothing_is_deleted_before_what_leads_to_the_alerts_is_written_dow
     assert lead["conversation_id"] == conversation
 
 
-async def test_a_message_that_the_relay_is_publishing_holds_the_receipt_back(
+async def test_the_receipt_waits_for_a_message_that_is_being_published(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
@@ -479,7 +479,7 @@ async def test_a_message_that_the_relay_is_publishing_holds_the_receipt_back(
     assert len(await world.outbox("erasure.receipt")) == 1
 
 
-async def test_whoever_left_only_a_number_is_found_and_erased_by_it(
+async def test_a_person_known_by_phone_only_is_erased_by_it(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.say(f"{GOOD_LEAD}, 601 234 567")
@@ -492,7 +492,7 @@ async def test_whoever_left_only_a_number_is_found_and_erased_by_it(
         assert list(left) == ["ala@example.com"]
 
 
-async def test_an_erased_person_leaves_nothing_behind(
+async def test_an_erasure_deletes_all_records(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
@@ -515,7 +515,7 @@ async def test_an_erased_person_leaves_nothing_behind(
     assert not any("jan@" in body for body in said)
 
 
-async def test_a_conversation_that_chased_an_address_goes_with_it_whatever_address_it_has_now(
+async def test_an_erasure_includes_conversations_that_mailed_the_address_before(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.enrol("jan@example.com")
@@ -527,7 +527,7 @@ async def test_a_conversation_that_chased_an_address_goes_with_it_whatever_addre
     assert await world.steps() == []
 
 
-async def test_what_cannot_be_read_is_set_aside(engine: AsyncEngine) -> None:
+async def test_an_unreadable_message_is_set_aside(engine: AsyncEngine) -> None:
     consumers = Consumers(engine, NO_BROKER)
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
         message = Message(id="1", type="consent.withdrawn", body=body)
@@ -574,7 +574,7 @@ async def test_an_outcome_is_recorded(
     assert await world.statuses() == [outcome]
 
 
-async def test_twins_and_latecomers_change_nothing(
+async def test_duplicate_and_late_outcomes_change_nothing(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     followup_id = await handed_over(world, scheduler)
@@ -587,7 +587,7 @@ async def test_twins_and_latecomers_change_nothing(
     assert await world.steps() == [first]
 
 
-async def test_a_person_who_resolves_a_doubt_is_heard(
+async def test_an_operator_s_resolution_of_a_doubt_is_recorded(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     followup_id = await handed_over(world, scheduler)
@@ -598,7 +598,7 @@ async def test_a_person_who_resolves_a_doubt_is_heard(
 
 
 @pytest.mark.parametrize("outcome", ["sent", "cancelled", "in_doubt"])
-async def test_a_failed_step_that_a_person_retried_is_what_became_of_it_then(
+async def test_a_retried_step_has_the_outcome_of_its_retry(
     world: World, scheduler: Schedulers, engine: AsyncEngine, outcome: str
 ) -> None:
     followup_id = await handed_over(world, scheduler)
@@ -615,7 +615,7 @@ async def test_a_failed_step_that_a_person_retried_is_what_became_of_it_then(
         ("in_doubt", "failed"), ("in_doubt", "cancelled"), ("in_doubt", "sent"),
     ],
 )  # fmt: skip
-async def test_of_two_outcomes_the_later_counts_also_when_it_comes_first(
+async def test_the_later_of_two_outcomes_counts_in_either_order(
     world: World, scheduler: Schedulers, engine: AsyncEngine, earlier: str, later: str
 ) -> None:
     followup_id = await handed_over(world, scheduler)
@@ -626,7 +626,7 @@ async def test_of_two_outcomes_the_later_counts_also_when_it_comes_first(
     assert await world.statuses() == [later]
 
 
-async def test_what_was_sent_long_after_its_hand_over_counts_for_the_cap_of_that_day(
+async def test_the_cap_counts_from_the_time_of_sending(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     first, _ = await world.enrol("jan@example.com")
@@ -643,7 +643,7 @@ async def test_what_was_sent_long_after_its_hand_over_counts_for_the_cap_of_that
     assert waiting["due_at"] == retried_at + timedelta(hours=24)
 
 
-async def test_a_step_that_was_never_handed_over_cannot_be_sent(
+async def test_a_step_without_a_hand_over_cannot_become_sent(
     world: World, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", seconds=60, steps=1)

@@ -1,4 +1,4 @@
-"""What staff are told of a conversation: no promise without a message, one lead for one person."""
+"""Notifications of staff: no promise without a message, and one lead per person."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world
     assert lead["said"] == ["Chcę odnowić łazienkę, 600 700 800"]
 
 
-async def test_nobody_is_told_of_a_lead_that_cannot_be_reached_until_it_can(world: World) -> None:
+async def test_a_lead_is_announced_only_once_it_can_be_reached(world: World) -> None:
     answer = await world.say("Remont mieszkania 80 m2, budżet 250 tys. zł, od marca")
     assert answer.score >= CONFIG.threshold
     assert await world.outbox("lead.qualified") == []
@@ -32,7 +32,7 @@ async def test_nobody_is_told_of_a_lead_that_cannot_be_reached_until_it_can(worl
     assert lead["phone"] == "+48600700800"
 
 
-async def test_a_question_before_the_contact_reaches_staff_with_it(world: World) -> None:
+async def test_a_question_asked_before_the_contact_reaches_staff_with_it(world: World) -> None:
     reply = (await world.say("Czy robicie też tarasy z kamienia?")).reply
     assert CONFIG.texts["pl"]["question_unreachable"] in reply
     await world.say("jan@example.com")
@@ -40,7 +40,7 @@ async def test_a_question_before_the_contact_reaches_staff_with_it(world: World)
     assert "Czy robicie też tarasy z kamienia?" in lead["said"]
 
 
-async def test_a_contact_and_nothing_else_waits_for_more_and_then_reaches_staff(
+async def test_a_bare_contact_reaches_staff_after_a_wait(
     world: World,
 ) -> None:
     await world.say("jan@example.com")
@@ -51,7 +51,7 @@ async def test_a_contact_and_nothing_else_waits_for_more_and_then_reaches_staff(
     assert lead["email"] == "jan@example.com"
 
 
-async def test_what_comes_later_is_one_update_of_the_same_lead(world: World) -> None:
+async def test_later_messages_make_one_update_of_the_lead(world: World) -> None:
     await world.say("remont kuchni, 600 700 800")
     for later in ("jednak 80 metrów", "jan@example.com", "proszę nie dzwonić przed 16"):
         await world.say(later)
@@ -66,7 +66,7 @@ async def test_what_comes_later_is_one_update_of_the_same_lead(world: World) -> 
     assert update["said"] == ["proszę nie dzwonić przed 16"]
 
 
-async def test_an_update_is_told_once_and_a_later_change_is_the_next_one(world: World) -> None:
+async def test_each_update_is_announced_once(world: World) -> None:
     await world.say("remont kuchni, 600 700 800")
     await world.say("80 m2")
     for _ in range(3):
@@ -81,14 +81,14 @@ async def test_an_update_is_told_once_and_a_later_change_is_the_next_one(world: 
     assert first["id"] != second["id"]
 
 
-async def test_two_announcers_tell_an_update_once(world: World) -> None:
+async def test_two_announcers_publish_an_update_once(world: World) -> None:
     await world.say("remont kuchni, 600 700 800")
     await world.say("80 m2")
     await asyncio.gather(*(world.tell_staff(after=PAST_THE_WINDOW) for _ in range(4)))
     assert len(await world.outbox("lead.updated")) == 1
 
 
-async def test_two_sessions_of_one_person_at_once_are_one_lead(world: World) -> None:
+async def test_two_concurrent_sessions_of_one_person_are_one_lead(world: World) -> None:
     said = "remont kuchni, jan@example.com, 600 700 800"
     await asyncio.gather(*(world.say(said, f"s{n}") for n in range(10)))
     assert len(await world.outbox("lead.qualified")) == 1
@@ -107,7 +107,7 @@ async def test_the_same_phone_in_a_new_session_is_an_update_of_the_lead(world: W
     assert "budget" in update["changes"]
 
 
-async def test_a_promise_is_made_only_once_staff_have_been_told(world: World) -> None:
+async def test_a_promise_is_made_only_after_staff_were_notified(world: World) -> None:
     replies = [
         (await world.say(said)).reply
         for said in ("remont kuchni", "12 m2", "60 tys.", "od marca", "nie powiem", "nie")
@@ -119,7 +119,7 @@ async def test_a_promise_is_made_only_once_staff_have_been_told(world: World) ->
     assert len(await world.outbox("lead.qualified")) == 1
 
 
-async def test_the_closing_is_said_once_and_then_what_has_happened(world: World) -> None:
+async def test_the_closing_is_shown_once(world: World) -> None:
     await world.say("remont kuchni 12 m2, 60 tys., od marca, 600 700 800")
     added = (await world.say("proszę nie dzwonić przed 16")).reply
     assert CONFIG.texts["pl"]["added"] in added
@@ -144,7 +144,7 @@ async def test_a_lead_is_exported_to_the_person(world: World) -> None:
     assert lead["id"] == messages.lead_id(lead["conversation_id"])
 
 
-async def test_a_lead_is_not_known_by_an_address_that_was_a_mistake(world: World) -> None:
+async def test_a_corrected_address_no_longer_identifies_the_lead(world: World) -> None:
     await world.say("remont kuchni, anna@exmaple.pl")
     await world.say("literówka, ma być anna@example.pl")
     await world.tell_staff(after=PAST_THE_WINDOW)
@@ -154,7 +154,7 @@ async def test_a_lead_is_not_known_by_an_address_that_was_a_mistake(world: World
     assert len(await world.outbox("lead.qualified")) == 2
 
 
-async def test_a_double_tap_is_no_update(world: World) -> None:
+async def test_a_double_tap_is_not_an_update(world: World) -> None:
     for _ in range(3):
         await world.say("Chcę nową kuchnię z wyspą, 600 700 800")
     await world.tell_staff(after=PAST_THE_WINDOW)

@@ -31,7 +31,7 @@ def local(text: str) -> datetime:
         ("2026-10-24 12:00", "2026-10-26 09:00"),  # and back
     ],
 )
-def test_what_falls_into_quiet_hours_waits_for_the_next_opening(at: str, opens: str) -> None:
+def test_a_time_in_quiet_hours_moves_to_the_next_opening(at: str, opens: str) -> None:
     assert HOURS.next_opening(local(at)) == local(opens)
 
 

@@ -101,6 +101,29 @@ def test_a_fault_of_each_file_is_told_at_once_and_each_once(folder: Path) -> Non
     assert second == "targets.slack.breaker.fail_mx: is not known; did you mean fail_max?"
 
 
+ON_CALL = """
+[answers."lead.qualified"]
+asks = ["slack"]
+within = "15m"
+chain = [{ to = "sms", call = "sales", wait = "10m" }]
+[schedules.sales]
+file = "rota.ics"
+otherwise = "anna"
+[people.anna]
+name = "Anna Nowak"
+phone = { env = "PHONE_ANNA" }
+"""
+
+
+def test_a_schedule_that_cannot_be_read_is_named(folder: Path) -> None:
+    path = folder / "config" / "alerts.toml"
+    number = len(path.read_text(encoding="utf-8").splitlines()) + 7
+    with path.open("a", encoding="utf-8") as file:
+        file.write(ON_CALL)
+    nowhere = "schedules.sales.file: rota.ics: No such file or directory"
+    assert found(folder, "PHONE_ANNA=+48600700800") == [f"config/alerts.toml:{number}: {nowhere}"]
+
+
 def test_a_container_without_env_and_the_secrets_checks_the_files_all_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +132,10 @@ def test_a_container_without_env_and_the_secrets_checks_the_files_all_the_same(
     values = environment.load(nowhere)
     assert check.faults(values, nowhere) == []
     path = folder / "config" / "alerts.toml"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(ON_CALL)
+    (fault,) = check.faults(values, nowhere)
+    assert "rota.ics: No such file" in fault
     path.write_text(path.read_text(encoding="utf-8").replace("fail_max", "fail_mx"))
     (fault,) = check.faults(values, nowhere)
     assert "fail_mx" in fault

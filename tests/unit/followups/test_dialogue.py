@@ -1,4 +1,4 @@
-"""The written conversations of tests/contracts/dialogue, and what each must leave behind."""
+"""The conversations of tests/contracts/dialogue, and the result of each."""
 
 import json
 import time
@@ -43,7 +43,7 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
-def test_a_written_conversation_leaves_exactly_what_was_said(path: Path) -> None:
+def test_a_conversation_file_produces_exactly_its_expected_result(path: Path) -> None:
     case = json.loads(path.read_text(encoding="utf-8"))
     last = talk(case["turns"], date.fromisoformat(case["today"]))[-1]
     known = last.state.facts.known()
@@ -80,7 +80,7 @@ def test_consent_is_asked_in_the_configured_wording_which_the_state_keeps() -> N
     assert last.state.consent is None
 
 
-def test_what_was_understood_is_said_back() -> None:
+def test_the_reply_repeats_what_was_understood() -> None:
     reply = talk(["remont 80 mkw, 250 tys., od marca"])[-1].reply
     assert "80 m²" in reply
     assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in reply
@@ -102,9 +102,7 @@ def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> No
         ("uk", "Добрий день, потрібен ремонт кухні"),
     ],
 )
-def test_who_writes_in_a_language_without_texts_is_told_so_and_handed_over(
-    language: str, said: str
-) -> None:
+def test_a_language_without_a_form_is_handed_over_to_a_person(language: str, said: str) -> None:
     script = CONFIG.handover[language]
     first, second, third = talk([said, "600 700 800", "jan@example.com"])
     assert first.reply == script["ask_contact"]
@@ -138,14 +136,14 @@ def test_a_mistyped_provider_is_asked_about_and_nothing_else_is() -> None:
     assert no.state.consent is None
 
 
-def test_a_yes_for_an_address_that_was_never_shown_grants_nothing() -> None:
+def test_a_yes_for_an_address_that_was_not_shown_grants_nothing() -> None:
     asked = "remont 50 m2 100 tys od zaraz jan@example.com"
     assert talk([asked, {"message": "tak", "email": "ola@example.com"}])[-1].state.consent is None
     assert talk([asked, "literówka: ola@example.com", "tak"])[-1].state.consent == "given"
 
 
 @pytest.mark.parametrize("answer", ["nie wiem", "wolałbym nie podawać", "I'd rather not say"])
-def test_who_does_not_say_is_not_asked_the_same_again(answer: str) -> None:
+def test_a_declined_question_is_not_repeated(answer: str) -> None:
     first, second = talk(["remont mieszkania 50 m2", answer])
     assert (first.state.asking, second.state.asking) == ("budget", "start")
 
@@ -169,7 +167,7 @@ def test_any_text_is_answered(turns: list[str]) -> None:
      f"50 {'mam' * 1300}b", "@" + "a." * 2000, "@a.pl." * 660, "a-" * 2000, "www." * 1000,
      "45m. " * 800, "za punkt " * 440],
 )  # fmt: skip
-def test_a_hostile_message_costs_no_time(hostile: str) -> None:
+def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
     start = time.process_time()
     understand(hostile[:4000], today=TODAY, asked="budget", works=CONFIG.works)
     assert time.process_time() - start < 0.5

@@ -1,4 +1,4 @@
-"""No contact is lost, no yes is inferred, and each request is told, by category."""
+"""By category: no contact is lost, no yes is inferred, and every request is passed on."""
 
 import json
 from typing import Any
@@ -8,11 +8,11 @@ import pytest
 from tests.support import dialogues
 
 OLDER = 45
-"""Of tests/contracts/dialogue, each held to the letter by test_dialogue.py."""
+"""The conversations of tests/contracts/dialogue, which test_dialogue.py checks literally."""
 
 
 @pytest.mark.parametrize("category", dialogues.categories())
-def test_no_lead_is_lost_no_consent_inferred_and_each_topic_told(category: str) -> None:
+def test_every_lead_and_topic_is_announced_and_no_consent_inferred(category: str) -> None:
     counted = dialogues.tally(category)
     assert counted.wrong_consents == []
     assert counted.lost_leads == []
@@ -21,13 +21,13 @@ def test_no_lead_is_lost_no_consent_inferred_and_each_topic_told(category: str) 
 
 
 @pytest.mark.parametrize("category", dialogues.categories())
-def test_a_consent_or_a_refusal_that_was_said_is_heard(category: str) -> None:
+def test_a_stated_consent_or_refusal_is_recognised(category: str) -> None:
     for case in dialogues.cases(category):
         if "consent" in case:
             assert dialogues.hold(case["turns"]).consent == case["consent"], case["turns"]
 
 
-def test_who_thinks_better_of_mails_has_not_given_up_the_works() -> None:
+def test_a_refusal_of_mails_does_not_end_the_lead() -> None:
     asked = "remont 50 m2, 100 tys., od maja, a@example.com"
     for answers in (["jednak nie, rozmyśliłam się"], ["tak", "rozmyśliłem się"]):
         seen = dialogues.hold([asked, *answers])
@@ -49,20 +49,20 @@ OPENINGS: dict[str, list[str]] = json.loads(
         for each in OPENINGS[kind]
     ],
 )
-def test_a_first_message_reaches_whom_it_is_for(kind: str, message: str) -> None:
+def test_a_first_message_reaches_the_right_topic(kind: str, message: str) -> None:
     seen = dialogues.hold([message, "501 502 503"])
     assert seen.topics == ({kind} if kind in {"emergency", "complaint"} else set())
     assert seen.lead == (kind == "lead")
 
 
 @pytest.mark.parametrize("case", dialogues.cases("situations"))
-def test_the_reply_says_what_the_moment_needs_and_nothing_else(case: dict[str, Any]) -> None:
+def test_the_reply_has_the_required_texts_and_no_others(case: dict[str, Any]) -> None:
     reply = dialogues.hold(case["turns"]).reply
     assert [words for words in case.get("says", ()) if words not in reply] == [], reply
     assert [words for words in case.get("never", ()) if words in reply] == [], reply
 
 
-def test_facts_are_understood_with_the_recall_and_precision_that_we_promise() -> None:
+def test_facts_are_understood_with_the_promised_recall_and_precision() -> None:
     counted = dialogues.tally("leads")
     assert counted.right >= 0.95 * counted.found, counted.wrong_facts
     assert counted.right >= 0.92 * counted.wanted, counted.wrong_facts

@@ -1,4 +1,4 @@
-"""Single messages, and every fact that may be taken from them."""
+"""Single messages, and all facts in them."""
 
 import json
 import tomllib
@@ -34,7 +34,7 @@ def heard(case: list[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
-def test_a_message_is_read_as_whoever_wrote_it_meant_it(case: list[Any]) -> None:
+def test_a_message_is_read_as_its_writer_meant_it(case: list[Any]) -> None:
     assert heard(case) == case[1]
 
 
@@ -47,14 +47,14 @@ def test_there_are_three_hundred_messages_or_more() -> None:
     ("spoken", "message"),
     [(spoken, message) for spoken, messages in EXAM["language"].items() for message in messages],
 )
-def test_the_language_of_a_message_is_told(spoken: str, message: str) -> None:
+def test_the_language_of_a_message_is_detected(spoken: str, message: str) -> None:
     assert language.of(message, "pl" if spoken != "pl" else "en") == spoken
 
 
 @pytest.mark.parametrize(
     "message", ["600 700 800", "jan@example.com", "ok", "80 m2", "Jan Müller", "100k", ""]
 )
-def test_what_has_no_language_changes_none(message: str) -> None:
+def test_a_message_without_a_language_keeps_the_current_one(message: str) -> None:
     for current in EXAM["language"]:
         assert language.of(message, current) == current
 
@@ -96,7 +96,7 @@ AFTER = tuple(
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_is_read_whole_whatever_stands_around_it(address: str) -> None:
-    """And nothing of it is a date (`jan`), a town, an area or a budget."""
+    """No part of it is read as a date (`jan`), a town, an area or a budget."""
     wrong: list[tuple[str, str, dict[str, Any]]] = []
     for before, after in zip(cycle(BEFORE), AFTER, strict=False):
         known = heard([f"{before}{address}{after}"])
@@ -111,7 +111,7 @@ def test_an_address_is_read_whole_whatever_stands_around_it(address: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["phone", "email", "area", "budget", "start"])
-def test_facts_are_read_with_the_recall_and_precision_that_we_promise(name: str) -> None:
+def test_facts_are_read_with_the_promised_recall_and_precision(name: str) -> None:
     counted = dialogues.by_fact()[name]
     assert (counted.recall or 0) >= 0.92
     assert (counted.precision or 0) >= 0.95

@@ -36,7 +36,7 @@ def test_a_given_delay_replaces_the_first_one_only() -> None:
     ]  # fmt: skip
 
 
-def test_the_cap_lets_one_through_and_puts_the_next_off_by_a_day() -> None:
+def test_the_cap_postpones_the_second_mail_by_a_day() -> None:
     now = local("2026-11-25 10:00")
     assert after_cap([], 1, now, HOURS) is None
     assert after_cap([now - timedelta(hours=1)], 1, now, HOURS) == local("2026-11-26 09:00")
@@ -48,7 +48,7 @@ def test_the_cap_lets_one_through_and_puts_the_next_off_by_a_day() -> None:
     st.integers(1, 4),
     st.integers(0, 24 * 3600),
 )
-def test_whenever_the_cap_says_so_fewer_than_the_cap_left_in_the_day_before(
+def test_after_cap_leaves_fewer_than_the_cap_in_the_day_before(
     ages: list[int], cap: int, later: int
 ) -> None:
     now = local("2026-11-25 10:00").astimezone(UTC)

@@ -30,11 +30,11 @@ def test_a_first_message_with_what_matters_reaches_the_shipped_threshold(message
 @pytest.mark.parametrize(
     "message", ["dzień dobry", "ile kosztuje remont?", "jan@example.com", "remont 80 m2 od zaraz"]
 )
-def test_less_than_that_does_not(message: str) -> None:
+def test_a_first_message_with_less_stays_below_the_threshold(message: str) -> None:
     assert points(message).points < CONFIG.threshold
 
 
-def test_a_score_explains_itself() -> None:
+def test_a_score_lists_its_reasons() -> None:
     scored = points("jan@example.com, 250 tys. zł")
     assert scored.reasons == (
         "zostawił(a) e-mail (+25)", "podał(a) budżet (+25)", "budżet 100 000 lub więcej (+10)",
@@ -42,7 +42,7 @@ def test_a_score_explains_itself() -> None:
     assert scored.points == 60
 
 
-def test_a_score_stays_between_nought_and_a_hundred() -> None:
+def test_a_score_is_between_0_and_100() -> None:
     every = [lead_score.Rule(90, "a", ("email",)), lead_score.Rule(90, "b", ("email",))]
     assert lead_score.score({"email": "a"}, every).points == 100
     assert lead_score.score({"email": "a"}, [lead_score.Rule(-5, "a", ("email",))]).points == 0

@@ -1,4 +1,4 @@
-"""The mails of the shipped sequence, and faults of the configuration that stop the start."""
+"""The mails of the shipped sequence, and configuration faults that stop the start."""
 
 import base64
 import re
@@ -34,7 +34,7 @@ def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[st
 
 @pytest.mark.parametrize("language", ["pl", "en"])
 @pytest.mark.parametrize("step", [0, 1])
-def test_every_mail_lets_its_reader_leave(language: str, step: int) -> None:
+def test_every_mail_has_unsubscribe_links_and_headers(language: str, step: int) -> None:
     mail = render(language, step=step)
     headers = mail["headers"]
     assert isinstance(headers, dict)
@@ -47,21 +47,21 @@ def test_every_mail_lets_its_reader_leave(language: str, step: int) -> None:
     assert (claims.subject, claims.purpose) == ("ala@example.com", "marketing")
 
 
-def test_the_same_step_has_the_same_message_id() -> None:
+def test_a_step_keeps_its_message_id() -> None:
     assert render("pl")["headers"] == render("pl")["headers"]
     headers = render("en")["headers"]
     assert isinstance(headers, dict)
     assert headers["Message-ID"] == f"<{uuid.UUID(int=7)}@ostoja.example.com>"
 
 
-def test_a_mail_is_in_the_language_of_the_lead_and_says_what_is_known() -> None:
+def test_a_mail_uses_the_lead_s_language_and_facts() -> None:
     assert "Dzień dobry, Pani Alu," in str(render("pl")["text"])
     assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in str(render("pl")["text"])
     assert "thank you for talking to us" in str(render("en")["text"])
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
-def test_a_mail_says_whose_it_is_and_is_answered_to_a_person(language: str) -> None:
+def test_a_mail_names_the_company_and_a_reply_address(language: str) -> None:
     about = FOLLOWUPS.company
     mail = render(language)
     for said in (about.legal_name, about.address, about.nip, about.privacy_url):
@@ -72,7 +72,7 @@ def test_a_mail_says_whose_it_is_and_is_answered_to_a_person(language: str) -> N
     assert headers["Reply-To"] == about.contact
 
 
-def test_a_mail_s_style_is_in_its_elements_and_nothing_is_loaded() -> None:
+def test_styles_are_inlined_and_nothing_is_fetched() -> None:
     html = str(render()["html"])
     assert '<p style="margin: 0 0 16px;">' in html
     assert "<style" not in html
@@ -87,12 +87,12 @@ STRANGE = (
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-def test_what_a_stranger_called_himself_cannot_write_into_a_mail(strange: str) -> None:
+def test_a_visitor_s_name_cannot_inject_text_into_a_mail(strange: str) -> None:
     mail = render(facts=Facts(name=strange))
     assert mail == render(facts=Facts())
 
 
-def test_no_subject_holds_what_somebody_wrote() -> None:
+def test_a_subject_contains_no_visitor_input() -> None:
     much = Facts(name="Anna Nowak", wish="evil.com", email="a@example.com")
     for step in (0, 1):
         for language in ("pl", "en"):
@@ -114,7 +114,7 @@ def test_no_subject_holds_what_somebody_wrote() -> None:
         *((strange, None) for strange in STRANGE),
     ],
 )
-def test_a_name_is_letters(given: str, name: str | None) -> None:
+def test_a_name_consists_of_letters(given: str, name: str | None) -> None:
     assert person_name(given) == name
 
 
@@ -151,12 +151,16 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
         ("default_language =", "defualt_language =", "defualt_language"),
         ('closing = "Dziękuję', 'clozing = "Dziękuję', "closing"),
         ("{facts}", "{fatcs}", "fatcs"),
-        ('"{we_did} + {defect}"', '"{we_dit} + {defect}"', "routes.complaint: no [words]"),
+        (
+            '"{we_did} + {defect}"',
+            '"{we_dit} + {defect}"',
+            "routes.complaint: unknown [words] list we_dit",
+        ),
         ("long_ago = [", 'long_ago = ["{gas}", ', "words.long_ago"),
         ("[lead]", "[lead", "followups.toml"),
     ],
 )
-def test_a_fault_in_the_configuration_stops_the_start_and_is_named(
+def test_a_configuration_fault_stops_the_start_and_is_named(
     tmp_path: Path, before: str, after: str, named: str
 ) -> None:
     text = SHIPPED.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a message is about before the form, by the shipped words."""
+"""Routing of messages by the shipped phrases."""
 
 import pytest
 
@@ -25,14 +25,14 @@ def test_a_phrase_is_found_in_any_case_and_without_diacritics() -> None:
     assert not routes.find("zalało ich i nas")
 
 
-def test_a_star_takes_any_ending_and_dots_let_up_to_four_words_between() -> None:
+def test_a_star_matches_any_ending_and_dots_up_to_four_words() -> None:
     routes = Routes([route("a", "usu* ... dane")])
     for message in ("usuńcie dane", "usunąć proszę wszystkie moje te dane"):
         assert routes.find(message), message
     assert not routes.find("usuńcie proszę jak najszybciej wszystkie te moje dane")
 
 
-def test_a_phrase_of_unless_takes_a_message_out_of_its_route_only() -> None:
+def test_unless_excludes_a_message_from_its_route_only() -> None:
     routes = Routes([route("a", "gaz*", unless=("kuchenka gazowa",)), route("b", "kuchenka")])
     assert [each.name for each in routes.find("kuchenka gazowa")] == ["b"]
 
@@ -42,7 +42,7 @@ def test_of_several_routes_the_first_in_the_file_comes_first() -> None:
     assert [each.name for each in routes.find("sooner or later")] == ["first", "second"]
 
 
-def test_a_list_stands_for_each_of_its_phrases_and_a_plus_for_both_in_any_order() -> None:
+def test_a_list_matches_each_of_its_phrases_and_plus_needs_both() -> None:
     words = {"we_did": ["*liście", "po was"], "defect": ["pęk*", "nie działa"]}
     routes = Routes([route("a", "{we_did} + {defect}"), route("b", "{defect} kran")], words)
     for message in ("robiliście i pęka", "pękła fuga. Malowaliście.", "gniazdko nie działa po was"):
@@ -54,7 +54,7 @@ def test_a_list_stands_for_each_of_its_phrases_and_a_plus_for_both_in_any_order(
 @pytest.mark.parametrize(
     "phrase", ["", "...", "... a", "ab*", "*a", "*abc*", "a,b", "dwa  *", "a + ", "a + ... b"]
 )
-def test_a_phrase_that_cannot_be_matched_is_named(phrase: str) -> None:
+def test_an_invalid_phrase_is_named(phrase: str) -> None:
     assert phrase_fault(phrase)
 
 
@@ -62,7 +62,7 @@ def test_words_are_letters_and_digits() -> None:
     assert fold("Łódź, 12m² – O'Brien") == ["lodz", "12m2", "o", "brien"]
 
 
-def test_a_minus_takes_the_second_out_of_one_phrase_only() -> None:
+def test_minus_excludes_from_its_own_phrase_only() -> None:
     routes = Routes(
         [route("a", "gaz + czuc - {over} - wycen*", "pozar", unless=("stary - nowy",))],
         {"over": ["juz usuniety"]},
@@ -103,7 +103,7 @@ def test_a_minus_takes_the_second_out_of_one_phrase_only() -> None:
         ("jaka będzie jutro pogoda?", "scope"),
     ],
 )
-def test_a_message_takes_its_route(message: str, name: str) -> None:
+def test_a_message_matches_its_route(message: str, name: str) -> None:
     assert found(message) == name
 
 
@@ -120,5 +120,5 @@ def test_a_message_takes_its_route(message: str, name: str) -> None:
         "poprzedni wykonawca zrobił fuszerkę, szukam ekipy do poprawek po nim",
     ],
 )
-def test_an_ordinary_wish_takes_none(message: str) -> None:
+def test_an_ordinary_request_matches_no_route(message: str) -> None:
     assert found(message) in {None, "price"}

@@ -1,4 +1,4 @@
-"""Files of leads, read as they come."""
+"""Streaming readers of lead files."""
 
 import json
 from collections.abc import AsyncIterator
@@ -32,9 +32,7 @@ async def read_json(data: bytes, size: int = 7) -> list[Record]:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
-async def test_a_file_is_read_as_spreadsheets_write_it(
-    delimiter: str, end: str, start: str
-) -> None:
+async def test_csv_is_read_as_spreadsheets_write_it(delimiter: str, end: str, start: str) -> None:
     rows = [["Email", "Name"], ["a@example.com", '"Żaneta"'], ["", ""], ["b@example.com", " "]]
     text = start + end.join(delimiter.join(row) for row in rows)
     assert await read_csv(text) == [
@@ -43,7 +41,7 @@ async def test_a_file_is_read_as_spreadsheets_write_it(
     ]
 
 
-async def test_a_line_end_within_quotes_is_part_of_its_cell_and_lines_are_counted_on() -> None:
+async def test_a_line_end_inside_quotes_belongs_to_its_cell() -> None:
     records = await read_csv('email,name\na,"one\ntwo ""2"""\nb,c\n')
     assert records == [
         Record(2, {"email": "a", "name": 'one\ntwo "2"'}),
@@ -54,7 +52,7 @@ async def test_a_line_end_within_quotes_is_part_of_its_cell_and_lines_are_counte
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (b"a,b,c", "3 cells, and the header has 2"),
+        (b"a,b,c", "3 cells, but the header has 2"),
         (b"a", "1 cells"),
         (b"a,\xff", "not UTF-8"),
         (b"a,b\0", "NUL"),
@@ -63,9 +61,7 @@ async def test_a_line_end_within_quotes_is_part_of_its_cell_and_lines_are_counte
         (b'a,"' + b"x\n" * MAX_RECORD, "longer than"),
     ],
 )
-async def test_a_row_that_cannot_be_read_is_named_and_the_next_one_is_read(
-    bad: bytes, why: str
-) -> None:
+async def test_an_unreadable_row_is_reported_and_reading_continues(bad: bytes, why: str) -> None:
     records = await read_csv(b"email,name\n" + bad + b"\nb@example.com,B\n", size=4096)
     assert records[0].line == 2
     assert why in str(records[0].fault)
@@ -73,19 +69,19 @@ async def test_a_row_that_cannot_be_read_is_named_and_the_next_one_is_read(
     assert good[-1] == {"email": "b@example.com", "name": "B"}
 
 
-async def test_a_quote_that_is_never_closed_is_named_with_the_line_where_it_began() -> None:
+async def test_an_unclosed_quote_is_reported_at_its_first_line() -> None:
     [first, last] = await read_csv('email,name\na,b\nc,"d\ne,f\n')
-    assert (first.fault, last.line, last.fault) == (None, 3, "a quote is not closed")
+    assert (first.fault, last.line, last.fault) == (None, 3, "unclosed quote")
 
 
 @pytest.mark.parametrize("header", ["", "email,fame", "email,email", "\xff"])
-async def test_a_header_that_is_none_is_refused(header: str) -> None:
+async def test_an_invalid_header_is_refused(header: str) -> None:
     with pytest.raises(Problem) as refused:
         await read_csv(f"{header}\na,b\n" if header else "")
     assert refused.value.status == 422
 
 
-async def test_json_lines_are_read_one_by_one_and_a_bad_one_is_named() -> None:
+async def test_json_lines_are_read_and_a_bad_one_is_reported() -> None:
     data = b'{"email": "a"}\n\n[1]\n{"email": }\n{"a": 1, "a": 2}\n"x"\n' + (
         b'{"n": "\\u0000"}\n{"email": "' + b"x" * MAX_RECORD + b'"}\n{"email": "z"}'
     )
@@ -99,7 +95,7 @@ async def test_json_lines_are_read_one_by_one_and_a_bad_one_is_named() -> None:
     st.lists(st.dictionaries(st.sampled_from(["email", "name"]), st.text(min_size=1), min_size=1)),
     st.integers(1, 50),
 )
-async def test_however_a_file_is_cut_into_parts_it_reads_the_same(
+async def test_chunk_boundaries_do_not_change_what_is_read(
     rows: list[dict[str, str]], size: int
 ) -> None:
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

@@ -1,4 +1,4 @@
-"""A model's words against what the script said."""
+"""A model's reply compared with the script."""
 
 import pytest
 
@@ -17,7 +17,7 @@ ENGLISH = "Noted: 80 m². What budget do you have in mind?"
         (ENGLISH, "Great, 80 m² it is. What budget would you have in mind?", "en"),
     ],
 )
-def test_the_same_in_other_words_is_taken(scripted: str, reply: str, language: str) -> None:
+def test_a_faithful_rewording_is_accepted(scripted: str, reply: str, language: str) -> None:
     assert unfaithful(reply, scripted, language) is None
 
 
@@ -45,5 +45,5 @@ def test_the_same_in_other_words_is_taken(scripted: str, reply: str, language: s
         (ENGLISH, "Noted: 80 m². I am a real human. What budget do you have?", "claim"),
     ],
 )
-def test_what_the_script_did_not_say_is_not_taken(scripted: str, reply: str, reason: str) -> None:
+def test_a_reply_that_adds_claims_is_rejected(scripted: str, reply: str, reason: str) -> None:
     assert unfaithful(reply, scripted, "en" if scripted is ENGLISH else "pl") == reason

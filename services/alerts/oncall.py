@@ -1,0 +1,75 @@
+"""Who is on call: an override, else the shift that began last, else whom the schedule names. Pure.
+
+A shift and an override begin at their first moment and end before their last.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum, auto
+
+
+class Rule(StrEnum):
+    OVERRIDE = auto()
+    SHIFT = auto()
+    OTHERWISE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Times are aware; `person` is a key of [people]."""
+
+    begins: datetime
+    ends: datetime
+    person: str
+
+    def covers(self, at: datetime) -> bool:
+        return self.begins <= at < self.ends
+
+
+@dataclass(frozen=True, slots=True)
+class OnCall:
+    person: str
+    rule: Rule
+    until: datetime | None = None  # when somebody else is, or by another rule; None: not known
+
+
+def who(
+    otherwise: str, shifts: Sequence[Shift], overrides: Sequence[Shift], now: datetime
+) -> OnCall:
+    person, rule = chosen = _choose(otherwise, shifts, overrides, now)
+    for at in _changes(shifts, overrides, now):
+        if _choose(otherwise, shifts, overrides, at) != chosen:
+            return OnCall(person, rule, at)
+    return OnCall(person, rule)
+
+
+def gap(
+    shifts: Sequence[Shift], overrides: Sequence[Shift], begin: datetime, end: datetime
+) -> timedelta:
+    """Return for how long of this time only `otherwise` is on call."""
+    total = timedelta()
+    at = begin
+    for until in [*(each for each in _changes(shifts, overrides, begin) if each < end), end]:
+        if _choose("", shifts, overrides, at)[1] is Rule.OTHERWISE:
+            total += until - at
+        at = until
+    return total
+
+
+def _choose(
+    otherwise: str, shifts: Sequence[Shift], overrides: Sequence[Shift], at: datetime
+) -> tuple[str, Rule]:
+    for some, rule in ((overrides, Rule.OVERRIDE), (shifts, Rule.SHIFT)):
+        # Of two that began together the same one, whatever the order they were read in.
+        covering = [(each.begins, each.person) for each in some if each.covers(at)]
+        if covering:
+            return max(covering)[1], rule
+    return otherwise, Rule.OTHERWISE
+
+
+def _changes(
+    shifts: Sequence[Shift], overrides: Sequence[Shift], after: datetime
+) -> Iterator[datetime]:
+    times = {at for each in (*shifts, *overrides) for at in (each.begins, each.ends)}
+    yield from sorted(at for at in times if at > after)
