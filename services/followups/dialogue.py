@@ -502,7 +502,10 @@ def _learn(state: State, heard: Understood, news: Facts, language: str) -> State
     if heard.disowns_email:
         facts = replace(facts, email=None)
     email_given = news.email is not None
-    barred = barred or (None if email_given and state.barred == "another" else state.barred)
+    # What was said of an address holds for the next one only if that was still to come.
+    is_other = email_given and (before is not None or heard.calls_email_own)
+    if state.barred == "child" or not (barred or is_other):
+        barred = state.barred or barred
     known = replace(
         state, facts=facts, language=language, barred=barred, email_just_given=email_given
     )

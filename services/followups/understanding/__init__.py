@@ -43,6 +43,7 @@ class Understood:
     """Its meaning for consent."""
     barred: Barred | None
     """Why the writer cannot consent to mails to the address."""
+    calls_email_own: bool
     disowns_email: bool
     """It says that the earlier address is wrong, and gives no other."""
 
@@ -83,6 +84,7 @@ def understand(
         language=spoken,
         answer=answer,
         barred=mailbox.barred(message),
+        calls_email_own=mailbox.is_own(message),
         disowns_email="email" not in found
         and addresses.disowned(message, just_given=email_just_given),
     )

@@ -9,10 +9,12 @@ Barred = Literal["child", "another"]
 """Why consent is not asked for: the writer is a child, or the mailbox is another person's."""
 
 _KIN_PL = (
-    r"(?:mam[yae]|mamusi|matk[ia]|tat[yae]|taty|ojca|rodzicow|zon[yae]|zonie|mez[ae]|mezowi|syna|synowi|cork[ia]|corce|brata|bratu"
-    r"|siostr[ya]|siostrze|babci|dziadka|tesci\w*|koleg[iae]|koledze|kolezan\w+|znajom\w+|szef\w*|sasiad\w*|partner\w*|chlopaka"
-    r"|dziewczyny|narzeczon\w+|klient\w*|przyjaci\w+|wspolnik\w*|kierownik\w*|asystent\w*|sekretar\w+)"
+    r"(?:mam[yae]|mamusi|matk[ia]|tat[yae]|tatusia|ojca|ojcu|rodzicow|zon[yae]|zonie|mez[ae]|mezowi|syna|synowi|cork[ia]|corce|brata|bratu"
+    r"|siostr[ya]|siostrze|babci|dziadk\w+|cioci\w*|ciotk\w+|wuj\w*|stryj\w*|tesci\w*|szwag\w+|kuzyn\w*|wnu[kc]\w*|zieci\w*|synow[aey]j?|opiekun\w*"
+    r"|koleg[iae]|koledze|kolezan\w+|kump\w+|znajom\w+|szef\w*|sasiad\w*|partner\w*|chlopaka|dziewczyny|narzeczon\w+|klient\w*|przyjaci\w+"
+    r"|wspolnik\w*|wspollokator\w*|kierownik\w*|dyrektor\w*|prezes\w*|asystent\w*|sekretar\w+)"
 )
+_KIN_NAMED_PL = r"(?:mama|tata|zona|maz|syn|corka|brat|siostra|ciocia|wujek|babcia|dziadek|szef|kolega|kolezanka)"
 _BOX_PL = r"(?:e ?-?mail\w*|mail\w*|mejl\w*|adres\w*|skrzynk\w*|poczt\w*)"
 _KIN_EN = (
     r"(?:mum|mom|mother|dad|father|parents|wife|husband|son|daughter|brother|sister|boss|friend|partner|neighbou?r|colleague"
@@ -25,7 +27,9 @@ _ANOTHERS = re.compile(
     "|".join((
         rf"\b{_BOX_PL}(?: (?:to|jest|na|do|od|e|mail))*(?: (?:moj\w*|nasz\w*|swoj\w*|jej|jego))? {_KIN_PL}\b",
         rf"\b(?:pis\w+|wyslij\w*|wysyla\w+|wyslac|slij\w*|kontakt\w*)(?: (?:prosze|lepiej|raczej))* (?:do|na (?:\w+ )?(?:adres|maila?)) (?:moj\w+ )?{_KIN_PL}\b",
-        rf"\b(?:mama|tata|zona|maz|syn|corka|brat|siostra|szef|kolega|kolezanka) (?:ma|uzywa) {_BOX_PL}",
+        rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}",
+        rf"\b(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
+        rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b",
         rf"\b(?:nie moj|cudzy|nie moja) {_BOX_PL}",
         rf"\b(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
         rf"\b{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",
@@ -40,7 +44,9 @@ _CHILD = re.compile(
     "|".join((
         rf"(?:^|[.,!?;] *|\b(?:ja|a|i|bo|ale|tak|nie|tylko|dopiero) )mam (?:dopiero |tylko )?(?:{_AGE}|{_TEENS_PL}) lat(?! (?:doswiadcz|gwaranc|temu|na\b|pracy|w\b))",
         r"\bjestem (?:dzieck|niepelnoletni|nieletni|maloletni|nastolat)\w*|\bnie mam (?:jeszcze )?(?:18|osiemnastu|16|szesnastu) lat\b",
-        r"\bchodze do (?:podstawowki|szkoly podstawowej|gimnazjum|przedszkola)|\bjestem w \w+ klasie\b",
+        r"\b(?:chodze do|ucze sie w)(?: \w+)? (?:podstawow\w+|szkol\w+|gimnazjum|przedszkol\w+|klas\w+)\b|\bjestem (?:uczniem|uczennica|w \w+ klasie)\b",
+        rf"\bjestem [^\W\d]{{2,20}},? lat {_AGE}\b|\b{_AGE}-?latk\w+|\b(?:{_AGE}|{_TEENS_PL}) lat(?:ek|ka)\b",
+        r"\b(?:mama|tata|tato|rodzice)(?: sie)?(?: mi| nam)? (?:pozwol|pozwal|zgodzi)\w*",
         rf"\b(?:i'?m|i am)(?: only| just)? {_AGE}(?: (?:years|yrs?)(?: old)?| yo)?(?=$| *[.,!?;])",
         r"\b(?:i'?m|i am) (?:a )?(?:kid|child|minor|under ?-?age|teenager|underage)\b",
         rf"\bich bin(?: erst)? {_AGE}(?: jahre(?: alt)?)?(?=$| *[.,!?;])|\bich bin (?:minderjahrig|ein kind)",
@@ -49,9 +55,12 @@ _CHILD = re.compile(
 )  # fmt: skip
 
 
+_OWN = re.compile(
+    rf"\b(?:moj|swoj|my|mein\w*|мій|моя) (?:(?:wlasny|prywatny|own) )?(?:{_BOX_PL}|{_BOX_EN}|adresse|пошта)"
+)
 _OF_A_MAILBOX = (
     "mail", "mejl", "adres", "skrzyn", "poczt", "box", "address", "postfach", "пошт", "мейл", "скрин", "pis", "wys", "slij", "kontakt", "write", "send",
-    " lat", "jestem", "chodze", "i'm", "i am", "ich bin", "мені", "мне",
+    " lat", "jestem", "chodze", "ucze", "@", "mama", "tat", "rodzic", "i'm", "i am", "ich bin", "мені", "мне",
 )  # fmt: skip
 
 
@@ -62,3 +71,8 @@ def barred(message: str) -> Barred | None:
     if _CHILD.search(folded):
         return "child"
     return "another" if _ANOTHERS.search(folded) else None
+
+
+def is_own(message: str) -> bool:
+    """Whether whoever writes calls an address their own."""
+    return bool(_OWN.search(fold(message)))

@@ -1,12 +1,14 @@
 """What people answer to the question of consent, and what they say of mails at any other time."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.followups.understanding.consent_answer import answer
+from services.followups.understanding.consent_answer import Answer, answer
+from services.followups.understanding.kinds import TABLES, Kinds
 from services.followups.understanding.mailbox import barred
 
 EXAM: dict[str, Any] = json.loads(
@@ -14,63 +16,99 @@ EXAM: dict[str, Any] = json.loads(
 )
 LANGUAGES = ("pl", "en", "de", "uk")
 
-
-def _said(meaning: str) -> list[tuple[str, str]]:
-    return [(language, text) for language in LANGUAGES for text in EXAM[language][meaning]]
+Heard = list[tuple[str, Answer | None]]
 
 
-@pytest.mark.parametrize(("language", "text"), _said("yes"))
-def test_a_whole_message_that_says_yes_is_a_grant(language: str, text: str) -> None:
-    assert answer(text, language, "consent") == "yes"
+def _heard(texts: Iterable[str], language: str, asked: Any, *, agreed: bool = False) -> Heard:
+    return [(text, answer(text, language, asked, agreed=agreed)) for text in texts]
 
 
-@pytest.mark.parametrize(("language", "text"), _said("no"))
-def test_a_refusal_is_a_withdrawal(language: str, text: str) -> None:
-    assert answer(text, language, "consent") == "no"
+def _anytime(meaning: str, language: str) -> list[str]:
+    return [text for spoken, text in EXAM["anytime"][meaning] if spoken == language]
 
 
-@pytest.mark.parametrize(("language", "text"), _said("unclear"))
-def test_what_is_neither_is_neither_granted_nor_refused(language: str, text: str) -> None:
-    assert answer(text, language, "consent") in {None, "question"}
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_whole_message_that_says_yes_is_a_grant(language: str) -> None:
+    heard = _heard(EXAM[language]["yes"], language, "consent")
+    assert [each for each in heard if each[1] != "yes"] == []
 
 
-@pytest.mark.parametrize(("language", "text"), _said("yes"))
-def test_a_yes_that_answers_another_question_grants_nothing(language: str, text: str) -> None:
-    assert answer(text, language, "area") is None
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_refusal_is_a_withdrawal(language: str) -> None:
+    heard = _heard(EXAM[language]["no"], language, "consent")
+    assert [each for each in heard if each[1] != "no"] == []
 
 
-@pytest.mark.parametrize(("language", "text"), EXAM["anytime"]["withdrawal"])
-def test_a_withdrawal_is_heard_in_any_turn(language: str, text: str) -> None:
-    assert answer(text, language, "area") == "no"
-    assert answer(text, language, None) == "no"
-    assert answer(text, "pl", None) == "no", "whatever language the talk was in"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_neither_is_neither_granted_nor_refused(language: str) -> None:
+    heard = _heard(EXAM[language]["unclear"], language, "consent")
+    assert [each for each in heard if each[1] not in {None, "question"}] == []
 
 
-@pytest.mark.parametrize("text", EXAM["anytime"]["after_yes"])
-def test_who_agreed_takes_it_back_in_few_words(text: str) -> None:
-    assert answer(text, "pl", None, agreed=True) == "no"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_yes_that_answers_another_question_grants_nothing(language: str) -> None:
+    heard = _heard(EXAM[language]["yes"], language, "area")
+    assert [each for each in heard if each[1] is not None] == []
 
 
-@pytest.mark.parametrize(("language", "text"), EXAM["anytime"]["nothing"])
-def test_nothing_else_takes_a_yes_back(language: str, text: str) -> None:
-    assert answer(text, language, None, agreed=True) != "no"
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("asked", ["area", None])
+def test_a_withdrawal_is_heard_in_any_turn(language: str, asked: Any) -> None:
+    texts = _anytime("withdrawal", language)
+    heard = _heard(texts, language, asked) + _heard(texts, "pl", asked)  # whatever the talk was in
+    assert [each for each in heard if each[1] != "no"] == []
 
 
-@pytest.mark.parametrize(("language", "text"), EXAM["anytime"]["nothing"])
-def test_a_no_to_another_question_withdraws_nothing(language: str, text: str) -> None:
-    assert answer(text, language, "area") != "no"
+def test_who_agreed_takes_it_back_in_few_words() -> None:
+    heard = _heard(EXAM["anytime"]["after_yes"], "pl", None, agreed=True)
+    assert [each for each in heard if each[1] != "no"] == []
 
 
-@pytest.mark.parametrize("text", EXAM["mailboxes"]["another"])
-def test_another_persons_mailbox_is_recognised(text: str) -> None:
-    assert barred(text) == "another"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_else_takes_a_yes_back(language: str) -> None:
+    heard = _heard(_anytime("nothing", language), language, None, agreed=True)
+    assert [each for each in heard if each[1] == "no"] == []
 
 
-@pytest.mark.parametrize("text", EXAM["mailboxes"]["child"])
-def test_a_child_is_recognised(text: str) -> None:
-    assert barred(text) == "child"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_no_to_another_question_withdraws_nothing(language: str) -> None:
+    heard = _heard(_anytime("nothing", language), language, "area")
+    assert [each for each in heard if each[1] == "no"] == []
 
 
-@pytest.mark.parametrize("text", EXAM["mailboxes"]["own"])
-def test_an_adult_with_a_mailbox_is_not_barred(text: str) -> None:
-    assert barred(text) is None
+@pytest.mark.parametrize("kind", ["another", "child"])
+def test_another_persons_mailbox_and_a_child_are_recognised(kind: str) -> None:
+    assert [text for text in EXAM["mailboxes"][kind] if barred(text) != kind] == []
+
+
+def test_an_adult_with_a_mailbox_is_not_barred() -> None:
+    assert [text for text in EXAM["mailboxes"]["own"] if barred(text)] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("beside", ["za miesiąc", "ale", "mama", "5", "?", "…", "🙄", '"'])
+def test_one_foreign_word_makes_any_yes_none(language: str, beside: str) -> None:
+    heard = _heard((f"{yes} {beside}" for yes in EXAM[language]["yes"]), language, "consent")
+    assert [each for each in heard if each[1] == "yes"] == []
+
+
+def test_a_mistyped_word_is_read_as_the_one_that_was_meant() -> None:
+    kinds = Kinds({"yes": "zgadzam sie, piszcie, zgoda", "beside": "nieduzo"})
+    assert [kinds.of([word, "sie"]) for word in ("zgadzma", "zgadam", "zgadzamm")] == ["y"] * 3
+    assert [kinds.of([word]) for word in ("zgdoa", "piscie")] == ["y", "y"]
+    for another in ("zgody", "zgadza", "pisze", "rzgoda", "niezgoda", "nieduze"):
+        assert kinds.of([another]) == "."
+
+
+def test_words_of_every_kind_are_written_as_messages_are_read() -> None:
+    """Lower case, without diacritics or punctuation: another entry would never be found."""
+    entries = [
+        entry.strip()
+        for table in TABLES.values()
+        for part in table.values()
+        for kind in part.values()
+        for entry in kind.replace("\n", ",").split(",")
+    ]
+    assert [
+        each for each in entries if set(each) & set("ąćęłńóśźżäöüßABCDEFGHIJKLMNOPQRSTUVWXYZ.!-")
+    ] == []

@@ -1,0 +1,91 @@
+"""The kind of each word of a message, as consent_words.toml lists them."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import product
+from operator import ne
+from pathlib import Path
+
+TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = tomllib.loads(
+    (Path(__file__).parent / "consent_words.toml").read_text(encoding="utf-8")
+)
+FOREIGN = "."
+MISTYPED = range(5, 20)
+"""How long a word is that may be mistyped: a shorter one is too near to others."""
+_ENTRY = re.compile("[,\n]")
+
+
+class Kinds:
+    """Words and phrases, each of a kind, which is written as the first letter of its name."""
+
+    def __init__(self, *tables: Mapping[str, str]) -> None:
+        """:param tables: the entries of each kind; where two have the same, the later counts"""
+        self._phrases: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
+        for table in tables:
+            for kind, entries in table.items():
+                for entry in filter(None, map(str.strip, _ENTRY.split(entries))):
+                    for words in product(*(each.split("|") for each in entry.split())):
+                        kinds = self._stems if entry.endswith("*") else self._phrases
+                        kinds[" ".join(words).rstrip("*")] = kind[0]
+        self._known = {word for phrase in self._phrases for word in phrase.split()}
+        self._longest: dict[str, int] = {}
+        for first, *others in (phrase.split() for phrase in self._phrases):
+            self._longest[first] = max(1 + len(others), self._longest.get(first, 0))
+        self._shortened: dict[str, list[str]] = {}
+        meant = (word for word in self._known if self._phrases.get(word) != FOREIGN)
+        for word in sorted(filter(_may_be_mistyped, meant)):
+            for each in _shortened(word):
+                self._shortened.setdefault(each, []).append(word)
+        self._read = lru_cache(4096)(self._word)
+
+    def beginnings(self, kinds: str, length: int) -> frozenset[str]:
+        """Return how words begin of which one is in each text that has one of these kinds."""
+        entries = {**self._stems, **self._phrases}.items()
+        return frozenset(
+            max(entry.split(), key=len)[:length] for entry, kind in entries if kind in kinds
+        )
+
+    def of(self, words: list[str]) -> str:
+        """Return the kind of each word, and one for words that are a phrase together."""
+        read = [self._read(word[: MISTYPED.stop]) for word in words]
+        words, kinds, at = [word for word, _ in read], "", 0
+        while at < len(words):
+            size = min(self._longest.get(words[at], 1), len(words) - at)
+            while size > 1 and " ".join(words[at : at + size]) not in self._phrases:
+                size -= 1
+            kinds += self._phrases[" ".join(words[at : at + size])] if size > 1 else read[at][1]
+            at += size
+        return kinds
+
+    def _word(self, typed: str) -> tuple[str, str]:
+        """Return the word that was meant, and its kind by itself."""
+        if typed not in self._phrases:
+            for size in range(min(len(typed), MISTYPED.stop), 1, -1):
+                if typed[:size] in self._stems:
+                    return typed, self._stems[typed[:size]]
+        if typed not in self._known and _may_be_mistyped(typed):
+            near = (word for each in _shortened(typed) for word in self._shortened.get(each, ()))
+            typed = next((word for word in near if _is_slip(typed, word)), typed)
+        return typed, self._phrases.get(typed, FOREIGN)
+
+
+def _may_be_mistyped(word: str) -> bool:
+    return len(word) in MISTYPED and not word.startswith("nie")
+
+
+def _shortened(word: str) -> list[str]:
+    """Return it and what it is without one letter: two words one slip apart share one of these."""
+    return [word, *(word[:at] + word[at + 1 :] for at in range(len(word)))]
+
+
+def _is_slip(typed: str, word: str) -> bool:
+    """Whether a letter is misplaced or, in a longer word, missing, doubled or another."""
+    if typed[0] != word[0]:
+        return False
+    if sorted(typed) == sorted(word):
+        return True
+    is_long = min(len(typed), len(word)) > MISTYPED.start
+    return is_long and (len(typed) != len(word) or sum(map(ne, typed, word)) == 1)
