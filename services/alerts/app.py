@@ -1,7 +1,8 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,7 +16,8 @@ from libs.common.process import logs
 from libs.common.process.service import Service
 from services.alerts import channels, config, topology
 from services.alerts.cases import timer
-from services.alerts.cases.rules import otherwise, rules_of
+from services.alerts.cases.on_call import POLL_SECONDS, Schedules
+from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
 from services.alerts.channels.email import Email
 from services.alerts.config import EmailTarget
@@ -28,6 +30,7 @@ from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.intake import PREFETCH, Intake
 from services.alerts.privacy import Privacy
+from services.alerts.rota import Rotas
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
 from services.alerts.store.schema import Schema
@@ -73,13 +76,15 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     service.spawn("loop lag", lag.watch())
     permits = Permits(await service.enter(Requester(broker, service.name)), lag)
 
-    private = settings.alerts_private_networks
-    log.info("networks.configured", private=[str(network) for network in private])
-    rules = rules_of(configured, otherwise(configured))
+    log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
+    rotas = Rotas(configured, settings.alerts_config.parent)
+    rules = rules_of(configured, _schedules(service, engine, rotas).person)
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
-        channel = await service.enter(channels.opened(name, target, templates, private))
+        channel = await service.enter(
+            channels.opened(name, target, templates, settings.alerts_private_networks)
+        )
         breaker = breakers[name] = Breaker(
             name,
             fail_max=target.breaker.fail_max,
@@ -128,10 +133,9 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
 
     # Also without a policy: cases may be open that an earlier configuration opened.
-    case_timer = Timer(engine, rules, frozenset(configured.targets))
+    move = Timer(engine, rules, frozenset(configured.targets)).run
     service.spawn(
-        "case timer",
-        periodic.every(engine, "case timer", timer.POLL_SECONDS, case_timer.run, on_each=True),
+        "case timer", periodic.every(engine, "case timer", timer.POLL_SECONDS, move, on_each=True)
     )
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
@@ -150,7 +154,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         overdue=settings.alerts_overdue_seconds,
         fallback_after=settings.alerts_fallback_seconds,
     )
-    digests = _digests(engine, intake, reconciler, settings)
+    digests = _digests(engine, intake, reconciler, rotas.faults, settings)
     _spawn_periodic(
         service,
         engine,
@@ -189,6 +193,14 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     await server.serve(service, app, settings.http_host, settings.http_port)
 
 
+def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules:
+    rotas.refresh(datetime.now(UTC))  # before the first case asks
+    schedules = Schedules(engine, rotas)
+    job = periodic.every(engine, "schedules", POLL_SECONDS, schedules.refresh, on_each=True)
+    service.spawn("schedules", job)
+    return schedules
+
+
 def _spawn_periodic(
     service: Service, engine: AsyncEngine, *jobs: tuple[str, float, Callable[[], Awaitable[object]]]
 ) -> None:
@@ -198,7 +210,11 @@ def _spawn_periodic(
 
 
 def _digests(
-    engine: AsyncEngine, intake: Intake, reconciler: Reconciler, settings: AlertsSettings
+    engine: AsyncEngine,
+    intake: Intake,
+    reconciler: Reconciler,
+    rota_faults: Callable[[], Mapping[str, str]],
+    settings: AlertsSettings,
 ) -> Digests:
     log.info(
         "incidents.configured",
@@ -211,6 +227,7 @@ def _digests(
         engine,
         intake,
         reconciler,
+        rota_faults,
         to=settings.escalation_email,
         base_url=settings.public_base_url.rstrip("/"),
         pending=settings.alerts_incident_pending,

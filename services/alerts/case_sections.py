@@ -86,6 +86,9 @@ class Answers(_Section):
         """The chain with its repetitions."""
         return self.chain * (1 + self.repeat)
 
+    def asks_schedule(self, name: str) -> bool:
+        return any(step.schedule == name for step in self.chain)
+
     def own_faults(
         self, event_type: str, routed: Sequence[str], targets: Mapping[str, Asked]
     ) -> Iterator[tuple[Where, str]]:
@@ -136,12 +139,17 @@ class CaseSections(_Section):
         section = self.hours.get(name)
         return ALWAYS_OPEN if section is None else section.hours
 
+    def hours_for(self, schedule: str) -> Hours:
+        """Return the hours in which a schedule is asked: always, or of the first who asks it."""
+        used = [each.hours for each in self.answers.values() if each.asks_schedule(schedule)]
+        return self.hours_of(ALWAYS if ALWAYS in used else next(iter(used), ALWAYS))
+
     def zone_of(self, schedule: str) -> ZoneInfo:
         """Return the zone of a schedule's all-day shifts: of the hours of who asks it."""
         used = [
             self.hours[each.hours].zone
             for each in self.answers.values()
-            if each.hours in self.hours and any(step.schedule == schedule for step in each.chain)
+            if each.hours in self.hours and each.asks_schedule(schedule)
         ]
         zone: ZoneInfo = next(iter(used), ALWAYS_OPEN.zone)
         return zone

@@ -52,6 +52,11 @@ LEDGER_ROWS = Gauge(
     "Rows that are pending, failed or in doubt; every replica shows the whole ledger.",
     ["target", "state"],
 )
+ONCALL_GAP = Gauge(
+    "alerts_oncall_gap_seconds",
+    "How much of the next day's open time only a schedule's `otherwise` is on call.",
+    ["schedule"],
+)
 CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 
 

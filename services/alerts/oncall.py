@@ -5,7 +5,7 @@ A shift and an override begin at their first moment and end before their last.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum, auto
 
 
@@ -44,17 +44,15 @@ def who(
     return OnCall(person, rule)
 
 
-def gap(
+def gaps(
     shifts: Sequence[Shift], overrides: Sequence[Shift], begin: datetime, end: datetime
-) -> timedelta:
-    """Return for how long of this time only `otherwise` is on call."""
-    total = timedelta()
+) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the parts of this time in which only `otherwise` is on call."""
     at = begin
     for until in [*(each for each in _changes(shifts, overrides, begin) if each < end), end]:
         if _choose("", shifts, overrides, at)[1] is Rule.OTHERWISE:
-            total += until - at
+            yield at, until
         at = until
-    return total
 
 
 def _choose(

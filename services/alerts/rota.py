@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import icalendar
 import recurring_ical_events
 
+from libs.common.hours import Hours
 from services.alerts import oncall
 from services.alerts.config import Config
 from services.alerts.oncall import OnCall, Shift
@@ -29,6 +30,7 @@ class Rota:
     path: Path
     zone: ZoneInfo  # of all-day shifts and of times without a zone
     otherwise: str
+    hours: Hours  # of who asks it
     able: frozenset[str]  # the people who have what its messages need
     shifts: Sequence[Shift] = ()
     fault: str | None = None
@@ -106,6 +108,7 @@ class Rotas:
                 folder / schedule.file,
                 config.zone_of(name),
                 schedule.otherwise,
+                config.hours_for(name),
                 _able(config, name),
             )
             for name, schedule in config.schedules.items()

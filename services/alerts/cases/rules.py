@@ -34,13 +34,3 @@ def _policy(section: Answers) -> Policy:
         later_most=section.later.most.total_seconds(),
         later_times=section.later.times,
     )
-
-
-def otherwise(config: Config) -> Callable[[str, datetime], str | None]:
-    """Return the person whom each schedule names for the times that its calendar does not cover."""
-
-    def person(schedule: str, _: datetime) -> str | None:
-        section = config.schedules.get(schedule)
-        return section.otherwise if section else None
-
-    return person

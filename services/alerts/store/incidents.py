@@ -19,6 +19,7 @@ class IncidentKind(StrEnum):
     PENDING = auto()  # too many deliveries are pending
     IN_DOUBT = auto()  # an operator has to resolve some
     UNREAD = auto()  # accepted messages of which no row could be made
+    ROTA = auto()  # the file of a schedule cannot be used as it is
     UNANSWERED = auto()  # cases whose chain is over
 
 

@@ -6,7 +6,7 @@ reports. So it waits, is retried and survives a crash as they do. When it fails 
 it reported is unsent again (`delivery.ending`), and due after a pause that grows with each failure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum, auto
@@ -52,6 +52,7 @@ class Digests:
     engine: AsyncEngine
     intake: Intake
     reconciler: Reconciler
+    rota_faults: Callable[[], Mapping[str, str]]  # by schedule
     to: str  # e-mail address
     base_url: str  # of the public API, for the commands in the mail
     pending: int  # deliveries of one target that may be pending without an incident
@@ -87,6 +88,7 @@ class Digests:
             await incidents.observe(
                 tx, IncidentKind.UNANSWERED, {CASES: unanswered} if unanswered else {}
             )
+            await incidents.observe(tx, IncidentKind.ROTA, dict.fromkeys(self.rota_faults(), 1))
             await incidents.observe(tx, IncidentKind.PENDING, pending)
             await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
             if unread is not None:  # while it is unknown, the last observation still holds
@@ -106,6 +108,7 @@ class Digests:
                 numbers.get("failed", 0),
                 numbers.get("in_doubt", 0),
                 await incidents.last_error(tx, target) if open_incidents else None,
+                self.rota_faults().get(target),
             )
             if target == CASES:
                 now = Now(cases=await cases.unanswered(tx, LISTED))
@@ -141,6 +144,7 @@ class Now:
     failed: int = 0
     in_doubt: int = 0
     last_error: str | None = None
+    rota_fault: str | None = None
     cases: tuple[int, Sequence[Any]] = (0, ())
     """How many no one has answered, and the oldest of them."""
 
@@ -295,12 +299,28 @@ List them all; the details of one show every step, and which failed:
     )
 
 
+def _rota(schedule: str, incident: OpenIncident, now: Now, url: str) -> tuple[str, str]:
+    return (
+        f"the rota {schedule} is not as its file says",
+        f"""\
+{now.rota_fault or "It can be read again by now."}
+
+since   {_utc(incident.since)}
+
+The last shifts that could be read still count; where there are none, the schedule's `otherwise` is
+on call. Correct the file, it is read again within seconds. Who is on call now:
+{_ADMIN} {url}/api/oncall
+""",
+    )
+
+
 _INCIDENTS = {
     IncidentKind.BREAKER: _breaker,
     IncidentKind.PENDING: _pending,
     IncidentKind.IN_DOUBT: _in_doubt,
     IncidentKind.UNREAD: _unread,
     IncidentKind.UNANSWERED: _unanswered,
+    IncidentKind.ROTA: _rota,
 }
 
 

@@ -25,6 +25,7 @@ def an_incident(kind: IncidentKind) -> OpenIncident:
         (IncidentKind.BREAKER, "nothing gets through to slack", "/api/breakers/slack/reset"),
         (IncidentKind.PENDING, "7 pending for slack", "/api/dlq/pending?target=slack"),
         (IncidentKind.IN_DOUBT, "7 for slack in doubt", "/api/dlq/resolve"),
+        (IncidentKind.ROTA, "the rota slack is not as its file says", "/api/oncall"),
         (IncidentKind.UNREAD, "7 accepted messages could not be read", "/api/ledger/check"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.alerts.oncall import OnCall, Rule, Shift, gap, who
+from libs.common.hours import Hours
+from services.alerts.oncall import OnCall, Rule, Shift, gaps, who
 from services.alerts.rota import AGAIN, Rota, read
 
 WARSAW = ZoneInfo("Europe/Warsaw")
@@ -91,7 +92,8 @@ def test_the_gap_is_what_falls_to_the_schedule_s_own_person(
 ) -> None:
     hours = [who("ewa", shifts, overrides, NOON + n * HOUR).rule for n in range(24)]
     expected = hours.count(Rule.OTHERWISE) * HOUR
-    assert gap(shifts, overrides, NOON, NOON + 24 * HOUR) == expected
+    found = gaps(shifts, overrides, NOON, NOON + 24 * HOUR)
+    assert sum((end - begin for begin, end in found), timedelta()) == expected
 
 
 def calendar(*events: str) -> str:
@@ -161,7 +163,8 @@ def test_a_shift_that_began_days_ago_is_known(tmp_path: Path) -> None:
 
 @pytest.fixture
 def rota(tmp_path: Path) -> Rota:
-    subject = Rota(tmp_path / "rota.ics", WARSAW, "ewa", frozenset({"anna", "jan"}))
+    hours = Hours(WARSAW, None, None)
+    subject = Rota(tmp_path / "rota.ics", WARSAW, "ewa", hours, frozenset({"anna", "jan"}))
     write(subject, "DTSTART;VALUE=DATE:20261125\nSUMMARY:anna")
     subject.refresh(NOON)
     return subject

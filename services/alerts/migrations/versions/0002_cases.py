@@ -147,7 +147,7 @@ CREATE INDEX delivery_recalled ON delivery (lease_until) WHERE recalled;
 
 ALTER TABLE incident DROP CONSTRAINT incident_kind_known;
 ALTER TABLE incident ADD CONSTRAINT incident_kind_known
-    CHECK (kind IN ('breaker', 'pending', 'in_doubt', 'unread', 'unanswered'));
+    CHECK (kind IN ('breaker', 'pending', 'in_doubt', 'unread', 'unanswered', 'rota'));
 
 REVOKE UPDATE, DELETE ON case_answer FROM alerts;
 GRANT UPDATE (reason) ON case_answer TO alerts;

@@ -1,0 +1,54 @@
+"""Who is on call now, from memory: the schedules' files and the overrides, read again and again."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.process import logs
+from services.alerts import metrics, oncall
+from services.alerts.oncall import Shift
+from services.alerts.rota import Rotas
+from services.alerts.store import overrides
+
+log = logs.get_logger(__name__)
+
+POLL_SECONDS = 5.0
+"""A changed file and an override count on every replica within this time."""
+AHEAD = timedelta(days=1)
+
+
+@dataclass(eq=False)
+class Schedules:
+    engine: AsyncEngine
+    rotas: Rotas
+    overrides: dict[str, list[Shift]] = field(default_factory=dict)
+
+    async def refresh(self) -> None:
+        """Read what has changed; without a database the last overrides stay."""
+        now = datetime.now(UTC)
+        before = self.rotas.faults()
+        await asyncio.to_thread(self.rotas.refresh, now)
+        if (faults := self.rotas.faults()) != before:
+            log.warning("rota.faults", faults=faults)
+        if self.rotas.by_name:
+            async with self.engine.connect() as tx:
+                self.overrides = await overrides.current(tx)
+        for name in self.rotas.by_name:
+            metrics.ONCALL_GAP.labels(name).set(self.gap(name, now).total_seconds())
+
+    def person(self, schedule: str, now: datetime) -> str | None:
+        """Return who is on call; None when the schedule has left the configuration."""
+        if schedule not in self.rotas.by_name:
+            return None
+        return self.now(schedule, now).person
+
+    def now(self, schedule: str, now: datetime) -> oncall.OnCall:
+        return self.rotas.who(schedule, self.overrides.get(schedule, ()), now)
+
+    def gap(self, schedule: str, now: datetime) -> timedelta:
+        """Return how much open time of the next day falls to `otherwise`."""
+        rota = self.rotas.by_name[schedule]
+        gaps = oncall.gaps(rota.shifts, self.overrides.get(schedule, ()), now, now + AHEAD)
+        return sum((rota.hours.between(begin, end) for begin, end in gaps), timedelta())

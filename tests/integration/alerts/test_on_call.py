@@ -1,0 +1,118 @@
+"""Whom a step asks: by the schedule's file, by an override, while the service runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from services.alerts.oncall import Shift
+from services.alerts.store import overrides
+from tests.conftest import NewDatabase
+from tests.integration.alerts.cases import Cases
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.test_case_messages import PEOPLE, lead, sections
+from tests.support.eventually import eventually
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+SMS = {"to": "sms", "call": "sales", "wait": "12h"}
+
+
+@pytest.fixture
+async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
+    async with postgres.connect(await database("alerts"), application_name="test") as engine:
+        yield engine
+
+
+async def add(engine: AsyncEngine, begins: int, ends: int, schedule: str = "sales") -> int | None:
+    shift = Shift(NOW + begins * HOUR, NOW + ends * HOUR, "ewa")
+    async with engine.begin() as tx:
+        return await overrides.add(tx, schedule, shift, by="ola", why="ill")
+
+
+async def test_overrides_of_one_schedule_do_not_overlap(engine: AsyncEngine) -> None:
+    assert await add(engine, 0, 2) is not None
+    assert await add(engine, 1, 3) is None
+    assert await add(engine, -1, 5) is None
+    assert await add(engine, 2, 3) is not None
+    assert await add(engine, 1, 3, "ops") is not None
+    async with engine.connect() as tx:
+        found = await overrides.current(tx)
+    assert {name: len(some) for name, some in found.items()} == {"sales": 2, "ops": 1}
+
+
+async def test_of_many_at_once_that_overlap_one_is_made(engine: AsyncEngine) -> None:
+    made = await asyncio.gather(*(add(engine, 0, 2) for _ in range(10)))
+    assert sum(each is not None for each in made) == 1
+
+
+async def test_one_that_is_over_or_removed_does_not_count(engine: AsyncEngine) -> None:
+    await add(engine, -3, -1)
+    number = await add(engine, 0, 1)
+    async with engine.begin() as tx:
+        assert await overrides.remove(tx, number or 0)
+        assert not await overrides.remove(tx, number or 0)
+        assert await overrides.current(tx) == {}
+
+
+def on_duty(folder: Path, person: str) -> None:
+    yesterday = f"{NOW - timedelta(days=1):%Y%m%d}"
+    tomorrow = f"{NOW + timedelta(days=2):%Y%m%d}"
+    lines = (
+        "BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//t//t//", "BEGIN:VEVENT", "UID:1",
+        f"DTSTART;VALUE=DATE:{yesterday}", f"DTEND;VALUE=DATE:{tomorrow}", f"SUMMARY:{person}",
+        "END:VEVENT", "END:VCALENDAR", "",
+    )  # fmt: skip
+    (folder / "rota.ics").write_text("\r\n".join(lines), encoding="utf-8")
+
+
+async def called(subject: Alerts) -> list[str]:
+    return [str(each["body"]["to"]) for each in await subject.sandbox.received("sms")]
+
+
+async def test_a_step_asks_who_is_on_call_when_it_is_handed_out(
+    alerts: StartAlerts, tmp_path: Path
+) -> None:
+    ewa, anna = PEOPLE["ewa"]["phone"], PEOPLE["anna"]["phone"]
+    on_duty(tmp_path, "Ewa")
+    subject = await alerts(sections=sections(chain=[SMS]))
+
+    async def asks(expected: str) -> bool:
+        await lead(subject)
+        before = len(await called(subject))
+        got = await eventually(lambda: _more(subject, before), 30)
+        return got[-1] == expected
+
+    assert await asks(ewa)
+    on_duty(tmp_path, "anna")
+    await eventually(lambda: asks(anna), 60)
+    async with subject.engine.begin() as tx:
+        shift = Shift(NOW - HOUR, NOW + HOUR, "ewa")
+        await overrides.add(tx, "sales", shift, by="ola", why=None)
+    await eventually(lambda: asks(ewa), 60)
+    (tmp_path / "rota.ics").write_text("no calendar", encoding="utf-8")
+    async with subject.engine.begin() as tx:
+        await overrides.remove(tx, 1)
+    await eventually(lambda: asks(anna), 60)  # the last good file still counts
+
+
+async def _more(subject: Alerts, before: int) -> list[str]:
+    got = await called(subject)
+    return got if len(got) > before else []
+
+
+async def test_a_file_that_cannot_be_used_is_told_in_a_mail(
+    alerts: StartAlerts, tmp_path: Path
+) -> None:
+    on_duty(tmp_path, "bob")
+    subject = await alerts(sections=sections(chain=[SMS]), ESCALATION_EMAIL="ops@example.com")
+    (mail,) = await eventually(lambda: subject.sandbox.mails("ops@example.com"), 30)
+    assert mail["Subject"] == "Ostoja: the rota sales is not as its file says"
+    assert "rota.ics: bob is not in [people] with what" in mail["Text"]
+    cases = Cases(subject.engine)
+    (row,) = await cases.rows("SELECT kind, target FROM incident")
+    assert (row.kind, row.target) == ("rota", "sales")
