@@ -1,4 +1,4 @@
-# `make up` and `make test` need nothing first but Python >= 3.11, git and make.
+# `make up` and `make test` need only Python >= 3.11, git and make.
 ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -7,13 +7,13 @@ endif
 $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
-# What make test leaves to the targets of these names.
+# Excluded from make test; each has its own target.
 QUICK = not faults and not fullstack and not dialect and not pages
 
 .PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-fullstack test-clients test-dialect test-pages bench docs lock release
 .DEFAULT_GOAL = up
 
-# YES=1: `make clean` does not ask. TRY=1: `make env` writes what is for trying. PORT_OFFSET=100: all ports are 100 higher from now on.
+# YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
 up down clean status env check:
 	@$(LOCAL) $@
 
@@ -27,7 +27,7 @@ psql:
 	@$(LOCAL) psql $(or $(SERVICE),$(error say which: make psql SERVICE=alerts)) $(if $(SQL),"$$SQL")
 psql: export SQL := $(SQL)
 
-# The follow-ups' mails as files, and as mails to one of us.
+# Write the follow-ups' mails to files; send them to a colleague.
 FOLDER = .local/preview
 preview:
 	@$(LOCAL) run followups preview $(FOLDER)
@@ -48,39 +48,39 @@ lint: prepare
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Pure, in seconds: what to run while writing.
+# Unit tests only, in seconds: run them while you write.
 unit: prepare
 	$(BIN)/pytest tests/unit $(ARGS)
 
-# Most of a test's time is waiting. Each of the JOBS processes has servers of its own.
+# Tests mostly wait. Each of the JOBS processes has its own servers.
 JOBS = 3
 test: lint
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
 
-# make up and make test in a bare Debian 13 with its own Python; as root.
+# make up and make test in a bare Debian 13 with Debian's Python; needs root.
 test-fresh:
 	tests/fresh
 
 test-faults: prepare
 	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/faults $(ARGS)
 
-# AGAINST=running: what runs on this checkout's .env, instead of containers of the tests' own.
+# AGAINST=running: test what runs from this checkout's .env, instead of the tests' own containers.
 test-fullstack: prepare
 	AGAINST=$(AGAINST) $(BIN)/pytest -m fullstack tests/fullstack $(ARGS)
 
-# SCREENSHOTS=folder keeps what the pages look like.
+# SCREENSHOTS=folder keeps screenshots of the pages.
 test-pages:
 	@$(LOCAL) prepare --browser
 	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
-# Clients generated from /openapi.json, in Python and TypeScript (needs npm): they type-check.
+# Generate clients from /openapi.json in Python and TypeScript (needs npm), and type-check them.
 test-clients: prepare
 	tests/clients/run
 
 test-dialect: prepare
 	$(BIN)/pytest -n $(JOBS) -m dialect $(ARGS)
 
-# One of gateway, alerts, consent, followups, chat, or all; LONG=1 adds what takes many minutes.
+# WHAT is gateway, alerts, consent, followups or chat; default: all. LONG=1 adds parts of many minutes.
 bench: prepare
 	$(BIN)/python -m bench $(WHAT) $(if $(LONG),--long) $(ARGS)
 

@@ -1,4 +1,4 @@
-"""`make bench`: measures, keeps the figures in bench/results, writes docs/benchmarks.md from them.
+"""`make bench`: measures, stores the figures in bench/results and writes docs/benchmarks.md.
 
 python -m bench [WHAT] [--part NAME]… [--rounds N] [--long]
 """
@@ -21,14 +21,14 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=report.found())
     parser.add_argument("--part", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--long", action="store_true", help="those of many minutes, too")
+    parser.add_argument("--long", action="store_true", help="also run parts that take many minutes")
     chosen = parser.parse_args()
     peers.prepare()
     for what in [chosen.what] if chosen.what else report.found():
         for part in report.parts(what):
             if part.name in chosen.part or (not chosen.part and (chosen.long or not part.long)):
                 if lacking := [name for name in part.needs if shutil.which(name) is None]:
-                    print(f"{what}: {part.name} is left out, {', '.join(lacking)} is not installed")
+                    print(f"{what}: skipping {part.name}: {', '.join(lacking)} is not installed")
                     continue
                 measure(what, part, chosen.rounds)
     report.write()

@@ -1,4 +1,4 @@
-"""Private servers, started when a benchmark first asks, and the processes that it measures."""
+"""Private servers, started on first use, and the measured processes."""
 
 import json
 import os
@@ -64,11 +64,11 @@ class Lab:
 
     @staticmethod
     def start(*_: Server) -> None:
-        """Start them now, by naming them: not when a benchmark first asks, while it measures."""
+        """Start these servers now (by naming them), not on first use during a measurement."""
 
     @contextmanager
     def process(self, argv: Sequence[str], env: Mapping[str, str]) -> Iterator[Process]:
-        """Run a program; its output is in the lab's folder and shown when the benchmark fails."""
+        """Run a program; show its output if the benchmark fails."""
         self._spawned += 1
         process = Process(self.folder / "run" / f"{self._spawned}.pid")
         log = self.folder / "log" / f"{self._spawned}.log"
@@ -84,7 +84,7 @@ class Lab:
 
     @staticmethod
     def answering(url: str, process: Process, seconds: float = 30) -> None:
-        """Return when that address answers at all."""
+        """Wait until the address answers."""
         wait_until(url, seconds, lambda: _answers(url), lambda: process.pid is not None)
 
     def _start(self, server: S) -> S:
@@ -102,11 +102,11 @@ class Sink:
         return int(self._get("state").get(path, {}).get("count", 0))
 
     def last(self, path: str) -> float:
-        """When the last request came, on the clock of `time.monotonic`."""
+        """Return the time of the last request, as `time.monotonic`."""
         return float(self._get("state")[path]["last"])
 
     def seconds(self, path: str) -> float:
-        """From the first request to the last."""
+        """Return the seconds from the first request to the last."""
         seen = self._get("state")[path]
         return float(seen["last"] - seen["first"])
 
@@ -114,9 +114,9 @@ class Sink:
         return list(self._get("latencies").get(path, []))
 
     def wait(self, path: str, count: int, process: Process, seconds: float = 300) -> None:
-        """Return when so many came.
+        """Wait for this many requests.
 
-        :raises deploy.local.servers.ServerError: the process is gone, or the time over
+        :raises deploy.local.servers.ServerError: the process ended, or the time is up
         """
         wait_until(
             f"the delivery of {count} to {path}",
@@ -132,7 +132,7 @@ class Sink:
 
 
 def monotonic_mark() -> str:
-    """Give what the sink needs in a body to tell how long it was on its way."""
+    """Return the text that a body needs for the sink to measure its latency."""
     return f"sent={time.monotonic_ns()}"
 
 

@@ -1,4 +1,4 @@
-"""Closed loop: each connection sends its next request when the last was answered."""
+"""Closed loop: each connection sends its next request after the last answer."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ class Load:
 def post(
     url: str, headers: Mapping[str, str], bodies: Iterator[bytes], *, connections: int = 64
 ) -> Load:
-    """POST each body once, as JSON; whoever answers states the length of its body."""
+    """POST each body once, as JSON; answers must have a Content-Length."""
     head = (
         f"POST {_target(url, headers)}Content-Type: application/json\r\nContent-Length: ".encode()
     )
@@ -33,7 +33,7 @@ def post(
 
 
 def get(urls: Iterator[str], headers: Mapping[str, str], *, connections: int = 64) -> Load:
-    """GET each once, all of one server."""
+    """GET each URL once; all are of one server."""
     first = next(urls)
     requests = (f"GET {_target(url, headers)}\r\n".encode() for url in chain([first], urls))
     return uvloop.run(_send(first, requests, connections))

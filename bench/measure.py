@@ -1,4 +1,4 @@
-"""What every benchmark counts: CPU of a process tree, rounds, medians, and under what it ran."""
+"""Shared by all benchmarks: CPU and memory of a process tree, rounds, medians, ratios."""
 
 import os
 import statistics
@@ -12,7 +12,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(*pids: int) -> float:
-    """User and system time of these processes and all their children, also those that ended."""
+    """User and system time of these processes and all their children, including ended ones."""
     return sum(_ticks(pid) for pid in tree(*pids)) / _TICK
 
 
@@ -56,7 +56,7 @@ def resident_mib(pid: int) -> float:
 
 
 def interleaved(cases: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
-    """Run each case once per round; each round begins with another one."""
+    """Run each case once per round; each round begins with a different case."""
     runs: dict[str, list[Run]] = {name: [] for name in cases}
     names = list(cases)
     for turn in range(rounds):
@@ -79,7 +79,7 @@ def spread(runs: Sequence[Run], what: str, form: str = ",.0f") -> str:
 
 
 def ratio(runs: Sequence[Run], base: Sequence[Run], what: str) -> float:
-    """Median of the ratios within each round: what slows a whole round slows both."""
+    """Median of the ratios within each round, because a slow round slows both cases."""
     pairs = zip(runs, base, strict=True)
     return statistics.median(run[what] / other[what] for run, other in pairs)
 

@@ -1,4 +1,4 @@
-"""A part of a benchmark: measured by itself, its figures in a file and a section of its own."""
+"""A part of a benchmark, with its own file of figures and its own section."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from bench.lab import Lab
 class Part:
     name: str
     run: Callable[[Lab], Any]
-    """Measure; what it returns is kept as JSON."""
+    """Measures; the result is stored as JSON."""
     render: Callable[[Any], str]
-    """Turn that JSON into the section's Markdown, heading included."""
+    """Turns that JSON into the section's Markdown, heading included."""
     long: bool = False
-    """Only when asked for, by LONG=1 or by its name."""
+    """Runs only with LONG=1 or by name."""
     needs: Sequence[str] = ()
-    """Programs that this project does not install; without one of them the part is left out."""
+    """Programs that this project does not install; the part is skipped without them."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

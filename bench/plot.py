@@ -1,4 +1,4 @@
-"""A line chart as SVG, beside docs/benchmarks.md."""
+"""Draws a line chart as SVG, next to docs/benchmarks.md."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 820, 320, 56, 170, 16, 44
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito
 STEPS = 5
 APART = 14
-"""Of two labels, at least."""
+"""Minimum distance between two labels."""
 
 
 def lines(
@@ -58,7 +58,7 @@ def _text(place: str, text: str, anchor: str) -> str:
 
 
 def _ticks(end: float) -> list[float]:
-    """Give round numbers from 0 on, at most STEPS steps."""
+    """Return round numbers from 0 up, in at most STEPS steps."""
     power = 10.0 ** math.floor(math.log10(end / STEPS))
     unit = power * next(each for each in (1, 2, 5, 10) if STEPS * power * each >= end)
     return [unit * each for each in range(math.floor(end / unit) + 1)]

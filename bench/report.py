@@ -21,18 +21,17 @@ WHATS = ("gateway", "alerts", "consent", "followups", "chat")  # in the order of
 HEAD = """\
 # Benchmarks
 
-Written by `make bench [WHAT=gateway|alerts|consent|followups|chat]` from the figures in
-`bench/results/`; nothing here is typed by hand. The machine is small and shared: trust **ratios
-within a round** and **CPU seconds per 1,000** (user and system, of the process tree), not absolute
-rates. A figure is the median of its rounds, the smallest and the largest in brackets; the cases of
-a round run one after the other, and each round begins with another one. A ratio is the median of
-the ratios within each round. Queues are durable quorum queues with persistent messages, PostgreSQL
-commits with fsync, unless a row says otherwise.
-"""
+`make bench [WHAT=gateway|alerts|consent|followups|chat]` generates this page from the figures in
+`bench/results/`. The machine is small and shared: trust **ratios within a round** and **CPU seconds
+per 1,000** (user and system, of the process tree), not absolute rates. A figure is the median of
+its rounds, with the smallest and the largest in brackets. The cases of a round run one after the
+other, and each round begins with a different case. A ratio is the median of the ratios within each
+round. Unless a row says otherwise, queues are durable quorum queues with persistent messages, and
+PostgreSQL commits with fsync. """
 
 
 def found() -> list[str]:
-    """Give the benchmarks that are there."""
+    """Return the benchmarks that exist."""
     names = {module.name for module in pkgutil.iter_modules(bench.__path__)}
     return [what for what in WHATS if what in names]
 
@@ -56,7 +55,7 @@ def keep(what: str, part: Part, figures: Any, load: float) -> None:
 
 
 def write() -> None:
-    """Write the page anew; what was not measured this time keeps its figures."""
+    """Write the page; parts that were not measured this time keep their figures."""
     sections = [HEAD]
     for what in found():
         module = import_module(f"bench.{what}")

@@ -1,12 +1,12 @@
-"""The target of every benchmark: answers `ok` at once and says what came, and when.
+"""The target of every benchmark: answers `ok` at once and records requests and their times.
 
     python bench/sink.py PORT
     GET /state      {path: {"count", "first", "last"}}, times of CLOCK_MONOTONIC
-    GET /latencies  {path: [seconds, …]} of bodies in which `sent=<monotonic ns>` stands
-    GET /reset      forgets
+    GET /latencies  {path: [seconds, …]} of bodies with `sent=<monotonic ns>`
+    GET /reset      deletes all records
 
-A path that begins with /hang is never answered, one with /refuse gets a 500. Only what benchmarked
-clients send is understood: whole bodies with a Content-Length.
+A path that begins with /hang is never answered; one with /refuse gets a 500. It only understands
+what the benchmarked clients send: whole bodies with a Content-Length.
 """
 
 import asyncio

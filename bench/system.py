@@ -1,4 +1,4 @@
-"""A service on a database and a vhost of its own, and the gateway in front of it."""
+"""A service with its own database and vhost, and the gateway in front of it."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -21,11 +21,11 @@ class System:
     database: DatabaseUrl
     vhost: Vhost
     values: Mapping[str, str]
-    """As .env has them."""
+    """Settings, as in .env."""
 
     @contextmanager
     def gateway(self) -> Iterator[Process]:
-        """Run the gateway, its limits too high to be met."""
+        """Run the gateway with limits that are never reached."""
         settings = environment.for_process(self.values, "gateway")
         settings |= {"AMQP_URL": self.vhost.url("gateway"), "REDIS_URL": self.lab.redis.url}
         with self.lab.process([sys.executable, "-m", "services.gateway"], settings) as process:
@@ -37,7 +37,7 @@ class System:
         return f"http://{HOST}:{self.values['GATEWAY_PORT']}"
 
     def query(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Any]:
-        """Ask as the superuser; each call commits."""
+        """Run SQL as the superuser; each call commits."""
         with closing(psycopg2.connect(self.database.superuser_url)) as connection, connection:
             cursor = connection.cursor()
             cursor.execute(statement, values)
@@ -45,9 +45,9 @@ class System:
 
 
 def fresh_values(lab: Lab, service: str) -> dict[str, str]:
-    """Make what .env would have, with free ports for this service and the gateway.
+    """Return the settings of a new .env, with free ports for this service and the gateway.
 
-    The shipped configuration is measured, whether or not this checkout was ever started.
+    They use the shipped configuration, even if this checkout has its own.
     """
     values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     values |= {name: make() for name, make in environment.GENERATED.items()}

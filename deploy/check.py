@@ -1,6 +1,6 @@
-"""What a person writes, .env and config/*.toml, checked before anything is started or stopped.
+"""Checks .env and config/*.toml before anything is started or stopped.
 
-Each service reads its own part, as it does when it starts.
+Each service validates its own part with the same code as at start.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from deploy.local import supervisor
 from deploy.local.env_file import ALERTS, env_file_faults, variables
 from deploy.local.environment import GENERATED, ROOT, SERVICES
 
-# For a variable that alerts.toml names and this process is not given: what its key must look like.
+# A valid placeholder for a variable that alerts.toml names and this process does not get.
 _UNSEEN = {
     "url": "https://unseen.invalid/",
     "board": "1",
@@ -26,10 +26,9 @@ _UNSEEN = {
 
 
 def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
-    """Give each fault with its place; none when all would start.
+    """Yield each fault with its place; none if every service would start.
 
-    Where there is no .env, as in a container, a secret that this process is not given counts as
-    sound.
+    Without .env, as in a container, a secret that this process does not get counts as valid.
     """
     if env_file.exists():
         with chdir(env_file.parent):
@@ -54,7 +53,7 @@ def _of_services(
             for told in str(fault).splitlines():
                 name = told.partition(":")[0]
                 if name in {"HTTP_PORT", "METRICS_PORT"}:
-                    continue  # composed of what .env has under another name: told above
+                    continue  # composed from a setting that is checked above
                 from_file = name in lines and name not in os.environ
                 yield f".env:{lines[name]}: {told}" if from_file else told
 

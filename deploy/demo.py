@@ -1,6 +1,6 @@
-"""`make demo`: what Ostoja does, shown on the running system. Each step checks what it shows.
+"""`make demo`: shows what Ostoja does on the running system. Each step checks what it shows.
 
-Standard library only. The addresses and keys are .env's, or the environment's (in a container).
+Standard library only. Addresses and keys come from .env, or from the environment in a container.
 """
 
 import json
@@ -32,11 +32,11 @@ WIDTH = 78
 
 
 class DemoError(Exception):
-    """Its text is for the person at the terminal."""
+    """The text is shown to the user."""
 
 
 class Teller:
-    """Says what happens; in colour when somebody looks."""
+    """Prints what happens; in colour on a terminal."""
 
     def __init__(self) -> None:
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -64,7 +64,7 @@ class Teller:
 
 
 class World:
-    """The gateway, the sandbox that stands in for the providers, and the mailbox."""
+    """The gateway, the sandbox's providers, and the mailbox."""
 
     def __init__(self) -> None:
         values = environment.load(environment.ROOT / ".env")
@@ -84,9 +84,9 @@ class World:
         }
 
     def call(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
-        """Call the gateway; the answer's JSON.
+        """Call the gateway and return the answer's JSON.
 
-        :raises DemoError: it is no success
+        :raises DemoError: the call failed
         """
         return json.loads(self.answer(method, path, body, key=key))
 
@@ -110,7 +110,7 @@ class World:
         self.confirm(address)
 
     def confirm(self, address: str) -> None:
-        """Follow the link that confirms a consent, and press its button, where one is mailed."""
+        """Confirm a consent by the mailed link, if one is sent."""
         if self._asks_nobody:
             return
         link = partial(self.link, address, "/opt-in/confirm")
@@ -121,7 +121,7 @@ class World:
         body = {"email": address, "delay_seconds": delay_seconds}
         due = self.call("POST", "/api/followups", body, key="service")["items"][0]["due_at"]
         if due > _stamp(time.time() + 60):
-            raise DemoError(f"it would leave at {due}: set FOLLOWUP_QUIET_HOURS=off in .env")
+            raise DemoError(f"the mail would leave at {due}: set FOLLOWUP_QUIET_HOURS=off in .env")
 
     def follow_ups(self, address: str) -> list[dict[str, Any]]:
         found = self.call("GET", f"/api/followups?email={address}", key="service")
@@ -144,7 +144,7 @@ class World:
         return [message_from_string(_fetch("GET", f"{api}/{one}/raw")) for one in mine]
 
     def link(self, address: str, path: str) -> str:
-        """Return where a mail to this address leads to, of the mails that lead to this path."""
+        """Return the link to this path from the newest mail to this address that has one."""
         for mail in self.mails(address):
             if found := re.search(rf"https?://\S+{path}\?token=[\w.~-]+", _text(mail)):
                 return _path(found[0])
@@ -173,7 +173,7 @@ def _stamp(at: float) -> str:
 
 
 def _await(what: str, ask: Callable[[], T], seconds: float) -> T:
-    """Ask until the answer is true.
+    """Poll until the result is true.
 
     :raises DemoError: it did not become true in time
     """
@@ -199,7 +199,7 @@ def _timed() -> Iterator[Callable[[], str]]:
 def lead(tell: Teller, world: World, anna: str) -> None:
     tell.step("A visitor writes to the chatbot", "Chat -> lead -> alert to sales.")
     session = f"demo-{uuid.uuid4().hex}"
-    # Her own number: whoever comes again by a known one is an old lead, and told so.
+    # A new number: a known one would make her an existing lead.
     number = f"{600_000_000 + uuid.uuid4().int % 1_000_000}"
     message = (
         f"Hello, I would like my 80 m2 flat renovated, budget 250 000 zł, from March. {anna}, "
@@ -218,7 +218,7 @@ def lead(tell: Teller, world: World, anna: str) -> None:
         )
         tell.holds(f"{took()} later in Slack: {slack[0]['text']}")
     _check(len(slack) == len(monday) == 1, "the lead is reported once")
-    tell.holds("Monday.com has an item for it; each got it once")
+    tell.holds("Monday.com has an item for it; both got it exactly once")
 
 
 def outage(tell: Teller, world: World) -> None:
@@ -231,10 +231,10 @@ def outage(tell: Teller, world: World) -> None:
     mark = uuid.uuid4().hex[:6]
     texts = [f"Demo {mark}: alert {number}" for number in range(1, ALERTS + 1)]
     ids = [world.alert("slack_alert", text) for text in texts]
-    tell.holds(f"{len(ids)} alerts sent meanwhile, each answered 202 Accepted")
+    tell.holds(f"{len(ids)} alerts sent in the meantime, all answered 202 Accepted")
     open_ones = _await("Slack's breaker opens", lambda: _open_breakers(world), 60)
     _check(open_ones == ["slack"], "no other breaker opens")
-    tell.holds("GET /api/breakers: Slack's breaker is open, and no other one")
+    tell.holds("GET /api/breakers: only Slack's breaker is open")
     with _timed() as took:
         other = world.alert("webhook", f"Demo {mark}: by another way")
         _await("the webhook's alert", lambda: _delivered(world, other), 20)
@@ -262,7 +262,7 @@ def _open_breakers(world: World) -> list[str]:
 def _delivered(world: World, alert_id: str) -> bool:
     try:
         found = world.call("GET", f"/api/alerts/{alert_id}", key="service")
-    except DemoError:  # 404: accepted a moment ago, on its way into the ledger
+    except DemoError:  # 404: accepted, but not in the ledger yet
         return False
     return bool(found["state"] == "delivered")
 
@@ -273,10 +273,10 @@ def _all_in(texts: list[str], received: list[Any]) -> bool:
 
 
 def follow_up(tell: Teller, world: World, anna: str) -> str:
-    """Return where the link in Anna's mail leads to."""
+    """Return the unsubscribe link in Anna's mail."""
     tell.step("A follow-up leaves", "Once, in her language, because she agreed and confirmed.")
     world.confirm(anna)
-    tell.does("Anna", "confirms her yes with the mailed link")
+    tell.does("Anna", "confirms her consent with the mailed link")
     with _timed() as took:
         world.follow_up(anna, 0)
         mail = _await("the follow-up's mail", lambda: world.marketing(anna), 40)[0]
@@ -284,18 +284,18 @@ def follow_up(tell: Teller, world: World, anna: str) -> str:
         tell.holds(f'Anna gets a mail after {took()}: "{subject}"')
     link = re.search(r"<(https?://[^>]+)>", "".join(mail["List-Unsubscribe"].split()))
     if link is None or mail["List-Unsubscribe-Post"] != "List-Unsubscribe=One-Click":
-        raise DemoError("not true: the mail offers one-click unsubscribe")
+        raise DemoError("the mail does not offer one-click unsubscribe")
     tell.holds("her mail program offers one-click unsubscribe (RFC 8058)")
     return _path(link[1])
 
 
 def _path(link: str) -> str:
-    """Leave the host out: here the gateway may have another address than in mails."""
+    """Drop the host: the gateway's address here may differ from the one in mails."""
     return "{0.path}?{0.query}".format(urlsplit(link))
 
 
 def withdrawal(tell: Teller, world: World, anna: str, path: str) -> None:
-    tell.step("She unsubscribes", "After the answer 200, no marketing message leaves. None.")
+    tell.step("She unsubscribes", "After the 200, no marketing message leaves. None.")
     tell.does("Anna", "one click")
     world.answer("POST", path, form="List-Unsubscribe=One-Click")
 
@@ -304,7 +304,7 @@ def withdrawal(tell: Teller, world: World, anna: str, path: str) -> None:
         return [one for one in rest if one["status"] == "cancelled"] == rest and rest
 
     rest = _await("the rest of her sequence is cancelled", stopped, 20)
-    tell.holds(f"answered 200; her next one is cancelled: {rest[0]['reason']}")
+    tell.holds(f"answered 200; her next mail is cancelled: {rest[0]['reason']}")
 
     marek, piotr = _person("marek"), _person("piotr")
     for person in (marek, piotr):
@@ -317,14 +317,14 @@ def withdrawal(tell: Teller, world: World, anna: str, path: str) -> None:
     _await("Piotr's is cancelled", lambda: world.follow_ups(piotr)[0]["status"] == "cancelled", 20)
     _check(not world.marketing(piotr), "Piotr has no follow-up")
     _check(len(world.marketing(anna)) == 1, "Anna has no second one")
-    tell.holds("Marek has his mail; Piotr got none, and Anna no second one")
+    tell.holds("Marek has his mail; Piotr got none, and Anna got no second one")
 
 
 def erasure(tell: Teller, world: World, anna: str) -> None:
     tell.step("She asks for erasure", "Her data is deleted; the proof of what was done stays.")
     audit = f"/api/consent/audit/{anna}"
     entries = world.call("GET", audit, key="admin")["entries"]
-    tell.does("auditor", "the trail of Anna: " + ", ".join(one["action"] for one in entries))
+    tell.does("auditor", "Anna's trail: " + ", ".join(one["action"] for one in entries))
     _check(entries, "there is a trail")
     world.call("POST", "/api/revoke-consent", {"email": anna})
     tell.does("Anna", "revokes everything; a mail asks her to confirm the erasure")
@@ -332,12 +332,12 @@ def erasure(tell: Teller, world: World, anna: str) -> None:
     world.answer("GET", path)
     _check(world.call("GET", audit, key="admin")["entries"], "opening the page changes nothing")
     world.answer("POST", path, form="confirm=yes")
-    tell.does("Anna", "follows the link and presses the one button")
+    tell.does("Anna", "follows the link and presses the button")
     _await("every service has erased her", lambda: _forgotten(world, audit), 40)
     tell.holds("erased in every service; the key to her rows is destroyed")
     verified = world.call("GET", "/api/consent/audit/verify", key="admin")
     _check(verified["ok"], "the trail verifies")
-    tell.holds(f"and the chain of all {verified['rows']} rows still verifies")
+    tell.holds(f"the chain of all {verified['rows']} rows still verifies")
 
 
 def _text(mail: Message) -> str:
@@ -351,7 +351,7 @@ def _forgotten(world: World, audit: str) -> bool:
 
 
 def accounts(tell: Teller, world: World) -> None:
-    tell.step("The ledger check", "Nothing accepted is lost at any moment; one call checks it.")
+    tell.step("The ledger check", "Nothing accepted is ever lost; one call checks it.")
     ledger = world.call("GET", "/api/ledger/check", key="admin")
     terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
     tell.does("ledger", f"accepted {ledger['accepted']} =")
@@ -367,7 +367,7 @@ def _person(name: str) -> str:
 
 def main() -> int:
     tell = Teller()
-    print(tell.styled("1", "Ostoja on the running system; each ok was just checked."))
+    print(tell.styled("1", "Ostoja on the running system; each ok has just been checked."))
     anna = _person("anna")
     world = None
     began = time.monotonic()
@@ -384,7 +384,7 @@ def main() -> int:
         return 1
     finally:
         if world is not None:
-            with suppress(DemoError):  # the first one tells more
+            with suppress(DemoError):  # the first error says more
                 world.behave("slack", 200)
     print(f"\nDone in {time.monotonic() - began:.0f} s. {world.public}/docs describes every call.")
     return 0

@@ -1,4 +1,4 @@
-"""What `make docs` changes in a page: the tests' names of fences, and links out of docs/."""
+"""The changes that `make docs` makes to a page: fence names for tests, and links out of docs/."""
 
 import re
 from pathlib import PurePosixPath
@@ -9,7 +9,7 @@ _UPWARD = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+)([^)#]+)[^)]*\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Leave only the language behind a fence, and replace a link to the repository by its path."""
+    """Keep only the language of a fence, and replace a link into the repository by its path."""
     depth = len(PurePosixPath(page.file.src_uri).parents)
 
     def outside(link: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""What the services may not do themselves: accounts, schemas, exchanges, rights, policies.
+"""Creates what the services may not: accounts, schemas, exchanges, permissions, policies.
 
-Idempotent, and the same for `make up`, the containers and the tests.
+Idempotent. `make up`, the containers and the tests all use it.
 """
 
 import base64
@@ -24,19 +24,19 @@ from deploy.local.servers import password_hash
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
-SCHEMAS = ("alerts", "consent", "followups")  # a service each; the gateway owns no table
+SCHEMAS = ("alerts", "consent", "followups")  # one per service; the gateway has no tables
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
-REPLIES = "replies"  # nobody's: each service binds its exclusive reply queue to it
+REPLIES = "replies"  # shared: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10
-SHIPPED_RETRY_DELAYS = (300,)  # of a target that names none
+SHIPPED_RETRY_DELAYS = (300,)  # for a target that sets none
 
 
 @dataclass(frozen=True)
 class Rights:
-    """What a service needs: what bears its own name, and others' exchanges."""
+    """A service's permissions: everything named after it, and exchanges of others."""
 
     publishes: tuple[str, ...] = ()
-    listens: tuple[str, ...] = ()  # to bind a queue of its own to them
+    listens: tuple[str, ...] = ()  # it binds its own queues to them
     owns: bool = True
 
     def permissions(self, service: str) -> dict[str, str]:
@@ -70,10 +70,10 @@ RIGHTS = {
 def provision_postgres(
     superuser_dsn: str, passwords: Mapping[str, str], *, database: str = DATABASE
 ) -> None:
-    """Make the database, and in it a schema and two roles for each service.
+    """Create the database, with a schema and two roles per service.
 
-    `<svc>_owner` owns the schema and migrates; `<svc>` reads and writes rows in it and reaches
-    nothing else. A migration narrows that further where rows must not change.
+    `<svc>_owner` owns the schema and migrates it. `<svc>` may only read and write its rows;
+    migrations restrict that further where rows must not change.
 
     :param passwords: by role, for each of ROLES
     """
@@ -106,7 +106,7 @@ def provision_postgres(
 
 
 def _join_owners(cursor: Cursor) -> None:
-    """Let an account that is no superuser, as on hosted servers, make schemas for the owners."""
+    """Let an account without superuser rights (hosted servers) create schemas for the owners."""
     cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     if cursor.fetchone() == (True,):
         return
@@ -115,7 +115,7 @@ def _join_owners(cursor: Cursor) -> None:
 
 
 def close_database(cursor: Cursor, database: str) -> None:
-    """Let nobody but the services' roles in. A clone of a database does not inherit this."""
+    """Let only the services' roles connect. A clone of a database does not inherit this."""
     names = {
         "database": sql.Identifier(database),
         "roles": sql.SQL(", ").join(map(sql.Identifier, ROLES)),
@@ -129,7 +129,7 @@ def close_database(cursor: Cursor, database: str) -> None:
 
 def _connect(dsn: str) -> connection:
     connected = psycopg2.connect(dsn, connect_timeout=10)
-    connected.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)  # CREATE DATABASE wants none
+    connected.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)  # for CREATE DATABASE
     return connected
 
 
@@ -150,7 +150,7 @@ def _make_schema(cursor: Cursor, schema: str) -> None:
 
 
 def exchanges() -> list[tuple[str, str]]:
-    """Name and kind of each exchange, from the services' own topologies."""
+    """Return name and type of each exchange, from the services' own topologies."""
     found = [(REPLIES, "direct")]
     for service in RIGHTS:
         try:
@@ -164,7 +164,7 @@ def exchanges() -> list[tuple[str, str]]:
 
 
 def retry_policies(alerts_config: Path) -> list[dict[str, Any]]:
-    """TTLs of the `.retry` queues: a policy may change, a queue's own arguments never."""
+    """TTLs of the `.retry` queues, as policies: a queue's own arguments can never change."""
     targets = tomllib.loads(alerts_config.read_text(encoding="utf-8"))["targets"]
     return [
         retry_policy("other-retry", r"\.retry$", OTHER_RETRY_SECONDS),
@@ -198,7 +198,7 @@ def provision_rabbitmq(
     *,
     vhost: str = VHOST,
 ) -> None:
-    """Make the vhost, an account with the least rights for each service, exchanges, policies.
+    """Create the vhost, a least-privilege account per service, the exchanges and the policies.
 
     :param passwords: by service, for each of RIGHTS
     """
@@ -239,7 +239,7 @@ def provision_rabbitmq(
 
 
 def _user(service: str, password: str) -> dict[str, Any]:
-    salt = hashlib.sha256(password.encode()).digest()[:4]  # steady: twice is no change
+    salt = hashlib.sha256(password.encode()).digest()[:4]  # the same at each run
     return {
         "name": service,
         "password_hash": password_hash(password, salt),

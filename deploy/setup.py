@@ -1,7 +1,7 @@
-"""`python -m deploy.setup`: all that must be there before the services start, then it ends.
+"""`python -m deploy.setup`: prepares the servers before the services start, then exits.
 
-The servers' accounts, schemas, exchanges and policies, then each service's migrations as the owner
-of its schema. Harmless when repeated. Its environment: .env's passwords, by the same names.
+It provisions accounts, schemas, exchanges and policies, and runs each service's migrations as the
+owner of its schema. Idempotent. It reads the passwords from the environment, named as in .env.
 """
 
 import os
@@ -21,8 +21,8 @@ from deploy.local.environment import (
     load,
 )
 
-# A provider is real as a whole, or the sandbox as a whole: half of one's settings would send alerts
-# to the sandbox, or a password to the wrong host.
+# All settings of a provider must be set, or none (the sandbox): with half of them, alerts would go
+# to the sandbox or a password to the wrong host.
 PROVIDERS = (
     ("MONDAY_API_URL", "MONDAY_API_TOKEN", "MONDAY_BOARD_ID"),
     ("SMS_API_URL", "SMS_API_TOKEN", "SMS_TO"),

@@ -29,7 +29,7 @@ def opener() -> OpenerDirector:
 
 class Api:
     def __init__(self, url: str, keys: Mapping[str, str], operator: str) -> None:
-        """:param keys: by header"""
+        """:param keys: the keys, by the header that carries each"""
         self.url = url.rstrip("/")
         self._keys = keys
         self._operator = operator
@@ -98,7 +98,7 @@ class Api:
 
 
 def _header(text: str) -> str:
-    """Keep what a header may hold; a person's name may contain more."""
+    """Drop characters that a header cannot contain; a person's name may have them."""
     return "".join(letter for letter in text if " " <= letter <= "~")[:200] or "unknown"
 
 

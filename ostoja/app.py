@@ -15,7 +15,7 @@ EPILOG = (
     "3 the gateway or a service behind it does not answer; 4 refused (the key, or a rate limit)."
 )
 _ANYWHERE = {"--url": 2, "--key": 2, "--operator": 2, "--json": 1}
-"""Global options, with how many words each has: they may also follow the command."""
+"""Global options with the number of words each takes; they may also follow the command."""
 
 
 class _Root(TyperGroup):

@@ -1,4 +1,4 @@
-"""Reads .env as a shell and Docker Compose do; `make check` finds what they read otherwise."""
+"""Reads .env as a shell and Docker Compose do; `make check` finds lines that differ."""
 
 
 def parse(text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Exit codes, by which a script tells a failing system from a mistyped command."""
+"""Exit codes. They let a script tell a failing system from a mistyped command."""
 
 from enum import IntEnum
 
@@ -14,7 +14,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):  # noqa: N818 - not every one is an error
-    """Ends the command; its text is the one line that the user sees."""
+    """Ends the command; the user sees its text on one line."""
 
     def __init__(self, code: Exit, text: str) -> None:
         super().__init__(text)

@@ -19,7 +19,7 @@ _STYLES = {
 }  # fmt: skip
 
 
-# JSON escapes the control characters of ASCII; a terminal also obeys these, or reorders the text.
+# JSON escapes ASCII control characters. A terminal also obeys these, or reorders text by them.
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -28,7 +28,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def name(title: str) -> Column:
-    """A column of what users type again, so it must not be cut."""
+    """A column that users copy into other commands, so it must not be cut."""
     return Column(title, no_wrap=True, overflow="fold")
 
 
@@ -43,7 +43,7 @@ def prose(title: str) -> Column:
 class Screen:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        # Data contain no markup, and nothing in them is highlighted as a number or a path.
+        # Print data as they are: no markup, and no highlighting of numbers or paths.
         self._out = Console(markup=False, highlight=False, emoji=False)
         self._err = Console(stderr=True, markup=False, highlight=False, emoji=False)
 
@@ -52,13 +52,13 @@ class Screen:
         sys.stdout.write(_CONTROLS.sub(_escaped, json.dumps(answer, ensure_ascii=False)) + "\n")
 
     def is_json(self, answer: Any) -> bool:
-        """Print the answer if it is for a script; False when it is for a person."""
+        """Print the answer as JSON and return True with --json; else return False."""
         if self.as_json:
             self.json(answer)
         return self.as_json
 
     def answer(self, answer: Any, line: str) -> None:
-        """Print the answer for a script, or this line for a person."""
+        """Print the answer as JSON with --json, else this line."""
         if not self.is_json(answer):
             self.line(line)
 
@@ -72,7 +72,7 @@ class Screen:
         self._out.print(text(line), style=style or None, soft_wrap=False)
 
     def note(self, line: str) -> None:
-        """Show the user what is not part of the answer."""
+        """Print a note to stderr; it is not part of the answer."""
         self._err.print(text(line), style="dim")
 
     def progress(self) -> Progress:
@@ -89,7 +89,7 @@ class Screen:
 
 
 def text(value: Any) -> Text:
-    """Strip control characters: what targets and visitors wrote must not control the terminal."""
+    """Strip control characters: text from targets and visitors must not control the terminal."""
     if value is None:
         return Text("-", style="dim")
     if isinstance(value, int) and not isinstance(value, bool):

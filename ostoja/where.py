@@ -1,4 +1,4 @@
-"""Which gateway and key a command uses, and the form of its output."""
+"""The gateway and the keys that a command uses, and its output format."""
 
 import getpass
 import os
@@ -10,12 +10,12 @@ from ostoja.api import Api
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 
-CHECKOUT = Path(__file__).parents[1]  # or wherever it is installed; then it has no .env
+CHECKOUT = Path(__file__).parents[1]  # or the place where it is installed, which has no .env
 
 
 @dataclass(frozen=True)
 class Session:
-    """What every command gets."""
+    """Passed to every command."""
 
     api: Api
     screen: Screen

@@ -1,4 +1,4 @@
-"""HTTP accept → delivered in one run, and what it costs to accept one by one or in batches."""
+"""HTTP accept → delivered in one run, and the cost of accepting single alerts and batches."""
 
 import json
 import sys
@@ -106,10 +106,10 @@ def render_delivered(runs: Any) -> str:
 
 {table(DELIVERED, rows)}
 
-From the first request sent to the last delivery at the sink; both accept and deliver at the same
-time. Ours checks the key and the body, counts two limits in Redis, claims each row with a lease,
-records each attempt, and keeps accepting with the broker or the database away; the naive form does
-none of that, and loses what was inserted but not published when it dies in between."""
+Measured from the first request to the last delivery at the sink; both accept and deliver
+concurrently. Ostoja checks the key and the body, counts two limits in Redis, claims each row with a
+lease, records each attempt, and keeps accepting without the broker or the database. The naive form
+does none of that, and a crash loses alerts that it has inserted but not published."""
 
 
 DELIVERED = (
@@ -142,7 +142,7 @@ def run_batch(lab: Lab) -> Any:
 
 def _intake(lab: Lab, what: dict[str, Any], connections: int) -> Run:
     with alerts(lab) as system:
-        system.declare()  # nobody consumes: what is measured is the way into the queue
+        system.declare()  # no consumer: this measures only the way into the queue
         with system.gateway() as gateway:
             pid = gateway.pid or 0
             before = cpu_seconds(pid)
@@ -175,10 +175,10 @@ def render_batch(runs: Any) -> str:
 
 {table(("", "alerts/s", "ratio", "gateway, CPU s/1k", "ratio"), rows)}
 
-Alerts with a text of 100 characters. Each is confirmed by the broker before the answer,
-in `alerts.intake`, which nobody empties meanwhile. A hundred alerts of a batch share a message
-there, and are taken out of it each as if it had come alone; what bounds a batch is reading and
-writing its JSON."""
+Alerts with a text of 100 characters, confirmed by the broker before the answer. Nothing consumes
+`alerts.intake` during the measurement. In a batch, a hundred alerts share one message there; intake
+then handles each alert as if it had come alone. A batch is bounded by reading and writing its
+JSON."""
 
 
 DELIVERED_PART = Part("delivered", run_delivered, render_delivered)

@@ -1,4 +1,4 @@
-"""5,000 alerts wait; one worker process delivers them to the sink. Ours beside the field's."""
+"""One worker process delivers 5,000 waiting alerts to the sink; Ostoja and its peers."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ COUNT = 5000
 @dataclass(frozen=True)
 class Case:
     promise: str
-    """What it does beside the POST, and what it survives."""
+    """What it does besides the POST, and what it survives."""
     module: str = ""
     work: tuple[str, ...] = ()
     """Arguments of Python."""
@@ -37,7 +37,7 @@ class Case:
 
 def _celery(*pool: str) -> Case:
     return Case(
-        "acknowledged after the work; a failure is not tried again unless the task says so",
+        "acknowledged after the work; a failure is not retried unless the task requests it",
         "celery_peer",
         (
             *("-m", "celery", "-A", "bench.peers.celery_peer", "worker", "--loglevel", "WARNING"),
@@ -64,21 +64,21 @@ CASES = {
         OURS,
         Case(
             "a ledger row per target, claimed with a lease; each attempt recorded; breaker, "
-            "growing delays, escalation to a person"
+            "growing delays, escalation to on-call"
         ),
     ),
     "Celery, prefork 2": _celery("prefork", "--concurrency=2", "--prefetch-multiplier=50"),
     "Celery, gevent 50": _celery("gevent", "--concurrency=50", "--prefetch-multiplier=2"),
     "Celery, threads 50": _celery("threads", "--concurrency=50", "--prefetch-multiplier=2"),
     "Dramatiq, 50 threads": Case(
-        "acknowledged after the work; tried again with growing delays, then a dead-letter queue; "
+        "acknowledged after the work; retried with growing delays, then a dead-letter queue; "
         "classic queue, on one node only",
         "dramatiq_peer",
         ("-m", "dramatiq", "bench.peers.dramatiq_peer", "--processes", "1", "--threads", "50"),
         package="dramatiq",
     ),
     "taskiq + aio-pika": Case(
-        "acknowledged after the work; a failure is not tried again without a middleware",
+        "acknowledged after the work; a failure is not retried without a middleware",
         "taskiq_peer",
         (
             *("-m", "taskiq", "worker", "bench.peers.taskiq_peer:broker", "--workers", "1"),
@@ -93,22 +93,22 @@ CASES = {
         package="faststream",
     ),
     "pgqueuer, batch 50": Case(
-        "rows of PostgreSQL, no broker; a job is gone when done or failed, its end logged",
+        "rows in PostgreSQL, no broker; a finished job is deleted and its result logged",
         "pgqueuer_peer",
         ("-m", "bench.peers.pgqueuer_peer", "work"),
         on="postgres",
         package="pgqueuer",
     ),
     "procrastinate, concurrency 50": Case(
-        "rows of PostgreSQL, no broker; each change of a job recorded; tried again if told to",
+        "rows in PostgreSQL, no broker; each change of a job recorded; retries if configured",
         "procrastinate_peer",
         ("-m", "bench.peers.procrastinate_peer", "work"),
         on="postgres",
         package="procrastinate",
     ),
     ALERTMANAGER: Case(
-        "in memory: what had not left when it dies is the sender's to repeat; tried again until "
-        "the group's next interval"
+        "in memory: after a crash, senders must repeat unsent alerts; retries until the group's "
+        "next interval"
     ),
 }
 
@@ -124,7 +124,7 @@ def run(lab: Lab) -> Any:
         elif (program := shutil.which("prometheus-alertmanager")) is not None:
             cases[title] = partial(_alertmanager, lab, program)
         else:
-            print("  not installed, so left out: prometheus-alertmanager (Debian)")
+            print("  skipped, because it is not installed: prometheus-alertmanager (Debian)")
     return {"runs": interleaved(cases, lab.rounds), "versions": _versions()}
 
 
@@ -192,7 +192,7 @@ def _alertmanager(lab: Lab, program: str) -> Run:
 def drained(
     lab: Lab, path: str, process: Process, settled: Callable[[], bool] = lambda: True
 ) -> Run:
-    """Rate from the first request to the last; CPU from the first on, its start-up left out."""
+    """Rate and CPU from the first request on, without the start-up."""
     lab.sink.wait(path, 1, process, seconds=30)
     servers, worker = (lab.rabbitmq.pid or 0, lab.postgres.pid or 0), process.pid or 0
     counted = COUNT - lab.sink.count(path)
@@ -232,18 +232,18 @@ def render(found: Any) -> str:
 {table(HEAD, rows)}
 
 From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by in ahead.items())}
-(each at its best). Each sends up to a hundred at a time; of ours as many again are in hand, waiting
-for a place or written down together. The rate is taken from the first request at the sink to the
-last, CPU from the first request to the last row settled; start-up is left out of both. Nobody is
-pinned to a core.
+(each in its fastest configuration). Each sends up to a hundred at a time; in Ostoja as many again
+are in flight, waiting for a slot or being recorded. The rate is measured from the first request at
+the sink to the last, CPU from the first request to the last recorded row; neither includes
+start-up. No process is pinned to a core.
 
-Ostoja's worker is at work {busy:.0%} of the time; else it waits for RabbitMQ, PostgreSQL and the
-sink, with which it shares two cores. Of its work, by py-spy, about a fifth each is aiormq's frames
-and the two statements that a batch of rows shares, a seventh the POST, a twentieth the line of log;
-the floor has the frames and the POST only, the latter by aiohttp's client. From `alerts.intake`
-each alert crosses the broker twice and is inserted. Alertmanager and pgqueuer stand beside it for
-what they promise, not as a race: one keeps alerts in memory, the other needs no broker and fans out
-to nobody."""
+Ostoja's worker is busy {busy:.0%} of the time; otherwise it waits for RabbitMQ, PostgreSQL and the
+sink, with which it shares two cores. By py-spy, aiormq's frames take about a fifth of its CPU, the
+two statements per batch of rows another fifth, the POST a seventh and the log line a twentieth. The
+floor has only the frames and the POST, which uses aiohttp's client. From `alerts.intake`, each
+alert passes the broker twice and is inserted. Alertmanager and pgqueuer are listed for comparison
+of their guarantees, not of their speed: one keeps alerts in memory, the other needs no broker and
+has no fan-out."""
 
 
 HEAD = (
@@ -253,6 +253,6 @@ HEAD = (
     "worker, CPU s/1k",
     "ratio to the floor",
     "RabbitMQ and PostgreSQL, CPU s/1k",
-    "what it does beside the POST",
+    "what it does besides the POST",
 )
 DRAIN = Part("drain", run, render)

@@ -1,4 +1,4 @@
-"""The same work with 10 million delivered rows, and what the admin sees with 100,000 pending."""
+"""The same work with 10 million delivered rows, and the admin API with 100,000 pending ones."""
 
 import json
 import re
@@ -29,8 +29,8 @@ EMPTY, FULL = "an empty ledger", f"{ROWS:,} delivered rows"
 REFUSED = {"outcome": "failed", "attempt_reason": "server_error", "excerpt": ""}
 LOOKS = ("/api/dlq/stats", "/api/dlq/pending", "/api/dlq/pending?target=slack&limit=100")
 
-# Spread over half a day, so that retention finds nothing to do while this measures; each with its
-# attempt. What was delivered has a short payload here, for the disk's sake.
+# Spread over half a day, so that retention has nothing to do during the measurement; each with its
+# attempt. The delivered rows have short payloads to save disk space.
 _DELIVERED = f"""
     WITH added AS (
         INSERT INTO alerts.delivery (
@@ -70,9 +70,9 @@ def run(lab: Lab) -> Any:
         for done in range(0, ROWS, AT_A_TIME):
             system.query(_DELIVERED, {"count": min(AT_A_TIME, ROWS - done)})
         system.query(_COUNTED)
-        _vacuum(databases[FULL])  # else autovacuum begins amid a round
+        _vacuum(databases[FULL])  # otherwise autovacuum starts during a round
         print(f"  {ROWS:,} rows in {time.monotonic() - began:.0f} s", flush=True)
-    for _ in range(4):  # in which the service counts what it did not deliver itself
+    for _ in range(4):  # time for the service to count rows that it did not deliver itself
         _drain(lab, databases[FULL])
     runs = interleaved(
         {title: partial(_drain, lab, database) for title, database in databases.items()},
@@ -91,7 +91,7 @@ def _vacuum(database: DatabaseUrl) -> None:
     with closing(psycopg2.connect(database.superuser_url)) as connection:
         connection.autocommit = True
         connection.cursor().execute("VACUUM ANALYZE")
-        connection.cursor().execute("CHECKPOINT")  # else it is still writing them out in the rounds
+        connection.cursor().execute("CHECKPOINT")  # or it still runs in the rounds
 
 
 def _drain(lab: Lab, database: DatabaseUrl) -> Run:
@@ -118,7 +118,7 @@ def _look(system: Alerts) -> dict[str, list[float]]:
 
 
 def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Give what each delivery and each look asks, with values."""
+    """Return the statements of a delivery and of the admin API, with values."""
     rows = system.query("SELECT alert_id::text FROM alerts.delivery ORDER BY alert_id LIMIT 50")
     ids = [row[0] for row in rows]
     claim = {"alert_ids": ids, "generations": [0] * len(ids), "target": "slack", "lease": 10.0}
@@ -136,7 +136,7 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 def _plan(system: Alerts, statement: sa.Executable, values: dict[str, Any]) -> list[str]:
-    """Return what it scans, and how long it takes."""
+    """Return the scans of a statement and its execution time."""
     compiled = statement.compile(  # type: ignore[attr-defined]
         dialect=postgresql.psycopg2.dialect(),  # type: ignore[no-untyped-call]
         compile_kwargs={"render_postcompile": True},
@@ -181,12 +181,12 @@ def render(found: Any) -> str:
 
 {table(HEAD, rows)}
 
-{COUNT:,} waiting alerts as above, from the work queue. With the delivered rows and {PENDING:,}
-pending ones, {CALLS} times each:
+{COUNT:,} waiting alerts as above, from the work queue. Requests with the delivered rows and
+{PENDING:,} pending ones, {CALLS} times each:
 
 {table(("", "median, ms", "largest, ms"), looks)}
 
-What the statements touch there, by `EXPLAIN (ANALYZE)`; nothing reads the delivered rows:
+The scans of the statements, by `EXPLAIN (ANALYZE)`; none reads the delivered rows:
 
 {table(("", "scans", "in the server, ms"), plans)}"""
 

@@ -22,9 +22,9 @@ from tests.support.system import WORDING
 
 MINUTES = 20
 SAMPLE_SECONDS = 5.0
-SETTLED_MINUTES = 5.0  # the slope is taken from then on: pools and caches have their size
-# Each is refused in its own way: an error behind a breaker, an error that no breaker stops (each
-# waiting alert is tried every 30 s), a closed port.
+SETTLED_MINUTES = 5.0  # pools and caches have reached their size; the slope starts here
+# Each target fails differently: errors with a breaker, errors without one (each waiting alert is
+# tried every 30 s), a closed port.
 WAITING = {"slack": 85_000, "webhook": 10_000, "sms": 5_000}
 EVENTS = {"slack": "slack_alert", "webhook": "webhook", "sms": "sms"}
 REFUSED: dict[str, Any] = {"timeout": 5, "margin": 5, "retry_delays": [30] * 50}
@@ -37,7 +37,7 @@ PICTURE = "benchmarks-memory.svg"
 
 
 def run(lab: Lab) -> Any:
-    folder, own = lab.folder / "stack", lab.folder / "own"  # the stack writes a file of its own
+    folder, own = lab.folder / "stack", lab.folder / "own"  # the stack writes its own file
     folder.mkdir()
     own.mkdir()
     settings = {
@@ -103,7 +103,7 @@ async def _accept(session: aiohttp.ClientSession, stack: Stack) -> None:
 
 
 async def _visit(session: aiohttp.ClientSession, stack: Stack) -> None:
-    """Five requests every half second, so that the other processes have something to do."""
+    """Send five requests every half second, so that the other processes have work."""
     for number in count():
         address = f"anna.{number}@example.pl"
         text = f"Dzień dobry, remont kuchni, budżet 60 tys. {address}"
@@ -141,10 +141,10 @@ def render(found: Any) -> str:
     return f"""\
 ### Memory with {sum(WAITING.values()):,} waiting alerts, refused for {MINUTES} minutes (P7)
 
-{found["pending"]:,} alerts wait at the end. Meanwhile the sink refused {slack:,} deliveries to
-slack (answers of 500; its breaker lets one trial through every 2 s) and {webhook:,} to webhook
-(500; its breaker is set never to open); the port of sms is closed. Five other requests go
-through the gateway every half second.
+{found["pending"]:,} alerts wait at the end. During the run the sink refused {slack:,} deliveries to
+slack (status 500; its breaker allows one half-open try every 2 s) and {webhook:,} to webhook
+(status 500; its breaker never opens). The port of sms is closed. Five other requests pass the
+gateway every half second.
 
 {table(HEAD, rows)}
 

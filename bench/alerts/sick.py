@@ -1,4 +1,4 @@
-"""P6: what one target's deliveries take, with and without another that hangs."""
+"""P6: the latency of one target's deliveries, with and without another target that hangs."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ from deploy.local.servers import HOST, wait_until
 WAITING = 5000
 PER_SECOND = 50
 SECONDS = 20
-# The worst that a target can do: each delivery takes the whole time-out, 32 at a time, and no
-# breaker ends it. The healthy one is as shipped.
+# The worst case: each delivery takes the whole time-out, 32 at a time, and no breaker opens. The
+# healthy target is configured as shipped.
 HANGING = {"webhook": {"concurrency": 32, "breaker": {"fail_max": 1_000_000}}}
 WITHOUT, WITH = "alone", f"beside {WAITING:,} alerts for a target that hangs"
 
@@ -86,13 +86,13 @@ def render(runs: Any) -> str:
         for title, own in runs.items()
     ]
     return f"""\
-### One sick target (P6)
+### One unhealthy target (P6)
 
 {table(("slack", "p50, ms", "ratio", "p99, ms", "ratio", "deliveries that hung"), rows)}
 
-From the request at the gateway to the delivery at the sink, {PER_SECOND} alerts a second for
-{SECONDS} s. The sick target takes each delivery and never answers, for its full time-out of 10 s,
-32 at a time, and its breaker never opens (as shipped it would after five)."""
+From the request at the gateway to the delivery at the sink, {PER_SECOND} alerts per second for
+{SECONDS} s. The unhealthy target accepts each delivery and never answers, for the full time-out of
+10 s, 32 at a time. Its breaker never opens; as shipped it would after five failures."""
 
 
 SICK = Part("sick", run, render)

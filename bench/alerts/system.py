@@ -1,4 +1,4 @@
-"""Alerts and gateway as they run in production, and alerts that wait for them."""
+"""Alerts and gateway as in production, and alerts that wait for them."""
 
 import asyncio
 import sys
@@ -43,15 +43,15 @@ class Alerts(System):
         self.queue_accepted(0)
 
     def queue_work(self, count: int, target: str = "slack") -> None:
-        """Put alerts where intake puts them: the ledger, and the target's work queue."""
+        """Put alerts into the ledger and the target's work queue, as intake does."""
         asyncio.run(_queue_work(self, count, target))
 
     def queue_accepted(self, count: int) -> None:
-        """Put alerts where the gateway puts them: alerts.intake."""
+        """Put alerts into alerts.intake, as the gateway does."""
         asyncio.run(_queue_accepted(self, count))
 
     def settled(self, target: str = "slack") -> bool:
-        """Tell whether nothing of the ledger waits for that target any more."""
+        """Return whether the ledger has no open rows for that target."""
         return not self.query(_OPEN, {"target": target})[0][0]
 
 
@@ -62,7 +62,7 @@ def alerts(
     *,
     database: DatabaseUrl | None = None,
 ) -> Iterator[Alerts]:
-    """Give it a vhost and a database; `targets` changes those of the shipped alerts.toml."""
+    """Create a vhost and a database; `targets` changes those of the shipped alerts.toml."""
     own, vhost = database or lab.databases.create("alerts"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"alerts-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
@@ -84,7 +84,7 @@ def alerts(
 
 
 WIDE = {"slack": {"concurrency": 100}}
-"""As many sent at a time as the peers; as many again are waiting or being written down."""
+"""Sends as many at a time as the peers; as many again are waiting or being recorded."""
 
 _OPEN = """
     SELECT count(*) FROM alerts.delivery
@@ -93,7 +93,7 @@ _OPEN = """
 
 
 def uuid7(at: str) -> str:
-    """Return SQL for an id as the gateway gives them: those of one time lie side by side."""
+    """Return SQL for an id as the gateway makes them, which sort by time (UUIDv7)."""
     digits = f"lpad(to_hex((extract(epoch FROM {at}) * 1000)::bigint), 12, '0')"
     return (
         f"(left({digits}, 8) || '-' || right({digits}, 4) || '-7' || "
@@ -157,7 +157,7 @@ async def _connected(alerts: Alerts) -> AsyncIterator[Broker]:
 
 
 async def _mark(alerts: Alerts, broker: Broker) -> None:
-    # Without its epoch's mark a broker is a new one: all that is pending would be published again.
+    # Without this mark, the broker counts as new and all pending rows would be published again.
     epoch = str(uuid.uuid4())
     alerts.query(_EPOCH, {"epoch": epoch})
     await broker.declare_once(Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"}))

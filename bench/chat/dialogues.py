@@ -1,4 +1,4 @@
-"""What the dialogue understands of written messages and conversations, and what that costs."""
+"""How well the dialogue understands the test conversations and messages, and its CPU cost."""
 
 from time import process_time
 from typing import Any
@@ -34,12 +34,12 @@ def _category(counted: dialogues.Tally) -> dict[str, Any]:
         "wrong_consents": len(counted.wrong_consents),
         "lost_leads": len(counted.lost_leads),
         "false_leads": len(counted.false_leads),
-        "untold": len(counted.untold),
+        "not_passed_on": len(counted.not_passed_on),
     }
 
 
 def _seconds(talks: list[list[str]]) -> float:
-    """CPU of a thousand turns."""
+    """Return CPU seconds per thousand turns."""
     began = process_time()
     for turns in talks:
         dialogues.hold(turns)
@@ -57,9 +57,9 @@ def render(figures: Any) -> str:
     ]
     head = (
         "category", "dialogues", "facts, precision", "recall", "wrong consents", "lost leads",
-        "false leads", "requests nobody was told of",
+        "false leads", "requests not passed on",
     )  # fmt: skip
-    counts = ("wrong_consents", "lost_leads", "false_leads", "untold")
+    counts = ("wrong_consents", "lost_leads", "false_leads", "not_passed_on")
     rows = [
         (
             category,
@@ -74,15 +74,15 @@ def render(figures: Any) -> str:
 ### Understanding
 
 Conversations (`tests/contracts/dialogues`) and single messages (`facts.json`, `quantities.json`),
-held with the shipped words and texts. They are our own, and all but `quantities.json` are asked of
-each commit to the letter: what others write is understood less well.
+with the shipped words and texts. We wrote them, and the tests require the exact result of all but
+`quantities.json` for each commit, so real messages are understood less well.
 
 {table(head, rows)}
 
 {table(("single messages", "all", "precision", "recall"), facts)}
 
-A turn's understanding and reply cost {figures["cpu"]:.2f} CPU seconds per 1,000, of all that a turn
-costs (*Follow-ups*, chat turns)."""
+Understanding and replying cost {figures["cpu"]:.2f} CPU seconds per 1,000 turns; *Follow-ups*, chat
+turns, has the cost of a whole turn."""
 
 
 DIALOGUES = Part("dialogues", run, render)

@@ -1,4 +1,4 @@
-"""A permit's way: asked by alerts over RabbitMQ, committed by consent, answered."""
+"""Permits: requested by alerts over RabbitMQ, committed by consent, answered."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def run(lab: Lab) -> Any:
 
 
 def agreed(system: Consent) -> list[str]:
-    """Let some people agree, through the gateway."""
+    """Grant consents through the gateway."""
     people = [f"anna.{uuid.uuid4().hex}@example.pl" for _ in range(PEOPLE)]
     bodies = (json.dumps(AGREED | {"email": each}).encode() for each in people)
     with system.gateway():
@@ -64,7 +64,7 @@ def asked(system: Consent, pid: int, people: list[str], at_a_time: int) -> Run:
 
 
 async def _ask(system: Consent, people: list[str], at_a_time: int) -> list[float]:
-    """Ask as the sender does, and return each permit as it does."""
+    """Request and return permits as the sender does."""
     took: list[float] = []
     numbers = iter(range(ASKED))
     async with (
@@ -109,18 +109,18 @@ def rows(runs: Any) -> list[tuple[str, ...]]:
 
 
 MILLIS = ("p50", "p99")
-HEAD = ("asked at a time", "p50, ms", "p99, ms", "asked, answered and returned/s", "CPU s/1k")
+HEAD = ("requested at a time", "p50, ms", "p99, ms", "requested and returned/s", "CPU s/1k")
 
 
 def render(runs: Any) -> str:
     return f"""\
-### Permits, {ASKED:,} asked over RabbitMQ
+### Permits, {ASKED:,} requests over RabbitMQ
 
 {table(HEAD, rows(runs))}
 
-From the request's publication to its answer: confirmed into the queue, committed by consent under
-the person's lock, published and confirmed back. The sender then returns each by a message of its
-own, which consent commits as well. One process hands over eight mails at a time as shipped. CPU is
+From the publication of the request to its answer: confirmed into the queue, committed by consent
+under the person's lock, and the answer confirmed. The sender then returns each permit in another
+message, which consent also commits. As shipped, one process sends eight mails at a time. CPU is
 that of the consent process."""
 
 

@@ -1,4 +1,4 @@
-"""Withdrawals and status reads through the gateway, beside the plainest owner behind the same."""
+"""Withdrawals and status reads through the gateway, compared with the simplest upstream."""
 
 import json
 import time
@@ -23,7 +23,7 @@ WITHDRAWALS = 6000
 READS = 10_000
 PLAIN = "plain: aiohttp, aiopg, one INSERT"
 OURS = "**Ostoja**: chain, encryption, outbox, permits"
-FIXED = "plain: an owner that answers a constant"
+FIXED = "plain: an upstream that returns a constant"
 LOOKED_UP = "**Ostoja**: looked up"
 
 Owner = Callable[[Consent], AbstractContextManager[Process]]
@@ -54,7 +54,7 @@ def through_gateway(measure: Measure, system: Consent, owner: Owner = Consent.ru
 
 
 def withdraw(system: Consent, pids: list[int]) -> Run:
-    """Withdraw for addresses that nobody knew: the costliest, each becomes a person with a key."""
+    """Withdraw for unknown addresses, the costliest case: each becomes a new person with a key."""
     url = f"{system.gateway_url}/api/unsubscribe"
     run = _measured(
         lambda count: load.post(url, {}, _bodies(count), connections=CONNECTIONS),
@@ -63,7 +63,7 @@ def withdraw(system: Consent, pids: list[int]) -> Run:
         _servers(system.lab),
     )
     began = time.monotonic()
-    wait_until("the outbox to be told", 60, partial(_told, system), lambda: True)
+    wait_until("an empty outbox", 60, partial(_told, system), lambda: True)
     return {**run, "told": time.monotonic() - began}
 
 
@@ -72,7 +72,7 @@ def _told(system: Consent) -> bool:
 
 
 def read_status(system: Consent, pids: list[int]) -> Run:
-    """Read the status of an address that has withdrawn, as anybody may."""
+    """Read the status of an address that has withdrawn, as the public may."""
     email = _address()
     body = json.dumps({"email": email}).encode()
     withdrawn = load.post(f"{system.gateway_url}/api/unsubscribe", {}, iter([body]), connections=1)
@@ -147,7 +147,7 @@ HEAD = (
     "ratio",
     "p50, ms",
     "p99, ms",
-    "gateway and owner, CPU s/1k",
+    "gateway and upstream, CPU s/1k",
     "ratio",
     "RabbitMQ, PostgreSQL and Redis, CPU s/1k",
 )
@@ -160,10 +160,10 @@ def render_withdrawals(runs: Any) -> str:
 
 {table(HEAD, rows(runs, PLAIN))}
 
-Both behind the same gateway, which counts two limits in Redis for each; every address is a new one.
-The plain owner commits a row in clear and answers. Ours makes the person with a key of their own,
-withdraws and suppresses, looks for permits that are out, writes an encrypted row into the chain and
-one into the outbox, which is published and confirmed meanwhile; those that come at the same moment
+Both run behind the same gateway, which counts two limits in Redis per request. Every address is
+new. The plain upstream commits a row in plain text and answers. Ostoja creates the person with a
+key, withdraws and suppresses, looks for lent permits, and writes an encrypted row into the chain
+and a message into the outbox, which is published and confirmed concurrently. Simultaneous requests
 share a transaction. The outbox was empty {told} s after the last answer."""
 
 
@@ -173,7 +173,7 @@ def render_status(runs: Any) -> str:
 
 {table(HEAD, rows(runs, FIXED))}
 
-`GET /api/unsubscribe/status/{{email}}` as anybody may ask, of an address that has withdrawn; the
+`GET /api/unsubscribe/status/{{email}}` without a key, for an address that has withdrawn. The
 constant has the same length."""
 
 

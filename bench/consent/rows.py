@@ -1,13 +1,13 @@
-"""A long trail, made in the database: as many rows as one likes, and the chain verifies."""
+"""Creates a long trail in the database, whose chain verifies."""
 
 import time
 
 from bench.consent.system import Consent
 
 ENTRIES_EACH = 10
-"""Of each data subject."""
+"""Entries per data subject."""
 
-# As long as what consent itself writes: addresses, user agents and evidence under AES-GCM.
+# The same lengths as consent writes: addresses, user agents and evidence under AES-GCM.
 _PERSONS = """
     INSERT INTO consent.data_subject (id, lookup_hash, master_key_id, wrapped_key)
     SELECT md5(each::text)::uuid, sha256(int8send(each)), 'bench',
@@ -56,7 +56,7 @@ _INDEXES = """
 
 
 def fill(system: Consent, rows: int) -> None:
-    """Write entries of a tenth as many data subjects, as the superuser and past the triggers."""
+    """Write entries for a tenth as many data subjects, as the superuser, bypassing the triggers."""
     began = time.monotonic()
     values = {"rows": rows, "persons": max(1, rows // ENTRIES_EACH)}
     system.query(_PERSONS, values)
@@ -66,7 +66,7 @@ def fill(system: Consent, rows: int) -> None:
     for name, _ in indexes:
         system.query(f"DROP INDEX consent.{name}")
     system.query(_TRAIL, values)
-    for _, definition in indexes:  # at once is quicker than row by row
+    for _, definition in indexes:  # faster than maintaining them row by row
         system.query(definition)
     system.query(_LINKED)
     system.query("ANALYZE")

@@ -41,7 +41,7 @@ def run(lab: Lab) -> Any:
 
 
 def _sign(system: Consent) -> None:
-    """Let consent write the checkpoints that it would have written all along."""
+    """Write the checkpoints that consent would have written over time."""
     wanted = ROWS - ROWS % 1000
     path = system.records / "checkpoints.jsonl"
 
@@ -82,8 +82,8 @@ def render(found: Any) -> str:
 
 {table(HEAD, rows)}
 
-{ROWS:,} rows of {ROWS // ENTRIES_EACH:,} persons. `verify` over them, with a checkpoint for each
-thousand:
+{ROWS:,} rows of {ROWS // ENTRIES_EACH:,} data subjects. `verify` over them, with a checkpoint per
+thousand rows:
 
 {table(verify.HEAD, verify.rows(found["verify"]))}"""
 

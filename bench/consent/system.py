@@ -1,4 +1,4 @@
-"""Consent and gateway as they run in production, or the gateway before something plainer."""
+"""Consent and gateway as in production, or the gateway in front of a simpler upstream."""
 
 import asyncio
 import sys
@@ -29,7 +29,7 @@ class Consent(System):
 
     @property
     def records(self) -> Path:
-        """Where consent keeps what outlives the database."""
+        """Consent's records, which outlive the database."""
         return Path(self.values["CONSENT_RECORDS_DIR"])
 
     @contextmanager
@@ -41,7 +41,7 @@ class Consent(System):
 
     @contextmanager
     def plain(self) -> Iterator[Process]:
-        """Run in its place, on the same port and database, what does the least of it."""
+        """Run the simplest stand-in on the same port and database."""
         settings = {
             "DSN": self.database.superuser_url,
             "HTTP_PORT": self.values["CONSENT_PORT"],
@@ -54,7 +54,7 @@ class Consent(System):
 
 @contextmanager
 def consent(lab: Lab) -> Iterator[Consent]:
-    """Give it a database, and a vhost in which somebody's queue takes what it tells."""
+    """Create a database, and a vhost with a queue for its events."""
     database, vhost = lab.databases.create("consent"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"consent-{uuid.uuid4().hex[:8]}"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""How fast one process verifies the trail, and in how much memory."""
+"""The speed and memory of one process that verifies the trail."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(lab: Lab) -> Any:
 
 
 def verified(system: Consent, empty: Consent) -> Run:
-    """Run the command, as an auditor would; an empty trail tells what starting it takes."""
+    """Run the command, as an auditor would; an empty trail measures its start-up."""
     start, took = _command(empty), _command(system)
     rows = took.rows
     return {
@@ -104,9 +104,9 @@ def render(runs: Any) -> str:
 
 {table(HEAD, rows(runs))}
 
-`python -m services.consent verify`, without the start of the process. Rows are of the length that
-consent writes. It reads a thousand rows at a time and hashes them; the database waits meanwhile,
-and the other way round, so the rate is bounded by both columns together."""
+`python -m services.consent verify`, without its start-up. Rows have the length that consent writes.
+The process reads a thousand rows at a time and then hashes them. It and the database take turns, so
+both columns together bound the rate."""
 
 
 VERIFY = Part("verify", run, render)

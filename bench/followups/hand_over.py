@@ -1,4 +1,4 @@
-"""Due steps handed over, beside what a task queue and a polling loop do for the same work."""
+"""The hand-over of due steps, compared with a task queue and a polling loop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -95,13 +95,13 @@ def render(found: Any) -> str:
     return f"""\
 ### {COUNT:,} due steps: claimed, recorded, published with confirmation
 
-{table(("", "steps/s", "ours to it", "process, CPU s/1k, its start included"), rows)}
+{table(("", "steps/s", "Ostoja's ratio to it", "process, CPU s/1k, including start-up"), rows)}
 
-From the first claim to the last message in a durable quorum queue. Ours renders each mail (subject,
-text, HTML, styles, a signed link) and keeps the daily cap per address; the others publish a text of
-the same length that is there already. procrastinate {versions["procrastinate"]} updates the row and
-publishes in each job; the loop (Celery {versions["celery"]}) sends each due row as a task and
-commits it, so a crash in between sends it again."""
+From the first claim to the last message in a durable quorum queue. Ostoja renders each mail
+(subject, text, HTML, styles, a signed link) and enforces the daily cap per address; the others
+publish a prepared text of the same length. procrastinate {versions["procrastinate"]} updates the
+row and publishes in each job. The loop (Celery {versions["celery"]}) sends each due row as a task
+and then commits, so a crash in between sends it again."""
 
 
 HAND_OVER = Part("hand-over", run, render)

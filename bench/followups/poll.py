@@ -1,4 +1,4 @@
-"""What a poll costs: the scheduler's, with nothing and with ten million steps behind it."""
+"""The cost of a scheduler poll, without and with ten million past steps."""
 
 import time
 from datetime import UTC, datetime
@@ -63,7 +63,7 @@ def run(lab: Lab) -> Any:
 
 
 async def _polls(system: Followups, count: int) -> list[float]:
-    """Poll; the first look of a process, which finds nothing prepared, is not counted."""
+    """Poll; the first poll of a process, which prepares its statements, is not counted."""
     configured = config.load(
         ROOT / "config.example" / "followups.toml",
         ROOT / "config.example" / "company.toml",
@@ -85,7 +85,7 @@ async def _polls(system: Followups, count: int) -> list[float]:
 
 
 def _plan(system: Followups) -> str:
-    """Return the plan of the claim, as PostgreSQL made it."""
+    """Return PostgreSQL's plan of the claim."""
     claim = steps.claiming(BATCH).compile(
         dialect=postgresql.dialect(),  # type: ignore[no-untyped-call]
         compile_kwargs={"literal_binds": True},
@@ -107,9 +107,10 @@ def render(found: Any) -> str:
 
 {table(("", "median, ms", "largest, ms", "ratio of medians"), rows)}
 
-The claim of at most {BATCH}, the daily cap of their addresses, their mails rendered into the
-outbox, the commit; {TURNS * DUE_NOW // BATCH} polls of each, by turns. The claim reads the partial
-index `followup_event_due`, which holds scheduled steps only; with the past behind it:
+A poll claims up to {BATCH} steps, checks the daily cap of their addresses, renders their mails into
+the outbox and commits; {TURNS * DUE_NOW // BATCH} polls of each case, alternating. The claim reads
+the partial index `followup_event_due`, which has only scheduled steps; its plan with all past
+steps:
 
 ```
 {found["plan"]}

@@ -1,4 +1,4 @@
-"""Followups and gateway as they run in production, on a database and a vhost of their own."""
+"""Followups and gateway as in production, on their own database and vhost."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ class Followups(System):
 
     @contextmanager
     def plain(self) -> Iterator[Process]:
-        """Run in its place, on the same port and database, what does the least of it."""
+        """Run the simplest stand-in on the same port and database."""
         settings = {
             "DSN": self.database.superuser_url,
             "HTTP_PORT": self.values["FOLLOWUPS_PORT"],
@@ -47,13 +47,13 @@ class Followups(System):
         return f"http://{HOST}:{self.values['FOLLOWUPS_PORT']}"
 
     def waiting(self, queue: str) -> int:
-        """How many messages are ready in a queue that nobody empties."""
+        """Count the ready messages of a queue without a consumer."""
         return asyncio.run(_waiting(self.vhost.admin_url(), queue))
 
 
 @contextmanager
 def followups(lab: Lab) -> Iterator[Followups]:
-    """Give it a database, and a vhost in which the others' queues take what it tells."""
+    """Create a database, and a vhost with the other services' queues for its messages."""
     database, vhost = lab.databases.create("followups"), Vhost(lab.rabbitmq)
     values = fresh_values(lab, "followups")
     values |= {

@@ -1,4 +1,4 @@
-"""Chat turns through the gateway, with everything that follows from them."""
+"""Chat turns through the gateway, with all their effects."""
 
 import json
 import uuid
@@ -55,8 +55,8 @@ def _turns(lab: Lab, owner: Callable[[Followups], AbstractContextManager[Process
 
 
 def _talks(number: int) -> Iterator[bytes]:
-    """Give the first turn of each talk, then the second of each, and so on."""
-    # A number of their own: a shared one would make one lead of them, which all wait for.
+    """Yield the first turn of each conversation, then the second of each, and so on."""
+    # Each has its own phone number: with a shared one, all would wait for the lock of one lead.
     talks = [(uuid.uuid4().hex, next(PHONES)) for _ in range(number)]
     for said in SAID:
         for session, phone in talks:
@@ -80,10 +80,9 @@ def render(runs: Any) -> str:
 
 {table(("behind the same gateway", "turns/s", "ratio", "p99, ms", "processes, CPU s/1k"), rows)}
 
-{TALKS} talks of {TURNS_A_TALK} turns, each talk with a phone number of its own. In its third turn
-each becomes a lead, told in the outbox; in its fourth it agrees, told as well, and is enrolled. A
-turn is one transaction: the conversation's row is locked, both messages, what is known and the
-score are written. The four turns ask PostgreSQL 3, 3, 6 and 7 times, COMMIT included."""
+{TALKS} conversations of {TURNS_A_TALK} turns. Each becomes a lead, and in its fourth turn it grants
+consent and is enrolled; the outbox gets a message for both. A turn is one transaction, which locks
+the conversation and writes both messages, the facts and the score."""
 
 
 TURNS = Part("turns", run, render)

@@ -1,4 +1,4 @@
-"""Gateway: its speed beside what people put in front of a service, and what it holds."""
+"""Gateway: its speed compared with other proxies, and its memory."""
 
 from bench.gateway import cache, chat, flood, loops, proxy, workers
 

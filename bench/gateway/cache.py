@@ -1,4 +1,4 @@
-"""The gateway's cache while Redis is away: what an entry and a purge cost."""
+"""The gateway's cache without Redis: the cost of an entry and of a purge."""
 
 import statistics
 import time
@@ -39,7 +39,7 @@ def _held(fill: Callable[[], None]) -> int:
 
 
 def _purge_seconds() -> float:
-    """Time a purge that finds a full cache, half of it expired."""
+    """Time a purge of a full cache, half of it expired."""
     clock = [0.0]
     cache = LocalCache(clock=lambda: clock[0])
     for number in range(MAX_ENTRIES):
@@ -55,8 +55,8 @@ def render(found: Any) -> str:
     seconds = statistics.median(found["purges"])
     rows = [
         (
-            f"bookkeeping of {MAX_ENTRIES:,} entries above a plain dict of the same",
-            f"{found['above'] / 2**20:.2f} MiB ({found['above'] / MAX_ENTRIES:.0f} B an entry)",
+            f"overhead of {MAX_ENTRIES:,} entries over a plain dict of them",
+            f"{found['above'] / 2**20:.2f} MiB ({found['above'] / MAX_ENTRIES:.0f} B per entry)",
             "1 MB",
         ),
         (
@@ -66,7 +66,7 @@ def render(found: Any) -> str:
         ),
     ]
     return f"""\
-### The cache, while Redis is away
+### The cache without Redis
 
 {table(("", "measured", "allowed"), rows)}"""
 

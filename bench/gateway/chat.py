@@ -82,11 +82,10 @@ def render(found: Any) -> str:
 
 {table(head, rows)}
 
-On the whole system, PostgreSQL and broker included, in one conversation. "Under 1 % of 429" cannot
-hold at {SHIPPED}: a limit counts per address, all 1,000 requests come from one and are over within
-seconds, so at most 30 of them pass in each minute that the test touches. That is what the limit is
-for. A load test raises it first: `PUT /api/ratelimits {{"chat": "{RAISED}"}}`, and takes it back
-with `{{"chat": null}}`."""
+On the whole system, including PostgreSQL and the broker, in one conversation. "Under 1 % of 429"
+cannot hold at {SHIPPED}: the limit counts per address, and all 1,000 requests come from one address
+within seconds, so at most 30 of them pass per minute, as intended. For a load test, raise the limit
+with `PUT /api/ratelimits {{"chat": "{RAISED}"}}` and restore it with `{{"chat": null}}`."""
 
 
 PART = Part("chat", run, render, needs=("ab",))

@@ -1,4 +1,4 @@
-"""One fast owner behind, and what may stand before it; servers on one core, load on the other."""
+"""One fast upstream and the proxies in front of it; servers on one core, load on the other."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def pinned(core: str | None, argv: Sequence[str]) -> list[str]:
 
 @contextmanager
 def owner(lab: Lab) -> Iterator[Server]:
-    """Run nginx, which gives each request the same small answer; Redis on the same core."""
+    """Run nginx, which gives every request the same small answer; Redis is on the same core."""
     os.sched_setaffinity(lab.redis.pid or 0, {int(LOAD_CORE)})
     location = f"default_type application/json; return 200 '{ANSWER}';"
     with _nginx(lab, location, LOAD_CORE) as server:
@@ -98,7 +98,7 @@ http {{
 """
     )
     if sys.platform == "linux" and Path("/proc/self").owner() == "root":
-        config.write_text("user root;\n" + config.read_text())  # its folder is ours alone
+        config.write_text("user root;\n" + config.read_text())  # only we can read its folder
     argv = ["nginx", "-e", "stderr", "-p", str(folder), "-c", str(config)]
     with _answering(lab, port, pinned(core, argv), {}) as server:
         yield server
@@ -112,7 +112,7 @@ def gateway(
     run: Sequence[str] = ("-m", "services.gateway"),
     **settings: str,
 ) -> Iterator[Server]:
-    """Run ours; there is no broker, which the routes measured here do not need."""
+    """Run our gateway, without a broker, which the measured routes do not need."""
     port = lab.ports.take()
     env = {
         "HTTP_PORT": str(port),
@@ -132,7 +132,7 @@ def gateway(
 
 @contextmanager
 def peer(lab: Lab, upstream: str, argv: Sequence[str]) -> Iterator[Server]:
-    """Run a peer; PORT in its command line is where it listens."""
+    """Run a peer, which listens on the PORT in its command line."""
     port = lab.ports.take()
     env = {"PORT": str(port), "UPSTREAM_URL": upstream, "REDIS_URL": lab.redis.url}
     filled = [each.replace("PORT", str(port)) for each in argv]
@@ -167,9 +167,9 @@ FASTAPI = [
 def load(
     lab: Lab, server: Server, connections: int, core: str | None = LOAD_CORE, path: str = PATH
 ) -> Run:
-    """Let wrk ask, after a warm-up.
+    """Run wrk, after a warm-up.
 
-    :raises RuntimeError: an answer was no 2xx or 3xx, or none came
+    :raises RuntimeError: an answer was not 2xx or 3xx, or was missing
     """
     script = lab.folder / "post.lua"
     script.write_text(SCRIPT % BODY)
@@ -198,7 +198,7 @@ def load(
 
 
 def compared(runs: Mapping[str, Sequence[Run]], base: Sequence[Run]) -> str:
-    """Set the cases in a table, with their ratios to one of them."""
+    """Return a table of the cases, with their ratios to one of them."""
     rows = [
         (
             title,

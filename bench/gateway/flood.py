@@ -17,7 +17,7 @@ CONNECTIONS = 32
 NOBODY = f"redis://{HOST}:1"
 PICTURE = "benchmarks-flood.svg"
 THERE, AWAY, REDIS = "gateway, Redis there", "gateway, Redis away", "Redis itself"
-# Answered by the gateway itself, after its limits: so the million takes minutes.
+# The gateway answers this path itself, after its limits, so a million requests take only minutes.
 SCRIPT = """
 local number = %d
 function request()
@@ -56,7 +56,7 @@ SHIPPED = {"API_RATE_LIMIT_MINUTE": "50 per minute", "API_RATE_LIMIT_HOUR": "200
 
 
 def _flood(lab: Lab, server: field.Server, begin: int) -> int:
-    """Ask for some seconds, each time from another address; give how many answered."""
+    """Send requests for some seconds, each from another address; return the number answered."""
     script = lab.folder / "flood.lua"
     script.write_text(SCRIPT % begin)
     argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SAMPLE_SECONDS}s", "-s", str(script), server.url]
@@ -81,17 +81,17 @@ def render(samples: Any) -> str:
     return f"""\
 ### Memory under requests from {ADDRESSES:,} addresses (P7)
 
-Each request comes from an address of its own (a trusted proxy says so), under the shipped limits of
-a minute and of an hour.
+Each request has its own client address (from a trusted proxy). The limits per minute and per hour
+are as shipped.
 
 {table(("MiB", "before", "largest", "after"), rows)}
 
 ![Resident memory over the number of addresses]({PICTURE})
 
-The gateway holds 50,000 clients for each length of window, and 1,024 buckets that all further ones
-share while Redis is away. Redis holds a key for each address until its longest window is over; it
-runs with `maxmemory 256mb` and evicts those that were unused longest. Its peaks are the moments in
-which it writes its file anew: a forked child, counted with it."""
+The gateway keeps 50,000 clients per window length, and 1,024 buckets that all others share while
+Redis is unavailable. Redis keeps a key per address until its longest window is over; it runs with
+`maxmemory 256mb` and evicts the least recently used ones. Its peaks come from a forked child that
+rewrites its file."""
 
 
 PART = Part("flood", run, render, long=True, needs=("wrk",))

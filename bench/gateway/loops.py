@@ -1,4 +1,4 @@
-"""The gateway on uvloop, as it ships, and on asyncio's own loop."""
+"""The gateway on uvloop (as shipped) and on asyncio's own loop."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -11,7 +11,7 @@ from bench.part import Part
 
 UVLOOP, ASYNCIO = "uvloop", "asyncio's own loop"
 CONNECTIONS = 64
-# The service asks uvloop for its loop, and there is no setting for another one.
+# The service always uses uvloop, so this replaces uvloop's loop.
 PATCHED = """
 import asyncio, sys, uvloop
 uvloop.new_event_loop = asyncio.SelectorEventLoop
@@ -37,8 +37,8 @@ def render(runs: Any) -> str:
 
 {field.compared(runs, runs[ASYNCIO])}
 
-The same gateway, load and cores as in the first section, over {CONNECTIONS} connections; it ships
-on uvloop."""
+The same gateway, load and cores as in the first section, over {CONNECTIONS} connections. uvloop is
+the default."""
 
 
 PART = Part("loops", run, render, needs=("nginx", "wrk", "taskset"))

@@ -1,4 +1,4 @@
-"""A small JSON POST through the gateway and through what people use in its place."""
+"""A small JSON POST through the gateway and through alternatives to it."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -12,7 +12,7 @@ from bench.part import Part, table
 
 CONNECTIONS = (64, 16)
 OURS, BARE = "**this gateway**: two windows on Redis", "bare aiohttp proxy, no limit"
-NGINX, ALONE = "nginx, two limit_req zones in its own memory", "the owner alone (nginx)"
+NGINX, ALONE = "nginx, two limit_req zones in its own memory", "the upstream alone (nginx)"
 LIMITED = "the bare proxy + aiohttp-ratelimiter RedisLimiter twice"
 FLASK = "Flask + Flask-Limiter + requests, gunicorn gthread 16"
 FASTAPI = "FastAPI + slowapi + httpx, uvicorn"
@@ -92,17 +92,17 @@ By rate this gateway is {times}.""")
     return f"""\
 ### A small POST, limited and proxied
 
-JSON of {len(field.BODY)} B to an owner that answers {len(field.ANSWER)} B at once; wrk for
-{field.SECONDS} s after {field.WARM_SECONDS} s of warm-up; one process each, on one core, and wrk,
-Redis' clients' peer and the owner on the other. Ratios are to the bare proxy, which limits, logs,
-times out, measures and refuses nothing. This gateway checks two windows in Redis, writes a line of
-log and its metrics for each request. Limits are too high to be met.
+JSON of {len(field.BODY)} B to an upstream that answers {len(field.ANSWER)} B at once; wrk for
+{field.SECONDS} s after {field.WARM_SECONDS} s of warm-up. Each proxy is one process on one core;
+wrk and the upstream are on the other. Ratios are to the bare proxy, which has no limits, logs,
+time-outs, metrics or checks. This gateway checks two windows in Redis and writes a log line and its
+metrics for each request. The limits are never reached.
 
-What bounds this gateway is its CPU, spread thin: by py-spy at 16 connections 30 % of it is
-aiohttp's server, 22 % system calls (two writes and two reads a request, and its share of those
-to Redis and the log), 14 % the client towards the owner and headers, 11 % limits and Redis, 10 %
-request id, metrics and log line, 7 % the door and the answer's headers. The fewer connections,
-the fewer requests share a turn of the loop, and with it what is sent to Redis and the log.
+This gateway is bound by its CPU. By py-spy, at 16 connections, aiohttp's server takes 30 % of it,
+system calls 22 % (two writes and two reads per request, and a share of those to Redis and the log),
+the client towards the upstream and headers 14 %, limits and Redis 11 %, request id, metrics and log
+line 10 %, the access middleware and the answer's headers 7 %. With fewer connections, fewer
+requests share an iteration of the event loop, and so the writes to Redis and the log.
 
 {(2 * chr(10)).join(sections)}
 

@@ -33,9 +33,9 @@ def render(runs: Any) -> str:
 
 {field.compared(titled, runs["1"])}
 
-The same load over {CONNECTIONS} connections, nothing bound to a core: workers, wrk, the owner and
-Redis share what there is, and with two cores that is what bounds two workers. With several workers
-a metric lies in a file that all of them are summed up from, which costs each request some CPU."""
+The same load over {CONNECTIONS} connections, without pinning: workers, wrk, the upstream and Redis
+share two cores, which bounds two workers. Several workers keep their metrics in files to be summed
+up, which costs each request some CPU."""
 
 
 PART = Part("workers", run, render, needs=("nginx", "wrk"))

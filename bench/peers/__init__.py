@@ -1,7 +1,7 @@
-"""The field: a program per peer, run in a virtual environment of their own.
+"""The peers: one program each, run in a separate virtual environment.
 
-Each reads AMQP_URL or DATABASE_URL, and SINK_URL, to which it POSTs a message;
-`python -m bench.peers.<peer> send 5000` queues them, drain.py says what works on them.
+Each reads AMQP_URL or DATABASE_URL, and SINK_URL, to which it POSTs each message.
+`python -m bench.peers.<peer> send 5000` queues messages; drain.py has the workers' commands.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-bench"
 PYTHON = VENV / "bin" / "python"
-TEXT = "a" * 400  # of every alert: about 500 B with what goes around it
+TEXT = "a" * 400  # the text of every alert, which is about 500 B in all
 PREFETCH = 100
 _VERSIONS = """
 import json
@@ -23,14 +23,14 @@ print(json.dumps({each.name.lower(): each.version for each in distributions()}))
 
 
 def prepare() -> None:
-    """Make the environment as locked, unless it is there."""
+    """Create the environment from its lock, unless it exists."""
     version = "3.11" if sys.version_info < (3, 12) else "3.13"
     lock = ROOT / "requirements" / f"bench-{version}.txt"
     wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    stamp = VENV / "installed"  # written last: a run cut short installs again
+    stamp = VENV / "installed"  # written last, so that an interrupted run installs again
     if stamp.exists() and stamp.read_text() == wanted:
         return
-    print("installing what we are measured beside into .venv-bench")
+    print("installing the peers into .venv-bench")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([str(PYTHON), *install, "--require-hashes", "-r", str(lock)], check=True)

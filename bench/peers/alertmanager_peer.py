@@ -1,4 +1,4 @@
-"""Sends alerts to Alertmanager, each a group of its own: one POST each."""
+"""Sends alerts to Alertmanager, each in its own group, so that each causes one POST."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A loop as a task of Celery beat runs it each second: due rows, a task sent and a commit each."""
+"""A polling loop like a Celery beat task: for each due row, send a task and commit."""
 
 import os
 import time
@@ -6,7 +6,7 @@ import time
 import psycopg2
 
 MAIL = "m" * 5000
-"""As long as a rendered follow-up."""
+"""A text as long as a rendered follow-up."""
 
 
 def main() -> None:

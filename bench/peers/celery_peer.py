@@ -1,4 +1,4 @@
-"""Celery with a quorum queue, acknowledged after the work, publishes confirmed."""
+"""Celery with a quorum queue, late acknowledgement and publisher confirms."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ app.conf.update(
     task_ignore_result=True,
     broker_transport_options={"confirm_publish": True},
 )
-_local = threading.local()  # a session is not for several threads
+_local = threading.local()  # a session must not be shared by threads
 
 
 @app.task(name="post")

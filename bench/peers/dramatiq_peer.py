@@ -1,4 +1,4 @@
-"""Dramatiq on RabbitMQ: durable classic queues (it has no others), publishes confirmed."""
+"""Dramatiq on RabbitMQ: durable classic queues (it has no others) and publisher confirms."""
 
 import os
 import sys

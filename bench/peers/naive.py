@@ -1,4 +1,4 @@
-"""The naive form of what alerts does, in one aiohttp process, with nothing that protects it.
+"""The naive form of the alerts service: one aiohttp process without any safeguards.
 
 HTTP accept, INSERT, confirmed publish, 202; consume, POST, UPDATE, ack: one statement per alert.
 No limits, no key, no claim, no breaker, no retry.

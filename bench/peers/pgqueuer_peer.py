@@ -1,4 +1,4 @@
-"""PgQueuer: PostgreSQL alone, jobs taken 50 at a time."""
+"""PgQueuer: PostgreSQL alone, 50 jobs at a time."""
 
 import json
 import os

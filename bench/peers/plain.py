@@ -1,4 +1,4 @@
-"""What the plainest forms of our services share: the same framework, driver and size of pool."""
+"""Shared by the simplest forms of our services: the same framework, driver and pool size."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a chat does, in its plainest form: one INSERT of the message, a constant reply."""
+"""The simplest chat: one INSERT of the message and a constant reply."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
-"""What consent does, in its plainest form: the same framework and driver, one INSERT, no proof.
+"""The simplest consent service: the same framework and driver, one INSERT, no proof.
 
-One committed row per withdrawal, in clear, that nothing chains, encrypts or tells anybody; a status
-that is not looked up at all.
+One committed row per withdrawal in plain text, without chain, encryption or events; and a constant
+status.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""procrastinate: a job per due step, which records it and publishes its mail, 50 at a time."""
+"""procrastinate: one job per due step records it and publishes its mail, 50 at a time."""
 
 import asyncio
 import os

@@ -1,7 +1,7 @@
-"""`make up` and its companions: `python3 -m deploy.local COMMAND`; standard library only.
+"""`make up` and related targets: `python3 -m deploy.local COMMAND`; standard library only.
 
-`up` and `prepare` run under any Python from 3.11 until the virtual environment stands, and then go
-on inside it.
+`up` and `prepare` start under any Python from 3.11, create the virtual environment and continue
+inside it.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def _ensure_env(*, trying: bool) -> None:
     data_exists = (LOCAL / "postgres" / "data").exists()
     if environment.ensure(ENV, data_exists=data_exists, trying=trying):
         defaults = (
-            "for a trial: alerts go to a sandbox, and follow-ups leave at night too"
+            "for a trial: alerts go to a sandbox, and follow-ups are also sent at night"
             if trying
             else "for production: no sandbox, quiet hours are on (`make env TRY=1`: for a trial)"
         )
@@ -129,7 +129,7 @@ def check() -> None:
 
 
 def _check(values: Mapping[str, str]) -> None:
-    """:raises ServerError: what a person wrote is at fault; nothing was started or stopped"""
+    """:raises ServerError: .env or config/ is invalid; nothing was started or stopped"""
     from deploy.check import faults  # needs the virtual environment
 
     if found := faults(values, ENV):
@@ -169,7 +169,7 @@ def up() -> None:
 def down() -> None:
     with _alone():
         supervisor.record("supervisor").stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
-        supervisor.stop_all()  # what a killed supervisor left
+        supervisor.stop_all()  # left over by a killed supervisor
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda server: server.stop(), _servers(environment.load(ENV))))
 
@@ -183,7 +183,7 @@ def clean() -> None:
     down()
     records = LOCAL / "consent"
     if records.is_dir() and any(records.iterdir()):
-        # Who was erased, and the trail's checkpoints: their proof must outlive the database.
+        # The proof of erasures and the trail's checkpoints must outlive the database.
         kept = ROOT / ".local.kept" / f"consent-{time.strftime('%Y-%m-%dT%H%M%S')}"
         kept.parent.mkdir(mode=0o700, exist_ok=True)
         records.rename(kept)
@@ -194,7 +194,7 @@ def clean() -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Two at once would start everything twice: the second waits."""
+    """Make a second concurrent call wait, or it would start everything twice."""
     LOCAL.mkdir(mode=0o700, exist_ok=True)
     with (LOCAL / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -206,7 +206,7 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
         return LOCAL / "log" / f"{name}.log"
 
     return (
-        RabbitMQ(  # first: it takes longest
+        RabbitMQ(  # first, because it starts slowest
             LOCAL / "rabbitmq",
             port=port(values, "RABBITMQ_PORT"),
             management_port=port(values, "RABBITMQ_UI_PORT"),
@@ -232,9 +232,9 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
 
 
 def _check_ports(values: Mapping[str, str], servers: Sequence[Server]) -> None:
-    """Before anything of ours is stopped for them.
+    """Check the ports before any of our processes is stopped.
 
-    :raises PortTakenError: names every port that another program has
+    :raises PortTakenError: names every port that another program uses
     """
     record = LOCAL / "run" / "ports.json"
     running = supervisor.record("supervisor").pid or any(server.pid for server in servers)
@@ -263,7 +263,7 @@ def _provision(values: Mapping[str, str]) -> None:
 
 
 def _migrate(values: Mapping[str, str]) -> None:
-    """Run each service's migrations, as the owner of its schema; the services together."""
+    """Run the migrations of all services in parallel, each as the owner of its schema."""
 
     def migrate(name: str) -> subprocess.CompletedProcess[str]:
         owner = environment.database_url(values, f"{name}_owner")
@@ -284,7 +284,7 @@ def _migrate(values: Mapping[str, str]) -> None:
 
 
 def _supervise(values: Mapping[str, str]) -> None:
-    """Start the supervisor, anew when settings or code are no longer those it started with."""
+    """Start the supervisor; restart it if settings or code have changed since it started."""
     running = supervisor.record("supervisor")
     fingerprint = _fingerprint(values)
     if running.runs_as(fingerprint):
@@ -312,7 +312,7 @@ def _fingerprint(values: Mapping[str, str]) -> str:
 
 def _wait_healthy(values: Mapping[str, str]) -> None:
     url = f"http://{HOST}:{values['GATEWAY_PORT']}/api/health/deep"
-    headers = {"X-ADMIN-API-KEY": values["ADMIN_API_KEY"]}  # whose limit is out of reach
+    headers = {"X-ADMIN-API-KEY": values["ADMIN_API_KEY"]}  # admins are not rate-limited here
     try:
         wait_until(
             "the system",
@@ -328,7 +328,7 @@ def _wait_healthy(values: Mapping[str, str]) -> None:
 
 
 def _works(health: str) -> bool:
-    """Tell whether each part works; a sick target outside (degraded) is no fault of ours."""
+    """Show the health of each part. `degraded` (an unhealthy external target) is not a failure."""
     return '"status"' in health and '"unhealthy"' not in health
 
 
@@ -351,7 +351,7 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         address = f"http://{HOST}:{values[f'{name.upper()}_PORT']}"
         path = "/api/health" if name == "gateway" else "/health"
         pid = supervisor.record(name).pid
-        # without a process of ours, what answers there is somebody else's
+        # without a process of ours, whatever answers there is another program
         health = "down" if pid is None else "ok" if _get(address + path) else "no answer"
         yield name, pid, port(values, f"{name.upper()}_PORT"), health
 

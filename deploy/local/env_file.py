@@ -1,4 +1,4 @@
-"""The form of .env, checked with the standard library only: `make env` runs on a bare machine."""
+"""Checks the syntax of .env; standard library only, because `make env` runs on a bare machine."""
 
 import re
 import tomllib
@@ -10,15 +10,15 @@ from typing import Any
 from deploy.local import environment
 
 ALERTS = Path("config/alerts.toml")
-LIKENESS = 0.85  # of a name to a setting's, from which it is taken for a typing error
-# What no program reads differently: ours, a shell (`. ./.env`) and Docker Compose.
+LIKENESS = 0.85  # similarity to a setting's name above which a name counts as a typo
+# Values that Ostoja, a shell (`. ./.env`) and Docker Compose all read the same.
 _PLAIN = re.compile(r"[\w./:@,+=%*-]*", re.ASCII)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"$`\\!]*\"")
-_OTHERS = re.compile(r"COMPOSE_|DOCKER_|OSTOJA_")  # read by others, or by the command-line tool
+_OTHERS = re.compile(r"COMPOSE_|DOCKER_|OSTOJA_")  # read by Docker, or by the command-line tool
 
 
 def env_file_faults(path: Path) -> Iterator[str]:
-    """In the folder of .env, beside config/, give each line that a program may read otherwise."""
+    """Yield a fault for each line of .env that is invalid or that programs may read differently."""
     known = set(environment.parse(environment.EXAMPLE.read_text(encoding="utf-8")))
     of_targets = {name for name, _ in variables(ALERTS)}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -27,19 +27,19 @@ def env_file_faults(path: Path) -> Iterator[str]:
         name, equals, value = line.partition("=")
         place = f"{path.name}:{number}: {name.strip()[:60]}"
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            yield f"{path.name}:{number}: not NAME=value, with no space around the name"
+            yield f"{path.name}:{number}: must be NAME=value, without spaces around the name"
         elif not _PLAIN.fullmatch(value) and not _QUOTED.fullmatch(value):
             yield (
                 f"{place}: quote the value 'like this', without a ' in it: a shell, Docker Compose "
                 "and make would each read it differently"
             )
         elif name.endswith("_PORT") and not _is_port(value.strip("'\"")):
-            yield f"{place}: no port"
+            yield f"{place}: not a port"
         elif not {name, name.removesuffix("_FILE")} & (known | of_targets):
-            # Nearly a setting, and so mistyped; not one that an older version had.
+            # A near match is a typo; any other unknown name may be a setting of an older version.
             close = get_close_matches(name, sorted(known), n=1, cutoff=LIKENESS)
             if close and not _OTHERS.match(name):
-                yield f"{place}: no such setting; did you mean {close[0]}?"
+                yield f"{place}: unknown setting; did you mean {close[0]}?"
 
 
 def _is_port(value: str) -> bool:
@@ -47,7 +47,7 @@ def _is_port(value: str) -> bool:
 
 
 def variables(path: Path) -> Iterator[tuple[str, str]]:
-    """Give each variable that a file names, with the key that takes its value."""
+    """Yield each variable that a file names, with the key that uses it."""
 
     def within(node: Any, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(node, dict):
@@ -59,4 +59,4 @@ def variables(path: Path) -> Iterator[tuple[str, str]]:
     try:
         yield from within(tomllib.loads(path.read_text(encoding="utf-8")), "")
     except (OSError, ValueError):
-        return  # its service says it better
+        return  # its service reports it better

@@ -1,4 +1,4 @@
-""".env → what each process gets: its own settings and secrets, and none of another's."""
+"""Derives each process's environment from .env: only its own settings and secrets."""
 
 import base64
 import os
@@ -34,7 +34,7 @@ def _webhook_secret() -> str:
     return f"whsec_{_key()}"
 
 
-# What data on disk was made with; a new one in its place would be a loss or a lock-out.
+# Keys that existing data depends on; a new one would lose the data or lock us out.
 BOUND_TO_DATA: dict[str, Callable[[], str]] = {
     "TOKEN_KEYS": _key_ring,
     "CONSENT_MASTER_KEYS": _key_ring,
@@ -80,15 +80,15 @@ SECRETS_OF = {
 SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _OTEL}
 
 
-# Of a first .env that is for trying: everything goes to the sandbox, also at night.
+# Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
 FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}
 
 
 def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
-    """Write .env, or add to it what a newer version needs; a value that is there stays.
+    """Write .env, or add what a newer version needs; existing values stay.
 
-    :param trying: a first one gets the defaults for trying, else the example's, for running
-    :returns: whether it is a first one
+    :param trying: give a first .env the defaults for a trial instead of those for production
+    :returns: whether .env is new
     :raises ServerError: a key that existing data depends on is missing
     """
     text = path.read_text(encoding="utf-8") if path.exists() else None
@@ -103,7 +103,7 @@ def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
     first = text is None
     if text is None:
         text = EXAMPLE.read_text(encoding="utf-8")
-        # Two clones' containers and volumes must not meet, whatever their folders are called.
+        # Containers and volumes of two clones must not collide, whatever their folders are called.
         fresh["COMPOSE_PROJECT_NAME"] = f"ostoja-{secrets.token_hex(3)}"
         fresh |= FOR_TRYING if trying else {}
     shifted = _shifted(text)
@@ -120,9 +120,9 @@ def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
 
 
 def _shifted(text: str) -> str:
-    """Put every port so much above the example's as PORT_OFFSET of the shell says.
+    """Raise every port of the example by the shell's PORT_OFFSET.
 
-    :raises ServerError: it says no number, or one that leads past the last port
+    :raises ServerError: it is not a number, or a port would exceed 65535
     """
     if not (given := os.environ.get("PORT_OFFSET")):
         return text
@@ -139,7 +139,7 @@ def _shifted(text: str) -> str:
 
 
 def ensure_config(folder: Path) -> None:
-    """Copy to config/ what is missing there, as .env begins as .env.example; no edit is lost."""
+    """Copy missing files from config.example/ to config/; existing files stay."""
     for shipped in EXAMPLE_CONFIG.rglob("*"):
         own = folder / shipped.relative_to(EXAMPLE_CONFIG)
         if shipped.is_file() and not own.exists():
@@ -148,13 +148,13 @@ def ensure_config(folder: Path) -> None:
 
 
 def _filled(line: str, fresh: dict[str, str]) -> str:
-    """Give the line its fresh value, which is thereby used up."""
+    """Return the line with its fresh value, and remove that value."""
     name = line.partition("=")[0]
     return f"{name}={fresh.pop(name)}" if name in fresh else line
 
 
 def load(path: Path) -> dict[str, str]:
-    """Read every setting: the shell's variable, else .env's, else the example's default."""
+    """Read every setting from the shell, else from .env, else the example's default."""
     values = parse(EXAMPLE.read_text(encoding="utf-8"))
     if path.exists():
         values |= {name: value for name, value in parse(path.read_text()).items() if value}
@@ -172,7 +172,7 @@ def port(values: Mapping[str, str], variable: str) -> int:
 
 
 def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
-    """Give the settings of one service or the sandbox, composed from all."""
+    """Return the environment of one service or the sandbox."""
     mine = SECRETS_OF[name]
     settings = {
         key: value for key, value in values.items() if value and (key not in SECRETS or key in mine)
@@ -217,7 +217,7 @@ def database_url(values: Mapping[str, str], role: str) -> str:
 
 
 def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
-    """What stands in for a provider whose settings are empty."""
+    """The sandbox's settings for providers whose settings are empty."""
     sandbox = f"http://{HOST}:{values['SANDBOX_PORT']}"
     pretended = {
         "SLACK_WEBHOOK_URL": f"{sandbox}/slack",
@@ -236,7 +236,7 @@ def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
             "SMTP_TLS": "none",
         },
     )
-    for group in groups:  # whole or not at all: a real host must not get the sandbox's port
+    for group in groups:  # all or nothing: a real host must not get the sandbox's port
         if not any(values.get(name) for name in group):
             pretended |= group
     return pretended

@@ -1,4 +1,4 @@
-"""What the machine must have: the servers from the distribution, and the virtual environment."""
+"""Installs the distribution's servers and the virtual environment."""
 
 import hashlib
 import importlib.util
@@ -23,13 +23,13 @@ OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4}
 
 
 class MachineError(Exception):
-    """Its text is for the person at the terminal: one line, before anything was changed."""
+    """The text is shown to the user, before anything was changed."""
 
 
 def prepare(*, tests: bool = False, browser: bool = False) -> None:
-    """Install what is missing, and nothing when nothing is.
+    """Install missing packages.
 
-    :param tests: also what checks models and alert rules, where it can be had; else that is skipped
+    :param tests: also install the checkers of models and alert rules, if available
     """
     missing = _missing_packages()
     if tests and _may_install():
@@ -43,7 +43,7 @@ def prepare(*, tests: bool = False, browser: bool = False) -> None:
 
 
 def chromium() -> str | None:
-    """Find a browser for the tests of the pages, by the names that distributions give it."""
+    """Find a browser for the page tests, by the names that distributions use."""
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return next((path for path in found if path), None)
 
@@ -59,16 +59,16 @@ def _missing_packages() -> list[str]:
             find()
         except ServerError:
             missing.append(package)
-    # Debian's Python comes without it; one in .venv that works already needs it no more.
+    # Debian's Python comes without it; an existing .venv that works does not need it.
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
         missing.insert(0, f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
     return missing
 
 
 def _missing_checkers() -> list[str]:
-    """Name the packages of what checks the models, the alert rules and the examples."""
+    """Return the packages that check the models, the alert rules and the examples."""
     found = {
-        "spin": shutil.which("spin"),  # it writes a program in C; gcc's package brings no headers
+        "spin": shutil.which("spin"),  # it generates C code; gcc's package brings no headers
         "gcc": shutil.which("gcc"),
         "libc6-dev": Path("/usr/include/stdio.h").exists(),
         "prometheus": shutil.which("promtool"),
@@ -118,7 +118,7 @@ def _check_candidate(package: str) -> None:
         check=True,
         env={**os.environ, "LC_ALL": "C"},
     ).stdout
-    # It may have an epoch before the version, or be "(none)".
+    # The version may begin with an epoch, or be "(none)".
     found = re.search(r"Candidate: (?:\d+:)?((\d+)\S*)", policy)
     if found is None:
         raise MachineError(f"this distribution has no {package}; Debian 13 has it")
@@ -137,7 +137,7 @@ def _make_venv() -> None:
     version = _venv_version()
     lock = ROOT / "requirements" / f"dev-{'3.11' if version == '3.11' else '3.13'}.txt"
     wanted = hashlib.sha256(lock.read_bytes() + str(version).encode()).hexdigest()
-    stamp = VENV / "installed"  # written last: a run cut short installs again
+    stamp = VENV / "installed"  # written last, so that an interrupted run installs again
     if stamp.exists() and stamp.read_text() == wanted:
         return
     print(f"installing the locked dependencies of {lock.relative_to(ROOT)}")
@@ -150,15 +150,15 @@ def _make_venv() -> None:
 
 
 def _link_command() -> None:
-    """Put `ostoja` beside the Python that runs it."""
+    """Put the `ostoja` command next to the Python that runs it."""
     command = VENV / "bin" / "ostoja"
     if not command.exists():
-        command.unlink(missing_ok=True)  # one that leads nowhere
+        command.unlink(missing_ok=True)  # it may be a dangling link
         command.symlink_to(ROOT / "deploy" / "ostoja.sh")
 
 
 def _venv_version() -> str | None:
-    """Give the major.minor of a .venv that works and is new enough."""
+    """Return major.minor of the .venv's Python, if it works and is new enough."""
     code = "import sys, pip; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run(
@@ -172,7 +172,7 @@ def _venv_version() -> str | None:
 
 
 def _run(argv: list[str], log: Path | None) -> None:
-    """Run it quietly, its output into the log; told when it fails."""
+    """Run a command with its output in the log; show the end of it on failure."""
     done = subprocess.run(
         argv, stdin=None, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )

@@ -1,13 +1,13 @@
-"""Private PostgreSQL, Redis and RabbitMQ: all they own lies in one folder, on ports of its own.
+"""Private PostgreSQL, Redis and RabbitMQ, each in its own folder and on its own ports.
 
-Standard library only: it runs before anything is installed. The system's instances, their
-configuration and their epmd are neither read nor touched.
+Standard library only: it runs before anything is installed. It neither reads nor changes the
+system's instances, their configuration or their epmd.
 
-As root, each server runs as its package's unprivileged user (PostgreSQL insists on one), also in
-a checkout under a folder that this user cannot enter, such as /root. The folder is opened before
-the privileges are dropped and the server gets its paths relative to that open folder, through
-/proc: the kernel then asks for rights on the folder itself, which belongs to the user, and on none
-above it. So the data stays in the checkout, no mount is needed and no right is given away.
+Under root, each server runs as its package's unprivileged user (PostgreSQL requires one), even if
+that user cannot enter the checkout's parents, such as /root. The folder is opened before privileges
+are dropped, and the server gets its paths through /proc, relative to the open folder. The kernel
+then checks permissions on that folder, which belongs to the user, but not on its parents. So the
+data stays in the checkout, without a mount or wider permissions.
 """
 
 import base64
@@ -29,26 +29,26 @@ from typing import Any
 
 HOST = "127.0.0.1"
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
-HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no right on its parents
+HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no permission on its parents
 LEAVING_SECONDS = 0.5
-"""The last thread of a killed process lets go of its ports a moment after the process is gone."""
+"""A killed process may hold its ports for a moment after it is gone, until its last thread ends."""
 
 
 class ServerError(Exception):
-    """Its text is for the person at the terminal."""
+    """The text is shown to the user."""
 
 
 class PortTakenError(ServerError):
     def __init__(self, ports: Mapping[str, int]) -> None:
         named = ", ".join(f"{port} ({variable})" for variable, port in ports.items())
         super().__init__(
-            f"taken by other programs: port {named}; free them, set others in .env, or let "
-            "`make up PORT_OFFSET=100` put every port of ours 100 higher"
+            f"taken by other programs: port {named}; free them, set others in .env, or use "
+            "`make up PORT_OFFSET=100` to raise all our ports by 100"
         )
 
 
 def check_ports_free(ports: Mapping[str, int]) -> None:
-    """:raises PortTakenError: names every one that is taken"""
+    """:raises PortTakenError: names every port that is taken"""
     deadline = time.monotonic() + LEAVING_SECONDS
     while taken := {variable: port for variable, port in ports.items() if not _is_free(port)}:
         if time.monotonic() > deadline:
@@ -58,7 +58,7 @@ def check_ports_free(ports: Mapping[str, int]) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no program
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore TIME_WAIT
         try:
             probe.bind((HOST, port))
         except OSError:
@@ -69,7 +69,7 @@ def _is_free(port: int) -> bool:
 def wait_until(
     what: str, seconds: float, ready: Callable[[], bool], alive: Callable[[], bool]
 ) -> None:
-    """Poll `ready`; give up when the time is over or the process is gone."""
+    """Poll `ready`; give up after `seconds` or when the process has ended."""
     deadline = time.monotonic() + seconds
     while not ready():
         if not alive():
@@ -79,13 +79,13 @@ def wait_until(
         time.sleep(0.05)
 
 
-_children: dict[int, subprocess.Popen[bytes]] = {}  # of this process, until they are reaped
+_children: dict[int, subprocess.Popen[bytes]] = {}  # of this process, not reaped yet
 
 
 class Process:
-    """A detached process, found again by its record: pid, start time and boot.
+    """A detached process, identified by a recorded pid, start time and boot id.
 
-    A pid alone may belong to anybody after a crash or a reboot; the three together cannot.
+    After a crash or a reboot another process may have the pid, but not all three.
     """
 
     def __init__(self, record: Path) -> None:
@@ -112,7 +112,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal is not meant for it
+                start_new_session=True,  # a Ctrl-C at the terminal must not reach it
                 pass_fds=pass_fds,
                 **as_user(user),
             )
@@ -120,7 +120,7 @@ class Process:
         self.note(child.pid, fingerprint)
 
     def note(self, pid: int, fingerprint: str = "") -> None:
-        """Record a process that has just been started."""
+        """Record a newly started process."""
         text = json.dumps({"pid": pid, "born": _born(pid), "fingerprint": fingerprint})
         fresh = self.record.with_suffix(".new")
         fresh.write_text(text)
@@ -135,7 +135,7 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The pid, while that very process runs."""
+        """The pid, while this same process runs."""
         record = self._read()
         pid, born = record.get("pid"), record.get("born")
         alive = isinstance(pid, int) and born is not None and _born(pid) == born
@@ -151,7 +151,7 @@ class Process:
                 os.kill(pid, number)
 
     def stop(self, number: int, seconds: float) -> None:
-        """Send the signal, wait; what is left after `seconds` is killed, its group with it."""
+        """Send the signal and wait; after `seconds`, kill the process and its group."""
         pid = self.pid
         self.signal(number)
         deadline = time.monotonic() + seconds
@@ -166,14 +166,14 @@ class Process:
 
 
 def _reap() -> None:
-    """Clear away what ended; only its parent can, and until then it is a zombie."""
+    """Reap ended children, which are zombies until their parent does."""
     for pid, child in list(_children.items()):
         if child.poll() is not None:
             del _children[pid]
 
 
 def _born(pid: int) -> str | None:
-    """Boot and start time of a process; None when there is none, or only a zombie."""
+    """Return boot id and start time of a process; None if it does not exist or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -183,9 +183,9 @@ def _born(pid: int) -> str | None:
 
 
 def as_user(user: str | None) -> dict[str, Any]:
-    """Popen's arguments that drop root's privileges; none when there is nothing to drop.
+    """Return Popen's arguments that drop root's privileges; empty if not root.
 
-    Popen changes into `cwd` before it changes the user: what the module's docstring relies on.
+    Popen changes to `cwd` before it changes the user; the module's docstring relies on that.
     """
     if user is None or os.geteuid() != 0:
         return {}
@@ -196,20 +196,20 @@ def as_user(user: str | None) -> dict[str, Any]:
 def account(name: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
-    except KeyError:  # what was not installed from the distribution's package
+    except KeyError:  # the server was not installed from the distribution's package
         return pwd.getpwnam("nobody")
 
 
 class Server(ABC):
     name: str
     user: str
-    program: str  # as /proc/PID/comm has it
+    program: str  # as in /proc/PID/comm
     stop_signal = signal.SIGTERM
     start_seconds = 60.0
     stop_seconds = 30.0
 
     def __init__(self, folder: Path, ports: Mapping[str, int], log: Path | None = None) -> None:
-        """Take the ports by the name of the variable that sets each, for the message."""
+        """:param ports: by the variable that sets each, for error messages"""
         self.folder = folder.resolve()
         self.ports = dict(ports)
         self.log = log or self.folder / "server.log"
@@ -220,7 +220,7 @@ class Server(ABC):
         self.wait()
 
     def launch(self) -> None:
-        """Start it unless it runs; one that runs with other settings is restarted."""
+        """Start the server unless it runs; restart it if its settings have changed."""
         fingerprint = hashlib.sha256(repr(self._shape()).encode()).hexdigest()
         if self.process.runs_as(fingerprint):
             return
@@ -232,7 +232,7 @@ class Server(ABC):
         self._launch(fingerprint)
 
     def wait(self) -> None:
-        """Return when it really answers.
+        """Wait until it answers real requests.
 
         :raises ServerError: with the end of its log
         """
@@ -245,14 +245,14 @@ class Server(ABC):
         self.process.stop(self.stop_signal, self.stop_seconds)
 
     def kill(self) -> None:
-        """End it as a power cut would (kill -9)."""
+        """Kill it (kill -9), as a power cut would."""
         self.process.stop(signal.SIGKILL, self.stop_seconds)
 
     def _end_strays(self) -> None:
-        """End what still works on our data without a record.
+        """End unrecorded processes that use our data.
 
-        That is a start killed before it wrote the record, or PostgreSQL's backends in the moment
-        after their postmaster was killed. A working directory in our folder tells them from others.
+        These are left by a start that was killed before it wrote the record, or are PostgreSQL
+        backends whose postmaster was just killed. Their working directory is in our folder.
         """
         deadline = time.monotonic() + self.stop_seconds
         number = self.stop_signal
@@ -267,7 +267,7 @@ class Server(ABC):
     def _strays(self) -> list[int]:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile, or is another user's
+            with suppress(OSError):  # it has ended, or belongs to another user
                 if (entry / "comm").read_text().strip() != self.program:
                     continue
                 home = (entry / "cwd").readlink()
@@ -287,11 +287,11 @@ class Server(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Tell whether it answers a real request."""
+        """Return whether it answers a real request."""
 
     @abstractmethod
     def _shape(self) -> object:
-        """All that makes a running server differ from the wanted one."""
+        """Everything that distinguishes the running server from the wanted one."""
 
     @abstractmethod
     def _launch(self, fingerprint: str) -> None: ...
@@ -309,7 +309,7 @@ class Server(ABC):
         path.write_text(text)
 
     def _environment(self) -> dict[str, str]:
-        # Nothing is inherited: PGDATA or RABBITMQ_* of the caller would lead to other instances.
+        # Inherit nothing: PGDATA or RABBITMQ_* of the caller would lead to other instances.
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return {"PATH": path, "LANG": "C.UTF-8", "HOME": HERE}
 
@@ -318,7 +318,7 @@ class Postgres(Server):
     name = "postgres"
     user = "postgres"
     program = "postgres"
-    stop_signal = signal.SIGINT  # "fast": sessions are ended, a checkpoint is written
+    stop_signal = signal.SIGINT  # "fast" shutdown: end sessions, write a checkpoint
 
     def __init__(
         self,
@@ -336,20 +336,20 @@ class Postgres(Server):
         self.settings = {
             "port": str(port),
             "listen_addresses": HOST,
-            "unix_socket_directories": "",  # their path may be too long, and TCP is enough
+            "unix_socket_directories": "",  # the path may be too long, and TCP is enough
             "fsync": "on",
             "max_connections": "300",
-            "cluster_name": f"ostoja-{port}",  # what ps shows
+            "cluster_name": f"ostoja-{port}",  # shown by ps
             "log_timezone": "UTC",
             "timezone": "UTC",
-            # No errors of statements: they show people's data, and the services log them without.
+            # Do not log failed statements: they contain personal data; the services log the errors.
             "log_min_messages": "log",
             **(settings or {}),
         }
 
     @property
     def dsn(self) -> str:
-        """The superuser's."""
+        """The superuser's password."""
         return f"postgresql://postgres:{self.password}@{HOST}:{self.port}/postgres"
 
     def _shape(self) -> object:
@@ -357,14 +357,14 @@ class Postgres(Server):
 
     def _launch(self, fingerprint: str) -> None:
         binaries = postgres_binaries()
-        # By an open descriptor and not by /proc/self/cwd: PostgreSQL changes into its data folder,
-        # and 15 returns to where it was started by that folder's full name, which may be barred.
+        # An open descriptor, not /proc/self/cwd: PostgreSQL changes into its data folder, and
+        # version 15 changes back by the full path, which its user may not be allowed to enter.
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             if not (self.folder / "data").exists():
                 self._initialise(binaries, folder)
-            # Of before a crash or a reboot: nobody works on the data (launch saw to that), but
-            # PostgreSQL would refuse to start when that pid is now another server of its user.
+            # Stale after a crash or a reboot. No process uses the data (launch ensured that), but
+            # PostgreSQL would refuse to start if another server of its user now has that pid.
             (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
             argv = [str(binaries / "postgres"), "-D", f"/proc/self/fd/{folder}/data"]
             for name, value in self.settings.items():
@@ -382,7 +382,7 @@ class Postgres(Server):
             os.close(folder)
 
     def _initialise(self, binaries: Path, folder: int) -> None:
-        unfinished = self.folder / "data.new"  # renamed when whole: a killed initdb leaves no data
+        unfinished = self.folder / "data.new"  # renamed when initdb is complete
         shutil.rmtree(unfinished, ignore_errors=True)
         self._write("password", self.password)
         try:
@@ -416,7 +416,7 @@ class Postgres(Server):
 
 
 def postgres_binaries() -> Path:
-    """The newest PostgreSQL of this machine."""
+    """Find the newest PostgreSQL of this machine."""
     found = {
         int(path.parent.parent.name): path.parent
         for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")
@@ -458,9 +458,9 @@ class Redis(Server):
                 f"port {self.port}",
                 f"requirepass {self.password}",
                 "dir .",
-                "appendonly yes",  # limits set by hand survive a restart
+                "appendonly yes",  # limits set at run time survive a restart
                 "maxmemory 256mb",
-                "maxmemory-policy volatile-lru",  # counters may go, limits set by hand stay
+                "maxmemory-policy volatile-lru",  # may evict counters, but not limits
                 "",
             ]
         )
@@ -483,7 +483,7 @@ class Redis(Server):
             return False
 
     def command(self, line: str) -> str:
-        """Run one command; the first line of the answer."""
+        """Run one command and return the first line of the answer."""
         with socket.create_connection((HOST, self.port), timeout=5) as connection:
             connection.sendall(f"AUTH {self.password}\r\n{line}\r\n".encode())
             answer = connection.makefile("r", encoding="utf-8", newline="\r\n")
@@ -499,7 +499,7 @@ def redis_binary() -> str:
 
 
 class RabbitMQ(Server):
-    """With the plugins of the containers, and an epmd of its own: a shared one would outlive us."""
+    """RabbitMQ with the containers' plugins and a private epmd; a shared one would outlive us."""
 
     name = "rabbitmq"
     user = "rabbitmq"
@@ -543,7 +543,7 @@ class RabbitMQ(Server):
         return self._files(), self.dist_port, self.epmd.port
 
     def _files(self) -> dict[str, str]:
-        salt = hashlib.sha256(self.password.encode()).digest()[:4]  # steady: no needless restart
+        salt = hashlib.sha256(self.password.encode()).digest()[:4]  # the same at each start
         user = {
             "name": self.admin,
             "password_hash": password_hash(self.password, salt),
@@ -558,7 +558,8 @@ class RabbitMQ(Server):
                     f"management.tcp.port = {self.management_port}",
                     f"prometheus.tcp.ip = {HOST}",
                     f"prometheus.tcp.port = {self.metrics_port}",
-                    # At each start: so a first start that was killed half-way heals, too.
+                    # Loaded at every start, which also repairs a first start that was killed
+                    # half-way.
                     f"load_definitions = {HERE}/definitions.json",
                     "log.file = false",
                     "log.console = true",
@@ -586,11 +587,11 @@ class RabbitMQ(Server):
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{HERE}/enabled_plugins",
             "RABBITMQ_MNESIA_BASE": f"{HERE}/data",
             "RABBITMQ_LOG_BASE": f"{HERE}/log",
-            # The system's instance has its settings in these places of /etc.
+            # The system's instance reads these files in /etc.
             "RABBITMQ_CONF_ENV_FILE": f"{HERE}/absent",
             "RABBITMQ_CONFIG_FILES": f"{HERE}/absent",
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{HERE}/absent",
-            # The script then becomes the server instead of waiting for it: one pid, one signal.
+            # Make the script exec the server instead of waiting for it: one pid, one signal.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
         self.process.spawn(
@@ -607,7 +608,7 @@ class RabbitMQ(Server):
         self.epmd.stop()
 
     def ready(self) -> bool:
-        """Tell whether the broker listens for AMQP and its API knows our administrator."""
+        """Return whether the broker listens for AMQP and its API accepts our administrator."""
         token = base64.b64encode(f"{self.admin}:{self.password}".encode()).decode()
         connection = http.client.HTTPConnection(HOST, self.management_port, timeout=5)
         try:
@@ -673,5 +674,5 @@ def rabbitmq_home() -> Path:
 
 
 def password_hash(password: str, salt: bytes) -> str:
-    """RabbitMQ's own form (rabbit_password_hashing_sha256)."""
+    """Hash a password in RabbitMQ's format (rabbit_password_hashing_sha256)."""
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

@@ -1,7 +1,7 @@
-"""Keeps the sandbox and the services running; `make up` leaves it behind, `make down` ends it.
+"""Keeps the sandbox and the services running, between `make up` and `make down`.
 
-Under root the gateway, which strangers reach, runs as a user that may nothing else, as the servers
-do: by paths relative to this checkout, which may lie where that user cannot enter (servers.py).
+Under root, the public gateway runs as an unprivileged user, like the servers: with paths relative
+to this checkout, whose parents that user may not be allowed to enter (see servers.py).
 """
 
 import os
@@ -22,9 +22,9 @@ MODULES = {
     "sandbox": "deploy.sandbox",
     **{name: f"services.{name}" for name in environment.SERVICES},
 }
-DRAIN_SECONDS = 35.0  # a service gives itself 30
+DRAIN_SECONDS = 35.0  # a service stops within 30
 LONGEST_PAUSE = 15.0
-STEADY_SECONDS = 30.0  # one that lived this long may start again without a pause
+STEADY_SECONDS = 30.0  # a process that ran this long restarts without a pause
 
 
 def record(name: str) -> Process:
@@ -32,7 +32,7 @@ def record(name: str) -> Process:
 
 
 def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:
-    """Give what a process gets; a setting that is not its own does not come in by the shell."""
+    """Return a process's environment, without the shell's variables for other services."""
     inherited = {key: value for key, value in os.environ.items() if key not in values}
     return {**inherited, **environment.for_process(values, name), "PYTHONUNBUFFERED": "1"}
 
@@ -41,16 +41,16 @@ _BY_PATH = {"PYTHONPATH": HERE, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE"
 
 
 def gateway_user() -> str | None:
-    """Name whom the gateway runs as; None: as who we are."""
+    """Return the user to run the gateway as; None: the current user."""
     if os.geteuid() != 0:
         return None
-    user = account("ostoja").pw_name  # of docs/going-live.md, else nobody
+    user = account("ostoja").pw_name  # the user from docs/going-live.md, else nobody
     probe = [f"{HERE}/{PYTHON.relative_to(ROOT)}", "-c", "import services, aiohttp"]
     try:
         subprocess.run(
             probe, cwd=ROOT, env=_BY_PATH, capture_output=True, check=True, **as_user(user)
         )
-    except (OSError, subprocess.CalledProcessError):  # it may not even start that Python
+    except (OSError, subprocess.CalledProcessError):  # the user cannot even run that Python
         return None
     return user
 
@@ -67,7 +67,7 @@ def who_is_the_gateway() -> str | None:
 
 
 def _own_state(user: str) -> None:
-    """Let it keep the limits set at run time; of the rest of .local it sees no name."""
+    """Give it the folder of the limits set at run time; it cannot list the rest of .local."""
     folder = LOCAL / "gateway"
     folder.mkdir(exist_ok=True)
     entry = account(user)
@@ -88,7 +88,7 @@ class Child:
         self._due = 0.0
 
     def keep_running(self) -> None:
-        """Start it when it is due; one that keeps dying is started ever less often."""
+        """Start the process when it is due, with growing pauses if it keeps dying."""
         now = time.monotonic()
         if self.process.pid is not None:
             return
@@ -115,7 +115,7 @@ class Child:
 
 
 def stop_all() -> None:
-    """End the gateway first, so that nothing more comes in, then the others together."""
+    """Stop the gateway first, so that no new requests come in, then the others together."""
     record("gateway").stop(signal.SIGTERM, DRAIN_SECONDS)
     others = [record(name) for name in MODULES if name != "gateway"]
     for process in others:

@@ -1,4 +1,4 @@
-"""`python -m deploy.sandbox`: Slack, Monday.com, SMS, webhooks and SMTP, all pretended."""
+"""`python -m deploy.sandbox`: a stand-in for Slack, Monday.com, SMS, webhooks and SMTP."""
 
 import sys
 

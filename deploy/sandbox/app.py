@@ -30,7 +30,7 @@ class SandboxSettings(Settings):
 def main() -> int | str:
     settings = load(SandboxSettings)
     logs.configure("sandbox")
-    # A line per request is noise here, and a cost in benchmarks: what came in is recorded anyway.
+    # No access log: requests are recorded anyway, and logging costs time in benchmarks.
     for chatty in ("libs.common.http.application", "mail.log"):
         logging.getLogger(chatty).setLevel("WARNING")
 
@@ -54,7 +54,7 @@ def main() -> int | str:
 
 @asynccontextmanager
 async def _http(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    # handler_cancellation: a client that gives up also ends its hanging or delayed request.
+    # handler_cancellation: a client that disconnects ends its hanging or delayed request.
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
     try:

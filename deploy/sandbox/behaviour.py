@@ -13,19 +13,19 @@ Stage = Literal["mail", "rcpt", "data", "dot"]
 
 
 class Behaviour(Model):
-    """One of status, hang, close, reset, cut, error; delay_seconds goes with any or alone.
+    """Give one of status, hang, close, reset, cut, error. delay_seconds may be added, or alone.
 
-    status         200 heals; 300-599 is the answer. For `email` an SMTP reply: 4yz, 5yz
+    status         200 resets; 300-599 is the answer. For `email`: an SMTP reply, 4yz or 5yz
     retry_after    seconds, as the Retry-After header; with status 429 or 503
     delay_seconds  wait before the answer (for `email`: before the final reply)
-    drip_seconds   over HTTP: send the answer byte by byte, so far apart; with an answer or alone
+    drip_seconds   over HTTP: send the answer byte by byte with this pause; with an answer or alone
     hang           never answer
     close          close the connection without an answer
-    reset          the same, by a reset
+    reset          reset the connection without an answer
     cut            over HTTP: close in the middle of the answer
-    error          answer 200 with this error in the body, in the target's own words
-    accepted       with hang, close, reset or cut: take the message; only the answer is lost
-    fail_next      only the next so many, then healed; alone it means status 500 (`email`: 451)
+    error          answer 200 with this error in the body, in the target's own format
+    accepted       with hang, close, reset or cut: accept the message; only the answer is lost
+    fail_next      only the next N requests; alone it means status 500 (`email`: 451)
     stage          `email` only: misbehave at MAIL, RCPT, DATA, or after the dot (the default)
     """
 
@@ -46,21 +46,21 @@ class Behaviour(Model):
     def _means_one_thing(self) -> Self:
         failures = sum((self.failing_status is not None, self.loses_answer, bool(self.error)))
         if self.status is not None and 200 < self.status < 300:
-            raise ValueError("status is 200, which heals, or a failure from 300 to 599")
+            raise ValueError("status must be 200, which resets, or a failure from 300 to 599")
         if sum((self.hang, self.close, self.reset, self.cut)) > 1:
             raise ValueError("give one of hang, close, reset and cut")
         if failures > 1 or (self.status == 200 and failures):
             raise ValueError("give one of status, hang, close, reset, cut and error")
         if self.drip_seconds is not None and self.loses_answer:
-            raise ValueError("drip_seconds goes with an answer")
+            raise ValueError("drip_seconds needs an answer")
         if self.retry_after is not None and self.status not in {429, 503}:
-            raise ValueError("retry_after goes with status 429 or 503")
+            raise ValueError("retry_after needs status 429 or 503")
         if self.accepted and not self.loses_answer:
-            raise ValueError("accepted goes with hang, close, reset or cut")
+            raise ValueError("accepted needs hang, close, reset or cut")
         if self.fail_next is not None and self.status == 200:
             raise ValueError("fail_next needs a failure")
         if not self.model_dump(exclude_defaults=True):
-            raise ValueError('say what to do; {"status": 200} heals')
+            raise ValueError('give a behaviour; {"status": 200} resets')
         return self
 
     @property

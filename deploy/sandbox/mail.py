@@ -110,7 +110,7 @@ class Mail:
             )
         }
         named = {item["Address"].lower() for name in ("To", "Cc", "Bcc") for item in lists[name]}
-        # Like Mailpit: who is in the envelope only was a blind copy.
+        # Like Mailpit: an address that is only in the envelope is a blind copy.
         lists["Bcc"] += [
             {"Name": "", "Address": address}
             for address in self.recipients
@@ -121,9 +121,10 @@ class Mail:
 
 
 class _Read:
-    """What a reader sees of the bytes; a part that is broken is empty, and hides no other one.
+    """The message as a reader sees it; a broken part is empty and does not hide the others.
 
-    The email package's old policy: its new one is five times slower and no better on broken mail.
+    It uses the email package's compat32 policy: the default one is five times slower and no better
+    on broken mail.
     """
 
     def __init__(self, raw: bytes) -> None:
@@ -188,7 +189,7 @@ def _tried(read: Callable[[], T], otherwise: U) -> T | U:
 
 
 def plain(text: str) -> str:
-    """Replace the lone surrogates that stand for undecodable bytes; UTF-8 cannot carry them."""
+    """Replace lone surrogates (undecodable bytes), which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The mail port: the part of Mailpit's REST API that tests use, and a page to read the mails."""
+"""The mail port: the part of Mailpit's REST API that the tests use, and a page to read mails."""
 
 import asyncio
 from pathlib import Path
@@ -19,7 +19,7 @@ _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# A mail is a stranger's HTML: no script, no form, nothing fetched; its links open a new tab.
+# A mail is untrusted HTML: no scripts, forms or fetches; links open in a new tab.
 _MAIL_POLICY = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; img-src data:; "
     "style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'self'"
@@ -65,7 +65,7 @@ class _MailApi:
 
     async def _slice(self, start: int, limit: int) -> list[dict[str, Any]]:
         newest = list(self._mailbox.newest_first())[start : start + limit]
-        # In a thread: reading a thousand mails takes a while, and the providers must answer on.
+        # In a thread, because parsing a thousand mails must not delay the providers.
         return await asyncio.to_thread(lambda: [mail.summary() for mail in newest])
 
     async def messages(self, request: web.Request) -> web.Response:
@@ -124,7 +124,7 @@ class _MailApi:
         return self._page("mail.html", mail=mail.message(), created=mail.summary()["Created"])
 
     async def html(self, request: web.Request) -> web.Response:
-        # <base> works wherever it stands, and at the end it does not push the doctype away.
+        # <base> works anywhere, and at the end it does not come before the doctype.
         text = self._find(request).message()["HTML"] + '<base target="_blank">'
         return _html(text, _MAIL_POLICY)
 

@@ -1,4 +1,4 @@
-"""The pretended providers over HTTP, and the sandbox's own API beside them."""
+"""The simulated HTTP providers, and the sandbox's own API."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"\+?\d{9,15}")
 
 
 class Monday:
-    """Items over GraphQL: what is wrong with a request is an error inside a 200."""
+    """Items over GraphQL: errors come in the body of a 200."""
 
     def __init__(self) -> None:
         self._items: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -65,7 +65,7 @@ class Monday:
             if where == board and all(values.get(c) in v for c, v in wanted.items())
         ]
         data = {"data": {"items_page_by_column_values": {"items": items[:1]}}, "account_id": 1}
-        return Answer(200, json.dumps(data), accepted=False)  # it takes nothing
+        return Answer(200, json.dumps(data), accepted=False)  # a query, not a message
 
     def _write(self, call: str, board: str, given: Mapping[str, Any]) -> Answer:
         name, item, values = (given.get(key) for key in ("item_name", "item_id", "column_values"))
@@ -96,7 +96,7 @@ class Monday:
 
 
 def _monday_takes(value: Any) -> bool:
-    """Hold the documented form of a phone: digits, and the country's two capital letters."""
+    """Check a phone column's documented format: digits, and two capital letters of the country."""
     if not isinstance(value, dict) or "phone" not in value:
         return True
     phone, country = str(value["phone"]), str(value.get("countryShortName"))
@@ -109,7 +109,7 @@ def _monday_error(message: str, code: str) -> Answer:
 
 
 def sms(headers: Mapping[str, str], body: bytes) -> Answer:
-    """SMSAPI's `sms.do` with format=json: errors are numbered, and inside a 200."""
+    """SMSAPI's `sms.do` with format=json: numbered errors come in the body of a 200."""
     if not headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
         return _sms_error(101, "Authorization failed")
     form = json_object(body)
@@ -130,7 +130,7 @@ def _sms_error(code: int, message: str) -> Answer:
 
 
 def webhook(_: Mapping[str, str], body: bytes) -> Answer:
-    """Any receiver; see `_signed` for its signature."""
+    """Any webhook receiver; `_signed` checks the signature."""
     if json_object(body) is None:
         return Answer(400, '{"error":"not a JSON object"}', accepted=False)
     return Answer(200, '{"received":true}', accepted=True)
@@ -150,7 +150,7 @@ def _signed(secret: str) -> Provider:
 
 
 def model(_: Mapping[str, str], body: bytes) -> Answer:
-    """An OpenAI-compatible chat completion: it says what it is told to say, after an OK."""
+    """An OpenAI-compatible chat completion: it repeats the given text, prefixed with OK."""
     messages = (json_object(body) or {}).get("messages")
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         error = {"error": {"message": "messages is required", "type": "invalid_request_error"}}
@@ -170,11 +170,11 @@ PROVIDERS: Mapping[str, Provider] = {
     "model": model,
 }
 PATHS = {"model": "/model/chat/completions"}
-"""Where it is not the target's name."""
+"""Paths that differ from the target's name."""
 
 
 def _misbehave(words: str, behaviour: Behaviour) -> Answer:
-    """Answer as told, in the words of the target where it has some for a failure."""
+    """Answer as configured, in the target's own format for failures if it has one."""
     if behaviour.error is not None:
         match words:
             case "slack app":
@@ -190,7 +190,7 @@ def _misbehave(words: str, behaviour: Behaviour) -> Answer:
 
 
 def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
-    """Write the answer as it goes over the wire, for those who break it up."""
+    """Return the raw bytes of the answer, for behaviours that split it up."""
     body = answer.text.encode()
     lines = [f"HTTP/1.1 {answer.status} Sandbox", f"Content-Type: {answer.content_type}"]
     lines += [f"Content-Length: {len(body)}", "Connection: close"]
@@ -199,7 +199,7 @@ def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
 
 
 def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
-    """Make the application of the provider port.
+    """Create the application of the provider port.
 
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
     POST /monday /sms /webhook /model/chat/completions   the providers
@@ -252,7 +252,7 @@ def _receiver(
             if behaviour.drip_seconds:
                 await _drip(request, behaviour.drip_seconds, raw[:-1])
         except asyncio.CancelledError:
-            # The client gave up: a real provider has the message all the same.
+            # The client gave up; a real provider would still have the message.
             record(None)
             raise
         record(None if behaviour.loses_answer else answer.status)
@@ -291,7 +291,7 @@ class _Api:
     def _target(self, name: str) -> str:
         known = self._recorder.targets
         if name not in known:
-            raise Problem(404, detail=f"no such target; there are {', '.join(known)}")
+            raise Problem(404, detail=f"no such target; known are {', '.join(known)}")
         return name
 
     def _targets(self, request: web.Request) -> list[str]:
@@ -302,7 +302,7 @@ class _Api:
         only(request, "target", "all", "limit")
         wanted = request.query.get("all", "false")
         if wanted not in {"true", "false"}:
-            raise Problem(422, errors=[("all", "true or false")])
+            raise Problem(422, errors=[("all", "must be true or false")])
         count, found = self._recorder.received(
             self._targets(request),
             refused_too=wanted == "true",
@@ -310,12 +310,12 @@ class _Api:
         )
 
         def render() -> bytes:
-            # As ASCII: a body may hold what JSON can name and UTF-8 cannot carry (lone surrogates).
+            # ASCII, because a body may contain lone surrogates, which UTF-8 cannot encode.
             return json.dumps(
                 {"count": count, "received": [item.as_json() for item in found]}
             ).encode()
 
-        # In a thread: tens of thousands take a while, and the providers must answer on.
+        # In a thread, because tens of thousands of requests must not delay the providers.
         body = await asyncio.to_thread(render)
         return web.Response(body=body, content_type="application/json")
 
@@ -339,7 +339,7 @@ class _Api:
 
 
 def _check_for(target: str, behaviour: Behaviour) -> None:
-    """Refuse what this target's protocol cannot do."""
+    """Reject a behaviour that the target's protocol cannot show."""
     faults = []
     if target == "email":
         status = behaviour.failing_status

@@ -1,4 +1,4 @@
-"""Query strings, as strict as the bodies."""
+"""Strict parsing of query strings."""
 
 from typing import TypeVar
 
@@ -20,5 +20,5 @@ def number(request: web.Request, name: str, default: D, least: int, most: int) -
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and least <= int(text[:10]) <= most):
-        raise Problem(422, errors=[(name, f"a whole number from {least} to {most}")])
+        raise Problem(422, errors=[(name, f"must be a whole number from {least} to {most}")])
     return int(text)

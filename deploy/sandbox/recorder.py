@@ -1,4 +1,4 @@
-"""What came in, what the targets were told to do, and the mailbox: all of it bounded."""
+"""Received requests, configured behaviours and the mailbox, all bounded."""
 
 import json
 from collections import OrderedDict
@@ -26,7 +26,7 @@ T = TypeVar("T", bound=_Sized)
 
 
 class Kept(Generic[T]):
-    """The newest items, by key; `count` also knows those that had to go."""
+    """The newest items, by key; `count` includes evicted ones."""
 
     def __init__(self, limit: tuple[int, int]) -> None:
         self._most, self._most_bytes = limit
@@ -62,11 +62,11 @@ class Kept(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request or mail; kept raw, and read only when somebody asks."""
+    """One request or mail; stored raw and parsed on demand."""
 
     target: str
     content: bytes | Mail
-    answered: int | None  # None: hung, closed, or the client had left
+    answered: int | None  # None: hung, closed, or the client disconnected
     headers: tuple[tuple[bytes, bytes], ...] = ()
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     number: int = 0
@@ -101,7 +101,7 @@ def _body(raw: bytes, content_type: str) -> Any:
         return dict(parse_qsl(text, keep_blank_values=True))
     try:
         data = json.loads(text)
-        json.dumps(data, allow_nan=False)  # NaN, 1e999: shown as the text they are
+        json.dumps(data, allow_nan=False)  # NaN and 1e999 are shown as text
     except (ValueError, RecursionError):
         return text
     return data
@@ -123,7 +123,7 @@ class Recorder:
         self._behaviours[target] = behaviour
 
     def take(self, target: str) -> Behaviour:
-        """Return how to answer this one, and count it against fail_next."""
+        """Return how to answer this request, and count it against fail_next."""
         behaviour = self._behaviours[target]
         if behaviour.fail_next is not None:
             left = behaviour.fail_next - 1
@@ -154,7 +154,7 @@ class Recorder:
     def received(
         self, targets: Iterable[str], *, refused_too: bool, limit: int | None
     ) -> tuple[int, list[Received]]:
-        """Return how many there were, and the newest of them that are kept, oldest first."""
+        """Return the total number, and the newest items that are kept, oldest first."""
         logs = [self._accepted[name] for name in targets]
         if refused_too:
             logs += [self._refused[name] for name in targets]

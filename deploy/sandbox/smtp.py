@@ -1,4 +1,4 @@
-"""The SMTP side: takes mail for everybody, and misbehaves at MAIL, RCPT, DATA or the final dot."""
+"""The SMTP server: accepts mail for any address; may misbehave at MAIL, RCPT, DATA or the dot."""
 
 import asyncio
 from typing import Any, cast
@@ -19,7 +19,7 @@ class Smtp(SMTP):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__(
             _Handler(recorder),
-            hostname="sandbox",  # otherwise a DNS look-up for each connection
+            hostname="sandbox",  # avoids a DNS look-up per connection
             ident="Ostoja sandbox",
             data_size_limit=MAX_MAIL,
             enable_SMTPUTF8=True,
@@ -28,7 +28,7 @@ class Smtp(SMTP):
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
-        # Here and not in the handler: its hook runs after the dot only.
+        # Here, because the handler's hook runs only after the dot.
         if self.envelope is not None and self.envelope.rcpt_tos and not arg:
             refusal = await self.event_handler.misbehave(self, self.envelope, "data")
             if refusal is not None:
@@ -69,7 +69,7 @@ class _Handler:
         return f"250 2.0.0 OK: queued as {mail.id}"
 
     async def misbehave(self, server: Smtp, envelope: Envelope, stage: str) -> str | None:
-        """Do what was asked for at this stage; return the refusal, or None to go on."""
+        """Apply the behaviour configured for this stage; return a refusal, or None to continue."""
         if self._recorder.stage(TARGET) != stage:
             return None
         behaviour = self._recorder.take(TARGET)
@@ -78,7 +78,7 @@ class _Handler:
             try:
                 await asyncio.sleep(behaviour.delay_seconds)
             except asyncio.CancelledError:
-                # The client left after its dot: a real server has the mail all the same.
+                # The client disconnected after its dot; a real server would still have the mail.
                 self._recorder.record(TARGET, _mail(envelope), accepted=taken, answered=None)
                 raise
         if behaviour.loses_answer:

@@ -1,1 +1,1 @@
-"""One module for each subject of operations; a command calls the API and prints the answer."""
+"""One module per subject; a command calls the API and prints the answer."""

@@ -73,7 +73,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _lister(which: str) -> Callable[..., None]:
-    """Make the command that lists the alerts of one state, by its name in the API."""
+    """Create the command that lists the alerts of one state, by its name in the API."""
 
     def listed(
         context: typer.Context,
@@ -296,7 +296,7 @@ def _bulk(
     more: dict[str, str],
     done: str,
 ) -> Iterator[dict[str, Any]]:
-    """Call until all is done; one call of the API does what it can in some seconds."""
+    """Repeat the call until everything is done: one call works for some seconds."""
     parts = [ids[at : at + MOST_IDS] for at in range(0, len(ids), MOST_IDS)] if ids else [None]
     known = filters.keys() <= {"target", "status"}
     total = len(ids) if ids else _number(session, filters) if known else None

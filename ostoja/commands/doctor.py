@@ -58,7 +58,8 @@ def doctor(
     Run it where the deployment runs: it connects to the servers themselves.
     """
     with _checkout():
-        # Not at the top: three servers' drivers load slowly, and only this command needs them.
+        # Imported here, because the drivers of three servers load slowly and only this command
+        # needs them.
         from deploy.local.environment import load
         from ostoja.doctor.deployment import Deployment
         from ostoja.doctor.diagnosis import findings

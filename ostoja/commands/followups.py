@@ -18,7 +18,7 @@ class Reason(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     followups = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
-    followups.callback()(lambda: None)  # else its only command would have no name
+    followups.callback()(lambda: None)  # otherwise Typer drops the name of an only command
     followups.command("stop")(stop)
     app.add_typer(followups, name="followups", rich_help_panel="People")
 

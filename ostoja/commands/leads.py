@@ -34,7 +34,7 @@ def list_(
     since: Annotated[str | None, typer.Option(help="ISO 8601, with an offset.")] = None,
     limit: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
-    """List leads and other requests, the newest first. Needs the service key."""
+    """List leads and other requests, newest first. Needs the service key."""
     session: Session = context.obj
     wanted = {"state": state and state.value, "topic": topic, "since": since}
     pages = session.api.pages("/api/leads", limit=limit, key=KEY, **wanted)

@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
     limits.command("clear")(clear)
     app.add_typer(limits, name="limits", rich_help_panel=PANEL)
     cache = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
-    cache.callback()(lambda: None)  # else its only command would have no name
+    cache.callback()(lambda: None)  # otherwise Typer drops the name of an only command
     cache.command("purge")(purge)
     app.add_typer(cache, name="cache", rich_help_panel=PANEL)
 
@@ -81,7 +81,7 @@ def _print(screen: Screen, found: dict[str, Any]) -> None:
         [(each, found[each], found["sources"][each], whom) for each, whom in WHOM.items()],
     )
     if found["mode"] == "shadow":
-        screen.note("RATE_LIMIT_MODE=shadow: requests are counted, and none is refused")
+        screen.note("RATE_LIMIT_MODE=shadow: requests are counted but never refused")
 
 
 def purge(context: typer.Context) -> None:

@@ -1,4 +1,4 @@
-"""Redis; without it each gateway process counts its limits alone."""
+"""Redis. Without it each gateway process counts its limits separately."""
 
 from collections.abc import Iterator
 

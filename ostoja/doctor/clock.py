@@ -10,9 +10,9 @@ MOST_SECONDS = 2.0
 def judged(
     name: str, there: float, before: float, after: float, *, exact_to: float = 0.0
 ) -> Finding:
-    """Compare a clock that was read between two readings of ours; all are Unix times.
+    """Compare another clock, read between two readings of ours; all are Unix times.
 
-    :param exact_to: its resolution: how much later the true time may be
+    :param exact_to: the other clock's resolution: the true time may be this much later
     """
     early, late = before - (there + exact_to), there - after
     apart = max(early, late, 0.0)

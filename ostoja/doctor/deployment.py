@@ -24,7 +24,7 @@ RESTART = "make up, or docker compose up -d"
 @dataclass(frozen=True)
 class Deployment:
     values: Mapping[str, str]
-    """As .env names them; in a container, the environment."""
+    """Settings from .env; in a container, from the environment."""
     gateway: str
     """URL."""
     env_file: Path

@@ -1,4 +1,4 @@
-"""All checks, in the order in which a person would make them."""
+"""All checks, in the order in which an operator would make them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ def findings(
     going_live: bool = False,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Finding]:
-    """Check every part; one that is unavailable does not keep others from being checked.
+    """Check every part, even if others are unavailable.
 
     :param key: the admin key that this tool sends
-    :param received: a mail, for what its signature covers
-    :param going_live: check a trial, too, as if it were about to go live
+    :param received: a mail whose signature is checked
+    :param going_live: check a trial as if it were about to go live
     """
     yield from secrets.check(deployment)
     yield from configuration.check(deployment)

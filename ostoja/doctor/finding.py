@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ class Status(StrEnum):
     OK = "ok"
     WRONG = "wrong"
     UNKNOWN = "unknown"
-    """It cannot be checked from here; a person has to look."""
+    """It cannot be checked from here; an operator must look."""
 
 
 @dataclass(frozen=True, slots=True)

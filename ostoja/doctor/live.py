@@ -1,4 +1,4 @@
-"""Settings that suit the sandbox and not production, as in docs/going-live.md."""
+"""Settings that suit the sandbox but not production; see docs/going-live.md."""
 
 import re
 import tomllib
@@ -24,11 +24,11 @@ _HOST = re.compile(r"(?:https?://|@)([\w.-]+)")
 
 
 def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
-    """:param live: also where nothing leaves yet, to see what is left to do"""
+    """:param live: check a trial, too, to see what is left to do"""
     values = deployment.values
     real = [name for name, variable in PROVIDERS.items() if values[variable] not in SANDBOX]
     if not real and not live:
-        yield ok("going live", "not checked with the sandbox; ostoja doctor --live does")
+        yield ok("going live", "not checked with the sandbox; use ostoja doctor --live")
         return
     faults = [
         *_public_url(values),
@@ -37,7 +37,7 @@ def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
         *_still_sandbox(deployment.alerts_config, real),
     ]
     yield from faults or [
-        ok("going live", f"nothing is left of {PAGE} that can be checked from here")
+        ok("going live", f"everything in {PAGE} that can be checked from here is done")
     ]
 
 
@@ -76,13 +76,13 @@ def _quiet_hours(values: Mapping[str, str]) -> Iterator[Finding]:
     if values["FOLLOWUP_QUIET_HOURS"].lower() in {"off", "false", "0", "no", "f", "n"}:
         yield wrong(
             "going live",
-            "follow-ups also leave at night, on Sundays and on holidays",
+            "follow-ups are also sent at night, on Sundays and on holidays",
             f"set FOLLOWUP_QUIET_HOURS=on in .env, then {RESTART}",
         )
 
 
 def _examples(folder: Path) -> Iterator[Finding]:
-    """The hosts that mails and pages name: the shipped company's lead nowhere (RFC 2606)."""
+    """Check the hosts in mails and pages; those of the shipped company do not exist (RFC 2606)."""
     for name in ("company.toml", "followups.toml"):
         try:
             text = (folder / name).read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """Checks that mail addresses are real, and that mail programs will show "unsubscribe".
 
 They do only if the relay's DKIM signature covers both List-Unsubscribe headers (RFC 8058, section
-4). The relay signs, so the signature can be seen only in a mail that has arrived. This checks what
-the signature covers; the mailbox's own Authentication-Results says whether it verifies.
+4). The relay signs, so only a received mail has the signature. This checks what the signature
+covers; the mailbox's own Authentication-Results header says whether it verifies.
 """
 
 import re
@@ -21,13 +21,13 @@ SANDBOX = {
     "",
     "sandbox",
     "mailpit",
-}  # hosts from which nothing leaves: the default, and compose's own
-# RFC 2606: no one has a mailbox there, so a relay refuses each mail for good.
+}  # hosts of the sandbox: the default, and in compose
+# RFC 2606: these domains have no mailboxes, so relays reject each mail permanently.
 RESERVED = re.compile(r"(.*\.)?(example(\.(com|net|org))?|test|invalid|localhost)")
 
 
 def check(values: Mapping[str, str], mail: bytes | None) -> Iterator[Finding]:
-    """:param mail: a follow-up as it arrived in a mailbox, with all its headers"""
+    """:param mail: a received follow-up, with all its headers"""
     real = values["SMTP_HOST"] not in SANDBOX
     if real:
         yield from _addresses(values)
@@ -36,8 +36,8 @@ def check(values: Mapping[str, str], mail: bytes | None) -> Iterator[Finding]:
     elif real:
         yield unknown(
             "DKIM",
-            "the relay signs, so the signature cannot be seen from here",
-            f"{SIGN}; to check: make send-test TO=you@example.com, save the mail as it came, "
+            "the relay adds the signature, so it cannot be seen from here",
+            f"{SIGN}; to check: make send-test TO=you@example.com, save the received mail, "
             "ostoja doctor --mail FILE",
         )
     else:
@@ -50,8 +50,8 @@ def _addresses(values: Mapping[str, str]) -> Iterator[Finding]:
         yield wrong(
             "addresses",
             f"still an example: {', '.join(f'{name} is {values[name]}' for name in reserved)}",
-            f"set {', '.join(reserved)} in .env, then {RESTART}; mail to or from an example "
-            "address is refused for good",
+            f"set {', '.join(reserved)} in .env, then {RESTART}; relays reject mail to or from an "
+            "example address permanently",
         )
     else:
         yield ok("addresses", f"{', '.join(ADDRESSES)} are set")
@@ -65,7 +65,7 @@ def _is_reserved(address: str) -> bool:
 def _received(mail: Message) -> Iterator[Finding]:
     missing = [name for name in COVERED if name not in mail]
     if missing:
-        yield wrong("DKIM", f"the mail has no {', '.join(missing)}", "take a follow-up, unchanged")
+        yield wrong("DKIM", f"the mail has no {', '.join(missing)}", "use an unmodified follow-up")
         return
     signatures = [_tags(str(each)) for each in mail.get_all("DKIM-Signature", [])]
     if not signatures:
@@ -92,7 +92,7 @@ def _tags(signature: str) -> dict[str, str]:
 
 
 def _aligned(signer: str, domain: str) -> bool:
-    """Say whether it is the sender's own domain, or one above or below it (DMARC, relaxed)."""
+    """Return whether it is the sender's domain, or a parent or subdomain of it (DMARC, relaxed)."""
     same = signer == domain
     return bool(signer) and (same or domain.endswith(f".{signer}") or signer.endswith(f".{domain}"))
 

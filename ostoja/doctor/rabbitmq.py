@@ -47,7 +47,8 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
         yield wrong(
             "RabbitMQ",
             f"its management API at {deployment.management_url}: {response.summary}",
-            "is the management plugin on, and RABBITMQ_ADMIN_PASSWORD as when it first started?",
+            "is the management plugin enabled, and RABBITMQ_ADMIN_PASSWORD unchanged since the "
+            "first start?",
         )
         return
     yield ok("RabbitMQ", f"version {response.body['rabbitmq_version']} answers")
@@ -70,7 +71,7 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
 
 
 async def _login(url: str) -> str:
-    """Return the error, or nothing."""
+    """Return the error, or None."""
     try:
         async with asyncio.timeout(PATIENCE):
             connection = await aio_pika.connect(url)
@@ -90,7 +91,7 @@ class Management:
         return ask(f"{self._url}/api/{path}", self._headers)
 
     def list_of(self, path: str) -> list[dict[str, Any]]:
-        """Return a list; an empty one for a vhost that does not exist."""
+        """Return a list, which is empty if the vhost does not exist."""
         found = self.get(path).body
         return found if isinstance(found, list) else []
 
@@ -99,7 +100,7 @@ class Management:
 
 
 def configured(deployment: Deployment) -> Config:
-    """Read from alerts.toml only what its queues depend on, whatever else is in it."""
+    """Read only the settings of alerts.toml that its queues depend on."""
     raw = tomllib.loads(deployment.alerts_config.read_text(encoding="utf-8"))
     timing = ("retry_delays", "wait_tiers", "max_age")
     targets: dict[str, Any] = {
@@ -136,7 +137,7 @@ def _accounts(management: Management) -> Iterator[Finding]:
     known = {user["name"]: user for user in management.list_of("users")}
     faults = []
     if "guest" in known:
-        faults.append("the account guest exists, whose password everyone knows")
+        faults.append("the account guest exists; its password is public knowledge")
     for service, rights in provision.RIGHTS.items():
         if service not in known:
             faults.append(f"the account {service} is missing")
@@ -146,7 +147,7 @@ def _accounts(management: Management) -> Iterator[Finding]:
         wanted = rights.permissions(service)
         mine = given.pop(VHOST, {})
         if given or known[service]["tags"] or any(mine.get(k) != v for k, v in wanted.items()):
-            faults.append(f"{service} has other rights than it needs")
+            faults.append(f"{service} has wrong permissions")
     for fault in faults:
         yield wrong("rights", fault, f"{RESTART} sets our rights; delete others in the UI")
     if not faults:
@@ -225,7 +226,7 @@ def _queue(
         by = found.get("operator_policy") or found.get("policy") or "none"
         yield wrong(
             "policies",
-            f"{queue.name} is under another policy than declared ({by}: {applied})",
+            f"{queue.name} has another policy than declared ({by}: {applied})",
             "delete policies that are not ours in the UI (Admin, Policies); just after a start,"
             " RabbitMQ may not have applied ours yet: check again in ten seconds",
         )

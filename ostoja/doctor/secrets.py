@@ -14,7 +14,7 @@ KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY", *INTERNAL_KEYS.values())
 KEY_LENGTH = 16
 PASSWORD_LENGTH = 12
 FEWEST_LETTERS = 8
-"""Different letters: `changemechangeme` has 7, a generated key more than twenty."""
+"""Minimum number of distinct characters: `changemechangeme` has 7, a generated key over 20."""
 
 FRESH = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
 
@@ -53,7 +53,7 @@ def _missing(values: Mapping[str, str]) -> Iterator[Finding]:
 
 def _weak(values: Mapping[str, str]) -> Iterator[Finding]:
     for name, value in values.items():
-        if name in RINGS:  # their length is part of their form
+        if name in RINGS:  # their format implies the length
             continue
         least = KEY_LENGTH if name in KEYS else PASSWORD_LENGTH
         if value and (len(value) < least or len(set(value)) < FEWEST_LETTERS):

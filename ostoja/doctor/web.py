@@ -38,7 +38,7 @@ def _gateway(deployment: Deployment, key: str) -> Iterator[Finding]:
     if response.status == 401:
         yield wrong(
             "gateway",
-            "it does not accept the admin key used here",
+            "it does not accept this admin key",
             f"{RESTART}: it runs with the .env of its last start",
         )
     elif response.status != 200:
@@ -67,10 +67,10 @@ def _unhealthy(health: Any) -> Iterator[Finding]:
 class Response:
     status: int | None
     body: Any = None
-    """The JSON, if it is JSON."""
+    """The decoded body, if it is JSON."""
     date: str = ""
     error: str = ""
-    """Where there is no status."""
+    """Set if there is no status."""
 
     @property
     def summary(self) -> str:

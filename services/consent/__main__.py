@@ -12,7 +12,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def check() -> None:
-    """:raises SystemExit: names what a start would stop at"""
+    """:raises SystemExit: names the fault that would stop a start"""
     company.load(settings.load(ConsentSettings).company_config)
 
 

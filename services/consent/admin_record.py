@@ -28,7 +28,7 @@ class AdminRecord:
             await actions.record(tx, values)
 
     def _hash(self, subject: str | None) -> bytes | None:
-        """Return the hash that outlives an erasure, whose operator must be known for years."""
+        """Return a hash that outlives an erasure, so that the record can still be found."""
         try:
             return self._vault.suppression_hash(normalise(subject)) if subject else None
         except MalformedEmail:

@@ -1,4 +1,4 @@
-"""The wiring: read down for the order of starting, up for the order of stopping."""
+"""The wiring: read down for the start order, up for the stop order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -53,7 +53,7 @@ async def grant(
 
     :param confirmed: the mailbox's owner has confirmed it by a mailed link
     :param double_opt_in: every agreement waits for that, not only one for a suppressed address
-    :param make_mail: makes the mail with that link, which is sent as often as an address may get it
+    :param make_mail: makes the mail with that link; it is sent within the address's share of mails
     :returns: whether it counts
     :raises MalformedEmail:
     :raises ErasedSince: nothing may be kept; the caller rolls back
@@ -136,10 +136,10 @@ class WithdrawalRequest:
     entry: Entry
     purposes: Sequence[str] = PURPOSES
     erase: bool = False
-    """Erasure is requested as well; it waits for proof."""
+    """Erasure is also requested; it waits for confirmation."""
     make_mail: MakeMail | None = None
-    """Makes the mail with the link for that proof, which is sent as often as an address may get it.
-    It is sent to unknown addresses too: consent does not know whom the other services know."""
+    """Makes the mail with the link for that confirmation; it is sent within the address's share.
+    Unknown addresses get it too, because another service may know them."""
     never_ask: bool = False
     """Never mail a link for a new agreement again."""
     at: datetime | None = None
@@ -182,13 +182,13 @@ async def withdraw(
 async def erase(
     tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal, file: AppendOnlyFile
 ) -> bool:
-    """Forget the subject here and order the other services to; the caller has the proof.
+    """Erase the subject here and order the other services to; the caller has verified the request.
 
     The rows of the trail stay and the chain verifies, but no one can read whose they are.
 
     :param withdrawal: the subject's, with every permit returned: if the address comes back it is
         a new subject, whose withdrawal would not see an earlier permit
-    :param file: gets a line, before the commit, by which a restored backup is erased from again
+    :param file: a line is added before the commit, to repeat the erasure after a restore
     :returns: False, and nothing was changed, when a newer consent was recorded since
     :raises MalformedEmail:
     """
@@ -205,7 +205,7 @@ async def erase(
 async def erase_phone(
     tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, file: AppendOnlyFile
 ) -> None:
-    """Have the other services forget a phone number; here nothing is stored for one.
+    """Have the other services erase a phone number; consent stores none.
 
     :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
     """

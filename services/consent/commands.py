@@ -46,7 +46,7 @@ async def verify(settings: ConsentSettings) -> int:
 async def rewrap(settings: ConsentSettings) -> int:
     """Wrap every subject's key with the first master key, after which the others can be removed.
 
-    It runs in small transactions: interrupted half-way it has done half, and continues next time.
+    It runs in small transactions: after an interruption, the next run continues.
     """
     vault = settings.vault()
     done = 0
@@ -68,7 +68,7 @@ async def rewrap(settings: ConsentSettings) -> int:
 async def rehash(settings: ConsentSettings) -> int:
     """Rehash every stored hash with the keys that were added in front; consent must be stopped.
 
-    One transaction: interrupted half-way it has done nothing, and a second run has nothing to do.
+    One transaction: an interrupted run has no effect, and repeating a complete one is harmless.
     """
     vault = settings.vault()
     async with _connect(settings, "rehash") as engine, engine.begin() as tx:
@@ -78,7 +78,7 @@ async def rehash(settings: ConsentSettings) -> int:
             return 1
         made_by = await hash_keys.applied(tx, vault.hash_keys)
         if vault.hash_keys[: len(made_by)] != made_by:
-            sys.stderr.write("CONSENT_HASH_KEY lacks an older key, or has it in another place\n")
+            sys.stderr.write("CONSENT_HASH_KEY lacks an older key, or the order has changed\n")
             return 1
         done = 0
         if made_by != vault.hash_keys:

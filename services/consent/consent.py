@@ -1,4 +1,4 @@
-"""What consent means. Pure: data in, decision out; the caller passes the clock in."""
+"""Decisions about consent. Pure: data in, decision out; the caller passes the clock in."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -27,11 +27,11 @@ class Subject:
     phone: str | None = None
     conversations: frozenset[str] = frozenset()
     phones: frozenset[str] = frozenset()
-    """Given in those conversations; no one has proven them."""
+    """Numbers given in those conversations; they are not verified."""
 
     @property
     def identity(self) -> str:
-        """What the subject is hashed by; no phone number looks like an e-mail address."""
+        """The identifier to hash; a phone number never looks like an e-mail address."""
         return self.email or self.phone or ""
 
     def traced(self, conversations: Iterable[str], phones: Iterable[str]) -> Self:
@@ -65,7 +65,7 @@ Place = Literal["chat", "form", "import"]
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What someone agreed to, when and where."""
+    """An agreement: the wording, the time and the place."""
 
     text: str
     language: str | None
@@ -74,21 +74,21 @@ class Agreement:
     """By the clock of the gateway that took the request, or as an import states it."""
     place: Place = "form"
     version: str | None = None
-    """Of the company's published wording; None when the text is not one of them."""
+    """The version of the published wording; None if the text is not published."""
     vouched: bool = False
-    """A holder of the service key passed it on, which is enough for a text of their own."""
+    """It came with the service key, which may use a text of its own."""
     proven: bool = False
     """It comes with evidence of where it was given (an import) and needs no confirmation."""
 
 
 class Consequence(StrEnum):
-    """What follows from an agreement."""
+    """The effect of an agreement."""
 
     COUNTS = "counts"
     CONFIRM = "confirm"
     """It counts once the mailbox's owner confirms it by the mailed link."""
     NOTHING = "nothing"
-    """It is recorded, and that is all: an imported agreement of a suppressed address."""
+    """It is only recorded: an imported agreement of a suppressed address."""
     WITHDRAWN_SINCE = "withdrawn_since"
     UNKNOWN_WORDING = "unknown_wording"
 
@@ -113,7 +113,7 @@ def consequence(
     if agreement.version is None and not agreement.vouched:
         return Consequence.UNKNOWN_WORDING
     if suppressed:
-        # No one asked for anything just now: a mail would be the marketing that was refused.
+        # The person has not just acted, so a mail would be the marketing that they refused.
         return Consequence.NOTHING if agreement.place == "import" else Consequence.CONFIRM
     return Consequence.CONFIRM if double_opt_in and not agreement.proven else Consequence.COUNTS
 
@@ -128,7 +128,7 @@ class Action(StrEnum):
 
 
 class LinkMail(StrEnum):
-    """What a mailed link confirms; the link's token is signed for this action only."""
+    """The action that a mailed link confirms; its token is valid for this action only."""
 
     ERASURE = "erasure"
     OPT_IN = "opt-in"
@@ -160,7 +160,7 @@ class PermitAnswer:
     seconds: int
     """How long the permit is valid: a duration, since the clocks of two hosts are not compared."""
     no_consent: bool = False
-    """Closed because nothing is recorded yet; a grant may be on its way."""
+    """Closed because no consent is recorded yet; a grant may be in flight."""
 
 
 def decide_permit(state: State | None, permit: Permit | None, lifetime: int) -> PermitAnswer:
@@ -209,7 +209,7 @@ def withdrawal_result(
     if any(current.versions.get(purpose) != version for purpose, version in written.items()):
         return WithdrawalResult.SUPERSEDED
     # An unreturned permit belongs to a message in doubt: after the quarantine no process can
-    # still be between its last look at the clock and the final dot.
+    # still be between its last check of the clock and the final dot.
     if current.unreturned == 0 or current.withdrawn_for >= quarantine:
         return WithdrawalResult.DONE
     return WithdrawalResult.IN_FLIGHT if waited >= patience else WithdrawalResult.WAIT

@@ -64,7 +64,7 @@ class Consumers:
         self._settings = settings
 
     async def permits(self, message: Message, _: Delivery) -> Disposition:
-        """consent.requests, consent.permits: twice has the effect of once, so there is no inbox."""
+        """consent.requests, consent.permits: idempotent, so there is no inbox."""
         match message.type:
             case messages.PERMIT_REQUEST:
                 return await self._request(message)
@@ -89,9 +89,9 @@ class Consumers:
                     purpose=request.purpose,
                     lifetime=lifetime,
                 )
-            else:  # restored: whoever has withdrawn since may seem to agree
+            else:  # restored: a later withdrawal may be missing
                 answer = PermitAnswer(PermitDecision.CLOSED, lifetime)
-        # Only after the commit: an answer about what is not recorded promises nothing.
+        # Only after the commit: an answer must not promise what is not recorded.
         await reply(self._broker, message, messages.permit_answer(answer))
         metrics.PERMITS.labels(answer.decision).inc()
         return Ack()
@@ -129,7 +129,7 @@ class Consumers:
                     await self._opt_ins.record(tx, entry, agreement, language, given.purpose)
         except MalformedEmail:
             return Dead("malformed address")
-        except ErasedSince:  # rolled back, and so it will be if it comes again
+        except ErasedSince:  # rolled back; a redelivery would be, too
             log.info("grant.erased_since")
         return Ack()
 

@@ -40,14 +40,14 @@ class SubjectDeadLetters:
         return found
 
     async def remove_erased(self) -> int:
-        """Remove what was sent before a subject whom it names was erased.
+        """Remove letters that were sent before a subject in them was erased.
 
         :raises BrokerUnavailable: not all were read
         """
         return await self._dead_letters.sift(self._is_erased)
 
     async def upkeep(self) -> None:
-        """Remove what was on its way here, or held by an operator, during its subject's erasure."""
+        """Remove letters that were out of reach during their subject's erasure."""
         with suppress(BrokerUnavailable):
             await self.remove_erased()
 

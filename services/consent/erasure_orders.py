@@ -30,10 +30,10 @@ async def order(
     subject: Subject,
     receipts: Container[str] = (),
 ) -> None:
-    """Order the next holder to erase, and keep the order until all have; repeating is harmless.
+    """Order the next service to erase, and keep the order until all have; repeating is harmless.
 
-    Each holder has its own routing key: a message that finds no queue waits in the outbox, and
-    does not count as delivered because another service's queue took it.
+    Each service has its own routing key, so a message without a queue waits in the outbox instead
+    of counting as delivered because another service's queue took it.
     """
     holder = next((name for name in HOLDERS if name not in receipts), None)
     if holder is None:
@@ -67,10 +67,10 @@ def _subject(vault: Vault, order: Order) -> Subject:
 
 
 async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) -> None:
-    """Repeat the orders that were not reported back, and measure the oldest erasure's deadline.
+    """Repeat orders without a receipt, and measure the oldest erasure's deadline.
 
-    However an order was lost (a broker's disk, a restored service), it comes again without the
-    address being given again.
+    So an order that was lost (a broker's disk, a restored service) is repeated without asking for
+    the address again.
     """
     while True:
         async with engine.begin() as tx:

@@ -1,4 +1,4 @@
-"""What the other services hold on a data subject, requested over the broker, page by page."""
+"""Requests a data subject's records from the other services over the broker, page by page."""
 
 import asyncio
 from asyncio import timeout
@@ -26,7 +26,7 @@ Records = dict[str, list[dict[str, Any]]]
 async def gather(
     requester: Requester, subject: Subject, seconds: float
 ) -> tuple[Mapping[str, Records], list[str]]:
-    """Ask every holder: followups first, which knows what links the subject to alerts.
+    """Ask every service; followups first, because it knows what links the subject to alerts.
 
     :returns: the records by service, and the services that did not send all in time
     """
@@ -50,7 +50,7 @@ def _add(found: Records, page: Records) -> None:
 async def addresses(
     requester: Requester, seconds: float, look: Callable[[Records], None]
 ) -> list[str]:
-    """Look at all addresses that the other services hold, page by page.
+    """Read all addresses that the other services hold, page by page.
 
     :returns: the services that did not send all in time
     """

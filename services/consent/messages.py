@@ -1,4 +1,4 @@
-"""The shapes of the messages that consent reads and sends; a reader ignores unknown fields."""
+"""The messages that consent reads and sends. Readers ignore unknown fields."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -54,7 +54,7 @@ class AdminAction(_Read):
 
 
 class Declaration(_Read):
-    """What someone declared in the chat, a form or an import."""
+    """A declaration in the chat, a form or an import."""
 
     email: str
     source: str
@@ -84,7 +84,7 @@ class ErasureReceipt(_Read):
 
 
 class Trace(_Read):
-    """What links a data subject to the alerts about it; followups knows it."""
+    """What links a data subject to alerts, as followups reports it."""
 
     conversations: frozenset[str] = frozenset()
     phones: frozenset[str] = frozenset()
@@ -95,7 +95,7 @@ class ErasureTrace(Trace):
 
 
 class ExportAnswer(_Read):
-    """One page of what a service holds: records by kind, and the cursor of the next page."""
+    """One page of a service's records, by kind, and the cursor of the next page."""
 
     records: dict[str, list[dict[str, Any]]]
     trace: Trace | None = None
@@ -129,7 +129,7 @@ def export_request(subject: Subject, after: list[Any] | None) -> dict[str, Any]:
 
 
 def mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any]:
-    """A mail that the data subject's own request requires: not marketing, so it needs no permit."""
+    """A mail that answers the data subject's own request; not marketing, so it needs no permit."""
     return {
         "id": str(alert_id),
         "event_type": "consent.mail",

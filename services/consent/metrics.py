@@ -21,13 +21,13 @@ GRANTS = Counter("consent_grants_total", "Agreements recorded.", ["consequence"]
 
 ERASURES = Counter("consent_erasures_total", "Data subjects erased in this service.")
 
-ERASURES_OPEN = Gauge("consent_erasures_open", "Erasures that some service has not reported back.")
+ERASURES_OPEN = Gauge("consent_erasures_open", "Erasures that wait for a service's receipt.")
 
 ERASURE_DAYS_LEFT = Gauge(
     "consent_erasure_days_left",
-    "Days until the first open erasure is due, a month after its request; +Inf without any.",
+    "Days until the first open erasure is due, a month after its request; +Inf if none is open.",
 )
-ERASURE_DAYS_LEFT.set(inf)  # not 0, until it is first looked at
+ERASURE_DAYS_LEFT.set(inf)  # not 0 before the first measurement
 
 LINK_MAILS = Counter(
     "consent_link_mails_total", "Confirmation links requested, by whether one was mailed.",
@@ -39,7 +39,7 @@ TRAIL_MISMATCH = Gauge("consent_trail_mismatch", "1: the trail contradicts its l
 
 REPLAY_PENDING = Gauge(
     "consent_replay_pending",
-    "1: the database is older than the files beside it; no permits until the replay.",
+    "1: the database is older than the records outside it; no permits until the replay.",
 )
 
 UNSIGNED_ROWS = Gauge("consent_trail_unsigned_rows", "Rows of the trail after the last checkpoint.")

@@ -1,7 +1,7 @@
-"""Opt-in: what counts at once, and what waits for the mailbox owner's confirmation by mail.
+"""Opt-in: agreements that count at once, and those that wait for confirmation by a mailed link.
 
 A waiting agreement is sealed with the subject's key. Its link is bound to that agreement and its
-exact wording, works once and for some days, and dies with a withdrawal or an erasure.
+exact wording, works once within some days, and is void after a withdrawal or an erasure.
 """
 
 import json
@@ -47,9 +47,9 @@ class OptIns:
         language: str,
         purpose: str = MARKETING,
     ) -> bool:
-        """Record an agreement; where it needs confirmation, mail a link.
+        """Record an agreement; mail a link if it needs confirmation.
 
-        :param language: of that mail
+        :param language: language of that mail
         :returns: whether it counts already
         :raises MalformedEmail:
         :raises ErasedSince: see `changes.grant`
@@ -65,7 +65,7 @@ class OptIns:
         )
 
     async def waiting(self, tx: AsyncConnection, claims: Claims) -> Agreement | None:
-        """Return what this link confirms; None when it was used or is void."""
+        """Return the agreement that this link confirms; None if it was used or is void."""
         found = await self._find(tx, claims)
         return found and found[0]
 
@@ -74,7 +74,7 @@ class OptIns:
 
         :returns: False, and nothing was changed, when the link was used or is void
         """
-        # The lock of a withdrawal: whichever comes second sees what the first has written.
+        # The same lock as a withdrawal takes: whichever comes second sees the first.
         found = await self._find(tx, claims, Lock.CHANGE)
         if found is None:
             return False

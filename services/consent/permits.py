@@ -1,14 +1,14 @@
 """Permits: consent's half of protocol B. After the 200 of a withdrawal none is outstanding.
 
-Why that holds, whichever process dies in between:
+Why that holds, whichever process crashes:
 
 - A permit is opened under the subject's row FOR SHARE, a withdrawal is written under it
   FOR UPDATE. So each permit either was committed before the withdrawal, which then sees it, or
-  is requested after it, and is denied. Where nothing is recorded the answer is `closed`: the
-  grant may be on its way, and the message waits for it.
-- A permit belongs to one attempt and is closed for good: by its return, which the sender
-  writes in the transaction that records the attempt's outcome, or by its tombstone when the
-  return came first. A second request for the same attempt finds it closed.
+  is requested after it, and is denied. If no consent is recorded, the answer is `closed`: a grant
+  may be in flight, and the message waits for it.
+- A permit belongs to one attempt and is closed permanently: by its return, which the sender
+  writes in the transaction that records the attempt's outcome, or by a tombstone if the return
+  came first. A second request for the same attempt finds it closed.
 - The 200 is given when every permit of the subject was returned, which needs no clock. Only an
   unreturned permit is counted as returned by time: ten minutes after the withdrawal.
 """
@@ -47,7 +47,7 @@ async def request(
     """Answer for one attempt (step 3); a duplicate of an open request is granted what is left."""
     try:
         normal = normalise(email)
-    except MalformedEmail:  # no one can ever agree for it
+    except MalformedEmail:  # such an address can never have a consent
         return consent.decide_permit(State.WITHDRAWN, None, lifetime)
     subject = await data_subjects.get_or_create(tx, vault, normal, Lock.PERMIT)
     state = await consents.state_of(tx, subject.id, purpose)
@@ -66,7 +66,7 @@ async def wait_until_answerable(
 ) -> tuple[WithdrawalResult, int]:
     """Wait, after the withdrawal's commit, until it can be answered (step 7).
 
-    :returns: the result, and how many permits are still out
+    :returns: the result, and the number of unreturned permits
     """
     committed = monotonic()
     current = withdrawal.state
@@ -75,7 +75,7 @@ async def wait_until_answerable(
         result = consent.withdrawal_result(
             withdrawal.state.versions,
             current,
-            # A process that has to stop answers what it knows instead of dropping the connection.
+            # A stopping process answers with what it knows instead of dropping the connection.
             waited=patience if stopping.is_set() else waited,
             patience=patience,
             quarantine=quarantine,

@@ -29,33 +29,34 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     consent_hash_key: Annotated[SecretStr, _readable(decode_hash_keys)]
     consent_checkpoint_keys: Annotated[SecretStr, _readable(Signer)]
     consent_records_dir: Path
-    """For what must outlive the database: checkpoints of the trail, withdrawals, erasures."""
+    """Files that must outlive the database: checkpoints of the trail, withdrawals, erasures."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
-    """The sender puts its final dot within 10 s of asking; the rest is margin."""
+    """The sender sends its final dot within 10 s of the request; the rest is margin."""
     withdrawal_wait_seconds: float = Field(25, ge=0, le=60)
     permit_quarantine_seconds: float = Field(600, ge=60)
     suppression_retention_days: int = Field(5 * 365, ge=1)
-    """Since the latest withdrawal: for so long a re-import mails no one."""
+    """Counted from the latest withdrawal; until then an import mails no one."""
     consent_proof_days: int = Field(6 * 365, ge=1)
-    """Since the last entry of a subject who agrees to nothing any more: claims in which the consent
-    is evidence lapse after six years at most (Art. 118 of the Polish Civil Code)."""
+    """Counted from the last entry of a subject without consents: claims in which the consent is
+    evidence lapse after at most six years (Art. 118 of the Polish Civil Code)."""
     withdrawal_proof_days: int = Field(3 * 365, ge=1)
-    """The same for subjects who never agreed: a complaint may lead to a fine for so long."""
+    """The same for subjects who never agreed: the time in which a complaint may lead to a fine."""
     consent_origin_days: int = Field(365, ge=1)
-    """Client address and browser of each entry: they show who abuses the forms and support a proof
-    that is disputed, which is soon or never. The wording, the time and the mailed link prove it."""
+    """Client address and browser of each entry. They
+    reveal abuse of the forms and support a disputed proof, which is disputed soon or never.
+    Wording, time and mailed link are the proof itself."""
     unconfirmed_erasure_days: int = Field(30, ge=7)
-    """The month in which a request must be answered; its link works for a week at most."""
+    """The month in which a request must be answered; its link works for at most a week."""
     action_retention_days: int = Field(5 * 365, ge=366)
-    """For the record of admin calls; the table refuses less than a year."""
+    """Retention of the record of admin calls; the table enforces at least a year."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
     double_opt_in: bool = True
-    """Every agreement waits for the mailed confirmation, not only one of a suppressed address. An
+    """Every agreement waits for the mailed confirmation, not only that of a suppressed address. An
     import with evidence of where it was given does not wait."""
     opt_in_link_days: int = Field(7, ge=1, le=30)
     erasure_resend_seconds: float = Field(3600, ge=1)
-    """How long the other services have to report an erasure back before it is ordered again."""
+    """How long the other services have to confirm an erasure before it is ordered again."""
     export_seconds: float = Field(10, gt=0, le=30)
     """How long an export waits for each of the other services."""
 

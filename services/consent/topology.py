@@ -6,11 +6,11 @@ COMMANDS = Exchange("consent.commands", "direct")
 EVENTS = Exchange("consent.events", "topic")
 DLX = Exchange("consent.dlx", "direct")
 
-ALERTS = "alerts"  # theirs: published to, never declared
+ALERTS = "alerts"  # owned by alerts: published to, never declared
 FOLLOWUPS_COMMANDS = "followups.commands"
 
 ACTIONS = Exchange("consent.actions", "direct")
-"""Apart from the commands: the gateway may publish to this one only."""
+"""Separate from the commands, because the gateway may publish only to this one."""
 
 EXCHANGES = (COMMANDS, EVENTS, DLX, ACTIONS)
 

@@ -25,7 +25,7 @@ JOURNAL_SECONDS = 5.0
 class Answer(NamedTuple):
     result: WithdrawalResult
     in_flight: int = 0
-    """How many permits are still out."""
+    """The number of unreturned permits."""
 
 
 class Withdrawals:
@@ -66,9 +66,10 @@ class Withdrawals:
         return withdrawal, Answer(result, in_flight)
 
     async def _record_in_journal(self) -> None:
-        """Record it outside the database before it is answered.
+        """Record the withdrawal outside the database before it is answered.
 
-        It is withdrawn even if that fails: the periodic job tries again, and reports it.
+        If that fails, the withdrawal still holds: the periodic job retries, and reports the
+        failure.
         """
         try:
             async with asyncio.timeout(JOURNAL_SECONDS):
@@ -77,7 +78,8 @@ class Withdrawals:
             log.warning("withdrawal.not_recorded", error=type(error).__name__)
 
     def _lock(self, email: str) -> asyncio.Lock:
-        """One transaction per subject at a time: a locked subject costs one connection, not all.
+        """Run one transaction per subject at a time: a locked subject takes one connection, not
+        all.
 
         :raises MalformedEmail:
         """
@@ -86,7 +88,7 @@ class Withdrawals:
     async def erase(self, entry: Entry) -> Answer:
         """Withdraw, wait for permits as any withdrawal does, then erase the subject.
 
-        While a permit is out nothing is erased yet.
+        Nothing is erased while a permit is unreturned.
         """
         withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True))
         if answer.result is not WithdrawalResult.DONE:
@@ -99,6 +101,6 @@ class Withdrawals:
         return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
 
     async def erase_phone(self, entry: Entry, subject: Subject) -> None:
-        """Erase a subject with only a number: neither consent nor permits exist for one."""
+        """Erase a subject known only by phone; it has neither consents nor permits."""
         async with self._engine.begin() as tx:
             await changes.erase_phone(tx, self._vault, entry, subject, self._settings.erasure_file)

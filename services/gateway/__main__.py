@@ -8,7 +8,7 @@ from services.gateway.targets import Targets
 
 
 def check() -> None:
-    """:raises SystemExit: names what a start would stop at, but in alerts.toml: alerts does"""
+    """:raises SystemExit: names the fault that would stop a start; alerts checks alerts.toml"""
     settings.load(GatewaySettings)
 
 

@@ -101,7 +101,7 @@ class Access:
         self._requirements: dict[web.AbstractRoute, Requirements] = {}
         self._limited = BaseRateLimitDecorator(
             db=cast("Storage", None),  # only its type is checked
-            path_id="all",  # else the raw path, which may contain an e-mail address, joins the key
+            path_id="all",  # or the key would contain the raw path, perhaps with an address
             keyfunc=self._key,
             moving_window=cast("MovingWindowRateLimiter", self),  # it calls test and hit
             ratelimit="1/second",  # required but unused: limits change at run time

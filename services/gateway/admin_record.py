@@ -1,7 +1,7 @@
-"""Reports each call with the admin key to consent, which keeps the record: before and after it.
+"""Reports each call with the admin key to consent, which keeps the record, before and after it.
 
-By the broker, confirmed; otherwise over HTTP. If neither works the call goes on, so that no one is
-locked out in an emergency (docs/decisions/0008).
+Reports go through the broker, confirmed; otherwise over HTTP. If neither works the call still runs,
+so that no one is locked out in an emergency (docs/decisions/0008).
 """
 
 import json
@@ -81,7 +81,7 @@ class AdminRecord:
         message = Message(str(uuid.uuid4()), "action.record", body, request_id)
         try:
             await self._broker.publish(EXCHANGE, ROUTING_KEY, message, timeout=RECORD_SECONDS)
-        except PublishError:  # rejected or unconfirmed: reported twice, it is one row
+        except PublishError:  # rejected or unconfirmed: a duplicate report makes one row
             try:
                 await self._post(body, request_id)
             except Problem as problem:

@@ -1,4 +1,4 @@
-"""The wiring of the gateway: starts from top to bottom, stops from bottom to top."""
+"""The wiring: read down for the start order, up for the stop order."""
 
 from pydantic import SecretStr
 

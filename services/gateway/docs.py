@@ -1,4 +1,4 @@
-"""The API's description: /openapi.json for programs, /docs for people, both made at start."""
+"""The API's description: /openapi.json for programs, /docs for people; both are built at start."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def add_routes(app: web.Application) -> None:
 
 
 def render(document: Node) -> str:
-    """One page with everything in it: no script, no outside asset."""
+    """Return one self-contained page: no scripts, no external assets."""
     info = document["info"]
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',

@@ -1,4 +1,4 @@
-"""Health of the whole, as one answer."""
+"""The health of the whole system, in one answer."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 0.5
 STALE_SECONDS = 10.0
 NAMED = ("circuit_breakers", "queues")
-"""What names targets."""
+"""The parts of the answer that name targets."""
 
 
 class Health:
@@ -34,7 +34,7 @@ class Health:
     async def deep(self, *, named: bool) -> dict[str, Any]:
         """Query the components, one query at a time; calls during a query get the last result.
 
-        :param named: include what names targets: breakers and queues
+        :param named: include the parts that name targets: breakers and queues
         """
         age = time.monotonic() - self._seen_at
         looking = self._looking is not None and not self._looking.done()

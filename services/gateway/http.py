@@ -227,7 +227,7 @@ class Api:
         return json_response({"status": "healthy"})
 
     async def ready(self, _: web.Request) -> web.Response:
-        """For a balancer: 503 from SIGTERM on, while requests are still answered for a while."""
+        """For a load balancer: 503 after SIGTERM, while the process still answers for a while."""
         if self._leaving():
             return json_response({"status": "leaving"}, status=503)
         return json_response({"status": "ready"})
@@ -364,7 +364,7 @@ async def _expect_later(_: web.Request) -> None:
 
 
 def _session(body: bytes) -> str | None:
-    """Return the chat's session; None where the upstream will refuse the body anyway."""
+    """Return the chat's session; None if the upstream will refuse the body anyway."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

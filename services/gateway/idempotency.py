@@ -3,8 +3,8 @@
 While Redis is unavailable each process remembers its own requests. An alert is then still delivered
 once per target, because its id is derived from the key.
 
-A chat reply repeats what a person wrote. So responses are encrypted under the client's own key, of
-which only a hash is kept: an erasure, which does not reach here, leaves nothing readable.
+A chat reply repeats what a person wrote. So responses are encrypted with the client's own key, of
+which only a hash is stored: erasures do not reach this cache, but nothing in it stays readable.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ HEADER = "Idempotency-Key"
 KEPT_SECONDS = 24 * 3600.0
 NONCE_BYTES = 12
 RUNNING_SECONDS = 90.0
-"""Longer than any request takes; a process that dies blocks its key no longer than that."""
+"""Longer than any request takes. A process that dies blocks its key for this long."""
 
 _RUNNING, _DONE = b"r", b"d"
 _SANE_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")

@@ -192,7 +192,7 @@ class Bucket(NamedTuple):
     window: Window
     key: str
     field: str
-    """Of the hash in Redis."""
+    """The key of the hash in Redis."""
 
 
 class Use(NamedTuple):
@@ -254,7 +254,7 @@ class LocalCounts:
         return table.get(key, 0) if table_start == start else 0
 
     def add(self, seconds: int, start: int, key: str) -> None:
-        """Count a request under its key, or where `place` says."""
+        """Count a request under the key that `place` returns."""
         table_start, table = self._tables.get(seconds, (0, {}))
         if start > table_start:
             table = {}

@@ -53,10 +53,10 @@ def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None
 
 
 def _uuid7() -> uuid.UUID:
-    """Return a random id that begins with the time in ms (RFC 9562).
+    """Return a random id that begins with the time in ms (UUIDv7, RFC 9562).
 
-    So the ledger's index grows at its end. With random ids each new row is on another page, which
-    writes ten times as much write-ahead log beside ten million rows.
+    So the ledger's index grows at its end. With random ids each new row would be on another page:
+    with ten million rows, that writes ten times as much write-ahead log.
     """
     at = time.time_ns() // 1_000_000
     bits = at << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)

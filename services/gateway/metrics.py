@@ -13,7 +13,7 @@ LIMIT_DECISIONS = Counter(
 )
 BUDGET_REQUESTS = Counter(
     "gateway_budget_requests_total",
-    "Requests without a key, by the share used of their common budget.",
+    "Requests without a key, by the used share of their common budget.",
     [
         "budget",  # chat_budget | write_budget | withdrawal_budget
         "used",  # low | most (four fifths) | all: refused, unless it is a withdrawal
@@ -24,7 +24,7 @@ for _budget in ("chat_budget", "write_budget", "withdrawal_budget"):
         BUDGET_REQUESTS.labels(_budget, _used)  # a rule sees only what rises from 0
 LIMIT_LOCAL_KEYS = Gauge(
     "gateway_limit_local_keys",
-    "Clients counted in the memory of the processes.",
+    "Clients counted in process memory.",
     multiprocess_mode="livesum",
 )
 LIMIT_WAITING = Gauge(
@@ -67,7 +67,7 @@ ALERTS_ACCEPTED = Counter(
 )
 ALERTS_UNCONFIRMED = Counter(
     "gateway_alerts_unconfirmed_total",
-    "Alerts answered with 503, as neither the broker nor the service confirmed them.",
+    "Alerts answered with 503, because neither the broker nor the service confirmed them.",
 )
 ADMIN_CALLS_UNRECORDED = Counter(
     "gateway_admin_calls_unrecorded_total",

@@ -33,7 +33,7 @@ FORWARDED = (
     istr("Idempotency-Key"),
 )
 IMPORT_SECONDS = 300.0
-"""Socket buffers hold megabytes: an upstream may have a whole file long before it has stored it."""
+"""Socket buffers hold megabytes: an upstream may receive a whole file long before it is stored."""
 OPERATOR = istr("X-Operator")
 HOP_BY_HOP = frozenset(
     name.lower()

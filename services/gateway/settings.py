@@ -42,7 +42,7 @@ def _url(text: str) -> str:
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # a key that is none, a path, a name that is unknown
+    except (ValueError, OSError, KeyError):  # a malformed key, a path, an unknown name
         raise ValueError(f"{name!r} is not a time zone like Europe/Warsaw") from None
     return name
 
@@ -75,7 +75,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     admin_api_key: ApiKey | None = None
     service_api_key_previous: ApiKey | None = None
     admin_api_key_previous: ApiKey | None = None
-    """Still valid, until all clients have the new one."""
+    """The old key, valid until all clients have the new one."""
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
@@ -90,7 +90,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     public_withdrawal_budget: Limit = "1000 per hour"
     """Withdrawals without a mailed link; beyond it they succeed but mail no link."""
     rate_limit_timezone: Annotated[str, AfterValidator(_zone)] = "Europe/Warsaw"
-    """For the hours in a limit."""
+    """Time zone of the hours in limits."""
     service_wait_seconds: float = Field(default=5, ge=0, le=20)
     """How long a request with a key waits for the next window when over the limit."""
     service_wait_most: int = Field(default=100, ge=0, le=1_000)
@@ -100,7 +100,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
 
     max_connections: int = Field(default=MAX_CONNECTIONS, ge=1)
     connections_per_client: int = Field(default=1_000, ge=1)
-    """Of one address or /64; trusted proxies are exempt."""
+    """Per address or /64; trusted proxies are exempt."""
 
     gateway_workers: int = Field(default=1, ge=1, le=64)
 

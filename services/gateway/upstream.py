@@ -71,12 +71,12 @@ class Upstream:
     ) -> "Exchange":
         """Send a request with our internal key; `async with` yields the response.
 
-        A small answer is complete; of a large one the head is there, and reading its body may still
-        fail in the same ways. A streamed body is sent as fast as the upstream takes it; exceptions
+        A small answer is complete; a large one has only its head, and reading its body may still
+        fail in the same ways. A streamed body is sent as fast as the upstream reads it; exceptions
         of its iterator propagate.
 
-        :param timeout: in place of answer_seconds
-        :raises Problem: 503 not reached, so nothing happened; 502, 504 what happened is unknown
+        :param timeout: overrides answer_seconds
+        :raises Problem: 503 not reached, so nothing happened; 502, 504 the outcome is unknown
         """
         line = f"{method} {self._prefix}{path} HTTP/1.1"
         try:

@@ -39,7 +39,7 @@ class Tally:
     wrong_consents: list[str] = field(default_factory=list)
     lost_leads: list[str] = field(default_factory=list)
     false_leads: list[str] = field(default_factory=list)
-    untold: list[str] = field(default_factory=list)
+    not_passed_on: list[str] = field(default_factory=list)
     wrong_facts: list[str] = field(default_factory=list)
     cases: int = 0
 
@@ -112,9 +112,9 @@ def tally(category: str) -> Tally:
         if "lead" in case and seen.lead != case["lead"]:
             (counted.lost_leads if case["lead"] else counted.false_leads).append(said)
         if "topic" in case and case["topic"] not in seen.topics:
-            counted.untold.append(said)
+            counted.not_passed_on.append(said)
         if "action" in case and case["action"] not in seen.actions:
-            counted.untold.append(said)
+            counted.not_passed_on.append(said)
     return counted
 
 

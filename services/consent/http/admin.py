@@ -1,4 +1,4 @@
-"""Routes that need the admin key: the trail, what is held on a data subject, erasure."""
+"""Routes that need the admin key: the trail, exports, erasure."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ MAX_ERRORS = 10
 
 
 class Erase(Model):
-    """One of the two."""
+    """Exactly one of the two."""
 
     email: Email | None = None
     phone: Phone | None = None
@@ -125,7 +125,7 @@ class AdminRoutes:
     async def verify(self, request: web.Request) -> web.Response:
         """Verify for as long as an answer may take; a long trail takes several calls.
 
-        By POST the caller adds checkpoints that it has kept to those that are kept here.
+        With POST the caller adds its own copies of checkpoints to those stored here.
         """
         theirs: list[Checkpoint] = []
         if request.method == hdrs.METH_POST:
@@ -148,7 +148,7 @@ class AdminRoutes:
             raise Problem(422, errors=forged[:MAX_ERRORS])
 
     async def checkpoints(self, request: web.Request) -> web.Response:
-        """Return checkpoints, oldest first, for the caller to keep out of our reach."""
+        """Return checkpoints, oldest first, for the caller to keep elsewhere."""
         after = _cursor(request)
         found = await asyncio.to_thread(
             lambda: list(
@@ -235,7 +235,7 @@ class AdminRoutes:
         return withdrawal_response(shown, answer)
 
     async def _order_repeated(self, identity: str) -> bool:
-        """Repeat the order of an erasure in progress, of a subject who is not known here now."""
+        """Repeat the order of an erasure in progress; the subject is no longer known here."""
         async with self._engine.begin() as tx:
             if await data_subjects.find(tx, self._vault, identity) is not None:
                 return False
@@ -245,7 +245,7 @@ class AdminRoutes:
             return await erasure_orders.repeat(tx, self._vault, found.id)
 
     async def replay(self, request: web.Request) -> web.Response:
-        """Repeat the erasures that a restored backup has undone; 202: not yet all, call again."""
+        """Repeat the erasures that a restored backup has undone; after a 202, call again."""
         evidence = {"source": "replay", **operator(request)}
 
         def entry(email: str) -> Entry:

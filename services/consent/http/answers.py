@@ -19,7 +19,7 @@ def withdrawal_response(body: dict[str, Any], answer: Answer) -> web.Response:
     if answer.result is WithdrawalResult.SUPERSEDED:
         raise Problem(
             409,
-            detail="a newer consent was recorded meanwhile; ask again to withdraw it",
+            detail="a newer consent was recorded in the meantime; repeat the request",
         )
     if answer.result is WithdrawalResult.IN_FLIGHT:
         body |= {"unsubscribed": True, "in_flight": answer.in_flight}

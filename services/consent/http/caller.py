@@ -20,7 +20,7 @@ def _is_email(text: str) -> str:
 
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(_is_email)]
-"""As it was given: the trail and the answer show it so."""
+"""Not normalised: the trail and the answer show it as it was given."""
 
 
 def origin(request: web.Request) -> Origin:
@@ -38,12 +38,12 @@ def trusted(request: web.Request) -> bool:
 
 
 def over_budget(request: web.Request) -> bool:
-    """Say whether all anonymous callers together have requested more mails than they may."""
+    """Return whether callers without a key have used up their common budget of mails."""
     return OVER_BUDGET in request.headers
 
 
 def language(request: web.Request, chosen: str | None = None) -> str:
-    """Return the language of the page or mail: chosen in the body or the URL, or the browser's."""
+    """Return the language of the page or mail: from the body or the URL, else the browser's."""
     if chosen:
         return preferred_language(chosen)
     chosen = request.query.get("lang", "")

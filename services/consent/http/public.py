@@ -56,7 +56,7 @@ class Revoke(Model):
     email: Email
     reason: Reason | None = None
     language: Language | None = None
-    """For the mail with the link; by default the browser's."""
+    """Language of the mail with the link; default: the browser's."""
 
 
 class OptIn(Model):
@@ -111,11 +111,11 @@ class PublicRoutes:
             vouched=trusted(request),
         )
         if agreement.version is None and not agreement.vouched:
-            unknown = "not a wording that the company has published; send the exact text"
+            unknown = "not a published wording of the company; send the exact text"
             raise Problem(422, errors=[("text", unknown)])
         try:
             async with self._engine.begin() as tx:
-                # Whether it counts or is mailed for first: the answer is the same.
+                # The answer does not reveal whether it counts now or needs a confirmation.
                 written_in = language(request, body.language)
                 await self._opt_ins.record(tx, entry, agreement, written_in)
         except ErasedSince:  # rolled back; answered like any other
@@ -151,7 +151,7 @@ class PublicRoutes:
         answer = await self._withdrawals.withdraw(
             WithdrawalRequest(entry, erase=True, make_mail=None if unmailed else make_mail)
         )
-        # Anyone may ask about any address: known or not, erased or not, the answer is the same.
+        # Anyone may ask about any address, so the answer does not reveal whether it is known.
         shown = {
             "success": True,
             "email": body.email,
@@ -198,7 +198,7 @@ class PublicRoutes:
         return claims is not None and normalise(claims.subject) == email
 
     async def health(self, _: web.Request) -> web.Response:
-        """Without the broker withdrawals continue: their events wait in the outbox."""
+        """Report health. Without the broker withdrawals continue: events wait in the outbox."""
         try:
             async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
                 waiting = await upkeep.outbox_length(tx)

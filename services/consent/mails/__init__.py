@@ -29,7 +29,7 @@ _FOOTER = _HTML.overlay(autoescape=False).from_string(
 )
 
 MakeMail = Callable[[str, UUID], dict[str, Any]]
-"""Makes the mail to this address with the link that confirms the request of this id."""
+"""Makes the mail to this address, with a link that confirms the request with this id."""
 
 
 class LinkMails:
@@ -62,7 +62,7 @@ class LinkMails:
                 link=self._link("opt-in/confirm", email, about, LinkMail.OPT_IN),
                 lifetime=self._opt_in_lifetime,
                 place=TEXTS["place"][language][agreement.place].format(site=self._site),
-                # Anyone may have written any other text, to anyone's address.
+                # Never quote another text: anyone may have entered it with anyone's address.
                 wording=agreement.text if agreement.version else "",
             )
 
@@ -91,7 +91,7 @@ def render(
 ) -> dict[str, Any]:
     """Return subject, plain text, HTML and headers of a mail of texts.toml.
 
-    :param wording: the company's own; without one the mail says where it can be read
+    :param wording: a published wording; None: the mail says where to read the text
     """
     text, about = TEXTS[name][language], TEXTS["company"][language]
     wording = wording or text.get("elsewhere", "")

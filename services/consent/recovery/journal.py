@@ -1,9 +1,9 @@
-"""The journal of withdrawals and erasures outside the database: no restored backup undoes one.
+"""The journal of withdrawals and erasures outside the database, so that no restore undoes one.
 
-Each replica follows the trail and writes to its own host's disk who withdrew or was erased, with
-the row's position in the chain. When the trail lacks that position, the database was restored (or
-changed): no permit is given until every host has applied its withdrawals and the erasures were
-carried out again (`replay`).
+Each replica follows the trail and records on its own host's disk who withdrew or was erased, with
+the row's position in the chain. If the trail lacks that position, the database was restored (or
+changed): no permit is granted until every host has applied its withdrawals and the erasures were
+repeated (`replay`).
 """
 
 import asyncio
@@ -34,19 +34,19 @@ BATCH = 500
 
 
 class JournalEntry(BaseModel):
-    """Who withdrew, without an address: a random id and the keyed hash for look-up."""
+    """A subject who withdrew, without an address: a random id and the keyed hash for look-up."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     row: int = Field(ge=0)
     hash: str = Field(pattern="^[0-9a-f]{64}$")
     subject: UUID | None = None
-    """None: from here on the trail is followed again, after a restore."""
+    """None: a restart of the journal after a restore."""
     lookup_hash: str | None = None
     keys: int = Field(1, ge=1)
     """How many keys made the hash."""
     withdrawn: dict[str, AwareDatetime] = {}
-    """By purpose, when it was withdrawn last."""
+    """The time of the last withdrawal, by purpose."""
     erased: bool = False
 
     @property
@@ -79,11 +79,11 @@ class Journal:
         self._lock = asyncio.Lock()
 
     async def is_current(self, tx: AsyncConnection) -> bool:
-        """Say whether the database is the one that this and each other host followed last."""
+        """Return whether the database is the one that every host followed last."""
         return await restores.is_current(tx, self._position or self._newest())
 
     async def update(self) -> None:
-        """Write what is new in the trail; run each second, and before a withdrawal is answered.
+        """Write new entries of the trail; runs every second, and before a withdrawal is answered.
 
         :raises OSError: it cannot be written
         """
@@ -146,7 +146,7 @@ class Journal:
             log.info("journal.replayed")
 
     async def _apply(self) -> None:
-        """Repeat each withdrawal that the file has and the database lacks."""
+        """Repeat the withdrawals that are in the file but not in the database."""
         oldest = datetime.now(UTC) - timedelta(days=self._suppression_days)
         entries: dict[UUID, JournalEntry] = {}
         for subject_id, entry in await asyncio.to_thread(lambda: list(read(self._file))):
@@ -168,7 +168,7 @@ class Journal:
         if known.get(subject_id) is False:  # erased
             return False
         if not known and entry.lookup_hash is not None:
-            # It became known after the backup, and may have become known again meanwhile.
+            # The subject became known after the backup, and may be known again by now.
             lookup_hash = self._vault.rehash(bytes.fromhex(entry.lookup_hash), entry.keys)
             subject_id = await data_subjects.create_by_hash(
                 tx, self._vault, subject_id, lookup_hash

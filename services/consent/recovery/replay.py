@@ -1,9 +1,9 @@
-"""After a restore from a backup: erases again who was erased since, here and in the services.
+"""After a restore: repeats the erasures since the backup, here and in the other services.
 
-The file of erasures names them, without addresses. A subject whom the restored database knows has
-theirs in the trail. The other services may hold one who became known only after the backup (a chat
-before any consent): they send the addresses that they hold, and the suppression hash identifies
-the subject.
+The file of erasures identifies the subjects without addresses. If the restored database knows a
+subject, the trail has the address. A subject who became known after the backup (a chat before any
+consent) may only exist in other services: they send their addresses, and the suppression hash
+identifies the subject.
 """
 
 import asyncio
@@ -51,17 +51,17 @@ class ErasureEntry(BaseModel):
 @dataclass(slots=True)
 class Replayed:
     already: int = 0
-    """Erased in this database, too."""
+    """Already erased in this database."""
     again: int = 0
-    """Known here, and erased again."""
+    """Known here; erased again."""
     by_address: int = 0
-    """Not known here; another service holds the address and was ordered to erase it."""
+    """Unknown here; another service has the address and was ordered to erase it."""
     unknown: int = 0
-    """No service holds them."""
+    """No service has the subject."""
     in_flight: int = 0
     """A message to them is being sent: call again."""
     left: int = 0
-    """Not reached for lack of time: call again."""
+    """Out of time: call again."""
     incomplete: list[str] = field(default_factory=list)
     """Services that did not send their addresses: call again."""
 
@@ -89,10 +89,9 @@ class Replay:
         self._journal = settings.withdrawal_file
 
     async def run(self, entry: Callable[[str], Entry]) -> Replayed:
-        """Erase again whom the file names; repeating it is harmless.
+        """Repeat the erasures in the file; repeating them is harmless.
 
-        Each host applies its withdrawals itself (`journal`). Once both are done, permits are given
-        again.
+        Each host applies its own withdrawals (`journal`). After both, permits are granted again.
 
         :param entry: makes the trail's entry for an address
         """
@@ -129,7 +128,7 @@ class Replay:
         return done
 
     def _erased_elsewhere(self) -> list[UUID]:
-        """Return whom another host has erased: this one knows that only from the trail."""
+        """Return subjects that another host has erased, which this host finds in the trail."""
         return [subject_id for subject_id, line in journal.read(self._journal) if line.erased]
 
     def _read(self) -> dict[UUID, ErasureEntry]:
@@ -141,14 +140,14 @@ class Replay:
             except ValidationError:
                 log.warning("erasures.damaged_line")
                 continue
-            if entry.at > oldest:  # no backup is that old
+            if entry.at > oldest:  # older than any backup
                 entries[entry.subject] = entry
         return entries
 
     async def _again(
         self, subject_id: UUID, entry: Callable[[str], Entry]
     ) -> WithdrawalResult | None:
-        """Erase again; None: nothing here leads to an address, but another service may hold it."""
+        """Erase again; None: the address is unknown here, but another service may have it."""
         async with self._engine.begin() as tx:
             row = await data_subjects.find_by_id(tx, subject_id)
             if row is None:  # erased by a duplicate of this call
@@ -196,7 +195,7 @@ class Replay:
         suppression_hash: bytes,
         subject: Subject | None,
     ) -> None:
-        # Where a permit or the journal has made the row.
+        # The row was made by a permit or the journal.
         await data_subjects.forget(tx, entry.subject)
         await erasures.record_missed(
             tx, entry.subject, entry.erasure, suppression_hash, entry.at, in_progress=bool(subject)

@@ -1,4 +1,4 @@
-"""The record of what was done with the admin key."""
+"""The record of calls with the admin key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from services.consent.store.tables import admin_action
 
 
 async def record(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Add a row; a duplicate, delivered again or by the other way, adds none."""
+    """Add a row, unless it was recorded before (redelivered, or sent over both routes)."""
     await tx.execute(insert(admin_action).values(**values).on_conflict_do_nothing())
 
 

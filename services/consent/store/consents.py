@@ -1,4 +1,4 @@
-"""What a data subject agreed to, open permits, and the suppression list."""
+"""Consents, permits and the suppression list."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _STATES = sql("""
 async def states_of_all(
     tx: AsyncConnection, lookup_hashes: Sequence[bytes]
 ) -> list[dict[str, State]]:
-    """Read each one's states by purpose; none for an unknown address, at the same cost."""
+    """Read the states by purpose of each hash; an unknown one has none, at the same cost."""
     found: dict[bytes, dict[str, State]] = {}
     for row in await tx.execute(_STATES, {"hashes": list(set(lookup_hashes))}):
         found.setdefault(row.lookup_hash, {})[row.purpose] = State(row.state)
@@ -65,7 +65,7 @@ _GRANT = sql("""
 
 
 async def grant(tx: AsyncConnection, subject_id: UUID, purpose: str) -> None:
-    """Record a purpose as agreed to; the version changes only when the state does."""
+    """Record an agreement to a purpose; the version changes only if the state does."""
     await tx.execute(_GRANT, {"subject": subject_id, "purpose": purpose})
 
 
@@ -99,7 +99,7 @@ _AGREED_AFTER = sql("""
 
 
 async def agreed_after(tx: AsyncConnection, subject_id: UUID, purpose: str, at: datetime) -> bool:
-    """Say whether a withdrawal of that time is recorded here, or an agreement followed it."""
+    """Return whether that withdrawal is recorded here, or an agreement followed it."""
     values = {"subject": subject_id, "purpose": purpose, "at": at}
     return bool(await tx.scalar(_AGREED_AFTER, values))
 
@@ -147,7 +147,7 @@ async def open_permit(tx: AsyncConnection, subject_id: UUID, message: UUID, atte
     values = {"message": message, "attempt": attempt, "subject": subject_id}
     if (await tx.execute(_OPEN, values)).rowcount:
         return Permit(age=0, returned=False)
-    # A statement of its own: it sees the duplicate on whose commit the insert has waited.
+    # A separate statement, so that it sees a duplicate whose commit the insert has waited for.
     row = (await tx.execute(_PERMIT, values)).one()
     return Permit(age=row.age or 0.0, returned=row.closed)
 
@@ -198,7 +198,7 @@ async def suppress(
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """What stands against a new agreement."""
+    """What prevents a new agreement."""
 
     suppressed: bool
     never_ask: bool
@@ -218,7 +218,7 @@ _RESTRICTIONS = sql("""
 async def restrictions(
     tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes, purpose: str
 ) -> Restrictions:
-    """Look for what a suppression forbids, and for a withdrawal, which may outlive it."""
+    """Read the suppression, and the withdrawal, which may outlive it."""
     values = {"subject": subject_id, "hash": suppression_hash, "purpose": purpose}
     row = (await tx.execute(_RESTRICTIONS, values)).one()
     return Restrictions(

@@ -1,4 +1,4 @@
-"""Data subjects: the row that every change locks, and the key that seals a subject's data."""
+"""Data subjects: the row that every change locks, and the key that encrypts a subject's data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -71,10 +71,10 @@ async def find_by_id(tx: AsyncConnection, subject_id: UUID) -> SubjectRow | None
 
 
 async def get_or_create(tx: AsyncConnection, vault: Vault, identity: str, lock: str) -> SubjectRow:
-    """Lock the subject's row, and create it first where the subject is new.
+    """Lock the subject's row; create it first if the subject is new.
 
-    The row must exist before anything is decided: a lock on no row excludes no one. A known
-    address takes the same steps, so that timing does not reveal whether it is known.
+    The row must exist before anything is decided, because a missing row cannot be locked. A known
+    address takes the same steps, so that timing does not reveal it.
     """
     while True:
         await _insert(tx, vault, uuid4(), vault.lookup_hash(identity))
@@ -85,7 +85,7 @@ async def get_or_create(tx: AsyncConnection, vault: Vault, identity: str, lock: 
 async def create_by_hash(
     tx: AsyncConnection, vault: Vault, subject_id: UUID, lookup_hash: bytes
 ) -> UUID:
-    """Create a subject of whom only the hash is known.
+    """Create a subject known only by its hash.
 
     :returns: this id, or the one that the hash has already
     """
@@ -157,7 +157,7 @@ async def rewrap(
 
 
 async def forget(tx: AsyncConnection, subject_id: UUID) -> None:
-    """Forget who this is: without hash and key the remaining rows lead to no one."""
+    """Delete hash and key, without which the remaining rows identify no one."""
     await tx.execute(
         sa.update(data_subject)
         .where(data_subject.c.id == subject_id)
@@ -178,7 +178,7 @@ _STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
 async def stored_data(
     tx: AsyncConnection, subject_id: UUID | None, suppression_hash: bytes
 ) -> dict[str, list[dict[str, Any]]]:
-    """Read what is stored about a subject beside the trail, for an export, by kind.
+    """Read a subject's records outside the trail, by kind, for an export.
 
     :param suppression_hash: what it finds may outlive the subject's row
     """
@@ -205,6 +205,6 @@ _KNOWN = sql("""
 
 
 async def known(tx: AsyncConnection, subject_ids: Iterable[UUID]) -> dict[UUID, bool]:
-    """Say of each id that has a row whether the row still leads to someone."""
+    """Return, for each id that has a row, whether the subject is not erased."""
     rows = await tx.execute(_KNOWN, {"ids": [str(subject_id) for subject_id in subject_ids]})
     return {row.id: row.alive for row in rows}

@@ -40,7 +40,7 @@ _REQUEST = sql("""
 
 
 async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes) -> UUID:
-    """Record that erasure was requested; requesting twice has the effect of once.
+    """Record a request for erasure; idempotent.
 
     A request that was never confirmed lapses after a week, the longest validity of a link: the
     month in which it must be done then starts with the newer request.
@@ -53,7 +53,7 @@ async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_has
 
 
 async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, subject_id: UUID) -> bool:
-    """Say whether this request is this subject's, and still open."""
+    """Return whether this request belongs to this subject and is still open."""
     found = await tx.scalar(sa.select(erasure.c.subject_id).where(erasure.c.id == erasure_id))
     return bool(found == subject_id)
 
@@ -92,7 +92,7 @@ async def find_erasure(tx: AsyncConnection, suppression_hash: bytes) -> Erasure 
 
 
 async def destroy(tx: AsyncConnection, subject_id: UUID) -> UUID:
-    """Forget a subject whose erasure was requested.
+    """Erase a subject whose erasure was requested.
 
     :returns: the id of that erasure
     """
@@ -116,9 +116,9 @@ async def record_missed(
     *,
     in_progress: bool,
 ) -> None:
-    """Record an erasure that a restored database has missed, as if it had not.
+    """Record an erasure that the restored database has lost.
 
-    :param in_progress: another service holds the address and has to erase it
+    :param in_progress: another service has the address and must erase it
     """
     await tx.execute(
         pg.insert(data_subject).values(id=subject_id, erased_at=at).on_conflict_do_nothing()
@@ -140,11 +140,11 @@ async def record_missed(
 async def receive(
     tx: AsyncConnection, erasure_id: UUID, service: str, holders: Sequence[str]
 ) -> bool:
-    """Record that a service has erased what it held; out of turn it is ignored (protocol C).
+    """Record a service's receipt; out of order it is ignored (protocol C).
 
     :returns: whether that was the last one
     """
-    # Two receipts at once would each not see the other's.
+    # Without the lock, two concurrent receipts would not see each other.
     locked = await tx.execute(
         sa.select(erasure.c.id).where(erasure.c.id == erasure_id).with_for_update()
     )
@@ -178,7 +178,7 @@ async def receive(
 async def erased_since(
     tx: AsyncConnection, suppression_hashes: Sequence[bytes], at: datetime | None
 ) -> bool:
-    """Say whether one of these was erased at that time or later; without a time, ever."""
+    """Return whether one of these was erased since that time; without a time, ever."""
     erased = sa.exists().where(
         erasure.c.suppression_hash.in_(suppression_hashes),
         erasure.c.confirmed_at.is_not(None) if at is None else erasure.c.confirmed_at >= at,
@@ -189,9 +189,9 @@ async def erased_since(
 async def seal_order(
     tx: AsyncConnection, erasure_id: UUID, sealed: WrappedKey, *, ordered: bool = True
 ) -> None:
-    """Store whose data it is about, so that the order can be repeated.
+    """Store the sealed data subject, so that the order can be repeated.
 
-    :param ordered: the order is given now
+    :param ordered: the order is sent now
     """
     values = {"master_key_id": sealed.master_key_id, "sealed_subject": sealed.wrapped}
     await tx.execute(
@@ -217,7 +217,7 @@ def _order(row: Any) -> Order:
 
 
 async def take_overdue(tx: AsyncConnection, seconds: float, batch: int) -> list[Order]:
-    """Take the orders that were given so long ago and that some service has not reported back."""
+    """Take the orders older than this that still lack a receipt."""
     overdue = (
         sa.select(erasure.c.id)
         .where(
@@ -239,7 +239,7 @@ async def take_overdue(tx: AsyncConnection, seconds: float, batch: int) -> list[
 
 
 async def lock_order(tx: AsyncConnection, erasure_id: UUID) -> Order | None:
-    """Return the order of an erasure in progress; None once there is none."""
+    """Return the order of an erasure in progress; None if there is none."""
     row = (
         await tx.execute(
             sa.select(*_ORDER)
@@ -263,7 +263,7 @@ async def sealed_before(tx: AsyncConnection, current: str) -> list[Order]:
 async def open_erasures(tx: AsyncConnection) -> tuple[int, float]:
     """Count the erasures in progress.
 
-    :returns: also how many days the first that is due has left; infinite when there is none
+    :returns: also the days until the first one is due; infinite if there is none
     """
     counted = await tx.execute(
         sa.select(

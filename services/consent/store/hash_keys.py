@@ -1,6 +1,6 @@
-"""Which keys made the stored hashes, and how all of them are rehashed with one key more.
+"""The keys of the stored hashes, and rehashing with an additional key.
 
-A process with other keys would find no one, and would mail suppressed addresses: it must not start.
+A process with other keys would find no subject and mail suppressed addresses, so it must not start.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _OTHERS = sql("""
 
 
 async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys' fingerprints, the oldest first; a new database gets the oldest."""
+    """Return the keys' fingerprints, oldest first; record the oldest in a new database."""
     first = {"position": 1, "fingerprint": configured[0]}
     await tx.execute(pg.insert(hash_key).values(first).on_conflict_do_nothing())
     found = await tx.execute(sa.select(hash_key.c.fingerprint).order_by(hash_key.c.position))
@@ -32,7 +32,7 @@ async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, 
 
 
 async def lock(tx: AsyncConnection) -> None:
-    """Make a process that starts meanwhile wait in `applied`, or it would serve by the old keys."""
+    """Make a process that starts now wait in `applied`; otherwise it would use the old keys."""
     await tx.execute(sa.text("LOCK TABLE hash_key IN EXCLUSIVE MODE"))
 
 
@@ -44,9 +44,9 @@ async def other_connections(tx: AsyncConnection) -> int:
 async def rehash(
     tx: AsyncConnection, made_by: int, configured: Sequence[str], hashed: Callable[[bytes], bytes]
 ) -> int:
-    """Replace every hash, in one transaction: half of them would lead to no one.
+    """Replace every hash in the caller's transaction: a partial rehash would lose subjects.
 
-    :param made_by: how many keys made the stored ones
+    :param made_by: the number of keys that made the stored hashes
     :returns: how many were replaced
     """
     count = 0

@@ -1,4 +1,4 @@
-"""Mailed links: how many an address gets, and the agreements that wait for confirmation."""
+"""Mailed links: the limit per address, and the agreements that wait for confirmation."""
 
 from datetime import datetime
 from uuid import UUID
@@ -28,11 +28,11 @@ _MAY_MAIL = sql(_LINK_MAIL)
 
 
 async def may_mail(tx: AsyncConnection, suppression_hash: bytes, kind: LinkMail) -> bool:
-    """Record that a link is mailed now; False when the address has had its share of this kind.
+    """Record that a link is mailed now; False if the address has reached its limit of this kind.
 
-    The share is one an hour and three a day, per kind: whoever requests one kind in someone's
-    name cannot keep the other from them. The row decides, so any number of requests at once, in
-    any number of processes, make one mail.
+    The limit is one per hour and three per day and kind, so that requests of one kind cannot block
+    the other kind. The row decides, so any number of concurrent requests, in any number of
+    processes, make one mail.
     """
     noted = await tx.execute(_MAY_MAIL, {"hash": suppression_hash, "kind": str(kind), "may": True})
     return noted.one_or_none() is not None
@@ -57,7 +57,7 @@ async def await_opt_in(
 ) -> bool:
     """Keep an agreement until it is confirmed, if a link may be mailed now (`may_mail`).
 
-    :param may: False keeps nothing, in the same time
+    :param may: False stores nothing, in the same time
     """
     kept = await tx.execute(
         _AWAIT_OPT_IN,
@@ -77,7 +77,7 @@ async def await_opt_in(
 async def waiting_opt_in(
     tx: AsyncConnection, opt_in_id: UUID, subject_id: UUID, purpose: str
 ) -> bytes | None:
-    """Return the agreement that this link confirms; None once it was used or voided."""
+    """Return the agreement that this link confirms; None if it was used or is void."""
     agreement: bytes | None = await tx.scalar(
         sa.select(opt_in.c.agreement).where(
             opt_in.c.id == opt_in_id,
@@ -93,7 +93,7 @@ async def use_opt_in(tx: AsyncConnection, opt_in_id: UUID) -> None:
 
 
 async def waiting_agreements(tx: AsyncConnection, subject_id: UUID) -> list[tuple[datetime, bytes]]:
-    """Read the agreements that wait for confirmation, sealed by the subject's key."""
+    """Read the agreements that wait for confirmation, sealed with the subject's key."""
     rows = await tx.execute(
         sa.select(opt_in.c.asked_at, opt_in.c.agreement).where(opt_in.c.subject_id == subject_id)
     )

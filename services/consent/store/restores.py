@@ -19,7 +19,7 @@ _BACK = sql("DELETE FROM restore WHERE rows = :rows AND hash = :hash AND replaye
 
 
 async def has(tx: AsyncConnection, position: Position) -> bool:
-    """Say whether the trail has this position; one that was missing and is back is forgotten."""
+    """Return whether the trail has this position; clear the record of it if it is back."""
     found = (await tx.execute(_LOOK, position._asdict())).one()
     if found.is_there and found.noticed:
         await tx.execute(_BACK, position._asdict())
@@ -30,7 +30,7 @@ _IS_CURRENT = sql(f"SELECT ({_HAS}) AND NOT EXISTS (SELECT FROM restore WHERE re
 
 
 async def is_current(tx: AsyncConnection, position: Position) -> bool:
-    """Say whether the trail has this position and no other host misses one of its own."""
+    """Return whether the trail has this position and no other host misses one of its own."""
     return bool(await tx.scalar(_IS_CURRENT, position._asdict()))
 
 
@@ -76,6 +76,6 @@ _WITHDRAWN = sql("""
 async def withdrawn_after(
     tx: AsyncConnection, after: int, until: int, batch: int
 ) -> list[sa.Row[Any]]:
-    """Read who withdrew or was erased, in the order of the trail."""
+    """Read withdrawals and erasures, in the order of the trail."""
     found = await tx.execute(_WITHDRAWN, {"after": after, "until": until, "batch": batch})
     return list(found)

@@ -85,7 +85,7 @@ erasure_receipt = sa.Table(
     sa.Column("received_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
 )
 
-# A position of the trail that a host has noted and that a restored database lacks.
+# A position of the trail that a host has recorded and that a restored database lacks.
 restore = sa.Table(
     "restore",
     metadata,
@@ -95,7 +95,7 @@ restore = sa.Table(
     sa.Column("replayed_at", _timestamptz),
 )
 
-# An agreement that waits for its confirmation by the mailed link; sealed by the subject's key.
+# An agreement that waits for its confirmation by the mailed link; sealed with the subject's key.
 opt_in = sa.Table(
     "opt_in",
     metadata,
@@ -138,7 +138,7 @@ consent_audit_log = sa.Table(
     sa.Index("consent_audit_log_timestamp", "timestamp"),
 )
 
-# The trail has only the hashes of these; sealed by the subject's key, like the trail's cells.
+# The trail has only the hashes of these; sealed with the subject's key, like the trail's cells.
 trail_origin = sa.Table(
     "trail_origin",
     metadata,

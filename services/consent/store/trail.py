@@ -1,4 +1,4 @@
-"""The statements of the audit trail. Cells are stored as the caller has sealed them."""
+"""The statements of the audit trail. The caller seals the cells."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -51,7 +51,7 @@ async def rows_of(
 
 
 async def origins(tx: AsyncConnection, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Read by hash what is stored beside the trail; what is past its retention is missing."""
+    """Read stored origins by hash; those past their retention are missing."""
     found = await tx.execute(
         sa.select(trail_origin.c.hash, trail_origin.c.sealed).where(trail_origin.c.hash.in_(hashes))
     )
@@ -94,8 +94,8 @@ async def positions(tx: AsyncConnection, rows: Iterable[int]) -> list[Position]:
     return [Position(row.id, row.hash) for row in found]
 
 
-# The form that the trigger hashes; the two must name the same columns in the same order. As text,
-# because the drivers' and SQLAlchemy's conversions of bytea to bytes cost more than the hashing.
+# The same columns in the same order as the trigger hashes. As text, because the drivers' and
+# SQLAlchemy's conversions of bytea to bytes cost more than the hashing.
 _STORED = sql(f"""
     SELECT id, encode(hash, 'hex') AS hash, encode(record_send(ROW(
         id, subject_id, action, "timestamp", {", ".join(CELLS)}
@@ -107,6 +107,6 @@ _STORED = sql(f"""
 async def stored(tx: AsyncConnection, after: int, until: int) -> Sequence[Any]:
     """Read number, hash and hashed bytes, in hex.
 
-    By number and not by LIMIT: without statistics that would sort all rows that are left.
+    By number, because without statistics LIMIT would sort all remaining rows.
     """
     return (await tx.execute(_STORED, {"after": after, "until": until})).all()

@@ -1,4 +1,4 @@
-"""Deletes what is past its retention; counts what the metrics show."""
+"""Deletes rows past their retention; counts for the metrics."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -33,7 +33,7 @@ _PURGE = (
     _delete("suppression", "suppression_hash, purpose", "keep_until < now()"),
     # Its hash of the address has no use beyond the suppression's.
     _delete("erasure", "id", _older("finished_at", ":days")),
-    # No one came back to confirm it, and its link has long ceased to work.
+    # It was never confirmed, and its link expired long ago.
     _delete(
         "erasure",
         "id",
@@ -42,7 +42,7 @@ _PURGE = (
     # Longer than the longest validity of a link.
     _delete("opt_in", "id", _older("asked_at", "31")),
     _delete("link_mail", "suppression_hash, kind", _older("last_at", "1")),
-    # The trail keeps their hashes and still verifies. The role may not update, hence not lock.
+    # The trail keeps their hashes and still verifies. The role may not update, so it cannot lock.
     sql(f"""
         DELETE FROM trail_origin WHERE hash IN (
             SELECT hash FROM trail_origin WHERE {_older("written_at", ":origin_days")} LIMIT :batch
@@ -53,7 +53,7 @@ _PURGE = (
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """In days; settings.py says why."""
+    """In days; see settings.py for the reasons."""
 
     suppressions: int
     unconfirmed_erasures: int
@@ -63,7 +63,7 @@ class Retention:
 
 
 async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -> int:
-    """Delete some rows that are past their retention; 0 when there are none."""
+    """Delete a batch of rows past their retention; return 0 if there are none."""
     values = {
         "batch": batch,
         "days": retention.suppressions,
@@ -77,7 +77,7 @@ async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -
     return deleted + await _forget_expired(tx, retention, batch)
 
 
-# A state of a second version was agreed to once; one that was not is a withdrawal, or nothing.
+# A state with a second version was granted once; otherwise it is only a withdrawal, or nothing.
 _EXPIRED = """
     erased_at IS NULL AND created_at < now() - make_interval(days => least(
         CAST(:proofs AS integer), CAST(:withdrawals AS integer)))
@@ -108,7 +108,7 @@ async def _forget_expired(tx: AsyncConnection, retention: Retention, batch: int)
     expired = list((await tx.execute(_LOCK_EXPIRED, days | {"batch": batch})).scalars())
     if not expired:
         return 0
-    # The condition is tested again under the lock: whoever agreed just before it is seen here.
+    # The condition is tested again under the lock, so that a concurrent agreement is seen.
     ids = [str(subject_id) for subject_id in expired]
     return (await tx.execute(_FORGET_EXPIRED, days | {"ids": ids})).rowcount
 
@@ -118,5 +118,5 @@ async def outbox_length(tx: AsyncConnection) -> int:
 
 
 async def idle(tx: AsyncConnection) -> None:
-    """Take the round trip that another answer to the same request would have taken."""
+    """Take one round trip, so that timing does not reveal which answer it is."""
     await tx.execute(sa.text("SELECT 1"))

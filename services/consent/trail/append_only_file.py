@@ -1,4 +1,4 @@
-"""Files that outlive the database: a written line stays, for whoever restores or audits."""
+"""Append-only files that outlive the database, for restores and audits."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ _TAIL = 64 * 1024
 
 
 class AppendOnlyFile:
-    """One JSON object a line; any number of processes of a host may append to one file."""
+    """One JSON object per line; any number of processes of a host may append to one file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class AppendOnlyFile:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         descriptor = os.open(self.path, flags, 0o600)
         try:
-            # A line that a crash cut off must not swallow this one; readers skip an empty line.
+            # A line that a crash cut off must not swallow this one; readers skip empty lines.
             _write_all(descriptor, f"\n{text}".encode())
             os.fsync(descriptor)
         finally:
@@ -40,7 +40,7 @@ class AppendOnlyFile:
             _sync_directory(self.path.parent)
 
     async def append(self, *records: dict[str, Any]) -> None:
-        """As `write`, in a thread of its own."""
+        """As `write`, in a separate thread."""
         await asyncio.to_thread(self.write, records)
 
     def read(self) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 A row's hash is SHA-256 over the previous hash and the row in PostgreSQL's binary form of a
 composite (`record_send`). The database's trigger writes it (migration 0001), so that a role that
-may only insert cannot fork the chain; `verify` computes it here, from the bytes it reads back.
+may only insert cannot fork the chain; `verify` recomputes it here from the stored bytes.
 
 Client address and browser have a shorter retention. Their columns hold only the hash of what is
 encrypted in `trail_origin`. Once that is deleted no one can read them; the chain still verifies.
@@ -26,7 +26,7 @@ from services.consent.store.trail import CELLS
 from services.consent.trail.position import START, Position
 from services.consent.trail.vault import SubjectKey
 
-BATCH = 1_000  # rows of 50 KB are possible: they must fit into memory, too
+BATCH = 1_000  # rows may have 50 KB each, and a batch must fit into memory
 MAX_USER_AGENT = 512
 MAX_ENTRIES = 1_000
 
@@ -40,14 +40,14 @@ class Origin:
     ip_address: str | None = None
     user_agent: str | None = None
     ip_address_from: str | None = None
-    """How the address was found: it is the peer's own, or a trusted proxy reported it."""
+    """How the address was determined: it is the peer's, or a trusted proxy reported it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     action: Action
     email: str
-    """As it was given, not as it is looked up."""
+    """As it was given, not normalised."""
     origin: Origin = Origin()
     reason: str | None = None
     session_id: str | None = None
@@ -106,7 +106,7 @@ async def entries(
 
 
 async def last_email(tx: AsyncConnection, subject_id: UUID, key: SubjectKey) -> str | None:
-    """Return the address as the subject's last entry has it; None without an entry."""
+    """Return the address in the subject's last entry; None without an entry."""
     row = await trail.last_row(tx, subject_id)
     return row and key.decrypt("email", row.email)
 
@@ -117,23 +117,23 @@ async def last_action(tx: AsyncConnection, subject_id: UUID) -> tuple[str, datet
 
 
 class Witnesses(Protocol):
-    """Those who saw the chain earlier and recorded it."""
+    """Earlier records of the chain."""
 
     def agree(self, position: Position) -> bool | None:
-        """Say whether they saw this position as it is now; None when no one did."""
+        """Return whether the recorded hash of this position is the same; None if not recorded."""
 
     def saw_beyond(self, rows: int) -> bool:
-        """Say whether the chain was once longer than this."""
+        """Return whether the chain was once longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
     ok: bool
     reached: Position
-    """Up to here each row follows from the one before: where to continue."""
+    """Where to continue: up to here, each row follows from the one before."""
     first_broken: int | None
     complete: bool = True
-    """It ended at the head of the chain or at a broken row, not for lack of time."""
+    """It ended at the head of the chain or at a broken row, and was not out of time."""
 
 
 async def verify(
@@ -143,13 +143,13 @@ async def verify(
     seconds: float = math.inf,
     witnesses: Witnesses | None = None,
 ) -> Verification:
-    """Walk the chain up to its present head, a batch at a time, and name the first broken row.
+    """Walk the chain up to its current head in batches, and report the first broken row.
 
-    A missing row is named by the number it had. Where a witness contradicts a consistent chain,
-    the first broken row may be any after the last position that a witness confirms.
+    A missing row is reported by its number. If a witness contradicts a consistent chain, the first
+    broken row may be any after the last position that a witness confirms.
 
-    :param start: what the caller trusts, from an earlier verification or checkpoint
-    :param seconds: after which to stop; the caller continues from `reached`
+    :param start: a position that the caller trusts, from an earlier verification or checkpoint
+    :param seconds: stop after this time; the caller continues from `reached`
     """
     until = monotonic() + seconds
     async with engine.connect() as tx:

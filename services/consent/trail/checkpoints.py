@@ -34,7 +34,7 @@ EVERY_ROWS = 1_000
 EVERY = timedelta(seconds=60)
 LOOK_SECONDS = 1.0
 MOST = 1_000  # checkpoints at once
-LAST_WITNESSES = 2_000  # ours, and as many as an auditor may bring
+LAST_WITNESSES = 2_000  # ours, and as many as an auditor may send
 EARLIER_WITNESSES = 10_000
 
 
@@ -42,23 +42,23 @@ class Checkpoint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     rows: int = Field(ge=1)
-    """How many rows the trail had, and the last one's id: they are numbered without a gap."""
+    """The number of rows, which is also the last row's id: ids have no gaps."""
     hash: str = Field(pattern="^[0-9a-f]{64}$")
-    """The last row's."""
+    """The last row's hash."""
     at: AwareDatetime
     key: str
     signature: str
 
     @field_serializer("at")
     def _at(self, at: datetime) -> str:
-        return at.isoformat()  # the very text that is signed
+        return at.isoformat()  # exactly the text that is signed
 
     @property
     def position(self) -> Position:
         return Position(self.rows, bytes.fromhex(self.hash))
 
     def signed(self) -> bytes:
-        """Return the bytes under the signature."""
+        """Return the signed bytes."""
         return f"ostoja consent trail\n{self.rows}\n{self.hash}\n{self.at.isoformat()}\n".encode()
 
 
@@ -114,12 +114,12 @@ def _parse(file: AppendOnlyFile, records: Iterable[dict[str, Any]]) -> Iterator[
 
 
 async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> None:
-    """Sign what was added since the last checkpoint, if it is time; run each second.
+    """Sign new rows if a checkpoint is due; runs every second.
 
     Each process writes to its own host's disk: duplicates do no harm, and processes that share a
     file see each other's. A trail that contradicts its last checkpoint gets no further one.
     """
-    # A damaged line does not stop the signing.
+    # A damaged line must not stop the signing.
     last = next(_parse(file, file.newest()), None)
     signed = last.rows if last else 0
     async with engine.connect() as tx:
@@ -133,7 +133,7 @@ async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> Non
         positions = await trail.positions(tx, due)
     if not positions and head.rows > signed and (last is None or now - last.at >= EVERY):
         positions = [head]
-    metrics.UNSIGNED_ROWS.set(head.rows - signed)  # also when they cannot be written
+    metrics.UNSIGNED_ROWS.set(head.rows - signed)  # set it even if the file cannot be written
     if positions:
         await file.append(*(signer.sign(each, now).model_dump(mode="json") for each in positions))
         signed = positions[-1].rows
@@ -142,20 +142,20 @@ async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> Non
 
 
 class Witnesses:
-    """Checkpoints beside the chain.
+    """Checkpoints as witnesses of the chain.
 
-    The newest with our signature vouches for all rows up to its own; earlier ones show where a
-    rewritten chain begins to differ. So a signature is verified of the newest, and of each that
-    contradicts the chain: verifying all would take longer than the chain itself. Nor would all
-    fit into memory, one a minute for years: of those that are not among the last, some are kept.
+    The newest one with our signature vouches for all rows up to its own; earlier ones show where a
+    rewritten chain begins to differ. So signatures are verified only for the newest, and for each
+    that contradicts the chain: verifying all would take longer than verifying the chain. One per
+    minute for years would not fit into memory either, so earlier ones are sampled.
     """
 
     def __init__(self, checkpoints: Iterable[Checkpoint], signer: Signer) -> None:
         self._signer = signer
         self.forged = 0
-        """How many were verified and bear no signature of ours."""
+        """How many were verified and do not have our signature."""
         self.vouching: int | None = None
-        """The row of the newest of ours, once the chain was found to agree with it."""
+        """The row of the newest one with our signature, if the chain agrees with it."""
         ordered = sorted(_some(checkpoints), key=lambda each: each.rows)
         while ordered and not signer.is_ours(ordered[-1]):
             ordered.pop()
@@ -183,7 +183,7 @@ class Witnesses:
 
 
 def _some(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """Keep the last ones, and an even sample of the earlier ones."""
+    """Keep the last checkpoints and an even sample of the earlier ones."""
     last: deque[Checkpoint] = deque()
     earlier: list[Checkpoint] = []
     stride = 1

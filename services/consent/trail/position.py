@@ -15,7 +15,7 @@ class Position(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """:raises ValueError: not what `str` makes of one"""
+        """:raises ValueError: not in the format of `str`"""
         found = re.fullmatch("([0-9]{1,18}):([0-9a-f]{64})", text)
         if found is None:
             raise ValueError("not a position in the chain")

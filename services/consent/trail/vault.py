@@ -37,7 +37,7 @@ class SubjectKey:
         return _seal(self._cipher, text.encode(), self._subject + column.encode())
 
     def decrypt(self, column: str, cell: bytes | None) -> str | None:
-        """:raises cryptography.exceptions.InvalidTag: altered, or of another subject or column"""
+        """:raises cryptography.exceptions.InvalidTag: altered, or for another subject or column"""
         if cell is None:
             return None
         return _open(self._cipher, cell, self._subject + column.encode()).decode()
@@ -54,7 +54,7 @@ class Vault:
         self.hash_keys = tuple(
             hmac.digest(key, b"fingerprint", hashlib.sha256).hex()[:16] for key in self._hash_keys
         )
-        """What identifies the keys of the hashes, the oldest first."""
+        """Fingerprints of the hash keys, oldest first."""
 
     def new_key(self, subject_id: UUID) -> tuple[SubjectKey, WrappedKey]:
         key = secrets.token_bytes(KEY_BYTES)
@@ -72,7 +72,7 @@ class Vault:
         return self._wrap(self._unwrap(wrapped, subject_id.bytes), subject_id.bytes)
 
     def seal_order(self, erasure_id: UUID, subject: str) -> WrappedKey:
-        """Seal whose data an erasure is about: the subject's own key is gone by then."""
+        """Seal an erasure's subject with a master key: its own key is destroyed by then."""
         return self._wrap(subject.encode(), b"erasure" + erasure_id.bytes)
 
     def open_order(self, erasure_id: UUID, sealed: WrappedKey) -> str:
@@ -90,17 +90,17 @@ class Vault:
         return self._hash("lookup", identity)
 
     def suppression_hash(self, identity: str) -> bytes:
-        """Hash it for the suppression list, which outlives the subject and must not lead to it."""
+        """Hash it for the suppression list, which outlives the subject and must not identify it."""
         return self._hash("suppression", identity)
 
     def _hash(self, use: str, identity: str) -> bytes:
         return self.rehash(f"{use}\0{identity}".encode(), 0)
 
     def rehash(self, found: bytes, keys: int) -> bytes:
-        """Hash what this many of the oldest keys have hashed with the later ones.
+        """Take a hash made by this many of the oldest keys and hash it with the later ones.
 
-        Each key hashes the previous one's result: so a key can be added without the addresses,
-        which no one has of subjects who were erased and must stay suppressed.
+        Each key hashes the previous key's result, so a key can be added without the addresses.
+        Those of erased subjects, who must stay suppressed, are unknown.
         """
         for key in self._hash_keys[keys:]:
             found = hmac.digest(key, found, hashlib.sha256)

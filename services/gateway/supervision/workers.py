@@ -27,7 +27,7 @@ log = logs.get_logger(__name__)
 
 NUMBER, LINK = "GATEWAY_WORKER", "GATEWAY_WORKER_LINK"
 LONGEST_PAUSE = 15.0
-STEADY_SECONDS = 30.0  # one that lived this long starts again without a pause
+STEADY_SECONDS = 30.0  # a worker that ran this long restarts without a pause
 MODULE = "services.gateway.supervision.worker"
 SERVES = b"serves\n"
 
@@ -38,7 +38,7 @@ def link_of_environment() -> int | None:
 
 
 async def hold(link: int) -> None:
-    """Report that this worker serves; return when its supervisor has ended, however."""
+    """Report that this worker serves; return when its supervisor has ended."""
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=link))
     try:
         writer.write(SERVES)
@@ -57,7 +57,7 @@ class Worker:
         self._link: asyncio.StreamWriter | None = None
 
     async def keep_running(self) -> None:
-        """Start it again whenever it ends, ever less often if it keeps ending.
+        """Restart the worker whenever it ends, with growing pauses if it keeps ending.
 
         :raises RuntimeError: it ended before it has served even once
         """
@@ -115,7 +115,7 @@ class Worker:
                 self._process.terminate()
 
     async def ended(self) -> None:
-        """Return when it has drained and ended; a wait that is given up kills it."""
+        """Return when it has drained and ended; if cancelled, kill it."""
         if self._process is None:
             return
         try:
@@ -133,7 +133,7 @@ async def supervise(service: Service, settings: GatewaySettings) -> None:
     MultiProcessCollector(registry, str(files))  # type: ignore[no-untyped-call]
     restarts = Counter(
         "gateway_worker_restarts_total",
-        "Workers that ended and were started again.",
+        "Restarts of workers that ended.",
         registry=registry,
     )
     workers = [Worker(n, files, restarts) for n in range(settings.gateway_workers)]

@@ -285,11 +285,11 @@ async def test_a_role_with_excess_rights_is_reported(
 async def test_a_foreign_policy_on_our_queues_is_reported(checkout: MadeUp, broker: Broker) -> None:
     body = {"pattern": "^alerts.slack$", "definition": {"max-length": 10}, "apply-to": "queues"}
     async with broker.there("policies/ostoja/helpful", {**body, "priority": 50}):
-        finding = await until_found(checkout, "policies", "alerts.slack is under another policy")
+        finding = await until_found(checkout, "policies", "alerts.slack has another policy")
     assert "helpful" in finding.found
 
     async with broker.there("operator-policies/ostoja/hard", {**body, "priority": 0}):
-        await until_found(checkout, "policies", "alerts.slack is under another policy")
+        await until_found(checkout, "policies", "alerts.slack has another policy")
 
 
 async def test_a_policy_that_differs_is_reported(checkout: MadeUp, broker: Broker) -> None:
@@ -353,7 +353,7 @@ async def test_an_account_with_other_rights_is_reported(checkout: MadeUp, broker
     declared = await broker.call("GET", path)
     await broker.call("PUT", path, {"configure": ".*", "write": ".*", "read": ".*"})
     try:
-        await until_found(checkout, "rights", "gateway has other rights than it needs")
+        await until_found(checkout, "rights", "gateway has wrong permissions")
     finally:
         rights = {key: declared[key] for key in ("configure", "write", "read")}
         await broker.call("PUT", path, rights)

@@ -17,7 +17,7 @@ def test_every_lead_and_topic_is_announced_and_no_consent_inferred(category: str
     assert counted.wrong_consents == []
     assert counted.lost_leads == []
     assert counted.false_leads == []
-    assert counted.untold == []
+    assert counted.not_passed_on == []
 
 
 @pytest.mark.parametrize("category", dialogues.categories())

@@ -29,7 +29,7 @@ HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",  # the address of the page is the right to act
+    "Referrer-Policy": "no-referrer",  # whoever has the URL may act
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
     "Vary": "Accept-Language",
@@ -44,7 +44,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One purpose on the page of preferences."""
+    """One purpose on the preferences page."""
 
     purpose: str
     name: str
@@ -65,9 +65,9 @@ def render(
     choices: Sequence[Choice] = (),
     purpose: str = "",
 ) -> str:
-    """Render a page of texts.toml; with a token it has its buttons.
+    """Render a page of texts.toml; buttons need a token.
 
-    :param purpose: what the button is about, if not everything
+    :param purpose: the purpose of the button; None: all purposes
     """
     return _PAGE.render(
         text=_TEXTS[name][language],

@@ -1,4 +1,4 @@
-"""What a data subject has agreed to, purpose by purpose, as the preferences page shows it."""
+"""A data subject's agreements by purpose, for the preferences page."""
 
 import json
 from datetime import datetime
@@ -19,7 +19,7 @@ LOOKED_AT = 50
 
 
 async def choices(tx: AsyncConnection, vault: Vault, email: str, language: str) -> list[Choice]:
-    """Return each purpose; an unknown address has agreed to nothing."""
+    """Return each purpose with its state; an unknown address has agreed to none."""
     subject = await data_subjects.find(tx, vault, email)
     states, wordings = {}, {}
     if subject is not None:
@@ -45,7 +45,7 @@ async def choices(tx: AsyncConnection, vault: Vault, email: str, language: str) 
 
 
 async def _wordings(tx: AsyncConnection, vault: Vault, subject: SubjectRow) -> dict[str, Quote]:
-    """Read by purpose what was agreed to last."""
+    """Read the latest agreement of each purpose."""
     key = subject.key(vault)
     found: dict[str, Quote] = {}
     for cell in await trail.last_opt_ins(tx, subject.id, LOOKED_AT):

@@ -60,7 +60,7 @@ class PageRoutes:
     def _with_claims(
         self, handler: Callable[[web.Request, Claims], Awaitable[web.Response]]
     ) -> Handler:
-        """Answer 400 unless the link's token is ours."""
+        """Answer 400 if the link's token is not valid."""
 
         async def checked(request: web.Request) -> web.Response:
             claims = claims_of(self._tokens, request)
@@ -124,7 +124,7 @@ class PageRoutes:
         return self._page(request, "opt_in_done", claims)
 
     async def _refuse(self, request: web.Request, claims: Claims) -> web.Response:
-        """Withdraw, and never mail a link that asks for consent again."""
+        """Withdraw, and never again mail a link that asks for consent."""
         refusal = WithdrawalRequest(_withdrawal(request, claims, "refused"), never_ask=True)
         result = (await self._withdrawals.withdraw(refusal)).result
         if result is WithdrawalResult.DONE:
@@ -150,7 +150,7 @@ class PageRoutes:
         return self._page(request, f"erasure_{result}", claims, status=STATUS[result])
 
     async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
-        """Return the page that the link leads to, with its claims if it may still be used."""
+        """Return the link's page, and its claims if it may still be used."""
         claims = claims_of(self._tokens, request, LinkMail.ERASURE, self._erasure_age)
         if claims is None:
             return "erasure_invalid", None
@@ -202,7 +202,7 @@ def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
 
 async def _form(request: web.Request) -> Mapping[str, Any]:
     if request.can_read_body and request.content_type not in FORMS:
-        raise Problem(415, detail="send a form")
+        raise Problem(415, detail="the content type must be a form's")
     try:
         return await request.post()
     except ValueError:
