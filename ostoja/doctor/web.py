@@ -38,7 +38,7 @@ def _gateway(deployment: Deployment, key: str) -> Iterator[Finding]:
     if response.status == 401:
         yield wrong(
             "gateway",
-            "it does not accept this admin key",
+            "it does not accept the admin key used here",
             f"{RESTART}: it runs with the .env of its last start",
         )
     elif response.status != 200:
