@@ -21,7 +21,7 @@ PURGE_SECONDS = 600.0
 MAX_ENTRIES = 10_000
 TIMEOUT_SECONDS = 0.25
 RETRY_SECONDS = 1.0
-"""How long Redis is not asked after an error, so that requests do not wait for it."""
+"""How long Redis is not used after an error, so that requests do not wait for it."""
 
 _READS = prometheus_client.Counter("cache_reads_total", "Reads by answer (hit, miss).", ["answer"])
 _PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
@@ -31,9 +31,9 @@ _ENTRIES = prometheus_client.Gauge(
 
 
 class LocalCache:
-    """Bounded: a purge removes expired entries; when full, the oldest goes.
+    """Bounded: a purge removes expired entries; if full, the oldest is dropped.
 
-    Bookkeeping above a plain dict is one tuple and one float an entry, under 1 MB per 10,000.
+    The overhead over a plain dict is one tuple and one float per entry, under 1 MB per 10,000.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LocalCache:
         self._entries.pop(key, None)
 
     def purge(self) -> int:
-        """Remove what has expired; return how many."""
+        """Remove expired entries; return how many."""
         now = self._clock()
         expired = [key for key, (expires_at, _) in self._entries.items() if expires_at <= now]
         for key in expired:

@@ -1,4 +1,4 @@
-"""company.toml: who the company is, and every wording that people are asked to agree to."""
+"""company.toml: the company's data, and every wording of consent."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +46,7 @@ class Company(_Section):
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What somebody is asked to agree to, in one language."""
+    """A text of consent in one language."""
 
     version: str
     purpose: str
@@ -69,14 +69,14 @@ class CompanyFile(_Section):
     def _each_version_stands_once(self) -> Self:
         versions = [wording.version for wording in self.wordings]
         if twice := sorted({each for each in versions if versions.count(each) > 1}):
-            raise FaultError(["wordings"], f"two of version {', '.join(twice)}")
+            raise FaultError(["wordings"], f"duplicate version {', '.join(twice)}")
         if len(self._published) != sum(len(wording.text) for wording in self.wordings):
-            raise FaultError(["wordings"], "the same text stands twice")
+            raise FaultError(["wordings"], "duplicate text")
         return self
 
     @model_validator(mode="after")
     def _who_asks_says_who_they_are(self) -> Self:
-        """Hold the wordings in use to it; an older one stays what it was."""
+        """Check only the wordings in use; older ones must never change."""
         for wording in {each.place: each for each in self.wordings}.values():
             for language, text in wording.text.items():
                 for needed in (self.company.legal_name, self.company.privacy_url):
@@ -94,13 +94,13 @@ class CompanyFile(_Section):
         }
 
     def published(self, text: str) -> Wording | None:
-        """Find what was shown by its very words; None when they are not the company's."""
+        """Find a wording by its exact text; None if the company has not published it."""
         return self._published.get(text.strip())
 
     def asking(self, place: Place, language: str) -> Wording:
-        """Return what is asked there now.
+        """Return the wording in use at this place.
 
-        :raises LookupError: nothing, in this language
+        :raises LookupError: there is none in this language
         """
         last = next(each for each in reversed(self.wordings) if each.place == place)
         return Wording(last.version, last.purpose, language, last.text[language])

@@ -1,4 +1,4 @@
-"""E-mail addresses: the one spelling under which every service looks them up."""
+"""Normalisation of e-mail addresses, the same in every service."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ MAX_OCTETS = 254  # RFC 5321: a path is 256 octets with its brackets
 MAX_LOCAL_OCTETS = 64
 MAX_LABEL_OCTETS = 63
 MAX_GIVEN = 4 * MAX_OCTETS
-"""Beyond any spelling of an address that fits; the work on one grows with its square."""
+"""Longer than any spelling of a valid address; parsing time grows with the square of the length."""
 
 _ATOM = r"[0-9A-Za-z!#$%&'*+/=?^_`{|}~\-\x80-\U0010ffff]+"
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
@@ -26,10 +26,10 @@ class MalformedEmail(ValueError):  # noqa: N818 - reads as the answer it is
 
 
 def normalise(address: str) -> str:
-    """Return the one spelling under which an address is looked up.
+    """Return the normal form of an address.
 
-    Case and Unicode form do not make another address, an internationalised domain is its
-    ASCII form, needless quotes go; a plus-tag stays: it is a different address.
+    Case and Unicode form are unified, an internationalised domain becomes ASCII, and unnecessary
+    quotes are removed. A plus-tag stays: it is a different address.
 
     :raises MalformedEmail: it cannot be the address of a mailbox on the internet
     """
@@ -50,7 +50,7 @@ def _local_part(text: str) -> str:
         text = content if _DOT_ATOM.fullmatch(content) else f'"{escaped}"'
     elif not _DOT_ATOM.fullmatch(text):
         raise MalformedEmail
-    # Separators, controls, surrogates and unassigned code points beyond ASCII; what looks like @.
+    # Reject separators, controls, surrogates, unassigned code points, and look-alikes of @.
     if any(unicodedata.category(char)[0] in "CZ" or char in "﹫＠" for char in text if char != " "):
         raise MalformedEmail
     if len(text.encode()) > MAX_LOCAL_OCTETS:
@@ -76,11 +76,11 @@ def _label(label: str) -> str:
 
 
 def _lower(text: str, form: Literal["NFC", "NFKC"]) -> str:
-    # Lower-casing may leave the normal form, and normalising may bring capitals: do both again.
+    # Lower-casing may denormalise, and normalising may add capitals: do both twice.
     for _ in range(2):
         text = unicodedata.normalize(form, unicodedata.normalize(form, text).lower())
     return text
 
 
 Email = Annotated[str, AfterValidator(normalise)]
-"""A field of a message or a body: under its one spelling, or a fault of the whole."""
+"""A normalised address as a field of a message or request body."""

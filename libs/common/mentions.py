@@ -9,7 +9,7 @@ from libs.common.email_address import MalformedEmail
 from libs.common.phone_number import MalformedPhone
 
 MAX_SUBJECTS = 1_000
-"""Of one message. Beyond it is a list of people, and 256 KiB hold 40,000 of them."""
+"""Limit per message. A message with more is a list of people; 256 KiB can hold 40,000."""
 _MAX_WORD = 4 * email_address.MAX_OCTETS
 
 _BETWEEN_WORDS = re.compile(r'[\s"<>(),;:\\/?&=\[\]{}|]+')
@@ -20,7 +20,7 @@ _NATIONAL = (9, 11)
 
 
 def strings(payload: Any) -> Iterator[str]:
-    """Yield every text and number in it, keys included."""
+    """Yield every text and number in a value, including keys."""
     waiting = [payload]
     while waiting:
         match waiting.pop():
@@ -35,7 +35,7 @@ def strings(payload: Any) -> Iterator[str]:
 
 
 def emails(text: str) -> set[str]:
-    """Find the addresses, however they are written: `<Anna@Example.com>.`, `?to=anna%40…`."""
+    """Find addresses in any spelling: `<Anna@Example.com>.`, `?to=anna%40…`."""
     found: set[str] = set()
     text = text.replace("%40", "@")
     if "@" not in text:
@@ -53,7 +53,7 @@ def emails(text: str) -> set[str]:
 
 
 def phones(text: str) -> set[str]:
-    """Find what may be a phone number, in E.164: of `601 234 567 80 m2` the first nine digits."""
+    """Find possible phone numbers, in E.164: the first nine digits of `601 234 567 80 m2`."""
     found: set[str] = set()
     for match in _DIGITS.finditer(text):
         found |= _phones_of(match[0])

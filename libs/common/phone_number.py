@@ -1,4 +1,4 @@
-"""Phone numbers: the one spelling under which every service looks them up."""
+"""Normalisation of phone numbers, the same in every service."""
 
 import re
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 _SEPARATORS = re.compile(r"[\s().\-/]")
 _COUNTRY = "48"
-"""Of a number that is written without one."""
+"""The default country code, for a number without one."""
 _NATIONAL_DIGITS = 9
 
 
@@ -36,4 +36,4 @@ def normalise(number: str) -> str:
 
 
 Phone = Annotated[str, AfterValidator(normalise)]
-"""A field of a message or a body: under its one spelling, or a fault of the whole."""
+"""A normalised number as a field of a message or request body."""

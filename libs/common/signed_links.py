@@ -12,7 +12,7 @@ MINIMUM_KEY_BYTES = 32
 
 
 class InvalidToken(ValueError):  # noqa: N818 - reads as the answer it is
-    """The token is malformed, forged, of another action, or too old."""
+    """The token is malformed, forged, for another action, or too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def parse_keys(keys: str) -> dict[str, bytes]:
 class Tokens:
     """Signs with the first key; verifies with any, so that keys can be rotated.
 
-    The subject can be read by whoever holds the link; it is signed, not hidden.
+    The subject is signed but not encrypted: whoever has the link can read it.
     """
 
     def __init__(self, keys: str) -> None:
@@ -63,9 +63,9 @@ class Tokens:
     def verify(
         self, token: str, action: str, now: datetime, max_age: timedelta | None = None
     ) -> Claims:
-        """Return what the token says, when it is ours and made for this action.
+        """Return the token's claims, if it is ours and was made for this action.
 
-        :raises InvalidToken: a token of one action does nothing for another
+        :raises InvalidToken: also for a token of another action
         """
         if not token.isascii():
             raise InvalidToken

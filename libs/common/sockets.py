@@ -8,7 +8,7 @@ from typing import Any
 from aiohappyeyeballs import start_connection
 
 NEXT_ADDRESS_SECONDS = 0.1
-"""After so long, also try the next address (RFC 8305: at least 0.1 s)."""
+"""After this time also try the next address (RFC 8305: at least 0.1 s)."""
 DEAD_PEER_SECONDS = 5
 """How long sent data may stay unacknowledged, or an idle peer ignore two probes."""
 
@@ -18,7 +18,7 @@ async def resolve(host: str, port: int) -> list[Any]:
 
 
 async def connected(host: str, port: int) -> socket.socket:
-    """:raises OSError: no address takes a connection"""
+    """:raises OSError: no address accepts a connection"""
     connection = await start_connection(
         await resolve(host, port), happy_eyeballs_delay=NEXT_ADDRESS_SECONDS
     )
@@ -31,9 +31,9 @@ async def connected(host: str, port: int) -> socket.socket:
 
 
 async def reachable(host: str, port: int) -> str:
-    """Return an address that answers, for a library that takes no socket.
+    """Return an address that answers, for a library that does not accept a socket.
 
-    :raises OSError: none, or no address takes a connection
+    :raises OSError: there is none, or none accepts a connection
     """
     addresses = {found[4][0] for found in await resolve(host, port)}
     if len(addresses) == 1:
@@ -43,7 +43,7 @@ async def reachable(host: str, port: int) -> str:
 
 
 def wait_for_peer(connection: Any, seconds: float) -> None:
-    """Set how long the peer may acknowledge or accept no data."""
+    """Set how long the peer may fail to acknowledge or accept data."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 

@@ -53,7 +53,7 @@ class AdaptedCursor(AsyncAdapt_dbapi_cursor):
     async def _execute_async(self, operation: Any, parameters: Any) -> None:
         async with self._adapt_connection._execute_mutex:
             begin = self._adapt_connection.begin_prefix()
-            if begin:  # rides along: no round trip of its own
+            if begin:  # sent with the statement: no extra round trip
                 operation = (
                     begin.encode() + operation
                     if isinstance(operation, bytes)
@@ -79,7 +79,7 @@ class AdaptedCursor(AsyncAdapt_dbapi_cursor):
 class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     """psycopg2's async connections are autocommit only.
 
-    BEGIN, COMMIT and ROLLBACK are sent from here; libpq's state shows whether one is open.
+    BEGIN, COMMIT and ROLLBACK are sent here; libpq's state shows whether a transaction is open.
     """
 
     __slots__ = ("autocommit", "deferrable", "isolation_level", "readonly")
@@ -109,7 +109,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         return f"BEGIN{level}{readonly}{deferrable};"
 
     def _end(self, sql: str) -> None:
-        if self.closed or not self._idle:  # closed: SQLAlchemy must hear of it
+        if self.closed or not self._idle:  # closed: SQLAlchemy must notice
             try:
                 await_(self._end_async(sql))
             except Exception as error:  # noqa: BLE001 - SQLAlchemy translates it

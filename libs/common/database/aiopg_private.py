@@ -1,7 +1,7 @@
-"""aiopg 1.4's connection with its defects mended; each comment says what happens without.
+"""aiopg 1.4's connection with its defects fixed; each comment says what happens without the fix.
 
-All that is private in aiopg and used here is listed in NAMES. A unit test fails when a new version
-moves one.
+NAMES lists every private name of aiopg that is used here. A unit test fails if a new version moves
+one.
 """
 # mypy: allow-untyped-calls
 
@@ -33,7 +33,7 @@ _BYTES = extensions.new_type(
 
 
 class Connection(aiopg.Connection):
-    """aiopg.Connection with its defects mended, each where it is."""
+    """aiopg.Connection with its defects fixed, each in place."""
 
     _connecting = True
     _inode: int | None = None
@@ -55,7 +55,7 @@ class Connection(aiopg.Connection):
         super().__init__(dsn, timeout, enable_hstore=enable_hstore, **kw)
         self._command_timeout = command_timeout
         # libpq closes its descriptor when the connection breaks, and opens another for the next
-        # host of a list. The loop does not know: it hears nothing more (uvloop then fails for that
+        # host of a list. The loop is not told and gets no more events (uvloop then fails for that
         # number). So the loop watches a duplicate that only this class closes.
         self._loop.remove_reader(self._fileno)
         self._fileno = None
@@ -70,13 +70,13 @@ class Connection(aiopg.Connection):
 
     def is_closed(self) -> bool:
         """Check the socket now: the peer may have closed it before the loop noticed."""
-        for _ in range(2):  # the server's last message is read before the end
+        for _ in range(2):  # read the server's last message before the end of the stream
             if not self._conn.closed:
                 self._ready(self._weakref)
         return bool(self._conn.closed)
 
     async def execute(self, cursor: Any, operation: Any, parameters: Any = None) -> None:
-        """Execute with a cursor of psycopg2: aiopg's own costs more than the statement's SQL."""
+        """Execute with psycopg2's cursor: aiopg's own costs more than the statement itself."""
         waiter = self._create_waiter("execute")
         try:
             cursor.execute(operation, parameters)

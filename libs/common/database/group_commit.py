@@ -11,14 +11,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PACE_SECONDS = 0.02
-"""For callers that can wait; a statement for fifty items costs as much as one for three."""
+"""For callers that can wait: a statement for fifty items costs as much as one for three."""
 
 
 class Batches(Generic[Item, Result]):
-    """Runs one batch at a time; items that arrive meanwhile form the next one.
+    """Runs one batch at a time; items that arrive in the meantime form the next one.
 
-    So batches grow with the load, and a single item does not wait. The work runs in its own task:
-    a cancelled caller does not affect the others.
+    So batches grow with the load, and a single item does not wait. The work runs in its own task,
+    so a cancelled caller does not affect the others.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Batches(Generic[Item, Result]):
                 batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
                 if batch := [one for one in batch if not one[1].done()]:  # still awaited
                     await self._do(batch)
-        finally:  # cancelled by the end of the loop or a library: no caller may wait for ever
+        finally:  # if the loop or a library cancels this, no caller may wait forever
             self._running = None
             for _, answer in (*batch, *self._waiting):
                 answer.cancel()
@@ -84,7 +84,7 @@ class Batches(Generic[Item, Result]):
             answers = await self._work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001 - passed on to the callers
             if len(batch) > 1 and not postgres.is_transient(error):
-                # One bad item fails the batch: split it, so that only that item fails.
+                # One bad item fails the batch: run items one by one, so that only that item fails.
                 middle = len(batch) // 2
                 await self._do(batch[:middle])
                 await self._do(batch[middle:])

@@ -1,7 +1,7 @@
-"""Alembic per service: its own folder of versions, its own version table, one migration at a time.
+"""Alembic per service: each has its own versions and version table, and migrates one at a time.
 
-`services/<name>/migrations/` holds `versions/*.py` and nothing else; the environment is here. The
-owner's `search_path` is the service's schema, so that neither tables nor migrations name it.
+`services/<name>/migrations/` contains only `versions/*.py`; the environment is here. The owner's
+`search_path` is the service's schema, so that neither tables nor migrations name it.
 """
 
 import os
@@ -26,7 +26,7 @@ VERSIONS = "alembic_version"
 def upgrade(service: str, owner_url: str, migrations: Path) -> None:
     """Bring the service's schema up to date, as its owner, in one transaction.
 
-    Any number of replicas may call it at once: one works, the others wait and find nothing to do.
+    Any number of replicas may call it concurrently: one migrates, the others wait and do nothing.
     """
     config, script = _script(migrations)
 
@@ -37,8 +37,8 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
         transaction(owner_url) as connection,
         EnvironmentContext(config, script, fn=steps) as environment,
     ):
-        # Before the version is read, which would otherwise be out of date once the lock is held.
-        # Without the lock most of eight concurrent migrations fail.
+        # Lock before reading the version, or it could be out of date. Without the lock, most of
+        # eight concurrent migrations fail.
         connection.execute(
             text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_key(f"alembic:{service}")}
         )
@@ -50,7 +50,7 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
 
 
 def pending(url: str, migrations: Path) -> bool:
-    """Return whether the schema's version differs from the code's; either role may ask."""
+    """Return whether the schema's version differs from the code's; works for both roles."""
     _, script = _script(migrations)
     with transaction(url) as connection:
         current = MigrationContext.configure(connection).get_current_heads()
@@ -58,7 +58,7 @@ def pending(url: str, migrations: Path) -> bool:
 
 
 def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
-    """Do `python -m services.<service> migrate`.
+    """Run `python -m services.<service> migrate`.
 
     :returns: the exit code
     """
@@ -77,7 +77,7 @@ def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
 
 @contextmanager
 def transaction(url: str) -> Iterator[Connection]:
-    # psycopg2: alembic's operations are synchronous, and asyncpg's URL is as good as ours here.
+    # Use psycopg2, because alembic is synchronous; the URL may name another driver.
     sync_url = make_url(url).set(drivername="postgresql+psycopg2")
     engine = create_engine(sync_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     with engine.begin() as connection:

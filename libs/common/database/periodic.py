@@ -28,11 +28,11 @@ async def every(
     *,
     on_each: bool = False,
 ) -> None:
-    """Run the job now and then every `seconds`, until cancelled.
+    """Run the job immediately and then every `seconds`, until cancelled.
 
-    A replica skips a run while another is running the job. If that one dies, freezes or is cut
+    A replica skips a run while another one is running the job. If that one dies, freezes or is cut
     off, the server frees its lock within `postgres.IDLE_SECONDS`. A frozen replica may then still
-    overlap with the next: jobs must be safe to repeat.
+    overlap with the next run: jobs must be safe to repeat.
 
     :param on_each: run on every replica, for work on its own disk
     """
@@ -47,7 +47,7 @@ async def every(
             outcome = "failed"
             if postgres.is_transient(error):
                 log.warning("periodic.database_unavailable", job=name)
-            else:  # the next run may succeed; the rest of the service goes on
+            else:  # the next run may succeed; the service continues
                 log.exception("periodic.failed", job=name)
         RUNS.labels(name, outcome).inc()
         FAILING.labels(name).set(outcome == "failed")
@@ -57,8 +57,8 @@ async def every(
 async def _alone(engine: AsyncEngine, name: str, job: Callable[[], Awaitable[object]]) -> bool:
     # With the role's name, as all services share one database and its lock keys.
     key = {"key": postgres.advisory_key(f"periodic:{engine.url.username}:{name}")}
-    # In a transaction: the server ends an idle one. It holds no snapshot between its statements, so
-    # it may last.
+    # In a transaction, because the server ends idle ones. It may last, because it holds no snapshot
+    # between its statements.
     async with engine.begin() as tx:
         locked = await tx.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), key)
         if not locked.scalar_one():

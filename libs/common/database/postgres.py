@@ -23,16 +23,16 @@ log = logs.get_logger(__name__)
 CONNECT_SECONDS = 5.0
 POOL_SECONDS = 5.0
 DEAD_PEER_SECONDS = 10.0
-GRACE_SECONDS = 2.0  # for an answer to come after the server must have given up the statement
-IDLE_SECONDS = 10.0  # the server ends a transaction in which nothing happens for so long
+GRACE_SECONDS = 2.0  # to receive an answer after the server's own statement time-out
+IDLE_SECONDS = 10.0  # the server ends a transaction that is idle for this long
 RECONNECT_SECONDS = 1.0
 STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
 
-# The message itself quotes the value: data exceptions.
+# Data exceptions: the message itself quotes the value.
 _QUOTING_CLASS = "22"
-# The data's fault: no value of its type, or a constraint is violated.
+# The data is at fault: an invalid value, or a violated constraint.
 _DATA_CLASSES = ("22", "23")
-# Of a standby, or of a primary that is one no more: another connection may lead to the new one.
+# The server is a standby, or a former primary: another connection may reach the new primary.
 _READ_ONLY = "25006"
 
 
@@ -73,12 +73,12 @@ def _engine(
         "statement_timeout": f"{statement_timeout * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
         "client_connection_check_interval": "1000",  # ends the query of a cancelled task
-        # Queries here are short: starting workers takes longer than they save.
+        # Queries are short: starting parallel workers takes longer than they save.
         "max_parallel_workers_per_gather": "0",
     }
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
-        # a frozen server keeps connections alive, and no time-out of its own
+        # a frozen server keeps connections alive and applies no time-out
         "command_timeout": statement_timeout + GRACE_SECONDS,
     }
     if make_url(url).get_driver_name() == "asyncpg":
@@ -115,7 +115,7 @@ def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
 
 
 async def _host_address(host: str = "", port: int = 5432, **_: Any) -> dict[str, str]:
-    """Try addresses in parallel: libpq tries one after another, each for the whole time-out."""
+    """Try addresses in parallel: libpq tries one after another, each with the full time-out."""
     if not host or host.startswith("/") or "," in host:  # a socket path or a list of hosts
         return {}
     async with asyncio.timeout(CONNECT_SECONDS):
@@ -136,8 +136,8 @@ def _translate(context: ExceptionContext) -> OperationalError | None:
 def _redact(context: ExceptionContext, error: BaseException) -> None:
     """Remove row data from the server's message: errors are logged.
 
-    PostgreSQL shows the row in DETAIL ("Failing row contains (…)"), a document in CONTEXT, and
-    psycopg2's statement, in which the parameters stand, in LINE.
+    PostgreSQL shows the row in DETAIL ("Failing row contains (…)"), a document in CONTEXT, and the
+    statement in LINE, where psycopg2 has inserted the parameters.
     """
     shown = context.sqlalchemy_exception
     if shown is None:
@@ -180,7 +180,7 @@ def advisory_key(name: str) -> int:
 
 
 class Listener:
-    """`event` is set by each notification, and after each reconnection, as some may be missed."""
+    """`event` is set by each notification and after each reconnection, when some may be missed."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()

@@ -1,7 +1,7 @@
-"""aiohttp's request handler with bounds on what one connection keeps before a handler runs.
+"""aiohttp's request handler with bounds on what a connection keeps before a handler runs.
 
-All that is private in aiohttp and used here or in `server` is listed in NAMES. A unit test fails
-when a new version moves one.
+NAMES lists every private name of aiohttp that is used here or in `server`. A unit test fails if a
+new version moves one.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ NAMES: dict[type, set[str]] = {
 }
 
 MAX_HEAD = 16 * 1024
-"""As Node has it. aiohttp bounds each line and their number: 1 MiB, which it keeps while idle."""
+"""The same limit as Node's. aiohttp only limits line length and count, 1 MiB kept while idle."""
 
 
 class RequestHandler(web.RequestHandler):
@@ -44,7 +44,7 @@ class RequestHandler(web.RequestHandler):
 
     _unanswered = 0
     _ahead = b""
-    """Data behind a complete request that has no answer yet: aiohttp would parse and keep up to 32
+    """Data after a complete request that has no answer yet. aiohttp would parse and keep up to 32
     more requests, with bodies that are not counted."""
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ class RequestHandler(web.RequestHandler):
         body, heads = self._body, self._request_count
         if data and (self._unanswered > 1 or (self._unanswered and body.is_eof())):
             self._ahead += data
-            if len(self._ahead) > MAX_HEAD:  # a client must be ready to send it again (RFC 9112)
+            if len(self._ahead) > MAX_HEAD:  # clients can repeat them (RFC 9112)
                 self._ahead, self._close = b"", True
             return
         before = None if body.is_eof() else body.total_bytes
@@ -83,7 +83,7 @@ class RequestHandler(web.RequestHandler):
             self._refuse_head()
 
     def _refuse_head(self) -> None:
-        """Answer the last request with 400, and take no more."""
+        """Answer the last request with 400, and accept no more."""
         self._messages.clear()
         self._messages.append((MalformedRequest(400, HttpProcessingError(), ""), EMPTY_PAYLOAD))
         self._close = True
@@ -132,13 +132,13 @@ class RequestHandler(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer malformed HTTP, and failures outside our own code."""
         if status == 400:
-            # Without the bytes: they may hold an e-mail address or a key.
+            # Do not log the bytes: they may contain an e-mail address or a key.
             log.info("http.malformed")
             problem = Problem(400, detail="malformed HTTP/1.1 request")
         else:
             log.error("http.unanswered", exc_info=exc)
             problem = Problem(status)
-        if request.writer.output_size > 0:  # an answer has begun: a second would end up inside it
+        if request.writer.output_size > 0:  # an answer has begun: a second would be inserted
             raise ConnectionError
         response = problem.response()
         response.headers[REQUEST_ID] = secrets.token_hex(16)

@@ -53,7 +53,7 @@ class Model(BaseModel):
 
 
 def accepted_at(request: web.Request) -> datetime:
-    """Return when the gateway took this request; a service may handle it much later."""
+    """Return when the gateway accepted this request; a service may handle it much later."""
     try:
         at = datetime.fromisoformat(request.headers[ACCEPTED_AT])
     except (KeyError, ValueError):
@@ -108,7 +108,7 @@ def json_response(
 def path_id(request: web.Request, what: str) -> UUID:
     """Return the route's `id`.
 
-    :param what: what it identifies, for the answer
+    :param what: what the id identifies, for the error message
     :raises Problem: 404 it is not a UUID
     """
     try:
@@ -206,7 +206,7 @@ def route_template(request: web.Request) -> str:
 
 
 def create_app(*, internal_key: str | None, max_body: int = MAX_BODY) -> web.Application:
-    """Make an application; with `internal_key`, only the gateway may call more than /health."""
+    """Create an application; with `internal_key`, everyone else may only call /health."""
     middlewares: list[Middleware] = [_observe(inside=internal_key is not None), _problems]
     if internal_key is not None:
         middlewares.append(_internal(internal_key))
@@ -238,7 +238,7 @@ def _seconds(route: str) -> prometheus_client.Histogram:
 
 
 def _observe(*, inside: bool) -> Middleware:
-    """:param inside: only the gateway calls here, whose trace goes on; anybody else's does not"""
+    """:param inside: only the gateway calls this service, so its trace is continued"""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -250,7 +250,7 @@ def _observe(*, inside: bool) -> Middleware:
         method = request.method if request.method in hdrs.METH_ALL else "other"
         start = perf_counter()
         sender = request.headers if inside else None
-        if route == HEALTH_PATH:  # asked each few seconds for as long as the process lives
+        if route == HEALTH_PATH:  # polled every few seconds
             traced = tracing.UNTRACED
         else:
             traced = tracing.span(SpanKind.SERVER, f"{method} {route}", sender)

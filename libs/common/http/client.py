@@ -4,8 +4,8 @@ aiohttp's client is most of what a bare proxy costs, and a quarter of what an al
 (docs/decisions/0005). This one has no redirects, cookies, compression or proxies. httptools
 (llhttp, Node's parser) reads the responses.
 
-Nothing is sent twice from here. A request that fails after its first byte was written may have had
-its effect: the caller decides what to do about that.
+It never sends anything twice. A request that fails after its first byte was written may have had
+its effect: the caller decides what to do.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from multidict import CIMultiDict, istr
 
 from libs.common import sockets
 
-MAX_HEAD = 64 * 1024  # with interim responses, chunk extensions and trailers: all but the body
+MAX_HEAD = 64 * 1024  # everything but the body: heads, interim responses, extensions, trailers
 WHOLE = 64 * 1024  # a response up to this size is read whole, a larger one is streamed
-BUFFERED = 256 * 1024  # of a streamed response, while its reader is slower than the server
+BUFFERED = 256 * 1024  # bytes of a streamed response whose reader is slower than the server
 IDLE_SECONDS = 15.0
-"""Well below our own servers' (server.IDLE_SECONDS), so that they seldom close first."""
+"""Well below our own servers' (server.IDLE_SECONDS), so that they rarely close first."""
 
 
 class Broken(Exception):  # noqa: N818 - reads as the state it is
@@ -71,12 +71,12 @@ class Response:
 
 
 class State(Enum):
-    """As httpcore's HTTPConnectionState; its ACTIVE is SENDING and RECEIVING here."""
+    """Like httpcore's HTTPConnectionState, whose ACTIVE is SENDING and RECEIVING here."""
 
     IDLE = auto()
     SENDING = auto()  # the body of a request
-    RECEIVING = auto()  # the request has left, its response is not complete
-    CLOSED = auto()  # it carries no further request
+    RECEIVING = auto()  # the request was sent, its response is not complete
+    CLOSED = auto()  # it accepts no further request
 
 
 class Connection(asyncio.Protocol):
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Say whether it may carry another request."""
+        """Return whether it may carry another request."""
         transport = self._transport
         return (
             self._state is State.IDLE
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def was_stale(self) -> bool:
-        """Say whether the server closed it after an earlier response, before this request came."""
+        """Return whether the server closed it between the last response and this request."""
         return self._requests > 1 and not self.response.begun
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Send a request; return when its response is complete, or streamed and begun.
 
-        :param read_timeout: seconds in which nothing comes, or a part of the body cannot leave
+        :param read_timeout: seconds without any data received, or without progress in sending
         :raises Unreachable: the connection had ended before anything was sent
         :raises Broken: the connection ended, or sent malformed HTTP
         :raises TimeoutError: the server was silent for too long
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
             self._state = State.RECEIVING
 
     async def receive(self) -> None:
-        """Return when there is more of the response, or all of it."""
+        """Wait for more of the response, or for its end."""
         response = self.response
         if response.fault is not None:
             raise response.fault
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self.response.paused and self._transport is not None:
             self.response.paused = False
-            self._timeout.restart()  # until now it was not listened to
+            self._timeout.restart()  # it was not read until now
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
             self.fail(Broken(f"malformed or unrequested HTTP: {type(error).__name__}"))
         else:
             if self._overhead > MAX_HEAD and self.active:
-                self.fail(Broken("a head without end"))
+                self.fail(Broken("the head is too large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
         headers = self.response.headers
         bounded = hdrs.CONTENT_LENGTH in headers or hdrs.TRANSFER_ENCODING in headers
         if self.response.streamed and not bounded and exc is None:
-            self._state = State.CLOSED  # the end of the connection is the body's
+            self._state = State.CLOSED  # the end of the connection ends the body
             self.response.complete = True
             self._wake()
         else:
@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
             response.status = 0
             response.headers.clear()
             return
-        # A server that responds before it has all of the request has not read the rest of it.
+        # A server that responds before it has the whole request has not read the rest.
         reusable = self._state is State.RECEIVING and self._parser.should_keep_alive()
         self._state = State.IDLE if reusable else State.CLOSED
         response.complete = True
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def fail(self, fault: Exception) -> None:
-        """Close; the first fault is what the caller gets."""
+        """Close the connection; the caller gets the first fault."""
         if self.response.fault is None:
             self.response.fault = fault
         if self._waiter is not None and not self._waiter.done():
@@ -277,10 +277,10 @@ _ACTIVE = frozenset({State.SENDING, State.RECEIVING})
 
 
 class _ReadTimeout:
-    """Fails a connection on which nothing came for too long.
+    """Fails a connection that was silent for too long.
 
-    Its timer is not stopped at the end of a response: to let it run and look costs less than two
-    calls for each request.
+    Its timer is not stopped at the end of a response: letting it run and then checking costs less
+    than two calls per request.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -308,7 +308,7 @@ class _ReadTimeout:
         self._timer = None
         if not self._connection.active:
             return
-        if self._connection.response.paused:  # it is the reader that is slow
+        if self._connection.response.paused:  # the reader is slow, not the server
             self.restart()
         left = self._since + self._seconds - self.loop.time()
         if left > 0:
@@ -318,7 +318,7 @@ class _ReadTimeout:
 
 
 class Pool:
-    """Connections to one server, no more than a limit, kept for the next request."""
+    """A bounded pool of connections to one server."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], limit: int) -> None:
         self._connect = connect
@@ -326,7 +326,7 @@ class Pool:
         self._idle: list[tuple[float, Connection]] = []
 
     async def acquire(self, pool_timeout: float | None = None) -> Connection:
-        """Take an idle connection, the last used first, or open one as soon as one may be.
+        """Take the most recently used idle connection, or open one as soon as the limit allows.
 
         :param pool_timeout: seconds to wait while every connection is in use
         :raises Unreachable: none was released in time
@@ -366,15 +366,15 @@ class Pool:
 def build_request(
     line: str, fixed: str, headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None
 ) -> bytes:
-    """Return a request; of a streamed body only its header.
+    """Return the bytes of a request; for a streamed body only its head.
 
     :param line: the request line
-    :param fixed: header lines that are known to be valid, each with its end
+    :param fixed: valid header lines, each with its line end
     :raises ValueError: a line break would forge a header or a second request
     """
     given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    # The callers let no line break into these. This checks it once more: one that gets through
-    # smuggles in a header or a second request.
+    # Callers must not pass line breaks. This is a second check, because one that got through would
+    # add a header or a second request.
     breaks = given.count("\r"), given.count("\n"), line.count("\r") + line.count("\n")
     if breaks != (len(headers), len(headers), 0):
         raise ValueError("a header contains a line break")

@@ -1,4 +1,4 @@
-"""Listeners: bounds on connections, and their orderly end."""
+"""Listeners: limits on connections, and graceful shutdown."""
 
 import logging
 import resource
@@ -33,13 +33,13 @@ LINGER_SECONDS = 10.0
 """How long the rest of a rejected body is read, so that the client reads the response."""
 
 UNREAD_SECONDS = 30.0
-"""How long a client may read nothing of a response; the kernel enforces it."""
+"""How long a client may stop reading a response; enforced by the kernel."""
 
 MAX_CONNECTIONS = 10_000
-"""Of one listener. An idle one costs some 15 KiB (P7)."""
+"""Per listener. An idle connection costs about 15 KiB (P7)."""
 
 OTHER_DESCRIPTORS = 500
-"""Files, and connections to other servers."""
+"""File descriptors reserved for files and connections to other servers."""
 
 LOG_SECONDS = 10.0
 _DROPPED = Counter(
@@ -51,18 +51,18 @@ _DROPPED = Counter(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections a listener holds. Beyond that the longest idle one is closed."""
+    """Limits on a listener's connections. Above them, the longest idle one is closed."""
 
     connections: int = MAX_CONNECTIONS
     of_a_client: int = MAX_CONNECTIONS
     client_of: Callable[[str], str | None] = lambda _: None
-    """Return the key under which a peer's connections are counted; None: no bound of its own."""
+    """Returns the key under which a peer's connections are counted; None: no limit per peer."""
 
 
 def raise_descriptors(connections: int) -> None:
     """Raise the soft limit of open files to the hard one.
 
-    :raises SystemExit: the hard limit leaves no room for so many connections
+    :raises SystemExit: the hard limit is too low for this many connections
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_DESCRIPTORS
@@ -76,7 +76,7 @@ def raise_descriptors(connections: int) -> None:
 
 
 class _Server(web.Server):
-    """Keeps its connections in the order of their last use."""
+    """Keeps connections ordered by last use."""
 
     def __init__(self, bounds: Bounds, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -159,7 +159,7 @@ class _Runner(web.AppRunner):
         )
 
     async def drain(self) -> None:
-        """Accept no more, and finish the requests in flight."""
+        """Stop accepting, and finish the requests in flight."""
         await self.cleanup()
 
 
@@ -187,7 +187,7 @@ async def serve(
         shutdown_timeout=20,
         keepalive_timeout=IDLE_SECONDS,
         lingering_time=LINGER_SECONDS,
-        read_bufsize=MAX_HEAD,  # of an unread body, however small it is compressed
+        read_bufsize=MAX_HEAD,  # limit of an unread body, even if it is compressed
     )
 
     async def close_behind(_: web.Request, response: web.StreamResponse) -> None:

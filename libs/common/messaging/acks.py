@@ -1,9 +1,9 @@
 """Acknowledgements of one channel; those of one event-loop iteration share a frame if they can.
 
-AMQP's `multiple` acknowledges a tag and all before it. So a tag may be named only once all before
-it are finished and their rejections written. The tag itself must be unacknowledged, or RabbitMQ
-closes the channel. Only one task writes at a time: aiormq's frame queue is short, and a task that
-waits for a place in it may be overtaken.
+AMQP's `multiple` acknowledges a tag and all before it. So a tag may be sent only when all before it
+are finished and their rejections written. The tag itself must be unacknowledged, or RabbitMQ closes
+the channel. Only one task writes at a time: aiormq's frame queue is short, and a task that waits
+for space in it may be overtaken.
 """
 
 from aiormq.abc import AbstractChannel
@@ -14,7 +14,7 @@ class Acks:
         self._channel = channel
         self._waiting: list[int] = []
         self._finished: set[int] = set()
-        self._lowest = 1  # of the unfinished tags; a channel's tags are 1, 2, 3, …
+        self._lowest = 1  # lowest unfinished tag; a channel's tags are 1, 2, 3, …
         self._writing = False
 
     def add(self, tag: int) -> bool:
@@ -24,7 +24,7 @@ class Acks:
         return begin
 
     def rejected(self, tag: int) -> None:
-        """Note that the rejection of a tag has been written."""
+        """Record that the rejection of a tag was written."""
         self._finished.add(tag)
 
     async def write(self) -> None:

@@ -1,4 +1,4 @@
-"""What we use of aiormq 7.2's private names; a unit test fails when a new version moves one."""
+"""The private names of aiormq 7.2 that we use; a unit test fails if a new version moves one."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,9 +10,9 @@ BLOCKED = "_Connection__handle_connection_blocked"
 UNBLOCKED = "_Connection__handle_connection_unblocked"
 NAMES: dict[type, set[str]] = {aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED}}
 
-# aio-pika 10.2 registers each channel on its connection's `closing` and takes it away when the
-# channel is closed. aiormq 7.2 gives another future at each look, all of which the connection
-# keeps: every channel that was ever open would stay in memory (a test counts them).
+# aio-pika 10.2 registers each channel on its connection's `closing` and removes it when the channel
+# is closed. aiormq 7.2 returns a new future at each access, all of which the connection keeps:
+# every channel ever opened would stay in memory (a test counts them).
 setattr(aiormq.Connection, "closing", property(lambda connection: connection._closing))  # noqa: B010, SLF001
 
 

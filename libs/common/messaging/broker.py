@@ -62,15 +62,15 @@ class PublishError(Exception):
 
 
 class Unroutable(PublishError):  # noqa: N818 - reads as what happened
-    """The broker refused it: no such exchange, no queue bound, or no right. It was not taken."""
+    """The broker refused it (no exchange, no bound queue, or no permission); it is not stored."""
 
 
 class BrokerUnavailable(PublishError):  # noqa: N818 - reads as what happened
-    """Not connected or blocked: certainly not taken."""
+    """Not connected or blocked: certainly not stored."""
 
 
 class Unconfirmed(PublishError):  # noqa: N818 - reads as what happened
-    """The outcome is unknown: it may have been taken."""
+    """The outcome is unknown: it may be stored."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class Message:
     reply_to: str | None = None
     correlation_id: str | None = None
     expiration: float | None = None
-    """Seconds; only for a queue without dead-lettering (topology.request_queue)."""
+    """Expiration in seconds; only for a queue without dead-lettering (topology.request_queue)."""
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  # noqa: A002 - AMQP's name
-    """Make a message with an id of its own and the current request's id."""
+    """Make a message with a new id and the current request's id."""
     properties.setdefault("request_id", logs.request_id.get())
     return Message(str(uuid.uuid4()), type, body, **properties)
 
@@ -129,7 +129,7 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
 
 
 class _PublisherChannel:
-    """The channel on which messages to one queue or one exchange leave."""
+    """The channel for publishing to one queue or one exchange."""
 
     def __init__(self, exchange: str) -> None:
         self.lock = asyncio.Lock()
@@ -139,10 +139,10 @@ class _PublisherChannel:
         self._undrained = 0
 
     async def publish(self, message: aio_pika.Message, routing_key: str) -> None:
-        """Return when it is confirmed.
+        """Publish and wait for the confirm.
 
-        aio-pika's `publish` waits until each message's bytes are out before it takes the next: one
-        message per loop iteration. This waits only once DRAIN_BYTES have piled up.
+        aio-pika's `publish` flushes each message before it takes the next: one message per loop
+        iteration. This flushes only once DRAIN_BYTES are buffered.
         """
         if self.channel is None:
             raise ConnectionError("no channel")
@@ -168,7 +168,7 @@ class _Transport(aiormq.connection.TransportFactory):
         self, url: URL, **options: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         secure = url.scheme == "amqps"
-        # Before the socket is opened: if this fails, nothing would close it.
+        # Before the socket is opened, which nothing would close if this failed.
         context = await options["ssl_context_provider"].get_context() if secure else None
         return await asyncio.open_connection(
             sock=await sockets.connected(url.host or "", url.port or 0),
@@ -231,9 +231,9 @@ class Session:
 
         RabbitMQ may block a channel for a minute when a message goes to a queue without a leader.
         Publishing to a missing or forbidden exchange closes the channel and leaves everything in
-        flight on it unconfirmed. Neither may affect other messages. Besides, aiormq keeps writing
-        after the channel was closed, and RabbitMQ then closes the connection: so the first publish
-        on a channel goes alone.
+        flight on it unconfirmed. Neither may affect other messages. Also, aiormq keeps writing
+        after the channel was closed, and RabbitMQ then closes the connection, so the first publish
+        on a channel is sent alone.
         """
         publisher = self._publishers.setdefault((exchange, queue), _PublisherChannel(exchange))
         async with publisher.lock:
@@ -246,7 +246,7 @@ class Session:
             if not publisher.proven:
                 try:
                     yield publisher
-                except aiormq.exceptions.PublishError:  # it exists, only no queue took it
+                except aiormq.exceptions.PublishError:  # the exchange exists, but no queue is bound
                     publisher.proven = True
                     raise
                 publisher.proven = True
@@ -290,7 +290,7 @@ class Broker:
     @classmethod
     @asynccontextmanager
     async def connect(cls, url: str, name: str) -> AsyncIterator["Broker"]:
-        """Keep connected while the context is open; RabbitMQ may be unavailable at any time."""
+        """Stay connected while the context is open; RabbitMQ may be unavailable at any time."""
         broker = cls(url, name)
         keepers = [
             asyncio.create_task(broker._keep_connected(), name="broker connection"),
@@ -315,7 +315,7 @@ class Broker:
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """What could not be declared, and why; it is retried continually."""
+        """Items that could not be declared, with the reason; they are retried continually."""
         return self._refused
 
     async def session(self) -> Session:
@@ -361,7 +361,7 @@ class Broker:
         self._declare_soon.set()
 
     async def exists(self, queue: str) -> bool:
-        """:raises BrokerUnavailable: not connected, or lost meanwhile"""
+        """:raises BrokerUnavailable: not connected, or the connection was lost"""
         async with self._temporary_channel() as channel:
             try:
                 await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
@@ -402,10 +402,10 @@ class Broker:
         *,
         timeout: float = 5.0,  # noqa: ASYNC109 - it decides between two outcomes, see the raises
     ) -> None:
-        """Return when the broker has the message on disk in each queue it was routed to.
+        """Publish, and wait until each queue it was routed to has the message on disk.
 
-        :raises Unroutable: no queue took it
-        :raises BrokerUnavailable: not connected or blocked, certainly not taken
+        :raises Unroutable: no queue is bound
+        :raises BrokerUnavailable: not connected or blocked: certainly not stored
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -569,7 +569,7 @@ class Broker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DECLARE_AGAIN_SECONDS):
                     await self._declare_soon.wait()
-                    # One declaration when a thousand publishes find their queue missing.
+                    # Declare once, even if a thousand publishes find their queue missing.
                     await asyncio.sleep(_DECLARE_AGAIN_SECONDS)
             self._declare_soon.clear()
             if clock() > declare_all:
@@ -583,7 +583,7 @@ class Broker:
                     report(log, "broker.not_declared", error)
 
     async def _declare(self, session: Session) -> None:
-        """Declare each item by itself: a refusal closes the channel but affects no other item.
+        """Declare each item separately: a refusal closes the channel but affects no other item.
 
         Bindings come last: a killed RabbitMQ loses the messages of a queue younger than a second,
         unless something was declared after it (docs/decisions/0002-messaging.md).

@@ -47,8 +47,8 @@ DRAIN_SECONDS = 20.0
 _RETRY_SECONDS = 1.0
 # About a minute in all: RabbitMQ closes a channel with a message unacknowledged for 30 minutes.
 _DATABASE_SECONDS = (0.5, 1.0, 2.0, *[5.0] * 11)
-# A fixed tag for a channel's only consumer. A generated one comes with RabbitMQ's reply, which a
-# stop may miss; a consumer that is not cancelled gets messages after its channel's last frame, and
+# A fixed tag for a channel's only consumer. A generated tag arrives with RabbitMQ's reply, which a
+# stop may miss. A consumer that is not cancelled gets messages after its channel's last frame, and
 # returning one then costs the connection.
 _TAG = "only"
 
@@ -62,23 +62,23 @@ class Ack:
 
 @dataclass(frozen=True)
 class Retry:
-    """Into `.retry`; it returns after that queue's TTL, without a limit."""
+    """To `.retry`; it returns after that queue's TTL, any number of times."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Dead:
-    """Into `.dead` with the reason, for an operator."""
+    """To `.dead` with the reason, for an operator."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Requeue:
-    """Back to its place in the queue, at once and for any consumer.
+    """Back to its place in the queue, immediately and for any consumer.
 
-    Counts against the queue's delivery limit; beyond it the message is rejected as by Retry.
+    It counts against the queue's delivery limit; above that, the message is rejected as by Retry.
     """
 
 
@@ -87,7 +87,7 @@ Disposition = Ack | Retry | Dead | Requeue
 
 @dataclass(frozen=True)
 class _Failed(Retry):
-    """As Retry, and counts the failure in a header of the message."""
+    """Like Retry, but the failure is counted in a header of the message."""
 
     count: int
 
@@ -102,14 +102,14 @@ Handler = Callable[[Message, Delivery], Awaitable[Disposition]]
 
 
 class Unreadable(Exception):  # noqa: N818 - reads as what happened
-    """Not one of our messages, or not for this queue; raised by a handler, it ends in `.dead`."""
+    """Not one of our messages, or not for this queue; raised by a handler, it goes to `.dead`."""
 
 
 def read(message: Message, model: type[M], type_: str | None = None) -> M:
-    """Read the body.
+    """Parse the body.
 
-    :param type_: which the message must be of
-    :raises Unreadable: for whoever consumes it
+    :param type_: the required message type
+    :raises Unreadable: the handler need not catch it
     """
     if type_ is not None and message.type != type_:
         raise Unreadable("unknown type")
@@ -192,7 +192,7 @@ class Consumer:
         self._end_subscription()
 
     async def drain(self) -> None:
-        """Stop taking messages; finish those in flight in DRAIN_SECONDS, or leave them."""
+        """Stop taking messages; finish those in flight within DRAIN_SECONDS, or abandon them."""
         self._closing = True
         await self.pause()
         in_flight = {
@@ -216,8 +216,8 @@ class Consumer:
             self._subscription.end()
 
     async def _run(self) -> None:
-        # This loop is the watchdog: whatever ends a subscription (connection, channel, the broker's
-        # own cancel because the queue was deleted), the next one is opened.
+        # This loop reopens a subscription whatever ended it: the connection, the channel, or the
+        # broker's cancel after the queue was deleted.
         while True:
             await self._wanted.wait()
             session = await self._broker.session()
@@ -277,7 +277,7 @@ class Consumer:
         try:
             await self._process(subscription, incoming)
         except Exception:
-            # For example malformed headers. Without a disposition it would be in flight for ever.
+            # For example malformed headers. Without a disposition it would stay in flight forever.
             log.exception("consumer.message_failed", queue=self._queue.name)
             await self._apply(subscription, incoming, Retry("not understood"))
 
@@ -342,15 +342,15 @@ class Consumer:
         return Retry("database")
 
     def _failed(self, incoming: DeliveredMessage, reason: str) -> Disposition:
-        """Count it in a header of ours: the broker counts every rejection, also a Retry."""
+        """Count the failure in our own header: the broker counts every rejection, even a Retry."""
         before = _headers(incoming).get(FAILURES, 0)
         count = before + 1 if isinstance(before, int) else 1
         return _Failed(reason, count) if count <= self._max_retries else Dead(reason)
 
     def _over_delivery_limit(self, incoming: DeliveredMessage, deaths: int) -> bool:
-        # RabbitMQ 4.0's count is, at the first delivery after a rejection, that of all deaths and
-        # lost connections so far; at later ones, that of the returns since. On a message that was
-        # never delivered here, it is how often it was looked at in the `.dead` it came from.
+        # At the first delivery after a rejection, RabbitMQ 4.0 counts all deaths and lost
+        # connections so far; at later deliveries, the returns since then. For a message that was
+        # never delivered here, it counts how often it was read in the `.dead` it came from.
         returns = _headers(incoming).get("x-delivery-count", 0)
         limit = self._queue.delivery_limit
         if limit is None or not incoming.redelivered or not isinstance(returns, int):
@@ -369,7 +369,7 @@ class Consumer:
                 case _Failed(reason, count):
                     key = retry_name(self._queue.name)
                     disposition = await self._republish(incoming, key, reason, {FAILURES: count})
-            # Do not wait until the bytes are out: there is no reply to them.
+            # Do not wait for the flush: there is no reply.
             match disposition:
                 case Ack():
                     if subscription.acks.add(tag):
@@ -417,9 +417,9 @@ class Consumer:
         headers: Mapping[str, Any],
         body: bytes | None = None,
     ) -> Disposition:
-        """Publish it with additional headers to another of its queues, then acknowledge it.
+        """Publish it with more headers to another queue of this consumer, then acknowledge it.
 
-        A crash in between leaves both, which the handler must tolerate as any duplicate.
+        A crash in between leaves both, which the handler must tolerate like any duplicate.
         """
         found = incoming.header.properties
         moved = aio_pika.Message(
@@ -454,7 +454,7 @@ async def consume(
     """Consume while the context is open, across losses of the broker.
 
     :param queue: a work queue that was declared with `broker.declare`
-    :param prefetch: how many are in flight at a time
+    :param prefetch: maximum number of messages in flight
     :param max_retries: unexpected exceptions of the handler before the message goes to `.dead`
     """
     declared = broker.queues[queue if isinstance(queue, str) else queue.name]

@@ -1,4 +1,4 @@
-"""Reads the `.dead` queues that keep whole messages, so that exports and erasures reach them."""
+"""Reads the `.dead` queues that store whole messages, so that exports and erasures include them."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -41,14 +41,14 @@ class DeadLetter:
         return self.body.decode(errors="replace")
 
     def payload(self) -> Any:
-        """Return the JSON in it, or its text where there is none."""
+        """Return its JSON, or its text if it is not JSON."""
         try:
             return json.loads(self.text)
         except (ValueError, RecursionError):
             return self.text
 
     def record(self) -> dict[str, Any]:
-        """Show it in an export."""
+        """Return the letter as a record of an export."""
         return {
             "queue": self.queue,
             "id": self.message_id,
@@ -63,7 +63,7 @@ Look = Callable[[AsyncConnection, DeadLetter], Awaitable[bool]]
 
 
 class DeadLetters:
-    """The `.dead` of these work queues, and the `.set-aside` into which a person may move them."""
+    """The `.dead` of these work queues, and the `.set-aside` to which operators move letters."""
 
     def __init__(self, engine: AsyncEngine, broker: Broker, *work_queues: str) -> None:
         self._engine = engine
@@ -73,23 +73,22 @@ class DeadLetters:
         ]
 
     async def sift(self, remove: Look) -> int:
-        """Look at each letter once, and remove those of which `remove` says so.
+        """Read each letter once, and remove those for which `remove` returns True.
 
-        The others stay: they are given back when the channel closes, as they are when this
-        process dies.
+        The others return to the queue when the channel closes, or when this process dies.
 
         :returns: how many were removed
-        :raises BrokerUnavailable: not all were looked at
+        :raises BrokerUnavailable: not all were read
         """
         if not self._broker.connected:
             raise BrokerUnavailable
         removed = 0
         async with self._engine.begin() as tx:
-            # What another process is looking at is out of sight here.
+            # Letters that another process is reading are not visible here, so only one may read.
             key = postgres.advisory_key(f"dead letters {self._queues[0]}")
             try:
                 await tx.execute(_ALONE, {"key": key})
-            except DBAPIError as error:  # it looks for longer than a statement may take
+            except DBAPIError as error:  # the other takes longer than the statement time-out
                 raise BrokerUnavailable from error
             for queue in self._queues:
                 try:
@@ -107,7 +106,7 @@ class DeadLetters:
         try:
             queue = await channel.get_queue(name, ensure=False)
             while (found := await queue.get(fail=False, timeout=CALL_SECONDS)) is not None:
-                # Also a sign of life: the server ends a transaction that is idle for 10 s.
+                # Also keeps the transaction alive: the server ends one that is idle for 10 s.
                 await tx.execute(sa.text("SELECT 1"))
                 if await remove(tx, _letter(name, found)):
                     await found.ack()

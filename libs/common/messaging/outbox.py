@@ -52,9 +52,9 @@ Outgoing = tuple[str, str, Message]
 BATCH = 250
 POLL_SECONDS = 1.0
 BATCH_SECONDS = 1.0  # for the confirms of a batch; slower ones do not delay the next batch
-# Well below the 10 s after which the server ends a transaction in which nothing happens.
+# Well below the 10 s after which the server ends an idle transaction.
 CONFIRM_SECONDS = 5.0
-# Refused or unconfirmed messages are deferred for so long, and do not delay others.
+# Refused or unconfirmed messages are deferred for this long and do not delay others.
 UNCONFIRMED_SECONDS = 1
 UNROUTABLE_SECONDS = 10
 
@@ -94,7 +94,7 @@ ADD = (
     "SELECT given.*, now() + make_interval(secs => :later) FROM jsonb_to_recordset(:rows) AS given "
     "(message_id text, exchange text, routing_key text, type text, body jsonb, headers jsonb)"
 )
-"""What `add_all` does, for a statement that is made anyway; its parameters are PARAMETERS."""
+"""The SQL of `add_all`, to include in another statement; its parameters are PARAMETERS."""
 PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
 _ADD = text(ADD).bindparams(*PARAMETERS)
 _CLAIM = text(
@@ -144,9 +144,9 @@ async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Mes
 
 
 async def add_all(tx: AsyncConnection, messages: Sequence[Outgoing], *, later: float = 0.0) -> None:
-    """As `add`, in one statement.
+    """Like `add`, in one statement.
 
-    :param later: delay in seconds; messages added meanwhile go first
+    :param later: delay in seconds; messages added in the meantime go first
     """
     if messages:
         await tx.execute(_ADD, {"rows": rows(messages), "later": later})
@@ -252,7 +252,7 @@ class Relay:
     async def _end(
         self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]
     ) -> None:
-        """Delete a row that is confirmed late; meanwhile claim no more of its queue."""
+        """Delete a row that is confirmed late; until then claim no more rows of its queue."""
         self._slow[row.routing_key] += 1
         try:
             result = await publishing
@@ -283,7 +283,7 @@ class Relay:
         except PublishError as error:
             log.warning("outbox.not_published", message_id=row.message_id, error=repr(error))
             return type(error)
-        except Exception:  # it cannot be encoded; it must not stop the others
+        except Exception:  # a message that cannot be encoded must not stop the others
             log.exception("outbox.not_publishable", message_id=row.message_id)
             return Unroutable
         return None

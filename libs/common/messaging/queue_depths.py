@@ -1,9 +1,9 @@
-"""How many messages are ready in queues, where that is known.
+"""Counts the ready messages of queues, if known.
 
-RabbitMQ reports 0 messages and 0 consumers also when a quorum queue's leader was silent for 250 ms:
+RabbitMQ also reports 0 messages and 0 consumers if a quorum queue's leader was silent for 250 ms:
 for a minute after its node froze, or on one node under load. So a 0 counts only with a consumer.
-Otherwise a message is taken from the queue, which only the leader can do. That may block a channel
-for half a minute and then cost the connection, so it happens on a throw-away connection.
+Otherwise a message is fetched from the queue, which only the leader can do. That may block a
+channel for half a minute and then cost the connection, so it uses a separate connection.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class QueueDepths:
     """One query at a time; its result serves all callers within a second."""
 
     def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]]) -> None:
-        """:param connect: makes a connection that may be lost"""
+        """:param connect: opens a connection that is expendable"""
         self._connect = connect
         self._lock = asyncio.Lock()
         self._seen: dict[str, tuple[float, int | None]] = {}
@@ -55,8 +55,8 @@ class QueueDepths:
         return found
 
     def _trusted(self, queue: str, depth: int | None, now: float) -> int | None:
-        # A leader that was silent executes old requests when it is back: for a moment, its messages
-        # are held by a query that was given up.
+        # A leader that was silent executes old requests when it is back: for a moment, an abandoned
+        # query may hold its messages.
         if depth is None:
             self._trusted_from[queue] = float("inf")
         elif self._trusted_from.get(queue) == float("inf"):

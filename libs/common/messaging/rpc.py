@@ -1,7 +1,7 @@
 """Request and reply over the broker, JSON both ways.
 
 Replies arrive through the exchange `replies` in an exclusive queue: direct reply-to would need
-rights on the default exchange, and so on all queues.
+permissions on the default exchange, and so on all queues.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _RETRY_SECONDS = 1.0
 
 
 class NoReply(Exception):  # noqa: N818 - reads as what happened
-    """No reply arrived in time. Whether the request was acted on is unknown."""
+    """No reply arrived in time. It is unknown whether the request had an effect."""
 
 
 class Requester:
@@ -109,8 +109,8 @@ class Requester:
         channel.close_callbacks.add(on_lost)
         (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(on_lost)
         try:
-            # A new name each time: the broker may not have noticed yet that the connection that
-            # owns the previous queue is gone.
+            # A new name each time: the broker may not have noticed yet that the previous queue's
+            # connection is gone.
             queue = await channel.declare_queue(
                 f"{self._service}.replies.{uuid.uuid4()}", exclusive=True, timeout=CALL_SECONDS
             )

@@ -1,20 +1,20 @@
-"""Exchanges and queues as data, and the shape that every work queue has.
+"""Exchanges and queues as data, and the shape of every work queue.
 
-    work ──rejected──> dlx ──> .retry ──TTL──> work          .dead: what a person must look at
+    work ──rejected──> dlx ──> .retry ──TTL──> work          .dead: needs an operator
 
-All are quorum queues that dead-letter at least once. That needs every argument below: with the
+All are quorum queues with at-least-once dead-lettering, which needs every argument below: with the
 default overflow (drop-head), or without the strategy, RabbitMQ silently does it at most once.
-A queue's arguments never change (a different redeclaration is refused with 406): what is to be
-tuned, the TTL of `.retry`, is a policy (deploy/provision.py).
+A queue's arguments can never change (a different redeclaration is refused with 406). So the TTL of
+`.retry`, which may be tuned, is a policy (deploy/provision.py).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# No limit of RabbitMQ's own, and said so, for its default is 20. Over it a message of a work queue
-# goes to `.retry` and never comes back (see request_queue); in a queue without dead-lettering, 20
-# looks in the management UI drop it.
+# Disables RabbitMQ's own limit, whose default is 20. Above it, a message of a work queue goes to
+# `.retry` and never returns (see request_queue), and in a queue without dead-lettering, reading a
+# message 20 times in the management UI drops it.
 _QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 
@@ -36,7 +36,7 @@ class Queue:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     delivery_limit: int | None = None
-    """After so many returns to its place in the queue, `consume` rejects a message unread."""
+    """After this many returns to its place in the queue, `consume` rejects a message unread."""
     dlx: Exchange | None = None
     """Through it `.dead` is reached."""
     sent_again: bool = False
@@ -65,12 +65,13 @@ def work_queue(
     delivery_limit: int = 20,
     sent_again: bool = False,
 ) -> tuple[Queue, Queue, Queue]:
-    """Give the work queue, its `.retry` and its `.dead`.
+    """Return a work queue with its `.retry` and `.dead`.
 
-    :param exchange: through it the message comes back from `.retry`, by the queue's own name
-    :param delivery_limit: how often a message may come back to its place in the queue (a crash, a
-        cut connection, a hand-back) before `consume` rejects it unread: a message that kills its
-        process must run out of tries, too
+    :param exchange: returns messages from `.retry`, by the queue's own name
+    :param delivery_limit: how often a message may return to its place in the queue (after a crash,
+    a
+        lost connection or a requeue) before `consume` rejects it unread, so that a message that
+        kills its process runs out of tries, too
     """
     return (
         Queue(
@@ -89,11 +90,11 @@ def work_queue(
 def request_queue(
     name: str, *, dlx: Exchange, bindings: Iterable[Binding], delivery_limit: int = 20
 ) -> tuple[Queue, Queue]:
-    """Give a queue for requests that expire, and its `.dead`.
+    """Return a queue for requests that expire, with its `.dead`.
 
-    Without dead-lettering: RabbitMQ would dead-letter what expires into `.retry`, find a cycle
-    without a rejection on the way back, and keep it there for ever; 32 of them stop that queue.
-    So Retry drops a request: whoever asked asks again.
+    It has no dead-lettering: RabbitMQ would dead-letter expired requests into `.retry`, detect a
+    cycle without a rejection on the way back, and keep them there forever; 32 of them block that
+    queue. So Retry drops a request, and the requester asks again.
     """
     return (
         Queue(name, _QUORUM, tuple(bindings), delivery_limit, dlx, sent_again=True),
@@ -102,9 +103,10 @@ def request_queue(
 
 
 def delay_queue(work: str, seconds: int, *, exchange: Exchange, dlx: Exchange) -> Queue:
-    """Give a queue from which messages return to `work` after a delay unlike `.retry`'s.
+    """Return a queue that returns messages to `work` after another delay than `.retry`'s.
 
-    One queue per delay: in one queue with many, a message would wait behind the head's TTL.
+    There is one queue per delay: with several delays in a queue, messages would wait for the head's
+    TTL.
     """
     name = delay_name(work, seconds)
     return _waiting(name, {"x-message-ttl": seconds * 1000}, work, exchange=exchange, dlx=dlx)

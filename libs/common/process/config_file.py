@@ -36,7 +36,7 @@ class FaultError(ValueError):
 
 class ConfigFile:
     def __init__(self, path: Path) -> None:
-        """:raises SystemExit: it cannot be read, or is no TOML"""
+        """:raises SystemExit: it cannot be read, or is not TOML"""
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ class ConfigFile:
             raise SystemExit("\n".join(self.faults(error, model))) from None
 
     def faults(self, error: ValidationError, model: type[BaseModel]) -> list[str]:
-        """Describe the errors without values: those of the environment may be secrets."""
+        """Describe the errors without values, because those from the environment may be secrets."""
         found = []
         for fault in error.errors(include_url=False, include_input=False):
             path, table = self._found(fault["loc"])
@@ -100,11 +100,11 @@ class ConfigFile:
             try:
                 document = tomllib.loads("\n".join(lines[:number]))
             except tomllib.TOMLDecodeError:
-                continue  # within a value of several lines
+                continue  # inside a multi-line value
             if _holds(document, known):
                 break
             began = number + 1
-        # An array of tables is one statement: a key that stands in it once is found there.
+        # An array of tables is one statement: find a key that occurs in it once.
         key = next((part for part in reversed(path) if isinstance(part, str)), "")
         named = re.compile(rf"(^|[\s{{,]){re.escape(key)}\s*=")
         matching = [at for at in range(began, number + 1) if named.search(lines[at - 1])]

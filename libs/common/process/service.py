@@ -16,7 +16,7 @@ T = TypeVar("T")
 log = logs.get_logger(__name__)
 
 DRAIN_SECONDS = 30.0
-YOUNG_OBJECTS = 10_000  # of some hundred requests or messages
+YOUNG_OBJECTS = 10_000  # made by a few hundred requests or messages
 
 
 @runtime_checkable
@@ -68,7 +68,7 @@ class Service:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if self.stopping.is_set():
             return
-        # We cancel none before the stop; libraries do (see broker.connection_faults).
+        # Before the stop only libraries cancel tasks (see broker.connection_faults).
         error = None if task.cancelled() else task.exception()
         log.error("service.task_died", task=task.get_name(), exc_info=error)
         self.failed = True
@@ -112,11 +112,11 @@ async def _serve(service: Service, start: Callable[[Service], Awaitable[None]]) 
             if (fault := starting.result()) is not None:
                 await service.close()
                 return fault
-            # All objects so far live as long as the process: without this, the collector scans them
-            # again and again, and stops everything for 50 to 100 ms.
+            # All objects so far live as long as the process. Without this, the garbage collector
+            # scans them repeatedly, and pauses everything for 50 to 100 ms.
             gc.freeze()
-            # Young objects are scanned whenever there are 700 more: with 64 requests in flight that
-            # is all the time, finds no garbage, and costs 8 % of the gateway's CPU.
+            # By default young objects are scanned for every 700 new ones. With 64 requests in flight
+            # that is constantly, finds no garbage, and costs 8 % of the gateway's CPU.
             gc.set_threshold(YOUNG_OBJECTS, 10, 10)
             log.info("service.started")
             await stopped
@@ -145,11 +145,11 @@ async def _traced(service: Service, start: Callable[[Service], Awaitable[None]])
 def run(
     name: str, start: Callable[[Service], Awaitable[None]], *, drain_delay: float = 0.0
 ) -> int | str:
-    """Run `start`, then wait for SIGTERM or SIGINT, then drain; gone within 30 s.
+    """Run `start`, wait for SIGTERM or SIGINT, then drain and end within 30 s.
 
     :param drain_delay: see `Service`
-    :returns: for `sys.exit`: 1 when the start failed, a task died or the drain took too long; or
-        what `start` says is at fault
+    :returns: for `sys.exit`: 1 if the start failed, a task died or the drain took too long; or the
+        fault that `start` reports
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_traced(Service(name, drain_delay), start))

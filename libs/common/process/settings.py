@@ -61,7 +61,7 @@ class ProcessSettings(Settings):
 
 class ServiceSettings(ProcessSettings):
     internal_api_key: SecretStr = Field(min_length=16)
-    """Opens this service and no other; of the callers only the gateway has it."""
+    """The key of this service only; the gateway is the only caller that has it."""
 
 
 class DatabaseSettings(Settings):

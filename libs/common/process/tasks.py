@@ -9,9 +9,9 @@ CANCEL_AGAIN_SECONDS = 1.0
 async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancel and wait until all have ended; their errors stay in them.
 
-    One cancellation is not enough: if it arrives in the very step in which the awaited operation
-    finishes, Python 3.11's `wait_for` (and libraries that use it) swallows it, and the task goes
-    on, perhaps for ever.
+    One cancellation is not enough: if it arrives in the same step in which the awaited operation
+    finishes, Python 3.11's `wait_for` (and libraries that use it) swallows it, and the task
+    continues, perhaps forever.
     """
     going_on = set(tasks)
     while going_on:

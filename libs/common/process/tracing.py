@@ -1,11 +1,11 @@
-"""Traces by OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set.
+"""Traces by OpenTelemetry, if OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
-A trace has the id of its request if that is 32 hexadecimal digits, as ours are: look for the id in
-a response, a log line or a ledger row. So an alert that is retried from its row days later is in
-the trace of its request, though no header leads there.
+A trace has the id of its request if that is 32 hexadecimal digits, as ours are. The id is in the
+response, log lines and ledger rows. So an alert that is retried from its row days later is in the
+trace of its request, without any header.
 
 The SDK's own variables apply (sampling, headers, resource attributes). Span names and attributes
-come from closed sets, as metric labels do: no e-mail address, text or key.
+come from closed sets, like metric labels: no e-mail addresses, texts or keys.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def span(
 ) -> AbstractContextManager[Span]:
     """Trace the block.
 
-    :param sender: headers of the caller whose trace continues (`traceparent`, W3C)
+    :param sender: headers of the caller whose trace is continued (`traceparent`, W3C)
     """
     if _tracer is None:
         return UNTRACED
@@ -53,7 +53,7 @@ def headers(request_id: str | None) -> dict[str, str]:
     """Return the headers by which another process continues the current trace.
 
     Empty for a message of another request (in a batch, or requeued from a row): its reader starts a
-    span of its own in the trace of that request.
+    new span in the trace of that request.
     """
     carrier: dict[str, str] = {}
     if _tracer is not None and request_id == logs.request_id.get():
@@ -62,7 +62,7 @@ def headers(request_id: str | None) -> dict[str, str]:
 
 
 def trace_id(request_id: str) -> int:
-    """Return the trace id of a request id; hash one of another form, given by a client."""
+    """Return the trace id of a request id; a client's id of another form is hashed."""
     if _IS_TRACE_ID.fullmatch(request_id):
         return int(request_id, 16)
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:16])
@@ -74,7 +74,7 @@ async def exporting(service: str) -> AsyncIterator[None]:
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield
         return
-    # Imported here: some megabytes and threads, only needed with tracing.
+    # Imported here, because it takes some megabytes and threads, needed only with tracing.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_NAMESPACE, Resource
     from opentelemetry.sdk.trace import TracerProvider

@@ -35,7 +35,7 @@ def test_a_new_version_is_asked_and_the_old_one_stays_published(tmp_path: Path) 
         ("name =", "nmae =", "company.name"),
         ('nip = "1234563218"', 'nip = "525-224-84-81"', "company.nip"),
         ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
-        ('version = "form-2026-11"', 'version = "chat-2026-11"', "two of version chat-2026-11"),
+        ('version = "form-2026-11"', 'version = "chat-2026-11"', "duplicate version chat-2026-11"),
         ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
         ("[company]", "[company", "company.toml"),
     ],
