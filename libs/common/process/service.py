@@ -115,7 +115,7 @@ async def _serve(service: Service, start: Callable[[Service], Awaitable[None]]) 
             # All objects so far live as long as the process. Without this, the garbage collector
             # scans them repeatedly, and pauses everything for 50 to 100 ms.
             gc.freeze()
-            # By default young objects are scanned for every 700 new ones. With 64 requests in flight
+            # By default, every 700 new objects cause a scan. With 64 requests in flight
             # that is constantly, finds no garbage, and costs 8 % of the gateway's CPU.
             gc.set_threshold(YOUNG_OBJECTS, 10, 10)
             log.info("service.started")
