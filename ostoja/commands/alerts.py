@@ -3,8 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -24,15 +23,8 @@ _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Status(StrEnum):
-    PENDING = "pending"
-    FAILED = "failed"
-
-
-class Outcome(StrEnum):
-    DELIVERED = "delivered"
-    RESEND = "resend"
-    DISCARDED = "discarded"
+Status = Literal["pending", "failed"]
+Outcome = Literal["delivered", "resend", "discarded"]
 
 
 def _time(given: str) -> str:
@@ -262,7 +254,7 @@ def _filters(
     since: str | None,
     until: str | None,
 ) -> dict[str, str]:
-    given = {"target": target, "status": status and status.value, "event_type": event_type}
+    given = {"target": target, "status": status, "event_type": event_type}
     given |= {"since": since, "until": until}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -333,7 +325,7 @@ def resolve(
 ) -> None:
     """Resolve an e-mail in doubt: it arrived, it is sent again, or it is discarded."""
     session: Session = context.obj
-    body = {"id": str(id_), "outcome": outcome.value, "reason": reason, "target": target}
+    body = {"id": str(id_), "outcome": outcome, "reason": reason, "target": target}
     answer = session.api.call("POST", "/api/dlq/resolve", body)
     session.screen.answer(answer, f"{answer['id']}: {answer['outcome']}")
 

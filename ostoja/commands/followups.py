@@ -1,19 +1,12 @@
 """Stops the follow-ups of a lead."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import typer
 
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
-
-
-class Reason(StrEnum):
-    REPLY = "reply"
-    STAFF = "staff"
-    BOUNCE = "bounce"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 def stop(
     context: typer.Context,
     reason: Annotated[
-        Reason,
+        Literal["reply", "staff", "bounce"],
         typer.Option(
             help="reply: they answered elsewhere; staff: a colleague took over; "
             "bounce: the address accepts no mail."
@@ -42,6 +35,6 @@ def stop(
     if (email is None) == (conversation is None):
         raise Failure(Exit.USAGE, "name either an address or --conversation")
     whom = {"email": email} if email else {"conversation_id": str(conversation)}
-    body = {**whom, "reason": reason.value}
+    body = {**whom, "reason": reason}
     answer = session.api.call("POST", "/api/followups/stop", body, key="X-API-KEY")
     session.screen.answer(answer, f"cancelled {answer['cancelled']:,}")

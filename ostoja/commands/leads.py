@@ -1,7 +1,6 @@
 """Leads: list them, and set the state of one."""
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
@@ -12,12 +11,7 @@ from ostoja.where import Session
 KEY = "X-API-KEY"
 
 
-class State(StrEnum):
-    NEW = "new"
-    TAKEN = "taken"
-    WON = "won"
-    LOST = "lost"
-    NOT_A_LEAD = "not_a_lead"
+State = Literal["new", "taken", "won", "lost", "not_a_lead"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +30,7 @@ def list_(
 ) -> None:
     """List leads and other requests, newest first. Needs the service key."""
     session: Session = context.obj
-    wanted = {"state": state and state.value, "topic": topic, "since": since}
+    wanted = {"state": state, "topic": topic, "since": since}
     pages = session.api.pages("/api/leads", limit=limit, key=KEY, **wanted)
     found = [each for page in pages for each in page["items"]]
     if session.screen.as_json:
@@ -66,7 +60,7 @@ def set_(
 ) -> None:
     """Set a lead's state; every state but new stops its follow-ups."""
     session: Session = context.obj
-    body = {"state": state.value} | ({"reason": reason} if reason else {})
+    body = {"state": state} | ({"reason": reason} if reason else {})
     path = f"/api/leads/{quote(lead, safe='')}/state"
     answer = session.api.call("POST", path, body, key=KEY)
     session.screen.answer(answer, f"{answer['id']} is {answer['state']}")

@@ -1,7 +1,6 @@
 """The gateway's rate limits and caches."""
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -20,13 +19,7 @@ WHOM = {
 }
 
 
-class Name(StrEnum):
-    CHAT = "chat"
-    MINUTE = "minute"
-    HOUR = "hour"
-    CHAT_BUDGET = "chat_budget"
-    WRITE_BUDGET = "write_budget"
-    WITHDRAWAL_BUDGET = "withdrawal_budget"
+Name = Literal["chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,7 +50,7 @@ def set_(
 ) -> None:
     """Change a limit on all gateways within seconds, until it is cleared."""
     session: Session = context.obj
-    answer = session.api.call("PUT", "/api/ratelimits", {limit_name.value: " ".join(limit)})
+    answer = session.api.call("PUT", "/api/ratelimits", {limit_name: " ".join(limit)})
     _print(session.screen, answer)
 
 
@@ -69,7 +62,7 @@ def clear(
 ) -> None:
     """Restore the configured limit."""
     session: Session = context.obj
-    changes = dict.fromkeys(each.value for each in limit_names)
+    changes = dict.fromkeys(limit_names)
     _print(session.screen, session.api.call("PUT", "/api/ratelimits", changes))
 
 

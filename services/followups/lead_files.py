@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import normalise
-from libs.common.http.application import Model, Problem
+from libs.common.http.application import Model, Problem, faults
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
@@ -196,18 +196,12 @@ def _read(record: Record, report: Report) -> Lead | None:
             return Lead.model_validate(record.fields)
         except ValidationError as error:
             shown = FAULTS if len(report.rejected) < DETAILED_ROWS else 1
-            faults = [
-                _fault(
-                    ".".join(str(part) for part in fault["loc"]) or "row",
-                    fault["msg"].removeprefix("Value error, "),
-                )
-                for fault in error.errors(include_url=False, include_input=False)[:shown]
-            ]
+            found = [_fault(*fault) for fault in faults(error, "row")[:shown]]
             if (more := error.error_count() - shown) > 0:
-                faults[-1]["message"] += f" (and {more} more in this row)"
+                found[-1]["message"] += f" (and {more} more in this row)"
     else:
-        faults = [_fault("row", record.fault)]
-    report.rejected.append({"line": record.line, "errors": faults})
+        found = [_fault("row", record.fault)]
+    report.rejected.append({"line": record.line, "errors": found})
     metrics.IMPORTED.labels("rejected").inc()
     return None
 

@@ -1,7 +1,7 @@
 """P4 at the two moments that a race meets only by luck, each held until the 200 is out.
 
 A sender frozen (SIGSTOP) with its mail written and the dot not: its deadline passes, and so, for
-consent, does the quarantine. A worker held with its permit in hand, before it may call the row its
+consent, does the quarantine. A worker held while it has its permit, before it may call the row its
 own: it is taken over.
 """
 

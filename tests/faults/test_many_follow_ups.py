@@ -160,7 +160,7 @@ async def test_alerts_killed_while_sending_leave_doubts_and_no_duplicate(
     stack: Stack,
 ) -> None:
     await stack.sandbox.reset()
-    await stack.sandbox.behave("email", delay_seconds=0.3, stage="dot")  # many are in hand
+    await stack.sandbox.behave("email", delay_seconds=0.3, stage="dot")  # many are in flight
     ids = await schedule(stack, 300)
     for _ in range(3):
         await asyncio.sleep(random.Random(11).uniform(1, 3))

@@ -76,7 +76,7 @@ async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_noth
     addresses = await asyncio.to_thread(compose, "exec", "-T", "gateway", "python", "-c", look_up)
     assert len(addresses.split()) == 3
 
-    await system.sandbox.behave("slack", delay_seconds=0.05)  # so that some is in hand
+    await system.sandbox.behave("slack", delay_seconds=0.05)  # so that some are in flight
     texts = [f"three {uuid.uuid4()}" for _ in range(60)]
     sending = asyncio.create_task(_send(system, texts))
     killed, drained, _ = compose.containers("alerts")

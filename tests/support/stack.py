@@ -87,7 +87,7 @@ class Stack(System):
         await asyncio.to_thread(self.start_now, name)
 
     async def stop(self, name: str) -> None:
-        """Let a service finish what is in hand (SIGTERM)."""
+        """Let a service finish its work in flight (SIGTERM)."""
         await asyncio.to_thread(self.stop_now, name)
 
     def pid(self, name: str) -> int:

@@ -133,17 +133,22 @@ def validate(body: bytes, model: type[M], max_depth: int = MAX_DEPTH) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise Problem(
-            422,
-            detail="one or more fields are invalid",
-            errors=[
-                (
-                    ".".join(str(part) for part in fault["loc"]) or "body",
-                    fault["msg"].removeprefix("Value error, "),  # pydantic's words, not ours
-                )
-                for fault in error.errors(include_url=False, include_input=False)
-            ],
-        ) from None
+        detail = "one or more fields are invalid"
+        raise Problem(422, detail=detail, errors=faults(error, "body")) from None
+
+
+def faults(error: ValidationError, whole: str) -> list[tuple[str, str]]:
+    """Return each invalid field with its fault.
+
+    :param whole: the name of the whole, for a fault of no single field
+    """
+    return [
+        (
+            ".".join(str(part) for part in fault["loc"]) or whole,
+            fault["msg"].removeprefix("Value error, "),  # added by pydantic
+        )
+        for fault in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def check_json(body: bytes, max_depth: int = MAX_DEPTH) -> Any:

@@ -13,7 +13,7 @@ from services.alerts.config import EmailTarget
 from services.alerts.delivery import ending
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.permits import Permits
-from services.alerts.messages import AlertWork
+from services.alerts.messages import AlertWork, PermitAnswer
 from services.alerts.store import steps
 from services.alerts.store.steps import Attempt, Ended
 from services.alerts.targets.breaker import Admission
@@ -63,19 +63,11 @@ class AtMostOnceWorker(AtLeastOnceWorker):
         answer = await self.permits.ask(
             job, once, seconds=self.target.ask_timeout, margin=self.target.margin
         )
-        match answer and answer.answer:
-            case "granted" if answer is not None:
-                permit_over = asked_at + min(answer.seconds, self.target.permit)
-                dot_before = asked_at + min(answer.seconds / 2, self.target.dot_deadline)
-                dot_before = min(dot_before, once.window_ends)
-            case "denied":
-                return await self._cancel(job, once, Reason.WITHDRAWN)
-            case _:
-                no_consent = answer is not None and answer.reason == Reason.NO_CONSENT
-                reason = Reason.NO_CONSENT if no_consent else Reason.NO_PERMIT
-                if job.age > self.target.permit_patience:
-                    return await self._cancel(job, once, reason)
-                return await self._wait_for_permit(job, once, reason)
+        if answer is None or answer.answer != "granted":
+            return await self._not_granted(job, once, answer)
+        permit_over = asked_at + min(answer.seconds, self.target.permit)
+        dot_before = asked_at + min(answer.seconds / 2, self.target.dot_deadline)
+        dot_before = min(dot_before, once.window_ends)
         async with self.engine.begin() as tx:
             sending = await steps.move(
                 tx, job, State.CLAIMED, State.SENDING, seconds=self.target.lease
@@ -92,6 +84,17 @@ class AtMostOnceWorker(AtLeastOnceWorker):
             log.error("permit.overrun", alert_id=str(job.alert_id), attempt=job.attempt)
             outcome = replace(outcome, kind=Kind.UNKNOWN, reason=Reason.OVERRUN)
         return self._attempted(job, outcome, admission, monotonic() - start)
+
+    async def _not_granted(
+        self, job: Claimed, once: Once, answer: PermitAnswer | None
+    ) -> Disposition:
+        if answer is not None and answer.answer == "denied":
+            return await self._cancel(job, once, Reason.WITHDRAWN)
+        no_consent = answer is not None and answer.reason == Reason.NO_CONSENT
+        reason = Reason.NO_CONSENT if no_consent else Reason.NO_PERMIT
+        if job.age > self.target.permit_patience:
+            return await self._cancel(job, once, reason)
+        return await self._wait_for_permit(job, once, reason)
 
     async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Disposition:
         async with self.engine.begin() as tx:

@@ -13,7 +13,16 @@ from pydantic import BeforeValidator, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import Email
-from libs.common.http.application import CALLER, Model, Problem, json_response, only, parse, path_id
+from libs.common.http.application import (
+    CALLER,
+    Model,
+    Problem,
+    faults,
+    json_response,
+    only,
+    parse,
+    path_id,
+)
 from libs.common.phone_number import Phone
 from services.followups import lead_files, metrics, staff, table
 from services.followups.config import Config
@@ -157,11 +166,7 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
     try:
         return Wanted.model_validate(dict(query))
     except ValidationError as error:
-        faults = [
-            (str(fault["loc"][0]), fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise Problem(422, errors=faults) from None
+        raise Problem(422, errors=faults(error, "query")) from None
 
 
 def _csv(items: list[dict[str, Any]]) -> str:

@@ -147,16 +147,6 @@ async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequenc
     return (await tx.execute(_IN_ORDER.where(which))).mappings().all()
 
 
-_IN_CONVERSATION = _IN_ORDER.where(
-    followup_event.c.conversation_id == sa.bindparam("conversation_id")
-)
-
-
-async def in_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
-    given = {"conversation_id": conversation_id}
-    return (await tx.execute(_IN_CONVERSATION, given)).mappings().all()
-
-
 async def page(
     tx: AsyncConnection, which: sa.ColumnElement[bool], after: UUID | None, limit: int
 ) -> Sequence[Row]:

@@ -1,5 +1,7 @@
 """The tables, as created by the migrations."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
@@ -40,15 +42,17 @@ chat_conversations = sa.Table(
     ),
 )
 
+
+def _conversation(*, primary_key: bool = False) -> sa.Column[Any]:
+    cascade = sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE")
+    return sa.Column("conversation_id", cascade, primary_key=primary_key, nullable=False)
+
+
 chat_message = sa.Table(
     "chat_message",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _conversation(),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
@@ -61,11 +65,7 @@ chat_email = sa.Table(
     "chat_email",
     metadata,
     sa.Column("email", sa.Text, primary_key=True),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _conversation(primary_key=True),
     sa.Index("chat_email_conversation", "conversation_id"),
 )
 
@@ -74,11 +74,7 @@ imported_grant = sa.Table(
     "imported_grant",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _conversation(),
     sa.Index("imported_grant_conversation", "conversation_id"),
 )
 
@@ -86,11 +82,7 @@ followup_event = sa.Table(
     "followup_event",
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _conversation(),
     sa.Column("followup_number", sa.Integer, nullable=False),
     sa.Column("email", sa.Text, nullable=False),
     sa.Column("sequence", sa.Text, nullable=False),
@@ -121,11 +113,7 @@ lead = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("topic", sa.Text, nullable=False),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _conversation(),
     # The conversation of the last change; a person may return in another one.
     sa.Column("heard_in", sa.Uuid, nullable=False),
     sa.Column("language", sa.Text, nullable=False),
@@ -155,11 +143,7 @@ lead_contact = sa.Table(
     metadata,
     sa.Column("contact", sa.Text, primary_key=True),
     sa.Column("lead_id", sa.ForeignKey(lead.c.id, ondelete="CASCADE"), nullable=False),
-    sa.Column(
-        "conversation_id",
-        sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _conversation(),
     sa.Index("lead_contact_lead", "lead_id"),
     sa.Index("lead_contact_conversation", "conversation_id"),
 )

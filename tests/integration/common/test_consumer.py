@@ -310,7 +310,7 @@ async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -
     assert seen == ["a", "b", None]
 
 
-async def test_no_more_than_the_prefetch_are_in_hand(broker: Broker) -> None:
+async def test_no_more_than_the_prefetch_are_in_flight(broker: Broker) -> None:
     await send(broker, 20)
     gate = Gate()
     async with consume(broker, QUEUE, gate, prefetch=3):
@@ -321,7 +321,7 @@ async def test_no_more_than_the_prefetch_are_in_hand(broker: Broker) -> None:
         await gate.until(20)
 
 
-async def test_a_paused_consumer_finishes_what_is_in_hand_and_takes_no_more(
+async def test_a_paused_consumer_finishes_messages_in_flight_and_takes_no_more(
     broker: Broker,
 ) -> None:
     await send(broker, 5)
@@ -513,7 +513,7 @@ async def test_a_handler_that_is_cancelled_by_nobody_of_ours_gets_its_message_ag
     assert await gone(broker)
 
 
-async def test_a_stop_finishes_what_is_in_hand_and_loses_nothing(broker: Broker) -> None:
+async def test_a_stop_finishes_messages_in_flight_and_loses_none(broker: Broker) -> None:
     sent = await send(broker, 10)
     done: list[str] = []
     started = asyncio.Event()

@@ -198,7 +198,7 @@ async def test_while_one_worker_is_dead_the_others_answer(start_gateway: StartGa
         await started(gateway, workers=2 + times)
 
 
-async def test_sigterm_lets_each_worker_finish_what_it_has_in_hand(
+async def test_sigterm_lets_each_worker_finish_its_requests(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     arrived, finish = asyncio.Semaphore(0), asyncio.Event()
