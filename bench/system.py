@@ -10,7 +10,7 @@ import psycopg2
 
 from bench.lab import Lab
 from deploy.local import environment
-from deploy.local.servers import HOST, Process
+from deploy.local.process import HOST, Process
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 

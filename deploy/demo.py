@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from deploy.local import environment
-from deploy.local.servers import HOST
+from deploy.local.process import HOST
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from bench.alerts.system import Alerts, alerts, uuid7
 from bench.lab import Lab
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
-from deploy.local.servers import HOST
+from deploy.local.process import HOST
 from services.alerts.store import queries, steps
 from tests.support.databases import DatabaseUrl
 

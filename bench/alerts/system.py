@@ -15,7 +15,7 @@ from bench.lab import Lab
 from bench.peers import TEXT
 from bench.system import System, fresh_values
 from deploy.local import environment
-from deploy.local.servers import Process
+from deploy.local.process import Process
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.topology import Queue
 from services.alerts import config, messages, topology

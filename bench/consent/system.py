@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.lab import Lab
 from bench.system import System, fresh_values
 from deploy.local import environment
-from deploy.local.servers import HOST, Process
+from deploy.local.process import HOST, Process
 from libs.common.messaging.broker import Broker
 from services.followups import topology as followups
 from tests.support.brokers import Vhost

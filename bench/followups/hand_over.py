@@ -11,7 +11,7 @@ from bench.followups.system import Followups, followups
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
-from deploy.local.servers import Process, wait_until
+from deploy.local.process import Process, wait_until
 
 COUNT = 3000
 OURS = "**Ostoja**: one process of followups"

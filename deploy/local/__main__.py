@@ -24,17 +24,8 @@ from pathlib import Path
 from deploy.local import environment, machine, supervisor
 from deploy.local.env_file import env_file_faults
 from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
-from deploy.local.servers import (
-    HOST,
-    Postgres,
-    RabbitMQ,
-    Redis,
-    Server,
-    ServerError,
-    check_ports_free,
-    postgres_binaries,
-    wait_until,
-)
+from deploy.local.process import HOST, ServerError, check_ports_free, wait_until
+from deploy.local.servers import Postgres, RabbitMQ, Redis, Server, postgres_binaries
 
 LOCAL = ROOT / ".local"
 ENV = ROOT / ".env"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from deploy.local.servers import HOST, ServerError
+from deploy.local.process import HOST, ServerError
 from ostoja.dotenv import parse as parse  # noqa: PLC0414 - .env's reader, for all of deploy
 
 ROOT = Path(__file__).parents[2]

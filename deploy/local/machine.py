@@ -9,12 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.local.servers import (
-    ServerError,
-    postgres_binaries,
-    rabbitmq_home,
-    redis_binary,
-)
+from deploy.local.process import ServerError
+from deploy.local.servers import postgres_binaries, rabbitmq_home, redis_binary
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"

@@ -15,189 +15,30 @@ import hashlib
 import http.client
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
-HOST = "127.0.0.1"
+from deploy.local.process import (
+    HERE,
+    HOST,
+    Process,
+    ServerError,
+    account,
+    as_user,
+    born,
+    check_ports_free,
+    wait_until,
+)
+
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
-HERE = "/proc/self/cwd"  # a server's own folder, by a path that needs no permission on its parents
-LEAVING_SECONDS = 0.5
-"""A killed process may hold its ports for a moment after it is gone, until its last thread ends."""
-
-
-class ServerError(Exception):
-    """The text is shown to the user."""
-
-
-class PortTakenError(ServerError):
-    def __init__(self, ports: Mapping[str, int]) -> None:
-        named = ", ".join(f"{port} ({variable})" for variable, port in ports.items())
-        super().__init__(
-            f"taken by other programs: port {named}; free them, set others in .env, or use "
-            "`make up PORT_OFFSET=100` to raise all our ports by 100"
-        )
-
-
-def check_ports_free(ports: Mapping[str, int]) -> None:
-    """:raises PortTakenError: names every port that is taken"""
-    deadline = time.monotonic() + LEAVING_SECONDS
-    while taken := {variable: port for variable, port in ports.items() if not _is_free(port)}:
-        if time.monotonic() > deadline:
-            raise PortTakenError(taken)
-        time.sleep(0.05)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore TIME_WAIT
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def wait_until(
-    what: str, seconds: float, ready: Callable[[], bool], alive: Callable[[], bool]
-) -> None:
-    """Poll `ready`; give up after `seconds` or when the process has ended."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if not alive():
-            raise ServerError(f"{what} ended while starting")
-        if time.monotonic() > deadline:
-            raise ServerError(f"{what} does not answer after {seconds:.0f} s")
-        time.sleep(0.05)
-
-
-_children: dict[int, subprocess.Popen[bytes]] = {}  # of this process, not reaped yet
-
-
-class Process:
-    """A detached process, identified by a recorded pid, start time and boot id.
-
-    After a crash or a reboot another process may have the pid, but not all three.
-    """
-
-    def __init__(self, record: Path) -> None:
-        self.record = record
-
-    def spawn(
-        self,
-        argv: list[str],
-        *,
-        env: Mapping[str, str],
-        cwd: str | Path,
-        log: Path,
-        user: str | None = None,
-        pass_fds: tuple[int, ...] = (),
-        fingerprint: str = "",
-    ) -> None:
-        for folder in (log.parent, self.record.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                argv,
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C at the terminal must not reach it
-                pass_fds=pass_fds,
-                **as_user(user),
-            )
-        _children[child.pid] = child
-        self.note(child.pid, fingerprint)
-
-    def note(self, pid: int, fingerprint: str = "") -> None:
-        """Record a newly started process."""
-        text = json.dumps({"pid": pid, "born": _born(pid), "fingerprint": fingerprint})
-        fresh = self.record.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self.record)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self.record.read_text())
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
-
-    @property
-    def pid(self) -> int | None:
-        """The pid, while this same process runs."""
-        record = self._read()
-        pid, born = record.get("pid"), record.get("born")
-        alive = isinstance(pid, int) and born is not None and _born(pid) == born
-        _reap()
-        return pid if alive else None
-
-    def runs_as(self, fingerprint: str) -> bool:
-        return self.pid is not None and self._read().get("fingerprint") == fingerprint
-
-    def signal(self, number: int) -> None:
-        if (pid := self.pid) is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def stop(self, number: int, seconds: float) -> None:
-        """Send the signal and wait; after `seconds`, kill the process and its group."""
-        pid = self.pid
-        self.signal(number)
-        deadline = time.monotonic() + seconds
-        while self.pid is not None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if pid is not None and self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            while self.pid is not None:
-                time.sleep(0.02)
-        self.record.unlink(missing_ok=True)
-
-
-def _reap() -> None:
-    """Reap ended children, which are zombies until their parent does."""
-    for pid, child in list(_children.items()):
-        if child.poll() is not None:
-            del _children[pid]
-
-
-def _born(pid: int) -> str | None:
-    """Return boot id and start time of a process; None if it does not exist or is a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-    return None if stat[0] == "Z" else f"{boot} {stat[19]}"
-
-
-def as_user(user: str | None) -> dict[str, Any]:
-    """Return Popen's arguments that drop root's privileges; empty if not root.
-
-    Popen changes to `cwd` before it changes the user; the module's docstring relies on that.
-    """
-    if user is None or os.geteuid() != 0:
-        return {}
-    entry = account(user)
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-
-
-def account(name: str) -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:  # the server was not installed from the distribution's package
-        return pwd.getpwnam("nobody")
 
 
 class Server(ABC):
@@ -271,7 +112,7 @@ class Server(ABC):
                 if (entry / "comm").read_text().strip() != self.program:
                     continue
                 home = (entry / "cwd").readlink()
-                if home.is_relative_to(self.folder) and _born(int(entry.name)) is not None:
+                if home.is_relative_to(self.folder) and born(int(entry.name)) is not None:
                     found.append(int(entry.name))
         return found
 
@@ -307,6 +148,25 @@ class Server(ABC):
         path.touch(mode=0o600)
         self._own(path, 0o600)
         path.write_text(text)
+
+    def _spawn(
+        self,
+        argv: list[str],
+        fingerprint: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        *,
+        cwd: str | Path | None = None,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
+        self.process.spawn(
+            argv,
+            env={**self._environment(), **environment},
+            cwd=cwd or self.folder,
+            log=self.log,
+            user=self.user,
+            pass_fds=pass_fds,
+            fingerprint=fingerprint,
+        )
 
     def _environment(self) -> dict[str, str]:
         # Inherit nothing: PGDATA or RABBITMQ_* of the caller would lead to other instances.
@@ -369,15 +229,7 @@ class Postgres(Server):
             argv = [str(binaries / "postgres"), "-D", f"/proc/self/fd/{folder}/data"]
             for name, value in self.settings.items():
                 argv += ["-c", f"{name}={value}"]
-            self.process.spawn(
-                argv,
-                env=self._environment(),
-                cwd="/",
-                log=self.log,
-                user=self.user,
-                pass_fds=(folder,),
-                fingerprint=fingerprint,
-            )
+            self._spawn(argv, fingerprint, cwd="/", pass_fds=(folder,))
         finally:
             os.close(folder)
 
@@ -467,14 +319,7 @@ class Redis(Server):
 
     def _launch(self, fingerprint: str) -> None:
         self._write("redis.conf", self._shape())
-        self.process.spawn(
-            [redis_binary(), f"{HERE}/redis.conf"],
-            env=self._environment(),
-            cwd=self.folder,
-            log=self.log,
-            user=self.user,
-            fingerprint=fingerprint,
-        )
+        self._spawn([redis_binary(), f"{HERE}/redis.conf"], fingerprint)
 
     def ready(self) -> bool:
         try:
@@ -577,7 +422,6 @@ class RabbitMQ(Server):
         for name, text in self._files().items():
             self._write(name, text)
         environment = {
-            **self._environment(),
             "RABBITMQ_NODENAME": "ostoja@localhost",
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "ERL_EPMD_PORT": str(self.epmd.port),
@@ -594,14 +438,7 @@ class RabbitMQ(Server):
             # Make the script exec the server instead of waiting for it: one pid, one signal.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
-        self.process.spawn(
-            [str(home / "sbin" / "rabbitmq-server")],
-            env=environment,
-            cwd=self.folder,
-            log=self.log,
-            user=self.user,
-            fingerprint=fingerprint,
-        )
+        self._spawn([str(home / "sbin" / "rabbitmq-server")], fingerprint, environment)
 
     def stop(self) -> None:
         super().stop()
@@ -640,14 +477,7 @@ class _Epmd(Server):
         epmd = shutil.which("epmd")
         if epmd is None:
             raise ServerError("epmd, Erlang's port mapper, is not installed")
-        self.process.spawn(
-            [epmd, "-address", HOST, "-port", str(self.port)],
-            env=self._environment(),
-            cwd=self.folder,
-            log=self.log,
-            user=self.user,
-            fingerprint=fingerprint,
-        )
+        self._spawn([epmd, "-address", HOST, "-port", str(self.port)], fingerprint)
 
     def ready(self) -> bool:
         with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.local import environment
 from deploy.local.machine import PYTHON
-from deploy.local.servers import HERE, Process, account, as_user
+from deploy.local.process import HERE, Process, account, as_user
 
 ROOT = environment.ROOT
 LOCAL = ROOT / ".local"

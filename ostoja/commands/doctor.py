@@ -88,7 +88,7 @@ def doctor(
 def _checkout() -> Iterator[None]:
     """These two need servers and files; the rest of the tool needs only the gateway's API."""
     try:
-        from deploy.local.servers import ServerError
+        from deploy.local.process import ServerError
     except ImportError:
         where_to = (
             "run this where the deployment runs: in its checkout, or in the container `ostoja`"

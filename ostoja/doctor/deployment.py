@@ -13,7 +13,7 @@ from deploy.local.environment import (
     WITH_TABLES,
     port,
 )
-from deploy.local.servers import HOST
+from deploy.local.process import HOST
 
 PATIENCE = 5.0
 """Seconds for each request."""

@@ -12,7 +12,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 
-from deploy.local.servers import RabbitMQ, as_user, rabbitmq_home
+from deploy.local.process import as_user
+from deploy.local.servers import RabbitMQ, rabbitmq_home
 from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
 
 PASSWORDS = {service: f"{service}-password" for service in RIGHTS}

@@ -16,7 +16,7 @@ from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
 from deploy.local.environment import DATABASE, ROOT, VHOST
-from deploy.local.servers import Process
+from deploy.local.process import Process
 from tests.support.compose import Compose
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.local.servers import Process
+from deploy.local.process import Process
 
 PREFIX = "ostoja-test-"
 

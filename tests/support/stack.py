@@ -17,7 +17,8 @@ from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
 from deploy.local.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
-from deploy.local.servers import Postgres, Process, RabbitMQ, Redis, ServerError, wait_until
+from deploy.local.process import Process, ServerError, wait_until
+from deploy.local.servers import Postgres, RabbitMQ, Redis
 from deploy.local.supervisor import DRAIN_SECONDS
 from tests.support import warm
 from tests.support.brokers import Vhost

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from deploy.local.environment import ROOT
-from deploy.local.servers import Process
+from deploy.local.process import Process
 
 
 def spawn(process: Process, service: str, *, env: Mapping[str, str], log: Path) -> None:

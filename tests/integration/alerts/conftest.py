@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.local.servers import Process
+from deploy.local.process import Process
 from libs.common.database import postgres
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, consume

@@ -6,7 +6,8 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from deploy.local.environment import EXAMPLE_CONFIG
-from deploy.local.servers import HOST, Postgres, RabbitMQ
+from deploy.local.process import HOST
+from deploy.local.servers import Postgres, RabbitMQ
 from deploy.provision import (
     DATABASE,
     SCHEMAS,

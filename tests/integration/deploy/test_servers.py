@@ -10,14 +10,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from deploy.local.servers import (
-    HOST,
-    PortTakenError,
-    Postgres,
-    RabbitMQ,
-    Redis,
-    check_ports_free,
-)
+from deploy.local.process import HOST, PortTakenError, check_ports_free
+from deploy.local.servers import Postgres, RabbitMQ, Redis
 from tests.support.ports import Ports
 
 

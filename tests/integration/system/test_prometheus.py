@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import yaml
 
-from deploy.local.servers import Process
+from deploy.local.process import Process
 from tests.support import checkers
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports

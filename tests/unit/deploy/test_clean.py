@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local import __main__ as local
-from deploy.local.servers import ServerError
+from deploy.local.process import ServerError
 
 
 @pytest.fixture

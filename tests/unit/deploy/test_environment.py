@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from deploy.local import environment
 from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
-from deploy.local.servers import ServerError
+from deploy.local.process import ServerError
 from deploy.sandbox.app import SandboxSettings
 from libs.common.process.settings import Settings, load
 
