@@ -312,9 +312,9 @@ def _wait_healthy(values: Mapping[str, str]) -> None:
             lambda: supervisor.record("supervisor").pid is not None,
         )
     except ServerError as error:
-        sick = [row for row in _rows(values) if row[3] != "ok"]
+        unhealthy = [row for row in _rows(values) if row[3] != "ok"]
         lines = [f"{error}: {url} says: {_get(url, headers) or 'nothing'}"]
-        lines += [f"{row[0]}: {row[3]}; see `make logs SERVICE={row[0]}`" for row in sick]
+        lines += [f"{row[0]}: {row[3]}; see `make logs SERVICE={row[0]}`" for row in unhealthy]
         raise ServerError("\n".join(lines)) from None
 
 

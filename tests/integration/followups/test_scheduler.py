@@ -579,33 +579,26 @@ async def test_duplicate_and_late_outcomes_change_nothing(
 ) -> None:
     followup_id = await handed_over(world, scheduler)
     consumers = Consumers(engine, NO_BROKER)
-    twin = settled(followup_id, "sent", "m1")
-    await asyncio.gather(*(consumers.outcomes(twin, DELIVERY) for _ in range(5)))
+    duplicate = settled(followup_id, "sent", "m1")
+    await asyncio.gather(*(consumers.outcomes(duplicate, DELIVERY) for _ in range(5)))
     [first] = await world.steps()
     for outcome in ("in_doubt", "cancelled", "failed", "sent"):
         await consumers.outcomes(settled(followup_id, outcome), DELIVERY)
     assert await world.steps() == [first]
 
 
-async def test_an_operator_s_resolution_of_a_doubt_is_recorded(
-    world: World, scheduler: Schedulers, engine: AsyncEngine
+@pytest.mark.parametrize(
+    "outcomes",
+    [("in_doubt", "sent"), ("failed", "sent"), ("failed", "cancelled"), ("failed", "in_doubt")],
+)
+async def test_an_operator_s_resolution_or_retry_replaces_the_outcome(
+    world: World, scheduler: Schedulers, engine: AsyncEngine, outcomes: tuple[str, str]
 ) -> None:
     followup_id = await handed_over(world, scheduler)
     consumers = Consumers(engine, NO_BROKER)
-    await consumers.outcomes(settled(followup_id, "in_doubt"), DELIVERY)
-    await consumers.outcomes(settled(followup_id, "sent"), DELIVERY)
-    assert await world.statuses() == ["sent"]
-
-
-@pytest.mark.parametrize("outcome", ["sent", "cancelled", "in_doubt"])
-async def test_a_retried_step_has_the_outcome_of_its_retry(
-    world: World, scheduler: Schedulers, engine: AsyncEngine, outcome: str
-) -> None:
-    followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine, NO_BROKER)
-    for each in ("failed", outcome):
+    for each in outcomes:
         await consumers.outcomes(settled(followup_id, each), DELIVERY)
-    assert await world.statuses() == [outcome]
+    assert await world.statuses() == [outcomes[-1]]
 
 
 @pytest.mark.parametrize(
