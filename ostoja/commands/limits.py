@@ -1,6 +1,7 @@
 """The gateway's rate limits and caches."""
 
-from typing import Annotated, Any, Literal
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +20,13 @@ WHOM = {
 }
 
 
-Name = Literal["chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget"]
+class Name(StrEnum):
+    CHAT = "chat"
+    MINUTE = "minute"
+    HOUR = "hour"
+    CHAT_BUDGET = "chat_budget"
+    WRITE_BUDGET = "write_budget"
+    WITHDRAWAL_BUDGET = "withdrawal_budget"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +57,7 @@ def set_(
 ) -> None:
     """Change a limit on all gateways within seconds, until it is cleared."""
     session: Session = context.obj
-    answer = session.api.call("PUT", "/api/ratelimits", {limit_name: " ".join(limit)})
+    answer = session.api.call("PUT", "/api/ratelimits", {limit_name.value: " ".join(limit)})
     _print(session.screen, answer)
 
 
@@ -62,7 +69,7 @@ def clear(
 ) -> None:
     """Restore the configured limit."""
     session: Session = context.obj
-    changes = dict.fromkeys(limit_names)
+    changes = dict.fromkeys(each.value for each in limit_names)
     _print(session.screen, session.api.call("PUT", "/api/ratelimits", changes))
 
 
