@@ -1,4 +1,4 @@
-"""What a pretended provider answers."""
+"""The answer of a simulated provider."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ class Answer:
     accepted: bool
     content_type: str = "application/json"
     keep: Callable[[], None] = lambda: None
-    """What it does once the message is taken."""
+    """Run after the message was accepted."""
 
 
 Provider = Callable[[Mapping[str, str], bytes], Answer]

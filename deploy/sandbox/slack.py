@@ -1,4 +1,4 @@
-"""Slack: an incoming webhook, and the Web API of an app, whose errors are inside a 200."""
+"""Slack: an incoming webhook, and an app's Web API, whose errors come in the body of a 200."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _MOST_MESSAGES = 10_000
 
 
 def webhook(_: Mapping[str, str], body: bytes) -> Answer:
-    """An incoming webhook: success is 200 with the two letters `ok`."""
+    """An incoming webhook: success is 200 with the body `ok`."""
     message = json_object(body)
     if message is None:
         return Answer(400, "invalid_payload", accepted=False, content_type="text/plain")
@@ -25,7 +25,7 @@ def webhook(_: Mapping[str, str], body: bytes) -> Answer:
 
 
 def _takes(blocks: Any) -> bool:
-    """Hold Block Kit's documented limits, for the blocks that our templates use."""
+    """Check Block Kit's documented limits, for the blocks that our templates use."""
 
     def text(of: Any, limit: int, *kinds: str) -> bool:
         return of["type"] in kinds and 1 <= len(of["text"]) <= limit
@@ -56,7 +56,7 @@ def _takes(blocks: Any) -> bool:
 
 
 class App:
-    """chat.postMessage and chat.update: a message is known by its channel and `ts`."""
+    """chat.postMessage and chat.update: channel and `ts` identify a message."""
 
     def __init__(self) -> None:
         self._numbers = count(1)

@@ -1,4 +1,4 @@
-"""What the ledger holds on a data subject: exported when consent asks, erased when it orders.
+"""Exports and erases a data subject's rows in the ledger, as consent requests.
 
 Steps 5 and 6 of protocol C (docs/protocols.md) are here and in store/intake.py.
 """
@@ -43,7 +43,7 @@ IsTheirs = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[bo
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose rows to find."""
+    """Finds the rows of a data subject."""
 
     own: list[Hash]
     """The e-mail or phone that was asked for, and the conversations it was found in."""

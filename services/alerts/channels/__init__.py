@@ -1,4 +1,4 @@
-"""One module per provider: what to send, and what the provider's response means."""
+"""One module per provider: the request to send, and the meaning of the response."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""Where a target may be. Each connection goes to exactly the address that was checked here."""
+"""Restricts the networks of targets. Connections go to exactly the address that was checked."""
 
 import asyncio
 import errno

@@ -95,7 +95,7 @@ class Poster:
 
 
 class HttpChannel(Generic[T]):
-    """What the channels that POST to the target's URL share."""
+    """Base of the channels that POST to the target's URL."""
 
     def __init__(self, name: str, target: T, templates: Templates, network: Network) -> None:
         self._name = name

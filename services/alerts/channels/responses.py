@@ -1,4 +1,4 @@
-"""What an HTTP response means, unless the provider says it in its own way."""
+"""The meaning of an HTTP response, unless the provider has its own protocol."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Any webhook, signed as Standard Webhooks says: its id lets a receiver drop duplicates."""
+"""Any webhook, signed per Standard Webhooks; its id lets a receiver drop duplicates."""
 
 import json
 from datetime import UTC, datetime

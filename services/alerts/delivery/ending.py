@@ -1,4 +1,4 @@
-"""What must be published in the transaction that ends a row, so that no crash can lose it."""
+"""Publishes the effects of an ended row in the transaction that ends it, so no crash loses them."""
 
 from uuid import UUID
 
@@ -30,9 +30,9 @@ async def return_permit(tx: AsyncConnection, alert_id: UUID, attempt: int, once:
 
 
 async def notify(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:
-    """Notify everyone who must know that a row ended, in the transaction that ends it.
+    """Publish the notifications of an ended row, in the transaction that ends it.
 
-    A failure, a mail in doubt and a mail cancelled for want of a reply from consent are escalated.
+    A failure, a mail in doubt and a mail cancelled because consent did not reply are escalated.
     A failure also leaves its ids in `.dead`. The sender of an at-most-once message gets an event
     for every end.
     """

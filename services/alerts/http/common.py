@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""Helpers shared by the routes."""
 
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ def operator(request: web.Request) -> str | None:
 
 
 def shown(row: Any) -> dict[str, Any]:
-    """Show one delivery, without its payload."""
+    """Return one delivery as JSON, without its payload."""
     open_ = State(row.state) not in TERMINAL
     return {
         "id": str(row.alert_id),

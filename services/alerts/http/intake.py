@@ -15,7 +15,7 @@ from services.alerts.intake import Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.store import queries
 
-# The worst end first.
+# Worst first.
 _ENDS = (State.FAILED, State.IN_DOUBT, State.DISCARDED, State.DELIVERED)
 
 
@@ -37,7 +37,7 @@ class IntakeRoutes:
 
     async def accept(self, request: web.Request) -> web.Response:
         """Write alerts into the ledger under the ids that they would have in the broker."""
-        # The gateway got one alert's payload two levels less deep.
+        # The gateway checked each payload two levels less deep.
         body = await parse(request, Accept, max_depth=MAX_DEPTH + 2)
         async with self.engine.begin() as tx:
             await self.intake.accept(tx, body.alerts, logs.request_id.get())
@@ -49,7 +49,7 @@ class IntakeRoutes:
             found = await queries.find(tx, alert_id)
         rows = found.rows
         if not rows:
-            # One that was accepted a moment ago may not have reached the ledger yet.
+            # An alert that was just accepted may not be in the ledger yet.
             raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
         return json_response(
             {

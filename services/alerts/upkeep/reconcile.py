@@ -1,4 +1,4 @@
-"""Handles rows that no worker handles: lost messages, dead workers, a new broker, old age."""
+"""Handles rows without a worker: lost messages, dead workers, a new broker, old age."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
