@@ -188,7 +188,7 @@ async def test_a_step_published_twice_leaves_once(rig: HandOver) -> None:
     await rig.sent_once(address)
 
 
-async def test_an_outcome_that_was_not_recorded_is_told_again(rig: HandOver) -> None:
+async def test_an_unrecorded_outcome_is_published_again(rig: HandOver) -> None:
     async with rig.locked("LOCK TABLE followups.inbox IN SHARE MODE"):
         address = await rig.enrol()
         await rig.waits("INSERT INTO inbox")
@@ -250,7 +250,9 @@ async def test_alerts_killed_with_the_dot_out_leaves_a_doubt_and_at_most_one_mai
     assert str(step.id) in {doubt["id"] for doubt in doubts}
 
 
-async def test_alerts_killed_before_it_has_told_the_outcome_tells_it_later(rig: HandOver) -> None:
+async def test_alerts_killed_before_it_publishes_an_outcome_publishes_it_later(
+    rig: HandOver,
+) -> None:
     address = await rig.agreed()
     # By its address: at its start alerts tells a person of the doubt that an earlier test left.
     held = rig.slack.stall_before(UP, address.encode())

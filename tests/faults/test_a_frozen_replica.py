@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("late", [200, 500])
-async def test_what_a_replica_settles_after_its_lease_changes_nothing(
+async def test_an_outcome_recorded_after_the_lease_changes_nothing(
     rig: Rig, start_second: Callable[..., Path], late: int
 ) -> None:
     if late != 200:

@@ -56,7 +56,7 @@ async def test_a_gateway_killed_at_its_publish_and_asked_again_delivers_once(
 
 
 @pytest.mark.faults
-async def test_a_gateway_killed_under_load_delivers_once_whatever_was_asked_for(
+async def test_a_gateway_killed_under_load_delivers_each_alert_once(
     stack: Stack,
 ) -> None:
     await stack.sandbox.reset()

@@ -20,7 +20,7 @@ async def healed(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("victim", ["alerts", "consent", "followups"])
-async def test_a_service_killed_under_load_loses_nothing_and_every_alert_is_taken_meanwhile(
+async def test_a_service_killed_under_load_loses_nothing_and_intake_continues(
     stack: Stack, victim: str
 ) -> None:
     await stack.sandbox.behave("slack", delay_seconds=0.05)  # many are in flight at the kill

@@ -36,7 +36,7 @@ async def everything_is(stack: Stack, load: Load, *wanted: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres", "redis"])
-async def test_a_server_killed_under_load_loses_nothing_and_every_alert_is_taken_meanwhile(
+async def test_a_server_killed_under_load_loses_nothing_and_intake_continues(
     stack: Stack, name: str
 ) -> None:
     server: Server = getattr(stack, name)
@@ -51,7 +51,7 @@ async def test_a_server_killed_under_load_loses_nothing_and_every_alert_is_taken
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
-async def test_a_server_killed_amid_a_bulk_retry_loses_nothing(stack: Stack, name: str) -> None:
+async def test_a_server_killed_during_a_bulk_retry_loses_nothing(stack: Stack, name: str) -> None:
     server: Server = getattr(stack, name)
     await stack.sandbox.behave("slack", status=410)
     async with Load(stack) as before:

@@ -105,7 +105,7 @@ async def test_a_duplicate_arrives_only_after_a_lost_response(
 
 
 @pytest.mark.parametrize("target", IN_ITS_OWN_WORDS)
-async def test_an_error_inside_a_200_is_no_delivery(stack: Stack, target: str) -> None:
+async def test_an_error_inside_a_200_is_not_a_delivery(stack: Stack, target: str) -> None:
     waiting = await become_unhealthy(stack, target, error="something broke")
     got = per_alert(await stack.sandbox.received(target), waiting)
     assert {tuple(answers) for answers in got.values()} == {(200,)}

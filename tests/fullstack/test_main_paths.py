@@ -50,7 +50,7 @@ async def test_an_alert_is_delivered_and_its_way_can_be_read(system: Running) ->
     assert [attempt["outcome"] for attempt in delivery["history"]] == ["delivered"]
 
 
-async def test_a_sick_slack_opens_its_breaker_alone_and_after_healing_every_alert_arrives(
+async def test_an_unhealthy_slack_opens_only_its_breaker_and_then_gets_every_alert(
     system: Running,
 ) -> None:
     await system.sandbox.behave("slack", status=500)

@@ -41,7 +41,7 @@ async def test_messages_can_be_moved_in_the_ui(system: Running) -> None:
     assert await system.rabbitmq("shovels") == []  # not 404: its plugin is there
 
 
-async def test_what_a_service_owns_it_consumes_and_nobody_else_may_configure(
+async def test_only_its_service_may_configure_and_consume_a_queue(
     system: Running,
 ) -> None:
     async def consumed() -> bool:  # the drill before may have ended with a start of services

@@ -59,7 +59,7 @@ def count(vhost: Vhost, queue: str) -> int:
     return len(vhost.call("POST", "queues", f"{queue}/get", body))
 
 
-async def test_an_alarm_in_the_moment_in_which_a_publish_times_out_costs_no_connection(
+async def test_an_alarm_during_a_publish_time_out_keeps_the_connection(
     broker: Broker,
 ) -> None:
     session = await broker.session()
@@ -80,7 +80,7 @@ async def test_an_alarm_in_the_moment_in_which_a_publish_times_out_costs_no_conn
     assert [type(error) for error in raised] == [StopIteration]  # the coroutine's end
 
 
-async def test_a_broker_that_is_away_at_the_start_refuses_at_once_and_stops_nothing() -> None:
+async def test_a_broker_unavailable_at_start_refuses_at_once_and_stops_nothing() -> None:
     async with Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away:
         await away.declare(ALERTS, *QUEUES)
         with pytest.raises(BrokerUnavailable):
@@ -133,7 +133,7 @@ async def test_an_unroutable_message_raises(broker: Broker) -> None:
         await broker.publish("alerts", "nowhere", message("test", {}))
 
 
-async def test_a_missing_or_forbidden_exchange_fails_no_message_to_another(broker: Broker) -> None:
+async def test_a_missing_or_forbidden_exchange_does_not_fail_other_messages(broker: Broker) -> None:
     async def to(exchange: str) -> str:
         try:
             await broker.publish(exchange, QUEUE, message("test", {}))
@@ -150,7 +150,7 @@ async def test_a_missing_or_forbidden_exchange_fails_no_message_to_another(broke
     assert not session.lost.is_set()
 
 
-async def test_256_publishes_in_flight_are_each_told_their_own_outcome(broker: Broker) -> None:
+async def test_256_publishes_in_flight_each_get_their_own_outcome(broker: Broker) -> None:
     async def publish(number: int) -> bool:
         try:
             key = QUEUE if number % 3 else "nowhere"
@@ -167,7 +167,7 @@ async def test_256_publishes_in_flight_are_each_told_their_own_outcome(broker: B
     assert set(got.ids) == {f"m-{number}" for number in range(256) if number % 3}
 
 
-async def test_twins_of_one_id_in_flight_are_not_taken_for_each_other(broker: Broker) -> None:
+async def test_duplicates_of_one_id_in_flight_get_their_own_outcomes(broker: Broker) -> None:
     # aiormq finds the publish that a returned message belongs to by its message id.
     async def publish(key: str) -> bool:
         try:
@@ -217,7 +217,7 @@ async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: 
     await through.publish("alerts", QUEUE, message("test", {}))
 
 
-async def test_a_peer_that_stays_silent_is_given_up_and_leaves_what_was_under_way_unknown(
+async def test_a_silent_peer_is_given_up_and_its_publishes_are_unconfirmed(
     vhost: Vhost, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.broker.HEARTBEAT_SECONDS", 1)
@@ -233,7 +233,7 @@ async def test_a_peer_that_stays_silent_is_given_up_and_leaves_what_was_under_wa
         await connected(broker)
 
 
-async def test_a_binding_to_an_exchange_that_comes_later_is_made_then(broker: Broker) -> None:
+async def test_a_binding_is_made_once_its_exchange_exists(broker: Broker) -> None:
     late = Exchange("alerts.late", "direct")
     await broker.declare(
         *work_queue("alerts.other", exchange=ALERTS, dlx=DLX, bindings=(Binding(late, "key"),))
@@ -245,7 +245,7 @@ async def test_a_binding_to_an_exchange_that_comes_later_is_made_then(broker: Br
     await broker.publish("alerts.late", "key", message("test", {}))
 
 
-async def test_a_queue_declared_otherwise_before_is_named_and_stops_no_other(
+async def test_a_queue_that_differs_is_named_and_does_not_stop_others(
     broker: Broker,
 ) -> None:
     changed = replace(QUEUES[0], arguments={**QUEUES[0].arguments, "x-delivery-limit": 3})
@@ -256,7 +256,7 @@ async def test_a_queue_declared_otherwise_before_is_named_and_stops_no_other(
     assert "x-delivery-limit" in broker.refused[f"queue {QUEUE}"]
 
 
-async def test_the_depth_of_a_queue_is_told_and_a_missing_one_fails_nothing(
+async def test_queue_depths_are_returned_even_if_a_queue_is_missing(
     broker: Broker,
 ) -> None:
     await broker.publish("alerts", QUEUE, message("test", {}))
@@ -294,7 +294,7 @@ async def test_a_connection_lost_while_declaring_leaves_it_to_the_next(
         assert await depth(opened, QUEUES[-1].name) == 0
 
 
-async def test_a_queue_declared_once_stays_away_when_it_is_gone(
+async def test_a_queue_declared_for_one_connection_is_not_declared_again(
     through: Broker, proxy: Proxy, vhost: Vhost
 ) -> None:
     await through.declare_once(Queue("alerts.epoch.test", {"x-queue-type": "quorum"}))
@@ -307,7 +307,7 @@ async def test_a_queue_declared_once_stays_away_when_it_is_gone(
     assert await depth(through, "alerts.epoch.test") is None
 
 
-async def test_a_channel_that_was_closed_leaves_nothing_in_memory(broker: Broker) -> None:
+async def test_a_closed_channel_leaves_nothing_in_memory(broker: Broker) -> None:
     await broker.declare(ALERTS, DLX, *QUEUES)
 
     async def kept() -> int:
@@ -319,7 +319,7 @@ async def test_a_channel_that_was_closed_leaves_nothing_in_memory(broker: Broker
     assert await kept() == await kept()
 
 
-async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
+async def test_a_deleted_queue_is_declared_again_when_a_publish_misses_it(
     broker: Broker, vhost: Vhost
 ) -> None:
     vhost.call("DELETE", "queues", f"{QUEUE}.dead")
@@ -335,7 +335,7 @@ async def test_a_queue_that_was_deleted_comes_back_when_a_message_misses_it(
     assert await eventually(bury)
 
 
-async def test_a_fault_that_nobody_foresaw_is_no_reason_to_stop(
+async def test_an_unforeseen_error_does_not_stop_the_broker(
     vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = [AttributeError("deep in a library")]
@@ -351,7 +351,7 @@ async def test_a_fault_that_nobody_foresaw_is_no_reason_to_stop(
         await connected(broker)
 
 
-async def test_a_wrong_account_is_no_reason_to_stop(amqp_url: Callable[[str], str]) -> None:
+async def test_a_refused_account_does_not_stop_the_broker(amqp_url: Callable[[str], str]) -> None:
     url = amqp_url("alerts").replace("alerts-password", "wrong")
     async with Broker.connect(url, "alerts") as refused:
         with pytest.raises(BrokerUnavailable):
@@ -371,14 +371,12 @@ async def test_the_connections_are_named_for_the_management_ui(
     assert await eventually(names)
 
 
-async def test_looking_at_a_message_of_the_dead_often_does_not_drop_it(
-    broker: Broker, vhost: Vhost
-) -> None:
+async def test_reading_a_dead_letter_often_does_not_drop_it(broker: Broker, vhost: Vhost) -> None:
     await broker.publish("alerts.dlx", f"{QUEUE}.dead", message("test", {}))
     for _ in range(30):  # RabbitMQ's own limit is 20
         assert count(vhost, f"{QUEUE}.dead") == 1
 
 
-async def test_a_body_that_is_no_json_is_the_senders_error(broker: Broker) -> None:
+async def test_a_body_that_is_not_json_is_a_client_error(broker: Broker) -> None:
     with pytest.raises(ValueError, match="JSON"):
         await broker.publish("alerts", QUEUE, message("test", {"number": float("nan")}))

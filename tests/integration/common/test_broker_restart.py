@@ -49,7 +49,7 @@ async def broker(own_vhost: Vhost) -> AsyncIterator[Broker]:
         yield opened
 
 
-async def test_after_a_crash_of_the_broker_messages_and_consumers_are_there_again(
+async def test_messages_and_consumers_survive_a_broker_crash(
     server: RabbitMQ, broker: Broker
 ) -> None:
     sent = [message("test", {}) for _ in range(20)]
@@ -91,7 +91,7 @@ async def test_a_broker_that_lost_its_disk_gets_its_queues_back(
         assert not broker.refused
 
 
-async def test_a_broker_with_an_alarm_refuses_at_once_and_consumers_go_on(
+async def test_a_broker_with_an_alarm_refuses_publishes_and_consumers_continue(
     server: RabbitMQ, broker: Broker
 ) -> None:
     await asyncio.gather(*(broker.publish("alerts", QUEUE, message("test", {})) for _ in range(20)))

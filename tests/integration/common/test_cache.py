@@ -13,7 +13,7 @@ def reads() -> dict[str, float]:
     }
 
 
-async def test_what_is_stored_for_it_was_not_there_counts_as_a_miss(redis_url: str) -> None:
+async def test_storing_a_missing_key_counts_as_a_miss(redis_url: str) -> None:
     before = reads()
     async with Cache.open(redis_url, prefix="test:") as cache:
         assert await cache.add("a", b"first", 60)

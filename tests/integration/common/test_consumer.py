@@ -80,7 +80,7 @@ class Gate:
                 await self.changed.wait()
 
 
-async def test_acknowledged_is_gone(broker: Broker) -> None:
+async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
     await send(broker, 3)
     got = Recorder()
     async with consume(broker, QUEUE, got, prefetch=10):
@@ -93,7 +93,7 @@ async def test_acknowledged_is_gone(broker: Broker) -> None:
     assert [delivery.redelivered for delivery in again.deliveries] == [False]
 
 
-async def test_retry_waits_in_retry_and_comes_back(broker: Broker, vhost: Vhost) -> None:
+async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhost: Vhost) -> None:
     vhost.set_retry(r"\.retry$", 1)
     (sent,) = await send(broker)
     got = Recorder(Retry("one"), Retry("two"))
@@ -108,9 +108,7 @@ async def test_retry_waits_in_retry_and_comes_back(broker: Broker, vhost: Vhost)
     assert got.ids == [sent] * 3
 
 
-async def test_dead_is_in_dead_with_its_reason_and_what_it_was(
-    broker: Broker, dead: Recorder
-) -> None:
+async def test_a_dead_message_keeps_its_reason_and_body(broker: Broker, dead: Recorder) -> None:
     sent = message("test", {"number": 1}, request_id="request-1", headers={"x-own": "1"})
     await broker.publish("alerts", QUEUE, sent)
     async with consume(broker, QUEUE, Recorder(Retry("once"), Dead("malformed")), prefetch=1):
@@ -123,9 +121,7 @@ async def test_dead_is_in_dead_with_its_reason_and_what_it_was(
     assert await gone(broker)
 
 
-async def test_dead_without_its_queue_is_kept_until_the_queue_is_back(
-    broker: Broker, vhost: Vhost
-) -> None:
+async def test_a_dead_message_waits_for_its_missing_queue(broker: Broker, vhost: Vhost) -> None:
     vhost.call("DELETE", "queues", DEAD)
     (sent,) = await send(broker)
     handler, dead = Recorder(*[Dead("malformed")] * 50), Recorder()
@@ -149,7 +145,7 @@ class NoText(str):
     "headers",
     [{"x-death": [{"queue": QUEUE, "reason": "rejected", "count": "x"}]}, {"x": NoText()}],
 )
-async def test_headers_that_make_no_sense_hold_no_message_up(
+async def test_malformed_headers_do_not_block_a_message(
     broker: Broker, headers: dict[str, Any]
 ) -> None:
     channel = await (await broker.session()).consuming.channel()
@@ -162,7 +158,7 @@ async def test_headers_that_make_no_sense_hold_no_message_up(
         await got.until(lambda: {"strange", sent} <= set(got.ids))
 
 
-async def test_requeue_is_back_at_once_and_no_death(broker: Broker) -> None:
+async def test_a_requeued_message_returns_at_once_without_a_death(broker: Broker) -> None:
     await send(broker)
     got = Recorder(Requeue(), Requeue())
     async with consume(broker, QUEUE, got, prefetch=1):
@@ -170,7 +166,7 @@ async def test_requeue_is_back_at_once_and_no_death(broker: Broker) -> None:
     assert [delivery.redelivered for delivery in got.deliveries] == [False, True, True]
 
 
-async def test_a_message_handed_back_beyond_the_delivery_limit_is_parked_and_not_lost(
+async def test_a_message_requeued_beyond_the_delivery_limit_is_parked_and_not_lost(
     broker: Broker,
 ) -> None:
     # RabbitMQ's own limit would dead-letter it into `.retry`, and there it would stay.
@@ -216,7 +212,7 @@ async def test_an_unexpected_exception_is_retried_and_ends_in_dead(
     assert "x-failures" not in dead.messages[0].headers  # moved back, it has all its tries
 
 
-async def test_a_retry_the_handler_asked_for_is_no_unexpected_exception(
+async def test_a_retry_by_the_handler_does_not_count_as_a_failure(
     broker: Broker, dead: Recorder
 ) -> None:
     (sent,) = await send(broker)
@@ -240,7 +236,7 @@ async def test_a_retry_the_handler_asked_for_is_no_unexpected_exception(
         (b"{}", {"message_id": "1"}),
     ],
 )
-async def test_what_is_no_message_of_ours_goes_to_dead_unread(
+async def test_a_foreign_message_goes_to_dead_unread(
     broker: Broker, vhost: Vhost, body: bytes, properties: dict[str, str]
 ) -> None:
     got = Recorder()
@@ -285,7 +281,9 @@ async def test_a_request_that_expired_is_gone_and_a_bad_one_is_in_dead(broker: B
     assert buried.ids == bad.ids[1:]
 
 
-async def test_a_delay_queue_gives_back_after_its_own_time(broker: Broker, vhost: Vhost) -> None:
+async def test_a_delay_queue_returns_messages_after_its_own_delay(
+    broker: Broker, vhost: Vhost
+) -> None:
     vhost.set_retry(r"\.retry$", 3600)
     await broker.declare(delay_queue(QUEUE, 1, exchange=ALERTS, dlx=DLX))
     sent = message("test", {})
@@ -357,7 +355,7 @@ async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
         await gate.until(100)
 
 
-async def test_what_arrives_at_a_paused_consumer_goes_back_once_when_no_more_can_come(
+async def test_messages_for_a_paused_consumer_are_requeued_after_its_cancel(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given back while still subscribed, it would come again at once, and wear out.
@@ -410,7 +408,7 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
     [AWAY, *(OperationalError("INSERT", None, Refused(code)) for code in ("57014", "25006"))],
     ids=["away", "slow", "read-only"],
 )
-async def test_a_database_that_takes_nothing_for_long_buries_nothing_and_counts_for_nothing(
+async def test_a_long_database_outage_sends_no_message_to_dead_and_counts_no_failure(
     broker: Broker, dead: Recorder, refusal: Exception
 ) -> None:
     sent = await send(broker, 5)
@@ -426,7 +424,7 @@ async def test_a_database_that_takes_nothing_for_long_buries_nothing_and_counts_
     assert not dead.messages
 
 
-async def test_what_waits_for_the_database_waits_in_flight_and_in_no_queue(
+async def test_messages_that_wait_for_the_database_stay_in_flight(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (0.05,) * 1000)
@@ -441,7 +439,7 @@ async def test_what_waits_for_the_database_waits_in_flight_and_in_no_queue(
     assert not any(delivery.redelivered for delivery in got.deliveries)
 
 
-async def test_a_stop_while_the_database_is_away_waits_for_nothing_and_costs_no_connection(
+async def test_a_stop_without_the_database_does_not_wait(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (60.0,))
@@ -458,7 +456,7 @@ async def test_a_stop_while_the_database_is_away_waits_for_nothing_and_costs_no_
     assert await broker.session() is session
 
 
-async def test_a_stop_that_misses_the_answer_to_consuming_leaves_no_consumer_on_its_channel(
+async def test_a_stop_that_misses_the_consume_reply_leaves_no_consumer(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, close = aiormq.Channel.basic_consume, aio_pika.Channel.close
@@ -483,7 +481,7 @@ async def test_a_stop_that_misses_the_answer_to_consuming_leaves_no_consumer_on_
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_with_the_database_away_a_lost_connection_leaves_no_consumer_waiting(
+async def test_a_connection_lost_during_a_database_outage_leaves_no_consumer_waiting(
     broker: Broker,
 ) -> None:
     await send(broker)
@@ -495,7 +493,7 @@ async def test_with_the_database_away_a_lost_connection_leaves_no_consumer_waiti
         assert await gone(broker)
 
 
-async def test_a_handler_that_is_cancelled_by_nobody_of_ours_gets_its_message_again(
+async def test_a_handler_cancelled_by_a_library_gets_its_message_again(
     broker: Broker,
 ) -> None:
     (sent,) = await send(broker)
@@ -533,7 +531,7 @@ async def test_a_stop_finishes_messages_in_flight_and_loses_none(broker: Broker)
     assert sorted(done + rest.ids) == sorted(sent)
 
 
-async def test_a_stop_gives_back_what_is_not_finished_in_time(
+async def test_a_stop_requeues_messages_not_finished_in_time(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.consumer.DRAIN_SECONDS", 0.1)
@@ -548,7 +546,7 @@ async def test_a_stop_gives_back_what_is_not_finished_in_time(
     assert rest.deliveries[0].redelivered
 
 
-async def test_a_handler_is_not_interrupted_by_a_lost_connection_and_its_message_comes_again(
+async def test_a_lost_connection_does_not_interrupt_a_handler_and_redelivers_its_message(
     broker: Broker, vhost: Vhost
 ) -> None:
     (sent,) = await send(broker)
@@ -574,7 +572,7 @@ async def test_a_handler_is_not_interrupted_by_a_lost_connection_and_its_message
     assert await gone(broker)
 
 
-async def test_a_fault_that_nobody_foresaw_leaves_no_queue_without_its_consumer(
+async def test_an_unforeseen_error_leaves_no_queue_without_a_consumer(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults: list[Exception] = [AttributeError("deep in a library")]
@@ -610,7 +608,7 @@ async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhos
         await got.until_count(1)
 
 
-async def test_what_is_settled_in_one_turn_is_each_settled_as_told_and_what_is_held_is_not(
+async def test_tags_finished_in_one_iteration_are_settled_and_pending_ones_are_not(
     broker: Broker, vhost: Vhost
 ) -> None:
     vhost.set_retry(r"\.retry$", 600)
@@ -642,7 +640,7 @@ async def test_what_is_settled_in_one_turn_is_each_settled_as_told_and_what_is_h
     assert await gone(broker)
 
 
-async def test_one_frame_acknowledges_a_turn_whatever_was_settled_otherwise_before(
+async def test_one_frame_acknowledges_an_iteration_despite_earlier_rejections(
     broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vhost.set_retry(r"\.retry$", 600)
@@ -679,7 +677,7 @@ async def test_connections_closed_by_the_broker_are_made_again(
         await got.until_count(1)
 
 
-async def test_a_queue_that_was_not_declared_is_a_mistake_of_the_wiring(broker: Broker) -> None:
+async def test_consuming_an_undeclared_queue_is_a_programming_error(broker: Broker) -> None:
     with pytest.raises(KeyError):
         async with consume(broker, "alerts.unknown", Recorder(), prefetch=1):
             pass

@@ -34,7 +34,7 @@ async def put(broker: Broker, count: int) -> None:
         await broker.publish("alerts.dlx", DEAD, message("test", {}))
 
 
-async def test_a_queue_whose_leader_does_not_answer_is_not_called_empty(
+async def test_a_queue_with_a_silent_leader_is_not_reported_empty(
     broker: Broker, vhost: Vhost
 ) -> None:
     await put(broker, 3)
@@ -55,7 +55,7 @@ async def test_a_queue_whose_leader_does_not_answer_is_not_called_empty(
     assert await broker.session() is session
 
 
-async def test_a_queue_without_consumers_that_is_empty_is_known_to_be(broker: Broker) -> None:
+async def test_an_empty_queue_without_consumers_is_reported_empty(broker: Broker) -> None:
     await put(broker, 2)
     assert await broker.depths([DEAD, QUEUE, "alerts.nowhere"]) == {
         DEAD: 2,
@@ -64,7 +64,7 @@ async def test_a_queue_without_consumers_that_is_empty_is_known_to_be(broker: Br
     }
 
 
-async def test_with_the_broker_away_no_depth_is_known() -> None:
+async def test_without_the_broker_no_depth_is_known() -> None:
     async with Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away:
         assert await away.depths([QUEUE]) == {QUEUE: None}
 
@@ -93,7 +93,7 @@ async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(vhost: Vhost
         assert time.monotonic() - begun < took + 0.05  # as seen a moment ago
 
 
-async def test_a_publish_to_a_leaderless_queue_delays_none_to_another(
+async def test_a_publish_to_a_leaderless_queue_does_not_delay_others(
     broker: Broker, vhost: Vhost
 ) -> None:
     await broker.declare(*work_queue(OTHER, exchange=ALERTS, dlx=DLX))
@@ -109,7 +109,7 @@ async def test_a_publish_to_a_leaderless_queue_delays_none_to_another(
             await stuck
 
 
-async def test_a_session_that_confirms_nothing_for_long_is_given_up(
+async def test_a_session_without_confirms_is_given_up(
     broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.broker.SILENT_SECONDS", 1.0)

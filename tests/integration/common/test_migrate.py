@@ -103,7 +103,7 @@ def test_the_runtime_role_can_see_whether_a_migration_is_pending(
         "TRUNCATE alembic_version",
     ],
 )
-def test_the_runtime_role_cannot_say_which_version_there_is(
+def test_the_runtime_role_cannot_change_the_version(
     url: DatabaseUrl, migrations: Path, change: str
 ) -> None:
     migrate.upgrade("alerts", url.owner_url, migrations)
@@ -198,7 +198,7 @@ def test_a_table_unlike_the_migrated_one_differs(
 
 
 @pytest.mark.parametrize("arguments", [[], ["upgrade"], ["migrate", "now"]])
-def test_a_command_that_is_none_says_how_it_is_used(
+def test_an_unknown_command_prints_the_usage(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert migrate.command("alerts", Path(), arguments) == 2

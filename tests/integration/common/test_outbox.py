@@ -100,7 +100,7 @@ async def relaying(engine: AsyncEngine, broker: Broker, url: str) -> AsyncIterat
         await asyncio.wait({task})
 
 
-async def test_a_statement_that_a_lock_holds_up_stops_no_relay(
+async def test_a_statement_that_waits_for_a_lock_does_not_stop_the_relay(
     engine: AsyncEngine, broker: Broker, owner: Operations
 ) -> None:
     sent = await write(engine, 1)
@@ -120,7 +120,7 @@ async def test_a_statement_that_a_lock_holds_up_stops_no_relay(
         await tasks.end(relay)
 
 
-async def test_what_rolls_back_is_never_published_and_what_commits_is(
+async def test_only_committed_messages_are_published(
     engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     async with engine.connect() as tx:
@@ -160,7 +160,7 @@ async def test_a_notification_wakes_the_relay_without_its_poll(
             await got.until_count(number)
 
 
-async def test_the_poll_finds_what_no_notification_told(
+async def test_the_poll_finds_rows_without_a_notification(
     engine: AsyncEngine,
     broker: Broker,
     url: str,
@@ -177,7 +177,7 @@ async def test_the_poll_finds_what_no_notification_told(
         await got.until_count(2)
 
 
-async def test_rows_that_nobody_can_route_keep_no_other_waiting(
+async def test_unroutable_rows_do_not_delay_others(
     engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     nowhere = await write(engine, outbox.BATCH + 1, key="alerts.nowhere")
@@ -204,7 +204,7 @@ def held(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> str:
     return "held"
 
 
-async def test_a_queue_that_confirms_nothing_keeps_no_other_waiting(
+async def test_a_queue_without_confirms_does_not_delay_others(
     engine: AsyncEngine, broker: Broker, url: str, held: str
 ) -> None:
     got = Recorder()
@@ -217,7 +217,7 @@ async def test_a_queue_that_confirms_nothing_keeps_no_other_waiting(
     assert set(got.ids) == sent
 
 
-async def test_what_is_confirmed_leaves_the_outbox_before_the_slowest_of_its_batch(
+async def test_confirmed_rows_leave_the_outbox_before_the_slowest_of_their_batch(
     engine: AsyncEngine, broker: Broker, url: str, held: str
 ) -> None:
     await write(engine, 1, held)
@@ -226,7 +226,7 @@ async def test_what_is_confirmed_leaves_the_outbox_before_the_slowest_of_its_bat
         await eventually_left(engine, 1)
 
 
-async def test_a_row_that_cannot_be_sent_at_all_stops_no_other(
+async def test_a_row_that_cannot_be_encoded_does_not_stop_others(
     engine: AsyncEngine, broker: Broker, url: str
 ) -> None:
     await write(engine, 1, key="k" * 300)
@@ -238,7 +238,7 @@ async def test_a_row_that_cannot_be_sent_at_all_stops_no_other(
     assert set(got.ids) == sent
 
 
-async def test_what_could_not_be_routed_is_tried_again_and_arrives(
+async def test_an_unroutable_message_is_retried_and_arrives(
     engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.outbox.UNROUTABLE_SECONDS", 0.1)
@@ -334,7 +334,7 @@ async def test_a_relay_killed_between_confirm_and_commit_loses_nothing(
     assert set(got.ids) == sent
 
 
-async def test_of_many_twins_at_once_exactly_one_is_the_first(engine: AsyncEngine) -> None:
+async def test_exactly_one_of_many_concurrent_duplicates_is_first(engine: AsyncEngine) -> None:
     async def once() -> bool:
         async with engine.begin() as tx:
             return await inbox.first_time(tx, "consumer", "message-1")
@@ -342,7 +342,7 @@ async def test_of_many_twins_at_once_exactly_one_is_the_first(engine: AsyncEngin
     assert sum(await asyncio.gather(*(once() for _ in range(10)))) == 1
 
 
-async def test_a_first_time_that_rolls_back_was_none(engine: AsyncEngine) -> None:
+async def test_a_rolled_back_message_counts_as_new(engine: AsyncEngine) -> None:
     async with engine.connect() as tx:
         assert await inbox.first_time(tx, "consumer", "message-1")
         await tx.rollback()
@@ -351,7 +351,7 @@ async def test_a_first_time_that_rolls_back_was_none(engine: AsyncEngine) -> Non
         assert await inbox.first_time(tx, "other", "message-1")
 
 
-async def test_what_is_old_is_forgotten_and_what_is_young_is_kept(engine: AsyncEngine) -> None:
+async def test_purge_deletes_old_messages_and_keeps_new_ones(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
         await tx.execute(
             text(

@@ -59,7 +59,7 @@ def skipped(name: str) -> float:
     return float(periodic.RUNS.labels(name, "skipped")._value.get())
 
 
-async def test_while_one_replica_is_at_it_the_other_skips_its_turn(
+async def test_a_replica_skips_its_run_while_another_runs_the_job(
     engines: list[AsyncEngine],
 ) -> None:
     job = Job()
@@ -71,7 +71,7 @@ async def test_while_one_replica_is_at_it_the_other_skips_its_turn(
         assert job.most == 1
 
 
-async def test_jobs_of_other_names_and_other_services_do_not_wait(
+async def test_jobs_of_other_names_or_services_do_not_wait(
     database: NewDatabase,
 ) -> None:
     alerts = await database("alerts", migrated=False)
@@ -106,7 +106,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_when_the_holder_is_killed_at_its_work_another_takes_over(
+async def test_another_replica_takes_over_when_the_lock_holder_is_killed(
     engines: list[AsyncEngine], url: str
 ) -> None:
     holder = await asyncio.create_subprocess_exec(
@@ -134,7 +134,7 @@ def impatient(engine: AsyncEngine) -> None:
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '2s'")
 
 
-async def test_a_holder_that_the_server_hears_no_more_of_loses_its_lock(
+async def test_a_silent_lock_holder_loses_its_lock(
     postgres: Postgres, engines: list[AsyncEngine], url: str
 ) -> None:
     stuck, job = Job(), Job()
@@ -170,7 +170,7 @@ async def test_a_job_may_last_longer_than_a_transaction_may_be_idle(
         await until(lambda: done.get() > finished)
 
 
-async def test_a_job_that_fails_is_tried_again_and_says_so_until_it_succeeds(
+async def test_a_failed_job_is_retried_and_reported_until_it_succeeds(
     engines: list[AsyncEngine],
 ) -> None:
     runs, failing, healed = 0, periodic.FAILING.labels("failing")._value, asyncio.Event()
@@ -209,7 +209,7 @@ async def test_a_cancelled_job_gives_its_lock_back(engines: list[AsyncEngine]) -
         await until(lambda: second.at_work)
 
 
-async def test_a_database_that_is_away_is_waited_for() -> None:
+async def test_the_relay_waits_for_an_unavailable_database() -> None:
     url = "postgresql+aiopg://nobody:x@127.0.0.1:1/none"
     failed = periodic.RUNS.labels("away", "failed")._value
     before = failed.get()

@@ -45,7 +45,7 @@ def answering(consent: Broker) -> Callable[[Message, Delivery], Any]:
     return answer
 
 
-async def test_each_of_many_questions_gets_its_own_answer(
+async def test_each_of_many_requests_gets_its_own_reply(
     consent: Broker, requester: Requester
 ) -> None:
     async with consume(consent, QUEUE, answering(consent), prefetch=10):
@@ -53,7 +53,7 @@ async def test_each_of_many_questions_gets_its_own_answer(
     assert answers == [{"number": number + 1} for number in range(50)]
 
 
-async def test_a_question_that_nobody_answers_ends_in_time_and_is_never_taken(
+async def test_an_unanswered_request_times_out_and_expires(
     consent: Broker, requester: Requester
 ) -> None:
     with pytest.raises(NoReply):
@@ -67,7 +67,7 @@ async def test_a_question_that_nobody_answers_ends_in_time_and_is_never_taken(
         assert await ask(requester, 5) == {"number": 6}
 
 
-async def test_an_answer_after_the_time_is_dropped_and_the_next_one_is_right(
+async def test_a_late_answer_is_dropped_and_the_next_request_gets_its_own(
     consent: Broker, requester: Requester
 ) -> None:
     late: list[Message] = []
@@ -87,7 +87,7 @@ async def test_an_answer_after_the_time_is_dropped_and_the_next_one_is_right(
         assert await ask(requester, 5) == {"number": 6}
 
 
-async def test_an_asker_that_is_gone_does_not_trouble_the_answerer(
+async def test_a_reply_to_a_requester_that_is_gone_raises_nothing(
     consent: Broker, broker: Broker
 ) -> None:
     asked = asyncio.Event()
@@ -112,12 +112,12 @@ async def test_an_asker_that_is_gone_does_not_trouble_the_answerer(
             await answered.wait()
 
 
-async def test_an_unroutable_question_is_no_answer_at_once(requester: Requester) -> None:
+async def test_an_unroutable_request_fails_at_once(requester: Requester) -> None:
     with pytest.raises(NoReply):
         await requester.ask("consent.commands", "nobody", "test", {}, timeout=60)
 
 
-async def test_a_lost_connection_ends_the_waiting_and_the_next_question_is_answered(
+async def test_a_lost_connection_fails_waiting_requests_and_the_next_one_works(
     consent: Broker, broker: Broker, requester: Requester
 ) -> None:
     asked = asyncio.Event()

@@ -470,7 +470,7 @@ async def test_get_and_head_of_the_unsubscribe_page_change_nothing(
     assert await everything(engine) == before
 
 
-async def test_the_button_withdraws_and_the_page_says_so(client: Client, link: Link) -> None:
+async def test_the_button_withdraws_and_the_page_confirms_it(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     async with client.post(f"/unsubscribe?token={link(ANNA)}&lang=pl", data={}) as answer:
         assert answer.status == 200

@@ -214,7 +214,7 @@ async def test_the_preferences_of_an_unknown_address_are_empty_and_create_nothin
         assert await tx.scalar(text("SELECT count(*) FROM data_subject")) == 0
 
 
-async def test_the_page_of_an_unsubscribed_address_says_so_and_asks_nothing(
+async def test_the_page_of_an_unsubscribed_address_shows_it_without_a_button(
     client: Client, link: Link
 ) -> None:
     url = f"/unsubscribe?token={link(ANNA)}&lang=pl"

@@ -257,7 +257,7 @@ async def test_a_withdrawal_is_answered_while_the_journal_cannot_be_written(
     assert ANNA not in path.read_text(encoding="utf-8")
 
 
-async def test_a_replay_erases_again_who_was_erased_after_the_backup(
+async def test_a_replay_repeats_erasures_after_the_backup(
     client: Client, engine: AsyncEngine, vault: Vault, requester: Holders, backup: Backup
 ) -> None:
     ewa, ola = "ewa@example.com", "ola@example.com"

@@ -21,7 +21,7 @@ from tests.support.databases import PASSWORDS as ROLE_PASSWORDS
 from tests.support.ports import Ports
 
 
-async def test_a_runtime_role_works_on_rows_of_its_schema_and_defines_nothing(
+async def test_a_runtime_role_can_change_rows_but_not_the_schema(
     database: NewDatabase,
 ) -> None:
     url = await database("alerts", migrated=False)
@@ -36,9 +36,7 @@ async def test_a_runtime_role_works_on_rows_of_its_schema_and_defines_nothing(
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM consent.t", "CREATE TEMP TABLE t ()"])
-async def test_a_service_reaches_no_other_schema_nor_scratch_space(
-    database: NewDatabase, statement: str
-) -> None:
+async def test_a_service_can_use_only_its_own_schema(database: NewDatabase, statement: str) -> None:
     url = await database("alerts", migrated=False)
     consent_owner = url.owner_url.replace("alerts_owner", "consent_owner")
     with psycopg2.connect(consent_owner) as owner, owner.cursor() as cursor:

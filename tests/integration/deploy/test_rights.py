@@ -94,7 +94,7 @@ async def may(connection: AbstractConnection, act: Act, name: str) -> bool:
 
 
 @pytest.mark.parametrize("service", RIGHTS)
-async def test_a_service_sends_hears_and_defines_what_its_topology_uses_and_nothing_else(
+async def test_a_service_has_exactly_the_permissions_of_its_topology(
     vhost: Vhost, service: str
 ) -> None:
     own = f"{service}.own"

@@ -55,7 +55,7 @@ def test_data_survive_kill_9(redis: Redis) -> None:
     assert redis.command("STRLEN answer") == ":2"
 
 
-def test_a_record_from_before_a_reboot_harms_nobody(redis: Redis) -> None:
+def test_a_record_from_before_a_reboot_matches_no_process(redis: Redis) -> None:
     redis.start()
     redis.stop()
     stale = {"pid": os.getpid(), "born": "another-boot 1", "fingerprint": ""}
@@ -66,7 +66,7 @@ def test_a_record_from_before_a_reboot_harms_nobody(redis: Redis) -> None:
     assert redis.pid is not None
 
 
-def test_a_start_killed_before_its_record_was_written_is_taken_over(redis: Redis) -> None:
+def test_a_process_without_a_record_is_replaced(redis: Redis) -> None:
     redis.start()
     redis.process.record.unlink()
     assert redis.pid is None
@@ -115,9 +115,7 @@ def test_postgres_recovers_from_kill_9_with_foreign_pid_in_its_lock(
         server.stop()
 
 
-def test_postgres_whose_initialisation_was_cut_short_starts_anew(
-    tmp_path: Path, ports: Ports
-) -> None:
+def test_postgres_with_an_interrupted_initialisation_starts(tmp_path: Path, ports: Ports) -> None:
     unfinished = tmp_path / "postgres" / "data.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("15")
@@ -130,7 +128,7 @@ def test_postgres_whose_initialisation_was_cut_short_starts_anew(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to run a server as")
-def test_servers_of_root_run_as_another_user_in_a_folder_that_one_cannot_enter(
+def test_under_root_servers_run_as_another_user_in_an_inaccessible_folder(
     private_folder: Path, postgres: Postgres, rabbitmq: RabbitMQ, redis_server: Redis
 ) -> None:
     assert private_folder.stat().st_mode & 0o077 == 0

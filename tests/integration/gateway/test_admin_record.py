@@ -120,7 +120,7 @@ async def test_filters_and_ids_are_recorded_and_no_address_in_them(
     ]
 
 
-async def test_a_call_that_its_owner_does_not_answer_is_recorded_with_what_the_caller_got(
+async def test_a_call_without_an_upstream_answer_is_recorded_with_the_caller_s_status(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway(ALERTS_URL=NOBODY)
@@ -129,7 +129,7 @@ async def test_a_call_that_its_owner_does_not_answer_is_recorded_with_what_the_c
     assert answer.status == consent.records[1]["status"] == 503
 
 
-async def test_with_nobody_to_tell_the_call_still_works_and_is_logged_and_counted(
+async def test_an_admin_call_that_cannot_be_reported_still_works_and_is_counted(
     start_gateway: StartGateway, own_ports: list[int]
 ) -> None:
     gateway = await start_gateway(CONSENT_URL=NOBODY, METRICS_PORT=str(own_ports[3]))

@@ -194,7 +194,7 @@ def limited(hard: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_with_too_few_open_files_it_refuses_to_start_and_says_what_to_raise() -> None:
+def test_too_few_open_files_stop_the_start_with_advice() -> None:
     ended = limited(4096)
     assert ended.returncode == 1
     assert "4096 open files are allowed, 10500 are needed" in ended.stderr

@@ -10,7 +10,7 @@ from tests.support.eventually import eventually
 DEEP = "/api/health/deep"
 
 
-async def test_health_tells_each_component(start_gateway: StartGateway, owner: Owner) -> None:
+async def test_health_reports_each_component(start_gateway: StartGateway, owner: Owner) -> None:
     async def handle(_: web.Request) -> web.StreamResponse:
         breakers = {"slack": {"state": "open", "failures": 5, "next_trial_at": None}}
         return web.json_response({"status": "healthy", "circuit_breakers": breakers})
@@ -84,7 +84,7 @@ class Looks:
         await eventually(seen)
 
 
-async def test_many_who_ask_at_once_share_one_slow_look(
+async def test_concurrent_health_calls_share_one_query(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway(FOLLOWUPS_URL=NOBODY, CONSENT_URL=NOBODY)

@@ -73,7 +73,7 @@ def _nginx(folder: Path, port: int, gateway: int, certificate: Path) -> Iterator
 
 
 @pytest.mark.parametrize("proxy", [_caddy, _nginx])
-async def test_behind_the_shipped_proxy_each_visitor_counts_alone_and_forges_nothing(
+async def test_behind_the_shipped_proxy_each_visitor_has_its_own_limit(
     proxy: Callable[..., AbstractContextManager[None]],
     start_gateway: StartGateway,
     owner: Owner,

@@ -98,7 +98,7 @@ async def test_a_batch_of_1000_is_taken_whole(
     assert sorted(alert["id"] for each in messages for alert in each.body["alerts"]) == sorted(ids)
 
 
-async def test_with_the_broker_away_the_owner_takes_it_under_the_same_id(
+async def test_without_the_broker_the_service_accepts_the_alert_under_the_same_id(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     posted = serve_intake(owner)
@@ -132,7 +132,7 @@ async def test_without_a_queue_the_owner_takes_it(
     assert (answer.status, len(posted)) == (202, 1)
 
 
-async def test_a_broker_that_goes_away_in_the_middle_loses_none_that_was_answered(
+async def test_a_broker_lost_under_load_loses_no_answered_alert(
     start_gateway: StartGateway,
     amqp_url: Callable[[str], str],
     intake: Intake,
@@ -164,7 +164,7 @@ async def test_a_broker_that_goes_away_in_the_middle_loses_none_that_was_answere
     assert {message.id for message in await intake.has(len(rest))} >= rest
 
 
-async def test_behind_a_broker_that_stalls_any_number_goes_the_other_way_as_soon_as_one_alert(
+async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_time(
     start_gateway: StartGateway, owner: Owner, intake: Intake, vhost: Vhost
 ) -> None:
     posted = serve_intake(owner)
@@ -185,7 +185,7 @@ async def test_behind_a_broker_that_stalls_any_number_goes_the_other_way_as_soon
     assert max(answer.seconds for answer in answers) < 3 * CONFIRM_SECONDS
 
 
-async def test_with_both_ways_away_it_is_unknown_and_may_be_repeated(
+async def test_without_broker_and_service_the_outcome_is_unknown_and_may_be_repeated(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()
@@ -307,7 +307,7 @@ async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_agai
     ]
 
 
-async def test_what_is_kept_for_a_key_can_be_read_with_that_key_only(
+async def test_a_stored_response_is_readable_only_with_its_key(
     start_gateway: StartGateway, owner: Owner, redis_url: str
 ) -> None:
     async def repeats(_: web.Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from tests.integration.gateway.conftest import SERVICE, Owner, StartGateway
 from tests.support.eventually import eventually
 
 
-async def test_a_gateway_that_leaves_says_so_and_answers_until_it_stops(
+async def test_a_stopping_gateway_is_not_ready_but_answers(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway(DRAIN_DELAY_SECONDS="4")
@@ -29,7 +29,7 @@ async def test_a_gateway_that_leaves_says_so_and_answers_until_it_stops(
     assert len([each for each in owner.received if each["method"] == "POST"]) == 2
 
 
-async def test_what_is_being_answered_at_the_stop_is_answered(
+async def test_a_request_in_flight_at_the_stop_is_answered(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     asked, answer = asyncio.Event(), asyncio.Event()

@@ -52,7 +52,7 @@ async def test_a_flood_of_addresses_stays_within_the_bound(
     assert held(limiter) <= len(WINDOWS) * (MAX_KEYS + SHARED_KEYS)
 
 
-async def test_redis_counts_exactly_also_whom_this_process_has_no_room_for(
+async def test_redis_counts_exactly_beyond_the_process_s_own_table(
     pipe: RedisPipeline,
 ) -> None:
     limiter = Limiter(pipe, max_keys=MAX_KEYS)
@@ -60,7 +60,7 @@ async def test_redis_counts_exactly_also_whom_this_process_has_no_room_for(
     assert await admitted(limiter, ["late"] * 50) == 3
 
 
-async def test_whom_there_was_no_room_for_gets_no_second_quota_when_redis_goes(
+async def test_clients_beyond_the_table_get_no_second_quota_when_redis_fails(
     pipe: RedisPipeline,
 ) -> None:
     limiter = Limiter(pipe, max_keys=MAX_KEYS)

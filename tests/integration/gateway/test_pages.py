@@ -15,7 +15,7 @@ def is_page(answer: Answer, language: str = "pl") -> bool:
     )
 
 
-async def test_with_consent_away_the_page_is_html_and_the_withdrawal_can_be_repeated(
+async def test_without_consent_the_page_is_html_and_the_withdrawal_can_be_repeated(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway(CONSENT_URL=NOBODY)

@@ -32,7 +32,7 @@ async def test_an_owner_gets_path_query_and_body_unchanged(
     assert posted["body"] == '{ "email" : "ł" }'
 
 
-async def test_an_owner_is_told_who_calls_and_nothing_that_a_client_forged(
+async def test_an_upstream_gets_the_caller_s_role_and_no_forged_headers(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()
@@ -65,7 +65,7 @@ async def test_an_owner_is_told_who_calls_and_nothing_that_a_client_forged(
     assert not gone & set(headers)
 
 
-async def test_keys_stay_here_and_their_role_is_told(
+async def test_keys_are_not_forwarded_but_the_role_is(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()
@@ -149,7 +149,7 @@ async def test_an_answer_cut_in_the_middle_does_not_look_whole(
     assert len(got) < 500_000
 
 
-async def test_an_owner_that_is_away_is_503_with_retry_after(start_gateway: StartGateway) -> None:
+async def test_an_unavailable_upstream_is_503_with_retry_after(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(FOLLOWUPS_URL=NOBODY)
     answer = await gateway.call("POST", CHAT, {})
     assert (answer.status, answer.body["status"]) == (503, 503)
@@ -236,7 +236,7 @@ async def test_a_body_over_256_kib_is_413_and_the_client_can_read_it(
     assert (answer.status, answer.body["status"]) == (413, 413)
 
 
-async def test_a_body_that_is_not_what_its_headers_say_is_400_and_a_cut_one_no_error_of_ours(
+async def test_a_body_that_contradicts_its_headers_is_400(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()
@@ -277,7 +277,7 @@ async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_t
     assert "Traceback" not in log
 
 
-async def test_what_nobody_owns_is_404_and_a_wrong_method_405(start_gateway: StartGateway) -> None:
+async def test_an_unknown_path_is_404_and_a_wrong_method_405(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     assert (await gateway.call("GET", "/nowhere")).status == 404
     wrong = await gateway.call("GET", CHAT)

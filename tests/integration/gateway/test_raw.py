@@ -134,7 +134,7 @@ def statuses(got: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d+)", got)]
 
 
-async def test_what_two_could_read_in_two_ways_is_refused_and_reaches_no_owner(
+async def test_an_ambiguous_request_is_refused_and_reaches_no_upstream(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway(API_RATE_LIMIT_MINUTE="1000 per minute")
@@ -152,7 +152,7 @@ async def test_what_two_could_read_in_two_ways_is_refused_and_reaches_no_owner(
     assert "Traceback" not in log
 
 
-async def test_a_head_of_ordinary_size_is_taken_however_it_comes(
+async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway()
@@ -229,9 +229,7 @@ async def test_any_byte_of_a_header_reaches_the_owner_as_text(
     ],
     ids=lambda sent: repr(sent[:60])[2:-1].replace("[", "("),
 )
-async def test_a_byte_that_is_no_utf_8_makes_no_answer_a_500(
-    start_gateway: StartGateway, sent: bytes
-) -> None:
+async def test_invalid_utf_8_never_causes_a_500(start_gateway: StartGateway, sent: bytes) -> None:
     gateway = await start_gateway(
         CORS_ORIGINS="*", TRUSTED_PROXIES="127.0.0.0/8", TOKEN_KEYS="k1:" + "A" * 43 + "="
     )
@@ -241,7 +239,7 @@ async def test_a_byte_that_is_no_utf_8_makes_no_answer_a_500(
 
 
 @pytest.mark.parametrize("target", ["http://evil.example/internal/alerts", "//evil.example/", "*"])
-async def test_what_no_route_names_reaches_no_owner(
+async def test_an_unknown_path_reaches_no_upstream(
     start_gateway: StartGateway, owner: Owner, target: str
 ) -> None:
     gateway = await start_gateway()
@@ -523,7 +521,7 @@ async def test_a_body_in_chunks_counts_as_it_grows_and_is_refused_when_there_is_
     writer.close()
 
 
-async def test_however_a_request_ends_what_it_held_is_given_back(here: int, owner: Owner) -> None:
+async def test_a_request_releases_its_body_budget_however_it_ends(here: int, owner: Owner) -> None:
     may_answer = asyncio.Event()
 
     async def wait(_: web.Request) -> web.StreamResponse:
@@ -606,9 +604,7 @@ HOARDS = {
 
 
 @pytest.mark.parametrize(("sent", "status"), HOARDS.values(), ids=HOARDS)
-async def test_nothing_is_kept_of_what_no_handler_reads(
-    here: int, sent: bytes, status: set[int]
-) -> None:
+async def test_unread_bodies_are_not_kept(here: int, sent: bytes, status: set[int]) -> None:
     connections = []
     tracemalloc.start()
     try:
@@ -632,7 +628,7 @@ BODY = b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
 
 
 @pytest.mark.parametrize("of_each", [1, 2000, 250_000])
-async def test_what_is_pipelined_behind_a_request_is_answered_in_order_however_it_comes(
+async def test_pipelined_requests_are_answered_in_order(
     start_gateway: StartGateway, owner: Owner, of_each: int
 ) -> None:
     gateway = await start_gateway()
@@ -661,7 +657,7 @@ async def test_more_requests_in_one_write_than_are_parsed_ahead_are_all_answered
     writer.close()
 
 
-async def test_what_is_pipelined_without_end_is_not_kept_and_ends_the_connection(
+async def test_endless_pipelining_is_not_kept_and_closes_the_connection(
     here: int, owner: Owner
 ) -> None:
     may_answer = asyncio.Event()

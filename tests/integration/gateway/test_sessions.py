@@ -51,11 +51,11 @@ async def test_a_session_with_128_bits_is_sent_on_with_its_message_untouched(
 
 
 @pytest.mark.parametrize("session", ["anna.kowalska.wroclaw@example.pl", "a" * 40, "123", "tour-1"])
-def test_an_address_a_word_or_a_number_is_no_session(session: str) -> None:
+def test_a_guessable_session_id_is_replaced(session: str) -> None:
     assert not is_strong(session)
 
 
-async def test_what_the_owner_refuses_it_still_gets(
+async def test_a_body_that_the_upstream_refuses_is_still_forwarded(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway()

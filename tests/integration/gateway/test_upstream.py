@@ -91,7 +91,7 @@ async def test_a_connection_idle_for_long_is_not_used_again(
     assert owner.connections == 2
 
 
-async def test_what_was_not_asked_for_ends_the_connection(start: Start) -> None:
+async def test_an_unrequested_response_closes_the_connection(start: Start) -> None:
     async def prattle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
         await until_closed(reader, writer)
@@ -135,9 +135,7 @@ def chunked(body: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 1000, LARGE])
 @pytest.mark.parametrize("kind", ["length", "chunked", "until closed"])
-async def test_a_body_is_read_whole_however_its_end_is_told(
-    start: Start, kind: str, size: int
-) -> None:
+async def test_a_body_is_read_whole_with_any_framing(start: Start, kind: str, size: int) -> None:
     body = bytes(index % 251 for index in range(size))
     head = b"HTTP/1.1 200 OK\r\n"
     if kind == "length":
@@ -173,7 +171,7 @@ async def test_interim_answers_are_passed_over_with_their_headers(start: Start) 
     assert await get(upstream) == (200, b"ok")
 
 
-async def test_trailers_are_no_headers(start: Start) -> None:
+async def test_trailers_are_not_headers(start: Start) -> None:
     _, upstream = await start(
         answering(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -208,7 +206,7 @@ async def test_a_body_until_the_end_of_a_connection_that_was_reset_does_not_look
     assert await refusal(get(upstream)) == (502, "broken")
 
 
-async def test_a_fault_while_the_reader_is_busy_is_told_when_it_comes_back(start: Start) -> None:
+async def test_a_fault_during_a_slow_read_is_raised_at_the_next_read(start: Start) -> None:
     _, upstream = await start(
         answering(b"HTTP/1.1 200 OK\r\n\r\nfour", then=until_closed), answer_seconds=0.2
     )
@@ -242,7 +240,7 @@ async def test_a_fault_while_the_reader_is_busy_is_told_when_it_comes_back(start
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes",
     ],
 )
-async def test_what_is_no_answer_is_502_and_the_connection_ends(
+async def test_a_malformed_response_is_502_and_closes_the_connection(
     start: Start, answer: bytes
 ) -> None:
     owner, upstream = await start(answering(answer, then=until_closed))

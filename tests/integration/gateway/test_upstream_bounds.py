@@ -15,7 +15,7 @@ from tests.support.ports import HOST
 from tests.support.scripted import OK, answering, until_closed
 
 
-async def test_a_port_where_nobody_listens_is_503() -> None:
+async def test_a_closed_port_is_503() -> None:
     with closing(socket.socket()) as taken:
         taken.bind((HOST, 0))
         url = f"http://{HOST}:{taken.getsockname()[1]}"
@@ -23,7 +23,7 @@ async def test_a_port_where_nobody_listens_is_503() -> None:
             assert await refusal(get(upstream)) == (503, "unreachable")
 
 
-async def test_a_name_that_nobody_has_is_503() -> None:
+async def test_an_unresolvable_name_is_503() -> None:
     async with Upstream.open("owner", "http://no.such.host.invalid", "k", answer_seconds=5) as up:
         assert await refusal(get(up)) == (503, "unreachable")
 
@@ -90,7 +90,7 @@ def two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_connections")
-async def test_who_finds_every_connection_in_use_waits_a_bounded_time(start: Start) -> None:
+async def test_waiting_for_a_connection_is_bounded(start: Start) -> None:
     owner, upstream = await start(answering(then=until_closed))
     asking = [asyncio.create_task(get(upstream)) for _ in range(2)]
 

@@ -170,7 +170,7 @@ async def test_an_unreachable_part_is_reported(
     assert any(each.part == part and said in each.found for each in wrong), wrong
 
 
-async def test_make_up_and_the_doctor_report_a_typing_error_and_stop_nothing(
+async def test_make_up_and_doctor_report_a_typo_and_stop_nothing(
     checkout: MadeUp,
 ) -> None:
     before = await checkout.shell("make status")

@@ -29,7 +29,7 @@ async def answers_of(sandbox: Sandbox, target: str = "slack") -> list[int | None
     return [item["answered"] for item in await sandbox.received(target, refused_too=True)]
 
 
-async def test_a_status_is_answered_until_200_heals(
+async def test_a_status_is_answered_until_200_resets_it(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     await sandbox.behave("slack", status=500)
@@ -66,7 +66,7 @@ async def test_a_delay_holds_back_the_answer_and_nothing_else(
     assert time.monotonic() - start >= 0.4
 
 
-async def test_a_client_that_gives_up_during_a_delay_has_delivered_all_the_same(
+async def test_a_message_whose_client_leaves_during_a_delay_is_received(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     await sandbox.behave("slack", delay_seconds=60)
@@ -78,7 +78,7 @@ async def test_a_client_that_gives_up_during_a_delay_has_delivered_all_the_same(
     assert [item["answered"] for item in received] == [None]
 
 
-async def test_a_hanging_target_answers_nobody(client: ClientSession, sandbox: Sandbox) -> None:
+async def test_a_hanging_target_never_answers(client: ClientSession, sandbox: Sandbox) -> None:
     await sandbox.behave("slack", hang=True)
 
     with pytest.raises(TimeoutError):
@@ -88,7 +88,7 @@ async def test_a_hanging_target_answers_nobody(client: ClientSession, sandbox: S
     assert await sandbox.received("slack") == []
 
 
-async def test_a_closing_target_hangs_up_without_an_answer(
+async def test_a_closing_target_disconnects_without_an_answer(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     await sandbox.behave("slack", close=True)
@@ -150,7 +150,7 @@ async def test_an_answer_drips_byte_by_byte_and_arrives_whole(
     assert await answers_of(sandbox) == [200, 429]
 
 
-async def test_who_gives_up_during_a_drip_has_delivered_all_the_same(
+async def test_a_message_whose_client_leaves_during_a_drip_is_received(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     await sandbox.behave("slack", drip_seconds=0.1)
@@ -182,7 +182,7 @@ async def test_fail_next_goes_with_any_failure(client: ClientSession, sandbox: S
     assert await say(client) == 200
 
 
-async def test_an_error_is_told_inside_a_200_in_the_targets_own_words(
+async def test_an_error_is_returned_inside_a_200_in_the_target_s_format(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     for target in ("slack", "monday", "sms"):
@@ -231,7 +231,7 @@ async def test_an_error_is_told_inside_a_200_in_the_targets_own_words(
         ("email", {"error": "SMTP has no such thing"}),
     ],
 )
-async def test_a_behaviour_that_cannot_be_meant_is_refused_and_changes_nothing(
+async def test_a_contradictory_behaviour_is_refused_and_changes_nothing(
     client: ClientSession, sandbox: Sandbox, target: str, body: dict[str, Any]
 ) -> None:
     async with client.put(f"/behaviour/{target}", json=body) as answer:
@@ -246,7 +246,7 @@ async def test_an_unknown_target_has_no_behaviour(client: ClientSession) -> None
         assert (answer.status, answer.content_type) == (404, "application/problem+json")
 
 
-async def test_sigterm_does_not_wait_for_the_hanging(ports: Ports) -> None:
+async def test_sigterm_does_not_wait_for_hanging_requests(ports: Ports) -> None:
     with running_sandbox(ports) as sandbox:
         await sandbox.behave("slack", hang=True)
         async with ClientSession(sandbox.url) as client:

@@ -150,7 +150,7 @@ async def test_mails_are_deleted_all_or_by_id(
         ("/view/nobody", 404),
     ],
 )
-async def test_a_faulty_question_gets_a_problem(
+async def test_an_invalid_query_gets_a_problem(
     mailbox: ClientSession, path: str, status: int
 ) -> None:
     async with mailbox.get(path) as answer:
@@ -218,7 +218,7 @@ async def test_a_delay_comes_before_the_final_250_and_created_after_it(
     assert datetime.fromisoformat(received["Created"]) - before >= timedelta(seconds=0.3)
 
 
-async def test_a_client_that_gives_up_after_its_dot_has_sent_all_the_same(
+async def test_a_mail_whose_client_leaves_after_the_dot_is_received(
     smtp: aiosmtplib.SMTP, sandbox: Sandbox
 ) -> None:
     await sandbox.behave("email", delay_seconds=60)
@@ -245,7 +245,7 @@ async def test_a_hanging_server_never_replies_and_keeps_nothing(
 
 
 @pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
-async def test_a_closing_server_hangs_up_before_or_after_the_dot_and_keeps_nothing(
+async def test_a_closing_server_disconnects_before_or_after_the_dot_and_keeps_nothing(
     smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str
 ) -> None:
     await sandbox.behave("email", close=True, stage=stage)
@@ -294,7 +294,7 @@ async def test_a_mail_cut_before_its_dot_was_never_there(sandbox: Sandbox) -> No
         ),
     ],
 )
-async def test_a_broken_mail_hides_no_other_one(
+async def test_a_broken_mail_does_not_hide_others(
     smtp: aiosmtplib.SMTP, mailbox: ClientSession, sandbox: Sandbox, raw: bytes
 ) -> None:
     await smtp.send_message(mail("whole"))

@@ -24,7 +24,7 @@ async def post(client: ClientSession, target: str, body: Any, **headers: str) ->
         return answer.status, json.loads(await answer.text())
 
 
-async def test_slack_takes_a_message_and_answers_ok_in_plain_text(
+async def test_slack_accepts_a_message_with_ok_in_plain_text(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
     before = datetime.now(UTC)
@@ -104,7 +104,7 @@ async def test_a_slack_app_is_refused_in_its_own_words(
     ("body", "word"),
     [("{", "invalid_payload"), ("[1]", "invalid_payload"), ("{}", "no_text")],
 )
-async def test_slack_refuses_what_it_cannot_show_and_keeps_it_apart(
+async def test_slack_refuses_invalid_blocks_and_lists_them_separately(
     client: ClientSession, sandbox: Sandbox, body: str, word: str
 ) -> None:
     async with client.post("/slack", data=body) as answer:
@@ -197,7 +197,7 @@ async def test_monday_without_a_token_is_401(client: ClientSession) -> None:
     assert (status, answer) == (401, {"errors": ["Not Authenticated"]})
 
 
-async def test_sms_takes_a_form_as_smsapi_does(client: ClientSession, sandbox: Sandbox) -> None:
+async def test_sms_accepts_a_form_like_smsapi(client: ClientSession, sandbox: Sandbox) -> None:
     form = {"to": "48500600700", "message": "Zażółć", "format": "json"}
 
     async with client.post("/sms", data=form, headers=BEARER) as answer:
@@ -286,7 +286,7 @@ async def test_deleting_received_forgets_accepted_and_refused(
 
 
 @pytest.mark.parametrize("body", ['{"text": "a", "n": NaN}', '{"text": "a", "n": 1e999}'])
-async def test_a_body_with_a_number_that_json_lacks_is_shown_as_its_text(
+async def test_a_body_with_an_invalid_json_number_is_shown_as_text(
     client: ClientSession, sandbox: Sandbox, body: str
 ) -> None:
     await client.post("/slack", data=body)
@@ -316,7 +316,7 @@ async def test_a_body_with_a_lone_surrogate_can_be_read_back(
         ("POST", "/teams", 404),
     ],
 )
-async def test_a_faulty_question_gets_a_problem(
+async def test_an_invalid_query_gets_a_problem(
     client: ClientSession, method: str, path: str, status: int
 ) -> None:
     async with client.request(method, path) as answer:

@@ -7,7 +7,7 @@ from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 
-async def test_an_admins_calls_are_recorded_over_rabbitmq_with_who_what_and_outcome(
+async def test_admin_calls_are_recorded_over_rabbitmq_with_operator_and_outcome(
     stack: Stack,
 ) -> None:
     address, operator = fresh_address(), "ewa of the test"

@@ -53,7 +53,7 @@ async def test_a_query_that_makes_no_sense_is_refused_by_name(
         ("/erasure/confirm", None, 400),
     ],
 )
-async def test_what_is_not_there_is_said_to_be_so(
+async def test_a_missing_object_is_404(
     stack: Stack, path: str, key: str | None, status: int
 ) -> None:
     assert (await stack.http("GET", path, key=key)).status == status

@@ -129,7 +129,7 @@ async def php_site(folder: Path, port: int, env: Mapping[str, str]) -> AsyncIter
         await server.wait()
 
 
-async def test_the_php_page_tells_staff_and_has_the_agreement_confirmed_by_mail(
+async def test_the_php_page_alerts_staff_and_requests_the_opt_in(
     stack: Stack, ports: Ports, tmp_path: Path
 ) -> None:
     checkers.require("php")
@@ -159,7 +159,7 @@ async def test_the_php_page_tells_staff_and_has_the_agreement_confirmed_by_mail(
     assert status.body["consents"] == {"marketing": True}
 
 
-async def test_slack_takes_the_blocks_of_a_lead_whatever_it_says(stack: Stack) -> None:
+async def test_slack_accepts_the_blocks_of_any_lead(stack: Stack) -> None:
     """The sandbox refuses what Slack's Block Kit documents as too long, or as unknown."""
     payload = {"session_id": "s-1", "name": "<&>" * 60, "said": ["&" * 4000], "hot": True}
     payload |= {"email": "a" * 3500 + "@example.com", "score": 100, "reasons": ["<" * 4000]}

@@ -7,7 +7,7 @@ from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 
-async def test_a_follow_up_that_was_refused_and_retried_by_hand_is_sent_to_both_services(
+async def test_a_refused_follow_up_that_an_operator_retries_is_sent_in_both_services(
     stack: Stack,
 ) -> None:
     await stack.sandbox.reset()

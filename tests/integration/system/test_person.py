@@ -64,7 +64,7 @@ async def done(stack: System, address: str) -> Any:
     return await eventually(look, 40)
 
 
-async def test_a_person_is_told_all_that_is_held_and_is_forgotten_everywhere(
+async def test_a_person_s_data_is_exported_and_erased_in_every_service(
     stack: Stack,
 ) -> None:
     address = fresh_address()
@@ -156,7 +156,7 @@ async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: St
     assert (await stack.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
 
 
-async def test_a_service_that_is_away_is_named_in_an_export_and_erases_when_it_is_back(
+async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(
     stack: Stack,
 ) -> None:
     address = fresh_address()
@@ -232,7 +232,7 @@ def _messages(stack: Stack) -> Iterator[tuple[str, str]]:
         yield queue["name"], str(stack.vhost.call("POST", "queues", f"{queue['name']}/get", peek))
 
 
-async def test_an_export_tells_of_every_place_and_an_erasure_leaves_none(stack: Stack) -> None:
+async def test_an_export_has_every_copy_and_an_erasure_leaves_none(stack: Stack) -> None:
     address, phone = fresh_address(), str(uuid.uuid4().int)[:9]
     name = f"Żaneta{uuid.uuid4().hex[:8]}"
     wrong, right = f"nie.{address}", address

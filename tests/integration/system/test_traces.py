@@ -53,7 +53,7 @@ async def collector() -> AsyncIterator[Collector]:
     await started.server.close()
 
 
-async def test_a_trace_leads_from_the_gateway_through_the_services_and_names_nobody(
+async def test_a_trace_spans_gateway_and_services_without_personal_data(
     collector: Collector, new_stack: NewStack
 ) -> None:
     stack = new_stack(
@@ -88,7 +88,7 @@ async def test_a_trace_leads_from_the_gateway_through_the_services_and_names_nob
         assert not any(told in body for body in collector.bodies)
 
 
-async def test_a_collector_that_is_away_holds_up_neither_work_nor_stop(new_stack: NewStack) -> None:
+async def test_an_unavailable_collector_delays_neither_work_nor_stop(new_stack: NewStack) -> None:
     stack = new_stack(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{HOST}:1", OTEL_BSP_SCHEDULE_DELAY="200")
     await stack.alert("delivered all the same")
 

@@ -40,7 +40,7 @@ def acks(channel: Any) -> Acks:
     size=st.integers(1, COUNT),
     turns=st.lists(st.integers(0, 3), min_size=1, max_size=5),
 )
-async def test_each_is_settled_once_as_it_was_told_and_nothing_that_is_held(
+async def test_each_tag_is_acknowledged_or_rejected_once_and_pending_ones_are_not(
     order: list[int], rejected: set[int], held: set[int], size: int, turns: list[int]
 ) -> None:
     channel = Channel(cycle(turns))
@@ -59,7 +59,7 @@ async def test_each_is_settled_once_as_it_was_told_and_nothing_that_is_held(
     assert channel.waiting == held
 
 
-async def test_what_is_done_in_its_order_takes_one_frame_a_turn_whatever_was_rejected() -> None:
+async def test_in_order_acknowledgements_take_one_frame_despite_rejections() -> None:
     channel = Channel(cycle([0]))
     subject = acks(channel)
     for turn in range(3):

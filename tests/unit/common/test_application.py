@@ -86,7 +86,7 @@ async def test_every_bad_field_is_named_at_once(client: Client) -> None:
     assert {error["field"] for error in answer["errors"]} == {"count", "text", "else"}
 
 
-async def test_what_a_field_of_ours_refuses_is_said_in_our_words_only(client: Client) -> None:
+async def test_our_validators_errors_use_our_words(client: Client) -> None:
     _, answer = await post(client, '{"count": 1, "text": "too long"}')
     assert answer["errors"] == [{"field": "text", "message": "at most 5 letters"}]
 
@@ -103,7 +103,7 @@ async def test_without_the_internal_key_only_health_answers(client: Client) -> N
         assert response.status == 200
 
 
-async def test_a_failure_of_ours_tells_the_request_id_and_nothing_else(client: Client) -> None:
+async def test_an_internal_error_shows_only_the_request_id(client: Client) -> None:
     async with client.get("/fail", headers={application.REQUEST_ID: "req-12345678"}) as response:
         text = await response.text()
     assert response.status == 500

@@ -16,7 +16,7 @@ def test_the_shipped_file_asks_in_each_place_in_polish_and_english() -> None:
     assert shipped.published("Zgadzam się na wszystko.") is None
 
 
-def test_a_new_version_is_asked_and_the_old_one_stays_published(tmp_path: Path) -> None:
+def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path) -> None:
     text = SHIPPED.read_text(encoding="utf-8")
     old = company.load(SHIPPED).asking("chat", "en")
     first = next(each for each in text.split("[[wordings]]") if "chat-2026-11" in each)

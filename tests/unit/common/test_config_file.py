@@ -83,13 +83,11 @@ def faults(folder: Path, text: str) -> list[str]:
         ("zzz = 1\n", "shape.toml:1: zzz: is not known"),
     ],
 )
-def test_a_fault_is_told_with_its_line_and_its_key_once(
-    tmp_path: Path, text: str, told: str
-) -> None:
+def test_a_fault_is_reported_once_with_line_and_key(tmp_path: Path, text: str, told: str) -> None:
     assert faults(tmp_path, text) == [told]
 
 
-def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, 'tex = "a"\n[[rules]]\n[[rules]]\npoints = "many"\n')
     assert [fault.split(": ")[1] for fault in found] == ["rules.0.points", "rules.1.points", "tex"]
 

@@ -36,7 +36,7 @@ def normal_or_none(address: str) -> str | None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["same"], ids=lambda vector: ascii(vector["given"]))
-def test_another_spelling_of_an_address_is_looked_up_the_same(vector: dict[str, str]) -> None:
+def test_spellings_of_an_address_normalise_to_one(vector: dict[str, str]) -> None:
     assert normalise(vector["given"]) == vector["normal"]
     assert normalise(vector["normal"]) == vector["normal"]
 
@@ -57,13 +57,13 @@ def test_an_address_of_300_characters_is_refused() -> None:
         normalise(f"anna@{'a.' * 146}com")
 
 
-def test_a_megabyte_is_refused_at_once_and_not_encoded_first() -> None:
+def test_a_huge_address_is_refused_before_encoding() -> None:
     with pytest.raises(MalformedEmail):
         normalise(f"anna@{'ż' * 1_000_000}.pl")
 
 
 @given(given_addresses)
-def test_anything_is_refused_as_malformed_or_normalised_once_and_for_all(address: str) -> None:
+def test_any_input_is_refused_or_normalises_idempotently(address: str) -> None:
     normal = normal_or_none(address)
     if normal is not None:
         assert normalise(normal) == normal

@@ -49,7 +49,7 @@ async def hold(
     return tasks
 
 
-async def test_what_comes_while_a_batch_is_under_way_is_the_next_batch(
+async def test_items_that_arrive_during_a_batch_form_the_next_one(
     statement: Statement, squares: Batches[int, int]
 ) -> None:
     tasks = await hold(statement, squares, 1, 2, 3)
@@ -76,7 +76,7 @@ async def test_within_the_pace_items_wait_for_company(statement: Statement) -> N
     assert statement.batches == [[1], [2, 3]]
 
 
-async def test_nobody_waits_for_the_pace_when_half_a_batch_is_there(statement: Statement) -> None:
+async def test_half_a_full_batch_starts_before_the_pace(statement: Statement) -> None:
     squares: Batches[int, int] = Batches(statement, limit=8, pace=3600)
     async with asyncio.timeout(30):
         assert await squares.submit(1) == 1  # nor does the first one
@@ -93,7 +93,7 @@ async def test_a_bad_item_fails_alone(statement: Statement, squares: Batches[int
     assert [answer for answer in answers if isinstance(answer, int)] == [0, 1, 4, 16, 25, 36, 49]
 
 
-async def test_a_fault_that_may_pass_is_everybodys_and_tried_by_nobody_here(
+async def test_a_transient_fault_fails_the_batch_without_retries(
     statement: Statement, squares: Batches[int, int]
 ) -> None:
     statement.bad, statement.error = {3}, PoolTimeoutError
@@ -116,7 +116,7 @@ async def test_a_cancelled_asker_leaves_no_other_waiting(
     assert statement.batches == [[1], [3], [4]]  # the second was asked for no more
 
 
-async def test_a_batch_that_is_cancelled_leaves_nobody_waiting(
+async def test_a_cancelled_batch_leaves_no_caller_waiting(
     statement: Statement, squares: Batches[int, int]
 ) -> None:
     tasks = await hold(statement, squares, 1, 2)

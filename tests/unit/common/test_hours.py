@@ -71,14 +71,14 @@ def test_the_next_opening_is_open_and_never_before(at: datetime, hours: Hours) -
 
 
 @given(near_changes, some_hours, st.integers(0, 60 * 24 * 4))
-def test_nothing_open_is_passed_over(at: datetime, hours: Hours, minutes: int) -> None:
+def test_no_open_time_is_skipped(at: datetime, hours: Hours, minutes: int) -> None:
     between = at + timedelta(minutes=minutes)
     if between < hours.next_opening(at):
         assert not hours.is_open(between)
 
 
 @given(near_changes, st.integers(0, 8))
-def test_over_a_change_of_clocks_an_opening_stays_at_its_hour(at: datetime, days: int) -> None:
+def test_an_opening_keeps_its_hour_over_a_clock_change(at: datetime, days: int) -> None:
     opening = SHIPPED.hours.next_opening(at + timedelta(days=days)).astimezone(WARSAW)
     assert 9 <= opening.hour < 19
     if opening > at + timedelta(days=days):
@@ -87,7 +87,7 @@ def test_over_a_change_of_clocks_an_opening_stays_at_its_hour(at: datetime, days
     assert opening.date() not in SHIPPED.hours.holidays
 
 
-def test_an_opening_that_the_change_of_clocks_skips_is_no_opening() -> None:
+def test_an_opening_in_a_skipped_hour_does_not_exist() -> None:
     hours = Hours(WARSAW, time(2), time(2, 59), weekends=True)
     assert hours.next_opening(local("2026-03-28 12:00")) == local("2026-03-30 02:00")
 
@@ -117,7 +117,7 @@ def test_only_open_time_is_counted(at: str, minutes: int, ends: str) -> None:
     assert SHIPPED.hours.add(local(at), timedelta(minutes=minutes)) == local(ends)
 
 
-def test_over_a_change_of_clocks_the_hours_that_passed_are_counted() -> None:
+def test_elapsed_hours_are_counted_over_a_clock_change() -> None:
     night = Hours(WARSAW, time(1), time(4), weekends=True)
     at, hours = local("2026-03-29 01:30"), timedelta(hours=1)
     assert night.add(at, hours) == local("2026-03-29 03:30")
@@ -127,7 +127,9 @@ def test_over_a_change_of_clocks_the_hours_that_passed_are_counted() -> None:
 
 @settings(max_examples=40, deadline=None)  # each looks at every minute of some days
 @given(st.one_of(moments, near_changes), some_hours, st.integers(0, 600))
-def test_as_much_is_open_in_between_as_was_added(at: datetime, hours: Hours, minutes: int) -> None:
+def test_the_open_time_until_add_equals_the_added_duration(
+    at: datetime, hours: Hours, minutes: int
+) -> None:
     at = at.replace(second=0)
     end = hours.add(at, timedelta(minutes=minutes))
     assert hours.is_open(end)
@@ -146,13 +148,15 @@ def test_two_waits_end_when_their_sum_does(
 
 
 @given(st.one_of(moments, near_changes), some_hours, st.integers(0, 10**6))
-def test_between_two_moments_lies_what_add_counts(at: datetime, hours: Hours, seconds: int) -> None:
+def test_between_returns_the_duration_that_add_takes(
+    at: datetime, hours: Hours, seconds: int
+) -> None:
     wait = timedelta(seconds=seconds)
     assert hours.between(at, hours.add(at, wait)) == wait
     assert hours.between(at, at - wait) == timedelta()
 
 
-def test_hours_that_never_open_are_an_error_not_a_search_for_ever() -> None:
+def test_hours_that_never_open_are_an_error() -> None:
     class Everything:
         def __contains__(self, day: object) -> bool:
             return True

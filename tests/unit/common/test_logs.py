@@ -22,7 +22,7 @@ def lines(script: str, **stdout: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (ended.stdout or b"").splitlines()]
 
 
-def test_our_lines_and_a_librarys_have_one_shape_and_come_in_their_order() -> None:
+def test_our_lines_and_a_library_s_have_one_shape_and_stay_in_order() -> None:
     first, second, third = lines(
         "logs.request_id.set('request-1')\n"
         "log.info('first', count=1)\n"
@@ -38,7 +38,7 @@ def test_our_lines_and_a_librarys_have_one_shape_and_come_in_their_order() -> No
     assert third["event"] == "third"
 
 
-def test_lines_of_one_turn_of_the_loop_come_whole_and_in_their_order() -> None:
+def test_lines_of_one_loop_iteration_are_whole_and_in_order() -> None:
     found = lines(
         "import asyncio\n"
         "async def main():\n"
@@ -56,7 +56,7 @@ def test_lines_of_one_turn_of_the_loop_come_whole_and_in_their_order() -> None:
     assert [line["event"] for line in found] == list("12345678")
 
 
-def test_a_line_of_ready_fields_has_the_shape_of_the_others() -> None:
+def test_a_fast_log_line_has_the_same_shape_as_the_others() -> None:
     ready, other = lines(
         "logs.info('ours', 'answered', '\"status\": 200, \"request_id\": \"request-1\"')\n"
         "logs.request_id.set('request-1')\n"
@@ -68,7 +68,7 @@ def test_a_line_of_ready_fields_has_the_shape_of_the_others() -> None:
     assert list(ready) == ["status", "request_id", *list(other)[1:-1]]
 
 
-def test_a_loop_that_ended_before_it_wrote_keeps_no_line_back() -> None:
+def test_lines_of_a_loop_that_ended_are_still_written() -> None:
     found = lines(
         "import asyncio\n"
         "loop = asyncio.new_event_loop()\n"
@@ -95,6 +95,6 @@ def test_half_a_character_loses_no_line() -> None:
     assert line["text"] == "\ud83d"
 
 
-def test_a_line_that_cannot_be_written_fails_nobody() -> None:
+def test_a_log_line_that_cannot_be_written_raises_nothing() -> None:
     with Path("/dev/full").open("wb") as full:
         assert lines("log.info('lost')\nlog.info('too')\nsys.stdout = None", stdout=full) == []

@@ -34,7 +34,7 @@ def failed(kind: type[DBAPIError], state: str | None, *, lost: bool = False) -> 
     ],
     ids=repr,
 )
-def test_a_database_that_is_away_is_unavailable(error: BaseException) -> None:
+def test_a_database_that_cannot_be_reached_is_unavailable(error: BaseException) -> None:
     assert postgres.is_transient(error)
 
 
@@ -52,7 +52,7 @@ def test_a_database_that_is_away_is_unavailable(error: BaseException) -> None:
         "XX000",
     ],
 )
-def test_what_is_no_fault_of_the_data_may_pass_later(state: str) -> None:
+def test_an_error_that_is_not_the_data_s_is_transient(state: str) -> None:
     assert postgres.is_transient(failed(DBAPIError, state))
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_fault_of_the_data_may_pass_later(state: str) -> None:
     ],
     ids=repr,
 )
-def test_a_fault_of_the_data_or_of_another_part_does_not_pass_by_itself(
+def test_a_data_error_is_not_transient(
     error: BaseException,
 ) -> None:
     assert not postgres.is_transient(error)

@@ -68,7 +68,7 @@ def test_a_failed_start_closes_what_was_open() -> None:
     assert events == ["open database", "close database"]
 
 
-def test_files_that_are_at_fault_are_told_and_nothing_else(
+def test_only_invalid_files_are_reported(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     events: list[str] = []
@@ -110,7 +110,7 @@ class Taking:
         self._events.append(f"close {self._name}")
 
 
-def test_all_intake_stops_before_any_is_waited_for_and_nothing_is_closed_before() -> None:
+def test_all_intake_stops_before_the_drain_and_the_drain_before_closing() -> None:
     events: list[str] = []
 
     async def start(running: service.Service) -> None:

@@ -30,7 +30,7 @@ def refused(token: str, action: str = "unsubscribe", tokens: Tokens = ROTATED) -
 
 
 @given(subjects, subjects, actions)
-def test_a_token_says_what_was_signed(subject: str, purpose: str, action: str) -> None:
+def test_a_token_returns_the_signed_claims(subject: str, purpose: str, action: str) -> None:
     token = ROTATED.sign(subject, purpose, action, NOW)
     assert ROTATED.verify(token, action, NOW) == Claims(
         subject, purpose, action, int(NOW.timestamp())
@@ -102,7 +102,7 @@ def test_any_cut_or_added_part_is_refused(data: st.DataObject) -> None:
 
 
 @given(subjects, subjects)
-def test_parts_of_two_tokens_make_no_third(one: str, other: str) -> None:
+def test_parts_of_two_tokens_do_not_make_a_third(one: str, other: str) -> None:
     first = unpacked(ROTATED.sign(one, "marketing", "unsubscribe", NOW))
     second = unpacked(ROTATED.sign(other, "marketing", "erasure", NOW))
     for key_id, payload, signature in ((first[0], first[1], second[2]),

@@ -6,7 +6,7 @@ import pytest
 from libs.common.process import tasks
 
 
-async def test_a_task_that_swallows_a_cancellation_ends_all_the_same(
+async def test_a_task_that_swallows_a_cancellation_still_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "CANCEL_AGAIN_SECONDS", 0.01)
@@ -32,5 +32,5 @@ async def test_an_error_stays_in_its_task() -> None:
     assert isinstance(failed.exception(), RuntimeError)
 
 
-async def test_to_end_nothing_is_done_at_once() -> None:
+async def test_ending_no_tasks_returns_at_once() -> None:
     await tasks.end()

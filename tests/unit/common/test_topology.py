@@ -28,7 +28,7 @@ def test_a_work_queue_dead_letters_into_retry_at_least_once() -> None:
     assert retry.bindings == (Binding(DLX, "svc.work.retry"),)
 
 
-def test_retry_gives_back_at_least_once_to_where_the_work_queue_is_bound() -> None:
+def test_the_retry_queue_returns_messages_at_least_once() -> None:
     work, retry, _ = work_queue("svc.work", exchange=WORK, dlx=DLX)
     assert retry.arguments == AT_LEAST_ONCE | {
         "x-dead-letter-exchange": "svc",
@@ -37,7 +37,7 @@ def test_retry_gives_back_at_least_once_to_where_the_work_queue_is_bound() -> No
     assert Binding(WORK, "svc.work") in work.bindings
 
 
-def test_the_time_in_retry_is_no_argument_for_it_is_a_policy() -> None:
+def test_the_ttl_of_retry_is_a_policy_not_an_argument() -> None:
     for queue in work_queue("svc.work", exchange=WORK, dlx=DLX):
         assert "x-message-ttl" not in queue.arguments
         assert "x-expires" not in queue.arguments
@@ -49,13 +49,13 @@ def test_dead_keeps_everything_until_a_person_acts() -> None:
     assert dead.bindings == (Binding(DLX, "svc.work.dead"),)
 
 
-def test_bindings_are_kept_and_none_is_twice() -> None:
+def test_bindings_are_kept_without_duplicates() -> None:
     own, foreign = Binding(WORK, "svc.work"), Binding(EVENTS, "thing.*")
     work, *_ = work_queue("svc.work", exchange=WORK, dlx=DLX, bindings=(own, foreign))
     assert sorted(work.bindings, key=repr) == sorted((own, foreign), key=repr)
 
 
-def test_a_delay_queue_has_its_time_in_its_name_and_its_arguments() -> None:
+def test_a_delay_queue_has_its_delay_in_name_and_arguments() -> None:
     delay = delay_queue("svc.work", 600, exchange=WORK, dlx=DLX)
     assert delay.name == delay_name("svc.work", 600) == "svc.work.retry.600"
     assert delay.arguments == AT_LEAST_ONCE | {

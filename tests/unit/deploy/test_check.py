@@ -26,7 +26,7 @@ def found(folder: Path, *lines: str) -> list[str]:
     return check.faults(environment.load(env_file), env_file)
 
 
-def test_what_make_env_writes_is_sound_and_a_shell_reads_it_as_we_do(folder: Path) -> None:
+def test_make_env_writes_a_valid_file_that_a_shell_reads_equally(folder: Path) -> None:
     lines = ("SMTP_PASSWORD='a $b #c \"d\\e'", 'CHAT_RATE_LIMIT="10 per minute"')
     assert found(folder, *lines) == []
     env_file = folder / ".env"
@@ -60,7 +60,7 @@ def test_what_make_env_writes_is_sound_and_a_shell_reads_it_as_we_do(folder: Pat
         ("PERMIT_SECONDS=5", "PERMIT_SECONDS: Input should be greater than or equal to 15"),
     ],
 )
-def test_a_line_of_env_at_fault_is_named_and_no_secret_is_shown(
+def test_an_invalid_line_of_env_is_named_without_secrets(
     folder: Path, line: str, told: str
 ) -> None:
     number = len((folder / ".env").read_text(encoding="utf-8").splitlines()) + 1
@@ -69,7 +69,7 @@ def test_a_line_of_env_at_fault_is_named_and_no_secret_is_shown(
     assert "hush" not in "".join(faults)
 
 
-def test_settings_of_others_of_targets_and_of_older_versions_are_no_typing_errors(
+def test_unknown_settings_of_docker_targets_or_older_versions_are_no_typos(
     folder: Path,
 ) -> None:
     path = folder / "config" / "alerts.toml"
@@ -89,7 +89,7 @@ def test_make_env_needs_no_package() -> None:
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_fault_of_each_file_is_told_at_once_and_each_once(folder: Path) -> None:
+def test_the_faults_of_all_files_are_reported_together_and_once(folder: Path) -> None:
     for name, right, wrong in (
         ("alerts", "fail_max = 5", "fail_mx = 5"),
         ("followups", "weekends = false", "weekend = false"),
@@ -124,7 +124,7 @@ def test_a_schedule_that_cannot_be_read_is_named(folder: Path) -> None:
     assert found(folder, "PHONE_ANNA=+48600700800") == [f"config/alerts.toml:{number}: {nowhere}"]
 
 
-def test_a_container_without_env_and_the_secrets_checks_the_files_all_the_same(
+def test_a_container_without_env_and_secrets_still_checks_the_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "ROOT", folder)

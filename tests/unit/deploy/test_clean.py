@@ -24,7 +24,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("said", ["", "\n", "y\n", "no\n"])
-def test_without_a_yes_nothing_is_deleted(
+def test_clean_without_yes_deletes_nothing(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(said))
@@ -34,7 +34,7 @@ def test_without_a_yes_nothing_is_deleted(
 
 
 @pytest.mark.parametrize("yes", ["typed", "set"])
-def test_the_data_go_and_the_proof_of_who_was_erased_stays(
+def test_clean_deletes_the_data_but_keeps_the_proof_of_erasures(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, yes: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n" if yes == "typed" else ""))

@@ -47,11 +47,11 @@ def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
     assert named - _given("alerts").keys() == set()
 
 
-def test_the_doctor_is_given_every_secret_that_it_looks_at() -> None:
+def test_doctor_gets_every_secret_that_it_checks() -> None:
     assert GENERATED.keys() - _given("ostoja").keys() == set()
 
 
-def test_what_passes_through_is_explained_in_the_example() -> None:
+def test_variables_that_are_passed_through_are_in_the_example() -> None:
     explained = parse(EXAMPLE.read_text(encoding="utf-8")).keys()
     for service in SERVICES:
         passed = {name for name, value in _given(service).items() if value is None}
@@ -69,7 +69,7 @@ def test_only_the_gateway_is_published_beyond_this_machine() -> None:
     assert [port for port in published.values() if not port.startswith("127.0.0.1:")] == []
 
 
-def test_what_pretends_starts_only_when_it_is_asked_for() -> None:
+def test_the_sandbox_starts_only_with_its_profile() -> None:
     for name in ("sandbox", "mailpit"):
         assert COMPOSE["services"][name]["profiles"] == ["sandbox"]
 

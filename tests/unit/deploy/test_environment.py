@@ -47,7 +47,7 @@ def test_every_setting_of_a_service_is_in_the_example_with_its_default(service: 
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_starts_on_what_the_example_says_with_providers_that_are_real(
+def test_every_service_accepts_the_example_with_real_providers(
     monkeypatch: pytest.MonkeyPatch, service: str
 ) -> None:
     real = {
@@ -108,7 +108,7 @@ def test_keys_are_not_generated_over_existing_data(tmp_path: Path) -> None:
     assert not (tmp_path / ".env").exists()
 
 
-def test_a_key_that_a_newer_version_needs_is_added_to_what_is_there(tmp_path: Path) -> None:
+def test_a_key_that_a_newer_version_needs_is_added(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     environment.ensure(path, data_exists=False, trying=True)
     own = path.read_text().replace("LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
@@ -141,7 +141,7 @@ def test_a_real_provider_gets_no_setting_of_the_sandbox() -> None:
     assert "SMTP_TLS" not in settings
 
 
-def test_alerts_may_connect_to_the_sandbox_only_where_it_stands_in_for_a_provider() -> None:
+def test_alerts_may_connect_to_the_sandbox_only_if_it_replaces_a_provider() -> None:
     def private(**given: str) -> str | None:
         settings = environment.for_process(DOCUMENTED | given, "alerts")
         return settings.get("ALERTS_PRIVATE_NETWORKS")
@@ -164,7 +164,7 @@ def test_a_malformed_port_is_named() -> None:
         environment.port({"GATEWAY_PORT": "80 80"}, "GATEWAY_PORT")
 
 
-def test_a_first_env_is_for_trying_or_for_running(tmp_path: Path) -> None:
+def test_a_first_env_is_for_a_trial_or_for_production(tmp_path: Path) -> None:
     written = {}
     for trying in (True, False):
         path = tmp_path / f"{trying}.env"
@@ -177,7 +177,7 @@ def test_a_first_env_is_for_trying_or_for_running(tmp_path: Path) -> None:
     assert running["COMPOSE_PROJECT_NAME"] != tried["COMPOSE_PROJECT_NAME"]
 
 
-def test_containers_that_run_already_keep_their_name(tmp_path: Path) -> None:
+def test_running_containers_keep_their_names(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     environment.ensure(path, data_exists=False, trying=False)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -186,7 +186,7 @@ def test_containers_that_run_already_keep_their_name(tmp_path: Path) -> None:
     assert "COMPOSE_PROJECT_NAME" not in path.read_text(encoding="utf-8")
 
 
-def test_port_offset_moves_every_port_by_as_much_however_often_it_is_given(
+def test_port_offset_is_idempotent_for_every_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / ".env"
@@ -206,7 +206,7 @@ def test_port_offset_moves_every_port_by_as_much_however_often_it_is_given(
 
 
 @pytest.mark.parametrize("offset", ["-1", "1e3", "60000", " "])
-def test_an_offset_that_is_none_changes_nothing(
+def test_an_invalid_port_offset_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: str
 ) -> None:
     monkeypatch.setenv("PORT_OFFSET", offset)

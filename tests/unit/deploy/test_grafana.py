@@ -43,7 +43,7 @@ def test_no_two_panels_lie_on_each_other_and_each_has_its_own_number() -> None:
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
 
 
-def test_the_provisioned_dashboard_is_a_whole_one() -> None:
+def test_the_provisioned_dashboard_is_complete() -> None:
     # 39 is Grafana 10 and 11, which migrate older and newer ones on loading.
     assert (DASHBOARD["uid"], DASHBOARD["schemaVersion"]) == ("ostoja", 39)
     (provider,) = yaml.safe_load((GRAFANA / "dashboards.yml").read_text())["providers"]

@@ -20,7 +20,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_each_rule_asks_for_what_exists_says_what_it_means_and_is_tested(
+def test_each_rule_uses_existing_metrics_has_a_description_and_a_test(
     rule: dict[str, Any],
 ) -> None:
     assert list(faults(rule["expr"])) == []
@@ -39,7 +39,7 @@ def test_each_rule_asks_for_what_exists_says_what_it_means_and_is_tested(
         ("max by (targt) (alerts_ledger_rows)", "nothing has the label targt"),
     ],
 )
-def test_an_expression_that_asks_for_what_there_is_not_is_told(expression: str, fault: str) -> None:
+def test_an_expression_with_an_unknown_metric_is_reported(expression: str, fault: str) -> None:
     assert list(faults(expression)) == [fault]
 
 
@@ -74,7 +74,7 @@ def test_the_drill_quotes_what_the_rules_say() -> None:
         assert re.fullmatch(".+".join(map(re.escape, fixed)), quoted), rule
 
 
-def test_the_table_of_what_shows_a_promise_names_every_promise_and_rule_and_what_exists() -> None:
+def test_the_table_of_metrics_names_every_promise_and_rule() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = page.split("## What shows a promise")[1].split("\n## ")[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith(("| P", "| every"))]

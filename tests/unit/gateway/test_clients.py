@@ -36,7 +36,7 @@ def test_the_client_is_the_rightmost_untrusted_address(
     assert (source == "peer") == (address == alone)
 
 
-def test_with_no_trusted_proxy_nobody_is_believed() -> None:
+def test_without_a_trusted_proxy_no_forwarded_address_counts() -> None:
     assert TrustedProxies(()).client_ip("10.0.0.1", ["1.1.1.1"]) == ("10.0.0.1", "peer")
 
 
@@ -76,7 +76,7 @@ def test_a_key_opens_the_routes_of_its_own_role(
     assert KEYS.role_of(headers, needed)[0] is role
 
 
-def test_an_unset_key_is_held_by_nobody() -> None:
+def test_an_unset_key_matches_no_caller() -> None:
     locked = Keys([], [])
     none = (Role.PUBLIC, None)
     assert locked.role_of({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Role.ADMIN) == none

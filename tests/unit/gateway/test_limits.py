@@ -77,7 +77,9 @@ async def test_windows_are_aligned_to_the_clock(limiter: Limiter, clock: Clock) 
     assert await admitted(limiter, "a", MINUTE) == 3
 
 
-async def test_what_one_window_refuses_is_counted_in_none(limiter: Limiter, clock: Clock) -> None:
+async def test_a_request_refused_by_one_window_counts_in_none(
+    limiter: Limiter, clock: Clock
+) -> None:
     assert await admitted(limiter, "a", MINUTE, HOUR) == 3
     clock.now += 60
     assert await admitted(limiter, "a", MINUTE, HOUR) == 2
@@ -125,14 +127,14 @@ def test_headers_name_the_policies_and_the_window_that_binds() -> None:
     }
 
 
-def test_with_two_windows_exhausted_the_longer_wait_is_told() -> None:
+def test_with_two_exhausted_windows_the_longer_wait_is_shown() -> None:
     uses = (Use(Window("minute", 50, 60), 50, 12), Use(Window("hour", 200, 3600), 200, 900))
     refused = Decision("api", admitted=False, uses=uses)
     assert refused.retry_after == 900
     assert refused.headers()["RateLimit"] == '"hour";r=0;t=900'
 
 
-def test_an_admitted_request_is_told_what_is_left_after_it() -> None:
+def test_an_admitted_request_shows_the_remaining_quota() -> None:
     uses = (Use(Window("minute", 50, 60), 9, 12), Use(Window("hour", 200, 3600), 180, 900))
     admitted = Decision("api", admitted=True, uses=uses)
     assert admitted.headers()["RateLimit"] == '"hour";r=19;t=900'

@@ -64,7 +64,7 @@ def test_a_random_id_is_in_the_order_of_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("key", ["", " ", "a\tb", "ł", "x" * 256, " padded"])
-def test_an_idempotency_key_that_is_no_key_is_422(key: str) -> None:
+def test_an_invalid_idempotency_key_is_422(key: str) -> None:
     with pytest.raises(Problem) as caught:
         key_of(make_mocked_request("POST", "/", headers={"Idempotency-Key": key}))
     assert caught.value.status == 422

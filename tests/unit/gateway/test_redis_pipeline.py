@@ -53,7 +53,7 @@ async def test_an_error_reply_is_an_absence_for_all_who_wait() -> None:
 @pytest.mark.parametrize(
     "answer", [b"!garbage\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*x\r\n"]
 )
-async def test_what_is_no_answer_is_an_absence(answer: bytes) -> None:
+async def test_a_malformed_reply_counts_as_unavailable(answer: bytes) -> None:
     connection, transport = connected()
     call = connection.call(lambda _: None, "GET", "x")
     connection.data_received(answer)

@@ -159,7 +159,7 @@ def test_a_global_option_may_follow_the_command(run: Run, gateway: Gateway) -> N
     ("status", "code"),
     [(400, 2), (401, 4), (403, 4), (404, 1), (409, 1), (422, 2), (429, 4), (500, 3), (503, 3)],
 )
-def test_a_refusal_is_one_line_and_an_exit_code(
+def test_a_refusal_is_one_line_with_an_exit_code(
     run: Run, gateway: Gateway, status: int, code: int
 ) -> None:
     gateway.answers = [(status, {"title": "T", "status": status, "detail": "so it is"})]
@@ -184,7 +184,7 @@ def test_each_invalid_field_is_named(run: Run, gateway: Gateway) -> None:
     assert "chat: not a limit" in done.stderr
 
 
-def test_a_url_of_no_gateway_fails_without_a_traceback(run: Run, gateway: Gateway) -> None:
+def test_an_invalid_gateway_url_fails_without_a_traceback(run: Run, gateway: Gateway) -> None:
     gateway.answers = [(200, b"<html>")]
 
     assert run("stats").exit_code == 2

@@ -27,7 +27,7 @@ def test_more_bytes_than_the_limit_push_out_the_oldest() -> None:
     assert kept.get(2) is not None
 
 
-def test_dropped_items_give_their_room_back() -> None:
+def test_evicted_items_free_their_space() -> None:
     kept = Kept[Mail]((100, 10))
 
     for number in range(20):
@@ -51,7 +51,7 @@ def test_the_mailbox_keeps_the_newest_ten_thousand() -> None:
     assert recorder.mailbox.get(mails[-1].id) is mails[-1]
 
 
-def test_a_flood_of_refused_ones_pushes_out_no_accepted_one() -> None:
+def test_a_flood_of_refused_requests_evicts_no_accepted_one() -> None:
     recorder = Recorder(["slack"])
     recorder.record("slack", b"first", accepted=True, answered=200)
 

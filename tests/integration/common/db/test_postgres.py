@@ -175,7 +175,7 @@ class Tearing:
 # Values
 
 
-async def test_values_come_back_from_sql_as_they_went(engine: AsyncEngine) -> None:
+async def test_values_round_trip_through_sql(engine: AsyncEngine) -> None:
     number, now = uuid.uuid4(), datetime.now(UTC)
     statement = text(
         "SELECT CAST(:id AS uuid) AS id, CAST(:ids AS uuid[]) AS ids, CAST(:body AS jsonb) AS body,"
@@ -200,7 +200,7 @@ async def test_values_come_back_from_sql_as_they_went(engine: AsyncEngine) -> No
     assert row.at.utcoffset() is not None
 
 
-async def test_values_come_back_from_a_table_as_they_went(engine: AsyncEngine) -> None:
+async def test_values_round_trip_through_a_table(engine: AsyncEngine) -> None:
     thing = sa.Table(
         "thing",
         sa.MetaData(),
@@ -231,7 +231,7 @@ async def test_values_come_back_from_a_table_as_they_went(engine: AsyncEngine) -
 # Transactions
 
 
-async def test_what_raises_is_rolled_back(engine: AsyncEngine) -> None:
+async def test_an_exception_rolls_back(engine: AsyncEngine) -> None:
     async def fail() -> None:
         async with engine.begin() as tx:
             await tx.execute(text("SELECT set_config('a.b', 'left over', false)"))
@@ -270,7 +270,7 @@ async def test_statements_of_a_transaction_share_it(engine: AsyncEngine) -> None
     assert first == second
 
 
-async def test_tasks_that_share_a_pool_get_their_own_answers_and_no_more_connections(
+async def test_tasks_that_share_a_pool_get_their_own_answers(
     url: str,
 ) -> None:
     async with db.connect(url, application_name="test", pool_size=3) as engine:
@@ -286,9 +286,7 @@ async def test_tasks_that_share_a_pool_get_their_own_answers_and_no_more_connect
 # Settings
 
 
-async def test_the_server_knows_who_asks_and_when_to_give_up(
-    engine: AsyncEngine, name: str
-) -> None:
+async def test_a_connection_sets_its_name_and_time_outs(engine: AsyncEngine, name: str) -> None:
     settings = {
         "application_name": name,
         "statement_timeout": "5s",
@@ -337,7 +335,7 @@ async def test_a_connection_ended_while_idle_is_replaced_at_its_next_use(
     assert await pid_of(engine) != before
 
 
-async def test_a_server_that_became_read_only_keeps_no_connection_of_the_pool(
+async def test_a_server_that_became_read_only_loses_its_pooled_connections(
     url: str, made: DatabaseUrl
 ) -> None:
     read_only = f"ALTER ROLE alerts IN DATABASE {made.name}"
@@ -394,7 +392,7 @@ async def test_a_connection_reset_while_idle_is_replaced_at_its_next_use(
         assert await pid_of(engine) != before
 
 
-async def test_half_an_answer_and_a_reset_at_once_mean_unavailable(
+async def test_a_partial_answer_followed_by_a_reset_means_unavailable(
     url: str, other: AsyncConnection, name: str, postgres: Postgres
 ) -> None:
     with closing(Tearing(postgres.port)) as way:
@@ -443,7 +441,7 @@ async def test_a_server_that_falls_silent_in_a_statement_means_unavailable(
         assert await scalar(engine, "SELECT 1") == 1
 
 
-async def test_an_error_does_not_tell_the_values_of_its_statement(engine: AsyncEngine) -> None:
+async def test_a_database_error_does_not_show_values(engine: AsyncEngine) -> None:
     with pytest.raises(DBAPIError) as failed:
         await scalar(engine, "SELECT 1 / 0 WHERE 'a' <> :address", address="anna@example.org")
     assert "anna" not in str(failed.value)
@@ -475,7 +473,7 @@ async def test_a_cancelled_query_stops_in_the_server(
     assert await scalar(engine, "SELECT 1") == 1
 
 
-async def test_a_query_cancelled_while_the_server_is_silent_holds_nothing_up(
+async def test_a_query_cancelled_during_server_silence_does_not_block(
     url: str, proxy: Proxy
 ) -> None:
     async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
@@ -504,7 +502,7 @@ def many_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_with_more_than_1024_descriptors_an_error_is_heard_at_once(
+async def test_an_error_is_noticed_at_once_with_more_than_1024_descriptors(
     engine: AsyncEngine, many_descriptors: None
 ) -> None:
     async with asyncio.timeout(3):
