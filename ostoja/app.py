@@ -7,7 +7,7 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import alerts, consent, doctor, followups, leads, limits, targets
+from ostoja.commands import alerts, consent, doctor, followups, leads, limits, oncall, targets
 from ostoja.failure import Failure
 
 EPILOG = (
@@ -89,6 +89,7 @@ limits.add_to(app)
 consent.add_to(app)
 followups.add_to(app)
 leads.add_to(app)
+oncall.add_to(app)
 doctor.add_to(app)
 
 

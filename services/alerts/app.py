@@ -27,6 +27,7 @@ from services.alerts.delivery.permits import LoopLag, Permits
 from services.alerts.delivery.worker import Worker
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
+from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.intake import PREFETCH, Intake
 from services.alerts.privacy import Privacy
@@ -77,8 +78,8 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     permits = Permits(await service.enter(Requester(broker, service.name)), lag)
 
     log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
-    rotas = Rotas(configured, settings.alerts_config.parent)
-    rules = rules_of(configured, _schedules(service, engine, rotas).person)
+    schedules = _schedules(service, engine, Rotas(configured, settings.alerts_config.parent))
+    rules = rules_of(configured, schedules.person)
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
@@ -154,7 +155,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         overdue=settings.alerts_overdue_seconds,
         fallback_after=settings.alerts_fallback_seconds,
     )
-    digests = _digests(engine, intake, reconciler, rotas.faults, settings)
+    digests = _digests(engine, intake, reconciler, schedules.rotas.faults, settings)
     _spawn_periodic(
         service,
         engine,
@@ -186,6 +187,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     for routes in (
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
+        OnCallRoutes(engine, schedules, rules.people),
         OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
     ):
         routes.add_to(app)

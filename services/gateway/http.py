@@ -109,6 +109,9 @@ FORWARDED = (
     Forwarded("GET", "/api/breakers", "alerts", ADMIN),
     Forwarded("POST", "/api/breakers/{target}/reset", "alerts", ADMIN),
     Forwarded("GET", "/api/ledger/check", "alerts", ADMIN),
+    Forwarded("GET", "/api/oncall", "alerts", ADMIN),
+    Forwarded("POST", "/api/oncall/overrides", "alerts", ADMIN),
+    Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", ADMIN),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", ADMIN),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", ADMIN),
 )

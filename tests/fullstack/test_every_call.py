@@ -28,7 +28,9 @@ SECTION_4 = {
         DELETE /api/followups/{id}
         GET /api/dlq/pending /api/dlq/failed /api/dlq/in-doubt /api/dlq/stats
         POST /api/dlq/resolve /api/dlq/retry /api/dlq/discard /api/dlq/cleanup
-        GET /api/breakers /api/ratelimits
+        GET /api/breakers /api/ratelimits /api/oncall
+        POST /api/oncall/overrides
+        DELETE /api/oncall/overrides/{id}
         POST /api/breakers/{target}/reset /api/cache/cleanup
         PUT /api/ratelimits
         POST /api/migration/create-dead-letter-queue
@@ -269,6 +271,10 @@ async def _operations(call: Calls) -> None:
     _has(made, "message tables indexes")
     status = await call("GET", "/api/migration/dlq-status", key="admin")
     assert "dead_letter_queue" in status["tables"]
+    _has(await call("GET", "/api/oncall", key="admin"), "schedules overrides")
+    nobody = {"schedule": "unknown", "person": "ola", "ends": "2030-01-01T00:00:00Z"}
+    await call("POST", "/api/oncall/overrides", nobody, status=422, key="admin")
+    await call("DELETE", "/api/oncall/overrides/{id}", id="1", status=404, key="admin")
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -98,6 +99,61 @@ async def test_a_step_asks_who_is_on_call_when_it_is_handed_out(
     async with subject.engine.begin() as tx:
         await overrides.remove(tx, 1)
     await eventually(lambda: asks(anna), 60)  # the last good file still counts
+
+
+def override(person: str = "ewa", hours: int = 2, **changes: Any) -> dict[str, Any]:
+    ends = (datetime.now(UTC) + hours * HOUR).isoformat()
+    return {"schedule": "sales", "person": person, "ends": ends, **changes}
+
+
+async def test_an_override_is_made_shown_and_removed_by_its_number(
+    alerts: StartAlerts, tmp_path: Path
+) -> None:
+    on_duty(tmp_path, "anna")
+    subject = await alerts(sections=sections(chain=[SMS]))
+
+    async def now() -> dict[str, Any]:
+        _, found = await subject.http("GET", "/api/oncall")
+        return dict(found)
+
+    sales = (await now())["schedules"]["sales"]
+    assert (sales["name"], sales["rule"], sales["fault"]) == ("Anna Nowak", "shift", None)
+    path = "/api/oncall/overrides"
+    status, made = await subject.http("POST", path, override(why="Anna is ill"))
+    assert status == 200
+    found = await now()
+    sales = found["schedules"]["sales"]
+    assert (sales["name"], sales["rule"]) == ("Ewa Lis", "override")
+    (listed,) = found["overrides"]
+    assert (listed["id"], listed["why"], sales["until"]) == (
+        made["id"],
+        "Anna is ill",
+        listed["ends"],
+    )
+    assert (await subject.http("POST", path, override()))[0] == 409
+    assert (await subject.http("DELETE", f"{path}/{made['id']}"))[0] == 200
+    assert (await subject.http("DELETE", f"{path}/{made['id']}"))[0] == 404
+    assert (await now())["schedules"]["sales"]["person"] == "anna"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (override(schedule="sale"), "schedule"),
+        (override("bob"), "person"),
+        (override(hours=-1), "ends"),
+        (override(begins="2030-01-01T00:00:00Z"), "ends"),
+        (override(begins="2030-01-01T00:00:00"), "begins"),
+        (override(why="x" * 501), "why"),
+    ],
+)
+async def test_an_override_that_names_nobody_or_no_time_is_refused(
+    alerts: StartAlerts, body: dict[str, Any], field: str
+) -> None:
+    subject = await alerts(sections=sections(chain=[SMS]))
+    status, told = await subject.http("POST", "/api/oncall/overrides", body)
+    assert status == 422
+    assert [each["field"] for each in told["errors"]] == [field]
 
 
 async def _more(subject: Alerts, before: int) -> list[str]:

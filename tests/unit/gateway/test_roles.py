@@ -12,6 +12,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
+from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.consent.http.admin import AdminRoutes
 from services.followups.http.followups import FollowupRoutes
@@ -39,7 +40,7 @@ def app_of(upstream: str) -> web.Application:
     app = create_app(internal_key=KEY)
     match upstream:
         case "alerts":
-            for routes in (IntakeRoutes, DlqRoutes, OperationsRoutes):
+            for routes in (IntakeRoutes, DlqRoutes, OnCallRoutes, OperationsRoutes):
                 made(routes).add_to(app)
         case "consent":
             made(AdminRoutes).add_to(app)

@@ -37,7 +37,7 @@ class Gateway:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = answer  # noqa: N815 - as the server wants them named
+            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - as the server wants them named
 
             def log_message(self, *_: Any) -> None:
                 pass

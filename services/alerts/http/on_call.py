@@ -1,0 +1,119 @@
+"""Who is on call, and who stands in for whom."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import AwareDatetime, Field
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import Model, Problem, json_response, parse
+from libs.common.process import logs
+from libs.common.process.config_file import did_you_mean
+from services.alerts.case import Person
+from services.alerts.cases.on_call import Schedules
+from services.alerts.http.common import admin, operator
+from services.alerts.oncall import Shift
+from services.alerts.store import overrides
+
+log = logs.get_logger(__name__)
+
+Name = Annotated[str, Field(min_length=1, max_length=31)]
+
+
+class Override(Model):
+    schedule: Name
+    person: Name
+    begins: AwareDatetime | None = None
+    ends: AwareDatetime
+    why: str | None = Field(None, max_length=500)
+
+
+@dataclass(frozen=True, eq=False)
+class OnCallRoutes:
+    engine: AsyncEngine
+    schedules: Schedules
+    people: Mapping[str, Person]
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/oncall", admin(self.now))
+        app.router.add_post("/api/oncall/overrides", admin(self.add))
+        app.router.add_delete("/api/oncall/overrides/{id}", admin(self.remove))
+
+    async def now(self, _: web.Request) -> web.Response:
+        async with self.engine.connect() as tx:
+            rows = await overrides.listed(tx)
+        now = datetime.now(UTC)
+        return json_response(
+            {
+                "schedules": {name: self._schedule(name, rows, now) for name in self._rotas},
+                "overrides": [_shown(row) for row in rows],
+            }
+        )
+
+    @property
+    def _rotas(self) -> Mapping[str, Any]:
+        return self.schedules.rotas.by_name
+
+    def _schedule(self, name: str, rows: Any, now: datetime) -> dict[str, Any]:
+        mine = [Shift(row.begins, row.ends, row.person) for row in rows if row.schedule == name]
+        found = self.schedules.rotas.who(name, mine, now)
+        person = self.people.get(found.person)  # who may have left since the override was made
+        return {
+            "person": found.person,
+            "name": person.name if person else found.person,
+            "rule": found.rule,
+            "until": found.until.isoformat() if found.until else None,
+            "fault": self._rotas[name].fault,
+        }
+
+    async def add(self, request: web.Request) -> web.Response:
+        body = await parse(request, Override)
+        begins = body.begins or datetime.now(UTC)
+        if errors := self._errors(body, begins):
+            raise Problem(422, errors=errors)
+        shift = Shift(begins, body.ends, body.person)
+        by = operator(request) or "unknown"
+        async with self.engine.begin() as tx:
+            number = await overrides.add(tx, body.schedule, shift, by=by, why=body.why)
+        if number is None:
+            raise Problem(409, detail=f"another override of {body.schedule} is at that time")
+        log.info("oncall.overridden", schedule=body.schedule, person=body.person, operator=by)
+        return json_response({"id": number})
+
+    def _errors(self, body: Override, begins: datetime) -> list[tuple[str, str]]:
+        errors = []
+        rota = self._rotas.get(body.schedule)
+        if rota is None:
+            meant = did_you_mean(body.schedule, list(self._rotas))
+            errors.append(("schedule", f"no schedule is named {body.schedule}{meant}"))
+        elif body.person not in rota.able:
+            meant = did_you_mean(body.person, sorted(rota.able))
+            why = "is not in [people] with what the schedule's messages need"
+            errors.append(("person", f"{body.person} {why}{meant}"))
+        if body.ends <= max(begins, datetime.now(UTC)):
+            errors.append(("ends", "must be after begins and in the future"))
+        return errors
+
+    async def remove(self, request: web.Request) -> web.Response:
+        given = request.match_info["id"]
+        number = int(given) if given.isdecimal() and len(given) <= 18 else 0
+        async with self.engine.begin() as tx:
+            if not await overrides.remove(tx, number):
+                raise Problem(404, detail="there is no such override")
+        log.info("oncall.override_removed", id=number, operator=operator(request))
+        return json_response({"removed": number})
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "schedule": row.schedule,
+        "person": row.person,
+        "begins": row.begins.isoformat(),
+        "ends": row.ends.isoformat(),
+        "by": row.by,
+        "why": row.why,
+    }
