@@ -32,6 +32,8 @@ _SIGNED = re.compile(
 )
 _SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de", "en", "uk"), "uk": ("uk", "pl", "en")}  # fmt: skip
 """In which a yes may be said, by the language of the question."""
+_NO_OBSTACLE = re.compile("n[nhb]*x")
+"""`Nie mam nic przeciwko`."""
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _IS_YES = re.compile("(?=.*(?:[yo]|a.*[sgm]|[sgm].*a|w[^s]*[gm]|[gm][^s]*w))[yoawsgmb]+")
 """Something agrees, or is allowed, or wanted; and nothing else is said."""
@@ -52,7 +54,8 @@ def says_yes(message: str, language: str) -> bool:
         return bool(_THUMB_UP.search(message))
     if words == ["ja"] and language == "pl":  # `I`
         return False
-    return any(_IS_YES.fullmatch(_YES[each].of(words)) for each in _SPOKEN[language])
+    kinds = (_NO_OBSTACLE.sub("y", _YES[each].of(words)) for each in _SPOKEN[language])
+    return any(map(_IS_YES.fullmatch, kinds))
 
 
 # --- no ---------------------------------------------------------------------------------------

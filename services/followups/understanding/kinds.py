@@ -82,10 +82,12 @@ def _shortened(word: str) -> list[str]:
 
 
 def _is_slip(typed: str, word: str) -> bool:
-    """Whether a letter is misplaced or, in a longer word, missing, doubled or another."""
-    if typed[0] != word[0]:
-        return False
+    """Whether a letter is misplaced or, within a longer word, missing, too many or another.
+
+    Another ending is another form: `wysyłam` is no `wysyłaj`.
+    """
     if sorted(typed) == sorted(word):
-        return True
+        return typed[0] == word[0]
     is_long = min(len(typed), len(word)) > MISTYPED.start
-    return is_long and (len(typed) != len(word) or sum(map(ne, typed, word)) == 1)
+    has_its_ends = typed[0] + typed[-1] == word[0] + word[-1]
+    return is_long and has_its_ends and (len(typed) != len(word) or sum(map(ne, typed, word)) == 1)

@@ -44,9 +44,9 @@ _CHILD = re.compile(
     "|".join((
         rf"(?:^|[.,!?;] *|\b(?:ja|a|i|bo|ale|tak|nie|tylko|dopiero) )mam (?:dopiero |tylko )?(?:{_AGE}|{_TEENS_PL}) lat(?! (?:doswiadcz|gwaranc|temu|na\b|pracy|w\b))",
         r"\bjestem (?:dzieck|niepelnoletni|nieletni|maloletni|nastolat)\w*|\bnie mam (?:jeszcze )?(?:18|osiemnastu|16|szesnastu) lat\b",
-        r"\b(?:chodze do|ucze sie w)(?: \w+)? (?:podstawow\w+|szkol\w+|gimnazjum|przedszkol\w+|klas\w+)\b|\bjestem (?:uczniem|uczennica|w \w+ klasie)\b",
-        rf"\bjestem [^\W\d]{{2,20}},? lat {_AGE}\b|\b{_AGE}-?latk\w+|\b(?:{_AGE}|{_TEENS_PL}) lat(?:ek|ka)\b",
-        r"\b(?:mama|tata|tato|rodzice)(?: sie)?(?: mi| nam)? (?:pozwol|pozwal|zgodzi)\w*",
+        r"\b(?:chodze do|ucze sie w)(?: \w+)? (?:podstawow\w+|gimnazjum|przedszkol\w+|klas\w+)\b|\bjestem (?:uczniem|uczennica|w \w+ klasie)\b",
+        rf"\bjestem [^\W\d]{{2,20}},? lat {_AGE}\b|\bjestem {_AGE}-?latk\w+|\bmam (?:{_AGE}|{_TEENS_PL}) latek\b",
+        r"\b(?:mama|tata|tato|rodzice)(?: sie)?(?: mi| nam)? (?:pozwol|pozwal)\w*",
         rf"\b(?:i'?m|i am)(?: only| just)? {_AGE}(?: (?:years|yrs?)(?: old)?| yo)?(?=$| *[.,!?;])",
         r"\b(?:i'?m|i am) (?:a )?(?:kid|child|minor|under ?-?age|teenager|underage)\b",
         rf"\bich bin(?: erst)? {_AGE}(?: jahre(?: alt)?)?(?=$| *[.,!?;])|\bich bin (?:minderjahrig|ein kind)",
