@@ -87,8 +87,8 @@ Words = Annotated[str, AfterValidator(_one_line)]
 Number = BeforeValidator(_number)
 
 
-class Lead(Model):
-    """One row."""
+class LeadRow(Model):
+    """One row of a file."""
 
     email: Annotated[str, Field(max_length=254), AfterValidator(normalise)]
     name: Annotated[Words, Field(max_length=200)] | None = None
@@ -147,7 +147,7 @@ class Lead(Model):
         return uuid.uuid5(_GRANTS, proof), body
 
 
-COLUMNS = frozenset(Lead.model_fields)
+COLUMNS = frozenset(LeadRow.model_fields)
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Recor
         imported, and the same file may be sent again.
     """
     report = Report()
-    batch: list[Lead] = []
+    batch: list[LeadRow] = []
     async for record in records:
         if report.rows == MAX_ROWS:
             await _write(engine, config, batch, report)
@@ -190,10 +190,10 @@ async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Recor
     return report
 
 
-def _read(record: Record, report: Report) -> Lead | None:
+def _read(record: Record, report: Report) -> LeadRow | None:
     if record.fault is None:
         try:
-            return Lead.model_validate(record.fields)
+            return LeadRow.model_validate(record.fields)
         except ValidationError as error:
             shown = FAULTS if len(report.rejected) < DETAILED_ROWS else 1
             found = [_fault(*fault) for fault in faults(error, "row")[:shown]]
@@ -210,7 +210,7 @@ def _fault(field: str, message: str) -> dict[str, str]:
     return {"field": field[:FAULT_LENGTH], "message": message[:FAULT_LENGTH]}
 
 
-async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report: Report) -> None:
+async def _write(engine: AsyncEngine, config: Config, batch: list[LeadRow], report: Report) -> None:
     if not batch:
         return
     await _outbox_has_room(engine)
@@ -245,7 +245,7 @@ async def _write(engine: AsyncEngine, config: Config, batch: list[Lead], report:
     metrics.IMPORTED.labels("taken").inc(len(batch))
 
 
-def _learn(before: Imported | None, row: Lead, config: Config) -> Imported:
+def _learn(before: Imported | None, row: LeadRow, config: Config) -> Imported:
     state = State.of(before.state) if before else State()
     state = replace(
         state,

@@ -33,7 +33,7 @@ class OnePerson(Model):
         return self
 
 
-class Enrolment(OnePerson):
+class Enrol(OnePerson):
     sequence: str = Field("default", max_length=60)
     delay_seconds: int | None = Field(None, ge=0, le=LONGEST_DELAY)
 
@@ -57,7 +57,7 @@ class FollowupRoutes:
 
     async def enrol(self, request: web.Request) -> web.Response:
         """Answer 202 with newly scheduled steps, or 200 with the existing ones."""
-        body = await parse(request, Enrolment)
+        body = await parse(request, Enrol)
         if body.sequence not in self.config.sequences:
             raise Problem(422, errors=[("sequence", "this sequence is not configured")])
         delay = None if body.delay_seconds is None else timedelta(seconds=body.delay_seconds)

@@ -111,7 +111,7 @@ def test_a_withdrawal_in_chat_matches_its_contract() -> None:
 
 
 def test_an_imported_grant_matches_its_contract() -> None:
-    row = lead_files.Lead.model_validate(
+    row = lead_files.LeadRow.model_validate(
         {
             "email": "Ala@example.com",
             "language": "pl",
