@@ -14,8 +14,8 @@ from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import dialogue, lead_score, messages, metrics, staff
 from services.followups.config import LANGUAGES, Config
-from services.followups.dialogue import State
 from services.followups.facts import Facts
+from services.followups.state import State
 from services.followups.store import conversations, steps
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS

@@ -6,16 +6,16 @@ was shown. Anything else is asked once more and then dropped.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, Literal
 
+from services.followups.fact_texts import describe
 from services.followups.facts import Facts, Question
 from services.followups.routing import Action, Route, Routes, fold
+from services.followups.state import State
 from services.followups.understanding import Understood, understand
 from services.followups.understanding.addresses import suggestion
 from services.followups.understanding.consent_answer import Answer, says_yes, takes_back
-from services.followups.understanding.mailbox import Barred
 from services.followups.understanding.text import vocabulary
 
 NO_ROUTES = Routes(())
@@ -68,74 +68,6 @@ _ASKS = re.compile(
 """Questions without a question mark: `Jaki macie czas realizacji`."""
 _SENTENCE = re.compile(r"[.!;\n]")
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a conversation remembers between turns."""
-
-    facts: Facts = field(default_factory=Facts)
-    language: str | None = None
-    """The language of our replies, in chat and by mail."""
-    spoken: str | None = None
-    """The language the person writes in; there may be no texts for it."""
-    asking: Question | None = None
-    asked: Mapping[str, int] = field(default_factory=dict)
-    consent: Literal["given", "refused"] | None = None
-    wording: str | None = None
-    """The wording that was shown, or that the person agreed to on the website."""
-    vouched: bool = False
-    """The wording came with the service key."""
-    barred: Barred | None = None
-    doubt: str | None = None
-    """The suggested correction of an address, which the last reply asked about."""
-    email_just_given: bool = False
-    passed_email: str | None = None
-    """The address in the page's own field. A page repeats it with each message, which must not undo
-    a correction."""
-    granted_to: str | None = None
-    """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
-    with each message must not undo a later withdrawal."""
-    withdrawn_from: str | None = None
-    """The address whose withdrawal was recorded. A refusal also holds for the next address."""
-    route: str | None = None
-    """The route that replaces the form: a complaint, a wish for a human, …"""
-    answered: str | None = None
-    """The route that was answered last; next time its `again` is used, if it has one."""
-    said: tuple[str, ...] = ()
-    """Messages that staff have not been notified of."""
-    last_said: str | None = None
-    """The last message, so that a double tap or a reload is passed on once."""
-    lead: str | None = None
-    """The id of this conversation's lead."""
-    wants_call: bool = False
-    no_calls: bool = False
-    wants_erasure: bool = False
-    wants_quote: bool = False
-    """A quote was requested within a complaint, so sales are notified as well."""
-    noticed: bool = False
-    """The privacy notice was shown."""
-    closed: bool = False
-    """The closing was shown; it is not repeated."""
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> "State":
-        known = {name: stored[name] for name in cls.__slots__ if name in stored}
-        facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
-        return cls(**{**known, "facts": facts, "said": said})
-
-    def stored(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {
-            **values,
-            "facts": self.facts.known(),
-            "asked": dict(self.asked),
-            "said": list(self.said),
-        }
-
-    @property
-    def reachable(self) -> bool:
-        return self.facts.email is not None or self.facts.phone is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +171,7 @@ def turn(
     refuses = heard.answer == "no" or _refused_for(known) != _refused_for(state)
     if refuses and not state.wants_erasure:  # an erasure includes the withdrawal
         parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
-    noted = _describe(news, language)
+    noted = describe(news, language)
     if noted and not (held and held.then == "end"):
         parts.append(script["noted"].format(facts=noted))
     if reaction := _reaction(heard, known, is_answered=bool(answers or held)):
@@ -568,50 +500,3 @@ def _next_question(state: State) -> Question | None:
         ),
         None,
     )
-
-
-# --- facts in words ---------------------------------------------------------------------------
-
-
-def describe_area(area: float, language: str) -> str:
-    text = f"{area:g}"
-    return f"{text.replace('.', ',') if language == 'pl' else text} m²"
-
-
-def describe_budget(budget: int, currency: str | None, language: str) -> str:
-    space = "\N{NO-BREAK SPACE}"
-    grouped = f"{budget:,}".replace(",", space if language == "pl" else ",")
-    unit = "zł" if language == "pl" and currency in {None, "PLN"} else currency or "PLN"
-    return f"{grouped}{space}{unit}"
-
-
-def describe_start(start: str, language: str) -> str:
-    if start == "asap":
-        return "jak najszybciej" if language == "pl" else "as soon as possible"
-    return ".".join(reversed(start.split("-"))) if language == "pl" else start
-
-
-def _describe(facts: Facts, language: str) -> str:
-    """List what was understood, so that the person can correct it."""
-    parts = [
-        facts.name,
-        facts.city,
-        facts.area and describe_area(facts.area, language),
-        facts.budget and describe_budget(facts.budget, facts.currency, language),
-        facts.start and describe_start(facts.start, language),
-        facts.email,
-        facts.phone,
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def summary(facts: Facts, language: str) -> str:
-    """Return one line for sales."""
-    parts = [
-        facts.wish,
-        facts.city,
-        facts.area and describe_area(facts.area, language),
-        facts.budget and describe_budget(facts.budget, facts.currency, language),
-        facts.start and f"start: {describe_start(facts.start, language)}",
-    ]
-    return " · ".join(part for part in parts if part)

@@ -23,8 +23,8 @@ from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import facts, lead_score, messages, metrics
 from services.followups.config import LANGUAGES, Config
-from services.followups.dialogue import State
 from services.followups.facts import Facts
+from services.followups.state import State
 from services.followups.store import conversations, steps
 from services.followups.store.conversations import Imported
 from services.followups.table import Record

@@ -13,7 +13,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from libs.common.signed_links import Tokens
-from services.followups import dialogue
+from services.followups import fact_texts
 from services.followups.config import LANGUAGES, Config, Step
 from services.followups.facts import Facts, person_name
 from services.followups.understanding.name import addressed
@@ -107,10 +107,10 @@ class Mails:
             "unsubscribe_url": link,
             # The only visitor input in a mail: anyone may chat under anyone's address.
             "name": facts.name and _greeted(facts.name, language),
-            "area": facts.area and dialogue.describe_area(facts.area, language),
+            "area": facts.area and fact_texts.describe_area(facts.area, language),
             "budget": facts.budget
-            and dialogue.describe_budget(facts.budget, facts.currency, language),
-            "start": facts.start and dialogue.describe_start(facts.start, language),
+            and fact_texts.describe_budget(facts.budget, facts.currency, language),
+            "start": facts.start and fact_texts.describe_start(facts.start, language),
         }
 
     def _check(self) -> None:

@@ -16,9 +16,9 @@ from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.config import Config
-from services.followups.dialogue import State
 from services.followups.mail import Mails, Recipient
 from services.followups.sequence import ON_ITS_WAY, after_cap
+from services.followups.state import State
 from services.followups.store import steps
 from services.followups.store.tables import Row
 from services.followups.topology import ALERTS, ALERTS_INTAKE

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.followups import dialogue
+from services.followups.state import State
 from services.followups.understanding import understand
 from tests.support.shipped import FOLLOWUPS
 
@@ -70,7 +71,7 @@ def categories() -> list[str]:
 
 
 def hold(turns: list[str]) -> Seen:
-    state, lead = dialogue.State(), False
+    state, lead = State(), False
     topics: set[str] = set()
     actions: set[str] = set()
     reply = ""

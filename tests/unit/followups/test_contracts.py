@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from libs.common.signed_links import Tokens
-from services.followups import dialogue, lead_files, lead_score, messages
+from services.followups import fact_texts, lead_files, lead_score, messages
 from services.followups.facts import Facts
 from services.followups.mail import Mails, Recipient
 from services.followups.understanding import understand
@@ -48,7 +48,7 @@ def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
         "score": scored.points,
         "is_hot": scored.points >= CONFIG.threshold,
         "reasons": scored.reasons,
-        "summary": dialogue.summary(Facts.of(known), "pl"),
+        "summary": fact_texts.summary(Facts.of(known), "pl"),
         "work": None,
         "topic": None,
         "is_update": False,

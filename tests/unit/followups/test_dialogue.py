@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.followups import dialogue, facts
+from services.followups.state import State
 from services.followups.understanding import understand
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
@@ -20,7 +21,7 @@ TODAY = date(2026, 11, 25)
 
 
 def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
-    state, heard = dialogue.State(), []
+    state, heard = State(), []
     for said in turns:
         given_turn = {"message": said} if isinstance(said, str) else dict(said)
         message, agreed = given_turn.pop("message"), given_turn.pop("agreed", None)
@@ -36,7 +37,7 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
             routes=CONFIG.routes,
             handover=CONFIG.handover,
         )
-        state = dialogue.State.of(json.loads(json.dumps(turn.state.stored())))
+        state = State.of(json.loads(json.dumps(turn.state.stored())))
         assert state == turn.state, "a state survives its way through the database"
         heard.append(turn)
     return heard

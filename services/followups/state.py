@@ -1,0 +1,76 @@
+"""The state of a conversation between turns, as it is stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from services.followups.facts import Facts, Question
+from services.followups.understanding.mailbox import Barred
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a conversation remembers between turns."""
+
+    facts: Facts = field(default_factory=Facts)
+    language: str | None = None
+    """The language of our replies, in chat and by mail."""
+    spoken: str | None = None
+    """The language the person writes in; there may be no texts for it."""
+    asking: Question | None = None
+    asked: Mapping[str, int] = field(default_factory=dict)
+    consent: Literal["given", "refused"] | None = None
+    wording: str | None = None
+    """The wording that was shown, or that the person agreed to on the website."""
+    vouched: bool = False
+    """The wording came with the service key."""
+    barred: Barred | None = None
+    doubt: str | None = None
+    """The suggested correction of an address, which the last reply asked about."""
+    email_just_given: bool = False
+    passed_email: str | None = None
+    """The address in the page's own field. A page repeats it with each message, which must not undo
+    a correction."""
+    granted_to: str | None = None
+    """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
+    with each message must not undo a later withdrawal."""
+    withdrawn_from: str | None = None
+    """The address whose withdrawal was recorded. A refusal also holds for the next address."""
+    route: str | None = None
+    """The route that replaces the form: a complaint, a wish for a human, …"""
+    answered: str | None = None
+    """The route that was answered last; next time its `again` is used, if it has one."""
+    said: tuple[str, ...] = ()
+    """Messages that staff have not been notified of."""
+    last_said: str | None = None
+    """The last message, so that a double tap or a reload is passed on once."""
+    lead: str | None = None
+    """The id of this conversation's lead."""
+    wants_call: bool = False
+    no_calls: bool = False
+    wants_erasure: bool = False
+    wants_quote: bool = False
+    """A quote was requested within a complaint, so sales are notified as well."""
+    noticed: bool = False
+    """The privacy notice was shown."""
+    closed: bool = False
+    """The closing was shown; it is not repeated."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "State":
+        known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
+        return cls(**{**known, "facts": facts, "said": said})
+
+    def stored(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            **values,
+            "facts": self.facts.known(),
+            "asked": dict(self.asked),
+            "said": list(self.said),
+        }
+
+    @property
+    def reachable(self) -> bool:
+        return self.facts.email is not None or self.facts.phone is not None
