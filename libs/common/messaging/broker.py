@@ -8,8 +8,8 @@ publishes in flight then raise Unconfirmed, and consumed messages are redelivere
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,13 +18,18 @@ from typing import Any, cast
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from prometheus_client import Counter, Gauge
-from yarl import URL
 
-from libs.common import sockets
-from libs.common.messaging import aiormq_private
 from libs.common.messaging.queue_depths import Depths, QueueDepths
+from libs.common.messaging.session import (
+    CALL_SECONDS,
+    FAULTS,
+    Connection,
+    Session,
+    connection_faults,
+    open_channel,
+    report,
+)
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from libs.common.process import logs, tasks, tracing
 
@@ -32,11 +37,8 @@ log = logs.get_logger(__name__)
 
 REQUEST_ID = "x-request-id"
 CONNECT_SECONDS = 5.0
-CALL_SECONDS = 5.0
 HEARTBEAT_SECONDS = 5
 """aiormq gives up a peer that was silent for (5 + 1) * 3 s; RabbitMQ advises 5 to 20."""
-SILENT_SECONDS = 30.0
-DRAIN_BYTES = 64 * 1024
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
@@ -47,14 +49,6 @@ CONNECTED = Gauge(
     multiprocess_mode="livemin",  # where several processes share one view: all of them
 )
 PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
-
-# What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
-# is lost, refused or too slow.
-FAULTS: tuple[type[BaseException], ...] = (
-    *CONNECTION_EXCEPTIONS,
-    TimeoutError,
-    EOFError,
-)
 
 
 class PublishError(Exception):
@@ -90,175 +84,6 @@ def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  
     """Make a message with a new id and the current request's id."""
     properties.setdefault("request_id", logs.request_id.get())
     return Message(str(uuid.uuid4()), type, body, **properties)
-
-
-@contextmanager
-def connection_faults() -> Iterator[None]:
-    """Turn the cancellation by a lost connection into a ConnectionError.
-
-    aiormq raises CancelledError in whatever waits on a lost channel: unguarded, a worker ends as if
-    its service were stopping. On a connection that we close, it raises a bare Exception.
-    """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("the connection to the broker was lost") from error
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        raise ConnectionError("the connection to the broker was closed") from error
-
-
-def report(log: logs.Logger, event: str, error: Exception, **values: object) -> None:
-    """Log an error of a loop that begins again after any error.
-
-    Such a loop must survive unforeseen errors: nothing would show that a queue has no consumer.
-    """
-    log.warning(event, error=repr(error), exc_info=not isinstance(error, FAULTS), **values)
-
-
-async def open_channel(connection: AbstractConnection) -> AbstractChannel:
-    """Open a channel without confirms in bounded time, unlike aio-pika's own argument."""
-    channel = connection.channel(publisher_confirms=False)
-    async with asyncio.timeout(CALL_SECONDS):
-        await channel.initialize()
-    return channel
-
-
-class _PublisherChannel:
-    """The channel for publishing to one queue or one exchange."""
-
-    def __init__(self, exchange: str) -> None:
-        self.lock = asyncio.Lock()
-        self.channel: AbstractChannel | None = None
-        self.proven = False
-        self._exchange = exchange
-        self._undrained = 0
-
-    async def publish(self, message: aio_pika.Message, routing_key: str) -> None:
-        """Publish and wait for the confirm.
-
-        aio-pika's `publish` flushes each message before it takes the next: one message per loop
-        iteration. This flushes only once DRAIN_BYTES are buffered.
-        """
-        if self.channel is None:
-            raise ConnectionError("no channel")
-        channel = cast("aiormq.Channel", await self.channel.get_underlay_channel())
-        self._undrained += len(message.body)
-        drain = self._undrained >= DRAIN_BYTES
-        if drain:
-            self._undrained = 0
-        await channel.basic_publish(
-            message.body,
-            exchange=self._exchange,
-            routing_key=routing_key,
-            properties=message.properties,
-            mandatory=True,
-            wait=drain,
-        )
-
-
-class _Transport(aiormq.connection.TransportFactory):
-    """Tries the addresses of a name in parallel; aiormq tries one after another."""
-
-    async def create(
-        self, url: URL, **options: Any
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        secure = url.scheme == "amqps"
-        # Before the socket is opened, which nothing would close if this failed.
-        context = await options["ssl_context_provider"].get_context() if secure else None
-        return await asyncio.open_connection(
-            sock=await sockets.connected(url.host or "", url.port or 0),
-            ssl=context,
-            server_hostname=url.host if secure else None,
-        )
-
-
-class _Connection(aio_pika.Connection):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.kwargs["transport_factory"] = _Transport()
-
-
-class Session:
-    """A pair of connections, until either is lost."""
-
-    def __init__(self, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
-        self.consuming = consuming
-        self.lost = asyncio.Event()
-        self.blocked = False
-        self.waiting: set[asyncio.Timeout] = set()
-        self.silent_since: float | None = None  # when the oldest unanswered publish was sent
-        self._publishing = publishing
-        self._publishers: dict[tuple[str, str], _PublisherChannel] = {}
-        for connection in (publishing, consuming):
-            connection.close_callbacks.add(self._on_close)
-            if not connection.connected.is_set():
-                self.lost.set()
-        aiormq_private.on_blocked(publishing, self._on_blocked, self._on_unblocked)
-
-    def _on_close(self, *_: object) -> None:
-        self.lost.set()
-
-    async def _on_blocked(self, frame: aiormq.spec.Connection.Blocked) -> None:
-        log.warning("broker.blocked", reason=frame.reason)
-        self.blocked = True
-        self.silent_since = None
-        # RabbitMQ reports it upon a publish, and confirms nothing until the alarm is over.
-        for timeout in self.waiting:
-            if not timeout.expired():
-                timeout.reschedule(0)
-
-    async def _on_unblocked(self, _: aiormq.spec.Connection.Unblocked) -> None:
-        log.info("broker.unblocked")
-        self.blocked = False
-
-    def note_publish(self) -> None:
-        """Count the session as lost when RabbitMQ has answered no publish for SILENT_SECONDS."""
-        now = asyncio.get_running_loop().time()
-        if self.silent_since is None:
-            self.silent_since = now
-        elif now - self.silent_since > SILENT_SECONDS:
-            log.warning("broker.silent", seconds=SILENT_SECONDS)
-            self.lost.set()
-
-    @asynccontextmanager
-    async def publisher(self, exchange: str, queue: str) -> AsyncIterator[_PublisherChannel]:
-        """Return the confirming channel of a queue, or of an exchange (queue "").
-
-        RabbitMQ may block a channel for a minute when a message goes to a queue without a leader.
-        Publishing to a missing or forbidden exchange closes the channel and leaves everything in
-        flight on it unconfirmed. Neither may affect other messages. Also, aiormq keeps writing
-        after the channel was closed, and RabbitMQ then closes the connection, so the first publish
-        on a channel is sent alone.
-        """
-        publisher = self._publishers.setdefault((exchange, queue), _PublisherChannel(exchange))
-        async with publisher.lock:
-            if publisher.channel is None or publisher.channel.is_closed:
-                publisher.proven = False
-                publisher.channel = self._publishing.channel(
-                    publisher_confirms=True, on_return_raises=True
-                )
-                await publisher.channel.initialize()
-            if not publisher.proven:
-                try:
-                    yield publisher
-                except aiormq.exceptions.PublishError:  # the exchange exists, but no queue is bound
-                    publisher.proven = True
-                    raise
-                publisher.proven = True
-                return
-        yield publisher
-
-    async def close(self) -> None:
-        self.lost.set()
-        for connection in (self._publishing, self.consuming):
-            with suppress(*FAULTS), connection_faults():
-                async with asyncio.timeout(CALL_SECONDS):
-                    await connection.close()
 
 
 @dataclass(frozen=True)
@@ -557,7 +382,7 @@ class Broker:
             timeout=CONNECT_SECONDS,
             client_properties={"connection_name": f"{self.name} {purpose}"},
             heartbeat=HEARTBEAT_SECONDS,
-            connection_class=_Connection,
+            connection_class=Connection,
         )
 
     async def _keep_declared(self) -> None:

@@ -22,15 +22,11 @@ from pydantic import BaseModel, ValidationError
 
 from libs.common.database import postgres
 from libs.common.messaging.acks import Acks
-from libs.common.messaging.broker import (
+from libs.common.messaging.broker import REQUEST_ID, Broker, Message, PublishError, Unroutable
+from libs.common.messaging.session import (
     CALL_SECONDS,
     FAULTS,
-    REQUEST_ID,
-    Broker,
-    Message,
-    PublishError,
     Session,
-    Unroutable,
     connection_faults,
     open_channel,
     report,

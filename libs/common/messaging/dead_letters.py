@@ -13,15 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging.broker import (
-    CALL_SECONDS,
-    FAULTS,
-    Broker,
-    BrokerUnavailable,
-    connection_faults,
-    open_channel,
-)
+from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.consumer import REASON
+from libs.common.messaging.session import CALL_SECONDS, FAULTS, connection_faults, open_channel
 from libs.common.messaging.topology import dead_name
 
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(:key)")

@@ -13,15 +13,12 @@ from typing import Any, Self
 
 from aio_pika.abc import AbstractIncomingMessage
 
-from libs.common.messaging.broker import (
+from libs.common.messaging.broker import Broker, Message, PublishError, message
+from libs.common.messaging.session import (
     CALL_SECONDS,
     FAULTS,
-    Broker,
-    Message,
-    PublishError,
     Session,
     connection_faults,
-    message,
     open_channel,
     report,
 )

@@ -68,7 +68,7 @@ class Service:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if self.stopping.is_set():
             return
-        # Before the stop only libraries cancel tasks (see broker.connection_faults).
+        # Before the stop only libraries cancel tasks (see session.connection_faults).
         error = None if task.cancelled() else task.exception()
         log.error("service.task_died", task=task.get_name(), exc_info=error)
         self.failed = True

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from libs.common.messaging.broker import Broker, Message, Session, Unroutable, message
+from libs.common.messaging.broker import Broker, Message, Unroutable, message
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, consume
+from libs.common.messaging.session import Session
 from libs.common.messaging.topology import (
     Binding,
     Exchange,

@@ -112,7 +112,7 @@ async def test_a_publish_to_a_leaderless_queue_does_not_delay_others(
 async def test_a_session_without_confirms_is_given_up(
     broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("libs.common.messaging.broker.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("libs.common.messaging.session.SILENT_SECONDS", 1.0)
     await broker.publish("alerts", QUEUE, message("test", {}))
     session = await broker.session()
     with leaderless(vhost, QUEUE):

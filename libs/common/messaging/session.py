@@ -1,0 +1,199 @@
+"""A pair of connections to RabbitMQ, and the channels for publishing on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, cast
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from yarl import URL
+
+from libs.common import sockets
+from libs.common.messaging import aiormq_private
+from libs.common.process import logs
+
+log = logs.get_logger(__name__)
+
+CALL_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+DRAIN_BYTES = 64 * 1024
+
+# What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
+# is lost, refused or too slow.
+FAULTS: tuple[type[BaseException], ...] = (
+    *CONNECTION_EXCEPTIONS,
+    TimeoutError,
+    EOFError,
+)
+
+
+@contextmanager
+def connection_faults() -> Iterator[None]:
+    """Turn the cancellation by a lost connection into a ConnectionError.
+
+    aiormq raises CancelledError in whatever waits on a lost channel: unguarded, a worker ends as if
+    its service were stopping. On a connection that we close, it raises a bare Exception.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the connection to the broker was lost") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionError("the connection to the broker was closed") from error
+
+
+def report(log: logs.Logger, event: str, error: Exception, **values: object) -> None:
+    """Log an error of a loop that begins again after any error.
+
+    Such a loop must survive unforeseen errors: nothing would show that a queue has no consumer.
+    """
+    log.warning(event, error=repr(error), exc_info=not isinstance(error, FAULTS), **values)
+
+
+async def open_channel(connection: AbstractConnection) -> AbstractChannel:
+    """Open a channel without confirms in bounded time, unlike aio-pika's own argument."""
+    channel = connection.channel(publisher_confirms=False)
+    async with asyncio.timeout(CALL_SECONDS):
+        await channel.initialize()
+    return channel
+
+
+class PublisherChannel:
+    """The channel for publishing to one queue or one exchange."""
+
+    def __init__(self, exchange: str) -> None:
+        self.lock = asyncio.Lock()
+        self.channel: AbstractChannel | None = None
+        self.proven = False
+        self._exchange = exchange
+        self._undrained = 0
+
+    async def publish(self, message: aio_pika.Message, routing_key: str) -> None:
+        """Publish and wait for the confirm.
+
+        aio-pika's `publish` flushes each message before it takes the next: one message per loop
+        iteration. This flushes only once DRAIN_BYTES are buffered.
+        """
+        if self.channel is None:
+            raise ConnectionError("no channel")
+        channel = cast("aiormq.Channel", await self.channel.get_underlay_channel())
+        self._undrained += len(message.body)
+        drain = self._undrained >= DRAIN_BYTES
+        if drain:
+            self._undrained = 0
+        await channel.basic_publish(
+            message.body,
+            exchange=self._exchange,
+            routing_key=routing_key,
+            properties=message.properties,
+            mandatory=True,
+            wait=drain,
+        )
+
+
+class _Transport(aiormq.connection.TransportFactory):
+    """Tries the addresses of a name in parallel; aiormq tries one after another."""
+
+    async def create(
+        self, url: URL, **options: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        secure = url.scheme == "amqps"
+        # Before the socket is opened, which nothing would close if this failed.
+        context = await options["ssl_context_provider"].get_context() if secure else None
+        return await asyncio.open_connection(
+            sock=await sockets.connected(url.host or "", url.port or 0),
+            ssl=context,
+            server_hostname=url.host if secure else None,
+        )
+
+
+class Connection(aio_pika.Connection):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.kwargs["transport_factory"] = _Transport()
+
+
+class Session:
+    """A pair of connections, until either is lost."""
+
+    def __init__(self, publishing: AbstractConnection, consuming: AbstractConnection) -> None:
+        self.consuming = consuming
+        self.lost = asyncio.Event()
+        self.blocked = False
+        self.waiting: set[asyncio.Timeout] = set()
+        self.silent_since: float | None = None  # when the oldest unanswered publish was sent
+        self._publishing = publishing
+        self._publishers: dict[tuple[str, str], PublisherChannel] = {}
+        for connection in (publishing, consuming):
+            connection.close_callbacks.add(self._on_close)
+            if not connection.connected.is_set():
+                self.lost.set()
+        aiormq_private.on_blocked(publishing, self._on_blocked, self._on_unblocked)
+
+    def _on_close(self, *_: object) -> None:
+        self.lost.set()
+
+    async def _on_blocked(self, frame: aiormq.spec.Connection.Blocked) -> None:
+        log.warning("broker.blocked", reason=frame.reason)
+        self.blocked = True
+        self.silent_since = None
+        # RabbitMQ reports it upon a publish, and confirms nothing until the alarm is over.
+        for timeout in self.waiting:
+            if not timeout.expired():
+                timeout.reschedule(0)
+
+    async def _on_unblocked(self, _: aiormq.spec.Connection.Unblocked) -> None:
+        log.info("broker.unblocked")
+        self.blocked = False
+
+    def note_publish(self) -> None:
+        """Count the session as lost when RabbitMQ has answered no publish for SILENT_SECONDS."""
+        now = asyncio.get_running_loop().time()
+        if self.silent_since is None:
+            self.silent_since = now
+        elif now - self.silent_since > SILENT_SECONDS:
+            log.warning("broker.silent", seconds=SILENT_SECONDS)
+            self.lost.set()
+
+    @asynccontextmanager
+    async def publisher(self, exchange: str, queue: str) -> AsyncIterator[PublisherChannel]:
+        """Return the confirming channel of a queue, or of an exchange (queue "").
+
+        RabbitMQ may block a channel for a minute when a message goes to a queue without a leader.
+        Publishing to a missing or forbidden exchange closes the channel and leaves everything in
+        flight on it unconfirmed. Neither may affect other messages. Also, aiormq keeps writing
+        after the channel was closed, and RabbitMQ then closes the connection, so the first publish
+        on a channel is sent alone.
+        """
+        publisher = self._publishers.setdefault((exchange, queue), PublisherChannel(exchange))
+        async with publisher.lock:
+            if publisher.channel is None or publisher.channel.is_closed:
+                publisher.proven = False
+                publisher.channel = self._publishing.channel(
+                    publisher_confirms=True, on_return_raises=True
+                )
+                await publisher.channel.initialize()
+            if not publisher.proven:
+                try:
+                    yield publisher
+                except aiormq.exceptions.PublishError:  # the exchange exists, but no queue is bound
+                    publisher.proven = True
+                    raise
+                publisher.proven = True
+                return
+        yield publisher
+
+    async def close(self) -> None:
+        self.lost.set()
+        for connection in (self._publishing, self.consuming):
+            with suppress(*FAULTS), connection_faults():
+                async with asyncio.timeout(CALL_SECONDS):
+                    await connection.close()
