@@ -17,6 +17,8 @@ from services.alerts.store.queries import BARE, Cursor
 from services.alerts.store.sql import sql
 from services.alerts.store.tables import KEPT, OPEN, delivery, epoch
 
+Which = sa.ColumnElement[bool]
+"""A condition on rows."""
 _ABANDONED = sql("""
     SELECT alert_id, target FROM delivery
     WHERE state = 'sending' AND once_address IS NOT NULL AND lease_until < now()
@@ -167,7 +169,7 @@ async def continue_numbering(tx: AsyncConnection, row: Any, targets: Sequence[st
     )
 
 
-def too_old(target: str, seconds: float) -> sa.ColumnElement[bool]:
+def too_old(target: str, seconds: float) -> Which:
     """Match rows of a target that no worker holds and that are older than this."""
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
@@ -179,7 +181,7 @@ def too_old(target: str, seconds: float) -> sa.ColumnElement[bool]:
     )
 
 
-def of_no_target(targets: Sequence[str], seconds: float) -> sa.ColumnElement[bool]:
+def of_no_target(targets: Sequence[str], seconds: float) -> Which:
     """Match rows of none of these targets that have been due for so long."""
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
@@ -190,7 +192,7 @@ def of_no_target(targets: Sequence[str], seconds: float) -> sa.ColumnElement[boo
     )
 
 
-async def to_end(tx: AsyncConnection, which: sa.ColumnElement[bool], batch: int) -> list[Any]:
+async def to_end(tx: AsyncConnection, which: Which, batch: int) -> list[Any]:
     """Lock some open rows, without their payloads."""
     statement = sa.select(*BARE).where(*_MAY_BE_SENT, which).order_by(delivery.c.created_at)
     return list(await tx.execute(statement.limit(batch).with_for_update(skip_locked=True)))
@@ -229,17 +231,22 @@ async def end(
     rows: Sequence[Any],
     state: State,
     reason: Reason,
-    error: str | sa.ColumnElement[str],
+    error: str | None,
     operator: str | None = None,
+    *,
+    keep_error: bool = False,
 ) -> None:
-    """End these locked rows without an attempt."""
+    """End these locked rows without an attempt.
+
+    :param keep_error: a row that has an error already keeps it
+    """
     await tx.execute(
         sa.update(delivery)
         .where(_among(rows))
         .values(
             state=state,
             reason=reason,
-            error=error,
+            error=sa.func.coalesce(delivery.c.error, error) if keep_error else error,
             lease_until=None,
             recalled=False,
             finished_at=sa.func.now(),

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
@@ -18,7 +17,7 @@ from services.alerts import metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.delivery import ending
-from services.alerts.store import cases, incidents, steps, tables, upkeep
+from services.alerts.store import cases, incidents, steps, upkeep
 from services.alerts.store.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
@@ -81,15 +80,14 @@ class Reconciler:
         except BrokerUnavailable:
             log.warning("reconcile.broker_lost")
 
-    async def _end(self, which: sa.ColumnElement[bool], reason: Reason, why: str) -> None:
-        """End rows that would wait for ever: for a breaker that never closes, or for no target."""
+    async def _end(self, which: upkeep.Which, reason: Reason, why: str) -> None:
+        """End rows that would wait forever: for a breaker that never closes, or for no target."""
         while True:
             async with self.engine.begin() as tx:
                 rows = await upkeep.to_end(tx, which, BATCH)
                 if not rows:
                     return
-                error = sa.func.coalesce(tables.delivery.c.error, why)
-                await upkeep.end(tx, rows, State.FAILED, reason, error)
+                await upkeep.end(tx, rows, State.FAILED, reason, why, keep_error=True)
                 for row in rows:
                     ended = replace(steps.ended(row), error=row.error or why)
                     if ended.once is not None and row.state == State.CLAIMED:
