@@ -16,6 +16,7 @@ from libs.common.process import logs
 from libs.common.process.service import Service
 from services.alerts import channels, config, topology
 from services.alerts.cases import timer
+from services.alerts.cases.answers import Answers
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
 from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
@@ -25,6 +26,7 @@ from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
 from services.alerts.delivery.worker import Worker
+from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
@@ -189,6 +191,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         DlqRoutes(engine, intake, throttles),
         OnCallRoutes(engine, schedules, rules.people),
         OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
+        CaseRoutes(Answers(engine, rules), ledger_check),
     ):
         routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)

@@ -57,6 +57,21 @@ ONCALL_GAP = Gauge(
     "How much of the next day's open time only a schedule's `otherwise` is on call.",
     ["schedule"],
 )
+CASES_OK = Gauge(
+    "alerts_cases_ok", "1 while the check of cases passes, 0 while it fails, NaN until it has run."
+)
+CASES_OK.set(math.nan)
+CASE_TERM = Gauge(
+    "alerts_case_term",
+    "Terms of the last check of cases; every replica shows all of them.",
+    ["term"],  # case_queries.TERMS
+)
+CASE_ANSWER_SECONDS = Histogram(
+    "alerts_case_answer_seconds",
+    "Time from the opening of a case to its answer.",
+    ["event"],
+    buckets=(60, 300, 900, 1800, 3600, 4 * 3600, 8 * 3600, 24 * 3600, 72 * 3600),
+)
 CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 
 

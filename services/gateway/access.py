@@ -51,6 +51,8 @@ class Requirements:
     """What a route requires of its callers."""
 
     role: Role = Role.PUBLIC
+    or_admin: bool = False
+    """The admin key will do, too."""
     policy: Literal["chat", "api", "health"] | None = "api"
     recorded: bool = True
     """Record calls with the admin key; health checks are not recorded."""
@@ -116,7 +118,7 @@ class Access:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         address, source = self._proxies.client_ip(request.remote, forwarded)
-        client = Client(address, source, *self._keys.role_of(request.headers, requires.role))
+        client = Client(address, source, *self._role_of(request, requires))
         if client.role is Role.PUBLIC and (
             header := self._keys.unknown_key_header(request.headers)
         ):
@@ -127,6 +129,13 @@ class Access:
             return await self._enter(request)
         _context.set(context)
         return await self._limited(request)
+
+    def _role_of(self, request: web.Request, requires: Requirements) -> tuple[Role, str | None]:
+        if requires.or_admin:
+            found = self._keys.role_of(request.headers, Role.ADMIN)
+            if found[0] is Role.ADMIN:
+                return found
+        return self._keys.role_of(request.headers, requires.role)
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
@@ -186,7 +195,10 @@ class Access:
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
         needed = context.requires.role
-        if needed is not Role.PUBLIC and context.client.role is not needed:
+        admitted = context.client.role is needed or (
+            context.requires.or_admin and context.client.role is Role.ADMIN
+        )
+        if needed is not Role.PUBLIC and not admitted:
             header = ADMIN_API_KEY if needed is Role.ADMIN else API_KEY
             raise Problem(
                 401,

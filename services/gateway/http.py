@@ -49,6 +49,7 @@ UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
 SERVICE = Requirements(Role.SERVICE)
+SERVICE_OR_ADMIN = Requirements(Role.SERVICE, or_admin=True)
 ADMIN = Requirements(Role.ADMIN)
 HEALTH = Requirements(policy="health", recorded=False)
 UNLIMITED = Requirements(policy=None, recorded=False)
@@ -106,6 +107,11 @@ FORWARDED = (
     Forwarded("POST", "/api/dlq/discard", "alerts", ADMIN),
     Forwarded("POST", "/api/dlq/resolve", "alerts", ADMIN),
     Forwarded("POST", "/api/dlq/cleanup", "alerts", ADMIN),
+    Forwarded("GET", "/api/cases", "alerts", SERVICE_OR_ADMIN),
+    Forwarded("GET", "/api/cases/check", "alerts", ADMIN),
+    Forwarded("GET", "/api/cases/{id:(?!check$)[^{}/]+}", "alerts", SERVICE_OR_ADMIN),
+    Forwarded("POST", "/api/cases/{id}/answer", "alerts", SERVICE_OR_ADMIN),
+    Forwarded("POST", "/api/cases/{id}/cancel", "alerts", ADMIN),
     Forwarded("GET", "/api/breakers", "alerts", ADMIN),
     Forwarded("POST", "/api/breakers/{target}/reset", "alerts", ADMIN),
     Forwarded("GET", "/api/ledger/check", "alerts", ADMIN),

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from libs.common.http.application import Model
 from libs.common.messaging.broker import Message
@@ -25,6 +25,13 @@ class AlertRequest(Model):
     target: Name | None = None
     severity: Literal["info", "warning", "critical"] = "info"
     dedup_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    resolved: bool = False
+
+    @model_validator(mode="after")
+    def _resolves_what_its_key_names(self) -> Self:
+        if self.resolved and self.dedup_key is None:
+            raise ValueError("resolved needs the dedup_key of the alerts that it ends")
+        return self
 
 
 class BatchRequest(Model):
@@ -75,6 +82,7 @@ def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
         "source": "gateway",
         "accepted_at": at.isoformat(),
         "once": None,
+        **({"resolved": True} if request.resolved else {}),
     }
     return AcceptedAlert(id_, body)
 

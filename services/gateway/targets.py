@@ -8,7 +8,7 @@ from libs.common.process.config_file import ConfigFile
 
 # Only for services: follow-ups need a permit, and the mails of consent and alerts have fixed
 # recipients. Posted by a client, they would bypass both.
-INTERNAL_EVENTS = frozenset({"followup", "consent.mail", "escalation"})
+INTERNAL_EVENTS = frozenset({"followup", "consent.mail", "escalation", "case.step", "case.update"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _import(call)
     await _leads(call)
     await _dead_letters(call, system)
+    await _cases(call)
     await _operations(call)
     await _consent(call, person)
     assert call.made == await _documented(system)
@@ -257,6 +258,17 @@ async def _dead_letters(call: Calls, system: Running) -> None:
     await call("POST", "/api/dlq/resolve", doubt, status=404, key="admin")
     oldest = {"older_than_hours": 87_600}
     _has(await call("POST", "/api/dlq/cleanup", oldest, key="admin"), "deleted")
+
+
+async def _cases(call: Calls) -> None:
+    _has(await call("GET", "/api/cases", key="service"), "items next")
+    unknown = str(uuid.uuid4())
+    await call("GET", "/api/cases/{id}", id=unknown, status=404, key="service")
+    body = {"answer": "taken", "by": "no one"}
+    await call("POST", "/api/cases/{id}/answer", body, id=unknown, status=422, key="service")
+    why = {"reason": "a test"}
+    await call("POST", "/api/cases/{id}/cancel", why, id=unknown, status=404, key="admin")
+    _has(await call("GET", "/api/cases/check", key="admin"), "ok opened open undelivered")
 
 
 async def _operations(call: Calls) -> None:

@@ -72,16 +72,20 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
         detail: str | None = None,
         errors: Iterable[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
+        """:param members: further members of the body, for programs"""
         self.status = status
         self.title = title or HTTPStatus(status).phrase
         self.detail = detail
         self.errors = list(errors)
         self.headers = dict(headers or {})
+        self.members = dict(members or {})
         super().__init__(self.title)
 
     def response(self) -> web.Response:
         body: dict[str, Any] = {"type": "about:blank", "title": self.title, "status": self.status}
+        body |= self.members
         if self.detail is not None:
             body["detail"] = self.detail
         if self.errors:
@@ -293,11 +297,11 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return Problem(500, detail="internal error; the log has it under X-Request-ID").response()
 
 
-def only(role: str, handler: Handler) -> Handler:
-    """Reject calls that the gateway did not admit under this role."""
+def only(role: str, handler: Handler, *, or_role: str | None = None) -> Handler:
+    """Reject calls that the gateway did not admit under this role, or this other one."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        if request.headers.get(CALLER) != role:
+        if request.headers.get(CALLER) not in {role, or_role or role}:
             raise Problem(401, detail=f"this requires the {role} key")
         return await handler(request)
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
-from services.alerts import case
+from services.alerts import case, metrics
 from services.alerts.case import Answer, Cancelled, Refused, Rules, Standing, State, Verb
 from services.alerts.store import cases
 
@@ -68,6 +68,9 @@ class Answers:
             after = row if decided is None else await cases.change(tx, row, decided)
             result = _result(after)
             await cases.record(tx, row, answer, result)
+        if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
+            waited = (after.answered_at - row.opened_at).total_seconds()
+            metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
         log.info("case.answered", case_id=str(case_id), verb=answer.verb, via=answer.via)
         return result
 

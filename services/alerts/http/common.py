@@ -10,6 +10,7 @@ from services.alerts.alert import TERMINAL, State
 
 admin = partial(only, "admin")
 service = partial(only, "service")
+service_or_admin = partial(only, "service", or_role="admin")
 
 
 def operator(request: web.Request) -> str | None:

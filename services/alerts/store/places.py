@@ -14,6 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.alerts.store.case_tables import alert_case, case_place, case_step
 from services.alerts.store.sql import sql
 
+# One that an attempt has touched, while none is in flight there: what is in flight is written from
+# the case as it stands, or shows what it was before. A delivery that was purged has ended.
+DUE: Final = """
+    want > coalesce(shown, 0) AND want > ordered
+    AND NOT EXISTS (
+        SELECT FROM delivery
+        WHERE (delivery.alert_id, delivery.target) = (case_place.alert_id, case_place.target)
+            AND (state = 'sending' OR attempt = 0))
+    AND NOT EXISTS (
+        SELECT FROM delivery WHERE delivery.alert_id = update_id
+            AND state IN ('pending', 'claimed', 'sending'))
+"""
+
 
 async def read(tx: AsyncConnection, alert_id: UUID, target: str) -> Any | None:
     """Return what a step or an update is written from: its case, place and step, in one snapshot.

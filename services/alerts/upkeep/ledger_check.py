@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.store import escalations, queries
+from services.alerts.store import case_queries, escalations, queries
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.reconcile import Reconciler
 
@@ -35,16 +35,23 @@ class LedgerCheck:
         `unread` messages lie in alerts.intake.dead: they have no row, so no other term counts them.
         `duplicates` have no row of their own either. `stranded` rows are overdue without a message;
         a target that is shut, or whose queues are not known to be empty, has none. `unread` is None
-        while it is unknown, and then `ok` is None unless another term is wrong.
+        while it is unknown, and then `ok` is None unless another term is wrong. `cases` is the
+        same for cases, with an `ok` of its own.
         """
         empty = await self.reconciler.targets_without_messages()
         unread = await self.reconciler.unread()
         watched = [name for name in empty if self.throttles[name].seconds_shut == 0]
         async with self.engine.begin() as tx:
             terms = await queries.check(tx, watched, self.overdue)
+            cases = await case_queries.check(tx)
         balanced = terms["accepted"] == sum(terms[name] for name in _ENDS)
         ok = balanced and terms["stranded"] == 0 and not unread
-        return {"ok": None if ok and unread is None else ok, **terms, "unread": unread}
+        known = None if ok and unread is None else ok
+        return {"ok": known, **terms, "unread": unread, "cases": cases}
+
+    async def check_cases(self) -> dict[str, Any]:
+        async with self.engine.connect() as tx:
+            return await case_queries.check(tx)
 
     async def watch(self, seconds: float) -> None:
         """Update the metrics for ever: one replica counts, and all report what it found.
@@ -75,9 +82,18 @@ class LedgerCheck:
         metrics.LEDGER_OK.set(_number(found["ok"]))
         for term in TERMS:
             metrics.LEDGER_TERM.labels(term).set(_number(found[term]))
+        _show_cases(found.get("cases"))
         for target, counts in by_target.items():
             for state in WATCHED:
                 metrics.LEDGER_ROWS.labels(target, state).set(counts[state])
+
+
+def _show_cases(found: Mapping[str, Any] | None) -> None:
+    if found is None:  # counted by an older release
+        return
+    metrics.CASES_OK.set(_number(found["ok"]))
+    for term in case_queries.TERMS:
+        metrics.CASE_TERM.labels(term).set(found[term])
 
 
 def _number(known: float | None) -> float:

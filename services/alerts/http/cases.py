@@ -1,0 +1,236 @@
+"""Cases: answer, cancel, list, show and check them."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID, uuid4
+
+from aiohttp import web
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from libs.common.http.application import CALLER, Model, Problem, json_response, parse, path_id
+from services.alerts.case import Answer, Refused, State, Verb, Via
+from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
+from services.alerts.http.common import admin, operator, service_or_admin
+from services.alerts.store import case_queries
+from services.alerts.upkeep.ledger_check import LedgerCheck
+
+PAGE = 100
+MAX_KEY = 255
+_KEY = "Idempotency-Key"
+
+
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("before the year 1 or after 9999 in UTC") from None
+
+
+Reason = Annotated[str, Field(min_length=1, max_length=500)]
+Verbs = Literal[
+    "taken", "later", "not_a_lead", "false_alarm", "done", "won", "lost", "release", "reopen"
+]
+
+
+class Given(Model):
+    answer: Verbs
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Reason | None = None
+    until: Annotated[AwareDatetime, AfterValidator(_utc)] | None = None
+    generation: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    via: Literal["api", "cli"] = "api"
+
+
+class Cancel(Model):
+    reason: Reason
+
+
+@dataclass(frozen=True, eq=False)
+class CaseRoutes:
+    answers: Answers
+    ledger_check: LedgerCheck
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/cases", service_or_admin(self.cases))
+        app.router.add_get("/api/cases/check", admin(self.check))
+        app.router.add_get("/api/cases/{id}", service_or_admin(self.case))
+        app.router.add_post("/api/cases/{id}/answer", service_or_admin(self.answer))
+        app.router.add_post("/api/cases/{id}/cancel", admin(self.cancel))
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Take an answer; its response is sent after the commit."""
+        case_id = path_id(request, "case")
+        given = await parse(request, Given)
+        person = self.answers.rules.people.get(given.by)
+        if person is None:
+            raise Problem(422, errors=[("by", "no one of this name is in [people]")])
+        if (given.until is None) == (given.answer == "later"):
+            raise Problem(422, errors=[("until", "is for `later`, which needs it")])
+        answer = Answer(
+            verb=Verb(given.answer),
+            person=given.by,
+            name=person.name,
+            via=Via(given.via),
+            key=_key(request, required=True),
+            reason=given.reason,
+            until=given.until,
+            generation=given.generation,
+            admin=request.headers.get(CALLER) == "admin",
+        )
+        try:
+            return _response(await self.answers.answer(case_id, answer))
+        except UnknownCase:
+            raise _unknown() from None
+        except KeyUsed:
+            raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        case_id = path_id(request, "case")
+        body = await parse(request, Cancel)
+        name = operator(request) or "admin"
+        key = _key(request, required=False)
+        answer = Answer(Verb.CANCEL, "admin", name, Via.API, key, reason=body.reason, admin=True)
+        try:
+            return _response(await self.answers.cancel(case_id, answer))
+        except UnknownCase:
+            raise _unknown() from None
+        except KeyUsed:
+            raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+
+    async def cases(self, request: web.Request) -> web.Response:
+        state, owner, after = _query(request)
+        async with self.answers.engine.connect() as tx:
+            rows = await case_queries.page(tx, state, owner, after, PAGE + 1)
+        items = rows[:PAGE]
+        last = str(items[-1].alert_id) if len(rows) > PAGE else None
+        return json_response({"items": [_case(row) for row in items], "next": last})
+
+    async def case(self, request: web.Request) -> web.Response:
+        case_id = path_id(request, "case")
+        async with self.answers.engine.connect() as tx:
+            found = await case_queries.find(tx, case_id)
+        if found is None:
+            raise _unknown()
+        return json_response(
+            {
+                **_case(found.case),
+                "chain": found.case.chain,
+                "steps": [_step(row) for row in found.steps],
+                "answers": [_answer(row) for row in found.answers],
+                "places": [
+                    {
+                        "alert_id": str(row.alert_id),
+                        "target": row.target,
+                        "told": row.want <= (row.shown or 0),
+                    }
+                    for row in found.places
+                ],
+            }
+        )
+
+    async def check(self, _: web.Request) -> web.Response:
+        return json_response(await self.ledger_check.check_cases())
+
+
+def _key(request: web.Request, *, required: bool) -> str:
+    key = request.headers.get(_KEY)
+    if key is None and not required:
+        return str(uuid4())
+    if not key or len(key) > MAX_KEY:
+        raise Problem(422, errors=[(_KEY, f"give a header of 1 to {MAX_KEY} characters")])
+    return key
+
+
+def _unknown() -> Problem:
+    return Problem(404, detail="no such case", headers={"Retry-After": "1"})
+
+
+def _response(result: Result | Refusal) -> web.Response:
+    """:raises Problem: 403 only an admin may; 409 it stands otherwise; 422 `later` is over"""
+    if not isinstance(result, Refusal):
+        return json_response(result)
+    match result.why:
+        case Refused.ADMIN:
+            raise Problem(403, detail="only the admin key may reopen a case")
+        case Refused.TOO_LATE:
+            text = "not that late or not again: take it or leave it"
+            raise Problem(422, errors=[("until", text)])
+        case Refused.ANSWERED:
+            detail = f"{result.owner} has it since {result.since}"
+        case Refused.ENDED:
+            detail = f"it is over: {result.reason}"
+        case _:
+            detail = "it stands otherwise by now: look at it again"
+    members = {"error": str(result.why), "owner": result.owner, "since": result.since}
+    raise Problem(409, detail=detail, members=members)
+
+
+def _query(request: web.Request) -> tuple[str | None, str | None, UUID | None]:
+    query = request.query
+    faults = [(name, "unknown") for name in query if name not in {"state", "owner", "after"}]
+    faults += [(name, "a NUL byte is not allowed") for name, text in query.items() if "\0" in text]
+    state, after = query.get("state"), None
+    if state is not None and state not in set(State):
+        faults.append(("state", f"one of {', '.join(State)}"))
+    if "after" in query:
+        try:
+            after = UUID(query["after"])
+        except ValueError:
+            faults.append(("after", "not the id of a case"))
+    if faults:
+        raise Problem(422, errors=faults)
+    return state, query.get("owner"), after
+
+
+def _case(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "event_type": row.event_type,
+        "severity": row.severity,
+        "state": row.state,
+        "reason": row.reason,
+        "outcome": row.outcome,
+        "owner": row.owner,
+        "owner_name": row.owner_name,
+        "late": row.late,
+        "generation": row.generation,
+        "step": row.step,
+        "steps_in_all": len(row.chain),
+        "version": row.version,
+        "opened_at": row.opened_at.isoformat(),
+        "next_at": _iso(row.next_at),
+        "answered_at": _iso(row.answered_at),
+        "ended_at": _iso(row.ended_at),
+    }
+
+
+def _step(row: Any) -> dict[str, Any]:
+    return {
+        "alert_id": str(row.alert_id),
+        "generation": row.generation,
+        "number": row.number,
+        "target": row.target,
+        "person": row.person,
+        "handed_out_at": row.handed_out_at.isoformat(),
+        "state": row.state,  # null once the ledger has purged its row
+        "reason": row.reason,
+        "error_message": row.error,
+    }
+
+
+def _answer(row: Any) -> dict[str, Any]:
+    return {
+        "answer": row.verb,
+        "by": row.person,
+        "name": row.name,
+        "via": row.via,
+        "at": row.at.isoformat(),
+        "reason": row.reason,
+        "until": _iso(row.until),
+        "generation": row.generation,
+    }
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

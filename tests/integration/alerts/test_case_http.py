@@ -1,0 +1,173 @@
+"""Cases over HTTP: who may do what, what is refused, and the check of cases."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+
+from tests.integration.alerts.cases import Cases
+from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
+from tests.integration.alerts.test_case_messages import lead, sections
+from tests.support.eventually import eventually
+from tests.support.ports import HOST
+
+QUIET: dict[str, Any] = {"sections": sections(within="1h")}
+
+
+async def call(
+    subject: Alerts,
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    caller: str = "service",
+    key: str | None = None,
+) -> tuple[int, Any]:
+    headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": "tester"}
+    if method == "POST":
+        headers["Idempotency-Key"] = key or str(uuid4())
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(
+            method, f"http://{HOST}:{subject.port}{path}", json=body, headers=headers
+        ) as response,
+    ):
+        return response.status, await response.json(content_type=None)
+
+
+async def opened(subject: Alerts) -> UUID:
+    case_id = await lead(subject)
+    path = f"/api/cases/{case_id}"
+
+    async def known() -> bool:
+        return (await call(subject, "GET", path))[0] == 200
+
+    await eventually(known, 20)
+    return case_id
+
+
+async def test_a_case_is_taken_told_to_the_next_and_given_back(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUIET)
+    case_id = await opened(subject)
+    path = f"/api/cases/{case_id}/answer"
+    taken = {"answer": "taken", "by": "anna"}
+    status, result = await call(subject, "POST", path, taken, key="press 1")
+    assert (status, result["state"], result["owner"]) == (200, "answered", "Anna Nowak")
+    assert await call(subject, "POST", path, taken, key="press 1") == (200, result)
+    status, problem = await call(subject, "POST", path, {"answer": "taken", "by": "ewa"})
+    assert (status, problem["error"], problem["owner"]) == (409, "answered", "Anna Nowak")
+    assert problem["since"] == result["since"]
+    status, _ = await call(subject, "POST", path, {"answer": "release", "by": "anna"})
+    assert status == 200
+    status, case = await call(subject, "GET", f"/api/cases/{case_id}")
+    assert (status, case["state"], case["generation"]) == (200, "open", 1)
+    said = [(each["answer"], each["by"], each["via"]) for each in case["answers"]]
+    assert said == [("taken", "anna", "api"), ("release", "anna", "api")]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"answer": "taken"}, 422, "by"),
+        ({"answer": "taken", "by": "nobody"}, 422, "by"),
+        ({"answer": "cancel", "by": "anna"}, 422, "answer"),
+        ({"answer": "later", "by": "anna"}, 422, "until"),
+        ({"answer": "later", "by": "anna", "until": "2020-01-01T00:00:00Z"}, 422, "until"),
+        ({"answer": "later", "by": "anna", "until": "2020-01-01T00:00:00"}, 422, "until"),
+        ({"answer": "taken", "by": "anna", "until": "2040-01-01T00:00:00Z"}, 422, "until"),
+        ({"answer": "lost", "by": "anna", "reason": "x" * 501}, 422, "reason"),
+        ({"answer": "reopen", "by": "anna"}, 403, None),
+        ({"answer": "release", "by": "anna"}, 409, None),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    alerts: StartAlerts, body: dict[str, Any], status: int, field: str | None
+) -> None:
+    subject = await alerts(**QUIET)
+    case_id = await opened(subject)
+    given, problem = await call(subject, "POST", f"/api/cases/{case_id}/answer", body)
+    assert given == status, problem
+    if field is not None:
+        assert [each["field"] for each in problem["errors"]] == [field]
+    assert (await Cases(subject.engine).case(case_id)).state == "open"
+
+
+async def test_an_unknown_case_and_an_id_that_is_none_are_404(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUIET)
+    body = {"answer": "taken", "by": "anna"}
+    for case_id in (uuid4(), "x"):
+        for method, tail, sent in (
+            ("GET", "", None),
+            ("POST", "/answer", body),
+            ("POST", "/cancel", {"reason": "x"}),
+        ):
+            path = f"/api/cases/{case_id}{tail}"
+            status, _ = await call(subject, method, path, sent, caller="admin")
+            assert status == 404
+
+
+async def test_an_admin_cancels_and_it_is_over(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUIET)
+    case_id = await opened(subject)
+    path = f"/api/cases/{case_id}"
+    assert (await call(subject, "POST", f"{path}/cancel", {"reason": "x"}))[0] == 401
+    status, result = await call(
+        subject, "POST", f"{path}/cancel", {"reason": "a test"}, caller="admin"
+    )
+    assert (status, result["state"]) == (200, "cancelled")
+    taken = {"answer": "taken", "by": "anna"}
+    status, problem = await call(subject, "POST", f"{path}/answer", taken)
+    assert (status, problem["error"]) == (409, "ended")
+    assert "by_hand" in problem["detail"]
+    _, case = await call(subject, "GET", path)
+    (said,) = case["answers"]
+    assert (said["answer"], said["name"], said["reason"]) == ("cancel", "tester", "a test")
+
+
+async def test_cases_are_listed_by_state_and_owner(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUIET)
+    first, second = await opened(subject), await opened(subject)
+    await call(subject, "POST", f"/api/cases/{second}/answer", {"answer": "taken", "by": "ewa"})
+
+    async def listed(query: str) -> list[str]:
+        status, page = await call(subject, "GET", f"/api/cases{query}")
+        assert status == 200
+        assert page["next"] is None
+        return [item["id"] for item in page["items"]]
+
+    assert await listed("") == [str(first), str(second)]
+    assert await listed("?state=open") == [str(first)]
+    assert await listed("?owner=ewa") == [str(second)]
+    assert await listed(f"?after={first}") == [str(second)]
+    for query in ("?state=x", "?after=x", "?who=x"):
+        assert (await call(subject, "GET", f"/api/cases{query}"))[0] == 422
+
+
+async def test_the_check_counts_each_state_and_finds_each_fault(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUIET)
+    ids = [await opened(subject) for _ in range(3)]
+    cases = Cases(subject.engine)
+    await cases.take(ids[0])
+    ok = {"ok": True, "opened": 3, "open": 2, "answered": 1, "unanswered": 0, "cancelled": 0}
+
+    async def check() -> dict[str, Any]:
+        status, found = await call(subject, "GET", "/api/cases/check", caller="admin")
+        assert status == 200
+        return dict(found)
+
+    found = await check()
+    assert found | ok == found
+    assert (await subject.check())["cases"] == found
+    ended = "state = 'unanswered', next_at = NULL, ended_at = now()"
+    for statement, fault in (
+        ("UPDATE case_total SET count = 4 WHERE term = 'opened'", None),
+        ("UPDATE alert_case SET owner = 'ewa' WHERE state = 'answered'", "ownerless"),
+        (f"UPDATE alert_case SET {ended} WHERE alert_id = '{ids[1]}'", "missing"),
+    ):
+        await cases.execute(statement)
+        found = await check()
+        assert not found["ok"]
+        if fault is not None:
+            assert found[fault] == 1, found
+    assert found["unlisted"] == 1
