@@ -1,7 +1,7 @@
-"""Business hours by a local clock. The clock and the holidays are passed in, so it is pure.
+"""Business hours by a local clock. Pure: the clock and the holidays are passed in.
 
 Each day's hours are two instants, made from the local calendar: adding 24 hours would drift by one
-over a change of clocks.
+hour over a clock change.
 """
 
 from collections.abc import Container, Iterator
@@ -16,7 +16,7 @@ _ALWAYS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """`closes` is the first moment that is closed again. `opens` or `closes` None: always open."""
+    """`closes` is exclusive. `opens` or `closes` None: always open."""
 
     zone: ZoneInfo
     opens: time | None
@@ -28,18 +28,18 @@ class Hours:
         return self.next_opening(at) <= at
 
     def closing(self, at: datetime) -> datetime | None:
-        """Return when the hours that are open at this time, or open next, end; None: never."""
+        """Return when the current or next open period ends; None: never."""
         return None if self.closes is None else next(self._windows(at))[1]
 
     def next_opening(self, at: datetime) -> datetime:
-        """Return `at` when it is open, else the next opening in UTC.
+        """Return `at` if it is open, else the next opening in UTC.
 
         :raises ValueError: closed for LONGEST_CLOSED_DAYS
         """
         return max(at, next(self._windows(at))[0])
 
     def add(self, at: datetime, duration: timedelta) -> datetime:
-        """Return the moment, itself open, before which `duration` of open time has passed.
+        """Return the open moment at which `duration` of open time has passed.
 
         :raises ValueError: closed for LONGEST_CLOSED_DAYS, or `duration` is negative
         """
@@ -54,7 +54,7 @@ class Hours:
         raise AssertionError("windows have no end")
 
     def between(self, begin: datetime, end: datetime) -> timedelta:
-        """Return how much open time lies between two moments; nothing when `end` is first.
+        """Return the open time between two moments; zero if `end` is first.
 
         :raises ValueError: closed for LONGEST_CLOSED_DAYS
         """
@@ -66,15 +66,15 @@ class Hours:
         return total
 
     def _windows(self, at: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """Yield the open times (UTC) that end after `at`, in their order, for ever."""
+        """Yield the open periods (UTC) that end after `at`, in order, forever."""
         if self.opens is None or self.closes is None:
             yield _ALWAYS
             return
         first, closed = at.astimezone(self.zone).date(), 0
         for days in count():
             day = first + timedelta(days=days)
-            # In the hour that comes twice: from the first opening to the last closing. An hour
-            # that a change skips may leave the day no open time at all.
+            # In a repeated hour: from the first opening to the last closing. A skipped hour may
+            # leave the day without open time.
             opens = datetime.combine(day, self.opens, self.zone).astimezone(UTC)
             last = datetime.combine(day, self.closes, self.zone).replace(fold=1)
             closes = last.astimezone(UTC)

@@ -19,7 +19,7 @@ def _zone(name: object) -> ZoneInfo:
 
 
 def _holidays(country: object) -> Container[date]:
-    """Return the public holidays of a country, of whatever year is asked for."""
+    """Return the public holidays of a country, for any year."""
     try:
         return country_holidays(str(country))
     except NotImplementedError:

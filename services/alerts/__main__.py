@@ -15,10 +15,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def check() -> None:
-    """:raises SystemExit: names what a start would stop at, and schedules that cannot be read"""
+    """:raises SystemExit: names the fault that would stop a start, and unreadable schedules"""
     path = settings.load(AlertsSettings).alerts_config
     rotas = Rotas(config.load(path, os.environ)[0], path.parent)
-    rotas.refresh(datetime.now(UTC))  # which no start stops at: the last rota, or `otherwise`
+    rotas.refresh(datetime.now(UTC))  # these stop no start: the last rota, or `otherwise`
     if faults := rotas.faults():
         file = ConfigFile(path)
         named = (file.fault(("schedules", name, "file"), text) for name, text in faults.items())

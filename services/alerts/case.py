@@ -1,4 +1,4 @@
-"""The states of a case, an alert that wants an answer, and what an answer does. Pure: no I/O.
+"""The states of a case (an alert that needs an answer) and its transitions. Pure: no I/O.
 
 open ──answer──> answered <──late answer── unanswered
 open ──chain over──> unanswered        open ──later──> open
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Verb(StrEnum):
-    """What an answer says."""
+    """The kinds of answers."""
 
     TAKEN = auto()
     LATER = auto()
@@ -63,7 +63,7 @@ class Cancelled(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One step of a chain: whom it asks, where, and how long it waits for an answer."""
+    """One step of a chain: the person, the target, and the wait for an answer."""
 
     to: str  # a target
     wait: float  # seconds of business time
@@ -78,14 +78,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How an event type's alerts ask for an answer."""
+    """The escalation policy of an event type."""
 
     asks: tuple[str, ...]  # of the alert's own targets: those that show the question
     within: float  # seconds of business time until the first step
     hours: str
     chain: tuple[Ask, ...]
-    repeat: int = 0  # how often the whole chain comes once more
-    later_most: float = 8 * 3600.0  # seconds of business time that `later` may take in all
+    repeat: int = 0  # how often the whole chain is repeated
+    later_most: float = 8 * 3600.0  # seconds of business time for all `later` answers together
     later_times: int = 3
 
     @property
@@ -95,7 +95,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody of the staff, as the configuration names them."""
+    """A member of staff from the configuration."""
 
     name: str
     slack: str | None = None
@@ -105,25 +105,25 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the configuration says of cases; empty without it."""
+    """The configuration of cases; empty without one."""
 
     policies: Mapping[str, Policy] = field(default_factory=dict)  # by event type
     hours: Mapping[str, Hours] = field(default_factory=dict)
     people: Mapping[str, Person] = field(default_factory=dict)
     on_call: Callable[[str, datetime], str | None] = lambda _, __: None
-    """The person of a schedule at a time; from memory, as it is asked in a transaction."""
+    """Returns the person of a schedule at a time; from memory, because transactions call it."""
 
     def hours_of(self, name: str) -> Hours:
-        """Return these hours; those of an open case may have left the configuration."""
+        """Return these hours; those of an open case may no longer be configured."""
         return self.hours.get(name, ALWAYS)
 
     def whom(self, ask: Ask, now: datetime) -> str | None:
-        """Return the person whom a step asks."""
+        """Return the person that a step asks."""
         return self.on_call(ask.schedule, now) if ask.schedule else ask.person
 
 
 def step_id(case_id: UUID, generation: int, number: int) -> UUID:
-    """Return a step's alert id: a second hand-out of the same step cannot exist."""
+    """Return a step's alert id, which is derived, so that no step can be sent twice."""
     return uuid5(case_id, f"{generation}.{number}")
 
 
@@ -133,7 +133,7 @@ def update_id(alert_id: UUID, target: str, want: int) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A case as its row lock shows it."""
+    """A case, read under its row lock."""
 
     state: State
     owner: str | None
@@ -142,47 +142,47 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What somebody answers."""
+    """An answer to a case."""
 
     verb: Verb
     person: str
     name: str
     via: Via
-    key: str  # of the request: the same key again gets the same result
+    key: str  # idempotency key of the request: the same key gets the same result
     reason: str | None = None
     until: datetime | None = None
-    generation: int | None = None  # what the link or button was made for
+    generation: int | None = None  # the generation of the link or button
     admin: bool = False
 
 
 class Refused(StrEnum):
-    ANSWERED = auto()  # somebody else has it
+    ANSWERED = auto()  # someone else owns it
     ENDED = auto()  # it was cancelled
-    STALE = auto()  # what was shown is not how it stands
-    ADMIN = auto()  # only an admin may
-    TOO_LATE = auto()  # `later` has no time left: take it or leave it
+    STALE = auto()  # the state that was shown is out of date
+    ADMIN = auto()  # only an admin may do this
+    TOO_LATE = auto()  # no time is left for `later`
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an answer does to its case."""
+    """The effect of an answer on its case."""
 
     state: State
     owner: str | None = None
     name: str | None = None
     outcome: Verb | None = None
     late: bool = False
-    restart: datetime | None = None  # the chain begins anew at this time
-    tell: bool = True  # every place; else only those whose message can be changed
+    restart: datetime | None = None  # the chain restarts at this time
+    tell: bool = True  # update every place; else only those whose message can be changed
 
 
 def decide(
     case: Standing, answer: Answer, *, now: datetime, latest: datetime | None = None
 ) -> Change | Refused | None:
-    """Decide what an answer does.
+    """Decide the effect of an answer.
 
-    :param latest: until when `later` may last; None: not any more
-    :returns: None when the case already stands as the answer says
+    :param latest: until when `later` may last; None: no longer possible
+    :returns: None if the case already has the answered state
     """
     mine = case.state is State.ANSWERED and case.owner == answer.person
     until = answer.until
@@ -219,7 +219,7 @@ def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Re
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What the timer does to a case that is due."""
+    """The timer's action on a due case."""
 
     state: State
     step: int
@@ -228,9 +228,9 @@ class Moved:
 
 
 def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Moved:
-    """Hand out the next step, end the case, or wait until the hours begin.
+    """Send the next step, end the case, or wait until the hours begin.
 
-    :param step: how many steps were handed out. One step at a time: a wait counts from the hand-out
+    :param step: number of steps sent so far. One step at a time: a wait counts from the sending
     """
     opens = hours.next_opening(now)
     if opens > now:
@@ -244,9 +244,9 @@ def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Move
 def latest(
     policy: Policy, hours: Hours, before: Sequence[tuple[datetime, datetime]], now: datetime
 ) -> datetime | None:
-    """Return until when `later` may last now; None: not any more.
+    """Return until when `later` may last now; None: no longer possible.
 
-    :param before: when each earlier `later` of the case began and was to end
+    :param before: begin and planned end of each earlier `later` of the case
     """
     if len(before) >= policy.later_times:
         return None

@@ -16,12 +16,12 @@ from libs.common.process.config_file import Duration, Where, did_you_mean
 from services.alerts.messages import ESCALATION
 
 ALWAYS = "always"
-"""The hours that need no section: nothing is closed."""
+"""The built-in hours that are always open."""
 ALWAYS_OPEN = Hours(ZoneInfo("UTC"), None, None)
 DAY = timedelta(days=1)
 LONGEST = 14 * DAY
 UNASKED = frozenset({"followup", "consent.mail", ESCALATION})
-"""Events that open no case: mails to others, and the report that nobody answered."""
+"""Events that open no case: mails to others, and the report of unanswered cases."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 Wait = Annotated[Duration, Field(gt=timedelta())]
@@ -32,18 +32,18 @@ class _Section(BaseModel):
 
 
 class Asked(Protocol):
-    """A target, as far as a question to a person depends on it."""
+    """The properties of a target that matter for asking a person."""
 
     @property
     def channel(self) -> str: ...
 
     @property
     def needs(self) -> str | None:
-        """What a person must have to be asked there: slack, email or phone."""
+        """The contact that a person needs to be asked there: slack, email or phone."""
 
     @property
     def answerable(self) -> bool:
-        """Whether its messages can be answered, by a button or a personal link."""
+        """Whether its messages can be answered by a button or a personal link."""
 
 
 class Step(_Section):
@@ -67,7 +67,7 @@ class Step(_Section):
 
 
 class Later(_Section):
-    """How often, and for how much business time in all, an answer may be put off."""
+    """How often, and for how much business time in total, an answer may be postponed."""
 
     most: Wait = timedelta(hours=8)
     times: int = Field(3, ge=0, le=100)
@@ -83,7 +83,7 @@ class Answers(_Section):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The chain with its repetitions."""
+        """The chain, including its repetitions."""
         return self.chain * (1 + self.repeat)
 
     def asks_schedule(self, name: str) -> bool:
@@ -135,17 +135,17 @@ class CaseSections(_Section):
     people: dict[Name, Person] = {}
 
     def hours_of(self, name: str) -> Hours:
-        """Return these hours; always, too, when an open case names what has left the file."""
+        """Return these hours; `always` if an open case names hours that left the file."""
         section = self.hours.get(name)
         return ALWAYS_OPEN if section is None else section.hours
 
     def hours_for(self, schedule: str) -> Hours:
-        """Return the hours in which a schedule is asked: always, or of the first who asks it."""
+        """Return the hours in which a schedule is used: of its first user, or always."""
         used = [each.hours for each in self.answers.values() if each.asks_schedule(schedule)]
         return self.hours_of(ALWAYS if ALWAYS in used else next(iter(used), ALWAYS))
 
     def zone_of(self, schedule: str) -> ZoneInfo:
-        """Return the zone of a schedule's all-day shifts: of the hours of who asks it."""
+        """Return the time zone of a schedule's all-day shifts: that of its user's hours."""
         used = [
             self.hours[each.hours].zone
             for each in self.answers.values()
@@ -155,7 +155,7 @@ class CaseSections(_Section):
         return zone
 
     def needs_of(self, schedule: str, targets: Mapping[str, Asked]) -> frozenset[str]:
-        """Return what a person on call must have: slack, email, phone."""
+        """Return the contacts that a person on call needs: slack, email, phone."""
         asked = {
             targets[step.to].needs
             for each in self.answers.values()
@@ -167,7 +167,7 @@ class CaseSections(_Section):
     def case_faults(
         self, routes: Callable[[str], Sequence[str]], targets: Mapping[str, Asked]
     ) -> Iterator[tuple[Where, str]]:
-        """Yield each fault that no section shows alone, and its place.
+        """Yield faults that involve several sections, with their places.
 
         :param routes: the targets of an event type
         """

@@ -1,4 +1,4 @@
-"""What a case's messages say, in the staff's language. Pure; none has a contact of the lead."""
+"""Texts of a case's messages, in the staff's language, without the lead's contacts. Pure."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A case as its messages show it."""
+    """The parts of a case that its messages show."""
 
     id: str
     event_type: str
@@ -45,7 +45,7 @@ class Shown:
     minutes: int  # of business time since it was opened
 
     def line(self, zone: ZoneInfo) -> str:
-        """Say how it stands, in one line that names no data subject."""
+        """Describe the case's state in one line that names no data subject."""
         words = self._words
         if self.reason == Cancelled.ERASED:
             return words["erased"]
@@ -75,6 +75,6 @@ def _clock(at: datetime | None, zone: ZoneInfo) -> str:
 
 
 def without_diacritics(text: str) -> str:
-    """Return the text in the letters that do not make an SMS twice as long."""
+    """Return the text in GSM letters; others would double the length of an SMS."""
     plain = unicodedata.normalize("NFKD", text.replace("ł", "l").replace("Ł", "L"))
     return "".join(char for char in plain if not unicodedata.combining(char))

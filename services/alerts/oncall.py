@@ -1,6 +1,6 @@
-"""Who is on call: an override, else the shift that began last, else whom the schedule names. Pure.
+"""Who is on call: an override, else the shift that began last, else the schedule's default. Pure.
 
-A shift and an override begin at their first moment and end before their last.
+Shifts and overrides include their start and exclude their end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Shift:
 class OnCall:
     person: str
     rule: Rule
-    until: datetime | None = None  # when somebody else is, or by another rule; None: not known
+    until: datetime | None = None  # until the person or the reason changes; None: unknown
 
 
 def who(
@@ -47,7 +47,7 @@ def who(
 def gaps(
     shifts: Sequence[Shift], overrides: Sequence[Shift], begin: datetime, end: datetime
 ) -> Iterator[tuple[datetime, datetime]]:
-    """Yield the parts of this time in which only `otherwise` is on call."""
+    """Yield the periods in which only `otherwise` is on call."""
     at = begin
     for until in [*(each for each in _changes(shifts, overrides, begin) if each < end), end]:
         if _choose("", shifts, overrides, at)[1] is Rule.OTHERWISE:
@@ -59,7 +59,7 @@ def _choose(
     otherwise: str, shifts: Sequence[Shift], overrides: Sequence[Shift], at: datetime
 ) -> tuple[str, Rule]:
     for some, rule in ((overrides, Rule.OVERRIDE), (shifts, Rule.SHIFT)):
-        # Of two that began together the same one, whatever the order they were read in.
+        # Of two that began together, always pick the same one, whatever their order.
         covering = [(each.begins, each.person) for each in some if each.covers(at)]
         if covering:
             return max(covering)[1], rule

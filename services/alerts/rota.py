@@ -1,6 +1,6 @@
-"""Reads each schedule's iCalendar file when it has changed, and keeps the last good one.
+"""Reads each schedule's iCalendar file when it has changed, and keeps the last valid one.
 
-What a claim on a person asks is in memory: no transaction waits for a disk.
+Shifts are in memory, so that no transaction waits for a disk.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from services.alerts.config import Config
 from services.alerts.oncall import OnCall, Shift
 
 AHEAD = timedelta(days=14)
-"""So far shifts are known; a file is read again, unchanged, long before that is over."""
+"""How far ahead shifts are known; even an unchanged file is reloaded long before that ends."""
 AGAIN = timedelta(hours=1)
 MAX_BYTES = 1024 * 1024
 
@@ -28,16 +28,16 @@ class Rota:
     """One schedule."""
 
     path: Path
-    zone: ZoneInfo  # of all-day shifts and of times without a zone
+    zone: ZoneInfo  # for all-day shifts and times without a zone
     otherwise: str
-    hours: Hours  # of who asks it
-    able: frozenset[str]  # the people who have what its messages need
+    hours: Hours  # of its user
+    able: frozenset[str]  # people with the contacts that its messages need
     shifts: Sequence[Shift] = ()
     fault: str | None = None
     _read: tuple[int, datetime] | None = field(default=None, init=False)
 
     def refresh(self, now: datetime) -> None:
-        """Read the file if it has changed. Without one that can be read the last shifts stay."""
+        """Read the file if it has changed. If it cannot be read, the last shifts stay."""
         try:
             changed = self.path.stat().st_mtime_ns
             if self._read is None or self._read[0] != changed or now - self._read[1] >= AGAIN:
@@ -58,10 +58,10 @@ def _unable(names: Sequence[str]) -> str:
 
 
 def read(path: Path, zone: ZoneInfo, begin: datetime, end: datetime) -> list[Shift]:
-    """Return the shifts of a file that touch this time, by when they begin.
+    """Return the shifts of a file that overlap this time, ordered by start.
 
     :raises OSError: it cannot be read
-    :raises Exception: it is no iCalendar
+    :raises Exception: it is not an iCalendar file
     """
     with path.open("rb") as file:
         text = file.read(MAX_BYTES + 1)
@@ -102,7 +102,7 @@ class Rotas:
     """All schedules."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        """:param folder: of the configuration, to which the files' paths are relative"""
+        """:param folder: the configuration's folder; paths of files are relative to it"""
         self.by_name = {
             name: Rota(
                 folder / schedule.file,
@@ -119,7 +119,7 @@ class Rotas:
             rota.refresh(now)
 
     def faults(self) -> dict[str, str]:
-        """What keeps a schedule from being as its file says."""
+        """The faults of schedules' files, by schedule."""
         return {name: rota.fault for name, rota in self.by_name.items() if rota.fault}
 
     def who(self, schedule: str, overrides: Sequence[Shift], now: datetime) -> OnCall:

@@ -1,4 +1,4 @@
-"""Who is on call now, from memory: the schedules' files and the overrides, read again and again."""
+"""Who is on call now, from memory: schedule files and overrides, reloaded periodically."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from services.alerts.store import overrides
 log = logs.get_logger(__name__)
 
 POLL_SECONDS = 5.0
-"""A changed file and an override count on every replica within this time."""
+"""Every replica applies a changed file or override within this time."""
 AHEAD = timedelta(days=1)
 
 
@@ -26,7 +26,7 @@ class Schedules:
     overrides: dict[str, list[Shift]] = field(default_factory=dict)
 
     async def refresh(self) -> None:
-        """Read what has changed; without a database the last overrides stay."""
+        """Reload what has changed; without the database the last overrides stay."""
         now = datetime.now(UTC)
         before = self.rotas.faults()
         await asyncio.to_thread(self.rotas.refresh, now)
@@ -39,7 +39,7 @@ class Schedules:
             metrics.ONCALL_GAP.labels(name).set(self.gap(name, now).total_seconds())
 
     def person(self, schedule: str, now: datetime) -> str | None:
-        """Return who is on call; None when the schedule has left the configuration."""
+        """Return who is on call; None if the schedule is no longer configured."""
         if schedule not in self.rotas.by_name:
             return None
         return self.now(schedule, now).person
@@ -48,7 +48,7 @@ class Schedules:
         return self.rotas.who(schedule, self.overrides.get(schedule, ()), now)
 
     def gap(self, schedule: str, now: datetime) -> timedelta:
-        """Return how much open time of the next day falls to `otherwise`."""
+        """Return the open time of the next day in which `otherwise` is on call."""
         rota = self.rotas.by_name[schedule]
         gaps = oncall.gaps(rota.shifts, self.overrides.get(schedule, ()), now, now + AHEAD)
         return sum((rota.hours.between(begin, end) for begin, end in gaps), timedelta())

@@ -1,4 +1,4 @@
-"""What the configuration says of cases, in the form in which `case` decides by it."""
+"""Converts the configuration of cases into the rules that `case` uses."""
 
 from collections.abc import Callable
 from datetime import datetime

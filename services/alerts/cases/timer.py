@@ -1,7 +1,7 @@
-"""Hands out the steps of cases whose time has come, and ends those whose chain is over.
+"""Sends the due steps of cases, and ends cases whose chain is over.
 
-The timer is the row: no message and no task. A crash before the commit leaves the case as it was,
-for the next poll of any replica; after it, the outbox has the step's work message.
+The timer is a column of the row, not a message or a task. After a crash before the commit, the next
+poll of any replica finds the case unchanged; after it, the outbox has the step's work message.
 """
 
 from collections.abc import Iterable
@@ -70,7 +70,7 @@ class Timer:
         return Ticked(row.alert_id, row.generation, moved, alert_id, person)
 
     def _row(self, ticked: Ticked, row: Any, now: datetime) -> NewRow:
-        """Make the step's ledger row; its message is written when it is claimed."""
+        """Create the step's ledger row; its message is written when it is claimed."""
         ask = ticked.moved.handed_out
         assert ask is not None  # noqa: S101 - it has an alert id
         assert ticked.alert_id is not None  # noqa: S101
@@ -85,7 +85,7 @@ class Timer:
             request_id=row.request_id,
             accepted_at=now,
             subjects=tuple(row.named),
-            # The target may have left the configuration since the case was opened.
+            # The target may no longer be configured.
             failed=None if ask.to in self.targets else Reason.UNROUTED,
         )
 

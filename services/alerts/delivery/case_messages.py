@@ -1,6 +1,6 @@
-"""Writes the message of a step or an update when it is claimed, from the case as it then stands.
+"""Writes the message of a step or an update when it is claimed, from the case's current state.
 
-So a message that was late says how things are, and not how they were when it was ordered.
+So a late message shows the current state, not the state when it was queued.
 """
 
 from dataclasses import replace
@@ -18,13 +18,13 @@ from services.alerts.templates import escape_slack
 async def written(
     engine: AsyncEngine, rules: Rules, channel: str, job: Claimed
 ) -> tuple[Claimed, int | None]:
-    """Return the job with its message, and the `want` of its place that this message shows.
+    """Return the job with its message, and the `want` of its place that the message shows.
 
-    :param channel: of the target
+    :param channel: the target's channel
     """
     async with engine.connect() as tx:
         row = await places.read(tx, job.alert_id, job.target)
-    if row is None:  # its case was purged, long after its end
+    if row is None:  # the case was purged, long after its end
         return replace(job, payload={"text": job.event_type}), None
     shown = _shown(row, rules)
     line = shown.line(rules.hours_of(row.hours).zone)

@@ -20,13 +20,13 @@ from services.alerts.store.intake import NewRow
 from services.alerts.store.sql import sql
 
 CASES: Final = "cases"
-"""Stands for the target of what is escalated about cases."""
+"""The pseudo-target of escalations about cases."""
 
 DUE_BATCH: Final = 50
 
 
 class Opening(NamedTuple):
-    """A case as intake opens it."""
+    """A case to open at intake."""
 
     alert_id: UUID
     chain: Sequence[Ask]
@@ -39,7 +39,7 @@ class Opening(NamedTuple):
 
 
 _NOW = sql("SELECT now() AS now")
-# Only beside rows that this transaction has inserted: what comes again opens nothing.
+# Only for rows that this transaction has inserted: a redelivered alert opens nothing.
 _OPEN = sql("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
@@ -69,7 +69,7 @@ _OPEN = sql("""
 
 
 async def now(tx: AsyncConnection) -> datetime:
-    """Return the time of this transaction, from which every wait counts."""
+    """Return the transaction's time, from which every wait counts."""
     found: datetime = (await tx.execute(_NOW)).scalar_one()
     return found
 
@@ -81,7 +81,7 @@ async def open_cases(tx: AsyncConnection, openings: Sequence[Opening]) -> int:
 
 
 async def due(tx: AsyncConnection) -> list[Any]:
-    """Lock some cases whose time has come, skipping those that others hold."""
+    """Lock some due cases, skipping those that others hold."""
     return list(
         await tx.execute(
             sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
@@ -95,7 +95,7 @@ async def due(tx: AsyncConnection) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """A case that the timer has moved, and the step that it hands out."""
+    """A case that the timer has changed, and the step to send."""
 
     case_id: UUID
     generation: int
@@ -132,7 +132,7 @@ _TICK = sql("""
 
 
 async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
-    """Count the steps that are handed out, or end the cases: one statement, all locked before."""
+    """Record the steps to send, or end the cases; the caller holds the locks."""
     rows = [
         {
             "case_id": each.case_id,
@@ -151,7 +151,7 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
 
 
 async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
-    """Lock a case; None when there is none."""
+    """Lock a case; None if it does not exist."""
     found = await tx.execute(
         sa.select(alert_case).where(alert_case.c.alert_id == case_id).with_for_update()
     )
@@ -159,7 +159,7 @@ async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
 
 
 async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any | None:
-    """Return the answer that was recorded under this key of a request."""
+    """Return the answer recorded under this idempotency key."""
     found = await tx.execute(
         sa.select(case_answer).where(case_answer.c.case_id == case_id, case_answer.c.key == key)
     )
@@ -167,7 +167,7 @@ async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any |
 
 
 async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, datetime]]:
-    """Return when each `later` of this case began and was to end."""
+    """Return begin and planned end of each `later` of this case."""
     found = await tx.execute(
         sa.select(case_answer.c.at, case_answer.c.until).where(
             case_answer.c.case_id == case_id, case_answer.c.verb == "later"
@@ -177,7 +177,7 @@ async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, dat
 
 
 async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str, Any]) -> None:
-    """Write an answer down, with what its request is answered.
+    """Record an answer and the response to its request.
 
     :param row: the case before it, locked
     """
@@ -198,9 +198,9 @@ async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str
 
 
 async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
-    """Move a locked case as an answer says, recall its chain, and have its places told.
+    """Apply an answer to a locked case, recall its chain, and queue updates of its places.
 
-    :returns: the case as it now stands
+    :returns: the changed case
     """
     values: dict[str, Any] = {"state": what.state, "version": alert_case.c.version + 1}
     if what.restart is not None:
@@ -229,7 +229,7 @@ async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
 
 
 async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
-    """End a locked case that is open or unanswered without an answer, as `change` does."""
+    """Cancel a locked case that is open or unanswered; otherwise like `change`."""
     await recall(tx, row.alert_id)
     values = {
         "state": State.CANCELLED,
@@ -253,7 +253,7 @@ async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell
         .values(values)
         .returning(alert_case)
     )
-    if row.state == State.UNANSWERED:  # no digest has to list it any more
+    if row.state == State.UNANSWERED:  # digests need not list it any more
         await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
     places = sa.update(case_place).where(case_place.c.case_id == row.alert_id)
     if not tell:
@@ -262,7 +262,7 @@ async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell
     return changed.one()
 
 
-# Steps, and what their fallbacks made. Those in flight end with their attempt (`steps.RECORD`).
+# Steps and their fallbacks. Those in flight end with their attempt (`steps.RECORD`).
 _RECALL = sql("""
     WITH mine AS MATERIALIZED (
         SELECT delivery.alert_id, delivery.target
@@ -282,7 +282,7 @@ _RECALL = sql("""
 
 
 async def recall(tx: AsyncConnection, case_id: UUID) -> None:
-    """Discard the steps that are pending, and let those in flight not be tried again."""
+    """Discard pending steps, and mark those in flight so that they are not retried."""
     await tx.execute(_RECALL, {"case_id": case_id})
 
 
@@ -299,7 +299,7 @@ _LOCK_RESOLVED = sql("""
 
 
 async def resolve(tx: AsyncConnection, resolving: Sequence[NewRow]) -> None:
-    """End the cases of alerts that these say are over; one that was answered stays so."""
+    """Cancel the cases of alerts that these alerts resolve; an answered case stays answered."""
     rows = [
         {
             "source": row.source,
@@ -327,7 +327,7 @@ _BRING_FORWARD = sql("""
 
 
 async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
-    """Make the next step due, as this one, the last that was handed out, has failed for good."""
+    """Make the next step due now, because the last one sent has finally failed."""
     await tx.execute(_BRING_FORWARD, {"alert_id": alert_id})
 
 
@@ -340,18 +340,18 @@ _LOCK_OF_STEP = sql("""
 
 
 async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
-    """Lock the case of a delivery that somebody wants to make pending, before the delivery.
+    """Lock the case of a delivery that is to become pending, before locking the delivery.
 
-    Otherwise a recall would not see the new row, or the changed one, before it is committed.
+    Otherwise a concurrent recall would miss the new or changed row.
 
-    :returns: False for a step whose chain is over, which must stay as it is
+    :returns: False for a step whose chain is over, which must not change
     """
     found = (await tx.execute(_LOCK_OF_STEP, {"alert_id": alert_id})).first()
     return found is None or bool(found.runs)
 
 
 async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
-    """Return how many cases no one has answered, and the oldest of them."""
+    """Count the unanswered cases, and return the oldest of them."""
     column = alert_case.c
     mine = column.state == State.UNANSWERED
     count = (await tx.execute(sa.select(sa.func.count()).where(mine))).scalar_one()
