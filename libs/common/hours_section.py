@@ -15,7 +15,7 @@ def _zone(name: object) -> ZoneInfo:
     try:
         return ZoneInfo(str(name))
     except (KeyError, OSError, ValueError):
-        raise ValueError("no such time zone on this machine (is tzdata installed?)") from None
+        raise ValueError("unknown time zone on this machine (is tzdata installed?)") from None
 
 
 def _holidays(country: object) -> Container[date]:
@@ -23,7 +23,7 @@ def _holidays(country: object) -> Container[date]:
     try:
         return country_holidays(str(country))
     except NotImplementedError:
-        raise ValueError("no country whose holidays are known, as in PL") from None
+        raise ValueError("must be a supported country code, as in PL") from None
 
 
 class HoursSection(BaseModel):

@@ -19,7 +19,7 @@ _DURATION = re.compile(r"(\d{1,6})([smhd])")
 
 def _duration(value: object) -> timedelta:
     if not (match := _DURATION.fullmatch(str(value))):
-        raise ValueError("a number and one of s, m, h, d, as in 90m or 2d")
+        raise ValueError("must be a number and one of s, m, h, d, as in 90m or 2d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 

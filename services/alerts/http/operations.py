@@ -1,4 +1,4 @@
-"""What operators ask of the service itself: health, breakers, the ledger check, the schema."""
+"""Routes for operators: health, breakers, the ledger check, the schema."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class OperationsRoutes:
     async def reset(self, request: web.Request) -> web.Response:
         target = request.match_info["target"]
         if target not in self.throttles:
-            raise Problem(404, detail=f"no such target; there are {', '.join(self.throttles)}")
+            raise Problem(404, detail=f"no such target; known are {', '.join(self.throttles)}")
         await self.target_status.reset(target, operator(request))
         return json_response({target: (await self.target_status.now())[target]})
 
@@ -100,7 +100,7 @@ class OperationsRoutes:
         unhealthy = any(each["status"] == "unhealthy" for each in components.values())
         return json_response(
             {
-                # Not unhealthy: with one of the two servers away, intake works through the other.
+                # Not unhealthy: without one of the two servers, intake works through the other.
                 "status": "degraded" if unhealthy or not_closed else "healthy",
                 "components": components,
                 "circuit_breakers": breakers,

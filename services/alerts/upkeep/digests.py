@@ -189,7 +189,7 @@ def _failures(target: str, unsent: Unsent, url: str) -> tuple[str, str]:
     return (
         f"{unsent.count} for {target} did not arrive",
         f"""\
-They failed for good, or their outcome is unknown.
+They finally failed, or their outcome is unknown.
 
 why     {reasons}
 first   {_utc(unsent.first_at)}  {unsent.first_error}
@@ -231,7 +231,7 @@ def _pending(target: str, incident: OpenIncident, now: Now, url: str) -> tuple[s
     return (
         f"{incident.number} pending for {target}",
         f"""\
-That is more than usual, and has been for a while. They are still being tried.
+That is more than usual, for a while now. Delivery is still being tried.
 
 {_numbers(incident, now)}
 
@@ -265,7 +265,7 @@ def _unread(_: str, incident: OpenIncident, __: Now, url: str) -> tuple[str, str
     return (
         f"{incident.number} accepted messages could not be read",
         f"""\
-They lie in the queue alerts.intake.dead, and have no row in the ledger.
+They are in the queue alerts.intake.dead and have no row in the ledger.
 
 since   {_utc(incident.since)}
 
@@ -274,7 +274,7 @@ To see why, open RabbitMQ's management UI, Queues, alerts.intake.dead, and get m
 not purge the queue: these alerts were accepted and exist nowhere else. Where x-reason is "no row",
 PostgreSQL has lost the alert: ask its sender to send it again, then remove that message.
 
-While they lie there, this check is not ok:
+Until they are gone, this check fails:
 {_ADMIN} {url}/api/ledger/check
 """,
     )

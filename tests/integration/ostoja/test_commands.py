@@ -134,7 +134,7 @@ async def test_an_open_breaker_is_shown_and_reset(stack: Stack) -> None:
     assert fits(shown.out)
     assert reset.json[0]["webhook"]["state"] == "closed"
     assert unknown.code == 1
-    assert "no such target; there are slack" in unknown.err
+    assert "no such target; known are slack" in unknown.err
     await eventually(stack.balanced, 60)
 
 

@@ -184,7 +184,7 @@ OTHERWISE = f"alerts.toml:{line('otherwise')}: schedules.sales.otherwise"
         ),
         ('wait = "1h"', 'wait = "7d"', f"{AT_CHAIN}: lasts 14.1 days, repetitions included: at"),
         ('wait = "1h"', 'wait = "0m"', "chain.3.wait: Input should be greater than"),
-        ('wait = "1h"', 'wait = "soon"', "chain.3.wait: a number and one of s, m, h, d"),
+        ('wait = "1h"', 'wait = "soon"', "chain.3.wait: must be a number and one of s, m, h, d"),
         (
             'asks = ["slack"]',
             'asks = ["push"]',
