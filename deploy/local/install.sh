@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs Debian packages as root, without starting or enabling the servers in them and without
-# making PostgreSQL's "main" cluster. Usage: install.sh PACKAGE...
+# creating PostgreSQL's "main" cluster. Usage: install.sh PACKAGE...
 set -eu
 
 policy=/usr/sbin/policy-rc.d # asked by each package before it starts its server
@@ -20,13 +20,13 @@ enabled() {
     done
 }
 
-# A run that was killed left these behind; its policy would otherwise be kept as the machine's own.
+# Left behind by a killed run; otherwise its policy would be kept as the machine's own.
 if grep -qs "made by ostoja" "$policy"; then restore; fi
 trap restore EXIT
 trap 'exit 1' HUP INT TERM
 
 if [ -e "$policy" ]; then mv "$policy" "$saved"; fi
-printf '#!/bin/sh\n# made by ostoja, for the time of an installation\nexit 101\n' >"$policy"
+printf '#!/bin/sh\n# made by ostoja during an installation\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 mkdir -p "$clusters"
 echo "create_main_cluster = false" >"$clusters/ostoja.conf"
@@ -36,7 +36,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get install --yes --no-install-recommends \
     -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "$@"
 
-# Else those that came just now would start at the next boot.
+# Otherwise the new servers would start at the next boot.
 for unit in $(enabled); do
     case " $before " in
     *" $unit "*) ;;
