@@ -106,7 +106,7 @@ byte acc[2];                    /* mails that SMTP has taken */
 bit wd, done200, gotall; byte ver;
 bit none;                       /* no consent is recorded */
 bit closed[2];                  /* the window of the message */
-byte busy;                      /* workers with a copy in hand */
+byte busy;                      /* workers that have the message */
 
 #ifdef FIX_PID
 #define PX(m,k) IX(m,k)
