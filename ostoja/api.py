@@ -56,17 +56,29 @@ class Api:
                 return
 
     def call(
-        self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "X-ADMIN-API-KEY",
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Call the gateway and return the answer's JSON.
 
         :param key: the header that carries the key of this route
         :raises Failure: the call did not succeed
         """
-        return self.answer(method, path, body, key=key)[1]
+        return self.answer(method, path, body, key=key, headers=headers)[1]
 
     def answer(
-        self, method: str, path: str, body: Any = None, *, key: str = "X-ADMIN-API-KEY"
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str = "X-ADMIN-API-KEY",
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Return the status too, for routes where 200 and 202 differ."""
         if not self._keys.get(key):
@@ -74,14 +86,14 @@ class Api:
                 Exit.USAGE,
                 "no key: run this in the folder that has .env, or set OSTOJA_KEY or --key",
             )
-        headers = {key: self._keys[key], "X-Operator": _header(self._operator)}
+        sent = {key: self._keys[key], "X-Operator": _header(self._operator), **(headers or {})}
         if not self.url.startswith(("http://", "https://")):
             raise Failure(Exit.USAGE, f"{self.url} is not an http:// or https:// URL")
         data = None
         if body is not None:
-            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
+            data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
-            request = Request(self.url + path, data, headers, method=method)  # noqa: S310 - it is
+            request = Request(self.url + path, data, sent, method=method)  # noqa: S310 - it is
             with self._opener.open(request, timeout=ANSWER_SECONDS) as response:
                 return response.status, json.loads(response.read())
         except HTTPError as error:

@@ -7,7 +7,17 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import alerts, consent, doctor, followups, leads, limits, oncall, targets
+from ostoja.commands import (
+    alerts,
+    cases,
+    consent,
+    doctor,
+    followups,
+    leads,
+    limits,
+    oncall,
+    targets,
+)
 from ostoja.failure import Failure
 
 EPILOG = (
@@ -84,6 +94,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 alerts.add_to(app)
+cases.add_to(app)
 targets.add_to(app)
 limits.add_to(app)
 consent.add_to(app)

@@ -20,6 +20,8 @@ _LISTS = {
     "in-doubt": "List e-mails whose delivery outcome is unknown; resolve each.",
 }
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
+_CASES = ("open", "answered", "unanswered", "cancelled")
+_CASE_FAULTS = ("stranded", "missing", "unlisted", "ownerless", "untold")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -342,7 +344,11 @@ def check(context: typer.Context) -> None:
             if each in found and (each == "stranded" or found[each])
         ]
         session.screen.table([name("Alerts"), count("Rows")], rows)
-        if found["ok"]:
+        if cases := found.get("cases"):
+            rows = [("opened", cases["opened"]), *((f"  {each}", cases[each]) for each in _CASES)]
+            rows += [(each, cases[each]) for each in _CASE_FAULTS if cases[each]]
+            session.screen.table([name("Cases"), count("Rows")], rows)
+        if found["ok"] and (cases is None or cases["ok"]):
             session.screen.line("ok: nothing is lost", "green")
     if found["ok"] is None:
         raise Failure(
@@ -356,4 +362,10 @@ def check(context: typer.Context) -> None:
             Exit.NOT_OK,
             f"the ledger check failed: {missing} not accounted for, "
             f"{found['stranded']} stranded, {found.get('unread', 0)} unreadable",
+        )
+    if (cases := found.get("cases")) and not cases["ok"]:
+        faults = ", ".join(f"{cases[each]} {each}" for each in _CASE_FAULTS if cases[each])
+        missing = cases["opened"] - sum(cases[each] for each in _CASES)
+        raise Failure(
+            Exit.NOT_OK, f"the check of cases failed: {faults or f'{missing} not accounted for'}"
         )
