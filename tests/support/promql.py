@@ -24,6 +24,7 @@ from deploy.local.environment import (
 )
 from services.alerts import config, topology
 from services.alerts.alert import BreakerState
+from services.alerts.store import case_queries
 from services.alerts.upkeep import ledger_check
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -131,6 +132,7 @@ def values(metric: str, label: str) -> list[str]:
         ("alerts_breaker_state", "state"): BreakerState,
         ("alerts_ledger_rows", "state"): list(ledger_check.WATCHED),
         ("alerts_ledger_term", "term"): list(ledger_check.TERMS),
+        ("alerts_case_term", "term"): list(case_queries.TERMS),
         ("ALERTS", "alertstate"): ["pending", "firing"],
         ("cache_reads_total", "answer"): ["hit", "miss"],
         ("broker_consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
