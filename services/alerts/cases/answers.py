@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
@@ -18,9 +17,6 @@ from services.alerts.case import Answer, Cancelled, Refused, Rules, Standing, St
 from services.alerts.store import cases
 
 log = logs.get_logger(__name__)
-
-# Slack waits 3 s for the response to a press.
-_QUICK = sa.text("SET LOCAL statement_timeout = 2000")
 
 Result = dict[str, Any]
 """How the case stands: state, owner (a name), since (ISO 8601), version."""
@@ -92,7 +88,7 @@ class Answers:
     async def _begin(
         self, tx: AsyncConnection, case_id: UUID, answer: Answer
     ) -> tuple[Any, Result | None]:
-        await tx.execute(_QUICK)
+        await cases.limit_statements(tx)
         row = await cases.lock(tx, case_id)
         if row is None:
             raise UnknownCase

@@ -150,6 +150,11 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
     await tx.execute(_TICK, {"rows": json.dumps(rows, default=str)})
 
 
+async def limit_statements(tx: AsyncConnection) -> None:
+    """Limit each statement to 2 s: Slack waits 3 s for the response to a press."""
+    await tx.execute(sql("SET LOCAL statement_timeout = 2000"))
+
+
 async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
     """Lock a case; None if it does not exist."""
     found = await tx.execute(
