@@ -15,11 +15,13 @@ from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from libs.common.process.service import Service
 from services.alerts import channels, config, topology
+from services.alerts.case import Rules
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
 from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
+from services.alerts.cases.updates import Updates
 from services.alerts.channels.email import Email
 from services.alerts.config import EmailTarget
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
@@ -135,11 +137,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
-    # Also without a policy: cases may be open that an earlier configuration opened.
-    move = Timer(engine, rules, frozenset(configured.targets)).run
-    service.spawn(
-        "case timer", periodic.every(engine, "case timer", timer.POLL_SECONDS, move, on_each=True)
-    )
+    _poll_cases(service, engine, rules, frozenset(configured.targets))
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
@@ -204,6 +202,18 @@ def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules
     job = periodic.every(engine, "schedules", POLL_SECONDS, schedules.refresh, on_each=True)
     service.spawn("schedules", job)
     return schedules
+
+
+def _poll_cases(
+    service: Service, engine: AsyncEngine, rules: Rules, targets: frozenset[str]
+) -> None:
+    # Also without a policy: cases may be open that an earlier configuration opened.
+    for name, run in (
+        ("case timer", Timer(engine, rules, targets).run),
+        ("case updates", Updates(engine, targets).run),
+    ):
+        job = periodic.every(engine, name, timer.POLL_SECONDS, run, on_each=True)
+        service.spawn(name, job)
 
 
 def _spawn_periodic(

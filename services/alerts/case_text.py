@@ -11,6 +11,7 @@ _WORDS = {
     "en": {
         "lead": "Lead, score {score}",
         "open": "{title}: has waited {minutes} min for an answer",
+        "later": "{title}: put off until {until}",
         "answered": "{title}: taken by {owner}, {since}",
         "unanswered": "{title}: no one has answered since {opened}",
         "cancelled": "{title}: over, no answer is needed",
@@ -20,6 +21,7 @@ _WORDS = {
     "pl": {
         "lead": "Lead, {score} pkt",
         "open": "{title}: czeka na odpowiedź {minutes} min",
+        "later": "{title}: odłożone do {until}",
         "answered": "{title}: ma {owner} od {since}",
         "unanswered": "{title}: nikt nie odpowiedział od {opened}",
         "cancelled": "{title}: nieaktualne, odpowiedź nie jest potrzebna",
@@ -42,6 +44,8 @@ class Shown:
     owner: str | None  # name
     opened_at: datetime
     answered_at: datetime | None
+    until: datetime | None  # when its chain begins anew
+    now: datetime
     minutes: int  # of business time since it was opened
 
     def line(self, zone: ZoneInfo) -> str:
@@ -52,7 +56,9 @@ class Shown:
         title = self.event_type
         if self.score is not None:
             title = words["lead"].format(score=self.score)
-        return words[self.state].format(
+        put_off = self.until is not None and self.until > self.now
+        return words["later" if put_off else self.state].format(
+            until=_clock(self.until, zone),
             title=title,
             owner=self.owner,
             minutes=self.minutes,

@@ -5,12 +5,14 @@ So a late message shows the current state, not the state when it was queued.
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.alert import Claimed
 from services.alerts.case import Person, Rules, State
 from services.alerts.case_text import Shown, without_diacritics
+from services.alerts.messages import CASE_UPDATE
 from services.alerts.store import places
 from services.alerts.templates import escape_slack
 
@@ -23,9 +25,9 @@ async def written(
     :param channel: the target's channel
     """
     async with engine.connect() as tx:
-        row = await places.read(tx, job.alert_id, job.target)
+        row = await places.read(tx, place_of(job), job.target)
     if row is None:  # the case was purged, long after its end
-        return replace(job, payload={"text": job.event_type}), None
+        return replace(job, payload={**job.payload, "text": job.event_type}), None
     shown = _shown(row, rules)
     line = shown.line(rules.hours_of(row.hours).zone)
     person = rules.people.get(row.person or "", Person(""))
@@ -36,9 +38,16 @@ async def written(
     elif channel == "slack":
         mention = f"<@{person.slack}> " if person.slack and take else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
+    if job.event_type == CASE_UPDATE:
+        payload |= {"place": str(place_of(job)), "receipt": row.receipt}
     # None: the target's own recipient.
     payload["to"] = {"sms": person.phone, "email": person.email}.get(channel)
     return replace(job, payload=payload), row.want
+
+
+def place_of(job: Claimed) -> UUID:
+    """Return the alert id of the place where a case's message, or its alert itself, is shown."""
+    return UUID(job.payload["place"]) if job.event_type == CASE_UPDATE else job.alert_id
 
 
 def _shown(row: Any, rules: Rules) -> Shown:
@@ -54,5 +63,7 @@ def _shown(row: Any, rules: Rules) -> Shown:
         owner=row.owner_name,
         opened_at=row.opened_at,
         answered_at=row.answered_at,
+        until=row.next_at if row.generation and not row.step and row.next_at else None,
+        now=row.now,
         minutes=int(waited.total_seconds() // 60),
     )

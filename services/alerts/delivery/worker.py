@@ -44,7 +44,7 @@ from services.alerts.alert import Claimed, Kind, Outcome, State, Unclaimed
 from services.alerts.case import Rules
 from services.alerts.channels import Channel
 from services.alerts.config import Target
-from services.alerts.delivery import ending
+from services.alerts.delivery import case_messages, ending
 from services.alerts.messages import AlertDead, AlertWork
 from services.alerts.store import cases, places, queries, steps, upkeep
 from services.alerts.store.queries import Filter
@@ -207,7 +207,8 @@ class Worker(ABC):
             if job.once is not None and transition.state is not State.IN_DOUBT:
                 await ending.return_permit(tx, job.alert_id, job.attempt, job.once)
             if attempt.want is not None and state is State.DELIVERED:
-                await places.shown(tx, job.alert_id, self.name, attempt.want, outcome.receipt)
+                place = case_messages.place_of(job)
+                await places.shown(tx, place, self.name, attempt.want, outcome.receipt)
             if state is transition.state is not State.PENDING:  # it was not recalled in flight
                 ended = Ended(
                     job.alert_id,
@@ -236,7 +237,7 @@ class Worker(ABC):
         log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
         async with self._autocommit.connect() as tx:
             if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
-                await places.rearm(tx, job.alert_id, self.name)
+                await places.rearm(tx, case_messages.place_of(job), self.name)
             seen = await steps.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

@@ -4,13 +4,14 @@ A place has `want`, which grows with each change of its case, and `shown`, the `
 when its last message was written. While they differ, an update is due.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.alerts.case import update_id
 from services.alerts.store.case_tables import alert_case, case_place, case_step
 from services.alerts.store.sql import sql
 
@@ -28,19 +29,55 @@ DUE: Final = """
 """
 
 
-async def read(tx: AsyncConnection, alert_id: UUID, target: str) -> Any | None:
+DUE_BATCH: Final = 50
+
+
+async def due(tx: AsyncConnection) -> list[Any]:
+    """Lock some places that are due to be told, skipping those that others hold."""
+    named = sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named")
+    return list(
+        await tx.execute(
+            sa.select(
+                case_place, alert_case.c.owner, alert_case.c.request_id, named, case_step.c.person
+            )
+            .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
+            .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
+            .where(sa.text(DUE))
+            .order_by(case_place.c.wanted_at)
+            .limit(DUE_BATCH)
+            .with_for_update(of=case_place, skip_locked=True)
+        )
+    )
+
+
+async def known(tx: AsyncConnection, rows: Sequence[Any]) -> None:
+    """Count these locked places as told: their person knows it."""
+    for row in rows:
+        await tx.execute(_of(row).values(shown=row.want))
+
+
+async def ordered(tx: AsyncConnection, rows: Sequence[Any]) -> None:
+    """Record that an update of each of these locked places was ordered."""
+    for row in rows:
+        values = {"ordered": row.want, "update_id": update_id(row.alert_id, row.target, row.want)}
+        await tx.execute(_of(row).values(**values))
+
+
+def _of(row: Any) -> sa.Update:
+    return sa.update(case_place).where(
+        case_place.c.alert_id == row.alert_id, case_place.c.target == row.target
+    )
+
+
+async def read(tx: AsyncConnection, place: UUID, target: str) -> Any | None:
     """Return what a step or an update is written from: its case, place and step, in one snapshot.
 
+    :param place: the alert id of the place, which is the step's own
     :returns: None when the case was purged
     """
-    of_it = sa.or_(
-        sa.and_(case_place.c.alert_id == alert_id, case_place.c.target == target),
-        case_place.c.update_id == alert_id,
-    )
     found = await tx.execute(
         sa.select(
             alert_case,
-            case_place.c.alert_id.label("place"),
             case_place.c.want,
             case_place.c.receipt,
             case_step.c.generation.label("step_generation"),
@@ -50,12 +87,12 @@ async def read(tx: AsyncConnection, alert_id: UUID, target: str) -> Any | None:
         )
         .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
         .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
-        .where(of_it)
+        .where(case_place.c.alert_id == place, case_place.c.target == target)
     )
     return found.first()
 
 
-_OF: Final = "(alert_id, target) = (:alert_id, :target) OR update_id = :alert_id"
+_OF: Final = "(alert_id, target) = (:alert_id, :target)"
 _SHOWN: Final = sql(f"""
     UPDATE case_place SET shown = greatest(shown, CAST(:want AS integer)),
         receipt = coalesce(:receipt, receipt)
@@ -68,7 +105,7 @@ _REARM: Final = sql(f"""
 
 async def shown(
     tx: AsyncConnection,
-    alert_id: UUID,
+    place: UUID,
     target: str,
     want: int,
     receipt: Mapping[str, str] | None,
@@ -78,14 +115,14 @@ async def shown(
     :param want: as it was when the message was written
     :param receipt: by which the message can be changed
     """
-    values = {"alert_id": alert_id, "target": target, "want": want}
+    values = {"alert_id": place, "target": target, "want": want}
     await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
 
 
-async def rearm(tx: AsyncConnection, alert_id: UUID, target: str) -> None:
+async def rearm(tx: AsyncConnection, place: UUID, target: str) -> None:
     """Make a place due that a worker may have changed after another took over.
 
     What it sent may be older than what was sent since. A counter, as a flag would be wiped by the
     record of the other worker.
     """
-    await tx.execute(_REARM, {"alert_id": alert_id, "target": target})
+    await tx.execute(_REARM, {"alert_id": place, "target": target})

@@ -114,3 +114,20 @@ async def test_a_step_that_fails_for_good_lets_the_next_come_at_once(alerts: Sta
     await subject.sandbox.behave("sms", status=404)
     await lead(subject)
     assert await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
+
+
+async def test_who_was_asked_is_told_who_has_it(alerts: StartAlerts) -> None:
+    chain = [{"to": "sms", "call": "sales", "wait": "1h"}]
+    subject = await alerts(sections=sections(chain=chain))
+    case_id = await lead(subject, staff_language="pl")
+    await eventually(lambda: texts(subject, "sms"), 20)
+    await Cases(subject.engine).take(case_id, "ewa")
+
+    async def told() -> bool:
+        slack, sms = await texts(subject, "slack"), await texts(subject, "sms")
+        return any("ma Ewa Lis od" in text for text in slack) and len(sms) == 2
+
+    await eventually(told, 20)
+    (_, sms) = await texts(subject, "sms")
+    assert "+48600100200" in sms
+    assert "Ewa" in sms

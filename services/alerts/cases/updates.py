@@ -1,0 +1,60 @@
+"""Hands out updates: a message to each place that does not show how its case stands.
+
+An update is a ledger row of its own, written at its claim. The next one of a place comes only when
+that has ended, so no two race. Lost anywhere, the place still differs from what it has to show.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.messaging import outbox
+from services.alerts import case, messages, metrics, topology
+from services.alerts.alert import Reason
+from services.alerts.store import cases, intake, places
+from services.alerts.store.intake import NewRow
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    engine: AsyncEngine
+    targets: frozenset[str]
+
+    async def run(self) -> None:
+        """Order an update for every place that is due; replicas share them."""
+        while await self._batch() == places.DUE_BATCH:
+            pass
+
+    async def _batch(self) -> int:
+        async with self.engine.begin() as tx:
+            due = await places.due(tx)
+            if not due:
+                return 0
+            # Whoever answered knows it.
+            known = [row for row in due if row.owner is not None and row.person == row.owner]
+            await places.known(tx, known)
+            now = await cases.now(tx)
+            rows = [self._row(row, now) for row in due if row not in known]
+            if rows:
+                taken = await intake.accept(tx, rows, 0)
+                metrics.ACCEPTED.inc(taken.added)
+                await places.ordered(tx, [row for row in due if row not in known])
+                open_ = [row for row in rows if row.failed is None]
+                await outbox.add_all(tx, [topology.work(row, row.target) for row in open_])
+        return len(due)
+
+    def _row(self, place: Any, now: Any) -> NewRow:
+        return NewRow(
+            alert_id=case.update_id(place.alert_id, place.target, place.want),
+            target=place.target,
+            event_type=messages.CASE_UPDATE,
+            severity="info",
+            source="alerts",
+            payload={"place": str(place.alert_id)},
+            dedup_key=None,
+            request_id=place.request_id,
+            accepted_at=now,
+            subjects=tuple(place.named),
+            failed=None if place.target in self.targets else Reason.UNROUTED,
+        )

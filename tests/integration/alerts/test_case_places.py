@@ -1,0 +1,217 @@
+"""Every place ends up saying how its case stands (docs/protocols.md, D, 8; TELL in answer.pml)."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.alert import Claimed
+from services.alerts.case import Verb
+from services.alerts.cases.updates import Updates
+from services.alerts.delivery import case_messages
+from services.alerts.store import case_queries, places
+from tests.integration.alerts.cases import DELIVERED, FAILED, NEVER, RULES, Cases, answer
+from tests.integration.alerts.conftest import CHANNELS
+
+
+class Places(Cases):
+    """Cases whose messages are written and recorded as the worker does it."""
+
+    async def update(self) -> None:
+        await Updates(self.engine, frozenset(CHANNELS)).run()
+
+    async def place(self, alert_id: UUID, target: str = "slack") -> Any:
+        (row,) = await self.rows(
+            "SELECT * FROM case_place WHERE alert_id = :id AND target = :target",
+            id=alert_id,
+            target=target,
+        )
+        return row
+
+    async def updates(self) -> list[Any]:
+        return await self.rows(
+            "SELECT alert_id, target, state FROM delivery WHERE event_type = 'case.update'"
+            " ORDER BY created_at"
+        )
+
+    async def write(self, job: Claimed) -> tuple[Claimed, int]:
+        job, want = await case_messages.written(self.engine, RULES, "slack", job)
+        assert want is not None
+        return job, want
+
+    async def land(self, job: Claimed, want: int | None = None) -> None:
+        """Record a delivery and what its place shows; for an overtaken worker, that it was late."""
+        state = await self.settle(job, DELIVERED)
+        async with self.engine.begin() as tx:
+            place = case_messages.place_of(job)
+            if state is None:
+                await places.rearm(tx, place, job.target)
+            elif want is not None:
+                await places.shown(tx, place, job.target, want, None)
+
+    async def own_delivered(self, case_id: UUID) -> Any:
+        (row,) = await self.rows(
+            "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
+        )
+        await self.settle(await self.claim(row), DELIVERED)
+        return row
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine) -> Places:
+    return Places(engine)
+
+
+async def test_a_place_is_told_once_who_has_it(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.update()
+    assert await subject.updates() == []  # it shows the question, as it should
+    await subject.take(case_id)
+    await subject.update()
+    await subject.update()
+    (update,) = await subject.updates()
+    job, want = await subject.write(await subject.claim(update))
+    assert "taken by Anna Nowak" in job.payload["text"]
+    await subject.land(job, want)
+    await subject.update()
+    assert len(await subject.updates()) == 1
+    assert (await subject.place(case_id)).shown == 1
+    assert await subject.balanced()
+
+
+async def test_nothing_is_told_where_nothing_was_shown(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await subject.update()
+    assert await subject.updates() == []
+    await subject.own_delivered(case_id)  # late, and it asks
+    await subject.update()
+    assert len(await subject.updates()) == 1
+
+
+async def test_no_update_starts_while_an_attempt_is_in_flight_there(subject: Places) -> None:
+    """Rule WAIT."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    job = await subject.claim(step)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    assert await subject.updates() == []
+    await subject.settle(job, FAILED)  # perhaps it was shown all the same
+    await subject.update()
+    assert [row.target for row in await subject.updates()] == ["slack"]
+
+
+async def test_a_lost_answer_of_a_target_counts_as_shown(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    job = await subject.claim(step)
+    await subject.settle(job, FAILED)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    assert len(await subject.updates()) == 1
+
+
+async def test_the_person_who_answered_is_not_told(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)  # asks Anna
+    job, want = await subject.write(await subject.claim(step))
+    await subject.land(job, want)
+    await subject.take(case_id, "anna")
+    await subject.update()
+    assert await subject.updates() == []
+    place = await subject.place(step.alert_id)
+    assert place.shown == place.want == 1
+
+
+async def test_an_update_is_written_from_the_case_as_it_stands_at_its_claim(
+    subject: Places,
+) -> None:
+    """Rule NOW."""
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    (update,) = await subject.updates()
+    await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
+    await subject.take(case_id, "anna")
+    job, want = await subject.write(await subject.claim(update))
+    assert "taken by Anna Nowak" in job.payload["text"]
+    await subject.land(job, want)
+    await subject.update()
+    assert len(await subject.updates()) == 1  # and it need not be told again
+
+
+async def test_the_next_update_waits_for_the_end_of_the_last(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    (update,) = await subject.updates()
+    job, want = await subject.write(await subject.claim(update))
+    await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
+    await subject.update()
+    assert len(await subject.updates()) == 1
+    await subject.land(job, want)
+    await subject.update()
+    assert len(await subject.updates()) == 2
+
+
+async def test_an_overtaken_worker_makes_its_place_due_again(subject: Places) -> None:
+    """Rules LATE, TCAS, REARM and STICKY: a late message may have overwritten a newer one."""
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    (update,) = await subject.updates()
+    late, old = await subject.write(await subject.claim(update, lease=0))
+    newer, want = await subject.write(await subject.claim(update, take_over=True))
+    await subject.land(late, old)
+    assert (await subject.place(case_id)).shown is None  # only the holder says what it shows
+    await subject.land(newer, want)  # does not undo that it is due again
+    place = await subject.place(case_id)
+    assert (place.want, place.shown) == (2, 1)
+    await subject.update()
+    assert len(await subject.updates()) == 2
+
+
+async def test_an_update_that_failed_is_not_repeated_until_there_is_news(
+    subject: Places,
+) -> None:
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.take(case_id, "ewa")
+    await subject.update()
+    (update,) = await subject.updates()
+    await subject.settle(await subject.claim(update), NEVER)
+    await subject.update()
+    assert len(await subject.updates()) == 1
+    async with subject.engine.connect() as tx:
+        assert (await case_queries.check(tx))["untold"] == 0
+    await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
+    await subject.update()
+    assert len(await subject.updates()) == 2
+
+
+async def test_a_place_that_no_update_corrects_is_untold(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.take(case_id)
+    await subject.execute("UPDATE case_place SET wanted_at = now() - interval '11 minutes'")
+    async with subject.engine.connect() as tx:
+        found = await case_queries.check(tx)
+    assert (found["ok"], found["untold"]) == (False, 1)
+
+
+async def test_a_purged_delivery_counts_as_shown(subject: Places) -> None:
+    case_id = await subject.accept()
+    await subject.own_delivered(case_id)
+    await subject.execute("DELETE FROM delivery WHERE state = 'delivered'")
+    await subject.take(case_id)
+    await subject.update()
+    assert len(await subject.updates()) == 1
