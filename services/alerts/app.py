@@ -14,8 +14,10 @@ from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from libs.common.process.service import Service
+from libs.common.signed_links import parse_keys
 from services.alerts import channels, config, topology
 from services.alerts.case import Rules
+from services.alerts.case_link import Links
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
@@ -28,6 +30,7 @@ from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
 from services.alerts.delivery.worker import Worker
+from services.alerts.http.case_pages import CasePages
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
@@ -83,7 +86,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 
     log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
     schedules = _schedules(service, engine, Rotas(configured, settings.alerts_config.parent))
-    rules = rules_of(configured, schedules.person)
+    rules = rules_of(configured, schedules.person, _links(settings))
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
@@ -190,10 +193,16 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         OnCallRoutes(engine, schedules, rules.people),
         OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
         CaseRoutes(Answers(engine, rules), ledger_check),
+        CasePages(Answers(engine, rules)),
     ):
         routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(service, app, settings.http_host, settings.http_port)
+
+
+def _links(settings: AlertsSettings) -> Links:
+    keys = parse_keys(settings.alerts_subject_keys.get_secret_value())
+    return Links(next(iter(keys.values())), settings.public_base_url.rstrip("/"))
 
 
 def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules:

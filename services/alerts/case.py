@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from libs.common.hours import Hours
+from services.alerts.case_link import Links
 
 ALWAYS = Hours(ZoneInfo("UTC"), None, None)
 
@@ -112,6 +113,8 @@ class Rules:
     people: Mapping[str, Person] = field(default_factory=dict)
     on_call: Callable[[str, datetime], str | None] = lambda _, __: None
     """Returns the person of a schedule at a time; from memory, because transactions call it."""
+    links: Links | None = None
+    """By which persons answer; none: messages have no link."""
 
     def hours_of(self, name: str) -> Hours:
         """Return these hours; those of an open case may no longer be configured."""

@@ -16,6 +16,7 @@ _WORDS = {
         "unanswered": "{title}: no one has answered since {opened}",
         "cancelled": "{title}: over, no answer is needed",
         "erased": "A request was withdrawn, no answer is needed",
+        "at": "Take it: {url}",
         "take": "Take it: ostoja take {id} --as YOUR_NAME",
     },
     "pl": {
@@ -26,6 +27,7 @@ _WORDS = {
         "unanswered": "{title}: nikt nie odpowiedział od {opened}",
         "cancelled": "{title}: nieaktualne, odpowiedź nie jest potrzebna",
         "erased": "Zgłoszenie wycofano, odpowiedź nie jest potrzebna",
+        "at": "Odbierz: {url}",
         "take": "Odbierz: ostoja take {id} --as IMIĘ",
     },
 }
@@ -65,6 +67,10 @@ class Shown:
             since=_clock(self.answered_at, zone),
             opened=_clock(self.opened_at, zone),
         )
+
+    def at(self, url: str) -> str:
+        """Say where its person answers."""
+        return self._words["at"].format(url=url)
 
     def how_to_take(self) -> str | None:
         if self.state in {State.OPEN, State.UNANSWERED}:

@@ -80,6 +80,8 @@ FORWARDED = (
     Forwarded("GET", "/api/leads/{id:(?!import$)[^{}/]+}", "followups", SERVICE),
     Forwarded("POST", "/api/leads/{id}/state", "followups", SERVICE),
     Forwarded("GET", "/transcript", "followups", PUBLIC),
+    Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
+    Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
     Forwarded("POST", "/api/unsubscribe", "consent", WITHDRAWAL),
     Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", UNSUBSCRIBE_LINK),

@@ -23,6 +23,8 @@ SECTION_4 = {
         GET /api/health /api/health/deep
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         POST /api/leads/import /api/leads/{id}/state
+        GET /a/{token}
+        POST /a/{token}
         GET /api/leads /api/leads/{id} /transcript /api/ready
         GET /api/alerts/{id} /api/followups
         DELETE /api/followups/{id}
@@ -231,6 +233,8 @@ async def _leads(call: Calls) -> None:
 
     query = "?" + found["transcript_url"].partition("?")[2]
     assert LEAD["message"] in html.unescape(await call("GET", "/transcript", query=query))
+    for method in ("GET", "POST"):  # no case is open
+        await call(method, "/a/{token}", token="A" * 22, status=410)
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 from services.alerts.case import Ask, Person, Policy, Rules
+from services.alerts.case_link import Links
 from services.alerts.case_sections import Answers
 from services.alerts.config import Config
 
 
-def rules_of(config: Config, on_call: Callable[[str, datetime], str | None]) -> Rules:
+def rules_of(
+    config: Config, on_call: Callable[[str, datetime], str | None], links: Links | None = None
+) -> Rules:
     """:param on_call: returns the person of a schedule at a time, from memory"""
     return Rules(
         policies={event: _policy(section) for event, section in config.answers.items()},
@@ -18,6 +21,7 @@ def rules_of(config: Config, on_call: Callable[[str, datetime], str | None]) -> 
             for key, each in config.people.items()
         },
         on_call=on_call,
+        links=links,
     )
 
 

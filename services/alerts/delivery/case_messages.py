@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.alerts.alert import Claimed
 from services.alerts.case import Person, Rules, State
+from services.alerts.case_link import hashed
 from services.alerts.case_text import Shown, without_diacritics
 from services.alerts.messages import CASE_UPDATE
-from services.alerts.store import places
+from services.alerts.store import case_links, places
 from services.alerts.templates import escape_slack
 
 
@@ -26,22 +27,23 @@ async def written(
     """
     async with engine.connect() as tx:
         row = await places.read(tx, place_of(job), job.target)
+        link = await _link(tx, rules, channel, row)
     if row is None:  # the case was purged, long after its end
         return replace(job, payload={**job.payload, "text": job.event_type}), None
-    shown = _shown(row, rules)
-    line = shown.line(rules.hours_of(row.hours).zone)
+    case = shown(row, rules)
+    line = case.line(rules.hours_of(row.hours).zone)
     person = rules.people.get(row.person or "", Person(""))
-    take = shown.how_to_take()
-    payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, (line, take)))}
+    take = case.how_to_take()
+    said = (line, link and case.at(link), take)
+    payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, said))}
     if channel == "sms":
-        payload["text"] = without_diacritics(line)
+        payload["text"] = without_diacritics(" ".join(filter(None, said[:2])))
     elif channel == "slack":
         mention = f"<@{person.slack}> " if person.slack and take else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
     if job.event_type == CASE_UPDATE:
         payload |= {"place": str(place_of(job)), "receipt": row.receipt}
-    # None: the target's own recipient.
-    payload["to"] = {"sms": person.phone, "email": person.email}.get(channel)
+    payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
     return replace(job, payload=payload), row.want
 
 
@@ -50,7 +52,22 @@ def place_of(job: Claimed) -> UUID:
     return UUID(job.payload["place"]) if job.event_type == CASE_UPDATE else job.alert_id
 
 
-def _shown(row: Any, rules: Rules) -> Shown:
+def _address(rules: Rules, channel: str, name: str | None) -> str | None:
+    person = rules.people.get(name or "", Person(""))
+    return {"sms": person.phone, "email": person.email}.get(channel)
+
+
+async def _link(tx: AsyncConnection, rules: Rules, channel: str, row: Any) -> str | None:
+    """Make the link by which the step's person answers; None where others would read it."""
+    asks = row is not None and row.state in {State.OPEN, State.UNANSWERED}
+    if rules.links is None or not asks or _address(rules, channel, row.person) is None:
+        return None
+    token = rules.links.token(row.alert_id, row.person, row.generation)
+    await case_links.add(tx, hashed(token), row.alert_id, row.person, row.generation)
+    return rules.links.url(token)
+
+
+def shown(row: Any, rules: Rules) -> Shown:
     payload = row.payload or {}
     waited = rules.hours_of(row.hours).between(row.opened_at, row.now)
     return Shown(

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.alerts.alert import State
-from services.alerts.store import upkeep
+from services.alerts.store import case_links, upkeep
 from services.alerts.store.upkeep import Batch
 
 log = logs.get_logger(__name__)
@@ -22,6 +22,8 @@ async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None
     :param payloads: seconds for which the payloads of all others are kept
     """
     purged = await purge(engine, delivered)
+    async with engine.begin() as tx:
+        await case_links.purge(tx)
     forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
     if purged or forgotten:
         log.info("retention.done", purged=purged, forgotten=forgotten)

@@ -1,0 +1,183 @@
+"""The page behind a personal link. Link scanners fetch it: GET and HEAD change nothing."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+from uuid import UUID, uuid4
+
+import jinja2
+from aiohttp import web
+
+from services.alerts.case import Answer, Refused, State, Verb, Via
+from services.alerts.case_link import TOKEN_BYTES, hashed
+from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
+from services.alerts.delivery.case_messages import shown
+from services.alerts.store import case_links
+
+LATER = timedelta(hours=1)
+_OPEN = (Verb.TAKEN, Verb.LATER, Verb.NOT_A_LEAD)
+_UNANSWERED = (Verb.TAKEN, Verb.NOT_A_LEAD)
+_MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
+_CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
+_WORDS = {
+    "en": {
+        Verb.TAKEN: "Take it",
+        Verb.LATER: "Ask again in an hour",
+        Verb.NOT_A_LEAD: "Not a lead",
+        Verb.WON: "Won",
+        Verb.LOST: "Lost",
+        Verb.RELEASE: "Give it back",
+        "gone": "This link is no longer valid",
+        "has": "{owner} has it.",
+        "stale": "Something has changed. Please look at it again.",
+        "too_late": "It cannot be put off any more: take it or leave it.",
+        "name": "Name", "phone": "Phone", "email": "E-mail", "city": "City",
+        "summary": "In short", "text": "Request", "transcript_url": "Conversation",
+    },
+    "pl": {
+        Verb.TAKEN: "Biorę",
+        Verb.LATER: "Zapytaj za godzinę",
+        Verb.NOT_A_LEAD: "To nie lead",
+        Verb.WON: "Wygrany",
+        Verb.LOST: "Przegrany",
+        Verb.RELEASE: "Oddaję",
+        "gone": "Ten link nie jest już ważny",
+        "has": "Ma to {owner}.",
+        "stale": "Coś się zmieniło. Proszę spojrzeć jeszcze raz.",
+        "too_late": "Nie można już odłożyć: proszę wziąć albo zostawić.",
+        "name": "Imię", "phone": "Telefon", "email": "E-mail", "city": "Miejscowość",
+        "summary": "W skrócie", "text": "Zgłoszenie", "transcript_url": "Rozmowa",
+    },
+}  # fmt: skip
+_STYLE = (
+    "body{font:1.1rem/1.5 sans-serif;margin:0 auto;max-width:34rem;padding:1rem;color:#222;"
+    "background:#fff}button{display:block;width:100%;margin:.8rem 0;padding:.9rem;font:inherit}"
+    "p{overflow-wrap:anywhere;white-space:pre-wrap}"
+)
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_PAGE = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+).from_string(files(__package__).joinpath("case_page.html").read_text(encoding="utf-8"))
+_HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",  # whoever has the URL may act
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow, noarchive",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CasePages:
+    answers: Answers
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/a/{token}", self.show)
+        app.router.add_post("/a/{token}", self.press)
+
+    async def show(self, request: web.Request) -> web.Response:
+        row = await self._case(request)
+        return _gone() if row is None else self._page(row)
+
+    async def press(self, request: web.Request) -> web.Response:
+        """Answer as the link's person; the form's nonce is the key, so twice is once."""
+        row = await self._case(request)
+        answer = await self._answer(request, row) if row is not None else None
+        if row is None or answer is None:
+            return _gone()
+        try:
+            result = await self.answers.answer(row.alert_id, answer)
+        except (UnknownCase, KeyUsed):
+            return _gone()
+        after = await self._case(request)
+        return _gone() if after is None else self._answered(after, result)
+
+    def _answered(self, row: Any, result: Result | Refusal) -> web.Response:
+        if not isinstance(result, Refusal):
+            return self._page(row)
+        words = _words(row)
+        match result.why:
+            case Refused.ANSWERED:
+                return self._page(row, words["has"].format(owner=result.owner), 409)
+            case Refused.TOO_LATE:
+                return self._page(row, words["too_late"], 422)
+        return self._page(row, words["stale"], 409)
+
+    async def _answer(self, request: web.Request, row: Any) -> Answer | None:
+        form = await request.post()
+        try:
+            verb = Verb(str(form.get("answer")))
+            nonce = UUID(str(form.get("nonce")))
+            generation = min(int(str(form.get("generation"))[:9]), row.generation)
+        except ValueError:
+            return None
+        if verb not in {*_OPEN, *_MINE}:
+            return None
+        return Answer(
+            verb,
+            row.person,
+            self.answers.rules.people[row.person].name,
+            Via.LINK,
+            key=f"link {nonce} {verb}",
+            until=row.now + LATER if verb is Verb.LATER else None,
+            generation=generation,
+        )
+
+    async def _case(self, request: web.Request) -> Any | None:
+        """Return the link's case; None when the link, its case or its person is gone."""
+        token = request.match_info["token"]
+        if len(token) > 2 * TOKEN_BYTES:
+            return None
+        async with self.answers.engine.connect() as tx:
+            row = await case_links.find(tx, hashed(token))
+        if row is None or row.reason == "erased" or row.person not in self.answers.rules.people:
+            return None
+        return row
+
+    def _page(self, row: Any, note: str = "", status: int = 200) -> web.Response:
+        rules = self.answers.rules
+        words = _words(row)
+        mine = row.state == State.ANSWERED and row.owner == row.person
+        verbs = {State.OPEN: _OPEN, State.UNANSWERED: _UNANSWERED}.get(row.state, ())
+        return _html(
+            status,
+            language=_language(row),
+            title=shown(row, rules).line(rules.hours_of(row.hours).zone),
+            note=note,
+            details=list(_details(row.payload or {}, words)) if mine else [],
+            buttons=[(verb.value, words[verb]) for verb in (_MINE if mine else verbs)],
+            nonce=uuid4(),
+            generation=row.generation,
+        )
+
+
+def _details(payload: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield what the owner needs to call back."""
+    for key in _CONTACT:
+        value = payload.get(key)
+        if isinstance(value, str) and value:
+            yield words[key], value
+
+
+def _language(row: Any) -> str:
+    return "pl" if (row.payload or {}).get("staff_language") == "pl" else "en"
+
+
+def _words(row: Any) -> Mapping[str, str]:
+    return _WORDS[_language(row)]
+
+
+def _gone() -> web.Response:
+    title = f"{_WORDS['pl']['gone']} · {_WORDS['en']['gone']}"
+    nothing: dict[str, Any] = {"note": "", "details": [], "buttons": []}
+    return _html(410, language="pl", title=title, **nothing)
+
+
+def _html(status: int, **values: Any) -> web.Response:
+    text = _PAGE.render(style=_STYLE, **values)
+    return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)
