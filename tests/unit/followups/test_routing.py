@@ -1,9 +1,16 @@
 """Routing of messages by the shipped phrases."""
 
+import json
+
 import pytest
 
 from services.followups.routing import Route, Routes, fold, phrase_fault
+from tests.support import dialogues
 from tests.support.shipped import FOLLOWUPS
+
+OPENINGS: dict[str, list[str]] = json.loads(
+    (dialogues.CONTRACTS / "openings.json").read_text(encoding="utf-8")
+)
 
 
 def route(name: str, *words: str, unless: tuple[str, ...] = ()) -> Route:
@@ -122,3 +129,11 @@ def test_a_message_matches_its_route(message: str, name: str) -> None:
 )
 def test_an_ordinary_request_matches_no_route(message: str) -> None:
     assert found(message) in {None, "price"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(name, each) for name in ("bot", "abuse", "scope") for each in OPENINGS[name]],
+)
+def test_a_first_message_that_nobody_is_told_of_has_its_own_answer(name: str, message: str) -> None:
+    assert found(message) == name
