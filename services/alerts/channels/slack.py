@@ -1,13 +1,17 @@
 """Slack: an incoming webhook, or an app's chat.postMessage, whose errors are inside a 200."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.channels.post import HttpChannel, Response
+from services.alerts.channels.network import Network
+from services.alerts.channels.post import HttpChannel, Poster, Response
 from services.alerts.channels.responses import text_of
 from services.alerts.config import SlackTarget
-from services.alerts.templates import escape_slack
+from services.alerts.messages import CASE_UPDATE
+from services.alerts.templates import Templates, escape_slack
 
 _UNAUTHORIZED = frozenset({
     *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"),
@@ -17,17 +21,50 @@ _GONE = frozenset({"channel_not_found", "is_archived"})
 _BAD = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "no_text"})
 
 
+_UNCHANGEABLE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
+
+
 class Slack(HttpChannel[SlackTarget]):
+    def __init__(
+        self, name: str, target: SlackTarget, templates: Templates, network: Network
+    ) -> None:
+        super().__init__(name, target, templates, network)
+        self._changer = Poster(target, f"{target.api}/chat.update", network)
+
     async def send(self, job: Claimed) -> Outcome:
-        body = self._body(job)
         if token := self._target.token.get_secret_value():
-            message = json.loads(body) | {"channel": self._target.post_to}
-            headers = {"Authorization": f"Bearer {token}"}
-            return read(await self._poster.post(json.dumps(message).encode(), headers))
-        answer = await self._poster.post(body, {})
+            return await self._send_as_app(job, {"Authorization": f"Bearer {token}"})
+        answer = await self._poster.post(self._body(job), {})
         if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
             return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
         return answer.outcome
+
+    async def _send_as_app(self, job: Claimed, headers: Mapping[str, str]) -> Outcome:
+        """Post the message; an update changes the one that it is about, where Slack lets it."""
+        if job.event_type == CASE_UPDATE and (receipt := job.payload["receipt"]):
+            body = json.dumps({**self._changed(job), **receipt}).encode()
+            answer = await self._changer.post(body, headers)
+            if _error(answer) not in _UNCHANGEABLE:
+                return read(answer)
+        message = json.loads(self._body(job)) | {"channel": self._target.post_to}
+        return read(await self._poster.post(json.dumps(message).encode(), headers))
+
+    def _changed(self, job: Claimed) -> dict[str, Any]:
+        """Return the message as it becomes: the alert's own keeps its content above the news."""
+        news: dict[str, Any] = json.loads(self._body(job))
+        if (alert := job.payload.get("alert")) is None:
+            return {"blocks": [], **news}
+        message: dict[str, Any] = {"blocks": [], **json.loads(self._body(replace(job, **alert)))}
+        if message["blocks"]:
+            said = {"type": "mrkdwn", "text": f"*{news['text']}*"}
+            message["blocks"].append({"type": "context", "elements": [said]})
+        else:
+            message["text"] += f"\n{news['text']}"
+        return message
+
+    async def close(self) -> None:
+        await self._changer.close()
+        await super().close()
 
     def _endpoint(self) -> str:
         return self._target.url.get_secret_value() or f"{self._target.api}/chat.postMessage"
@@ -47,13 +84,9 @@ def read(answer: Response) -> Outcome:
     outcome = answer.outcome
     if outcome.kind is not Kind.DELIVERED:
         return outcome
-    try:
-        data = json.loads(answer.body)
-        if data["ok"] is True:
-            return outcome
-        error = str(data.get("error"))
-    except (ValueError, TypeError, LookupError, RecursionError):
-        error = ""
+    error = _error(answer)
+    if error is None:
+        return replace(outcome, receipt=_receipt(answer))
     if error in _UNAUTHORIZED:
         return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)
     if error in _GONE:
@@ -61,3 +94,19 @@ def read(answer: Response) -> Outcome:
     if error in _BAD:
         return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
     return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
+
+
+def _error(answer: Response) -> str | None:
+    """Return Slack's word for what is wrong; None when nothing is."""
+    try:
+        data = json.loads(answer.body)
+        return None if data["ok"] is True else str(data.get("error"))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return ""
+
+
+def _receipt(answer: Response) -> dict[str, str] | None:
+    """Return by what the message can be changed, if Slack says it."""
+    data = json.loads(answer.body)
+    found = {key: data.get(key) for key in ("channel", "ts")}
+    return found if all(isinstance(value, str) for value in found.values()) else None

@@ -43,6 +43,8 @@ async def written(
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
     if job.event_type == CASE_UPDATE:
         payload |= {"place": str(place_of(job)), "receipt": row.receipt}
+        if place_of(job) == row.alert_id and row.payload:  # the alert's own message
+            payload["alert"] = {"event_type": row.event_type, "payload": row.payload}
     payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
     return replace(job, payload=payload), row.want
 

@@ -1,0 +1,108 @@
+"""Slack as an app: a message that was posted is changed when its case is."""
+
+import json
+from typing import Any
+
+import pytest
+
+from services.alerts.alert import Kind, Outcome, Reason
+from services.alerts.channels import opened
+from services.alerts.messages import CASE_UPDATE
+from tests.integration.alerts.cases import Cases
+from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.test_case_messages import lead, sections
+from tests.support.eventually import eventually
+from tests.support.sandbox import Sandbox
+from tests.support.targets import (
+    LOOPBACK,
+    TEMPLATES,
+    answer,
+    answering,
+    http_target,
+    job,
+    listening,
+    send,
+)
+
+CHAIN = [{"to": "app", "mention": "sales", "wait": "12h"}]
+RECEIPT = {"channel": "C0123", "ts": "1764144000.000001"}
+
+
+@pytest.fixture
+async def subject(alerts: StartAlerts, sandbox: Sandbox) -> Alerts:
+    app = {
+        "channel": "slack",
+        "token": {"env": "SLACK_BOT_TOKEN"},
+        "post_to": "C0123",
+        "team": "T0123",
+        "api": f"{sandbox.url}/slack/api",
+        "templates": {"lead.qualified": "slack-lead.j2"},
+    }
+    more = {"routes": {"lead.qualified": ["app"], "escalation": ["email"]}}
+    named = sections(asks=["app"], chain=CHAIN) | more
+    return await alerts(sections=named, app=app, SLACK_BOT_TOKEN="xoxb-1")
+
+
+async def bodies(subject: Alerts, *, changes: bool) -> list[dict[str, Any]]:
+    received = [each["body"] for each in await subject.sandbox.received("slack")]
+    return [body for body in received if ("ts" in body) == changes]
+
+
+async def posted(subject: Alerts, count: int) -> list[dict[str, Any]]:
+    async def there() -> list[dict[str, Any]]:
+        found = await bodies(subject, changes=False)
+        return found if len(found) >= count else []
+
+    return await eventually(there, 30)
+
+
+async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject: Alerts) -> None:
+    case_id = await lead(subject, phone="+48600700800", session_id="s")
+    await posted(subject, 2)
+    await Cases(subject.engine).take(case_id, "ewa")
+
+    async def changed() -> list[dict[str, Any]]:
+        found = await bodies(subject, changes=True)
+        return found if len(found) == 2 else []
+
+    own, step = sorted(await eventually(changed, 30), key=lambda body: not body["blocks"])
+    assert own["ts"] != step["ts"]
+    assert "600700800" in json.dumps(own["blocks"][:-1])
+    assert "taken by Ewa Lis" in json.dumps(own["blocks"][-1])
+    assert ("taken by Ewa Lis" in step["text"], step["blocks"]) == (True, [])
+    assert len(await bodies(subject, changes=False)) == 2
+
+
+async def update(sandbox: Sandbox) -> Outcome:
+    """Change a message that was posted before."""
+    payload: dict[str, Any] = {"text": "taken by Ewa Lis", "receipt": RECEIPT, "place": "x"}
+    target = http_target("slack_app", f"{sandbox.url}/slack/api")
+    async with opened("any", target, TEMPLATES, LOOPBACK) as channel:
+        return await channel.send(job(CASE_UPDATE, **payload))
+
+
+@pytest.mark.parametrize("error", ["message_not_found", "cant_update_message"])
+async def test_where_slack_refuses_the_change_one_message_follows(
+    sandbox: Sandbox, error: str
+) -> None:
+    await sandbox.behave("slack", error=error, fail_next=1)
+    outcome = await update(sandbox)
+    assert outcome.kind is Kind.DELIVERED
+    assert outcome.receipt is not None
+    (followed,) = await sandbox.received("slack")
+    assert followed["body"] == {"text": "taken by Ewa Lis", "channel": "C0123"}
+
+
+async def test_a_change_that_fails_is_tried_again_and_followed_by_none(sandbox: Sandbox) -> None:
+    await sandbox.behave("slack", error="internal_error", fail_next=1)
+    outcome = await update(sandbox)
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
+    assert await sandbox.received("slack") == []
+
+
+@pytest.mark.parametrize("body", [{"ok": True}, {"ok": True, "ts": 5, "channel": "C1"}])
+async def test_without_a_receipt_it_is_delivered_all_the_same(body: dict[str, Any]) -> None:
+    reply = answering(answer(200, json.dumps(body).encode()))
+    async with listening(reply) as port:
+        outcome = await send(http_target("slack_app", f"http://127.0.0.1:{port}"))
+    assert (outcome.kind, outcome.receipt) == (Kind.DELIVERED, None)
