@@ -28,7 +28,7 @@ from services.alerts import messages, subjects, topology
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
 from services.alerts.messages import ExportRequest, SubjectErased
-from services.alerts.store import privacy, steps
+from services.alerts.store import case_privacy, privacy, steps
 from services.alerts.store.privacy import BEGINNING, Key
 from services.alerts.subjects import Hash, Kind, Subjects
 
@@ -36,6 +36,8 @@ log = logs.get_logger(__name__)
 
 DEAD_LETTERS_PAGE = 8
 """Per reply: a batch may be 1 MiB, and RabbitMQ takes no message above 16 MiB."""
+_CASES = -1
+"""`after` of the first page of cases; those of the next pages are below it."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 IsTheirs = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[bool]]
@@ -85,7 +87,7 @@ class Privacy:
         wanted = self._wanted(order)
         async with self._engine.begin() as tx:
             await privacy.mark_erased(tx, wanted.own)
-        in_flight = 0
+        in_flight = await self._erase_cases(wanted)  # which lock before their steps
         async for rows in self._pages(wanted, BEGINNING):
             in_flight += sum([not await self._erase(row) for row in rows])
         log.info("subject.erased", in_flight=in_flight)
@@ -104,6 +106,17 @@ class Privacy:
             )
         return Ack()
 
+    async def _erase_cases(self, wanted: Wanted) -> int:
+        """:returns: how many still have a message in Slack that is to be overwritten"""
+        async with self._engine.connect() as tx:
+            found = [row async for row in _cases(tx, [*wanted.own, *wanted.numbers])]
+        waiting = 0
+        for row in found:
+            if wanted.holds(row.named):
+                async with self._engine.begin() as tx:
+                    waiting += not await case_privacy.erase(tx, row.alert_id)
+        return waiting
+
     async def _erase(self, row: Any) -> bool:
         """Empty a row; its messages are then acknowledged unsent.
 
@@ -120,16 +133,22 @@ class Privacy:
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
         after = asked.after or BEGINNING
         end: Key | tuple[int] | None
-        if len(after) == 1:
+        everybody = asked.email is None and asked.phone is None
+        if len(after) == 1 and after[0] < 0:  # cases, of which so many were sent
+            wanted = None if everybody else self._wanted(asked)
+            records, end = await self._cases_of(wanted, _CASES - after[0])
+            end = end or (None if everybody else (0,))
+        elif len(after) == 1:
             try:
                 records, end = await self._dead_letters_of(self._wanted(asked), after[0])
             except PublishError:
                 return Retry("dead letters")  # without a reply, the export says it is incomplete
-        elif asked.email is None and asked.phone is None:
+        elif everybody:
             records, end = await self._addresses(after)
+            end = end or (_CASES,)
         else:
             records, end = await self._held(self._wanted(asked), after)
-            end = end or (0,)
+            end = end or (_CASES,)
         await reply(self._broker, message, messages.export_reply(records, end))
         return Ack()
 
@@ -175,17 +194,31 @@ class Privacy:
             attempts = await privacy.attempts(tx, mine)
         return {"deliveries": [_record(row) for row in mine], "attempts": attempts}, end
 
+    async def _cases_of(
+        self, wanted: Wanted | None, done: int
+    ) -> tuple[messages.Records, tuple[int] | None]:
+        """Return a page of cases with their answers; without `wanted`, of the addresses in them."""
+        hashes = None if wanted is None else [*wanted.own, *wanted.numbers]
+        async with self._engine.connect() as tx:
+            rows = await case_privacy.page(tx, hashes, done)
+            mine = [row for row in rows if wanted is None or wanted.holds(row.named)]
+            answers = await case_privacy.answers(tx, [row.alert_id for row in mine])
+        end = None if len(rows) < case_privacy.PAGE else (_CASES - done - len(rows),)
+        if wanted is None:
+            texts = (text for row in rows for text in (*strings(row.payload), row.dedup_key or ""))
+            return _addresses_in(texts), end
+        return {"cases": [_case_record(row, answers) for row in mine]}, end
+
     async def _addresses(self, after: Key) -> tuple[messages.Records, Key | None]:
         """List the e-mails and phones held: after a restore, consent looks for erased ones."""
         async with self._engine.connect() as tx:
             rows, end = await privacy.page(tx, after)
-        found = {
-            address
+        texts = (
+            text or ""
             for row in rows
             for text in (*strings(row.payload), row.dedup_key, row.once_address)
-            for address in emails(text or "") | phones(text or "")
-        }
-        return {"addresses": [{"address": each} for each in sorted(found)]}, end
+        )
+        return _addresses_in(texts), end
 
     async def _pages(self, wanted: Wanted, after: Key) -> AsyncIterator[list[Any]]:
         while True:
@@ -214,6 +247,19 @@ class Privacy:
             await self._dead_letters.sift(partial(self._take_out, _erased_since))
         async with self._engine.begin() as tx:
             await privacy.forget_erased(tx, self._kept)
+
+
+async def _cases(tx: AsyncConnection, hashes: list[Hash]) -> AsyncIterator[Any]:
+    done = 0
+    while rows := await case_privacy.page(tx, hashes, done):
+        for row in rows:
+            yield row
+        done += len(rows)
+
+
+def _addresses_in(texts: Iterable[str]) -> messages.Records:
+    found = {address for text in texts for address in emails(text) | phones(text)}
+    return {"addresses": [{"address": each} for each in sorted(found)]}
 
 
 def _messages(dead_letter: DeadLetter) -> list[Message]:
@@ -253,4 +299,29 @@ def _record(row: Any) -> dict[str, Any]:
         "accepted_at": row.accepted_at.isoformat(),
         "finished_at": row.finished_at and row.finished_at.isoformat(),
         "payload": row.payload,
+    }
+
+
+def _case_record(row: Any, answers: Iterable[Any]) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "event_type": row.event_type,
+        "state": row.state,
+        "reason": row.reason,
+        "outcome": row.outcome,
+        "owner": row.owner_name,
+        "opened_at": row.opened_at.isoformat(),
+        "ended_at": row.ended_at and row.ended_at.isoformat(),
+        "payload": row.payload,
+        "answers": [
+            {
+                "answer": each.verb,
+                "by": each.name,
+                "at": each.at.isoformat(),
+                "reason": each.reason,
+                "until": each.until and each.until.isoformat(),
+            }
+            for each in answers
+            if each.case_id == row.alert_id
+        ],
     }

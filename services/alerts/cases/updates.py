@@ -55,6 +55,5 @@ class Updates:
             dedup_key=None,
             request_id=place.request_id,
             accepted_at=now,
-            subjects=tuple(place.named),
             failed=None if place.target in self.targets else Reason.UNROUTED,
         )

@@ -29,7 +29,7 @@ alert_case = sa.Table(
     sa.Column("alert_id", sa.Uuid, primary_key=True),
     *_texts("event_type", "severity", "source"),
     *_texts("dedup_key", "request_id", nullable=True),
-    sa.Column("payload", JSONB),
+    sa.Column("payload", JSONB(none_as_null=True)),
     sa.Column("subjects", sa.ARRAY(sa.LargeBinary), nullable=False, server_default="{}"),
     sa.Column("accepted_at", _timestamptz, nullable=False),
     sa.Column(
@@ -97,7 +97,7 @@ case_place = sa.Table(
     sa.Column("alert_id", sa.Uuid, primary_key=True),
     sa.Column("target", sa.Text, primary_key=True),
     _case(),
-    sa.Column("receipt", JSONB),
+    sa.Column("receipt", JSONB(none_as_null=True)),
     _count("want", "grows with each change that it has to show"),
     sa.Column("wanted_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("shown", sa.Integer, comment="the value of want that it shows; NULL: not shown yet"),

@@ -260,11 +260,20 @@ async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell
     )
     if row.state == State.UNANSWERED:  # digests need not list it any more
         await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
-    places = sa.update(case_place).where(case_place.c.case_id == row.alert_id)
-    if not tell:
+    await _tell(tx, row.alert_id, only_changeable=not tell)
+    return changed.one()
+
+
+async def tell(tx: AsyncConnection, case_id: UUID) -> None:
+    """Have every place of a locked case written anew."""
+    await _tell(tx, case_id, only_changeable=False)
+
+
+async def _tell(tx: AsyncConnection, case_id: UUID, *, only_changeable: bool) -> None:
+    places = sa.update(case_place).where(case_place.c.case_id == case_id)
+    if only_changeable:
         places = places.where(case_place.c.receipt.is_not(None))
     await tx.execute(places.values(want=case_place.c.want + 1, wanted_at=sa.func.now()))
-    return changed.one()
 
 
 # Steps and their fallbacks. Those in flight end with their attempt (`steps.RECORD`).

@@ -34,12 +34,9 @@ DUE_BATCH: Final = 50
 
 async def due(tx: AsyncConnection) -> list[Any]:
     """Lock some places that are due to be told, skipping those that others hold."""
-    named = sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named")
     return list(
         await tx.execute(
-            sa.select(
-                case_place, alert_case.c.owner, alert_case.c.request_id, named, case_step.c.person
-            )
+            sa.select(case_place, alert_case.c.owner, alert_case.c.request_id, case_step.c.person)
             .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
             .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
             .where(sa.text(DUE))

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.alerts.alert import State
-from services.alerts.store import case_links, upkeep
+from services.alerts.store import case_links, case_privacy, upkeep
 from services.alerts.store.upkeep import Batch
 
 log = logs.get_logger(__name__)
@@ -25,8 +25,17 @@ async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None
     async with engine.begin() as tx:
         await case_links.purge(tx)
     forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
+    await _cases(engine, payloads)
     if purged or forgotten:
         log.info("retention.done", purged=purged, forgotten=forgotten)
+
+
+async def _cases(engine: AsyncEngine, payloads: float) -> None:
+    for work in (partial(case_privacy.forget, seconds=payloads), case_privacy.purge):
+        done = BATCH
+        while done == BATCH:
+            async with engine.begin() as tx:
+                done = await work(tx, batch=BATCH)
 
 
 async def purge(engine: AsyncEngine, seconds: float) -> int:

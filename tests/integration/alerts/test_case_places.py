@@ -77,7 +77,8 @@ async def test_a_place_is_told_once_who_has_it(subject: Places) -> None:
     await subject.land(job, want)
     await subject.update()
     assert len(await subject.updates()) == 1
-    assert (await subject.place(case_id)).shown == 1
+    place = await subject.place(case_id)
+    assert (place.shown, place.receipt) == (1, None)
     assert await subject.balanced()
 
 
