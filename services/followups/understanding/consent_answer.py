@@ -23,7 +23,7 @@ _PAUSES = re.compile(r"[\s,;:.!?()/–—-]+")
 _NOT_WHOLE = re.compile(r"\?|\.\.|…")
 _THUMB_UP = re.compile("[👍👌✅✔🆗]")
 _HAPPY = re.compile(
-    "[\N{VARIATION SELECTOR-16}🙂😊😀😃😄😁😍🥰👍👌✅✔🆗🙏❤☺🤝🙌🤗👏🌷🌹🌸💪\U0001f3fb-\U0001f3ff]"
+    "[\N{VARIATION SELECTOR-16}🙂😊😀😃😄😁😍🥰👍👌✅✔🆗🙏❤☺🤝🙌🤗👏🌷🌹🌸💪📩📧📨✉\U0001f3fb-\U0001f3ff]"
     r"|(?:[:=;]-?|(?<=\w))[)D]+(?!\S)"
 )
 _SIGNED = re.compile(
@@ -81,6 +81,7 @@ _WITHDRAWS = re.compile(
     "|n[lpw]*g[lpb]*(?:m|$)|nl*w(?=[ls]*p)[lps]*s[lp]*m?$"  # nie chcę, żebyście do mnie pisali
     "|n[lp]*[os][lpb]*(?:m|$)|[os][lp]*n[lp]*m?$"  # proszę nie pisać, schreiben Sie nicht mehr
     "|^[lpw]*b[lp]*m[lp]*$"  # proszę bez maili
+    "|t[lp]*m"  # rozmyśliłam się z tymi mailami
 )
 _IS_FINAL = re.compile("[lp]*f[lp]*")
 _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
