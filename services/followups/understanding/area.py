@@ -26,7 +26,7 @@ _AREA_WORD = re.compile(
 )
 _PART = (
     r"pok[óo]j(?:u|owi|em)?\b|pokoik\w*|kuchni\w*|aneks\w*|[łl]azien\w*|salon\w*|sypialni\w*|toalet\w*|wc\b|przedpok\w*|korytarz\w*|garderob\w*|hol[ul]?\b|jadalni\w*|gabinet\w*"
-    r"|parter\w*|(?<!\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|g[óo]ra\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|poddasz\w*|strych\w*|jedn[ao]\b|drug[ai]\b|pierwsz[ay]\b|kitchen|bathroom|room|bedroom"
+    r"|parter\w*|(?<!\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|g[óo]ra\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|poddasz\w*|strych\w*|jedn[ao]\b|drug[ai]\b|pierwsz[ay]\b|kitchen|bathroom|room|bedroom|ванн\w*|кухн\w*|кімнат\w*|спальн\w*"
 )
 _WHOLE = r"mieszkani\w*|dom(?:u|em|ek|ku)?\b|lokal\w*|biur\w*|kawalerk\w*|metra[żz]\w*|powierzchni\w*|pod[łl]o\w*|u[żz]ytkow\w*|netto|brutto|flat|apartment|house"
 _ELSE = (
@@ -49,7 +49,7 @@ _LOOK_AHEAD = 12
 _SQUARE_FOOT = 0.09290304
 _LONG = 10
 """Plain metres below this (`3 m`) may be a length, unless a room is named."""
-_PLAIN = re.compile(r"m\b|metr\w*", re.IGNORECASE)
+_PLAIN = re.compile(r"[mм]\b|metr\w*|метр\w*", re.IGNORECASE)
 _ROOM = re.compile(rf"\b(?:{_PART})", re.IGNORECASE)
 _FEW = 3
 """A bare number below this is a number of rooms."""

@@ -31,6 +31,11 @@ _JOINED = re.compile(
 )
 _LISTED = re.compile(rf"(?:\s*{_WORD}){{0,3}}\s*,?(?:\s*{_WORD}){{0,4}}\s*:?\s*", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"\b(?:lub|albo|czy|mo[żz]e|or|oder|ewentualnie|lepiej)\b", re.IGNORECASE)
+_ANOTHERS = re.compile(
+    r"\b(?:szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
+    r"|brother|sister|neighbou?r|friend)\b[^,;.\d]*$",
+    re.IGNORECASE,
+)
 LOOK_BACK = 40
 LONGEST_LINK = 60
 MOST_BETWEEN = 200
@@ -52,6 +57,11 @@ class Quantity:
 def is_rejected(text: str, start: int) -> bool:
     """Return whether the value that starts here is negated: `nie 60`."""
     return bool(_REJECTED.search(text[max(0, start - LOOK_BACK) : start].rstrip() + " "))
+
+
+def is_of_another(text: str, start: int) -> bool:
+    """Return whether it is said of another person: `szwagier ma 80 m`."""
+    return bool(_ANOTHERS.search(text[max(0, start - LOOK_BACK) : start]))
 
 
 def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
@@ -81,7 +91,8 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     """Return what several values come to; None if a person would ask back."""
     total: float | None = None
     last: Quantity | None = None
-    for each in found:
+    own = [each for each in found if not is_of_another(text, each.start)]
+    for each in own or found:
         between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""
         before = text[max(0, each.start - LOOK_BACK) : each.start]
         if _TOTAL.search(between if last else before):

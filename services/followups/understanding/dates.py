@@ -88,7 +88,7 @@ _COUNTS = {
 _IN = re.compile(
     rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
     rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?[-–]\s?\d{{1,2}})?\s+)?"
-    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|miesi\w+|mies\b\.?|months?\b"
+    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|miesi\w+|mies\b\.?|miech\w*|msc\b\.?|months?\b"
     r"|rok\w*|roku|lata\b|years?\b)",
     re.IGNORECASE,
 )
@@ -100,7 +100,7 @@ _NEXT = re.compile(
     re.IGNORECASE,
 )
 _ASAP = re.compile(
-    r"\b(?:jak\s+najszybciej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|zaraz|od\s+dziś"
+    r"\b(?:jak\s+najszybciej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
     r"|od\s+jutra|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
     r"|right\s+now)\b",
     re.IGNORECASE,

@@ -16,7 +16,7 @@ _SAID = re.compile(
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|this\s+is|i['’]?m|i\s+am|jestem|tu|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here)\b")
 _SIGNED = re.compile(
@@ -53,8 +53,15 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         match = alone if _is_known(alone["name"]) else None
     if match is None:
         return text, {}
-    name = match["name"]
+    name = _in_order(match["name"])
     return take(text, match), {"name": name.title() if name.islower() else name}
+
+
+def _in_order(name: str) -> str:
+    """Put the first name first: `Wiśniewska Teresa`."""
+    first, _, last = name.partition(" ")
+    is_turned = fold(last) in FIRST_NAMES and fold(first) not in FIRST_NAMES | {"pan", "pani"}
+    return f"{last} {first}" if is_turned else name
 
 
 def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -57,7 +57,7 @@ _TENS = {
     80: "osiemdziesiat osiemdziesieciu eighty achtzig", 90: "dziewiecdziesiat dziewiecdziesieciu ninety",
 }  # fmt: skip
 _HUNDREDS = {
-    100: "sto stu hundred hundert", 200: "dwiescie dwustu", 300: "trzysta trzystu", 400: "czterysta czterystu",
+    100: "sto stu setka setke hundred hundert", 200: "dwiescie dwustu", 300: "trzysta trzystu", 400: "czterysta czterystu",
     500: "piecset pieciuset", 600: "szescset szesciuset", 700: "siedemset siedmiuset",
     800: "osiemset osmiuset", 900: "dziewiecset dziewieciuset",
 }  # fmt: skip
@@ -75,12 +75,16 @@ _AND_A_HALF = re.compile(
 )
 
 
+_HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
+
+
 def in_digits(text: str) -> str:
     """Convert numbers in words to digits: `sto dwadzieścia tysięcy` becomes `120 tysięcy`.
 
     Hundreds, tens and units join only in falling order, so a phone number in words stays three
     numbers.
     """
+    text = _HALF_HUNDRED.sub("50", text)
     if _WORDS.keys().isdisjoint(_WORD.findall(fold(text))):
         return _AND_A_HALF.sub(r"\1,5", text)
     parts: list[str] = []

@@ -12,13 +12,22 @@ _LED = re.compile(
     r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
 )
 _ALONE = re.compile(
-    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d])"
+    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d])"
 )
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
     "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "лодзі": "Łódź",
-    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wawie": "Warszawa",
+    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
 }  # fmt: skip
+_NEAR = re.compile(r"(?:pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
+_HOME = re.compile(
+    r"\b(?:mieszka(?:m|my)|jeste(?:m|[śs]my)|pochodz\w+|live)\b[^,;.]{0,15}$", re.IGNORECASE
+)
+_NOT_OURS = re.compile(
+    r"\b(?:targ(?:i|ach|[óo]w)|wystaw\w*|expo|studiuj\w*|ucz[ąy]\s+si[ęe]|mieszka(?:j[ąa])?|pracuj(?:e|ę|emy|ą)|siedzib\w*|urodzi\w*|wakacj\w*|urlop\w*)(?:\s+\w+){0,2}\s*$",
+    re.IGNORECASE,
+)
+_LOOK_BACK = 40
 _WORDS = re.compile(r"[^\W\d_]+")
 _IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
 _CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
@@ -92,23 +101,34 @@ def find(text: str) -> str | None:
 
     A small one-word town needs a capital: `kole`, `pile` and `górze` are also ordinary words.
     """
-    forms, large = _towns()
-    for match in _LED.finditer(text):
-        for said in _candidates(match):
-            town = forms.get(fold(said))
-            if town and (said[0].isupper() or " " in said or town in large):
-                return town
-    for match in _ALONE.finditer(text):
-        for said in _candidates(match):
-            town = forms.get(fold(said))
-            if (
-                town
-                and fold(town).replace("-", " ") == fold(said).replace("-", " ")
-                and (said[0].isupper() or " " in said)
-            ):
-                return town
+    if named := [*_led(text), *_alone(text)]:
+        return min(named, key=lambda each: each[0])[1]
     said = f" {fold(' '.join(_WORDS.findall(text)))} "
     return next((town for name, town in _large() if name in said), None)
+
+
+def _led(text: str) -> Iterator[tuple[int, str]]:
+    """Yield towns after a preposition: the works are rather here than near it or at their home."""
+    forms, large = _towns()
+    for match in _LED.finditer(text):
+        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+        if _NOT_OURS.search(before):
+            continue
+        rank = 3 if _HOME.search(before) else 2 if _NEAR.match(match[0]) else 0
+        names = (said for said in _candidates(match) if said[0].isupper() or " " in said or forms.get(fold(said)) in large)  # fmt: skip
+        town = next((forms[fold(said)] for said in names if fold(said) in forms), None)
+        if town:
+            yield rank, town
+
+
+def _alone(text: str) -> Iterator[tuple[int, str]]:
+    forms = _towns()[0]
+    for match in _ALONE.finditer(text):
+        for said in _candidates(match):
+            town, is_name = forms.get(fold(said)), said[0].isupper() or " " in said
+            if town and (fold(said) in _ABROAD or (is_name and fold(town).replace("-", " ") == fold(said).replace("-", " "))):  # fmt: skip
+                yield 1, town
+                break
 
 
 def _candidates(match: re.Match[str]) -> Iterator[str]:
