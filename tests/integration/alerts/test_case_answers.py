@@ -44,7 +44,11 @@ async def test_of_ten_people_at_once_one_is_the_owner(subject: Cases) -> None:
     """Rule LOCK."""
     case_id = await subject.accept()
     given = [answer(person=f"person {number}") for number in range(10)]
-    results = await asyncio.gather(*(subject.answer(case_id, each) for each in given))
+    async with subject.engine.begin() as held:  # until some of them have read, if they do not lock
+        await store.lock(held, case_id)
+        answering = [asyncio.create_task(subject.answer(case_id, each)) for each in given]
+        await eventually(lambda: waits_for_a_row(subject.engine))
+    results = await asyncio.gather(*answering)
     taken = [result for result in results if isinstance(result, Mapping)]
     others = [result for result in results if isinstance(result, Refusal)]
     assert len(taken) == 1
