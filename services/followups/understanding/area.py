@@ -8,7 +8,7 @@ from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
 from services.followups.understanding.text import MARK, Reading, bare
-from services.followups.understanding.units import FEET, METRES
+from services.followups.understanding.units import FEET, METRES, MONEY
 
 _AREA = re.compile(
     rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s|z\s+hakiem\s)?(?>(?P<square>{METRES})|(?P<feet>{FEET}))",
@@ -21,7 +21,7 @@ _SIDES = re.compile(
 )
 _LONGEST_SIDE = 30
 _AREA_WORD = re.compile(
-    rf"\b(?:metraż\w*|metraz\w*|pow\b\.?|m2(?=:)|powierzchni\w*|area|size|fläche|площа)\b[^\d\n]{{0,20}}(?P<number>{NUMBER})",
+    rf"\b(?:metraż\w*|metraz\w*|pow\b\.?|m2(?=:)|(?:^|(?<=[,;.] ))m2(?=\s\d[\d ]*+(?:[.,]\d+)?+(?!\s?(?:{MONEY})))|powierzchni\w*|area|size|fläche|площа)\b[^\d\n]{{0,20}}(?P<number>{NUMBER})",
     re.IGNORECASE,
 )
 _PART = (

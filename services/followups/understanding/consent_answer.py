@@ -27,8 +27,8 @@ _HAPPY = re.compile(
     r"|(?:[:=;]-?|(?<=\w))[)D]+(?!\S)"
 )
 _SIGNED = re.compile(
-    r"(?:[.,!\n]|pozdrawiam|poważaniem|szacunku)\s*"
-    r"(?P<name>[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]+)?[\s.]*$"
+    r"(?:[.,!\n]|(?i:pozdrawiam|poważaniem|szacunku))\s*"
+    r"(?P<name>(?!Pozdr)[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?[\s.]*$"
 )
 _SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de", "en", "uk"), "uk": ("uk", "pl", "en")}  # fmt: skip
 """In which a yes may be said, by the language of the question."""
@@ -70,8 +70,8 @@ _SIGNALS = _NO["pl"].beginnings("acefgmosu", _BEGINNING)
 """Every withdrawal has such a word: most messages have none, and cost no more than this look."""
 _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _CLAUSE = re.compile(r"[.!?;:\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|\s[-–—]\s")
-_DENIED = re.compile("n[lpwc]*[rfhue]|q.*")
-"""`Nie wycofuję zgody`, `jak wycofać zgodę`."""
+_DENIED = re.compile("n[lpwc]*[rfhue]|q.*|x[lp]*n[lp]*[os]")
+"""`Nie wycofuję zgody`, `jak wycofać zgodę`, `SMS-ów nie słać`."""
 _WITHDRAWS = re.compile(
     "a"
     "|[rf][lp]*[cm]|c[lpm]*r"  # wycofuję zgodę, rezygnuję z maili
@@ -81,12 +81,14 @@ _WITHDRAWS = re.compile(
     "|n[lpw]*g[lpb]*(?:m|$)|nl*w(?=[ls]*p)[lps]*s[lp]*m?$"  # nie chcę, żebyście do mnie pisali
     "|n[lp]*[os][lpb]*(?:m|$)|[os][lp]*n[lp]*m?$"  # proszę nie pisać, schreiben Sie nicht mehr
     "|^[lpw]*b[lp]*m[lp]*$"  # proszę bez maili
+    "|m[lp]*h$"  # z tymi mailami koniec
+    "|j[lpm]*(?:m[lp]*k|k[lp]*m)"  # niech mi nic na maila nie przychodzi
     "|t[lp]*m"  # rozmyśliłam się z tymi mailami
 )
 _IS_FINAL = re.compile("[lp]*f[lp]*")
 _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
 """Nothing but this: `oj, jednak nie, rozmyśliłam się`."""
-_REFUSES = re.compile("[lpwv]*(?:[nd]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)")
+_REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)")
 _LAST_WORD = re.compile(r"\w{4}[.!]+ nie[.!]*$")
 
 

@@ -17,6 +17,8 @@ _OWN = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"\s?(?:-|–|—|do|to|bis)\s?")
+_BETWEEN = re.compile(r"\b(?:po)?mi[ęe]dzy\s$|\bbetween\s$|\bzwischen\s$", re.IGNORECASE)
+_AND = re.compile(r"\s*(?:a|and|und)\s+", re.IGNORECASE)
 _TOTAL = re.compile(
     r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|ca[łl]o[śs][ćc]\w*|altogether|in\s+total|total)\b[^,;]{0,20}$",
     re.IGNORECASE,
@@ -36,6 +38,8 @@ _ANOTHERS = re.compile(
     r"|brother|sister|neighbou?r|friend)\b[^,;.\d]*$",
     re.IGNORECASE,
 )
+_NOT_THEIRS = re.compile(r"\bnie\s+(?:o\s+)?(?:jej|jego|ich)\b", re.IGNORECASE)
+"""`Nie o jej mieszkanie chodzi`."""
 LOOK_BACK = 40
 LONGEST_LINK = 60
 MOST_BETWEEN = 200
@@ -92,12 +96,18 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     total: float | None = None
     last: Quantity | None = None
     own = [each for each in found if not is_of_another(text, each.start)]
-    for each in own or found:
+    theirs = () if _NOT_THEIRS.search(text) else found
+    for each in own or theirs:
         between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""
         before = text[max(0, each.start - LOOK_BACK) : each.start]
         if _TOTAL.search(between if last else before):
             return each.value
-        if last is None or total is None or each.weight > last.weight or _replaces(between):
+        if (
+            last is None
+            or total is None
+            or each.weight > last.weight
+            or _follows(text, last, between)
+        ):
             total = each.value
         elif each.value == total or _OF_IT.search(between) or _ALTERNATIVE.search(between):
             continue
@@ -109,6 +119,13 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
             return None
         last = each
     return total
+
+
+def _follows(text: str, last: Quantity, between: str) -> bool:
+    """Return whether a value replaces the last one: a correction, or a range: `między 70 a 75`."""
+    before = text[max(0, last.start - LOOK_BACK) : last.start]
+    is_range = _BETWEEN.search(before) and _AND.fullmatch(between)
+    return is_range is not None or _replaces(between)
 
 
 def _is_sum(last: Quantity, each: Quantity, between: str) -> bool:

@@ -22,6 +22,8 @@ _LOOSE = re.compile(
     rf"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{{0,3}}\d){{8}}){_AFTER}", re.IGNORECASE
 )
 """A number in words or digit by digit, in a text that mentions a phone."""
+_ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
+"""A message that is nothing else."""
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
@@ -39,8 +41,9 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         if match := corrections.meant(text, found):
             number = prefix + re.sub(r"\D", "", match["number"])
             return take(text, match), {"phone": number}
-    if asked == "contact" or _IN_WORDS.search(text):
-        said = in_digits(_ZERO.sub("0", text))
-        if match := _LOOSE.search(said):
-            return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
+    said = in_digits(_ZERO.sub("0", text))
+    is_alone = asked not in {"area", "budget"} and _ALONE.fullmatch(said)
+    is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
+    if is_said and (match := _LOOSE.search(said)):
+        return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
     return text, {}
