@@ -62,10 +62,17 @@ GENERATED: dict[str, Callable[[], str]] = {
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
     "ALERTS_SUBJECT_KEYS": _key_ring,
 }
-_OF_A_PROVIDER = ("SLACK_WEBHOOK_URL", "MONDAY_API_TOKEN", "SMS_API_TOKEN", "SMTP_PASSWORD")
+_OF_A_PROVIDER = (
+    "SLACK_WEBHOOK_URL",
+    "SLACK_BOT_TOKEN",
+    "MONDAY_API_TOKEN",
+    "SMS_API_TOKEN",
+    "SMTP_PASSWORD",
+)
+_SLACK_APP = "SLACK_SIGNING_SECRET"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
-    "gateway": {_OTEL, *INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS, "TOKEN_KEYS"},
+    "gateway": {_OTEL, *INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS, "TOKEN_KEYS", _SLACK_APP},
     "consent": {
         _OTEL,
         "TOKEN_KEYS",
@@ -77,7 +84,7 @@ SECRETS_OF = {
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _OTEL}
+SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OTEL}
 
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.

@@ -164,12 +164,13 @@ def model(_: Mapping[str, str], body: bytes) -> Answer:
 
 PROVIDERS: Mapping[str, Provider] = {
     "slack": slack.webhook,
+    "slack_response": slack.response,
     "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
     "model": model,
 }
-PATHS = {"model": "/model/chat/completions"}
+PATHS = {"model": "/model/chat/completions", "slack_response": "/slack/response"}
 """Paths that differ from the target's name."""
 
 
@@ -202,6 +203,7 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     """Create the application of the provider port.
 
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
+    POST /slack/response   POST /slack/press   presses a button of a message
     POST /monday /sms /webhook /model/chat/completions   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
@@ -216,6 +218,7 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     for method, write in (("postMessage", slack_app.post), ("update", slack_app.update)):
         receive = _receiver(recorder, "slack", write, "slack app")
         app.router.add_post(f"/slack/api/chat.{method}", receive)
+    app.router.add_post("/slack/press", slack_app.press)
     api = _Api(recorder)
     app.router.add_get("/received", api.received)
     app.router.add_delete("/received", api.forget)

@@ -1,15 +1,23 @@
 """Slack: an incoming webhook, and an app's Web API, whose errors come in the body of a 200."""
 
+import hashlib
+import hmac
 import json
+import time
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
+from urllib.parse import urlencode
+from uuid import uuid4
 
-from aiohttp import hdrs
+from aiohttp import ClientSession, hdrs, web
+from pydantic import Field
 
 from deploy.sandbox.answer import Answer, json_object
+from libs.common.http.application import Model, Problem, json_response, parse
 
 _MOST_MESSAGES = 10_000
+SIGNING_SECRET = "signing-secret-of-the-sandbox"  # noqa: S105 - no one else's
 
 
 def webhook(_: Mapping[str, str], body: bytes) -> Answer:
@@ -55,6 +63,30 @@ def _takes(blocks: Any) -> bool:
         return False
 
 
+class Press(Model):
+    """A press of a button: in which message, by whom, and how the request is signed."""
+
+    to: str
+    """The interactivity request URL."""
+    channel: str
+    ts: str
+    action: str
+    user: str = "U012ABC"
+    name: str = "anna.nowak"
+    team: str = "T0123"
+    user_team: str | None = None
+    trigger_id: str = Field(default_factory=lambda: uuid4().hex)
+    response_url: str | None = None
+    secret: str = SIGNING_SECRET
+    age: int = 0
+
+
+def response(_: Mapping[str, str], body: bytes) -> Answer:
+    """A `response_url`: whoever pressed a button sees the text."""
+    text = (json_object(body) or {}).get("text")
+    return Answer(200 if text else 400, "ok", accepted=bool(text), content_type="text/plain")
+
+
 class App:
     """chat.postMessage and chat.update: channel and `ts` identify a message."""
 
@@ -67,6 +99,27 @@ class App:
 
     def update(self, headers: Mapping[str, str], body: bytes) -> Answer:
         return self._write(headers, body, str((json_object(body) or {}).get("ts")))
+
+    async def press(self, request: web.Request) -> web.Response:
+        """Press a button of a message, as its app is told of it; returns what the app answered."""
+        press = await parse(request, Press)
+        message = self._messages.get((press.channel, press.ts), {})
+        buttons = {
+            button["action_id"]: button
+            for block in message.get("blocks") or []
+            if block["type"] == "actions"
+            for button in block["elements"]
+        }
+        if press.action not in buttons:
+            raise Problem(404, detail=f"no such button; the message has {', '.join(buttons)}")
+        url = press.response_url or f"http://{request.host}/slack/response"
+        body = _interaction(press, message, buttons[press.action] | {"type": "button"}, url)
+        sent = {hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded", **_signature(press, body)}
+        async with (
+            ClientSession() as session,
+            session.post(press.to, data=body, headers=sent) as got,
+        ):
+            return json_response({"status": got.status, "body": await got.text()})
 
     def _write(self, headers: Mapping[str, str], body: bytes, ts: str | None) -> Answer:
         message = json_object(body) or {}
@@ -86,6 +139,33 @@ class App:
 
         said = {"ok": True, "channel": channel, "ts": key[1], "text": message.get("text")}
         return Answer(200, json.dumps(said), accepted=True, keep=keep)
+
+
+def _interaction(press: Press, message: Any, button: Any, response_url: str) -> bytes:
+    payload = {
+        "type": "block_actions",
+        "user": {
+            "id": press.user,
+            "name": press.name,
+            "username": press.name,
+            "team_id": press.user_team or press.team,
+        },
+        "team": {"id": press.team, "domain": "sandbox"},
+        "enterprise": None,
+        "channel": {"id": press.channel, "name": "leads"},
+        "message": message | {"ts": press.ts},
+        "trigger_id": press.trigger_id,
+        "response_url": response_url,
+        "actions": [button],
+    }
+    return urlencode({"payload": json.dumps(payload)}).encode()
+
+
+def _signature(press: Press, body: bytes) -> dict[str, str]:
+    timestamp = str(int(time.time()) - press.age)
+    signed = b"v0:%s:%s" % (timestamp.encode(), body)
+    digest = hmac.new(press.secret.encode(), signed, hashlib.sha256).hexdigest()
+    return {"X-Slack-Request-Timestamp": timestamp, "X-Slack-Signature": f"v0={digest}"}
 
 
 def _error(message: Mapping[str, Any]) -> str | None:

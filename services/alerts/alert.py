@@ -200,6 +200,15 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
+class Button:
+    """A button below a message, where the channel has buttons."""
+
+    action: str
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """A row that is ours until its lease ends; `attempt` fences every later change."""
 
@@ -216,3 +225,4 @@ class Claimed:
     request_id: str | None
     due_at: datetime
     once: Once | None = None
+    buttons: tuple[Button, ...] = ()

@@ -25,7 +25,7 @@ from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
 from services.alerts.cases.updates import Updates
 from services.alerts.channels.email import Email
-from services.alerts.config import EmailTarget
+from services.alerts.config import EmailTarget, SlackTarget
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
@@ -36,6 +36,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
+from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
 from services.alerts.privacy import Privacy
 from services.alerts.rota import Rotas
@@ -187,6 +188,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
     )
     service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
+    apps = [each for each in configured.targets.values() if isinstance(each, SlackTarget)]
     for routes in (
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
@@ -194,6 +196,11 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
         CaseRoutes(Answers(engine, rules), ledger_check),
         CasePages(Answers(engine, rules)),
+        SlackRoutes(
+            Answers(engine, rules),
+            [each for each in apps if each.team],
+            settings.alerts_private_networks,
+        ),
     ):
         routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)

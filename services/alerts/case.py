@@ -45,6 +45,8 @@ class Verb(StrEnum):
 CLOSING = frozenset({Verb.NOT_A_LEAD, Verb.FALSE_ALARM, Verb.DONE, Verb.WON, Verb.LOST})
 
 _RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
+LATER = timedelta(hours=1)
+"""How long the button `later` of a page or message puts a case off."""
 
 
 class Via(StrEnum):
@@ -123,6 +125,17 @@ class Rules:
     def whom(self, ask: Ask, now: datetime) -> str | None:
         """Return the person that a step asks."""
         return self.on_call(ask.schedule, now) if ask.schedule else ask.person
+
+
+def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
+    """Return the answers that a message of a case has buttons for."""
+    if state is State.OPEN:
+        return (Verb.TAKEN, Verb.LATER, Verb.NOT_A_LEAD)
+    if state is State.UNANSWERED:
+        return (Verb.TAKEN, Verb.NOT_A_LEAD)
+    if state is State.ANSWERED and outcome is None:
+        return (Verb.RELEASE, Verb.WON, Verb.LOST)
+    return ()
 
 
 def step_id(case_id: UUID, generation: int, number: int) -> UUID:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from services.alerts.case import Cancelled, State
+from services.alerts.case import Cancelled, Refused, State, Verb
 
 _WORDS = {
     "en": {
@@ -29,6 +29,38 @@ _WORDS = {
         "erased": "Zgłoszenie wycofano, odpowiedź nie jest potrzebna",
         "at": "Odbierz: {url}",
         "take": "Odbierz: ostoja take {id} --as IMIĘ",
+    },
+}
+_LABELS = {
+    "en": {
+        Verb.TAKEN: "Take it",
+        Verb.LATER: "Ask again in an hour",
+        Verb.NOT_A_LEAD: "Not a lead",
+        Verb.WON: "Won",
+        Verb.LOST: "Lost",
+        Verb.RELEASE: "Give it back",
+    },
+    "pl": {
+        Verb.TAKEN: "Biorę",
+        Verb.LATER: "Zapytaj za godzinę",
+        Verb.NOT_A_LEAD: "To nie lead",
+        Verb.WON: "Wygrany",
+        Verb.LOST: "Przegrany",
+        Verb.RELEASE: "Oddaję",
+    },
+}
+_REFUSALS = {
+    "en": {
+        Refused.ANSWERED: "{owner} has it.",
+        Refused.STALE: "Something has changed. Please look at it again.",
+        Refused.TOO_LATE: "It cannot be put off any more: take it or leave it.",
+        Refused.ENDED: "This is over, no answer is needed.",
+    },
+    "pl": {
+        Refused.ANSWERED: "Ma to {owner}.",
+        Refused.STALE: "Coś się zmieniło. Proszę spojrzeć jeszcze raz.",
+        Refused.TOO_LATE: "Nie można już odłożyć: proszę wziąć albo zostawić.",
+        Refused.ENDED: "To już nieaktualne, odpowiedź nie jest potrzebna.",
     },
 }
 
@@ -79,7 +111,22 @@ class Shown:
 
     @property
     def _words(self) -> dict[str, str]:
-        return _WORDS["pl" if self.language == "pl" else "en"]
+        return _WORDS[_known(self.language)]
+
+
+def label(verb: Verb, language: str | None) -> str:
+    """Return the text of a button."""
+    return _LABELS[_known(language)][verb]
+
+
+def refusal(why: Refused, owner: str | None, language: str | None) -> str:
+    """Say to whoever answered why it had no effect."""
+    texts = _REFUSALS[_known(language)]
+    return texts.get(why, texts[Refused.STALE]).format(owner=owner)
+
+
+def _known(language: str | None) -> str:
+    return "pl" if language == "pl" else "en"
 
 
 def _clock(at: datetime | None, zone: ZoneInfo) -> str:

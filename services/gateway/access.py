@@ -53,7 +53,7 @@ class Requirements:
     role: Role = Role.PUBLIC
     or_admin: bool = False
     """The admin key will do, too."""
-    policy: Literal["chat", "api", "health"] | None = "api"
+    policy: Literal["chat", "api", "slack", "health"] | None = "api"
     recorded: bool = True
     """Record calls with the admin key; health checks are not recorded."""
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None

@@ -87,6 +87,7 @@ async def start(
         overrides=overrides,
         waits=waits,
         shadow=shadow,
+        slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
         health=Health(upstreams, redis, broker),
         leaving=lambda: service.leaving,
         purge=cache.purge,

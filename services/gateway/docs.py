@@ -104,7 +104,7 @@ def _operation(document: Node, path: str, method: str, operation: Node) -> Itera
     }
     yield _table([(status, answer["description"]) for status, answer in answers.items()], "Answer")
     for status, answer in answers.items():
-        for content in answer["content"].values() if status != "default" else ():
+        for content in answer.get("content", {}).values() if status != "default" else ():
             if "example" in content:
                 yield f"<h4>{escape(status)}, for example</h4>{_pre(content['example'])}"
     yield "</details>"

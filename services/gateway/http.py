@@ -1,6 +1,7 @@
 """Routes: the gateway's own, and those forwarded to a service."""
 
 import json
+import time
 from base64 import b64decode, b64encode
 from collections.abc import (
     AsyncIterable,
@@ -24,6 +25,7 @@ from libs.common.http.application import (
     validate,
 )
 from libs.common.process import logs
+from services.gateway import slack
 from services.gateway.access import CONTEXT, Access, Requirements
 from services.gateway.body_budget import BodyBudget, accept_body, parts
 from services.gateway.clients import Role
@@ -51,6 +53,7 @@ ERASURE_LINK = Requirements(mail_action="erasure")
 SERVICE = Requirements(Role.SERVICE)
 SERVICE_OR_ADMIN = Requirements(Role.SERVICE, or_admin=True)
 ADMIN = Requirements(Role.ADMIN)
+SLACK = Requirements(policy="slack")
 HEALTH = Requirements(policy="health", recorded=False)
 UNLIMITED = Requirements(policy=None, recorded=False)
 
@@ -148,6 +151,7 @@ class Api:
         overrides: Overrides,
         waits: Waits,
         shadow: bool,
+        slack_secret: str | None,
         health: Health,
         leaving: Callable[[], bool],
         purge: Callable[[], int],
@@ -160,6 +164,7 @@ class Api:
         self._overrides = overrides
         self._waits = waits
         self._shadow = shadow
+        self._slack_secret = slack_secret
         self._health = health
         self._leaving = leaving
         self._purge = purge
@@ -183,6 +188,7 @@ class Api:
         add("GET", "/api/ratelimits", ADMIN, self.get_limits)
         add("PUT", "/api/ratelimits", ADMIN, self.put_limits)
         add("POST", "/api/cache/cleanup", ADMIN, self.clean_cache)
+        add("POST", "/api/slack/actions", SLACK, self.slack_action)
         for each in FORWARDED:
             add(each.method, each.path, each.requires, self._forwarding(each))
 
@@ -324,6 +330,16 @@ class Api:
         if response.status == 404:  # perhaps just accepted: the ledger lags a moment behind
             response.headers.setdefault(hdrs.RETRY_AFTER, "1")
         return response
+
+    async def slack_action(self, request: web.Request) -> web.StreamResponse:
+        """Forward what Slack has signed; alerts relies on this check."""
+        if self._slack_secret is None:
+            raise Problem(404, detail="SLACK_SIGNING_SECRET is not set")
+        body = await self._body_budget.read(request)
+        payload = slack.payload_of(self._slack_secret, request.headers, body, time.time())
+        headers = outgoing_headers(request, request[CONTEXT].client, _request_id())
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+        return await forward(request, self._upstreams["alerts"], headers, payload)
 
     async def get_limits(self, _: web.Request) -> web.Response:
         rules = self._overrides.rules

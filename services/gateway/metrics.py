@@ -6,7 +6,8 @@ LIMIT_DECISIONS = Counter(
     "gateway_limit_decisions_total",
     "Rate limit decisions; counted_in says where.",
     [
-        "policy",  # chat | api | service | health | chat_budget | write_budget | withdrawal_budget
+        # chat | api | slack | service | health | chat_budget | write_budget | withdrawal_budget
+        "policy",
         "outcome",  # admitted | refused (would be: in shadow mode, a withdrawal over a budget)
         "counted_in",  # redis | here
     ],

@@ -70,6 +70,7 @@ class Rules:
             "chat": (now["chat"],),
             "api": merged((now["minute"], now["hour"])),
             "service": (now["service"],),
+            "slack": (now["slack"],),
             "health": (now["health"],),
             "chat_budget": (now["chat_budget"],),
             "write_budget": (now["write_budget"],),

@@ -79,10 +79,14 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
+    slack_signing_secret: SecretStr | None = None
+    """Of the Slack app whose messages have buttons; without it their route answers 404."""
+
     chat_rate_limit: Limit = "30 per minute"
     api_rate_limit_hour: Limit = "200 per hour"
     api_rate_limit_minute: Limit = "50 per minute"
     service_rate_limit: Limit = "10000 per minute"
+    slack_rate_limit: Limit = "600 per minute"
     health_rate_limit: Limit = "120 per minute"
     chat_budget: Limit = "3000 per hour"
     public_write_budget: Limit = "1000 per hour"
@@ -115,6 +119,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
             "minute": "api_rate_limit_minute",
             "hour": "api_rate_limit_hour",
             "service": "service_rate_limit",
+            "slack": "slack_rate_limit",
             "health": "health_rate_limit",
             "chat_budget": "chat_budget",
             "write_budget": "public_write_budget",

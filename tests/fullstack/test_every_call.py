@@ -24,7 +24,7 @@ SECTION_4 = {
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         POST /api/leads/import /api/leads/{id}/state
         GET /a/{token}
-        POST /a/{token}
+        POST /a/{token} /api/slack/actions
         GET /api/leads /api/leads/{id} /transcript /api/ready
         GET /api/alerts/{id} /api/followups
         DELETE /api/followups/{id}
@@ -235,6 +235,8 @@ async def _leads(call: Calls) -> None:
     assert LEAD["message"] in html.unescape(await call("GET", "/transcript", query=query))
     for method in ("GET", "POST"):  # no case is open
         await call(method, "/a/{token}", token="A" * 22, status=410)
+    # No signing secret is set.
+    await call("POST", "/api/slack/actions", form={"payload": "{}"}, status=404)
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

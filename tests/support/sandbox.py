@@ -48,6 +48,15 @@ class SandboxApi:
             if to in str(mail["To"])
         ]
 
+    async def press(self, to: str, message: Any, action: str, **how: Any) -> tuple[int, str]:
+        """Press a button of an app's Slack message, and return what the app answered to Slack.
+
+        :param message: its `channel` and `ts`
+        """
+        where = {"to": to, "channel": message["channel"], "ts": message["ts"], "action": action}
+        answer = await self._call("POST", f"{self.url}/slack/press", where | how)
+        return answer["status"], answer["body"]
+
     async def heal(self) -> None:
         for target in ("slack", "monday", "sms", "webhook", "model", "email"):
             await self.behave(target, status=200)

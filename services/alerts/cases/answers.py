@@ -28,6 +28,7 @@ class Refusal:
     owner: str | None = None  # name
     since: str | None = None
     reason: str | None = None  # why it was cancelled
+    language: str | None = None  # of the staff
 
 
 class UnknownCase(Exception):  # noqa: N818 - reads as what happened
@@ -119,4 +120,5 @@ def _result(row: Any) -> Result:
 
 def _refusal(row: Any, why: Refused) -> Refusal:
     result = _result(row)
-    return Refusal(why, result["owner"], result["since"], row.reason)
+    language = (row.payload or {}).get("staff_language")
+    return Refusal(why, result["owner"], result["since"], row.reason, language)

@@ -21,6 +21,7 @@ _GONE = frozenset({"channel_not_found", "is_archived"})
 _BAD = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "no_text"})
 
 
+_SECTION, _MESSAGE = 3000, 40_000  # characters: Slack's limits
 _UNCHANGEABLE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 
 
@@ -46,21 +47,22 @@ class Slack(HttpChannel[SlackTarget]):
             answer = await self._changer.post(body, headers)
             if _error(answer) not in _UNCHANGEABLE:
                 return read(answer)
-        message = json.loads(self._body(job)) | {"channel": self._target.post_to}
+        message = _with_buttons(json.loads(self._body(job)), job)
+        message["channel"] = self._target.post_to
         return read(await self._poster.post(json.dumps(message).encode(), headers))
 
     def _changed(self, job: Claimed) -> dict[str, Any]:
         """Return the message as it becomes: the alert's own keeps its content above the news."""
         news: dict[str, Any] = json.loads(self._body(job))
         if (alert := job.payload.get("alert")) is None:
-            return {"blocks": [], **news}
+            return _with_buttons({"blocks": [], **news}, job)
         message: dict[str, Any] = {"blocks": [], **json.loads(self._body(replace(job, **alert)))}
         if message["blocks"]:
             said = {"type": "mrkdwn", "text": f"*{news['text']}*"}
             message["blocks"].append({"type": "context", "elements": [said]})
         else:
             message["text"] += f"\n{news['text']}"
-        return message
+        return _with_buttons(message, job)
 
     async def close(self) -> None:
         await self._changer.close()
@@ -77,6 +79,27 @@ class Slack(HttpChannel[SlackTarget]):
         # A visitor may have written it: `<!channel>` notifies all, `<https://…|Open>` deceives.
         marked_up = job.payload.get("mrkdwn") is True
         return json.dumps({"text": text if marked_up else escape_slack(text)}).encode()
+
+
+def _with_buttons(message: dict[str, Any], job: Claimed) -> dict[str, Any]:
+    """Put the job's buttons below the message; beside blocks, `text` is only the notification."""
+    if not job.buttons:
+        return message
+    text = message.get("text", "")
+    blocks = message.get("blocks") or [
+        {"type": "section", "text": {"type": "mrkdwn", "text": text[start : start + _SECTION]}}
+        for start in range(0, min(len(text), _MESSAGE), _SECTION)
+    ]
+    elements = [
+        {
+            "type": "button",
+            "action_id": button.action,
+            "text": {"type": "plain_text", "text": button.label},
+            "value": button.value,
+        }
+        for button in job.buttons
+    ]
+    return {**message, "blocks": [*blocks, {"type": "actions", "elements": elements}]}
 
 
 def read(answer: Response) -> Outcome:

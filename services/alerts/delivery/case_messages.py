@@ -9,10 +9,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.alerts.alert import Claimed
-from services.alerts.case import Person, Rules, State
+from services.alerts.alert import Button, Claimed
+from services.alerts.case import Person, Rules, State, offered
 from services.alerts.case_link import hashed
-from services.alerts.case_text import Shown, without_diacritics
+from services.alerts.case_text import Shown, label, without_diacritics
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.store import case_links, places
 from services.alerts.templates import escape_slack
@@ -46,7 +46,21 @@ async def written(
         if place_of(job) == row.alert_id and row.payload:  # the alert's own message
             payload["alert"] = {"event_type": row.event_type, "payload": row.payload}
     payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
-    return replace(job, payload=payload), row.want
+    return replace(job, payload=payload, buttons=_buttons(row)), row.want
+
+
+async def with_buttons(engine: AsyncEngine, job: Claimed) -> Claimed:
+    """Return an alert's own job with the buttons of its case, if it asks at this target."""
+    async with engine.connect() as tx:
+        row = await places.read(tx, job.alert_id, job.target)
+    return job if row is None else replace(job, buttons=_buttons(row))
+
+
+def _buttons(row: Any) -> tuple[Button, ...]:
+    """Return the buttons of a case; their value has the generation that the message shows."""
+    language, value = (row.payload or {}).get("staff_language"), f"{row.alert_id} {row.generation}"
+    verbs = offered(State(row.state), row.outcome)
+    return tuple(Button(verb, label(verb, language), value) for verb in verbs)
 
 
 def place_of(job: Claimed) -> UUID:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.resources import files
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,43 +11,23 @@ from uuid import UUID, uuid4
 import jinja2
 from aiohttp import web
 
-from services.alerts.case import Answer, Refused, State, Verb, Via
+from services.alerts.case import LATER, Answer, Refused, State, Verb, Via, offered
 from services.alerts.case_link import TOKEN_BYTES, hashed
+from services.alerts.case_text import label, refusal
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.delivery.case_messages import shown
 from services.alerts.store import case_links
 
-LATER = timedelta(hours=1)
-_OPEN = (Verb.TAKEN, Verb.LATER, Verb.NOT_A_LEAD)
-_UNANSWERED = (Verb.TAKEN, Verb.NOT_A_LEAD)
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
 _WORDS = {
     "en": {
-        Verb.TAKEN: "Take it",
-        Verb.LATER: "Ask again in an hour",
-        Verb.NOT_A_LEAD: "Not a lead",
-        Verb.WON: "Won",
-        Verb.LOST: "Lost",
-        Verb.RELEASE: "Give it back",
         "gone": "This link is no longer valid",
-        "has": "{owner} has it.",
-        "stale": "Something has changed. Please look at it again.",
-        "too_late": "It cannot be put off any more: take it or leave it.",
         "name": "Name", "phone": "Phone", "email": "E-mail", "city": "City",
         "summary": "In short", "text": "Request", "transcript_url": "Conversation",
     },
     "pl": {
-        Verb.TAKEN: "Biorę",
-        Verb.LATER: "Zapytaj za godzinę",
-        Verb.NOT_A_LEAD: "To nie lead",
-        Verb.WON: "Wygrany",
-        Verb.LOST: "Przegrany",
-        Verb.RELEASE: "Oddaję",
         "gone": "Ten link nie jest już ważny",
-        "has": "Ma to {owner}.",
-        "stale": "Coś się zmieniło. Proszę spojrzeć jeszcze raz.",
-        "too_late": "Nie można już odłożyć: proszę wziąć albo zostawić.",
         "name": "Imię", "phone": "Telefon", "email": "E-mail", "city": "Miejscowość",
         "summary": "W skrócie", "text": "Zgłoszenie", "transcript_url": "Rozmowa",
     },
@@ -100,13 +79,8 @@ class CasePages:
     def _answered(self, row: Any, result: Result | Refusal) -> web.Response:
         if not isinstance(result, Refusal):
             return self._page(row)
-        words = _words(row)
-        match result.why:
-            case Refused.ANSWERED:
-                return self._page(row, words["has"].format(owner=result.owner), 409)
-            case Refused.TOO_LATE:
-                return self._page(row, words["too_late"], 422)
-        return self._page(row, words["stale"], 409)
+        note = refusal(result.why, result.owner, _language(row))
+        return self._page(row, note, 422 if result.why is Refused.TOO_LATE else 409)
 
     async def _answer(self, request: web.Request, row: Any) -> Answer | None:
         form = await request.post()
@@ -116,7 +90,7 @@ class CasePages:
             generation = min(int(str(form.get("generation"))[:9]), row.generation)
         except ValueError:
             return None
-        if verb not in {*_OPEN, *_MINE}:
+        if verb not in {*offered(State.OPEN, None), *_MINE}:
             return None
         return Answer(
             verb,
@@ -143,14 +117,16 @@ class CasePages:
         rules = self.answers.rules
         words = _words(row)
         mine = row.state == State.ANSWERED and row.owner == row.person
-        verbs = {State.OPEN: _OPEN, State.UNANSWERED: _UNANSWERED}.get(row.state, ())
+        # Only the owner may close it; whoever else looks is told who has it.
+        verbs = () if row.state == State.ANSWERED else offered(State(row.state), None)
+        buttons = _MINE if mine else verbs
         return _html(
             status,
             language=_language(row),
             title=shown(row, rules).line(rules.hours_of(row.hours).zone),
             note=note,
             details=list(_details(row.payload or {}, words)) if mine else [],
-            buttons=[(verb.value, words[verb]) for verb in (_MINE if mine else verbs)],
+            buttons=[(verb.value, label(verb, _language(row))) for verb in buttons],
             nonce=uuid4(),
             generation=row.generation,
         )

@@ -65,11 +65,15 @@ async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject
         found = await bodies(subject, changes=True)
         return found if len(found) == 2 else []
 
-    own, step = sorted(await eventually(changed, 30), key=lambda body: not body["blocks"])
+    own, step = sorted(await eventually(changed, 30), key=lambda body: -len(body["blocks"]))
     assert own["ts"] != step["ts"]
-    assert "600700800" in json.dumps(own["blocks"][:-1])
-    assert "taken by Ewa Lis" in json.dumps(own["blocks"][-1])
-    assert ("taken by Ewa Lis" in step["text"], step["blocks"]) == (True, [])
+    assert "600700800" in json.dumps(own["blocks"][:-2])
+    assert "taken by Ewa Lis" in json.dumps(own["blocks"][-2])
+    assert [each["type"] for each in step["blocks"]] == ["section", "actions"]
+    assert "taken by Ewa Lis" in step["text"] == step["blocks"][0]["text"]["text"]
+    assert own["blocks"][-1] == step["blocks"][-1]
+    labels = [each["text"]["text"] for each in own["blocks"][-1]["elements"]]
+    assert labels == ["Give it back", "Won", "Lost"]
     assert len(await bodies(subject, changes=False)) == 2
 
 

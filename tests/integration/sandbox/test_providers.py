@@ -66,6 +66,21 @@ async def test_a_slack_app_s_message_is_changed_by_its_channel_and_time(
     assert [each["body"] for each in await sandbox.received("slack")] == [message, changed]
 
 
+async def test_a_button_is_pressed_as_slack_tells_the_app(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    _, posted = await post(
+        client, "slack/api/chat.postMessage", {"channel": "C0123", "blocks": [ACTIONS]}, **BOT
+    )
+    # A webhook of its own stands for the app: it says what a request with a form is worth.
+    assert await sandbox.press(f"{sandbox.url}/slack", posted, "take") == (400, "invalid_payload")
+    got = (await sandbox.received("slack", refused_too=True))[-1]
+    assert got["headers"]["x-slack-signature"].startswith("v0=")
+    assert json.loads(got["body"]["payload"])["actions"] == [BUTTON]
+    where = {"to": sandbox.url, "channel": "C0123", "ts": posted["ts"], "action": "other"}
+    assert (await post(client, "slack/press", where))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("method", "body", "headers", "error"),
     [

@@ -49,6 +49,7 @@ def access() -> dict[tuple[str, str], Requirements]:
         overrides=nothing,
         waits=nothing,
         shadow=False,
+        slack_secret=None,
         health=nothing,
         leaving=nothing,
         purge=nothing,

@@ -1,0 +1,43 @@
+"""A text that only the person sees who pressed a button of an app's message."""
+
+import json
+
+from yarl import URL
+
+from libs.common.process import logs
+from services.alerts.channels.network import Network, Networks
+from services.alerts.channels.post import Poster
+from services.alerts.config import SlackTarget
+from services.alerts.templates import escape_slack
+
+log = logs.get_logger(__name__)
+
+HOOKS = URL("https://hooks.slack.com")
+SECONDS = 0.8
+"""Slack waits 3 s for the response to a press; the answer may have taken 2 of them."""
+
+
+async def reply(target: SlackTarget, url: str, text: str, private: Networks) -> None:
+    """Post the text to a press's `response_url`; once, because the person can press again.
+
+    :param url: nothing is sent unless it is at Slack, or where the target's API is
+    """
+    if not _is_slacks(target, url):
+        log.warning("slack.foreign_response_url")
+        return
+    network = Network("slack replies", private, 1)
+    poster = Poster(target.model_copy(update={"timeout": SECONDS}), url, network)
+    message = {"response_type": "ephemeral", "replace_original": False, "text": escape_slack(text)}
+    try:
+        sent = await poster.post(json.dumps(message).encode(), {})
+    finally:
+        await poster.close()
+        await network.close()
+    log.info("slack.replied", outcome=sent.outcome.kind, reason=sent.outcome.reason)
+
+
+def _is_slacks(target: SlackTarget, url: str) -> bool:
+    try:
+        return URL(url).origin() in {HOOKS, URL(target.api).origin()}
+    except ValueError:
+        return False

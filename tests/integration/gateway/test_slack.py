@@ -1,0 +1,70 @@
+"""The route of Slack's buttons: what is passed on to alerts, and what is not."""
+
+from typing import Any
+
+import pytest
+
+from deploy.sandbox.slack import SIGNING_SECRET
+from tests.integration.gateway.conftest import SERVICE, Gateway, Owner, StartGateway
+from tests.support.sandbox import Sandbox
+
+PATH = "/api/slack/actions"
+BUTTON = {"type": "button", "action_id": "taken", "value": "case 0"} | {
+    "text": {"type": "plain_text", "text": "Take it"}
+}
+FORM = {"payload": "{}"}
+
+
+async def press(sandbox: Sandbox, gateway: Gateway, **how: Any) -> int:
+    await sandbox.reset()
+    message = {"channel": "C1", "blocks": [{"type": "actions", "elements": [BUTTON]}]}
+    app = f"{sandbox.url}/slack/api/chat.postMessage"
+    headers = {"Authorization": "Bearer xoxb-token"}
+    async with gateway.session.post(app, json=message, headers=headers) as posted:
+        where = await posted.json()
+    status, _ = await sandbox.press(f"{gateway.url}{PATH}", where, "taken", **how)
+    return status
+
+
+def passed_on(owner: Owner) -> list[dict[str, Any]]:
+    return [each for each in owner.received if each["path"] == PATH]
+
+
+async def test_a_press_that_slack_has_signed_reaches_alerts_as_json(
+    start_gateway: StartGateway, sandbox: Sandbox, owner: Owner
+) -> None:
+    gateway = await start_gateway(SLACK_SIGNING_SECRET=SIGNING_SECRET)
+    assert await press(sandbox, gateway, trigger_id="1.2.z") == 200
+    (got,) = passed_on(owner)
+    assert '"trigger_id": "1.2.z"' in got["body"]
+    assert got["headers"]["Content-Type"] == "application/json"
+    assert got["headers"]["X-Caller"] == "public"
+
+
+@pytest.mark.parametrize("how", [{"secret": "another"}, {"age": 400}, {"age": -400}])
+async def test_a_forged_or_old_press_reaches_no_one(
+    start_gateway: StartGateway, sandbox: Sandbox, owner: Owner, how: dict[str, Any]
+) -> None:
+    gateway = await start_gateway(SLACK_SIGNING_SECRET=SIGNING_SECRET)
+    assert await press(sandbox, gateway, **how) == 401
+    unsigned = await gateway.send("POST", PATH, SERVICE, data=FORM)
+    assert unsigned.status == 401
+    assert passed_on(owner) == []
+
+
+async def test_without_the_secret_there_is_no_such_route(
+    start_gateway: StartGateway, sandbox: Sandbox, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    assert await press(sandbox, gateway) == 404
+    assert passed_on(owner) == []
+
+
+async def test_it_has_a_rate_limit_of_its_own(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway(
+        SLACK_SIGNING_SECRET=SIGNING_SECRET,
+        SLACK_RATE_LIMIT="2 per day",
+        API_RATE_LIMIT_MINUTE="1 per day",
+    )
+    found = [(await gateway.send("POST", PATH, data=FORM)).status for _ in range(3)]
+    assert found == [401, 401, 429]
