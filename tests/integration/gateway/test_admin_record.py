@@ -84,7 +84,7 @@ async def test_every_admin_route_is_recorded_by_its_template_and_health_is_not(
     admin = [(each.method, each.path) for each in FORWARDED if each.requires.role is Role.ADMIN]
     for method, path in [*admin, *OWN]:
         consent.records.clear()
-        called = path.replace("{email}", ANNA).replace("{target}", "slack")
+        called = path.replace("{email}", ANNA).replace("{target}", "slack").replace("{id}", "1")
         answer = await gateway.call(method, called, {} if method != "GET" else None, **ADMIN)
         recorded = [(each["phase"], each["method"], each["route"]) for each in consent.records]
         assert recorded == [("intended", method, path), ("done", method, path)]
