@@ -138,18 +138,20 @@ class Process:
                 os.kill(pid, number)
 
     def stop(self, number: int, seconds: float) -> None:
-        """Send the signal and wait; after `seconds`, kill the process and its group."""
+        """Send the signal and wait; after `seconds`, kill the process and its group.
+
+        A supervisor may have started the next process, and recorded it, before this one looks.
+        """
         pid = self.pid
         self.signal(number)
         deadline = time.monotonic() + seconds
-        while self.pid is not None and time.monotonic() < deadline:
+        while pid is not None and self.pid == pid:
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
             time.sleep(0.02)
-        if pid is not None and self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            while self.pid is not None:
-                time.sleep(0.02)
-        self.record.unlink(missing_ok=True)
+        if self.pid is None:
+            self.record.unlink(missing_ok=True)
 
 
 def _reap() -> None:
