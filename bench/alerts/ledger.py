@@ -18,7 +18,7 @@ from bench.lab import Lab
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
 from deploy.local.process import HOST
-from services.alerts.store import queries, steps
+from services.alerts.store import queries, transitions
 from tests.support.databases import DatabaseUrl
 
 ROWS = 10_000_000
@@ -128,8 +128,8 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
         for position, each in enumerate(ids)
     ]
     return {
-        "claim of 50": (steps.CLAIM, {**claim, "retries": 5, "take_over": False}),
-        "settle of 50": (steps.RECORD, {"results": json.dumps(tried)}),
+        "claim of 50": (transitions.CLAIM, {**claim, "retries": 5, "take_over": False}),
+        "settle of 50": (transitions.RECORD, {"results": json.dumps(tried)}),
         "`/api/dlq/stats`": (queries.STATS, {}),
         "`/api/dlq/pending`": (queries.paged("pending", queries.Filter(), None, 100), {}),
     }

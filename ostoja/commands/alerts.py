@@ -21,7 +21,7 @@ _LISTS = {
 }
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 _CASES = ("open", "answered", "unanswered", "cancelled")
-_CASE_FAULTS = ("stranded", "missing", "unlisted", "ownerless", "untold")
+_CASE_FAULTS = ("stranded", "missing", "unlisted", "ownerless", "updates_overdue")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

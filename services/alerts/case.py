@@ -3,7 +3,7 @@
 open ──answer──> answered <──late answer── unanswered
 open ──chain over──> unanswered        open ──later──> open
 answered ──release, reopen──> open <──reopen── unanswered
-open, unanswered ──resolved, erased, by hand──> cancelled, which is final
+open, unanswered ──resolved, erased, manual──> cancelled, which is final
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +61,7 @@ class Cancelled(StrEnum):
 
     RESOLVED = auto()
     ERASED = auto()
-    BY_HAND = auto()
+    MANUAL = auto()  # by an operator, who gives a reason
 
 
 @dataclass(frozen=True, slots=True)

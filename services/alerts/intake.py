@@ -20,7 +20,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import LEAD_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import cases, intake, steps, upkeep
+from services.alerts.store import cases, intake, transitions, upkeep
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
@@ -108,7 +108,7 @@ class Intake:
         """
         if row.event_type in messages.CASE_EVENTS:  # of this one target, whatever the routes say
             return False
-        once = steps.once_of(row)
+        once = transitions.once_of(row)
         accepted = AlertAccepted(
             id=row.alert_id,
             event_type=row.event_type,

@@ -28,7 +28,7 @@ from services.alerts import messages, subjects, topology
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
 from services.alerts.messages import ExportRequest, SubjectErased
-from services.alerts.store import case_privacy, privacy, steps
+from services.alerts.store import case_privacy, privacy, transitions
 from services.alerts.store.privacy import BEGINNING, Key
 from services.alerts.subjects import Hash, Kind, Subjects
 
@@ -125,7 +125,7 @@ class Privacy:
         async with self._engine.begin() as tx:
             before = await privacy.erase(tx, row)
             if before is State.PENDING:
-                await ending.notify(tx, steps.ended(row), State.DISCARDED, Reason.ERASED)
+                await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
         return before not in {State.CLAIMED, State.SENDING}
 
     async def requests(self, message: Message, _: Delivery) -> Disposition:

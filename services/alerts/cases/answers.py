@@ -81,7 +81,7 @@ class Answers:
                 return _refusal(row, Refused.ENDED)
             if row.state == State.ANSWERED:
                 return _refusal(row, Refused.ANSWERED)
-            result = _result(await cases.cancel(tx, row, Cancelled.BY_HAND))
+            result = _result(await cases.cancel(tx, row, Cancelled.MANUAL))
             await cases.record(tx, row, answer, result)
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result

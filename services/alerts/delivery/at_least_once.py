@@ -17,8 +17,8 @@ from services.alerts.alert import Claimed, Kind, Outcome, Reason, RowStatus, Sta
 from services.alerts.delivery import case_messages, ending
 from services.alerts.delivery.worker import Worker
 from services.alerts.messages import AlertWork
-from services.alerts.store import steps
-from services.alerts.store.steps import Attempt
+from services.alerts.store import transitions
+from services.alerts.store.transitions import Attempt
 from services.alerts.targets.breaker import Admission
 
 log = logs.get_logger(__name__)
@@ -39,7 +39,7 @@ class AtLeastOnceWorker(Worker):
         job = await self._claims.submit((work.alert_id, work.generation))
         if job is None:
             async with self._autocommit.connect() as tx:
-                seen = await steps.see(tx, work.alert_id, self.name)
+                seen = await transitions.see(tx, work.alert_id, self.name)
             return await self._unclaimed(work, message, seen, admission)
         self.throttle.reached = job.due_at
         return await self._attempt(job, admission)
@@ -48,7 +48,7 @@ class AtLeastOnceWorker(Worker):
         self, asked: Sequence[tuple[UUID, int]], *, take_over: bool = False
     ) -> list[Claimed | None]:
         async with self._autocommit.connect() as tx:
-            return await steps.claim(
+            return await transitions.claim(
                 tx,
                 self.name,
                 asked,
@@ -98,7 +98,7 @@ class AtLeastOnceWorker(Worker):
 
     async def _exhaust(self, work: AlertWork) -> bool:
         async with self.engine.begin() as tx:
-            ended = await steps.exhaust(
+            ended = await transitions.exhaust(
                 tx, work.alert_id, self.name, work.generation, self._retries
             )
             if ended is not None:
@@ -116,7 +116,7 @@ class AtLeastOnceWorker(Worker):
         incident, and the ledger check fails.
         """
         async with self._autocommit.connect() as tx:
-            if await steps.may_be_purged(tx, self.name, work.at or datetime.now(UTC)):
+            if await transitions.may_be_purged(tx, self.name, work.at or datetime.now(UTC)):
                 return True
         lost = replace(message, headers={REASON: "no row"})
         try:

@@ -14,8 +14,8 @@ from services.alerts.delivery import ending
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.permits import Permits
 from services.alerts.messages import AlertWork, PermitAnswer
-from services.alerts.store import steps
-from services.alerts.store.steps import Attempt, Ended
+from services.alerts.store import transitions
+from services.alerts.store.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission
 
 log = logs.get_logger(__name__)
@@ -41,7 +41,7 @@ class AtMostOnceWorker(AtLeastOnceWorker):
 
     async def _claim_once(self, work: AlertWork) -> Claimed | None:
         async with self.engine.begin() as tx:
-            job, taken_over = await steps.claim_once(
+            job, taken_over = await transitions.claim_once(
                 tx,
                 work.alert_id,
                 self.name,
@@ -69,7 +69,7 @@ class AtMostOnceWorker(AtLeastOnceWorker):
         dot_before = asked_at + min(answer.seconds / 2, self.target.dot_deadline)
         dot_before = min(dot_before, once.window_ends)
         async with self.engine.begin() as tx:
-            sending = await steps.move(
+            sending = await transitions.move(
                 tx, job, State.CLAIMED, State.SENDING, seconds=self.target.lease
             )
             if not sending:  # another worker took over, with a permit of its own
@@ -99,7 +99,7 @@ class AtMostOnceWorker(AtLeastOnceWorker):
     async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Disposition:
         async with self.engine.begin() as tx:
             await ending.return_permit(tx, job.alert_id, job.attempt, once)
-            ours = await steps.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
+            ours = await transitions.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
             if ours:
                 ended = Ended(job.alert_id, self.name, job.attempt, job.event_type, None, once)
                 await ending.notify(tx, ended, State.DISCARDED, reason)
@@ -111,7 +111,7 @@ class AtMostOnceWorker(AtLeastOnceWorker):
         async with self.engine.begin() as tx:
             # Whatever the CAS says: consent may have granted it, and only the reply was lost.
             await ending.return_permit(tx, job.alert_id, job.attempt, once)
-            await steps.move(
+            await transitions.move(
                 tx,
                 job,
                 State.CLAIMED,

@@ -8,8 +8,8 @@ from libs.common.messaging import outbox
 from libs.common.messaging.topology import dead_name
 from services.alerts import messages, topology
 from services.alerts.alert import Once, Reason, State
-from services.alerts.store import escalations, steps
-from services.alerts.store.steps import Ended
+from services.alerts.store import escalations, transitions
+from services.alerts.store.transitions import Ended
 
 _EVENTS: dict[State, messages.Settled] = {
     State.DELIVERED: "sent",
@@ -63,7 +63,7 @@ async def mark_in_doubt(engine: AsyncEngine, alert_id: UUID, target: str) -> boo
     :returns: False when the row is in another state by now; nothing has changed
     """
     async with engine.begin() as tx:
-        ended = await steps.mark_in_doubt(tx, alert_id, target)
+        ended = await transitions.mark_in_doubt(tx, alert_id, target)
         if ended is not None:
             await notify(tx, ended, State.IN_DOUBT, Reason.CRASHED)
     return ended is not None

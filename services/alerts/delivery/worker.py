@@ -46,9 +46,9 @@ from services.alerts.channels import Channel
 from services.alerts.config import Target
 from services.alerts.delivery import case_messages, ending
 from services.alerts.messages import AlertDead, AlertWork
-from services.alerts.store import cases, places, queries, steps, upkeep
+from services.alerts.store import cases, places, queries, transitions, upkeep
 from services.alerts.store.queries import Filter
-from services.alerts.store.steps import Attempt, Ended
+from services.alerts.store.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.throttle import Throttle
 
@@ -196,12 +196,12 @@ class Worker(ABC):
 
     async def _record_batch(self, attempts: Sequence[Attempt]) -> list[State | None]:
         async with self._autocommit.connect() as tx:
-            return await steps.record(tx, attempts)
+            return await transitions.record(tx, attempts)
 
     async def _record_and_notify(self, attempt: Attempt) -> State | None:
         job, outcome, transition = attempt.job, attempt.outcome, attempt.transition
         async with self.engine.begin() as tx:
-            (state,) = await steps.record(tx, [attempt])
+            (state,) = await transitions.record(tx, [attempt])
             if state is None:
                 return None
             if job.once is not None and transition.state is not State.IN_DOUBT:
@@ -215,7 +215,7 @@ class Worker(ABC):
                     self.name,
                     job.attempt,
                     job.event_type,
-                    steps.error_text(outcome),
+                    transitions.error_text(outcome),
                     job.once,
                 )
                 await ending.notify(tx, ended, transition.state, transition.reason)
@@ -238,6 +238,6 @@ class Worker(ABC):
         async with self._autocommit.connect() as tx:
             if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
                 await places.rearm(tx, case_messages.place_of(job), self.name)
-            seen = await steps.see(tx, job.alert_id, self.name)
+            seen = await transitions.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

@@ -122,7 +122,7 @@ class CaseRoutes:
                     {
                         "alert_id": str(row.alert_id),
                         "target": row.target,
-                        "told": row.want <= (row.shown or 0),
+                        "up_to_date": row.want <= (row.shown or 0),
                     }
                     for row in found.places
                 ],

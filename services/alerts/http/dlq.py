@@ -22,7 +22,7 @@ from services.alerts.delivery import ending
 from services.alerts.http.common import admin, operator, shown
 from services.alerts.intake import Intake
 from services.alerts.messages import CASE_EVENTS, CASE_STEP
-from services.alerts.store import cases, queries, steps, upkeep
+from services.alerts.store import cases, queries, transitions, upkeep
 from services.alerts.store.queries import Cursor, Filter
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
@@ -236,7 +236,7 @@ class DlqRoutes:
             rows = await queries.locked(tx, "in_doubt", chosen, None, BATCH, wait=True)
             if not rows:
                 raise Problem(404, detail="no delivery of this id is in doubt")
-            for ended in map(steps.ended, rows):
+            for ended in map(transitions.ended, rows):
                 if ended.once is not None:  # no withdrawal needs to wait for it any more
                     await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
@@ -263,7 +263,7 @@ async def _end(
 ) -> None:
     await upkeep.end(tx, rows, state, Reason.MANUAL, error, by)
     for row in rows:
-        await ending.notify(tx, steps.ended(row), state, Reason.MANUAL)
+        await ending.notify(tx, transitions.ended(row), state, Reason.MANUAL)
 
 
 def _key(row: Any) -> Cursor:

@@ -67,7 +67,7 @@ async def find(tx: AsyncConnection, case_id: UUID) -> CaseDetails | None:
 
 
 STATES: Final = ("open", "answered", "unanswered", "cancelled")
-FAULTS: Final = ("stranded", "missing", "unlisted", "ownerless", "untold")
+FAULTS: Final = ("stranded", "missing", "unlisted", "ownerless", "updates_overdue")
 TERMS: Final = ("opened", *STATES, *FAULTS, "undelivered")
 _CHECK: Final = sql(f"""
     WITH counted AS (
@@ -95,7 +95,7 @@ _CHECK: Final = sql(f"""
             SELECT FROM case_answer
             WHERE case_id = alert_case.alert_id AND person = owner)) AS ownerless,
         (SELECT count(*) FROM case_place
-            WHERE {DUE} AND wanted_at < now() - interval '10 minutes') AS untold,
+            WHERE {DUE} AND wanted_at < now() - interval '10 minutes') AS updates_overdue,
         (SELECT count(*) FROM unanswered WHERE EXISTS (
             SELECT FROM case_step JOIN delivery USING (alert_id)
             WHERE case_id = unanswered.alert_id AND state = 'failed'
@@ -109,8 +109,9 @@ async def check(tx: AsyncConnection) -> dict[str, Any]:
 
     Every case that was ever opened stands in one state, and nothing waits for ever: `stranded` is
     due and no timer moves it, `missing` ended before its chain was over, `unlisted` is unanswered
-    and in no digest, `ownerless` has no answer of its owner, `untold` is a place that no update
-    corrects. `undelivered` are unanswered cases of which a step has failed; operators know of it.
+    and in no digest, `ownerless` has no answer of its owner, `updates_overdue` counts places that
+    no update corrects. `undelivered` are unanswered cases of which a step has failed; operators
+    know of it.
     """
     row = (await tx.execute(_CHECK)).one()
     terms = {name: int(getattr(row, name)) for name in TERMS}

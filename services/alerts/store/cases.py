@@ -276,7 +276,7 @@ async def _tell(tx: AsyncConnection, case_id: UUID, *, only_changeable: bool) ->
     await tx.execute(places.values(want=case_place.c.want + 1, wanted_at=sa.func.now()))
 
 
-# Steps and their fallbacks. Those in flight end with their attempt (`steps.RECORD`).
+# Steps and their fallbacks. Those in flight end with their attempt (`transitions.RECORD`).
 _RECALL = sql("""
     WITH mine AS MATERIALIZED (
         SELECT delivery.alert_id, delivery.target

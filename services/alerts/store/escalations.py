@@ -11,8 +11,8 @@ from services.alerts.alert import Reason
 from services.alerts.messages import ESCALATION
 from services.alerts.store import incidents
 from services.alerts.store.sql import sql
-from services.alerts.store.steps import Ended
 from services.alerts.store.tables import OPEN, escalation
+from services.alerts.store.transitions import Ended
 
 
 async def escalate(tx: AsyncConnection, ended: Ended, reason: Reason) -> None:

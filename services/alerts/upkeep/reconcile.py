@@ -17,7 +17,7 @@ from services.alerts import metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.delivery import ending
-from services.alerts.store import cases, incidents, steps, upkeep
+from services.alerts.store import cases, incidents, transitions, upkeep
 from services.alerts.store.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
@@ -89,7 +89,7 @@ class Reconciler:
                     return
                 await upkeep.end(tx, rows, State.FAILED, reason, why, keep_error=True)
                 for row in rows:
-                    ended = replace(steps.ended(row), error=row.error or why)
+                    ended = replace(transitions.ended(row), error=row.error or why)
                     if ended.once is not None and row.state == State.CLAIMED:
                         await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
                     await ending.notify(tx, ended, State.FAILED, reason)

@@ -18,8 +18,8 @@ from services.alerts.cases.timer import Timer
 from services.alerts.config import Config
 from services.alerts.intake import Intake
 from services.alerts.messages import AlertAccepted
-from services.alerts.store import steps
-from services.alerts.store.steps import Attempt
+from services.alerts.store import transitions
+from services.alerts.store.transitions import Attempt
 from services.alerts.subjects import Subjects
 from tests.integration.alerts.conftest import CHANNELS, ROUTES, SUBJECT_KEYS, TARGET
 
@@ -131,7 +131,7 @@ class Cases:
 
     async def claim(self, step: Any, *, lease: float = 60, take_over: bool = False) -> Claimed:
         async with self.engine.begin() as tx:
-            (job,) = await steps.claim(
+            (job,) = await transitions.claim(
                 tx,
                 step.target,
                 [(step.alert_id, 100)],
@@ -153,7 +153,7 @@ class Cases:
         retries = Retries(retry_delays=(0.001,) * 5, wait_tiers=(0.001,), max_age=3600)
         transition = decide(outcome, attempts=job.attempts, age=job.age, policy=retries)
         async with self.engine.begin() as tx:
-            (state,) = await steps.record(tx, [Attempt(job, outcome, transition, 0.1)])
+            (state,) = await transitions.record(tx, [Attempt(job, outcome, transition, 0.1)])
         return state
 
     async def balanced(self) -> bool:

@@ -24,8 +24,8 @@ from services.alerts.alert import (
 from services.alerts.channels import Channel
 from services.alerts.config import SlackTarget
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
-from services.alerts.store import steps, tables
-from services.alerts.store.steps import Attempt
+from services.alerts.store import tables, transitions
+from services.alerts.store.transitions import Attempt
 from services.alerts.targets.breaker import Breaker
 from services.alerts.targets.throttle import Throttle
 from tests.integration.alerts.test_store import DEAD_AT_ONCE, new_row
@@ -47,14 +47,14 @@ class Slow:
         if self._ends:
             transition = decide(TAKEN, attempts=2, age=0, policy=POLICY)
             async with self._engine.begin() as tx:
-                assert await steps.record(tx, [Attempt(newer, TAKEN, transition, 0.1)]) == [
+                assert await transitions.record(tx, [Attempt(newer, TAKEN, transition, 0.1)]) == [
                     State.DELIVERED
                 ]
         return TAKEN
 
     async def _taken_over(self, job: Claimed) -> Any:
         async with self._engine.begin() as tx:
-            (newer,) = await steps.claim(
+            (newer,) = await transitions.claim(
                 tx, "slack", [(job.alert_id, job.generation)], lease=60, retries=5, take_over=True
             )
         return newer
@@ -146,7 +146,7 @@ async def test_a_message_that_waits_for_a_slot_is_unclaimed_and_requeued_at_a_st
     assert [await first, await second] == [Ack(), Requeue()]
     await tasks.end(running)
     async with engine.connect() as tx:
-        seen = await steps.see(tx, ids[1], "slack")
+        seen = await transitions.see(tx, ids[1], "slack")
     assert seen is not None
     assert (seen.state, seen.attempts) == (State.PENDING, 0)
 
@@ -159,7 +159,7 @@ async def test_takeover_does_not_count_as_a_second_half_open_trial(
     ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]
     async with engine.begin() as tx:
         asked = [(alert_id, 0) for alert_id in ids]
-        await steps.claim(tx, "slack", asked, lease=DEAD_AT_ONCE, retries=5)
+        await transitions.claim(tx, "slack", asked, lease=DEAD_AT_ONCE, retries=5)
     tries = [asyncio.create_task(handle(worker, each)) for each in ids]
     taken = await target.asked.get()  # both are admitted by now: nothing is awaited before that
 
@@ -175,6 +175,6 @@ async def test_takeover_does_not_count_as_a_second_half_open_trial(
     assert {type(await each) for each in tries} == {Ack, Requeue}
     (left,) = set(ids) - {taken}
     async with engine.connect() as tx:
-        seen = await steps.see(tx, left, "slack")
+        seen = await transitions.see(tx, left, "slack")
     assert seen is not None
     assert (seen.state, seen.attempts) == (State.SENDING, 1)

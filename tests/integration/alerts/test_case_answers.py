@@ -293,9 +293,9 @@ async def test_a_cancelled_case_is_not_revived(subject: Cases) -> None:
         result = await subject.answer(case_id, answer(verb, admin=True))
         assert refused(result) is Refused.ENDED
         assert isinstance(result, Refusal)
-        assert result.reason == "by_hand"
+        assert result.reason == "manual"
     row = await subject.case(case_id)
-    assert (row.state, row.reason) == ("cancelled", "by_hand")
+    assert (row.state, row.reason) == ("cancelled", "manual")
     assert {step.state for step in await subject.steps(case_id)} == {"discarded"}
 
 

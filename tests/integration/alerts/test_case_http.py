@@ -119,7 +119,7 @@ async def test_an_admin_cancels_and_it_is_over(alerts: StartAlerts) -> None:
     taken = {"answer": "taken", "by": "anna"}
     status, problem = await call(subject, "POST", f"{path}/answer", taken)
     assert (status, problem["error"]) == (409, "ended")
-    assert "by_hand" in problem["detail"]
+    assert "manual" in problem["detail"]
     _, case = await call(subject, "GET", path)
     (said,) = case["answers"]
     assert (said["answer"], said["name"], said["reason"]) == ("cancel", "tester", "a test")

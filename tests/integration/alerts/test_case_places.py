@@ -193,20 +193,20 @@ async def test_an_update_that_failed_is_not_repeated_until_there_is_news(
     await subject.update()
     assert len(await subject.updates()) == 1
     async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["untold"] == 0
+        assert (await case_queries.check(tx))["updates_overdue"] == 0
     await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
     await subject.update()
     assert len(await subject.updates()) == 2
 
 
-async def test_a_place_that_no_update_corrects_is_untold(subject: Places) -> None:
+async def test_a_place_that_no_update_corrects_is_overdue(subject: Places) -> None:
     case_id = await subject.accept()
     await subject.own_delivered(case_id)
     await subject.take(case_id)
     await subject.execute("UPDATE case_place SET wanted_at = now() - interval '11 minutes'")
     async with subject.engine.connect() as tx:
         found = await case_queries.check(tx)
-    assert (found["ok"], found["untold"]) == (False, 1)
+    assert (found["ok"], found["updates_overdue"]) == (False, 1)
 
 
 async def test_a_purged_delivery_counts_as_shown(subject: Places) -> None:

@@ -15,7 +15,7 @@ from services.alerts.messages import ESCALATION
 from services.alerts.store import breakers, escalations, incidents, intake
 from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
 from services.alerts.store.intake import NewRow
-from services.alerts.store.steps import Ended
+from services.alerts.store.transitions import Ended
 from tests.conftest import NewDatabase
 
 HERE, THERE = uuid4(), uuid4()

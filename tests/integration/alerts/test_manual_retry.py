@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.store import incidents, steps, upkeep
+from services.alerts.store import incidents, transitions, upkeep
 from services.alerts.store.intake import NewRow, accept
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import follow_up
@@ -169,6 +169,6 @@ async def test_an_old_alert_starts_anew_at_its_fallback(engine: AsyncEngine) -> 
         await incidents.fall_back(tx, "slack", "email", shut=True, same_channel=False, batch=10)
     async with engine.begin() as tx:
         assert await upkeep.to_end(tx, upkeep.too_old("email", 60), 10) == []
-        (job,) = await steps.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)
+        (job,) = await transitions.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)
     assert job is not None
     assert job.age < 60

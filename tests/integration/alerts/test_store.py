@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
 from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
-from services.alerts.store import case_tables, intake, queries, steps, tables, upkeep
+from services.alerts.store import case_tables, intake, queries, tables, transitions, upkeep
 from services.alerts.store.intake import NewRow
 from services.alerts.store.queries import Filter
-from services.alerts.store.steps import Attempt
+from services.alerts.store.transitions import Attempt
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import waits_for_a_row
 from tests.support.databases import differences
@@ -63,7 +63,7 @@ async def claim(
     engine: AsyncEngine, alert_id: UUID, lease: float, retries: int = 5
 ) -> Claimed | None:
     async with engine.begin() as tx:
-        (job,) = await steps.claim(
+        (job,) = await transitions.claim(
             tx, "email", [(alert_id, 0)], lease=lease, retries=retries, take_over=True
         )
     return job
@@ -71,7 +71,7 @@ async def claim(
 
 async def settle(engine: AsyncEngine, job: Claimed, outcome: Outcome) -> bool:
     async with engine.begin() as tx:
-        (now,) = await steps.record(tx, [tried(job, outcome)])
+        (now,) = await transitions.record(tx, [tried(job, outcome)])
     return now is not None
 
 
@@ -84,7 +84,7 @@ def tried(job: Claimed, outcome: Outcome) -> Attempt:
 
 async def state(engine: AsyncEngine, alert_id: UUID) -> State:
     async with engine.connect() as tx:
-        seen = await steps.see(tx, alert_id, "email")
+        seen = await transitions.see(tx, alert_id, "email")
     assert seen is not None
     return seen.state
 
@@ -99,7 +99,7 @@ async def test_one_of_several_messages_of_an_alert_claims_it(engine: AsyncEngine
     alert_id, other = await new_row(engine), await new_row(engine)
     asked = [(alert_id, 0), (other, 0), (alert_id, 0), (uuid4(), 0)]
     async with engine.begin() as tx:
-        claims = await steps.claim(tx, "email", asked, lease=60, retries=5)
+        claims = await transitions.claim(tx, "email", asked, lease=60, retries=5)
     assert [job and job.alert_id for job in claims].count(alert_id) == 1
     assert (claims[1] and claims[1].alert_id, claims[3]) == (other, None)
     assert {job.attempt for job in claims if job} == {1}
@@ -110,7 +110,7 @@ async def test_a_message_of_an_older_generation_claims_nothing(engine: AsyncEngi
     async with engine.begin() as tx:
         await upkeep.requeue(tx, await upkeep.open_after(tx, ["email"], None, 10))
         asked = [(alert_id, 0), (alert_id, 1)]
-        claims = await steps.claim(tx, "email", asked, lease=60, retries=5)
+        claims = await transitions.claim(tx, "email", asked, lease=60, retries=5)
     assert [job and job.generation for job in claims] == [None, 1]
 
 
@@ -121,7 +121,7 @@ async def test_batches_with_the_same_rows_do_not_deadlock(
 
     async def claim_all(order: list[UUID]) -> list[Claimed | None]:
         async with engine.begin() as tx:
-            return await steps.claim(
+            return await transitions.claim(
                 tx, "email", [(alert_id, 0) for alert_id in order], lease=60, retries=5
             )
 
@@ -133,7 +133,7 @@ async def test_batches_with_the_same_rows_do_not_deadlock(
 
     async def settle_all(order: list[Claimed]) -> list[bool]:
         async with engine.begin() as tx:
-            now = await steps.record(tx, [tried(job, DELIVERED) for job in order])
+            now = await transitions.record(tx, [tried(job, DELIVERED) for job in order])
             return [state is not None for state in now]
 
     both = await asyncio.gather(settle_all(won), settle_all(won[::-1]))
@@ -170,7 +170,7 @@ async def test_a_batch_records_each_outcome_as_if_alone(engine: AsyncEngine) -> 
     outcomes = [DELIVERED, FAILED, DELIVERED, LATER]
     gone = replace(newer, alert_id=uuid4())
     async with engine.begin() as tx:
-        now = await steps.record(
+        now = await transitions.record(
             tx, [*map(tried, jobs, outcomes), tried(newer, FAILED), tried(gone, DELIVERED)]
         )
     pending = State.PENDING
@@ -222,7 +222,9 @@ async def test_requeueing_all_rows_waits_for_locked_ones(
             return {row.alert_id for row in await upkeep.open_after(tx, ["email"], None, 10)}
 
     async with engine.begin() as tx:
-        assert await steps.record(tx, [tried(job, FAILED)]) == [State.PENDING]  # without a message
+        assert await transitions.record(tx, [tried(job, FAILED)]) == [
+            State.PENDING
+        ]  # without a message
         sweeping = asyncio.create_task(reconciler())
         await eventually(lambda: waits_for_a_row(engine))
     assert await sweeping == ids
@@ -231,7 +233,7 @@ async def test_requeueing_all_rows_waits_for_locked_ones(
 async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
     async def settle_all(tries: Sequence[Attempt]) -> list[State | None]:
         async with engine.begin() as tx:
-            return await steps.record(tx, tries)
+            return await transitions.record(tx, tries)
 
     settlements = Batches(settle_all, limit=10)
     jobs = [await claim(engine, await new_row(engine), 60) for _ in range(10)]
@@ -252,13 +254,13 @@ async def test_a_manual_retry_resets_attempts_but_not_the_attempt_number(
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     assert late is not None
     async with engine.begin() as tx:
-        assert await steps.exhaust(tx, alert_id, "email", 0, retries=0) is not None
+        assert await transitions.exhaust(tx, alert_id, "email", 0, retries=0) is not None
     async with engine.begin() as tx:
         rows = await queries.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
         await upkeep.requeue(tx, rows, **upkeep.RESET)
     assert await claim(engine, alert_id, 60) is None  # of the generation before: a duplicate
     async with engine.begin() as tx:
-        (again,) = await steps.claim(tx, "email", [(alert_id, 1)], lease=60, retries=0)
+        (again,) = await transitions.claim(tx, "email", [(alert_id, 1)], lease=60, retries=0)
     assert again is not None
     assert (again.generation, again.attempt, again.attempts) == (1, 2, 1)
     assert not await settle(engine, late, DELIVERED)
@@ -269,12 +271,14 @@ async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(
 ) -> None:
     alert_id = await new_row(engine, once=True)
     async with engine.begin() as tx:
-        job, taken_over = await steps.claim_once(tx, alert_id, "email", 0, lease=60, retries=5)
+        job, taken_over = await transitions.claim_once(
+            tx, alert_id, "email", 0, lease=60, retries=5
+        )
         assert job is not None
         assert not taken_over
-        assert await steps.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
+        assert await transitions.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
     async with engine.begin() as tx:
-        assert await steps.mark_in_doubt(tx, alert_id, "email") is not None
+        assert await transitions.mark_in_doubt(tx, alert_id, "email") is not None
     assert not await settle(engine, job, FAILED)
     assert not await settle(engine, replace(job, attempt=2), DELIVERED)
     assert await state(engine, alert_id) is State.IN_DOUBT

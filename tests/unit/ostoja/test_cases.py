@@ -119,7 +119,8 @@ def test_no_answer_is_sent_without_a_person(run: Run, gateway: Gateway) -> None:
 
 COUNTED = {
     "ok": True, "opened": 9, "open": 2, "answered": 5, "unanswered": 1, "cancelled": 1,
-    "stranded": 0, "missing": 0, "unlisted": 0, "ownerless": 0, "untold": 0, "undelivered": 0,
+    "stranded": 0, "missing": 0, "unlisted": 0, "ownerless": 0, "updates_overdue": 0,
+    "undelivered": 0,
 }  # fmt: skip
 BALANCED = {
     "ok": True, "accepted": 9, "delivered": 3, "pending": 6, "failed": 0, "discarded": 0,

@@ -1,6 +1,6 @@
-"""The steps of a delivery (docs/protocols.md): each moves a row by compare-and-set.
+"""The transitions of a delivery (docs/protocols.md): each moves a row by compare-and-set.
 
-The two steps that every alert takes, claim and record, move many rows in one statement, each row as
+The two transitions of every alert, claim and record, move many rows in one statement, each row as
 if alone. They first lock the rows in key order and check them again once locked, so that two
 batches wait for each other but never deadlock.
 """
