@@ -90,6 +90,7 @@ class Policy:
     repeat: int = 0  # how often the whole chain is repeated
     later_most: float = 8 * 3600.0  # seconds of business time for all `later` answers together
     later_times: int = 3
+    stops_followups: bool = True  # of the lead, when a person takes it
 
     @property
     def steps(self) -> tuple[Ask, ...]:

@@ -80,6 +80,7 @@ class Answers(_Section):
     chain: tuple[Step, ...]
     repeat: int = Field(0, ge=0, le=10)
     later: Later = Later()
+    stops_followups: bool = True
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -22,6 +22,7 @@ CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
+CASE_ANSWERED = "case.answered"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
 
@@ -182,6 +183,11 @@ def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) 
             return {"records": records, "next": [str(alert_id), target]}
         case _:
             return {"records": records, "next": after and list(after)}
+
+
+def case_answered(case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime) -> Message:
+    body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat()}
+    return Message(id=str(uuid4()), type=CASE_ANSWERED, body=body, request_id=request_id)
 
 
 Settled = Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]

@@ -13,18 +13,21 @@ from libs.common.messaging.rpc import reply
 from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.messages import (
+    CaseAnswered,
     ConsentEvent,
     DeliverySettled,
     ExportRequest,
     SubjectErased,
 )
-from services.followups.store import conversations, steps
+from services.followups.store import conversations, leads, steps
 from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOMES_QUEUE
 
 log = logs.get_logger(__name__)
 
+TAKEN = "taken"
+"""Why a step was stopped: a person took the lead."""
 EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ message
 
 
@@ -81,7 +84,12 @@ class Consumers:
         return Ack()
 
     async def outcomes(self, message: Message, _: Delivery) -> Disposition:
-        """followups.outcomes: record how a hand-over ended. Duplicates and late ones are no-ops."""
+        """followups.outcomes: how a hand-over ended, or that a person took a lead.
+
+        Duplicates and late ones are no-ops.
+        """
+        if message.type == messages.CASE_ANSWERED:
+            return await self._taken(message)
         ended = read(message, DeliverySettled, messages.DELIVERY_SETTLED)
         is_new = False
         async with self._engine.begin() as tx:
@@ -95,6 +103,25 @@ class Consumers:
         if is_new:
             metrics.ENDED.labels(ended.outcome).inc()
         log.info("followup.settled", outcome=ended.outcome, new=is_new)
+        return Ack()
+
+    async def _taken(self, message: Message) -> Disposition:
+        """End the follow-ups of a lead that a person took, as staff do."""
+        answered = read(message, CaseAnswered)
+        stopped = []
+        async with self._engine.begin() as tx:
+            # Staff may have enrolled the person again since the first copy of this message.
+            if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
+                lead = await leads.one(tx, answered.lead_id)
+                if lead is not None:
+                    here, email = lead["conversation_id"], lead["known"].get("email")
+                    await conversations.end_followups(tx, here, email, "staff")
+                    if email:
+                        await steps.lock_address(tx, email)
+                    stopped = await steps.stop(tx, steps.of_recipient(here, email), TAKEN)
+        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        metrics.TAKEN.inc(len(stopped))
+        log.info("lead.taken", stopped=len(stopped))
         return Ack()
 
     async def requests(self, message: Message, _: Delivery) -> Disposition:

@@ -22,6 +22,7 @@ ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
+CASE_ANSWERED = "case.answered"
 
 MARKETING = "marketing"
 _COUNTRIES = {"+48": "PL", "+49": "DE", "+380": "UA", "+44": "GB", "+420": "CZ", "+421": "SK"}
@@ -66,6 +67,12 @@ class DeliverySettled(_Read):
     outcome: Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
     reason: str | None = None
     at: AwareDatetime
+
+
+class CaseAnswered(_Read):
+    """A person of the staff has taken a lead."""
+
+    lead_id: uuid.UUID
 
 
 def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:

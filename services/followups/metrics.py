@@ -36,5 +36,9 @@ LAG = Histogram(
     buckets=(0.5, 1, 2, 5, 10, 60, 600, 3600),
 )
 
+TAKEN = Counter(
+    "followups_stopped_by_answer_total", "Steps stopped because a person took the lead."
+)
+
 ENDED = Counter("followups_ended_total", "Steps that ended, by final status.", ["status"])
 """sent | cancelled | in_doubt | failed"""

@@ -36,6 +36,9 @@ QUEUES = (
         OUTCOMES_QUEUE,
         exchange=DLX,
         dlx=DLX,
-        bindings=(Binding(ALERTS_EVENTS, "followup.*"),),
+        bindings=(
+            Binding(ALERTS_EVENTS, "followup.*"),
+            Binding(ALERTS_EVENTS, "case.answered"),
+        ),
     ),
 )

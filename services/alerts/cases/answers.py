@@ -11,12 +11,16 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.messaging import outbox
 from libs.common.process import logs
-from services.alerts import case, metrics
+from services.alerts import case, messages, metrics, topology
 from services.alerts.case import Answer, Cancelled, Refused, Rules, Standing, State, Verb
 from services.alerts.store import cases
 
 log = logs.get_logger(__name__)
+
+FOLLOWUPS = "followups"
+"""The source of alerts about leads."""
 
 Result = dict[str, Any]
 """How the case stands: state, owner (a name), since (ISO 8601), version."""
@@ -65,6 +69,8 @@ class Answers:
             after = row if decided is None else await cases.change(tx, row, decided)
             result = _result(after)
             await cases.record(tx, row, answer, result)
+            if after.state == State.ANSWERED != row.state:
+                await self._tell_followups(tx, after)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
@@ -85,6 +91,16 @@ class Answers:
             await cases.record(tx, row, answer, result)
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
+
+    async def _tell_followups(self, tx: AsyncConnection, row: Any) -> None:
+        """Tell followups that a person has the lead, in the answer's transaction."""
+        policy = self.rules.policies.get(row.event_type)
+        if row.source != FOLLOWUPS or (policy is not None and not policy.stops_followups):
+            return
+        # The first alert about a lead has the lead's id.
+        lead_id = UUID((row.payload or {}).get("lead_id", str(row.alert_id)))
+        message = messages.case_answered(row.alert_id, lead_id, row.request_id, row.answered_at)
+        await outbox.add(tx, topology.EVENTS.name, messages.CASE_ANSWERED, message)
 
     async def _begin(
         self, tx: AsyncConnection, case_id: UUID, answer: Answer

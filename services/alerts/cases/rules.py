@@ -37,4 +37,5 @@ def _policy(section: Answers) -> Policy:
         repeat=section.repeat,
         later_most=section.later.most.total_seconds(),
         later_times=section.later.times,
+        stops_followups=section.stops_followups,
     )

@@ -34,6 +34,12 @@ def test_a_settled_event_matches_its_contract() -> None:
     assert sent.body == golden("delivery.settled")
 
 
+def test_an_answered_case_matches_its_contract() -> None:
+    sent = messages.case_answered(ALERT, ALERT, "request-1", AT)
+    assert (sent.type, sent.request_id) == ("case.answered", "request-1")
+    assert sent.body == golden("case.answered")
+
+
 def test_permit_messages_match_their_contracts() -> None:
     assert messages.permit_request(FOLLOWUP, 1, ONCE).keys() == golden("permit.request").keys()
     assert messages.permit_return(FOLLOWUP, 1, ONCE).body.keys() == golden("permit.return").keys()

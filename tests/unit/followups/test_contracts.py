@@ -142,6 +142,12 @@ def test_an_outcome_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     assert isinstance(told.reference, uuid.UUID)
 
 
+@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+def test_an_answered_case_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    told = messages.CaseAnswered.model_validate(golden("case.answered") | extra)
+    assert str(told.lead_id) == golden("case.answered")["lead_id"]
+
+
 def test_an_erasure_receipt_matches_its_contract() -> None:
     body = golden("erasure.receipt")
     assert messages.erasure_receipt(uuid.UUID(body["erasure_id"]), AT) == body

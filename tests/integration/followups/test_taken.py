@@ -1,0 +1,118 @@
+"""A person takes a lead: its follow-ups end (docs/protocols.md, D, step 13)."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import CALLER, create_app
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import Ack
+from services.followups import metrics
+from services.followups.consumers import Consumers
+from services.followups.http.followups import FollowupRoutes
+from services.followups.scheduler import Scheduler
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
+
+KEY = "internal-key-of-this-test"
+DELIVERY: Any = None  # the handler does not use it
+NO_BROKER: Any = None
+EMAIL = "jan@example.com"
+Taken = Callable[..., Any]
+
+
+def taken(lead_id: uuid.UUID) -> Message:
+    body = {"case_id": str(lead_id), "lead_id": str(lead_id), "at": datetime.now(UTC).isoformat()}
+    return Message(id=str(uuid.uuid4()), type="case.answered", body=body)
+
+
+@pytest.fixture
+async def client(engine: AsyncEngine) -> AsyncIterator[TestClient[Any, Any]]:
+    app = create_app(internal_key=KEY)
+    FollowupRoutes(engine, CONFIG).add_to(app)
+    headers = {"X-Internal-Key": KEY, CALLER: "service"}
+    async with TestClient(TestServer(app), headers=headers) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def lead(world: World) -> uuid.UUID:
+    await world.say(f"{GOOD_LEAD}, {EMAIL}")
+    assert set(await world.statuses()) == {"scheduled"}
+    row = await world.lead()
+    assert row is not None
+    found: uuid.UUID = row["id"]
+    return found
+
+
+async def handle(engine: AsyncEngine, message: Message) -> None:
+    assert await Consumers(engine, NO_BROKER).outcomes(message, DELIVERY) == Ack()
+
+
+async def test_its_scheduled_steps_are_cancelled_and_say_why(
+    world: World, engine: AsyncEngine, lead: uuid.UUID, client: TestClient[Any, Any]
+) -> None:
+    stopped = metrics.TAKEN._value.get()
+    count = len(await world.steps())
+    await handle(engine, taken(lead))
+    async with client.get("/api/followups", params={"email": EMAIL}) as answer:
+        items = (await answer.json())["items"]
+    assert {(each["status"], each["reason"]) for each in items} == {("cancelled", "taken")}
+    assert metrics.TAKEN._value.get() == stopped + count
+
+
+async def test_steps_of_the_address_in_other_conversations_are_cancelled(
+    world: World, engine: AsyncEngine, lead: uuid.UUID
+) -> None:
+    await world.enrol(EMAIL)
+    await world.enrol("other@example.com")
+    await handle(engine, taken(lead))
+    assert set(await world.statuses(EMAIL)) == {"cancelled"}
+    assert set(await world.statuses("other@example.com")) == {"scheduled"}
+
+
+async def test_a_step_that_waits_in_the_outbox_is_taken_back(
+    world: World, engine: AsyncEngine, lead: uuid.UUID, scheduler: Callable[..., Scheduler]
+) -> None:
+    await world.make_due()
+    await scheduler(hours=CONFIG.hours).hand_over(datetime.now(UTC))
+    assert "handed_over" in await world.statuses()
+    await handle(engine, taken(lead))
+    assert set(await world.statuses()) == {"cancelled"}
+    assert await world.outbox("alert.accepted") == []
+
+
+async def test_the_chat_does_not_enrol_the_person_again(world: World, engine: AsyncEngine) -> None:
+    await world.say("remont kuchni, jan@example.com")  # not yet worth a sequence
+    row = await world.lead()
+    assert row is not None
+    assert await world.steps() == []
+    await handle(engine, taken(row["id"]))
+    await world.say(f"{GOOD_LEAD}, 600 700 800")
+    await world.say("tak")
+    assert await world.steps() == []
+
+
+async def test_a_lead_that_nobody_knows_changes_nothing(
+    world: World, engine: AsyncEngine, lead: uuid.UUID
+) -> None:
+    await handle(engine, taken(uuid.uuid4()))
+    assert set(await world.statuses()) == {"scheduled"}
+
+
+async def test_a_second_copy_does_not_stop_what_staff_have_enrolled_since(
+    world: World, engine: AsyncEngine, lead: uuid.UUID, client: TestClient[Any, Any]
+) -> None:
+    """The case was released, and staff decided to write again."""
+    message = taken(lead)
+    await handle(engine, message)
+    body = {"email": EMAIL, "sequence": next(iter(CONFIG.sequences))}
+    async with client.post("/api/followups", json=body) as answer:
+        assert answer.status in {200, 202}, await answer.text()
+    before = await world.statuses()
+    await handle(engine, message)
+    assert await world.statuses() == before
