@@ -31,9 +31,18 @@ LANGUAGES = ("pl", "en")
 """Languages of the dialogue. Texts and templates exist for each."""
 
 
+HANDOVER = ("de", "uk")
+"""Languages without a form: a person answers."""
+
+
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
     if set(texts) != set(LANGUAGES):
         raise ValueError(f"needs each of {', '.join(LANGUAGES)}")
+    return texts
+
+
+def _also_handed_over(texts: dict[str, str]) -> dict[str, str]:
+    _in_each_language({name: text for name, text in texts.items() if name not in HANDOVER})
     return texts
 
 
@@ -72,7 +81,9 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Texts = Annotated[dict[str, Annotated[str, Field(min_length=1, max_length=1000)]], PerLanguage]
+_Texts = dict[str, Annotated[str, Field(min_length=1, max_length=1000)]]
+Texts = Annotated[_Texts, PerLanguage]
+Replies = Annotated[_Texts, AfterValidator(_also_handed_over)]
 
 
 class _Rule(_Section):
@@ -113,19 +124,19 @@ class _Topic(_Section):
     label: Texts
     severity: Literal["info", "warning", "critical"] = "info"
     at_once: bool = False
-    ask: Texts = {}
-    told: Texts = {}
+    ask: Replies = {}
+    told: Replies = {}
 
 
 class _Route(_Section):
     name: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
     words: Phrases = Field(min_length=1)
     unless: Phrases = ()
-    answer: Texts = {}
-    ask: Texts = {}
-    told: Texts = {}
-    told_without_email: Texts = {}
-    again: Texts = {}
+    answer: Replies = {}
+    ask: Replies = {}
+    told: Replies = {}
+    told_without_email: Replies = {}
+    again: Replies = {}
     then: Then = "form"
     topic: str | None = None
     action: Action | None = None

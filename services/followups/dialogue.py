@@ -21,7 +21,15 @@ from services.followups.understanding.text import vocabulary
 NO_ROUTES = Routes(())
 NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
 HANDOVER_TEXTS = frozenset(
-    {"ask_contact", "ask_again", "passed_on", "consent_refused", "withdraw_where"}
+    {
+        "greeting",
+        "notice",
+        "ask_contact",
+        "ask_again",
+        "passed_on",
+        "consent_refused",
+        "withdraw_where",
+    }
 )
 """The texts of a language in which the form does not exist."""
 TIMES_ASKED = 2
@@ -114,8 +122,8 @@ def turn(
         works=works,
     )
     spoken = heard.language if heard.language in {*texts, *handover} else default_language
-    language = language or (spoken if spoken in texts else state.language or default_language)
-    script = texts[language]
+    language = _of_the_form(state, language, spoken if spoken in texts else None, matched)
+    script = texts[language := language or default_language]
     agrees = state.doubt is not None and says_yes(message, language)
     is_empty = heard.answer is None and not (heard.facts.known() or agrees or _says(heard.rest))
     # `Rezygnuję` in answer to the consent question declines consent, not the works.
@@ -161,8 +169,8 @@ def turn(
         wants_quote=wants_quote,
     )
     is_about_lead = held is None or held.lead or wants_quote
-    if spoken in handover and not any(route.first for route in matched):
-        known, reply = _hand_over(known, state, heard, handover[spoken])
+    if spoken in handover and all(spoken in route.answer for route in answers if route.first):
+        known, reply = _hand_over(known, state, heard, handover[spoken], answers, held)
         return Turn(known, reply, heard.answer, is_about_lead, actions, is_fixed=True)
     is_question = _asks(heard.rest)
     parts = _opening(answers[:2], state, script, language, is_question=is_question)
@@ -209,6 +217,15 @@ def turn(
     )
 
 
+def _of_the_form(
+    state: State, given: str | None, spoken: str | None, matched: Sequence[Route]
+) -> str | None:
+    """Return the language of the reply: the website's, but in an emergency the person's."""
+    if any(route.first for route in matched):
+        given = spoken or given
+    return given or spoken or state.language
+
+
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
     if passed and passed.email == state.passed_email:
         passed = replace(passed, email=None)
@@ -219,23 +236,38 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
 
 
 def _hand_over(
-    state: State, before: State, heard: Understood, script: Mapping[str, str]
+    state: State,
+    before: State,
+    heard: Understood,
+    script: Mapping[str, str],
+    answers: Sequence[Route],
+    held: Route | None,
 ) -> tuple[State, str]:
     """Reply in a language without a form: a person will answer, or ask for a contact.
 
     Consent is not requested, because there is no approved wording in this language. A withdrawal
     counts in any language.
+
+    :param held: an emergency has its own words in this language; other routes have none
     """
-    parts = []
+    language = str(state.spoken)
+    emergency = held if held and held.first else None
+    urgent = [route for route in answers if route.first]
+    parts = _opening(urgent, before, script, language, is_question=False)
     if heard.answer == "no" or _refused_for(state) != _refused_for(before):
         parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
-    if state.reachable:
-        contact = state.facts.phone or state.facts.email
-        parts.append(script["passed_on"].format(contact=contact))
-    elif not parts:
+    elif emergency and not state.reachable:
+        parts.append(emergency.ask.get(language, script["ask_again"]))
+    elif not state.reachable:
         parts.append(script["ask_again" if before.noticed else "ask_contact"])
+    if state.reachable:
+        told = emergency.told.get(language) if emergency else None
+        contact = str(state.facts.phone or state.facts.email)
+        parts.append((told or script["passed_on"]).replace("{contact}", contact))
+    notifies = not before.noticed and (state.reachable or emergency is None)
+    parts += [script["notice"]] if notifies else []
     asking: Question | None = None if state.reachable else "contact"
-    return replace(state, asking=asking, noticed=True), " ".join(parts)
+    return replace(state, asking=asking, noticed=before.noticed or notifies), " ".join(parts)
 
 
 def _held(
@@ -333,7 +365,7 @@ def _again(
 ) -> list[str]:
     """Reply to a later message on a route; promise nothing until staff can be notified."""
     is_told = route.then != "contact" or route.at_once or state.reachable
-    if not (route.again and is_told):
+    if language not in route.again or not is_told:
         return []
     passes = is_question and route.then == "contact" and not route.first
     return [route.again[language], *([script["question_passed"]] if passes else [])]

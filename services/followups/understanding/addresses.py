@@ -21,10 +21,10 @@ _SPELT_DOT = r"(?:\s?[\[(]?\b(?:kropka|dot|punkt|крапка)\b[\])]?\s?)"
 _AT = r"(?:\s?@\s?|\s*[\[({]\s?(?:at|małpa|malpa|małpka)\s?[\])}]\s*|,?\s+(?:małpa|malpa|małpka|malpka|собачка),?\s+)"
 _LOCAL = (
     r"[\w+%'-]{1,40}(?:(?:\.|\s?\b(?:kropka|dot|крапка)\b\s?|\s?\b(?:podkre[śs]lnik|podkre[śs]lenie|underscore)\b\s?"
-    r"|\s?\b(?:my[śs]lnik|kreska|dash)\b\s?)[\w+%'-]{1,40}){0,3}"
+    r"|\s?\b(?:my[śs]lnik|kreska|minus|dash)\b\s?)[\w+%'-]{1,40}){0,3}"
 )
 _SPELT = re.compile(
-    rf"(?<![\w.@+%'-])(?P<local>(?!krop(?:ki|ek)\b){_LOCAL})(?:{_AT}(?P<domain>[\w-]{{1,60}}(?:\s?\b(?:my[śs]lnik|kreska|dash)\b\s?[\w-]{{1,40}})?(?:{_DOT}[\w-]{{2,60}}){{0,2}}{_DOT}{_ENDING})"
+    rf"(?<![\w.@+%'-])(?P<local>(?!krop(?:ki|ek)\b){_LOCAL})(?:{_AT}(?P<domain>[\w-]{{1,60}}(?:\s?\b(?:my[śs]lnik|kreska|minus|dash)\b\s?[\w-]{{1,40}})?(?:{_DOT}[\w-]{{2,60}}){{0,2}}{_DOT}{_ENDING})"
     rf"|\s+at\s+(?P<spelt>[\w-]{{1,60}}(?:{_SPELT_DOT}[\w-]{{2,60}}){{0,2}}{_SPELT_DOT}{_ENDING}))",
     re.IGNORECASE,
 )
@@ -42,16 +42,21 @@ _SPELLS = re.compile(
 )
 """A cheap test that rarely matches; the expensive patterns run only if it does."""
 _SIGNS = (("kropka", "."), ("dot", "."), ("punkt", "."), ("крапка", "."), ("podkreslnik", "_"), ("podkreslenie", "_"), ("underscore", "_"),
-          ("myslnik", "-"), ("kreska", "-"), ("dash", "-"))  # fmt: skip
+          ("myslnik", "-"), ("kreska", "-"), ("minus", "-"), ("dash", "-"))  # fmt: skip
 _SIGN = re.compile(rf"\s?[\[(]?\b({'|'.join(word for word, _ in _SIGNS)})\b[\])]?\s?")
 _BOX = r"(?:mail\w*|e-?mail\w*|mejl\w*|adres\w*|address|adresse|пошт\w*|адрес\w*)"
 _WRONG = r"(?:pomyl\w*|literowk\w*|blad\w*|bledn\w*|zl[yae]\w*|zle|nie ten|niepoprawn\w*|typo|wrong|mistake|falsch\w*|помил\w*)"
 _DISOWNED = re.compile(rf"\b{_WRONG}\b.{{0,30}}\b{_BOX}|\b{_BOX}.{{0,20}}\b{_WRONG}\b")
 _SLIP = re.compile(r"(?:oj|ups|oops|sorry|przepraszam|o nie|kurcze|wait|[ ,.!])*(?:pomylka|pomylil[ae]m sie|literowka|typo|my mistake|blad)[ ,.!]*")  # fmt: skip
-_SENDER = re.compile(
+_NOT_THEIRS = re.compile(
     r"\b(?:dostal|przysz|otrzymal|got|received)\w*\b[^@]{0,40}\b(?:z|od|from)(?: (?:adres|mail)\w*)? $"
+    r"|\b(?:(?:na)?pisal|wyslal|wysylal|slal)(?:[ae]m|[iy]smy)\b[^@]{0,30}\bna(?: (?:adres|mail)\w*)? $"
+    r"|\b(?:i|we) (?:wrote|sent)\b[^@]{0,30}\bto $"
 )
-"""`Dostałem coś z oferta@example.com`."""
+"""`Dostałem coś z oferta@example.com`, `pisałem do was na biuro@example.com`."""
+_UNWANTED = re.compile(
+    r"[^@.]{0,20}\b(?:na (?:to|ten|niego|nia)|tam)\b[^@.]{0,15}\bnie (?:pis|wys|sl|przys)"
+)
 _KNOWN = (
     "gmail.com", "wp.pl", "onet.pl", "o2.pl", "op.pl", "vp.pl", "interia.pl", "interia.eu", "poczta.onet.pl", "poczta.fm", "tlen.pl", "gazeta.pl",
     "outlook.com", "hotmail.com", "yahoo.com", "icloud.com", "proton.me", "protonmail.com", "live.com", "gmx.de", "ukr.net",
@@ -63,7 +68,9 @@ def find(text: str) -> Reading:
     found = [
         each
         for each in _EMAIL.finditer(text)
-        if _plausible(each[0]) and not _SENDER.search(fold(text[: each.start()]))
+        if _plausible(each[0])
+        and not _NOT_THEIRS.search(fold(text[: each.start()]))
+        and not _UNWANTED.match(fold(text[each.end() :]))
     ]
     match = corrections.meant(text, found)
     return _EMAIL.sub(f" {MARK} ", text), {"email": match[0]} if match else {}

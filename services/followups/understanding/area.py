@@ -34,16 +34,14 @@ _ELSE = (
     r"|tynk\w*|elewacj\w*|dach\w*|kostk\w*|p[łl]yt\w*|kafel\w*|kafl\w*|gres\w*|glazur\w*|blat\w*|listw\w*|szaf\w*|mebl\w*|wysp\w*|zabudow\w*|wann\w*|brodzik\w*|prysznic\w*|okn\w*|drzwi\w*|walls?"
 )
 _NOUN = re.compile(rf"\b(?:(?P<part>{_PART})|(?P<whole>{_WHOLE})|(?P<height>sufit\w*)|(?P<other>{_ELSE}))", re.IGNORECASE)  # fmt: skip
+_PLACE = r"las\w*|morz\w*|sklep\w*|przystan\w*|centrum|stacji|metra|szko[łl]\w*|pla[żz]\w*|jezior\w*|granic\w*|drog\w*|ulic\w*|park\w*|dworc\w*|was\b|pa[ńn]stwa"
 _OTHER_AFTER = re.compile(
     r"\s?(?:/\s?b|b(?:ie[żz]\w*|\.)|b\b|wysok\w*|szeroko\w*|d[łl]ugo\w*|dalej|drog\w*|st[ąa]d|wy[żz]ej"
-    r"|(?:od|do|z|from|to)\s+(?:the\s+)?(?:las\w*|morz\w*|sklep\w*|przystan\w*|centrum|stacji|metra|szko[łl]\w*|pla[żz]\w*|jezior\w*|granic\w*|drog\w*|ulic\w*|park\w*|dworc\w*|was\b|pa[ńn]stwa|sea|beach|centre|station|shop\w*)"
+    rf"|(?:od|do|z|from|to)\s+(?:the\s+)?(?:{_PLACE}|sea|beach|centre|station|shop\w*)"
     r"|(?:\w+(?:ych|ej|ego)\s+)?(?:[śs]cian\b|g[łl]adzi\b|tynk(?:u|ów)|elewacji|dachu|kostki|p[łl]ytek|p[łl]yt\b|kafelk[óo]w|gresu|glazury|blatu|list(?:ew|wy)|szafy|mebli|zabudowy|ogrodu|dzia[łl]ki|p[łl]otu|ogrodzenia|kabl[ai]|rur))",
     re.IGNORECASE,
 )
-_WAY = re.compile(
-    r"\bdo\s+(?:morz\w*|las\w*|centrum|sklep\w*|szko[łl]\w*|stacji|metra|pla[żz]y)(?:\s+\w+)?\s*$",
-    re.IGNORECASE,
-)
+_WAY = re.compile(rf"\bdo\s+(?:{_PLACE})(?:\s+\w+)?\s*$", re.IGNORECASE)
 _CLAUSE = re.compile(rf"[,;.!?(]\s|{MARK}|\ba\b|\bale\b")
 _LOOK_AHEAD = 12
 _SQUARE_FOOT = 0.09290304

@@ -12,7 +12,7 @@ from typing import Literal
 from services.followups.facts import Question
 from services.followups.understanding.kinds import TABLES, Kinds
 from services.followups.understanding.name import FIRST_NAMES
-from services.followups.understanding.text import fold
+from services.followups.understanding.text import MARK, fold
 
 Answer = Literal["yes", "no", "question"]
 """`question`: about the consent itself, which is asked for again."""
@@ -30,6 +30,7 @@ _SIGNED = re.compile(
     r"(?:[.,!\n]|(?i:pozdrawiam|poważaniem|szacunku))\s*"
     r"(?P<name>(?!Pozdr)[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?[\s.]*$"
 )
+_PHONE = re.compile(r"(?:\+48[ -]?)?(?<!\d)\d{3}([ -]?)\d{3}\1\d{3}(?![\s.-]*\d)")
 _SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de", "en", "uk"), "uk": ("uk", "pl", "en")}  # fmt: skip
 """In which a yes may be said, by the language of the question."""
 _NO_OBSTACLE = re.compile("n[nhb]*x")
@@ -49,7 +50,7 @@ def says_yes(message: str, language: str) -> bool:
     signed = _SIGNED.search(message)
     if signed and fold(signed["name"]) in FIRST_NAMES:
         message = message[: signed.start("name")]
-    words = _words(_HAPPY.sub(" ", message))
+    words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", message)))
     if not words:
         return bool(_THUMB_UP.search(message))
     if words == ["ja"] and language == "pl":  # `I`
@@ -69,7 +70,9 @@ _BEGINNING = 4
 _SIGNALS = _NO["pl"].beginnings("acefgmosu", _BEGINNING)
 """Every withdrawal has such a word: most messages have none, and cost no more than this look."""
 _SENTENCE = re.compile(r"(?<=[.!?\n])")
-_CLAUSE = re.compile(r"[.!?;:\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|\s[-–—]\s")
+_CLAUSE = re.compile(
+    r"[.!?;:\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|\s[-–—]\s|\s(?:bo|poniewaz|gdyz|because|weil|бо)\s"
+)
 _DENIED = re.compile("n[lpwc]*[rfhue]|q.*|x[lp]*n[lp]*[os]")
 """`Nie wycofuję zgody`, `jak wycofać zgodę`, `SMS-ów nie słać`."""
 _WITHDRAWS = re.compile(
@@ -88,8 +91,9 @@ _WITHDRAWS = re.compile(
 _IS_FINAL = re.compile("[lp]*f[lp]*")
 _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
 """Nothing but this: `oj, jednak nie, rozmyśliłam się`."""
-_REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)")
+_REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n")
 _LAST_WORD = re.compile(r"\w{4}[.!]+ nie[.!]*$")
+_THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
 
 def says_withdrawal(message: str, language: str) -> bool:
@@ -120,7 +124,11 @@ def says_no(message: str, language: str) -> bool:
     if asks and not fold(before).lstrip().startswith(("nie,", "nein,", "ні,")):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
     said = _NO[language].of(_words(_HAPPY.sub(" ", message)))
-    is_refusal = _REFUSES.fullmatch(said) or _LAST_WORD.search(fold(message))
+    is_refusal = (
+        _REFUSES.fullmatch(said)
+        or _LAST_WORD.search(fold(message))
+        or _THUMB_DOWN.fullmatch(message)
+    )
     return bool(is_refusal) or takes_back(message, language)
 
 

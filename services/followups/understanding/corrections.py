@@ -13,7 +13,7 @@ _CORRECTED = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _OWN = re.compile(
-    r"\b(?:m[óo]j|moja|now[yae]|aktualn\w*|poprawn\w*|my|new|current|mein\w*)\b[^\d@,;]{0,15}$",
+    r"\b(?:m[óo]j|moja|do\s+mnie|now[yae]|aktualn\w*|poprawn\w*|my|new|current|mein\w*)\b[^\d@,;]{0,15}$",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"\s?(?:-|–|—|do|to|bis)\s?")
@@ -33,11 +33,11 @@ _JOINED = re.compile(
 )
 _LISTED = re.compile(rf"(?:\s*{_WORD}){{0,3}}\s*,?(?:\s*{_WORD}){{0,4}}\s*:?\s*", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"\b(?:lub|albo|czy|mo[żz]e|or|oder|ewentualnie|lepiej)\b", re.IGNORECASE)
-_ANOTHERS = re.compile(
-    r"\b(?:szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
-    r"|brother|sister|neighbou?r|friend)\b[^,;.\d]*$",
-    re.IGNORECASE,
+KIN = (
+    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
+    r"|brother|sister|neighbou?r|friend"
 )
+_ANOTHERS = re.compile(rf"\b(?:{KIN})\b[^,;.\d]*$", re.IGNORECASE)
 _NOT_THEIRS = re.compile(r"\bnie\s+(?:o\s+)?(?:jej|jego|ich)\b", re.IGNORECASE)
 """`Nie o jej mieszkanie chodzi`."""
 LOOK_BACK = 40

@@ -72,10 +72,10 @@ _ORDINALS = {
     "first": 1, "second": 2, "third": 3, "fourth": 4,
 }  # fmt: skip
 _SEASON = re.compile(
-    r"\b(?:(?P<spring>wiosn[^\W\d_]+\b|(?:in|this|next|by|early|late|the)\s+spring)"
-    r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|(?:in|this|next|by|early|late|the)\s+summer)"
-    r"|(?P<autumn>jesie[^\W\d_]+\b|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
-    r"|(?P<winter>zim(?:ą|a|ę|y|ie)\b|(?:in|this|next|by|early|late|the)\s+winter))"
+    r"\b(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|(?:in|this|next|by|early|late|the)\s+spring)"
+    r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|(?:in|this|next|by|early|late|the)\s+summer)"
+    r"|(?P<autumn>(?<!\bz\s)jesie[^\W\d_]+\b|восени|осенью|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
+    r"|(?P<winter>zim(?:ą|a|ę|ie)\b|(?<!\bz\s)zimy\b|взимку|зимой|(?:in|this|next|by|early|late|the)\s+winter))"
     r"(?:\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
@@ -96,7 +96,7 @@ _NEXT = re.compile(
     r"\b(?:(?P<month>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+miesi\w+|next\s+month)"
     r"|(?P<week>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+tygo?d\w+|next\s+week)"
     r"|(?P<year>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+rok(?:u)?\b|next\s+year)"
-    r"|(?P<this_year>w\s+tym\s+roku|this\s+year)|(?P<new_year>po\s+nowym\s+roku|od\s+nowego\s+roku|after\s+new\s+year))",
+    r"|(?P<this_year>w\s+tym\s+roku|this\s+year)|(?P<new_year>po\s+nowym\s+roku|od\s+nowego\s+roku|after\s+new\s+year|nach\s+neujahr|після\s+нового\s+року|после\s+нового\s+года))",
     re.IGNORECASE,
 )
 _ASAP = re.compile(
@@ -167,7 +167,7 @@ _VISITS = re.compile(
     r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
 )
 _PAST = re.compile(
-    r"\b(?:robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
+    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
@@ -391,8 +391,8 @@ _READERS = tuple(
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
         (_NAME_DAY, _month_named, _DIGIT), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
-        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win"),
-        (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od"),
+        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим"),
+        (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od neu нов"),
         (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
         (_IN, _in, "za in wit w"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
     )

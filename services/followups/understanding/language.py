@@ -16,12 +16,14 @@ _WORDS = {
     "en": vocabulary(
         "the and is are hello hi my we want would like please of for with have budget kitchen "
         "flat apartment house bathroom renovate about need looking thanks around you it at this "
-        "an how much when can could i'm i'd your our from or do does what me to renovation floor"
+        "an how much when can could i'm i'd your our from or do does what me to renovation floor "
+        "there there's water gas smell smells smoke fire leak leaking flooding flooded help burning burst pipe ceiling everywhere"
     ),
     "de": vocabulary(
         "ich wir und der die das ist sind ein eine einen für mit bitte hallo guten tag wohnung haus küche bad "
         "renovierung renovieren möchte möchten brauche suche nicht kein keine von zu auf quadratmeter danke "
-        "sprechen sie deutsch mein meine unser haben habe wie viel wann kostet können budget euro badezimmer"
+        "sprechen sie deutsch mein meine unser haben habe wie viel wann kostet können budget euro badezimmer "
+        "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom"
     ),
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")

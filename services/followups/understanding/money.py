@@ -56,7 +56,8 @@ _PER_UNIT = re.compile(
     re.IGNORECASE,
 )
 _SPENT_AFTER = re.compile(
-    r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*))",
+    r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*)"
+    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b)",
     re.IGNORECASE,
 )
 _PART = re.compile(

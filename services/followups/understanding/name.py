@@ -23,12 +23,12 @@ _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
 )
-_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}))")  # fmt: skip
+_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
 _STANDING = re.compile(
     rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$)"
 )
 """Two or more words between commas, as in a signature."""
-_LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!max\b){_LETTERS})\s*$", re.IGNORECASE)
+_LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!(?-i:maks|max)\b){_LETTERS})\s*$", re.IGNORECASE)
 _ALONE = re.compile(rf"[\s•,]*(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}){{0,2}})[\s•,.!]*")
 FIRST_NAMES = frozenset(
     fold(name)

@@ -25,6 +25,16 @@ _LOOSE = re.compile(
 _ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
 """A message that is nothing else."""
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
+_ANOTHERS = re.compile(
+    rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
+)
+"""`Sąsiad, ten co ma 502 118 440, mówił`."""
+_LAST_DIGITS = re.compile(
+    r"[^\d\n]{0,30}\b(?:na\s+ko[ńn]cu|ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy)|ending)\D{0,10}?(?P<last>\d{2,4})\b(?!\s?(?:m|zł|tys))"
+    r"|[^\d\n]{0,30}?(?P<first>\d{2,4})\s+na\s+ko[ńn]cu\b",
+    re.IGNORECASE,
+)
+"""`512 660 718, wróć, 719 na końcu`."""
 _FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
 
@@ -37,13 +47,21 @@ def canonical(text: str) -> str | None:
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
     for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_POLISH, "+48")):
-        found = [each for each in pattern.finditer(text) if not _FAX.search(text[: each.start()])]
+        found = [each for each in pattern.finditer(text) if _is_theirs(text[: each.start()])]
         if match := corrections.meant(text, found):
             number = prefix + re.sub(r"\D", "", match["number"])
+            if ending := _LAST_DIGITS.match(text, match.end()):
+                digits = ending["last"] or ending["first"]
+                number = number[: -len(digits)] + digits
+                text = text[: match.end()] + text[ending.end() :]
             return take(text, match), {"phone": number}
     said = in_digits(_ZERO.sub("0", text))
     is_alone = asked not in {"area", "budget"} and _ALONE.fullmatch(said)
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
-    if is_said and (match := _LOOSE.search(said)):
+    if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
     return text, {}
+
+
+def _is_theirs(before: str) -> bool:
+    return not (_FAX.search(before) or _ANOTHERS.search(before[-corrections.LOOK_BACK :]))

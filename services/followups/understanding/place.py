@@ -12,12 +12,12 @@ _LED = re.compile(
     r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
 )
 _ALONE = re.compile(
-    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d])"
+    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
 )
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
     "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "лодзі": "Łódź",
-    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
+    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
 }  # fmt: skip
 _NEAR = re.compile(r"(?:pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
 _HOME = re.compile(
@@ -27,6 +27,11 @@ _NOT_OURS = re.compile(
     r"\b(?:targ(?:i|ach|[óo]w)|wystaw\w*|expo|studiuj\w*|ucz[ąy]\s+si[ęe]|mieszka(?:j[ąa])?|pracuj(?:e|ę|emy|ą)|siedzib\w*|urodzi\w*|wakacj\w*|urlop\w*)(?:\s+\w+){0,2}\s*$",
     re.IGNORECASE,
 )
+_THERE = re.compile(
+    r"[^.;!?]{0,15}\b(?:tam|there)\b[^.;!?]{0,30}\b(?:remon\w*|wyko[ńn]cz\w*|renovat\w*|mieszkani\w*|flat|dom\w*)",
+    re.IGNORECASE,
+)
+"""`Córka studiuje w Krakowie i tam ma mieszkanie`."""
 _LOOK_BACK = 40
 _WORDS = re.compile(r"[^\W\d_]+")
 _IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
@@ -52,8 +57,12 @@ def _towns() -> tuple[dict[str, str], frozenset[str]]:
 
 @cache
 def _large() -> tuple[tuple[str, str], ...]:
-    """Large towns count anywhere, even in lower case: none is a word of an ordinary answer."""
-    return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in _towns()[1])
+    """Large towns and names of three words count anywhere, even in lower case: none is a word of an
+    ordinary answer.
+    """
+    forms, large = _towns()
+    long = {town for name, town in forms.items() if name.count(" ") == 2}
+    return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in large | long)
 
 
 def _forms(town: str) -> Iterator[str]:
@@ -112,7 +121,7 @@ def _led(text: str) -> Iterator[tuple[int, str]]:
     forms, large = _towns()
     for match in _LED.finditer(text):
         before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-        if _NOT_OURS.search(before):
+        if _NOT_OURS.search(before) and not _THERE.match(text, match.end()):
             continue
         rank = 3 if _HOME.search(before) else 2 if _NEAR.match(match[0]) else 0
         names = (said for said in _candidates(match) if said[0].isupper() or " " in said or forms.get(fold(said)) in large)  # fmt: skip

@@ -25,11 +25,13 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
     for said in turns:
         given_turn = {"message": said} if isinstance(said, str) else dict(said)
         message, agreed = given_turn.pop("message"), given_turn.pop("agreed", None)
+        language = given_turn.pop("language", None)
         turn = dialogue.turn(
             state,
             message,
             texts=CONFIG.texts,
             default_language="pl",
+            language=language,
             today=today,
             passed=facts.Facts(**given_turn),
             agreed=agreed,
@@ -106,11 +108,35 @@ def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> No
 def test_a_language_without_a_form_is_handed_over_to_a_person(language: str, said: str) -> None:
     script = CONFIG.handover[language]
     first, second, third = talk([said, "600 700 800", "jan@example.com"])
-    assert first.reply == script["ask_contact"]
+    first_texts = ("greeting", "ask_contact", "notice")
+    assert first.reply == " ".join(script[name] for name in first_texts)
     assert second.reply == script["passed_on"].format(contact="+48600700800")
     assert second.state.said == (said,), "for staff"
     assert third.state.wording is None, "consent is not asked for in an unchecked language"
     assert third.state.language == "pl", "mails have one of ours"
+
+
+@pytest.mark.parametrize(
+    ("language", "route", "said"),
+    [
+        ("de", "gas", "Hilfe, es riecht nach Gas in der Küche"),
+        ("de", "water", "Rohrbruch im Bad, alles unter Wasser"),
+        ("uk", "water", "прорвало трубу, заливає сусідів"),
+        ("uk", "fire", "пожежа на кухні"),
+        ("en", "water", "water is coming through the ceiling"),
+        ("en", "electricity", "sparks from a socket"),
+    ],
+)
+def test_an_emergency_is_answered_in_the_persons_language(
+    language: str, route: str, said: str
+) -> None:
+    emergency = CONFIG.routes.find(said)[0]
+    assert emergency.name == route
+    first, second = talk([{"message": said, "language": "pl"}, "600 700 800"])
+    assert first.reply.startswith(emergency.answer[language]), "what to do comes first"
+    assert first.reply.endswith(emergency.ask[language])
+    assert emergency.told[language].format(contact="+48600700800") in second.reply
+    assert not first.is_about_lead
 
 
 def test_a_withdrawal_is_answered_in_german() -> None:
@@ -119,7 +145,7 @@ def test_a_withdrawal_is_answered_in_german() -> None:
         "bitte keine E-Mails mehr",
     ]
     last = talk(list(turns))[-1]
-    assert last.reply.startswith(CONFIG.handover["de"]["consent_refused"])
+    assert CONFIG.handover["de"]["consent_refused"] in last.reply
     assert last.state.consent == "refused"
 
 
