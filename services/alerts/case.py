@@ -2,7 +2,7 @@
 
 open ──answer──> answered <──late answer── unanswered
 open ──chain over──> unanswered        open ──later──> open
-answered ──release, reopen──> open <──reopen── unanswered
+answered ──release, reopen, forgotten──> open <──reopen── unanswered
 open, unanswered ──resolved, erased, manual──> cancelled, which is final
 """
 
@@ -54,6 +54,7 @@ class Via(StrEnum):
     LINK = auto()
     API = auto()
     CLI = auto()
+    TIMER = auto()
 
 
 class Cancelled(StrEnum):
@@ -91,6 +92,7 @@ class Policy:
     later_most: float = 8 * 3600.0  # seconds of business time for all `later` answers together
     later_times: int = 3
     stops_followups: bool = True  # of the lead, when a person takes it
+    done_within: float | None = None  # seconds of business time from taking it to its outcome
 
     @property
     def steps(self) -> tuple[Ask, ...]:
@@ -118,6 +120,8 @@ class Rules:
     """Returns the person of a schedule at a time; from memory, because transactions call it."""
     links: Links | None = None
     """By which persons answer; none: messages have no link."""
+    needs: Mapping[str, str | None] = field(default_factory=dict)
+    """What a person needs to be asked at a target: slack, email or phone."""
 
     def hours_of(self, name: str) -> Hours:
         """Return these hours; those of an open case may no longer be configured."""
@@ -126,6 +130,19 @@ class Rules:
     def whom(self, ask: Ask, now: datetime) -> str | None:
         """Return the person that a step asks."""
         return self.on_call(ask.schedule, now) if ask.schedule else ask.person
+
+    def person(self, key: str | None) -> Person:
+        """Return a person; a Slack id is a member of the team who is not in [people]."""
+        key = key or ""
+        return self.people.get(key, Person(key, slack=key if key.isupper() else None))
+
+    def reminder(self, chain: Sequence[Ask], owner: str) -> Ask:
+        """Return how to remind an owner: at the first target of the chain that reaches them."""
+        person = self.person(owner)
+        reached = (
+            ask.to for ask in chain if (need := self.needs.get(ask.to)) and getattr(person, need)
+        )
+        return Ask(next(reached, chain[0].to), 0.0, person=owner)
 
 
 def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
@@ -242,6 +259,7 @@ class Moved:
     step: int
     next_at: datetime | None
     handed_out: Ask | None = None
+    reminded: bool = False  # the owner
 
 
 def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Moved:
@@ -256,6 +274,22 @@ def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Move
         return Moved(State.UNANSWERED, step, None)
     ask = chain[step]
     return Moved(State.OPEN, step + 1, hours.add(now, timedelta(seconds=ask.wait)), ask)
+
+
+def remind(
+    step: int, reminder: Ask, done_within: float | None, hours: Hours, now: datetime
+) -> Moved:
+    """Remind the owner of an answered case that has no outcome in time, within the hours.
+
+    :param done_within: seconds of business time; None: the policy does not ask for an outcome now
+    """
+    if done_within is None:
+        return Moved(State.ANSWERED, step, None)
+    opens = hours.next_opening(now)
+    if opens > now:
+        return Moved(State.ANSWERED, step, opens)
+    again = hours.add(now, timedelta(seconds=done_within))
+    return Moved(State.ANSWERED, step, again, reminder, reminded=True)
 
 
 def latest(

@@ -81,6 +81,7 @@ class Answers(_Section):
     repeat: int = Field(0, ge=0, le=10)
     later: Later = Later()
     stops_followups: bool = True
+    done_within: Annotated[Wait, Field(le=LONGEST)] | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:

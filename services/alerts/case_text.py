@@ -13,22 +13,28 @@ _WORDS = {
         "open": "{title}: has waited {minutes} min for an answer",
         "later": "{title}: put off until {until}",
         "answered": "{title}: taken by {owner}, {since}",
+        "reminds": "{title}: {owner} has had it since {since}. How did it end?",
         "unanswered": "{title}: no one has answered since {opened}",
         "cancelled": "{title}: over, no answer is needed",
         "erased": "A request was withdrawn, no answer is needed",
         "at": "Take it: {url}",
+        "close_at": "Answer: {url}",
         "take": "Take it: ostoja take {id} --as YOUR_NAME",
+        "close": "Close it: ostoja close {id} OUTCOME --as YOUR_NAME",
     },
     "pl": {
         "lead": "Lead, {score} pkt",
         "open": "{title}: czeka na odpowiedź {minutes} min",
         "later": "{title}: odłożone do {until}",
         "answered": "{title}: ma {owner} od {since}",
+        "reminds": "{title}: {owner} ma to od {since}. Jak się skończyło?",
         "unanswered": "{title}: nikt nie odpowiedział od {opened}",
         "cancelled": "{title}: nieaktualne, odpowiedź nie jest potrzebna",
         "erased": "Zgłoszenie wycofano, odpowiedź nie jest potrzebna",
         "at": "Odbierz: {url}",
+        "close_at": "Odpowiedz: {url}",
         "take": "Odbierz: ostoja take {id} --as IMIĘ",
+        "close": "Zamknij: ostoja close {id} WYNIK --as IMIĘ",
     },
 }
 _LABELS = {
@@ -82,8 +88,11 @@ class Shown:
     now: datetime
     minutes: int  # of business time since it was opened
 
-    def line(self, zone: ZoneInfo) -> str:
-        """Describe the case's state in one line that names no data subject."""
+    def line(self, zone: ZoneInfo, *, reminds: bool = False) -> str:
+        """Describe the case's state in one line that names no data subject.
+
+        :param reminds: and ask its owner for an outcome
+        """
         words = self._words
         if self.reason == Cancelled.ERASED:
             return words["erased"]
@@ -91,7 +100,8 @@ class Shown:
         if self.score is not None:
             title = words["lead"].format(score=self.score)
         put_off = self.until is not None and self.until > self.now
-        return words["later" if put_off else self.state].format(
+        state = "reminds" if reminds else "later" if put_off else self.state
+        return words[state].format(
             until=_clock(self.until, zone),
             title=title,
             owner=self.owner,
@@ -102,12 +112,16 @@ class Shown:
 
     def at(self, url: str) -> str:
         """Say where its person answers."""
-        return self._words["at"].format(url=url)
+        answered = self.state is State.ANSWERED
+        return self._words["close_at" if answered else "at"].format(url=url)
 
     def how_to_take(self) -> str | None:
         if self.state in {State.OPEN, State.UNANSWERED}:
             return self._words["take"].format(id=self.id)
         return None
+
+    def how_to_close(self) -> str:
+        return self._words["close"].format(id=self.id)
 
     @property
     def _words(self) -> dict[str, str]:

@@ -72,6 +72,11 @@ CASE_ANSWER_SECONDS = Histogram(
     ["event"],
     buckets=(60, 300, 900, 1800, 3600, 4 * 3600, 8 * 3600, 24 * 3600, 72 * 3600),
 )
+CASE_FORGOTTEN = Counter(
+    "alerts_case_forgotten_total",
+    "Owners without an outcome in time: reminded, and then their case released.",
+    ["what"],  # reminded | released
+)
 CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 
 

@@ -193,9 +193,11 @@ def test_an_erasure_s_protocol_without_one_of_its_rules_breaks_a_promise(
     [
         ("a fallback", ("F0=1", "RES", "MON")),
         ("a release", ("F0=1", "RES", "MON")),
+        ("a release", ("F0=1", "RES", "MON", "FORGET")),
         ("two steps", ("F0=0", "RES", "MON")),
         pytest.param("a fallback", ("F0=2", "RES", "MON"), marks=FULL),
         pytest.param("two releases", ("F0=1",), marks=FULL),
+        pytest.param("two releases", ("F0=1", "FORGET"), marks=FULL),
         pytest.param("two steps", ("F0=1", "RES", "MON"), marks=FULL),
         pytest.param("two steps", ("F0=1", "RES", "MON", "ALERT"), marks=FULL),
     ],
@@ -228,12 +230,13 @@ def test_with_every_rule_a_case_is_answered_or_its_whole_chain_was_sent(
         ("TOLD", 0, "a fallback", OUTDATED),
         ("BOUNDED", 2, "a fallback", OUTDATED),
         ("END", 0, "two steps", REVIVED),
+        ("DUE", 0, "two releases", OWNER_LOST),
     ],
 )
 def test_a_case_s_protocol_without_one_of_its_rules_breaks_its_promise(
     tmp_path: Path, left_out: str, budget: int, small: str, broken: str
 ) -> None:
-    ends = ("RES",) if left_out == "END" else ()
+    ends = {"END": ("RES",), "DUE": ("FORGET",)}.get(left_out, ())
     flags = (f"NO_{left_out}", f"F0={budget}", *SMALL[small], *ends)
     assert re.search(broken, check(tmp_path, "answer", *flags))
 

@@ -5,7 +5,7 @@ the same key gets the same reply. Of two at once the lock lets one be the owner.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.messaging import outbox
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
-from services.alerts.case import Answer, Cancelled, Refused, Rules, Standing, State, Verb
+from services.alerts.case import (
+    Answer,
+    Cancelled,
+    Change,
+    Refused,
+    Rules,
+    Standing,
+    State,
+    Verb,
+    Via,
+)
 from services.alerts.store import cases
 
 log = logs.get_logger(__name__)
@@ -66,7 +76,10 @@ class Answers:
             decided = case.decide(standing, answer, now=now, latest=latest)
             if isinstance(decided, Refused):
                 return _refusal(row, decided)
-            after = row if decided is None else await cases.change(tx, row, decided)
+            after = row
+            if decided is not None:
+                done_by = self._done_by(row, decided, now)
+                after = await cases.change(tx, row, decided, done_by)
             result = _result(after)
             await cases.record(tx, row, answer, result)
             if after.state == State.ANSWERED != row.state:
@@ -102,6 +115,20 @@ class Answers:
         message = messages.case_answered(row.alert_id, lead_id, row.request_id, row.answered_at)
         await outbox.add(tx, topology.EVENTS.name, messages.CASE_ANSWERED, message)
 
+    async def give_back(self, case_id: UUID) -> None:
+        """Release a case in its owner's name, if it has no outcome and they were reminded."""
+        async with self.engine.begin() as tx:
+            row = await cases.lock_forgotten(tx, case_id)
+            if row is None:  # closed or released in the meantime
+                return
+            key, why = f"timer {row.generation}", "no outcome in time"
+            released = Answer(Verb.RELEASE, row.owner, row.owner_name, Via.TIMER, key, why)
+            again = Change(State.OPEN, restart=await cases.now(tx))
+            after = await cases.change(tx, row, again)
+            await cases.record(tx, row, released, _result(after))
+        metrics.CASE_FORGOTTEN.labels("released").inc()
+        log.warning("case.given_back", case_id=str(case_id))
+
     async def _begin(
         self, tx: AsyncConnection, case_id: UUID, answer: Answer
     ) -> tuple[Any, Result | None]:
@@ -115,6 +142,15 @@ class Answers:
         if (known.verb, known.person) != (answer.verb, answer.person):
             raise KeyUsed
         return row, dict(known.result)
+
+    def _done_by(self, row: Any, what: Change, now: datetime) -> datetime | None:
+        """Return when the owner is to be reminded."""
+        policy = self.rules.policies.get(row.event_type)
+        if policy is None or policy.done_within is None:
+            return None
+        if what.state is not State.ANSWERED or what.outcome is not None:
+            return None
+        return self.rules.hours_of(row.hours).add(now, timedelta(seconds=policy.done_within))
 
     async def _latest(self, tx: AsyncConnection, row: Any, now: datetime) -> datetime | None:
         policy = self.rules.policies.get(row.event_type)

@@ -22,6 +22,7 @@ def rules_of(
         },
         on_call=on_call,
         links=links,
+        needs={name: target.needs for name, target in config.targets.items()},
     )
 
 
@@ -38,4 +39,5 @@ def _policy(section: Answers) -> Policy:
         later_most=section.later.most.total_seconds(),
         later_times=section.later.times,
         stops_followups=section.stops_followups,
+        done_within=None if section.done_within is None else section.done_within.total_seconds(),
     )

@@ -1,4 +1,4 @@
-"""Sends the due steps of cases, and ends cases whose chain is over.
+"""Sends the due steps of cases, ends cases whose chain is over, and reminds forgetful owners.
 
 The timer is a column of the row, not a message or a task. After a crash before the commit, the next
 poll of any replica finds the case unchanged; after it, the outbox has the step's work message.
@@ -15,7 +15,8 @@ from libs.common.messaging import outbox
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
 from services.alerts.alert import Reason
-from services.alerts.case import Rules, State
+from services.alerts.case import Moved, Rules, State
+from services.alerts.cases.answers import Answers
 from services.alerts.store import cases, intake
 from services.alerts.store.cases import Ticked
 from services.alerts.store.intake import NewRow
@@ -42,36 +43,50 @@ class Timer:
             if not due:
                 return 0
             now = await cases.now(tx)
+            forgotten = [row.alert_id for row in due if self._is_forgotten(row, now)]
+            due = [row for row in due if row.alert_id not in forgotten]
             ticked = [self._tick(row, now) for row in due]
             await cases.tick(tx, ticked)
-            rows = [
-                self._row(each, row, now)
-                for each, row in zip(ticked, due, strict=True)
-                if each.alert_id is not None
-            ]
+            rows = [self._row(each, now) for each in ticked if each.alert_id is not None]
             if rows:
                 taken = await intake.accept(tx, rows, 0)
                 metrics.ACCEPTED.inc(taken.added)
                 await outbox.add_all(tx, [topology.work(row, row.target) for row in _open(rows)])
+        for case_id in forgotten:  # each in a transaction: a recall locks deliveries in order
+            await Answers(self.engine, self.rules).give_back(case_id)
         for each in ticked:
-            if each.moved.handed_out is not None:
+            if each.moved.reminded:
+                metrics.CASE_FORGOTTEN.labels("reminded").inc()
+            elif each.moved.handed_out is not None:
                 metrics.CASE_STEPS.labels(each.moved.handed_out.to).inc()
             elif each.moved.state is State.UNANSWERED:
-                log.warning("case.unanswered", case_id=str(each.case_id))
-        return len(due)
+                log.warning("case.unanswered", case_id=str(each.case.alert_id))
+        return len(due) + len(forgotten)
+
+    def _is_forgotten(self, row: Any, now: datetime) -> bool:
+        """Return whether to give a case back; outside its hours, and without a policy, it waits."""
+        return row.reminded and self._moved(row, now).reminded
 
     def _tick(self, row: Any, now: datetime) -> Ticked:
-        hours = self.rules.hours_of(row.hours)
-        moved = case.tick(case.chain_of(row.chain), row.step, hours, now)
+        moved = self._moved(row, now)
         if moved.handed_out is None:
-            return Ticked(row.alert_id, row.generation, moved)
+            return Ticked(row, moved)
+        # The number of a reminder is behind those of the chain: an answer ends its generation.
         alert_id = case.step_id(row.alert_id, row.generation, row.step)
-        person = self.rules.whom(moved.handed_out, now)
-        return Ticked(row.alert_id, row.generation, moved, alert_id, person)
+        return Ticked(row, moved, alert_id, self.rules.whom(moved.handed_out, now))
 
-    def _row(self, ticked: Ticked, row: Any, now: datetime) -> NewRow:
+    def _moved(self, row: Any, now: datetime) -> Moved:
+        chain, hours = case.chain_of(row.chain), self.rules.hours_of(row.hours)
+        if row.state == State.OPEN:
+            return case.tick(chain, row.step, hours, now)
+        policy = self.rules.policies.get(row.event_type)
+        reminder = self.rules.reminder(chain, row.owner)
+        done_within = None if policy is None else policy.done_within
+        return case.remind(row.step, reminder, done_within, hours, now)
+
+    def _row(self, ticked: Ticked, now: datetime) -> NewRow:
         """Create the step's ledger row; its message is written when it is claimed."""
-        ask = ticked.moved.handed_out
+        ask, row = ticked.moved.handed_out, ticked.case
         assert ask is not None  # noqa: S101 - it has an alert id
         assert ticked.alert_id is not None  # noqa: S101
         return NewRow(

@@ -31,15 +31,15 @@ async def written(
     if row is None:  # the case was purged, long after its end
         return replace(job, payload={**job.payload, "text": job.event_type}), None
     case = shown(row, rules)
-    line = case.line(rules.hours_of(row.hours).zone)
-    person = rules.people.get(row.person or "", Person(""))
-    take = case.how_to_take()
-    said = (line, link and case.at(link), take)
+    line = case.line(rules.hours_of(row.hours).zone, reminds=_reminds(row))
+    person = rules.person(row.person)
+    how = case.how_to_close() if _reminds(row) else case.how_to_take()
+    said = (line, link and case.at(link), how)
     payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, said))}
     if channel == "sms":
         payload["text"] = without_diacritics(" ".join(filter(None, said[:2])))
     elif channel == "slack":
-        mention = f"<@{person.slack}> " if person.slack and take else ""
+        mention = f"<@{person.slack}> " if person.slack and how else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
     if job.event_type == CASE_UPDATE:
         payload |= {"place": str(place_of(job)), "receipt": row.receipt}
@@ -54,6 +54,12 @@ async def with_buttons(engine: AsyncEngine, job: Claimed) -> Claimed:
     async with engine.connect() as tx:
         row = await places.read(tx, job.alert_id, job.target)
     return job if row is None else replace(job, buttons=_buttons(row))
+
+
+def _reminds(row: Any) -> bool:
+    """Return whether a step is the reminder of an owner who has given no outcome yet."""
+    is_last = (row.step_generation, row.number) == (row.generation, row.step)
+    return is_last and row.state == State.ANSWERED and row.outcome is None
 
 
 def _buttons(row: Any) -> tuple[Button, ...]:
@@ -75,7 +81,7 @@ def _address(rules: Rules, channel: str, name: str | None) -> str | None:
 
 async def _link(tx: AsyncConnection, rules: Rules, channel: str, row: Any) -> str | None:
     """Make the link by which the step's person answers; None where others would read it."""
-    asks = row is not None and row.state in {State.OPEN, State.UNANSWERED}
+    asks = row is not None and (row.state in {State.OPEN, State.UNANSWERED} or _reminds(row))
     if rules.links is None or not asks or _address(rules, channel, row.person) is None:
         return None
     token = rules.links.token(row.alert_id, row.person, row.generation)
@@ -96,7 +102,7 @@ def shown(row: Any, rules: Rules) -> Shown:
         owner=row.owner_name,
         opened_at=row.opened_at,
         answered_at=row.answered_at,
-        until=row.next_at if row.generation and not row.step and row.next_at else None,
+        until=row.next_at if row.state == State.OPEN and row.generation and not row.step else None,
         now=row.now,
         minutes=int(waited.total_seconds() // 60),
     )

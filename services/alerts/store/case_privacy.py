@@ -58,9 +58,12 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
     if row.state in {State.OPEN, State.UNANSWERED}:
         await cases.cancel(tx, row, Cancelled.ERASED)
     elif row.payload is not None:
+        await cases.recall(tx, case_id)  # the reminder of its owner
         await cases.tell(tx, case_id)
     mine = alert_case.c.alert_id == case_id
-    await tx.execute(sa.update(alert_case).where(mine).values(payload=None, dedup_key=None))
+    await tx.execute(
+        sa.update(alert_case).where(mine).values(payload=None, dedup_key=None, next_at=None)
+    )
     await tx.execute(
         sa.update(case_answer).where(case_answer.c.case_id == case_id).values(reason=None)
     )

@@ -84,7 +84,7 @@ _CHECK: Final = sql(f"""
     )
 },
         (SELECT count(*) FROM alert_case
-            WHERE state = 'open' AND next_at < now() - interval '1 minute') AS stranded,
+            WHERE next_at < now() - interval '1 minute') AS stranded,
         (SELECT count(*) FROM unanswered WHERE steps > (
             SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id
                 AND case_step.generation = unanswered.generation)) AS missing,

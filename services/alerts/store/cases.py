@@ -85,7 +85,7 @@ async def due(tx: AsyncConnection) -> list[Any]:
     return list(
         await tx.execute(
             sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
-            .where(sa.text("state = 'open'"), alert_case.c.next_at <= sa.func.now())
+            .where(alert_case.c.next_at <= sa.func.now())
             .order_by(alert_case.c.next_at)
             .limit(DUE_BATCH)
             .with_for_update(skip_locked=True)
@@ -97,8 +97,7 @@ async def due(tx: AsyncConnection) -> list[Any]:
 class Ticked:
     """A case that the timer has changed, and the step to send."""
 
-    case_id: UUID
-    generation: int
+    case: Any  # before it, locked
     moved: Moved
     alert_id: UUID | None = None  # of the step
     person: str | None = None
@@ -108,7 +107,7 @@ _TICK = sql("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
             case_id uuid, generation integer, number integer, alert_id uuid, target text,
-            person text, state text, step integer, next_at timestamptz)
+            person text, state text, step integer, next_at timestamptz, reminded boolean)
     ), stepped AS (
         INSERT INTO case_step (case_id, generation, number, alert_id, target, person)
         SELECT case_id, generation, number, alert_id, target, person
@@ -118,8 +117,8 @@ _TICK = sql("""
         SELECT alert_id, target, case_id FROM given WHERE alert_id IS NOT NULL
     ), moved AS (
         UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
-            version = version + 1,
-            ended_at = CASE WHEN given.state = 'open' THEN NULL ELSE now() END
+            version = version + 1, reminded = alert_case.reminded OR given.reminded,
+            ended_at = CASE WHEN given.state = 'unanswered' THEN now() ELSE ended_at END
         FROM given WHERE alert_case.alert_id = case_id
         RETURNING alert_case.alert_id, event_type, alert_case.state
     ), listed AS (
@@ -132,18 +131,19 @@ _TICK = sql("""
 
 
 async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
-    """Record the steps to send, or end the cases; the caller holds the locks."""
+    """Record the steps and reminders to send, or end the cases; the caller holds the locks."""
     rows = [
         {
-            "case_id": each.case_id,
-            "generation": each.generation,
-            "number": each.moved.step - 1,
+            "case_id": each.case.alert_id,
+            "generation": each.case.generation,
+            "number": each.case.step,
             "alert_id": each.alert_id,
             "target": each.moved.handed_out and each.moved.handed_out.to,
             "person": each.person,
             "state": each.moved.state,
             "step": each.moved.step,
             "next_at": each.moved.next_at,
+            "reminded": each.moved.reminded,
         }
         for each in ticked
     ]
@@ -159,6 +159,20 @@ async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
     """Lock a case; None if it does not exist."""
     found = await tx.execute(
         sa.select(alert_case).where(alert_case.c.alert_id == case_id).with_for_update()
+    )
+    return found.one_or_none()
+
+
+async def lock_forgotten(tx: AsyncConnection, case_id: UUID) -> Any | None:
+    """Lock a case whose owner was reminded, if it is still due."""
+    found = await tx.execute(
+        sa.select(alert_case)
+        .where(
+            alert_case.c.alert_id == case_id,
+            alert_case.c.reminded,
+            alert_case.c.next_at <= sa.func.now(),
+        )
+        .with_for_update()
     )
     return found.one_or_none()
 
@@ -202,9 +216,12 @@ async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str
     )
 
 
-async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
+async def change(
+    tx: AsyncConnection, row: Any, what: Change, done_by: datetime | None = None
+) -> Any:
     """Apply an answer to a locked case, recall its chain, and queue updates of its places.
 
+    :param done_by: when to remind its owner that it has no outcome
     :returns: the changed case
     """
     values: dict[str, Any] = {"state": what.state, "version": alert_case.c.version + 1}
@@ -213,11 +230,12 @@ async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
             "generation": alert_case.c.generation + 1,
             "step": 0,
             "next_at": what.restart,
+            "reminded": False,
             "laters": alert_case.c.laters + int(row.state == State.OPEN),
             "ended_at": None,
         }
     if row.state == State.ANSWERED == what.state:
-        values |= {"outcome": what.outcome}
+        values |= {"outcome": what.outcome, "next_at": None}
     else:
         ended = sa.func.now() if what.state is State.ANSWERED else None
         values |= {
@@ -228,8 +246,8 @@ async def change(tx: AsyncConnection, row: Any, what: Change) -> Any:
             "answered_at": ended,
         }
         if what.state is State.ANSWERED:
-            values |= {"next_at": None, "ended_at": ended}
-        await recall(tx, row.alert_id)
+            values |= {"next_at": done_by, "ended_at": ended}
+    await recall(tx, row.alert_id)
     return await _become(tx, row, values, tell=what.tell)
 
 
@@ -276,7 +294,8 @@ async def _tell(tx: AsyncConnection, case_id: UUID, *, only_changeable: bool) ->
     await tx.execute(places.values(want=case_place.c.want + 1, wanted_at=sa.func.now()))
 
 
-# Steps and their fallbacks. Those in flight end with their attempt (`transitions.RECORD`).
+# Steps, the reminder, and their fallbacks. Those in flight end with their attempt
+# (`transitions.RECORD`).
 _RECALL = sql("""
     WITH mine AS MATERIALIZED (
         SELECT delivery.alert_id, delivery.target
@@ -327,7 +346,9 @@ async def resolve(tx: AsyncConnection, resolving: Sequence[NewRow]) -> None:
         if row.state != State.ANSWERED:
             await cancel(tx, row, Cancelled.RESOLVED)
         elif row.outcome is None:
-            values = {"outcome": "resolved", "version": alert_case.c.version + 1}
+            await recall(tx, row.alert_id)
+            version = alert_case.c.version + 1
+            values = {"outcome": "resolved", "next_at": None, "version": version}
             await _become(tx, row, values, tell=True)
 
 
@@ -346,7 +367,8 @@ async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
 
 
 _LOCK_OF_STEP = sql("""
-    SELECT state IN ('open', 'unanswered') AND alert_case.generation = case_step.generation AS runs
+    SELECT alert_case.generation = case_step.generation AND (state IN ('open', 'unanswered')
+        OR next_at IS NOT NULL AND number = step) AS runs
     FROM case_step JOIN alert_case ON case_id = alert_case.alert_id
     WHERE case_step.alert_id = :alert_id
     FOR NO KEY UPDATE OF alert_case

@@ -30,13 +30,17 @@ CREATE TABLE alert_case (
     step integer NOT NULL DEFAULT 0,
     version integer NOT NULL DEFAULT 0,
     next_at timestamptz,
+    reminded boolean NOT NULL DEFAULT false,
     laters integer NOT NULL DEFAULT 0,
     opened_at timestamptz NOT NULL DEFAULT now(),
     answered_at timestamptz,
     ended_at timestamptz,
     CONSTRAINT alert_case_state_known CHECK (
         state IN ('open', 'answered', 'unanswered', 'cancelled')),
-    CONSTRAINT alert_case_due_while_open CHECK ((state = 'open') = (next_at IS NOT NULL)),
+    CONSTRAINT alert_case_due_while_open_or_without_outcome CHECK (
+        CASE WHEN state = 'open' THEN next_at IS NOT NULL
+            ELSE next_at IS NULL OR (state = 'answered' AND outcome IS NULL) END),
+    CONSTRAINT alert_case_owner_reminded CHECK (state = 'answered' OR NOT reminded),
     CONSTRAINT alert_case_ended_unless_open CHECK ((state = 'open') = (ended_at IS NULL)),
     CONSTRAINT alert_case_answered_by_its_owner CHECK (
         (state = 'answered') = (owner IS NOT NULL)
@@ -50,8 +54,10 @@ CREATE TABLE alert_case (
 COMMENT ON COLUMN alert_case.chain IS 'a copy of the policy''s chain, with its repeats';
 COMMENT ON COLUMN alert_case.generation IS 'a fencing token: it grows when the chain begins anew';
 COMMENT ON COLUMN alert_case.step IS 'how many steps of this generation were handed out';
+COMMENT ON COLUMN alert_case.next_at IS 'when the timer acts';
+COMMENT ON COLUMN alert_case.reminded IS 'its owner, who gave no outcome in time';
 COMMENT ON COLUMN alert_case.ended_at IS 'when it last stopped to be open';
-CREATE INDEX alert_case_due ON alert_case (next_at) WHERE state = 'open';
+CREATE INDEX alert_case_due ON alert_case (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX alert_case_state ON alert_case (state, opened_at);
 CREATE INDEX alert_case_dedup ON alert_case (dedup_key) WHERE dedup_key IS NOT NULL;
 CREATE INDEX alert_case_subjects ON alert_case USING gin (subjects) WHERE subjects <> '{}';
@@ -82,7 +88,7 @@ CREATE TABLE case_answer (
     key text NOT NULL,
     result jsonb NOT NULL,
     CONSTRAINT case_answer_key UNIQUE (case_id, key),
-    CONSTRAINT case_answer_via_known CHECK (via IN ('slack', 'link', 'api', 'cli')),
+    CONSTRAINT case_answer_via_known CHECK (via IN ('slack', 'link', 'api', 'cli', 'timer')),
     CONSTRAINT case_answer_reason_bounded CHECK (length(reason) <= 500)
 );
 

@@ -1,0 +1,318 @@
+"""A case that was taken and forgotten is given back (docs/protocols.md, D, step 14)."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.hours import Hours
+from services.alerts.case import Change, Rules, State, Verb
+from services.alerts.cases.answers import Answers
+from services.alerts.store import case_privacy, case_queries
+from services.alerts.store import cases as store
+from tests.integration.alerts.cases import (
+    DELIVERED,
+    FAILED,
+    NEVER,
+    Cases,
+    answer,
+    with_policy,
+)
+from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
+from tests.integration.alerts.test_case_http import call, opened
+from tests.integration.alerts.test_case_messages import sections
+from tests.support.eventually import eventually
+
+FOUR_HOURS = 4 * 3600.0
+NEEDS = {"slack": "slack", "sms": "phone", "email": "email"}
+
+
+def rules(**changes: Any) -> Rules:
+    return replace(with_policy(done_within=FOUR_HOURS, **changes), needs=NEEDS)
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine) -> Cases:
+    return Cases(engine, rules())
+
+
+async def forget(subject: Cases, times: int = 1) -> None:
+    """Let the time for an outcome be over, and the timer run."""
+    for _ in range(times):
+        await subject.execute(
+            "UPDATE alert_case SET next_at = now() WHERE state = 'answered' AND outcome IS NULL"
+        )
+        await subject.timer.run()
+
+
+async def given_back(subject: Cases, case_id: UUID) -> list[Any]:
+    return await subject.rows(
+        "SELECT person, verb, via, reason FROM case_answer WHERE case_id = :id AND via = 'timer'",
+        id=case_id,
+    )
+
+
+async def test_a_take_is_due_after_its_time_and_an_outcome_takes_that_away(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    row = await subject.case(case_id)
+    assert row.next_at - row.answered_at == timedelta(seconds=FOUR_HOURS)
+    await subject.take(case_id)  # again: no more time
+    assert (await subject.case(case_id)).next_at == row.next_at
+    await subject.answer(case_id, answer(Verb.WON))
+    assert (await subject.case(case_id)).next_at is None
+
+
+@pytest.mark.parametrize("verb", [Verb.DONE, Verb.NOT_A_LEAD])
+async def test_an_answer_with_an_outcome_is_never_due(subject: Cases, verb: Verb) -> None:
+    case_id = await subject.accept()
+    await subject.answer(case_id, answer(verb))
+    assert (await subject.case(case_id)).next_at is None
+
+
+async def test_without_the_setting_no_answered_case_is_due(engine: AsyncEngine) -> None:
+    subject = Cases(engine)
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    assert (await subject.case(case_id)).next_at is None
+
+
+async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    await subject.tick(2)
+    await subject.take(case_id, "ewa")
+    before = await subject.case(case_id)
+    await forget(subject)
+    reminder = (await subject.steps(case_id))[-1]
+    assert (reminder.generation, reminder.number) == (0, 2)
+    assert (reminder.person, reminder.target, reminder.state) == ("ewa", "sms", "pending")
+    row = await subject.case(case_id)
+    assert (row.state, row.owner, row.reminded, row.step) == ("answered", "ewa", True, 2)
+    assert row.next_at - reminder.handed_out_at == timedelta(seconds=FOUR_HOURS)
+    assert row.ended_at == before.ended_at
+    await subject.timer.run()
+    assert len(await subject.steps(case_id)) == 3
+    await forget(subject)
+    row = await subject.case(case_id)
+    assert (row.state, row.owner, row.generation, row.step) == ("open", None, 1, 0)
+    assert not row.reminded
+    assert await given_back(subject, case_id) == [("ewa", "release", "timer", "no outcome in time")]
+    assert (await subject.steps(case_id))[-1].state == "discarded"
+    await subject.timer.run()  # the chain begins anew
+    assert [step.number for step in await subject.steps(case_id) if step.generation == 1] == [0]
+    assert await subject.balanced()
+
+
+async def test_the_next_owner_gets_a_time_and_a_reminder_of_their_own(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await forget(subject, 2)
+    await subject.take(case_id, "ewa")
+    row = await subject.case(case_id)
+    assert (row.reminded, row.next_at - row.answered_at) == (False, timedelta(seconds=FOUR_HOURS))
+    await forget(subject)
+    found = await subject.steps(case_id)
+    assert [(step.generation, step.number, step.person) for step in found][-1] == (1, 0, "ewa")
+    await forget(subject)
+    assert (await subject.case(case_id)).generation == 2
+
+
+@pytest.mark.parametrize("verb", [Verb.WON, Verb.RELEASE])
+async def test_what_the_owner_answers_recalls_the_reminder(subject: Cases, verb: Verb) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await forget(subject)
+    await subject.answer(case_id, answer(verb))
+    (reminder,) = await subject.steps(case_id)
+    assert (reminder.state, reminder.reason) == ("discarded", "answered")
+    await subject.timer.run()
+    assert await given_back(subject, case_id) == []
+
+
+async def test_a_resolved_or_erased_case_is_neither_reminded_nor_given_back(
+    subject: Cases,
+) -> None:
+    resolved = await subject.accept(dedup_key="pump 7")
+    erased = await subject.accept()
+    for case_id in (resolved, erased):
+        await subject.take(case_id)
+    await forget(subject)
+    await subject.accept(dedup_key="pump 7", resolved=True)
+    async with subject.engine.begin() as tx:
+        await case_privacy.erase(tx, erased)
+    for case_id in (resolved, erased):
+        assert (await subject.case(case_id)).next_at is None
+        assert [step.state for step in await subject.steps(case_id)] == ["discarded"]
+    await subject.timer.run()
+    assert {(await subject.case(each)).state for each in (resolved, erased)} == {"answered"}
+
+
+async def test_many_timers_remind_once_and_give_back_once(subject: Cases) -> None:
+    ids = [await subject.accept() for _ in range(10)]
+    for case_id in ids:
+        await subject.take(case_id)
+    for _ in range(2):
+        await subject.execute("UPDATE alert_case SET next_at = now() WHERE state = 'answered'")
+        await asyncio.gather(*(subject.timer.run() for _ in range(5)))
+    for case_id in ids:
+        assert len(await given_back(subject, case_id)) == 1
+        assert (await subject.case(case_id)).generation == 1
+        assert len([s for s in await subject.steps(case_id) if s.generation == 0]) == 1
+    assert await subject.balanced()
+
+
+async def test_an_outcome_that_comes_first_keeps_the_case(subject: Cases) -> None:
+    """Rule DUE: the timer looks again under the lock."""
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await forget(subject)
+    await subject.execute("UPDATE alert_case SET next_at = now()")
+    async with subject.engine.begin() as held:
+        row = await store.lock(held, case_id)
+        giving = asyncio.create_task(Answers(subject.engine, subject.rules).give_back(case_id))
+        await eventually(lambda: waits_for_a_row(subject.engine))
+        await store.change(held, row, Change(State.ANSWERED, "anna", "Anna Nowak", Verb.WON))
+    await giving
+    row = await subject.case(case_id)
+    assert (row.state, row.outcome, row.generation) == ("answered", "won", 0)
+
+
+async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
+    subject: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+
+    async def dies(*_: object) -> None:
+        raise ConnectionError
+
+    for place in ("timer.outbox.add_all", "answers.cases.record"):
+        before = await subject.case(case_id)
+        await subject.execute("UPDATE alert_case SET next_at = now()")
+        with monkeypatch.context() as patched:
+            patched.setattr(f"services.alerts.cases.{place}", dies)
+            with pytest.raises(ConnectionError):
+                await subject.timer.run()
+        row = await subject.case(case_id)
+        assert (row.state, row.reminded, row.version) == (
+            "answered",
+            before.reminded,
+            before.version,
+        )
+        await subject.timer.run()
+    assert (await subject.case(case_id)).generation == 1
+
+
+async def test_outside_the_hours_the_owner_is_left_in_peace(engine: AsyncEngine) -> None:
+    today = datetime.now(UTC).date()
+    closed = Hours(
+        ZoneInfo("UTC"),
+        datetime.min.time().replace(hour=9),
+        datetime.min.time().replace(hour=17),
+        weekends=True,
+        holidays={today, today + timedelta(days=1)},
+    )
+    subject = Cases(engine, replace(rules(hours="office"), hours={"office": closed}))
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    for reminded in (False, True):
+        await subject.execute(f"UPDATE alert_case SET reminded = {reminded}")
+        await forget(subject)
+        row = await subject.case(case_id)
+        assert (row.state, row.reminded) == ("answered", reminded)
+        assert (row.next_at.date(), row.next_at.hour) == (today + timedelta(days=2), 9)
+    assert await subject.steps(case_id) == []
+
+
+async def test_a_policy_that_left_the_configuration_reminds_no_one(engine: AsyncEngine) -> None:
+    subject = Cases(engine, rules())
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    other = Cases(engine, Rules())
+    await forget(other)
+    row = await subject.case(case_id)
+    assert (row.state, row.next_at) == ("answered", None)
+
+
+async def test_a_reminder_may_be_retried_until_the_case_moves_on(
+    subject: Cases,
+) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await forget(subject)
+    (reminder,) = await subject.steps(case_id)
+    assert await subject.settle(await subject.claim(reminder), NEVER) == "failed"
+    async with subject.engine.begin() as tx:
+        assert await store.may_be_pending(tx, reminder.alert_id)
+    await forget(subject)
+    async with subject.engine.begin() as tx:
+        assert not await store.may_be_pending(tx, reminder.alert_id)
+
+
+async def test_a_reminder_in_flight_ends_with_its_attempt(subject: Cases) -> None:
+    for outcome, state in ((FAILED, "discarded"), (DELIVERED, "delivered")):
+        case_id = await subject.accept()
+        await subject.take(case_id)
+        await forget(subject)
+        (reminder,) = await subject.steps(case_id)
+        job = await subject.claim(reminder)
+        await subject.answer(case_id, answer(Verb.LOST))
+        assert await subject.settle(job, outcome) == state
+
+
+async def test_an_overdue_reminder_is_a_fault_of_the_check(subject: Cases) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    await subject.execute("UPDATE alert_case SET next_at = now() - interval '2 minutes'")
+    async with subject.engine.connect() as tx:
+        found = await case_queries.check(tx)
+    assert (found["ok"], found["stranded"]) == (False, 1)
+    assert (await subject.case(case_id)).state == "answered"
+
+
+LOST = "state = 'unanswered', owner = NULL, owner_name = NULL, answered_at = NULL"
+
+
+@pytest.mark.parametrize("change", ["outcome = 'won'", LOST])
+async def test_the_table_refuses_a_time_for_what_is_over(subject: Cases, change: str) -> None:
+    case_id = await subject.accept()
+    await subject.take(case_id)
+    with pytest.raises(IntegrityError):
+        await subject.execute(f"UPDATE alert_case SET next_at = now(), {change}")
+    assert (await subject.case(case_id)).state == "answered"
+
+
+async def test_an_owner_is_reminded_with_a_way_to_answer_and_then_asked_again(
+    alerts: StartAlerts,
+) -> None:
+    ask = {"to": "email", "person": "anna", "wait": "1h"}
+    subject = await alerts(sections=sections(within="1h", done_within="2s", chain=[ask]))
+    case_id = await opened(subject)
+    path = f"/api/cases/{case_id}"
+    status, _ = await call(subject, "POST", f"{path}/answer", {"answer": "taken", "by": "anna"})
+    assert status == 200
+    mails = await eventually(lambda: subject.sandbox.mails("anna@example.pl"), 30)
+    assert "Anna Nowak has had it since" in mails[0]["Subject"]
+    assert f"ostoja close {case_id}" in mails[0]["Text"]
+    assert "/a/" in mails[0]["Text"]
+
+    async def asked_again() -> Any:
+        _, case = await call(subject, "GET", path)
+        return case if (case["state"], case["step"]) == ("open", 1) else None
+
+    case = await eventually(asked_again, 30)
+    assert case["generation"] == 1
+    assert [each["via"] for each in case["answers"]] == ["api", "timer"]
+    shown = await subject.metrics()
+    for what in ("reminded", "released"):
+        assert f'alerts_case_forgotten_total{{what="{what}"}} 1.0' in shown
