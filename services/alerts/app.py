@@ -20,6 +20,7 @@ from services.alerts.case import Rules
 from services.alerts.case_link import Links
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
+from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
 from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
@@ -141,7 +142,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
-    _poll_cases(service, engine, rules, frozenset(configured.targets))
+    _poll_cases(service, engine, rules, frozenset(configured.targets), intake)
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
@@ -221,12 +222,13 @@ def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules
 
 
 def _poll_cases(
-    service: Service, engine: AsyncEngine, rules: Rules, targets: frozenset[str]
+    service: Service, engine: AsyncEngine, rules: Rules, targets: frozenset[str], intake: Intake
 ) -> None:
     # Also without a policy: cases may be open that an earlier configuration opened.
     for name, run in (
         ("case timer", Timer(engine, rules, targets).run),
         ("case updates", Updates(engine, targets).run),
+        ("heartbeats", Heartbeats(engine, rules, intake).run),
     ):
         job = periodic.every(engine, name, timer.POLL_SECONDS, run, on_each=True)
         service.spawn(name, job)

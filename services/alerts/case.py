@@ -100,6 +100,14 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How often an event type comes at least."""
+
+    within: float  # seconds of business time
+    hours: str
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """A member of staff from the configuration."""
 
@@ -122,10 +130,16 @@ class Rules:
     """By which persons answer; none: messages have no link."""
     needs: Mapping[str, str | None] = field(default_factory=dict)
     """What a person needs to be asked at a target: slack, email or phone."""
+    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)  # by event type
 
     def hours_of(self, name: str) -> Hours:
         """Return these hours; those of an open case may no longer be configured."""
         return self.hours.get(name, ALWAYS)
+
+    def deadline(self, event_type: str, at: datetime) -> datetime:
+        """Return until when the next event of a type that came at `at` is to come."""
+        watched = self.heartbeats[event_type]
+        return self.hours_of(watched.hours).add(at, timedelta(seconds=watched.within))
 
     def whom(self, ask: Ask, now: datetime) -> str | None:
         """Return the person that a step asks."""

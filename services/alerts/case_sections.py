@@ -13,7 +13,7 @@ from libs.common.hours import Hours
 from libs.common.hours_section import HoursSection
 from libs.common.phone_number import Phone
 from libs.common.process.config_file import Duration, Where, did_you_mean
-from services.alerts.messages import ESCALATION
+from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED
 
 ALWAYS = "always"
 """The built-in hours that are always open."""
@@ -115,6 +115,17 @@ class Answers(_Section):
             yield ("chain",), f"lasts {lasts / DAY:.3g} days, repetitions included: at most 14"
 
 
+class Heartbeat(_Section):
+    within: Wait
+    hours: str = ALWAYS
+
+    def own_faults(self, event_type: str, routed: Sequence[str]) -> Iterator[tuple[Where, str]]:
+        if event_type == HEARTBEAT_MISSED or event_type in UNASKED:
+            yield (), "is an event of Ostoja's own"
+        elif not routed:
+            yield (), f"{event_type} has no target in [routes], so it never comes"
+
+
 class Schedule(_Section):
     file: Path
     otherwise: str
@@ -135,6 +146,7 @@ class CaseSections(_Section):
     hours: dict[Name, HoursSection] = {}
     schedules: dict[Name, Schedule] = {}
     people: dict[Name, Person] = {}
+    heartbeats: dict[str, Heartbeat] = {}
 
     def hours_of(self, name: str) -> Hours:
         """Return these hours; `always` if an open case names hours that left the file."""
@@ -189,6 +201,16 @@ class CaseSections(_Section):
                 ),
             ]
             yield from ((("answers", event_type, *at), text) for at, text in faults)
+
+        for event_type, watched in self.heartbeats.items():
+            faults = [
+                *watched.own_faults(event_type, routes(event_type)),
+                *self._hours_faults(watched.hours),
+            ]
+            yield from ((("heartbeats", event_type, *at), text) for at, text in faults)
+        if self.heartbeats and HEARTBEAT_MISSED not in self.answers:
+            text = f'needs [answers."{HEARTBEAT_MISSED}"]: who is asked when none comes'
+            yield ("heartbeats",), text
 
     def _hours_faults(self, name: str) -> Iterator[tuple[Where, str]]:
         if name != ALWAYS and name not in self.hours:

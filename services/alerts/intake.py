@@ -20,7 +20,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import LEAD_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import cases, intake, transitions, upkeep
+from services.alerts.store import cases, heartbeats, intake, transitions, upkeep
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
@@ -177,6 +177,8 @@ class Intake:
 
     async def _accept(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> Taken:
         """Write the rows; end the cases that they resolve, and open those that they need."""
+        if self._rules.heartbeats:
+            await self._sign(tx, rows)
         resolving = [row for row in rows if row.resolved and row.dedup_key is not None]
         if resolving:  # locks cases, so before anything else is locked
             await cases.resolve(tx, resolving)
@@ -187,6 +189,21 @@ class Intake:
                 tx, [self._opening(policy, some, now) for policy, some in asking]
             )
         return taken
+
+    async def _sign(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
+        """Record that watched event types came; locks their rows, so before any case."""
+        came: dict[str, datetime] = {}
+        for row in rows:
+            if row.event_type in self._rules.heartbeats:
+                came[row.event_type] = max(
+                    row.accepted_at, came.get(row.event_type, row.accepted_at)
+                )
+        if came:
+            now = await cases.now(tx)
+            deadlines = {
+                name: self._rules.deadline(name, min(at, now)) for name, at in came.items()
+            }
+            await heartbeats.sign(tx, deadlines, now)
 
     def _asking(
         self, rows: Sequence[NewRow], taken: Taken, resolving: Sequence[NewRow]

@@ -18,6 +18,7 @@ LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated"})
 ESCALATION = "escalation"
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
+HEARTBEAT_MISSED = "heartbeat.missed"
 CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"

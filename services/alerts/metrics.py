@@ -77,6 +77,9 @@ CASE_FORGOTTEN = Counter(
     "Owners without an outcome in time: reminded, and then their case released.",
     ["what"],  # reminded | released
 )
+HEARTBEATS_MISSED = Counter(
+    "alerts_heartbeats_missed_total", "Event types that did not come in time.", ["event"]
+)
 CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 
 

@@ -8,7 +8,9 @@ from libs.common.process.config_file import ConfigFile
 
 # Only for services: follow-ups need a permit, and the mails of consent and alerts have fixed
 # recipients. Posted by a client, they would bypass both.
-INTERNAL_EVENTS = frozenset({"followup", "consent.mail", "escalation", "case.step", "case.update"})
+INTERNAL_EVENTS = frozenset(
+    {"followup", "consent.mail", "escalation", "case.step", "case.update", "heartbeat.missed"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from services.alerts.case import Ask, Person, Policy, Rules
+from services.alerts.case import Ask, Heartbeat, Person, Policy, Rules
 from services.alerts.case_link import Links
 from services.alerts.case_sections import Answers
 from services.alerts.config import Config
@@ -22,6 +22,10 @@ def rules_of(
         },
         on_call=on_call,
         links=links,
+        heartbeats={
+            event: Heartbeat(each.within.total_seconds(), each.hours)
+            for event, each in config.heartbeats.items()
+        },
         needs={name: target.needs for name, target in config.targets.items()},
     )
 

@@ -91,10 +91,11 @@ async def _link(tx: AsyncConnection, rules: Rules, channel: str, row: Any) -> st
 
 def shown(row: Any, rules: Rules) -> Shown:
     payload = row.payload or {}
+    name = payload.get("heartbeat")
     waited = rules.hours_of(row.hours).between(row.opened_at, row.now)
     return Shown(
         id=str(row.alert_id),
-        event_type=row.event_type,
+        event_type=f"{row.event_type} ({name})" if name else row.event_type,
         language=payload.get("staff_language"),
         score=payload.get("score"),
         state=State(row.state),

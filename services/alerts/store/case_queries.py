@@ -83,8 +83,9 @@ _CHECK: Final = sql(f"""
         for term in ("opened", *STATES)
     )
 },
-        (SELECT count(*) FROM alert_case
-            WHERE next_at < now() - interval '1 minute') AS stranded,
+        (SELECT count(*) FROM alert_case WHERE next_at < now() - interval '1 minute')
+            + (SELECT count(*) FROM heartbeat
+                WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
         (SELECT count(*) FROM unanswered WHERE steps > (
             SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id
                 AND case_step.generation = unanswered.generation)) AS missing,

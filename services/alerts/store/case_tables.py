@@ -151,3 +151,12 @@ oncall_override = sa.Table(
     sa.CheckConstraint("begins < ends", name="oncall_override_ends_after_it_begins"),
     sa.Index("oncall_override_ends", "ends"),
 )
+
+heartbeat = sa.Table(
+    "heartbeat",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("next_at", _timestamptz, nullable=False, comment="when it is missed"),
+    sa.Column("case_id", sa.Uuid, comment="the case that asks why it was missed"),
+    comment="event types that are to come in time",
+)

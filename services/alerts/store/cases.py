@@ -343,13 +343,24 @@ async def resolve(tx: AsyncConnection, resolving: Sequence[NewRow]) -> None:
         for row in resolving
     ]
     for row in await tx.execute(_LOCK_RESOLVED, {"rows": json.dumps(rows, default=str)}):
-        if row.state != State.ANSWERED:
-            await cancel(tx, row, Cancelled.RESOLVED)
-        elif row.outcome is None:
-            await recall(tx, row.alert_id)
-            version = alert_case.c.version + 1
-            values = {"outcome": "resolved", "next_at": None, "version": version}
-            await _become(tx, row, values, tell=True)
+        await _resolve(tx, row)
+
+
+async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:
+    """Resolve a case, if it still exists."""
+    row = await lock(tx, case_id)
+    if row is not None:
+        await _resolve(tx, row)
+
+
+async def _resolve(tx: AsyncConnection, row: Any) -> None:
+    if row.state in {State.OPEN, State.UNANSWERED}:
+        await cancel(tx, row, Cancelled.RESOLVED)
+    elif row.state == State.ANSWERED and row.outcome is None:
+        await recall(tx, row.alert_id)
+        version = alert_case.c.version + 1
+        values = {"outcome": "resolved", "next_at": None, "version": version}
+        await _become(tx, row, values, tell=True)
 
 
 _BRING_FORWARD = sql("""

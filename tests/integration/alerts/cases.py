@@ -55,7 +55,7 @@ def config() -> Config:
     env |= {"WEBHOOK_URL": "https://a.example", "WEBHOOK_SECRET": "whsec_c2VjcmV0"}
     env |= {"MONDAY_API_TOKEN": "t", "SMS_API_TOKEN": "t", "SMTP_HOST": "h", "SMTP_PORT": "25"}
     targets = {name: TARGET | options for name, options in CHANNELS.items()}
-    raw = {"routes": ROUTES, "targets": targets}
+    raw = {"routes": ROUTES | {"heartbeat.missed": ["slack"]}, "targets": targets}
     return Config.model_validate(module._resolve(raw, env, (), _no_fault))
 
 

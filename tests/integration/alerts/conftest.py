@@ -257,13 +257,14 @@ async def alerts(
 ) -> AsyncIterator[StartAlerts]:
     """Start the service with the given settings, and options of targets or new targets.
 
-    `sections` are further sections of alerts.toml.
+    `routes` are further routes, `sections` further sections of alerts.toml.
     """
     async with AsyncExitStack() as closing:
 
         async def start(**changes: Any) -> Alerts:
             settings = {name: value for name, value in changes.items() if name.isupper()}
             sections = changes.pop("sections", {})
+            routes = ROUTES | changes.pop("routes", {})
             options = {name: value for name, value in changes.items() if name not in settings}
             targets = {
                 name: TARGET | CHANNELS.get(name, {}) | options.get(name, {})
@@ -272,7 +273,7 @@ async def alerts(
             shipped = Path(__file__).parents[3] / "config.example/templates"
             shutil.copytree(shipped, tmp_path / "templates", dirs_exist_ok=True)
             path = tmp_path / "alerts.toml"
-            document = {"routes": ROUTES, "targets": targets, **sections}
+            document = {"routes": routes, "targets": targets, **sections}
             text = "\n".join(f"{name} = {toml(section)}" for name, section in document.items())
             path.write_text(text, encoding="utf-8")
             url = await database("alerts")

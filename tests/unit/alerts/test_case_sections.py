@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from services.alerts import config
+from services.alerts.case import Heartbeat
+from services.alerts.cases.rules import rules_of
 from services.alerts.config import Config
 from services.gateway.targets import Targets
 
@@ -228,6 +230,48 @@ def test_a_chain_of_messages_that_no_one_can_answer_is_refused(tmp_path: Path) -
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit, match="no message of it can be answered"):
         config.load(path, env_url)
+
+
+WATCHED = (
+    FILE.replace('"escalation" =', '"heartbeat.missed" = ["slack"]\n"escalation" =')
+    + """
+[answers."heartbeat.missed"]
+asks = ["slack"]
+within = "1h"
+chain = [{ to = "email", person = "ewa", wait = "1h" }]
+[heartbeats."lead.qualified"]
+within = "16h"
+hours = "office"
+"""
+)
+
+
+def test_a_heartbeat_says_how_often_an_event_comes_at_least(tmp_path: Path) -> None:
+    rules = rules_of(load(tmp_path, WATCHED), lambda _, __: None)
+    assert rules.heartbeats == {"lead.qualified": Heartbeat(16 * 3600.0, "office")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('s."lead.qualified"]\nwithin = "16h"', 's."lead"]\nwithin = "16h"', "never comes"),
+        ('[heartbeats."lead.qualified"]', '[heartbeats."heartbeat.missed"]', "Ostoja's own"),
+        ('within = "16h"\nhours = "office"', 'within = "16h"\nhours = "ofice"', "mean office?"),
+        ('[answers."heartbeat.missed"]', '[answers."escalated"]', "who is asked when none comes"),
+    ],
+)
+def test_each_fault_of_a_heartbeat_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert old in WATCHED
+    with pytest.raises(SystemExit) as refused:
+        load(tmp_path, WATCHED.replace(old, new))
+    assert told in str(refused.value)
+
+
+def test_an_owner_is_given_at_most_14_days(tmp_path: Path) -> None:
+    given = load(tmp_path, FILE.replace("repeat = 1", 'repeat = 1\ndone_within = "8h"'))
+    assert given.answers["lead.qualified"].done_within == timedelta(hours=8)
+    with pytest.raises(SystemExit, match="done_within"):
+        load(tmp_path, FILE.replace("repeat = 1", 'repeat = 1\ndone_within = "15d"'))
 
 
 def test_all_faults_are_told_at_once_and_no_secret(tmp_path: Path) -> None:

@@ -144,6 +144,15 @@ CREATE TABLE oncall_override (
 );
 CREATE INDEX oncall_override_ends ON oncall_override (ends);
 
+CREATE TABLE heartbeat (
+    name text PRIMARY KEY,
+    next_at timestamptz NOT NULL,
+    case_id uuid
+);
+COMMENT ON TABLE heartbeat IS 'event types that are to come in time';
+COMMENT ON COLUMN heartbeat.next_at IS 'when it is missed';
+COMMENT ON COLUMN heartbeat.case_id IS 'the case that asks why it was missed';
+
 ALTER TABLE delivery ADD COLUMN recalled boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN delivery.recalled IS
     'its case was answered while it was in flight: it is not tried again';
