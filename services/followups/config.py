@@ -46,7 +46,14 @@ def _also_handed_over(texts: dict[str, str]) -> dict[str, str]:
     return texts
 
 
-OF_COMPANY = ("company", "legal_name", "privacy_url", "company_email")
+OF_COMPANY = (
+    "company",
+    "legal_name",
+    "privacy_url",
+    "company_email",
+    "company_address",
+    "company_nip",
+)
 
 
 def _complete(script: dict[str, str]) -> dict[str, str]:
@@ -143,6 +150,7 @@ class _Route(_Section):
     first: bool = False
     lead: bool = True
     alone: bool = False
+    skips: Literal["wish", "area", "budget", "start"] | None = None
 
 
 class _Dialogue(_Section):
@@ -238,7 +246,14 @@ class Config:
 
 def _about(company: Company, text: str) -> str:
     """Fill in the company's data; placeholders that a turn fills stay in braces."""
-    values = (company.name, company.legal_name, company.privacy_url, company.contact)
+    values = (
+        company.name,
+        company.legal_name,
+        company.privacy_url,
+        company.contact,
+        company.address,
+        company.nip,
+    )
     for name, value in zip(OF_COMPANY, values, strict=True):
         text = text.replace(f"{{{name}}}", value)
     return text

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from services.followups import small_talk
 from services.followups.fact_texts import describe
 from services.followups.facts import Facts, Question
 from services.followups.routing import Action, Route, Routes, fold
 from services.followups.state import State
-from services.followups.understanding import Understood, understand
+from services.followups.understanding import Understood, corrections, understand
 from services.followups.understanding.addresses import suggestion
 from services.followups.understanding.consent_answer import Answer, says_yes, takes_back
-from services.followups.understanding.text import vocabulary
 
 NO_ROUTES = Routes(())
 NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
@@ -48,33 +48,6 @@ TEXTS = frozenset({
 PLACES = {"noted": "facts", "email_doubt": "address", "closing": "contact", "passed_on": "contact"}
 """The placeholder of a text, besides those for the company's data."""
 
-_COURTESY = vocabulary(
-    "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
-    "jasne swietnie pozdrawiam milego dnia wieczoru do widzenia to wszystko na razie no i "
-    "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
-    "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
-    "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
-    "aha mhm rozumiem czekam"
-)
-
-
-_DECLINES = re.compile(
-    r"\bnie (?:chce|chcial\w+|bede|wiem|znam|poda(?:m|je)|powiem|mowi\w*|zdradz\w+|ujawni\w+"
-    r"|ustal\w+|okresl\w+|mam (?:pojecia|zdania|budzetu)|jestem w stanie)\b"
-    r"|\bwol\w* (?:nie|najpierw)\b|trudno powiedziec|bez znaczenia|obojetn[ey]"
-    r"|najpierw (?:\w+ )?(?:wycen|ofert)\w*|tajemnic\w*"
-    r"|\b(?:rather|prefer) not\b|don t know|no idea|not sure"
-)
-
-_ASKS = re.compile(
-    r"(?:(?:a|i|no|to|ok|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
-    r"(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego"
-    r"|(?:od |do |na )?kiedy|po co|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
-    r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
-    r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
-)
-"""Questions without a question mark: `Jaki macie czas realizacji`."""
-_SENTENCE = re.compile(r"[.!;\n]")
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
 
 
@@ -111,10 +84,11 @@ def turn(
     :param agreed: wording of a consent that was given on the website with this message
     """
     first = state.language is None
-    matched = routes.find(message)
+    matched = _matched(routes, message, state)
     heard = understand(
         message,
-        asked=None if state.asking == "wish" and matched else state.asking,
+        asked=_corrected(message, state.facts)
+        or (None if state.asking == "wish" and matched else state.asking),
         language=state.spoken or state.language or default_language,
         email_just_given=state.email_just_given,
         agreed=state.consent == "given" and state.asking is None,
@@ -125,10 +99,12 @@ def turn(
     language = _of_the_form(state, language, spoken if spoken in texts else None, matched)
     script = texts[language := language or default_language]
     agrees = state.doubt is not None and says_yes(message, language)
-    is_empty = heard.answer is None and not (heard.facts.known() or agrees or _says(heard.rest))
+    is_empty = heard.answer is None and not (
+        heard.facts.known() or agrees or small_talk.says(heard.rest)
+    )
     # `Rezygnuję` in answer to the consent question declines consent, not the works.
     declines = heard.answer == "no" and (
-        takes_back(message) or (state.asking == "consent" and not _says(heard.rest))
+        takes_back(message) or (state.asking == "consent" and not small_talk.says(heard.rest))
     )
     matched = [
         route
@@ -147,13 +123,13 @@ def turn(
     known, agreed_now = _consent(_learn(state, heard, news, language), heard, agreed)
     words = message[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
-    says = _says(heard.rest, least=1 if held else 2)
+    says = small_talk.says(heard.rest, least=1 if held else 2)
     is_worth_telling = heard.answer is None and words != state.last_said and says
     said = (*known.said, words)[-SAID:] if is_worth_telling else known.said
     answers = [route for route in matched if route.answer and (not route.holds or route is held)]
     known = replace(
         known,
-        asked=_asked(known, state, message),
+        asked=_asked(known, state, message, held, answers),
         spoken=spoken,
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
         passed_email=passed.email if passed and passed.email else known.passed_email,
@@ -172,15 +148,14 @@ def turn(
     if spoken in handover and all(spoken in route.answer for route in answers if route.first):
         known, reply = _hand_over(known, state, heard, handover[spoken], answers, held)
         return Turn(known, reply, heard.answer, is_about_lead, actions, is_fixed=True)
-    is_question = _asks(heard.rest)
+    is_question = small_talk.asks(heard.rest)
     parts = _opening(answers[:2], state, script, language, is_question=is_question)
     if agreed_now:
         parts.append(script["consent_given"])
     refuses = heard.answer == "no" or _refused_for(known) != _refused_for(state)
     if refuses and not state.wants_erasure:  # an erasure includes the withdrawal
         parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
-    noted = describe(news, language)
-    if noted and not (held and held.then == "end"):
+    if (noted := describe(news, language)) and not (held and held.then == "end"):
         parts.append(script["noted"].format(facts=noted))
     if reaction := _reaction(heard, known, is_answered=bool(answers or held)):
         parts.append(script[reaction])
@@ -202,8 +177,10 @@ def turn(
         is_question=is_question,
         is_new=is_worth_telling or bool(news.known()),
         asks_back=heard.answer == "question",
+        asks_address=script["withdraw_where"] in parts,
     )
-    parts += [part for part in rest if not (answers and held and part == script["added"])]
+    by_route = (script["added"], script["thanks"])
+    parts += [part for part in rest if not (answers and held and part in by_route)]
     return Turn(
         known,
         " ".join(parts),
@@ -215,6 +192,27 @@ def turn(
         or known.asking not in ABOUT_WORKS
         or known.noticed != state.noticed,
     )
+
+
+def _matched(routes: Routes, message: str, state: State) -> list[Route]:
+    """Return the routes of a message; a request to staff may have begun in the one before it:
+    `robiliście u mnie podłogę` and then `deski się rozjeżdżają`.
+    """
+    matched = routes.find(message)
+    is_form = any((state.facts.area, state.facts.budget, state.facts.start))
+    if matched or is_form or state.route or not state.last_said:
+        return matched
+    return [route for route in routes.find(f"{state.last_said}. {message}") if route.topic]
+
+
+def _corrected(message: str, facts: Facts) -> Question | None:
+    """Return which fact `64, nie 46` corrects."""
+    wrong = corrections.rejected(message)
+    if wrong is not None and wrong == facts.area:
+        return "area"
+    if wrong is not None and facts.budget in {wrong, 1000 * wrong}:
+        return "budget"
+    return None
 
 
 def _of_the_form(
@@ -254,6 +252,8 @@ def _hand_over(
     emergency = held if held and held.first else None
     urgent = [route for route in answers if route.first]
     parts = _opening(urgent, before, script, language, is_question=False)
+    if emergency and not urgent and small_talk.says(heard.rest):
+        parts += _again(emergency, state, script, language, is_question=False)
     if heard.answer == "no" or _refused_for(state) != _refused_for(before):
         parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
     elif emergency and not state.reachable:
@@ -286,9 +286,12 @@ def _held(
     return held
 
 
-def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
+def _asked(
+    known: State, before: State, message: str, held: Route | None, answers: Sequence[Route]
+) -> Mapping[str, int]:
     """Count the questions asked: one that the person declines to answer is not asked again.
 
+    Another route asks for a contact in its own words.
     A yes after the consent question was dropped grants nothing; consent is asked for once more.
     """
     question = before.asking
@@ -299,24 +302,14 @@ def _asked(known: State, before: State, message: str) -> Mapping[str, int]:
         and says_yes(message, str(known.language))
     ):
         return {**known.asked, "consent": TIMES_ASKED - 1}
+    if held is not None and held.name != before.route:
+        return {**known.asked, "contact": 0}
+    if skipped := next((route.skips for route in answers if route.skips), None):
+        return {**known.asked, skipped: TIMES_ASKED}
     if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
         return known.asked
-    declines = _DECLINES.search(" ".join(fold(message)))
+    declines = small_talk.declines(message)
     return {**known.asked, question: TIMES_ASKED} if declines else known.asked
-
-
-def _says(rest: str, least: int = 2) -> bool:
-    """Return whether a message has content besides facts and courtesy."""
-    return "?" in rest or _words(rest) >= least
-
-
-def _asks(rest: str) -> bool:
-    sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
-    return "?" in rest or any(map(_ASKS.match, sentences))
-
-
-def _words(rest: str) -> int:
-    return sum(word not in _COURTESY for word in fold(rest))
 
 
 def _go_on(
@@ -330,7 +323,10 @@ def _go_on(
     is_question: bool,
     is_new: bool,
     asks_back: bool,
+    asks_address: bool,
 ) -> tuple[State, list[str]]:
+    if asks_address:
+        return replace(state, asking=None), []
     if state.doubt:  # the only question: a yes must not also answer another one, such as consent
         return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
     if held is not None:
@@ -503,7 +499,9 @@ def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | No
         return "consent_help"
     if heard.disowns_email and not is_answered:
         return "ask_contact_again"
-    is_question = _asks(heard.rest) and (not heard.facts.known() or _words(heard.rest) >= 2)
+    is_question = small_talk.asks(heard.rest) and (
+        not heard.facts.known() or small_talk.word_count(heard.rest) >= 2
+    )
     if is_question and not is_answered:
         return "question" if state.reachable else "question_unreachable"
     return None
@@ -512,6 +510,11 @@ def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | No
 def _gives_up_on_consent(state: State) -> bool:
     asked = state.asked.get("consent", 0)
     return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
+
+
+def _times(question: Question, state: State) -> int:
+    """A person who gave a contact instead of an answer is not asked the same again."""
+    return 1 if question in ABOUT_WORKS and state.reachable else TIMES_ASKED
 
 
 def _next_question(state: State) -> Question | None:
@@ -528,7 +531,7 @@ def _next_question(state: State) -> Question | None:
         (
             question
             for question, is_missing in missing.items()
-            if is_missing and state.asked.get(question, 0) < TIMES_ASKED
+            if is_missing and state.asked.get(question, 0) < _times(question, state)
         ),
         None,
     )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from services.followups.facts import Question
+
 Then = Literal["form", "contact", "nothing", "close", "end"]
 """What follows the answer. `form`: the form's next question. `contact`: only the question for a
 contact. `nothing`: no question this time. `close`: what happens to the request, and no more
@@ -62,6 +64,8 @@ class Route:
     """Staff are notified of its topic even when no contact is known."""
     alone: bool
     """Matches only a message that says nothing else: a goodbye."""
+    skips: Question | None = None
+    """What the form does not ask any more: a budget of a person who asks for a price."""
 
     @property
     def holds(self) -> bool:

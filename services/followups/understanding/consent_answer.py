@@ -92,7 +92,9 @@ _IS_FINAL = re.compile("[lp]*f[lp]*")
 _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
 """Nothing but this: `oj, jednak nie, rozmyśliłam się`."""
 _REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n")
-_LAST_WORD = re.compile(r"\w{4}[.!]+ nie[.!]*$")
+_LAST_WORD = re.compile(
+    r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
+)
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
 

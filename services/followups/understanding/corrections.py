@@ -63,6 +63,19 @@ def is_rejected(text: str, start: int) -> bool:
     return bool(_REJECTED.search(text[max(0, start - LOOK_BACK) : start].rstrip() + " "))
 
 
+_REJECTED_NUMBER = re.compile(
+    r"\b\d+(?:[.,]\d+)?\s?\w{0,4},?\s+(?:a\s+)?(?:nie|not)\s+(?P<after>\d+(?:[.,]\d+)?)\b"
+    r"|\b(?:nie|not)\s+(?P<before>\d+(?:[.,]\d+)?)\s?\w{0,4},?\s+(?:tylko|lecz|ale|a|but)\s+\d",
+    re.IGNORECASE,
+)
+
+
+def rejected(text: str) -> float | None:
+    """Return the number that another replaces: 46 in `64, nie 46`."""
+    match = _REJECTED_NUMBER.search(text)
+    return float((match["after"] or match["before"]).replace(",", ".")) if match else None
+
+
 def is_of_another(text: str, start: int) -> bool:
     """Return whether it is said of another person: `szwagier ma 80 m`."""
     return bool(_ANOTHERS.search(text[max(0, start - LOOK_BACK) : start]))

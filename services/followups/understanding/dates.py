@@ -72,10 +72,10 @@ _ORDINALS = {
     "first": 1, "second": 2, "third": 3, "fourth": 4,
 }  # fmt: skip
 _SEASON = re.compile(
-    r"\b(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|(?:in|this|next|by|early|late|the)\s+spring)"
-    r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|(?:in|this|next|by|early|late|the)\s+summer)"
-    r"|(?P<autumn>(?<!\bz\s)jesie[^\W\d_]+\b|восени|осенью|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
-    r"|(?P<winter>zim(?:ą|a|ę|ie)\b|(?<!\bz\s)zimy\b|взимку|зимой|(?:in|this|next|by|early|late|the)\s+winter))"
+    r"\b(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
+    r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|sommer\b|(?:in|this|next|by|early|late|the)\s+summer)"
+    r"|(?P<autumn>(?<!\bz\s)jesie[^\W\d_]+\b|восени|осенью|herbst\b|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
+    r"|(?P<winter>zim(?:ą|a|ę|ie)\b|(?<!\bz\s)zimy\b|взимку|зимой|winter\b(?=\s+20\d\d)|im\s+winter\b|(?:in|this|next|by|early|late|the)\s+winter))"
     r"(?:\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
@@ -138,7 +138,7 @@ _LED_DAY = re.compile(
     r"\b(?:od|w|do|po|na|start\w*|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE
 )
 _SOON = re.compile(
-    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie|jak)\s+(?:naj)?(?:szybko|szybciej|pr[ęe]dzej|wcze[śs]niej)|na\s+(?:ju[żz]|wczoraj|cito)\b|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
+    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
     re.IGNORECASE,
 )
 _BARE_SOON = re.compile(
@@ -391,7 +391,7 @@ _READERS = tuple(
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
         (_NAME_DAY, _month_named, _DIGIT), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
-        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим"),
+        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
         (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od neu нов"),
         (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
         (_IN, _in, "za in wit w"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),

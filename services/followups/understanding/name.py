@@ -18,7 +18,9 @@ _SAID = re.compile(
 _INTRODUCED = re.compile(
     rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
-_SIDE = re.compile(rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here)\b")
+_SIDE = re.compile(
+    rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here|jestem(?=\s*(?:[,.;!]|$)))"
+)
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"

@@ -16,7 +16,7 @@ _ALONE = re.compile(
 )
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
-    "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "лодзі": "Łódź",
+    "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "вроцлав": "Wrocław", "кракове": "Kraków", "варшаве": "Warszawa", "вроцлаве": "Wrocław", "гданськ": "Gdańsk", "познань": "Poznań", "люблін": "Lublin", "лодзі": "Łódź",
     "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
 }  # fmt: skip
 _NEAR = re.compile(r"(?:pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)

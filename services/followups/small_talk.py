@@ -1,0 +1,53 @@
+"""What a message says besides facts: courtesy, questions, and refusals to answer."""
+
+import re
+
+from services.followups.routing import fold
+from services.followups.understanding.text import vocabulary
+
+_COURTESY = vocabulary(
+    "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
+    "jasne swietnie pozdrawiam milego dnia wieczoru do widzenia to wszystko na razie no i "
+    "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
+    "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
+    "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
+    "aha mhm rozumiem czekam"
+)
+
+
+_DECLINES = re.compile(
+    r"\bnie (?:chce|chcial\w+|bede|wiem|znam|poda(?:m|je)|powiem|mowi\w*|zdradz\w+|ujawni\w+"
+    r"|ustal\w+|okresl\w+|mam (?:pojecia|zdania|budzetu)|jestem w stanie)\b"
+    r"|\bwol\w* (?:nie|najpierw)\b|trudno powiedziec|bez znaczenia|obojetn[ey]"
+    r"|najpierw (?:\w+ )?(?:wycen|ofert)\w*|tajemnic\w*"
+    r"|\b(?:rather|prefer) not\b|don t know|no idea|not sure"
+)
+
+_ASKS = re.compile(
+    r"(?:(?:a|i|no|to|ok|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
+    r"(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego"
+    r"|(?:od |do |na )?kiedy|po co|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
+    r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
+    r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
+)
+"""Questions without a question mark: `Jaki macie czas realizacji`."""
+_SENTENCE = re.compile(r"[.!;\n]")
+
+
+def says(rest: str, least: int = 2) -> bool:
+    """Return whether a message has content besides facts and courtesy."""
+    return "?" in rest or word_count(rest) >= least
+
+
+def asks(rest: str) -> bool:
+    sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
+    return "?" in rest or any(map(_ASKS.match, sentences))
+
+
+def word_count(rest: str) -> int:
+    return sum(word not in _COURTESY for word in fold(rest))
+
+
+def declines(message: str) -> bool:
+    """Return whether a person does not want to answer a question, or cannot."""
+    return bool(_DECLINES.search(" ".join(fold(message))))
