@@ -47,8 +47,8 @@ def wait_for_peer(connection: Any, seconds: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
-def has_ended(connection: Any) -> bool:
-    """Check an idle connection: the peer may have closed it before the loop noticed."""
+def poll_for_end(connection: Any) -> select.poll:
+    """Return a poll object for an idle connection, to see its end before the loop notices."""
     look = select.poll()
     look.register(connection.fileno(), select.POLLIN | select.POLLRDHUP)
-    return bool(look.poll(0))
+    return look

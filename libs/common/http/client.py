@@ -99,15 +99,15 @@ class Connection(asyncio.Protocol):
         return self._state in _ACTIVE
 
     @property
-    def usable(self) -> bool:
-        """Return whether it may carry another request."""
+    def idle(self) -> bool:
+        """Return whether it is open and waits for a request."""
         transport = self._transport
-        return (
-            self._state is State.IDLE
-            and transport is not None
-            and not transport.is_closing()
-            and not sockets.has_ended(transport.get_extra_info("socket"))
-        )
+        return self._state is State.IDLE and transport is not None and not transport.is_closing()
+
+    @property
+    def usable(self) -> bool:
+        """Return whether it may carry a request; the peer may have closed it unnoticed."""
+        return self.idle and not self._ended.poll(0)
 
     @property
     def was_stale(self) -> bool:
@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._ended = sockets.poll_for_end(transport.get_extra_info("socket"))
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -352,7 +353,7 @@ class Pool:
             raise
 
     def release(self, connection: Connection) -> None:
-        if connection.usable:
+        if connection.idle:
             self._idle.append((time.monotonic(), connection))
         else:
             connection.close()

@@ -69,7 +69,7 @@ class AtLeastOnceWorker(Worker):
         attempt = self._attempted(job, await self._send(job), admission, monotonic() - start)
         if attempt.outcome.receipt is not None and job.event_type in self.rules.policies:
             want = 0  # the alert itself, by whose receipt its place is changed later
-        return replace(attempt, want=want)
+        return attempt if want is None else replace(attempt, want=want)
 
     async def _send(self, job: Claimed) -> Outcome:
         try:
