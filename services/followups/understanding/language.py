@@ -4,7 +4,8 @@ import re
 
 from services.followups.understanding.text import vocabulary
 
-_POLISH, _GERMAN = re.compile("[ąćęłńóśźż]"), re.compile("[äöüß]")
+_POLISH = re.compile("[ąćęłńóśźż]")
+_GERMAN = re.compile(r"[äöüß]|\b(?:gasgeruch|rohrbruch|kurzschluss|wasserschaden|feuer|hilfe)\b")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
 _WORDS = {
     "pl": vocabulary(
@@ -17,13 +18,13 @@ _WORDS = {
         "the and is are hello hi my we want would like please of for with have budget kitchen "
         "flat apartment house bathroom renovate about need looking thanks around you it at this "
         "an how much when can could i'm i'd your our from or do does what me to renovation floor "
-        "there there's water gas smell smells smoke fire leak leaking flooding flooded help burning burst pipe ceiling everywhere"
+        "there there's water gas smell smells smoke fire leak leaking flooding flooded help burning burst pipe ceiling everywhere beeping"
     ),
     "de": vocabulary(
         "ich wir und der die das ist sind ein eine einen für mit bitte hallo guten tag wohnung haus küche bad "
         "renovierung renovieren möchte möchten brauche suche nicht kein keine von zu auf quadratmeter danke "
         "sprechen sie deutsch mein meine unser haben habe wie viel wann kostet können budget euro badezimmer "
-        "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom"
+        "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom hier hat feuer gasgeruch kurzschluss wasserschaden gasleitung qualmt"
     ),
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
