@@ -16,6 +16,7 @@ from ostoja.commands import (
     leads,
     limits,
     oncall,
+    silences,
     targets,
 )
 from ostoja.failure import Failure
@@ -101,6 +102,7 @@ consent.add_to(app)
 followups.add_to(app)
 leads.add_to(app)
 oncall.add_to(app)
+silences.add_to(app)
 doctor.add_to(app)
 
 

@@ -37,6 +37,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
+from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
 from services.alerts.privacy import Privacy
@@ -196,6 +197,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         OnCallRoutes(engine, schedules, rules.people),
         OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
         CaseRoutes(Answers(engine, rules), ledger_check),
+        SilenceRoutes(engine, rules),
         CasePages(Answers(engine, rules)),
         SlackRoutes(
             Answers(engine, rules),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import LEAD_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import cases, heartbeats, intake, transitions, upkeep
+from services.alerts.store import cases, heartbeats, intake, silences, transitions, upkeep
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
@@ -180,13 +180,23 @@ class Intake:
         if self._rules.heartbeats:
             await self._sign(tx, rows)
         resolving = [row for row in rows if row.resolved and row.dedup_key is not None]
+        asking = self._asking(rows, resolving)
+        silenced = await self._silences(tx, asking)
+        if silenced:
+            rows = [_silenced(row, silenced.get(row.alert_id)) for row in rows]
         if resolving:  # locks cases, so before anything else is locked
             await cases.resolve(tx, resolving)
         taken = await intake.accept(tx, rows, self._config.dedup.window)
-        if asking := self._asking(rows, taken, resolving):
+        repeats = {alert_id for alert_id, _ in taken.repeats}
+        asking = [each for each in asking if each[1][0].alert_id not in repeats]
+        if opening := _once_each(asking, silenced):
             now = await cases.now(tx)
             await cases.open_cases(
-                tx, [self._opening(policy, some, now) for policy, some in asking]
+                tx,
+                [
+                    self._opening(policy, some, now, silenced.get(some[0].alert_id))
+                    for policy, some in opening
+                ],
             )
         return taken
 
@@ -206,34 +216,70 @@ class Intake:
             await heartbeats.sign(tx, deadlines, now)
 
     def _asking(
-        self, rows: Sequence[NewRow], taken: Taken, resolving: Sequence[NewRow]
+        self, rows: Sequence[NewRow], resolving: Sequence[NewRow]
     ) -> list[tuple[Policy, list[NewRow]]]:
-        """Return the rows of each alert that wants an answer: no repeat, and not over by now."""
+        """Return the rows of each alert that wants an answer, and is not over by now."""
         if not self._rules.policies:
             return []
         wanting: defaultdict[UUID, list[NewRow]] = defaultdict(list)
         for row in rows:
             if row.event_type in self._rules.policies and row.once_address is None:
                 wanting[row.alert_id].append(row)
-        repeats = {alert_id for alert_id, _ in taken.repeats}
         return [
             (policy, some)
-            for alert_id, some in wanting.items()
-            if alert_id not in repeats
-            and not any(_resolves(one, some[0]) for one in resolving)
+            for some in wanting.values()
+            if not any(_resolves(one, some[0]) for one in resolving)
             and (policy := self._rules.policies[some[0].event_type])
             and not {row.target for row in some}.isdisjoint(policy.asks)
         ]
 
-    def _opening(self, policy: Policy, rows: Sequence[NewRow], now: datetime) -> Opening:
+    async def _silences(
+        self, tx: AsyncConnection, asking: Sequence[tuple[Policy, Sequence[NewRow]]]
+    ) -> dict[UUID, Any]:
+        """Return the silence of each alert that one covers; locks them, so before any case."""
+        silenceable = self._rules.silenceable if asking else ()
+        alerts = [some[0] for _, some in asking if some[0].event_type in silenceable]
+        if not alerts:
+            return {}
+        running = await silences.lock(tx, {alert.event_type for alert in alerts})
+        found = {alert.alert_id: silences.matching(running, alert) for alert in alerts}
+        return {alert_id: silence for alert_id, silence in found.items() if silence is not None}
+
+    def _opening(
+        self, policy: Policy, rows: Sequence[NewRow], now: datetime, silence: Any | None
+    ) -> Opening:
         hours = self._rules.hours_of(policy.hours)
+        within = hours.add(now, timedelta(seconds=policy.within))
         return Opening(
             alert_id=rows[0].alert_id,
             chain=policy.steps,
             hours=policy.hours,
-            next_at=hours.add(now, timedelta(seconds=policy.within)),
+            next_at=within if silence is None else silence.ends,
+            silence=None if silence is None else silence.id,
             asks=[row.target for row in rows if row.target in policy.asks],
         )
+
+
+def _once_each(
+    asking: Sequence[tuple[Policy, list[NewRow]]], silenced: Mapping[UUID, Any]
+) -> list[tuple[Policy, list[NewRow]]]:
+    """Leave out the repeats of silenced alerts: no row is sent whose repeats they could be."""
+    seen: set[tuple[str, ...]] = set()
+    first = []
+    for policy, some in asking:
+        alert = some[0]
+        if alert.dedup_key is not None and alert.alert_id in silenced:
+            if alert.identity[1:] in seen:
+                continue
+            seen.add(alert.identity[1:])
+        first.append((policy, some))
+    return first
+
+
+def _silenced(row: NewRow, silence: Any | None) -> NewRow:
+    if silence is None or row.failed is not None:
+        return row
+    return row._replace(failed=Reason.SILENCED, silence=silence.id)
 
 
 def _resolves(resolving: NewRow, row: NewRow) -> bool:

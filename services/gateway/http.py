@@ -123,6 +123,9 @@ FORWARDED = (
     Forwarded("GET", "/api/oncall", "alerts", ADMIN),
     Forwarded("POST", "/api/oncall/overrides", "alerts", ADMIN),
     Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", ADMIN),
+    Forwarded("GET", "/api/silences", "alerts", ADMIN),
+    Forwarded("POST", "/api/silences", "alerts", ADMIN),
+    Forwarded("DELETE", "/api/silences/{id}", "alerts", ADMIN),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", ADMIN),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", ADMIN),
 )

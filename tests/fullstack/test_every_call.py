@@ -32,7 +32,9 @@ SECTION_4 = {
         POST /api/dlq/resolve /api/dlq/retry /api/dlq/discard /api/dlq/cleanup
         GET /api/breakers /api/ratelimits /api/oncall
         POST /api/oncall/overrides
-        DELETE /api/oncall/overrides/{id}
+        DELETE /api/oncall/overrides/{id} /api/silences/{id}
+        GET /api/silences
+        POST /api/silences
         POST /api/breakers/{target}/reset /api/cache/cleanup
         PUT /api/ratelimits
         POST /api/migration/create-dead-letter-queue
@@ -293,6 +295,10 @@ async def _operations(call: Calls) -> None:
     nobody = {"schedule": "unknown", "person": "ola", "ends": "2030-01-01T00:00:00Z"}
     await call("POST", "/api/oncall/overrides", nobody, status=422, key="admin")
     await call("DELETE", "/api/oncall/overrides/{id}", id="1", status=404, key="admin")
+    _has(await call("GET", "/api/silences", key="admin"), "items")
+    unknown = {"event_type": "unknown", "ends": "2030-01-01T00:00:00Z", "why": "a test"}
+    await call("POST", "/api/silences", unknown, status=422, key="admin")
+    await call("DELETE", "/api/silences/{id}", id="1", status=404, key="admin")
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
 

@@ -198,6 +198,7 @@ def _case(row: Any) -> dict[str, Any]:
         "step": row.step,
         "steps_in_all": len(row.chain),
         "version": row.version,
+        "silence": row.silence,
         "opened_at": row.opened_at.isoformat(),
         "next_at": _iso(row.next_at),
         "answered_at": _iso(row.answered_at),

@@ -51,11 +51,13 @@ alert_case = sa.Table(
         comment="its owner, who gave no outcome in time",
     ),
     _count("laters"),
+    sa.Column("silence", sa.BigInteger, comment="which has put it off"),
     sa.Column("opened_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("answered_at", _timestamptz),
     sa.Column("ended_at", _timestamptz, comment="when it last stopped to be open"),
     sa.Index("alert_case_due", "next_at", postgresql_where=sa.text("next_at IS NOT NULL")),
     sa.Index("alert_case_state", "state", "opened_at"),
+    sa.Index("alert_case_silence", "silence", postgresql_where=sa.text("silence IS NOT NULL")),
     sa.Index("alert_case_dedup", "dedup_key", postgresql_where=sa.text("dedup_key IS NOT NULL")),
     sa.Index(
         "alert_case_subjects",
@@ -159,4 +161,17 @@ heartbeat = sa.Table(
     sa.Column("next_at", _timestamptz, nullable=False, comment="when it is missed"),
     sa.Column("case_id", sa.Uuid, comment="the case that asks why it was missed"),
     comment="event types that are to come in time",
+)
+
+silence = sa.Table(
+    "silence",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    *_texts("event_type"),
+    *_texts("severity", "source", "dedup_key", nullable=True),
+    sa.Column("begins", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("ends", _timestamptz, nullable=False),
+    *_texts("by", "why"),
+    sa.Index("silence_ends", "ends"),
+    comment="alerts with these values wait; NULL matches any",
 )

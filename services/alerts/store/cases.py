@@ -33,6 +33,7 @@ class Opening(NamedTuple):
     hours: str
     next_at: datetime
     asks: Sequence[str]  # of the alert's targets
+    silence: int | None = None
 
     def document(self) -> dict[str, Any]:
         return self._asdict() | {"chain": [asdict(ask) for ask in self.chain]}
@@ -43,14 +44,18 @@ _NOW = sql("SELECT now() AS now")
 _OPEN = sql("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
-            alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb)
+            alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb,
+            silence bigint)
     ), opened AS (
         INSERT INTO alert_case (alert_id, event_type, severity, source, dedup_key, request_id,
-            payload, subjects, accepted_at, chain, hours, next_at)
+            payload, subjects, accepted_at, chain, hours, next_at, silence)
         SELECT DISTINCT ON (alert_id) alert_id, event_type, severity, source, dedup_key, request_id,
-            payload, subjects, accepted_at, chain, hours, next_at
+            payload, subjects, accepted_at, chain, hours, next_at, silence
         FROM given JOIN delivery USING (alert_id)
-        WHERE created_at = now() AND state = 'pending'
+        WHERE created_at = now() AND (state = 'pending' OR reason = 'silenced' AND NOT EXISTS (
+            SELECT FROM alert_case AS asked
+            WHERE asked.state = 'open' AND asked.dedup_key = delivery.dedup_key
+                AND (asked.source, asked.event_type) = (delivery.source, delivery.event_type)))
         ORDER BY alert_id
         ON CONFLICT DO NOTHING
         RETURNING alert_id

@@ -37,7 +37,9 @@ class NewRow(NamedTuple):
     once_reference: str | None = None
     once_not_after: datetime | None = None
     failed: Reason | None = None
-    """It ends at once: it has no route, or it names a data subject that was erased since."""
+    """It ends at once: it has no route, names a data subject that was erased since, or is
+    silenced."""
+    silence: int | None = None
     subjects: tuple[Hash, ...] = ()
     resolved: bool = False
 
@@ -75,7 +77,7 @@ _ACCEPT = sql("""
             alert_id uuid, target text, event_type text, severity text, source text,
             payload jsonb, dedup_key text, request_id text, accepted_at timestamptz,
             once_address text, once_purpose text, once_reference text,
-            once_not_after timestamptz, subjects bytea[], failed text)
+            once_not_after timestamptz, subjects bytea[], failed text, silence bigint)
     ), added AS (
         INSERT INTO delivery (
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
@@ -84,8 +86,9 @@ _ACCEPT = sql("""
         SELECT
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
             accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
-            CASE WHEN failed IS NULL THEN 'pending' WHEN failed = 'erased' THEN 'discarded'
-                ELSE 'failed' END, failed, failed,
+            CASE WHEN failed IS NULL THEN 'pending'
+                WHEN failed IN ('erased', 'silenced') THEN 'discarded' ELSE 'failed' END, failed,
+            CASE WHEN failed = 'silenced' THEN 'silence ' || silence ELSE failed END,
             CASE WHEN failed IS NULL THEN NULL ELSE now() END
         FROM given ORDER BY alert_id, target
         ON CONFLICT DO NOTHING
@@ -96,7 +99,8 @@ _ACCEPT = sql("""
         ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
     ), escalated AS (
         INSERT INTO escalation (alert_id, target, event_type, reason)
-        SELECT alert_id, target, event_type, reason FROM added WHERE reason <> 'erased'
+        SELECT alert_id, target, event_type, reason FROM added
+        WHERE reason NOT IN ('erased', 'silenced')
     )
     SELECT count(*) AS added FROM added
 """)

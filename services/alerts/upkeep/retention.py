@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.alerts.alert import State
-from services.alerts.store import case_links, case_privacy, upkeep
+from services.alerts.store import case_links, case_privacy, silences, upkeep
 from services.alerts.store.upkeep import Batch
 
 log = logs.get_logger(__name__)
@@ -24,6 +24,7 @@ async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None
     purged = await purge(engine, delivered)
     async with engine.begin() as tx:
         await case_links.purge(tx)
+        await silences.purge(tx)
     forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
     await _cases(engine, payloads)
     if purged or forgotten:

@@ -15,6 +15,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
+from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
@@ -41,8 +42,8 @@ def app_of(upstream: str) -> web.Application:
     app = create_app(internal_key=KEY)
     match upstream:
         case "alerts":
-            every = (IntakeRoutes, DlqRoutes, CaseRoutes, OnCallRoutes, OperationsRoutes)
-            for routes in every:
+            operations = (OnCallRoutes, OperationsRoutes, SilenceRoutes)
+            for routes in (IntakeRoutes, DlqRoutes, CaseRoutes, *operations):
                 made(routes).add_to(app)
         case "consent":
             made(AdminRoutes).add_to(app)

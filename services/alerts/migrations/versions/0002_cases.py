@@ -32,6 +32,7 @@ CREATE TABLE alert_case (
     next_at timestamptz,
     reminded boolean NOT NULL DEFAULT false,
     laters integer NOT NULL DEFAULT 0,
+    silence bigint,
     opened_at timestamptz NOT NULL DEFAULT now(),
     answered_at timestamptz,
     ended_at timestamptz,
@@ -55,6 +56,7 @@ COMMENT ON COLUMN alert_case.chain IS 'a copy of the policy''s chain, with its r
 COMMENT ON COLUMN alert_case.generation IS 'a fencing token: it grows when the chain begins anew';
 COMMENT ON COLUMN alert_case.step IS 'how many steps of this generation were handed out';
 COMMENT ON COLUMN alert_case.next_at IS 'when the timer acts';
+COMMENT ON COLUMN alert_case.silence IS 'which has put it off';
 COMMENT ON COLUMN alert_case.reminded IS 'its owner, who gave no outcome in time';
 COMMENT ON COLUMN alert_case.ended_at IS 'when it last stopped to be open';
 CREATE INDEX alert_case_due ON alert_case (next_at) WHERE next_at IS NOT NULL;
@@ -143,6 +145,21 @@ CREATE TABLE oncall_override (
     CONSTRAINT oncall_override_ends_after_it_begins CHECK (begins < ends)
 );
 CREATE INDEX oncall_override_ends ON oncall_override (ends);
+
+CREATE TABLE silence (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_type text NOT NULL,
+    severity text,
+    source text,
+    dedup_key text,
+    begins timestamptz NOT NULL DEFAULT now(),
+    ends timestamptz NOT NULL,
+    by text NOT NULL,
+    why text NOT NULL
+);
+COMMENT ON TABLE silence IS 'alerts with these values wait; NULL matches any';
+CREATE INDEX silence_ends ON silence (ends);
+CREATE INDEX alert_case_silence ON alert_case (silence) WHERE silence IS NOT NULL;
 
 CREATE TABLE heartbeat (
     name text PRIMARY KEY,

@@ -1,0 +1,221 @@
+"""A silence defers alerts and drops none (docs/protocols.md, D, step 16)."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.alerts.case import Verb
+from services.alerts.store import case_queries, silences
+from services.alerts.store import intake as ledger
+from tests.integration.alerts.cases import POLICY, RULES, Cases, answer
+from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
+from tests.integration.alerts.test_case_http import call
+from tests.integration.alerts.test_case_messages import PEOPLE
+from tests.support.eventually import eventually
+
+KIND: dict[str, str | None] = {
+    "event_type": "slack_alert",
+    "severity": None,
+    "source": None,
+    "dedup_key": None,
+}
+
+
+class Silenced(Cases):
+    async def silence(self, hours: float = 2, **matchers: Any) -> int:
+        ends = datetime.now(UTC) + timedelta(hours=hours)
+        async with self.engine.begin() as tx:
+            return await silences.add(tx, KIND | matchers, ends, "ola", "a repair")
+
+    async def end(self, number: int) -> int | None:
+        async with self.engine.begin() as tx:
+            return await silences.end(tx, number)
+
+    async def comes(self, **fields: Any) -> UUID:
+        return await self.accept(event_type="slack_alert", source="gateway", **fields)
+
+    async def own(self, alert_id: UUID) -> list[Any]:
+        return await self.rows(
+            "SELECT state, reason, error FROM delivery WHERE alert_id = :id", id=alert_id
+        )
+
+
+@pytest.fixture
+def subject(engine: AsyncEngine) -> Silenced:
+    policies = {"slack_alert": POLICY, "lead.qualified": POLICY}
+    return Silenced(engine, replace(RULES, policies=policies))
+
+
+async def test_a_silenced_alert_is_not_sent_and_its_case_waits_for_the_end(
+    subject: Silenced,
+) -> None:
+    number = await subject.silence()
+    case_id = await subject.comes()
+    assert await subject.own(case_id) == [("discarded", "silenced", f"silence {number}")]
+    (delivery,) = await subject.rows("SELECT alert_id, target FROM delivery")
+    assert not await subject.claimable(delivery)
+    assert await subject.rows("SELECT 1 FROM escalation") == []
+    row = await subject.case(case_id)
+    (silence,) = await subject.rows("SELECT ends FROM silence")
+    assert (row.state, row.silence, row.next_at) == ("open", number, silence.ends)
+    async with subject.engine.connect() as tx:
+        assert (await case_queries.check(tx))["ok"]
+    assert await subject.balanced()
+
+
+async def test_at_the_end_it_is_asked_about(subject: Silenced) -> None:
+    await subject.silence()
+    case_id = await subject.comes()
+    await subject.timer.run()
+    assert await subject.steps(case_id) == []
+    await subject.tick()
+    assert [step.number for step in await subject.steps(case_id)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("matchers", "state"),
+    [
+        ({}, "discarded"),
+        ({"dedup_key": "pump 7", "severity": "critical", "source": "gateway"}, "discarded"),
+        ({"dedup_key": "pump 8"}, "pending"),
+        ({"severity": "info"}, "pending"),
+        ({"source": "other"}, "pending"),
+        ({"event_type": "sms"}, "pending"),
+    ],
+)
+async def test_every_matcher_must_be_equal(
+    subject: Silenced, matchers: dict[str, Any], state: str
+) -> None:
+    await subject.silence(**matchers)
+    case_id = await subject.comes(dedup_key="pump 7", severity="critical")
+    assert ((await subject.case(case_id)).silence is None) == (state == "pending")
+    assert (await subject.own(case_id))[0].state == state
+
+
+async def test_of_several_the_last_to_end_counts(subject: Silenced) -> None:
+    await subject.silence(1)
+    number = await subject.silence(3)
+    await subject.silence(2)
+    assert (await subject.case(await subject.comes())).silence == number
+
+
+async def test_one_that_is_over_silences_nothing(subject: Silenced) -> None:
+    await subject.silence(-1)
+    assert (await subject.own(await subject.comes()))[0].state == "pending"
+
+
+async def test_an_alert_that_no_one_would_be_asked_about_is_sent(subject: Silenced) -> None:
+    """It opens no case, so that to defer it would be to drop it."""
+    await subject.silence()
+    alert_id = await subject.comes(target="monday")
+    assert (await subject.own(alert_id))[0].state == "pending"
+
+
+async def test_a_lead_is_never_silenced(subject: Silenced) -> None:
+    await subject.silence(event_type="lead.qualified")
+    case_id = await subject.accept()
+    assert (await subject.case(case_id)).silence is None
+    assert {row.state for row in await subject.own(case_id)} == {"pending"}
+
+
+async def test_repeats_open_one_case_and_are_all_counted(subject: Silenced) -> None:
+    await subject.silence()
+    first = await subject.comes(dedup_key="pump 7")
+    for _ in range(3):
+        again = await subject.comes(dedup_key="pump 7")
+        assert (await subject.own(again))[0].state == "discarded"
+    await subject.comes(dedup_key="pump 8")
+    found = await subject.rows("SELECT alert_id, dedup_key FROM alert_case ORDER BY opened_at")
+    assert [row.dedup_key for row in found] == ["pump 7", "pump 8"]
+    assert found[0].alert_id == first
+    assert await subject.balanced()
+
+
+async def test_what_resolves_meanwhile_is_not_asked_about(subject: Silenced) -> None:
+    await subject.silence()
+    case_id = await subject.comes(dedup_key="pump 7")
+    await subject.comes(dedup_key="pump 7", resolved=True)
+    row = await subject.case(case_id)
+    assert (row.state, row.reason) == ("cancelled", "resolved")
+
+
+async def test_a_silence_that_is_ended_makes_its_cases_due(subject: Silenced) -> None:
+    number = await subject.silence()
+    due, put_off, taken = [await subject.comes() for _ in range(3)]
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await subject.answer(put_off, answer(Verb.LATER, until=until))
+    await subject.take(taken)
+    assert await subject.end(number) == 1
+    assert await subject.end(number) is None
+    await subject.timer.run()
+    assert len(await subject.steps(due)) == 1
+    assert (await subject.case(put_off)).next_at == until
+    assert (await subject.case(taken)).state == "answered"
+
+
+async def test_a_case_that_is_just_being_opened_is_not_missed_by_the_end(
+    subject: Silenced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await subject.silence()
+    ending: list[asyncio.Task[int | None]] = []
+    accept = ledger.accept
+
+    async def slow(*given: Any) -> Any:  # the silence is seen, the case not opened yet
+        ending.append(asyncio.create_task(subject.end(number)))
+        await eventually(lambda: waits_for_a_row(subject.engine))
+        return await accept(*given)
+
+    monkeypatch.setattr("services.alerts.intake.intake.accept", slow)
+    case_id = await subject.comes()
+    assert await ending[0] == 1
+    assert (await subject.case(case_id)).next_at <= datetime.now(UTC)
+
+
+async def test_a_message_that_comes_again_changes_nothing(subject: Silenced) -> None:
+    number = await subject.silence()
+    case_id = await subject.comes()
+    await subject.end(number)
+    before = await subject.case(case_id)
+    await subject.comes(id=case_id)
+    assert await subject.case(case_id) == before
+    assert (await subject.own(case_id))[0].state == "discarded"
+    assert await subject.balanced()
+
+
+async def test_a_silence_is_made_listed_and_ended_over_http(alerts: StartAlerts) -> None:
+    ask = {"to": "sms", "person": "anna", "wait": "1h"}
+    policy = {"asks": ["slack"], "within": "1h", "chain": [ask]}
+    sections = {"answers": {"slack_alert": policy, "lead.qualified": policy}, "people": PEOPLE}
+    subject = await alerts(sections=sections)
+    ends = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    body = {"event_type": "slack_alert", "ends": ends, "why": "a repair"}
+    path = "/api/silences"
+    for change, field in (
+        ({"event_type": "webhook"}, "event_type"),
+        ({"event_type": "lead.qualified"}, "event_type"),
+        ({"ends": "2020-01-01T00:00:00Z"}, "ends"),
+        ({"ends": "2090-01-01T00:00:00Z"}, "ends"),
+        ({"why": ""}, "why"),
+    ):
+        status, problem = await call(subject, "POST", path, body | change, caller="admin")
+        assert (status, [each["field"] for each in problem["errors"]]) == (422, [field])
+    assert (await call(subject, "POST", path, body))[0] == 401
+    status, made = await call(subject, "POST", path, body, caller="admin")
+    assert status == 200
+    _, listed = await call(subject, "GET", path, caller="admin")
+    assert [(each["id"], each["by"], each["why"]) for each in listed["items"]] == [
+        (made["id"], "tester", "a repair")
+    ]
+    alert_id = await subject.accept("slack_alert")
+    await subject.until(alert_id, "discarded")
+    status, ended = await call(subject, "DELETE", f"{path}/{made['id']}", caller="admin")
+    assert (status, ended) == (200, {"ended": made["id"], "cases": 1})
+    assert (await call(subject, "DELETE", f"{path}/{made['id']}", caller="admin"))[0] == 404
+    await eventually(lambda: subject.sandbox.received("sms"), 20)
+    assert await subject.sandbox.received("slack") == []
+    assert (await subject.check())["discarded"] == 1
