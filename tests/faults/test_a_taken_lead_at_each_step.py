@@ -1,0 +1,177 @@
+"""kill -9 of alerts and of followups on the way from an answer to the stop of follow-ups.
+
+No stop is lost (docs/protocols.md, D, step 13): after each restart the lead's steps are cancelled,
+once the answer has had its 200.
+
+  killed      step                               held by
+  alerts      before the answer commits          a lock on the outbox
+              answered, not published            everything to RabbitMQ kept
+  followups   told, not recorded                 a lock on the inbox
+              recorded, not acked                its ack, kept by the proxy
+"""
+
+import asyncio
+import tomllib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import ACK, through
+from tests.faults.test_a_follow_up_at_each_step import HandOver
+from tests.support import stack as stacks
+from tests.support.eventually import eventually
+from tests.support.proxy import UP, Proxy
+from tests.support.stack import Stack
+from tests.support.system import LEAD, Answer, fresh_address
+
+pytestmark = pytest.mark.faults
+
+POLICY = """
+[answers."lead.qualified"]
+asks = ["slack"]
+within = "8h"
+chain = [{ to = "email", person = "ewa", wait = "8h" }]
+[people.ewa]
+name = "Ewa Lis"
+email = "ewa@example.pl"
+"""
+
+
+def with_policy(folder: Path, shipped: Path) -> Path:
+    config = tomllib.loads(shipped.read_text(encoding="utf-8"))
+    kept = {name: config[name] for name in ("routes", "dedup", "targets")}
+    path = shipped.with_name(f"alerts.{folder.name}.toml")  # beside the templates
+    lines = [f"{name} = {stacks._toml(value)}" for name, value in kept.items()]
+    path.write_text("\n".join([*lines, POLICY]), encoding="utf-8")
+    return path
+
+
+class Taken(HandOver):
+    async def start(self, **_: Any) -> None:
+        stack = self.stack
+        for name, broker in (("followups", self.broker), ("alerts", self.alerts_broker)):
+            await stack.stop(name)
+            amqp_url = through(broker, stack.rabbitmq.port, stack.vhost.url(name))
+            stack.changes[name] = {"AMQP_URL": amqp_url}
+        config = with_policy(self.folder, Path(stack.values["ALERTS_CONFIG"]))
+        stack.changes["alerts"] |= {"ALERTS_CONFIG": str(config)}
+        await stack.start("alerts")
+        await stack.start("followups")
+
+    async def lead(self) -> tuple[str, str]:
+        """Return the address of a new lead with scheduled steps, and its case."""
+        address = fresh_address()
+        said = {"session_id": str(uuid.uuid4()), **LEAD}
+        said["message"] += f" {address}"
+        assert (await self.stack.http("POST", "/api/chatbot/chat", said)).status == 200
+        find = "SELECT id FROM followups.lead WHERE known ->> 'email' = %s"
+
+        async def case() -> Any:
+            found = self.query(find, address)
+            opened = found and self.query(
+                "SELECT alert_id FROM alerts.alert_case WHERE alert_id = %s", found[0].id
+            )
+            return opened[0].alert_id if opened else None
+
+        case_id = await eventually(case, 30)
+        assert set(self.statuses(address)) == {("scheduled", None)}
+        return address, case_id
+
+    def statuses(self, address: str) -> list[tuple[str, str | None]]:
+        rows = self.query(
+            "SELECT status, reason FROM followups.followup_event WHERE email = %s", address
+        )
+        assert rows
+        return [(row.status, row.reason) for row in rows]
+
+    async def take(self, case_id: str, key: str = "") -> Answer:
+        return await self.stack.http(
+            "POST",
+            f"/api/cases/{case_id}/answer",
+            {"answer": "taken", "by": "ewa"},
+            key="service",
+            headers={"Idempotency-Key": key or str(uuid.uuid4())},
+        )
+
+    async def stopped(self, address: str) -> None:
+        async def so() -> bool:
+            return set(self.statuses(address)) == {("cancelled", "taken")}
+
+        await eventually(so, 40)
+
+
+@pytest.fixture
+async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Taken]:
+    await stack.sandbox.reset()
+    async with AsyncExitStack() as open_:
+        broker, alerts_broker, database, mail = [
+            await open_.enter_async_context(Proxy(port))
+            for port in (
+                stack.rabbitmq.port, stack.rabbitmq.port, stack.postgres.port,
+                stack.sandbox.smtp_port,
+            )
+        ]  # fmt: skip
+        made = Taken(stack, tmp_path, broker, database, mail)
+        made.alerts_broker = alerts_broker
+        await made.start()
+        yield made
+        for name in ("followups", "alerts"):  # left so: the next one is started by the next rig
+            await stack.kill9(name)
+
+
+async def test_an_answer_that_has_not_committed_is_none_and_stops_nothing(rig: Taken) -> None:
+    address, case_id = await rig.lead()
+    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+        taking = asyncio.create_task(rig.take(case_id, "press 1"))
+        await rig.waits_for_a_lock()
+        await rig.kill("alerts")
+    assert (await taking).status >= 500
+    (case,) = rig.query("SELECT state FROM alerts.alert_case WHERE alert_id = %s", case_id)
+    assert case.state == "open"
+    assert set(rig.statuses(address)) == {("scheduled", None)}
+    await rig.stack.start("alerts")
+    assert (await rig.take(case_id, "press 1")).status == 200
+    await rig.stopped(address)
+
+
+async def test_an_answer_gets_its_200_without_rabbitmq_and_its_stop_survives_alerts(
+    rig: Taken,
+) -> None:
+    address, case_id = await rig.lead()
+    rig.alerts_broker.stall(UP)
+    assert (await rig.take(case_id)).status == 200
+    assert rig.query("SELECT 1 FROM alerts.outbox WHERE type = 'case.answered'")
+    await rig.kill("alerts")
+    assert set(rig.statuses(address)) == {("scheduled", None)}
+    await rig.stack.start("alerts")
+    await rig.stopped(address)
+
+
+async def test_a_stop_that_was_not_recorded_comes_again(rig: Taken) -> None:
+    address, case_id = await rig.lead()
+    async with rig.locked("LOCK TABLE followups.inbox IN SHARE MODE"):
+        assert (await rig.take(case_id)).status == 200
+        await rig.waits("INSERT INTO inbox")
+        await rig.kill()
+    assert set(rig.statuses(address)) == {("scheduled", None)}
+    await rig.stack.start("followups")
+    await rig.stopped(address)
+
+
+async def test_a_stop_that_was_not_acked_changes_nothing_when_it_comes_again(
+    rig: Taken,
+) -> None:
+    address, case_id = await rig.lead()
+    held = rig.broker.stall_before(UP, ACK)
+    assert (await rig.take(case_id)).status == 200
+    await held.wait()
+    await rig.stopped(address)
+    await rig.kill()
+    await rig.until_depth("followups.outcomes", 1)
+    await rig.stack.start("followups")
+    await rig.until_depth("followups.outcomes", 0)
+    await rig.stopped(address)
