@@ -84,7 +84,7 @@ def turn(
     :param agreed: wording of a consent that was given on the website with this message
     """
     first = state.language is None
-    matched = _matched(routes, message, state)
+    matched = routes.find(message, before=_before(state))
     heard = understand(
         message,
         asked=_corrected(message, state.facts)
@@ -194,15 +194,11 @@ def turn(
     )
 
 
-def _matched(routes: Routes, message: str, state: State) -> list[Route]:
-    """Return the routes of a message; a request to staff may have begun in the one before it:
-    `robiliście u mnie podłogę` and then `deski się rozjeżdżają`.
-    """
-    matched = routes.find(message)
-    is_form = any((state.facts.area, state.facts.budget, state.facts.start))
-    if matched or is_form or state.route or not state.last_said:
-        return matched
-    return [route for route in routes.find(f"{state.last_said}. {message}") if route.topic]
+def _before(state: State) -> str:
+    """Return the previous message, if the conversation may still become a request to staff."""
+    facts = state.facts
+    is_form = state.route or facts.area or facts.budget or facts.start
+    return "" if is_form else state.last_said or ""
 
 
 def _corrected(message: str, facts: Facts) -> Question | None:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -158,6 +159,7 @@ class Routes:
         self._routes = tuple(routes)
         self._places = {route.name: place for place, route in enumerate(self._routes)}
         self._phrases = _Node()
+        self._hear = lru_cache(64)(self._heard)
         self._rules: dict[int, list[tuple[int, bool, set[int], set[int]]]] = {}
         """Keyed by their first part: a message checks only rules whose first part it has."""
         numbers: dict[str, int] = {}
@@ -186,12 +188,26 @@ class Routes:
     def comes_before(self, route: Route, other: Route) -> bool:
         return self._places[route.name] < self._places[other.name]
 
-    def find(self, message: str) -> list[Route]:
-        """Return the routes that match a message, in configured order."""
+    def find(self, message: str, before: str = "") -> list[Route]:
+        """Return the routes that match a message, in configured order.
+
+        :param before: the previous message, in which a request to staff may have begun:
+            `robiliście u mnie podłogę` and then `deski się rozjeżdżają`
+        """
+        heard = self._hear(message)
+        found = self._matching(heard)
+        if found or not before:
+            return found
+        return [route for route in self._matching(heard | self._hear(before)) if route.topic]
+
+    def _heard(self, message: str) -> frozenset[int]:
         words = fold(message)
         heard: set[int] = set()
         for at in range(len(words)):
             self._phrases.hear(words, at, heard)
+        return frozenset(heard)
+
+    def _matching(self, heard: frozenset[int]) -> list[Route]:
         found: set[int] = set()
         vetoed: set[int] = set()
         rules = (rule for number in heard for rule in self._rules.get(number, ()))

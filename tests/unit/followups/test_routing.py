@@ -67,6 +67,14 @@ def test_an_invalid_phrase_is_named(phrase: str) -> None:
     assert phrase_fault(phrase)
 
 
+def test_a_request_to_staff_may_be_told_in_two_messages() -> None:
+    began, went_on = "robiliście u mnie podłogę", "deski się rozjeżdżają"
+    assert not FOLLOWUPS.routes.find(went_on)
+    assert [each.name for each in FOLLOWUPS.routes.find(went_on, before=began)] == ["complaint"]
+    asked = "ile kosztuje malowanie"
+    assert not FOLLOWUPS.routes.find(went_on, before=asked), "an answered question is over"
+
+
 def test_words_are_letters_and_digits() -> None:
     assert fold("Łódź, 12m² – O'Brien") == ["lodz", "12m2", "o", "brien"]
 
