@@ -38,8 +38,8 @@ SAID, SAID_LENGTH = 6, 400
 """Messages kept until staff are notified, and the characters kept of each."""
 
 TEXTS = frozenset({
-    "greeting", "noted", "heard", "question", "question_unreachable", "question_passed",
-    "notice", "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
+    "greeting", "noted", "heard", "question", "question_unreachable", "question_another",
+    "question_passed", "notice", "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
     "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
     "consent_refused", "consent_help", "withdraw_where", "ask_contact_again", "email_doubt",
     "closing", "closing_unreachable", "passed_on", "added", "thanks",
@@ -499,7 +499,9 @@ def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | No
         not heard.facts.known() or small_talk.word_count(heard.rest) >= 2
     )
     if is_question and not is_answered:
-        return "question" if state.reachable else "question_unreachable"
+        is_another = any(map(small_talk.asks, state.said[:-1]))
+        unreachable = "question_another" if is_another else "question_unreachable"
+        return "question" if state.reachable else unreachable
     return None
 
 
