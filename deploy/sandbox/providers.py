@@ -203,7 +203,8 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     """Create the application of the provider port.
 
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
-    POST /slack/response   POST /slack/press   presses a button of a message
+    POST /slack/press   presses a button of a message
+    POST /slack/response/{token}   the response_url of a press; without a token, of no message
     POST /monday /sms /webhook /model/chat/completions   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
@@ -219,6 +220,16 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
         receive = _receiver(recorder, "slack", write, "slack app")
         app.router.add_post(f"/slack/api/chat.{method}", receive)
     app.router.add_post("/slack/press", slack_app.press)
+
+    async def respond(request: web.Request) -> web.Response:
+        token = request.match_info["token"]
+        receive = _receiver(
+            recorder, "slack_response", lambda _, body: slack_app.respond(token, body)
+        )
+        answered: web.Response = await receive(request)
+        return answered
+
+    app.router.add_post("/slack/response/{token}", respond)
     api = _Api(recorder)
     app.router.add_get("/received", api.received)
     app.router.add_delete("/received", api.forget)

@@ -5,6 +5,7 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +18,8 @@ from deploy.sandbox.answer import Answer, json_object
 from libs.common.http.application import Model, Problem, json_response, parse
 
 _MOST_MESSAGES = 10_000
+_RESPONSES = 5
+"""So often Slack takes a message at one `response_url`."""
 SIGNING_SECRET = "signing-secret-of-the-sandbox"  # noqa: S105 - no one else's
 
 
@@ -32,28 +35,39 @@ def webhook(_: Mapping[str, str], body: bytes) -> Answer:
     return Answer(200, "ok", accepted=True, content_type="text/plain")
 
 
+def _text(of: Any, limit: int, *kinds: str) -> bool:
+    return of["type"] in kinds and 1 <= len(of["text"]) <= limit
+
+
+def _element(one: Any) -> bool:
+    """Check a button, or a menu with its items."""
+    if not 1 <= len(one["action_id"]) <= 255:
+        return False
+    if one["type"] == "button":
+        return _text(one["text"], 75, "plain_text") and len(one.get("value", "")) <= 2000
+    items = [
+        _text(item["text"], 75, "plain_text") and 1 <= len(item["value"]) <= 150
+        for item in one["options"]
+    ]
+    named = _text(one["placeholder"], 150, "plain_text")
+    return one["type"] == "static_select" and named and 1 <= len(items) <= 100 and all(items)
+
+
 def _takes(blocks: Any) -> bool:
     """Check Block Kit's documented limits, for the blocks that our templates use."""
-
-    def text(of: Any, limit: int, *kinds: str) -> bool:
-        return of["type"] in kinds and 1 <= len(of["text"]) <= limit
-
-    def button(one: Any) -> bool:
-        sizes = len(one["action_id"]) <= 255 and len(one.get("value", "")) <= 2000
-        return one["type"] == "button" and sizes and text(one["text"], 75, "plain_text")
 
     def block(one: Any) -> bool:
         match one["type"]:
             case "header":
-                return text(one["text"], 150, "plain_text")
+                return _text(one["text"], 150, "plain_text")
             case "section":
-                return text(one["text"], 3000, "plain_text", "mrkdwn")
+                return _text(one["text"], 3000, "plain_text", "mrkdwn")
             case "context":
                 return 1 <= len(one["elements"]) <= 10 and all(
-                    text(element, 3000, "plain_text", "mrkdwn") for element in one["elements"]
+                    _text(element, 3000, "plain_text", "mrkdwn") for element in one["elements"]
                 )
             case "actions":
-                return 1 <= len(one["elements"]) <= 25 and all(map(button, one["elements"]))
+                return 1 <= len(one["elements"]) <= 25 and all(map(_element, one["elements"]))
             case kind:
                 return bool(kind == "divider")
 
@@ -64,13 +78,17 @@ def _takes(blocks: Any) -> bool:
 
 
 class Press(Model):
-    """A press of a button: in which message, by whom, and how the request is signed."""
+    """A press of a button or menu: in which message, by whom, and how the request is signed."""
 
     to: str
     """The interactivity request URL."""
     channel: str
     ts: str
     action: str
+    item: str | None = None
+    """The text of a menu's item."""
+    value: str | None = None
+    """Another value than the button or item has."""
     user: str = "U012ABC"
     name: str = "anna.nowak"
     team: str = "T0123"
@@ -93,6 +111,8 @@ class App:
     def __init__(self) -> None:
         self._numbers = count(1)
         self._messages: dict[tuple[str, str], dict[str, Any]] = {}
+        self._response_urls: dict[str, tuple[tuple[str, str], int]] = {}
+        """The message of each, and how often it may still be used."""
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         return self._write(headers, body, None)
@@ -103,23 +123,40 @@ class App:
     async def press(self, request: web.Request) -> web.Response:
         """Press a button of a message, as its app is told of it; returns what the app answered."""
         press = await parse(request, Press)
-        message = self._messages.get((press.channel, press.ts), {})
-        buttons = {
-            button["action_id"]: button
+        key = press.channel, press.ts
+        message = self._messages.get(key, {})
+        elements = {
+            element["action_id"]: element
             for block in message.get("blocks") or []
             if block["type"] == "actions"
-            for button in block["elements"]
+            for element in block["elements"]
         }
-        if press.action not in buttons:
-            raise Problem(404, detail=f"no such button; the message has {', '.join(buttons)}")
-        url = press.response_url or f"http://{request.host}/slack/response"
-        body = _interaction(press, message, buttons[press.action] | {"type": "button"}, url)
+        if press.action not in elements:
+            raise Problem(404, detail=f"no such button; the message has {', '.join(elements)}")
+        token = uuid4().hex
+        _keep(self._response_urls, token, (key, _RESPONSES))
+        url = press.response_url or f"http://{request.host}/slack/response/{token}"
+        body = _interaction(press, message, _action(press, elements[press.action]), url)
         sent = {hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded", **_signature(press, body)}
         async with (
             ClientSession() as session,
             session.post(press.to, data=body, headers=sent) as got,
         ):
             return json_response({"status": got.status, "body": await got.text()})
+
+    def respond(self, token: str, body: bytes) -> Answer:
+        """A press's `response_url`: a text for its person, or the message anew."""
+        message = json_object(body) or {}
+        key, left = self._response_urls.get(token, (("", ""), 0))
+        if not left:
+            return Answer(404, '{"ok":false,"error":"used_url"}', accepted=False)
+        self._response_urls[token] = key, left - 1
+        if not message.get("replace_original"):
+            return response({}, body)
+        if error := _error({**message, "channel": key[0]}):
+            return Answer(400, json.dumps({"ok": False, "error": error}), accepted=False)
+        keep = partial(_keep, self._messages, key, message)
+        return Answer(200, '{"ok":true}', accepted=True, keep=keep)
 
     def _write(self, headers: Mapping[str, str], body: bytes, ts: str | None) -> Answer:
         message = json_object(body) or {}
@@ -132,13 +169,27 @@ class App:
             return refused("message_not_found")
         key = channel, ts or f"1764144000.{next(self._numbers):06}"
 
-        def keep() -> None:
-            self._messages[key] = message
-            if len(self._messages) > _MOST_MESSAGES:
-                del self._messages[next(iter(self._messages))]
-
+        keep = partial(_keep, self._messages, key, message)
         said = {"ok": True, "channel": channel, "ts": key[1], "text": message.get("text")}
         return Answer(200, json.dumps(said), accepted=True, keep=keep)
+
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    if len(kept) > _MOST_MESSAGES:
+        del kept[next(iter(kept))]
+
+
+def _action(press: Press, element: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a button or a menu with its chosen item, as an interaction names them."""
+    if element["type"] == "button":
+        return {**element, "value": press.value or element.get("value")}
+    items = {item["text"]["text"]: item for item in element["options"]}
+    if press.item not in items:
+        raise Problem(404, detail=f"no such item; the menu has {', '.join(items)}")
+    item = items[press.item]
+    chosen = {**item, "value": press.value or item["value"]}
+    return {**element, "selected_option": chosen}
 
 
 def _interaction(press: Press, message: Any, button: Any, response_url: str) -> bytes:

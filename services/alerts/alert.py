@@ -202,11 +202,12 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button below a message, where the channel has buttons."""
+    """A button or a menu below a message, where the channel has buttons."""
 
     action: str
     label: str
     value: str
+    menu: tuple[tuple[str, str], ...] = ()  # label and value of each item; without one, a button
 
 
 @dataclass(frozen=True, slots=True)

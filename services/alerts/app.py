@@ -190,7 +190,11 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
     )
     service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
-    apps = [each for each in configured.targets.values() if isinstance(each, SlackTarget)]
+    apps = {
+        name: each
+        for name, each in configured.targets.items()
+        if isinstance(each, SlackTarget) and each.team
+    }
     for routes in (
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
@@ -199,11 +203,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         CaseRoutes(Answers(engine, rules), ledger_check),
         SilenceRoutes(engine, rules),
         CasePages(Answers(engine, rules)),
-        SlackRoutes(
-            Answers(engine, rules),
-            [each for each in apps if each.team],
-            settings.alerts_private_networks,
-        ),
+        SlackRoutes(Answers(engine, rules), apps, templates, settings.alerts_private_networks),
     ):
         routes.add_to(app)
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)

@@ -7,10 +7,10 @@ open, unanswered ──resolved, erased, manual──> cancelled, which is final
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
 from enum import StrEnum, auto
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
@@ -45,8 +45,22 @@ class Verb(StrEnum):
 CLOSING = frozenset({Verb.NOT_A_LEAD, Verb.FALSE_ALARM, Verb.DONE, Verb.WON, Verb.LOST})
 
 _RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
-LATER = timedelta(hours=1)
-"""How long the button `later` of a page or message puts a case off."""
+
+
+class Choice(StrEnum):
+    """The items of the menus that `later` and `not_a_lead` open."""
+
+    HOUR = auto()
+    MORNING = auto()
+    SPAM = auto()
+    TOO_FAR = auto()
+    TWICE = auto()
+
+
+MENUS: Mapping[Verb, tuple[Choice, ...]] = {
+    Verb.LATER: (Choice.HOUR, Choice.MORNING),
+    Verb.NOT_A_LEAD: (Choice.SPAM, Choice.TOO_FAR, Choice.TWICE),
+}
 
 
 class Via(StrEnum):
@@ -180,6 +194,33 @@ def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
     return ()
 
 
+def menu(verb: Verb, hours: Hours) -> tuple[Choice, ...]:
+    """Return the menu of an answer; hours that never close have no morning."""
+    absent = {Choice.MORNING} if hours.opens is None else set()
+    return tuple(each for each in MENUS.get(verb, ()) if each not in absent)
+
+
+@dataclass(frozen=True, slots=True)
+class ButtonValue:
+    """What the value of a button or of a menu's item says; it can be read back."""
+
+    case_id: UUID
+    generation: int  # of the case, as the message shows it
+    place: UUID  # the alert id of the message's place
+    choice: Choice | None = None
+
+    def __str__(self) -> str:
+        words = (self.case_id, self.generation, self.place, self.choice)
+        return " ".join(str(word) for word in words if word is not None)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """:raises ValueError: no message of ours has this value"""
+        case_id, generation, place, *choice = text.split(" ")
+        (chosen,) = map(Choice, choice) if choice else (None,)
+        return cls(UUID(case_id), int(generation[:9]), UUID(place), chosen)
+
+
 def step_id(case_id: UUID, generation: int, number: int) -> UUID:
     """Return a step's alert id, which is derived, so that no step can be sent twice."""
     return uuid5(case_id, f"{generation}.{number}")
@@ -209,8 +250,24 @@ class Answer:
     key: str  # idempotency key of the request: the same key gets the same result
     reason: str | None = None
     until: datetime | None = None
+    choice: Choice | None = None  # of the answer's menu, instead of `reason` and `until`
     generation: int | None = None  # the generation of the link or button
     admin: bool = False
+
+
+def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
+    """Return the answer with what its choice means in a case of these hours."""
+    match answer.choice:
+        case None:
+            return answer
+        case Choice.HOUR:
+            return replace(answer, until=now + timedelta(hours=1))
+        case Choice.MORNING:
+            tomorrow = now.astimezone(hours.zone).date() + timedelta(days=1)
+            midnight = datetime.combine(tomorrow, time(), hours.zone)
+            return replace(answer, until=hours.next_opening(midnight))
+        case reason:
+            return replace(answer, reason=reason)
 
 
 class Refused(StrEnum):

@@ -1,74 +1,20 @@
-"""Texts of a case's messages, in the staff's language, without the lead's contacts. Pure."""
+"""Texts of a case's messages, in the staff's language, without the lead's contacts. Pure.
 
+case_texts.toml has them all.
+"""
+
+import tomllib
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
+from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-from services.alerts.case import Cancelled, Refused, State, Verb
+from services.alerts.case import Cancelled, Choice, Refused, State, Verb
 
-_WORDS = {
-    "en": {
-        "lead": "Lead, score {score}",
-        "open": "{title}: has waited {minutes} min for an answer",
-        "later": "{title}: put off until {until}",
-        "answered": "{title}: taken by {owner}, {since}",
-        "reminds": "{title}: {owner} has had it since {since}. How did it end?",
-        "unanswered": "{title}: no one has answered since {opened}",
-        "cancelled": "{title}: over, no answer is needed",
-        "erased": "A request was withdrawn, no answer is needed",
-        "at": "Take it: {url}",
-        "close_at": "Answer: {url}",
-        "take": "Take it: ostoja take {id} --as YOUR_NAME",
-        "close": "Close it: ostoja close {id} OUTCOME --as YOUR_NAME",
-    },
-    "pl": {
-        "lead": "Lead, {score} pkt",
-        "open": "{title}: czeka na odpowiedź {minutes} min",
-        "later": "{title}: odłożone do {until}",
-        "answered": "{title}: ma {owner} od {since}",
-        "reminds": "{title}: {owner} ma to od {since}. Jak się skończyło?",
-        "unanswered": "{title}: nikt nie odpowiedział od {opened}",
-        "cancelled": "{title}: nieaktualne, odpowiedź nie jest potrzebna",
-        "erased": "Zgłoszenie wycofano, odpowiedź nie jest potrzebna",
-        "at": "Odbierz: {url}",
-        "close_at": "Odpowiedz: {url}",
-        "take": "Odbierz: ostoja take {id} --as IMIĘ",
-        "close": "Zamknij: ostoja close {id} WYNIK --as IMIĘ",
-    },
-}
-_LABELS = {
-    "en": {
-        Verb.TAKEN: "Take it",
-        Verb.LATER: "Ask again in an hour",
-        Verb.NOT_A_LEAD: "Not a lead",
-        Verb.WON: "Won",
-        Verb.LOST: "Lost",
-        Verb.RELEASE: "Give it back",
-    },
-    "pl": {
-        Verb.TAKEN: "Biorę",
-        Verb.LATER: "Zapytaj za godzinę",
-        Verb.NOT_A_LEAD: "To nie lead",
-        Verb.WON: "Wygrany",
-        Verb.LOST: "Przegrany",
-        Verb.RELEASE: "Oddaję",
-    },
-}
-_REFUSALS = {
-    "en": {
-        Refused.ANSWERED: "{owner} has it.",
-        Refused.STALE: "Something has changed. Please look at it again.",
-        Refused.TOO_LATE: "It cannot be put off any more: take it or leave it.",
-        Refused.ENDED: "This is over, no answer is needed.",
-    },
-    "pl": {
-        Refused.ANSWERED: "Ma to {owner}.",
-        Refused.STALE: "Coś się zmieniło. Proszę spojrzeć jeszcze raz.",
-        Refused.TOO_LATE: "Nie można już odłożyć: proszę wziąć albo zostawić.",
-        Refused.ENDED: "To już nieaktualne, odpowiedź nie jest potrzebna.",
-    },
-}
+_TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
+    files(__package__).joinpath("case_texts.toml").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +27,7 @@ class Shown:
     score: object | None
     state: State
     reason: str | None
+    outcome: str | None
     owner: str | None  # name
     opened_at: datetime
     answered_at: datetime | None
@@ -93,58 +40,69 @@ class Shown:
 
         :param reminds: and ask its owner for an outcome
         """
-        words = self._words
+        lines = texts("lines", self.language)
         if self.reason == Cancelled.ERASED:
-            return words["erased"]
+            return lines["erased"]
         title = self.event_type
         if self.score is not None:
-            title = words["lead"].format(score=self.score)
+            title = lines["lead"].format(score=self.score)
         put_off = self.until is not None and self.until > self.now
-        state = "reminds" if reminds else "later" if put_off else self.state
-        return words[state].format(
-            until=_clock(self.until, zone),
+        closed = self.outcome is not None
+        state = "reminds" if reminds else "later" if put_off else "closed" if closed else self.state
+        return lines[state].format(
+            until=self._clock(self.until, zone),
             title=title,
             owner=self.owner,
             minutes=self.minutes,
-            since=_clock(self.answered_at, zone),
-            opened=_clock(self.opened_at, zone),
+            outcome=texts("outcomes", self.language).get(self.outcome or ""),
+            since=self._clock(self.answered_at, zone),
+            opened=self._clock(self.opened_at, zone),
         )
 
     def at(self, url: str) -> str:
         """Say where its person answers."""
-        answered = self.state is State.ANSWERED
-        return self._words["close_at" if answered else "at"].format(url=url)
+        name = "close_at" if self.state is State.ANSWERED else "at"
+        return texts("lines", self.language)[name].format(url=url)
 
     def how_to_take(self) -> str | None:
         if self.state in {State.OPEN, State.UNANSWERED}:
-            return self._words["take"].format(id=self.id)
+            return texts("lines", self.language)["take"].format(id=self.id)
         return None
 
     def how_to_close(self) -> str:
-        return self._words["close"].format(id=self.id)
+        return texts("lines", self.language)["close"].format(id=self.id)
 
-    @property
-    def _words(self) -> dict[str, str]:
-        return _WORDS[_known(self.language)]
+    def _clock(self, at: datetime | None, zone: ZoneInfo) -> str:
+        """Return the time of day, and before it the date of another day."""
+        if at is None:
+            return ""
+        local = at.astimezone(zone)
+        today = local.date() == self.now.astimezone(zone).date()
+        return f"{local:%H:%M}" if today else f"{local:%d.%m. %H:%M}"
+
+
+def texts(section: str, language: str | None) -> dict[str, str]:
+    """Return a section of case_texts.toml in a language of the staff."""
+    return _TEXTS[section]["pl" if language == "pl" else "en"]
 
 
 def label(verb: Verb, language: str | None) -> str:
     """Return the text of a button."""
-    return _LABELS[_known(language)][verb]
+    return texts("buttons", language)[verb]
+
+
+def item(choice: Choice, opens: time | None, language: str | None) -> str:
+    """Return the text of a menu's item.
+
+    :param opens: when the case's hours begin
+    """
+    return texts("choices", language)[choice].format(opens=opens and f"{opens:%H:%M}")
 
 
 def refusal(why: Refused, owner: str | None, language: str | None) -> str:
     """Say to whoever answered why it had no effect."""
-    texts = _REFUSALS[_known(language)]
-    return texts.get(why, texts[Refused.STALE]).format(owner=owner)
-
-
-def _known(language: str | None) -> str:
-    return "pl" if language == "pl" else "en"
-
-
-def _clock(at: datetime | None, zone: ZoneInfo) -> str:
-    return f"{at.astimezone(zone):%H:%M}" if at else ""
+    found = texts("refusals", language)
+    return found.get(why, found["stale"]).format(owner=owner)
 
 
 def without_diacritics(text: str) -> str:

@@ -69,6 +69,7 @@ class Answers:
             if known is not None:
                 return known
             now = await cases.now(tx)
+            answer = case.chosen(answer, self.rules.hours_of(row.hours), now)
             latest = None
             if answer.verb is Verb.LATER:
                 latest = await self._latest(tx, row, now)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
+from services.alerts.alert import Button, Claimed, Kind, Outcome, Reason
 from services.alerts.channels.network import Network
 from services.alerts.channels.post import HttpChannel, Poster, Response
 from services.alerts.channels.responses import text_of
@@ -35,7 +35,7 @@ class Slack(HttpChannel[SlackTarget]):
     async def send(self, job: Claimed) -> Outcome:
         if token := self._target.token.get_secret_value():
             return await self._send_as_app(job, {"Authorization": f"Bearer {token}"})
-        answer = await self._poster.post(self._body(job), {})
+        answer = await self._poster.post(_body(self._templates, job), {})
         if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
             return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
         return answer.outcome
@@ -43,26 +43,13 @@ class Slack(HttpChannel[SlackTarget]):
     async def _send_as_app(self, job: Claimed, headers: Mapping[str, str]) -> Outcome:
         """Post the message; an update changes the one that it is about, where Slack lets it."""
         if job.event_type == CASE_UPDATE and (receipt := job.payload["receipt"]):
-            body = json.dumps({**self._changed(job), **receipt}).encode()
+            body = json.dumps({**changed(self._templates, job), **receipt}).encode()
             answer = await self._changer.post(body, headers)
             if _error(answer) not in _UNCHANGEABLE:
                 return read(answer)
-        message = _with_buttons(json.loads(self._body(job)), job)
+        message = _with_buttons(json.loads(_body(self._templates, job)), job)
         message["channel"] = self._target.post_to
         return read(await self._poster.post(json.dumps(message).encode(), headers))
-
-    def _changed(self, job: Claimed) -> dict[str, Any]:
-        """Return the message as it becomes: the alert's own keeps its content above the news."""
-        news: dict[str, Any] = json.loads(self._body(job))
-        if (alert := job.payload.get("alert")) is None:
-            return _with_buttons({"blocks": [], **news}, job)
-        message: dict[str, Any] = {"blocks": [], **json.loads(self._body(replace(job, **alert)))}
-        if message["blocks"]:
-            said = {"type": "mrkdwn", "text": f"*{news['text']}*"}
-            message["blocks"].append({"type": "context", "elements": [said]})
-        else:
-            message["text"] += f"\n{news['text']}"
-        return _with_buttons(message, job)
 
     async def close(self) -> None:
         await self._changer.close()
@@ -71,14 +58,30 @@ class Slack(HttpChannel[SlackTarget]):
     def _endpoint(self) -> str:
         return self._target.url.get_secret_value() or f"{self._target.api}/chat.postMessage"
 
-    def _body(self, job: Claimed) -> bytes:
-        rendered = self._templates.render(self._name, job)
-        if rendered is not None:
-            return rendered.encode()
-        text = text_of(job.event_type, job.payload)
-        # A visitor may have written it: `<!channel>` notifies all, `<https://…|Open>` deceives.
-        marked_up = job.payload.get("mrkdwn") is True
-        return json.dumps({"text": text if marked_up else escape_slack(text)}).encode()
+
+def changed(templates: Templates, job: Claimed) -> dict[str, Any]:
+    """Return a message as its update makes it: the alert's own keeps its content above the news."""
+    news: dict[str, Any] = json.loads(_body(templates, job))
+    if (alert := job.payload.get("alert")) is None:
+        return _with_buttons({"blocks": [], **news}, job)
+    own = replace(job, **alert)
+    message: dict[str, Any] = {"blocks": [], **json.loads(_body(templates, own))}
+    if message["blocks"]:
+        said = {"type": "mrkdwn", "text": f"*{news['text']}*"}
+        message["blocks"].append({"type": "context", "elements": [said]})
+    else:
+        message["text"] += f"\n{news['text']}"
+    return _with_buttons(message, job)
+
+
+def _body(templates: Templates, job: Claimed) -> bytes:
+    rendered = templates.render(job.target, job)
+    if rendered is not None:
+        return rendered.encode()
+    text = text_of(job.event_type, job.payload)
+    # A visitor may have written it: `<!channel>` notifies all, `<https://…|Open>` deceives.
+    marked_up = job.payload.get("mrkdwn") is True
+    return json.dumps({"text": text if marked_up else escape_slack(text)}).encode()
 
 
 def _with_buttons(message: dict[str, Any], job: Claimed) -> dict[str, Any]:
@@ -90,16 +93,24 @@ def _with_buttons(message: dict[str, Any], job: Claimed) -> dict[str, Any]:
         {"type": "section", "text": {"type": "mrkdwn", "text": text[start : start + _SECTION]}}
         for start in range(0, min(len(text), _MESSAGE), _SECTION)
     ]
-    elements = [
-        {
-            "type": "button",
-            "action_id": button.action,
-            "text": {"type": "plain_text", "text": button.label},
-            "value": button.value,
-        }
-        for button in job.buttons
-    ]
+    elements = list(map(_element, job.buttons))
     return {**message, "blocks": [*blocks, {"type": "actions", "elements": elements}]}
+
+
+def _element(button: Button) -> dict[str, Any]:
+    named: dict[str, Any] = {"action_id": button.action}
+    if not button.menu:
+        return named | {"type": "button", "text": _plain(button.label), "value": button.value}
+    items = [{"text": _plain(text), "value": value} for text, value in button.menu]
+    return named | {
+        "type": "static_select",
+        "placeholder": _plain(button.label),
+        "options": items,
+    }
+
+
+def _plain(text: str) -> dict[str, str]:
+    return {"type": "plain_text", "text": text}
 
 
 def read(answer: Response) -> Outcome:

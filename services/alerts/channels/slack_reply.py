@@ -1,6 +1,8 @@
-"""A text that only the person sees who pressed a button of an app's message."""
+"""Replies to a press of a button: a text that only its person sees, or the message anew."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from yarl import URL
 
@@ -17,17 +19,28 @@ SECONDS = 0.8
 """Slack waits 3 s for the response to a press; the answer may have taken 2 of them."""
 
 
-async def reply(target: SlackTarget, url: str, text: str, private: Networks) -> None:
-    """Post the text to a press's `response_url`; once, because the person can press again.
+def private(text: str) -> dict[str, Any]:
+    """Return a message that only the person who pressed sees."""
+    return {"response_type": "ephemeral", "replace_original": False, "text": escape_slack(text)}
+
+
+def replacing(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message that takes the place of the one with the button."""
+    return {"replace_original": True, **message}
+
+
+async def reply(
+    target: SlackTarget, url: str, message: Mapping[str, Any], networks: Networks
+) -> None:
+    """Post a message to a press's `response_url`; once, because the person can press again.
 
     :param url: nothing is sent unless it is at Slack, or where the target's API is
     """
     if not _is_slacks(target, url):
         log.warning("slack.foreign_response_url")
         return
-    network = Network("slack replies", private, 1)
+    network = Network("slack replies", networks, 1)
     poster = Poster(target.model_copy(update={"timeout": SECONDS}), url, network)
-    message = {"response_type": "ephemeral", "replace_original": False, "text": escape_slack(text)}
     try:
         sent = await poster.post(json.dumps(message).encode(), {})
     finally:

@@ -64,7 +64,7 @@ class AtLeastOnceWorker(Worker):
                 self._autocommit, self.rules, self.target.channel, job
             )
         elif self.target.answerable and job.event_type in self.rules.policies:
-            job = await case_messages.with_buttons(self._autocommit, job)
+            job = await case_messages.with_buttons(self._autocommit, self.rules, job)
         start = monotonic()
         attempt = self._attempted(job, await self._send(job), admission, monotonic() - start)
         if attempt.outcome.receipt is not None and job.event_type in self.rules.policies:

@@ -3,6 +3,7 @@
 So a late message shows the current state, not the state when it was queued.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.alerts.alert import Button, Claimed
-from services.alerts.case import Person, Rules, State, offered
+from services.alerts.case import ButtonValue, Person, Rules, State, Verb, menu, offered
 from services.alerts.case_link import hashed
-from services.alerts.case_text import Shown, label, without_diacritics
+from services.alerts.case_text import Shown, item, label, without_diacritics
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.store import case_links, places
 from services.alerts.templates import escape_slack
@@ -30,6 +31,38 @@ async def written(
         link = await _link(tx, rules, channel, row)
     if row is None:  # the case was purged, long after its end
         return replace(job, payload={**job.payload, "text": job.event_type}), None
+    return _written(rules, channel, job, row, link), row.want
+
+
+async def unknown_copy(
+    engine: AsyncEngine, rules: Rules, target: str, value: ButtonValue, receipt: Mapping[str, str]
+) -> Claimed | None:
+    """Return the update of a Slack message with this button, unless a place has its receipt.
+
+    Such a message is a second copy: of its first posting the response was lost, and its `ts` too.
+    """
+    async with engine.connect() as tx:
+        row = await places.read(tx, value.place, target)
+    if row is None or row.alert_id != value.case_id or row.receipt == receipt:
+        return None
+    job = Claimed(
+        alert_id=value.place,
+        target=target,
+        generation=0,
+        attempt=0,
+        attempts=0,
+        age=0.0,
+        event_type=CASE_UPDATE,
+        severity="info",
+        payload={"place": str(value.place)},
+        accepted_at=row.now,
+        request_id=row.request_id,
+        due_at=row.now,
+    )
+    return _written(rules, "slack", job, row, None)
+
+
+def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | None) -> Claimed:
     case = shown(row, rules)
     line = case.line(rules.hours_of(row.hours).zone, reminds=_reminds(row))
     person = rules.person(row.person)
@@ -46,14 +79,14 @@ async def written(
         if place_of(job) == row.alert_id and row.payload:  # the alert's own message
             payload["alert"] = {"event_type": row.event_type, "payload": row.payload}
     payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
-    return replace(job, payload=payload, buttons=_buttons(row)), row.want
+    return replace(job, payload=payload, buttons=_buttons(rules, row, place_of(job)))
 
 
-async def with_buttons(engine: AsyncEngine, job: Claimed) -> Claimed:
+async def with_buttons(engine: AsyncEngine, rules: Rules, job: Claimed) -> Claimed:
     """Return an alert's own job with the buttons of its case, if it asks at this target."""
     async with engine.connect() as tx:
         row = await places.read(tx, job.alert_id, job.target)
-    return job if row is None else replace(job, buttons=_buttons(row))
+    return job if row is None else replace(job, buttons=_buttons(rules, row, job.alert_id))
 
 
 def _reminds(row: Any) -> bool:
@@ -62,11 +95,18 @@ def _reminds(row: Any) -> bool:
     return is_last and row.state == State.ANSWERED and row.outcome is None
 
 
-def _buttons(row: Any) -> tuple[Button, ...]:
-    """Return the buttons of a case; their value has the generation that the message shows."""
-    language, value = (row.payload or {}).get("staff_language"), f"{row.alert_id} {row.generation}"
-    verbs = offered(State(row.state), row.outcome)
-    return tuple(Button(verb, label(verb, language), value) for verb in verbs)
+def _buttons(rules: Rules, row: Any, place: UUID) -> tuple[Button, ...]:
+    language, hours = (row.payload or {}).get("staff_language"), rules.hours_of(row.hours)
+    value = ButtonValue(row.alert_id, row.generation, place)
+
+    def button(verb: Verb) -> Button:
+        items = menu(verb, hours)
+        choices = tuple(
+            (item(each, hours.opens, language), str(replace(value, choice=each))) for each in items
+        )
+        return Button(verb, label(verb, language), str(value), choices)
+
+    return tuple(map(button, offered(State(row.state), row.outcome)))
 
 
 def place_of(job: Claimed) -> UUID:
@@ -100,6 +140,7 @@ def shown(row: Any, rules: Rules) -> Shown:
         score=payload.get("score"),
         state=State(row.state),
         reason=row.reason,
+        outcome=row.outcome,
         owner=row.owner_name,
         opened_at=row.opened_at,
         answered_at=row.answered_at,

@@ -6,36 +6,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import jinja2
 from aiohttp import web
 
-from services.alerts.case import LATER, Answer, Refused, State, Verb, Via, offered
+from libs.common import email_address, phone_number
+from services.alerts.case import Answer, Choice, Refused, State, Verb, Via, offered
 from services.alerts.case_link import TOKEN_BYTES, hashed
-from services.alerts.case_text import label, refusal
+from services.alerts.case_text import label, refusal, texts
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.delivery.case_messages import shown
 from services.alerts.store import case_links
 
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
-_WORDS = {
-    "en": {
-        "gone": "This link is no longer valid",
-        "name": "Name", "phone": "Phone", "email": "E-mail", "city": "City",
-        "summary": "In short", "text": "Request", "transcript_url": "Conversation",
-    },
-    "pl": {
-        "gone": "Ten link nie jest już ważny",
-        "name": "Imię", "phone": "Telefon", "email": "E-mail", "city": "Miejscowość",
-        "summary": "W skrócie", "text": "Zgłoszenie", "transcript_url": "Rozmowa",
-    },
-}  # fmt: skip
 _STYLE = (
     "body{font:1.1rem/1.5 sans-serif;margin:0 auto;max-width:34rem;padding:1rem;color:#222;"
     "background:#fff}button{display:block;width:100%;margin:.8rem 0;padding:.9rem;font:inherit}"
-    "p{overflow-wrap:anywhere;white-space:pre-wrap}"
+    "p{overflow-wrap:anywhere;white-space:pre-wrap}a{display:inline-block;padding:.6rem 0}"
 )
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _PAGE = jinja2.Environment(
@@ -98,7 +88,7 @@ class CasePages:
             self.answers.rules.people[row.person].name,
             Via.LINK,
             key=f"link {nonce} {verb}",
-            until=row.now + LATER if verb is Verb.LATER else None,
+            choice=Choice.HOUR if verb is Verb.LATER else None,
             generation=generation,
         )
 
@@ -114,42 +104,52 @@ class CasePages:
         return row
 
     def _page(self, row: Any, note: str = "", status: int = 200) -> web.Response:
-        rules = self.answers.rules
-        words = _words(row)
+        rules, language = self.answers.rules, _language(row)
+        words = texts("page", language)
         mine = row.state == State.ANSWERED and row.owner == row.person
         # Only the owner may close it; whoever else looks is told who has it.
         verbs = () if row.state == State.ANSWERED else offered(State(row.state), None)
         buttons = _MINE if mine else verbs
         return _html(
             status,
-            language=_language(row),
+            language=language,
             title=shown(row, rules).line(rules.hours_of(row.hours).zone),
             note=note,
             details=list(_details(row.payload or {}, words)) if mine else [],
-            buttons=[(verb.value, label(verb, _language(row))) for verb in buttons],
+            buttons=[(verb.value, words.get(verb, label(verb, language))) for verb in buttons],
             nonce=uuid4(),
             generation=row.generation,
         )
 
 
-def _details(payload: Mapping[str, Any], words: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what the owner needs to call back."""
+def _details(
+    payload: Mapping[str, Any], words: Mapping[str, str]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield what the owner needs to call back: its name, the text, and a link where it is one."""
     for key in _CONTACT:
         value = payload.get(key)
         if isinstance(value, str) and value:
-            yield words[key], value
+            yield words[key], value, _link(key, value)
+
+
+def _link(key: str, value: str) -> str | None:
+    """Link what is a whole phone number or address; a stranger's other text becomes no link."""
+    try:
+        if key == "phone":
+            return f"tel:{phone_number.normalise(value)}"
+        if key == "email":
+            return f"mailto:{quote(email_address.normalise(value), safe='@')}"
+    except ValueError:
+        pass
+    return None
 
 
 def _language(row: Any) -> str:
     return "pl" if (row.payload or {}).get("staff_language") == "pl" else "en"
 
 
-def _words(row: Any) -> Mapping[str, str]:
-    return _WORDS[_language(row)]
-
-
 def _gone() -> web.Response:
-    title = f"{_WORDS['pl']['gone']} · {_WORDS['en']['gone']}"
+    title = " · ".join(texts("page", language)["gone"] for language in ("pl", "en"))
     nothing: dict[str, Any] = {"note": "", "details": [], "buttons": []}
     return _html(410, language="pl", title=title, **nothing)
 

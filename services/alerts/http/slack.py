@@ -1,20 +1,23 @@
 """Answers by the buttons of an app's Slack messages; the gateway has checked Slack's signature."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.http.application import Problem, parse
-from services.alerts.case import LATER, Answer, Refused, State, Verb, Via, offered
+from services.alerts.case import MENUS, Answer, ButtonValue, Refused, State, Verb, Via, offered
 from services.alerts.case_text import refusal
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, UnknownCase
+from services.alerts.channels import slack_reply
 from services.alerts.channels.network import Networks
-from services.alerts.channels.slack_reply import reply
+from services.alerts.channels.slack import changed
 from services.alerts.config import SlackTarget
+from services.alerts.delivery import case_messages
+from services.alerts.templates import Templates
 
 _VERBS = {*offered(State.OPEN, None), *offered(State.ANSWERED, None)}
 
@@ -34,9 +37,19 @@ class _User(_Part):
     name: str = Field("", max_length=100)
 
 
+class _Item(_Part):
+    value: str = ""
+
+
 class _Action(_Part):
     action_id: str = ""
     value: str = ""
+    selected_option: _Item | None = None
+    """Of a menu, which has no value of its own."""
+
+
+class _Message(_Part):
+    ts: str = ""
 
 
 class Pressed(_Part):
@@ -46,16 +59,26 @@ class Pressed(_Part):
     user: _User
     team: _Named | None = None
     enterprise: _Named | None = None
+    channel: _Named | None = None
+    message: _Message | None = None
     trigger_id: str = Field("", max_length=200)
     actions: list[_Action] = []
     response_url: str = ""
+
+    def receipt(self) -> dict[str, str]:
+        """Return by what the pressed message can be changed, in the form of a place's receipt."""
+        return {
+            "channel": self.channel.id if self.channel else "",
+            "ts": self.message.ts if self.message else "",
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class SlackRoutes:
     answers: Answers
-    targets: Sequence[SlackTarget]
-    private: Networks
+    apps: Mapping[str, SlackTarget]
+    templates: Templates
+    networks: Networks
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/slack/actions", self.press)
@@ -63,50 +86,40 @@ class SlackRoutes:
     async def press(self, request: web.Request) -> web.Response:
         """Answer after the commit. Slack shows the person a warning unless it gets a 200 in 3 s."""
         pressed = await parse(request, Pressed)
-        target = self._target(pressed)
-        if (found := self._answer(pressed)) is not None:
-            refused = await self._refused(*found)
-            if refused is not None:
-                text = refusal(refused.why, refused.owner, refused.language)
-                await reply(target, pressed.response_url, text, self.private)
+        name = self._app(pressed)
+        if (verb := _verb(pressed)) is not None:
+            value = _value(verb, pressed.actions[0])
+            refused = await self._refused(value.case_id, self._answer(pressed, verb, value))
+            await asyncio.gather(
+                self._say(name, pressed, refused), self._replace_copy(name, pressed, value)
+            )
         return web.Response()
 
-    def _target(self, pressed: Pressed) -> SlackTarget:
-        """Return the app whose button this is.
+    def _app(self, pressed: Pressed) -> str:
+        """Return the target whose button this is.
 
         :raises Problem: 401 it is of another team, or the person is
         """
         teams = {each.id for each in (pressed.team, pressed.enterprise) if each is not None}
-        for target in self.targets:
-            if target.team in teams and pressed.user.team_id in teams:
-                return target
-        raise Problem(401, detail="this is for members of the configured team")
+        names = [name for name, app in self.apps.items() if app.team in teams]
+        if not names or pressed.user.team_id not in teams:
+            raise Problem(401, detail="this is for members of the configured team")
+        channel = pressed.receipt()["channel"]
+        return next((name for name in names if self.apps[name].post_to == channel), names[0])
 
-    def _answer(self, pressed: Pressed) -> tuple[UUID, Answer] | None:
-        """Return the case and the answer; None for what is no button of ours."""
-        if pressed.type != "block_actions" or not pressed.trigger_id or not pressed.actions:
-            return None
-        action, user = pressed.actions[0], pressed.user  # a press is one action
-        case_id, _, generation = action.value.partition(" ")
-        try:
-            verb, id_, shown = Verb(action.action_id), UUID(case_id), int(generation[:9])
-        except ValueError:
-            return None
-        if verb not in _VERBS:
-            return None
-        people = self.answers.rules.people.items()
+    def _answer(self, pressed: Pressed, verb: Verb, value: ButtonValue) -> Answer:
+        user, people = pressed.user, self.answers.rules.people.items()
         known = {each.slack: (key, each.name) for key, each in people if each.slack}
         person, name = known.get(user.id, (user.id, user.name or user.id))
-        answer = Answer(
+        return Answer(
             verb,
             person,
             name,
             Via.SLACK,
             key=f"slack {pressed.trigger_id}",
-            until=datetime.now(UTC) + LATER if verb is Verb.LATER else None,
-            generation=shown,
+            choice=value.choice,
+            generation=value.generation,
         )
-        return id_, answer
 
     async def _refused(self, case_id: UUID, answer: Answer) -> Refusal | None:
         try:
@@ -116,3 +129,41 @@ class SlackRoutes:
         except KeyUsed:
             return Refusal(Refused.STALE)
         return result if isinstance(result, Refusal) else None
+
+    async def _say(self, name: str, pressed: Pressed, refused: Refusal | None) -> None:
+        if refused is not None:
+            text = refusal(refused.why, refused.owner, refused.language)
+            await self._reply(name, pressed, slack_reply.private(text))
+
+    async def _replace_copy(self, name: str, pressed: Pressed, value: ButtonValue) -> None:
+        """Let a message that no update reaches say how its case stands, as the others will."""
+        answers = self.answers
+        job = await case_messages.unknown_copy(
+            answers.engine, answers.rules, name, value, pressed.receipt()
+        )
+        if job is not None:
+            await self._reply(name, pressed, slack_reply.replacing(changed(self.templates, job)))
+
+    async def _reply(self, name: str, pressed: Pressed, message: Mapping[str, object]) -> None:
+        await slack_reply.reply(self.apps[name], pressed.response_url, message, self.networks)
+
+
+def _verb(pressed: Pressed) -> Verb | None:
+    """Return the answer of a button of ours; None for any other, as a template may have a link."""
+    if pressed.type != "block_actions" or not pressed.trigger_id or not pressed.actions:
+        return None
+    action = pressed.actions[0]  # a press is one action
+    return next((verb for verb in _VERBS if verb == action.action_id), None)
+
+
+def _value(verb: Verb, action: _Action) -> ButtonValue:
+    """:raises Problem: 422 no message of ours has a button with this value"""
+    item = action.selected_option
+    try:
+        value = ButtonValue.read(action.value if item is None else item.value)
+    except ValueError:
+        raise Problem(422, detail="no case has a button with this value") from None
+    menu = MENUS.get(verb, (None,))
+    if value.choice not in menu:
+        raise Problem(422, detail=f"{verb} has no menu with this item")
+    return value

@@ -4,9 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
@@ -16,6 +19,7 @@ from aiohttp import web
 from deploy.sandbox.slack import SIGNING_SECRET
 from libs.common.http.application import Problem
 from services.alerts.case import Verb
+from services.alerts.store import case_privacy
 from services.gateway.slack import payload_of
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
@@ -27,6 +31,8 @@ from tests.support.sandbox import Sandbox
 PATH = "/api/slack/actions"
 OPEN = ["taken", "later", "not_a_lead"]
 EWA = {"user": "U0EWA", "name": "ewa.lis"}
+ZONE = ZoneInfo("Europe/Warsaw")
+HOURS = {"zone": ZONE.key, "opens": "09:00", "closes": "17:00", "weekends": True}
 
 
 @dataclass
@@ -62,9 +68,18 @@ class Slack:
 
     async def said(self) -> list[str]:
         """Return what whoever pressed was told."""
-        got = await self.subject.sandbox.received("slack_response")
-        assert all(each["body"]["response_type"] == "ephemeral" for each in got)
-        return [each["body"]["text"] for each in got]
+        got = await self.responses()
+        assert all(each["response_type"] == "ephemeral" for each in got)
+        return [each["text"] for each in got]
+
+    async def responses(self) -> list[dict[str, Any]]:
+        return [each["body"] for each in await self.subject.sandbox.received("slack_response")]
+
+    def crafted(self, action: str, **changes: Any) -> bytes:
+        """Return a press of the message's first generation, whatever it shows by now."""
+        where: dict[str, Any] = {"channel": {"id": "C0123"}, "message": {"ts": self.ts}}
+        where["response_url"] = f"{self.subject.sandbox.url}/slack/response"
+        return interaction(action, f"{self.case_id} 0 {self.case_id}", **(where | changes))
 
 
 def pressable(message: dict[str, Any]) -> list[str]:
@@ -74,6 +89,12 @@ def pressable(message: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 async def slack(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
+    async with shown(alerts, sandbox) as found:
+        yield found
+
+
+@asynccontextmanager
+async def shown(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
     target = {
         "channel": "slack",
         "token": {"env": "SLACK_BOT_TOKEN"},
@@ -83,7 +104,8 @@ async def slack(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
     }
     chain = [{"to": "sms", "call": "sales", "wait": "12h"}]
     more = {"routes": {"lead.qualified": ["app"], "escalation": ["email"]}}
-    named: dict[str, Any] = sections(asks=["app"], chain=chain, within="12h") | more
+    policy = sections(asks=["app"], chain=chain, within="12h", hours="office")
+    named: dict[str, Any] = policy | more | {"hours": {"office": HOURS}}
     subject = await alerts(sections=named, app=target, SLACK_BOT_TOKEN="xoxb-1")
     case_id = await lead(subject)
     slack = Slack(subject, case_id, Cases(subject.engine))
@@ -145,12 +167,9 @@ async def test_a_lead_is_taken_and_won_by_buttons(slack: Slack) -> None:
 
 
 async def test_who_comes_second_is_told_who_has_it(slack: Slack) -> None:
-    value = f"{slack.case_id} 0"
     await slack.cases.take(slack.case_id)
     user = {"id": "U0EWA", "name": "ewa.lis", "team_id": "T0123"}
-    where = f"{slack.subject.sandbox.url}/slack/response"
-    late = interaction("taken", value, user=user, response_url=where)
-    assert await to_alerts(slack.subject, late) == (200, "")
+    assert await to_alerts(slack.subject, slack.crafted("taken", user=user)) == (200, "")
     assert await slack.said() == ["Anna Nowak has it."]
     assert (await slack.cases.case(slack.case_id)).owner == "anna"
 
@@ -163,7 +182,7 @@ async def test_a_member_of_the_team_whom_no_section_names_may_take(slack: Slack)
 
 async def test_a_replayed_press_has_its_first_result(slack: Slack) -> None:
     """Rule KEY: take, give back, the take comes again: no owner who does not know."""
-    take = interaction("taken", f"{slack.case_id} 0")
+    take = slack.crafted("taken")
     assert await to_alerts(slack.subject, take) == (200, "")
     await slack.cases.answer(slack.case_id, answer(Verb.RELEASE))
     assert await to_alerts(slack.subject, take) == (200, "")
@@ -175,18 +194,19 @@ async def test_a_replayed_press_has_its_first_result(slack: Slack) -> None:
 async def test_a_button_of_before_takes_but_does_not_close(slack: Slack) -> None:
     await slack.cases.take(slack.case_id)
     await slack.cases.answer(slack.case_id, answer(Verb.RELEASE))
-    where = f"{slack.subject.sandbox.url}/slack/response"
-    old = interaction("not_a_lead", f"{slack.case_id} 0", response_url=where)
+    value = f"{slack.case_id} 0 {slack.case_id} spam"
+    item = [{"action_id": "not_a_lead", "selected_option": {"value": value}}]
+    old = slack.crafted("not_a_lead", actions=item)
     assert await to_alerts(slack.subject, old) == (200, "")
     assert await slack.said() == ["Something has changed. Please look at it again."]
     assert (await slack.cases.case(slack.case_id)).state == "open"
-    take = interaction("taken", f"{slack.case_id} 0", trigger_id="t2")
+    take = slack.crafted("taken", trigger_id="t2")
     assert await to_alerts(slack.subject, take) == (200, "")
     assert (await slack.cases.case(slack.case_id)).owner == "anna"
 
 
-async def test_put_off_by_a_button_it_is_asked_again_in_an_hour(slack: Slack) -> None:
-    assert await slack.press("later") == 200
+async def test_put_off_by_the_menu_it_is_asked_again_in_an_hour_of_the_clock(slack: Slack) -> None:
+    assert await slack.press("later", item="In an hour") == 200
     (row,) = await slack.cases.rows("SELECT next_at - now() AS left, state FROM alert_case")
     assert row.state == "open"
     assert 3500 < row.left.total_seconds() <= 3600
@@ -196,6 +216,81 @@ async def test_put_off_by_a_button_it_is_asked_again_in_an_hour(slack: Slack) ->
 
     await eventually(says_so, 30)
     await slack.shows(*OPEN)
+
+
+async def test_put_off_until_tomorrow_it_is_asked_when_the_hours_begin(slack: Slack) -> None:
+    before = datetime.now(ZONE).date()
+    assert await slack.press("later", item="Tomorrow 09:00") == 200
+    (row,) = await slack.cases.rows("SELECT next_at FROM alert_case")
+    asked = row.next_at.astimezone(ZONE)
+    assert (asked.hour, asked.minute, (asked.date() - before).days) == (9, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [("Spam", "spam"), ("Too far away", "too_far"), ("We have it already", "twice")],
+)
+async def test_who_says_that_it_is_no_lead_says_why(slack: Slack, item: str, reason: str) -> None:
+    assert await slack.press("not_a_lead", item=item) == 200
+    (row,) = await slack.cases.rows("SELECT verb, reason FROM case_answer")
+    assert tuple(row) == ("not_a_lead", reason)
+    assert (await slack.cases.case(slack.case_id)).outcome == "not_a_lead"
+    await slack.shows()
+    assert "Anna Nowak" in (news := json.dumps(await slack.message()))
+    assert "not a lead" in news
+
+
+async def test_given_back_by_its_owner_it_is_asked_anew(slack: Slack) -> None:
+    assert await slack.press("taken") == 200
+    await slack.shows("release", "won", "lost")
+    assert await slack.press("release", **EWA) == 200
+    assert await slack.said() == ["Anna Nowak has it."]
+    assert await slack.press("release") == 200
+    assert (await slack.cases.case(slack.case_id)).state == "open"
+    await slack.shows(*OPEN)
+
+
+async def test_a_copy_whose_time_is_unknown_is_replaced_by_its_press(
+    alerts: StartAlerts, sandbox: Sandbox
+) -> None:
+    """The response to the first posting is lost, so the lead is posted twice."""
+    await sandbox.behave("slack", close=True, accepted=True, fail_next=1)
+    async with shown(alerts, sandbox) as slack:
+        known = slack.ts
+        slack.ts = f"{known[:-6]}{int(known[-6:]) - 1:06}"
+        assert await slack.press("taken") == 200
+        assert (await slack.cases.case(slack.case_id)).owner == "anna"
+        (copy,) = await slack.responses()
+        assert copy["replace_original"] is True
+        assert pressable(copy) == ["release", "won", "lost"]
+        await slack.shows("release", "won", "lost")
+        assert (await slack.message()) | {"replace_original": True} == copy | {
+            "channel": "C0123",
+            "ts": known,
+        }
+        assert await slack.press("won", **EWA) == 200  # refused, and shown how it stands
+        private, again = sorted(
+            (await slack.responses())[1:], key=lambda each: each["replace_original"]
+        )
+        assert (private["text"], again) == ("Anna Nowak has it.", copy)
+        assert await slack.press("won") == 200
+        assert pressable((await slack.responses())[-1]) == []
+        await slack.shows()
+
+
+async def test_a_copy_of_an_erased_case_names_nobody_any_more(
+    alerts: StartAlerts, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("slack", close=True, accepted=True, fail_next=1)
+    async with shown(alerts, sandbox) as slack:
+        assert "jan@example.com" in json.dumps(await slack.message())
+        async with slack.subject.engine.begin() as tx:
+            await case_privacy.erase(tx, slack.case_id)
+        slack.ts = f"{slack.ts[:-6]}{int(slack.ts[-6:]) - 1:06}"
+        assert await slack.press("taken") == 200
+        (copy,) = [each for each in await slack.responses() if each["replace_original"]]
+        assert copy["text"] == "A request was withdrawn, no answer is needed"
+        assert "jan@example.com" not in json.dumps(copy)
 
 
 @pytest.mark.parametrize(
@@ -226,10 +321,11 @@ async def test_a_refusal_goes_to_no_address_of_the_caller_s_choice(slack: Slack)
     port = server.sockets[0].getsockname()[1]
     await slack.cases.take(slack.case_id, "ewa")
     where = f"http://{HOST}:{port}/slack/response"
-    refused = interaction("taken", f"{slack.case_id} 0", response_url=where)
+    # Neither the refusal nor, as no message has this time, the case as it stands.
+    refused = slack.crafted("taken", response_url=where, message={"ts": "1.2"})
     assert await to_alerts(slack.subject, refused) == (200, "")
     assert not called.is_set()
-    assert "slack.foreign_response_url" in slack.subject.log()
+    assert slack.subject.log().count("slack.foreign_response_url") == 2
     server.close()
 
 
@@ -241,17 +337,46 @@ async def test_while_the_case_is_locked_the_press_fails_in_time(slack: Slack) ->
     assert await slack.press("taken") == 200
 
 
+CASE = str(UUID(int=0))
+VALUE = f"{CASE} 0 {CASE}"
+
+
 @pytest.mark.parametrize(
     "payload",
     [
-        interaction("reopen", f"{UUID(int=0)} 0"),
-        interaction("taken", "no case"),
-        interaction("taken", f"{UUID(int=0)}"),
-        interaction("taken", f"{UUID(int=0)} 0", actions=[]),
-        interaction("taken", f"{UUID(int=0)} 0", type="view_submission"),
-        interaction("taken", f"{UUID(int=0)} 0"),
+        interaction("reopen", VALUE),
+        interaction("open_the_page", "of a template"),
+        interaction("taken", VALUE, actions=[]),
+        interaction("taken", VALUE, type="view_submission"),
+        interaction("taken", VALUE),
     ],
 )
 async def test_what_is_no_button_of_a_case_answers_nothing(slack: Slack, payload: bytes) -> None:
     assert await to_alerts(slack.subject, payload) == (200, "")
     assert await slack.cases.rows("SELECT FROM case_answer") == []
+
+
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [
+        ("taken", "no case"),
+        ("taken", f"{CASE} 0"),
+        ("taken", f"{CASE} x {CASE}"),
+        ("taken", f"{VALUE} hour"),
+        ("taken", f"{VALUE} hour hour"),
+        ("later", VALUE),
+        ("later", f"{VALUE} spam"),
+        ("not_a_lead", f"{VALUE} morning"),
+        ("not_a_lead", f"{VALUE} <!channel>"),
+    ],
+)
+async def test_a_value_that_no_message_has_is_refused(
+    slack: Slack, action: str, value: str
+) -> None:
+    value = value.replace(CASE, str(slack.case_id))
+    for part in ({"value": value}, {"selected_option": {"value": value}}):
+        forged = slack.crafted(action, actions=[{"action_id": action, **part}])
+        status, text = await to_alerts(slack.subject, forged)
+        assert (status, "this" in text) == (422, True), text
+    assert await slack.cases.rows("SELECT FROM case_answer") == []
+    assert await slack.responses() == []

@@ -1,5 +1,6 @@
 """The links in a step's SMS and mail, by which its person answers."""
 
+import json
 import re
 from typing import Any
 from uuid import UUID, uuid4
@@ -127,6 +128,48 @@ async def test_it_is_put_off_by_an_hour_until_there_is_no_more_time(sent: Sent) 
     status, page = await sent.press(sent.anna, "later")
     assert status == 422
     assert "take it or leave it" in page
+
+
+async def details(sent: Sent, **payload: str) -> list[str]:
+    """Return what the owner's page shows of the lead, each as HTML."""
+    whole = json.dumps({"text": "a lead", **payload})
+    await sent.cases.execute("UPDATE alert_case SET payload = CAST(:new AS jsonb)", new=whole)
+    await sent.cases.take(sent.case_id)
+    return re.findall(r"<p><strong>[^<]+</strong> (.*)</p>", await sent.page(sent.anna))
+
+
+async def test_the_owner_calls_and_writes_by_a_link(sent: Sent) -> None:
+    assert await details(sent, phone="600 700 800", email="Jan.O'Nil+x@Example.com") == [
+        '<a href="tel:+48600700800">600 700 800</a>',
+        """<a href="mailto:jan.o%27nil%2Bx@example.com">Jan.O&#39;Nil+x@Example.com</a>""",
+        "a lead",
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"phone": "javascript:alert(1)"},
+        {"phone": "600700800;ext=1"},
+        {"phone": "call https://evil.example"},
+        {"email": "https://evil.example"},
+        {"email": "write to jan@example.com"},
+        {"name": "javascript:alert(1)"},
+        {"summary": '<a href="https://evil.example">tel:+48600700800</a>'},
+        {"transcript_url": "javascript:alert(1)"},
+    ],
+)
+async def test_no_other_text_of_a_stranger_becomes_a_link(
+    sent: Sent, given: dict[str, str]
+) -> None:
+    shown = await details(sent, **given)
+    assert len(shown) == 2
+    assert not any("<" in each for each in shown), shown
+
+
+async def test_an_address_adds_no_headers_to_the_mail(sent: Sent) -> None:
+    (link, _) = await details(sent, email="jan?bcc=eve&x=%0a@example.com")
+    assert 'href="mailto:jan%3Fbcc%3Deve%26x%3D%250a@example.com"' in link
 
 
 ERASED = (

@@ -81,6 +81,63 @@ async def test_a_button_is_pressed_as_slack_tells_the_app(
     assert (await post(client, "slack/press", where))[0] == 404
 
 
+ITEM = {"text": {"type": "plain_text", "text": "In an hour"}, "value": "1 hour"}
+MENU = {
+    "type": "static_select",
+    "action_id": "later",
+    "placeholder": {"type": "plain_text", "text": "Later"},
+    "options": [ITEM],
+}
+
+
+async def test_the_item_of_a_menu_and_a_url_to_reply_to_are_told(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    message = {"channel": "C0123", "blocks": [{"type": "actions", "elements": [MENU]}]}
+    _, posted = await post(client, "slack/api/chat.postMessage", message, **BOT)
+    app = f"{sandbox.url}/slack"
+    await sandbox.press(app, posted, "later", item="In an hour")
+    await sandbox.press(app, posted, "later", item="In an hour", value="forged")
+    presses = [
+        json.loads(each["body"]["payload"])
+        for each in await sandbox.received("slack", refused_too=True)
+        if "payload" in each["body"]
+    ]
+    chosen = [press["actions"][0]["selected_option"] for press in presses]
+    assert chosen == [ITEM, {**ITEM, "value": "forged"}]
+    where = {"to": app, "channel": "C0123", "ts": posted["ts"], "action": "later"}
+    assert (await post(client, "slack/press", {**where, "item": "Never"}))[0] == 404
+    url = presses[0]["response_url"].removeprefix(f"{sandbox.url}/")
+    invalid = {"replace_original": True, "blocks": [{"type": "actions", "elements": []}]}
+    assert (await post(client, url, invalid))[0] == 400
+    taken = {"replace_original": True, "text": "taken", "blocks": [ACTIONS]}
+    assert await post(client, url, taken) == (200, {"ok": True})
+    await sandbox.press(app, posted, "take")  # the message has this button now
+    for _ in range(3):
+        assert (await post(client, url, taken))[0] == 200
+    assert await post(client, url, taken) == (404, {"ok": False, "error": "used_url"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"options": []},
+        {"options": [{**ITEM, "value": "x" * 151}]},
+        {"options": [{**ITEM, "text": {"type": "plain_text", "text": "x" * 76}}]},
+        {"options": None},
+        {"placeholder": {"type": "mrkdwn", "text": "Later"}},
+        {"type": "users_select"},
+    ],
+)
+async def test_a_menu_that_slack_does_not_take_is_refused(
+    client: ClientSession, changes: dict[str, Any]
+) -> None:
+    blocks = [{"type": "actions", "elements": [MENU | changes]}]
+    body = {"channel": "C1", "blocks": blocks}
+    _, said = await post(client, "slack/api/chat.postMessage", body, **BOT)
+    assert said == {"ok": False, "error": "invalid_blocks"}
+
+
 @pytest.mark.parametrize(
     ("method", "body", "headers", "error"),
     [
