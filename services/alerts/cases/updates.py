@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging import outbox
 from services.alerts import case, messages, metrics, topology
 from services.alerts.alert import Reason
+from services.alerts.case import Cancelled, State
 from services.alerts.store import cases, intake, places
 from services.alerts.store.intake import NewRow
 
@@ -31,8 +32,7 @@ class Updates:
             due = await places.due(tx)
             if not due:
                 return 0
-            # Whoever answered knows it.
-            known = [row for row in due if row.owner is not None and row.person == row.owner]
+            known = [row for row in due if _is_known(row)]
             await places.known(tx, known)
             now = await cases.now(tx)
             rows = [self._row(row, now) for row in due if row not in known]
@@ -57,3 +57,15 @@ class Updates:
             accepted_at=now,
             failed=None if place.target in self.targets else Reason.UNROUTED,
         )
+
+
+def _is_known(place: Any) -> bool:
+    """Return whether the place's person gave the answer, and only a new message could say it.
+
+    A message that can be changed is: others in its channel see it too. What has happened since the
+    answer, as that the case resolved, is news to its person as well.
+    """
+    if place.receipt is not None or place.outcome == Cancelled.RESOLVED:
+        return False
+    by_answer = place.state in {State.OPEN, State.ANSWERED}
+    return by_answer and place.person is not None and place.person == place.answered_by

@@ -59,7 +59,7 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
         await cases.cancel(tx, row, Cancelled.ERASED)
     elif row.payload is not None:
         await cases.recall(tx, case_id)  # the reminder of its owner
-        await cases.tell(tx, case_id)
+        await cases.tell_erased(tx, case_id)
     mine = alert_case.c.alert_id == case_id
     await tx.execute(
         sa.update(alert_case).where(mine).values(payload=None, dedup_key=None, next_at=None)

@@ -283,20 +283,22 @@ async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell
     )
     if row.state == State.UNANSWERED:  # digests need not list it any more
         await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
-    await _tell(tx, row.alert_id, only_changeable=not tell)
+    await _tell(tx, row.alert_id, sa.true() if tell else case_place.c.receipt.is_not(None))
     return changed.one()
 
 
-async def tell(tx: AsyncConnection, case_id: UUID) -> None:
-    """Have every place of a locked case written anew."""
-    await _tell(tx, case_id, only_changeable=False)
+async def tell_erased(tx: AsyncConnection, case_id: UUID) -> None:
+    """Have each message of a locked case overwritten that can be changed, or is still in flight."""
+    overwritten = case_place.c.receipt.is_not(None) | case_place.c.shown.is_(None)
+    await _tell(tx, case_id, overwritten)
 
 
-async def _tell(tx: AsyncConnection, case_id: UUID, *, only_changeable: bool) -> None:
-    places = sa.update(case_place).where(case_place.c.case_id == case_id)
-    if only_changeable:
-        places = places.where(case_place.c.receipt.is_not(None))
-    await tx.execute(places.values(want=case_place.c.want + 1, wanted_at=sa.func.now()))
+async def _tell(tx: AsyncConnection, case_id: UUID, which: sa.ColumnElement[bool]) -> None:
+    await tx.execute(
+        sa.update(case_place)
+        .where(case_place.c.case_id == case_id, which)
+        .values(want=case_place.c.want + 1, wanted_at=sa.func.now())
+    )
 
 
 # Steps, the reminder, and their fallbacks. Those in flight end with their attempt
@@ -324,6 +326,12 @@ async def recall(tx: AsyncConnection, case_id: UUID) -> None:
     await tx.execute(_RECALL, {"case_id": case_id})
 
 
+_TELL_OWNER = sql("""
+    UPDATE case_place SET want = want + 1, wanted_at = now()
+    FROM case_step, alert_case
+    WHERE case_place.case_id = :case_id AND alert_case.alert_id = :case_id
+        AND case_step.alert_id = case_place.alert_id AND person = owner AND receipt IS NULL
+""")
 _LOCK_RESOLVED = sql("""
     SELECT alert_case.* FROM alert_case
     WHERE dedup_key IS NOT NULL AND state <> 'cancelled' AND EXISTS (
@@ -364,8 +372,9 @@ async def _resolve(tx: AsyncConnection, row: Any) -> None:
     elif row.state == State.ANSWERED and row.outcome is None:
         await recall(tx, row.alert_id)
         version = alert_case.c.version + 1
-        values = {"outcome": "resolved", "next_at": None, "version": version}
-        await _become(tx, row, values, tell=True)
+        values = {"outcome": Cancelled.RESOLVED, "next_at": None, "version": version}
+        await _become(tx, row, values, tell=False)
+        await tx.execute(_TELL_OWNER, {"case_id": row.alert_id})
 
 
 _BRING_FORWARD = sql("""

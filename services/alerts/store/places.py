@@ -11,8 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.case import update_id
-from services.alerts.store.case_tables import alert_case, case_place, case_step
+from services.alerts.case import Via, update_id
+from services.alerts.store.case_tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.sql import sql
 
 # One that an attempt has touched, while none is in flight there: what is in flight is written from
@@ -31,12 +31,28 @@ DUE: Final = """
 
 DUE_BATCH: Final = 50
 
+# Not that of the timer, which gives a case back in its owner's name.
+_LAST_ANSWER: Final = (
+    sa.select(sa.case((case_answer.c.via != Via.TIMER, case_answer.c.person)))
+    .where(case_answer.c.case_id == case_place.c.case_id)
+    .order_by(case_answer.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+
 
 async def due(tx: AsyncConnection) -> list[Any]:
     """Lock some places that are due to be told, skipping those that others hold."""
     return list(
         await tx.execute(
-            sa.select(case_place, alert_case.c.owner, alert_case.c.request_id, case_step.c.person)
+            sa.select(
+                case_place,
+                alert_case.c.state,
+                alert_case.c.outcome,
+                alert_case.c.request_id,
+                case_step.c.person,
+                _LAST_ANSWER.label("answered_by"),
+            )
             .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
             .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
             .where(sa.text(DUE))

@@ -7,11 +7,20 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.alert import Claimed
-from services.alerts.case import Verb
+from services.alerts.case import Ask, Verb
 from services.alerts.cases.updates import Updates
 from services.alerts.delivery import case_messages
-from services.alerts.store import case_queries, places
-from tests.integration.alerts.cases import DELIVERED, FAILED, NEVER, RULES, Cases, answer
+from services.alerts.store import case_privacy, case_queries, places
+from tests.integration.alerts.cases import (
+    DELIVERED,
+    FAILED,
+    NEVER,
+    RULES,
+    Cases,
+    answer,
+    soon,
+    with_policy,
+)
 from tests.integration.alerts.conftest import CHANNELS
 
 
@@ -36,7 +45,7 @@ class Places(Cases):
         )
 
     async def write(self, job: Claimed) -> tuple[Claimed, int]:
-        job, want = await case_messages.written(self.engine, RULES, "slack", job)
+        job, want = await case_messages.written(self.engine, RULES, job.target, job)
         assert want is not None
         return job, want
 
@@ -128,6 +137,75 @@ async def test_the_person_who_answered_is_not_told(subject: Places) -> None:
     assert await subject.updates() == []
     place = await subject.place(step.alert_id)
     assert place.shown == place.want == 1
+
+
+async def test_the_message_that_asked_the_owner_is_changed_too(subject: Places) -> None:
+    """Others in its channel see it; what the owner need not get is a message of its own."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    await subject.land((await subject.write(await subject.claim(step)))[0])
+    await subject.execute(
+        """UPDATE case_place SET receipt = '{"channel": "C1", "ts": "1"}', shown = 0
+        WHERE alert_id = :id""",
+        id=step.alert_id,
+    )
+    await subject.take(case_id, step.person)
+    await subject.update()
+    (update,) = await subject.updates()
+    job, _ = await subject.write(await subject.claim(update))
+    assert job.payload["place"] == str(step.alert_id)
+    assert job.payload["receipt"] == {"channel": "C1", "ts": "1"}
+    assert "taken by Anna Nowak" in job.payload["text"]
+
+
+async def test_one_sms_follows_each_answer(engine: AsyncEngine) -> None:
+    """Anna and Ewa were asked by SMS: what an answer is followed by is no news to Ewa."""
+    chain = (Ask("sms", 60.0, call="sales"), Ask("sms", 60.0, person="ewa"))
+    subject = Places(engine, with_policy(chain=chain))
+    words = {"text": "jan@example.com", "score": 90, "staff_language": "pl"}
+    case_id = await subject.accept(payload=words, dedup_key="k", source="a")
+    await subject.tick(2)
+    asked = await subject.steps(case_id)
+    for step in asked:
+        await subject.land(*await subject.write(await subject.claim(step)))
+    said: list[tuple[str | None, str]] = []
+
+    async def follow() -> list[tuple[str | None, str]]:
+        """Send what is due, and return to whom what was said since."""
+        said.clear()
+        await subject.update()
+        await subject.update()
+        for update in await subject.updates():
+            if update.state == "pending" and update.target == "sms":
+                job, want = await subject.write(await subject.claim(update))
+                await subject.land(job, want)
+                said.append((job.payload["to"], job.payload["text"]))
+        return said
+
+    anna, ewa = (RULES.people[name].phone for name in ("anna", "ewa"))
+    await subject.take(case_id, "ewa")
+    assert [to for to, _ in await follow()] == [anna]
+    await subject.execute("UPDATE alert_case SET next_at = now(), reminded = true")
+    await subject.answers.give_back(case_id)  # which its owner has not said, but the timer
+    assert {to for to, _ in await follow()} == {anna, ewa}
+    await subject.take(case_id, "anna")
+    ((to, text),) = await follow()
+    assert to == ewa
+    assert text.startswith("Lead, 90 pkt: ma Anna Nowak od ")
+    await subject.answer(case_id, answer(Verb.RELEASE))
+    assert [to for to, _ in await follow()] == [ewa]
+    await subject.answer(case_id, answer(Verb.LATER, "ewa", until=soon()))
+    assert [to for to, _ in await follow()] == [anna]
+    await subject.take(case_id, "anna")
+    assert [to for to, _ in await follow()] == [ewa]
+    await subject.accept(dedup_key="k", source="a", resolved=True)
+    ((to, text),) = await follow()
+    assert (to, text.rpartition(": ")[2]) == (anna, "ustapilo samo")
+    await subject.answer(case_id, answer(Verb.DONE))
+    async with engine.begin() as tx:
+        await case_privacy.erase(tx, case_id)
+    assert await follow() == []
 
 
 async def test_an_update_is_written_from_the_case_as_it_stands_at_its_claim(
