@@ -22,6 +22,7 @@ _UNSEEN = {
     "permit": "20",
     "secret": "whsec_dW5zZWVu",
     "phone": "+48600000000",
+    "email": "unseen@example.com",
 }
 
 

@@ -19,7 +19,7 @@ from email.header import decode_header, make_header
 from email.message import Message
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from deploy.local import environment
 from deploy.local.process import HOST
@@ -29,6 +29,16 @@ T = TypeVar("T")
 REAL = ("SLACK_WEBHOOK_URL", "MONDAY_API_URL", "SMS_API_URL", "SMTP_HOST", "WEBHOOK_URL")
 ALERTS = 12  # more than the failures that open a breaker
 WIDTH = 78
+TEST_LEAD = {
+    "name": "Tomasz Zych",
+    "city": "Kraków",
+    "work": "kitchen",
+    "score": 90,
+    "hot": True,
+    "reasons": ["budget", "area"],
+    "email": "tomasz.zych@example.com",
+}
+ASKS, TAKEN = "Lead, score 90: has waited", "Lead, score 90: taken by"
 
 
 class DemoError(Exception):
@@ -99,8 +109,8 @@ class World:
         data = form.encode() if form else None if body is None else json.dumps(body).encode()
         return _fetch(method, self.gateway + path, data, headers)
 
-    def alert(self, event_type: str, text: str) -> str:
-        body = {"event_type": event_type, "payload": {"text": text}}
+    def alert(self, event_type: str, **payload: Any) -> str:
+        body = {"event_type": event_type, "payload": payload}
         accepted = self.call("POST", "/api/alerts", body, key="service")
         return str(accepted["id"])
 
@@ -137,10 +147,15 @@ class World:
         got = json.loads(_fetch("GET", f"{self._sandbox}/received?target={target}"))
         return [one["body"] for one in got["received"] if about in str(one["body"])]
 
-    def mails(self, address: str) -> list[Message]:
+    def mails(self, address: str = "", subject: str = "") -> list[Message]:
+        """Return the mails to this address with this in their subject, newest first."""
         api = f"{self._mail}/api/v1/message"
         listed = json.loads(_fetch("GET", f"{api}s?limit=500"))["messages"]
-        mine = [mail["ID"] for mail in listed if address in str(mail["To"])]
+        mine = [
+            mail["ID"]
+            for mail in listed
+            if address in str(mail["To"]) and subject in str(mail["Subject"])
+        ]
         return [message_from_string(_fetch("GET", f"{api}/{one}/raw")) for one in mine]
 
     def link(self, address: str, path: str) -> str:
@@ -221,6 +236,63 @@ def lead(tell: Teller, world: World, anna: str) -> None:
     tell.holds("Monday.com has an item for it; both got it exactly once")
 
 
+def untaken(tell: Teller, world: World) -> None:
+    tell.step(
+        "Nobody takes a lead",
+        "One after the other is asked until somebody takes it. A lead of the chat waits for "
+        "minutes of office hours, this test lead for seconds.",
+    )
+    number = f"+48{600_000_000 + uuid.uuid4().int % 1_000_000}"
+    case_id = world.alert("lead.test", **TEST_LEAD, phone=number)
+    with _timed() as took:
+        first = _await("the lead in Slack", partial(world.received, "slack", number), 30)[0]
+        tell.holds(f"Slack shows it, and nobody answers: {first['text']}")
+        on_call = _asked(world, case_id, 0)
+        sms = world.received("sms", ASKS)[-1]["message"]
+        tell.holds(f"{took()}: an SMS to {on_call}, who is on call: {sms}")
+        manager = _asked(world, case_id, 1)
+        mail = _text(world.mails(subject=ASKS)[0])
+        tell.holds(f"{took()}: a mail to {manager}, the manager: {mail}")
+    path, other = _case_link(mail), _case_link(sms)
+    page = world.answer("GET", path)
+    _check(number not in page, "the page shows no contact data before somebody takes the lead")
+    tell.does(manager, "opens the link and presses the button")
+    form = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page))
+    page = world.answer("POST", path, form=urlencode({**form, "answer": "taken"}))
+    _check(number in page, "the page shows the number to whoever took the lead")
+    tell.holds("answered 200; only now the page shows the lead's phone number")
+    for target, who, key in (("slack", "Slack", "text"), ("sms", on_call, "message")):
+        told = _await(f"{who} is told", partial(_told, world, target, case_id), 30)
+        tell.holds(f"{who} is told: {told[-1][key]}")
+    _check("<button" not in world.answer("GET", other), "nobody else can take it any more")
+    tell.holds(f"{on_call}'s link shows the same, and has no button any more")
+
+
+def _asked(world: World, case_id: str, number: int) -> str:
+    """Wait until this step of the case is delivered; return whom it asked."""
+
+    def delivered() -> str:
+        steps = world.call("GET", f"/api/cases/{case_id}", key="service")["steps"]
+        found = steps[number : number + 1]
+        return "".join(step["person"].title() for step in found if step["state"] == "delivered")
+
+    return _await(f"step {number + 1} of the case", delivered, 40)
+
+
+def _told(world: World, target: str, case_id: str) -> list[Any]:
+    """Return what says here who took a case, once this one's places here are told."""
+    places = world.call("GET", f"/api/cases/{case_id}", key="service")["places"]
+    told = all(place["up_to_date"] for place in places if place["target"] == target)
+    return world.received(target, TAKEN) if told else []
+
+
+def _case_link(text: str) -> str:
+    found = re.search(r"https?://\S+/a/[\w-]+", text)
+    if found is None:
+        raise DemoError(f"no link to take the lead: {text}")
+    return urlsplit(found[0]).path
+
+
 def outage(tell: Teller, world: World) -> None:
     tell.step(
         "Slack goes down",
@@ -230,13 +302,13 @@ def outage(tell: Teller, world: World) -> None:
     tell.does("Slack", "500, 500, 500 ...")
     mark = uuid.uuid4().hex[:6]
     texts = [f"Demo {mark}: alert {number}" for number in range(1, ALERTS + 1)]
-    ids = [world.alert("slack_alert", text) for text in texts]
+    ids = [world.alert("slack_alert", text=text) for text in texts]
     tell.holds(f"{len(ids)} alerts sent in the meantime, all answered 202 Accepted")
     open_ones = _await("Slack's breaker opens", lambda: _open_breakers(world), 60)
     _check(open_ones == ["slack"], "no other breaker opens")
     tell.holds("GET /api/breakers: only Slack's breaker is open")
     with _timed() as took:
-        other = world.alert("webhook", f"Demo {mark}: by another way")
+        other = world.alert("webhook", text=f"Demo {mark}: by another way")
         _await("the webhook's alert", lambda: _delivered(world, other), 20)
         tell.holds(f"an alert to the webhook was delivered in {took()}")
     ledger = world.call("GET", "/api/ledger/check", key="admin")
@@ -359,6 +431,13 @@ def accounts(tell: Teller, world: World) -> None:
     _check(ledger["accepted"] == sum(ledger[term] for term in terms), "the ledger adds up")
     _check(ledger["stranded"] == 0, "nothing is stranded")
     tell.holds("it adds up, and nothing is stranded")
+    cases = world.call("GET", "/api/cases/check", key="admin")
+    states = ("open", "answered", "unanswered", "cancelled")
+    tell.does("cases", f"opened {cases['opened']} =")
+    tell.does("", " + ".join(f"{state} {cases[state]}" for state in states))
+    _check(cases["opened"] == sum(cases[state] for state in states), "the cases add up")
+    _check(cases["stranded"] == 0, "no case is stranded")
+    tell.holds("they add up, and none is stranded")
 
 
 def _person(name: str) -> str:
@@ -374,6 +453,7 @@ def main() -> int:
     try:
         world = World()
         lead(tell, world, anna)
+        untaken(tell, world)
         outage(tell, world)
         link = follow_up(tell, world, anna)
         withdrawal(tell, world, anna, link)

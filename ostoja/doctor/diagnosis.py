@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from ostoja.doctor import cache, configuration, database, live, mail, rabbitmq, secrets, web
+from ostoja.doctor import cache, cases, configuration, database, live, mail, rabbitmq, secrets, web
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, Status
 
@@ -28,6 +28,7 @@ def findings(
     unavailable = any(finding.status == Status.WRONG for finding in redis)
     # The gateway's report on Redis gets a row only if we can reach Redis and the gateway cannot.
     yield from (f for f in web.check(deployment, key) if not (unavailable and f.part == "redis"))
+    yield from cases.check(deployment, key)
     yield from database.check(deployment, now)
     yield from rabbitmq.check(deployment, now)
     yield from redis

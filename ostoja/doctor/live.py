@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from deploy.local.environment import EXAMPLE_CONFIG
 from ostoja.doctor.deployment import RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
 from ostoja.doctor.mail import RESERVED, SANDBOX
@@ -34,6 +35,7 @@ def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
         *_public_url(values),
         *_quiet_hours(values),
         *_examples(deployment.alerts_config.parent),
+        *_example_people(deployment.alerts_config),
         *_still_sandbox(deployment.alerts_config, real),
     ]
     yield from faults or [
@@ -96,6 +98,23 @@ def _examples(folder: Path) -> Iterator[Finding]:
                 f"config/{name} still has the example's {', '.join(hosts)}",
                 f"write your own company, site and wordings there, then {RESTART}",
             )
+
+
+def _example_people(config: Path) -> Iterator[Finding]:
+    try:
+        own, shipped = (
+            tomllib.loads(path.read_text(encoding="utf-8")).get("people", {})
+            for path in (config, EXAMPLE_CONFIG / "alerts.toml")
+        )
+        names = [each["name"] for key, each in own.items() if each == shipped.get(key)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # reported as a configuration fault
+    if names:
+        yield wrong(
+            "going live",
+            f"config/alerts.toml still asks the example's {', '.join(names)}",
+            f"write your own [people] there and their shifts in rota-sales.ics, then {RESTART}",
+        )
 
 
 def _strings(node: Any) -> Iterator[str]:

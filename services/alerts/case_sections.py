@@ -1,6 +1,7 @@
 """Sections of alerts.toml about cases: [answers], [hours], [schedules] and [people]."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Protocol, Self
@@ -149,9 +150,11 @@ class CaseSections(_Section):
     heartbeats: dict[str, Heartbeat] = {}
 
     def hours_of(self, name: str) -> Hours:
-        """Return these hours; `always` if an open case names hours that left the file."""
-        section = self.hours.get(name)
-        return ALWAYS_OPEN if section is None else section.hours
+        """Return these hours; `always`, by the clock of the first section, without one."""
+        if (section := self.hours.get(name)) is not None:
+            return section.hours
+        zones = (each.zone for each in self.hours.values())
+        return replace(ALWAYS_OPEN, zone=next(zones, ALWAYS_OPEN.zone))
 
     def hours_for(self, schedule: str) -> Hours:
         """Return the hours in which a schedule is used: of its first user, or always."""
@@ -160,12 +163,12 @@ class CaseSections(_Section):
 
     def zone_of(self, schedule: str) -> ZoneInfo:
         """Return the time zone of a schedule's all-day shifts: that of its user's hours."""
-        used = [
+        used = (
             self.hours[each.hours].zone
             for each in self.answers.values()
             if each.hours in self.hours and each.asks_schedule(schedule)
-        ]
-        zone: ZoneInfo = next(iter(used), ALWAYS_OPEN.zone)
+        )
+        zone: ZoneInfo = next(used, self.hours_of(ALWAYS).zone)
         return zone
 
     def needs_of(self, schedule: str, targets: Mapping[str, Asked]) -> frozenset[str]:

@@ -223,7 +223,7 @@ class Intake:
             return []
         wanting: defaultdict[UUID, list[NewRow]] = defaultdict(list)
         for row in rows:
-            if row.event_type in self._rules.policies and row.once_address is None:
+            if row.event_type in self._rules.policies and _is_new(row):
                 wanting[row.alert_id].append(row)
         return [
             (policy, some)
@@ -280,6 +280,11 @@ def _silenced(row: NewRow, silence: Any | None) -> NewRow:
     if silence is None or row.failed is not None:
         return row
     return row._replace(failed=Reason.SILENCED, silence=silence.id)
+
+
+def _is_new(row: NewRow) -> bool:
+    """Return whether it is no mail to others, and no update, whose first alert has a case."""
+    return row.once_address is None and not (row.payload or {}).get("is_update")
 
 
 def _resolves(resolving: NewRow, row: NewRow) -> bool:

@@ -235,12 +235,15 @@ def write_alerts_config(folder: Path, changes: Mapping[str, Mapping[str, Any]]) 
     lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
     path.write_text("\n".join(lines), encoding="utf-8")
     shutil.copytree(shipped.parent / "templates", folder / "templates", dirs_exist_ok=True)
+    shutil.copy(shipped.parent / "rota-sales.ics", folder)
     return path
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False)
 
 

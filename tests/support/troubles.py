@@ -213,6 +213,71 @@ async def nobody_is_told(checkout: Checkout) -> None:
     )
 
 
+async def nobody_answers(checkout: Checkout) -> None:
+    """Ask for an answer, and let each wait be over at once."""
+    case_id = await checkout.alert("that nobody takes", event_type="lead.test")
+
+    async def over() -> bool:
+        await asyncio.to_thread(checkout.query, _at_once(case_id, "open"))
+        states = f"SELECT 1 FROM alerts.alert_case WHERE {_is(case_id, 'unanswered')}"
+        return bool(await asyncio.to_thread(checkout.query, states))
+
+    await eventually(over, 60, every=0.5)
+
+
+def _at_once(case_id: str, state: str) -> str:
+    due = "next_at = now() - interval '2 minutes'"
+    return f"UPDATE alerts.alert_case SET {due} WHERE {_is(case_id, state)}"
+
+
+def _is(case_id: str, state: str) -> str:
+    return f"alert_id = '{case_id}' AND state = '{state}'"
+
+
+async def the_timer_lacks_a_right(checkout: Checkout) -> None:
+    """Let a case be due for two minutes, and no timer be able to move it."""
+    revoked = "REVOKE INSERT ON alerts.case_step FROM alerts"
+    await asyncio.to_thread(checkout.query, revoked)
+    case_id = await checkout.alert("whose timer stands still", event_type="lead.test")
+
+    async def there() -> bool:
+        case = f"SELECT 1 FROM alerts.alert_case WHERE {_is(case_id, 'open')}"
+        return bool(await asyncio.to_thread(checkout.query, case))
+
+    await eventually(there, 30)
+    await asyncio.to_thread(checkout.query, _at_once(case_id, "open"))
+
+
+async def the_timer_has_its_right(checkout: Checkout) -> None:
+    granted = "GRANT INSERT ON alerts.case_step TO alerts"
+    await asyncio.to_thread(checkout.query, granted)
+
+
+def cases_are_counted(difference: int) -> Step:
+    """Return a step that counts so many opened cases more than there are."""
+
+    async def step(checkout: Checkout) -> None:
+        await asyncio.to_thread(
+            checkout.query,
+            f"INSERT INTO alerts.case_total AS total (term, count) VALUES ('opened', {difference}) "
+            f"ON CONFLICT (term) DO UPDATE SET count = total.count + {difference}",
+        )
+
+    return step
+
+
+async def the_rota_ends(checkout: Checkout) -> None:
+    path = checkout.config / "rota-sales.ics"
+    path.with_suffix(".good").write_bytes(path.read_bytes())
+    text = path.read_text(encoding="utf-8").replace("INTERVAL=2", "INTERVAL=2;COUNT=1")
+    path.write_text(text, encoding="utf-8")
+
+
+async def the_rota_goes_on(checkout: Checkout) -> None:
+    path = checkout.config / "rota-sales.ics"
+    path.write_bytes(path.with_suffix(".good").read_bytes())
+
+
 TROUBLES: dict[str, Trouble] = {
     "redis-unavailable": Trouble(redis_stops),
     "rate-limit-hit": Trouble(a_limit_is_too_low, somebody_chats),
@@ -230,6 +295,10 @@ TROUBLES: dict[str, Trouble] = {
     "database-unavailable": Trouble(postgres_stops),
     "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
+    "cases-unanswered": Trouble(nobody_answers),
+    "case-stranded": Trouble(the_timer_lacks_a_right, mends=the_timer_has_its_right),
+    "case-check-failing": Trouble(cases_are_counted(1), mends=cases_are_counted(-1)),
+    "oncall-gap": Trouble(the_rota_ends, mends=the_rota_goes_on),
 }
 """By page."""
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from services.alerts.case import Ask, Heartbeat, Person, Policy, Rules
 from services.alerts.case_link import Links
-from services.alerts.case_sections import Answers
+from services.alerts.case_sections import ALWAYS, Answers
 from services.alerts.config import Config
 
 
@@ -15,7 +15,7 @@ def rules_of(
     """:param on_call: returns the person of a schedule at a time, from memory"""
     return Rules(
         policies={event: _policy(section) for event, section in config.answers.items()},
-        hours={name: section.hours for name, section in config.hours.items()},
+        hours={name: config.hours_of(name) for name in (*config.hours, ALWAYS)},
         people={
             key: Person(each.name, each.slack, each.email, each.phone)
             for key, each in config.people.items()

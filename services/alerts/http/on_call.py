@@ -66,6 +66,7 @@ class OnCallRoutes:
             "name": person.name if person else found.person,
             "rule": found.rule,
             "until": found.until.isoformat() if found.until else None,
+            "gap_seconds": self.schedules.gap(name, now).total_seconds(),
             "fault": self._rotas[name].fault,
         }
 

@@ -55,6 +55,11 @@ async def test_a_repeat_opens_no_case(subject: Cases) -> None:
     assert [row.alert_id for row in await subject.rows("SELECT * FROM alert_case")] == [first]
 
 
+async def test_an_update_opens_no_case(subject: Cases) -> None:
+    await subject.accept(payload={"is_update": True})
+    assert await subject.rows("SELECT * FROM alert_case") == []
+
+
 async def test_a_repeated_chain_is_a_longer_chain(engine: AsyncEngine) -> None:
     subject = Cases(engine, with_policy(repeat=1))
     assert len((await subject.case(await subject.accept())).chain) == 6

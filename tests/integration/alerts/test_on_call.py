@@ -118,6 +118,7 @@ async def test_an_override_is_made_shown_and_removed_by_its_number(
 
     sales = (await now())["schedules"]["sales"]
     assert (sales["name"], sales["rule"], sales["fault"]) == ("Anna Nowak", "shift", None)
+    assert sales["gap_seconds"] == 0
     path = "/api/oncall/overrides"
     status, made = await subject.http("POST", path, override(why="Anna is ill"))
     assert status == 200

@@ -145,6 +145,7 @@ async def test_no_secret_is_shown(checkout: MadeUp) -> None:
         ("RabbitMQ", "HTTP status 401", {"RABBITMQ_ADMIN_PASSWORD": "another-password"}),
         ("RabbitMQ", "Connection refused", {"RABBITMQ_UI_PORT": "1"}),
         ("Redis", "refused", {"REDIS_PORT": "1"}),
+        ("Slack", "no button of a message works", {"SLACK_BOT_TOKEN": "xoxb-1"}),
         ("Redis", "password", {"REDIS_PASSWORD": "another-password"}),
         ("queues", "cannot be checked", {"ALERTS_CONFIG": "config/none.toml"}),
         (
@@ -221,6 +222,19 @@ async def test_an_unhealthy_target_leads_to_the_breakers(checkout: MadeUp) -> No
     await checkout.sandbox.behave("sms", status=200)
 
     assert "ostoja breakers" in finding.do
+    await until_sound(checkout)
+
+
+async def test_a_schedule_with_a_gap_is_reported(checkout: MadeUp) -> None:
+    path = checkout.config / "rota-sales.ics"
+    right = path.read_text(encoding="utf-8")
+    path.write_text("BEGIN:VCALENDAR\nVERSION:2.0\nPRODID:-//x//y//EN\nEND:VCALENDAR\n")
+    try:
+        finding = await until_found(checkout, "on call", "no one has the shift sales for 24.0 h")
+    finally:
+        path.write_text(right, encoding="utf-8")
+
+    assert finding.do == "docs/runbooks/oncall-gap.md"
     await until_sound(checkout)
 
 

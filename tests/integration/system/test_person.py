@@ -178,6 +178,7 @@ async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(
 
 
 TOLD = {
+    "alerts.alert_case": ("alerts", "cases"),
     "alerts.attempt": ("alerts", "attempts"),
     "alerts.delivery": ("alerts", "deliveries"),
     "followups.chat_email": ("followups", "messages"),
@@ -264,7 +265,7 @@ async def test_an_export_has_every_copy_and_an_erasure_leaves_none(stack: Stack)
     for table in known & TOLD.keys():
         service, kind = TOLD[table]
         assert held[service][kind], table
-    assert {"followups.chat_message", "alerts.delivery"} <= known
+    assert {"followups.chat_message", "alerts.delivery", "alerts.alert_case"} <= known
 
     for each in (wrong, right):  # under whichever address they ask
         answer = await stack.http("POST", "/api/consent/erase", {"email": each}, key="admin")

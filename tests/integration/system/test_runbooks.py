@@ -67,17 +67,6 @@ async def without_alerts(checkout: Checkout) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def then_alerts_answers(checkout: Checkout) -> AsyncIterator[None]:
-    """The section restarts alerts, which the next one calls."""
-    yield
-
-    async def answers() -> bool:
-        return (await checkout.http("GET", "/api/breakers", key="admin")).status == 200
-
-    await eventually(answers, 60)
-
-
-@asynccontextmanager
 async def a_wrong_key(checkout: Checkout) -> AsyncIterator[None]:
     key = {"X-ADMIN-API-KEY": "the-key-of-last-year"}
     answer = await checkout.http("GET", "/api/breakers", headers=key)
@@ -135,7 +124,6 @@ SITUATIONS: dict[tuple[str, str], Situation] = {
     ("data-subject-requests", "What do you hold on me"): somebody,
     ("privacy", "An inspector: what do you hold on this person (Art. 15)"): somebody,
     ("data-subject-requests", "A service is down"): without_alerts,
-    ("case-stranded", "Act"): then_alerts_answers,
     ("keys-rejected", "Look"): a_wrong_key,
     ("admin-calls-unrecorded", "Look"): nobody_records,
     ("periodic-job-failing", "Look"): no_folder_for_records,

@@ -101,6 +101,7 @@ def test_the_sections_are_read(tmp_path: Path) -> None:
     assert subject.people["ewa"].email == "ewa@example.com"
     assert subject.hours_of("office").zone == ZoneInfo("Europe/Warsaw")
     assert subject.hours_of("always").opens is None
+    assert subject.hours_of("always").zone == ZoneInfo("Europe/Warsaw")  # by which times are shown
     assert subject.zone_of("sales") == ZoneInfo("Europe/Warsaw")
     assert subject.needs_of("sales", subject.targets) == {"slack", "phone"}
 
@@ -280,14 +281,3 @@ def test_all_faults_are_told_at_once_and_no_secret(tmp_path: Path) -> None:
     )
     assert len(found) == 2
     assert "secret" not in "".join(found)
-
-
-def test_what_the_shipped_file_shows_as_an_example_is_sound(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[3] / "config.example/alerts.toml").read_text(encoding="utf-8")
-    lines = text[text.index("# [answers") :].splitlines()
-    example = "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
-    path = tmp_path / "alerts.toml"
-    path.write_text(f"{FILE[: FILE.index('[answers')]}\n{example}\n", encoding="utf-8")
-    subject, _ = config.load(path, ENV)
-    assert subject.answers.keys() == {"lead.qualified"}
-    assert subject.needs_of("sales", subject.targets) == {"slack", "phone"}

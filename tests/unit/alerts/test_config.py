@@ -1,6 +1,6 @@
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,6 +10,8 @@ import pytest
 from services.alerts import config
 from services.alerts.alert import Claimed
 from services.alerts.config import Config
+from services.alerts.oncall import Rule
+from services.alerts.rota import Rotas
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "config.example/alerts.toml"
@@ -46,6 +48,35 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "alerts.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_leads_emergencies_complaints_and_privacy_requests_ask_for_an_answer() -> None:
+    subject = shipped()
+    asking = {"lead.qualified", "lead.test", "visitor.emergency", "visitor.complaint"}
+    assert subject.answers.keys() == asking | {"visitor.privacy"}
+    for event, answers in subject.answers.items():
+        steps = {(step.to, step.schedule or step.person) for step in answers.chain}
+        assert steps <= {("sms", "sales"), ("email", "ewa")}, event
+    lead = subject.answers["lead.qualified"]
+    assert [step.to for step in lead.chain] == ["sms", "email"]
+    assert lead.asks == ("slack",)
+
+
+def test_the_people_of_the_example_are_reached_where_env_says() -> None:
+    people = shipped().people.values()
+    assert {each.phone for each in people} == {ENV["SMS_TO"]}
+    assert {each.email for each in people} == {None, ENV["STAFF_EMAIL"]}
+
+
+@pytest.mark.parametrize("year", [2026, 2027, 2033, 2050])
+def test_the_shifts_of_the_example_have_no_gap_and_no_end(year: int) -> None:
+    begin = datetime(year, 12, 20, tzinfo=UTC)
+    rotas = Rotas(shipped(), SHIPPED.parent)
+    rotas.refresh(begin)
+    assert rotas.faults() == {}
+    found = [rotas.who("sales", (), begin + timedelta(hours=hour)) for hour in range(13 * 24)]
+    assert {each.rule for each in found} == {Rule.SHIFT}
+    assert {each.person for each in found} == {"jan", "maria"}
 
 
 def test_the_example_file_has_the_documented_targets_and_routes() -> None:

@@ -102,11 +102,11 @@ def test_the_faults_of_all_files_are_reported_together_and_once(folder: Path) ->
 
 
 ON_CALL = """
-[answers."lead.qualified"]
+[answers."slack_alert"]
 asks = ["slack"]
 within = "15m"
-chain = [{ to = "sms", call = "sales", wait = "10m" }]
-[schedules.sales]
+chain = [{ to = "sms", call = "night", wait = "10m" }]
+[schedules.night]
 file = "rota.ics"
 otherwise = "anna"
 [people.anna]
@@ -120,7 +120,7 @@ def test_a_schedule_that_cannot_be_read_is_named(folder: Path) -> None:
     number = len(path.read_text(encoding="utf-8").splitlines()) + 7
     with path.open("a", encoding="utf-8") as file:
         file.write(ON_CALL)
-    nowhere = "schedules.sales.file: rota.ics: No such file or directory"
+    nowhere = "schedules.night.file: rota.ics: No such file or directory"
     assert found(folder, "PHONE_ANNA=+48600700800") == [f"config/alerts.toml:{number}: {nowhere}"]
 
 

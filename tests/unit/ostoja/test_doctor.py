@@ -1,5 +1,6 @@
 """What `ostoja doctor` finds without any server: keys, the file they are in, a mail, a clock."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,7 @@ def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Fin
         shutil.copytree(EXAMPLE_CONFIG, config)
         for path in config.glob("*.toml"):
             text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
+            text = re.sub(r'name = "(Jan|Maria|Ewa) ', r'name = "Our \1 ', text)
             path.write_text(text, encoding="utf-8")
     deployment = Deployment({**LIVE, **changes}, "http://gateway", folder / ".env")
     return list(live.check(deployment, live=asked))
@@ -252,6 +254,14 @@ def test_the_example_company_is_reported(tmp_path: Path, name: str) -> None:
     (finding,) = going_live(tmp_path)
     assert finding.status is Status.WRONG
     assert f"config/{name} still has the example's" in finding.found
+
+
+def test_the_people_of_the_example_are_reported(tmp_path: Path) -> None:
+    going_live(tmp_path)
+    shutil.copy(EXAMPLE_CONFIG / "alerts.toml", tmp_path / "config" / "alerts.toml")
+    (finding,) = going_live(tmp_path)
+    assert finding.status is Status.WRONG
+    assert "still asks the example's Jan Kos, Maria Sowa, Ewa Lis" in finding.found
 
 
 def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
