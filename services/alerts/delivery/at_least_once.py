@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from uuid import UUID
 
+from libs.common.database import postgres
 from libs.common.database.group_commit import PACE_SECONDS, Batches
 from libs.common.messaging.broker import Message, PublishError
 from libs.common.messaging.consumer import REASON, Ack, Disposition, Requeue, Retry
@@ -15,7 +16,7 @@ from libs.common.process import logs
 from services.alerts import alert, messages, metrics, topology
 from services.alerts.alert import Claimed, Kind, Outcome, Reason, RowStatus, State, Unclaimed
 from services.alerts.delivery import case_messages, ending
-from services.alerts.delivery.worker import Worker
+from services.alerts.delivery.worker import RETRY_DATABASE_SECONDS, Worker
 from services.alerts.messages import AlertWork
 from services.alerts.store import transitions
 from services.alerts.store.transitions import Attempt
@@ -58,25 +59,43 @@ class AtLeastOnceWorker(Worker):
             )
 
     async def _attempt(self, job: Claimed, admission: Admission) -> Attempt:
-        want = None
-        if job.event_type in messages.CASE_EVENTS:
-            job, want = await case_messages.written(
-                self._autocommit, self.rules, self.target.channel, job
-            )
-        elif self.target.answerable and job.event_type in self.rules.policies:
-            job = await case_messages.with_buttons(self._autocommit, self.rules, job)
-        start = monotonic()
-        attempt = self._attempted(job, await self._send(job), admission, monotonic() - start)
-        if attempt.outcome.receipt is not None and job.event_type in self.rules.policies:
-            want = 0  # the alert itself, by whose receipt its place is changed later
+        want, start = None, monotonic()
+        try:
+            job, want = await self._written(job)
+            start = monotonic()
+            outcome = await self._traced(self.channel.send(job))
+        except Exception as error:  # only what cannot be written or sent, whenever it is tried
+            log.exception("delivery.unsendable", target=self.name, alert_id=str(job.alert_id))
+            outcome = Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
+        attempt = self._attempted(job, outcome, admission, monotonic() - start)
+        if job.event_type in self.rules.policies:
+            want = 0  # the alert itself: it asks
         return attempt if want is None else replace(attempt, want=want)
 
-    async def _send(self, job: Claimed) -> Outcome:
-        try:
-            return await self._traced(self.channel.send(job))
-        except Exception as error:  # a channel raises only for a payload that it cannot send
-            log.exception("delivery.unsendable", target=self.name, alert_id=str(job.alert_id))
-            return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
+    async def _written(self, job: Claimed) -> tuple[Claimed, int | None]:
+        """Write a case's message, or the buttons of an alert that asks.
+
+        Waits for the database: the row is claimed, so raising would park it until its lease is over
+        and its retry due.
+        """
+        case = job.event_type in messages.CASE_EVENTS
+        if not case and not (self.target.answerable and job.event_type in self.rules.policies):
+            return job, None
+        while True:
+            try:
+                if not case:
+                    return await case_messages.with_buttons(self._autocommit, self.rules, job), None
+                return await case_messages.written(
+                    self._autocommit, self.rules, self.target.channel, job
+                )
+            except Exception as error:
+                if postgres.is_transient(error):
+                    await asyncio.sleep(RETRY_DATABASE_SECONDS)
+                elif case:
+                    raise
+                else:  # the alert is P1's, whatever is wrong with its case
+                    log.exception("case.no_buttons", alert_id=str(job.alert_id))
+                    return job, None
 
     async def _unclaimed(
         self, work: AlertWork, message: Message, seen: RowStatus | None, admission: Admission

@@ -54,7 +54,7 @@ from services.alerts.targets.throttle import Throttle
 
 log = logs.get_logger(__name__)
 
-RETRY_RECORD_SECONDS = 0.5
+RETRY_DATABASE_SECONDS = 0.5
 
 
 @dataclass(eq=False)
@@ -113,6 +113,8 @@ class Worker(ABC):
                 log.info("dead_letter.case_over", alert_id=str(dead.alert_id))
                 return Ack()
             rows = await queries.locked(tx, "failed", chosen, None, 1, retriable=True)
+            # An old update would race the next one of its place.
+            rows = [row for row in rows if row.event_type != messages.CASE_UPDATE]
             await upkeep.requeue(tx, rows, **upkeep.RESET, operator="rabbitmq")
         log.info("dead_letter.requeued", alert_id=str(dead.alert_id), retried=bool(rows))
         return Ack()
@@ -190,7 +192,7 @@ class Worker(ABC):
                 except Exception as error:
                     if not postgres.is_transient(error):
                         raise
-                await asyncio.sleep(RETRY_RECORD_SECONDS)
+                await asyncio.sleep(RETRY_DATABASE_SECONDS)
         finally:
             self._unrecorded.discard(attempt.job.alert_id)
 

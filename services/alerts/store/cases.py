@@ -391,11 +391,13 @@ async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
     await tx.execute(_BRING_FORWARD, {"alert_id": alert_id})
 
 
-_LOCK_OF_STEP = sql("""
-    SELECT alert_case.generation = case_step.generation AND (state IN ('open', 'unanswered')
-        OR next_at IS NOT NULL AND number = step) AS runs
-    FROM case_step JOIN alert_case ON case_id = alert_case.alert_id
-    WHERE case_step.alert_id = :alert_id
+_LOCK_OF = sql("""
+    SELECT case_step.alert_id IS NULL OR alert_case.generation = case_step.generation
+        AND (state IN ('open', 'unanswered') OR next_at IS NOT NULL AND number = step) AS runs
+    FROM alert_case LEFT JOIN case_step
+        ON case_id = alert_case.alert_id AND case_step.alert_id = :alert_id
+    WHERE alert_case.alert_id = coalesce(
+        (SELECT case_id FROM case_step WHERE alert_id = :alert_id), :alert_id)
     FOR NO KEY UPDATE OF alert_case
 """)
 
@@ -403,11 +405,12 @@ _LOCK_OF_STEP = sql("""
 async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
     """Lock the case of a delivery that is to become pending, before locking the delivery.
 
-    Otherwise a concurrent recall would miss the new or changed row.
+    Otherwise a concurrent recall would miss the new or changed row, and a change of the case would
+    miss a new place.
 
     :returns: False for a step whose chain is over, which must not change
     """
-    found = (await tx.execute(_LOCK_OF_STEP, {"alert_id": alert_id})).first()
+    found = (await tx.execute(_LOCK_OF, {"alert_id": alert_id})).first()
     return found is None or bool(found.runs)
 
 

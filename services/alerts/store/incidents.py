@@ -84,12 +84,17 @@ _FALL_BACK: Final = """
     SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id
     FROM ended LEFT JOIN added USING (alert_id)
 """
-_FALL_BACK_MANY: Final = sql(_FALL_BACK.format(which="event_type NOT LIKE 'case.%'"))
-_FALL_BACK_STEP: Final = sql(_FALL_BACK.format(which="alert_id = :alert_id"))
-_STUCK_STEPS: Final = sql("""
+# A step, and an alert where it asks. An update is no critical row.
+_ASKS: Final = """
+    EXISTS (SELECT FROM case_place
+        WHERE (case_place.alert_id, case_place.target) = (delivery.alert_id, delivery.target))
+"""
+_FALL_BACK_MANY: Final = sql(_FALL_BACK.format(which=f"NOT {_ASKS}"))
+_FALL_BACK_ONE: Final = sql(_FALL_BACK.format(which="alert_id = :alert_id"))
+_STUCK_PLACES: Final = sql(f"""
     SELECT alert_id FROM delivery
     WHERE state = 'pending' AND severity = 'critical' AND target = :target
-        AND event_type = 'case.step' AND (:shut OR attempt > 0)
+        AND {_ASKS} AND (:shut OR attempt > 0)
     ORDER BY created_at LIMIT :batch
 """)
 _PLACE: Final = sql("""
@@ -108,12 +113,12 @@ async def fall_back(
     shut: bool,
     same_channel: bool,
     batch: int,
-    step: UUID | None = None,
+    place: UUID | None = None,
 ) -> list[Any]:
     """End some unclaimed critical rows of an unhealthy target, and add rows for its fallback.
 
     :param shut: include rows that were never tried
-    :param step: only this step of a case, which is locked; otherwise no step
+    :param place: only this step, or alert that asks, whose case is locked; None: all others
     :returns: the alerts; where `added` is true the new row's work message is to be published
     """
     values = {
@@ -123,17 +128,17 @@ async def fall_back(
         "same_channel": same_channel,
         "batch": batch,
     }
-    if step is None:
+    if place is None:
         return list(await tx.execute(_FALL_BACK_MANY, values))
-    moved = list(await tx.execute(_FALL_BACK_STEP, {**values, "alert_id": step}))
+    moved = list(await tx.execute(_FALL_BACK_ONE, {**values, "alert_id": place}))
     if moved:
-        await tx.execute(_PLACE, {"alert_id": step, "target": target, "fallback": fallback})
+        await tx.execute(_PLACE, {"alert_id": place, "target": target, "fallback": fallback})
     return moved
 
 
-async def stuck_steps(tx: AsyncConnection, target: str, *, shut: bool, batch: int) -> list[UUID]:
-    """Return steps of cases that may fall back; nothing is locked."""
-    found = await tx.execute(_STUCK_STEPS, {"target": target, "shut": shut, "batch": batch})
+async def stuck_places(tx: AsyncConnection, target: str, *, shut: bool, batch: int) -> list[UUID]:
+    """Return steps, and alerts that ask here, that may fall back; nothing is locked."""
+    found = await tx.execute(_STUCK_PLACES, {"target": target, "shut": shut, "batch": batch})
     return [row.alert_id for row in found]
 
 

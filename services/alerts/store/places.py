@@ -108,6 +108,8 @@ async def read(tx: AsyncConnection, place: UUID, target: str) -> Any | None:
 _OF: Final = "(alert_id, target) = (:alert_id, :target)"
 _SHOWN: Final = sql(f"""
     UPDATE case_place SET shown = greatest(shown, CAST(:want AS integer)),
+        want = want + CAST(coalesce(shown > :want, false) AS integer),
+        wanted_at = CASE WHEN shown > :want THEN now() ELSE wanted_at END,
         receipt = coalesce(:receipt, receipt)
     WHERE {_OF}
 """)
@@ -124,6 +126,9 @@ async def shown(
     receipt: Mapping[str, str] | None,
 ) -> None:
     """Record what a place shows, in the transaction that records the delivery there.
+
+    An alert that is retried after its place was told asks again below what was told. So the place
+    is due again.
 
     :param want: as it was when the message was written
     :param receipt: by which the message can be changed

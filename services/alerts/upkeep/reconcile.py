@@ -109,33 +109,40 @@ class Reconciler:
             await self._move(target, fallback, shut=status.shut)
 
     async def _move(self, target: str, fallback: str, *, shut: bool) -> None:
-        targets = self.config.targets
-        same_channel = targets[target].channel == targets[fallback].channel
         async with self.engine.connect() as tx:
-            stuck = await incidents.stuck_steps(tx, target, shut=shut, batch=BATCH)
-        for step in stuck:
-            await self._move_step(step, target, fallback, shut=shut)
-        while True:
-            async with self.engine.begin() as tx:
-                moved = await incidents.fall_back(
-                    tx, target, fallback, shut=shut, same_channel=same_channel, batch=BATCH
-                )
-                await outbox.add_all(
-                    tx, [topology.work(row, fallback) for row in moved if row.added]
-                )
-            if not moved:
-                return
-            log.warning("reconcile.fell_back", target=target, fallback=fallback, rows=len(moved))
+            stuck = await incidents.stuck_places(tx, target, shut=shut, batch=BATCH)
+        for place in stuck:
+            await self._move_some(target, fallback, shut=shut, place=place)
+        while await self._move_some(target, fallback, shut=shut):
+            pass
 
-    async def _move_step(self, step: UUID, target: str, fallback: str, *, shut: bool) -> None:
-        """Move a step, unless its chain is over by now: its case is locked first."""
+    async def _move_some(
+        self, target: str, fallback: str, *, shut: bool, place: UUID | None = None
+    ) -> bool:
+        """Move a batch of rows, or what was to be shown at one place of a case.
+
+        Its case is locked first: a step whose chain is over stays, and a change of the case tells
+        the fallback, too.
+
+        :returns: whether any has moved
+        """
+        targets = self.config.targets
         async with self.engine.begin() as tx:
-            if not await cases.may_be_pending(tx, step):
-                return
+            if place is not None and not await cases.may_be_pending(tx, place):
+                return False
             moved = await incidents.fall_back(
-                tx, target, fallback, shut=shut, same_channel=True, batch=1, step=step
+                tx,
+                target,
+                fallback,
+                shut=shut,
+                same_channel=targets[target].channel == targets[fallback].channel,
+                batch=BATCH,
+                place=place,
             )
             await outbox.add_all(tx, [topology.work(row, fallback) for row in moved if row.added])
+        if moved:
+            log.warning("reconcile.fell_back", target=target, fallback=fallback, rows=len(moved))
+        return bool(moved)
 
     async def targets_without_messages(self) -> list[str]:
         """Return the targets whose queues and outbox are all known to be empty."""

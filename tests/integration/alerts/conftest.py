@@ -234,11 +234,12 @@ StartAlerts = Callable[..., Awaitable[Alerts]]
 
 
 async def waits_for_a_row(engine: AsyncEngine) -> bool:
-    """Return whether a transaction waits for another to end."""
+    """Return whether a transaction in this database waits for another to end."""
     async with engine.connect() as tx:
         waiting = await tx.scalar(
             sa.text(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+                "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE NOT granted AND locktype = 'transactionid' AND datname = current_database()"
             )
         )
     return bool(waiting)

@@ -74,8 +74,8 @@ def a_worker(
     return worker, throttle
 
 
-async def handle(worker: AtLeastOnceWorker, alert_id: UUID) -> Disposition:
-    message = messages.work(alert_id, "slack", 0, None)
+async def handle(worker: AtLeastOnceWorker, alert_id: UUID, generation: int = 0) -> Disposition:
+    message = messages.work(alert_id, "slack", generation, None)
     return await worker.handle(message, Delivery(redelivered=False))
 
 

@@ -155,27 +155,6 @@ async def test_a_late_worker_changes_nothing_after_the_recall(subject: Cases) ->
     assert (step.state, step.recalled) == ("sending", True)
 
 
-async def test_an_answer_waits_for_a_fallback_and_recalls_what_it_made(subject: Cases) -> None:
-    """Rule CREATE: a row that is inserted and not committed must not escape the recall."""
-    case_id = await subject.accept(severity="critical")
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
-    async with subject.engine.begin() as tx:
-        assert await store.may_be_pending(tx, step.alert_id)
-        moved = await incidents.fall_back(
-            tx, "slack", "email", shut=True, same_channel=True, batch=10, step=step.alert_id
-        )
-        assert [row.added for row in moved] == [True]
-        taking = asyncio.create_task(subject.take(case_id))
-        await eventually(lambda: waits_for_a_row(subject.engine))
-    await taking
-    rows = await subject.rows(
-        "SELECT target, state FROM delivery WHERE alert_id = :id ORDER BY target", id=step.alert_id
-    )
-    assert rows == [("email", "discarded"), ("slack", "discarded")]
-    assert await subject.balanced()
-
-
 async def test_nothing_makes_a_step_pending_once_its_chain_is_over(subject: Cases) -> None:
     """Rule CREATE."""
     case_id = await subject.accept()
@@ -193,17 +172,19 @@ async def test_nothing_makes_a_step_pending_once_its_chain_is_over(subject: Case
     assert not await may()  # the chain began anew: the step is of an older generation
 
 
-async def test_steps_do_not_fall_back_with_the_others(subject: Cases) -> None:
+async def test_what_a_case_shows_does_not_fall_back_with_the_others(subject: Cases) -> None:
     """Rule CREATE: many rows of many cases cannot lock their cases first."""
     case_id = await subject.accept(severity="critical")
+    other = await subject.accept(severity="critical", event_type="slack_alert")
     await subject.tick()
     async with subject.engine.begin() as tx:
         moved = await incidents.fall_back(
             tx, "slack", "email", shut=True, same_channel=True, batch=10
         )
-        stuck = await incidents.stuck_steps(tx, "slack", shut=True, batch=10)
-    assert [row.alert_id for row in moved] == [case_id]  # the alert's own delivery
-    assert stuck == [step.alert_id for step in await subject.steps(case_id)]
+        stuck = await incidents.stuck_places(tx, "slack", shut=True, batch=10)
+    assert [row.alert_id for row in moved] == [other]
+    (step,) = await subject.steps(case_id)
+    assert stuck == [case_id, step.alert_id]
 
 
 async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(
@@ -286,7 +267,7 @@ async def test_a_late_answer_to_an_unanswered_case_counts_and_says_so(subject: C
 
 async def test_a_cancelled_case_is_not_revived(subject: Cases) -> None:
     """Rule END."""
-    case_id = await subject.accept()
+    case_id = await subject.accept(dedup_key="disk")
     await subject.tick()
     await subject.answers.cancel(case_id, answer(Verb.CANCEL, reason="a test", admin=True))
     for verb in (Verb.TAKEN, Verb.DONE, Verb.REOPEN, Verb.RELEASE):
@@ -294,6 +275,9 @@ async def test_a_cancelled_case_is_not_revived(subject: Cases) -> None:
         assert refused(result) is Refused.ENDED
         assert isinstance(result, Refusal)
         assert result.reason == "manual"
+    again = answer(Verb.CANCEL, reason="again", admin=True)
+    assert refused(await subject.answers.cancel(case_id, again)) is Refused.ENDED
+    await subject.accept(dedup_key="disk", resolved=True)
     row = await subject.case(case_id)
     assert (row.state, row.reason) == ("cancelled", "manual")
     assert {step.state for step in await subject.steps(case_id)} == {"discarded"}

@@ -59,6 +59,7 @@ async def test_an_answered_case_stays_answered_without_the_persons_words(subject
     row = await subject.case(case_id)
     assert (row.state, row.owner, row.payload) == ("answered", "anna", None)
     assert [each.reason for each in await subject.rows("SELECT reason FROM case_answer")] == [None]
+    assert [each.want for each in await subject.rows("SELECT want FROM case_place")] == [2]
 
 
 async def test_an_erasure_waits_until_changeable_messages_are_overwritten(subject: Cases) -> None:
