@@ -122,7 +122,8 @@ class Answers:
             row = await cases.lock_forgotten(tx, case_id)
             if row is None:  # closed or released in the meantime
                 return
-            key, why = f"timer {row.generation}", "no outcome in time"
+            # No header of a caller has a line break, so none can have used this key.
+            key, why = f"timer\n{row.generation}", "no outcome in time"
             released = Answer(Verb.RELEASE, row.owner, row.owner_name, Via.TIMER, key, why)
             again = Change(State.OPEN, restart=await cases.now(tx))
             after = await cases.change(tx, row, again)
