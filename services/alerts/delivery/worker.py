@@ -26,7 +26,7 @@ target twice.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -158,7 +158,7 @@ class Worker(ABC):
             seconds=round(attempt.seconds, 4),
         )
         if state is None:
-            return await self._fenced(job)
+            return await self._fenced(job, outcome.receipt)
         if state is State.PENDING:
             return await self._retry_later(message, transition.delay, transition.reason)
         if state is State.FAILED and job.event_type == messages.CASE_STEP:
@@ -234,12 +234,13 @@ class Worker(ABC):
             return Retry(reason)  # it returns too early or too late; the row's due time corrects it
         return Ack()
 
-    async def _fenced(self, job: Claimed) -> Disposition:
+    async def _fenced(self, job: Claimed, receipt: Mapping[str, str] | None = None) -> Disposition:
         """Acknowledge only over an ended row: the worker that took over may have no message."""
         log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
         async with self._autocommit.connect() as tx:
             if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
-                await places.rearm(tx, case_messages.place_of(job), self.name)
+                place = case_messages.place_of(job)
+                await places.rearm(tx, place, self.name, receipt)
             seen = await transitions.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

@@ -114,7 +114,9 @@ _SHOWN: Final = sql(f"""
     WHERE {_OF}
 """)
 _REARM: Final = sql(f"""
-    UPDATE case_place SET want = want + 1, wanted_at = now() WHERE {_OF}
+    UPDATE case_place SET want = want + 1, wanted_at = now(),
+        receipt = coalesce(:receipt, receipt)
+    WHERE {_OF}
 """)
 
 
@@ -137,10 +139,15 @@ async def shown(
     await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
 
 
-async def rearm(tx: AsyncConnection, place: UUID, target: str) -> None:
+async def rearm(
+    tx: AsyncConnection, place: UUID, target: str, receipt: Mapping[str, str] | None
+) -> None:
     """Make a place due that a worker may have changed after another took over.
 
     What it sent may be older than what was sent since. A counter, as a flag would be wiped by the
     record of the other worker.
+
+    :param receipt: of what it sent, which is what the update has to change
     """
-    await tx.execute(_REARM, {"alert_id": place, "target": target})
+    values = {"alert_id": place, "target": target, "receipt": receipt and dict(receipt)}
+    await tx.execute(_REARM, values)

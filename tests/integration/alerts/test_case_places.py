@@ -55,7 +55,7 @@ class Places(Cases):
         async with self.engine.begin() as tx:
             place = case_messages.place_of(job)
             if state is None:
-                await places.rearm(tx, place, job.target)
+                await places.rearm(tx, place, job.target, None)
             elif want is not None:
                 await places.shown(tx, place, job.target, want, None)
 
@@ -255,6 +255,33 @@ async def test_an_overtaken_worker_makes_its_place_due_again(subject: Places) ->
     await subject.land(newer, want)  # does not undo that it is due again
     place = await subject.place(case_id)
     assert (place.want, place.shown) == (2, 1)
+    await subject.update()
+    assert len(await subject.updates()) == 2
+
+
+async def test_a_message_that_lands_after_a_newer_one_makes_its_place_due_again(
+    subject: Places,
+) -> None:
+    """Its retry and an update were on their way together."""
+    case_id = await subject.accept()
+    await subject.tick()
+    (step,) = await subject.steps(case_id)
+    await subject.settle(await subject.claim(step), FAILED)  # perhaps it was shown all the same
+    await subject.run_out(case_id)
+    await subject.update()
+    (update,) = await subject.updates()
+    older = await subject.write(await subject.claim(step))
+    await subject.take(case_id, "ewa")
+    newer = await subject.write(await subject.claim(update))
+    await subject.land(*newer)
+    await subject.update()
+    assert len(await subject.updates()) == 1
+    await subject.land(*older)
+    await subject.update()
+    _, again = await subject.updates()
+    job, want = await subject.write(await subject.claim(again))
+    assert "taken by Ewa Lis" in job.payload["text"]
+    await subject.land(job, want)
     await subject.update()
     assert len(await subject.updates()) == 2
 
