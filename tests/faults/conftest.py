@@ -4,12 +4,14 @@ Nothing in the product knows of a test: a step is held by what is around it. A p
 its bytes to RabbitMQ or to its target, or a lock in PostgreSQL keeps its statement waiting.
 """
 
+import asyncio
 import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from deploy.local.process import Process
+from deploy.local.process import Process, wait_until
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import Proxy
-from tests.support.stack import ROOT, Stack, write_alerts_config
+from tests.support.stack import ROOT, Stack, status, write_alerts_config
 
 ACK = b"\x00\x3c\x00\x50"
 """basic.ack's class and method: from the service an acknowledgement, from RabbitMQ a confirm."""
@@ -37,6 +39,14 @@ TARGET: dict[str, Any] = {
     "concurrency": 8,
     "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
 }
+APP = {
+    "url": None,
+    "token": {"env": "SLACK_BOT_TOKEN"},
+    "post_to": "C0123",
+    "team": "T0123",
+    "api": {"env": "SLACK_API_URL"},
+}
+"""Slack as an app: of a message that asks, the rows then know by what it is changed."""
 IN_FLIGHT = 2 * 8
 """Alerts for a target of this concurrency that a killed process may have sent without a trace."""
 NO_SWEEP = {"ALERTS_RECONCILE_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"}
@@ -44,13 +54,23 @@ NO_SWEEP = {"ALERTS_RECONCILE_SECONDS": "3600", "ALERTS_OVERDUE_SECONDS": "3600"
 
 
 class Rig:
-    """One stack; its alerts service reaches RabbitMQ, PostgreSQL and Slack through proxies."""
+    """One stack; its alerts service reaches RabbitMQ, PostgreSQL and Slack through proxies.
+
+    With a section `answers` Slack is an app.
+    """
 
     def __init__(
-        self, stack: Stack, folder: Path, broker: Proxy, database: Proxy, slack: Proxy
+        self,
+        stack: Stack,
+        folder: Path,
+        broker: Proxy,
+        database: Proxy,
+        slack: Proxy,
+        sections: Mapping[str, Any] | None = None,
     ) -> None:
         self.stack = stack
         self.folder = folder
+        self.sections = sections or {}
         self.broker = broker
         self.database = database
         self.slack = slack
@@ -60,13 +80,14 @@ class Rig:
     async def start(self, *, slack: dict[str, Any] | None = None, **settings: str) -> None:
         """Start the service anew, with a changed target and changed settings."""
         await self.stack.stop("alerts")
-        config = write_alerts_config(self.folder, {"slack": TARGET | (slack or {})})
+        target = TARGET | (APP if "answers" in self.sections else {}) | (slack or {})
+        config = write_alerts_config(self.folder, {"slack": target}, **self.sections)
         url = str(self.stack.database.of("alerts"))
         self.stack.changes["alerts"] = {
             **NO_SWEEP,
             **settings,
             "ALERTS_CONFIG": str(config),
-            "SLACK_WEBHOOK_URL": f"http://{HOST}:{self.slack.port}/slack",
+            **slack_at(self.slack.port),
             "AMQP_URL": through(
                 self.broker, self.stack.rabbitmq.port, self.stack.vhost.url("alerts")
             ),
@@ -147,14 +168,13 @@ class Rig:
             cursor.execute(statement, values)
             yield
 
-    async def waits_for_a_lock(self) -> None:
+    async def waits_for_a_lock(self, sessions: int = 1) -> None:
         async def so() -> bool:
-            return bool(
-                self.query(
-                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND usename = 'alerts' AND wait_event_type = 'Lock'"
-                )
+            waiting = self.query(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+                "AND usename = 'alerts' AND wait_event_type = 'Lock'"
             )
+            return len(waiting) >= sessions
 
         await eventually(so, 15)
 
@@ -188,21 +208,34 @@ class Rig:
         return psycopg2.connect(self.stack.database.superuser_url)
 
 
+def slack_at(port: int) -> dict[str, str]:
+    url = f"http://{HOST}:{port}/slack"
+    return {
+        "SLACK_WEBHOOK_URL": url,
+        "SLACK_API_URL": f"{url}/api",
+        "SLACK_BOT_TOKEN": "xoxb-1",
+    }
+
+
 def through(proxy: Proxy, port: int, url: str) -> str:
     assert f":{port}/" in url
     return url.replace(f":{port}/", f":{proxy.port}/")
 
 
 @pytest.fixture
-async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Give the alerts service with nothing in flight, to be held and killed."""
+async def rig(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Give the alerts service with nothing in flight, to be held and killed.
+
+    A module's SECTIONS are sections of alerts.toml.
+    """
+    sections = getattr(request.module, "SECTIONS", None)
     await stack.sandbox.reset()
     async with AsyncExitStack() as open_:
         broker, database, slack = [
             await open_.enter_async_context(Proxy(port))
             for port in (stack.rabbitmq.port, stack.postgres.port, stack.sandbox.port)
         ]
-        made = Rig(stack, tmp_path, broker, database, slack)
+        made = Rig(stack, tmp_path, broker, database, slack, sections)
         await made.start()
         try:
             yield made
@@ -223,7 +256,7 @@ def start_second(stack: Stack, ports: Ports, tmp_path: Path) -> Iterator[Callabl
             "METRICS_PORT": str(ports.take()),
             "AMQP_URL": stack.vhost.url("alerts"),
             "DATABASE_URL": str(stack.database.of("alerts")),
-            "SLACK_WEBHOOK_URL": f"http://{HOST}:{stack.sandbox.port}/slack",
+            **slack_at(stack.sandbox.port),
             **settings,
         }
         argv = [sys.executable, "-m", "services.alerts"]
@@ -253,3 +286,19 @@ async def proxy(stack: Stack) -> AsyncIterator[Proxy]:
     await stack.kill9("gateway")
     stack.changes["gateway"] = {}
     await stack.start("gateway")
+
+
+@pytest.fixture
+def start_other(start_second: Callable[..., Path], ports: Ports) -> Callable[[], Awaitable[int]]:
+    """Start a second alerts process, which reconciles; the port that it answers at."""
+
+    async def start() -> int:
+        port = ports.take()
+        start_second(
+            HTTP_PORT=str(port), ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1"
+        )
+        health = partial(status, port, "/health")
+        await asyncio.to_thread(wait_until, "it", 30, lambda: health() == 200, lambda: True)
+        return port
+
+    return start

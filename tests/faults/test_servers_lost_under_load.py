@@ -1,7 +1,7 @@
 """A server is lost with alerts in flight: killed, killed in a bulk retry, its disk wiped, absent.
 
 The reconciler does not requeue overdue rows here: the messages in RabbitMQ recover everything or,
-when its disk is gone, the missing marker of the epoch does.
+when its disk is gone, the missing marker of the epoch does. Meanwhile SMS ask for answers.
 """
 
 import asyncio
@@ -12,14 +12,25 @@ import pytest
 
 from deploy.local.servers import Server
 from tests.support.brokers import Vhost
+from tests.support.cases import CaseLoad, sections
 from tests.support.ending import assert_everything_arrived, states_in_the_ledger
 from tests.support.eventually import eventually
 from tests.support.load import Load
 from tests.support.servers import kill_with_children
-from tests.support.stack import Stack
+from tests.support.stack import Stack, quick_alerts_config
 
 pytestmark = pytest.mark.faults
 STACK_SETTINGS = {"ALERTS_OVERDUE_SECONDS": "3600"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asking(stack: Stack) -> None:
+    """Let every SMS open a case, whose chain asks twice."""
+    ask = {"to": "sms", "person": "anna", "wait": "1s"}
+    policy = sections("sms", asks=["sms"], within="1s", chain=[ask, ask])
+    quick_alerts_config(stack.folder, **policy)
+    stack.stop_now("alerts")
+    stack.start_now("alerts")
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +51,14 @@ async def test_a_server_killed_under_load_loses_nothing_and_intake_continues(
     stack: Stack, name: str
 ) -> None:
     server: Server = getattr(stack, name)
-    async with Load(stack) as load:
+    async with Load(stack) as load, CaseLoad(stack) as asking:
         await load.more(100)
         await asyncio.to_thread(kill_with_children, server)
         await load.more(200)
         await asyncio.to_thread(server.start)
         await load.more(100)
     assert set(load.answers) == {202}, load.answers
+    await asking.end()
     await assert_everything_arrived(stack, load.accepted)
 
 
@@ -83,7 +95,8 @@ async def test_a_broker_that_lost_its_disk_loses_nothing_that_reached_the_ledger
     async with Load(stack) as before:
         await before.more(60)
     await everything_is(stack, before, "pending", "sending")
-    async with Load(stack) as load:
+    async with Load(stack) as load, CaseLoad(stack) as asking:
+        await asking.more(5)
         await asyncio.to_thread(stack.rabbitmq.kill)
         shutil.rmtree(stack.rabbitmq.folder / "data")
         await load.more(20)
@@ -92,6 +105,7 @@ async def test_a_broker_that_lost_its_disk_loses_nothing_that_reached_the_ledger
         await stack.sandbox.behave("slack", status=200)
         await load.more(100)
     assert set(load.answers) == {202}, load.answers
+    await asking.end()
     await assert_everything_arrived(stack, before.accepted | load.accepted)
 
 

@@ -27,6 +27,7 @@ class Load:
         self.answers: Counter[int | str] = Counter()
         """How often each status came, or each kind of no answer."""
         self.slowest = 0.0
+        self.event_type = "slack_alert"
         self._system = system
         self._clients = clients
         self._stopping = asyncio.Event()
@@ -72,15 +73,15 @@ class Load:
     async def _client(self) -> None:
         while not self._stopping.is_set():
             text, key = f"load {uuid.uuid4()}", str(uuid.uuid4())
-            await self._until_accepted(text, key)
+            alert_id = await self._until_accepted(text, key)
+            self.accepted[alert_id] = text
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _until_accepted(self, text: str, key: str) -> None:
+    async def _until_accepted(self, text: str, key: str) -> str:
         while True:
             alert_id = await self._ask(text, key)
             if alert_id is not None:
-                self.accepted[alert_id] = text
-                return
+                return alert_id
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _ask(self, text: str, key: str) -> str | None:
@@ -89,7 +90,7 @@ class Load:
         try:
             async with self._session.post(
                 f"{self._system.url}/api/alerts",
-                json={"event_type": "slack_alert", "payload": {"text": text}},
+                json={"event_type": self.event_type, "payload": {"text": text}},
                 headers={"Idempotency-Key": key},
             ) as answer:
                 body = await answer.json(content_type=None)

@@ -128,7 +128,7 @@ class Stack(System):
             wait_until(
                 name,
                 seconds,
-                lambda: _status(port, HEALTH.get(name, "/health")) == 200,
+                lambda: status(port, HEALTH.get(name, "/health")) == 200,
                 lambda: self._processes[name].pid is not None,
             )
         except ServerError as error:
@@ -220,17 +220,26 @@ def _is_marked(vhost: Vhost) -> bool:
     return any(queue["name"].startswith("alerts.epoch.") for queue in vhost.call("GET", "queues"))
 
 
-def quick_alerts_config(folder: Path, mail: Mapping[str, Any] = QUICK_MAIL) -> Path:
-    """Write the shipped alerts.toml with short times."""
-    return write_alerts_config(folder, {**dict.fromkeys(HTTP_TARGETS, QUICK_TARGET), "email": mail})
+def quick_alerts_config(
+    folder: Path, mail: Mapping[str, Any] = QUICK_MAIL, **sections: Mapping[str, Any]
+) -> Path:
+    """Write the shipped alerts.toml with short times, these sections replaced."""
+    changes = {**dict.fromkeys(HTTP_TARGETS, QUICK_TARGET), "email": mail}
+    return write_alerts_config(folder, changes, **sections)
 
 
-def write_alerts_config(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Write the shipped alerts.toml, these targets changed."""
+def write_alerts_config(
+    folder: Path, changes: Mapping[str, Mapping[str, Any]], **sections: Mapping[str, Any]
+) -> Path:
+    """Write the shipped alerts.toml: these targets changed, these sections replaced.
+
+    :param changes: options of targets; None removes one
+    """
     shipped = EXAMPLE_CONFIG / "alerts.toml"
-    config = tomllib.loads(shipped.read_text(encoding="utf-8"))
+    config = tomllib.loads(shipped.read_text(encoding="utf-8")) | sections
     for name, change in changes.items():
-        config["targets"][name].update(change)
+        options = config["targets"][name] | change
+        config["targets"][name] = {k: v for k, v in options.items() if v is not None}
     path = folder / "alerts.toml"
     lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -247,7 +256,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _status(port: int, path: str) -> int | None:
+def status(port: int, path: str) -> int | None:
     connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path)
