@@ -8,9 +8,9 @@ $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
 # Excluded from make test; each has its own target.
-QUICK = not faults and not fullstack and not dialect and not pages
+QUICK = not faults and not cluster and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-fullstack test-clients test-dialect test-pages bench docs lock release
+.PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-fullstack test-clients test-dialect test-pages bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -63,6 +63,9 @@ test-fresh:
 
 test-faults: prepare
 	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/faults $(ARGS)
+
+test-cluster: prepare
+	$(BIN)/pytest tests/cluster $(ARGS)
 
 # AGAINST=running: test what runs from this checkout's .env, instead of the tests' own containers.
 test-fullstack: prepare

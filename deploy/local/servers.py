@@ -350,6 +350,7 @@ class RabbitMQ(Server):
     user = "rabbitmq"
     program = "beam.smp"
     admin = "admin"
+    node = "ostoja@localhost"
 
     def __init__(
         self,
@@ -385,7 +386,7 @@ class RabbitMQ(Server):
         return f"http://{HOST}:{self.management_port}"
 
     def _shape(self) -> object:
-        return self._files(), self.dist_port, self.epmd.port
+        return self._files(), self.node, self.dist_port, self.epmd.port
 
     def _files(self) -> dict[str, str]:
         salt = hashlib.sha256(self.password.encode()).digest()[:4]  # the same at each start
@@ -409,6 +410,7 @@ class RabbitMQ(Server):
                     "log.file = false",
                     "log.console = true",
                     "log.console.level = warning",
+                    *self._cluster_settings(),
                     "",
                 ]
             ),
@@ -416,13 +418,16 @@ class RabbitMQ(Server):
             "definitions.json": json.dumps({"users": [user]}),
         }
 
+    def _cluster_settings(self) -> list[str]:
+        return []
+
     def _launch(self, fingerprint: str) -> None:
         home = rabbitmq_home()
         self.epmd.start()
         for name, text in self._files().items():
             self._write(name, text)
         environment = {
-            "RABBITMQ_NODENAME": "ostoja@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "ERL_EPMD_PORT": str(self.epmd.port),
             "ERL_EPMD_ADDRESS": HOST,

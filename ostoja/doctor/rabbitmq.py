@@ -13,6 +13,7 @@ from aio_pika.exceptions import AMQPError
 
 from deploy import provision
 from deploy.local.environment import SERVICES, VHOST
+from libs.common.messaging.session import each_host
 from libs.common.messaging.topology import Queue
 from ostoja.doctor.clock import judged, of_header
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
@@ -34,12 +35,13 @@ REDECLARE = (
 def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
     """:param now: this machine's clock, as `time.time`"""
     for service in SERVICES:
-        if fault := asyncio.run(_login(deployment.amqp_url(service))):
-            yield wrong(
-                "RabbitMQ",
-                f"as {service}: {fault}",
-                f"{RESTART} starts it, and sets the accounts' passwords as .env has them",
-            )
+        for url in each_host(deployment.amqp_url(service)):
+            if fault := asyncio.run(_login(url)):
+                yield wrong(
+                    "RabbitMQ",
+                    f"as {service}: {fault}",
+                    f"{RESTART} starts it, and sets the accounts' passwords as .env has them",
+                )
     management = Management(deployment)
     before = now()
     response = management.get("overview")

@@ -92,7 +92,7 @@ class Vhost:
 def rabbitmqctl(server: RabbitMQ, *arguments: str) -> None:
     """Do what the management API cannot, e.g. `set_disk_free_limit`."""
     subprocess.run(
-        [str(rabbitmq_home() / "sbin" / "rabbitmqctl"), "-n", "ostoja@localhost", *arguments],
+        [str(rabbitmq_home() / "sbin" / "rabbitmqctl"), "-n", server.node, *arguments],
         env={**server._environment(), "ERL_EPMD_PORT": str(server.epmd.port)},
         cwd=server.folder,
         stdout=subprocess.DEVNULL,

@@ -15,6 +15,9 @@ NAMES: dict[type, set[str]] = {aiormq.Connection: {"_closing", BLOCKED, UNBLOCKE
 # every channel ever opened would stay in memory (a test counts them).
 setattr(aiormq.Connection, "closing", property(lambda connection: connection._closing))  # noqa: B010, SLF001
 
+# How many heartbeats RabbitMQ may miss (see broker.HEARTBEAT_SECONDS). Public, but an int there.
+setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 1.5)  # noqa: B010
+
 
 def on_blocked(
     connection: AbstractConnection,

@@ -8,6 +8,7 @@ publishes in flight then raise Unconfirmed, and consumed messages are redelivere
 import asyncio
 import json
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from libs.common.messaging.session import (
     Connection,
     Session,
     connection_faults,
+    each_host,
     open_channel,
     report,
 )
@@ -38,14 +40,16 @@ log = logs.get_logger(__name__)
 REQUEST_ID = "x-request-id"
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 5
-"""aiormq gives up a peer that was silent for (5 + 1) * 3 s; RabbitMQ advises 5 to 20."""
+"""aiormq gives up a peer that was silent for (5 + 1) * 1.5 s. RabbitMQ sends something at least
+every 5 s; it advises 5 to 20."""
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+_DECLARE_SECONDS = 2.0
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
 
 CONNECTED = Gauge(
     "broker_connected",
-    "1 while connected with the topology declared",
+    "1 while connected",
     multiprocess_mode="livemin",  # where several processes share one view: all of them
 )
 PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
@@ -101,8 +105,9 @@ class Broker:
     def __init__(self, url: str, name: str) -> None:
         self.name = name
         self.queues: dict[str, Queue] = {}
-        self._url = url
+        self._urls = deque(each_host(url))
         self._session: Session | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
         self._steps: dict[str, _Step] = {}
         self._undeclared: set[str] = set()
@@ -115,7 +120,11 @@ class Broker:
     @classmethod
     @asynccontextmanager
     async def connect(cls, url: str, name: str) -> AsyncIterator["Broker"]:
-        """Stay connected while the context is open; RabbitMQ may be unavailable at any time."""
+        """Stay connected while the context is open; RabbitMQ may be unavailable at any time.
+
+        :param url: with one host, or the hosts of a cluster's nodes in the order in which they are
+            tried (see each_host). A lost node is left for the next one.
+        """
         broker = cls(url, name)
         keepers = [
             asyncio.create_task(broker._keep_connected(), name="broker connection"),
@@ -128,6 +137,7 @@ class Broker:
             if broker._session is not None:
                 await broker._session.close()
                 broker._session = None
+            await asyncio.gather(*broker._closing)
 
     @property
     def connected(self) -> bool:
@@ -144,7 +154,7 @@ class Broker:
         return self._refused
 
     async def session(self) -> Session:
-        """Wait for a connection whose topology is declared."""
+        """Wait for a connection."""
         while True:
             await self._ready.wait()
             if (session := self._session) is not None and not session.lost.is_set():
@@ -337,19 +347,8 @@ class Broker:
             done.set_result(None)
 
     async def _keep_connected(self) -> None:
-        attempt = 0
         while True:
-            try:
-                with connection_faults():
-                    session = await self._open()
-            except Exception as error:  # noqa: BLE001 - see report
-                if attempt == 0:
-                    report(log, "broker.unreachable", error)
-                await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
-                attempt += 1
-                continue
-            attempt = 0
-            self._session = session
+            self._session = session = await self._connected()
             self._ready.set()
             CONNECTED.set(1)
             log.info("broker.connected")
@@ -358,7 +357,24 @@ class Broker:
             self._session = None
             CONNECTED.set(0)
             log.warning("broker.lost")
-            await session.close()
+            self._urls.rotate(-1)
+            # Not awaited here: a frozen node does not answer it.
+            task = asyncio.create_task(session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _connected(self) -> Session:
+        attempt = 0
+        while True:
+            try:
+                with connection_faults():
+                    return await self._open()
+            except Exception as error:  # noqa: BLE001 - see report
+                if attempt == 0:
+                    report(log, "broker.unreachable", error)
+            self._urls.rotate(-1)
+            await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
+            attempt += 1
 
     async def _open(self) -> Session:
         publishing = await self._connection("publish")
@@ -368,9 +384,13 @@ class Broker:
             await publishing.close()
             raise
         session = Session(publishing, consuming)
+        self._undeclared |= self._steps.keys()
         try:
-            self._undeclared |= self._steps.keys()
-            await self._declare(session)
+            # While a node is frozen, the others finish no binding, not even one that exists, until
+            # they have given it up (net_ticktime). _keep_declared tries again.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DECLARE_SECONDS):
+                    await self._declare(session)
         except BaseException:
             await session.close()
             raise
@@ -378,7 +398,7 @@ class Broker:
 
     async def _connection(self, purpose: str) -> AbstractConnection:
         return await aio_pika.connect(
-            self._url,
+            self._urls[0],
             timeout=CONNECT_SECONDS,
             client_properties={"connection_name": f"{self.name} {purpose}"},
             heartbeat=HEARTBEAT_SECONDS,

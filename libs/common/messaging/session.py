@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
@@ -64,6 +65,13 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
     async with asyncio.timeout(CALL_SECONDS):
         await channel.initialize()
     return channel
+
+
+def each_host(url: str) -> list[str]:
+    """Return a URL per host of `amqp://user:password@a:5672,b:5672/vhost`."""
+    parts = urlsplit(url)
+    account, at, hosts = parts.netloc.rpartition("@")
+    return [parts._replace(netloc=f"{account}{at}{host}").geturl() for host in hosts.split(",")]
 
 
 class PublisherChannel:
@@ -193,7 +201,10 @@ class Session:
 
     async def close(self) -> None:
         self.lost.set()
-        for connection in (self._publishing, self.consuming):
-            with suppress(*FAULTS), connection_faults():
-                async with asyncio.timeout(CALL_SECONDS):
-                    await connection.close()
+        await asyncio.gather(*map(_close, (self._publishing, self.consuming)))
+
+
+async def _close(connection: AbstractConnection) -> None:
+    with suppress(*FAULTS), connection_faults():
+        async with asyncio.timeout(CALL_SECONDS):
+            await connection.close()

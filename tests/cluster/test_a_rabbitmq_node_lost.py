@@ -1,0 +1,185 @@
+"""Three RabbitMQ nodes; the one that clients use, and that leads their queues, is lost."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import aio_pika
+import pytest
+
+from deploy.local.cluster import RabbitMQCluster, RabbitMQNode
+from libs.common.messaging.broker import Broker, PublishError, message
+from libs.common.messaging.consumer import consume
+from libs.common.messaging.topology import Binding, Exchange, request_queue
+from libs.common.process import tasks
+from tests.support.brokers import Management, Vhost
+from tests.support.consumers import Recorder, connected, until
+from tests.support.eventually import eventually
+from tests.support.servers import frozen
+
+pytestmark = pytest.mark.cluster
+
+ALERTS, DLX = Exchange("alerts", "direct"), Exchange("alerts.dlx", "direct")
+NAMES = [f"alerts.q{number}" for number in range(6)]
+PARKED = 7  # messages in a queue that nobody consumes
+
+
+@dataclass
+class Traffic:
+    """Publishes and consumes continually on `lost`, which leads `queue` and `parked`."""
+
+    vhost: Vhost
+    lost: RabbitMQNode
+    parked: str
+    publisher: Broker
+    observer: Broker
+    """Connected to another node, which leads `elsewhere`."""
+    elsewhere: str
+    handler: Recorder = field(default_factory=Recorder)
+    confirmed: set[str] = field(default_factory=set)
+
+    async def publish(self, queue: str) -> None:
+        while True:
+            with suppress(PublishError):
+                sent = message("test", {})
+                await self.publisher.publish("alerts", queue, sent)
+                self.confirmed.add(sent.id)
+            await asyncio.sleep(0.02)
+
+    async def flows(self) -> None:
+        """Wait until 20 more messages are confirmed and handled."""
+        before = set(self.confirmed)
+        await until(lambda: len(self.confirmed - before) >= 20, 60)
+        await self.all_handled()
+
+    async def all_handled(self) -> None:
+        confirmed = set(self.confirmed)
+        await self.handler.until(lambda: confirmed <= set(self.handler.ids), 60)
+
+    async def depth(self) -> int | None:
+        return (await self.observer.depths([self.parked]))[self.parked]
+
+    async def declared(self) -> int | None:
+        """Count as a passive declare does."""
+        async with await aio_pika.connect(self.vhost.admin_url()) as connection:
+            channel = await connection.channel()
+            found = await channel.declare_queue(self.parked, passive=True)
+            count: int | None = found.declaration_result.message_count
+            return count
+
+    def assert_each_repetition_was_announced(self) -> None:
+        seen: Counter[str] = Counter()
+        for got, delivery in zip(self.handler.messages, self.handler.deliveries, strict=True):
+            assert delivery.redelivered or not seen[got.id]
+            seen[got.id] += 1
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        await tasks.end(task)
+
+
+@asynccontextmanager
+async def traffic(cluster: RabbitMQCluster) -> AsyncIterator[Traffic]:
+    lost, kept, third = cluster.nodes
+    vhost = Vhost(kept)
+    url = vhost.url("alerts")
+
+    def by_way_of(*nodes: RabbitMQNode) -> str:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        return url.replace(f"127.0.0.1:{kept.port}", hosts)
+
+    async with (
+        Broker.connect(by_way_of(lost, kept, third), "alerts") as publisher,
+        Broker.connect(by_way_of(kept, third), "alerts") as observer,
+    ):
+        await connected(observer)
+        await connected(publisher)
+        queues = [request_queue(name, dlx=DLX, bindings=[Binding(ALERTS, name)]) for name in NAMES]
+        for broker in (publisher, observer):
+            await broker.declare(ALERTS, DLX, *(queue for pair in queues for queue in pair))
+        leaders: dict[str, str] = {
+            queue["name"]: queue["leader"] for queue in vhost.call("GET", "queues")
+        }
+
+        def led_by(node: RabbitMQNode, found: Callable[[str], bool]) -> str:
+            return next(name for name in leaders if leaders[name] == node.node and found(name))
+
+        queue = led_by(lost, NAMES.__contains__)
+        parked = led_by(lost, lambda name: name.endswith(".dead"))
+        elsewhere = led_by(kept, NAMES.__contains__)
+        for _ in range(PARKED):
+            await publisher.publish("alerts.dlx", parked, message("test", {}))
+        flow = Traffic(vhost, lost, parked, publisher, observer, elsewhere)
+        async with consume(publisher, queue, flow.handler, prefetch=10):
+            async with meanwhile(flow.publish(queue)):
+                await flow.flows()
+                yield flow
+            await flow.all_handled()
+            flow.assert_each_repetition_was_announced()
+    vhost.delete()
+
+
+async def whole(cluster: RabbitMQCluster) -> None:
+    async def all_run() -> bool:
+        try:
+            seen = [Management(node).call("GET", "nodes") for node in cluster.nodes]
+        except OSError:  # it has paused itself, and begins again
+            return False
+        return all(node["running"] for nodes in seen for node in nodes)
+
+    await eventually(all_run, 60, every=0.2)
+
+
+async def test_a_frozen_node_is_left_and_no_queue_that_it_led_looks_empty(
+    cluster: RabbitMQCluster,
+) -> None:
+    async with traffic(cluster) as flow:
+        seen: set[int | None] = set()
+
+        async def watch() -> None:
+            while True:
+                seen.add(await flow.depth())
+
+        with frozen(flow.lost.pid):
+            async with meanwhile(watch()):
+                assert await flow.declared() == 0  # the lie
+                stuck = asyncio.create_task(
+                    flow.observer.publish("alerts.dlx", flow.parked, message("test", {}))
+                )
+                await flow.observer.publish("alerts", flow.elsewhere, message("test", {}))
+                assert not stuck.done()
+                await until(lambda: not flow.publisher.connected)
+                await connected(flow.publisher)
+                await flow.flows()
+                await until(lambda: seen & {PARKED, PARKED + 1}, 60)
+            await asyncio.gather(stuck, return_exceptions=True)
+        assert seen <= {None, PARKED, PARKED + 1}
+        await whole(cluster)
+        await flow.flows()
+
+
+async def test_a_killed_node_is_left_and_joins_again(cluster: RabbitMQCluster) -> None:
+    async with traffic(cluster) as flow:
+        flow.lost.kill()
+        await flow.flows()
+        await until_depth(flow)
+        flow.lost.start()
+        await whole(cluster)
+        await flow.flows()
+
+
+async def until_depth(flow: Traffic) -> None:
+    async def known() -> bool:
+        depth = await flow.depth()
+        assert depth in {None, PARKED}
+        return depth is not None
+
+    await eventually(known, 60)
