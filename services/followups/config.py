@@ -150,7 +150,7 @@ class _Route(_Section):
     first: bool = False
     lead: bool = True
     alone: bool = False
-    skips: Literal["wish", "area", "budget", "start"] | None = None
+    skips: Literal["wish", "area", "budget", "start", "contact"] | None = None
 
 
 class _Dialogue(_Section):

@@ -26,6 +26,8 @@ HANDOVER_TEXTS = frozenset(
         "notice",
         "ask_contact",
         "ask_again",
+        "ask_still",
+        "added",
         "passed_on",
         "consent_refused",
         "withdraw_where",
@@ -42,10 +44,13 @@ TEXTS = frozenset({
     "question_passed", "notice", "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
     "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
     "consent_refused", "consent_help", "withdraw_where", "ask_contact_again", "email_doubt",
-    "closing", "closing_unreachable", "passed_on", "added", "thanks",
+    "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do", "call_noted",
 })  # fmt: skip
 
-PLACES = {"noted": "facts", "email_doubt": "address", "closing": "contact", "passed_on": "contact"}
+PLACES = {
+    "noted": "facts", "ask_again": "facts", "ask_still": "facts", "email_doubt": "address",
+    "closing": "contact", "passed_on": "contact",
+}  # fmt: skip
 """The placeholder of a text, besides those for the company's data."""
 
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
@@ -116,8 +121,10 @@ def turn(
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(heard.facts, email=state.doubt) if agrees else heard.facts
     is_off_topic = any(
-        route.then == "nothing" for route in matched
-    ) and heard.facts.known().keys().isdisjoint(ABOUT_WORKS)
+        route.then == "nothing"
+        and (not route.lead or heard.facts.known().keys().isdisjoint(ABOUT_WORKS))
+        for route in matched
+    )
     is_none_of_sales = is_off_topic or (held is not None and not held.lead and not wants_quote)
     news = _news(written, passed, state, only_contact=is_none_of_sales)
     known, agreed_now = _consent(_learn(state, heard, news, language), heard, agreed)
@@ -126,7 +133,11 @@ def turn(
     says = small_talk.says(heard.rest, least=1 if held else 2)
     is_worth_telling = heard.answer is None and words != state.last_said and says
     said = (*known.said, words)[-SAID:] if is_worth_telling else known.said
-    answers = [route for route in matched if route.answer and (not route.holds or route is held)]
+    answers = [
+        route
+        for route in matched
+        if route.answer and (route is held or not (route.holds or (held and not route.lead)))
+    ]
     known = replace(
         known,
         asked=_asked(known, state, message, held, answers),
@@ -146,7 +157,7 @@ def turn(
     )
     is_about_lead = held is None or held.lead or wants_quote
     if spoken in handover and all(spoken in route.answer for route in answers if route.first):
-        known, reply = _hand_over(known, state, heard, handover[spoken], answers, held)
+        known, reply = _hand_over(known, state, heard, handover[spoken], answers, held, news)
         return Turn(known, reply, heard.answer, is_about_lead, actions, is_fixed=True)
     is_question = small_talk.asks(heard.rest)
     parts = _opening(answers[:2], state, script, language, is_question=is_question)
@@ -157,8 +168,8 @@ def turn(
         parts.append(script["consent_refused" if known.facts.email else "withdraw_where"])
     if (noted := describe(news, language)) and not (held and held.then == "end"):
         parts.append(script["noted"].format(facts=noted))
-    if reaction := _reaction(heard, known, is_answered=bool(answers or held)):
-        parts.append(script[reaction])
+    reacts = _reactions(heard, known, works, held, actions, is_answered=bool(answers or held))
+    parts += [script[name] for name in reacts if script[name] not in parts]
     if is_worth_telling and state.asking != "consent" and not (parts or held):
         parts.append(script["heard"])
     if state.asking == "consent" and _gives_up_on_consent(known):
@@ -236,6 +247,7 @@ def _hand_over(
     script: Mapping[str, str],
     answers: Sequence[Route],
     held: Route | None,
+    news: Facts,
 ) -> tuple[State, str]:
     """Reply in a language without a form: a person will answer, or ask for a contact.
 
@@ -255,15 +267,30 @@ def _hand_over(
     elif emergency and not state.reachable:
         parts.append(emergency.ask.get(language, script["ask_again"]))
     elif not state.reachable:
-        parts.append(script["ask_again" if before.noticed else "ask_contact"])
+        state, ask = _ask_in_turns(state, script, news) if before.noticed else (state, None)
+        parts.append(ask or script["ask_contact"])
     if state.reachable:
         told = emergency.told.get(language) if emergency else None
         contact = str(state.facts.phone or state.facts.email)
-        parts.append((told or script["passed_on"]).replace("{contact}", contact))
+        is_told = before.closed and not (told or news.phone or news.email)
+        parts.append(
+            (told or script["added" if is_told else "passed_on"]).replace("{contact}", contact)
+        )
+        state = replace(state, closed=True)
     notifies = not before.noticed and (state.reachable or emergency is None)
     parts += [script["notice"]] if notifies else []
     asking: Question | None = None if state.reachable else "contact"
     return replace(state, asking=asking, noticed=before.noticed or notifies), " ".join(parts)
+
+
+def _ask_in_turns(state: State, script: Mapping[str, str], news: Facts) -> tuple[State, str]:
+    """Ask again for a contact in one of two wordings, with the facts that need no translation."""
+    times = state.asked.get("handover", 0)
+    start = None if news.start == "asap" else news.start
+    noted = describe(replace(news, start=start), str(state.spoken))
+    text = script["ask_still" if times % 2 else "ask_again"]
+    asked = {**state.asked, "handover": times + 1}
+    return replace(state, asked=asked), text.format(facts=f": {noted}" if noted else "")
 
 
 def _held(
@@ -301,7 +328,7 @@ def _asked(
     if held is not None and held.name != before.route:
         return {**known.asked, "contact": 0}
     if skipped := next((route.skips for route in answers if route.skips), None):
-        return {**known.asked, skipped: TIMES_ASKED}
+        return {**known.asked, skipped: TIMES_ASKED + 1}
     if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
         return known.asked
     declines = small_talk.declines(message)
@@ -374,11 +401,15 @@ def _go_on_with(
 ) -> tuple[State, list[str]]:
     """Continue on a route, where the only question is for a contact."""
     language = str(state.language)
-    asks = route.then == "contact" and state.asked.get("contact", 0) < TIMES_ASKED and not closes
+    times = state.asked.get("contact", 0)
+    # Staff know of a topic `at_once`, and can do nothing without a number.
+    asks = route.then == "contact" and (route.at_once or times < TIMES_ASKED) and not closes
     if asks and not state.reachable:
-        ask = route.ask.get(language, script["ask_contact_for_call"])
+        ask = script["ask_contact_for_call"]
+        varies = times and route.at_once and not route.first
+        ask = ask if varies else route.ask.get(language, ask)
         state, parts = _ask(state, "contact", script, ask, notifies=not route.first)
-        return state, again + parts
+        return state, (again or [script["heard"]] * (times > 0 and is_new)) + parts
     state = replace(state, asking=None)
     if route.then == "end":
         thanks = again or [script["thanks"]]
@@ -437,7 +468,11 @@ def _close(
 ) -> tuple[State, list[str]]:
     """Close without promising too much: staff are notified only if the person can be reached."""
     if not state.reachable:
-        return state, [script["closing_unreachable"]]
+        times = state.asked.get("contact", 0)
+        if times > TIMES_ASKED:
+            return state, [script["thanks"]]
+        asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
+        return replace(state, asked=asked), [script["closing_unreachable"]]
     if state.closed:
         return state, [script["added" if is_new else "thanks"]]
     state, parts = _notice(state, script, asks=False)
@@ -489,7 +524,24 @@ def _refused_for(state: State) -> str | None:
     return state.facts.email if state.consent == "refused" else None
 
 
-def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | None:
+def _reactions(
+    heard: Understood,
+    state: State,
+    works: tuple[str, ...],
+    held: Route | None,
+    actions: frozenset[Action],
+    *,
+    is_answered: bool,
+) -> list[str]:
+    """Return the names of the texts that answer what is neither a fact nor the route's matter."""
+    reaction = _reaction(heard, state, works, is_answered=is_answered)
+    calls = held and held.then == "contact" and held.action != "call" and "call" in actions
+    return [name for name in (reaction, "call_noted" if calls else None) if name]
+
+
+def _reaction(
+    heard: Understood, state: State, works: tuple[str, ...], *, is_answered: bool
+) -> str | None:
     """Return the text that answers what is neither a fact nor a route."""
     if heard.answer == "question":
         return "consent_help"
@@ -499,6 +551,8 @@ def _reaction(heard: Understood, state: State, *, is_answered: bool) -> str | No
         not heard.facts.known() or small_talk.word_count(heard.rest) >= 2
     )
     if is_question and not is_answered:
+        if heard.facts.known().keys() == {"wish"} and small_talk.asks_for_works(heard.rest, works):
+            return "we_do"
         is_another = any(map(small_talk.asks, state.said[:-1]))
         unreachable = "question_another" if is_another else "question_unreachable"
         return "question" if state.reachable else unreachable

@@ -31,6 +31,13 @@ _ASKS = re.compile(
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
 )
 """Questions without a question mark: `Jaki macie czas realizacji`."""
+_ABOUT_WORKS = vocabulary(
+    "czy robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
+    "kladziecie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
+    "mieszkania mieszkan mieszkanie domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
+    "do you can also make and with flats houses apartments"
+)
+"""Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _SENTENCE = re.compile(r"[.!;\n]")
 
 
@@ -42,6 +49,13 @@ def says(rest: str, least: int = 2) -> bool:
 def asks(rest: str) -> bool:
     sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
     return "?" in rest or any(map(_ASKS.match, sentences))
+
+
+def asks_for_works(rest: str, works: tuple[str, ...]) -> bool:
+    """Return whether a question only asks for works of ours: `robicie mieszkania pod klucz?`."""
+    stems = tuple(stem for work in works for stem in fold(work))
+    words = [word for word in fold(rest) if word not in _ABOUT_WORKS | _COURTESY - {"nie"}]
+    return bool(words) and all(word.startswith(stems) for word in words)
 
 
 def word_count(rest: str) -> int:

@@ -170,6 +170,11 @@ _PAST = re.compile(
     r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
     re.IGNORECASE,
 )
+_PAST_AFTER = re.compile(
+    r"\s*(?:\w+\s+){0,2}(?:did\b|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
+    re.IGNORECASE,
+)
+"""`w czerwcu robiliście u nas łazienkę`"""
 _CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
 
 
@@ -208,7 +213,9 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
             after = text[match.end() : match.end() + 30]
             clause = _PAUSE.split(before)[-1]
             calls = _CALLS.search(before) or _VISITS.search(after)
-            if not bare and (_PAST.search(clause) or (pattern in _VAGUE and calls)):
+            if not bare and (
+                _PAST.search(clause) or _PAST_AFTER.match(after) or (pattern in _VAGUE and calls)
+            ):
                 continue
             led = _LED_DAY.search(before) or _KEYS.match(after)
             if pattern is _DAY_DOT_MONTH and not bare and not led:
