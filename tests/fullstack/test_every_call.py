@@ -294,11 +294,11 @@ async def _operations(call: Calls) -> None:
     _has(await call("GET", "/api/oncall", key="admin"), "schedules overrides")
     nobody = {"schedule": "unknown", "person": "ola", "ends": "2030-01-01T00:00:00Z"}
     await call("POST", "/api/oncall/overrides", nobody, status=422, key="admin")
-    await call("DELETE", "/api/oncall/overrides/{id}", id="1", status=404, key="admin")
+    await call("DELETE", "/api/oncall/overrides/{id}", id="999999", status=404, key="admin")
     _has(await call("GET", "/api/silences", key="admin"), "items")
     unknown = {"event_type": "unknown", "ends": "2030-01-01T00:00:00Z", "why": "a test"}
     await call("POST", "/api/silences", unknown, status=422, key="admin")
-    await call("DELETE", "/api/silences/{id}", id="1", status=404, key="admin")
+    await call("DELETE", "/api/silences/{id}", id="999999", status=404, key="admin")
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
 
