@@ -283,7 +283,7 @@ def _silenced(row: NewRow, silence: Any | None) -> NewRow:
 
 
 def _is_new(row: NewRow) -> bool:
-    """Return whether it is no mail to others, and no update, whose first alert has a case."""
+    """Return whether it may open a case: not a mail to others, and not an update of an alert."""
     return row.once_address is None and not (row.payload or {}).get("is_update")
 
 

@@ -84,7 +84,7 @@ _FALL_BACK: Final = """
     SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id
     FROM ended LEFT JOIN added USING (alert_id)
 """
-# A step, and an alert where it asks. An update is no critical row.
+# A step, and an alert where it asks. An update is never critical.
 _ASKS: Final = """
     EXISTS (SELECT FROM case_place
         WHERE (case_place.alert_id, case_place.target) = (delivery.alert_id, delivery.target))

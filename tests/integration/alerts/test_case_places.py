@@ -160,7 +160,7 @@ async def test_the_message_that_asked_the_owner_is_changed_too(subject: Places) 
 
 
 async def test_one_sms_follows_each_answer(engine: AsyncEngine) -> None:
-    """Anna and Ewa were asked by SMS: what an answer is followed by is no news to Ewa."""
+    """Anna and Ewa were asked by SMS: Ewa is not told of what she did herself."""
     chain = (Ask("sms", 60.0, call="sales"), Ask("sms", 60.0, person="ewa"))
     subject = Places(engine, with_policy(chain=chain))
     words = {"text": "jan@example.com", "score": 90, "staff_language": "pl"}
@@ -172,7 +172,7 @@ async def test_one_sms_follows_each_answer(engine: AsyncEngine) -> None:
     said: list[tuple[str | None, str]] = []
 
     async def follow() -> list[tuple[str | None, str]]:
-        """Send what is due, and return to whom what was said since."""
+        """Send what is due, and return what was sent since, and to whom."""
         said.clear()
         await subject.update()
         await subject.update()
