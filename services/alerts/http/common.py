@@ -18,6 +18,12 @@ def operator(request: web.Request) -> str | None:
     return request.headers.get("X-Operator", "")[:200] or None
 
 
+def number_in_path(request: web.Request) -> int:
+    """Return the path's `id` as a key of a table; 0, which no row has, for anything else."""
+    given = request.match_info["id"]
+    return int(given) if given.isdecimal() and len(given) <= 18 else 0
+
+
 def shown(row: Any) -> dict[str, Any]:
     """Return one delivery as JSON, without its payload."""
     open_ = State(row.state) not in TERMINAL

@@ -14,7 +14,7 @@ from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
 from services.alerts.case import Person
 from services.alerts.cases.on_call import Schedules
-from services.alerts.http.common import admin, operator
+from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.oncall import Shift
 from services.alerts.store import overrides
 
@@ -99,8 +99,7 @@ class OnCallRoutes:
         return errors
 
     async def remove(self, request: web.Request) -> web.Response:
-        given = request.match_info["id"]
-        number = int(given) if given.isdecimal() and len(given) <= 18 else 0
+        number = number_in_path(request)
         async with self.engine.begin() as tx:
             if not await overrides.remove(tx, number):
                 raise Problem(404, detail="there is no such override")

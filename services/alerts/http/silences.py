@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import Model, Problem, json_response, parse
 from libs.common.process import logs
 from services.alerts.case import Rules
-from services.alerts.http.common import admin, operator
+from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.store import silences
 
 log = logs.get_logger(__name__)
@@ -66,8 +66,7 @@ class SilenceRoutes:
         return errors
 
     async def end(self, request: web.Request) -> web.Response:
-        given = request.match_info["id"]
-        number = int(given) if given.isdecimal() and len(given) <= 18 else 0
+        number = number_in_path(request)
         async with self.engine.begin() as tx:
             cases = await silences.end(tx, number)
         if cases is None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.case import Answer, Ask, Cancelled, Change, Moved, State
-from services.alerts.store.case_tables import alert_case, case_answer, case_place
+from services.alerts.store.case_tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.intake import NewRow
 from services.alerts.store.sql import sql
 
@@ -253,7 +253,7 @@ async def change(
         if what.state is State.ANSWERED:
             values |= {"next_at": done_by, "ended_at": ended}
     await recall(tx, row.alert_id)
-    return await _become(tx, row, values, tell=what.tell)
+    return await _become(tx, row, values, sa.true() if what.tell else _CHANGEABLE)
 
 
 async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
@@ -266,7 +266,7 @@ async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
         "ended_at": sa.func.now(),
         "version": alert_case.c.version + 1,
     }
-    return await _become(tx, row, values, tell=True)
+    return await _become(tx, row, values, sa.true())
 
 
 _NOT_LISTED = sql("""
@@ -274,7 +274,14 @@ _NOT_LISTED = sql("""
 """)
 
 
-async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell: bool) -> Any:
+# The places whose message can be changed.
+_CHANGEABLE: Final = case_place.c.receipt.is_not(None)
+
+
+async def _become(
+    tx: AsyncConnection, row: Any, values: dict[str, Any], told: sa.ColumnElement[bool]
+) -> Any:
+    """:param told: the places to update"""
     changed = await tx.execute(
         sa.update(alert_case)
         .where(alert_case.c.alert_id == row.alert_id)
@@ -283,14 +290,13 @@ async def _become(tx: AsyncConnection, row: Any, values: dict[str, Any], *, tell
     )
     if row.state == State.UNANSWERED:  # digests need not list it any more
         await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
-    await _tell(tx, row.alert_id, sa.true() if tell else case_place.c.receipt.is_not(None))
+    await _tell(tx, row.alert_id, told)
     return changed.one()
 
 
 async def tell_erased(tx: AsyncConnection, case_id: UUID) -> None:
     """Have each message of a locked case overwritten that can be changed, or is still in flight."""
-    overwritten = case_place.c.receipt.is_not(None) | case_place.c.shown.is_(None)
-    await _tell(tx, case_id, overwritten)
+    await _tell(tx, case_id, _CHANGEABLE | case_place.c.shown.is_(None))
 
 
 async def _tell(tx: AsyncConnection, case_id: UUID, which: sa.ColumnElement[bool]) -> None:
@@ -326,12 +332,6 @@ async def recall(tx: AsyncConnection, case_id: UUID) -> None:
     await tx.execute(_RECALL, {"case_id": case_id})
 
 
-_TELL_OWNER = sql("""
-    UPDATE case_place SET want = want + 1, wanted_at = now()
-    FROM case_step, alert_case
-    WHERE case_place.case_id = :case_id AND alert_case.alert_id = :case_id
-        AND case_step.alert_id = case_place.alert_id AND person = owner AND receipt IS NULL
-""")
 _LOCK_RESOLVED = sql("""
     SELECT alert_case.* FROM alert_case
     WHERE dedup_key IS NOT NULL AND state <> 'cancelled' AND EXISTS (
@@ -373,8 +373,10 @@ async def _resolve(tx: AsyncConnection, row: Any) -> None:
         await recall(tx, row.alert_id)
         version = alert_case.c.version + 1
         values = {"outcome": Cancelled.RESOLVED, "next_at": None, "version": version}
-        await _become(tx, row, values, tell=False)
-        await tx.execute(_TELL_OWNER, {"case_id": row.alert_id})
+        asked = sa.select(case_step.c.alert_id).where(
+            case_step.c.case_id == row.alert_id, case_step.c.person == row.owner
+        )
+        await _become(tx, row, values, _CHANGEABLE | case_place.c.alert_id.in_(asked))
 
 
 _BRING_FORWARD = sql("""

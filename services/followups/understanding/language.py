@@ -24,7 +24,7 @@ _WORDS = {
         "ich wir und der die das ist sind ein eine einen für mit bitte hallo guten tag wohnung haus küche bad "
         "renovierung renovieren möchte möchten brauche suche nicht kein keine von zu auf quadratmeter danke "
         "sprechen sie deutsch mein meine unser haben habe wie viel wann kostet können budget euro badezimmer "
-        "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom hier hat feuer gasgeruch kurzschluss wasserschaden gasleitung qualmt"
+        "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom hier hat gasgeruch kurzschluss wasserschaden gasleitung qualmt"
     ),
 }  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
