@@ -19,9 +19,9 @@ Duplicated and reordered messages, and many processes, are in test_many_follow_u
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -133,8 +133,11 @@ class HandOver(Rig):
         await eventually(quiet, 40)
 
 
-@pytest.fixture
-async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
+H = TypeVar("H", bound=HandOver)
+
+
+@asynccontextmanager
+async def started(kind: type[H], stack: Stack, folder: Path) -> AsyncIterator[H]:
     await stack.sandbox.reset()
     async with AsyncExitStack() as open_:
         broker, alerts_broker, database, mail = [
@@ -144,12 +147,18 @@ async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
                 stack.sandbox.smtp_port,
             )
         ]  # fmt: skip
-        made = HandOver(stack, tmp_path, broker, database, mail)
+        made = kind(stack, folder, broker, database, mail)
         made.alerts_broker = alerts_broker
         await made.start()
         yield made
         for name in ("followups", "alerts"):  # left so: the next one is started by the next rig
             await stack.kill9(name)
+
+
+@pytest.fixture
+async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
+    async with started(HandOver, stack, tmp_path) as made:
+        yield made
 
 
 async def test_a_claim_that_has_not_committed_is_made_again(rig: HandOver) -> None:

@@ -11,43 +11,26 @@ once the answer has had its 200.
 """
 
 import asyncio
-import tomllib
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.conftest import ACK, through
-from tests.faults.test_a_follow_up_at_each_step import HandOver
-from tests.support import stack as stacks
+from tests.faults.test_a_follow_up_at_each_step import HandOver, started
+from tests.support.cases import sections
 from tests.support.eventually import eventually
-from tests.support.proxy import UP, Proxy
-from tests.support.stack import Stack
+from tests.support.proxy import UP
+from tests.support.stack import Stack, quick_alerts_config
 from tests.support.system import LEAD, Answer, fresh_address
 
 pytestmark = pytest.mark.faults
 
-POLICY = """
-[answers."lead.qualified"]
-asks = ["slack"]
-within = "8h"
-chain = [{ to = "email", person = "ewa", wait = "8h" }]
-[people.ewa]
-name = "Ewa Lis"
-email = "ewa@example.pl"
-"""
-
-
-def with_policy(folder: Path, shipped: Path) -> Path:
-    config = tomllib.loads(shipped.read_text(encoding="utf-8"))
-    kept = {name: config[name] for name in ("routes", "dedup", "targets")}
-    path = shipped.with_name(f"alerts.{folder.name}.toml")  # beside the templates
-    lines = [f"{name} = {stacks._toml(value)}" for name, value in kept.items()]
-    path.write_text("\n".join([*lines, POLICY]), encoding="utf-8")
-    return path
+POLICY = sections(
+    "lead.qualified", within="8h", chain=[{"to": "email", "person": "ewa", "wait": "8h"}]
+)
 
 
 class Taken(HandOver):
@@ -57,7 +40,7 @@ class Taken(HandOver):
             await stack.stop(name)
             amqp_url = through(broker, stack.rabbitmq.port, stack.vhost.url(name))
             stack.changes[name] = {"AMQP_URL": amqp_url}
-        config = with_policy(self.folder, Path(stack.values["ALERTS_CONFIG"]))
+        config = quick_alerts_config(self.folder, **POLICY)
         stack.changes["alerts"] |= {"ALERTS_CONFIG": str(config)}
         await stack.start("alerts")
         await stack.start("followups")
@@ -106,21 +89,8 @@ class Taken(HandOver):
 
 @pytest.fixture
 async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[Taken]:
-    await stack.sandbox.reset()
-    async with AsyncExitStack() as open_:
-        broker, alerts_broker, database, mail = [
-            await open_.enter_async_context(Proxy(port))
-            for port in (
-                stack.rabbitmq.port, stack.rabbitmq.port, stack.postgres.port,
-                stack.sandbox.smtp_port,
-            )
-        ]  # fmt: skip
-        made = Taken(stack, tmp_path, broker, database, mail)
-        made.alerts_broker = alerts_broker
-        await made.start()
+    async with started(Taken, stack, tmp_path) as made:
         yield made
-        for name in ("followups", "alerts"):  # left so: the next one is started by the next rig
-            await stack.kill9(name)
 
 
 async def test_an_answer_that_has_not_committed_is_none_and_stops_nothing(rig: Taken) -> None:

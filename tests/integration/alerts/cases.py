@@ -1,14 +1,18 @@
 """Cases on a real ledger without a service: a policy, alerts, a clock that tests move."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.hours import Hours
 from libs.common.messaging.broker import Broker
 from services.alerts.alert import Claimed, Kind, Outcome, Reason, decide
 from services.alerts.alert import Policy as Retries
@@ -41,6 +45,34 @@ RULES = Rules({"lead.qualified": POLICY}, {}, PEOPLE, lambda _, __: "anna")
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200)
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 NEVER = Outcome(Kind.NEVER, Reason.GONE, 404)
+
+
+@contextmanager
+def dies_at(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[None]:
+    """Let a transaction fail at this step; what is in the block has to raise its error.
+
+    :param step: a function, by its place below services.alerts
+    """
+
+    async def dies(*_: object) -> None:
+        raise ConnectionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"services.alerts.{step}", dies)
+        with pytest.raises(ConnectionError):
+            yield
+
+
+def closed_for_two_days() -> Hours:
+    """Return hours that open in two days at 9:00 UTC."""
+    today = datetime.now(UTC).date()
+    return Hours(
+        ZoneInfo("UTC"),
+        time(9),
+        time(17),
+        weekends=True,
+        holidays={today, today + timedelta(days=1)},
+    )
 
 
 def answer(verb: Verb = Verb.TAKEN, person: str = "anna", **fields: Any) -> Answer:

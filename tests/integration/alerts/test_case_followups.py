@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.case import Verb
-from tests.integration.alerts.cases import Cases, answer, with_policy
+from tests.integration.alerts.cases import Cases, answer, dies_at, with_policy
 
 
 @pytest.fixture
@@ -67,13 +67,8 @@ async def test_an_answer_whose_event_is_not_written_is_no_answer(
     """One transaction: nobody sees a 200 whose stop could be lost."""
     case_id = await subject.accept()
 
-    async def dies(*_: object) -> None:
-        raise ConnectionError
-
-    with monkeypatch.context() as patched:
-        patched.setattr("services.alerts.cases.answers.outbox.add", dies)
-        with pytest.raises(ConnectionError):
-            await subject.take(case_id)
+    with dies_at(monkeypatch, "cases.answers.outbox.add"):
+        await subject.take(case_id)
     assert (await subject.case(case_id)).state == "open"
     await subject.take(case_id)
     assert await leads(subject) == [case_id]

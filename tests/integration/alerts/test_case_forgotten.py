@@ -5,13 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.hours import Hours
 from services.alerts.case import Change, Rules, State, Verb
 from services.alerts.cases.answers import Answers
 from services.alerts.store import case_privacy, case_queries
@@ -22,6 +20,8 @@ from tests.integration.alerts.cases import (
     NEVER,
     Cases,
     answer,
+    closed_for_two_days,
+    dies_at,
     with_policy,
 )
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
@@ -193,16 +193,11 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
     case_id = await subject.accept()
     await subject.take(case_id)
 
-    async def dies(*_: object) -> None:
-        raise ConnectionError
-
     for place in ("timer.outbox.add_all", "answers.cases.record"):
         before = await subject.case(case_id)
         await subject.execute("UPDATE alert_case SET next_at = now()")
-        with monkeypatch.context() as patched:
-            patched.setattr(f"services.alerts.cases.{place}", dies)
-            with pytest.raises(ConnectionError):
-                await subject.timer.run()
+        with dies_at(monkeypatch, f"cases.{place}"):
+            await subject.timer.run()
         row = await subject.case(case_id)
         assert (row.state, row.reminded, row.version) == (
             "answered",
@@ -214,14 +209,7 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
 
 
 async def test_outside_the_hours_the_owner_is_left_in_peace(engine: AsyncEngine) -> None:
-    today = datetime.now(UTC).date()
-    closed = Hours(
-        ZoneInfo("UTC"),
-        datetime.min.time().replace(hour=9),
-        datetime.min.time().replace(hour=17),
-        weekends=True,
-        holidays={today, today + timedelta(days=1)},
-    )
+    today, closed = datetime.now(UTC).date(), closed_for_two_days()
     subject = Cases(engine, replace(rules(hours="office"), hours={"office": closed}))
     case_id = await subject.accept()
     await subject.take(case_id)

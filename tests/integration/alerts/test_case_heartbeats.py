@@ -5,16 +5,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.hours import Hours
 from services.alerts.case import Heartbeat, Rules
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.store import case_queries, heartbeats
-from tests.integration.alerts.cases import POLICY, RULES, Cases
+from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days, dies_at
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_messages import PEOPLE
 from tests.support.eventually import eventually
@@ -142,7 +140,7 @@ async def test_one_that_was_cancelled_or_purged_is_not_asked_about_until_the_nex
 
 
 async def test_a_copy_of_an_event_from_before_resolves_nothing(subject: Watched) -> None:
-    """Redelivered after the deadline it set was missed: it is no news."""
+    """Redelivered after the deadline it set was missed: it changes nothing."""
     came = ago(hours=9)
     await subject.execute("UPDATE heartbeat SET next_at = now() - interval '2 hours'")
     alert = await subject.comes(accepted_at=came)
@@ -192,13 +190,8 @@ async def test_a_sign_that_waits_for_the_timer_resolves_what_it_raised(subject: 
 async def test_a_timer_that_dies_before_its_commit_asks_at_the_next_poll(
     subject: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dies(*_: object) -> None:
-        raise ConnectionError
-
-    with monkeypatch.context() as patched:
-        patched.setattr("services.alerts.cases.heartbeats.heartbeats.missed", dies)
-        with pytest.raises(ConnectionError):
-            await subject.miss()
+    with dies_at(monkeypatch, "cases.heartbeats.heartbeats.missed"):
+        await subject.miss()
     assert await subject.rows("SELECT 1 FROM alert_case") == []
     assert await subject.rows("SELECT 1 FROM outbox") == []
     await subject.miss()
@@ -210,13 +203,8 @@ async def test_intake_that_dies_before_its_commit_has_seen_no_sign(
 ) -> None:
     before = await subject.row()
 
-    async def dies(*_: object) -> None:
-        raise ConnectionError
-
-    with monkeypatch.context() as patched:
-        patched.setattr("services.alerts.intake.intake.accept", dies)
-        with pytest.raises(ConnectionError):
-            await subject.comes()
+    with dies_at(monkeypatch, "intake.intake.accept"):
+        await subject.comes()
     assert await subject.row() == before
     await subject.comes()
     assert (await subject.row()).next_at > before.next_at
@@ -225,14 +213,7 @@ async def test_intake_that_dies_before_its_commit_has_seen_no_sign(
 async def test_found_outside_the_hours_it_is_asked_about_at_the_opening(
     engine: AsyncEngine,
 ) -> None:
-    today = datetime.now(UTC).date()
-    closed = Hours(
-        ZoneInfo("UTC"),
-        datetime.min.time().replace(hour=9),
-        datetime.min.time().replace(hour=17),
-        weekends=True,
-        holidays={today, today + timedelta(days=1)},
-    )
+    today, closed = datetime.now(UTC).date(), closed_for_two_days()
     watched = {"slack_alert": Heartbeat(4 * 3600.0, "office")}
     subject = Watched(engine, replace(WATCHING, heartbeats=watched, hours={"office": closed}))
     await subject.heartbeats.run()

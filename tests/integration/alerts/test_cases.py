@@ -3,12 +3,10 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.hours import Hours
 from services.alerts.case import Ask
 from services.alerts.store import cases as store
 from tests.integration.alerts.cases import (
@@ -18,6 +16,8 @@ from tests.integration.alerts.cases import (
     RULES,
     Cases,
     answer,
+    closed_for_two_days,
+    dies_at,
     with_policy,
 )
 from tests.integration.alerts.conftest import StartAlerts
@@ -125,13 +125,8 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
 ) -> None:
     case_id = await subject.accept()
 
-    async def dies(*_: object) -> None:
-        raise ConnectionError
-
-    with monkeypatch.context() as patched:
-        patched.setattr("services.alerts.cases.timer.outbox.add_all", dies)
-        with pytest.raises(ConnectionError):
-            await subject.tick()
+    with dies_at(monkeypatch, "cases.timer.outbox.add_all"):
+        await subject.tick()
     assert (await subject.case(case_id)).step == 0
     assert await subject.steps(case_id) == []
     await subject.tick()
@@ -142,14 +137,7 @@ async def test_outside_the_hours_the_timer_waits_for_the_next_opening(
     engine: AsyncEngine,
 ) -> None:
     today = datetime.now(UTC).date()
-    tomorrow = today + timedelta(days=1)
-    closed = Hours(
-        ZoneInfo("UTC"),
-        datetime.min.time().replace(hour=9),
-        datetime.min.time().replace(hour=17),
-        weekends=True,
-        holidays={today, tomorrow},
-    )
+    closed = closed_for_two_days()
     rules = with_policy(hours="office")
     subject = Cases(engine, type(rules)(rules.policies, {"office": closed}, rules.people))
     case_id = await subject.accept()
