@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
@@ -69,9 +68,11 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
 
 def each_host(url: str) -> list[str]:
     """Return a URL per host of `amqp://user:password@a:5672,b:5672/vhost`."""
-    parts = urlsplit(url)
-    account, at, hosts = parts.netloc.rpartition("@")
-    return [parts._replace(netloc=f"{account}{at}{host}").geturl() for host in hosts.split(",")]
+    # Not urlsplit: since Python 3.13 it refuses a list with an IPv6 address in it.
+    scheme, _, rest = url.partition("://")
+    netloc, slash, path = rest.partition("/")
+    account, at, hosts = netloc.rpartition("@")
+    return [f"{scheme}://{account}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 class PublisherChannel:
