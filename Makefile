@@ -10,7 +10,7 @@ BIN = .venv/bin
 # Excluded from make test; each has its own target.
 QUICK = not faults and not cluster and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-fullstack test-clients test-dialect test-pages bench docs lock release
+.PHONY: up down clean status env check demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -79,6 +79,14 @@ test-pages:
 # Generate clients from /openapi.json in Python and TypeScript (needs npm), and type-check them.
 test-clients: prepare
 	tests/clients/run
+
+# Build the script for web pages into services/gateway/static/widget (needs npm); commit what it writes.
+widget:
+	cd widget && npm ci --silent --no-audit --no-fund && npm run --silent build
+
+# The committed build is the one that its source makes, byte for byte.
+test-widget: widget
+	test -z "$$(git status --porcelain services/gateway/static/widget)"
 
 test-dialect: prepare
 	$(BIN)/pytest -n $(JOBS) -m dialect $(ARGS)

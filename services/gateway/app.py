@@ -7,7 +7,7 @@ from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
-from services.gateway import docs, pages
+from services.gateway import docs, pages, widget
 from services.gateway.access import Access
 from services.gateway.admin_record import AdminRecord
 from services.gateway.body_budget import BodyBudget
@@ -101,6 +101,7 @@ async def start(
     app.on_response_prepare.append(cors.finish)
     api.add_routes(app, access)
     docs.add_routes(app)
+    widget.add_routes(app, access, settings.public_base_url.rstrip("/"))
 
     if link is None:
         await server.serve_metrics(service, settings.http_host, settings.metrics_port)

@@ -56,7 +56,7 @@ class Cors:
         headers.setdefault(SECURITY_POLICY, PAGE_POLICY if page else POLICY)
         if self._https:
             headers.setdefault("Strict-Transport-Security", HSTS)
-        if self._origins:
+        if self._origins and hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in headers:
             headers.add(hdrs.VARY, hdrs.ORIGIN)
             if self._allows(request):
                 headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request.headers[hdrs.ORIGIN]

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from services.gateway import docs
+from services.gateway import docs, widget
 from services.gateway.access import Access, Requirements
 from services.gateway.clients import Role
 from services.gateway.http import FORWARDED, Api
@@ -56,6 +56,7 @@ def access() -> dict[tuple[str, str], Requirements]:
     )
     api.add_routes(app, cast("Access", Recorder()))
     docs.add_routes(app)
+    widget.add_routes(app, cast("Access", Recorder()), "")
     for route in app.router.routes():
         assert route.resource is not None
         found.setdefault((route.method.lower(), route.resource.canonical), Requirements())
