@@ -29,7 +29,6 @@ from services.consent.store import consents, data_subjects, erasures, links, upk
 from services.consent.store.data_subjects import Lock, SubjectRow
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import chain
-from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.chain import Entry
 from services.consent.trail.vault import Vault
 
@@ -179,16 +178,13 @@ async def withdraw(
     return Withdrawal(subject.id, state)
 
 
-async def erase(
-    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal, file: AppendOnlyFile
-) -> bool:
+async def erase(tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal) -> bool:
     """Erase the subject here and order the other services to; the caller has verified the request.
 
     The rows of the trail stay and the chain verifies, but no one can read whose they are.
 
     :param withdrawal: the subject's, with every permit returned: if the address comes back it is
         a new subject, whose withdrawal would not see an earlier permit
-    :param file: a line is added before the commit, to repeat the erasure after a restore
     :returns: False, and nothing was changed, when a newer consent was recorded since
     :raises MalformedEmail:
     """
@@ -198,13 +194,11 @@ async def erase(
         return True
     if (await consents.read(tx, subject.id, PURPOSES)).versions != withdrawal.state.versions:
         return False
-    await _forget(tx, vault, entry, subject, Subject(email), file)
+    await _forget(tx, vault, entry, subject, Subject(email))
     return True
 
 
-async def erase_phone(
-    tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, file: AppendOnlyFile
-) -> None:
+async def erase_phone(tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject) -> None:
     """Have the other services erase a phone number; consent stores none.
 
     :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
@@ -212,28 +206,14 @@ async def erase_phone(
     row = await data_subjects.get_or_create(tx, vault, subject.identity, Lock.CHANGE)
     await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
     await chain.append(tx, row.id, row.key(vault), entry)
-    await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject, file)
+    await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject)
 
 
 async def _forget(
-    tx: AsyncConnection,
-    vault: Vault,
-    entry: Entry,
-    row: SubjectRow,
-    subject: Subject,
-    file: AppendOnlyFile,
+    tx: AsyncConnection, vault: Vault, entry: Entry, row: SubjectRow, subject: Subject
 ) -> None:
     erasure_id = await erasures.destroy(tx, row.id)
     await erasure_orders.order(tx, vault, erasure_id, subject)
-    await file.append(
-        {
-            "subject": str(row.id),
-            "erasure": str(erasure_id),
-            "suppression_hash": vault.suppression_hash(subject.identity).hex(),
-            "keys": len(vault.hash_keys),
-            "at": datetime.now(UTC).isoformat(),
-        }
-    )
     await chain.append(tx, row.id, row.key(vault), entry)
     metrics.ERASURES.inc()
 

@@ -152,6 +152,7 @@ class Consumers:
                     await changes.withdraw(tx, self._vault, request, suppression_days=days)
         except MalformedEmail:
             return Dead("malformed address")
+        await self._journal.record()
         return Ack()
 
     async def _add_trace(self, message: Message) -> Disposition:

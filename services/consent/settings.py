@@ -29,7 +29,9 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     consent_hash_key: Annotated[SecretStr, _readable(decode_hash_keys)]
     consent_checkpoint_keys: Annotated[SecretStr, _readable(Signer)]
     consent_records_dir: Path
-    """Files that must outlive the database: checkpoints of the trail, withdrawals, erasures."""
+    """Files that must outlive the database: checkpoints of the trail, withdrawals and erasures."""
+    consent_records_copy: Path | None = None
+    """A second folder for withdrawals and erasures, on a disk that the loss of this one spares."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
     """The sender sends its final dot within 10 s of the request; the rest is margin."""
@@ -78,9 +80,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
         return AppendOnlyFile(self.consent_records_dir / "checkpoints.jsonl")
 
     @property
-    def withdrawal_file(self) -> AppendOnlyFile:
-        return AppendOnlyFile(self.consent_records_dir / "withdrawals.jsonl")
-
-    @property
-    def erasure_file(self) -> AppendOnlyFile:
-        return AppendOnlyFile(self.consent_records_dir / "erasures.jsonl")
+    def withdrawal_files(self) -> list[AppendOnlyFile]:
+        """This host's file, and its copy elsewhere."""
+        folders = (self.consent_records_dir, self.consent_records_copy)
+        return [AppendOnlyFile(each / "withdrawals.jsonl") for each in folders if each]

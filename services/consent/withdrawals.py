@@ -8,7 +8,6 @@ from weakref import WeakValueDictionary
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import normalise
-from libs.common.process import logs
 from services.consent import changes, permits
 from services.consent.changes import Withdrawal, WithdrawalRequest
 from services.consent.consent import Action, Subject, WithdrawalResult
@@ -16,10 +15,6 @@ from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
 from services.consent.trail.chain import Entry
 from services.consent.trail.vault import Vault
-
-log = logs.get_logger(__name__)
-
-JOURNAL_SECONDS = 5.0
 
 
 class Answer(NamedTuple):
@@ -55,7 +50,7 @@ class Withdrawals:
                 request,
                 suppression_days=self._settings.suppression_retention_days,
             )
-        await self._record_in_journal()
+        await self._journal.record()
         result, in_flight = await permits.wait_until_answerable(
             self._engine,
             withdrawal,
@@ -64,18 +59,6 @@ class Withdrawals:
             stopping=self._stopping,
         )
         return withdrawal, Answer(result, in_flight)
-
-    async def _record_in_journal(self) -> None:
-        """Record the withdrawal outside the database before it is answered.
-
-        If that fails, the withdrawal still holds: the periodic job retries, and reports the
-        failure.
-        """
-        try:
-            async with asyncio.timeout(JOURNAL_SECONDS):
-                await self._journal.update()
-        except Exception as error:  # noqa: BLE001 - see above
-            log.warning("withdrawal.not_recorded", error=type(error).__name__)
 
     def _lock(self, email: str) -> asyncio.Lock:
         """Run one transaction per subject at a time: a locked subject takes one connection, not
@@ -95,12 +78,12 @@ class Withdrawals:
             return answer
         erased = replace(entry, action=Action.ERASED)
         async with self._engine.begin() as tx:
-            done = await changes.erase(
-                tx, self._vault, erased, withdrawal, self._settings.erasure_file
-            )
+            done = await changes.erase(tx, self._vault, erased, withdrawal)
+        await self._journal.record()
         return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
 
     async def erase_phone(self, entry: Entry, subject: Subject) -> None:
         """Erase a subject known only by phone; it has neither consents nor permits."""
         async with self._engine.begin() as tx:
-            await changes.erase_phone(tx, self._vault, entry, subject, self._settings.erasure_file)
+            await changes.erase_phone(tx, self._vault, entry, subject)
+        await self._journal.record()

@@ -1,13 +1,14 @@
 """The journal of withdrawals and erasures outside the database, so that no restore undoes one.
 
 Each replica follows the trail and records on its own host's disk who withdrew or was erased, with
-the row's position in the chain. If the trail lacks that position, the database was restored (or
-changed): no permit is granted until every host has applied its withdrawals and the erasures were
-repeated (`replay`).
+the row's position in the chain. So each host has every withdrawal and erasure, also those that
+another host has answered, and a copy may be kept elsewhere (`CONSENT_RECORDS_COPY`). If the trail
+lacks the newest position, the database was restored (or changed): no permit is granted until every
+host has applied its withdrawals and the erasures were repeated (`replay`).
 """
 
 import asyncio
-from collections.abc import Iterator
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,22 +20,25 @@ from libs.common.process import logs
 from services.consent import changes, metrics
 from services.consent.changes import WithdrawalRequest
 from services.consent.consent import Action
+from services.consent.identity import parse_subject
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, restores, trail
+from services.consent.store.data_subjects import SubjectRow
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.chain import Entry
 from services.consent.trail.position import START, Position
-from services.consent.trail.vault import Vault
+from services.consent.trail.vault import Vault, WrappedKey
 
 log = logs.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
+RECORD_SECONDS = 5.0
 BATCH = 500
 
 
 class JournalEntry(BaseModel):
-    """A subject who withdrew, without an address: a random id and the keyed hash for look-up."""
+    """A subject who withdrew or was erased, without an address: a random id and keyed hashes."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -43,49 +47,109 @@ class JournalEntry(BaseModel):
     subject: UUID | None = None
     """None: a restart of the journal after a restore."""
     lookup_hash: str | None = None
+    suppression_hash: str | None = None
     keys: int = Field(1, ge=1)
-    """How many keys made the hash."""
+    """How many keys made the hashes."""
     withdrawn: dict[str, AwareDatetime] = {}
     """The time of the last withdrawal, by purpose."""
-    erased: bool = False
+    never_ask: bool = False
+    erased_at: AwareDatetime | None = None
+    erasure: UUID | None = None
 
     @property
     def position(self) -> Position:
         return Position(self.row, bytes.fromhex(self.hash))
 
+    def added_to(self, other: "JournalEntry") -> "JournalEntry":
+        """Merge two entries of a subject; the order does not matter, as files may be joined."""
+        withdrawn = {
+            purpose: max(self.withdrawn.get(purpose, at), other.withdrawn.get(purpose, at))
+            for purpose, at in (self.withdrawn | other.withdrawn).items()
+        }
+        newer, older = (self, other) if self.keys >= other.keys else (other, self)
+        merged = {
+            "lookup_hash": newer.lookup_hash or older.lookup_hash,
+            "suppression_hash": newer.suppression_hash or older.suppression_hash,
+            "withdrawn": withdrawn,
+            "never_ask": self.never_ask or other.never_ask,
+            "erased_at": self.erased_at or other.erased_at,
+            "erasure": self.erasure or other.erasure,
+        }
+        return newer.model_copy(update=merged)
 
-def read(file: AppendOnlyFile) -> Iterator[tuple[UUID, JournalEntry]]:
-    """Read the entries of data subjects, the oldest first."""
+
+def read(file: AppendOnlyFile) -> dict[UUID, JournalEntry]:
+    """Read what is known of each data subject."""
+    found: dict[UUID, JournalEntry] = {}
     for record in file.read():
         try:
             entry = JournalEntry.model_validate(record)
         except ValidationError:
             log.warning("journal.damaged", file=file.path.name)
             continue
-        if entry.subject is not None:
-            yield entry.subject, entry
+        if (subject := entry.subject) is not None:
+            found[subject] = entry.added_to(found[subject]) if subject in found else entry
+    return found
 
 
 class Journal:
+    """This host's journal, and its copy if there is one."""
+
     def __init__(self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> None:
+        self._copies = [_Copy(engine, vault, settings, file) for file in settings.withdrawal_files]
+
+    async def is_current(self, tx: AsyncConnection) -> bool:
+        """Return whether the database is the one that every host followed last."""
+        newest = max((copy.position for copy in self._copies), key=lambda each: each.rows)
+        return await restores.is_current(tx, newest)
+
+    async def update(self) -> None:
+        """Write new entries of the trail; runs every second.
+
+        :raises OSError: a file cannot be written; the others are
+        """
+        found = await asyncio.gather(
+            *(copy.update() for copy in self._copies), return_exceptions=True
+        )
+        failures = [each for each in found if isinstance(each, BaseException)]
+        metrics.REPLAY_PENDING.set(any(each is False for each in found))
+        if failures:
+            raise failures[0]
+
+    async def record(self) -> None:
+        """Record a withdrawal or an erasure, after its commit and before its answer.
+
+        If that fails, it still holds: the periodic job retries, and reports the failure.
+        """
+        try:
+            async with asyncio.timeout(RECORD_SECONDS):
+                await self.update()
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("journal.not_recorded", error=type(error).__name__)
+
+
+class _Copy:
+    def __init__(
+        self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, file: AppendOnlyFile
+    ) -> None:
         self._engine = engine
         self._vault = vault
         self._suppression_days = settings.suppression_retention_days
-        self._file = settings.withdrawal_file
+        self._file = file
         self._position: Position | None = None
         self._followed = 0
         """The row up to which the file is complete."""
         self._applied: Position | None = None
         self._lock = asyncio.Lock()
 
-    async def is_current(self, tx: AsyncConnection) -> bool:
-        """Return whether the database is the one that every host followed last."""
-        return await restores.is_current(tx, self._position or self._newest())
+    @property
+    def position(self) -> Position:
+        return self._position or self._newest()
 
-    async def update(self) -> None:
-        """Write new entries of the trail; runs every second, and before a withdrawal is answered.
+    async def update(self) -> bool:
+        """Follow the trail.
 
-        :raises OSError: it cannot be written
+        :returns: whether the trail has what the file has
         """
         async with self._lock:
             newest = self._newest()
@@ -97,7 +161,7 @@ class Journal:
                 await self._follow()
             else:
                 await self._recover(newest)
-            metrics.REPLAY_PENDING.set(not is_there)
+            return is_there
 
     def _newest(self) -> Position:
         for record in self._file.newest():
@@ -112,18 +176,7 @@ class Journal:
             async with self._engine.connect() as tx:
                 head = (await trail.head(tx)).rows
                 rows = await restores.withdrawn_after(tx, self._followed, head, BATCH)
-            entries = [
-                JournalEntry(
-                    row=row.id,
-                    hash=row.hash,
-                    subject=row.subject_id,
-                    lookup_hash=row.lookup_hash,
-                    keys=len(self._vault.hash_keys),
-                    withdrawn=row.withdrawn or {},
-                    erased=row.action == Action.ERASED,
-                )
-                for row in rows
-            ]
+            entries = [self._entry(row) for row in rows]
             if entries:
                 await self._file.append(*(entry.model_dump(mode="json") for entry in entries))
                 self._position = entries[-1].position
@@ -131,6 +184,33 @@ class Journal:
                 self._followed = head
                 return
             self._followed = rows[-1].id
+
+    def _entry(self, row: Any) -> JournalEntry:
+        entry = JournalEntry(
+            row=row.id,
+            hash=row.hash,
+            subject=row.subject_id,
+            lookup_hash=row.lookup_hash,
+            keys=len(self._vault.hash_keys),
+            withdrawn=row.withdrawn or {},
+        )
+        more: dict[str, Any] = {}
+        if row.action == Action.ERASED:
+            more = {
+                "erased_at": row.erased_at,
+                "erasure": row.erasure_id,
+                "suppression_hash": row.suppression_hash,
+            }
+        elif row.wrapped_key is not None:  # not erased since
+            wrapped = WrappedKey(row.master_key_id, row.wrapped_key)
+            key = SubjectRow(row.subject_id, wrapped).key(self._vault)
+            identity = parse_subject(key.decrypt("email", row.email) or "").identity
+            evidence = json.loads(key.decrypt("evidence", row.evidence) or "{}")
+            more = {
+                "suppression_hash": self._vault.suppression_hash(identity).hex(),
+                "never_ask": bool(evidence.get("never_ask")),
+            }
+        return entry.model_copy(update=more)
 
     async def _recover(self, position: Position) -> None:
         log.error("journal.restored", rows=position.rows)
@@ -148,12 +228,12 @@ class Journal:
     async def _apply(self) -> None:
         """Repeat the withdrawals that are in the file but not in the database."""
         oldest = datetime.now(UTC) - timedelta(days=self._suppression_days)
-        entries: dict[UUID, JournalEntry] = {}
-        for subject_id, entry in await asyncio.to_thread(lambda: list(read(self._file))):
-            if entry.erased:
-                entries.pop(subject_id, None)  # `replay` withdraws as well
-            elif any(at > oldest for at in entry.withdrawn.values()):
-                entries[subject_id] = entry
+        entries = {
+            subject_id: entry
+            for subject_id, entry in (await asyncio.to_thread(read, self._file)).items()
+            if entry.erased_at is None  # `replay` withdraws as well
+            and any(at > oldest for at in entry.withdrawn.values())
+        }
         repeated = 0
         for subject_id, entry in entries.items():
             for purpose, at in entry.withdrawn.items():
@@ -184,10 +264,19 @@ class Journal:
             email = await chain.last_email(tx, subject_id, subject.key(self._vault))
         if email is None:
             await consents.withdraw(tx, subject_id, [purpose], at)
+            if entry.suppression_hash is not None:
+                hashed = self._vault.rehash(bytes.fromhex(entry.suppression_hash), entry.keys)
+                await consents.suppress(
+                    tx, subject_id, hashed, [purpose], self._suppression_days,
+                    never_ask=entry.never_ask,
+                )  # fmt: skip
         else:
             evidence: dict[str, Any] = {"source": "replay", "withdrawn_at": at.isoformat()}
             request = WithdrawalRequest(
-                Entry(Action.UNSUBSCRIBE, email, evidence=evidence), [purpose], at=at
+                Entry(Action.UNSUBSCRIBE, email, evidence=evidence),
+                [purpose],
+                never_ask=entry.never_ask,
+                at=at,
             )
             await changes.withdraw(
                 tx, self._vault, request, suppression_days=self._suppression_days

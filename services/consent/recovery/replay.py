@@ -1,6 +1,6 @@
 """After a restore: repeats the erasures since the backup, here and in the other services.
 
-The file of erasures identifies the subjects without addresses. If the restored database knows a
+The journal identifies the subjects without addresses. If the restored database knows a
 subject, the trail has the address. A subject who became known after the backup (a chat before any
 consent) may only exist in other services: they send their addresses, and the suppression hash
 identifies the subject.
@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging.rpc import Requester
@@ -35,17 +34,13 @@ AT_ONCE = 50
 BUDGET_SECONDS = 5.0  # it may then wait 25 s for permits; the gateway waits 40 s for an answer
 
 
-class ErasureEntry(BaseModel):
-    """A line of the file of erasures."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
+@dataclass(frozen=True, slots=True)
+class Erased:
     subject: UUID
     erasure: UUID
-    suppression_hash: str
-    keys: int = Field(1, ge=1)
-    """How many keys made the hash."""
-    at: AwareDatetime
+    suppression_hash: bytes | None
+    """None: only the subject's id is recorded."""
+    at: datetime
 
 
 @dataclass(slots=True)
@@ -85,11 +80,10 @@ class Replay:
         self._requester = requester
         self._export_seconds = settings.export_seconds
         self._kept = timedelta(days=settings.suppression_retention_days)
-        self._file = settings.erasure_file
-        self._journal = settings.withdrawal_file
+        self._files = settings.withdrawal_files
 
     async def run(self, entry: Callable[[str], Entry]) -> Replayed:
-        """Repeat the erasures in the file; repeating them is harmless.
+        """Repeat the erasures in the journal; repeating them is harmless.
 
         Each host applies its own withdrawals (`journal`). After both, permits are granted again.
 
@@ -100,11 +94,7 @@ class Replay:
         entries = await asyncio.to_thread(self._read)
         async with self._engine.connect() as tx:
             known = await data_subjects.known(tx, list(entries))
-            elsewhere = await data_subjects.known(
-                tx, await asyncio.to_thread(self._erased_elsewhere)
-            )
         alive = [each for each in entries if known.get(each)]
-        alive += [each for each, living in elsewhere.items() if living and each not in entries]
         unknown = [each for subject_id, each in entries.items() if subject_id not in known]
         done.already = sum(known.get(each) is False for each in entries)
         for start in range(0, len(alive), AT_ONCE):
@@ -115,7 +105,7 @@ class Replay:
             results = await asyncio.gather(*(self._again(each, entry) for each in part))
             done.again += results.count(WithdrawalResult.DONE)
             nameless = [each for each, result in zip(part, results, strict=True) if not result]
-            unknown += [entries[each] for each in nameless if each in entries]
+            unknown += [entries[each] for each in nameless]
             done.in_flight += len(part) - results.count(WithdrawalResult.DONE) - len(nameless)
         if done.in_flight or done.left:  # the caller has waited long enough
             done.left += len(unknown)
@@ -127,22 +117,19 @@ class Replay:
         log.info("erasures.replayed", **asdict(done))
         return done
 
-    def _erased_elsewhere(self) -> list[UUID]:
-        """Return subjects that another host has erased, which this host finds in the trail."""
-        return [subject_id for subject_id, line in journal.read(self._journal) if line.erased]
-
-    def _read(self) -> dict[UUID, ErasureEntry]:
-        oldest = datetime.now(UTC) - self._kept
-        entries = {}
-        for record in self._file.read():
-            try:
-                entry = ErasureEntry.model_validate(record)
-            except ValidationError:
-                log.warning("erasures.damaged_line")
-                continue
-            if entry.at > oldest:  # older than any backup
-                entries[entry.subject] = entry
-        return entries
+    def _read(self) -> dict[UUID, Erased]:
+        oldest = datetime.now(UTC) - self._kept  # older than any backup
+        found = {}
+        for file in self._files:
+            for subject_id, entry in journal.read(file).items():
+                if entry.erased_at is None or entry.erased_at <= oldest:
+                    continue
+                hashed = entry.suppression_hash and self._vault.rehash(
+                    bytes.fromhex(entry.suppression_hash), entry.keys
+                )
+                erasure = entry.erasure or uuid4()
+                found[subject_id] = Erased(subject_id, erasure, hashed or None, entry.erased_at)
+        return found
 
     async def _again(
         self, subject_id: UUID, entry: Callable[[str], Entry]
@@ -160,11 +147,10 @@ class Replay:
             return WithdrawalResult.DONE
         return (await self._withdrawals.erase(entry(email))).result
 
-    async def _by_address(self, unknown: Sequence[ErasureEntry], done: Replayed) -> None:
-        wanted: dict[bytes, list[ErasureEntry]] = {}
-        for entry in unknown:
-            hashed = self._vault.rehash(bytes.fromhex(entry.suppression_hash), entry.keys)
-            wanted.setdefault(hashed, []).append(entry)
+    async def _by_address(self, unknown: Sequence[Erased], done: Replayed) -> None:
+        wanted: dict[bytes | None, list[Erased]] = {}
+        for each in unknown:
+            wanted.setdefault(each.suppression_hash, []).append(each)
         found: dict[bytes, Subject] = {}
 
         def look(records: export.Records) -> None:
@@ -180,27 +166,27 @@ class Replay:
         if done.incomplete:
             done.left += len(unknown)
             return
-        for suppression_hash, entries in wanted.items():
-            subject = found.get(suppression_hash)
+        for suppression_hash, erased in wanted.items():
+            subject = suppression_hash and found.get(suppression_hash)
             async with self._engine.begin() as tx:
-                for entry in entries:
-                    await self._record_missed(tx, entry, suppression_hash, subject)
-            done.by_address += len(entries) if subject else 0
-            done.unknown += 0 if subject else len(entries)
+                for each in erased:
+                    await self._record_missed(tx, each, subject or None)
+            done.by_address += len(erased) if subject else 0
+            done.unknown += 0 if subject else len(erased)
 
     async def _record_missed(
-        self,
-        tx: AsyncConnection,
-        entry: ErasureEntry,
-        suppression_hash: bytes,
-        subject: Subject | None,
+        self, tx: AsyncConnection, erased: Erased, subject: Subject | None
     ) -> None:
         # The row was made by a permit or the journal.
-        await data_subjects.forget(tx, entry.subject)
+        await data_subjects.forget(tx, erased.subject)
         await erasures.record_missed(
-            tx, entry.subject, entry.erasure, suppression_hash, entry.at, in_progress=bool(subject)
-        )
-        left = entry.at + self._kept - datetime.now(UTC)
-        await consents.suppress(tx, entry.subject, suppression_hash, PURPOSES, left.days)
+            tx, erased.subject, erased.erasure, erased.suppression_hash, erased.at,
+            in_progress=bool(subject),
+        )  # fmt: skip
+        if erased.suppression_hash is not None:
+            left = erased.at + self._kept - datetime.now(UTC)
+            await consents.suppress(
+                tx, erased.subject, erased.suppression_hash, PURPOSES, left.days
+            )
         if subject:
-            await erasure_orders.order(tx, self._vault, entry.erasure, subject)
+            await erasure_orders.order(tx, self._vault, erased.erasure, subject)

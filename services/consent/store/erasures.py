@@ -111,7 +111,7 @@ async def record_missed(
     tx: AsyncConnection,
     subject_id: UUID,
     erasure_id: UUID,
-    suppression_hash: bytes,
+    suppression_hash: bytes | None,
     at: datetime,
     *,
     in_progress: bool,

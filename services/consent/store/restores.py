@@ -54,12 +54,18 @@ async def record_replayed(tx: AsyncConnection) -> None:
     await tx.execute(sa.text("UPDATE restore SET replayed_at = now() WHERE replayed_at IS NULL"))
 
 
+# An erasure is not linked to the subject whom it erased, but both have the time of the transaction.
+# If two share it, each is recorded with both hashes: both were erased.
 _WITHDRAWN = sql("""
-    SELECT log.id, encode(log.hash, 'hex') AS hash, log.action, log.subject_id,
-        encode(data_subject.lookup_hash, 'hex') AS lookup_hash,
+    SELECT log.id, encode(log.hash, 'hex') AS hash, log.action, log.subject_id, log.email,
+        log.evidence, master_key_id, wrapped_key, erased_at,
+        encode(lookup_hash, 'hex') AS lookup_hash, erased.id AS erasure_id,
+        encode(erased.suppression_hash, 'hex') AS suppression_hash,
         (SELECT jsonb_object_agg(purpose, withdrawn_at) FROM consent_state
          WHERE consent_state.subject_id = log.subject_id AND withdrawn_at IS NOT NULL) AS withdrawn
     FROM consent_audit_log AS log JOIN data_subject ON data_subject.id = log.subject_id
+    LEFT JOIN (SELECT id, suppression_hash, confirmed_at FROM erasure) AS erased
+        ON action = 'erased' AND confirmed_at = erased_at
     WHERE log.id > :after AND log.id <= :until
         AND action IN ('unsubscribe', 'revoke-consent', 'erasure-requested', 'erased')
     ORDER BY log.id LIMIT :batch
@@ -68,7 +74,14 @@ _WITHDRAWN = sql("""
     hash=sa.Text,
     action=sa.Text,
     subject_id=sa.Uuid,
+    email=sa.LargeBinary,
+    evidence=sa.LargeBinary,
+    master_key_id=sa.Text,
+    wrapped_key=sa.LargeBinary,
+    erased_at=sa.DateTime(timezone=True),
     lookup_hash=sa.Text,
+    erasure_id=sa.Uuid,
+    suppression_hash=sa.Text,
     withdrawn=sa.JSON,
 )
 

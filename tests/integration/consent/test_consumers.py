@@ -262,9 +262,8 @@ async def test_dead_letters_are_exported_to_their_subject_and_removed_with_an_er
     assert await dead_letters.remove_erased() == 0
 
     entry = Entry(Action.ERASURE_REQUESTED, ANNA, Origin(None, None))
-    erased = settings.erasure_file
     async with engine.begin() as tx:  # to these dead_letters a number is as good as an address
-        await changes.erase_phone(tx, vault, entry, Subject(ANNA), erased)
+        await changes.erase_phone(tx, vault, entry, Subject(ANNA))
     (order,) = await orders(engine)
     for service in ("followups", "alerts"):
         body = {"erasure_id": order["erasure_id"], "service": service}

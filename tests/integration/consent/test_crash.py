@@ -1,11 +1,13 @@
 """The real process, killed in the middle of a withdrawal."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,25 +23,44 @@ from tests.support.ports import Ports
 
 ROOT = Path(__file__).parents[3]
 ANNA = "anna@example.com"
+# Its disk hangs at the journal.
+HELD = (
+    "-c",
+    """
+import time
+from services.consent.__main__ import main
+from services.consent.trail.append_only_file import AppendOnlyFile
+write = AppendOnlyFile.write
+def held(self, records):
+    if self.path.name == "withdrawals.jsonl":
+        time.sleep(60)
+    write(self, records)
+AppendOnlyFile.write = held
+main()
+""",
+)
 
 
 class Process:
     def __init__(self, url: DatabaseUrl, ports: Ports, log: Path) -> None:
         self.port, self.log = ports.take(), log
+        self.records = log.parent / "records"
         self._environment = {
             **os.environ,
             **ENVIRONMENT,
             "DATABASE_URL": url,
-            "CONSENT_RECORDS_DIR": str(log.parent / "records"),
+            "CONSENT_RECORDS_DIR": str(self.records),
             "HTTP_PORT": str(self.port),
             "METRICS_PORT": str(ports.take()),
         }
 
     @contextmanager
-    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+    def running(
+        self, program: Sequence[str] = ("-m", "services.consent")
+    ) -> Iterator["subprocess.Popen[bytes]"]:
         with self.log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "services.consent"],
+                [sys.executable, *program],
                 cwd=ROOT,
                 env=self._environment,
                 stdout=output,
@@ -140,6 +161,99 @@ async def test_each_withdrawal_killed_at_any_moment_is_complete_or_absent(
         found = rows(cursor)
         assert 0 < answered <= found["whole"]
         assert set(found.values()) == {found["whole"]}
+
+
+def journal(process: Process) -> list[dict[str, Any]]:
+    path = process.records / "withdrawals.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def actions(cursor: Any) -> list[str]:
+    cursor.execute("SELECT action FROM consent.consent_audit_log ORDER BY id")
+    found = [action for (action,) in cursor.fetchall()]
+    cursor.connection.commit()
+    return found
+
+
+async def test_a_withdrawal_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
+    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+) -> None:
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        cursor = other.cursor()
+        with process.running(HELD) as service:
+            await ready(client)
+            asked = asyncio.create_task(unsubscribe(client, ANNA))
+            await eventually(partial(committed, cursor, "unsubscribe"))
+            service.kill()
+            assert await asked is None  # so nothing was promised
+        with process.running():
+            await ready(client)
+            (line,) = await eventually(partial(recorded, process, 1))
+            assert line["withdrawn"].keys() == {"marketing"}
+            assert ANNA not in json.dumps(line)
+
+
+async def test_an_erasure_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
+    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+) -> None:
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        cursor = other.cursor()
+        with process.running(HELD) as service:
+            await ready(client)
+            asked = asyncio.create_task(erase(client, ANNA))
+            await eventually(partial(committed, cursor, "erased"), seconds=30)
+            service.kill()
+            assert await asked is None
+        with process.running():
+            await ready(client)
+            lines = await eventually(partial(recorded, process, 2))
+            assert lines[-1]["erased_at"]
+            assert lines[-1]["suppression_hash"]
+
+
+async def test_a_line_cut_by_a_kill_is_written_again(
+    process: Process, client: aiohttp.ClientSession
+) -> None:
+    with process.running():
+        await ready(client)
+        assert await unsubscribe(client, ANNA) == 200
+    path = process.records / "withdrawals.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    with process.running():
+        await ready(client)
+        await eventually(partial(recorded, process, 1))
+
+
+async def test_no_answered_withdrawal_is_missing_in_the_record_after_a_kill(
+    process: Process, client: aiohttp.ClientSession
+) -> None:
+    with process.running() as service:
+        await ready(client)
+        asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(8)]
+        await eventually(partial(recorded, process, 60))
+        service.kill()
+        answered = sum(await asyncio.gather(*asking))
+    assert 20 <= answered <= len({line["subject"] for line in journal(process)})
+
+
+async def committed(cursor: Any, action: str) -> bool:
+    return action in actions(cursor)
+
+
+async def recorded(process: Process, most: int) -> list[dict[str, Any]]:
+    found = journal(process)
+    return found if len(found) >= most else []
+
+
+async def erase(client: aiohttp.ClientSession, email: str) -> int | None:
+    try:
+        async with client.post(
+            "/api/consent/erase", json={"email": email}, headers={"X-Caller": "admin"}
+        ) as answer:
+            return answer.status
+    except aiohttp.ClientError:
+        return None
 
 
 async def until_no_answer(client: aiohttp.ClientSession, name: int) -> int:

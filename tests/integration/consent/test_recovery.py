@@ -1,5 +1,6 @@
 """After a restored backup, no one who withdrew or was erased since gets a message."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -17,13 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Delivery
 from libs.common.messaging.rpc import NoReply
+from services.consent import changes, metrics
 from services.consent import consumers as module
-from services.consent import metrics
+from services.consent.changes import WithdrawalRequest
 from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
 from services.consent.trail.vault import Vault
-from tests.integration.consent.conftest import Link, grant, make_consumers
+from tests.integration.consent.conftest import Link, grant, make_consumers, unsubscribe
 from tests.integration.consent.test_erasure import erasure, orders
 from tests.integration.consent.test_erasure_orders import erase
 from tests.integration.consent.test_http import (
@@ -37,6 +39,7 @@ from tests.integration.consent.test_http import (
 )
 from tests.support.databases import DatabaseUrl
 
+CONTRACTS = Path(__file__).parents[2] / "contracts"
 JAN, EWA, OLA = "jan@example.com", "ewa@example.com", "ola@example.com"
 
 
@@ -240,6 +243,120 @@ async def test_an_erasure_by_another_host_is_replayed_here(
     async with serving(engine, vault, here.settings, requester) as client:
         await replayed(client)
         assert await entries(client, ANNA) == []
+
+
+async def test_a_lost_host_takes_no_erasure_with_it_not_even_of_someone_unknown_to_the_backup(
+    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
+    requester: Holders, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    requester.held = {"followups.commands": [JAN]}  # whose chat the backup has, and no consent
+    await grant(engine, vault, EWA)
+    backup.take()
+    async with serving(engine, vault, there.settings, requester) as client:
+        await erase(client, JAN)
+    await here.journal.update()
+    shutil.rmtree(there.settings.consent_records_dir)
+    backup.restore()
+    await here.journal.update()
+    assert await here.permit(monkeypatch, EWA) == "closed"
+    async with serving(engine, vault, here.settings, requester) as client:
+        status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+        assert (status, body["by_address"]) == (200, 1)
+        assert (await erasure(client, JAN))["status"] == "in_progress"
+    for _ in range(2):  # it records the replay, and follows the trail again
+        await here.journal.update()
+    assert await here.permit(monkeypatch, EWA) == "granted"
+
+
+async def test_a_refusal_of_someone_unknown_to_the_backup_keeps_its_suppression(
+    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+) -> None:
+    backup.take()
+    async with engine.begin() as tx:
+        refusal = WithdrawalRequest(unsubscribe(OLA), never_ask=True)
+        await changes.withdraw(tx, vault, refusal, suppression_days=1)
+    await post(client, "/api/unsubscribe", {"email": OLA})  # again, without these words
+    backup.restore()
+    await here.journal.update()
+    async with engine.begin() as tx:
+        hashed = vault.suppression_hash(OLA)
+        restrictions = await consents.restrictions(tx, uuid4(), hashed, "marketing")
+    assert restrictions.suppressed
+    assert restrictions.never_ask
+
+
+async def test_a_refusal_in_the_chat_is_recorded_before_its_message_is_acknowledged(
+    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = json.loads((CONTRACTS / "withdrawal.record.json").read_text(encoding="utf-8"))
+    await grant(engine, vault, refusal["email"])
+    backup.take()
+    consumers = make_consumers(engine, vault, here.settings, journal=here.journal)
+    message = Message(str(uuid4()), "withdrawal.record", refusal)
+    assert isinstance(await consumers.commands(message, Delivery(redelivered=False)), Ack)
+    backup.restore()
+    assert await here.permit(monkeypatch, refusal["email"]) == "closed"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_the_joined_journals_of_two_hosts_lose_nothing_in_any_order(
+    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
+    requester: Holders, order: tuple[int, int], tmp_path: Path,
+) -> None:  # fmt: skip
+    requester.held = {}
+    for email in (ANNA, EWA):
+        await grant(engine, vault, email)
+    backup.take()
+    async with serving(engine, vault, here.settings, requester) as client:
+        await post(client, "/api/unsubscribe", {"email": ANNA})
+        await there.journal.update()
+        await erase(client, EWA)  # which the other host did not live to see
+    hosts = [host.settings.consent_records_dir for host in (here, there)]
+    texts = [(folder / "withdrawals.jsonl").read_text(encoding="utf-8") for folder in hosts]
+    joined = Host(engine, vault, here.settings, tmp_path / "joined")
+    (tmp_path / "joined").mkdir()
+    text = "".join(texts[each] for each in order)
+    (tmp_path / "joined" / "withdrawals.jsonl").write_text(text, encoding="utf-8")
+    backup.restore()
+    await joined.journal.update()
+    async with serving(engine, vault, joined.settings, requester) as client:
+        await replayed(client)
+        states = [entry["action"] for entry in await entries(client, ANNA)]
+        assert (states, await entries(client, EWA)) == (["opt-in", "unsubscribe"], [])
+
+
+async def test_the_copy_elsewhere_replaces_a_lost_disk(
+    engine: AsyncEngine, vault: Vault, backup: Backup, settings: ConsentSettings,
+    requester: Holders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    copied = settings.model_copy(update={"consent_records_copy": tmp_path / "elsewhere"})
+    await grant(engine, vault, ANNA)
+    backup.take()
+    async with serving(engine, vault, copied, requester) as client:
+        await post(client, "/api/unsubscribe", {"email": ANNA})
+    shutil.rmtree(settings.consent_records_dir)
+    backup.restore()
+    anew = Host(engine, vault, copied, tmp_path / "a new disk")
+    assert await anew.permit(monkeypatch, ANNA) == "closed"
+    await anew.journal.update()
+    async with serving(engine, vault, anew.settings, requester) as client:
+        assert [entry["action"] for entry in await entries(client, ANNA)] == [
+            "opt-in", "unsubscribe",
+        ]  # fmt: skip
+
+
+async def test_a_copy_that_cannot_be_written_keeps_the_own_file_complete(
+    settings: ConsentSettings, engine: AsyncEngine, vault: Vault, requester: Holders, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_text("no folder")
+    copied = settings.model_copy(update={"consent_records_copy": tmp_path / "elsewhere"})
+    async with serving(engine, vault, copied, requester) as client:
+        assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 200
+    journal = Journal(engine, vault, copied)
+    with pytest.raises(OSError, match="elsewhere"):
+        await journal.update()
+    lines = (settings.consent_records_dir / "withdrawals.jsonl").read_text(encoding="utf-8").split()
+    assert len([line for line in lines if "subject" in line]) > 0
 
 
 async def test_a_withdrawal_is_answered_while_the_journal_cannot_be_written(

@@ -15,7 +15,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".local" / "postgres").mkdir(parents=True)
     records = tmp_path / ".local" / "consent"
     records.mkdir()
-    (records / "erasures.jsonl").write_text("{}\n")
+    (records / "withdrawals.jsonl").write_text("{}\n")
     monkeypatch.setattr(local, "ROOT", tmp_path)
     monkeypatch.setattr(local, "LOCAL", tmp_path / ".local")
     monkeypatch.setattr(local, "down", lambda: None)
@@ -42,5 +42,5 @@ def test_clean_deletes_the_data_but_keeps_the_proof_of_erasures(
         monkeypatch.setenv("YES", "1")
     local.clean()
     assert not (checkout / ".local").exists()
-    (kept,) = (checkout / ".local.kept").glob("consent-*/erasures.jsonl")
+    (kept,) = (checkout / ".local.kept").glob("consent-*/withdrawals.jsonl")
     assert kept.read_text() == "{}\n"
