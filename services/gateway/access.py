@@ -31,7 +31,7 @@ from services.gateway.clients import (
     bucket_of,
     network_of,
 )
-from services.gateway.limits import Decision, Limiter, Waits
+from services.gateway.limits import Budget, Decision, Limiter, Waits
 from services.gateway.overrides import Overrides
 
 log = logs.get_logger(__name__)
@@ -169,28 +169,25 @@ class Access:
             context.decision = await self._waits.decide(context.policy, key, windows)
         else:
             context.decision = await self._limiter.decide(
-                context.policy, key, windows, context.wide_key
+                context.policy, key, windows, context.wide_key, self._budget(context)
             )
-        if (
-            context.decision.admitted
-            and context.client.role is Role.PUBLIC
-            and context.requires.budget
-        ):
-            spent = await self._spend(context.requires.budget)
-            if context.requires.budget == WITHDRAWALS:
-                context.over_budget = not (spent.admitted or self._shadow)
-            elif not spent.admitted:
-                context.decision = spent
+        if (use := context.decision.budget) is not None:
+            name = str(context.requires.budget)
+            used = (
+                "all" if use.exhausted else "most" if use.used >= MOST * use.window.quota else "low"
+            )
+            metrics.BUDGET_REQUESTS.labels(name, used).inc()
+            context.over_budget = use.exhausted and not self._shadow
         if self._shadow and not context.decision.admitted:
             log.info("limits.would_refuse", policy=context.policy)
         return context.decision.admitted or self._shadow
 
-    async def _spend(self, budget: str) -> Decision:
-        decision = await self._limiter.decide(budget, budget, self._overrides.policies[budget])
-        (use,) = decision.uses
-        used = "all" if use.exhausted else "most" if use.used >= MOST * use.window.quota else "low"
-        metrics.BUDGET_REQUESTS.labels(budget, used).inc()
-        return decision
+    def _budget(self, context: RequestContext) -> Budget | None:
+        name = context.requires.budget
+        if name is None or context.client.role is not Role.PUBLIC:
+            return None
+        (window,) = self._overrides.policies[name]
+        return Budget(name, window, refuses=name != WITHDRAWALS)
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]

@@ -39,26 +39,32 @@ RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 COUNT = """
 local time = redis.call('TIME')
 local now = tonumber(time[1])
-local admitted, counts, changes, ends = 1, {}, {}, 0
-for i = 1, #ARGV, 5 do
-  local seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
+local admitted, counts, changes, ends = 1, {}, {}, {}
+for i = 1, #ARGV, 6 do
+  local at, seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local start, count = now - now % seconds, 0
-  local kept = redis.call('HGET', KEYS[1], ARGV[i + 4])
+  local kept = redis.call('HGET', KEYS[at], seconds)
   if kept then
     local kept_start, kept_count = string.match(kept, '(%d+):(%d+)')
     if tonumber(kept_start) == start then count = tonumber(kept_count) end
   end
   -- The calling process knows how many it has admitted in this window.
-  if tonumber(ARGV[i + 2]) == start then count = math.max(count, tonumber(ARGV[i + 3])) end
-  if count >= quota then admitted = 0 end
+  if tonumber(ARGV[i + 3]) == start then count = math.max(count, tonumber(ARGV[i + 4])) end
   counts[#counts + 1] = count
-  changes[#changes + 1] = ARGV[i + 4]
-  changes[#changes + 1] = string.format('%d:%d', start, count + 1)
-  ends = math.max(ends, start + seconds)
+  if count < quota then
+    changes[at] = changes[at] or {}
+    table.insert(changes[at], seconds)
+    table.insert(changes[at], string.format('%d:%d', start, count + 1))
+    ends[at] = math.max(ends[at] or 0, start + seconds)
+  elseif ARGV[i + 5] == '1' then
+    admitted = 0
+  end
 end
 if admitted == 1 then
-  redis.call('HSET', KEYS[1], unpack(changes))
-  redis.call('EXPIREAT', KEYS[1], ends)
+  for at, change in pairs(changes) do
+    redis.call('HSET', KEYS[at], unpack(change))
+    redis.call('EXPIREAT', KEYS[at], ends[at])
+  end
 end
 return {admitted, now, tonumber(time[2]), unpack(counts)}
 """
@@ -188,11 +194,19 @@ def _is_limit(text: str) -> str:
 Limit = Annotated[str, AfterValidator(_is_limit)]
 
 
+class Budget(NamedTuple):
+    """A window that many clients share, counted if a client's own windows admit."""
+
+    name: str
+    window: Window
+    refuses: bool
+    """Whether no one is admitted while it is exhausted."""
+
+
 class Bucket(NamedTuple):
     window: Window
     key: str
-    field: str
-    """The key of the hash in Redis."""
+    refuses: bool = True
 
 
 class Use(NamedTuple):
@@ -212,6 +226,8 @@ class Decision(NamedTuple):
     policy: str
     admitted: bool
     uses: tuple[Use, ...]
+    budget: Use | None = None
+    """None: the client's own windows refused, or there is no budget."""
 
     @property
     def retry_after(self) -> int:
@@ -298,27 +314,31 @@ class Limiter:
         """Redis' clock minus ours when last seen, so that both count the same windows."""
 
     async def decide(
-        self, policy: str, key: str, windows: Sequence[Window], wide_key: str | None = None
+        self,
+        policy: str,
+        key: str,
+        windows: Sequence[Window],
+        wide_key: str | None = None,
+        budget: Budget | None = None,
     ) -> Decision:
         """Admit and count one request in all its windows, or in none.
 
         :param wide_key: of a group of clients, which has WIDE times the quota
         """
-        buckets = [Bucket(window, key, str(window.seconds)) for window in windows]
-        place = key
-        if wide_key is not None:  # in one hash, so that one script decides on all
-            place = wide_key
-            buckets = [bucket._replace(field=f"{bucket.field}:{key}") for bucket in buckets]
-            buckets += [Bucket(each.widened, wide_key, str(each.seconds)) for each in windows]
+        buckets = [Bucket(window, key) for window in windows]
+        if wide_key is not None:
+            buckets += [Bucket(window.widened, wide_key) for window in windows]
+        if budget is not None:
+            buckets.append(Bucket(budget.window, budget.name, budget.refuses))
         now = self._now()
         counts = self._counts(buckets, now)
         for bucket, count in zip(buckets, counts, strict=True):
-            if count >= bucket.window.quota:  # by this process alone: no need to ask Redis
-                return _decided(policy, buckets, now, counts, "here")
+            if bucket.refuses and count >= bucket.window.quota:  # by this process alone
+                return _decided(policy, buckets, budget, now, counts, "here")
         try:
-            return await self._decide_in_redis(policy, place, buckets, now, counts)
+            return await self._decide_in_redis(policy, buckets, budget, now, counts)
         except RedisUnavailable:
-            return self._decide_here(policy, buckets)
+            return self._decide_here(policy, buckets, budget)
 
     def forget_all_but(self, windows: Sequence[Window]) -> None:
         self._here.forget_all_but({window.seconds for window in windows})
@@ -327,25 +347,34 @@ class Limiter:
         metrics.LIMIT_LOCAL_KEYS.set(len(self._here))
 
     async def _decide_in_redis(
-        self, policy: str, place: str, buckets: Sequence[Bucket], now: int, known: Sequence[int]
+        self,
+        policy: str,
+        buckets: Sequence[Bucket],
+        budget: Budget | None,
+        now: int,
+        known: Sequence[int],
     ) -> Decision:
+        hashes: dict[str, int] = {}
         arguments: list[Argument] = []
-        for (window, _, field), count in zip(buckets, known, strict=True):
+        for (window, key, refuses), count in zip(buckets, known, strict=True):
+            at = hashes.setdefault(f"ostoja:limit:{key}", len(hashes) + 1)
             seconds = window.seconds
-            arguments += (seconds, window.quota, _start(now, seconds), count, field)
+            arguments += (at, seconds, window.quota, _start(now, seconds), count, int(refuses))
         answers: list[Decision] = []
 
         def read(answer: list[Any]) -> None:
             admitted, seconds, micros, *counts = answer
             self._redis_ahead = seconds + micros / 1e6 - self._clock()
             if admitted:
-                self._add(buckets, seconds)
-            answers.append(_decided(policy, buckets, seconds, counts, "redis"))
+                self._add(buckets, counts, seconds)
+            answers.append(_decided(policy, buckets, budget, seconds, counts, "redis"))
 
-        await self._redis.evaluate(COUNT, f"ostoja:limit:{place}", arguments, read)
+        await self._redis.evaluate(COUNT, tuple(hashes), arguments, read)
         return answers[0]
 
-    def _decide_here(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
+    def _decide_here(
+        self, policy: str, buckets: Sequence[Bucket], budget: Budget | None
+    ) -> Decision:
         now = self._now()
         counts = [
             self._here.count(seconds, start, self._here.place(seconds, start, key))
@@ -353,9 +382,9 @@ class Limiter:
                 (window.seconds, _start(now, window.seconds), key) for window, key, _ in buckets
             )
         ]
-        decision = _decided(policy, buckets, now, counts, "here")
+        decision = _decided(policy, buckets, budget, now, counts, "here")
         if decision.admitted:
-            self._add(buckets, now)
+            self._add(buckets, counts, now)
         return decision
 
     def _now(self) -> int:
@@ -364,9 +393,10 @@ class Limiter:
     def _counts(self, buckets: Sequence[Bucket], now: int) -> list[int]:
         return [self._here.count(w.seconds, _start(now, w.seconds), key) for w, key, _ in buckets]
 
-    def _add(self, buckets: Sequence[Bucket], now: int) -> None:
-        for window, key, _ in buckets:
-            self._here.add(window.seconds, _start(now, window.seconds), key)
+    def _add(self, buckets: Sequence[Bucket], counts: Sequence[int], now: int) -> None:
+        for (window, key, _), count in zip(buckets, counts, strict=True):
+            if count < window.quota:
+                self._here.add(window.seconds, _start(now, window.seconds), key)
 
 
 def _start(now: int, seconds: int) -> int:
@@ -374,19 +404,28 @@ def _start(now: int, seconds: int) -> int:
 
 
 def _decided(
-    policy: str, buckets: Sequence[Bucket], now: int, counts: Sequence[int], counted_in: str
+    policy: str,
+    buckets: Sequence[Bucket],
+    budget: Budget | None,
+    now: int,
+    counts: Sequence[int],
+    counted_in: str,
 ) -> Decision:
-    uses = tuple(
-        [  # a list: a generator costs more here
-            Use(window, count, window.seconds - now % window.seconds)
-            for (window, _, _), count in zip(buckets, counts, strict=True)
-        ]
-    )
+    uses = [
+        Use(window, count, window.seconds - now % window.seconds)
+        for (window, _, _), count in zip(buckets, counts, strict=True)
+    ]
+    spent = uses.pop() if budget is not None else None
     admitted = True
     for window, count, _ in uses:
         admitted = admitted and count < window.quota
     _counter(policy, "admitted" if admitted else "refused", counted_in).inc()
-    return Decision(policy, admitted, uses)
+    if budget is None or spent is None or not admitted:
+        return Decision(policy, admitted, tuple(uses))
+    _counter(budget.name, "refused" if spent.exhausted else "admitted", counted_in).inc()
+    if spent.exhausted and budget.refuses:
+        return Decision(budget.name, admitted=False, uses=(spent,), budget=spent)
+    return Decision(policy, admitted=True, uses=tuple(uses), budget=spent)
 
 
 @cache

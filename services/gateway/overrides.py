@@ -101,7 +101,7 @@ class Overrides:
         await self._synchronise()
         arguments = [text for name, limit in changes.items() for text in (name, limit or "")]
         try:
-            await self._redis.evaluate(CHANGE, KEY, arguments, self._adopt)
+            await self._redis.evaluate(CHANGE, (KEY,), arguments, self._adopt)
         except RedisUnavailable as error:
             raise ChangeUnknown from error
 
@@ -115,7 +115,7 @@ class Overrides:
 
     async def _synchronise(self) -> None:
         pairs = [text for pair in self._limits.items() for text in pair]
-        await self._redis.evaluate(SYNCHRONISE, KEY, [self._version, *pairs], self._adopt)
+        await self._redis.evaluate(SYNCHRONISE, (KEY,), [self._version, *pairs], self._adopt)
 
     def _adopt(self, answer: list[bytes]) -> None:
         fields = [text.decode() for text in answer]

@@ -50,9 +50,9 @@ class RedisPipeline:
         return self._connection is not None
 
     async def evaluate(
-        self, script: str, key: str, arguments: Sequence[Argument], read: Read
+        self, script: str, keys: Sequence[str], arguments: Sequence[Argument], read: Read
     ) -> None:
-        """Run a Lua script on one key; pass its reply to `read` when it arrives.
+        """Run a Lua script; pass its reply to `read` when it arrives.
 
         `read` runs before any other code, even if the caller was cancelled: what Redis has counted
         is known here before the next request is decided.
@@ -61,7 +61,8 @@ class RedisPipeline:
         """
         if self._connection is None:
             raise RedisUnavailable("not connected")
-        await self._connection.call(read, "EVALSHA", self._shas[script], 1, key, *arguments)
+        call = ("EVALSHA", self._shas[script], len(keys), *keys, *arguments)
+        await self._connection.call(read, *call)
 
     async def run(self) -> None:
         """Keep a connection for the life of the service; log each loss and return once."""
