@@ -51,7 +51,8 @@ class Facts:
     """The upper end when a range was given, in `currency`."""
     currency: str | None = None
     start: str | None = None
-    """`asap`, or the date as precisely as it was given: `2027`, `2027-03`, `2027-03-15`."""
+    """`asap`, or the date as precisely as it was given: `2027`, `2027-03`, `2027-03-15`. After a
+    space a name from start_words.toml, if a season, a holiday, … was named: `2027-06 summer`."""
     city: str | None = None
     wish: str | None = None
 

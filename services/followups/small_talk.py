@@ -32,7 +32,8 @@ _ASKS = re.compile(
 )
 """Questions without a question mark: `Jaki macie czas realizacji`."""
 _ABOUT_WORKS = vocabulary(
-    "czy robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
+    "czy same sam sama samo samych tylko "
+    "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
     "kladziecie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
     "mieszkania mieszkan mieszkanie domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
     "do you can also make and with flats houses apartments"

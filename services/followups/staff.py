@@ -21,10 +21,9 @@ from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import lead_score, messages, metrics
 from services.followups.config import Config
-from services.followups.dialogue import SAID
 from services.followups.fact_texts import summary
 from services.followups.facts import Facts
-from services.followups.state import State
+from services.followups.state import SAID, State
 from services.followups.store import leads
 from services.followups.store.leads import Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS

@@ -7,6 +7,9 @@ from typing import Any, Literal
 from services.followups.facts import Facts, Question
 from services.followups.understanding.mailbox import Barred
 
+SAID, SAID_LENGTH = 6, 400
+"""Messages kept until staff are notified, and the characters kept of each."""
+
 
 @dataclass(frozen=True, slots=True)
 class State:

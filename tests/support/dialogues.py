@@ -60,6 +60,11 @@ class Tally:
         return self.right / self.wanted if self.wanted else None
 
 
+def by_date(known: dict[str, Any]) -> dict[str, Any]:
+    """Return facts with the start as the cases write it: its date, without what it was called."""
+    return known | {"start": known["start"].split()[0]} if "start" in known else known
+
+
 def cases(category: str) -> list[dict[str, Any]]:
     text = (FOLDER / f"{category}.toml").read_text(encoding="utf-8")
     found: list[dict[str, Any]] = tomllib.loads(text)["case"]
@@ -95,7 +100,7 @@ def hold(turns: list[str]) -> Seen:
             continue
         if state.reachable or FOLLOWUPS.topics[route.topic].at_once:
             topics.add(route.topic)
-    return Seen(state.facts.known(), state.consent, lead, topics, actions, reply)
+    return Seen(by_date(state.facts.known()), state.consent, lead, topics, actions, reply)
 
 
 def tally(category: str) -> Tally:
@@ -132,7 +137,7 @@ def by_fact() -> dict[str, Tally]:
                 asked=asked[0] if asked else None,
                 works=FOLLOWUPS.works,
             )
-            found = understood.facts.known()
+            found = by_date(understood.facts.known())
             for name in facts:
                 counted[name].cases += 1
                 counted[name].count(wanted.get(name), found.get(name))

@@ -38,6 +38,8 @@ class Understood:
     facts: Facts
     rest: str
     """The message without the facts."""
+    has_ids: bool
+    """It has a street, an order number or the like, which only staff can read."""
     language: str
     answer: Answer | None
     """Its meaning for consent."""
@@ -67,7 +69,9 @@ def understand(
     :param works: lower-case stems of words for our works (`remont`, `kitchen`)
     """
     text, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
+    named = text
     text = said = ids.without(text, asked)
+    has_ids = text != named
     for reader in READERS:
         text, news = reader(text, today, asked)
         found |= news
@@ -81,6 +85,7 @@ def understand(
     return Understood(
         facts=Facts(**found),
         rest=rest,
+        has_ids=has_ids,
         language=spoken,
         answer=answer,
         barred=mailbox.barred(message),

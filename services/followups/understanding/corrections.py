@@ -19,6 +19,10 @@ _OWN = re.compile(
 _RANGE = re.compile(r"\s?(?:-|–|—|do|to|bis)\s?")
 _BETWEEN = re.compile(r"\b(?:po)?mi[ęe]dzy\s$|\bbetween\s$|\bzwischen\s$", re.IGNORECASE)
 _AND = re.compile(r"\s*(?:a|and|und)\s+", re.IGNORECASE)
+_ON_TOP = re.compile(
+    r"\s*(?:(?:a|i|oraz|no|and|plus|aha|ach)\b[\s,]*)*\b(?:jeszcze|dodatkowo|do\s+tego|opr[óo]cz\s+tego|poza\s+tym|dochodzi|also|on\s+top|additionally)\b",
+    re.IGNORECASE,
+)
 _TOTAL = re.compile(
     r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|ca[łl]o[śs][ćc]\w*|altogether|in\s+total|total)\b[^,;]{0,20}$",
     re.IGNORECASE,
@@ -74,6 +78,11 @@ def rejected(text: str) -> float | None:
     """Return the number that another replaces: 46 in `64, nie 46`."""
     match = _REJECTED_NUMBER.search(text)
     return float((match["after"] or match["before"]).replace(",", ".")) if match else None
+
+
+def adds(text: str) -> bool:
+    """Return whether it names something on top of what was said before: `i jeszcze garaż 36 m2`."""
+    return bool(_ON_TOP.match(text))
 
 
 def is_of_another(text: str, start: int) -> bool:

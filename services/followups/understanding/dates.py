@@ -1,4 +1,8 @@
-"""The start of the works, as people write it in Polish and English."""
+"""The start of the works, as people write it in Polish and English.
+
+A start is `asap` or a date, and after a space the word for what the person named, so that it is
+said back in their words: `2027-06 summer`. fact_texts.py has these words in each language.
+"""
 
 import re
 from datetime import date, timedelta
@@ -79,6 +83,10 @@ _SEASON = re.compile(
     r"(?:\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
+_PART = re.compile(
+    r"\b(?:(?P<early>pocz[ąa]t\w*|early|(?:beginning|start)\s+of|anfang)|(?P<mid>po[łl]ow\w*|mid|middle\s+of|mitte)|(?P<late>koniec|ko[ńn]c\w*|late|end\s+of|ende))[\s-]+(?:the\s+|of\s+)?$",
+    re.IGNORECASE,
+)
 _SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
 _COUNTS = {
     "półtora": 1.5, "poltora": 1.5, "dwa": 2, "dwie": 2, "trzy": 3, "cztery": 4, "pięć": 5, "sześć": 6, "kilka": 3, "parę": 2,
@@ -121,12 +129,18 @@ _WEEKDAY = re.compile(
 )
 _FEASTS = re.compile(
     r"\b(?:(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
-    r"|(?P<christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
-    r"|(?P<after_easter>po\s+wielkanocy|after\s+easter|nach\s+ostern)|(?P<easter>(?:przed\s+|na\s+)wielkanoc\w*|before\s+easter)"
-    r"|(?P<after_summer>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<summer>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:in|during)\s+the\s+summer\s+holidays)"
-    r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<january>po\s+sylwestr\w*)|(?P<may>(?:po|na|w|przed)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
+    r"|(?P<before_christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
+    r"|(?P<after_easter>po\s+wielkanocy|after\s+easter|nach\s+ostern)|(?P<before_easter>(?:przed\s+|na\s+)wielkanoc\w*|before\s+easter)"
+    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:in|during)\s+the\s+summer\s+holidays)"
+    r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<after_new_year>po\s+sylwestr\w*)|(?P<after_may_weekend>po\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<before_may_weekend>przed\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<may_weekend>(?:na|w)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
     re.IGNORECASE,
 )
+_FEAST_DAYS = {
+    "before_christmas": (12,), "after_christmas": (12, 27), "after_new_year": (1,), "after_epiphany": (1, 7),
+    "winter_break": (1,), "after_winter_break": (3,), "before_may_weekend": (5,), "may_weekend": (5,), "after_may_weekend": (5,), "holidays": (7,), "after_holidays": (9,),
+}  # fmt: skip
+"""Month, and day if there is one, from which on the works may start."""
+_SPANS = {12: "in_a_year", 6: "in_half_a_year"}
 _OF_YEAR = re.compile(
     r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
@@ -145,10 +159,15 @@ _BARE_SOON = re.compile(
     r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|szybko|natychmiast)\b",
     re.IGNORECASE,
 )
+_NEXT_YEAR = re.compile(
+    r"\s+(?:w\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+|of\s+next|next)\s+(?:roku|rok|year)\b",
+    re.IGNORECASE,
+)
 _KEYS = re.compile(
     r"\s*(?:\w+\s+)?(?:odbi[óoe]r\w*|klucz\w*|start\w*|zaczyn\w*|rusz\w*)", re.IGNORECASE
 )
 _PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i)\b")
+_LOOK_BACK = 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
 _FINISH = re.compile(
@@ -206,11 +225,12 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
         beginnings.add(_DIGIT)
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
         for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
-            before = text[max(0, match.start() - 40) : match.start()]
+            before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
             if _DENIED.search(before) and not _NOT_BEFORE.match(match[0]):
                 continue
-            start = meaning(match, today)
             after = text[match.end() : match.end() + 30]
+            next_year = _NEXT_YEAR.match(after) if pattern in _IN_A_YEAR else None
+            start = meaning(match, date(today.year + 1, 1, 1) if next_year else today)
             clause = _PAUSE.split(before)[-1]
             calls = _CALLS.search(before) or _VISITS.search(after)
             if not bare and (
@@ -220,8 +240,10 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
             led = _LED_DAY.search(before) or _KEYS.match(after)
             if pattern is _DAY_DOT_MONTH and not bare and not led:
                 continue
-            if start and (start == "asap" or start >= today.isoformat()[: len(start)]):
-                return match.start(), match.end(), start
+            day = (start or "").partition(" ")[0]
+            if start and (start == "asap" or day >= today.isoformat()[: len(day)]):
+                end = match.end() + (next_year.end() if next_year else 0)
+                return match.start(), end, start
     return None
 
 
@@ -245,7 +267,14 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
         said = date(year, month, int(day or 1))
     except ValueError:
         return None
-    return said.isoformat() if day else f"{said:%Y-%m}"
+    return said.isoformat() if day else f"{said:%Y-%m}{_part_of_month(match)}"
+
+
+def _part_of_month(match: re.Match[str]) -> str:
+    """Return which part a word before the month names: `koniec czerwca`."""
+    end = match.start("led") if match.re is _NAMED and match["led"] else match.start()
+    part = _PART.search(match.string[max(0, match.start() - _LOOK_BACK) : end])
+    return f" {part.lastgroup}" if part else ""
 
 
 def _roman(match: re.Match[str], _: date) -> str:
@@ -267,40 +296,43 @@ def _quarter(match: re.Match[str], today: date) -> str:
         quarter = _ROMAN.get(said) or int(said)
     month = quarter * 3 - 2
     year = int(parts["year"]) if parts["year"] else _coming(today, month + 2)
-    return f"{year}-{month:02}"
+    if year == today.year and month < today.month <= month + 2:  # it has begun, and lasts
+        month = today.month
+    return f"{year}-{month:02} quarter"
 
 
 def _season(match: re.Match[str], today: date) -> str:
-    month = next(first for season, first in _SEASONS.items() if match[season])
+    season, month = next((each, first) for each, first in _SEASONS.items() if match[each])
     if match["year"]:
-        return f"{match['year']}-{month:02}"
+        return f"{match['year']}-{month:02} {season}"
     if 0 <= (today.month - month) % 12 < 2:  # it has begun, and lasts
-        return f"{today:%Y-%m}" if today.month != month else f"{today.year}-{month:02}"
-    return f"{_coming(today, month)}-{month:02}"
+        return f"{today:%Y-%m} {season}"
+    return f"{_coming(today, month)}-{month:02} {season}"
 
 
 def _next(match: re.Match[str], today: date) -> str:
     if match["month"]:
         return f"{_months_later(today, 1):%Y-%m}"
     if match["week"]:
-        return (today + timedelta(days=7)).isoformat()
+        return f"{today + timedelta(days=7)} week"
     if match["this_year"]:
         return f"{today.year}"
-    return f"{today.year + 1}" if match["year"] else f"{today.year + 1}-01"
+    return f"{today.year + 1}" if match["year"] else f"{today.year + 1}-01 after_new_year"
 
 
 def _in(match: re.Match[str], today: date) -> str:
     said, unit = (match["count"] or "a").lower(), match["unit"].lower()
     count = float(said) if said.isdecimal() else _COUNTS[said]
     if said == "pół" and not unit.startswith("rok"):
-        return f"{today:%Y-%m}"  # half a month, half a week
+        return f"{today:%Y-%m} about"  # half a month, half a week
     if unit.startswith(("d",)):
-        return (today + timedelta(days=count)).isoformat()
+        return f"{today + timedelta(days=count)} about"
     if unit.startswith(("t", "w")):
-        return (today + timedelta(weeks=count)).isoformat()
+        return f"{today + timedelta(weeks=count)} about"
     months = count if unit.startswith("m") or said == "pół" else count * 12
     half = timedelta(days=15 * (months % 1 > 0))
-    return f"{_months_later(today + half, int(months)):%Y-%m}"
+    named = _SPANS.get(int(months), "about") if months == int(months) else "about"
+    return f"{_months_later(today + half, int(months)):%Y-%m} {named}"
 
 
 def _months_later(today: date, months: int) -> date:
@@ -320,30 +352,15 @@ def _weekday(match: re.Match[str], today: date) -> str:
 
 def _feast(match: re.Match[str], today: date) -> str:
     feast = str(match.lastgroup)
-    if feast == "after_christmas":
-        return f"{_coming(today, 12, 27)}-12-27"
-    if feast == "after_epiphany":
-        return f"{_coming(today, 1, 7)}-01-07"
-    if feast == "christmas":
-        return f"{_coming(today, 12)}-12"
-    if feast in {"after_easter", "easter"}:
+    if feast in {"after_easter", "before_easter"}:
         easter = next(
             day for year in (today.year, today.year + 1) if (day := _easter(year)) > today
         )
-        return (
-            (easter + timedelta(days=2)).isoformat()
-            if feast == "after_easter"
-            else f"{easter:%Y-%m}"
-        )
-    month = {
-        "after_summer": 9,
-        "summer": 7,
-        "after_winter_break": 3,
-        "winter_break": 1,
-        "january": 1,
-        "may": 5,
-    }[feast]
-    return f"{_coming(today, month)}-{month:02}"
+        start = f"{easter:%Y-%m}" if feast == "before_easter" else f"{easter + timedelta(days=2)}"
+        return f"{start} {feast}"
+    month, *rest = _FEAST_DAYS[feast]
+    start = "".join(f"-{each:02}" for each in (month, *rest))
+    return f"{_coming(today, month, *rest)}{start} {feast}"
 
 
 def _easter(year: int) -> date:
@@ -356,14 +373,9 @@ def _easter(year: int) -> date:
 
 
 def _of_year(match: re.Match[str], today: date) -> str:
-    part = match["part"].lower()
-    month = (
-        12
-        if part.startswith(("ko", "end", "the end"))
-        else 6
-        if part.startswith(("po\N{LATIN SMALL LETTER L WITH STROKE}", "pol", "mid", "the mid"))
-        else 1
-    )
+    part = _PART.search(match["part"] + " ")
+    named = part.lastgroup if part else "early"
+    month = {"early": 1, "mid": 6, "late": 12}[str(named)]
     year = (
         int(match["year"])
         if match["year"]
@@ -371,7 +383,7 @@ def _of_year(match: re.Match[str], today: date) -> str:
         if match["next"]
         else _coming(today, month)
     )
-    return f"{year}-{month:02}"
+    return f"{year}-{month:02} {named}_year"
 
 
 def _day_month(match: re.Match[str], today: date) -> str | None:
@@ -417,5 +429,7 @@ _BARE_READERS = (
     ),
 )
 _WORD = re.compile(r"[^\W\d_]+")
+_IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
+"""May be followed by `przyszłego roku`."""
 _VAGUE = {_WEEKDAY, _IN, _ASAP, _SOON, _NEXT}
 """Words that may give the time of a call as well as of the start."""

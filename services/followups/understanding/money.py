@@ -109,6 +109,10 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     return f"{text[:first]} • {text[last:]}", {"budget": round(total), "currency": currency}
 
 
+_MOST_BARE = 10_000_000
+"""A longer number without a currency is a mistyped phone number."""
+
+
 def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) -> Quantity | None:
     """Return the amount if the context says that it is money and a budget; else None."""
     if corrections.is_rejected(text, match.start()):
@@ -125,6 +129,7 @@ def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) ->
         if number >= 1_000:
             is_year = 1_900 <= number <= 2_100
             is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
+            is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
             is_money = number >= 5 and (is_answer or (what == "budget" and _ends(after)))
             number *= 1_000

@@ -31,6 +31,10 @@ _STANDING = re.compile(
 )
 """Two or more words between commas, as in a signature."""
 _LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!(?-i:maks|max)\b){_LETTERS})\s*$", re.IGNORECASE)
+_LOWER_CASE = re.compile(
+    rf"[{MARK},;]\s*(?P<name>(?!maja\b){_LETTERS})\s*(?={MARK}\s*[^\w\s]*\s*$)", re.IGNORECASE
+)
+"""`start w maju, marcin 511 892 004`"""
 _ALONE = re.compile(rf"[\s•,]*(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}){{0,2}})[\s•,.!]*")
 FIRST_NAMES = frozenset(
     fold(name)
@@ -46,7 +50,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if match is None and (MARK in text or asked in {"name", "contact"}):
         match = _known(_BESIDE, text)
     if match is None:
-        match = _known(_STANDING, text) or _known(_LAST_WORD, text)
+        match = _known(_STANDING, text) or _known(_LAST_WORD, text) or _known(_LOWER_CASE, text)
     if (
         match is None
         and (asked in {"name", "contact"} or text[:1].isupper())

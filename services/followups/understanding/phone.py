@@ -24,6 +24,9 @@ _LOOSE = re.compile(
 """A number in words or digit by digit, in a text that mentions a phone."""
 _ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
 """A message that is nothing else."""
+_MISTYPED = re.compile(
+    r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
+)
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _ANOTHERS = re.compile(
     rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
@@ -43,6 +46,12 @@ def canonical(text: str) -> str | None:
     """Return a given phone number in E.164 if that is certain, else its digits."""
     _, news = find(text, date.min, None)
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
+
+
+def mistyped(text: str) -> str | None:
+    """Return the digits of what is a phone number but for one digit too few or too many."""
+    match = _MISTYPED.fullmatch(text)
+    return re.sub(r"\D", "", match["number"]) if match else None
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:

@@ -9,7 +9,7 @@ from pathlib import Path
 from services.followups.understanding.text import MARK, fold
 
 _LED = re.compile(
-    r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
+    r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
     rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"

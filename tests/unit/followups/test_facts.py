@@ -26,7 +26,8 @@ CASES = [case for cases in EXAM.values() if isinstance(cases, list) for case in 
 
 def heard(case: list[Any]) -> dict[str, Any]:
     asked = case[2] if len(case) > 2 else None
-    known = understand(case[0], today=TODAY, asked=asked, works=WORKS).facts.known()
+    understood = understand(case[0], today=TODAY, asked=asked, works=WORKS)
+    known = dialogues.by_date(understood.facts.known())
     known.pop("wish", None)
     if known.get("currency") == "PLN":
         del known["currency"]

@@ -1,0 +1,90 @@
+"""The scripted intake dialogue: merge what a message says, then ask at most one question.
+
+Texts come from followups.toml. Consent counts only as a clear yes to the configured wording that
+was shown. Anything else is asked once more and then dropped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from services.followups.dialogue import handover as handovers
+from services.followups.dialogue import memory, replies
+from services.followups.dialogue.hearing import Heard, hear
+from services.followups.dialogue.texts import ABOUT_WORKS, HANDOVER_TEXTS, PLACES, TEXTS
+from services.followups.facts import Facts
+from services.followups.routing import Action, Routes
+from services.followups.state import State
+from services.followups.understanding.consent_answer import Answer
+
+__all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Turn", "turn")
+
+NO_ROUTES = Routes(())
+NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    state: State
+    reply: str
+    answer: Answer | None
+    """The meaning of the message for consent."""
+    is_about_lead: bool
+    """False while the conversation does not concern sales."""
+    actions: frozenset[Action]
+    is_fixed: bool
+    """Use the configured words unchanged; the model must not reword them."""
+
+
+def turn(
+    state: State,
+    message: str,
+    *,
+    texts: Mapping[str, Mapping[str, str]],
+    default_language: str,
+    today: date,
+    language: str | None = None,
+    passed: Facts | None = None,
+    agreed: str | None = None,
+    works: tuple[str, ...] = (),
+    routes: Routes = NO_ROUTES,
+    handover: Mapping[str, Mapping[str, str]] = NO_HANDOVER,
+) -> Turn:
+    """Answer one message.
+
+    :param passed: facts from the website's own fields; they override the text
+    :param agreed: wording of a consent that was given on the website with this message
+    """
+    heard = hear(
+        state,
+        message,
+        today=today,
+        passed=passed,
+        works=works,
+        routes=routes,
+        given_language=language,
+        default_language=default_language,
+        forms=texts.keys(),
+        handovers=handover.keys(),
+    )
+    known, agrees = memory.remember(state, heard, passed, agreed)
+    if heard.spoken in handover and all(heard.spoken in each.answer for each in heard.urgent):
+        known, parts = handovers.reply(known, state, heard, handover[heard.spoken])
+        is_fixed = True
+    else:
+        known, parts = replies.reply(known, state, heard, texts[heard.language], agrees=agrees)
+        is_fixed = _is_fixed(known, state, heard)
+    return Turn(
+        known,
+        " ".join(parts),
+        heard.answer,
+        is_about_lead=heard.is_about_lead,
+        actions=heard.actions,
+        is_fixed=is_fixed,
+    )
+
+
+def _is_fixed(known: State, before: State, heard: Heard) -> bool:
+    is_first = before.language is None
+    is_about_works = known.asking in ABOUT_WORKS and known.noticed == before.noticed
+    return is_first or bool(heard.answers) or not is_about_works

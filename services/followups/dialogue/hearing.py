@@ -1,0 +1,240 @@
+"""What a message means in its conversation: its facts, its routes, and what else it says."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+from services.followups import small_talk
+from services.followups.dialogue.texts import ABOUT_WORKS
+from services.followups.facts import Facts, Question
+from services.followups.routing import Action, Route, Routes
+from services.followups.state import SAID_LENGTH, State
+from services.followups.understanding import Understood, corrections, phone, understand
+from services.followups.understanding.consent_answer import Answer, says_yes, takes_back
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    message: str
+    words: str
+    """Its beginning, as staff get it."""
+    understood: Understood
+    news: Facts
+    """The facts of the message and of the website's fields."""
+    answer: Answer | None
+    """The meaning for consent."""
+    language: str
+    """The language of the reply, if it has the form."""
+    spoken: str
+    """The language the person writes in."""
+    held: Route | None
+    """The route that holds the conversation from now on."""
+    answers: tuple[Route, ...]
+    """The routes whose answer is due."""
+    actions: frozenset[Action]
+    closes: bool
+    """A goodbye: ask nothing more."""
+    is_about_lead: bool
+    is_off_topic: bool
+    """Another topic, or a wish not to be asked: there is no question this time."""
+    wants_quote: bool
+    says: bool
+    """It says more than facts and courtesy."""
+    is_question: bool
+    asks_for_works: bool
+    """A question that only asks whether we do such works."""
+    is_worth_telling: bool
+    """Staff should read these words."""
+    mistyped_phone: str | None
+
+    @property
+    def urgent(self) -> list[Route]:
+        return [route for route in self.answers if route.first]
+
+
+def hear(
+    state: State,
+    message: str,
+    *,
+    today: date,
+    passed: Facts | None,
+    works: tuple[str, ...],
+    routes: Routes,
+    given_language: str | None,
+    default_language: str,
+    forms: Collection[str],
+    handovers: Collection[str],
+) -> Heard:
+    """Read a message.
+
+    :param given_language: that of the website
+    :param forms: languages that have the form
+    :param handovers: languages in which a person is asked to answer
+    """
+    matched = routes.find(message, before=_before(state))
+    understood = understand(
+        message,
+        asked=_corrected(message, state.facts)
+        or (None if state.asking == "wish" and matched else state.asking),
+        language=state.spoken or state.language or default_language,
+        email_just_given=state.email_just_given,
+        agreed=state.consent == "given" and state.asking is None,
+        today=today,
+        works=works,
+    )
+    is_ours = understood.language in forms or understood.language in handovers
+    spoken = understood.language if is_ours else default_language
+    language = (
+        _of_the_form(state, given_language, spoken if spoken in forms else None, matched)
+        or default_language
+    )
+    agrees = state.doubt is not None and says_yes(message, language)
+    matched = _that_count(matched, state, message, understood, agrees=agrees)
+    actions = frozenset(route.action for route in matched if route.action)
+    held = _held(routes, matched, state, understood.facts, actions)
+    wants_quote = state.wants_quote or ("quote" in actions and held is not None)
+    written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
+    is_off_topic = any(
+        route.then == "nothing"
+        and (not route.lead or understood.facts.known().keys().isdisjoint(ABOUT_WORKS))
+        for route in matched
+    )
+    is_of_sales = held is None or held.lead or wants_quote
+    news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
+    if corrections.adds(message):
+        news = _without_parts(news, state.facts)
+    answers = _answers(matched, held)
+    answer = understood.answer
+    if answer == "question" and answers:  # `a ile to kosztuje?` is none about consent
+        answer = None
+    words = message[:SAID_LENGTH]
+    # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
+    says = understood.has_ids or small_talk.says(understood.rest, least=1 if held else 2)
+    return Heard(
+        message=message,
+        words=words,
+        understood=understood,
+        news=news,
+        answer=answer,
+        language=language,
+        spoken=spoken,
+        held=held,
+        answers=answers,
+        actions=actions,
+        closes=any(route.then == "close" for route in matched),
+        is_about_lead=is_of_sales and not (held is None and _only_withdraws(state, answer, news)),
+        is_off_topic=is_off_topic,
+        wants_quote=wants_quote,
+        says=says,
+        is_question=small_talk.asks(understood.rest),
+        asks_for_works=understood.facts.known().keys() == {"wish"}
+        and small_talk.asks_for_works(understood.rest, works),
+        is_worth_telling=answer is None and says and words != state.last_said,
+        mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
+    )
+
+
+def _before(state: State) -> str:
+    """Return the previous message, if the conversation may still become a request to staff."""
+    facts = state.facts
+    is_form = state.route or facts.area or facts.budget or facts.start
+    return "" if is_form else state.last_said or ""
+
+
+def _corrected(message: str, facts: Facts) -> Question | None:
+    """Return which fact `64, nie 46` corrects."""
+    wrong = corrections.rejected(message)
+    if wrong is not None and wrong == facts.area:
+        return "area"
+    if wrong is not None and facts.budget in {wrong, 1000 * wrong}:
+        return "budget"
+    return None
+
+
+def _of_the_form(
+    state: State, given: str | None, spoken: str | None, matched: Sequence[Route]
+) -> str | None:
+    """Return the language of the reply: the website's, but in an emergency the person's."""
+    if any(route.first for route in matched):
+        given = spoken or given
+    return given or spoken or state.language
+
+
+def _that_count(
+    matched: Sequence[Route],
+    state: State,
+    message: str,
+    understood: Understood,
+    *,
+    agrees: bool,
+) -> list[Route]:
+    """Leave out a goodbye that says more, and an end of the lead that only declines mails."""
+    is_empty = understood.answer is None and not (
+        understood.facts.known() or agrees or small_talk.says(understood.rest)
+    )
+    # `Rezygnuję` in answer to the consent question declines consent, not the works.
+    declines = understood.answer == "no" and (
+        takes_back(message) or (state.asking == "consent" and not small_talk.says(understood.rest))
+    )
+    return [
+        route
+        for route in matched
+        if (is_empty or not route.alone) and not (declines and route.action == "lost")
+    ]
+
+
+def _held(
+    routes: Routes,
+    matched: Sequence[Route],
+    state: State,
+    facts: Facts,
+    actions: frozenset[Action],
+) -> Route | None:
+    """Return the route that holds the conversation: the current one, or one that precedes it.
+
+    An ended conversation starts again when a lead gives new facts.
+    """
+    held = routes.named(state.route)
+    if held and held.then == "end" and ((held.lead and facts.known()) or "resume" in actions):
+        held = None
+    new = next((route for route in matched if route.holds), None)
+    if new is not None and (held is None or routes.comes_before(new, held)):
+        return new
+    return held
+
+
+def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
+    """Return the routes to answer: in an emergency nothing else, on a route no other one."""
+
+    def is_due(route: Route) -> bool:
+        if route is held or route.holds:
+            return route is held
+        return held is None or (route.lead and not held.first)
+
+    return tuple(route for route in matched if route.answer and is_due(route))
+
+
+def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
+    if passed and passed.email == state.passed_email:
+        passed = replace(passed, email=None)
+    news = written.learn(passed) if passed else written
+    if only_contact:
+        return Facts(email=news.email, phone=news.phone, name=news.name)
+    return news
+
+
+def _without_parts(news: Facts, known: Facts) -> Facts:
+    """Leave out the area and price of what comes on top: `i jeszcze garaż 36 m2`. Staff read it."""
+    return replace(
+        news,
+        area=None if known.area else news.area,
+        budget=None if known.budget else news.budget,
+        currency=None if known.budget else news.currency,
+    )
+
+
+def _only_withdraws(state: State, answer: Answer | None, news: Facts) -> bool:
+    """Return whether the person wants no mails and has wanted nothing else here."""
+    refuses = answer == "no" or state.consent == "refused"
+    is_known = state.facts.learn(news).known().keys()
+    return refuses and not state.asked and is_known.isdisjoint(ABOUT_WORKS) and not state.said

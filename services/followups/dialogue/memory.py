@@ -1,0 +1,115 @@
+"""What a conversation remembers of a message: its facts, its consent, and what was asked."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from services.followups import small_talk
+from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.texts import ABOUT_WORKS
+from services.followups.facts import Facts
+from services.followups.routing import fold
+from services.followups.state import SAID, State
+from services.followups.understanding.addresses import suggestion
+from services.followups.understanding.consent_answer import says_yes
+
+TIMES_ASKED = 2
+
+_FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
+
+
+def remember(
+    state: State, heard: Heard, passed: Facts | None, agreed: str | None
+) -> tuple[State, bool]:
+    """Return the new state, and whether the words of this message granted consent."""
+    known, agrees = _consent(_learn(state, heard), heard, agreed)
+    news, held, actions = heard.news, heard.held, heard.actions
+    known = replace(
+        known,
+        asked=_asked(known, state, heard),
+        spoken=heard.spoken,
+        doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
+        passed_email=passed.email if passed and passed.email else known.passed_email,
+        route=held.name if held else None,
+        # The form's closing does not count for a route.
+        closed=known.closed and (held is None or held.name == state.route),
+        answered=heard.answers[0].name if heard.answers else state.answered,
+        said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
+        last_said=heard.words,
+        wants_call=known.wants_call or "call" in actions,
+        no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
+        wants_erasure=known.wants_erasure or "erasure" in actions,
+        wants_quote=heard.wants_quote,
+    )
+    return known, agrees
+
+
+def _learn(state: State, heard: Heard) -> State:
+    """Merge new facts. Consent does not carry over to another address; it is asked for again."""
+    understood, news = heard.understood, heard.news
+    before = state.facts.email
+    barred = understood.barred
+    if before and barred == "another" and understood.facts.email:
+        news, barred = replace(news, email=None), None  # someone else's; the person's own is known
+    facts = state.facts.learn(news)
+    if understood.disowns_email:
+        facts = replace(facts, email=None)
+    email_given = news.email is not None
+    # What was said of an address holds for the next one only if that was still to come.
+    is_other = email_given and (before is not None or understood.calls_email_own)
+    if state.barred == "child" or not (barred or is_other):
+        barred = state.barred or barred
+    known = replace(
+        state, facts=facts, language=heard.language, barred=barred, email_just_given=email_given
+    )
+    if before and (facts.email or "").lower() != before.lower():
+        asked = {name: count for name, count in state.asked.items() if name != "consent"}
+        kept = state.consent if state.consent == "refused" else None
+        known = replace(known, consent=kept, wording=None, asked=asked)
+    return known
+
+
+def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, bool]:
+    if heard.answer == "no" or (state.barred and state.consent == "given"):
+        return replace(state, consent="refused"), False
+    undone = state.consent == "refused" and state.granted_to == state.facts.email is not None
+    if agreed is not None and not undone and state.barred is None:
+        return replace(state, consent="given", wording=agreed), False
+    may_agree = state.consent is None and state.wording is not None and state.barred is None
+    if heard.answer == "yes" and may_agree:
+        return replace(state, consent="given"), True
+    return state, False
+
+
+def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
+    """Count the questions asked: one that the person declines to answer is not asked again.
+
+    Another route asks for a contact in its own words.
+    A yes after the consent question was dropped grants nothing; consent is asked for once more.
+    """
+    question, message = before.asking, heard.message
+    if (
+        question is None
+        and gives_up_on_consent(known)
+        and _FIRM_YES.search(" ".join(fold(message)))
+        and says_yes(message, str(known.language))
+    ):
+        return {**known.asked, "consent": TIMES_ASKED - 1}
+    if heard.held is not None and heard.held.name != before.route:
+        return {**known.asked, "contact": 0}
+    if skipped := next((route.skips for route in heard.answers if route.skips), None):
+        return {**known.asked, skipped: TIMES_ASKED + 1}
+    if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
+        return known.asked
+    declines = small_talk.declines(message)
+    return {**known.asked, question: TIMES_ASKED} if declines else known.asked
+
+
+def gives_up_on_consent(state: State) -> bool:
+    asked = state.asked.get("consent", 0)
+    return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
+
+
+def refused_for(state: State) -> str | None:
+    """Return the address that gets no mails."""
+    return state.facts.email if state.consent == "refused" else None

@@ -1,0 +1,164 @@
+"""What a reply asks next, or how it closes: one question at most, and no promise in vain."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.memory import TIMES_ASKED
+from services.followups.dialogue.texts import ABOUT_WORKS, Script
+from services.followups.fact_texts import describe_phone
+from services.followups.facts import Question
+from services.followups.routing import Route
+from services.followups.state import State
+
+Reply = tuple[State, list[str]]
+"""The state after the reply, and the parts of the reply."""
+
+
+def go_on(state: State, heard: Heard, script: Script) -> Reply:
+    """Continue after what the message itself was answered."""
+    if state.doubt:  # the only question: a yes must not also answer another one, such as consent
+        return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
+    if heard.mistyped_phone:
+        doubt = script["phone_doubt"].format(number=heard.mistyped_phone)
+        return replace(state, asking="contact"), [doubt]
+    if heard.held is not None:
+        return _on_the_route(heard.held, state, heard, script)
+    if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
+        return replace(state, asking=None), []
+    return _in_the_form(state, heard, script)
+
+
+def again(route: Route, state: State, script: Script, language: str, *, asks: bool) -> list[str]:
+    """Reply to a later message on a route; promise nothing until staff can be notified."""
+    is_told = route.then != "contact" or route.at_once or state.reachable
+    if language not in route.again or not is_told:
+        return []
+    passes = asks and route.then == "contact"
+    return [route.again[language], *([script["question_passed"]] if passes else [])]
+
+
+def contact_of(state: State) -> str:
+    """Return where we will get in touch, for people to read."""
+    facts = state.facts
+    by_phone = facts.phone and not (facts.email and state.no_calls)
+    return describe_phone(str(facts.phone)) if by_phone else str(facts.email)
+
+
+def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> Reply:
+    """Continue on a route, where the only question is for a contact."""
+    language = heard.language
+    is_due = not heard.answers and (heard.says or route.then == "end")
+    later = again(route, state, script, language, asks=heard.is_question) if is_due else []
+    times = state.asked.get("contact", 0)
+    # Staff know of a topic `at_once`, and can do nothing without a number.
+    may_ask = route.then == "contact" and (route.at_once or times < TIMES_ASKED)
+    if may_ask and not heard.closes and not state.reachable:
+        text = _ask_on(route, times, script, language)
+        state, parts = _ask(state, "contact", script, text, notifies=not route.first)
+        is_heard = times > 0 and heard.is_worth_telling and not heard.answers
+        return state, (later or [script["heard"]] * is_heard) + parts
+    state = replace(state, asking=None)
+    if route.then == "end":
+        return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
+    if later and (state.closed or not state.reachable):
+        return state, later
+    told = route.told.get(language, script["passed_on"])
+    if state.facts.email is None:
+        told = route.told_without_email.get(language, told)
+    state, parts = _close(state, heard, script, told=told)
+    if heard.is_question and not heard.answers:
+        parts.insert(1, script["question_passed"])
+    return state, parts
+
+
+def _ask_on(route: Route, times: int, script: Script, language: str) -> str:
+    """Return the question for a contact, the second time in other words if there are any."""
+    if times and not route.first and (route.at_once or route.lead):
+        return script["again_contact"]
+    return route.ask.get(language, script["ask_contact_for_call"])
+
+
+def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
+    question = None if heard.closes else _next_question(state)
+    if question is None:
+        return _close(replace(state, asking=None), heard, script, told=script["closing"])
+    times = state.asked.get(question, 0)
+    if question != "consent":
+        return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
+    asks_back = heard.answer == "question" or (heard.is_question and bool(heard.answers))
+    text = script["ask_consent_again" if times and not asks_back else "ask_consent"]
+    return _ask(state, question, script, text, counts=not asks_back)
+
+
+def _ask(
+    state: State,
+    question: Question,
+    script: Script,
+    text: str,
+    *,
+    counts: bool = True,
+    notifies: bool = True,
+) -> Reply:
+    """:param notifies: False in an emergency: the privacy notice follows with the contact"""
+    state, parts = _notice(state, script, asks=question == "contact") if notifies else (state, [])
+    asked = {**state.asked, question: state.asked.get(question, 0) + counts}
+    state = replace(state, asking=question, asked=asked)
+    parts.append(text)
+    if question == "consent":
+        state = replace(state, wording=script["consent_wording"])
+        parts = [part for part in parts if part not in script["consent_wording"]]
+        parts.append(script["consent_wording"])
+    return state, parts
+
+
+def _notice(state: State, script: Script, *, asks: bool) -> Reply:
+    """Add the privacy notice (GDPR art. 13) once, when contact data is asked for or was given."""
+    if state.noticed or not (asks or state.reachable):
+        return state, []
+    return replace(state, noticed=True), [script["notice"]]
+
+
+def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
+    """Close without promising too much: staff are notified only if the person can be reached."""
+    if not state.reachable:
+        times = state.asked.get("contact", 0)
+        if times > TIMES_ASKED:
+            return state, [script["thanks"]]
+        asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
+        return replace(state, asked=asked), [script["closing_unreachable"]]
+    if state.closed:
+        return state, [script["added" if _is_new(heard) else "thanks"]]
+    state, parts = _notice(state, script, asks=False)
+    if state.facts.email is None and state.no_calls and "{contact}" in told:
+        told = script["added"]  # only a phone, and the person wants no calls
+    return replace(state, closed=True), [told.replace("{contact}", contact_of(state)), *parts]
+
+
+def _is_new(heard: Heard) -> bool:
+    return heard.is_worth_telling or bool(heard.news.known())
+
+
+def _times(question: Question, state: State) -> int:
+    """A person who gave a contact instead of an answer is not asked the same again."""
+    return 1 if question in ABOUT_WORKS and state.reachable else TIMES_ASKED
+
+
+def _next_question(state: State) -> Question | None:
+    facts = state.facts
+    missing: Mapping[Question, bool] = {
+        "wish": facts.wish is None,
+        "area": facts.area is None,
+        "budget": facts.budget is None,
+        "start": facts.start is None,
+        "contact": not state.reachable,
+        "consent": facts.email is not None and state.consent is None and state.barred is None,
+    }
+    return next(
+        (
+            question
+            for question, is_missing in missing.items()
+            if is_missing and state.asked.get(question, 0) < _times(question, state)
+        ),
+        None,
+    )

@@ -1,0 +1,117 @@
+"""The reply in a language that has the form."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.followups import small_talk
+from services.followups.dialogue import questions
+from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.memory import gives_up_on_consent, refused_for
+from services.followups.dialogue.questions import Reply
+from services.followups.dialogue.texts import Script
+from services.followups.fact_texts import describe
+from services.followups.routing import Route
+from services.followups.state import State
+
+
+def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: bool) -> Reply:
+    """Answer the message, say what was understood, and ask the next question.
+
+    :param agrees: the words of the message granted consent
+    """
+    parts = opening(heard.answers[:2], before, script, heard.language, asks=heard.is_question)
+    parts += _on_consent(state, before, heard, script, agrees=agrees)
+    state, reactions = _reactions(state, heard, script)
+    reactions = [each for each in reactions if each not in parts]
+    is_noted = heard.news.known().keys() - {"wish"}
+    is_answered = parts or reactions or is_noted or heard.held
+    if heard.is_worth_telling and before.asking != "consent" and not is_answered:
+        reactions.append(script["heard"])
+    if before.asking == "consent" and gives_up_on_consent(state):
+        reactions.append(script["consent_left"])
+    if script["notice"] in " ".join(parts + reactions):
+        state = replace(state, noticed=True)
+    if "erasure" in heard.actions:
+        state = replace(state, consent="refused")
+    rest: list[str] = []
+    if script["withdraw_where"] in parts:
+        state = replace(state, asking=None)
+    else:
+        state, rest = questions.go_on(state, heard, script)
+    if heard.answers and heard.held:
+        rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
+    return state, [*parts, *_noted(state, heard, script, rest), *reactions, *rest]
+
+
+def opening(
+    answers: Sequence[Route], before: State, script: Script, language: str, *, asks: bool
+) -> list[str]:
+    """Return the greeting and the answers of the routes; in an emergency they come first."""
+    parts: list[str] = []
+    for route in answers:
+        if route.name == before.answered and route.again:
+            parts += questions.again(route, before, script, language, asks=asks)
+        else:
+            parts.append(route.answer[language])
+    if before.language is not None:
+        return parts
+    if answers and answers[0].first:
+        return [*parts, script["greeting_in_emergency"]]
+    return [script["greeting"], *parts]
+
+
+def refuses(state: State, before: State, heard: Heard) -> bool:
+    """Return whether mails are stopped by this message."""
+    return heard.answer == "no" or refused_for(state) != refused_for(before)
+
+
+def _on_consent(
+    state: State, before: State, heard: Heard, script: Script, *, agrees: bool
+) -> list[str]:
+    parts = [script["consent_given"]] if agrees else []
+    if refuses(state, before, heard) and not before.wants_erasure:  # which includes the withdrawal
+        parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
+    return parts
+
+
+def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[str]:
+    """Say what was understood, so that it can be corrected; a contact only once."""
+    is_end = heard.held is not None and heard.held.then == "end"
+    if is_end or (heard.held is None and not heard.is_about_lead):
+        return []
+    news = heard.news
+    if state.reachable and questions.contact_of(state) in " ".join(rest):
+        is_phone = news.phone and questions.contact_of(state) != news.email
+        news = replace(news, phone=None) if is_phone else replace(news, email=None)
+    noted = describe(news, heard.language)
+    return [script["noted"].format(facts=noted)] if noted else []
+
+
+def _reactions(state: State, heard: Heard, script: Script) -> Reply:
+    """Answer what is neither a fact nor the route's matter."""
+    state, reaction = _reaction(state, heard)
+    held = heard.held
+    calls = held and held.then == "contact" and held.action != "call" and "call" in heard.actions
+    names = (reaction, "call_noted" if calls else None)
+    return state, [script[name] for name in names if name]
+
+
+def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
+    understood = heard.understood
+    is_answered = bool(heard.answers or heard.held)
+    if heard.answer == "question":
+        return state, "consent_help"
+    if understood.disowns_email and not is_answered:
+        return state, "email_struck"
+    is_asked = heard.is_question and (
+        not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
+    )
+    if not is_asked or is_answered:
+        return state, None
+    if heard.asks_for_works:
+        return state, "we_do"
+    if state.reachable:
+        return state, "question"
+    times = state.asked.get("question", 0)
+    state = replace(state, asked={**state.asked, "question": times + 1})
+    return state, "question_another" if times else "question_unreachable"

@@ -1,0 +1,32 @@
+"""The texts of followups.toml that the dialogue needs, and what may stand in braces in them."""
+
+from collections.abc import Mapping
+
+Script = Mapping[str, str]
+"""The texts of one language."""
+
+ABOUT_WORKS = ("wish", "area", "budget", "start")
+"""The facts that the form asks for, in their order, before the contact."""
+
+TEXTS = frozenset({
+    "greeting", "greeting_in_emergency", "noted", "heard", "question", "question_unreachable",
+    "question_another", "question_passed", "notice",
+    "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
+    "again_wish", "again_area", "again_budget", "again_start", "again_contact",
+    "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
+    "consent_refused", "consent_help", "withdraw_where", "email_struck", "email_doubt",
+    "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
+    "call_noted",
+})  # fmt: skip
+
+HANDOVER_TEXTS = frozenset({
+    "greeting", "greeting_in_emergency", "notice", "ask_contact", "ask_again", "ask_still",
+    "added", "passed_on", "consent_refused", "withdraw_where",
+})  # fmt: skip
+"""The texts of a language in which the form does not exist."""
+
+PLACES = {
+    "noted": "facts", "ask_again": "facts", "ask_still": "facts", "email_doubt": "address",
+    "phone_doubt": "number", "closing": "contact", "passed_on": "contact",
+}  # fmt: skip
+"""The placeholder of a text, besides those for the company's data."""

@@ -1,0 +1,110 @@
+"""Facts are said as their person said them, and a start still sorts by its date."""
+
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from services.followups import fact_texts
+from services.followups.fact_texts import describe_budget, describe_phone, describe_start
+from services.followups.facts import Facts
+from services.followups.understanding import dates
+
+TODAY = date(2026, 11, 25)
+WORDS = tomllib.loads(
+    (Path(fact_texts.__file__).parent / "start_words.toml").read_text(encoding="utf-8")
+)
+SAID = {
+    "latem": "latem 2027",
+    "na wiosnę": "wiosną 2027",
+    "zimą": "zimą 2026/27",
+    "lato 2028": "latem 2028",
+    "II kwartał": "II kwartał 2027",
+    "w czwartym kwartale": "IV kwartał 2026",
+    "na już": "jak najszybciej",
+    "po świętach": "po Bożym Narodzeniu 2026",
+    "przed świętami": "przed Bożym Narodzeniem 2026",
+    "po wielkanocy": "po Wielkanocy 2027",
+    "w ferie": "w ferie 2027",
+    "po majówce": "po majówce 2027",
+    "przed majówką": "przed majówką 2027",
+    "w wakacje": "w wakacje 2027",
+    "po wakacjach": "po wakacjach 2027",
+    "po nowym roku": "po Nowym Roku 2027",
+    "za rok": "za rok (listopad 2027)",
+    "za pół roku": "za pół roku (maj 2027)",
+    "za 2 miesiące": "około stycznia 2027",
+    "za tydzień": "około 2 grudnia 2026",
+    "w przyszłym tygodniu": "w tygodniu od 30 listopada 2026",
+    "poczatek czerwca": "początek czerwca 2027",
+    "w połowie marca": "połowa marca 2027",
+    "koniec maja": "koniec maja 2027",
+    "pod koniec roku": "koniec roku 2026",
+    "15.03.2027": "15 marca 2027",
+    "od marca": "marzec 2027",
+    "w 2028": "2028",
+}
+
+
+@pytest.mark.parametrize(("words", "said"), SAID.items())
+def test_a_start_is_said_as_the_person_named_it(words: str, said: str) -> None:
+    start = dates.find(words, TODAY, "start")[1]["start"]
+    assert describe_start(start, "pl") == said
+
+
+def test_what_the_visitor_says_in_one_language_staff_read_in_theirs() -> None:
+    start = dates.find("next summer", TODAY, "start")[1]["start"]
+    assert describe_start(start, "en") == "in summer 2027"
+    assert describe_start(start, "pl") == "latem 2027"
+    assert describe_start(start, "de") == "Sommer 2027"
+
+
+def test_starts_sort_by_their_date_whatever_they_are_called() -> None:
+    said = ["po świętach", "za pół roku", "latem", "III kwartał", "po wakacjach", "w grudniu 2027"]
+    starts = [dates.find(each, TODAY, "start")[1]["start"] for each in said]
+    assert starts == sorted(starts)
+
+
+def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> None:
+    source = Path(dates.__file__).read_text(encoding="utf-8")
+    feasts = set(
+        re.findall(r"\(\?P<((?:before|after)_\w+|winter_break|may_weekend|holidays)>", source)
+    )
+    seasons = {"spring", "summer", "autumn", "winter"}
+    parts = {f"{part}{of}" for part in ("early", "mid", "late") for of in ("", "_year")}
+    names = feasts | seasons | parts | {"quarter", "week", "about", "in_a_year", "in_half_a_year"}
+    for language in ("pl", "en"):
+        assert names == WORDS[language].keys() - {"months", "of_months", "day", "asap"}
+
+
+@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize("start", ["asap", "2027", "2027-03", "2027-03-15", "2027-06 of_old"])
+def test_any_stored_start_can_be_said(language: str, start: str) -> None:
+    assert "{" not in describe_start(start, language)
+    for name in WORDS[language].keys() - {"months", "of_months", "day"}:
+        assert "{" not in describe_start(f"2027-03 {name}", language)
+        assert "{" not in describe_start(f"2027-03-15 {name}", language)
+
+
+def test_a_new_start_replaces_the_words_of_the_old_one() -> None:
+    known = Facts(start="2027-06 summer").learn(Facts(start="2027-06"))
+    assert describe_start(str(known.start), "pl") == "czerwiec 2027"
+
+
+@pytest.mark.parametrize(
+    ("phone", "said"),
+    [
+        ("+48600700800", "+48 600 700 800"),
+        ("+48124442020", "+48 12 444 20 20"),
+        ("+4915123456789", "+4915123456789"),
+    ],
+)
+def test_a_phone_number_is_grouped_so_that_it_can_be_checked(phone: str, said: str) -> None:
+    assert describe_phone(phone).replace("\N{NO-BREAK SPACE}", " ") == said
+
+
+def test_an_amount_is_written_as_its_language_does() -> None:
+    assert describe_budget(60_000, "EUR", "de") == "60.000\N{NO-BREAK SPACE}EUR"
+    assert describe_budget(60_000, None, "pl") == "60\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł"
