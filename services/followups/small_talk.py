@@ -39,6 +39,7 @@ _ABOUT_WORKS = vocabulary(
     "do you can also make and with flats houses apartments"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
+_READ = vocabulary("ok okej okey aha rozumiem dobrze dobra jasne spoko mhm dzieki super i see fine")
 _SENTENCE = re.compile(r"[.!;\n]")
 
 
@@ -61,6 +62,12 @@ def asks_for_works(rest: str, works: tuple[str, ...]) -> bool:
 
 def word_count(rest: str) -> int:
     return sum(word not in _COURTESY for word in fold(rest))
+
+
+def acknowledges(message: str) -> bool:
+    """Return whether it only says that it was read, and answers no question: `ok, rozumiem`."""
+    words = fold(message)
+    return bool(words) and _READ.issuperset(words)
 
 
 def declines(message: str) -> bool:

@@ -109,7 +109,9 @@ def hear(
         answer = None
     words = message[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
-    says = understood.has_ids or small_talk.says(understood.rest, least=1 if held else 2)
+    # So does a single name: `Zabierzów`.
+    least = 1 if held or understood.rest[:1].isupper() else 2
+    says = understood.has_ids or small_talk.says(understood.rest, least=least)
     return Heard(
         message=message,
         words=words,
@@ -121,7 +123,8 @@ def hear(
         held=held,
         answers=answers,
         actions=actions,
-        closes=any(route.then == "close" for route in matched),
+        closes=any(route.then == "close" for route in matched)
+        or (state.asking in ABOUT_WORKS and small_talk.acknowledges(message)),
         is_about_lead=is_of_sales and not (held is None and _only_withdraws(state, answer, news)),
         is_off_topic=is_off_topic,
         wants_quote=wants_quote,
@@ -209,7 +212,7 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
     def is_due(route: Route) -> bool:
         if route is held or route.holds:
             return route is held
-        return held is None or (route.lead and not held.first)
+        return held is None or route.first or (route.lead and not held.first)
 
     return tuple(route for route in matched if route.answer and is_due(route))
 

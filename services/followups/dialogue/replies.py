@@ -38,7 +38,7 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         state = replace(state, asking=None)
     else:
         state, rest = questions.go_on(state, heard, script)
-    if heard.answers and heard.held:
+    if heard.answers and heard.held and before.closed:
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
     return state, [*parts, *_noted(state, heard, script, rest), *reactions, *rest]
 

@@ -63,6 +63,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Reading:
     if not HAS_DIGIT.search(text):
         return otherwise or text, {}
+    text = _SHARED.sub(lambda match: f"{match[0]} {match['unit']}", text)
     found = _measured(text, asked)
     if not found and (match := _AREA_WORD.search(text)):
         found = [Quantity(*match.span(), value(match["number"]))]
@@ -79,6 +80,12 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     for each in reversed(found):
         text = f"{text[: each.start]} {MARK} {text[each.end :]}"
     return text, {"area": round(area, 1)}
+
+
+_SHARED = re.compile(
+    rf"(?<![\d.,])\d{{1,3}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE
+)
+"""`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
 
 
 def _measured(text: str, asked: Question | None) -> list[Quantity]:

@@ -18,7 +18,7 @@ _OWN = re.compile(
 )
 _RANGE = re.compile(r"\s?(?:-|–|—|do|to|bis)\s?")
 _BETWEEN = re.compile(r"\b(?:po)?mi[ęe]dzy\s$|\bbetween\s$|\bzwischen\s$", re.IGNORECASE)
-_AND = re.compile(r"\s*(?:a|and|und)\s+", re.IGNORECASE)
+_AND = re.compile(r"\s*(?:a|i|and|und)\s+", re.IGNORECASE)
 _ON_TOP = re.compile(
     r"\s*(?:(?:a|i|oraz|no|and|plus|aha|ach)\b[\s,]*)*\b(?:jeszcze|dodatkowo|do\s+tego|opr[óo]cz\s+tego|poza\s+tym|dochodzi|also|on\s+top|additionally)\b",
     re.IGNORECASE,

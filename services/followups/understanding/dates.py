@@ -108,7 +108,7 @@ _NEXT = re.compile(
     re.IGNORECASE,
 )
 _ASAP = re.compile(
-    r"\b(?:jak\s+najszybciej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
+    r"\b(?:jak\s+n[aj]{2}szybc?i?ej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
     r"|od\s+jutra|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
     r"|right\s+now)\b",
     re.IGNORECASE,

@@ -31,8 +31,16 @@ _EACH = re.compile(
 )
 
 
+_SEVERAL = re.compile(
+    r"(?<![\d.,])(?P<count>[2-9]|[1-4]\d)\s+(?:kawaler\w*|mieszka\w*|lokal\w*|apartament\w*|poko\w*|[łl]azien\w*|flats|rooms)(?:\s+[^\W\d_]+){0,2},?\s+po\s*$",
+    re.IGNORECASE,
+)
+
+
 def times(before: str) -> int:
     """Return how many of it there are: 2 after `dwa pokoje po`."""
+    if several := _SEVERAL.search(before):
+        return int(several["count"])
     each = _EACH.search(before)
     return 1 if each is None else 2 if each["two"] else 3 if each["three"] else 4
 
