@@ -54,7 +54,7 @@ def _any(own: Sequence[str], *others: str) -> str:
 
 
 RIGHTS = {
-    "gateway": Rights(publishes=("alerts", "consent.actions"), owns=False),
+    "gateway": Rights(publishes=("alerts", "consent.actions", "followups.commands"), owns=False),
     "alerts": Rights(
         publishes=("consent.commands", REPLIES),
         listens=("consent.events", "followups.events", REPLIES),

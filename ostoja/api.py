@@ -39,7 +39,7 @@ class Api:
     def admin_key(self) -> str:
         return self._keys["X-ADMIN-API-KEY"]
 
-    def get(self, path: str, *, key: str = "X-ADMIN-API-KEY", **query: Any) -> Any:
+    def get(self, path: str, *, key: str | None = "X-ADMIN-API-KEY", **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)
 
@@ -61,12 +61,12 @@ class Api:
         path: str,
         body: Any = None,
         *,
-        key: str = "X-ADMIN-API-KEY",
+        key: str | None = "X-ADMIN-API-KEY",
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Call the gateway and return the answer's JSON.
 
-        :param key: the header that carries the key of this route
+        :param key: the header that carries the key of this route; None for a public one
         :raises Failure: the call did not succeed
         """
         return self.answer(method, path, body, key=key, headers=headers)[1]
@@ -77,16 +77,17 @@ class Api:
         path: str,
         body: Any = None,
         *,
-        key: str = "X-ADMIN-API-KEY",
+        key: str | None = "X-ADMIN-API-KEY",
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Return the status too, for routes where 200 and 202 differ."""
-        if not self._keys.get(key):
+        if key is not None and not self._keys.get(key):
             raise Failure(
                 Exit.USAGE,
                 "no key: run this in the folder that has .env, or set OSTOJA_KEY or --key",
             )
-        sent = {key: self._keys[key], "X-Operator": _header(self._operator), **(headers or {})}
+        known = {} if key is None else {key: self._keys[key]}
+        sent = {**known, "X-Operator": _header(self._operator), **(headers or {})}
         if not self.url.startswith(("http://", "https://")):
             raise Failure(Exit.USAGE, f"{self.url} is not an http:// or https:// URL")
         data = None

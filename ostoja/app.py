@@ -13,6 +13,7 @@ from ostoja.commands import (
     consent,
     doctor,
     followups,
+    forms,
     leads,
     limits,
     oncall,
@@ -101,6 +102,7 @@ limits.add_to(app)
 consent.add_to(app)
 followups.add_to(app)
 leads.add_to(app)
+forms.add_to(app)
 oncall.add_to(app)
 silences.add_to(app)
 doctor.add_to(app)

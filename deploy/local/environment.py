@@ -61,6 +61,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "WEBHOOK_SECRET": _webhook_secret,
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
     "ALERTS_SUBJECT_KEYS": _key_ring,
+    "FORM_KEYS": _key_ring,
 }
 _OF_A_PROVIDER = (
     "SLACK_WEBHOOK_URL",
@@ -72,7 +73,10 @@ _OF_A_PROVIDER = (
 _SLACK_APP = "SLACK_SIGNING_SECRET"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
-    "gateway": {_OTEL, *INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS, "TOKEN_KEYS", _SLACK_APP},
+    "gateway": {
+        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS"),
+        *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
+    },
     "consent": {
         _OTEL,
         "TOKEN_KEYS",

@@ -19,7 +19,7 @@ from services.alerts import messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
-from services.alerts.messages import LEAD_EVENTS, AlertAccepted, OnceTerms
+from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
 from services.alerts.store import cases, heartbeats, intake, silences, transitions, upkeep
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
@@ -131,7 +131,7 @@ class Intake:
         """Resolve the routes: one row for each target.
 
         An alert without a route (the configuration has changed) becomes a failure, for operators.
-        A lead event without a route has no rows.
+        An event of a lead from the chat has no rows then.
         """
         once = accepted.once
         targets = self._config.route(accepted.event_type, accepted.target)
@@ -141,7 +141,7 @@ class Intake:
             )
         failed = None
         if not targets:
-            if accepted.event_type in LEAD_EVENTS:
+            if accepted.event_type in OPTIONAL_EVENTS:
                 return []
             targets, failed = (UNROUTED,), Reason.UNROUTED
         named = self._subjects.named_by(

@@ -14,7 +14,9 @@ from services.alerts.alert import Once
 
 ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
-LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated"})
+LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated", "lead.submitted"})
+OPTIONAL_EVENTS = LEAD_EVENTS - {"lead.submitted"}
+"""A company may route none of them. A form that was answered 202 raises one alert, in any case."""
 ESCALATION = "escalation"
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"

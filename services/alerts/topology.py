@@ -54,6 +54,7 @@ def intake_queues() -> tuple[Queue, ...]:
             Binding(ALERTS, INTAKE_QUEUE),
             Binding(FOLLOWUP_EVENTS, "lead.qualified"),
             Binding(FOLLOWUP_EVENTS, "lead.updated"),
+            Binding(FOLLOWUP_EVENTS, "lead.submitted"),
         ),
         delivery_limit=DELIVERY_LIMIT,
     )

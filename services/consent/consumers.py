@@ -111,14 +111,14 @@ class Consumers:
 
     async def _grant(self, message: Message) -> Disposition:
         given = read(message, GrantRecord)
-        entry = _entry(Action.OPT_IN, given)
+        entry = replace(_entry(Action.OPT_IN, given), evidence=given.evidence)
         agreement = Agreement(
             given.wording,
             given.language,
             given.source,
             given.at,
             given.place,
-            self._opt_ins.version(given.wording),
+            self._opt_ins.version(given.wording) or given.wording_version,
             given.vouched,
             given.proven,
         )

@@ -72,6 +72,9 @@ class GrantRecord(Declaration):
     place: Place = "chat"
     vouched: bool = False
     proven: bool = False
+    wording_version: str | None = None
+    """Of a wording that forms.toml publishes, and so consent does not know."""
+    evidence: dict[str, str | None] = {}
 
 
 class WithdrawalRecord(Declaration):

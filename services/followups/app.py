@@ -2,24 +2,28 @@
 
 from functools import partial
 
+from libs.common import forms
 from libs.common.database import periodic, postgres
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
-from libs.common.signed_links import Tokens
-from services.followups import config, retention, topology
+from libs.common.signed_links import Tokens, parse_keys
+from services.followups import config, retention, submissions, topology
 from services.followups.consumers import Consumers
 from services.followups.http.chat import ChatRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
+from services.followups.http.submissions import SubmissionRoutes
 from services.followups.http.transcripts import Transcripts
 from services.followups.llm import ChatModel
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
 from services.followups.staff import Announcer
+from services.followups.store.submissions import Erased
+from services.followups.submissions import Submissions
 
 PREFETCH = 20
 PURGE_SECONDS = 3600
@@ -31,7 +35,10 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         settings.company_config,
         quiet_hours=settings.followup_quiet_hours,
     )
-    tokens = Tokens(settings.token_keys.get_secret_value())
+    known_forms = forms.load(settings.forms_config)
+    submissions.check(known_forms, configured)
+    token_keys = settings.token_keys.get_secret_value()
+    tokens = Tokens(token_keys)
     mails = Mails(configured, tokens, settings.public_base_url)
     database_url = settings.database_url.get_secret_value()
     engine = await service.enter(postgres.connect(database_url, application_name=service.name))
@@ -49,8 +56,20 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         engine, "followups retention", PURGE_SECONDS, partial(retention.forget, engine, days)
     )
     service.spawn("retention", forget)
-    consumers = Consumers(engine, broker)
+    days = settings.lead_suspect_days
+    suspects = periodic.every(
+        engine,
+        "followups suspected leads",
+        PURGE_SECONDS,
+        partial(retention.forget_suspected, engine, days),
+    )
+    service.spawn("suspected leads", suspects)
+    transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
+    erased = Erased(parse_keys(token_keys).values())
+    leads = Submissions(engine, configured, known_forms, transcripts.link, erased)
+    consumers = Consumers(engine, broker, leads, erased)
     for queue, handler in (
+        (topology.LEADS_QUEUE, consumers.leads),
         (topology.REQUESTS_QUEUE, consumers.requests),
         (topology.CONSENT_QUEUE, consumers.consent_events),
         (topology.OUTCOMES_QUEUE, consumers.outcomes),
@@ -58,7 +77,6 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
     service.spawn("scheduler", scheduler.run())
-    transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
     service.spawn("announcer", Announcer(engine, configured, transcripts.link).run())
 
     model = None
@@ -78,6 +96,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     for routes in (
         ChatRoutes(engine, configured, transcripts.link, model),
         FollowupRoutes(engine, configured),
+        SubmissionRoutes(leads),  # before the routes of `{id}`
         LeadRoutes(engine, configured, transcripts.link),
         OperationsRoutes(engine, broker),
         transcripts,

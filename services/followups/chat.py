@@ -102,7 +102,7 @@ async def take_turn(
     state = await staff.record(tx, config, link, heard, outgoing)
     old, new = before.facts.email, state.facts.email
     if old and old != new:
-        state = await _leave(tx, conversation_id, said, before, state, now, outgoing)
+        state = await leave(tx, conversation_id, said, before, state, now, outgoing)
     grants = state.consent == "given" and state.granted_to is None and new
     if grants:
         state = replace(state, granted_to=new)
@@ -136,7 +136,7 @@ async def take_turn(
         metrics.ENDED.labels("cancelled").inc(len(stopped))
     if new:  # no follow-ups without an e-mail
         # Without an earlier e-mail address nothing can be enrolled yet.
-        enrolled = await _hear(tx, config, conversation_id, now) if old else ()
+        enrolled = await hear(tx, config, conversation_id, now) if old else ()
         is_wanted = (qualifies or grants) and state.consent != "refused" and state.barred is None
         if is_wanted and DEFAULT_SEQUENCE not in enrolled:
             due = config.due_times(DEFAULT_SEQUENCE, now)
@@ -209,7 +209,7 @@ def _withdrawal(
     return _command(messages.WITHDRAWAL_RECORD, body)
 
 
-async def _leave(
+async def leave(
     tx: AsyncConnection,
     conversation_id: uuid.UUID,
     said: Said,
@@ -240,7 +240,7 @@ def _command(kind: str, body: dict[str, object]) -> outbox.Outgoing:
     return CONSENT_COMMANDS.name, kind, message
 
 
-async def _hear(
+async def hear(
     tx: AsyncConnection, config: Config, conversation_id: uuid.UUID, now: datetime
 ) -> Collection[str]:
     """End the sequences of a lead that writes, or restart their delays.

@@ -1,15 +1,21 @@
 """One function per queue."""
 
+import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.mentions import emails, phones, strings
 from libs.common.messaging import inbox, outbox
-from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.broker import message as new_message
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
+from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
+from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
+from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.messages import (
@@ -17,24 +23,44 @@ from services.followups.messages import (
     ConsentEvent,
     DeliverySettled,
     ExportRequest,
+    LeadSubmit,
     SubjectErased,
 )
 from services.followups.store import conversations, leads, steps
 from services.followups.store.conversations import Subject
+from services.followups.store.submissions import Erased
 from services.followups.store.tables import Row
-from services.followups.topology import CONSENT_COMMANDS, CONSENT_QUEUE, OUTCOMES_QUEUE
+from services.followups.submissions import Submissions
+from services.followups.topology import (
+    CONSENT_COMMANDS,
+    CONSENT_QUEUE,
+    LEADS_QUEUE,
+    OUTCOMES_QUEUE,
+)
 
 log = logs.get_logger(__name__)
 
 TAKEN = "taken"
 """Why a step was stopped: a person took the lead."""
+DEAD_LETTERS = "dead_letters"
+DEAD_LETTERS_PAGE = 50
 EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ message
 
 
 class Consumers:
-    def __init__(self, engine: AsyncEngine, broker: Broker) -> None:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, submissions: Submissions, erased: Erased
+    ) -> None:
         self._engine = engine
         self._broker = broker
+        self._submissions = submissions
+        self._erased_contacts = erased
+        self._dead_leads = DeadLetters(engine, broker, LEADS_QUEUE)
+
+    async def leads(self, message: Message, _: Delivery) -> Disposition:
+        """followups.leads: forms that were sent."""
+        await self._submissions.take(read(message, LeadSubmit, messages.LEAD_SUBMIT))
+        return Ack()
 
     async def consent_events(self, message: Message, _: Delivery) -> Disposition:
         """followups.consent-events: cancel steps after a withdrawal, delete data for an erasure.
@@ -57,7 +83,19 @@ class Consumers:
         """Protocol C, steps 2 and 3. Idempotent."""
         order = read(message, SubjectErased)
         subject = Subject(order.email, order.phone)
+        # Forms that were accepted before the order are stored first, to be erased with the rest. A
+        # depth that was cached before the order would say nothing about them. What is in the hands
+        # of a process meets the mark, below.
+        await asyncio.sleep(KEPT_SECONDS)
+        depths = await self._broker.depths([LEADS_QUEUE, retry_name(LEADS_QUEUE)])
+        if any(depth != 0 for depth in depths.values()):  # unknown is not empty
+            return Retry("leads")
+        try:
+            await self._dead_leads.sift(partial(_names, subject))
+        except BrokerUnavailable:
+            return Retry("dead letters")
         async with self._engine.begin() as tx:
+            await self._erased_contacts.lock(tx, subject.contacts)
             found = await conversations.trace(tx, subject)
             if not (found.conversations <= order.conversations and found.phones <= order.phones):
                 trace = messages.trace(found.conversations, found.phones)
@@ -65,6 +103,7 @@ class Consumers:
                     messages.ERASURE_TRACE, messages.erasure_trace(order.erasure_id, trace)
                 )
             else:
+                await self._erased_contacts.mark(tx, subject.contacts)
                 erased, left = await conversations.erase(tx, subject, order.conversations)
                 log.info("subject.erased", conversations=erased, outbox=left)
                 if left:
@@ -131,6 +170,8 @@ class Consumers:
         if asked.email is None and asked.phone is None:
             return await self._addresses(message, asked.after[1] if asked.after else 0)
         kind, offset = asked.after or ("conversations", 0)
+        if kind == DEAD_LETTERS:
+            return await self._dead_letters(message, subject, offset)
         async with self._engine.begin() as tx:
             found = await conversations.trace(tx, subject)
             rows = await conversations.held(tx, subject, kind, offset, EXPORT_PAGE)
@@ -138,10 +179,28 @@ class Consumers:
             after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
         else:
             following = conversations.HELD[conversations.HELD.index(kind) + 1 :]
-            after = (following[0], 0) if following else None
+            after = (following[0], 0) if following else (DEAD_LETTERS, 0)
         records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
         trace = messages.trace(found.conversations, found.phones)
         await reply(self._broker, message, messages.export_answer(records, after, trace))
+        return Ack()
+
+    async def _dead_letters(self, message: Message, subject: Subject, done: int) -> Disposition:
+        found: list[dict[str, Any]] = []
+
+        async def look(tx: AsyncConnection, letter: DeadLetter) -> bool:
+            if await _names(subject, tx, letter):
+                found.append(letter.record())
+            return False
+
+        try:
+            await self._dead_leads.sift(look)
+        except BrokerUnavailable:
+            return Retry("dead letters")  # without a reply, the export says it is incomplete
+        end = done + DEAD_LETTERS_PAGE
+        after = (DEAD_LETTERS, end) if len(found) > end else None
+        records = {DEAD_LETTERS: found[done:end]}
+        await reply(self._broker, message, messages.export_answer(records, after))
         return Ack()
 
     async def _addresses(self, message: Message, offset: int) -> Disposition:
@@ -153,6 +212,13 @@ class Consumers:
         }
         await reply(self._broker, message, messages.export_answer(records, after))
         return Ack()
+
+
+async def _names(subject: Subject, _: AsyncConnection, letter: DeadLetter) -> bool:
+    texts = list(strings(letter.payload()))
+    if subject.email is not None:
+        return any(subject.email in emails(text) for text in texts)
+    return any(subject.phone in phones(text) for text in texts)
 
 
 def _record(row: Row) -> dict[str, Any]:

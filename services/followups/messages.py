@@ -12,6 +12,9 @@ from libs.common.phone_number import Phone
 
 LEAD_QUALIFIED = "lead.qualified"
 LEAD_UPDATED = "lead.updated"
+LEAD_SUBMITTED = "lead.submitted"
+LEAD_EVENTS = frozenset({LEAD_QUALIFIED, LEAD_UPDATED, LEAD_SUBMITTED})
+LEAD_SUBMIT = "lead.submit"
 ALERT_ACCEPTED = "alert.accepted"
 GRANT_RECORD = "grant.record"
 WITHDRAWAL_RECORD = "withdrawal.record"
@@ -56,7 +59,19 @@ class ExportRequest(_OfSubject):
     """A data subject's records; without e-mail and phone: all addresses that have records."""
 
     after: (
-        tuple[Literal["addresses", "conversations", "messages", "followups", "leads"], int] | None
+        tuple[
+            Literal[
+                "addresses",
+                "conversations",
+                "messages",
+                "followups",
+                "leads",
+                "submissions",
+                "dead_letters",
+            ],
+            int,
+        ]
+        | None
     ) = None
     """`next` of the previous page."""
 
@@ -67,6 +82,46 @@ class DeliverySettled(_Read):
     outcome: Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
     reason: str | None = None
     at: AwareDatetime
+
+
+class SubmittedConsent(_Read):
+    """A wording that a page showed and a person agreed to; the gateway has checked its hash."""
+
+    purpose: Literal["marketing"]
+    version: str
+    language: str
+    text: str
+
+
+class LeadSubmit(_Read):
+    """A form that the gateway accepted."""
+
+    id: uuid.UUID
+    form: str
+    form_version: str
+    language: Literal["pl", "en"]
+    session_id: str | None = None
+    fields: dict[str, str]
+    facts: dict[str, str]
+    """Values of fields, normalised, by the fact that they tell."""
+    consents: tuple[SubmittedConsent, ...] = ()
+    consents_not_recorded: tuple[str, ...] = ()
+    notice_version: str | None = None
+    page: str | None = None
+    agreed_at: AwareDatetime | None = None
+    """By the device's clock, or as a program says."""
+    source: str | None = None
+    suspicion: str | None = None
+    """Why it looks like a robot's."""
+    client_address: str | None = None
+    client_address_from: str | None = None
+    user_agent: str | None = None
+    accepted_at: AwareDatetime
+
+    @property
+    def contacts(self) -> list[str]:
+        """What identifies the person, as in lead_contact."""
+        return [f"{kind}:{self.facts[kind]}" for kind in ("email", "phone") if kind in self.facts]
 
 
 class CaseAnswered(_Read):
@@ -108,13 +163,15 @@ def request(
     is_update: bool,
     transcript_url: str | None,
     at: datetime,
+    form: str | None = None,
 ) -> dict[str, Any]:
     """A new or changed lead, or another request, for staff.
 
     :param changes: names of facts that changed since the last notification
     :param said: the person's words since then
+    :param form: by which it came, if not from the chat
     """
-    return {
+    body = {
         "id": str(event_id),
         "lead_id": str(lead_id),
         "conversation_id": str(conversation_id),
@@ -141,6 +198,7 @@ def request(
         "transcript_url": transcript_url,
         "at": _iso(at),
     }
+    return body if form is None else body | {"form": form}
 
 
 def _country(phone: str | None) -> str | None:
@@ -202,16 +260,20 @@ def grant_record(
     at: datetime,
     *,
     source: str = "chat",
-    place: Literal["chat", "import"] = "chat",
+    place: Literal["chat", "form", "import"] = "chat",
     vouched: bool = False,
     proven: bool = False,
+    wording_version: str | None = None,
+    evidence: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """The command to consent to record a grant.
 
     :param vouched: it came with the service key, so its wording need not be published
     :param proven: an import says where it was given, so it needs no confirmation by mail
+    :param wording_version: of a wording that forms.toml publishes
+    :param evidence: more about where it was given, kept with it
     """
-    return {
+    body: dict[str, Any] = {
         "email": email,
         "purpose": MARKETING,
         "wording": wording,
@@ -226,6 +288,9 @@ def grant_record(
         "vouched": vouched,
         "proven": proven,
     }
+    if wording_version is None:
+        return body
+    return body | {"wording_version": wording_version, "evidence": evidence or {}}
 
 
 def withdrawal_record(

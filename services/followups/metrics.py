@@ -10,7 +10,10 @@ LEADS = Counter("followups_leads_qualified_total", "Leads that staff were notifi
 NOTIFIED = Counter("followups_staff_notified_total", "Events for staff.", ["topic", "kind"])
 """topic: lead, or a topic of followups.toml; kind: new | update"""
 
-GRANTS = Counter("followups_consents_granted_total", "Consents granted in chat.")
+SUBMISSIONS = Counter("followups_leads_total", "Submissions of forms.", ["form", "event"])
+"""event: lead.qualified | lead.submitted | none | suspected | duplicate | erased"""
+
+GRANTS = Counter("followups_consents_granted_total", "Consents granted in chat or by a form.")
 
 WITHDRAWALS = Counter(
     "followups_consents_withdrawn_total", "Consents refused or withdrawn in chat."

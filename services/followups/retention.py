@@ -4,11 +4,25 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.followups import metrics
-from services.followups.store import conversations
+from services.followups.store import conversations, submissions
 
 BATCH = 500
 
 log = logs.get_logger(__name__)
+
+
+async def forget_suspected(engine: AsyncEngine, days: int) -> int:
+    """Delete what was kept apart and no one released.
+
+    :returns: how many submissions were deleted
+    """
+    forgotten = 0
+    while True:
+        async with engine.begin() as tx:
+            count = await submissions.forget_apart(tx, days, BATCH)
+        forgotten += count
+        if count < BATCH:
+            return forgotten
 
 
 async def forget(engine: AsyncEngine, days: int) -> int:

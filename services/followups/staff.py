@@ -40,6 +40,18 @@ Link = Callable[[UUID, datetime], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """A form that was sent: staff get one event of it, under its id, without waiting for more."""
+
+    id: UUID
+    form: str
+    qualifies: bool
+    """The lead reaches the threshold with it for the first time."""
+    is_told: bool
+    """False: its form's `alert` leaves it to the list of leads."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """The parts of a turn that matter to staff."""
 
@@ -51,6 +63,7 @@ class Heard:
     is_lost: bool
     """The person says that they chose another company."""
     now: datetime
+    submission: Submission | None = None
 
 
 async def record(
@@ -74,7 +87,8 @@ async def record(
     at_once = topic != LEAD and config.topics[topic].at_once
     if not (state.reachable or at_once) or (topic == LEAD and not heard.is_about_lead):
         return state
-    if not _is_news(heard, topic):
+    sent = heard.submission
+    if sent is None and not _is_news(heard, topic):
         return state
     contacts = _contacts(state.facts) if topic == LEAD else []
     # A corrected address may be someone else's: do not find the lead by it any more.
@@ -100,12 +114,9 @@ async def record(
         known=known,
         said=[*row.said, *state.said][-SAID:],
     )
-    if row.notified is None or lead_score.changed(row.notified, known) or row.said or is_other:
-        row = replace(row, due_at=row.due_at or heard.now + _patience(config, row, state))
-    if row.notified is None and not _is_contact_only(state):
-        row = replace(row, due_at=heard.now)
+    row = replace(row, due_at=_due(config, row, heard, is_other=is_other))
     if row.due_at is not None and row.due_at <= heard.now:
-        row, event = announce(config, link, row, heard.session_id, heard.now)
+        row, event = announce(config, link, row, heard.session_id, heard.now, sent)
         outgoing.append(event)
     # Only in the lead's first conversation: in another one, anyone could name its number.
     if heard.is_lost and row.conversation_id == heard.conversation_id:
@@ -145,6 +156,21 @@ def _new(heard: Heard, topic: str) -> Lead:
     )
 
 
+def _due(config: Config, row: Lead, heard: Heard, *, is_other: bool) -> datetime | None:
+    """Return when staff are to be notified."""
+    due, sent = row.due_at, heard.submission
+    is_new = row.notified is None
+    if is_new or lead_score.changed(row.notified, row.known) or row.said or is_other:
+        due = due or heard.now + _patience(config, row, heard.state)
+    if is_new and not _is_contact_only(heard.state):
+        due = heard.now
+    if sent is None:
+        return due
+    if sent.is_told:  # what a form says is whole: there is nothing to wait for
+        return heard.now
+    return None if is_new else due
+
+
 def _patience(config: Config, row: Lead, state: State) -> timedelta:
     if row.topic != LEAD and config.topics[row.topic].severity == "critical":
         return timedelta(0)
@@ -170,15 +196,21 @@ def _known(state: State) -> dict[str, Any]:
 
 
 def announce(
-    config: Config, link: Link, row: Lead, session_id: str | None, now: datetime
+    config: Config,
+    link: Link,
+    row: Lead,
+    session_id: str | None,
+    now: datetime,
+    sent: Submission | None = None,
 ) -> tuple[Lead, outbox.Outgoing]:
     """Make the event for the outbox and the row to save in the same transaction."""
     first = row.notified is None
     facts = Facts.of(row.known)
     scored = lead_score.score(row.known, config.rules)
     topic = config.topics.get(row.topic)
+    event_id = row.id if first else messages.update_id(row.id, row.version)
     body = messages.request(
-        event_id=row.id if first else messages.update_id(row.id, row.version),
+        event_id=event_id if sent is None else sent.id,
         lead_id=row.id,
         conversation_id=row.heard_in,
         session_id=session_id,
@@ -196,8 +228,9 @@ def announce(
         is_update=not first,
         transcript_url=link(row.heard_in, now),
         at=now,
+        form=None if sent is None else sent.form,
     )
-    event = _event(body, row, topic.severity if topic else "info")
+    event = _event(body, row, topic.severity if topic else "info", sent)
     if row.topic == LEAD and first:
         metrics.LEADS.inc()
     metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
@@ -212,10 +245,15 @@ def _work(wish: str | None, works: tuple[str, ...]) -> str | None:
     return " ".join(found[:WORK_WORDS]) or None
 
 
-def _event(body: dict[str, Any], row: Lead, severity: str) -> outbox.Outgoing:
+def _event(
+    body: dict[str, Any], row: Lead, severity: str, sent: Submission | None
+) -> outbox.Outgoing:
     request_id = logs.request_id.get()
     if row.topic == LEAD:
-        kind = messages.LEAD_QUALIFIED if row.notified is None else messages.LEAD_UPDATED
+        first = row.notified is None
+        kind = messages.LEAD_QUALIFIED if first else messages.LEAD_UPDATED
+        if sent is not None and not (first and sent.qualifies):
+            kind = messages.LEAD_SUBMITTED
         return EVENTS.name, kind, Message(body["id"], kind, body, request_id=request_id)
     # An alert, not an event: alerts escalates an alert that no route takes.
     accepted = messages.visitor_alert(f"visitor.{row.topic}", severity, body)

@@ -17,6 +17,7 @@ CONSENT_EVENTS = Exchange("consent.events", "topic")
 REQUESTS_QUEUE = "followups.requests"
 CONSENT_QUEUE = "followups.consent-events"
 OUTCOMES_QUEUE = "followups.outcomes"
+LEADS_QUEUE = "followups.leads"
 
 QUEUES = (
     *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "export.request"),)),
@@ -32,6 +33,7 @@ QUEUES = (
         # Consent repeats erasures until their receipt; the permit enforces withdrawals.
         sent_again=True,
     ),
+    *work_queue(LEADS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(COMMANDS, "lead.submit"),)),
     *work_queue(
         OUTCOMES_QUEUE,
         exchange=DLX,

@@ -1,5 +1,6 @@
 import sys
 
+from libs.common import forms
 from libs.common.http import server
 from libs.common.process import logs, settings
 from libs.common.process.service import run
@@ -9,7 +10,22 @@ from services.gateway.targets import Targets
 
 def check() -> None:
     """:raises SystemExit: names the fault that would stop a start; alerts checks alerts.toml"""
-    settings.load(GatewaySettings)
+    _checked(settings.load(GatewaySettings))
+
+
+def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
+    targets = Targets.read(configured.alerts_config)
+    known = forms.load(configured.forms_config)
+    for name, form in known.items():
+        if form.proof == "on" and configured.form_keys is None:
+            raise SystemExit(f'FORM_KEYS is not set, and forms.{name} has proof = "on"')
+    told = any(form.alert == "always" for form in known.values())
+    if told and not targets.knows_event("lead.submitted"):
+        raise SystemExit(
+            f'ALERTS_CONFIG {configured.alerts_config}: [routes] needs "lead.submitted" for the '
+            'leads of forms; or give each form alert = "qualified"'
+        )
+    return targets, known
 
 
 def main() -> int | str:
@@ -17,7 +33,7 @@ def main() -> int | str:
     from services.gateway.supervision import workers
 
     configured = settings.load(GatewaySettings)
-    targets = Targets.read(configured.alerts_config)
+    targets, known = _checked(configured)
     server.raise_descriptors(configured.max_connections)
     logs.configure("gateway", configured.log_level)
     link = workers.link_of_environment()
@@ -25,7 +41,7 @@ def main() -> int | str:
         return run("gateway", lambda service: workers.supervise(service, configured))
     return run(
         "gateway",
-        lambda service: app.start(service, configured, targets, link),
+        lambda service: app.start(service, configured, targets, known, link),
         drain_delay=configured.drain_delay_seconds,
     )
 

@@ -1,8 +1,11 @@
 """The wiring: read down for the start order, up for the stop order."""
 
+from datetime import timedelta
+
 from pydantic import SecretStr
 
 from libs.common.cache import Cache
+from libs.common.forms import Forms
 from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
@@ -13,6 +16,9 @@ from services.gateway.admin_record import AdminRecord
 from services.gateway.body_budget import BodyBudget
 from services.gateway.clients import Keys, TrustedProxies, parse_networks
 from services.gateway.cors import Cors
+from services.gateway.forms.robots import Robots
+from services.gateway.forms.routes import FormRoutes, origins_of, own_origin
+from services.gateway.handover import Handover
 from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.idempotency import Idempotency
@@ -33,6 +39,7 @@ async def start(
     service: Service,
     settings: GatewaySettings,
     targets: Targets,
+    forms: Forms,
     link: int | None = None,
 ) -> None:
     """:param link: see `workers.hold`; None without a supervisor"""
@@ -78,21 +85,44 @@ async def start(
         shadow=shadow,
     )
 
+    idempotency = Idempotency(cache)
+    form_routes = FormRoutes(
+        forms=forms,
+        own_origin=own_origin(settings.public_base_url),
+        body_budget=body_budget,
+        handover=Handover(
+            broker,
+            upstreams["followups"],
+            exchange="followups.commands",
+            routing_key="lead.submit",
+            path="/internal/leads",
+        ),
+        idempotency=idempotency,
+        limiter=limiter,
+        robots=Robots(form_keys.get_secret_value() if (form_keys := settings.form_keys) else None),
+        grace=timedelta(days=settings.wording_grace_days),
+        shadow=shadow,
+    )
     api = Api(
         body_budget=body_budget,
         upstreams=upstreams,
         intake=Intake(broker, upstreams["alerts"]),
         targets=targets,
-        idempotency=Idempotency(cache),
+        idempotency=idempotency,
         overrides=overrides,
         waits=waits,
         shadow=shadow,
         slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
+        forms=form_routes,
         health=Health(upstreams, redis, broker),
         leaving=lambda: service.leaving,
         purge=cache.purge,
     )
-    cors = Cors(settings.cors_origins, https=settings.public_base_url.startswith("https://"))
+    cors = Cors(
+        settings.cors_origins,
+        origins_of(forms),
+        https=settings.public_base_url.startswith("https://"),
+    )
     app = application.create_app(internal_key=None)
     app.middlewares.insert(
         1, pages.errors_as_pages

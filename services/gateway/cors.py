@@ -1,5 +1,7 @@
 """Headers for browsers: security headers on every response, CORS for allowed origins."""
 
+from collections.abc import Collection
+
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from multidict import istr
@@ -21,14 +23,16 @@ PAGE_POLICY = (
 HSTS = "max-age=31536000"
 
 # Without the key headers: a key in a browser is no secret.
-ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Request-ID"
+ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Proof, X-Request-ID"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy"
 PREFLIGHT_SECONDS = "3600"
 
 
 class Cors:
-    def __init__(self, origins: str, *, https: bool) -> None:
+    def __init__(self, origins: str, of_forms: Collection[str] = (), *, https: bool) -> None:
+        """:param of_forms: pages with a form may call the public API, for the chat beside it"""
         self._origins = {origin.strip().rstrip("/") for origin in origins.split(",")} - {""}
+        self._origins |= set(of_forms)
         self._https = https
 
     @web.middleware

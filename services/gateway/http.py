@@ -29,6 +29,7 @@ from services.gateway import slack
 from services.gateway.access import CONTEXT, Access, Requirements
 from services.gateway.body_budget import BodyBudget, accept_body, parts
 from services.gateway.clients import Role
+from services.gateway.forms.routes import FormRoutes
 from services.gateway.health import Health
 from services.gateway.idempotency import Idempotency, key_of
 from services.gateway.intake import Intake
@@ -79,8 +80,11 @@ FORWARDED = (
     Forwarded("DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", SERVICE),
     Forwarded("POST", "/api/leads/import", "followups", SERVICE, streamed=True),
     Forwarded("GET", "/api/leads", "followups", SERVICE),
+    Forwarded("GET", "/api/leads/suspected", "followups", SERVICE),
+    Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", SERVICE),
+    Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", SERVICE),
     # Not `import`, or its 405 would offer GET.
-    Forwarded("GET", "/api/leads/{id:(?!import$)[^{}/]+}", "followups", SERVICE),
+    Forwarded("GET", "/api/leads/{id:(?!import$|suspected$)[^{}/]+}", "followups", SERVICE),
     Forwarded("POST", "/api/leads/{id}/state", "followups", SERVICE),
     Forwarded("GET", "/transcript", "followups", PUBLIC),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
@@ -155,6 +159,7 @@ class Api:
         waits: Waits,
         shadow: bool,
         slack_secret: str | None,
+        forms: FormRoutes,
         health: Health,
         leaving: Callable[[], bool],
         purge: Callable[[], int],
@@ -168,6 +173,7 @@ class Api:
         self._waits = waits
         self._shadow = shadow
         self._slack_secret = slack_secret
+        self._forms = forms
         self._health = health
         self._leaving = leaving
         self._purge = purge
@@ -192,6 +198,9 @@ class Api:
         add("PUT", "/api/ratelimits", ADMIN, self.put_limits)
         add("POST", "/api/cache/cleanup", ADMIN, self.clean_cache)
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
+        add("GET", "/api/forms/{form}", PUBLIC, self._forms.describe)
+        add("POST", "/api/leads", PUBLIC, self._forms.post)
+        add("GET", "/forms/{form}", PUBLIC, self._forms.page)
         for each in FORWARDED:
             add(each.method, each.path, each.requires, self._forwarding(each))
 

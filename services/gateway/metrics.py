@@ -6,7 +6,8 @@ LIMIT_DECISIONS = Counter(
     "gateway_limit_decisions_total",
     "Rate limit decisions; counted_in says where.",
     [
-        # chat | api | slack | service | health | chat_budget | write_budget | withdrawal_budget
+        # chat | api | form | slack | service | health
+        # chat_budget | write_budget | withdrawal_budget
         "policy",
         "outcome",  # admitted | refused (would be: in shadow mode, a withdrawal over a budget)
         "counted_in",  # redis | here
@@ -69,6 +70,20 @@ ALERTS_ACCEPTED = Counter(
 ALERTS_UNCONFIRMED = Counter(
     "gateway_alerts_unconfirmed_total",
     "Alerts answered with 503, because neither the broker nor the service confirmed them.",
+)
+LEADS = Counter(
+    "gateway_leads_total",
+    "Submissions of forms.",
+    [
+        "form",  # of forms.toml
+        "way",  # broker | service | none
+        "outcome",  # accepted | suspected | invalid | limited | unknown
+    ],
+)
+CONSENTS_NOT_RECORDED = Counter(
+    "gateway_consents_not_recorded_total",
+    "Consents of forms whose wording is unknown or ended long ago, or that had no e-mail address.",
+    ["form"],
 )
 ADMIN_CALLS_UNRECORDED = Counter(
     "gateway_admin_calls_unrecorded_total",

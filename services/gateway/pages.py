@@ -1,4 +1,4 @@
-"""Errors as HTML pages, for people who follow a mailed link."""
+"""Errors as HTML pages, for people who follow a mailed link or send a form."""
 
 from html import escape
 from typing import NamedTuple
@@ -7,6 +7,9 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 PATHS = frozenset({"/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
+FORMS = "/forms/"
+LEADS = "/api/leads"
+PLAIN_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:1.125rem/1.55 system-ui,sans-serif;margin:0 auto;"
@@ -48,6 +51,29 @@ NOT_CONFIRMED = {
         "valid.",
     ),
 }
+NOT_SENT = {
+    "pl": Text(
+        "Nic nie zostało wysłane",
+        "Proszę wrócić do formularza przyciskiem „wstecz” w przeglądarce: to, co jest w nim "
+        "wpisane, nie przepadło. Potem proszę odczekać chwilę i wysłać go jeszcze raz.",
+    ),
+    "en": Text(
+        "Nothing was sent",
+        "Please go back with your browser's button: what you wrote is still there. Then wait a "
+        "moment and send it again.",
+    ),
+}
+NOT_TAKEN = {
+    "pl": Text(
+        "Ten formularz teraz nie działa",
+        "Nic nie zostało wysłane. Prosimy o kontakt telefoniczny lub mailowy; dane są na stronie, "
+        "z której pochodzi formularz.",
+    ),
+    "en": Text(
+        "This form does not work now",
+        "Nothing was sent. Please call or write an e-mail; the page with the form says how.",
+    ),
+}
 NOT_READ = {
     "pl": Text("Coś poszło nie tak", "Nic się nie zmieniło. Otwórz jeszcze raz link z wiadomości."),
     "en": Text("Something went wrong", "Nothing has changed. Open the link in the message again."),
@@ -57,7 +83,7 @@ NOT_READ = {
 @web.middleware
 async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
-    if request.path not in PATHS or response.content_type != "application/problem+json":
+    if not _is_page(request) or response.content_type != "application/problem+json":
         return response
     page = web.Response(
         text=_page(request, response.status), status=response.status, content_type="text/html"
@@ -68,9 +94,21 @@ async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamR
     return page
 
 
+def _is_page(request: web.Request) -> bool:
+    return (
+        request.path in PATHS
+        or request.path.startswith(FORMS)
+        or (request.path == LEADS and request.content_type in PLAIN_FORMS)
+    )
+
+
 def _page(request: web.Request, status: int) -> str:
-    language = _language(request)
+    language = language_of(request)
     posted = request.method == hdrs.METH_POST
+    if request.path == LEADS:
+        # Its values are not known here. A form that was read is shown again (forms/pages.py).
+        busy = status in {408, 429} or status >= 500
+        return _document(language, (NOT_SENT if busy else NOT_TAKEN)[language], "")
     if status == web.HTTPTooManyRequests.status_code:
         text = TOO_MANY[language]
     elif status < web.HTTPInternalServerError.status_code:
@@ -83,6 +121,10 @@ def _page(request: web.Request, status: int) -> str:
         button = f'<form method="post" action="{here}"><button>{again}</button></form>'
     else:
         button = f'<a href="{here}">{again}</a>'
+    return _document(language, text, button)
+
+
+def _document(language: str, text: Text, button: str) -> str:
     return (
         f'<!doctype html><html lang="{language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -91,6 +133,8 @@ def _page(request: web.Request, status: int) -> str:
     )
 
 
-def _language(request: web.Request) -> str:
-    chosen = request.query.get("lang") or request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower()[:2]
+def language_of(request: web.Request, parameter: str = "lang") -> str:
+    chosen = (
+        request.query.get(parameter) or request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower()[:2]
+    )
     return "en" if chosen == "en" else "pl"

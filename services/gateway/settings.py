@@ -79,6 +79,12 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
+    form_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
+    """Signs the time at which a form is shown; without it no form checks how fast it was sent."""
+    forms_config: Path = Path("config/forms.toml")
+    wording_grace_days: int = Field(default=30, ge=0, le=365)
+    """How long a wording counts after it ended: a page may have been open."""
+
     slack_signing_secret: SecretStr | None = None
     """Of the Slack app whose messages have buttons; without it their route answers 404."""
 

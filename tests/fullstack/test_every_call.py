@@ -23,6 +23,8 @@ SECTION_4 = {
         GET /api/health /api/health/deep
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         POST /api/leads/import /api/leads/{id}/state
+        GET /api/forms/{form} /forms/{form} /api/leads/suspected
+        POST /api/leads /api/leads/suspected/{id}/release /api/leads/suspected/{id}/discard
         GET /a/{token}
         POST /a/{token} /api/slack/actions
         GET /api/leads /api/leads/{id} /transcript /api/ready
@@ -65,12 +67,14 @@ class Calls:
         status: int = 200,
         key: str | None = None,
         query: str = "",
-        form: dict[str, str] | None = None,
+        posted: dict[str, str] | None = None,
         csv: str | None = None,
+        headers: dict[str, str] | None = None,
         **path: str,
     ) -> Any:
+        where = template.format(**path) + query
         answer = await self._system.http(
-            method, template.format(**path) + query, body, key=key, form=form, csv=csv
+            method, where, body, key=key, form=posted, csv=csv, headers=headers
         )
         assert answer.status == status, (method, template, answer)
         assert re.fullmatch(r"[\w-]{8,}", answer.headers["X-Request-ID"])
@@ -91,6 +95,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _follow_ups(call)
     await _import(call)
     await _leads(call)
+    await _forms(call, system)
     await _dead_letters(call, system)
     await _cases(call)
     await _operations(call)
@@ -154,23 +159,23 @@ async def _mailed_links(call: Calls, system: Running) -> None:
     await call("POST", "/api/opt-in", agreed)
     query = await _query(system, address, "/opt-in/confirm")
     assert "<form" in await call("GET", "/opt-in/confirm", query=query)
-    await call("POST", "/opt-in/confirm", query=query, form={})
+    await call("POST", "/opt-in/confirm", query=query, posted={})
 
     await system.follow_up(address)
     query = await _query(system, address, "/unsubscribe")
     assert "<button" in await call("GET", "/preferences", query=query)
     assert "<form" in await call("GET", "/unsubscribe", query=query)
-    await call("POST", "/unsubscribe", query=query, form={"List-Unsubscribe": "One-Click"})
+    await call("POST", "/unsubscribe", query=query, posted={"List-Unsubscribe": "One-Click"})
     known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
     assert (known.body["email"], known.body["unsubscribed"]) == (address, True)
     assert "<button" not in await call("GET", "/preferences", query=query)
-    await call("POST", "/preferences", query=query, form={"purpose": "marketing"})
+    await call("POST", "/preferences", query=query, posted={"purpose": "marketing"})
 
     revoked = await system.http("POST", "/api/revoke-consent", {"email": address})
     assert revoked.body["erasure"]["status"] == "awaiting_confirmation"
     query = await _query(system, address, "/erasure/confirm")
     assert "<form" in await call("GET", "/erasure/confirm", query=query)
-    await call("POST", "/erasure/confirm", query=query, form={})
+    await call("POST", "/erasure/confirm", query=query, posted={})
 
     async def done() -> bool:
         audit = await system.http("GET", f"/api/consent/audit/{address}", key="admin")
@@ -222,6 +227,27 @@ async def _import(call: Calls) -> None:
     assert [row["line"] for row in report["rejected"]] == [3]
 
 
+async def _forms(call: Calls, system: Running) -> None:
+    form = await call("GET", "/api/forms/{form}", form="contact")
+    assert form["consents"][0]["text"] in html.unescape(
+        await call("GET", "/forms/{form}", form="contact")
+    )
+    for decision in ("release", "discard"):
+        email = fresh_address()
+        sent = {"form": "contact", "language": "pl", "fields": {"email": email}, "trap": "x"}
+        headers = {"Idempotency-Key": str(uuid.uuid4()), "Origin": system.url}
+        accepted = await call("POST", "/api/leads", sent, headers=headers, status=202)
+
+        async def held(email: str = email) -> bool:
+            found = await call("GET", "/api/leads/suspected", key="service")
+            return any(item["fields"]["email"] == email for item in found["items"])
+
+        await eventually(held, 30)
+        path = f"/api/leads/suspected/{{id}}/{decision}"
+        decided = await call("POST", path, id=accepted["id"], key="service")
+        assert decided["id"] == accepted["id"]
+
+
 async def _leads(call: Calls) -> None:
     address = fresh_address()
     said = {**LEAD, "session_id": str(uuid.uuid4()), "email": address}
@@ -238,7 +264,7 @@ async def _leads(call: Calls) -> None:
     for method in ("GET", "POST"):  # no case is open
         await call(method, "/a/{token}", token="A" * 22, status=410)
     # No signing secret is set.
-    await call("POST", "/api/slack/actions", form={"payload": "{}"}, status=404)
+    await call("POST", "/api/slack/actions", posted={"payload": "{}"}, status=404)
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.support.checkouts import Checkout, CommandError
 from tests.support.eventually import eventually
+from tests.support.forms import submit
 from tests.support.runbooks import RUNBOOKS, Block, sections
 from tests.support.stack import PATIENCE
 from tests.support.system import LEAD, fresh_address
@@ -51,6 +52,13 @@ async def rabbitmq_stops(checkout: Checkout) -> None:
     body = LEAD | {"session_id": address, "email": address}
     answer = await checkout.http("POST", "/api/chatbot/chat", body)
     assert answer.status == 200, answer
+
+
+async def followups_hangs(checkout: Checkout) -> None:
+    """Freeze it, and send a form."""
+    await checkout.freeze("followups")
+    answer = await submit(checkout, {"email": fresh_address()}, headers={"Origin": checkout.url})
+    assert answer.status == 202, answer
 
 
 async def alerts_is_misconfigured(checkout: Checkout) -> None:
@@ -295,6 +303,7 @@ TROUBLES: dict[str, Trouble] = {
     "database-unavailable": Trouble(postgres_stops),
     "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
+    "leads-waiting": Trouble(followups_hangs),
     "cases-unanswered": Trouble(nobody_answers),
     "case-stranded": Trouble(the_timer_lacks_a_right, mends=the_timer_has_its_right),
     "case-check-failing": Trouble(cases_are_counted(1), mends=cases_are_counted(-1)),

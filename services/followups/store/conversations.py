@@ -21,6 +21,7 @@ from services.followups.store.tables import (
     imported_grant,
     lead,
     lead_contact,
+    lead_submission,
     outbox_table,
 )
 
@@ -287,6 +288,12 @@ class Subject:
     email: str | None
     phone: str | None = None
 
+    @property
+    def contacts(self) -> list[str]:
+        """As in lead_contact."""
+        given = {"email": self.email, "phone": self.phone}
+        return [f"{kind}:{value}" for kind, value in given.items() if value is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -337,6 +344,7 @@ async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) ->
     free = sa.select(outbox_table.c.id).where(about).with_for_update(skip_locked=True)
     await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(free)))
     left = await tx.scalar(sa.select(sa.func.count()).select_from(outbox_table).where(about))
+    await tx.execute(sa.delete(lead_submission).where(_sent_by(subject)))
     gone = sa.delete(chat_conversations).where(_of_subject(subject))
     return (await tx.execute(gone)).rowcount, int(left or 0)
 
@@ -373,12 +381,24 @@ _PHONE = sa.literal_column("chat_conversations.state -> 'facts' ->> 'phone'", sa
 
 def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
     # The whole conversation belongs to the person, even if it names several addresses.
+    here = chat_conversations.c.id
+    sent = here.in_(
+        sa.select(lead_submission.c.conversation_id).where(
+            _sent_by(subject), lead_submission.c.conversation_id.is_not(None)
+        )
+    )
     if subject.email is None:
-        return _PHONE.in_([subject.phone])
-    own, here = chat_conversations.c.email == subject.email, chat_conversations.c.id
+        return sa.or_(_PHONE.in_([subject.phone]), sent)
+    own = chat_conversations.c.email == subject.email
     enrolled = sa.select(followup_event.c.conversation_id).where(of_address(subject.email))
     named = sa.select(chat_email.c.conversation_id).where(chat_email.c.email == subject.email)
-    return sa.or_(own, here.in_(enrolled), here.in_(named))
+    return sa.or_(own, here.in_(enrolled), here.in_(named), sent)
+
+
+def _sent_by(subject: Subject) -> sa.ColumnElement[bool]:
+    if subject.email is None:
+        return lead_submission.c.phone.in_([subject.phone])
+    return lead_submission.c.email == subject.email
 
 
 async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[str]:
@@ -388,12 +408,14 @@ async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[st
         sa.select(followup_event.c.email),
         sa.select(chat_email.c.email),
         sa.select(_PHONE).select_from(chat_conversations).where(_PHONE.is_not(None)),
+        sa.select(lead_submission.c.email).where(lead_submission.c.email.is_not(None)),
+        sa.select(lead_submission.c.phone).where(lead_submission.c.phone.is_not(None)),
     ).subquery()
     page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
     return (await tx.execute(page)).scalars().all()
 
 
-HELD = ("conversations", "messages", "followups", "leads")
+HELD = ("conversations", "messages", "followups", "leads", "submissions")
 
 
 async def held(
@@ -419,5 +441,8 @@ async def held(
         "leads": sa.select(lead)
         .where(lead.c.conversation_id.in_(conversations))
         .order_by(lead.c.created_at, lead.c.id),
+        "submissions": sa.select(lead_submission)
+        .where(sa.or_(_sent_by(subject), lead_submission.c.conversation_id.in_(conversations)))
+        .order_by(lead_submission.c.accepted_at, lead_submission.c.id),
     }
     return (await tx.execute(records[kind].offset(offset).limit(limit))).mappings().all()

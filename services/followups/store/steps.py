@@ -15,7 +15,7 @@ from services.followups.sequence import DAY, REPLACES, RESCHEDULE_AFTER
 from services.followups.store.tables import Row, chat_conversations, followup_event, outbox_table
 
 _message_id = sa.func.coalesce(followup_event.c.message_id, followup_event.c.id)
-EnrolledBy = Literal["chat", "api"]
+EnrolledBy = Literal["chat", "api", "form"]
 _CLAIMED = (
     "id", "conversation_id", "followup_number", "email", "sequence", "step", "due_at",
     "handed_over_at", "request_id", "message_id",

@@ -137,6 +137,63 @@ lead = sa.Table(
     sa.Index("lead_created", "created_at", "id"),
 )
 
+# What was sent with a form. One that looks like a robot's is kept apart, whole, in `held`.
+lead_submission = sa.Table(
+    "lead_submission",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("form", sa.Text, nullable=False),
+    sa.Column("form_version", sa.Text, nullable=False),
+    sa.Column("conversation_id", sa.ForeignKey(chat_conversations.c.id, ondelete="CASCADE")),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("phone", sa.Text),
+    sa.Column("fields", pg.JSONB, nullable=False),
+    sa.Column("page", sa.Text),
+    sa.Column("notice_version", sa.Text),
+    sa.Column(
+        "consents_not_recorded",
+        pg.ARRAY(sa.Text),
+        nullable=False,
+        server_default=sa.text("'{}'::text[]"),
+    ),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("suspicion", sa.Text),
+    sa.Column(
+        "held",
+        pg.JSONB(none_as_null=True),
+        comment="lead.submit, until a person has looked at it",
+    ),
+    sa.Column("taken_by", sa.Text),
+    sa.Column("accepted_at", _timestamptz, nullable=False),
+    sa.CheckConstraint(
+        "state IN ('accepted', 'suspected', 'released', 'discarded')", name="lead_submission_state"
+    ),
+    sa.CheckConstraint("(held IS NOT NULL) = (state = 'suspected')", name="lead_submission_held"),
+    sa.CheckConstraint(
+        "(conversation_id IS NOT NULL) = (state IN ('accepted', 'released'))",
+        name="lead_submission_conversation",
+    ),
+    sa.Index("lead_submission_conversation_id", "conversation_id"),
+    sa.Index("lead_submission_email", "email"),
+    sa.Index("lead_submission_phone", "phone"),
+    sa.Index(
+        "lead_submission_apart",
+        "accepted_at",
+        "id",
+        postgresql_where=sa.text("conversation_id IS NULL"),
+    ),
+)
+
+erased_contact = sa.Table(
+    "erased_contact",
+    metadata,
+    sa.Column("hash", sa.Text, primary_key=True),
+    sa.Column("erased_at", _timestamptz, nullable=False),
+    sa.Index("erased_contact_erased_at", "erased_at"),
+    comment="keyed hashes, for as long as a submission may be on its way",
+)
+
 # The primary key ensures one lead per person: two sessions cannot both insert a contact.
 lead_contact = sa.Table(
     "lead_contact",

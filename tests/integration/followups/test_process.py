@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "TOKEN_KEYS": "k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
     "PUBLIC_BASE_URL": "https://ostoja.example.com",
     "FOLLOWUPS_CONFIG": str(EXAMPLE_CONFIG / "followups.toml"),
+    "FORMS_CONFIG": str(EXAMPLE_CONFIG / "forms.toml"),
     "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
     "FOLLOWUP_QUIET_HOURS": "off",
 }

@@ -150,6 +150,7 @@ async def start_gateway(
                 "CONSENT_URL": owner.url,
                 "ALERTS_URL": owner.url,
                 "ALERTS_CONFIG": str(ROOT / "config.example" / "alerts.toml"),
+                "FORMS_CONFIG": str(ROOT / "config.example" / "forms.toml"),
                 "RATE_LIMIT_STATE_FILE": str(tmp_path / f"limits-{len(started)}.json"),
             } | settings
             log = tmp_path / f"gateway-{len(started)}.log"

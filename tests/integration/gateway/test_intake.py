@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
-from services.gateway.intake import CONFIRM_SECONDS, IN_FLIGHT, TOGETHER
+from services.gateway.handover import CONFIRM_SECONDS, IN_FLIGHT
+from services.gateway.intake import TOGETHER
 from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually

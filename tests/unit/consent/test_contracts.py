@@ -82,6 +82,9 @@ def test_a_permit_answer_matches_its_contract() -> None:
 
 @pytest.mark.parametrize("extra", EXTRA)
 def test_a_grant_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    form = messages.GrantRecord.model_validate(golden("grant.record.form") | extra)
+    assert (form.place, form.wording_version) == ("form", "contact/2026-11")
+    assert form.evidence["page"] == "https://www.ostoja-wnetrza.example/kontakt"
     given = messages.GrantRecord.model_validate(golden("grant.record.chat") | extra)
     assert given.source == "chat"
     assert given.wording

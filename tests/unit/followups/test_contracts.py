@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from libs.common.signed_links import Tokens
-from services.followups import fact_texts, lead_files, lead_score, messages
+from services.followups import fact_texts, lead_files, lead_score, messages, submissions
 from services.followups.facts import Facts
 from services.followups.mail import Mails, Recipient
 from services.followups.understanding import understand
@@ -108,6 +108,25 @@ def test_a_withdrawal_in_chat_matches_its_contract() -> None:
         "ala@example.com", "session-1", "203.0.113.7", "peer", "Mozilla/5.0", AT
     )
     assert told == golden("withdrawal.record")
+
+
+@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+def test_a_form_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    given = messages.LeadSubmit.model_validate(golden("lead.submit") | extra)
+    assert given.contacts == ["email:ala@example.com", "phone:+48600700800"]
+    assert given.accepted_at == AT
+
+
+def test_a_grant_in_a_form_matches_its_contract() -> None:
+    given = messages.LeadSubmit.model_validate(golden("lead.submit"))
+    _, _, message = submissions.grant(given, given.consents[0], "ala@example.com")
+    assert message.body == golden("grant.record.form")
+    assert message.id == submissions.grant(given, given.consents[0], "a@example.com")[2].id
+
+
+def test_lead_submitted_matches_its_contract() -> None:
+    told = event({"email": "ala@example.com"}, event_id=FOLLOWUP, session_id=None, form="contact")
+    assert told == golden("lead.submitted")
 
 
 def test_an_imported_grant_matches_its_contract() -> None:

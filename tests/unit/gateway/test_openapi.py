@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 from services.gateway import docs, widget
 from services.gateway.access import Access, Requirements
 from services.gateway.clients import Role
+from services.gateway.forms.routes import FormRoutes
 from services.gateway.http import FORWARDED, Api
 from services.gateway.messages import AlertRequest, BatchRequest
 
@@ -50,6 +51,17 @@ def access() -> dict[tuple[str, str], Requirements]:
         waits=nothing,
         shadow=False,
         slack_secret=None,
+        forms=FormRoutes(
+            forms={},
+            own_origin=None,
+            body_budget=nothing,
+            handover=nothing,
+            idempotency=nothing,
+            limiter=nothing,
+            robots=nothing,
+            grace=nothing,
+            shadow=False,
+        ),
         health=nothing,
         leaving=nothing,
         purge=nothing,

@@ -19,15 +19,18 @@ from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.http.submissions import SubmissionRoutes
 from services.gateway.clients import Role
 from services.gateway.http import FORWARDED, SERVICE, Forwarded
 
 KEY = "k" * 16
 INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", SERVICE)
+INTERNAL_LEADS = Forwarded("POST", "/internal/leads", "followups", SERVICE)
 ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", SERVICE)
 KEYED = [
     *(route for route in FORWARDED if route.requires.role is not Role.PUBLIC),
     INTERNAL,
+    INTERNAL_LEADS,
     ALERT,
 ]
 
@@ -49,6 +52,7 @@ def app_of(upstream: str) -> web.Application:
             made(AdminRoutes).add_to(app)
         case "followups":
             made(FollowupRoutes).add_to(app)
+            made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
     return app
 

@@ -1,0 +1,139 @@
+"""Forms: print the code of one for a page, compare a page with it, and look at suspected leads."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from ostoja import form_page, snippets
+from ostoja.failure import Exit, Failure
+from ostoja.show import moment, name, prose
+from ostoja.where import Session
+
+KEY = "X-API-KEY"
+
+
+class Language(StrEnum):
+    PL = "pl"
+    EN = "en"
+
+
+class As(StrEnum):
+    HTML = "html"
+    FETCH = "fetch"
+    REACT = "react"
+    WORDPRESS = "wordpress"
+    PHP = "php"
+    PYTHON = "python"
+    CURL = "curl"
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `ostoja forms suspected` prints it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    forms = typer.Typer(
+        no_args_is_help=True, help="Lead forms, and leads that look like a robot's."
+    )
+    for title, command in (
+        ("snippet", snippet), ("check", check), ("suspected", suspected), ("release", release),
+        ("discard", discard),
+    ):  # fmt: skip
+        forms.command(title)(command)
+    app.add_typer(forms, name="forms", rich_help_panel="People")
+
+
+def snippet(
+    context: typer.Context,
+    form: Annotated[str, typer.Argument(help="Its name in forms.toml.")],
+    language: Annotated[Language, typer.Option()] = Language.PL,
+    kind: Annotated[As, typer.Option("--as", help="What to print.")] = As.HTML,
+) -> None:
+    """Print the code of a form for a page, a WordPress site or a program.
+
+    Give the gateway's public address with --url: it stands in the code.
+    """
+    session: Session = context.obj
+    described = _described(session, form, language)
+    typer.echo(snippets.AS[kind](described, session.api.url))
+
+
+def check(
+    context: typer.Context,
+    page: Annotated[Path, typer.Argument(help="A saved page (HTML).")],
+) -> None:
+    """Compare a page's labels and hashes with forms.toml; exit 1 names what differs.
+
+    Give the gateway's public address with --url.
+    """
+    session: Session = context.obj
+    try:
+        found = form_page.forms_of(page.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(Exit.USAGE, f"{page}: {error}") from None
+    if not found:
+        raise Failure(Exit.NOT_OK, f'{page}: no form has a field "form"')
+    faults = []
+    for each in found:
+        name = each.value("form")
+        described = _described(session, name, each.value("language") or "pl")
+        faults += [
+            {"form": name, "fault": fault}
+            for fault in form_page.differences(each, described, session.api.url)
+        ]
+    if not session.screen.is_json({"ok": not faults, "faults": faults}):
+        for fault in faults:
+            session.screen.line(f"{fault['form']}: {fault['fault']}")
+        if not faults:
+            session.screen.line("the page is as forms.toml says")
+    if faults:
+        raise typer.Exit(Exit.NOT_OK)
+
+
+def suspected(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the oldest first.")] = 20,
+) -> None:
+    """List leads that look like a robot's. Needs the service key."""
+    session: Session = context.obj
+    pages = session.api.pages("/api/leads/suspected", limit=limit, key=KEY)
+    found = [each for page in pages for each in page["items"]]
+    if session.screen.as_json:
+        for each in found:
+            session.screen.json(each)
+        return
+    session.screen.table(
+        [name("Id"), *map(name, ("Sent", "Form", "Why")), prose("What it says")],
+        [
+            (each["id"], moment(each["accepted_at"]), each["form"], each["suspicion"], _said(each))
+            for each in found
+        ],
+    )
+
+
+def _said(lead: dict[str, Any]) -> str:
+    return ", ".join(f"{field}: {value}" for field, value in lead["fields"].items())
+
+
+def release(context: typer.Context, lead: Id) -> None:
+    """Take a suspected lead after all: staff are told, and its consent is recorded."""
+    _decide(context.obj, lead, "release")
+
+
+def discard(context: typer.Context, lead: Id) -> None:
+    """Delete what a suspected lead says."""
+    _decide(context.obj, lead, "discard")
+
+
+def _decide(session: Session, lead: str, decision: str) -> None:
+    path = f"/api/leads/suspected/{quote(lead, safe='')}/{decision}"
+    answer = session.api.call("POST", path, key=KEY)
+    session.screen.answer(answer, f"{answer['id']} is {answer['state']}")
+
+
+def _described(session: Session, form: str, language: str) -> dict[str, Any]:
+    path = f"/api/forms/{quote(form, safe='')}"
+    described: dict[str, Any] = session.api.get(path, key=None, language=language)
+    return described

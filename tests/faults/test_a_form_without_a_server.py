@@ -1,0 +1,58 @@
+"""With any one component down, a form is answered 202, and is one lead when it is back (L1)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.support.eventually import eventually
+from tests.support.forms import alerts, new_key, quiet, stored, submit
+from tests.support.servers import kill_with_children
+from tests.support.stack import Stack
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.faults
+
+FORMS = 10
+
+
+async def without(stack: Stack, name: str) -> Callable[[], Awaitable[object]]:
+    """Take a component away; what brings it back."""
+    if name in {"postgres", "rabbitmq", "redis"}:
+        server = getattr(stack, name)
+        await asyncio.to_thread(kill_with_children, server)
+        return lambda: asyncio.to_thread(server.start)
+    await stack.kill9(name)
+    return lambda: stack.start(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["rabbitmq", "postgres", "redis", "followups", "consent", "alerts"]
+)
+async def test_a_form_is_taken_while_a_component_is_down(stack: Stack, name: str) -> None:
+    await stack.sandbox.reset()
+    back = await without(stack, name)
+    sent = {fresh_address(): new_key() for _ in range(FORMS)}
+    try:
+        answers = await asyncio.gather(
+            *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
+        )
+        again = await asyncio.gather(
+            *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
+        )
+    finally:
+        await back()
+    assert [answer.status for answer in answers] == [202] * FORMS
+    assert [answer.body for answer in again] == [answer.body for answer in answers]
+
+    async def all_stored() -> Any:
+        return all(stored(stack, email) for email in sent)
+
+    await eventually(all_stored, 90)
+    await eventually(lambda: quiet(stack), 90)
+    for email, answer in zip(sent, answers, strict=True):
+        assert len(stored(stack, email)) == 1
+        assert {row.target for row in alerts(stack, answer.body["id"])} == {"slack", "monday"}
+    told = await stack.slack_texts()
+    assert [sum(email in text for text in told) for email in sent] == [1] * FORMS

@@ -1,0 +1,196 @@
+"""forms.toml: what it refuses at the start, and what it reads from a submission."""
+
+import tomllib
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common import forms
+from libs.common.forms import Form, Wording
+from tests.support.shipped import EXAMPLE
+
+CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
+TODAY = date(2026, 11, 27)
+GRACE = timedelta(days=30)
+
+
+def shipped() -> Any:
+    text = (EXAMPLE / "forms.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["forms"]["contact"]
+
+
+def changed(change: Callable[[Any], object]) -> Form:
+    document = shipped()
+    change(document)
+    return Form.model_validate(document)
+
+
+def test_the_shipped_file_is_accepted() -> None:
+    assert CONTACT.purposes == ["marketing"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f["consents"][0].update(required=True), "Extra inputs"),
+        (lambda f: f["consents"][0].update(checked=True), "Extra inputs"),
+        (lambda f: f["consents"][0].update(default=True), "Extra inputs"),
+        (lambda f: f["fields"][0].update(pattern="^a+$"), "Extra inputs"),
+        (lambda f: f.pop("notice"), "Field required"),
+        (lambda f: f["notice"]["url"].pop("en"), "needs each of pl, en"),
+        (lambda f: f["fields"][0]["label"].pop("en"), "needs each of pl, en"),
+        (lambda f: f["consents"][0]["versions"][0].pop("en"), "Field required"),
+        (lambda f: f["success"].update(de="https://a.example/"), "needs each of pl, en"),
+        (lambda f: f["success"].update(pl="javascript:alert(1)"), "is not a URL"),
+        (lambda f: f.update(origins=["*"]), "is not an origin"),
+        (lambda f: f.update(origins=["https://a.example/contact"]), "is not an origin"),
+        (lambda f: f.update(origins=["null"]), "is not an origin"),
+        (lambda f: f["fields"].append(dict(f["fields"][0])), "stands twice"),
+        (lambda f: f["fields"][0].update(name="form"), "Ostoja's own"),
+        (lambda f: f["fields"][0].update(name="consent.marketing"), "match pattern"),
+        (lambda f: f["fields"][0].update(type="file"), "Input should be"),
+        (lambda f: f["fields"][0].update(fact="email"), "needs one of the types"),
+        (lambda f: f["fields"][0].update(options=[]) or f["fields"][5].pop("options"), "a select"),
+        (lambda f: f.update(trap="email"), "must not be the name of a field"),
+        (lambda f: f["limits"].update(address="many"), "match pattern"),
+        (lambda f: f["notice"]["text"].update(pl="two\nlines"), "one line"),
+        (
+            lambda f: f["consents"][0]["versions"].append(
+                {"version": "2026-11", "pl": "Inna treść", "en": "Another text"}
+            ),
+            "two wordings of one version",
+        ),
+        (
+            lambda f: f["consents"][0]["versions"].append(
+                f["consents"][0]["versions"][0] | {"version": "2027-01"}
+            ),
+            "the same text twice",
+        ),
+        (
+            lambda f: f.update(
+                fields=[field for field in f["fields"] if not field.get("required")]
+            ),
+            "an agreement to mails needs",
+        ),
+        (
+            lambda f: f.update(
+                consents=[], fields=[x for x in f["fields"] if x["name"] not in {"email", "phone"}]
+            ),
+            "needs a field with fact",
+        ),
+        (
+            lambda f: f["fields"].extend(
+                {"name": f"more_{n}", "type": "hidden"} for n in range(40)
+            ),
+            "at most 40",
+        ),
+    ],
+)
+def test_a_start_refuses(change: Callable[[Any], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(change)
+
+
+def test_a_fault_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "forms.toml"
+    text = (EXAMPLE / "forms.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace('type = "money"', 'type = "cash"'), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"forms\.toml:\d+: forms\.contact\.fields\.\d+\.type"):
+        forms.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("email", " Anna@Example.COM ", "anna@example.com"),
+        ("phone", "601 234 567", "+48601234567"),
+        ("phone", "+44 20 7946 0000", "+442079460000"),
+        ("name", "  Anna   Nowak ", "Anna Nowak"),
+        ("message", "Kuchnia\r\ni łazienka", "Kuchnia\ni łazienka"),
+        ("budget", "ok. 300 tys.", "ok. 300 tys."),
+        ("start", "nie wiem", "nie wiem"),
+    ],
+)
+def test_a_value_is_kept_in_its_normal_form(name: str, given: str, kept: str) -> None:
+    found = CONTACT.read({"email": "a@example.com", name: given}, None)
+    assert (found.values[name], found.faults) == (kept, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "fault"),
+    [
+        ("email", "anna", "email"),
+        ("email", "", "required"),
+        ("phone", "12", "phone"),
+        ("budget", "dużo", "number"),
+        ("start", "kiedyś", "select"),
+        ("name", "x" * 201, "long"),
+        ("message", "x" * 4001, "long"),
+        ("colour", "red", "unknown"),
+        ("consent.marketing", "x", "unknown"),
+    ],
+)
+def test_a_fault_is_named_at_its_field(name: str, given: str, fault: str) -> None:
+    assert CONTACT.read({"email": "a@example.com", name: given}, "1").faults == {name: fault}
+
+
+def test_an_older_page_loses_no_field_and_is_asked_for_no_new_one() -> None:
+    found = CONTACT.read({"phone": "601234567", "colour": "red"}, "0")
+    assert found.faults == {}
+    assert found.values == {"phone": "+48601234567", "colour": "red"}
+
+
+def test_a_lead_without_a_contact_is_asked_for_one_whatever_its_version() -> None:
+    assert CONTACT.read({"name": "Anna"}, "0").faults == {"email": "contact"}
+
+
+def test_many_fields_are_not_read_one_by_one() -> None:
+    given = {f"field_{n}": "x" for n in range(41)}
+    assert CONTACT.read(given, "0").faults == {"fields": "many"}
+
+
+def ended(days_ago: int) -> tuple[Form, Wording]:
+    def change(form: Any) -> None:
+        old = form["consents"][0]["versions"][0]
+        old["ended"] = TODAY - timedelta(days=days_ago)
+        form["consents"][0]["versions"].append(
+            {"version": "2027-01", "pl": "Nowa treść", "en": "A new text"}
+        )
+
+    form = changed(change)
+    return form, form.consents[0].wordings()[0][1]
+
+
+def test_a_wording_that_ended_counts_for_thirty_days() -> None:
+    form, old = ended(29)
+    assert form.published({"marketing": old.sha256}, TODAY, GRACE) == ([old], [])
+    form, old = ended(31)
+    assert form.published({"marketing": old.sha256}, TODAY, GRACE) == ([], ["marketing"])
+
+
+def test_a_wording_that_ended_is_not_shown() -> None:
+    form, _ = ended(1)
+    assert [wording.text for wording in form.shown("pl", TODAY)] == ["Nowa treść"]
+
+
+def test_an_unknown_hash_records_no_consent() -> None:
+    assert CONTACT.published({"marketing": "0" * 64}, TODAY, GRACE) == ([], ["marketing"])
+    assert CONTACT.published({"newsletter": "0" * 64}, TODAY, GRACE) == ([], ["newsletter"])
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://a.example/b?c", "https://a.example"),
+        ("https://a.example:443/", "https://a.example"),
+        ("http://127.0.0.1:8080/x", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+        ("mailto:a@example.com", None),
+        ("https://a.example:x/", None),
+    ],
+)
+def test_an_origin_is_what_a_browser_sends(url: str, origin: str | None) -> None:
+    assert forms.origin_of(url) == origin
