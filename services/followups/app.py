@@ -67,7 +67,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
     erased = Erased(parse_keys(token_keys).values())
     leads = Submissions(engine, configured, known_forms, transcripts.link, erased)
-    consumers = Consumers(engine, broker, leads, erased)
+    consumers = Consumers(engine, broker, leads)
     for queue, handler in (
         (topology.LEADS_QUEUE, consumers.leads),
         (topology.REQUESTS_QUEUE, consumers.requests),

@@ -28,7 +28,6 @@ from services.followups.messages import (
 )
 from services.followups.store import conversations, leads, steps
 from services.followups.store.conversations import Subject
-from services.followups.store.submissions import Erased
 from services.followups.store.tables import Row
 from services.followups.submissions import Submissions
 from services.followups.topology import (
@@ -48,13 +47,10 @@ EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ 
 
 
 class Consumers:
-    def __init__(
-        self, engine: AsyncEngine, broker: Broker, submissions: Submissions, erased: Erased
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, broker: Broker, submissions: Submissions) -> None:
         self._engine = engine
         self._broker = broker
         self._submissions = submissions
-        self._erased_contacts = erased
         self._dead_leads = DeadLetters(engine, broker, LEADS_QUEUE)
 
     async def leads(self, message: Message, _: Delivery) -> Disposition:
@@ -80,9 +76,8 @@ class Consumers:
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Disposition:
-        """Protocol C, steps 2 and 3. Idempotent."""
+        """Protocol C, steps 2 and 3; E, step 5. Idempotent."""
         order = read(message, SubjectErased)
-        subject = Subject(order.email, order.phone)
         # Forms that were accepted before the order are stored first, to be erased with the rest. A
         # depth that was cached before the order would say nothing about them. What is in the hands
         # of a process meets the mark, below.
@@ -91,11 +86,16 @@ class Consumers:
         if any(depth != 0 for depth in depths.values()):  # unknown is not empty
             return Retry("leads")
         try:
-            await self._dead_leads.sift(partial(_names, subject))
+            await self._dead_leads.sift(partial(_names, Subject(order.email, order.phone)))
         except BrokerUnavailable:
             return Retry("dead letters")
+        return await self.erase(order)
+
+    async def erase(self, order: SubjectErased) -> Disposition:
+        """Delete what the tables hold; no form is on its way."""
+        subject, marks = Subject(order.email, order.phone), self._submissions.erased
         async with self._engine.begin() as tx:
-            await self._erased_contacts.lock(tx, subject.contacts)
+            await marks.lock(tx, subject.contacts)
             found = await conversations.trace(tx, subject)
             if not (found.conversations <= order.conversations and found.phones <= order.phones):
                 trace = messages.trace(found.conversations, found.phones)
@@ -103,7 +103,7 @@ class Consumers:
                     messages.ERASURE_TRACE, messages.erasure_trace(order.erasure_id, trace)
                 )
             else:
-                await self._erased_contacts.mark(tx, subject.contacts)
+                await marks.mark(tx, subject.contacts)
                 erased, left = await conversations.erase(tx, subject, order.conversations)
                 log.info("subject.erased", conversations=erased, outbox=left)
                 if left:

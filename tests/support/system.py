@@ -53,7 +53,7 @@ class System:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        form: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | aiohttp.FormData | None = None,
         csv: str | None = None,
     ) -> Answer:
         """Call the gateway; a redirect is the answer.

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import forms
 from libs.common.database import postgres
 from libs.common.signed_links import Tokens
 from services.followups import chat, config
@@ -20,11 +21,14 @@ from services.followups.scheduler import Scheduler
 from services.followups.staff import Announcer
 from services.followups.store import conversations, tables
 from services.followups.store import steps as store
+from services.followups.store.submissions import Erased
+from services.followups.submissions import Submissions
 from tests.conftest import NewDatabase
 from tests.support.shipped import EXAMPLE
 
 CONFIG = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml", quiet_hours=False)
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
+CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
 
@@ -155,6 +159,10 @@ class World:
                 sa.select(table.c.body).where(table.c.type == kind).order_by(table.c.id)
             )
             return list(rows.scalars())
+
+
+def submissions_of(engine: AsyncEngine) -> Submissions:
+    return Submissions(engine, CONFIG, {"contact": CONTACT}, link, Erased([b"k" * 32]))
 
 
 @pytest.fixture

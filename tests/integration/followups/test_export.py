@@ -11,7 +11,7 @@ from libs.common.messaging.consumer import consume
 from libs.common.messaging.rpc import Requester
 from services.followups import consumers, topology
 from services.followups.consumers import Consumers
-from tests.integration.followups.conftest import GOOD_LEAD, World
+from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
 from tests.support.brokers import Vhost
 from tests.support.consumers import connected
 
@@ -25,7 +25,7 @@ async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]
     ):
         await connected(mine)
         await mine.declare(*topology.EXCHANGES, *topology.QUEUES)
-        handler = Consumers(engine, mine).requests
+        handler = Consumers(engine, mine, submissions_of(engine)).requests
         async with (
             consume(mine, topology.REQUESTS_QUEUE, handler, prefetch=5),
             Requester(theirs, "consent") as requester,

@@ -20,9 +20,10 @@ from services.followups import config
 from services.followups.config import Step
 from services.followups.consumers import Consumers
 from services.followups.mail import Recipient
+from services.followups.messages import SubjectErased
 from services.followups.scheduler import BATCH, Scheduler
 from services.followups.store import steps, tables
-from tests.integration.followups.conftest import GOOD_LEAD, World
+from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
 from tests.support.eventually import eventually
 from tests.support.shipped import EXAMPLE
 
@@ -132,7 +133,9 @@ async def test_a_step_in_flight_holds_back_others_to_the_same_address(
         await world.age(hours=30)
     assert await world.statuses() == ["handed_over", "scheduled"]
     assert len(await world.outbox("alert.accepted")) == 1
-    await Consumers(engine, NO_BROKER).outcomes(settled(first["id"], "sent"), DELIVERY)
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
+        settled(first["id"], "sent"), DELIVERY
+    )
     await world.make_due()
     await drain(scheduler(cap=cap))
     assert (await world.statuses())[1] == ("scheduled" if cap == 1 else "handed_over")
@@ -143,7 +146,7 @@ async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
 ) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
     step = row["id"]
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     await scheduler().hand_over(now())
     late = settled(step, "too_late")
     for _ in range(2):
@@ -167,7 +170,7 @@ async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     await scheduler().hand_over(now())
     async with engine.begin() as relay:  # published
         await relay.execute(sa.text("DELETE FROM outbox"))
@@ -312,7 +315,7 @@ async def test_a_withdrawal_cancels_the_remaining_steps_of_its_address_only(
 ) -> None:
     await world.enrol("jan@example.com")
     await world.enrol("ala@example.com")
-    outcome = await Consumers(engine, NO_BROKER).consent_events(
+    outcome = await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
         withdrawn("JAN@example.com"), DELIVERY
     )
     assert outcome == Ack()
@@ -326,7 +329,9 @@ async def test_a_withdrawal_recalls_messages_from_the_outbox(
 ) -> None:
     await world.enrol("jan@example.com")
     await scheduler().hand_over(now())
-    await Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
+        withdrawn("jan@example.com"), DELIVERY
+    )
     assert await world.statuses() == ["cancelled", "cancelled"]
     assert await world.outbox("alert.accepted") == []
 
@@ -338,7 +343,9 @@ async def test_a_message_that_the_relay_has_locked_is_not_cancelled(
     await scheduler().hand_over(now())
     async with engine.begin() as relay:
         await relay.execute(sa.select(tables.outbox_table.c.id).with_for_update())
-        await Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
+        await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
+            withdrawn("jan@example.com"), DELIVERY
+        )
     assert await world.statuses() == ["handed_over", "cancelled"]
 
 
@@ -362,7 +369,9 @@ async def test_a_stop_recalls_a_concurrent_claim_after_its_commit(
     claim = asyncio.create_task(held.hand_over(now()))
     await claiming.wait()
     stop = asyncio.create_task(
-        Consumers(engine, NO_BROKER).consent_events(withdrawn("jan@example.com"), DELIVERY)
+        Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
+            withdrawn("jan@example.com"), DELIVERY
+        )
     )
     await blocked(engine)
     go_on.set()
@@ -388,7 +397,7 @@ async def blocked(engine: AsyncEngine) -> None:
 async def test_concurrent_stops_claims_and_turns_do_not_deadlock(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     for turn in range(15):
         email = f"lead{turn}@example.com"
         for session in ("a", "b"):
@@ -411,7 +420,7 @@ async def test_a_duplicate_withdrawal_event_does_not_stop_a_later_enrolment(
     world: World, engine: AsyncEngine
 ) -> None:
     message = withdrawn("jan@example.com")
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     await consumers.consent_events(message, DELIVERY)
     await world.enrol("jan@example.com")
     await consumers.consent_events(message, DELIVERY)
@@ -422,7 +431,7 @@ async def test_a_withdrawal_of_another_purpose_or_a_grant_stops_nothing(
     world: World, engine: AsyncEngine
 ) -> None:
     await world.enrol("jan@example.com")
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]), DELIVERY)
     await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"), DELIVERY)
     assert await world.statuses() == ["scheduled", "scheduled"]
@@ -432,8 +441,8 @@ async def ordered(
     engine: AsyncEngine, email: str | None, phone: str | None = None, **trace: list[str]
 ) -> Disposition:
     body = {"email": email, "phone": phone, "erasure_id": ERASURE} | trace
-    order = Message(str(uuid.uuid4()), "person.erased", body)
-    return await Consumers(engine, NO_BROKER).consent_events(order, DELIVERY)
+    order = SubjectErased.model_validate(body)
+    return await Consumers(engine, NO_BROKER, submissions_of(engine)).erase(order)
 
 
 async def erased(
@@ -528,7 +537,7 @@ async def test_an_erasure_includes_conversations_that_mailed_the_address_before(
 
 
 async def test_an_unreadable_message_is_set_aside(engine: AsyncEngine) -> None:
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
         message = Message(id="1", type="consent.withdrawn", body=body)
         with pytest.raises(Unreadable):
@@ -568,7 +577,9 @@ async def test_an_outcome_is_recorded(
 ) -> None:
     followup_id = await handed_over(world, scheduler)
     assert (
-        await Consumers(engine, NO_BROKER).outcomes(settled(followup_id, outcome), DELIVERY)
+        await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
+            settled(followup_id, outcome), DELIVERY
+        )
         == Ack()
     )
     assert await world.statuses() == [outcome]
@@ -578,7 +589,7 @@ async def test_duplicate_and_late_outcomes_change_nothing(
     world: World, scheduler: Schedulers, engine: AsyncEngine
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     duplicate = settled(followup_id, "sent", "m1")
     await asyncio.gather(*(consumers.outcomes(duplicate, DELIVERY) for _ in range(5)))
     [first] = await world.steps()
@@ -595,7 +606,7 @@ async def test_an_operator_s_resolution_or_retry_replaces_the_outcome(
     world: World, scheduler: Schedulers, engine: AsyncEngine, outcomes: tuple[str, str]
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     for each in outcomes:
         await consumers.outcomes(settled(followup_id, each), DELIVERY)
     assert await world.statuses() == [outcomes[-1]]
@@ -612,7 +623,7 @@ async def test_the_later_of_two_outcomes_counts_in_either_order(
     world: World, scheduler: Schedulers, engine: AsyncEngine, earlier: str, later: str
 ) -> None:
     followup_id = await handed_over(world, scheduler)
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     before, after = now(), now() + timedelta(seconds=1)
     await consumers.outcomes(settled(followup_id, later, at=after), DELIVERY)
     await consumers.outcomes(settled(followup_id, earlier, at=before), DELIVERY)
@@ -624,7 +635,7 @@ async def test_the_cap_counts_from_the_time_of_sending(
 ) -> None:
     first, _ = await world.enrol("jan@example.com")
     await drain(scheduler())
-    consumers = Consumers(engine, NO_BROKER)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     await consumers.outcomes(settled(first["id"], "failed"), DELIVERY)
     await world.age(hours=30)
     retried_at = now()
@@ -640,7 +651,9 @@ async def test_a_step_without_a_hand_over_cannot_become_sent(
     world: World, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", seconds=60, steps=1)
-    await Consumers(engine, NO_BROKER).outcomes(settled(row["id"], "sent"), DELIVERY)
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
+        settled(row["id"], "sent"), DELIVERY
+    )
     assert await world.statuses() == ["scheduled"]
 
 

@@ -10,17 +10,14 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import forms
 from services.followups import retention
 from services.followups.messages import LeadSubmit, SubmittedConsent
 from services.followups.store import conversations, tables
 from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
 from services.followups.submissions import NotHeld, Submissions
-from tests.integration.followups.conftest import CONFIG, World, link
-from tests.support.shipped import EXAMPLE
+from tests.integration.followups.conftest import CONTACT, World, submissions_of
 
-CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
 AGREED = SubmittedConsent(
     purpose="marketing", version="2026-11", language="pl", text="Zgadzam się na oferty."
 )
@@ -44,7 +41,7 @@ def given(email: str = EMAIL, *, facts: Any = (), **more: Any) -> LeadSubmit:
 
 @pytest.fixture
 def leads(engine: AsyncEngine) -> Submissions:
-    return Submissions(engine, CONFIG, {"contact": CONTACT}, link, Erased([b"k" * 32]))
+    return submissions_of(engine)
 
 
 async def events(world: World) -> list[str]:

@@ -17,7 +17,7 @@ from services.followups import metrics
 from services.followups.consumers import Consumers
 from services.followups.http.followups import FollowupRoutes
 from services.followups.scheduler import Scheduler
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
 
 KEY = "internal-key-of-this-test"
 DELIVERY: Any = None  # the handler does not use it
@@ -51,7 +51,10 @@ async def lead(world: World) -> uuid.UUID:
 
 
 async def handle(engine: AsyncEngine, message: Message) -> None:
-    assert await Consumers(engine, NO_BROKER).outcomes(message, DELIVERY) == Ack()
+    assert (
+        await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(message, DELIVERY)
+        == Ack()
+    )
 
 
 async def test_its_scheduled_steps_are_cancelled_and_say_why(

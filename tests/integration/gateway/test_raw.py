@@ -386,7 +386,8 @@ async def here(
         monkeypatch.setenv(name, value)
     service = Service("gateway")
     configured = settings.load(GatewaySettings)
-    await app.start(service, configured, Targets.read(ROOT / "config.example" / "alerts.toml"))
+    targets = Targets.read(ROOT / "config.example" / "alerts.toml")
+    await app.start(service, configured, targets, {})
     yield own_ports[1]
     service.stopping.set()
     await service.close()
