@@ -77,8 +77,13 @@ def test_the_drill_quotes_what_the_rules_say() -> None:
 def test_the_table_of_metrics_names_every_promise_and_rule() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = page.split("## What shows a promise")[1].split("\n## ")[0]
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith(("| P", "| every"))]
-    assert [row[0] for row in rows] == [*(f"| P{n}" for n in range(1, 10)), "| every queue"]
+    rows = [
+        line.split(" | ")
+        for line in table.splitlines()
+        if line.startswith(("| P", "| L", "| every"))
+    ]
+    promises = [*(f"| P{n}" for n in range(1, 10)), "| L1"]
+    assert [row[0] for row in rows] == [*promises, "| every queue"]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row[1])} <= known().keys()
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
     assert told == {rule["alert"] for rule in rules()}
