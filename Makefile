@@ -74,6 +74,7 @@ test-fullstack: prepare
 # SCREENSHOTS=folder keeps screenshots of the pages.
 test-pages:
 	@$(LOCAL) prepare --browser
+	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --prefix tests/browsers
 	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
 # Generate clients from /openapi.json in Python and TypeScript (needs npm), and type-check them.

@@ -3,7 +3,6 @@
 import base64
 import os
 import secrets
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +13,7 @@ from ostoja.dotenv import parse as parse  # noqa: PLC0414 - .env's reader, for a
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
 EXAMPLE_CONFIG = ROOT / "config.example"
+SITE_PORT = "8090"  # as config.example/forms.toml has it
 DATABASE = VHOST = "ostoja"
 SERVICES = ("consent", "followups", "alerts", "gateway")
 WITH_TABLES = ("consent", "followups", "alerts")
@@ -63,7 +63,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
     "ALERTS_SUBJECT_KEYS": _key_ring,
     "FORM_KEYS": _key_ring,
-    "BACKUP_KEY": _secret,
 }
 _OF_A_PROVIDER = (
     "SLACK_WEBHOOK_URL",
@@ -151,13 +150,17 @@ def _shifted(text: str) -> str:
     return "\n".join(lines + [f"{name}={number}" for name, number in fresh.items()]) + "\n"
 
 
-def ensure_config(folder: Path) -> None:
-    """Copy missing files from config.example/ to config/; existing files stay."""
+def ensure_config(folder: Path, site_port: str = SITE_PORT) -> None:
+    """Copy missing files from config.example/ to config/; existing files stay.
+
+    :param site_port: of the sandbox, from whose web site forms.toml lets a visitor send
+    """
+    site, ours = (f"http://{HOST}:{port}".encode() for port in (SITE_PORT, site_port))
     for shipped in EXAMPLE_CONFIG.rglob("*"):
         own = folder / shipped.relative_to(EXAMPLE_CONFIG)
         if shipped.is_file() and not own.exists():
             own.parent.mkdir(parents=True, exist_ok=True)
-            own.write_bytes(shipped.read_bytes())
+            own.write_bytes(shipped.read_bytes().replace(site, ours))
 
 
 def _filled(line: str, fresh: dict[str, str]) -> str:
@@ -196,6 +199,7 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
         if key not in settings and (key not in SECRETS or key in mine)
     }
     settings |= pretended
+    settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
     if name == "sandbox":
         return settings
     if name == "alerts" and pretended:
@@ -210,13 +214,9 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
             f"@{HOST}:{values['RABBITMQ_PORT']}/{VHOST}"
         ),
     }
-    settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
     if name in WITH_TABLES:
         settings["DATABASE_URL"] = database_url(values, name)
         settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
-    if name == "consent" and values["BACKUP_DIR"]:
-        copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
-        settings.setdefault("CONSENT_RECORDS_COPY", copy)
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"

@@ -30,8 +30,8 @@ def prepare(*, tests: bool = False, browser: bool = False) -> None:
     missing = _missing_packages()
     if tests and _may_install():
         missing += _missing_checkers()
-    if browser and chromium() is None:
-        missing.append("chromium")
+    if browser:
+        missing += _missing_browsers()
     if missing:
         _install(missing)
     _make_venv()
@@ -42,6 +42,20 @@ def chromium() -> str | None:
     """Find a browser for the page tests, by the names that distributions use."""
     found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     return next((path for path in found if path), None)
+
+
+def _missing_browsers() -> list[str]:
+    """Return Chromium, and where their tests can run the two others, by Debian's names."""
+    missing = [] if chromium() else ["chromium"]
+    if shutil.which("npm") and "\nID=debian" in Path("/etc/os-release").read_text(encoding="utf-8"):
+        others = {
+            "firefox-esr": "firefox-esr",
+            "webkitgtk-webdriver": "WebKitWebDriver",
+            "xvfb": "xvfb-run",
+            "xauth": "xauth",
+        }
+        missing += [package for package, program in others.items() if not shutil.which(program)]
+    return missing
 
 
 def _missing_packages() -> list[str]:
@@ -72,7 +86,6 @@ def _missing_checkers() -> list[str]:
         "nginx-light": shutil.which("nginx"),
         "curl": shutil.which("curl"),
         "php-cli": shutil.which("php"),
-        "pgbackrest": shutil.which("pgbackrest"),
     }
     return [package for package, there in found.items() if not there]
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from pydantic import Field, SecretStr
 
-from deploy.sandbox import mailpit, providers
+from deploy.sandbox import mailpit, providers, site
 from deploy.sandbox.providers import PROVIDERS
 from deploy.sandbox.recorder import Recorder
 from deploy.sandbox.smtp import Smtp
@@ -24,6 +24,7 @@ class SandboxSettings(Settings):
     sandbox_port: int = Field(8090, ge=1, le=65535)
     sandbox_mail_port: int = Field(8025, ge=1, le=65535)
     sandbox_smtp_port: int = Field(1025, ge=1, le=65535)
+    public_base_url: str = "http://127.0.0.1:8080"  # the gateway, for the pages of the site
     webhook_secret: SecretStr | None = None  # unset: signatures are recorded, not checked
 
 
@@ -39,6 +40,7 @@ def main() -> int | str:
         recorder = Recorder([*PROVIDERS, "email"])
         secret = settings.webhook_secret
         app = providers.create_app(recorder, secret.get_secret_value() if secret else None)
+        site.add_routes(app, settings.public_base_url.rstrip("/"))
         await service.enter(_http(app, host, settings.sandbox_port))
         await service.enter(_http(mailpit.create_app(recorder), host, settings.sandbox_mail_port))
         await service.enter(_smtp(recorder, host, settings.sandbox_smtp_port))

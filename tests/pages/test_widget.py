@@ -1,0 +1,583 @@
+"""The form and the chat of the script tag, on examples/site, as a visitor uses them.
+
+The page is served from an origin of its own, with the policy that docs/widget.md advises, and
+reaches the gateway through a proxy that cuts. Each test ends with what the system has stored.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import shutil
+import tomllib
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from playwright.async_api import Browser, Locator, Page, expect
+
+from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.sandbox import site as example
+from tests.conftest import WholeSystem
+from tests.pages.conftest import LOCALES, PHONE, mailed_link, photograph
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+from tests.support.proxy import DOWN, UP, Proxy
+from tests.support.stack import Stack, _toml
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.pages
+
+CUTS = 20
+DESK: Any = {"width": 1280, "height": 900}
+SENT = {"pl": "Dziękujemy, zgłoszenie dotarło", "en": "Thank you, we have your request"}
+WAITING = "Zgłoszenie czeka na połączenie"
+
+
+@pytest.fixture(scope="module")
+def page_port(ports: Ports) -> int:
+    return ports.take()
+
+
+@pytest.fixture(scope="module")
+def forms(private_folder: Path, page_port: int) -> Path:
+    """The shipped forms.toml, for pages of this port and for visitors in a hurry."""
+    config = tomllib.loads((EXAMPLE_CONFIG / "forms.toml").read_text(encoding="utf-8"))
+    config["forms"]["contact"] |= {
+        "origins": [f"http://{HOST}:{page_port}"],
+        "minimum_seconds": 0,
+        "limits": {"address": "100000 per hour", "form": "100000 per hour"},
+    }
+    path = private_folder / "widget-forms.toml"
+    write(path, config)
+    return path
+
+
+def write(path: Path, config: dict[str, Any]) -> None:
+    path.write_text("\n".join(f"{k} = {_toml(v)}" for k, v in config.items()), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def stack(whole_system: WholeSystem, forms: Path) -> Iterator[Stack]:
+    with whole_system({"FORMS_CONFIG": str(forms)}) as running:
+        yield running
+
+
+@dataclass
+class Site:
+    url: str
+    proxy: Proxy
+    stack: Stack
+
+    @property
+    def gateway(self) -> str:
+        return f"http://{HOST}:{self.proxy.port}"
+
+    async def leads(self, address: str) -> list[Any]:
+        """Return the stored submissions of an address, once they have been handled."""
+        statement = "select id from followups.lead_submission where fields->>'email' = %s"
+        return self.stack.query(statement, address)
+
+    async def one_lead(self, address: str) -> None:
+        """Wait for it to arrive, and see one row and one alert."""
+
+        async def told() -> bool:
+            return bool(await self.leads(address)) and bool(await self.alerts(address))
+
+        await eventually(told)
+        assert len(await self.leads(address)) == 1
+        assert len(await self.alerts(address)) == 1
+
+    async def recorded(self, address: str, shown: str) -> None:
+        """See that the trail holds the hash of this text as what the address agreed to."""
+        path = f"/api/consent/audit/{address}"
+
+        async def entries() -> Any:
+            return (await self.stack.http("GET", path, key="admin")).body["entries"]
+
+        (entry,) = await eventually(entries)
+        assert hashlib.sha256(shown.encode()).hexdigest() in json.dumps(entry)
+
+    async def alerts(self, address: str) -> list[str]:
+        return [text for text in await self.stack.slack_texts() if address in text]
+
+
+@pytest.fixture
+async def site(stack: Stack, page_port: int) -> AsyncIterator[Site]:
+    async with Proxy(int(stack.values["GATEWAY_PORT"])) as proxy:
+        app = web.Application()
+        example.add_routes(app, f"http://{HOST}:{proxy.port}")
+        async with serving(app, page_port):
+            yield Site(f"http://{HOST}:{page_port}/", proxy, stack)
+
+
+@asynccontextmanager
+async def serving(app: web.Application, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def visit(
+    browser: Browser, site: Site, *, language: str = "pl", **more: Any
+) -> AsyncIterator[Page]:
+    """Open the page in a fresh browser; nothing may complain, and no cookie may be set."""
+    context = await browser.new_context(
+        **{"viewport": PHONE, "locale": LOCALES[language], "reduced_motion": "reduce", **more}
+    )
+    page = await context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    await page.goto(site.url)
+    if language != "pl":
+        await page.locator("ostoja-form").evaluate(
+            "(it, to) => it.setAttribute('language', to)", language
+        )
+    yield page
+    assert [each for each in complaints if "Failed to load resource" not in each] == []
+    assert all(url.startswith((site.url, site.gateway)) for url in asked), asked
+    assert await context.cookies() == []
+    await context.close()
+
+
+def form(page: Page) -> Locator:
+    return page.locator("ostoja-form")
+
+
+async def fill(page: Page, address: str, *, agree: bool = False) -> None:
+    await form(page).get_by_role("textbox", name="E-mail").fill(address)
+    if agree:
+        await form(page).get_by_role("checkbox").check()
+
+
+async def send(page: Page) -> None:
+    await form(page).get_by_role("button", name=re.compile("^(Wyślij|Send)$")).click()
+
+
+async def says(page: Page, title: str) -> None:
+    await expect(form(page).get_by_role("heading", name=title)).to_be_visible(timeout=30_000)
+
+
+async def stored(page: Page) -> list[str]:
+    kept: list[str] = await page.evaluate(
+        "() => [...Object.keys(localStorage), ...Object.keys(sessionStorage)]"
+    )
+    return kept
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+async def test_a_visitor_s_consent_is_recorded_with_the_hash_of_what_the_page_showed(
+    browser: Browser, site: Site, language: str
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site, language=language) as page:
+        box = form(page).get_by_role("checkbox")
+        await expect(box).not_to_be_checked()
+        shown = await form(page).locator(".consent label").inner_text()
+        await fill(page, address, agree=True)
+        assert await stored(page) == []
+        await send(page)
+        await says(page, SENT[language])
+        assert await stored(page) == []
+    await site.one_lead(address)
+    await site.recorded(address, shown)
+
+
+@pytest.mark.parametrize(
+    ("direction", "at", "included"),
+    [
+        (UP, b"POST /api/leads", False),
+        (UP, b'"form_version"', True),
+        (DOWN, b"HTTP/1.1 202", False),
+        (DOWN, b'"status": "acc', True),
+    ],
+    ids=["before the request", "within it", "before the answer", "within it"],
+)
+async def test_a_submission_that_was_cut_off_is_one_lead(
+    browser: Browser, site: Site, direction: Any, at: bytes, *, included: bool
+) -> None:
+    addresses = [fresh_address() for _ in range(CUTS)]
+    async with visit(browser, site, viewport=DESK) as page:
+        for address in addresses:
+            await fill(page, address)
+            trap = site.proxy.cut_after if included else site.proxy.cut_before
+            reached = trap(direction, at)
+            await send(page)
+            await says(page, SENT["pl"])
+            assert reached.is_set()
+            assert await stored(page) == []
+            await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+    for address in addresses:
+        await site.one_lead(address)
+
+
+async def test_a_submission_waits_without_a_network_over_a_reload_and_in_two_tabs(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, address)
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        await photograph(page, "widget-waiting")
+        (name,) = await stored(page)
+        assert re.fullmatch(r"ostoja\.lead\.[\w-]{22}", name)
+        await site.proxy.resume()
+        stalled = site.proxy.stall_before(UP, b"POST /api/leads")
+        await page.reload()  # the script comes, but no answer
+        await says(page, WAITING)
+        await stalled.wait()
+        await site.proxy.refuse()
+        await site.proxy.resume()
+        other = await page.context.new_page()
+        await other.goto(site.url)
+        await says(page, SENT["pl"])
+        assert await stored(other) == []
+    await site.one_lead(address)
+
+
+async def test_a_submission_made_offline_leaves_when_the_network_is_back(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, address)
+        await page.context.set_offline(offline=True)
+        await send(page)
+        await says(page, WAITING)
+        await asyncio.sleep(5)  # some tries
+        assert await site.leads(address) == []
+        await page.context.set_offline(offline=False)
+        await says(page, SENT["pl"])
+    await site.one_lead(address)
+
+
+async def test_a_gateway_killed_amid_a_submission_makes_it_one_lead(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, address)
+        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 202")
+        await send(page)
+        await stalled.wait()
+        await site.stack.kill9("gateway")
+        await site.proxy.refuse()
+        await site.stack.start("gateway")
+        await site.proxy.resume()
+        await says(page, SENT["pl"])
+    await site.one_lead(address)
+
+
+async def test_a_browser_without_storage_keeps_a_submission_while_the_page_is_open(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    blocked = """for (const name of ['localStorage', 'sessionStorage']) {
+        Object.defineProperty(window, name, {get() { throw new DOMException('', 'SecurityError') }})
+    }"""
+    async with visit(browser, site) as page:
+        await page.add_init_script(blocked)
+        await page.reload()
+        await fill(page, address)
+        await site.proxy.refuse()
+        await send(page)
+        await expect(form(page).get_by_text("Nie zamykaj tej strony")).to_be_visible()
+        await site.proxy.resume()
+        await form(page).get_by_role("button", name="Wyślij teraz").click()
+        await says(page, SENT["pl"])
+    await site.one_lead(address)
+
+
+async def test_a_visitor_can_delete_what_waits(browser: Browser, site: Site) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, address)
+        await site.proxy.refuse()
+        await send(page)
+        await form(page).get_by_role("button", name="Usuń zgłoszenie").click()
+        assert await stored(page) == []
+        await site.proxy.resume()
+        await page.reload()
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+    assert await site.leads(address) == []
+
+
+async def test_faults_stand_at_their_fields_and_keep_what_was_written(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        email = form(page).get_by_role("textbox", name="E-mail")
+        await send(page)
+        await expect(email).to_be_focused()
+        await expect(email).to_have_accessible_description("Uzupełnij to pole.")
+        await photograph(page, "widget-faults")
+        await fill(page, address)
+        await form(page).get_by_label("Telefon").fill("1234567")  # six digits; no real number
+        await form(page).get_by_label("W czym").fill("Łazienka")
+        await send(page)  # the gateway's own fault
+        phone = form(page).get_by_label("Telefon")
+        await expect(phone).to_be_focused()
+        await expect(phone).to_have_accessible_description(re.compile("numer telefonu"))
+        await expect(form(page).get_by_label("W czym")).to_have_value("Łazienka")
+        assert await stored(page) == []
+        await phone.fill("600 700 800")
+        await send(page)
+        await says(page, SENT["pl"])
+    await site.one_lead(address)
+
+
+async def test_without_the_gateway_the_page_s_own_content_is_shown(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site) as page:
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+        await page.evaluate(
+            "() => document.addEventListener('ostoja:unavailable', (e) => window.told = e.detail)"
+        )
+        await site.proxy.refuse()
+        await form(page).evaluate("(it) => it.setAttribute('language', 'en')")
+        await expect(page.get_by_text("Formularz nie chce się otworzyć?")).to_be_visible()
+        assert await page.evaluate("window.told") == {"form": "contact"}
+        await photograph(page, "widget-unavailable")
+        await site.proxy.resume()
+        await expect(form(page).get_by_label("Phone")).to_be_visible(timeout=20_000)
+
+
+async def test_a_script_that_is_not_the_one_named_does_not_run(
+    browser: Browser, site: Site, ports: Ports
+) -> None:
+    described = (await site.stack.http("GET", "/widget.json")).body
+    name = described["url"].rpartition("/")[2]
+
+    async def tagged(request: web.Request) -> web.Response:
+        integrity = request.query["integrity"].replace(" ", "+")
+        text = (
+            f'<!doctype html><script defer src="{site.gateway}/widget/{name}" '
+            f'integrity="{integrity}" crossorigin="anonymous"></script>'
+            '<ostoja-form form="contact">Call us</ostoja-form>'
+        )
+        return web.Response(text=text, content_type="text/html")
+
+    app, port = web.Application(), ports.take()
+    app.router.add_get("/", tagged)
+    async with serving(app, port):
+        page = await browser.new_page()
+        for integrity, runs in ((described["integrity"], True), ("sha384-" + "A" * 64, False)):
+            await page.goto(f"http://{HOST}:{port}/?integrity={integrity}")
+            assert await page.evaluate("!!customElements.get('ostoja-form')") is runs
+        await expect(page.get_by_text("Call us")).to_be_visible()
+        await page.close()
+
+
+BROWSERS = Path(__file__).parents[1] / "browsers"
+AXE = BROWSERS / "node_modules" / "axe-core" / "axe.min.js"
+LOOKS = [("light", PHONE), ("dark", PHONE), ("light", DESK), ("dark", DESK)]
+
+
+async def is_accessible(page: Page, name: str) -> None:
+    """axe-core finds nothing in the state that is shown; nothing is wider than the page."""
+    await photograph(page, f"widget-{name}")
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await page.evaluate("() => axe.run({resultTypes: ['violations', 'incomplete']})")
+    faults = [
+        (each["id"], node["html"], node.get("failureSummary"))
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+    assert faults == [], name
+    width = page.viewport_size["width"] if page.viewport_size else 0
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+async def test_every_state_of_form_and_chat_is_accessible(
+    browser: Browser, site: Site, scheme: Any, size: Any
+) -> None:
+    where = f"{scheme}-{size['width']}"
+    async with visit(browser, site, viewport=size, color_scheme=scheme) as page:
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+        await form(page).scroll_into_view_if_needed()
+        await is_accessible(page, f"form-{where}")
+        await send(page)
+        await is_accessible(page, f"faults-{where}")
+        await fill(page, fresh_address(), agree=True)
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        await is_accessible(page, f"waiting-{where}")
+        await site.proxy.resume()
+        await form(page).get_by_role("button", name="Wyślij teraz").click()
+        await says(page, SENT["pl"])
+        await is_accessible(page, f"sent-{where}")
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        await is_accessible(page, f"chat-{where}")
+        await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(3)
+        await is_accessible(page, f"chat-turns-{where}")
+
+
+@pytest.mark.parametrize("width", [320, 640])
+async def test_it_fits_a_small_phone_and_a_page_at_200_percent(
+    browser: Browser, site: Site, width: int
+) -> None:
+    """A window of 1280 pixels at 200 % has 640 of CSS (WCAG 2.2, 1.4.4 and 1.4.10)."""
+    async with visit(browser, site, viewport={"width": width, "height": 480}) as page:
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+        await is_accessible(page, f"narrow-{width}")
+        await page.locator("ostoja-chat").get_by_role("button").click()
+        await is_accessible(page, f"narrow-chat-{width}")
+        box = await page.locator("ostoja-chat").get_by_label("Wiadomość").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 480
+
+
+async def test_its_parts_have_edges_in_forced_colours_and_nothing_moves(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site, forced_colors="active") as page:
+        button = form(page).get_by_role("button", name="Wyślij")
+        edge = await button.evaluate("(it) => getComputedStyle(it).borderTopStyle")
+        assert edge == "solid"
+        await photograph(page, "widget-forced-colours")
+        await page.locator("ostoja-chat").get_by_role("button").click()
+        await photograph(page, "widget-forced-colours-chat")
+        moving = """() => [...document.querySelectorAll('ostoja-form, ostoja-chat')]
+            .flatMap((each) => each.shadowRoot.getAnimations()).length"""
+        assert await page.evaluate(moving) == 0
+
+
+async def test_a_keyboard_is_enough(browser: Browser, site: Site) -> None:
+    address = fresh_address()
+    async with visit(browser, site, viewport=DESK) as page:
+        email = form(page).get_by_role("textbox", name="E-mail")
+        await email.focus()
+        await page.keyboard.type(address)
+        for _ in range(6):  # phone, area, budget, start, message, consent
+            await page.keyboard.press("Tab")
+        await expect(form(page).get_by_role("checkbox")).to_be_focused()
+        await page.keyboard.press("Space")
+        for _ in range(2):  # the link in the wording, the button
+            await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await says(page, SENT["pl"])
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").focus()
+        await page.keyboard.press("Enter")
+        text = chat.get_by_label("Wiadomość")
+        await expect(text).to_be_focused()
+        await page.keyboard.type("Dzień dobry,")
+        await page.keyboard.press("Shift+Enter")
+        await page.keyboard.type("remont łazienki")
+        await expect(text).to_have_value("Dzień dobry,\nremont łazienki")
+        await page.keyboard.press("Enter")
+        await expect(chat.get_by_role("log")).to_contain_text("Ostoja Wnętrza", timeout=15_000)
+        await page.keyboard.press("Escape")
+        await expect(chat.get_by_role("dialog")).to_be_hidden()
+        await expect(chat.get_by_role("button", name="Otwórz czat")).to_be_focused()
+    await site.one_lead(address)
+
+
+async def test_a_message_whose_reply_was_cut_off_is_answered_once_also_after_a_reload(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site) as page:
+        chat = page.locator("ostoja-chat")
+        assert await stored(page) == []
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        assert await stored(page) == []
+        text = chat.get_by_label("Wiadomość")
+        reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
+        await text.fill("Dzień dobry, remont łazienki 8 m2")
+        await text.press("Enter")
+        await reached.wait()
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
+        await text.fill("od marca, budżet 40 tys.")
+        await text.press("Enter")
+        await stalled.wait()
+        await site.proxy.refuse()
+        await site.proxy.resume()
+        await page.reload()
+        await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
+        await expect(chat.locator(".turn").last).to_contain_text("40 000")
+        session = json.loads(await page.evaluate("sessionStorage['ostoja.chat']"))["id"]
+    said = site.stack.query(
+        "select body from followups.chat_message m join followups.chat_conversations c"
+        " on c.id = m.conversation_id where c.session_id = %s and m.author = 'lead'",
+        session,
+    )
+    assert len(said) == 2
+
+
+async def test_the_chat_s_consent_is_the_dialogue_s_and_a_follow_up_can_be_left(
+    browser: Browser, site: Site
+) -> None:
+    """All by clicks: chat, consent, mail, unsubscribe."""
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        text = chat.get_by_label("Wiadomość")
+        for number, said in enumerate(
+            (f"Remont łazienki 8 m2, od marca, 40 tys., {address}", "tak")
+        ):
+            await text.fill(said)
+            await text.press("Enter")
+            await expect(chat.locator(".turn")).to_have_count(3 + 2 * number, timeout=15_000)
+        await site.stack.follow_up(address)
+    link = await mailed_link(site.stack, address, "/unsubscribe")
+    page = await browser.new_page()
+    await page.goto(link)
+    await page.get_by_role("button").first.click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Gotowe")
+    await page.close()
+
+
+@pytest.mark.parametrize("kind", ["firefox", "webkit"])
+async def test_ten_checks_hold_in_another_browser(site: Site, ports: Ports, kind: str) -> None:
+    program = {"firefox": "firefox-esr", "webkit": "WebKitWebDriver"}[kind]
+    if not shutil.which(program) or not shutil.which("npm"):
+        pytest.skip(f"{program} or npm is not installed here")
+    control, port = web.Application(), ports.take()
+    for name in ("refuse", "resume"):
+        control.router.add_get(f"/{name}", _calling(getattr(site.proxy, name)))
+    command = ["node", str(BROWSERS / "checks.js"), kind, site.url, f"http://{HOST}:{port}"]
+    display = ["xvfb-run", "--auto-servernum"] if kind == "webkit" else []
+    async with serving(control, port):
+        node = await asyncio.create_subprocess_exec(*display, *command, stdout=PIPE)
+        async with asyncio.timeout(300):
+            said, _ = await node.communicate()
+    result = json.loads(said)
+    assert [each for each in result["checks"] if each["fault"]] == []
+    assert len(result["checks"]) == 10
+    for sent in result["sent"]:
+        await site.one_lead(sent["address"])
+        if "shown" in sent:
+            await site.recorded(sent["address"], sent["shown"])
+
+
+def _calling(act: Callable[[], Awaitable[None]]) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        await act()
+        return web.Response()
+
+    return handle
