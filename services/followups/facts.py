@@ -61,12 +61,16 @@ class Facts:
         return cls(**{name: stored.get(name) for name in cls.__slots__})
 
     def known(self) -> dict[str, Any]:
-        values = ((name, getattr(self, name)) for name in self.__slots__)
-        return {name: value for name, value in values if value is not None}
+        return {
+            name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
+        }
 
     def learn(self, news: "Facts") -> "Facts":
         """Merge newer facts in: a newer value replaces the old one; wishes are concatenated."""
+        known = news.known()
+        if not known:
+            return self
         wish = self.wish
         if news.wish and news.wish not in (wish or ""):
             wish = f"{wish} {news.wish}"[:WISH_LENGTH] if wish else news.wish
-        return replace(self, **{**news.known(), "wish": wish})
+        return replace(self, **{**known, "wish": wish})

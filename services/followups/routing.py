@@ -27,6 +27,8 @@ SIGN = re.compile(r" ([+-]) ")
 LONGEST_GAP = 4
 STEM = 3
 """Minimum length of a word's beginning; phrases are indexed by it."""
+_WORD = re.compile(r"[^\W_]+")
+_COMBINING = re.compile("[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u20d0-\u20ff]")
 _LIST = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -74,12 +76,11 @@ class Route:
         return self.then in {"contact", "end"}
 
 
-def fold(text: str) -> list[str]:
+@lru_cache(64)  # a turn folds the same message several times
+def fold(text: str) -> tuple[str, ...]:
     """Return the words of a text in lower case, without diacritics."""
     plain = unicodedata.normalize("NFKD", text.lower().replace("ł", "l"))
-    return re.findall(
-        r"[^\W_]+", "".join(char for char in plain if not unicodedata.combining(char))
-    )
+    return tuple(_WORD.findall(_COMBINING.sub("", plain)))
 
 
 def phrase_fault(phrase: str) -> str | None:
@@ -92,7 +93,7 @@ def phrase_fault(phrase: str) -> str | None:
             letters = token.strip("*")
             if token == GAP or _LIST.fullmatch(token):
                 continue
-            if fold(letters) != ["".join(fold(letters))] or token not in _ways(letters):
+            if fold(letters) != ("".join(fold(letters)),) or token not in _ways(letters):
                 return f"{phrase!r}: {token!r} is not one word"
             least = 2 if token.startswith("*") else STEM
             if token != letters and len(letters) < least:
@@ -140,7 +141,7 @@ class _Node:
         """Add the numbers of the phrases that continue at this word."""
         heard |= self.numbers
         if self.after_gap:
-            for skip in range(LONGEST_GAP + 1):
+            for skip in range(min(LONGEST_GAP + 1, len(words) - at)):
                 self.after_gap.hear(words, at + skip, heard)
         if at >= len(words):
             return

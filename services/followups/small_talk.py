@@ -1,6 +1,7 @@
 """What a message says besides facts: courtesy, questions, and refusals to answer."""
 
 import re
+from functools import cache
 
 from services.followups.routing import fold
 from services.followups.understanding.text import vocabulary
@@ -40,6 +41,7 @@ _ABOUT_WORKS = vocabulary(
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _READ = vocabulary("ok okej okey aha rozumiem dobrze dobra jasne spoko mhm dzieki super i see fine")
+_OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 
 
@@ -55,9 +57,13 @@ def asks(rest: str) -> bool:
 
 def asks_for_works(rest: str, works: tuple[str, ...]) -> bool:
     """Return whether a question only asks for works of ours: `robicie mieszkania pod klucz?`."""
-    stems = tuple(stem for work in works for stem in fold(work))
-    words = [word for word in fold(rest) if word not in _ABOUT_WORKS | _COURTESY - {"nie"}]
-    return bool(words) and all(word.startswith(stems) for word in words)
+    words = [word for word in fold(rest) if word not in _OF_A_QUESTION]
+    return bool(words) and all(word.startswith(_stems(works)) for word in words)
+
+
+@cache
+def _stems(works: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(stem for work in works for stem in fold(work))
 
 
 def word_count(rest: str) -> int:

@@ -112,6 +112,7 @@ def hear(
     # So does a single name: `Zabierzów`.
     least = 1 if held or understood.rest[:1].isupper() else 2
     says = understood.has_ids or small_talk.says(understood.rest, least=least)
+    is_question = small_talk.asks(understood.rest)
     return Heard(
         message=message,
         words=words,
@@ -129,8 +130,9 @@ def hear(
         is_off_topic=is_off_topic,
         wants_quote=wants_quote,
         says=says,
-        is_question=small_talk.asks(understood.rest),
-        asks_for_works=understood.facts.known().keys() == {"wish"}
+        is_question=is_question,
+        asks_for_works=is_question
+        and understood.facts.known().keys() == {"wish"}
         and small_talk.asks_for_works(understood.rest, works),
         is_worth_telling=answer is None and says and words != state.last_said,
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
