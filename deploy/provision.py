@@ -21,6 +21,7 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection, make_dsn
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
 from deploy.local.servers import password_hash
+from libs.common.process import certificates
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
@@ -234,7 +235,9 @@ def provision_rabbitmq(
         headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
         method="POST",
     )
-    with urllib.request.urlopen(request, timeout=30):
+    secure = management_url.startswith("https:")
+    tls = certificates.client(certificates.of_environment()) if secure else None
+    with urllib.request.urlopen(request, timeout=30, context=tls):
         pass
 
 

@@ -20,6 +20,7 @@ from deploy.local.environment import (
     WITH_TABLES,
     load,
 )
+from libs.common.process import certificates
 
 # All settings of a provider must be set, or none (the sandbox): with half of them, alerts would go
 # to the sandbox or a password to the wrong host.
@@ -72,7 +73,8 @@ def main() -> int:
 
 def _database(role: str, password: str, name: str) -> str:
     address, options = os.environ["POSTGRES_ADDRESS"], os.environ.get("POSTGRES_OPTIONS", "")
-    return f"postgresql://{role}:{quote(password, safe='')}@{address}/{name}{options}"
+    url = f"postgresql://{role}:{quote(password, safe='')}@{address}/{name}{options}"
+    return certificates.in_url(url, certificates.of_environment())
 
 
 if __name__ == "__main__":

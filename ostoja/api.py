@@ -3,10 +3,18 @@
 import json
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
+from ssl import SSLContext
 from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import (
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 from ostoja.failure import Exit, Failure
 
@@ -22,9 +30,9 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def opener() -> OpenerDirector:
+def opener(tls: SSLContext | None = None) -> OpenerDirector:
     """Open URLs directly: through no proxy of the environment, and following no redirect."""
-    return build_opener(ProxyHandler({}), _NoRedirect)
+    return build_opener(ProxyHandler({}), _NoRedirect, HTTPSHandler(context=tls))
 
 
 class Api:

@@ -26,6 +26,7 @@ from deploy.local.env_file import env_file_faults
 from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
 from deploy.local.process import HOST, ServerError, check_ports_free, wait_until
 from deploy.local.servers import Postgres, RabbitMQ, Redis, Server, postgres_binaries
+from libs.common.process import certificates
 
 LOCAL = ROOT / ".local"
 ENV = ROOT / ".env"
@@ -44,6 +45,7 @@ def main() -> int:
     plain = {
         "env": env,
         "check": check,
+        "certs": certs,
         "up": up,
         "down": down,
         "clean": clean,
@@ -125,6 +127,14 @@ def _check(values: Mapping[str, str]) -> None:
 
     if found := faults(values, ENV):
         raise ServerError("\n  ".join(["nothing was changed; fix this first:", *found]))
+
+
+def certs() -> None:
+    _within_venv()
+    from deploy import certs  # needs the virtual environment
+
+    with chdir(ROOT):
+        certs.main()
 
 
 def _within_venv() -> None:
@@ -323,10 +333,11 @@ def _works(health: str) -> bool:
     return '"status"' in health and '"unhealthy"' not in health
 
 
-def _get(url: str, headers: Mapping[str, str] | None = None) -> str:
+def _get(url: str, headers: Mapping[str, str] | None = None, tls_dir: Path | None = None) -> str:
     try:
         request = urllib.request.Request(url, headers=dict(headers or {}))
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        tls = certificates.client(ROOT / tls_dir) if tls_dir else None
+        with urllib.request.urlopen(request, timeout=5, context=tls) as answer:
             return str(answer.read().decode(errors="replace"))
     except urllib.error.HTTPError as error:
         return error.read().decode(errors="replace")
@@ -339,12 +350,18 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         health = "ok" if server.pid and server.ready() else "down"
         yield server.name, server.pid, next(iter(server.ports.values())), health
     for name in supervisor.MODULES:
-        address = f"http://{HOST}:{values[f'{name.upper()}_PORT']}"
-        path = "/api/health" if name == "gateway" else "/health"
         pid = supervisor.record(name).pid
         # without a process of ours, whatever answers there is another program
-        health = "down" if pid is None else "ok" if _get(address + path) else "no answer"
+        health = "down" if pid is None else "ok" if _health(values, name) else "no answer"
         yield name, pid, port(values, f"{name.upper()}_PORT"), health
+
+
+def _health(values: Mapping[str, str], name: str) -> str:
+    if name in WITH_TABLES:
+        address = environment.service_url(values, name)
+        return _get(f"{address}/health", tls_dir=environment.tls_dir(values, name))
+    path = "/api/health" if name == "gateway" else "/health"
+    return _get(f"http://{HOST}:{values[f'{name.upper()}_PORT']}{path}")
 
 
 def status() -> None:

@@ -214,6 +214,8 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
             f"@{HOST}:{values['RABBITMQ_PORT']}/{VHOST}"
         ),
     }
+    if own := tls_dir(values, name):
+        settings["TLS_DIR"] = str(own)
     if name in WITH_TABLES:
         settings["DATABASE_URL"] = database_url(values, name)
         settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
@@ -221,9 +223,18 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"
         for upstream in WITH_TABLES:
-            address = f"http://{HOST}:{values[f'{upstream.upper()}_PORT']}"
-            settings.setdefault(f"{upstream.upper()}_URL", address)
+            settings.setdefault(f"{upstream.upper()}_URL", service_url(values, upstream))
     return settings
+
+
+def tls_dir(values: Mapping[str, str], name: str) -> Path | None:
+    """Return the folder of a process, as `make certs` writes it; None without TLS."""
+    return Path(folder) / name if (folder := values["CERTS_DIR"]) else None
+
+
+def service_url(values: Mapping[str, str], name: str) -> str:
+    scheme = "https" if values["CERTS_DIR"] else "http"
+    return f"{scheme}://{HOST}:{port(values, f'{name.upper()}_PORT')}"
 
 
 def database_url(values: Mapping[str, str], role: str) -> str:

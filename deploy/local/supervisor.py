@@ -66,12 +66,12 @@ def who_is_the_gateway() -> str | None:
     )
 
 
-def _own_state(user: str) -> None:
-    """Give it the folder of the limits set at run time; it cannot list the rest of .local."""
+def _own_state(user: str, tls_dir: Path | None) -> None:
+    """Give it its limits set at run time and its certificate; it cannot list .local."""
     folder = LOCAL / "gateway"
     folder.mkdir(exist_ok=True)
     entry = account(user)
-    for path in (folder, *folder.iterdir()):
+    for path in (folder, *folder.iterdir(), *((ROOT / tls_dir).iterdir() if tls_dir else ())):
         os.chown(path, entry.pw_uid, entry.pw_gid)
     for other in LOCAL.iterdir():
         other.chmod(other.stat().st_mode & 0o700)
@@ -135,7 +135,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, stop)
     values = environment.load(Path(ROOT / ".env"))
     if (user := gateway_user()) is not None:
-        _own_state(user)
+        _own_state(user, environment.tls_dir(values, "gateway"))
     children = [Child(name, values) for name in MODULES]
     while not stopping:
         for child in children:

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError
 
 from libs.common import sockets
-from libs.common.process import logs
+from libs.common.process import certificates, logs
 
 log = logs.get_logger(__name__)
 
@@ -88,7 +88,13 @@ class _HappyEyeballs(Connection):
 
 
 class _HappyEyeballsTls(_HappyEyeballs, SSLConnection):
-    pass
+    def _connection_arguments(self) -> dict[str, Any]:
+        # redis-py would keep the files of its first connection, and trust the machine's CAs too.
+        options = self.ssl_context
+        self.ssl_context.context = certificates.client_of(
+            options.ca_certs, options.certfile, options.keyfile
+        )
+        return super()._connection_arguments()
 
 
 class Cache:
@@ -209,7 +215,7 @@ class Cache:
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not self.redis_unavailable:
             self.redis_unavailable = True
-            log.warning("cache.redis_unavailable", error=type(error).__name__)
+            log.warning("cache.redis_unavailable", error=f"{type(error).__name__}: {error}")
 
     def _answered(self) -> None:
         if self.redis_unavailable:

@@ -13,6 +13,15 @@ DEAD_PEER_SECONDS = 5
 """How long sent data may stay unacknowledged, or an idle peer ignore two probes."""
 
 
+def each_host(url: str) -> list[str]:
+    """Return a URL per host of `scheme://user:password@a:5672,b:5672/name`, as libpq writes it."""
+    # Not urlsplit: since Python 3.13 it refuses a list with an IPv6 address in it.
+    scheme, _, rest = url.partition("://")
+    netloc, slash, path = rest.partition("/")
+    account, at, hosts = netloc.rpartition("@")
+    return [f"{scheme}://{account}{at}{host}{slash}{path}" for host in hosts.split(",")]
+
+
 async def resolve(host: str, port: int) -> list[Any]:
     return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM))
 

@@ -12,8 +12,11 @@ from deploy.local.environment import (
     VHOST,
     WITH_TABLES,
     port,
+    service_url,
+    tls_dir,
 )
 from deploy.local.process import HOST
+from libs.common.process import certificates
 
 PATIENCE = 5.0
 """Seconds for each request."""
@@ -30,8 +33,13 @@ class Deployment:
     env_file: Path
 
     def service_url(self, name: str) -> str:
-        own = f"http://{HOST}:{port(self.values, f'{name.upper()}_PORT')}"
-        return self.values[f"{name.upper()}_URL"] or own
+        return self.values[f"{name.upper()}_URL"] or service_url(self.values, name)
+
+    @property
+    def tls_dir(self) -> Path | None:
+        """Of this tool."""
+        own = tls_dir(self.values, "ostoja")
+        return self.env_file.parent / own if own else None
 
     @property
     def service_urls(self) -> dict[str, str]:
@@ -40,12 +48,13 @@ class Deployment:
     def database_url(self, role: str) -> str:
         password = quote(self.values[DATABASE_PASSWORDS[role]], safe="")
         where = self._address("POSTGRES") + f"/{DATABASE}{self.values['POSTGRES_OPTIONS']}"
-        return f"postgresql://{role}:{password}@{where}"
+        return self._with_files(f"postgresql://{role}:{password}@{where}")
 
     def amqp_url(self, service: str) -> str:
         password = quote(self.values[AMQP_PASSWORDS[service]], safe="")
         where = self._address("RABBITMQ") + f"/{VHOST}{self.values['RABBITMQ_OPTIONS']}"
-        return f"{self.values['RABBITMQ_SCHEME'] or 'amqp'}://{service}:{password}@{where}"
+        scheme = self.values["RABBITMQ_SCHEME"] or "amqp"
+        return self._with_files(f"{scheme}://{service}:{password}@{where}")
 
     @property
     def management_url(self) -> str:
@@ -56,7 +65,11 @@ class Deployment:
     def redis_url(self) -> str:
         password = quote(self.values["REDIS_PASSWORD"], safe="")
         where = self._address("REDIS") + f"/0{self.values['REDIS_OPTIONS']}"
-        return f"{self.values['REDIS_SCHEME'] or 'redis'}://:{password}@{where}"
+        scheme = self.values["REDIS_SCHEME"] or "redis"
+        return self._with_files(f"{scheme}://:{password}@{where}")
+
+    def _with_files(self, url: str) -> str:
+        return certificates.in_url(url, self.tls_dir)
 
     def _address(self, server: str) -> str:
         return self.values[f"{server}_ADDRESS"] or f"{HOST}:{port(self.values, f'{server}_PORT')}"

@@ -3,7 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 
-from ostoja.doctor import cache, cases, configuration, database, live, mail, rabbitmq, secrets, web
+from ostoja.doctor import (
+    cache,
+    cases,
+    configuration,
+    database,
+    live,
+    mail,
+    rabbitmq,
+    secrets,
+    tls,
+    web,
+)
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, Status
 
@@ -32,5 +43,6 @@ def findings(
     yield from database.check(deployment, now)
     yield from rabbitmq.check(deployment, now)
     yield from redis
+    yield from tls.check(deployment, now)
     yield from mail.check(deployment.values, received)
     yield from live.check(deployment, live=going_live)

@@ -13,7 +13,7 @@ from aio_pika.exceptions import AMQPError
 
 from deploy import provision
 from deploy.local.environment import SERVICES, VHOST
-from libs.common.messaging.session import each_host
+from libs.common import sockets
 from libs.common.messaging.topology import Queue
 from ostoja.doctor.clock import judged, of_header
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
@@ -35,7 +35,7 @@ REDECLARE = (
 def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
     """:param now: this machine's clock, as `time.time`"""
     for service in SERVICES:
-        for url in each_host(deployment.amqp_url(service)):
+        for url in sockets.each_host(deployment.amqp_url(service)):
             if fault := asyncio.run(_login(url)):
                 yield wrong(
                     "RabbitMQ",
@@ -88,9 +88,10 @@ class Management:
         account = f"admin:{deployment.values['RABBITMQ_ADMIN_PASSWORD']}"
         self._headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
         self._url = deployment.management_url
+        self._tls_dir = deployment.tls_dir
 
     def get(self, path: str) -> Response:
-        return ask(f"{self._url}/api/{path}", self._headers)
+        return ask(f"{self._url}/api/{path}", self._headers, self._tls_dir)
 
     def list_of(self, path: str) -> list[dict[str, Any]]:
         """Return a list, which is empty if the vhost does not exist."""

@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request
 
+from libs.common.process import certificates
 from ostoja.api import opener
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, unknown, wrong
@@ -19,7 +21,7 @@ def check(deployment: Deployment, key: str) -> Iterator[Finding]:
     """:param key: the admin key that this tool sends"""
     yield from _gateway(deployment, key)
     for name, url in deployment.service_urls.items():
-        response = ask(f"{url}/health")
+        response = ask(f"{url}/health", tls_dir=deployment.tls_dir)
         if response.status == 200:
             yield ok(name, f"answers at {url}")
         else:
@@ -77,10 +79,14 @@ class Response:
         return f"HTTP status {self.status}" if self.status else self.error
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None) -> Response:
+def ask(
+    url: str, headers: Mapping[str, str] | None = None, tls_dir: Path | None = None
+) -> Response:
+    """:param tls_dir: for https among our own servers; without, the machine's authorities"""
     try:
         request = Request(url, headers=dict(headers or {}))  # noqa: S310 - of our own settings
-        with opener().open(request, timeout=PATIENCE) as opened:
+        tls = certificates.client(tls_dir) if tls_dir else None
+        with opener(tls).open(request, timeout=PATIENCE) as opened:
             return Response(opened.status, _json(opened.read()), opened.headers.get("Date", ""))
     except HTTPError as error:
         with error:

@@ -7,6 +7,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import certificate_ends
 from libs.common.database import periodic, postgres
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
@@ -184,8 +185,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
-    owner_url = settings.owner_database_url
-    schema = Schema(engine, database_url, owner_url.get_secret_value() if owner_url else None)
+    owner_url = owner.get_secret_value() if (owner := settings.owner_database_url) else None
     ledger_check = LedgerCheck(
         engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
     )
@@ -199,15 +199,25 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
         OnCallRoutes(engine, schedules, rules.people),
-        OperationsRoutes(engine, reconciler, target_status, throttles, schema, ledger_check),
+        OperationsRoutes(
+            engine,
+            reconciler,
+            target_status,
+            throttles,
+            Schema(engine, database_url, owner_url),
+            ledger_check,
+        ),
         CaseRoutes(Answers(engine, rules), ledger_check),
         SilenceRoutes(engine, rules),
         CasePages(Answers(engine, rules)),
         SlackRoutes(Answers(engine, rules), apps, templates, settings.alerts_private_networks),
     ):
         routes.add_to(app)
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(service, app, settings.http_host, settings.http_port)
+    await server.serve(
+        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
+    )
 
 
 def _links(settings: AlertsSettings) -> Links:

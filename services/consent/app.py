@@ -6,6 +6,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import certificate_ends
 from libs.common.database import periodic, postgres
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
@@ -118,8 +119,11 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals, record, dead_letters).add_to(app)
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(service, app, settings.http_host, settings.http_port)
+    await server.serve(
+        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
+    )
     log.info(
         "consent.configured",
         permit_seconds=settings.permit_seconds,

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from libs.common import forms
+from libs.common import certificate_ends, forms
 from libs.common.database import periodic, postgres
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
@@ -102,5 +102,8 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         transcripts,
     ):
         routes.add_to(app)
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(service, app, settings.http_host, settings.http_port)
+    await server.serve(
+        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
+    )

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
+from libs.common import certificate_ends
 from libs.common.cache import Cache
 from libs.common.forms import Forms
 from libs.common.http import application, server
@@ -64,7 +65,13 @@ async def start(
     }
     upstreams = {
         name: await service.enter(
-            Upstream.open(name, url, key.get_secret_value(), answer_seconds=ANSWER_SECONDS[name])
+            Upstream.open(
+                name,
+                url,
+                key.get_secret_value(),
+                answer_seconds=ANSWER_SECONDS[name],
+                tls_dir=settings.tls_dir,
+            )
         )
         for name, (url, key) in configured.items()
     }
@@ -133,6 +140,8 @@ async def start(
     docs.add_routes(app)
     widget.add_routes(app, access, settings.public_base_url.rstrip("/"))
 
+    links = settings.servers | {name: SecretStr(url) for name, (url, _) in configured.items()}
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, links))
     if link is None:
         await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(

@@ -7,17 +7,16 @@ share one connection, so none waits for a free one or queues behind a dead Redis
 
 import asyncio
 import random
-import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import parse_url
 
 from libs.common import sockets
-from libs.common.process import logs
+from libs.common.process import certificates, logs
 from services.gateway import metrics
 
 log = logs.get_logger(__name__)
@@ -40,6 +39,7 @@ class RedisPipeline:
     """A connection that `run` keeps open in the background."""
 
     def __init__(self, url: str, scripts: Sequence[str]) -> None:
+        self._url = url
         self._options = parse_url(url)
         self._scripts = scripts
         self._shas: dict[str, bytes] = {}
@@ -109,7 +109,7 @@ class RedisPipeline:
                 _, connection = await loop.create_connection(
                     _Connection,
                     sock=await sockets.connected(host, options.get("port", 6379)),
-                    ssl=_context(options) if secure else None,
+                    ssl=certificates.of_url(self._url) if secure else None,
                     server_hostname=host if secure else None,
                 )
             try:
@@ -132,11 +132,6 @@ class RedisPipeline:
                 self._shas[script] = answer
 
             await connection.call(keep, "SCRIPT", "LOAD", script)
-
-
-def _context(options: Mapping[str, Any]) -> ssl.SSLContext:
-    """Trust the authority of `?ssl_ca_certs=FILE`, as redis-py names it, else the machine's."""
-    return ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
 
 
 def _ignore(_: Any) -> None:

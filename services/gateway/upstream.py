@@ -6,10 +6,10 @@ effect, so the caller gets 502 or 504.
 """
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -18,7 +18,7 @@ from aiohttp import hdrs
 from libs.common import sockets
 from libs.common.http.application import INTERNAL_KEY, Problem
 from libs.common.http.client import Broken, Connection, Pool, Response, Unreachable, build_request
-from libs.common.process import logs, tracing
+from libs.common.process import certificates, logs, tracing
 from services.gateway import metrics
 
 log = logs.get_logger(__name__)
@@ -36,11 +36,19 @@ FAULTS: Mapping[type[BaseException], tuple[int, str]] = {
 class Upstream:
     """One service: its address, and a bounded pool of connections to it."""
 
-    def __init__(self, name: str, url: str, internal_key: str, answer_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        internal_key: str,
+        answer_seconds: float,
+        tls_dir: Path | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self.name = name
         self._host = parts.hostname or ""
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        secure = parts.scheme == "https"
+        self._tls = certificates.Current(tls_dir, certificates.client) if secure else None
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._fixed = f"Host: {parts.netloc}\r\n{INTERNAL_KEY}: {internal_key}\r\n"
@@ -51,10 +59,16 @@ class Upstream:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, name: str, url: str, internal_key: str, *, answer_seconds: float
+        cls,
+        name: str,
+        url: str,
+        internal_key: str,
+        *,
+        answer_seconds: float,
+        tls_dir: Path | None = None,
     ) -> AsyncIterator[Self]:
         """:param answer_seconds: how long the upstream may send nothing"""
-        upstream = cls(name, url, internal_key, answer_seconds)
+        upstream = cls(name, url, internal_key, answer_seconds, tls_dir)
         try:
             yield upstream
         finally:
@@ -117,11 +131,11 @@ class Upstream:
                 _, connection = await loop.create_connection(
                     Connection,
                     sock=await sockets.connected(self._host, self._port),
-                    ssl=self._tls,
+                    ssl=self._tls.context() if self._tls else None,
                     server_hostname=self._host if self._tls else None,
                 )
         except (OSError, TimeoutError) as error:
-            raise Unreachable(type(error).__name__) from error
+            raise Unreachable(repr(error)) from error
         return connection
 
     def failed(self, error: BaseException) -> Problem | None:

@@ -30,6 +30,7 @@ from services.alerts.upkeep import ledger_check
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 _COMMON = (
     "cache",
+    "certificate_ends",
     "database.periodic",
     "http.application",
     "http.server",

@@ -8,7 +8,7 @@ import signal
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from deploy.local.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
 from deploy.local.process import Process, ServerError, wait_until
 from deploy.local.servers import Postgres, RabbitMQ, Redis
 from deploy.local.supervisor import DRAIN_SECONDS
+from libs.common.process import certificates
 from tests.support import warm
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
@@ -124,11 +125,12 @@ class Stack(System):
 
     def wait_now(self, name: str, seconds: float = 30) -> None:
         port = int(self.values[f"{name.upper()}_PORT"])
+        tls_dir = environment.tls_dir(self.values, name) if name in WITH_TABLES else None
         try:
             wait_until(
                 name,
                 seconds,
-                lambda: status(port, HEALTH.get(name, "/health")) == 200,
+                lambda: status(port, HEALTH.get(name, "/health"), tls_dir) == 200,
                 lambda: self._processes[name].pid is not None,
             )
         except ServerError as error:
@@ -163,6 +165,7 @@ def running_stack(
     settings: Mapping[str, str],
     *,
     vhost_name: str | None = None,
+    kind: type[Stack] = Stack,
 ) -> Iterator[Stack]:
     """Run the system on a fresh database and vhost; `settings` are as in .env.
 
@@ -194,7 +197,7 @@ def running_stack(
                 "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
                 "CONSENT_RECORDS_DIR": str(folder / "consent"),
             }
-            stack = Stack(folder, values | dict(settings), database, vhost, sandbox, servers)
+            stack = kind(folder, values | dict(settings), database, vhost, sandbox, servers)
             try:
                 for name in SERVICES:
                     stack.launch(name)
@@ -268,8 +271,12 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def status(port: int, path: str) -> int | None:
-    connection = HTTPConnection(HOST, port, timeout=5)
+def status(port: int, path: str, tls_dir: Path | None = None) -> int | None:
+    if tls_dir:
+        tls = certificates.client(tls_dir)
+        connection: HTTPConnection = HTTPSConnection(HOST, port, timeout=5, context=tls)
+    else:
+        connection = HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -286,6 +286,16 @@ async def the_rota_goes_on(checkout: Checkout) -> None:
     path.write_bytes(path.with_suffix(".good").read_bytes())
 
 
+async def a_certificate_ends_in_ten_days(checkout: Checkout) -> None:
+    """Use TLS between the gateway and the services, with certificates made for ten days."""
+    status, output, complaints = await checkout.shell(
+        "make certs DAYS=10\n"
+        "sed -i 's|^CERTS_DIR=.*|CERTS_DIR=certs/localhost|' .env\n"
+        "make down\nmake up"
+    )
+    assert status == 0, output + complaints
+
+
 TROUBLES: dict[str, Trouble] = {
     "redis-unavailable": Trouble(redis_stops),
     "rate-limit-hit": Trouble(a_limit_is_too_low, somebody_chats),
@@ -310,6 +320,8 @@ TROUBLES: dict[str, Trouble] = {
     "oncall-gap": Trouble(the_rota_ends, mends=the_rota_goes_on),
 }
 """By page."""
+OF_MAKE_UP = {"certificate-due": Trouble(a_certificate_ends_in_ten_days)}
+"""Those that are not made in containers; what comes after them uses TLS."""
 
 
 def steps(page: str) -> tuple[list[Block], list[Block], list[Block]]:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from libs.common.database.postgres import advisory_key
+from libs.common.process import certificates
 
 VERSIONS = "alembic_version"
 
@@ -71,7 +72,7 @@ def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
     if not owner_url:
         sys.stderr.write("cannot migrate: OWNER_DATABASE_URL is not set\n")
         return 2
-    upgrade(service, owner_url, migrations)
+    upgrade(service, certificates.in_url(owner_url, certificates.of_environment()), migrations)
     return 0
 
 

@@ -117,6 +117,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._ended = sockets.poll_for_end(transport.get_extra_info("socket"))
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -210,7 +211,13 @@ class Connection(asyncio.Protocol):
             self.response.complete = True
             self._wake()
         else:
-            self.fail(Broken("closed by the server"))
+            self.fail(Broken(self._end(exc)))
+
+    def _end(self, exc: Exception | None) -> str:
+        if self._encrypted and self._requests == 1 and not self.response.begun:
+            # asyncio's servers send no alert when they refuse a client's certificate.
+            return f"closed before a response; it may refuse our certificate ({exc})"
+        return "closed by the server"
 
     def on_message_begin(self) -> None:
         if not self.active:  # a second response behind the first: it must not be mixed into it

@@ -8,6 +8,7 @@ from asyncio import Transport
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -21,7 +22,7 @@ from prometheus_client import (
 )
 
 from libs.common.http.aiohttp_private import MAX_HEAD, RequestHandler
-from libs.common.process import logs
+from libs.common.process import certificates, logs
 from libs.common.process.service import Service
 
 log = logs.get_logger(__name__)
@@ -171,6 +172,7 @@ async def serve(
     *,
     shared: bool = False,
     bounds: Bounds = Bounds(),
+    tls_dir: Path | None = None,
 ) -> None:
     """Listen until the service stops; then stop accepting and finish the requests in flight.
 
@@ -178,6 +180,7 @@ async def serve(
     connect elsewhere and no request meets the end.
 
     :param shared: share the port with other processes
+    :param tls_dir: if it has a certificate, speak HTTPS, to clients with a certificate only
     """
     logging.getLogger("aiohttp.server").addFilter(_unquoted)
     runner = _Runner(
@@ -197,7 +200,10 @@ async def serve(
 
     app.on_response_prepare.append(close_behind)
     await service.enter(_cleaned_up(runner))
-    await web.TCPSite(runner, host, port, backlog=1024, reuse_port=shared or None).start()
+    tls = certificates.server(tls_dir) if tls_dir and certificates.is_complete(tls_dir) else None
+    await web.TCPSite(
+        runner, host, port, backlog=1024, reuse_port=shared or None, ssl_context=tls
+    ).start()
 
 
 def _unquoted(record: logging.LogRecord) -> bool:

@@ -21,6 +21,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 from prometheus_client import Counter, Gauge
 
+from libs.common import sockets
 from libs.common.messaging.queue_depths import Depths, QueueDepths
 from libs.common.messaging.session import (
     CALL_SECONDS,
@@ -28,7 +29,6 @@ from libs.common.messaging.session import (
     Connection,
     Session,
     connection_faults,
-    each_host,
     open_channel,
     report,
 )
@@ -105,7 +105,7 @@ class Broker:
     def __init__(self, url: str, name: str) -> None:
         self.name = name
         self.queues: dict[str, Queue] = {}
-        self._urls = deque(each_host(url))
+        self._urls = deque(sockets.each_host(url))
         self._session: Session | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
@@ -123,7 +123,7 @@ class Broker:
         """Stay connected while the context is open; RabbitMQ may be unavailable at any time.
 
         :param url: with one host, or the hosts of a cluster's nodes in the order in which they are
-            tried (see each_host). A lost node is left for the next one.
+            tried (see sockets.each_host). A lost node is left for the next one.
         """
         broker = cls(url, name)
         keepers = [

@@ -66,15 +66,6 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
     return channel
 
 
-def each_host(url: str) -> list[str]:
-    """Return a URL per host of `amqp://user:password@a:5672,b:5672/vhost`."""
-    # Not urlsplit: since Python 3.13 it refuses a list with an IPv6 address in it.
-    scheme, _, rest = url.partition("://")
-    netloc, slash, path = rest.partition("/")
-    account, at, hosts = netloc.rpartition("@")
-    return [f"{scheme}://{account}{at}{host}{slash}{path}" for host in hosts.split(",")]
-
-
 class PublisherChannel:
     """The channel for publishing to one queue or one exchange."""
 

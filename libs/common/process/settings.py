@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from libs.common.process import certificates
 
 S = TypeVar("S", bound="Settings")
 
@@ -31,13 +33,32 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def _with_files(url: SecretStr, others: ValidationInfo) -> SecretStr:
+    return SecretStr(certificates.in_url(url.get_secret_value(), others.data.get("tls_dir")))
+
+
+Url = Annotated[SecretStr, AfterValidator(_with_files)]
+"""The address of a server; with TLS it names the files of TLS_DIR."""
+
+
 class Settings(BaseSettings):
+    tls_dir: Annotated[Path, AfterValidator(certificates.check)] | None = None
+    """Declared first, because the URLs name its files."""
+
     model_config = SettingsConfigDict(
         frozen=True,
         extra="ignore",
         env_ignore_empty=True,
         hide_input_in_errors=True,  # a malformed DSN would print its password
     )
+
+    @property
+    def servers(self) -> dict[str, SecretStr]:
+        """Return the URLs of PostgreSQL, RabbitMQ and Redis, as far as this process uses them."""
+        fields = {"postgres": "database_url", "rabbitmq": "amqp_url", "redis": "redis_url"}
+        return {
+            name: getattr(self, field) for name, field in fields.items() if hasattr(self, field)
+        }
 
     @classmethod
     def settings_customise_sources(
@@ -65,16 +86,16 @@ class ServiceSettings(ProcessSettings):
 
 
 class DatabaseSettings(Settings):
-    database_url: SecretStr
-    owner_database_url: SecretStr | None = None
+    database_url: Url
+    owner_database_url: Url | None = None
 
 
 class BrokerSettings(Settings):
-    amqp_url: SecretStr
+    amqp_url: Url
 
 
 class RedisSettings(Settings):
-    redis_url: SecretStr
+    redis_url: Url
 
 
 def load(cls: type[S]) -> S:

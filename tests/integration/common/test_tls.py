@@ -1,136 +1,207 @@
-"""Servers that are not ours speak TLS: the URL alone says so, and names a private authority."""
+"""RabbitMQ, PostgreSQL and Redis over TLS: who is refused, what is logged, and new files."""
 
 import asyncio
-import shutil
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
-from deploy.local.servers import Postgres, Redis
+from libs.common.cache import Cache
 from libs.common.database import postgres
 from libs.common.messaging.broker import Broker
-from libs.common.process import tasks
+from libs.common.process import certificates, tasks
 from services.gateway.redis_pipeline import RedisPipeline
-from tests.support.certificates import Authority
-from tests.support.consumers import connected
+from tests.support.certificates import NAME, Authority
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
-from tests.support.servers import running
+from tests.support.tls_servers import (
+    PASSWORD,
+    TlsPostgres,
+    TlsRabbitMQ,
+    TlsRedis,
+    running_servers,
+)
 
-NAME = "localhost"  # a certificate is of a name
+Attempt = Callable[[str], Awaitable[str]]
+Link = tuple[TlsPostgres | TlsRabbitMQ | TlsRedis, Attempt]
+LINKS = ("rabbitmq", "postgres", "redis", "cache")
 
 
-class TlsFront:
-    """Takes TLS off in front of a server, as its own listener would."""
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
 
-    def __init__(self, port: int, to: int, context: ssl.SSLContext) -> None:
-        self.port, self._to, self._context = port, to, context
 
-    @asynccontextmanager
-    async def there(self) -> AsyncIterator[None]:
-        server = await asyncio.start_server(self._relay, HOST, self.port, ssl=self._context)
+@pytest.fixture(scope="module")
+def own(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the servers."""
+    return authority.issue(tmp_path_factory.mktemp("own") / "server")
+
+
+@pytest.fixture(scope="module")
+def servers(private_folder: Path, ports: Ports, own: Path) -> Iterator[Mapping[str, Any]]:
+    with running_servers(private_folder / "tls", ports, own) as found:
+        yield {**found._asdict(), "cache": found.redis}
+
+
+@pytest.fixture(params=LINKS)
+def link(request: pytest.FixtureRequest, servers: Mapping[str, Any]) -> Link:
+    return servers[request.param], ATTEMPTS[request.param]
+
+
+async def _rabbitmq(url: str) -> str:
+    with capture_logs() as logs:
+        async with Broker.connect(url, "tls") as broker:
+            return await _outcome(lambda: broker.connected, logs, "broker.unreachable")
+
+
+async def _redis(url: str) -> str:
+    with capture_logs() as logs:
+        pipe = RedisPipeline(url, ())
+        task = asyncio.create_task(pipe.run())
         try:
-            yield
+            return await _outcome(lambda: pipe.connected, logs, "redis_pipeline.disconnected")
         finally:
-            server.close()
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_connection(HOST, self._to)
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-    except OSError:
-        pass
-    finally:
-        writer.close()
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def redis(tmp_path: Path, ports: Ports) -> Iterator[Redis]:
-    with running(Redis(tmp_path / "redis", port=ports.take(), password="secret")) as server:
-        yield server
-
-
-async def test_the_gateway_counts_in_a_redis_with_a_certificate_of_ones_own_authority(
-    redis: Redis, ports: Ports, authority: Authority
-) -> None:
-    front = TlsFront(ports.take(), redis.port, authority.server(NAME))
-    url = f"rediss://:secret@{NAME}:{front.port}/0"
-    async with front.there():
-        trusting = RedisPipeline(f"{url}?ssl_ca_certs={authority.path}", ())
-        strange = RedisPipeline(url, ())
-        running = [asyncio.create_task(pipe.run()) for pipe in (trusting, strange)]
-
-        async def counted() -> bool:
-            return trusting.connected
-
-        await eventually(counted, 10)
-        assert not strange.connected
-        for task in running:
             await tasks.end(task)
 
 
-async def test_a_service_reaches_a_postgresql_that_it_can_verify_and_no_other(
-    tmp_path: Path, ports: Ports, authority: Authority
-) -> None:
-    authority.server(NAME)
-    server = Postgres(
-        tmp_path / "postgres",
-        port=ports.take(),
-        password="secret",
-        settings={"ssl": "on", "ssl_cert_file": "server.pem", "ssl_key_file": "server.pem"},
-    )
-    plain = Postgres(tmp_path / "postgres", port=server.port, password="secret")
-    with running(plain):  # makes the folder
-        pass
-    data = tmp_path / "postgres" / "data"
-    shutil.copy(tmp_path / f"{NAME}-True.pem", data / "server.pem")
-    owner = data.stat()
-    shutil.chown(data / "server.pem", owner.st_uid, owner.st_gid)
-    (data / "server.pem").chmod(0o600)
-    url = f"postgresql+aiopg://postgres:secret@{NAME}:{server.port}/postgres?sslmode=verify-full"
-    with running(server):
-        trusting = f"{url}&sslrootcert={authority.path}"
-        async with (
-            postgres.connect(trusting, application_name="tls") as engine,
-            engine.connect() as used,
-        ):
-            query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-            assert (await used.execute(text(query))).scalar_one() is True
-        (tmp_path / "other").mkdir()
-        strange = f"{url}&sslrootcert={Authority(tmp_path / 'other').path}"
-        async with postgres.connect(strange, application_name="tls") as engine:
-            with pytest.raises(Exception, match="certificate verify failed"):
-                await engine.connect()
+async def _cache(url: str) -> str:
+    with capture_logs() as logs:
+        async with Cache.open(url, prefix="tls:") as cache:
+            await cache.get("x")
+            return await _outcome(
+                lambda: not cache.redis_unavailable, logs, "cache.redis_unavailable"
+            )
 
 
-async def test_a_service_reaches_a_rabbitmq_that_it_can_verify_and_no_other(
-    ports: Ports, authority: Authority, amqp_url: Callable[[str], str]
+async def _postgres(url: str) -> str:
+    async with postgres.connect(url, application_name="tls") as engine:
+        try:
+            async with engine.connect() as used:
+                query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                assert (await used.execute(text(query))).scalar_one() is True
+        except DBAPIError as error:
+            assert postgres.is_transient(error)  # noqa: PT017 - work waits until it is mended
+            return str(error)
+    return ""
+
+
+async def _outcome(connected: Callable[[], bool], logs: list[Any], event: str) -> str:
+    async def known() -> list[Any] | bool:
+        return connected() or [line for line in logs if line["event"] == event]
+
+    found = await eventually(known, 10)
+    return str(found[0]["error"]) if isinstance(found, list) else ""
+
+
+ATTEMPTS: dict[str, Attempt] = {
+    "rabbitmq": _rabbitmq,
+    "postgres": _postgres,
+    "redis": _redis,
+    "cache": _cache,
+}
+
+
+def url(link: Link, tls_dir: Path, host: str = NAME) -> str:
+    return certificates.in_url(link[0].url.replace("HOST", host), tls_dir)
+
+
+@pytest.fixture
+def client(authority: Authority, tmp_path: Path) -> Path:
+    return authority.issue(tmp_path / "client")
+
+
+async def test_a_right_certificate_connects(link: Link, client: Path) -> None:
+    assert await link[1](url(link, client)) == ""
+
+
+async def refused(link: Link, url: str) -> str:
+    fault = await link[1](url)
+    assert fault
+    assert PASSWORD not in fault
+    return fault
+
+
+async def test_a_server_with_another_name_is_refused(link: Link, client: Path) -> None:
+    fault = await refused(link, url(link, client, HOST))
+    assert "mismatch" in fault or "does not match host name" in fault
+
+
+async def test_a_server_of_an_unknown_authority_is_refused(
+    link: Link, authority: Authority, tmp_path: Path
 ) -> None:
-    plain = amqp_url("alerts")
-    address = plain.rpartition("@")[2]
-    host, _, rest = address.partition(":")
-    inner, _, vhost = rest.partition("/")
-    assert host == HOST
-    front = TlsFront(ports.take(), int(inner), authority.server(NAME))
-    secure = plain.replace("amqp://", "amqps://").replace(address, f"{NAME}:{front.port}/{vhost}")
-    async with front.there(), AsyncExitStack() as opened:
-        trusting = await opened.enter_async_context(
-            Broker.connect(f"{secure}?cafile={authority.path}", "tls")
-        )
-        strange = await opened.enter_async_context(Broker.connect(secure, "tls"))
-        await connected(trusting)
-        assert not strange.connected
+    other = Authority(tmp_path)
+    tls_dir = authority.issue(tmp_path / "client", trusts=other.pem)
+    assert "certificate verify failed" in await refused(link, url(link, tls_dir))
+
+
+async def test_without_a_client_certificate_the_server_refuses(
+    link: Link, authority: Authority, tmp_path: Path
+) -> None:
+    fault = await refused(link, url(link, authority.unnamed(tmp_path / "client")))
+    assert "certificate required" in fault.lower().replace("_", " ") or "valid client" in fault
+
+
+async def test_the_server_refuses_an_expired_client_certificate_until_it_is_replaced(
+    link: Link, authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = authority.expired(tmp_path / "client")
+    with_files = url(link, tls_dir)
+    assert "expired" in (await refused(link, with_files)).lower()
+    authority.issue(tls_dir)
+    assert await link[1](with_files) == ""
+
+
+async def test_the_server_refuses_a_client_of_an_unknown_authority(
+    link: Link, authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = Authority(tmp_path).issue(tmp_path / "client", trusts=authority.pem)
+    assert "unknown ca" in (await refused(link, url(link, tls_dir))).lower().replace("_", " ")
+
+
+async def test_a_cache_that_was_refused_uses_the_new_files(
+    servers: Mapping[str, Any], authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = authority.expired(tmp_path / "client")
+    link = servers["cache"], _cache
+    async with Cache.open(url(link, tls_dir), prefix="tls:") as cache:
+        await cache.get("x")
+        assert cache.redis_unavailable
+        authority.issue(tls_dir)
+
+        async def answers() -> bool:
+            await cache.get("x")
+            return not cache.redis_unavailable
+
+        await eventually(answers, 10)
+
+
+@asynccontextmanager
+async def replaced(link: Link, by: Path, right: Path) -> AsyncIterator[None]:
+    link[0].replace(by)
+    try:
+        yield
+    finally:
+        link[0].replace(right)
+
+
+async def test_a_server_with_an_expired_certificate_is_refused_until_it_is_replaced(
+    link: Link, authority: Authority, own: Path, client: Path, tmp_path: Path
+) -> None:
+    with_files = url(link, client)
+
+    async def is_refused() -> bool:
+        fault = await link[1](with_files)
+        return "expired" in fault or "certificate verify failed" in fault  # libpq says no more
+
+    async def connects() -> bool:
+        return await link[1](with_files) == ""
+
+    async with replaced(link, authority.expired(tmp_path / "server"), own):
+        await eventually(is_refused, 20)
+    await eventually(connects, 20)

@@ -29,6 +29,7 @@ UNSEEN = {
     "broker_consumed_total",
     "gateway_upstream_failures_total",
     "gateway_worker_memory_bytes",
+    "tls_certificate_end_time_seconds",
 }
 Ask = Callable[..., Awaitable[Any]]
 

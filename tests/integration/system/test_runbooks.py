@@ -13,9 +13,10 @@ from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.runbooks import RUNBOOKS, sections
 from tests.support.system import fresh_address
-from tests.support.troubles import FIRST, TROUBLES, passes, patiently, steps
+from tests.support.troubles import FIRST, OF_MAKE_UP, TROUBLES, passes, patiently, steps
 
 DOCS = RUNBOOKS.parent
+EVERY = {**TROUBLES, **OF_MAKE_UP}
 PERSON = "anna@example.pl"
 Situation = Callable[[Checkout], AbstractAsyncContextManager[None]]
 
@@ -25,7 +26,7 @@ PAGES = {
 STEPS = [
     (page, name)
     for page, found in PAGES.items()
-    if page not in TROUBLES
+    if page not in EVERY
     for name in found
     if name and found[name]
 ]
@@ -139,11 +140,11 @@ async def test_what_a_runbook_says_can_be_done(checkout: Checkout, page: str, se
         await checkout.run([*first, *found[""], *found[section]])
 
 
-@pytest.mark.parametrize("page", TROUBLES)
+@pytest.mark.parametrize("page", EVERY)
 async def test_a_trouble_is_seen_then_and_only_then_and_its_page_ends_it(
     checkout: Checkout, page: str
 ) -> None:
-    trouble, (look, act, verify) = TROUBLES[page], steps(page)
+    trouble, (look, act, verify) = EVERY[page], steps(page)
     await checkout.run(FIRST)  # else what follows would fail for no reason of its own
     assert not await passes(checkout, look), "its symptom is seen without the trouble"
     await trouble.begins(checkout)

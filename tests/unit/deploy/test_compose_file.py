@@ -19,9 +19,11 @@ from deploy.local.environment import (
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
-# Migrations are setup's; the configuration is mounted where the services look for it.
+# Migrations are setup's; the configuration is mounted where the services look for it; TLS_DIR is
+# deploy/compose.tls.yml's.
 NOT_GIVEN = {
     *("OWNER_DATABASE_URL", "ALERTS_CONFIG", "FOLLOWUPS_CONFIG", "COMPANY_CONFIG", "FORMS_CONFIG"),
+    "TLS_DIR",
 }
 
 

@@ -22,6 +22,7 @@ COMPOSED = {
     "REDIS_URL",
     "SANDBOX_HOST",
     "INTERNAL_API_KEY",
+    "TLS_DIR",
 }
 DOCUMENTED = environment.parse(EXAMPLE.read_text(encoding="utf-8"))
 

@@ -1,6 +1,6 @@
 import pytest
 
-from libs.common.messaging.session import each_host
+from libs.common.sockets import each_host
 
 
 @pytest.mark.parametrize(

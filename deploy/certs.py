@@ -1,0 +1,346 @@
+"""`make certs`: a private authority, and a certificate for each process of each host.
+
+    certs-authority/{ca.crt,ca.key}          signs; no process needs it, so keep it elsewhere
+    certs/<host>/<process>/{ca.crt,tls.crt,tls.key}     the TLS_DIR of that process
+
+Nothing is replaced unless RENEW, NEW_AUTHORITY or DROP_OLD_AUTHORITY asks for it, except a
+certificate and a key that do not match: a run was killed between the two. docs/tls.md says how to
+rotate.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from deploy.local.environment import SERVICES
+from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
+
+PROCESSES = (*SERVICES, "ostoja", "postgres", "rabbitmq", "redis")
+"""`ostoja`: setup and the command-line tool."""
+LOCAL_NAMES = ("localhost", "127.0.0.1")  # a proxy on the same machine, and health checks
+DAYS = 365
+AUTHORITY_DAYS = 3650
+AUTHORITY_KEY = "ca.key"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `make certs` is asked for."""
+
+    folder: Path = Path("certs")
+    authority: Path = Path("certs-authority")
+    hosts: Sequence[str] = ()
+    """Each with further names: a.example.com,10.0.0.1; none: those that are in the folder."""
+    names: Sequence[str] = PROCESSES
+    days: int = DAYS
+    renew: bool = False
+    new_authority: bool = False
+    drop_old_authority: bool = False
+
+    @classmethod
+    def of(cls, variables: Mapping[str, str]) -> Self:
+        """:raises ValueError: DAYS is not a number"""
+        given = {name: variables.get(name.upper()) for name in cls.__dataclass_fields__}
+        return cls(
+            authority=Path(given["authority"] or cls.authority),
+            hosts=(given["hosts"] or "").split(),
+            names=(given["names"] or "").split() or PROCESSES,
+            days=int(given["days"] or DAYS),
+            renew=bool(given["renew"]),
+            new_authority=bool(given["new_authority"]),
+            drop_old_authority=bool(given["drop_old_authority"]),
+        )
+
+
+class CertsError(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Signed:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def new_authority(name: str, ends: datetime) -> Signed:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Signed(_sign(name, key, name, key, datetime.now(UTC), ends, ()), key)
+
+
+def issue(
+    authority: Signed,
+    name: str,
+    hosts: Sequence[str],
+    ends: datetime,
+    *,
+    begins: datetime | None = None,
+) -> Signed:
+    """Sign a certificate for a server and a client.
+
+    :param name: the common name, which PostgreSQL may compare with the role
+    :param hosts: the names and addresses that clients may verify
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    by = authority.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    ends = min(ends, authority.certificate.not_valid_after_utc)
+    begins = begins or datetime.now(UTC)
+    return Signed(_sign(name, key, str(by), authority.key, begins, ends, hosts), key)
+
+
+def _sign(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    begins: datetime,
+    ends: datetime,
+    hosts: Sequence[str],
+) -> x509.Certificate:
+    """:param hosts: empty: an authority's certificate"""
+    ca = not hosts
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .issuer_name(_name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - timedelta(hours=1))  # another machine's clock may be behind
+        .not_valid_after(ends)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        # Python 3.13 verifies strictly (RFC 5280): the key identifiers, and what a key may do.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
+            critical=False,
+        )
+        .add_extension(_usage(ca=ca), critical=True)
+    )
+    if hosts:
+        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False
+        ).add_extension(x509.ExtendedKeyUsage(both), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(each.value) for each in found]
+
+
+def write(path: Path, content: bytes, *, secret: bool = False) -> None:
+    """Replace a file at once; its owner stays."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600 if secret else 0o644)
+    fresh.write_bytes(content)
+    if path.exists():
+        owner = path.stat()
+        os.chown(fresh, owner.st_uid, owner.st_gid)
+    fresh.replace(path)
+
+
+def write_pair(folder: Path, signed: Signed) -> None:
+    """Killed between the two, the next run repairs it; processes keep the pair that matched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / KEY, signed.key_pem, secret=True)
+    write(folder / CERTIFICATE, signed.certificate_pem)
+
+
+class Keeper:
+    """The authority's folder: the key that signs, and all certificates that are still trusted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._key = folder / AUTHORITY_KEY
+        self._trusted = folder / AUTHORITIES
+
+    @property
+    def exists(self) -> bool:
+        return self._key.exists()
+
+    @property
+    def trusted(self) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates(self._trusted.read_bytes())
+
+    def signer(self) -> Signed:
+        key = _load_key(self._key)
+        mine = [each for each in self.trusted if each.public_key() == key.public_key()]
+        if not mine:
+            raise CertsError(f"{self._key} is not the key of a certificate in {self._trusted}")
+        return Signed(mine[0], key)
+
+    def renew(self) -> None:
+        """Sign with a new key from now on; what was trusted stays trusted."""
+        before = self.trusted if self.exists else []
+        today = datetime.now(UTC)
+        fresh = new_authority(f"Ostoja {today:%Y-%m-%d %H:%M:%S}", today + _days(AUTHORITY_DAYS))
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # In this order: killed between the two, it goes on signing with the old key.
+        self._trust([fresh.certificate, *before])
+        write(self._key, fresh.key_pem, secret=True)
+
+    def drop_old(self) -> None:
+        self._trust([self.signer().certificate])
+
+    def _trust(self, certificates: Sequence[x509.Certificate]) -> None:
+        write(self._trusted, b"".join(each.public_bytes(Encoding.PEM) for each in certificates))
+
+    def hand_out(self, folder: Path) -> bool:
+        """Give a process the authorities that it trusts; return whether they are others."""
+        path, wanted = folder / AUTHORITIES, self._trusted.read_bytes()
+        if path.exists() and path.read_bytes() == wanted:
+            return False
+        write(path, wanted)
+        return True
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertsError(f"{path} is not a key that this command made")
+    return key
+
+
+def _days(number: int) -> timedelta:
+    return timedelta(days=number)
+
+
+def existing(folder: Path) -> x509.Certificate | None:
+    path = folder / CERTIFICATE
+    return x509.load_pem_x509_certificate(path.read_bytes()) if path.exists() else None
+
+
+def _is_whole(folder: Path, certificate: x509.Certificate) -> bool:
+    key = folder / KEY
+    return key.exists() and _load_key(key).public_key() == certificate.public_key()
+
+
+def run(order: Order) -> Iterator[str]:
+    """Yield what was done, line by line.
+
+    :raises CertsError: a step was refused, and changed nothing
+    """
+    certs: Path = order.folder
+    keeper = Keeper(order.authority)
+    wanted = _wanted(certs, order.hosts, order.names)
+    if not keeper.exists and not order.new_authority and any(certs.glob(f"*/*/{AUTHORITIES}")):
+        raise CertsError(
+            f"the authority of {certs} is not in {order.authority}: say where it is "
+            "(AUTHORITY=folder), or start another one beside it (NEW_AUTHORITY=1)"
+        )
+    if order.new_authority or not keeper.exists:
+        keeper.renew()
+        yield (
+            f"{order.authority}: a new authority. Its {AUTHORITY_KEY} can sign for any name: keep "
+            "the folder where no server is, and say where with AUTHORITY=folder"
+        )
+    signer = keeper.signer()
+    ends = datetime.now(UTC) + _days(order.days)
+    for folder, names in wanted.items():
+        there = existing(folder)
+        if there is not None and _is_whole(folder, there) and not order.renew:
+            lacking = ", ".join(name for name in names if name not in hosts_of(there))
+            also = f"; it lacks {lacking} (RENEW=1 replaces it)" if lacking else ""
+            yield f"{folder}: kept, ends {there.not_valid_after_utc:%Y-%m-%d}{also}"
+            continue
+        signed = issue(signer, folder.name, names, ends)
+        write_pair(folder, signed)
+        keeper.hand_out(folder)
+        done = "new" if there is None else "replaced"
+        yield f"{folder}: {done}, ends {signed.certificate.not_valid_after_utc:%Y-%m-%d}"
+    if order.drop_old_authority:
+        yield from _drop_old(certs, keeper)
+    for folder in _folders(certs):
+        if keeper.hand_out(folder):
+            yield f"{folder / AUTHORITIES}: replaced, {len(keeper.trusted)} trusted"
+
+
+def _drop_old(certs: Path, keeper: Keeper) -> Iterator[str]:
+    signer = keeper.signer().certificate
+    for folder in _folders(certs):
+        try:
+            path = folder / CERTIFICATE
+            x509.load_pem_x509_certificate(path.read_bytes()).verify_directly_issued_by(signer)
+        except (InvalidSignature, ValueError):
+            raise CertsError(f"{folder} is of an old authority: RENEW=1 first") from None
+    keeper.drop_old()
+    yield "only the newest authority is trusted"
+
+
+def _folders(certs: Path) -> list[Path]:
+    return sorted(path.parent for path in certs.glob(f"*/*/{CERTIFICATE}"))
+
+
+def _wanted(certs: Path, hosts: Sequence[str], names: Sequence[str]) -> dict[Path, list[str]]:
+    """Return each certificate's folder, and the names in it."""
+    found = {folder: existing(folder) for folder in _folders(certs) if folder.name in names}
+    if not hosts and found:
+        return {folder: hosts_of(there) for folder, there in found.items() if there is not None}
+    wanted = {}
+    for host in hosts or ["localhost"]:
+        own = host.split(",")
+        for name in names:
+            wanted[certs / own[0] / name] = list(dict.fromkeys([*own, name, *LOCAL_NAMES]))
+    return wanted
+
+
+def main() -> None:
+    try:
+        for line in run(Order.of(os.environ)):
+            print(line)
+    except (CertsError, OSError, ValueError) as error:
+        raise SystemExit(f"certs: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""The gateway and a service over HTTPS: who is refused, what is logged, and new files."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from libs.common import certificate_ends
+from libs.common.http import server
+from libs.common.http.application import Problem
+from libs.common.process.service import Service
+from services.gateway.upstream import Upstream
+from tests.support.certificates import NAME, Authority
+from tests.support.ports import HOST, Ports
+
+KEY = "the internal key"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def client(authority: Authority, tmp_path: Path) -> Path:
+    return authority.issue(tmp_path / "client")
+
+
+class Served:
+    """A service, and the connections that it got."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self.connections: set[object] = set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.connections.add(request.transport)
+        return web.Response(text=request.headers["X-Internal-Key"])
+
+
+@pytest.fixture
+async def served(authority: Authority, ports: Ports, tmp_path: Path) -> AsyncIterator[Served]:
+    own = Served(authority.issue(tmp_path / "server"), ports.take())
+    app = web.Application()
+    app.router.add_route("*", "/x", own.answer)
+    service = Service("served")
+    await server.serve(service, app, HOST, own.port, tls_dir=own.folder)
+    yield own
+    await service.close()
+
+
+async def asked(upstream: Upstream, method: str = "GET") -> str:
+    async with upstream.ask(method, "/x", body=b"{}" if method == "POST" else None) as answer:
+        assert answer.status == 200
+        return (await answer.read()).decode()
+
+
+async def refused(served: Served, tls_dir: Path | None, host: str = NAME) -> tuple[int, str]:
+    """Return the status, and what is logged."""
+    url = f"https://{host}:{served.port}"
+    with capture_logs() as logs:
+        async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
+            with pytest.raises(Problem) as caught:
+                await asked(upstream, "POST")
+    assert served.connections == set()
+    (line,) = logs
+    assert (line["event"], line["upstream"]) == ("proxy.failed", "alerts")
+    assert KEY not in str(logs)
+    return caught.value.status, line["error"].lower().replace("_", " ")
+
+
+async def test_both_have_a_certificate_and_connections_are_kept(
+    served: Served, client: Path
+) -> None:
+    url = f"https://{NAME}:{served.port}"
+    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
+        for method in ("GET", "POST", "GET"):
+            assert await asked(upstream, method) == KEY
+    assert len(served.connections) == 1
+
+
+async def test_a_service_with_another_name_is_refused(served: Served, client: Path) -> None:
+    status, said = await refused(served, client, HOST)
+    assert status == 503
+    assert "mismatch" in said
+
+
+async def test_a_service_of_an_unknown_authority_is_refused(
+    served: Served, authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = authority.issue(tmp_path / "client", trusts=Authority(tmp_path).pem)
+    status, said = await refused(served, tls_dir)
+    assert status == 503
+    assert "certificate verify failed" in said
+
+
+async def test_an_expired_service_is_refused_until_its_files_are_replaced(
+    served: Served, authority: Authority, client: Path
+) -> None:
+    authority.expired(served.folder)
+    status, said = await refused(served, client)
+    assert status == 503
+    assert "certificate has expired" in said
+    authority.issue(served.folder)
+    url = f"https://{NAME}:{served.port}"
+    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
+        assert await asked(upstream) == KEY
+
+
+async def test_without_a_client_certificate_nothing_reaches_the_service(
+    served: Served, authority: Authority, tmp_path: Path
+) -> None:
+    status, said = await refused(served, authority.unnamed(tmp_path / "unnamed"))
+    assert status in {502, 503}
+    assert "may refuse our certificate" in said
+
+
+async def test_an_expired_client_certificate_is_refused_until_it_is_replaced(
+    served: Served, authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = authority.expired(tmp_path / "client")
+    status, said = await refused(served, tls_dir)
+    assert status in {502, 503}
+    assert "may refuse our certificate" in said
+    url = f"https://{NAME}:{served.port}"
+    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
+        with pytest.raises(Problem):
+            await asked(upstream)
+        authority.issue(tls_dir)
+        assert await asked(upstream) == KEY
+
+
+async def test_a_client_of_an_unknown_authority_is_refused(
+    served: Served, authority: Authority, tmp_path: Path
+) -> None:
+    tls_dir = Authority(tmp_path).issue(tmp_path / "client", trusts=authority.pem)
+    status, said = await refused(served, tls_dir)
+    assert status in {502, 503}
+    assert "may refuse our certificate" in said
+
+
+async def test_plain_http_reaches_no_service_with_a_certificate(served: Served) -> None:
+    url = f"http://{NAME}:{served.port}"
+    async with Upstream.open("alerts", url, KEY, answer_seconds=5) as upstream:
+        with pytest.raises(Problem):
+            await asked(upstream)
+    assert served.connections == set()
+
+
+async def test_another_authority_is_trusted_from_the_next_connection_on(
+    served: Served, authority: Authority, client: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    new = Authority(tmp_path / "new")
+    url = f"https://{NAME}:{served.port}"
+    async with (
+        Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as old,
+        Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as late,
+    ):
+        assert await asked(old) == KEY
+        new.issue(served.folder)
+        assert await asked(old) == KEY  # its connection is open
+        assert len(served.connections) == 1
+        new.issue(client)
+        assert await asked(late) == KEY
+        (tmp_path / "withdrawn").mkdir()
+    served.connections.clear()
+    withdrawn = authority.issue(tmp_path / "withdrawn" / "client", trusts=new.pem)
+    _, said = await refused(served, withdrawn)
+    assert "may refuse our certificate" in said
+
+
+async def test_the_end_of_a_certificate_is_seen_and_who_refuses_whom(
+    served: Served, authority: Authority, client: Path, tmp_path: Path
+) -> None:
+    async def end(tls_dir: Path, host: str = NAME) -> object:
+        (peer,) = certificate_ends.peers("alerts", f"https://{host}:{served.port}")
+        return await asyncio.to_thread(peer.end, tls_dir)
+
+    assert await end(client) == dict(certificate_ends.own(served.folder))["tls.crt"]
+    for tls_dir, host, said in (
+        (client, HOST, "this process refuses it: IP address mismatch"),
+        (authority.unnamed(tmp_path / "u"), NAME, "it may refuse this process"),
+        (authority.expired(tmp_path / "e"), NAME, "it may refuse this process"),
+    ):
+        with pytest.raises(OSError, match=said):
+            await end(tls_dir, host)

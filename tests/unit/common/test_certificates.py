@@ -1,0 +1,140 @@
+import logging
+import ssl
+from pathlib import Path
+
+import pytest
+
+from libs.common.process import certificates
+from libs.common.process.certificates import CERTIFICATE, KEY
+from libs.common.process.settings import BrokerSettings, ProcessSettings, load
+from tests.support.certificates import Authority
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def whole(authority: Authority, tmp_path: Path) -> Path:
+    return authority.issue(tmp_path / "whole")
+
+
+def test_each_url_that_asks_for_tls_names_the_files_as_its_library_calls_them(whole: Path) -> None:
+    ca, crt, key = (f"{whole}/{name}" for name in ("ca.crt", "tls.crt", "tls.key"))
+    for url, added in {
+        "amqps://u:p@a,b:5671/v": f"?cafile={ca}&certfile={crt}&keyfile={key}",
+        "rediss://:p@a/0": f"?ssl_ca_certs={ca}&ssl_certfile={crt}&ssl_keyfile={key}",
+        "postgresql+aiopg://u:p@a/d?sslmode=verify-full": (
+            f"&sslrootcert={ca}&sslcert={crt}&sslkey={key}"
+        ),
+    }.items():
+        assert certificates.in_url(url, whole) == url + added
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://u:p@a/v",
+        "redis://a/0",
+        "postgresql://u:p@a/d",
+        "postgresql://u:p@a/d?sslmode=disable",
+        "https://a",
+    ],
+)
+def test_a_url_without_tls_or_options_stays(url: str, whole: Path) -> None:
+    assert certificates.in_url(url, whole) == url
+
+
+def test_what_a_url_names_itself_stays(whole: Path) -> None:
+    url = "postgresql://a/d?sslmode=verify-full&sslrootcert=system&sslcert=own.crt&sslkey=own.key"
+    assert certificates.in_url(url, whole) == url
+    assert certificates.in_url("rediss://a/0", None) == "rediss://a/0"
+
+
+def test_without_an_own_certificate_only_the_authorities_are_named(
+    authority: Authority, tmp_path: Path
+) -> None:
+    folder = authority.unnamed(tmp_path / "unnamed")
+    assert certificates.in_url("amqps://a/v", folder) == f"amqps://a/v?cafile={folder}/ca.crt"
+
+
+class Example(ProcessSettings, BrokerSettings):
+    pass
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("HTTP_PORT", "1")
+    monkeypatch.setenv("METRICS_PORT", "2")
+    monkeypatch.setenv("AMQP_URL", "amqps://u:hush@a/v")
+    return monkeypatch
+
+
+def test_a_service_takes_the_files_of_its_folder(
+    environment: pytest.MonkeyPatch, whole: Path
+) -> None:
+    environment.setenv("TLS_DIR", str(whole))
+    assert f"keyfile={whole}/tls.key" in load(Example).amqp_url.get_secret_value()
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("missing", "there is no ca.crt"),
+        ("half", "needs both tls.crt and tls.key"),
+        ("mixed", "key values mismatch"),
+        ("empty", "cannot be used"),
+    ],
+)
+def test_files_that_cannot_be_used_stop_the_start(
+    environment: pytest.MonkeyPatch,
+    authority: Authority,
+    whole: Path,
+    tmp_path: Path,
+    fault: str,
+    named: str,
+) -> None:
+    match fault:
+        case "missing":
+            (whole / "ca.crt").unlink()
+        case "half":
+            (whole / KEY).unlink()
+        case "mixed":
+            authority.issue(tmp_path / "other").joinpath(KEY).replace(whole / KEY)
+        case "empty":
+            (whole / "ca.crt").write_text("")
+    environment.setenv("TLS_DIR", str(whole))
+    with pytest.raises(SystemExit) as stopped:
+        load(Example)
+    assert str(stopped.value).startswith("TLS_DIR: ")
+    assert named in str(stopped.value).lower()
+    assert "hush" not in str(stopped.value)
+    assert "PRIVATE" not in str(stopped.value)
+
+
+def test_new_files_are_used_and_those_that_do_not_match_are_not(
+    authority: Authority,
+    whole: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    current = certificates.Current(whole, certificates.client)
+    first = current.context()
+    assert current.context() is first
+    other = authority.issue(tmp_path / "other")
+    (other / KEY).replace(whole / KEY)
+    with caplog.at_level(logging.ERROR):
+        assert current.context() is first  # and not again until a file changes
+        assert current.context() is first
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "tls.files_unusable"
+    ]
+    (other / CERTIFICATE).replace(whole / CERTIFICATE)
+    assert current.context() is not first
+
+
+def test_files_that_were_never_usable_are_an_error(whole: Path) -> None:
+    (whole / KEY).write_text("")
+    with pytest.raises(ssl.SSLError):
+        certificates.Current(whole, certificates.client).context()
