@@ -257,7 +257,6 @@ class Form(_Section):
     alert: Literal["always", "qualified"] = "always"
     sequence: Annotated[str, Field(pattern="^[a-z0-9_-]{1,60}$")] = "default"
     limits: _Limits = _Limits()
-    proof: Literal["on", "off"] = "off"
     minimum_seconds: int = Field(3, ge=0, le=60)
     trap: FieldName | None = None
     notice: Notice

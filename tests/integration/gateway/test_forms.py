@@ -1,0 +1,183 @@
+"""Forms at the gateway alone: limits, bad bodies, and a followups that does not answer."""
+
+import asyncio
+import json
+import random
+import re
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
+from tests.support.forms import SITE
+
+WIDE = dict.fromkeys(("API_RATE_LIMIT_HOUR", "API_RATE_LIMIT_MINUTE"), "1000000 per hour")
+BAD_BODIES = 10_000
+
+
+@pytest.fixture(autouse=True)
+def followups(owner: Owner) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response({}, status=202 if request.path == "/internal/leads" else 404)
+
+    owner.handle = handle
+
+
+def without_limits(folder: Path) -> dict[str, str]:
+    text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
+    path = folder / "forms.toml"
+    path.write_text(re.sub(r"(?:20|600) per hour", "1000000 per hour", text), encoding="utf-8")
+    return WIDE | {"FORMS_CONFIG": str(path)}
+
+
+async def submit(gateway: Gateway, email: str, **headers: str) -> Answer:
+    body = {"form": "contact", "language": "en", "fields": {"email": email}}
+    sent = {"Origin": SITE, "Idempotency-Key": uuid.uuid4().hex, **headers}
+    return await gateway.call("POST", "/api/leads", body, **sent)
+
+
+async def test_of_many_at_once_exactly_the_limit_of_an_address_passes(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateways = [await start_gateway(**WIDE) for _ in range(2)]
+    answers = await asyncio.gather(
+        *(submit(gateways[n % 2], f"a{n}@example.com") for n in range(60))
+    )
+    assert Counter(answer.status for answer in answers) == {202: 20, 429: 40}
+    assert len(owner.received) == 20
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert int(refused.headers["Retry-After"]) > 0
+    assert (await submit(gateways[0], "b@example.com", **SERVICE)).status == 202
+
+
+async def test_the_limit_of_a_form_holds_over_all_addresses_and_tells_a_person_when_to_try_again(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
+    path = tmp_path / "forms.toml"
+    path.write_text(text.replace("600 per hour", "5 per day"), encoding="utf-8")
+    gateway = await start_gateway(**WIDE, FORMS_CONFIG=str(path), TRUSTED_PROXIES="127.0.0.1/32")
+    answers = [
+        await submit(gateway, f"a{n}@example.com", **{"X-Forwarded-For": f"203.0.113.{n}"})
+        for n in range(8)
+    ]
+    assert [answer.status for answer in answers] == [202] * 5 + [429] * 3
+    given = {"form": "contact", "language": "en", "email": "a@example.com", "name": "Anna"}
+    page = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given)
+    assert (page.status, page.headers["Content-Type"]) == (429, "text/html; charset=utf-8")
+    assert "Too many attempts" in page.body
+    assert 'value="Anna"' in page.body
+    assert len(owner.received) == 5
+
+
+async def test_a_form_that_no_one_took_says_so_and_keeps_its_id(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({}, status=503)
+
+    taken = owner.handle
+    owner.handle = refuse
+    gateway = await start_gateway(**without_limits(tmp_path))
+    key = uuid.uuid4().hex
+    answer = await submit(gateway, "a@example.com", **{"Idempotency-Key": key})
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+    given = {"form": "contact", "language": "en", "email": "b@example.com", "message": "Kitchen"}
+    page = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given)
+    assert page.status == 503
+    assert "the same message is taken only once" in page.body
+    again = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.body)) | {"message": "Kitchen"}
+
+    owner.handle = taken
+    accepted = await submit(gateway, "a@example.com", **{"Idempotency-Key": key})
+    shown = {name: value for name, value in again.items() if name in given}
+    moved = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=shown)
+    assert (accepted.status, moved.status) == (202, 303)
+    ids = [json.loads(one["body"])["id"] for one in owner.received]
+    assert len(ids) == 4
+    assert Counter(ids) == {ids[0]: 2, ids[1]: 2}
+
+
+async def test_a_post_over_the_general_limit_is_told_so_on_a_page(
+    start_gateway: StartGateway,
+) -> None:
+    gateway = await start_gateway(API_RATE_LIMIT_HOUR="1 per day")
+    headers = {"Origin": SITE, "Accept-Language": "pl"}
+    for _ in range(2):
+        given = {"form": "contact", "email": "a@example.com"}
+        page = await gateway.send("POST", "/api/leads", headers, data=given)
+    assert (page.status, page.headers["Content-Type"]) == (429, "text/html; charset=utf-8")
+    assert "Nic nie zostało wysłane" in page.body
+
+
+def bad_bodies(noise: random.Random) -> Any:
+    """Yield distinct bodies, each wrong in its own way, with their content type."""
+    good = {"form": "contact", "language": "pl", "fields": {"email": "a@example.com"}}
+    for number in range(BAD_BODIES):
+        wrong = json.loads(json.dumps(good))
+        match number % 8:
+            case 0:
+                wrong["fields"]["email"] = f"{number} is none"
+            case 1:
+                wrong["fields"][f"field_{number}"] = "x"
+            case 2:
+                wrong["fields"] = {f"f{n}": number for n in range(noise.randint(2, 60))}
+            case 3:
+                wrong[f"more_{number}"] = None
+            case 4:
+                wrong["consents"] = {f"purpose_{number}": "0" * 64}
+            case 5:
+                wrong["language"] = f"{number}"
+        text = json.dumps(wrong).encode()
+        if number % 8 == 6:
+            text = text[: noise.randrange(1, len(text) - 1)] + b"%d" % number
+        if number % 8 == 7:
+            content = b"form=contact&email=%d&%d=x&%%ff=%d" % (number, number, number)
+            yield content, "application/x-www-form-urlencoded"
+        else:
+            yield text, "application/json"
+
+
+def resident(gateway: Gateway) -> int:
+    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+    return int(kilobytes)
+
+
+async def test_ten_thousand_bad_bodies_are_refused_and_leave_nothing(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(**without_limits(tmp_path))
+    bodies = bad_bodies(random.Random(5))
+    found: Counter[int] = Counter()
+
+    async def send() -> None:
+        for content, kind in bodies:
+            headers = {"Origin": SITE, "Content-Type": kind}
+            headers["Idempotency-Key"] = uuid.uuid4().hex
+            answer = await gateway.send("POST", "/api/leads", headers, data=content)
+            found[answer.status] += 1
+            if sum(found.values()) == BAD_BODIES // 5:
+                warm.append(resident(gateway))
+
+    warm: list[int] = []
+    await asyncio.gather(*(send() for _ in range(20)))
+    assert sum(found.values()) == BAD_BODIES
+    assert found.keys() == {400, 422}, found
+    assert owner.received == []
+    assert resident(gateway) - warm[0] < 10 * 1024, "kilobytes"
+    assert (await submit(gateway, "a@example.com")).status == 202
+
+
+async def test_a_gateway_whose_forms_alert_no_one_does_not_start(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    text = (ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8")
+    path = tmp_path / "alerts.toml"
+    path.write_text(re.sub(r'(?m)^"lead\.submitted" = .*$', "", text), encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r'\[routes\] needs "lead.submitted"'):
+        await start_gateway(ALERTS_CONFIG=str(path))
