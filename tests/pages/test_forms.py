@@ -34,7 +34,7 @@ async def test_a_form_is_sent_by_clicks_and_its_fault_corrected(
     email = fresh_address()
     await page.goto(f"{stack.url}/forms/contact?language={language}")
     assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    await page.get_by_label("E-mail").fill("anna")
+    await page.get_by_role("textbox", name="E-mail").fill("anna")
     message = next(field for field in CONTACT.fields if field.name == "message").label or {}
     await page.get_by_label(message[language]).fill("Kuchnia\n12 m²")
     consent = page.get_by_role("checkbox")
@@ -47,7 +47,7 @@ async def test_a_form_is_sent_by_clicks_and_its_fault_corrected(
     await expect(page.get_by_role("alert")).to_contain_text(correct)
     await expect(page.get_by_label(message[language])).to_have_value("Kuchnia\n12 m²")
     await expect(page.get_by_role("checkbox")).to_be_checked()
-    await page.get_by_label("E-mail").fill(email)
+    await page.get_by_role("textbox", name="E-mail").fill(email)
     await page.get_by_role("button", name=send).click()
     await page.wait_for_url(CONTACT.success[language])
     await page.go_back()
