@@ -27,6 +27,11 @@ def followups(owner: Owner) -> None:
     owner.handle = handle
 
 
+def leads(owner: Owner) -> list[Any]:
+    """Return what followups was handed by HTTP: there is no broker."""
+    return [one for one in owner.received if one["path"] == "/internal/leads"]
+
+
 def without_limits(folder: Path) -> dict[str, str]:
     text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
     path = folder / "forms.toml"
@@ -48,7 +53,7 @@ async def test_of_many_at_once_exactly_the_limit_of_an_address_passes(
         *(submit(gateways[n % 2], f"a{n}@example.com") for n in range(60))
     )
     assert Counter(answer.status for answer in answers) == {202: 20, 429: 40}
-    assert len(owner.received) == 20
+    assert len(leads(owner)) == 20
     refused = next(answer for answer in answers if answer.status == 429)
     assert int(refused.headers["Retry-After"]) > 0
     assert (await submit(gateways[0], "b@example.com", **SERVICE)).status == 202
@@ -71,7 +76,7 @@ async def test_the_limit_of_a_form_holds_over_all_addresses_and_tells_a_person_w
     assert (page.status, page.headers["Content-Type"]) == (429, "text/html; charset=utf-8")
     assert "Too many attempts" in page.body
     assert 'value="Anna"' in page.body
-    assert len(owner.received) == 5
+    assert len(leads(owner)) == 5
 
 
 async def test_a_form_that_no_one_took_says_so_and_keeps_its_id(
@@ -90,14 +95,13 @@ async def test_a_form_that_no_one_took_says_so_and_keeps_its_id(
     page = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given)
     assert page.status == 503
     assert "the same message is taken only once" in page.body
-    again = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page.body)) | {"message": "Kitchen"}
+    assert 'name="key"' not in page.body, "its repetition would be another lead"
 
     owner.handle = taken
     accepted = await submit(gateway, "a@example.com", **{"Idempotency-Key": key})
-    shown = {name: value for name, value in again.items() if name in given}
-    moved = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=shown)
+    moved = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given)
     assert (accepted.status, moved.status) == (202, 303)
-    ids = [json.loads(one["body"])["id"] for one in owner.received]
+    ids = [json.loads(one["body"])["id"] for one in leads(owner)]
     assert len(ids) == 4
     assert Counter(ids) == {ids[0]: 2, ids[1]: 2}
 
@@ -168,7 +172,7 @@ async def test_ten_thousand_bad_bodies_are_refused_and_leave_nothing(
     await asyncio.gather(*(send() for _ in range(20)))
     assert sum(found.values()) == BAD_BODIES
     assert found.keys() == {400, 422}, found
-    assert owner.received == []
+    assert leads(owner) == []
     assert resident(gateway) - warm[0] < 10 * 1024, "kilobytes"
     assert (await submit(gateway, "a@example.com")).status == 202
 
