@@ -240,23 +240,24 @@ $body = json_encode([
     'language' => '{form["language"]}',
     'fields' => (object) $fields,
 ], JSON_THROW_ON_ERROR);
-$request = curl_init(getenv('OSTOJA_URL') . '/api/leads');
-curl_setopt_array($request, [
-    CURLOPT_POSTFIELDS => $body,
-    CURLOPT_RETURNTRANSFER => true,
-    CURLOPT_TIMEOUT => 30,
-    CURLOPT_HTTPHEADER => [
+$context = stream_context_create(['http' => [
+    'method' => 'POST',
+    'header' => [
         'Content-Type: application/json',
         'X-API-KEY: ' . getenv('OSTOJA_KEY'),
         'Idempotency-Key: ' . hash('sha256', date('Y-m-d') . $body),
     ],
-]);
-curl_exec($request);
-http_response_code(curl_getinfo($request, CURLINFO_HTTP_CODE) === 202 ? 202 : 503);"""
+    'content' => $body,
+    'ignore_errors' => true,
+    'timeout' => 30,
+]]);
+file_get_contents(getenv('OSTOJA_URL') . '/api/leads', false, $context);
+$status = (int) explode(' ', $http_response_header[0] ?? ' 0')[1];
+http_response_code($status === 202 ? 202 : 503);"""
 
 
 def python(form: Form, _: str) -> str:
-    body = json.dumps(_body(form), ensure_ascii=False, indent=4).replace("\n", "\n    ")
+    body = json.dumps(_body(form), ensure_ascii=False, indent=4)
     return f'''import json
 import os
 import time
@@ -289,9 +290,10 @@ def send(lead: dict) -> str:
         time.sleep(pause)
 
 
-print(send(
-    {body}
-))'''
+lead = """
+{body}
+"""
+print(send(json.loads(lead)))'''
 
 
 def curl(form: Form, _: str) -> str:

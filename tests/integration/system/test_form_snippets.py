@@ -14,7 +14,7 @@ from ostoja import form_page, snippets
 from tests.integration.system.test_examples import environment, php_site, run
 from tests.support import checkers
 from tests.support.eventually import eventually
-from tests.support.forms import SITE, arrived, stored
+from tests.support.forms import SITE, arrived, new_key, stored
 from tests.support.ports import Ports
 from tests.support.runbooks import CLIENTS, examples
 from tests.support.stack import Stack
@@ -89,7 +89,7 @@ async def test_a_page_s_script_sends_and_repeats_with_its_key(
     script = tmp_path / "send.mjs"
     script.write_text(
         IN_NODE.format(
-            site=SITE, send=send, email=email, consents=json.dumps(consents), key="k" * 32
+            site=SITE, send=send, email=email, consents=json.dumps(consents), key=new_key()
         )
     )
     said = []
