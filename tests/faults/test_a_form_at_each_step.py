@@ -75,6 +75,12 @@ class Sent:
 @pytest.fixture
 async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
     async with started(HandOver, stack, tmp_path) as made:
+
+        async def listens() -> bool:
+            found = await made._depth_and_consumers("followups.leads")
+            return found is not None and found[1] > 0
+
+        await eventually(listens, 30)
         yield made
 
 
