@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from ostoja import __version__, where
 from ostoja.commands import (
     alerts,
+    backup,
     cases,
     consent,
     doctor,
@@ -106,6 +107,7 @@ forms.add_to(app)
 oncall.add_to(app)
 silences.add_to(app)
 doctor.add_to(app)
+backup.add_to(app)
 
 
 @app.callback()

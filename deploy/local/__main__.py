@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
+from deploy.backup.repository import repository
 from deploy.local import environment, machine, supervisor
 from deploy.local.env_file import env_file_faults
 from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
@@ -150,6 +151,7 @@ def up() -> None:
         _ensure_env(trying=True)
         values = environment.load(ENV)
         _check(values)
+        _check_backups(values)
         servers = _servers(values)
         _check_ports(values, servers)
         print("starting the servers, the services and the sandbox")
@@ -157,6 +159,7 @@ def up() -> None:
             server.launch()
         for server in servers:
             server.wait()
+        _archive(servers)
         _provision(values)
         _migrate(values)
         _supervise(values)
@@ -222,6 +225,7 @@ def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
             port=port(values, "POSTGRES_PORT"),
             password=values["POSTGRES_SUPERUSER_PASSWORD"],
             log=log("postgres"),
+            repository=repository(values, ROOT),
         ),
         Redis(
             LOCAL / "redis",
@@ -245,6 +249,22 @@ def _check_ports(values: Mapping[str, str], servers: Sequence[Server]) -> None:
     check_ports_free({name: number for name, number in wanted.items() if number not in ours})
     record.parent.mkdir(exist_ok=True)
     record.write_text(json.dumps(sorted(ours | {*wanted.values()})))
+
+
+def _check_backups(values: Mapping[str, str]) -> None:
+    """:raises ServerError: a new database would take the place of one that was lost"""
+    found = repository(values, ROOT)
+    if found and found.has_backups() and not (LOCAL / "postgres" / "data").exists():
+        raise ServerError(
+            "there is no database here, but BACKUP_DIR has backups of one: `ostoja restore` brings "
+            "it back (docs/backup.md); for a new one, set another BACKUP_DIR"
+        )
+
+
+def _archive(servers: Sequence[Server]) -> None:
+    for server in servers:
+        if isinstance(server, Postgres) and server.repository is not None:
+            server.pgbackrest("stanza-create")  # idempotent; until then no log is archived
 
 
 def _provision(values: Mapping[str, str]) -> None:

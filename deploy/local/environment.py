@@ -3,6 +3,7 @@
 import base64
 import os
 import secrets
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -63,6 +64,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
     "ALERTS_SUBJECT_KEYS": _key_ring,
     "FORM_KEYS": _key_ring,
+    "BACKUP_KEY": _secret,
 }
 _OF_A_PROVIDER = (
     "SLACK_WEBHOOK_URL",
@@ -219,6 +221,9 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
     if name in WITH_TABLES:
         settings["DATABASE_URL"] = database_url(values, name)
         settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
+    if name == "consent" and values["BACKUP_DIR"]:
+        copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
+        settings.setdefault("CONSENT_RECORDS_COPY", copy)
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"

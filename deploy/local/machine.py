@@ -86,6 +86,7 @@ def _missing_checkers() -> list[str]:
         "nginx-light": shutil.which("nginx"),
         "curl": shutil.which("curl"),
         "php-cli": shutil.which("php"),
+        "pgbackrest": shutil.which("pgbackrest"),
     }
     return [package for package, there in found.items() if not there]
 

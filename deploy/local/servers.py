@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from deploy.backup.repository import DATA, Repository, program
 from deploy.local.process import (
     HERE,
     HOST,
@@ -189,10 +190,13 @@ class Postgres(Server):
         settings: Mapping[str, str] | None = None,
         log: Path | None = None,
         variable: str = "POSTGRES_PORT",
+        repository: Repository | None = None,
     ) -> None:
+        """:param repository: of backups; without `archive_mode` in `settings` the log goes there"""
         super().__init__(folder, {variable: port}, log)
         self.port = port
         self.password = password
+        self.repository = repository
         self.settings = {
             "port": str(port),
             "listen_addresses": HOST,
@@ -204,6 +208,7 @@ class Postgres(Server):
             "timezone": "UTC",
             # Do not log failed statements: they contain personal data; the services log the errors.
             "log_min_messages": "log",
+            **(repository.settings() if repository else {}),
             **(settings or {}),
         }
 
@@ -213,7 +218,9 @@ class Postgres(Server):
         return f"postgresql://postgres:{self.password}@{HOST}:{self.port}/postgres"
 
     def _shape(self) -> object:
-        return self.settings
+        if self.repository is None:
+            return self.settings
+        return self.settings, self.repository.environment(self.port)
 
     def _launch(self, fingerprint: str) -> None:
         binaries = postgres_binaries()
@@ -229,7 +236,13 @@ class Postgres(Server):
             argv = [str(binaries / "postgres"), "-D", f"/proc/self/fd/{folder}/data"]
             for name, value in self.settings.items():
                 argv += ["-c", f"{name}={value}"]
-            self._spawn(argv, fingerprint, cwd="/", pass_fds=(folder,))
+            if self.repository is None:
+                self._spawn(argv, fingerprint, cwd="/", pass_fds=(folder,))
+                return
+            argv[2] = DATA
+            environment = self.repository.environment(self.port)
+            with self.repository.held(self.folder, self.user) as (prefix, fds):
+                self._spawn([*prefix, *argv], fingerprint, environment, cwd="/", pass_fds=fds)
         finally:
             os.close(folder)
 
@@ -261,6 +274,45 @@ class Postgres(Server):
         if done.returncode:
             raise ServerError(f"initdb failed:\n{done.stdout.decode(errors='replace')}")
         unfinished.rename(self.folder / "data")
+
+    def pgbackrest(self, *arguments: str) -> str:
+        """Run a command of pgBackRest as the server's user, and return what it printed.
+
+        :raises ServerError: it failed
+        """
+        if self.repository is None:
+            raise ServerError("no BACKUP_DIR is set in .env")
+        with self.repository.held(self.folder, self.user) as (prefix, fds):
+            done: subprocess.CompletedProcess[str] = subprocess.run(
+                [*prefix, program(), "--no-config", *arguments],
+                env={
+                    **self._environment(),
+                    **self.repository.environment(self.port),
+                    "PGPASSWORD": self.password,
+                },
+                cwd="/",
+                pass_fds=fds,
+                capture_output=True,
+                text=True,
+                check=False,
+                **as_user(self.user),
+            )
+        if done.returncode:
+            raise ServerError(
+                f"pgbackrest {arguments[0]} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            )
+        return done.stdout
+
+    def restore(self, *options: str) -> None:
+        """Fill a new folder from the newest backup; the start then replays the log.
+
+        :raises ServerError: there are data, or no backup
+        """
+        data = self.folder / "data"
+        data.mkdir(parents=True)
+        for each in (self.folder, data):
+            self._own(each, 0o700)
+        self.pgbackrest("restore", *options)
 
     def ready(self) -> bool:
         probe = [str(postgres_binaries() / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]

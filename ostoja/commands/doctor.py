@@ -24,7 +24,7 @@ def check(context: typer.Context) -> None:
     It connects to no server and changes nothing.
     """
     session: Session = context.obj
-    with _checkout():
+    with checkout():
         from deploy.check import faults
         from deploy.local.environment import load
 
@@ -57,7 +57,7 @@ def doctor(
 
     Run it where the deployment runs: it connects to the servers themselves.
     """
-    with _checkout():
+    with checkout():
         # Imported here, because the drivers of three servers load slowly and only this command
         # needs them.
         from deploy.local.environment import load
@@ -85,7 +85,7 @@ def doctor(
 
 
 @contextmanager
-def _checkout() -> Iterator[None]:
+def checkout() -> Iterator[None]:
     """These two need servers and files; the rest of the tool needs only the gateway's API."""
     try:
         from deploy.local.process import ServerError

@@ -24,7 +24,7 @@ from services.consent.http.pages.routes import PageRoutes
 from services.consent.http.public import PublicRoutes
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
-from services.consent.recovery import journal
+from services.consent.recovery import journal, verifications
 from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
 from services.consent.store import actions, hash_keys, upkeep
@@ -75,6 +75,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     for name, seconds, job in (
         ("consent checkpoints", checkpoints.LOOK_SECONDS, sign),
         ("consent withdrawals", journal.LOOK_SECONDS, followed.update),
+        ("consent backups", verifications.LOOK_SECONDS, partial(verifications.show, settings)),
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job, on_each=True))
     resend = settings.erasure_resend_seconds

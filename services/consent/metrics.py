@@ -42,4 +42,9 @@ REPLAY_PENDING = Gauge(
     "1: the database is older than the records outside it; no permits until the replay.",
 )
 
+BACKUP_VERIFIED = Gauge(
+    "consent_backup_verified_timestamp_seconds",
+    "When a backup was last restored and checked; until then, when the trail was first signed.",
+)
+
 UNSIGNED_ROWS = Gauge("consent_trail_unsigned_rows", "Rows of the trail after the last checkpoint.")

@@ -80,6 +80,10 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
         return AppendOnlyFile(self.consent_records_dir / "checkpoints.jsonl")
 
     @property
+    def verification_file(self) -> AppendOnlyFile:
+        return AppendOnlyFile(self.consent_records_dir / "verifications.jsonl")
+
+    @property
     def withdrawal_files(self) -> list[AppendOnlyFile]:
         """This host's file, and its copy elsewhere."""
         folders = (self.consent_records_dir, self.consent_records_copy)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from cryptography.exceptions import InvalidTag
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -202,15 +203,22 @@ class _Copy:
                 "suppression_hash": row.suppression_hash,
             }
         elif row.wrapped_key is not None:  # not erased since
-            wrapped = WrappedKey(row.master_key_id, row.wrapped_key)
-            key = SubjectRow(row.subject_id, wrapped).key(self._vault)
-            identity = parse_subject(key.decrypt("email", row.email) or "").identity
-            evidence = json.loads(key.decrypt("evidence", row.evidence) or "{}")
-            more = {
-                "suppression_hash": self._vault.suppression_hash(identity).hex(),
-                "never_ask": bool(evidence.get("never_ask")),
-            }
+            try:
+                more = self._unsealed(row)
+            except (KeyError, InvalidTag, ValueError) as error:
+                # A lost key or a damaged cell of one subject must not stop the journal of all.
+                log.warning("journal.unreadable_row", row=row.id, error=type(error).__name__)
         return entry.model_copy(update=more)
+
+    def _unsealed(self, row: Any) -> dict[str, Any]:
+        wrapped = WrappedKey(row.master_key_id, row.wrapped_key)
+        key = SubjectRow(row.subject_id, wrapped).key(self._vault)
+        identity = parse_subject(key.decrypt("email", row.email) or "").identity
+        evidence = json.loads(key.decrypt("evidence", row.evidence) or "{}")
+        return {
+            "suppression_hash": self._vault.suppression_hash(identity).hex(),
+            "never_ask": bool(evidence.get("never_ask")),
+        }
 
     async def _recover(self, position: Position) -> None:
         log.error("journal.restored", rows=position.rows)

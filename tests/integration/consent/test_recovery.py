@@ -21,7 +21,7 @@ from libs.common.messaging.rpc import NoReply
 from services.consent import changes, metrics
 from services.consent import consumers as module
 from services.consent.changes import WithdrawalRequest
-from services.consent.recovery.journal import Journal
+from services.consent.recovery.journal import Journal, read
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
 from services.consent.trail.vault import Vault
@@ -283,6 +283,22 @@ async def test_a_refusal_of_someone_unknown_to_the_backup_keeps_its_suppression(
         restrictions = await consents.restrictions(tx, uuid4(), hashed, "marketing")
     assert restrictions.suppressed
     assert restrictions.never_ask
+
+
+async def test_an_unreadable_row_does_not_stop_the_journal(
+    client: Client, engine: AsyncEngine, here: Host, settings: ConsentSettings
+) -> None:
+    settings.consent_records_dir.mkdir()
+    (settings.consent_records_dir / "withdrawals.jsonl").mkdir()  # nothing is recorded yet
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE data_subject SET master_key_id = 'lost'"))
+    await post(client, "/api/unsubscribe", {"email": JAN})
+    (settings.consent_records_dir / "withdrawals.jsonl").rmdir()
+    await here.journal.update()
+    anna, jan = read(settings.withdrawal_files[0]).values()
+    assert (anna.suppression_hash, list(anna.withdrawn)) == (None, ["marketing"])
+    assert jan.suppression_hash
 
 
 async def test_a_refusal_in_the_chat_is_recorded_before_its_message_is_acknowledged(

@@ -2,11 +2,13 @@
 
 import importlib
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from deploy.backup.repository import Repository
 from deploy.local.environment import (
     EXAMPLE,
     GENERATED,
@@ -49,6 +51,26 @@ def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
         if isinstance(value, dict) and "env" in value
     }
     assert named - _given("alerts").keys() == set()
+
+
+def test_the_overlay_for_backups_changes_only_what_archives() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy" / "compose.backup.yml").read_text(encoding="utf-8"))
+    assert overlay["services"].keys() == {"postgres", "consent"}
+    own = COMPOSE["services"]["postgres"]["command"]
+    command = overlay["services"]["postgres"]["command"]
+    assert command[: len(own)] == own
+    archive = dict(each.split("=", 1) for each in command[len(own) :] if each != "-c")
+    assert archive.keys() == {"archive_mode", "archive_timeout", "archive_command"}
+    ours = Repository(Path(), "", {}).environment(5432)
+    theirs = overlay["services"]["postgres"]["environment"]
+    assert theirs.keys() <= ours.keys()
+    differ = {name for name, value in theirs.items() if str(value) != ours[name]}
+    assert differ == {
+        "PGBACKREST_PG1_PATH",
+        "PGBACKREST_REPO1_PATH",
+        "PGBACKREST_REPO1_CIPHER_PASS",
+        "PGBACKREST_REPO1_RETENTION_FULL",
+    }
 
 
 def test_doctor_gets_every_secret_that_it_checks() -> None:

@@ -1,0 +1,141 @@
+"""docs/backup.md, word for word: data are made, everything is destroyed, restored and checked."""
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.environment import ROOT
+from deploy.local.process import Process
+from tests.support.checkouts import CommandError, MadeUp, made_up
+from tests.support.eventually import eventually
+from tests.support.ports import Ports
+from tests.support.runbooks import Block, sections
+from tests.support.system import fresh_address
+
+PAGE = sections(ROOT / "docs" / "backup.md")
+PLACE = "/srv/ostoja-backup"
+SERVERS = ("rabbitmq", "postgres", "redis")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pgbackrest") is None, reason="pgbackrest is not installed (make prepare)"
+)
+
+
+@pytest.fixture
+def checkout(private_folder: Path, ports: Ports) -> Iterator[MadeUp]:
+    folder = private_folder / f"backup-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    with made_up(folder, ports) as made:
+        _own_command(folder)
+        yield made
+
+
+def _own_command(folder: Path) -> None:
+    """Give it the `ostoja` of this checkout, whichever one its .venv is a link to."""
+    shared = (folder / ".venv").resolve()
+    (folder / ".venv").unlink()
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for each in shared.iterdir():
+        if each.name != "bin":
+            (folder / ".venv" / each.name).symlink_to(each)
+    for each in (shared / "bin").iterdir():
+        target = ROOT / "deploy" / "ostoja.sh" if each.name == "ostoja" else each
+        (folder / ".venv" / "bin" / each.name).symlink_to(target)
+
+
+def page(section: str, place: Path) -> list[Block]:
+    """Return a section's commands, with a folder of the test's own for the one that it names."""
+    return [
+        Block(
+            each.page, each.line, each.way, each.commands.replace(PLACE, str(place)), each.expected
+        )
+        for each in PAGE[section]
+    ]
+
+
+async def destroy(checkout: MadeUp) -> None:
+    """Lose the machine: kill everything, and delete all but .env."""
+    local = checkout.folder / ".local"
+    names = ("supervisor", "gateway", "consent", "followups", "alerts", "sandbox")
+    records = [local / "run" / f"{name}.pid" for name in names]
+    records += [local / name / "server.pid" for name in SERVERS]
+    for path in records:
+        await asyncio.to_thread(Process(path).stop, signal.SIGKILL, 30)
+    await asyncio.to_thread(subprocess.run, ["make", "down"], cwd=checkout.folder, check=True)
+    shutil.rmtree(local)
+
+
+async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
+    place = checkout.folder.with_name(f"{checkout.folder.name}-elsewhere")
+    withdrawn, erased, chatted = (fresh_address() for _ in range(3))
+    for email in (withdrawn, erased):
+        await checkout.opt_in(email)
+    first = await checkout.alert("of before the backup")
+    await checkout.run(page("Set it up", place))
+
+    with pytest.raises(CommandError, match="it runs here"):
+        await checkout.run(page("Restore", place))
+
+    after = await checkout.alert("of after the backup")
+    body = {"message": f"Mój adres to {chatted}", "session_id": chatted}
+    assert (await checkout.http("POST", "/api/chatbot/chat", body)).status == 200
+    await delivered(checkout, after)
+    await asyncio.to_thread(checkout.query, "SELECT pg_switch_wal()")
+    await eventually(lambda: archived(checkout), 60)
+    # From here on, for a minute, the log of the database is lost with its disk.
+    answer = await checkout.http("POST", "/api/unsubscribe", {"email": withdrawn})
+    assert answer.status == 200, answer
+    for email in (erased, chatted):
+        answer = await checkout.http("POST", "/api/consent/erase", {"email": email}, key="admin")
+        assert answer.status == 200, answer
+    await destroy(checkout)
+
+    done = await checkout.shell("make up")
+    assert done[0] != 0
+    assert "ostoja restore" in done[2]
+    await checkout.run(page("Restore", place))
+
+    log = (checkout.folder / ".local" / "log" / "consent.log").read_text(encoding="utf-8")
+    assert "journal.applied" in log
+    answer = await checkout.http("GET", "/api/ledger/check", key="admin")
+    assert answer.body["accepted"] >= 2
+    for alert in (first, after):
+        await delivered(checkout, alert)
+    status = await checkout.http("GET", f"/api/unsubscribe/status/{withdrawn}", key="admin")
+    assert status.body["unsubscribed"] is True
+    for email in (erased, chatted):
+        audit = await checkout.http("GET", f"/api/consent/audit/{email}", key="admin")
+        assert audit.body["entries"] == []
+        assert audit.body["erasure"]["status"] in {"in_progress", "done"}
+    assert (await checkout.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
+    lost = (checkout.folder / ".local" / "consent").glob("checkpoints-lost-*.jsonl")
+    for path in lost:
+        assert all(json.loads(line)["rows"] for line in path.read_text().splitlines())
+    # The next backup continues where the lost server stopped.
+    status_, output, complaints = await checkout.shell(
+        "PATH=$PWD/.venv/bin:$PATH; ostoja backup; ostoja verify-backup"
+    )
+    assert status_ == 0, output + complaints
+    assert "ok: backup" in output
+
+
+async def archived(checkout: MadeUp) -> bool:
+    statement = "SELECT last_archived_time > now() - interval '30 seconds' FROM pg_stat_archiver"
+    ((recently,),) = await asyncio.to_thread(checkout.query, statement)
+    return bool(recently)
+
+
+async def delivered(checkout: MadeUp, alert: str) -> None:
+    async def so() -> bool:
+        statement = f"SELECT state FROM alerts.delivery WHERE alert_id = '{alert}'"
+        states = await asyncio.to_thread(checkout.query, statement)
+        return bool(states) and all(state == "delivered" for (state,) in states)
+
+    await eventually(so, 60, every=0.5)

@@ -1,0 +1,79 @@
+"""What a restore puts together, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.backup import records
+from deploy.backup.deployment import Deployment
+from deploy.local import environment
+from deploy.local.process import ServerError
+from tests.support.ports import Ports
+
+
+def line(row: int, subject: str = "") -> dict[str, Any]:
+    return {"row": row, "hash": f"{row:064}", "subject": subject or None}
+
+
+def host(folder: Path, name: str, *lines: dict[str, Any], cut: str = "") -> Path:
+    text = "".join(json.dumps(each) + "\n" for each in lines) + cut
+    (folder / name).mkdir(parents=True)
+    (folder / name / records.WITHDRAWALS).write_text(text)
+    return folder / name
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, ports: Ports) -> Deployment:
+    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    values |= {
+        "BACKUP_DIR": "elsewhere",
+        "BACKUP_KEY": "not to be seen",
+        "GATEWAY_PORT": str(ports.take()),
+    }
+    return Deployment(tmp_path, values)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_the_newest_position_of_all_hosts_comes_last(tmp_path: Path, order: str) -> None:
+    host(tmp_path, "a", line(3, "x"), line(9, "y"))
+    host(tmp_path, "b", line(3, "x"), line(7, "z"), cut='{"row": 99, "ha')
+    joined = records.join(tmp_path / name for name in order)
+    assert joined.withdrawals[-1] == line(9, "y")
+    assert {each["subject"] for each in joined.withdrawals} == {"x", "y", "z"}
+    assert joined.hosts == ["a", "b"]
+
+
+def test_checkpoints_of_several_hosts_are_ordered_by_row(tmp_path: Path) -> None:
+    seals = [{"rows": rows, "hash": "h", "at": "t"} for rows in (5, 1, 3)]
+    for name, own in (("a", seals[:2]), ("b", seals[1:])):
+        records.write(host(tmp_path, name) / records.CHECKPOINTS, own)
+    joined = records.join([tmp_path / "a", tmp_path / "b"])
+    assert [each["rows"] for each in joined.checkpoints] == [1, 3, 5]
+
+
+def test_a_restore_without_records_is_refused(deployment: Deployment) -> None:
+    with pytest.raises(ServerError, match="no records of consent"):
+        deployment.plan(at=None, without_records=False)
+
+
+def test_a_restore_over_data_is_refused(deployment: Deployment) -> None:
+    data = deployment.local / "postgres" / "data"
+    data.mkdir(parents=True)
+    with pytest.raises(ServerError, match="overwrites nothing"):
+        deployment.plan(at=None, without_records=True)
+    assert data.exists()
+
+
+def test_without_a_place_for_them_there_are_no_backups(deployment: Deployment) -> None:
+    values = {**deployment.values, "BACKUP_DIR": ""}
+    with pytest.raises(ServerError, match="no BACKUP_DIR"):
+        Deployment(deployment.root, values).backup(full=True)
+
+
+def test_keys_are_neither_shown_nor_written(deployment: Deployment) -> None:
+    assert "not to be seen" not in repr(deployment.live.repository)
+    assert "BACKUP_KEY" in environment.SECRETS
+    for service in environment.SERVICES:
+        assert "BACKUP_KEY" not in environment.SECRETS_OF[service]
