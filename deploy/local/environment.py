@@ -193,7 +193,10 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
     """Return the environment of one service or the sandbox."""
     mine = SECRETS_OF[name]
     settings = {
-        key: value for key, value in values.items() if value and (key not in SECRETS or key in mine)
+        key: value
+        for key, value in values.items()
+        # PGBACKREST_… may be the key of a store of backups.
+        if value and (key not in SECRETS or key in mine) and not key.startswith("PGBACKREST_")
     }
     pretended = {
         key: value

@@ -242,11 +242,20 @@ class _Copy:
             if entry.erased_at is None  # `replay` withdraws as well
             and any(at > oldest for at in entry.withdrawn.values())
         }
+        withdrawals = [
+            (subject_id, purpose, at)
+            for subject_id, entry in entries.items()
+            for purpose, at in entry.withdrawn.items()
+        ]
         repeated = 0
-        for subject_id, entry in entries.items():
-            for purpose, at in entry.withdrawn.items():
+        for start in range(0, len(withdrawals), BATCH):
+            async with self._engine.connect() as tx:  # a backup has nearly all of them
+                missing = await restores.without(tx, withdrawals[start : start + BATCH])
+            for subject_id, purpose, at in missing:
                 async with self._engine.begin() as tx:
-                    repeated += await self._withdraw_again(tx, subject_id, entry, purpose, at)
+                    repeated += await self._withdraw_again(
+                        tx, subject_id, entries[subject_id], purpose, at
+                    )
         log.warning("journal.applied", withdrawn=repeated, of=len(entries))
 
     async def _withdraw_again(

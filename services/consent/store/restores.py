@@ -1,6 +1,9 @@
 """Restored databases: how a restore is detected, and when the database is trusted again."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -92,3 +95,26 @@ async def withdrawn_after(
     """Read withdrawals and erasures, in the order of the trail."""
     found = await tx.execute(_WITHDRAWN, {"after": after, "until": until, "batch": batch})
     return list(found)
+
+
+# The number, and not the columns, is returned: the driver's times may differ from the file's.
+_WITHOUT = sql("""
+    SELECT number FROM unnest(CAST(:ids AS uuid[]), CAST(:purposes AS text[]),
+        CAST(CAST(:times AS text[]) AS timestamptz[])) WITH ORDINALITY
+        AS given (subject_id, purpose, at, number)
+    WHERE NOT EXISTS (SELECT FROM consent_state WHERE withdrawn_at >= given.at
+        AND consent_state.subject_id = given.subject_id AND consent_state.purpose = given.purpose)
+    ORDER BY number
+""").columns(number=sa.BigInteger)
+
+
+async def without(
+    tx: AsyncConnection, withdrawals: Sequence[tuple[UUID, str, datetime]]
+) -> list[tuple[UUID, str, datetime]]:
+    """Return those withdrawals (subject, purpose, time) that the database lacks."""
+    values = {
+        "ids": [str(subject_id) for subject_id, _, _ in withdrawals],
+        "purposes": [purpose for _, purpose, _ in withdrawals],
+        "times": [at.isoformat() for _, _, at in withdrawals],
+    }
+    return [withdrawals[number - 1] for number in await tx.scalars(_WITHOUT, values)]

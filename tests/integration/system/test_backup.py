@@ -18,10 +18,21 @@ from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.runbooks import Block, sections
 from tests.support.system import fresh_address
+from tests.support.troubles import _past_the_triggers
 
 PAGE = sections(ROOT / "docs" / "backup.md")
 PLACE = "/srv/ostoja-backup"
 SERVERS = ("rabbitmq", "postgres", "redis")
+
+_ACTION = "UPDATE consent.consent_audit_log SET action = '{}' WHERE id = 1"
+# What a good backup does not have: a changed row of the trail, a ledger that does not add up.
+HARM = [
+    (_past_the_triggers(_ACTION.format("export")), _past_the_triggers(_ACTION.format("opt-in"))),
+    (
+        "UPDATE alerts.ledger_total SET accepted = accepted + 1",
+        "UPDATE alerts.ledger_total SET accepted = accepted - 1",
+    ),
+]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pgbackrest") is None, reason="pgbackrest is not installed (make prepare)"
@@ -124,6 +135,16 @@ async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
     )
     assert status_ == 0, output + complaints
     assert "ok: backup" in output
+    for harm, mend in HARM:
+        await asyncio.to_thread(checkout.query, harm)
+        status_, output, complaints = await checkout.shell(
+            "PATH=$PWD/.venv/bin:$PATH; ostoja backup; ostoja verify-backup"
+        )
+        assert status_ == 1, harm
+        assert "not whole" in complaints
+        await asyncio.to_thread(checkout.query, mend)
+    written = (checkout.folder / ".local" / "consent" / "verifications.jsonl").read_text()
+    assert len(written.splitlines()) == 1  # those of before are lost with the disk
 
 
 async def archived(checkout: MadeUp) -> bool:

@@ -74,6 +74,13 @@ def test_without_a_place_for_them_there_are_no_backups(deployment: Deployment) -
 
 def test_keys_are_neither_shown_nor_written(deployment: Deployment) -> None:
     assert "not to be seen" not in repr(deployment.live.repository)
-    assert "BACKUP_KEY" in environment.SECRETS
-    for service in environment.SERVICES:
-        assert "BACKUP_KEY" not in environment.SECRETS_OF[service]
+    secret = "PGBACKREST_REPO1_S3_KEY_SECRET"
+    values = {**deployment.values, secret: "secret of the store"}
+    for name, make in environment.GENERATED.items():
+        values[name] = make()
+    for service in (*environment.SERVICES, "sandbox"):
+        given = environment.for_process(values, service)
+        assert not given.keys() & {"BACKUP_KEY", secret}, service
+    own = Deployment(deployment.root, values).live.repository
+    assert own is not None
+    assert own.environment(5432)[secret] == "secret of the store"
