@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -111,6 +112,10 @@ async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
     done = await checkout.shell("make up")
     assert done[0] != 0
     assert "ostoja restore" in done[2]
+    await killed(checkout, "ostoja restore --yes", "postgres/data")
+    with pytest.raises(CommandError, match=r"it runs here|overwrites nothing"):
+        await checkout.run(page("Restore", place))
+    assert (await checkout.shell("make down && rm -r .local/postgres"))[0] == 0
     await checkout.run(page("Restore", place))
 
     log = (checkout.folder / ".local" / "log" / "consent.log").read_text(encoding="utf-8")
@@ -130,6 +135,7 @@ async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
     for path in lost:
         assert all(json.loads(line)["rows"] for line in path.read_text().splitlines())
     # The next backup continues where the lost server stopped.
+    await killed(checkout, "ostoja verify-backup", "verify/data")
     status_, output, complaints = await checkout.shell(
         "PATH=$PWD/.venv/bin:$PATH; ostoja backup; ostoja verify-backup"
     )
@@ -145,6 +151,26 @@ async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
         await asyncio.to_thread(checkout.query, mend)
     written = (checkout.folder / ".local" / "consent" / "verifications.jsonl").read_text()
     assert len(written.splitlines()) == 1  # those of before are lost with the disk
+
+
+async def killed(checkout: MadeUp, command: str, path: str) -> None:
+    """Kill a command and all it started (kill -9) as soon as this path in .local exists."""
+    process = await asyncio.create_subprocess_shell(
+        f"PATH=$PWD/.venv/bin:$PATH exec {command}",
+        cwd=checkout.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    async def there() -> bool:
+        return (checkout.folder / ".local" / path).exists()
+
+    try:
+        await eventually(there, 60, every=0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def archived(checkout: MadeUp) -> bool:
