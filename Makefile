@@ -49,6 +49,7 @@ lint: prepare
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.lint_migrations
 
 # Unit tests only, in seconds: run them while you write.
 unit: prepare

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.local.environment import ROOT, WITH_TABLES
 from libs.common.database import migrate
+from libs.common.database.migrate import Version
 from ostoja.doctor.clock import judged
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
@@ -76,14 +77,15 @@ def _rows(connection: Any, statement: str, values: Any = None) -> list[Any]:
 
 def _migrated(deployment: Deployment, service: str) -> Iterator[Finding]:
     migrations = ROOT / "services" / service / "migrations"
-    if migrate.pending(deployment.database_url(service), migrations):
-        yield wrong(
-            "migrations",
-            f"the schema {service} has another version than this code",
-            f"{RESTART} migrates it; if the schema is newer, update this checkout",
-        )
-    else:
-        yield ok("migrations", f"the schema {service} is up to date")
+    match migrate.version(deployment.database_url(service), migrations):
+        case Version.CURRENT:
+            yield ok("migrations", f"the schema {service} is up to date")
+        case Version.OLDER:
+            lacks = f"the schema {service} lacks migrations of this version"
+            yield wrong("migrations", lacks, f"{RESTART} migrates it")
+        case Version.NEWER:
+            newer = f"a newer version has migrated the schema {service}"
+            yield wrong("migrations", newer, "finish the upgrade: update this checkout")
 
 
 def _rights(connection: Any, role: str) -> Iterator[Finding]:

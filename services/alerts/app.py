@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import certificate_ends
-from libs.common.database import periodic, postgres
+from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
@@ -45,7 +45,7 @@ from services.alerts.privacy import Privacy
 from services.alerts.rota import Rotas
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
-from services.alerts.store.schema import Schema
+from services.alerts.store.schema import MIGRATIONS, Schema
 from services.alerts.subjects import Subjects
 from services.alerts.targets import backlog
 from services.alerts.targets.breaker import Breaker
@@ -74,6 +74,8 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     engine = await service.enter(
         postgres.connect(database_url, application_name=service.name, pool_size=20)
     )
+    owner_url = settings.owner_url
+    await schema_version.require(service, engine, MIGRATIONS, may_lack=owner_url is not None)
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(
         *topology.EXCHANGES,
@@ -81,8 +83,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         *topology.data_subject_queues(),
         *topology.target_queues(configured),
     )
-    relay = outbox.Relay(engine, broker, database_url)
-    service.spawn("outbox relay", relay.run())
+    service.spawn("outbox relay", outbox.Relay(engine, broker, database_url).run())
 
     lag = LoopLag()
     service.spawn("loop lag", lag.watch())
@@ -185,7 +186,6 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
-    owner_url = owner.get_secret_value() if (owner := settings.owner_database_url) else None
     ledger_check = LedgerCheck(
         engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
     )

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import certificate_ends
-from libs.common.database import periodic, postgres
+from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
@@ -33,6 +34,7 @@ from services.consent.trail import checkpoints
 from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 50
 PURGE_SECONDS = 3600
 FOLLOW_UP_SECONDS = 60
@@ -64,6 +66,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     vault = settings.vault()
     database_url = settings.database_url.get_secret_value()
     engine = await service.enter(postgres.connect(database_url, application_name=service.name))
+    await schema_version.require(service, engine, MIGRATIONS)
     await _check_hash_keys(engine, vault)
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(*topology.EXCHANGES, *topology.QUEUES)

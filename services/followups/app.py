@@ -1,9 +1,10 @@
 """The wiring: read down for the start order, up for the stop order."""
 
 from functools import partial
+from pathlib import Path
 
 from libs.common import certificate_ends, forms
-from libs.common.database import periodic, postgres
+from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
@@ -25,6 +26,7 @@ from services.followups.staff import Announcer
 from services.followups.store.submissions import Erased
 from services.followups.submissions import Submissions
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 20
 PURGE_SECONDS = 3600
 
@@ -42,6 +44,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     mails = Mails(configured, tokens, settings.public_base_url)
     database_url = settings.database_url.get_secret_value()
     engine = await service.enter(postgres.connect(database_url, application_name=service.name))
+    await schema_version.require(service, engine, MIGRATIONS)
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
     await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
 

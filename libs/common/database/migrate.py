@@ -2,60 +2,155 @@
 
 `services/<name>/migrations/` contains only `versions/*.py`; the environment is here. The owner's
 `search_path` is the service's schema, so that neither tables nor migrations name it.
+
+A migration runs while the release before it serves, so it may only add what that release ignores,
+and it must not hold a lock for long: docs/upgrade.md has the rules, and `make lint` checks the SQL.
 """
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, make_url, text
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from libs.common.database.postgres import advisory_key
 from libs.common.process import certificates
 
 VERSIONS = "alembic_version"
+# A statement that waits for a lock makes every later one on the table wait behind it.
+LOCK_SECONDS = 2
+TRIES = 30
+PAUSE_SECONDS = 2.0
+
+
+class Version(StrEnum):
+    """The schema's version, seen from this code."""
+
+    CURRENT = "current"
+    OLDER = "older"
+    """It lacks migrations of this code, or is empty."""
+    NEWER = "newer"
+    """It has a migration that this code does not know."""
+
+
+class SchemaBusyError(Exception):
+    """A migration did not get its lock; what is committed so far stays, and a retry continues."""
 
 
 def upgrade(service: str, owner_url: str, migrations: Path) -> None:
-    """Bring the service's schema up to date, as its owner, in one transaction.
+    """Bring the service's schema up to date, as its owner, each migration in its own transaction.
 
     Any number of replicas may call it concurrently: one migrates, the others wait and do nothing.
+    A kill leaves the schema at a whole migration; the next call continues there.
+
+    :raises SchemaBusyError: a lock was not to be had in TRIES tries
     """
+    with _engine(owner_url).connect() as connection:
+        # Lock before reading the version, or it could be out of date. Without the lock, most of
+        # eight concurrent migrations fail. It is the session's: concurrent indexes need commits.
+        key = {"key": advisory_key(f"alembic:{service}")}
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+        connection.commit()
+        for tries_left in reversed(range(TRIES)):
+            try:
+                _run(service, connection, migrations)
+            except OperationalError as error:
+                if not isinstance(error.orig, LockNotAvailable):
+                    raise
+                connection.rollback()
+                if not tries_left:
+                    raise SchemaBusyError(
+                        f"the schema {service} is in use: a lock was not free for "
+                        f"{LOCK_SECONDS} s in {TRIES} tries. Look for old transactions "
+                        "(SELECT pid, xact_start, state FROM pg_stat_activity ORDER BY 2), then "
+                        "migrate again"
+                    ) from error
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return
+
+
+def _run(service: str, connection: Connection, migrations: Path) -> None:
     config, script = _script(migrations)
 
     def steps(revision: Any, _: MigrationContext) -> Any:
         return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command
 
-    with (
-        transaction(owner_url) as connection,
-        EnvironmentContext(config, script, fn=steps) as environment,
-    ):
-        # Lock before reading the version, or it could be out of date. Without the lock, most of
-        # eight concurrent migrations fail.
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_key(f"alembic:{service}")}
-        )
-        environment.configure(connection, version_table=VERSIONS)
-        environment.run_migrations()
-        # The runtime role may read every table of the schema and write it; not this one.
+    with EnvironmentContext(config, script, fn=steps) as environment:
+        environment.configure(connection, version_table=VERSIONS, transaction_per_migration=True)
+        with environment.begin_transaction():
+            environment.run_migrations()
+        # The runtime role may read every table of the schema and write it; not this one. Repeated
+        # each time, for a run that was killed before it.
         role = connection.dialect.identifier_preparer.quote_identifier(service)
         connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE ON {VERSIONS} FROM {role}"))
+        connection.commit()
 
 
-def pending(url: str, migrations: Path) -> bool:
-    """Return whether the schema's version differs from the code's; works for both roles."""
-    _, script = _script(migrations)
+def create_index_concurrently(name: str, on: str) -> None:
+    """In a migration: create an index on a table that may be large, while it is written.
+
+    It commits what the migration did before. An index that an interrupted build left behind, which
+    PostgreSQL never uses, is dropped first.
+
+    :param on: what follows ON, such as `delivery (target) WHERE state = 'failed'`
+    """
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = 0")  # it blocks no reader and no writer while it waits
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {on}")
+        op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+
+
+def offline_sql(migrations: Path, after: str | None, output: TextIO) -> None:
+    """Write the SQL of the migrations after a revision, or of all, without a database."""
+    config, script = _script(migrations)
+
+    def steps(revision: Any, _: MigrationContext) -> Any:
+        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command
+
+    with EnvironmentContext(
+        config, script, fn=steps, as_sql=True, starting_rev=after
+    ) as environment:
+        environment.configure(
+            dialect_name="postgresql",
+            version_table=VERSIONS,
+            transaction_per_migration=True,
+            output_buffer=output,
+        )
+        with environment.begin_transaction():
+            output.write(f"SET lock_timeout = '{LOCK_SECONDS}s';\n")
+            environment.run_migrations()
+
+
+def version(url: str, migrations: Path) -> Version:
+    """Compare the schema's version with this code's; works for both roles."""
     with transaction(url) as connection:
-        current = MigrationContext.configure(connection).get_current_heads()
-    return set(current) != set(script.get_heads())
+        found = MigrationContext.configure(connection).get_current_heads()
+    return compare(found, migrations)
+
+
+def compare(found: Sequence[str], migrations: Path) -> Version:
+    """:param found: the schema's version, empty for an empty schema"""
+    _, script = _script(migrations)
+    known = {each.revision for each in script.walk_revisions()}
+    if not known >= set(found):
+        return Version.NEWER
+    return Version.CURRENT if set(found) == set(script.get_heads()) else Version.OLDER
 
 
 def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
@@ -72,17 +167,24 @@ def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
     if not owner_url:
         sys.stderr.write("cannot migrate: OWNER_DATABASE_URL is not set\n")
         return 2
-    upgrade(service, certificates.in_url(owner_url, certificates.of_environment()), migrations)
+    try:
+        upgrade(service, certificates.in_url(owner_url, certificates.of_environment()), migrations)
+    except SchemaBusyError as error:
+        sys.stderr.write(f"cannot migrate: {error}\n")
+        return 1
     return 0
 
 
 @contextmanager
 def transaction(url: str) -> Iterator[Connection]:
+    with _engine(url).begin() as connection:
+        yield connection
+
+
+def _engine(url: str) -> Engine:
     # Use psycopg2, because alembic is synchronous; the URL may name another driver.
     sync_url = make_url(url).set(drivername="postgresql+psycopg2")
-    engine = create_engine(sync_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
-    with engine.begin() as connection:
-        yield connection
+    return create_engine(sync_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
 
 
 def _script(migrations: Path) -> tuple[Config, ScriptDirectory]:

@@ -89,6 +89,10 @@ class DatabaseSettings(Settings):
     database_url: Url
     owner_database_url: Url | None = None
 
+    @property
+    def owner_url(self) -> str | None:
+        return self.owner_database_url.get_secret_value() if self.owner_database_url else None
+
 
 class BrokerSettings(Settings):
     amqp_url: Url

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import migrate
+from libs.common.database.migrate import Version
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 RELATION = "dead_letter_queue"
@@ -49,11 +50,11 @@ class Schema:
         self._owner_url = owner_url
 
     async def status(self) -> SchemaStatus:
-        pending = await asyncio.to_thread(migrate.pending, self._url, MIGRATIONS)
+        version = await asyncio.to_thread(migrate.version, self._url, MIGRATIONS)
         async with self._engine.connect() as tx:
             tables = list((await tx.execute(_TABLES)).scalars())
             indexes = list((await tx.execute(_INDEXES, {"relation": RELATION})).scalars())
-        return SchemaStatus(not pending, tables, indexes)
+        return SchemaStatus(version is Version.CURRENT, tables, indexes)
 
     async def create(self) -> tuple[SchemaStatus, bool]:
         """Migrate the schema, unless it is up to date.

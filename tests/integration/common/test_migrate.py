@@ -1,7 +1,11 @@
+import io
 import os
 import subprocess
 import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -9,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common.database import migrate
+from libs.common.database.migrate import Version
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl, differences
 
@@ -80,18 +85,18 @@ def tables(url: DatabaseUrl) -> set[tuple[str, str]]:
 def test_migrating_makes_the_tables_and_the_version_table_in_the_services_own_schema(
     url: DatabaseUrl, migrations: Path
 ) -> None:
-    assert migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.OLDER
     migrate.upgrade("alerts", url.owner_url, migrations)
     assert tables(url) == {("alerts", "thing"), ("alerts", "alembic_version")}
-    assert not migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
 
 
 def test_the_runtime_role_can_see_whether_a_migration_is_pending(
     url: DatabaseUrl, migrations: Path
 ) -> None:
-    assert migrate.pending(url, migrations)
+    assert migrate.version(url, migrations) is Version.OLDER
     migrate.upgrade("alerts", url.owner_url, migrations)
-    assert not migrate.pending(url, migrations)
+    assert migrate.version(url, migrations) is Version.CURRENT
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_the_runtime_role_cannot_change_the_version(
 def test_migrating_again_changes_nothing(url: DatabaseUrl, migrations: Path) -> None:
     migrate.upgrade("alerts", url.owner_url, migrations)
     migrate.upgrade("alerts", url.owner_url, migrations)
-    assert not migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(
@@ -131,7 +136,154 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
         migrate.upgrade("alerts", url.owner_url, migrations)
     assert ("alerts", "other") not in tables(url)
     (migrations / "versions" / "0003_broken.py").unlink()
-    assert not migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
+
+
+NOT_NULL = """
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+
+
+def upgrade():
+    op.execute("ALTER TABLE thing ADD COLUMN note text NOT NULL DEFAULT ''")
+"""
+INDEX = """
+from libs.common.database import migrate
+
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+
+
+def upgrade():
+    migrate.create_index_concurrently("thing_at", "thing (at)")
+"""
+
+
+@contextmanager
+def busy(url: DatabaseUrl, statement: str = "SELECT 1 FROM thing") -> Iterator[None]:
+    """Keep the locks of a statement, as a transaction that goes on does."""
+    with closing(psycopg2.connect(url.owner_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        yield
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LOCK_SECONDS", 1), ("TRIES", 2), ("PAUSE_SECONDS", 0.1)):
+        monkeypatch.setattr(migrate, name, value)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_migration_gives_up_its_place_for_a_lock_so_that_others_pass(
+    url: DatabaseUrl, migrations: Path
+) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_note.py").write_text(NOT_NULL)
+    with busy(url), pytest.raises(migrate.SchemaBusyError, match="pg_stat_activity"):
+        migrate.upgrade("alerts", url.owner_url, migrations)
+    assert migrate.version(url, migrations) is Version.OLDER
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    assert migrate.version(url, migrations) is Version.CURRENT
+
+
+def test_a_migration_tries_again_until_it_has_its_lock(
+    url: DatabaseUrl, migrations: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_note.py").write_text(NOT_NULL)
+    monkeypatch.setattr(migrate, "LOCK_SECONDS", 1)
+    with ExitStack() as until_it_pauses:
+        until_it_pauses.enter_context(busy(url))
+        monkeypatch.setattr(time, "sleep", lambda _: until_it_pauses.close())
+        migrate.upgrade("alerts", url.owner_url, migrations)
+    assert migrate.version(url, migrations) is Version.CURRENT
+
+
+def test_a_busy_schema_ends_the_command_with_what_to_do(
+    url: DatabaseUrl,
+    migrations: Path,
+    hurried: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_note.py").write_text(NOT_NULL)
+    monkeypatch.setenv("OWNER_DATABASE_URL", url.owner_url)
+    with busy(url):
+        assert migrate.command("alerts", migrations, ["migrate"]) == 1
+    assert "the schema alerts is in use" in capsys.readouterr().err
+
+
+def _validity(url: DatabaseUrl, index: str) -> list[bool]:
+    with closing(psycopg2.connect(url.owner_url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (index,)
+        )
+        return [valid for (valid,) in cursor.fetchall()]
+
+
+def test_an_index_is_built_while_rows_are_written(url: DatabaseUrl, migrations: Path) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_at.py").write_text(INDEX)
+    insert = "INSERT INTO thing VALUES (gen_random_uuid(), 'x')"
+    with ThreadPoolExecutor() as pool:
+        with busy(url, insert):  # it holds up the index until it ends
+            built = pool.submit(migrate.upgrade, "alerts", url.owner_url, migrations)
+            while not _validity(url, "thing_at"):
+                assert not built.done(), built.exception()
+                time.sleep(0.01)
+            with closing(psycopg2.connect(url.owner_url)) as connection, connection:
+                connection.cursor().execute(insert)  # and no other writer
+            assert not built.done()
+        built.result(30)
+    assert _validity(url, "thing_at") == [True]
+    assert migrate.version(url, migrations) is Version.CURRENT
+
+
+def test_an_index_that_a_kill_left_invalid_is_built_again(
+    url: DatabaseUrl, migrations: Path
+) -> None:
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_at.py").write_text(INDEX)
+    script = (
+        "import sys, pathlib; from libs.common.database import migrate; "
+        "migrate.upgrade('alerts', sys.argv[1], pathlib.Path(sys.argv[2]))"
+    )
+    with busy(url, "INSERT INTO thing VALUES (gen_random_uuid(), 'x')"):
+        killed = subprocess.Popen([sys.executable, "-c", script, url.owner_url, str(migrations)])
+        while not _validity(url, "thing_at"):
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        with closing(psycopg2.connect(url.superuser_url)) as connection, connection.cursor() as own:
+            own.execute(  # PostgreSQL notices a dead client only as it writes to it
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()"
+            )
+    assert _validity(url, "thing_at") == [False]
+    assert migrate.version(url, migrations) is Version.OLDER
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    assert _validity(url, "thing_at") == [True]
+
+
+def test_a_schema_that_a_newer_version_has_migrated_is_told_from_an_older_one(
+    url: DatabaseUrl, migrations: Path
+) -> None:
+    (migrations / "versions" / "0003_note.py").write_text(NOT_NULL)
+    migrate.upgrade("alerts", url.owner_url, migrations)
+    (migrations / "versions" / "0003_note.py").unlink()
+    assert migrate.version(url, migrations) is Version.NEWER
+
+
+def test_the_sql_of_later_migrations_is_written_without_a_database(migrations: Path) -> None:
+    (migrations / "versions" / "0003_at.py").write_text(INDEX)
+    output = io.StringIO()
+    migrate.offline_sql(migrations, "0002", output)
+    statements = [line for line in output.getvalue().splitlines() if line]
+    assert statements[0] == "SET lock_timeout = '2s';"
+    assert "CREATE INDEX CONCURRENTLY thing_at ON thing (at);" in statements
+    assert "ALTER TABLE thing ADD COLUMN at timestamptz;" not in statements
 
 
 def test_eight_processes_migrating_at_once_all_succeed(url: DatabaseUrl, migrations: Path) -> None:
@@ -161,7 +313,7 @@ def test_eight_processes_migrating_at_once_all_succeed(url: DatabaseUrl, migrati
         process.stdin = None
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * EIGHT, errors
-    assert not migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
 
 
 def test_tables_like_the_migrated_ones_do_not_differ(url: DatabaseUrl, migrations: Path) -> None:
@@ -222,4 +374,4 @@ def test_the_owners_url_may_come_from_a_file(
     monkeypatch.delenv("OWNER_DATABASE_URL", raising=False)
     monkeypatch.setenv("OWNER_DATABASE_URL_FILE", str(secret))
     assert migrate.command("alerts", migrations, ["migrate"]) == 0
-    assert not migrate.pending(url.owner_url, migrations)
+    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
