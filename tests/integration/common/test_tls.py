@@ -164,6 +164,21 @@ async def test_the_server_refuses_a_client_of_an_unknown_authority(
     assert "unknown ca" in (await refused(link, url(link, tls_dir))).lower().replace("_", " ")
 
 
+async def test_each_of_several_brokers_is_checked_by_its_own_name(
+    servers: Mapping[str, Any], client: Path
+) -> None:
+    server = servers["rabbitmq"]
+    hosts = f"{HOST}:{server.tls_port},{NAME}"
+    with capture_logs() as logs:
+        async with Broker.connect(
+            certificates.in_url(server.url.replace("HOST", hosts), client), "tls"
+        ) as broker:
+            async with asyncio.timeout(10):
+                await broker.session()
+    (refused,) = (line for line in logs if line["event"] == "broker.unreachable")
+    assert "IP address mismatch" in refused["error"]
+
+
 async def test_a_cache_that_was_refused_uses_the_new_files(
     servers: Mapping[str, Any], authority: Authority, tmp_path: Path
 ) -> None:

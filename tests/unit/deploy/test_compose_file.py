@@ -130,3 +130,19 @@ def test_the_servers_have_no_way_out_and_no_service_is_published() -> None:
         assert COMPOSE["services"][name]["networks"] == ["services", "data"]
     for name, service in COMPOSE["services"].items():
         assert ("edge" in service["networks"]) is ("ports" in service), name
+
+
+def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_by_https() -> None:
+    text = (ROOT / "deploy" / "compose.tls.yml").read_text(encoding="utf-8")
+    services = yaml.safe_load(text)["services"]
+    assert services.keys() == {*SERVICES, "setup", "ostoja"}
+    for name, service in services.items():
+        own = "ostoja" if name == "setup" else name
+        (mounted,) = service["volumes"]
+        assert mounted.endswith(f"/{own}:/certs/{own}:ro")
+        assert service["environment"]["TLS_DIR"] == f"/certs/{own}"
+    for name in WITH_TABLES:
+        assert "https://127.0.0.1:8080/health" in services[name]["healthcheck"]["test"][-1]
+        for caller in ("gateway", "ostoja"):
+            url = services[caller]["environment"][f"{name.upper()}_URL"]
+            assert url == f"https://{name}:8080"
