@@ -105,6 +105,8 @@ def _is_page(request: web.Request) -> bool:
 def _page(request: web.Request, status: int) -> str:
     language = language_of(request)
     posted = request.method == hdrs.METH_POST
+    if request.path.startswith(FORMS) and status == web.HTTPNotFound.status_code:
+        return _document(language, NOT_TAKEN[language], "")
     if request.path == LEADS:
         # Its values are not known here. A form that was read is shown again (forms/pages.py).
         busy = status in {408, 429} or status >= 500

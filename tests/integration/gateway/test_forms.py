@@ -118,6 +118,13 @@ async def test_a_post_over_the_general_limit_is_told_so_on_a_page(
     assert "Nic nie zostało wysłane" in page.body
 
 
+async def test_a_link_to_a_form_that_is_gone_leads_to_a_page(start_gateway: StartGateway) -> None:
+    gateway = await start_gateway()
+    page = await gateway.send("GET", "/forms/gone", {"Accept-Language": "en"})
+    assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    assert "This form does not work now" in page.body
+
+
 def bad_bodies(noise: random.Random) -> Any:
     """Yield distinct bodies, each wrong in its own way, with their content type."""
     good = {"form": "contact", "language": "pl", "fields": {"email": "a@example.com"}}
