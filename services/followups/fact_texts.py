@@ -32,7 +32,10 @@ def describe_budget(budget: int, currency: str | None, language: str) -> str:
 
 @lru_cache(256)
 def describe_start(start: str, language: str) -> str:
-    """Say a start as the person named it: `latem 2027`, not the month that it is sorted by."""
+    """Say a start as the person named it: `latem 2027`, not the month that it is sorted by.
+
+    :raises ValueError: it is no date
+    """
     words = _STARTS.get(language, _STARTS["en"])
     if start == "asap":
         return str(words["asap"])
@@ -44,7 +47,7 @@ def describe_start(start: str, language: str) -> str:
     values = _date_words(first, words)
     exact = words["day"] if rest[1:] else "{month} {year}"
     values["date"] = (words["day"] if rest[1:] else "{of_month} {year}").format(**values)
-    return str(words.get(name, exact)).format(**values)
+    return str(words["named"].get(name, exact)).format(**values)
 
 
 def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import facts, lead_score, messages, metrics
 from services.followups.config import LANGUAGES, Config
+from services.followups.fact_texts import describe_start
 from services.followups.facts import Facts
 from services.followups.state import State
 from services.followups.store import conversations, steps
@@ -79,10 +80,17 @@ def _phone(value: str) -> str:
     return found
 
 
+def _start(value: str) -> str:
+    describe_start(value, "en")  # raises if it is no date
+    return value
+
+
 def _one_line(value: str) -> str:
     return " ".join(value.split())
 
 
+_START = r"^(asap|20\d\d|20\d\d-\d\d(-\d\d)?( [a-z_]{1,40})?)$"
+"""As the list of leads has it: `2027-06 summer`."""
 Words = Annotated[str, AfterValidator(_one_line)]
 Number = BeforeValidator(_number)
 
@@ -98,7 +106,7 @@ class LeadRow(Model):
     area: Annotated[float, Number, Field(ge=facts.MIN_AREA, le=facts.MAX_AREA)] | None = None
     budget: Annotated[float, Number, Field(ge=1, le=facts.MAX_BUDGET)] | None = None
     currency: Annotated[str, Field(pattern="^(PLN|EUR|USD|GBP)$")] | None = None
-    start: Annotated[str, Field(pattern=r"^(asap|20\d\d(-\d\d(-\d\d)?)?)$")] | None = None
+    start: Annotated[str, Field(pattern=_START), AfterValidator(_start)] | None = None
     consent_text: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     consent_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
     consent_source: Annotated[Words, Field(max_length=200)] | None = None

@@ -83,7 +83,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
 
 
 _SHARED = re.compile(
-    rf"(?<![\d.,])\d{{1,3}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE
+    rf"(?<![\w.,])\d{{1,3}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE
 )
 """`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
 

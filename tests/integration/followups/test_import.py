@@ -169,6 +169,8 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
         ({"area": 0.5}, "area"),
         ({"budget": True}, "budget"),
         ({"start": "soon"}, "start"),
+        ({"start": "2027-13"}, "start"),
+        ({"start": "2027-02-30"}, "start"),
         ({"consent_text": "Zgadzam się."}, "row"),
         ({"consent_at": "2024-05-01"}, "row"),
         ({"consent_source": "form"}, "row"),
