@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection, make_dsn
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
 from deploy.local.servers import password_hash
+from libs.common.database.migrate import connect_primary
 from libs.common.process import certificates
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
 SCHEMAS = ("alerts", "consent", "followups")  # one per service; the gateway has no tables
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
+CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11}  # of one process: pool and listener
+OTHER_CONNECTIONS = 10  # of owners, backups and operators
 REPLIES = "replies"  # shared: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10
 SHIPPED_RETRY_DELAYS = (300,)  # for a target that sets none
@@ -92,18 +94,36 @@ def provision_postgres(
                     sql.Identifier(role), sql.Identifier(role.removesuffix("_owner"))
                 )
             )
+        _limit_connections(cursor)
         _join_owners(cursor)
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         close_database(cursor, database)
     with (
-        closing(_connect(make_dsn(superuser_dsn, dbname=database))) as inside,
+        closing(_connect(superuser_dsn, dbname=database)) as inside,
         inside.cursor() as cursor,
     ):
         cursor.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
         for schema in SCHEMAS:
             _make_schema(cursor, schema)
+
+
+def _limit_connections(cursor: Cursor) -> None:
+    """Divide the server's connections among the services.
+
+    A commit that no standby confirms keeps its connection after the client has given up. Without a
+    limit, the attempts of one service would use up the connections of all.
+    """
+    cursor.execute("SELECT current_setting('max_connections')::int")
+    (most,) = cursor.fetchone() or (0,)
+    for role, share in CONNECTIONS.items():
+        limit = (most - OTHER_CONNECTIONS) * share // sum(CONNECTIONS.values())
+        cursor.execute(
+            sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(
+                sql.Identifier(role), sql.Literal(limit)
+            )
+        )
 
 
 def _join_owners(cursor: Cursor) -> None:
@@ -128,8 +148,8 @@ def close_database(cursor: Cursor, database: str) -> None:
         cursor.execute(sql.SQL(statement).format(**names))
 
 
-def _connect(dsn: str) -> connection:
-    connected = psycopg2.connect(dsn, connect_timeout=10)
+def _connect(url: str, **options: str) -> connection:
+    connected: connection = connect_primary(url, **options)
     connected.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)  # for CREATE DATABASE
     return connected
 

@@ -1,6 +1,6 @@
 """PostgreSQL: each service's role can connect, is migrated, and can only append to the trail."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -8,6 +8,7 @@ import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 from deploy.local.environment import ROOT, WITH_TABLES
+from libs.common import sockets
 from libs.common.database import migrate
 from libs.common.database.migrate import Version
 from ostoja.doctor.clock import judged
@@ -16,6 +17,7 @@ from ostoja.doctor.finding import Finding, ok, wrong
 
 APPEND_ONLY = "consent.consent_audit_log"
 TRIGGERS = ("trail_link", "trail_refuse")
+_SERVER = "SELECT extract(epoch FROM clock_timestamp()), pg_is_in_recovery()"
 _RIGHTS = """
     SELECT current_user AS role, rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls
         AS privileged,
@@ -40,25 +42,42 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
     """:param now: this machine's clock, as `time.time`"""
     reached: list[str] = []
     for role in WITH_TABLES:
-        try:
-            with closing(_connect(deployment.database_url(role))) as connection:
-                before = now()
-                (there,) = _rows(connection, "SELECT extract(epoch FROM clock_timestamp())")
-                if not reached:
-                    yield judged("PostgreSQL", float(there[0]), before, now())
-                yield from _rights(connection, role)
-                yield from _migrated(deployment, role)
-                if role == "consent":
-                    yield from _trail(connection)
-            reached.append(role)
-        except (psycopg2.Error, SQLAlchemyError) as error:
+        urls = sockets.each_host(deployment.database_url(role))
+        standbys = 0
+        for url in urls:
+            server = f"PostgreSQL{_of_several(url, urls)}"
+            try:
+                with closing(_connect(url)) as connection:
+                    before = now()
+                    ((clock, standby),) = _rows(connection, _SERVER)
+                    if role == WITH_TABLES[0]:
+                        yield judged(server, float(clock), before, now())
+                    standbys += standby
+                    if standby:
+                        continue
+                    yield from _rights(connection, role)
+                    yield from _migrated(url, role)
+                    if role == "consent":
+                        yield from _trail(connection)
+                reached.append(role)
+            except (psycopg2.Error, SQLAlchemyError) as error:
+                yield wrong(
+                    server,
+                    f"as {role}: {str(error).strip().splitlines()[-1]}",
+                    f"{RESTART} starts it, and sets the roles' passwords as .env has them",
+                )
+        if standbys == len(urls):
             yield wrong(
                 "PostgreSQL",
-                f"as {role}: {str(error).strip().splitlines()[-1]}",
-                f"{RESTART} starts it, and sets the roles' passwords as .env has them",
+                "each host is a standby: nothing can be written",
+                "promote one (patronictl list, patronictl failover)",
             )
     if reached:
         yield ok("PostgreSQL", f"reached as {', '.join(reached)}")
+
+
+def _of_several(url: str, urls: Sequence[str]) -> str:
+    return f" {url.rpartition('@')[2].partition('/')[0]}" if len(urls) > 1 else ""
 
 
 def _connect(url: str) -> Any:
@@ -75,9 +94,9 @@ def _rows(connection: Any, statement: str, values: Any = None) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def _migrated(deployment: Deployment, service: str) -> Iterator[Finding]:
+def _migrated(url: str, service: str) -> Iterator[Finding]:
     migrations = ROOT / "services" / service / "migrations"
-    match migrate.version(deployment.database_url(service), migrations):
+    match migrate.version(url, migrations):
         case Version.CURRENT:
             yield ok("migrations", f"the schema {service} is up to date")
         case Version.OLDER:

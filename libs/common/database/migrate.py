@@ -13,20 +13,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import psycopg2
 from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from libs.common.database.postgres import advisory_key
+from libs.common import sockets
+from libs.common.database.postgres import CONNECT_SECONDS, advisory_key
 from libs.common.process import certificates
 
 VERSIONS = "alembic_version"
@@ -183,8 +186,30 @@ def transaction(url: str) -> Iterator[Connection]:
 
 def _engine(url: str) -> Engine:
     # Use psycopg2, because alembic is synchronous; the URL may name another driver.
-    sync_url = make_url(url).set(drivername="postgresql+psycopg2")
-    return create_engine(sync_url, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    return create_engine(
+        "postgresql+psycopg2://", poolclass=NullPool, creator=partial(connect_primary, url)
+    )
+
+
+def connect_primary(url: str, **options: Any) -> Any:
+    """Connect with psycopg2 to the primary among the hosts of a URL.
+
+    Not by libpq's list: it ends at a standby that has not received the database or the role yet.
+    """
+    hosts = sockets.each_host(f"postgresql{url[url.index('://') :]}")
+    for host in hosts:
+        try:
+            return psycopg2.connect(
+                host,
+                connect_timeout=int(CONNECT_SECONDS),
+                target_session_attrs="primary",
+                **options,
+            )
+        except psycopg2.OperationalError as error:
+            if host == hosts[-1]:
+                raise
+            sys.stderr.write(f"PostgreSQL: {str(error).strip()}; trying the next host\n")
+    return None
 
 
 def _script(migrations: Path) -> tuple[Config, ScriptDirectory]:

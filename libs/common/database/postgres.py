@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event, make_url, text
+from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,6 +22,7 @@ from libs.common.process import logs, tasks
 log = logs.get_logger(__name__)
 
 CONNECT_SECONDS = 5.0
+HOST_SECONDS = 1.5  # for each of several hosts: of three, the last is reached within POOL_SECONDS
 POOL_SECONDS = 5.0
 DEAD_PEER_SECONDS = 10.0
 GRACE_SECONDS = 2.0  # to receive an answer after the server's own statement time-out
@@ -48,7 +50,7 @@ async def connect(
     """Open an engine. It connects on first use, so the server may be unavailable at start.
 
     :param url: `postgresql+aiopg://…` or `postgresql+asyncpg://…`; all of `libs.common` works
-        with both
+        with both. Of several hosts (see sockets.each_host) the one that accepts writes is used.
     :param statement_timeout: seconds
     """
     engine = _engine(
@@ -76,12 +78,15 @@ def _engine(
         # Queries are short: starting parallel workers takes longer than they save.
         "max_parallel_workers_per_gather": "0",
     }
+    hosts = [make_url(each) for each in sockets.each_host(url)]
     arguments: dict[str, Any] = {
         "timeout": CONNECT_SECONDS,
         # a frozen server keeps connections alive and applies no time-out
         "command_timeout": statement_timeout + GRACE_SECONDS,
     }
-    if make_url(url).get_driver_name() == "asyncpg":
+    if len(hosts) > 1:
+        arguments |= {"timeout": HOST_SECONDS, "target_session_attrs": "read-write"}
+    if hosts[0].get_driver_name() == "asyncpg":
         arguments["server_settings"] = settings | {"application_name": application_name}
     else:
         arguments |= {
@@ -94,8 +99,8 @@ def _engine(
     if autocommit:
         pool["isolation_level"] = "AUTOCOMMIT"
     # hide_parameters: they are personal data, and errors are logged
-    engine = create_async_engine(url, connect_args=arguments, hide_parameters=True, **pool)
-    event.listen(engine.sync_engine, "do_connect", _open)
+    engine = create_async_engine(hosts[0], connect_args=arguments, hide_parameters=True, **pool)
+    event.listen(engine.sync_engine, "do_connect", _Hosts(hosts).open if hosts[1:] else _open)
     event.listen(engine.sync_engine, "handle_error", _translate)
     event.listen(engine.sync_engine, "checkout", _discard_closed)
     return engine
@@ -114,12 +119,42 @@ def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
         raise driver.dbapi.OperationalError(f"cannot connect: {error!r}") from error
 
 
-async def _host_address(host: str = "", port: int = 5432, **_: Any) -> dict[str, str]:
+async def _host_address(
+    timeout: float,  # noqa: ASYNC109 - the driver's argument
+    host: str = "",
+    port: int = 5432,
+    **_: Any,
+) -> dict[str, str]:
     """Try addresses in parallel: libpq tries one after another, each with the full time-out."""
-    if not host or host.startswith("/") or "," in host:  # a socket path or a list of hosts
+    if not host or host.startswith("/"):  # a socket path
         return {}
-    async with asyncio.timeout(CONNECT_SECONDS):
+    async with asyncio.timeout(timeout):
         return {"hostaddr": await sockets.reachable(host, port)}
+
+
+class _Hosts:
+    """The hosts of one database, tried in order from the one that accepted writes last.
+
+    Not libpq's list: without blocking it ignores connect_timeout, so one host that drops packets
+    uses up the time for all.
+    """
+
+    def __init__(self, hosts: list[URL]) -> None:
+        self._hosts = deque(hosts)
+
+    def open(self, driver: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+        faults = []
+        for url in list(self._hosts):
+            place = {"host": url.host, "port": url.port or 5432}
+            try:
+                opened = _open(driver, record, arguments, keywords | place)
+            except Exception as error:  # noqa: BLE001 - asyncpg's have no common class
+                faults.append(f"{url.host}:{url.port}: {str(error).partition(chr(10))[0]}")
+                continue
+            # Others may have turned the list in the meantime, to this host or to another.
+            self._hosts.rotate(-self._hosts.index(url))
+            return opened
+        raise driver.dbapi.OperationalError(f"no host accepts writes: {'; '.join(faults)}")
 
 
 def _translate(context: ExceptionContext) -> OperationalError | None:

@@ -26,7 +26,6 @@ from sqlalchemy import (
     Text,
     bindparam,
     func,
-    make_url,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -60,7 +59,8 @@ UNROUTABLE_SECONDS = 10
 
 LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
 CONNECTED = Gauge(
-    "database_connected", "1 while the database answers the relay, which asks it every second"
+    "database_connected",
+    "1 while the database answers the relay, which asks it every second, and commits",
 )
 RELAYED = Counter("outbox_published_total", "Attempts to publish a message", ["outcome"])
 
@@ -109,9 +109,12 @@ _DEFER = text(
     "UPDATE outbox SET due_at = clock_timestamp() + make_interval(secs => :seconds) "
     "WHERE id = ANY(CAST(:ids AS bigint[]))"
 )
-_LAG = text(
+_MEASURE = text(
     "SELECT coalesce(extract(epoch FROM now() - "
-    "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0)"
+    "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0) AS lag, "
+    # A commit waits until a standby confirms it; no time-out of the server ends that.
+    "EXISTS (SELECT FROM pg_stat_activity WHERE usename = current_user "
+    "AND wait_event = 'SyncRep' AND state_change < now() - interval '2 s') AS waits"
 )
 
 
@@ -180,7 +183,7 @@ class Relay:
         ]()  # unconfirmed rows of earlier batches, by routing key
         self._following: set[asyncio.Task[None]] = set()
         self._confirmed = Batches(self._delete, limit=BATCH)
-        self._channel = f"{make_url(url).username}_outbox"  # role and schema have one name
+        self._channel = f"{engine.url.username}_outbox"  # role and schema have one name
 
     async def run(self) -> None:
         """Relay until cancelled; wait while the database or the broker is unavailable."""
@@ -195,7 +198,6 @@ class Relay:
                     if (now := time.monotonic()) >= measured_at + POLL_SECONDS:
                         await self._measure()
                         measured_at = now
-                    CONNECTED.set(1)
                 except Exception as error:
                     if not postgres.is_transient(error):
                         raise
@@ -290,4 +292,8 @@ class Relay:
 
     async def _measure(self) -> None:
         async with self._engine.connect() as connection:
-            LAG.set(float((await connection.execute(_LAG)).scalar_one()))
+            measured = (await connection.execute(_MEASURE)).one()
+        LAG.set(float(measured.lag))
+        CONNECTED.set(not measured.waits)
+        if measured.waits:
+            log.warning("outbox.no_standby_confirms")
