@@ -21,6 +21,7 @@ async function firefox() {
 async function webkit() {
   const port = 20000 + process.pid % 20000
   const driver = spawn("WebKitWebDriver", [`--port=${port}`], { stdio: "ignore" })
+  driver.unref() // else node would wait for it
   process.on("exit", () => driver.kill())
   const call = async (method, path, body) => {
     const response = await fetch(`http://127.0.0.1:${port}${path}`, {

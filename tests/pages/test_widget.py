@@ -7,13 +7,17 @@ reaches the gateway through a proxy that cuts. Each test ends with what the syst
 import asyncio
 import hashlib
 import json
+import os
 import re
 import shutil
+import signal
 import tomllib
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +49,18 @@ def page_port(ports: Ports) -> int:
     return ports.take()
 
 
+@dataclass
+class FormsFile:
+    path: Path
+    config: dict[str, Any]
+
+    def write(self, config: dict[str, Any]) -> None:
+        lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
+        self.path.write_text("\n".join(lines), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
-def forms(private_folder: Path, page_port: int) -> Path:
+def forms(private_folder: Path, page_port: int) -> FormsFile:
     """The shipped forms.toml, for pages of this port and for visitors in a hurry."""
     config = tomllib.loads((EXAMPLE_CONFIG / "forms.toml").read_text(encoding="utf-8"))
     config["forms"]["contact"] |= {
@@ -54,18 +68,14 @@ def forms(private_folder: Path, page_port: int) -> Path:
         "minimum_seconds": 0,
         "limits": {"address": "100000 per hour", "form": "100000 per hour"},
     }
-    path = private_folder / "widget-forms.toml"
-    write(path, config)
-    return path
-
-
-def write(path: Path, config: dict[str, Any]) -> None:
-    path.write_text("\n".join(f"{k} = {_toml(v)}" for k, v in config.items()), encoding="utf-8")
+    made = FormsFile(private_folder / "widget-forms.toml", config)
+    made.write(config)
+    return made
 
 
 @pytest.fixture(scope="module")
-def stack(whole_system: WholeSystem, forms: Path) -> Iterator[Stack]:
-    with whole_system({"FORMS_CONFIG": str(forms)}) as running:
+def stack(whole_system: WholeSystem, forms: FormsFile) -> Iterator[Stack]:
+    with whole_system({"FORMS_CONFIG": str(forms.path)}) as running:
         yield running
 
 
@@ -197,6 +207,40 @@ async def test_a_visitor_s_consent_is_recorded_with_the_hash_of_what_the_page_sh
     await site.recorded(address, shown)
 
 
+@pytest.mark.parametrize(("days", "counts"), [(29, True), (31, False)])
+async def test_a_wording_that_ended_while_the_page_was_open_counts_for_thirty_days(
+    browser: Browser, site: Site, forms: FormsFile, days: int, *, counts: bool
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        shown = await form(page).locator(".consent label").inner_text()
+        await fill(page, address, agree=True)
+        config = deepcopy(forms.config)
+        (consent,) = config["forms"]["contact"]["consents"]
+        (old,) = consent["versions"]
+        ended = (datetime.now(UTC).date() - timedelta(days)).isoformat()
+        new = {"version": "next", "pl": "Zgadzam się na nowe.", "en": "I agree to the new."}
+        consent["versions"] = [old | {"ended": ended}, new]
+        forms.write(config)
+        await site.stack.stop("gateway")
+        await site.stack.start("gateway")
+        try:
+            await send(page)
+            await says(page, SENT["pl"])
+            told = form(page).get_by_text("Zgoda nie została zapisana")
+            await expect(told).to_have_count(0 if counts else 1)
+        finally:
+            forms.write(forms.config)
+            await site.stack.stop("gateway")
+            await site.stack.start("gateway")
+    await site.one_lead(address)
+    if counts:
+        await site.recorded(address, shown)
+    else:
+        audit = f"/api/consent/audit/{address}"
+        assert (await site.stack.http("GET", audit, key="admin")).body["entries"] == []
+
+
 @pytest.mark.parametrize(
     ("direction", "at", "included"),
     [
@@ -318,6 +362,37 @@ async def test_a_visitor_can_delete_what_waits(browser: Browser, site: Site) -> 
     assert await site.leads(address) == []
 
 
+async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_next(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, address)
+        await form(page).get_by_label("Telefon").fill("1234567")  # seven digits, but no number
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        await site.proxy.resume()
+        await page.reload()
+        phone = form(page).get_by_label("Telefon")
+        await expect(phone).to_have_accessible_description(re.compile("numer telefonu"))
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_have_value(address)
+        assert await stored(page) == []
+        await phone.fill("")
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        await page.evaluate("""() => {
+            const [name] = Object.keys(localStorage)
+            const entry = JSON.parse(localStorage[name])
+            localStorage[name] = JSON.stringify({...entry, at: entry.at - 73 * 3600e3})
+        }""")
+        await site.proxy.resume()
+        await page.reload()
+        await expect(form(page).get_by_text("nie udało się wysłać przez trzy dni")).to_be_visible()
+        assert await stored(page) == []
+
+
 async def test_faults_stand_at_their_fields_and_keep_what_was_written(
     browser: Browser, site: Site
 ) -> None:
@@ -329,7 +404,7 @@ async def test_faults_stand_at_their_fields_and_keep_what_was_written(
         await expect(email).to_have_accessible_description("Uzupełnij to pole.")
         await photograph(page, "widget-faults")
         await fill(page, address)
-        await form(page).get_by_label("Telefon").fill("1234567")  # six digits; no real number
+        await form(page).get_by_label("Telefon").fill("1234567")
         await form(page).get_by_label("W czym").fill("Łazienka")
         await send(page)  # the gateway's own fault
         phone = form(page).get_by_label("Telefon")
@@ -388,6 +463,9 @@ async def test_a_script_that_is_not_the_one_named_does_not_run(
 
 BROWSERS = Path(__file__).parents[1] / "browsers"
 AXE = BROWSERS / "node_modules" / "axe-core" / "axe.min.js"
+NPM = pytest.mark.skipif(
+    not AXE.exists(), reason="make test-pages installs axe-core if npm is here"
+)
 LOOKS = [("light", PHONE), ("dark", PHONE), ("light", DESK), ("dark", DESK)]
 
 
@@ -406,6 +484,7 @@ async def is_accessible(page: Page, name: str) -> None:
     assert await page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
+@NPM
 @pytest.mark.parametrize(("scheme", "size"), LOOKS)
 async def test_every_state_of_form_and_chat_is_accessible(
     browser: Browser, site: Site, scheme: Any, size: Any
@@ -435,6 +514,7 @@ async def test_every_state_of_form_and_chat_is_accessible(
         await is_accessible(page, f"chat-turns-{where}")
 
 
+@NPM
 @pytest.mark.parametrize("width", [320, 640])
 async def test_it_fits_a_small_phone_and_a_page_at_200_percent(
     browser: Browser, site: Site, width: int
@@ -545,7 +625,7 @@ async def test_the_chat_s_consent_is_the_dialogue_s_and_a_follow_up_can_be_left(
             await expect(chat.locator(".turn")).to_have_count(3 + 2 * number, timeout=15_000)
         await site.stack.follow_up(address)
     link = await mailed_link(site.stack, address, "/unsubscribe")
-    page = await browser.new_page()
+    page = await browser.new_page(locale="pl-PL")
     await page.goto(link)
     await page.get_by_role("button").first.click()
     await expect(page.get_by_role("heading", level=1)).to_have_text("Gotowe")
@@ -563,9 +643,15 @@ async def test_ten_checks_hold_in_another_browser(site: Site, ports: Ports, kind
     command = ["node", str(BROWSERS / "checks.js"), kind, site.url, f"http://{HOST}:{port}"]
     display = ["xvfb-run", "--auto-servernum"] if kind == "webkit" else []
     async with serving(control, port):
-        node = await asyncio.create_subprocess_exec(*display, *command, stdout=PIPE)
-        async with asyncio.timeout(300):
-            said, _ = await node.communicate()
+        node = await asyncio.create_subprocess_exec(
+            *display, *command, stdout=PIPE, start_new_session=True
+        )
+        try:
+            async with asyncio.timeout(300):
+                said, _ = await node.communicate()
+        finally:
+            with suppress(ProcessLookupError):  # the browser, and its display
+                os.killpg(node.pid, signal.SIGTERM)
     result = json.loads(said)
     assert [each for each in result["checks"] if each["fault"]] == []
     assert len(result["checks"]) == 10

@@ -1,7 +1,7 @@
 /** `<ostoja-chat>`: a bubble, and behind it the conversation with the gateway's chatbot. */
 
 import { element, icon, linked, random, tell } from "./dom"
-import { delay, passing, pause, post } from "./gateway"
+import { passing, pause, post } from "./gateway"
 import { conversation, type Turn } from "./session"
 import { styled } from "./style"
 import { language, texts } from "./texts"
@@ -91,7 +91,7 @@ export function defineChat(gateway: string): void {
           if (passing(reply.status)) {
             note(reply.status === 429 ? t.busy : reply.status === 409 ? t.writing : t.offline)
             if (!tries && reply.status !== 429 && reply.status !== 409) tell(this, "unavailable", { chat: true })
-            await pause(delay(tries++, reply.wait), this.#wake)
+            await pause(tries++, reply.wait, this.#wake)
             continue
           }
           tries = 0

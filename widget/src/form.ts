@@ -1,7 +1,7 @@
 /** `<ostoja-form form="contact">`: one of the gateway's forms, and what becomes of a submission. */
 
 import { element, icon, linked, random, tell } from "./dom"
-import { call, delay, passing, pause } from "./gateway"
+import { call, passing, pause } from "./gateway"
 import { canSolve, type Challenge } from "./proof"
 import { entries, lapsed, queue, remove, submit, type Entry, type State } from "./queue"
 import { conversation } from "./session"
@@ -111,7 +111,7 @@ export function defineForm(gateway: string): void {
           tell(this, "unavailable", { form: this.#form })
         }
         if (reply.status !== 200 && !passing(reply.status)) return
-        await pause(delay(tries, reply.wait), queue)
+        await pause(tries, reply.wait, queue)
         if (now !== this.#showing) return
       }
     }

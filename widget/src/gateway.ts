@@ -46,13 +46,13 @@ export function passing(status: number): boolean {
   return status === 0 || status >= 500 || [408, 409, 425, 429].includes(status)
 }
 
-/** 1 s doubling to 60 s with jitter, or what the gateway asks for. */
-export function delay(tries: number, asked: number): number {
-  return Math.max(asked, Math.min(60, 2 ** tries) * (0.5 + Math.random() / 2)) * 1000
-}
-
-/** Wait; but not once the network or the page is back. `wake` ends it, too. */
-export function pause(milliseconds: number, wake: EventTarget): Promise<void> {
+/**
+ * Wait before the next try: 1 s doubling to 60 s with jitter, or until the network or the page is
+ * back, or `wake`; but at least the seconds that the gateway asked for.
+ */
+export function pause(tries: number, asked: number, wake: EventTarget): Promise<void> {
+  const usual = Math.min(60, 2 ** tries) * (0.5 + Math.random() / 2)
+  const earliest = Date.now() + asked * 1000
   return new Promise((resolve) => {
     const over = new AbortController()
     const end = () => {
@@ -60,10 +60,13 @@ export function pause(milliseconds: number, wake: EventTarget): Promise<void> {
       clearTimeout(timer)
       resolve()
     }
-    const timer = setTimeout(end, milliseconds)
+    const early = () => {
+      if (Date.now() >= earliest) end()
+    }
+    const timer = setTimeout(end, Math.max(usual, asked) * 1000)
     const { signal } = over
-    window.addEventListener("online", end, { signal })
-    wake.addEventListener("wake", end, { signal })
-    document.addEventListener("visibilitychange", () => document.hidden || end(), { signal })
+    window.addEventListener("online", early, { signal })
+    wake.addEventListener("wake", early, { signal })
+    document.addEventListener("visibilitychange", () => document.hidden || early(), { signal })
   })
 }

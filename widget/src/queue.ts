@@ -4,7 +4,7 @@
  * either nothing, or an entry that the next page sends with the same key, which is the same lead.
  */
 
-import { call, delay, passing, pause, post, type Reply } from "./gateway"
+import { call, passing, pause, post, type Reply } from "./gateway"
 import { solve } from "./proof"
 
 export interface Fault {
@@ -30,6 +30,7 @@ export const queue = new EventTarget()
 
 const PREFIX = "ostoja.lead."
 const MOST = 5
+const LOCK = 30_000
 const KEPT = 72 * 3600_000
 const PROOF_KEPT = 15 * 60_000 // of the 20 minutes that a challenge lives
 
@@ -128,13 +129,16 @@ async function deliver(gateway: string, key: string): Promise<void> {
       return entry && !entry.faults ? attempt(entry) : undefined
     })
     if (wait === undefined) break
-    await pause(delay(tries, wait), queue)
+    await pause(tries, wait, queue)
   }
   running.delete(key)
 }
 
 function alone<T>(key: string, act: () => Promise<T>): Promise<T> {
-  return navigator.locks ? navigator.locks.request(PREFIX + key, act) as Promise<T> : act()
+  if (!navigator.locks) return act()
+  // Not for ever: a tab that its browser has frozen keeps its locks.
+  const signal = AbortSignal.timeout(LOCK)
+  return (navigator.locks.request(PREFIX + key, { signal }, act) as Promise<T>).catch(act)
 }
 
 /** @returns seconds that the gateway asks to wait before the next try; undefined: settled */
