@@ -131,10 +131,15 @@ def accepted(message: Message) -> AlertAccepted:
 
 
 def each_accepted(message: Message) -> list[Message]:
-    """Split `alerts.accepted` into one message for each alert."""
+    """Split `alerts.accepted` into one message for each alert, with the id of its request."""
     together = read(message, AlertsAccepted)
     return [
-        Message(str(body.get("id")), ALERT_ACCEPTED, body, message.request_id)
+        Message(
+            str(body.get("id")),
+            ALERT_ACCEPTED,
+            body,
+            str(body["request_id"]) if "request_id" in body else message.request_id,
+        )
         for body in together.alerts
     ]
 

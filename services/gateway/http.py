@@ -312,26 +312,26 @@ class Api:
         ids = [alert_id(caller, key, body, index) for index in indexes]
         response = json_response(answer(ids), status=202)
         if key is None:
-            await self._take(alerts, ids)
+            await self._take(alerts, ids, len(body))
             return response
         route = request.match_info.route.resource
         assert route is not None  # noqa: S101 - the handler was found by it
         claim = await self._idempotency.claim(key, route=route.canonical, holder=caller, body=body)
         if claim.result is None:  # else they were accepted before; the response only needs the ids
             try:
-                await self._take(alerts, ids)
+                await self._take(alerts, ids, len(body))
             except Exception:
                 await self._idempotency.release(claim)
                 raise
             await self._idempotency.store(claim, b"")
         return response
 
-    async def _take(self, alerts: Sequence[AlertRequest], ids: Sequence[str]) -> None:
-        now = datetime.now(UTC)
-        await self._intake.accept(
-            [accepted(alert, id_, now) for alert, id_ in zip(alerts, ids, strict=True)],
-            _request_id(),
-        )
+    async def _take(self, alerts: Sequence[AlertRequest], ids: Sequence[str], size: int) -> None:
+        now, request_id = datetime.now(UTC), _request_id()
+        taken = [
+            accepted(alert, id_, now, request_id) for alert, id_ in zip(alerts, ids, strict=True)
+        ]
+        await self._intake.accept(taken, request_id, size)
 
     async def _json_body(self, request: web.Request) -> bytes:
         if request.content_type != "application/json":

@@ -42,6 +42,7 @@ class BatchRequest(Model):
 class AcceptedAlert:
     id: str
     body: dict[str, Any]
+    request_id: str
 
 
 def alert_id(caller: str, key: str | None, body: bytes, index: int | None = None) -> str:
@@ -70,7 +71,7 @@ def _uuid7() -> uuid.UUID:
     return uuid.UUID(int=bits)
 
 
-def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
+def accepted(request: AlertRequest, id_: str, at: datetime, request_id: str) -> AcceptedAlert:
     """Make the body of `alert.accepted`; its golden form is tests/contracts/alert.accepted.json."""
     body = {
         "id": id_,
@@ -84,13 +85,15 @@ def accepted(request: AlertRequest, id_: str, at: datetime) -> AcceptedAlert:
         "once": None,
         **({"resolved": True} if request.resolved else {}),
     }
-    return AcceptedAlert(id_, body)
+    return AcceptedAlert(id_, body, request_id)
 
 
-def message(alerts: Sequence[AcceptedAlert], request_id: str) -> Message:
-    """Make `alert.accepted`, or `alerts.accepted` for several alerts."""
+def message(alerts: Sequence[AcceptedAlert]) -> Message:
+    """Make `alert.accepted`, or `alerts.accepted` for several alerts, perhaps of many requests."""
     first = alerts[0]
     if len(alerts) == 1:
-        return Message(first.id, "alert.accepted", first.body, request_id)
-    bodies = [alert.body for alert in alerts]
+        return Message(first.id, "alert.accepted", first.body, first.request_id)
+    bodies = [alert.body | {"request_id": alert.request_id} for alert in alerts]
+    requests = {alert.request_id for alert in alerts}
+    request_id = first.request_id if len(requests) == 1 else None
     return Message(first.id, "alerts.accepted", {"alerts": bodies}, request_id)

@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from services.alerts.messages import each_accepted
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
-from services.gateway.handover import CONFIRM_SECONDS, IN_FLIGHT
-from services.gateway.intake import TOGETHER
+from services.gateway.handover import CONFIRM_SECONDS
+from services.gateway.intake import TOGETHER, TOGETHER_BYTES
 from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
@@ -39,8 +40,17 @@ class Intake:
         return Ack()
 
     async def has(self, count: int) -> list[Message]:
+        return await self._until(lambda: len(self.messages) >= count)
+
+    async def has_alerts(self, count: int) -> list[Message]:
+        def together(message: Message) -> int:
+            return len(message.body.get("alerts", (message,)))
+
+        return await self._until(lambda: sum(map(together, self.messages)) >= count)
+
+    async def _until(self, done: Callable[[], bool]) -> list[Message]:
         async def all_here() -> bool:
-            return len(self.messages) >= count
+            return done()
 
         async with consume(self.broker, INTAKE_QUEUE, self.take, prefetch=100):
             await eventually(all_here)
@@ -97,6 +107,39 @@ async def test_a_batch_of_1000_is_taken_whole(
     messages = await intake.has(1000 // TOGETHER)
     assert {message.type for message in messages} == {"alerts.accepted"}
     assert sorted(alert["id"] for each in messages for alert in each.body["alerts"]) == sorted(ids)
+
+
+async def test_alerts_of_one_moment_share_a_message_and_each_has_its_own_request_id(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], intake: Intake
+) -> None:
+    gateway = await with_broker(start_gateway, amqp_url)
+    answers = await asyncio.gather(
+        *(gateway.call("POST", "/api/alerts", ALERT, **SERVICE) for _ in range(50))
+    )
+    assert {answer.status for answer in answers} == {202}
+    expected = {answer.body["id"]: answer.headers["X-Request-ID"] for answer in answers}
+
+    def alone(message: Message) -> list[Message]:
+        return each_accepted(message) if message.type == "alerts.accepted" else [message]
+
+    messages = await intake.has_alerts(50)
+    assert len(messages) < 50
+    assert {each.id: each.request_id for one in messages for each in alone(one)} == expected
+
+
+async def test_alerts_that_share_a_message_are_no_larger_than_one_request_may_be(
+    start_gateway: StartGateway, amqp_url: Callable[[str], str], intake: Intake
+) -> None:
+    gateway = await with_broker(start_gateway, amqp_url)
+    alert = {**ALERT, "payload": {"text": "x" * 60_000}}
+    answers = await asyncio.gather(
+        *(gateway.call("POST", "/api/alerts", alert, **SERVICE) for _ in range(30))
+    )
+    assert {answer.status for answer in answers} == {202}
+    messages = await intake.has_alerts(30)
+    assert max(len(each.body.get("alerts", ())) for each in messages) > 1
+    largest = max(len(json.dumps(each.body)) for each in messages)
+    assert largest < TOGETHER_BYTES + 16 * 1024  # what the gateway adds to the requests
 
 
 async def test_without_the_broker_the_service_accepts_the_alert_under_the_same_id(
@@ -162,7 +205,8 @@ async def test_a_broker_lost_under_load_loses_no_answered_alert(
         return intake.broker.connected
 
     await eventually(reconnected)
-    assert {message.id for message in await intake.has(len(rest))} >= rest
+    messages = await intake.has_alerts(len(rest))
+    assert {each["id"] for one in messages for each in one.body.get("alerts", (one.body,))} >= rest
 
 
 async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_time(
@@ -178,11 +222,11 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
         batch = {"alerts": [ALERT] * 1000}
         answers = await asyncio.gather(
             gateway.call("POST", "/api/alerts/batch", batch, **SERVICE),
-            *(gateway.call("POST", "/api/alerts", ALERT, **SERVICE) for _ in range(2 * IN_FLIGHT)),
+            *(gateway.call("POST", "/api/alerts", ALERT, **SERVICE) for _ in range(500)),
         )
     assert {answer.status for answer in answers} == {202}
-    assert len(posted) == 1000 + 2 * IN_FLIGHT
-    # Each waiting its turn for a slot, the last would take three times as long as one.
+    assert len(posted) == 1000 + 500
+    # If each waited for the one before it, the last would take many times as long as one.
     assert max(answer.seconds for answer in answers) < 3 * CONFIRM_SECONDS
 
 

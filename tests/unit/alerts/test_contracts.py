@@ -63,7 +63,14 @@ def test_a_batch_is_split_into_its_alerts(extra: dict[str, Any]) -> None:
     apart = messages.each_accepted(Message("1", "alerts.accepted", body | extra, "request"))
     assert [each.body for each in apart] == body["alerts"]
     assert [each.id for each in apart] == [alert["id"] for alert in body["alerts"]]
-    assert {(each.type, each.request_id) for each in apart} == {("alert.accepted", "request")}
+    assert {each.type for each in apart} == {"alert.accepted"}
+    assert [each.request_id for each in apart] == [alert["request_id"] for alert in body["alerts"]]
+
+
+def test_an_alert_without_a_request_of_its_own_has_that_of_its_batch() -> None:
+    body = {"alerts": [golden("alert.accepted")]}
+    (alone,) = messages.each_accepted(Message("1", "alerts.accepted", body, "request"))
+    assert alone.request_id == "request"
 
 
 @pytest.mark.parametrize("extra", EXTRA)

@@ -23,19 +23,27 @@ def golden(name: str) -> Any:
 def of_request(body: dict[str, Any]) -> AcceptedAlert:
     fields = ("event_type", "payload", "target", "severity", "dedup_key")
     request = AlertRequest.model_validate({name: body[name] for name in fields})
-    return accepted(request, body["id"], datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC))
+    at = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
+    return accepted(request, body["id"], at, body.get("request_id", "r"))
 
 
 def test_one_alert_is_sent_as_agreed() -> None:
     body = golden("alert.accepted")
-    sent = message([of_request(body)], "r")
+    sent = message([of_request(body)])
     assert (sent.id, sent.type, sent.body) == (body["id"], "alert.accepted", body)
+    assert sent.request_id == "r"
 
 
 def test_several_alerts_are_sent_together_as_agreed() -> None:
     body = golden("alerts.accepted")
-    sent = message([of_request(each) for each in body["alerts"]], "r")
+    sent = message([of_request(each) for each in body["alerts"]])
     assert (sent.id, sent.type, sent.body) == (body["alerts"][0]["id"], "alerts.accepted", body)
+    assert sent.request_id is None  # of two requests
+
+
+def test_a_batch_of_one_request_has_its_id() -> None:
+    alert = of_request(golden("alert.accepted"))
+    assert message([alert, alert]).request_id == "r"
 
 
 def test_an_id_comes_from_caller_and_key_and_body_and_place() -> None:
