@@ -8,9 +8,9 @@ $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
 # Excluded from make test; each has its own target.
-QUICK = not faults and not cluster and not fullstack and not dialect and not pages
+QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
+.PHONY: up down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -69,6 +69,10 @@ test-faults: prepare
 
 test-cluster: prepare
 	$(BIN)/pytest tests/cluster $(ARGS)
+
+# The last tag's code beside today's, under load; at most ten minutes.
+test-upgrade: prepare
+	timeout 600 $(BIN)/pytest tests/upgrade $(ARGS)
 
 # AGAINST=running: test what runs from this checkout's .env, instead of the tests' own containers.
 test-fullstack: prepare
