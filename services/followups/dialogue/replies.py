@@ -106,7 +106,8 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
     is_asked = heard.is_question and (
         not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
     )
-    if not is_asked or is_answered:
+    only_withdraws = heard.held is None and not heard.is_about_lead
+    if not is_asked or is_answered or only_withdraws:
         return state, None
     if heard.asks_for_works:
         return state, "we_do"

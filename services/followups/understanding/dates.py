@@ -131,7 +131,7 @@ _FEASTS = re.compile(
     r"\b(?:(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
     r"|(?P<before_christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
     r"|(?P<after_easter>po\s+wielkanocy|after\s+easter|nach\s+ostern)|(?P<before_easter>(?:przed\s+|na\s+)wielkanoc\w*|before\s+easter)"
-    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:in|during)\s+the\s+summer\s+holidays)"
+    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|^wakacje[\s.!]*$|(?:in|during)\s+the\s+summer\s+holidays)"
     r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<after_new_year>po\s+sylwestr\w*)|(?P<after_may_weekend>po\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<before_may_weekend>przed\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<may_weekend>(?:na|w)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
     re.IGNORECASE,
 )
