@@ -53,7 +53,7 @@ def fresh_values(lab: Lab, service: str) -> dict[str, str]:
     values |= {name: make() for name, make in environment.GENERATED.items()}
     values |= {
         f"{name.upper()}_CONFIG": f"config.example/{name}.toml"
-        for name in ("alerts", "company", "followups")
+        for name in ("alerts", "company", "followups", "forms")
     }
     return values | {
         f"{name.upper()}{kind}_PORT": str(lab.ports.take())

@@ -122,6 +122,7 @@ def gateway(
         "AMQP_URL": f"amqp://gateway:none@{HOST}:1/none",
         "RATE_LIMIT_STATE_FILE": str(lab.folder / f"limits-{port}.json"),
         "ALERTS_CONFIG": "config.example/alerts.toml",
+        "FORMS_CONFIG": "config.example/forms.toml",
         **{f"{name.upper()}_URL": upstream for name in environment.WITH_TABLES},
         **UNLIMITED,
         **settings,
