@@ -10,13 +10,13 @@ BIN = .venv/bin
 # Excluded from make test; each has its own target.
 QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages
 
-.PHONY: up down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
+.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
 # HOSTS="a.example.com,10.0.0.1 b.example.com": certificates for TLS (docs/tls.md). NAMES="alerts redis": of these processes. DAYS=365.
 # RENEW=1, NEW_AUTHORITY=1, DROP_OLD_AUTHORITY=1: the steps of a rotation. AUTHORITY: the folder of the key that signs.
-up down clean status env check certs:
+up up-cluster down clean status env check certs:
 	@$(LOCAL) $@
 
 demo:
@@ -67,8 +67,10 @@ test-fresh:
 test-faults: prepare
 	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/faults $(ARGS)
 
-test-cluster: prepare
-	$(BIN)/pytest tests/cluster $(ARGS)
+# SEED=7 repeats what seed 7 breaks; LONG=1 takes new seeds for a night. The hosts need root.
+test-cluster:
+	@$(LOCAL) prepare --cluster
+	SEED=$(SEED) LONG=$(LONG) $(BIN)/pytest -m cluster tests/cluster $(ARGS)
 
 # The last tag's code beside today's, under load; at most ten minutes.
 test-upgrade: prepare

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from deploy.backup.repository import repository
 from deploy.local import environment, machine, supervisor
+from deploy.local.cluster import PORTS, Cluster
 from deploy.local.env_file import env_file_faults
 from deploy.local.environment import ROOT, SERVICES, WITH_TABLES, port
 from deploy.local.process import HOST, ServerError, check_ports_free, wait_until
@@ -48,6 +49,7 @@ def main() -> int:
         "check": check,
         "certs": certs,
         "up": up,
+        "up-cluster": up_cluster,
         "down": down,
         "clean": clean,
         "status": status,
@@ -57,6 +59,9 @@ def main() -> int:
     prepare_ = commands.add_parser("prepare", help="install what the tests need")
     prepare_.add_argument(
         "--browser", action="store_true", help="install a browser for make test-pages too"
+    )
+    prepare_.add_argument(
+        "--cluster", action="store_true", help="install the servers of make test-cluster too"
     )
     commands.add_parser("logs").add_argument("service", nargs="?")
     psql = commands.add_parser("psql")
@@ -69,7 +74,7 @@ def main() -> int:
     chosen = parser.parse_args()
     try:
         if chosen.command == "prepare":
-            prepare(tests=True, browser=chosen.browser)
+            prepare(tests=True, browser=chosen.browser, cluster=chosen.cluster)
         elif chosen.command == "logs":
             logs(chosen.service)
         elif chosen.command == "psql":
@@ -98,7 +103,7 @@ def env() -> None:
 
 
 def _ensure_env(*, trying: bool) -> None:
-    data_exists = (LOCAL / "postgres" / "data").exists()
+    data_exists = any(LOCAL.glob("**/postgres/data"))
     if environment.ensure(ENV, data_exists=data_exists, trying=trying):
         defaults = (
             "for a trial: alerts go to a sandbox, and follow-ups are also sent at night"
@@ -109,9 +114,9 @@ def _ensure_env(*, trying: bool) -> None:
     environment.ensure_config(ROOT / "config", environment.load(ENV)["SANDBOX_PORT"])
 
 
-def prepare(*, tests: bool = False, browser: bool = False) -> None:
+def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False) -> None:
     with _alone():
-        machine.prepare(tests=tests, browser=browser)
+        machine.prepare(tests=tests, browser=browser, cluster=cluster)
 
 
 def check() -> None:
@@ -138,28 +143,42 @@ def certs() -> None:
         certs.main()
 
 
-def _within_venv() -> None:
+def _within_venv(*, cluster: bool = False) -> None:
     if Path(sys.prefix) != machine.VENV:
-        prepare()
+        prepare(cluster=cluster)
         os.execv(machine.PYTHON, [str(machine.PYTHON), "-m", "deploy.local", *sys.argv[1:]])  # noqa: S606
 
 
 def up() -> None:
+    _up(cluster=False)
+
+
+def up_cluster() -> None:
+    _up(cluster=True)
+
+
+def _up(*, cluster: bool) -> None:
     began = time.monotonic()
-    _within_venv()
+    _within_venv(cluster=cluster)
     with _alone():
         _ensure_env(trying=True)
         values = environment.load(ENV)
         _check(values)
+        _choose(values, cluster=cluster)
         _check_backups(values)
         servers = _servers(values)
-        _check_ports(values, servers)
+        if not cluster:
+            _check_ports(values, servers)
         print("starting the servers, the services and the sandbox")
-        for server in servers:
-            server.launch()
-        for server in servers:
-            server.wait()
-        _archive(servers)
+        if cluster:
+            LOCAL.chmod(0o711)  # PostgreSQL's user must reach its data
+            _cluster(values).start()
+        else:
+            for server in servers:
+                server.launch()
+            for server in servers:
+                server.wait()
+            _archive(servers)
         _provision(values)
         _migrate(values)
         _supervise(values)
@@ -170,12 +189,35 @@ def up() -> None:
     _print_addresses(values)
 
 
+def _choose(values: Mapping[str, str], *, cluster: bool) -> None:
+    """Remember whether one host runs or three; each has data of its own.
+
+    :raises ServerError: the other one runs, or three would lack what .env asks for
+    """
+    if asked := [name for name in ("BACKUP_DIR", "CERTS_DIR") if cluster and values[name]]:
+        raise ServerError(f"three hosts cannot do this yet: empty {' and '.join(asked)} in .env")
+    if cluster == supervisor.CLUSTER.exists():
+        return
+    running = supervisor.record("supervisor").pid or any(one.pid for one in _servers(values))
+    if running:
+        raise ServerError("the servers run, one of each or three: `make down` stops them first")
+    if cluster:
+        supervisor.CLUSTER.parent.mkdir(exist_ok=True)
+        supervisor.CLUSTER.touch()
+    else:
+        supervisor.CLUSTER.unlink()
+
+
 def down() -> None:
     with _alone():
+        values = environment.load(ENV)
         supervisor.record("supervisor").stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
         supervisor.stop_all()  # left over by a killed supervisor
+        if supervisor.CLUSTER.exists():
+            _cluster(values).stop()
+            return
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda server: server.stop(), _servers(environment.load(ENV))))
+            list(pool.map(lambda server: server.stop(), _servers(values)))
 
 
 def clean() -> None:
@@ -205,7 +247,16 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _servers(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
+def _servers(values: Mapping[str, str]) -> Sequence[Server]:
+    return _cluster(values).servers if supervisor.CLUSTER.exists() else _single(values)
+
+
+def _cluster(values: Mapping[str, str]) -> Cluster:
+    ports = environment.cluster_ports(values, PORTS)
+    return Cluster(LOCAL / "hosts", list(supervisor.HOSTS.values()), ports, values)
+
+
+def _single(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
     def log(name: str) -> Path:
         return LOCAL / "log" / f"{name}.log"
 
@@ -270,9 +321,15 @@ def _archive(servers: Sequence[Server]) -> None:
 def _provision(values: Mapping[str, str]) -> None:
     from deploy import provision  # needs the virtual environment
 
-    rabbitmq, postgres, _ = _servers(values)
+    rabbitmq: RabbitMQ
+    if supervisor.CLUSTER.exists():
+        first = _cluster(values).hosts["a"]
+        rabbitmq, dsn = first.rabbitmq, first.dsn
+    else:
+        rabbitmq, postgres, _ = _single(values)
+        dsn = postgres.dsn
     provision.provision_postgres(
-        postgres.dsn,
+        dsn,
         {role: values[name] for role, name in environment.DATABASE_PASSWORDS.items()},
     )
     provision.provision_rabbitmq(
@@ -312,7 +369,10 @@ def _supervise(values: Mapping[str, str]) -> None:
         return
     running.stop(signal.SIGTERM, 2 * supervisor.DRAIN_SECONDS)
     supervisor.stop_all()
-    check_ports_free({variable: port(values, variable) for variable in SERVICE_PORTS})
+    ports = {variable: port(values, variable) for variable in SERVICE_PORTS}
+    if supervisor.CLUSTER.exists():  # HAProxy has these
+        ports = {name: number for name, number in ports.items() if name not in PORTS}
+    check_ports_free(ports)
     running.spawn(
         [sys.executable, "-m", "deploy.local.supervisor"],
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -369,19 +429,21 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
     for server in _servers(values):
         health = "ok" if server.pid and server.ready() else "down"
         yield server.name, server.pid, next(iter(server.ports.values())), health
-    for name in supervisor.MODULES:
+    for name in supervisor.names():
+        service, _, host = name.partition("-")
+        number = port(values, f"{service.upper()}_PORT") + (environment.BEHIND if host else 0)
         pid = supervisor.record(name).pid
         # without a process of ours, whatever answers there is another program
-        health = "down" if pid is None else "ok" if _health(values, name) else "no answer"
-        yield name, pid, port(values, f"{name.upper()}_PORT"), health
+        answer = _health(values, service, supervisor.HOSTS.get(host, HOST), number) if pid else ""
+        yield name, pid, number, "down" if pid is None else "ok" if answer else "no answer"
 
 
-def _health(values: Mapping[str, str], name: str) -> str:
+def _health(values: Mapping[str, str], name: str, host: str, number: int) -> str:
     if name in WITH_TABLES:
-        address = environment.service_url(values, name)
+        address = environment.service_url(values, name, f"{host}:{number}")
         return _get(f"{address}/health", tls_dir=environment.tls_dir(values, name))
     path = "/api/health" if name == "gateway" else "/health"
-    return _get(f"http://{HOST}:{values[f'{name.upper()}_PORT']}{path}")
+    return _get(f"http://{host}:{number}{path}")
 
 
 def status() -> None:

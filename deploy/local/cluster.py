@@ -1,75 +1,476 @@
-"""Several private servers that form a cluster on one machine.
+"""Three hosts on one machine: each an address with RabbitMQ, etcd, Patroni, Redis and HAProxy.
 
-Standard library only, as servers.py. A cluster launches its nodes together: a new RabbitMQ node
-waits for the others.
+Standard library only, as servers.py. The servers read the files of deploy/cluster, as those of
+deploy/compose.cluster.yml do. All are launched together: a new node waits for the others.
 """
 
-from collections.abc import Callable
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.local.servers import RabbitMQ
+from deploy.local.process import HERE, ServerError, born, family, wait_until
+from deploy.local.servers import (
+    PLUGINS,
+    Epmd,
+    RabbitMQ,
+    Redis,
+    Server,
+    postgres_binaries,
+    redis_binary,
+)
+
+FILES = Path(__file__).parents[1] / "cluster"
+NAMES = ("a", "b", "c")
+BALANCED = ("GATEWAY", "ALERTS", "CONSENT", "FOLLOWUPS", "POSTGRES", "REDIS")
+PORTS = (
+    *(f"{name}{kind}_PORT" for name in BALANCED for kind in ("", "_OWN")),
+    *(f"RABBITMQ{kind}_PORT" for kind in ("", "_UI", "_METRICS", "_DIST", "_EPMD")),
+    *("ETCD_PORT", "ETCD_PEER_PORT", "PATRONI_PORT", "SENTINEL_PORT"),
+    # On one machine: RabbitMQ does not start if the port is taken at another address.
+    *("RABBITMQ_DIST_PORT_B", "RABBITMQ_DIST_PORT_C"),
+)
+"""The same on every host. HAProxy has NAME_PORT, and the server behind it NAME_OWN_PORT."""
+WHOLE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the hosts, and what its servers know of all."""
+
+    name: str
+    folder: Path
+    addresses: Mapping[str, str]
+    """Of all hosts, by their names."""
+    ports: Mapping[str, int]
+    passwords: Mapping[str, str]
+    """POSTGRES_SUPERUSER_PASSWORD, RABBITMQ_ADMIN_PASSWORD, REDIS_PASSWORD."""
+    files: Path = FILES
+
+    @property
+    def address(self) -> str:
+        return self.addresses[self.name]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the files of deploy/cluster name, but for passwords."""
+        return {
+            "HOST": self.address,
+            **{name.upper(): address for name, address in self.addresses.items()},
+            **{name: str(port) for name, port in self.ports.items()},
+        }
+
+    def read(self, name: str) -> str:
+        return (self.files / name).read_text(encoding="utf-8")
 
 
 class RabbitMQNode(RabbitMQ):
-    """Its settings are the ones that docs/cluster.md asks for."""
-
-    def __init__(self, folder: Path, members: list[str], node: str, **options: Any) -> None:
-        super().__init__(folder, **options)
-        self.node = node
-        self._members = members
-
-    def _cluster_settings(self) -> list[str]:
-        return [
-            "cluster_formation.peer_discovery_backend = classic_config",
-            *(
-                f"cluster_formation.classic_config.nodes.{number} = {member}"
-                for number, member in enumerate(self._members, 1)
+    def __init__(self, member: Member) -> None:
+        ports = member.ports
+        super().__init__(
+            member.folder / "rabbitmq",
+            port=ports["RABBITMQ_PORT"],
+            management_port=ports["RABBITMQ_UI_PORT"],
+            metrics_port=ports["RABBITMQ_METRICS_PORT"],
+            dist_port=ports.get(
+                f"RABBITMQ_DIST_PORT_{member.name.upper()}", ports["RABBITMQ_DIST_PORT"]
             ),
-            "cluster_partition_handling = pause_minority",
-            "net_ticktime = 15",
-            "queue_leader_locator = balanced",
-        ]
+            epmd_port=ports["RABBITMQ_EPMD_PORT"],
+            password=member.passwords["RABBITMQ_ADMIN_PASSWORD"],
+            host=member.address,
+        )
+        self.node = f"rabbit-{member.name}@{member.address}"
+        self._member = member
+
+    def _shape(self) -> object:
+        return super()._shape(), self._member.variables
 
     def _files(self) -> dict[str, str]:
-        return {**super()._files(), ".erlang.cookie": self.password}
+        return {
+            "rabbitmq.conf": self._member.read("rabbitmq.conf"),
+            "enabled_plugins": PLUGINS.read_text(encoding="utf-8"),
+            ".erlang.cookie": self.password,
+        }
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            **self._member.variables,
+            **super()._settings(),
+            "RABBITMQ_USE_LONGNAME": "true",
+            "RABBITMQ_ADMIN_PASSWORD": self.password,
+        }
 
     def stop(self) -> None:
-        super(RabbitMQ, self).stop()  # not epmd, which the other nodes use
+        super(RabbitMQ, self).stop()  # not epmd, which the other nodes may use
 
 
-class RabbitMQCluster:
+class Etcd(Server):
+    name = "etcd"
+    user = "etcd"
+    program = "etcd"
+
+    def __init__(self, member: Member) -> None:
+        ports = {name: member.ports[name] for name in ("ETCD_PORT", "ETCD_PEER_PORT")}
+        super().__init__(member.folder / "etcd", ports, host=member.address)
+        self._member = member
+
+    def _shape(self) -> object:
+        return self.settings
+
+    @property
+    def settings(self) -> dict[str, str]:
+        clients = f"http://{self.host}:{self.ports['ETCD_PORT']}"
+        peers = {
+            name: f"http://{address}:{self.ports['ETCD_PEER_PORT']}"
+            for name, address in self._member.addresses.items()
+        }
+        own = peers[self._member.name]
+        return {
+            "ETCD_NAME": self._member.name,
+            "ETCD_DATA_DIR": f"{HERE}/data",
+            "ETCD_LISTEN_CLIENT_URLS": clients,
+            "ETCD_ADVERTISE_CLIENT_URLS": clients,
+            "ETCD_LISTEN_PEER_URLS": own,
+            "ETCD_INITIAL_ADVERTISE_PEER_URLS": own,
+            "ETCD_INITIAL_CLUSTER": ",".join(f"{name}={url}" for name, url in peers.items()),
+            "ETCD_LOG_LEVEL": "warn",
+        }
+
+    def _launch(self, fingerprint: str) -> None:
+        self._spawn([_program("etcd", "etcd-server")], fingerprint, self.settings)
+
+    def ready(self) -> bool:
+        answer = _get(f"http://{self.host}:{self.ports['ETCD_PORT']}/health")
+        return '"health":"true"' in answer.replace(" ", "")
+
+
+class PatroniNode(Server):
+    """Patroni and its PostgreSQL."""
+
+    name = "postgres"
+    user = "postgres"
+    program = "postgres"
+    start_seconds = WHOLE_SECONDS
+
+    def __init__(self, member: Member) -> None:
+        ports = {name: member.ports[name] for name in ("POSTGRES_OWN_PORT", "PATRONI_PORT")}
+        super().__init__(member.folder / "postgres", ports, host=member.address)
+        self._member = member
+
+    @property
+    def postmaster(self) -> int | None:
+        try:
+            text = (self.folder / "data" / "postmaster.pid").read_text()
+            pid = int(text.splitlines()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+        return pid if born(pid) else None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        password = self._member.passwords["POSTGRES_SUPERUSER_PASSWORD"]
+        api = f"{self.host}:{self.ports['PATRONI_PORT']}"
+        server = f"{self.host}:{self.ports['POSTGRES_OWN_PORT']}"
+        etcd = self._member.ports["ETCD_PORT"]
+        return {
+            "PATRONI_NAME": self._member.name,
+            "PATRONI_ETCD3_HOSTS": ",".join(
+                f"'{address}:{etcd}'" for address in self._member.addresses.values()
+            ),
+            "PATRONI_RESTAPI_LISTEN": api,
+            "PATRONI_RESTAPI_CONNECT_ADDRESS": api,
+            "PATRONI_RESTAPI_USERNAME": "patroni",
+            "PATRONI_RESTAPI_PASSWORD": password,
+            "PATRONI_POSTGRESQL_LISTEN": server,
+            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": server,
+            "PATRONI_POSTGRESQL_DATA_DIR": str(self.folder / "data"),
+            "PATRONI_POSTGRESQL_PGPASS": str(self.folder / "pgpass"),
+            "PATRONI_POSTGRESQL_BIN_DIR": str(postgres_binaries()),
+            "PATRONI_SUPERUSER_PASSWORD": password,
+            "PATRONI_REPLICATION_PASSWORD": password,
+        }
+
+    def _shape(self) -> object:
+        return self.settings, self._member.read("patroni.yml")
+
+    def _launch(self, fingerprint: str) -> None:
+        self._check_reachable()
+        self._write("patroni.yml", self._member.read("patroni.yml"))
+        argv = [_program("patroni", "patroni"), f"{HERE}/patroni.yml"]
+        self._spawn(argv, fingerprint, self.settings)
+
+    def _check_reachable(self) -> None:
+        """PostgreSQL's programs get the full path of its data, which they must be able to go."""
+        if os.geteuid() == 0:
+            for parent in self.folder.parents:
+                if not parent.stat().st_mode & 0o001:
+                    raise ServerError(f"the user {self.user} must be able to enter {parent}")
+
+    def ready(self) -> bool:
+        """Return whether it is the primary, or a standby that may become it.
+
+        Patroni promotes none that it has not yet entered among those that commits wait for.
+        """
+        state = self.state()
+        if state.get("role") in {"primary", "master"}:
+            return state.get("state") == "running"
+        quorum = "synchronous_mode: quorum" in self._member.read("patroni.yml")
+        streams = state.get("replication_state") == "streaming"
+        return streams and bool(state.get("quorum_standby") or not quorum)
+
+    def state(self) -> dict[str, Any]:
+        text = _get(f"http://{self.host}:{self.ports['PATRONI_PORT']}/patroni")
+        found: dict[str, Any] = json.loads(text) if text.startswith("{") else {}
+        return found
+
+    def family(self) -> list[int]:
+        own = self.postmaster
+        return [*super().family(), *(family(own) if own is not None else [])]
+
+    def kill(self) -> None:
+        for pid in self.family():  # PostgreSQL outlives Patroni
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+
+class RedisNode(Redis):
+    kind = "server"
+    variable = "REDIS_OWN_PORT"
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(
+            member.folder / self.name,
+            port=member.ports[self.variable],
+            password=member.passwords["REDIS_PASSWORD"],
+            variable=self.variable,
+            host=member.address,
+        )
+        self._member = member
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {
+            **self._member.variables,
+            "REDIS_PASSWORD": self.password,
+            "REDIS_SERVER": redis_binary(),
+            "FILES": HERE,
+        }
+
+    def _shape(self) -> str:
+        return repr(self.settings)
+
+    def _launch(self, fingerprint: str) -> None:
+        for name in ("redis.conf", "redis.sh"):
+            self._write(name, self._member.read(name))
+        made_for = self.folder / "made-for"
+        if made_for.exists() and made_for.read_text() != fingerprint:  # another port or password
+            (self.folder / f"{self.kind}.conf").unlink(missing_ok=True)
+        self._write("made-for", fingerprint)
+        self._spawn(["/bin/sh", f"{HERE}/redis.sh", self.kind], fingerprint, self.settings)
+
+
+class Sentinel(RedisNode):
+    name = "sentinel"
+    kind = "sentinel"
+    variable = "SENTINEL_PORT"
+
+
+class HAProxy(Server):
+    name = "haproxy"
+    user = "haproxy"
+    program = "haproxy"
+
+    def __init__(self, member: Member) -> None:
+        ports = {f"{name}_PORT": member.ports[f"{name}_PORT"] for name in BALANCED}
+        super().__init__(member.folder / "haproxy", ports, host=member.address)
+        self._member = member
+
+    @property
+    def settings(self) -> dict[str, str]:
+        password = self._member.passwords["REDIS_PASSWORD"]
+        return {**self._member.variables, "REDIS_PASSWORD": password}
+
+    def _shape(self) -> object:
+        return self.settings, self._member.read("haproxy.cfg")
+
+    def _launch(self, fingerprint: str) -> None:
+        self._write("haproxy.cfg", self._member.read("haproxy.cfg"))
+        argv = [_program("haproxy", "haproxy"), "-db", "-f", f"{HERE}/haproxy.cfg"]
+        self._spawn(argv, fingerprint, self.settings)
+
+    def ready(self) -> bool:
+        port = self.ports["POSTGRES_PORT"]
+        with suppress(OSError), socket.create_connection((self.host, port), timeout=1):
+            return True
+        return False
+
+
+class HostServers:
+    """The servers of one host."""
+
+    def __init__(self, member: Member, epmd: Epmd) -> None:
+        self.member = member
+        self.rabbitmq = RabbitMQNode(member)
+        self.rabbitmq.epmd = epmd
+        self.etcd = Etcd(member)
+        self.postgres = PatroniNode(member)
+        self.redis = RedisNode(member)
+        self.sentinel = Sentinel(member)
+        self.haproxy = HAProxy(member)
+        for server in self.all:
+            server.name = f"{server.name}-{member.name}"
+
+    @property
+    def all(self) -> tuple[Server, ...]:
+        return (
+            self.rabbitmq,  # first, because it starts slowest
+            self.etcd,
+            self.postgres,
+            self.redis,
+            self.sentinel,
+            self.haproxy,
+        )
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's way to the primary, through HAProxy of this host."""
+        member = self.member
+        password = member.passwords["POSTGRES_SUPERUSER_PASSWORD"]
+        at = f"{member.address}:{member.ports['POSTGRES_PORT']}"
+        return f"postgresql://postgres:{password}@{at}/postgres"
+
+
+class Cluster:
     def __init__(
-        self, folder: Path, take_port: Callable[[], int], password: str, size: int = 3
+        self,
+        folder: Path,
+        addresses: Sequence[str],
+        ports: Mapping[str, int],
+        passwords: Mapping[str, str],
+        *,
+        files: Path = FILES,
+        shared_epmd: bool = True,
     ) -> None:
-        members = [f"ostoja-{number}@localhost" for number in range(size)]
-        epmd_port = take_port()
-        self.nodes = [
-            RabbitMQNode(
-                folder / member.partition("@")[0],
-                members,
-                member,
-                port=take_port(),
-                management_port=take_port(),
-                metrics_port=take_port(),
-                dist_port=take_port(),
-                epmd_port=epmd_port,
-                password=password,
-            )
-            for member in members
-        ]
-        for node in self.nodes:
-            node.epmd = self.nodes[0].epmd
+        """:param shared_epmd: one for all addresses, which are then of one loopback"""
+        named = dict(zip(NAMES, addresses, strict=True))
+        number = ports["RABBITMQ_EPMD_PORT"]
+
+        def epmd(home: Path, listens: str) -> Epmd:
+            return Epmd(home / "epmd", number, home / "epmd" / "server.log", listens)
+
+        common = epmd(folder, ",".join(addresses))
+        self.hosts = {}
+        for name, address in named.items():
+            member = Member(name, folder / name, named, ports, passwords, files)
+            one = common if shared_epmd else epmd(member.folder, address)
+            self.hosts[name] = HostServers(member, one)
+
+    @property
+    def servers(self) -> list[Server]:
+        return [server for host in self.hosts.values() for server in host.all]
+
+    @property
+    def nodes(self) -> list[RabbitMQNode]:
+        return [host.rabbitmq for host in self.hosts.values()]
 
     def start(self) -> None:
-        for node in self.nodes:
-            node.launch()
-        for node in self.nodes:
-            node.wait()
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        for host in self.hosts.values():
+            for folder in (host.member.folder.parent, host.member.folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o711)  # see PatroniNode
+        for server in self.servers:
+            server.launch()
+
+    def wait(self) -> None:
+        for server in self.servers:
+            server.wait()
+        wait_until("PostgreSQL", WHOLE_SECONDS, lambda: self.primary is not None, lambda: True)
 
     def stop(self) -> None:
-        for node in self.nodes:
-            node.process.signal(node.stop_signal)
-        for node in self.nodes:
-            node.stop()
-        self.nodes[0].epmd.stop()
+        """Stop the standbys before the primary, which else waits for them to take its end over."""
+        with ThreadPoolExecutor(len(self.servers)) as pool:
+            list(pool.map(lambda server: server.stop(), self.servers))
+        for host in self.hosts.values():
+            host.rabbitmq.epmd.stop()
+
+    @property
+    def primary(self) -> str | None:
+        """The name of the host whose PostgreSQL has the leader's lock and takes writes."""
+        for name, host in self.hosts.items():
+            if _status(
+                f"http://{host.postgres.host}:{host.postgres.ports['PATRONI_PORT']}/primary"
+            ):
+                return name
+        return None
+
+    @property
+    def master(self) -> str | None:
+        """The name of the host whose Redis has replicas and takes writes."""
+        for name, host in self.hosts.items():
+            with suppress(OSError):
+                if host.redis.command("SET ostoja:probe 1 EX 1") == "+OK":
+                    return name
+        return None
+
+    def switch_over(self, candidate: str) -> None:
+        """Ask Patroni to make another node the primary.
+
+        :raises ServerError: it refused, because the other lags, say
+        """
+        leader = self.primary
+        if leader is None:
+            raise ServerError("there is no primary")
+        node = self.hosts[leader].postgres
+        account = f"patroni:{node.settings['PATRONI_RESTAPI_PASSWORD']}".encode()
+        request = urllib.request.Request(
+            f"http://{node.host}:{node.ports['PATRONI_PORT']}/switchover",
+            data=json.dumps({"leader": leader, "candidate": candidate}).encode(),
+            headers={
+                "Authorization": f"Basic {base64.b64encode(account).decode()}",
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60):
+                pass
+        except OSError as error:
+            raise ServerError(f"no switchover from {leader} to {candidate}: {error}") from None
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
+    if found is None:
+        raise ServerError(f"{name} is not installed (Debian's package {package})")
+    return found
+
+
+def _status(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2):
+        return True
+    return False
+
+
+def _get(url: str) -> str:
+    """Return the body, of an error, too; empty if nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError:
+        return ""

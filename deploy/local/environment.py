@@ -4,7 +4,7 @@ import base64
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ SITE_PORT = "8090"  # as config.example/forms.toml has it
 DATABASE = VHOST = "ostoja"
 SERVICES = ("consent", "followups", "alerts", "gateway")
 WITH_TABLES = ("consent", "followups", "alerts")
+BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
 
 
 def _secret() -> str:
@@ -189,8 +190,47 @@ def port(values: Mapping[str, str], variable: str) -> int:
     return number
 
 
-def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return the environment of one service or the sandbox."""
+def cluster_ports(values: Mapping[str, str], names: Iterable[str]) -> dict[str, int]:
+    """Return each port that the hosts of `make up-cluster` use, all in the range of .env's."""
+    higher = {"_OWN_PORT": BEHIND, "_PORT_B": 2, "_PORT_C": 3}
+
+    def of(name: str) -> int:
+        for ending, more in higher.items():
+            if name.endswith(ending):
+                return port(values, name.removesuffix(ending) + "_PORT") + more
+        return port(values, name)
+
+    return {name: of(name) for name in names}
+
+
+def for_member(
+    values: Mapping[str, str], name: str, host: str, hosts: Sequence[str]
+) -> dict[str, str]:
+    """Return the environment of one service on one of several hosts.
+
+    It reaches the other services, PostgreSQL and Redis through HAProxy of its own host, and the
+    node of RabbitMQ there first.
+    """
+    own_first = sorted(hosts, key=lambda other: other != host)
+    brokers = ",".join(f"{other}:{values['RABBITMQ_PORT']}" for other in own_first)
+    settings = for_process(values, name, host, brokers)
+    settings |= {
+        "HTTP_HOST": host,
+        "HTTP_PORT": str(port(values, f"{name.upper()}_PORT") + BEHIND),
+    }
+    if name == "gateway":
+        settings.setdefault("TRUSTED_PROXIES", ",".join(hosts))
+    return settings
+
+
+def for_process(
+    values: Mapping[str, str], name: str, host: str = HOST, brokers: str = ""
+) -> dict[str, str]:
+    """Return the environment of one service or the sandbox.
+
+    :param host: where its servers and the other services are
+    :param brokers: the nodes of RabbitMQ, if not one there
+    """
     mine = SECRETS_OF[name]
     settings = {
         key: value
@@ -211,27 +251,28 @@ def for_process(values: Mapping[str, str], name: str) -> dict[str, str]:
         named = settings.get("ALERTS_PRIVATE_NETWORKS")
         settings["ALERTS_PRIVATE_NETWORKS"] = f"{named},{HOST}/32" if named else f"{HOST}/32"
     prefix = name.upper()
+    brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
     settings |= {
         "HTTP_PORT": values[f"{prefix}_PORT"],
         "METRICS_PORT": values[f"{prefix}_METRICS_PORT"],
         "AMQP_URL": (
-            f"amqp://{name}:{quote(values[AMQP_PASSWORDS[name]], safe='')}"
-            f"@{HOST}:{values['RABBITMQ_PORT']}/{VHOST}"
+            f"amqp://{name}:{quote(values[AMQP_PASSWORDS[name]], safe='')}@{brokers}/{VHOST}"
         ),
     }
     if own := tls_dir(values, name):
         settings["TLS_DIR"] = str(own)
     if name in WITH_TABLES:
-        settings["DATABASE_URL"] = database_url(values, name)
+        settings["DATABASE_URL"] = database_url(values, name, host)
         settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
     if name == "consent" and values["BACKUP_DIR"]:
         copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
         settings.setdefault("CONSENT_RECORDS_COPY", copy)
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
-        settings["REDIS_URL"] = f"redis://:{password}@{HOST}:{values['REDIS_PORT']}/0"
+        settings["REDIS_URL"] = f"redis://:{password}@{host}:{values['REDIS_PORT']}/0"
         for upstream in WITH_TABLES:
-            settings.setdefault(f"{upstream.upper()}_URL", service_url(values, upstream))
+            address = f"{host}:{port(values, f'{upstream.upper()}_PORT')}"
+            settings.setdefault(f"{upstream.upper()}_URL", service_url(values, upstream, address))
     return settings
 
 
@@ -240,15 +281,16 @@ def tls_dir(values: Mapping[str, str], name: str) -> Path | None:
     return Path(folder) / name if (folder := values["CERTS_DIR"]) else None
 
 
-def service_url(values: Mapping[str, str], name: str) -> str:
+def service_url(values: Mapping[str, str], name: str, address: str = "") -> str:
     scheme = "https" if values["CERTS_DIR"] else "http"
-    return f"{scheme}://{HOST}:{port(values, f'{name.upper()}_PORT')}"
+    address = address or f"{HOST}:{port(values, f'{name.upper()}_PORT')}"
+    return f"{scheme}://{address}"
 
 
-def database_url(values: Mapping[str, str], role: str) -> str:
+def database_url(values: Mapping[str, str], role: str, host: str = HOST) -> str:
     password = quote(values[DATABASE_PASSWORDS[role]], safe="")
     driver = "postgresql" if role.endswith("_owner") else "postgresql+aiopg"
-    return f"{driver}://{role}:{password}@{HOST}:{values['POSTGRES_PORT']}/{DATABASE}"
+    return f"{driver}://{role}:{password}@{host}:{values['POSTGRES_PORT']}/{DATABASE}"
 
 
 def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ set -eu
 policy=/usr/sbin/policy-rc.d # asked by each package before it starts its server
 saved=$policy.before-ostoja
 clusters=/etc/postgresql-common/createcluster.d
-units="postgresql redis-server rabbitmq-server epmd prometheus caddy nginx pgbackrest"
+units="postgresql redis-server rabbitmq-server epmd prometheus caddy nginx pgbackrest patroni etcd haproxy"
 
 restore() {
     if [ -e "$saved" ]; then mv "$saved" "$policy"; else rm -f "$policy"; fi

@@ -15,19 +15,29 @@ from deploy.local.servers import postgres_binaries, rabbitmq_home, redis_binary
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4}
+OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4, "patroni": 4}
+CLUSTER = {
+    "/usr/bin/patroni": "patroni",
+    "/usr/lib/python3/dist-packages/etcd": "python3-etcd",  # what Patroni asks etcd with
+    "/usr/bin/etcd": "etcd-server",
+    "/usr/sbin/haproxy": "haproxy",
+}
 
 
 class MachineError(Exception):
     """The text is shown to the user, before anything was changed."""
 
 
-def prepare(*, tests: bool = False, browser: bool = False) -> None:
+def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False) -> None:
     """Install missing packages.
 
     :param tests: also install the checkers of models and alert rules, if available
+    :param cluster: also install what several hosts need
     """
     missing = _missing_packages()
+    if cluster:
+        wanted = CLUSTER | ({"/usr/sbin/nft": "nftables"} if tests else {})
+        missing += [package for path, package in wanted.items() if not Path(path).exists()]
     if tests and _may_install():
         missing += _missing_checkers()
     if browser:

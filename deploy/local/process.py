@@ -34,20 +34,20 @@ class PortTakenError(ServerError):
         )
 
 
-def check_ports_free(ports: Mapping[str, int]) -> None:
+def check_ports_free(ports: Mapping[str, int], host: str = HOST) -> None:
     """:raises PortTakenError: names every port that is taken"""
     deadline = time.monotonic() + LEAVING_SECONDS
-    while taken := {variable: port for variable, port in ports.items() if not _is_free(port)}:
+    while taken := {name: port for name, port in ports.items() if not _is_free(host, port)}:
         if time.monotonic() > deadline:
             raise PortTakenError(taken)
         time.sleep(0.05)
 
 
-def _is_free(port: int) -> bool:
+def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore TIME_WAIT
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
@@ -158,7 +158,7 @@ def _reap() -> None:
     """Reap ended children, which are zombies until their parent does."""
     for pid, child in list(_children.items()):
         if child.poll() is not None:
-            del _children[pid]
+            _children.pop(pid, None)  # another thread may have, too
 
 
 def born(pid: int) -> str | None:
@@ -169,6 +169,19 @@ def born(pid: int) -> str | None:
     except OSError:
         return None
     return None if stat[0] == "Z" else f"{boot} {stat[19]}"
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all its descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(entry.name))
+    found = [pid]
+    for one in found:
+        found += children.get(one, [])
+    return found
 
 
 def as_user(user: str | None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from deploy.local.process import (
     as_user,
     born,
     check_ports_free,
+    family,
     wait_until,
 )
 
@@ -50,10 +51,15 @@ class Server(ABC):
     start_seconds = 60.0
     stop_seconds = 30.0
 
-    def __init__(self, folder: Path, ports: Mapping[str, int], log: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, ports: Mapping[str, int], log: Path | None = None, host: str = HOST
+    ) -> None:
         """:param ports: by the variable that sets each, for error messages"""
         self.folder = folder.resolve()
         self.ports = dict(ports)
+        self.host = host
+        self.enter: tuple[str, ...] = ()
+        """A command that runs the server elsewhere, as in a network namespace; needs root."""
         self.log = log or self.folder / "server.log"
         self.process = Process(self.folder / "server.pid")
 
@@ -68,7 +74,8 @@ class Server(ABC):
             return
         self.stop()
         self._end_strays()
-        check_ports_free(self.ports)
+        if not self.enter:
+            check_ports_free(self.ports, self.host)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own(self.folder, 0o700)
         self._launch(fingerprint)
@@ -89,6 +96,10 @@ class Server(ABC):
     def kill(self) -> None:
         """Kill it (kill -9), as a power cut would."""
         self.process.stop(signal.SIGKILL, self.stop_seconds)
+
+    def family(self) -> list[int]:
+        """Return the pids of all its processes."""
+        return family(self.pid) if self.pid is not None else []
 
     def _end_strays(self) -> None:
         """End unrecorded processes that use our data.
@@ -160,11 +171,11 @@ class Server(ABC):
         pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.process.spawn(
-            argv,
+            [*self.enter, *argv],
             env={**self._environment(), **environment},
             cwd=cwd or self.folder,
             log=self.log,
-            user=self.user,
+            user=None if self.enter else self.user,
             pass_fds=pass_fds,
             fingerprint=fingerprint,
         )
@@ -346,19 +357,20 @@ class Redis(Server):
         password: str,
         log: Path | None = None,
         variable: str = "REDIS_PORT",
+        host: str = HOST,
     ) -> None:
-        super().__init__(folder, {variable: port}, log)
+        super().__init__(folder, {variable: port}, log, host)
         self.port = port
         self.password = password
 
     @property
     def url(self) -> str:
-        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+        return f"redis://:{self.password}@{self.host}:{self.port}/0"
 
     def _shape(self) -> str:
         return "\n".join(
             [
-                f"bind {HOST}",
+                f"bind {self.host}",
                 f"port {self.port}",
                 f"requirepass {self.password}",
                 "dir .",
@@ -381,7 +393,7 @@ class Redis(Server):
 
     def command(self, line: str) -> str:
         """Run one command and return the first line of the answer."""
-        with socket.create_connection((HOST, self.port), timeout=5) as connection:
+        with socket.create_connection((self.host, self.port), timeout=5) as connection:
             connection.sendall(f"AUTH {self.password}\r\n{line}\r\n".encode())
             answer = connection.makefile("r", encoding="utf-8", newline="\r\n")
             first = answer.readline().strip()
@@ -415,6 +427,7 @@ class RabbitMQ(Server):
         epmd_port: int,
         password: str,
         log: Path | None = None,
+        host: str = HOST,
     ) -> None:
         super().__init__(
             folder,
@@ -425,17 +438,18 @@ class RabbitMQ(Server):
                 "RABBITMQ_DIST_PORT": dist_port,
             },
             log,
+            host,
         )
         self.port = port
         self.management_port = management_port
         self.metrics_port = metrics_port
         self.dist_port = dist_port
         self.password = password
-        self.epmd = _Epmd(self.folder / "epmd", epmd_port, self.log)
+        self.epmd = Epmd(self.folder / "epmd", epmd_port, self.log)
 
     @property
     def management_url(self) -> str:
-        return f"http://{HOST}:{self.management_port}"
+        return f"http://{self.host}:{self.management_port}"
 
     def _shape(self) -> object:
         return self._files(), self.node, self.dist_port, self.epmd.port
@@ -451,10 +465,10 @@ class RabbitMQ(Server):
         return {
             "rabbitmq.conf": "\n".join(
                 [
-                    f"listeners.tcp.1 = {HOST}:{self.port}",
-                    f"management.tcp.ip = {HOST}",
+                    f"listeners.tcp.1 = {self.host}:{self.port}",
+                    f"management.tcp.ip = {self.host}",
                     f"management.tcp.port = {self.management_port}",
-                    f"prometheus.tcp.ip = {HOST}",
+                    f"prometheus.tcp.ip = {self.host}",
                     f"prometheus.tcp.port = {self.metrics_port}",
                     # Loaded at every start, which also repairs a first start that was killed
                     # half-way.
@@ -462,7 +476,6 @@ class RabbitMQ(Server):
                     "log.file = false",
                     "log.console = true",
                     "log.console.level = warning",
-                    *self._cluster_settings(),
                     "",
                 ]
             ),
@@ -470,20 +483,22 @@ class RabbitMQ(Server):
             "definitions.json": json.dumps({"users": [user]}),
         }
 
-    def _cluster_settings(self) -> list[str]:
-        return []
-
     def _launch(self, fingerprint: str) -> None:
         home = rabbitmq_home()
         self.epmd.start()
         for name, text in self._files().items():
             self._write(name, text)
-        environment = {
+        self._spawn([str(home / "sbin" / "rabbitmq-server")], fingerprint, self._settings())
+
+    def _settings(self) -> dict[str, str]:
+        return {
             "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "ERL_EPMD_PORT": str(self.epmd.port),
-            "ERL_EPMD_ADDRESS": HOST,
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_ADDRESS": self.host,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                f"-kernel inet_dist_use_interface {{{self.host.replace('.', ',')}}}"
+            ),
             "RABBITMQ_CONFIG_FILE": f"{HERE}/rabbitmq.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{HERE}/enabled_plugins",
             "RABBITMQ_MNESIA_BASE": f"{HERE}/data",
@@ -495,7 +510,6 @@ class RabbitMQ(Server):
             # Make the script exec the server instead of waiting for it: one pid, one signal.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
-        self._spawn([str(home / "sbin" / "rabbitmq-server")], fingerprint, environment)
 
     def stop(self) -> None:
         super().stop()
@@ -504,7 +518,7 @@ class RabbitMQ(Server):
     def ready(self) -> bool:
         """Return whether the broker listens for AMQP and its API accepts our administrator."""
         token = base64.b64encode(f"{self.admin}:{self.password}".encode()).decode()
-        connection = http.client.HTTPConnection(HOST, self.management_port, timeout=5)
+        connection = http.client.HTTPConnection(self.host, self.management_port, timeout=5)
         try:
             connection.request(
                 "GET",
@@ -518,26 +532,28 @@ class RabbitMQ(Server):
             connection.close()
 
 
-class _Epmd(Server):
+class Epmd(Server):
     name = "epmd"
     user = "rabbitmq"
     program = "epmd"
 
-    def __init__(self, folder: Path, port: int, log: Path) -> None:
-        super().__init__(folder, {"RABBITMQ_EPMD_PORT": port}, log)
+    def __init__(self, folder: Path, port: int, log: Path, addresses: str = HOST) -> None:
+        """:param addresses: comma-separated; it listens on 127.0.0.1 in any case"""
+        super().__init__(folder, {"RABBITMQ_EPMD_PORT": port}, log, addresses.partition(",")[0])
         self.port = port
+        self.addresses = addresses
 
-    def _shape(self) -> int:
-        return self.port
+    def _shape(self) -> object:
+        return self.port, self.addresses
 
     def _launch(self, fingerprint: str) -> None:
         epmd = shutil.which("epmd")
         if epmd is None:
             raise ServerError("epmd, Erlang's port mapper, is not installed")
-        self._spawn([epmd, "-address", HOST, "-port", str(self.port)], fingerprint)
+        self._spawn([epmd, "-address", self.addresses, "-port", str(self.port)], fingerprint)
 
     def ready(self) -> bool:
-        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
+        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
             return True
         return False
 

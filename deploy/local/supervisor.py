@@ -18,10 +18,9 @@ from deploy.local.process import HERE, Process, account, as_user
 
 ROOT = environment.ROOT
 LOCAL = ROOT / ".local"
-MODULES = {
-    "sandbox": "deploy.sandbox",
-    **{name: f"services.{name}" for name in environment.SERVICES},
-}
+CLUSTER = LOCAL / "run" / "cluster"  # exists when three hosts are up, or were last
+HOSTS = {"a": "127.0.0.1", "b": "127.0.0.2", "c": "127.0.0.3"}
+SERVING = ("a", "b")  # of them run services, too
 DRAIN_SECONDS = 35.0  # a service stops within 30
 LONGEST_PAUSE = 15.0
 STEADY_SECONDS = 30.0  # a process that ran this long restarts without a pause
@@ -31,10 +30,28 @@ def record(name: str) -> Process:
     return Process(LOCAL / "run" / f"{name}.pid")
 
 
+def names() -> list[str]:
+    """Return the names of the processes; on several hosts a service's ends with -a, as its host."""
+    if not CLUSTER.exists():
+        return ["sandbox", *environment.SERVICES]
+    return ["sandbox", *(f"{name}-{host}" for name in environment.SERVICES for host in SERVING)]
+
+
+def module(name: str) -> str:
+    return "deploy.sandbox" if name == "sandbox" else f"services.{name.partition('-')[0]}"
+
+
 def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:
     """Return a process's environment, without the shell's variables for other services."""
     inherited = {key: value for key, value in os.environ.items() if key not in values}
-    return {**inherited, **environment.for_process(values, name), "PYTHONUNBUFFERED": "1"}
+    service, _, host = name.partition("-")
+    if host:
+        addresses = list(HOSTS.values())
+        settings = environment.for_member(values, service, HOSTS[host], addresses)
+        settings["RATE_LIMIT_STATE_FILE"] = f".local/gateway/ratelimits-{host}.json"
+    else:
+        settings = environment.for_process(values, name)
+    return {**inherited, **settings, "PYTHONUNBUFFERED": "1"}
 
 
 _BY_PATH = {"PYTHONPATH": HERE, "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -74,7 +91,7 @@ def _own_state(user: str, tls_dir: Path | None) -> None:
     for path in (folder, *folder.iterdir(), *((ROOT / tls_dir).iterdir() if tls_dir else ())):
         os.chown(path, entry.pw_uid, entry.pw_gid)
     for other in LOCAL.iterdir():
-        other.chmod(other.stat().st_mode & 0o700)
+        other.chmod(other.stat().st_mode & (0o711 if other.name == "hosts" else 0o700))
     LOCAL.chmod(0o711)
 
 
@@ -101,11 +118,11 @@ class Child:
             self._started = 0.0
         if now < self._due:
             return
-        user = gateway_user() if self.name == "gateway" else None
+        user = gateway_user() if _is_gateway(self.name) else None
         python = str(PYTHON) if user is None else f"{HERE}/{PYTHON.relative_to(ROOT)}"
         own = {} if user is None else _BY_PATH
         self.process.spawn(
-            [python, "-m", MODULES[self.name]],
+            [python, "-m", module(self.name)],
             env={**process_environment(self._values, self.name), **own},
             cwd=ROOT,
             log=LOCAL / "log" / f"{self.name}.log",
@@ -115,13 +132,17 @@ class Child:
 
 
 def stop_all() -> None:
-    """Stop the gateway first, so that no new requests come in, then the others together."""
-    record("gateway").stop(signal.SIGTERM, DRAIN_SECONDS)
-    others = [record(name) for name in MODULES if name != "gateway"]
-    for process in others:
-        process.signal(signal.SIGTERM)
-    for process in others:
-        process.stop(signal.SIGTERM, DRAIN_SECONDS)
+    """Stop the gateways first, so that no new requests come in, then the others together."""
+    for are_gateways in (True, False):
+        processes = [record(name) for name in names() if _is_gateway(name) is are_gateways]
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        for process in processes:
+            process.stop(signal.SIGTERM, DRAIN_SECONDS)
+
+
+def _is_gateway(name: str) -> bool:
+    return name.partition("-")[0] == "gateway"
 
 
 def main() -> int:
@@ -136,7 +157,7 @@ def main() -> int:
     values = environment.load(Path(ROOT / ".env"))
     if (user := gateway_user()) is not None:
         _own_state(user, environment.tls_dir(values, "gateway"))
-    children = [Child(name, values) for name in MODULES]
+    children = [Child(name, values) for name in names()]
     while not stopping:
         for child in children:
             child.keep_running()

@@ -4,9 +4,16 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from deploy.local.cluster import RabbitMQCluster
+from deploy.local.cluster import PORTS, Cluster
 from tests.support.loops import Factories
 from tests.support.ports import Ports
+
+ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+PASSWORDS = {
+    "POSTGRES_SUPERUSER_PASSWORD": "superuser",
+    "RABBITMQ_ADMIN_PASSWORD": "administrator",
+    "REDIS_PASSWORD": "redis-password",
+}
 
 
 def pytest_asyncio_loop_factories() -> Factories:
@@ -14,10 +21,12 @@ def pytest_asyncio_loop_factories() -> Factories:
 
 
 @pytest.fixture(scope="session")
-def cluster(private_folder: Path, ports: Ports) -> Iterator[RabbitMQCluster]:
-    nodes = RabbitMQCluster(private_folder / "cluster", ports.take, "administrator")
+def cluster(private_folder: Path, ports: Ports) -> Iterator[Cluster]:
+    private_folder.chmod(0o711)  # PostgreSQL's user must reach its data
+    folder = private_folder / "cluster"
+    three = Cluster(folder, ADDRESSES, {name: ports.take() for name in PORTS}, PASSWORDS)
     try:
-        nodes.start()
-        yield nodes
+        three.start()
+        yield three
     finally:
-        nodes.stop()
+        three.stop()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 
-from deploy.local.cluster import RabbitMQCluster, RabbitMQNode
+from deploy.local.cluster import Cluster, RabbitMQNode
 from libs.common.messaging.broker import Broker, PublishError, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Binding, Exchange, request_queue
@@ -87,14 +87,14 @@ async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def traffic(cluster: RabbitMQCluster) -> AsyncIterator[Traffic]:
+async def traffic(cluster: Cluster) -> AsyncIterator[Traffic]:
     lost, kept, third = cluster.nodes
     vhost = Vhost(kept)
     url = vhost.url("alerts")
 
     def by_way_of(*nodes: RabbitMQNode) -> str:
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
-        return url.replace(f"127.0.0.1:{kept.port}", hosts)
+        hosts = ",".join(f"{node.host}:{node.port}" for node in nodes)
+        return url.replace(f"{kept.host}:{kept.port}", hosts)
 
     async with (
         Broker.connect(by_way_of(lost, kept, third), "alerts") as publisher,
@@ -127,7 +127,7 @@ async def traffic(cluster: RabbitMQCluster) -> AsyncIterator[Traffic]:
     vhost.delete()
 
 
-async def whole(cluster: RabbitMQCluster) -> None:
+async def whole(cluster: Cluster) -> None:
     async def all_run() -> bool:
         try:
             seen = [Management(node).call("GET", "nodes") for node in cluster.nodes]
@@ -139,7 +139,7 @@ async def whole(cluster: RabbitMQCluster) -> None:
 
 
 async def test_a_frozen_node_is_left_and_no_queue_that_it_led_looks_empty(
-    cluster: RabbitMQCluster,
+    cluster: Cluster,
 ) -> None:
     async with traffic(cluster) as flow:
         seen: set[int | None] = set()
@@ -166,7 +166,7 @@ async def test_a_frozen_node_is_left_and_no_queue_that_it_led_looks_empty(
         await flow.flows()
 
 
-async def test_a_killed_node_is_left_and_joins_again(cluster: RabbitMQCluster) -> None:
+async def test_a_killed_node_is_left_and_joins_again(cluster: Cluster) -> None:
     async with traffic(cluster) as flow:
         flow.lost.kill()
         await flow.flows()

@@ -57,11 +57,11 @@ class Vhost:
         )
 
     def url(self, service: str) -> str:
-        return f"amqp://{service}:{PASSWORDS[service]}@127.0.0.1:{self.server.port}/{self.name}"
+        return f"amqp://{service}:{PASSWORDS[service]}@{self.server.host}:{self.server.port}/{self.name}"
 
     def admin_url(self) -> str:
         account = f"{self.server.admin}:{self.server.password}"
-        return f"amqp://{account}@127.0.0.1:{self.server.port}/{self.name}"
+        return f"amqp://{account}@{self.server.host}:{self.server.port}/{self.name}"
 
     def call(self, method: str, kind: str, name: str = "", body: object = None) -> Any:
         """Call `/api/{kind}/{vhost}/{name}`, e.g. kind `queues`, name `alerts.slack`."""

@@ -47,11 +47,18 @@ def kill_with_children(server: Server) -> None:
 
 
 @contextmanager
-def frozen(pid: int | None) -> Iterator[None]:
-    """Hold a process still: it keeps its connections and answers nothing."""
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+def frozen(*pids: int | None) -> Iterator[None]:
+    """Hold processes still: they keep their connections and answer nothing."""
+    held = [pid for pid in pids if pid is not None]
+    assert held
     try:
+        _signal(held, signal.SIGSTOP)
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        _signal(held, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -1,0 +1,144 @@
+"""The primary, or Redis' master, is lost; HAProxy of another host leads to the next one."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
+
+from deploy.local.cluster import Cluster, HostServers
+from deploy.local.process import wait_until
+from deploy.local.servers import Redis
+from tests.support.servers import frozen
+
+pytestmark = pytest.mark.cluster
+BACK_SECONDS = 60.0
+
+
+def soon(what: str, seconds: float, so: object) -> None:
+    wait_until(what, seconds, so, lambda: True)  # type: ignore[arg-type]
+
+
+def other(cluster: Cluster, lost: str) -> HostServers:
+    return next(host for name, host in cluster.hosts.items() if name != lost)
+
+
+@contextmanager
+def by_way_of(host: HostServers) -> Iterator[Connection]:
+    """Connect to the primary as a service on this host does."""
+    options: dict[str, Any] = {"connect_timeout": 2, "options": "-c statement_timeout=3000"}
+    with closing(psycopg2.connect(host.dsn, **options)) as connection:
+        connection.autocommit = True
+        yield connection
+
+
+def written(host: HostServers, text: str) -> bool:
+    try:
+        with by_way_of(host) as connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE IF NOT EXISTS note (text text)")
+            cursor.execute("INSERT INTO note VALUES (%s)", (text,))
+            return True
+    except psycopg2.Error:
+        return False
+
+
+def notes(host: HostServers) -> set[str]:
+    with by_way_of(host) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT text FROM note")
+        return {text for (text,) in cursor.fetchall()}
+
+
+def all_stream(cluster: Cluster) -> bool:
+    return all(host.postgres.ready() for host in cluster.hosts.values())
+
+
+@pytest.mark.parametrize("loss", ["killed", "frozen"])
+def test_what_a_lost_primary_confirmed_is_on_the_next_one(cluster: Cluster, loss: str) -> None:
+    lost = cluster.primary
+    assert lost is not None
+    kept = other(cluster, lost)
+    assert written(kept, f"before it was {loss}")
+    node = cluster.hosts[lost].postgres
+    if loss == "killed":
+        node.kill()
+        soon("the next primary", BACK_SECONDS, lambda: written(kept, "killed"))
+        node.start()
+    else:
+        with frozen(*node.family()):
+            soon("the next primary", BACK_SECONDS, lambda: written(kept, "frozen"))
+    assert notes(kept) >= {f"before it was {loss}", loss}
+    assert cluster.primary != lost
+    soon("the former primary, as a standby", BACK_SECONDS, lambda: all_stream(cluster))
+    assert notes(kept) >= {f"before it was {loss}", loss}
+
+
+def test_a_switchover_is_asked_for_and_done(cluster: Cluster) -> None:
+    before = cluster.primary
+    assert before is not None
+    assert written(cluster.hosts["a"], "before the switchover")
+    candidate = other(cluster, before).member.name
+    cluster.switch_over(candidate)
+    assert cluster.primary == candidate
+    soon("writes", BACK_SECONDS, lambda: written(cluster.hosts["a"], "after it"))
+    assert "before the switchover" in notes(cluster.hosts["a"])
+    soon("the former primary, as a standby", BACK_SECONDS, lambda: all_stream(cluster))
+
+
+def test_without_a_standby_nothing_is_confirmed(cluster: Cluster) -> None:
+    """A confirmed row would be lost with its only node."""
+    primary = cluster.primary
+    assert primary is not None
+    standbys = [host.postgres for name, host in cluster.hosts.items() if name != primary]
+    assert written(cluster.hosts[primary], "with standbys")
+    for standby in standbys:
+        standby.kill()
+    assert not written(cluster.hosts[primary], "alone")
+    for standby in standbys:
+        standby.launch()
+    soon("writes", BACK_SECONDS, lambda: written(cluster.hosts[primary], "with them again"))
+    soon("the standbys", BACK_SECONDS, lambda: all_stream(cluster))
+
+
+def redis(host: HostServers) -> Redis:
+    """Redis as a service on this host reaches it."""
+    member = host.member
+    return Redis(
+        member.folder,
+        port=member.ports["REDIS_PORT"],
+        password=member.passwords["REDIS_PASSWORD"],
+        host=member.address,
+    )
+
+
+@pytest.mark.parametrize("loss", ["killed", "frozen"])
+def test_redis_counts_go_on_with_the_next_master(cluster: Cluster, loss: str) -> None:
+    soon("a master", BACK_SECONDS, lambda: cluster.master is not None)
+    lost = cluster.master
+    assert lost is not None
+    kept = redis(other(cluster, lost))
+
+    def counted() -> bool:
+        try:
+            return kept.command("INCR counter").startswith(":")
+        except OSError:
+            return False
+
+    soon("a count", BACK_SECONDS, counted)
+    node = cluster.hosts[lost].redis
+    if loss == "killed":
+        node.kill()
+        soon("the next master", BACK_SECONDS, counted)
+        node.start()
+    else:
+        with frozen(node.pid):
+            soon("the next master", BACK_SECONDS, counted)
+
+    assert cluster.master != lost
+    assert counted()
+    soon("the former master, as a replica", BACK_SECONDS, lambda: is_replica(node))
+
+
+def is_replica(node: Redis) -> bool:
+    return node.command("SET probe 1").startswith("-READONLY")
