@@ -3,6 +3,7 @@
 Standard library only. Addresses and keys come from .env, or from the environment in a container.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -109,6 +110,21 @@ class World:
         data = form.encode() if form else None if body is None else json.dumps(body).encode()
         return _fetch(method, self.gateway + path, data, headers)
 
+    def page(self) -> str:
+        """Return the company's web page, as a browser gets it."""
+        return _fetch("GET", f"{self._sandbox}/")
+
+    def submit(self, body: dict[str, Any], key: str) -> Any:
+        """Send a form as a page does; every form takes those of the gateway's own origin."""
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": key,
+            "Origin": self.public,
+        }
+        return json.loads(
+            _fetch("POST", f"{self.gateway}/api/leads", json.dumps(body).encode(), headers)
+        )
+
     def alert(self, event_type: str, **payload: Any) -> str:
         body = {"event_type": event_type, "payload": payload}
         accepted = self.call("POST", "/api/alerts", body, key="service")
@@ -209,6 +225,38 @@ def _check(holds: object, what: str) -> None:
 def _timed() -> Iterator[Callable[[], str]]:
     began = time.monotonic()
     yield lambda: f"{time.monotonic() - began:.1f} s"
+
+
+def form(tell: Teller, world: World) -> None:
+    tell.step(
+        "A visitor sends the form on the company's page",
+        "One script tag. What is recorded is what was shown, and a repeated request is one lead.",
+    )
+    _check("/widget.js" in world.page(), "the page has the script tag")
+    shown = world.call("GET", "/api/forms/contact?language=en")
+    (consent,) = shown["consents"]
+    digest = hashlib.sha256(consent["text"].encode()).hexdigest()
+    _check(digest == consent["sha256"], "the hash is that of the wording")
+    time.sleep(4)  # who fills in a form within three seconds is taken for a robot
+    ola = _person("ola")
+    body = {
+        "form": "contact",
+        "form_version": shown["version"],
+        "language": "en",
+        "fields": {"name": "Ola", "email": ola, "message": "A bathroom of 8 m2, please."},
+        "consents": {consent["purpose"]: digest},
+        "notice_version": shown["notice"]["version"],
+        "issued": shown["issued"],
+        "agreed_at": _stamp(time.time()) + "Z",
+    }
+    key = uuid.uuid4().hex
+    with _timed() as took:
+        first = world.submit(body, key)
+        tell.does("Ola", "sends it; her train enters a tunnel, and the browser sends it again")
+        _check(world.submit(body, key) == first, "the answer is the same")
+        told = _await("the lead in Slack", partial(world.received, "slack", ola), 30)
+        tell.holds(f"{took()} later in Slack, once: {told[0]['text']}")
+    _check(len(world.received("slack", ola)) == 1, "the lead is reported once")
 
 
 def lead(tell: Teller, world: World, anna: str) -> None:
@@ -452,6 +500,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         world = World()
+        form(tell, world)
         lead(tell, world, anna)
         untaken(tell, world)
         outage(tell, world)
