@@ -12,8 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError
 
-from libs.common import sockets
 from libs.common.process import certificates, logs
+from libs.common.redis_server import RedisServer
 
 log = logs.get_logger(__name__)
 
@@ -71,9 +71,13 @@ class LocalCache:
 class _HappyEyeballs(Connection):
     """Tries the addresses of a name in parallel; redis-py tries one after another."""
 
+    def __init__(self, server: RedisServer, **options: Any) -> None:
+        super().__init__(**options)
+        self._server = server
+
     async def _connect(self) -> None:
         async with asyncio.timeout(self.socket_connect_timeout):
-            self._socket = await sockets.connected(self.host, self.port)
+            self._socket, self.host = await self._server.connected()
         await super()._connect()  # type: ignore[no-untyped-call]
 
     def _connection_arguments(self) -> dict[str, Any]:
@@ -115,16 +119,19 @@ class Cache:
     async def open(
         cls, redis_url: str, *, prefix: str, max_entries: int = MAX_ENTRIES
     ) -> AsyncIterator[Self]:
-        pool = BlockingConnectionPool.from_url(
-            redis_url,
-            max_connections=32,
-            timeout=TIMEOUT_SECONDS,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
-        )
-        raced: dict[Any, Any] = {Connection: _HappyEyeballs, SSLConnection: _HappyEyeballsTls}
-        pool.connection_class = raced.get(pool.connection_class, pool.connection_class)
+        server = RedisServer(redis_url)
+        options = {
+            **server.options,
+            "timeout": TIMEOUT_SECONDS,
+            "socket_timeout": TIMEOUT_SECONDS,
+            "socket_connect_timeout": TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
+        }
+        if "path" not in options:
+            secure = "connection_class" in options
+            options["connection_class"] = _HappyEyeballsTls if secure else _HappyEyeballs
+            options["server"] = server
+        pool = BlockingConnectionPool(max_connections=32, **options)
         redis = Redis(connection_pool=pool)
         try:
             yield cls(redis, prefix, LocalCache(max_entries))
@@ -210,7 +217,7 @@ class Cache:
         return time.monotonic() >= self._retry_at
 
     async def _failed(self, error: Exception) -> None:
-        if isinstance(error, ReadOnlyError):  # demoted: the name resolves to another server by now
+        if isinstance(error, ReadOnlyError):  # demoted: another server is the master by now
             await self._redis.connection_pool.disconnect()
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not self.redis_unavailable:

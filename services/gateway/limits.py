@@ -5,12 +5,14 @@ Redis counts exactly; while it is down, each process enforces the limit by its o
 One Lua script decides all windows of a request in one round trip, so that any number of processes
 together admit exactly the quota. Each process also counts what it admitted in the current windows.
 If this process alone has admitted the whole quota, it rejects without calling Redis. The counts are
-sent with each call, so that a Redis that lost its data learns them again.
-docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not.
+sent with each call and kept for each process, so that a Redis that lost some learns them again.
+docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not, docs/decisions/0030
+why a failover admits one quota more at most.
 """
 
 import asyncio
 import re
+import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,24 +40,44 @@ RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 
 COUNT = """
 local time = redis.call('TIME')
-local now = tonumber(time[1])
-local admitted, counts, changes, ends = 1, {}, {}, {}
-for i = 1, #ARGV, 6 do
+local now, caller = tonumber(time[1]), ARGV[1]
+local admitted, counts, changes, written, ends = 1, {}, {}, {}, {}
+for i = 2, #ARGV, 6 do
   local at, seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local start, count = now - now % seconds, 0
-  local kept = redis.call('HGET', KEYS[at], seconds)
-  if kept then
-    local kept_start, kept_count = string.match(kept, '(%d+):(%d+)')
-    if tonumber(kept_start) == start then count = tonumber(kept_count) end
+  local kept = redis.call('HGET', KEYS[at], seconds) or ''
+  local kept_start = tonumber(string.match(kept, '^%d+'))
+  local known_start, mine = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
+  if mine == 0 then known_start = nil end
+  local start = now - now % seconds
+  -- A window that has begun goes on, although the clock of a new master is behind.
+  local later = start + seconds
+  if kept_start == later or known_start == later then now, start = later, later end
+  -- The calling process knows how many it has admitted in this window; the others are kept.
+  if known_start ~= start then mine = 0 end
+  local others, rest, kept_mine = 0, '', 0
+  if kept_start == start then
+    for process, count in string.gmatch(kept, ' (%w+)=(%d+)') do
+      if process == caller then
+        kept_mine = tonumber(count)
+      else
+        others = others + tonumber(count)
+        rest = rest .. ' ' .. process .. '=' .. count
+      end
+    end
   end
-  -- The calling process knows how many it has admitted in this window.
-  if tonumber(ARGV[i + 3]) == start then count = math.max(count, tonumber(ARGV[i + 4])) end
+  local format = '%d ' .. caller .. '=%d' .. rest
+  if mine > kept_mine then  -- some were lost: also if this call is refused
+    redis.call('HSET', KEYS[at], seconds, string.format(format, start, mine))
+    written[at] = true
+  end
+  mine = math.max(mine, kept_mine)
+  ends[at] = math.max(ends[at] or 0, start + seconds)
+  local count = mine + others
   counts[#counts + 1] = count
   if count < quota then
     changes[at] = changes[at] or {}
     table.insert(changes[at], seconds)
-    table.insert(changes[at], string.format('%d:%d', start, count + 1))
-    ends[at] = math.max(ends[at] or 0, start + seconds)
+    table.insert(changes[at], string.format(format, start, mine + 1))
   elseif ARGV[i + 5] == '1' then
     admitted = 0
   end
@@ -63,11 +85,13 @@ end
 if admitted == 1 then
   for at, change in pairs(changes) do
     redis.call('HSET', KEYS[at], unpack(change))
-    redis.call('EXPIREAT', KEYS[at], ends[at])
+    written[at] = true
   end
 end
+for at in pairs(written) do redis.call('EXPIREAT', KEYS[at], ends[at]) end
 return {admitted, now, tonumber(time[2]), unpack(counts)}
 """
+"""Each field is the start of a window and what each process has admitted in it: `60 a1=3 b2=5`."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +333,7 @@ class Limiter:
     ) -> None:
         self._redis = redis
         self._here = LocalCounts(max_keys)
+        self._process = secrets.token_hex(4)
         self._clock = clock
         self._redis_ahead = 0.0
         """Redis' clock minus ours when last seen, so that both count the same windows."""
@@ -355,9 +380,9 @@ class Limiter:
         known: Sequence[int],
     ) -> Decision:
         hashes: dict[str, int] = {}
-        arguments: list[Argument] = []
+        arguments: list[Argument] = [self._process]
         for (window, key, refuses), count in zip(buckets, known, strict=True):
-            at = hashes.setdefault(f"ostoja:limit:{key}", len(hashes) + 1)
+            at = hashes.setdefault(f"ostoja:admitted:{key}", len(hashes) + 1)
             seconds = window.seconds
             arguments += (at, seconds, window.quota, _start(now, seconds), count, int(refuses))
         answers: list[Decision] = []

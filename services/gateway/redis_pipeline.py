@@ -13,10 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import parse_url
 
-from libs.common import sockets
 from libs.common.process import certificates, logs
+from libs.common.redis_server import RedisServer
 from services.gateway import metrics
 
 log = logs.get_logger(__name__)
@@ -40,7 +39,7 @@ class RedisPipeline:
 
     def __init__(self, url: str, scripts: Sequence[str]) -> None:
         self._url = url
-        self._options = parse_url(url)
+        self._server = RedisServer(url)
         self._scripts = scripts
         self._shas: dict[str, bytes] = {}
         self._connection: _Connection | None = None
@@ -99,16 +98,16 @@ class RedisPipeline:
 
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
-        options = self._options
+        options = self._server.options
         async with asyncio.timeout(CONNECT_SECONDS):
             if "path" in options:
                 _, connection = await loop.create_unix_connection(_Connection, options["path"])
             else:
                 secure = "connection_class" in options  # parse_url sets it for rediss:// only
-                host = options.get("host", "localhost")
+                opened, host = await self._server.connected()
                 _, connection = await loop.create_connection(
                     _Connection,
-                    sock=await sockets.connected(host, options.get("port", 6379)),
+                    sock=opened,
                     ssl=certificates.of_url(self._url) if secure else None,
                     server_hostname=host if secure else None,
                 )
@@ -120,7 +119,7 @@ class RedisPipeline:
         return connection
 
     async def _greet(self, connection: "_Connection") -> None:
-        options = self._options
+        options = self._server.options
         if options.get("password"):
             account = [options["username"]] if options.get("username") else []
             await connection.call(_ignore, "AUTH", *account, options["password"])

@@ -1,18 +1,21 @@
-"""PostgreSQL with a standby, and hosts that do not answer."""
+"""PostgreSQL and Redis with a second server that takes over, and hosts that do not answer."""
 
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg2
+from redis import Redis as Client
+from redis.exceptions import RedisError
 
-from deploy.local.process import ServerError, as_user
-from deploy.local.servers import Postgres
+from deploy.local.process import HERE, ServerError, as_user
+from deploy.local.servers import Postgres, Redis, redis_binary
 from tests.support.databases import PASSWORDS, Databases
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
@@ -101,6 +104,107 @@ def running_pair(folder: Path, take_port: Callable[[], int]) -> Iterator[Pair]:
         pair = Pair(primary, standby)
         pair.confirm_by("ANY 1 (*)")
         yield pair
+
+
+class Replica(Redis):
+    """Follows another Redis until a Sentinel promotes it."""
+
+    def __init__(self, folder: Path, of: Redis, **options: Any) -> None:
+        super().__init__(folder, password=of.password, **options)
+        self._of = of
+
+    def _shape(self) -> str:
+        return f"{super()._shape()}replicaof {HOST} {self._of.port}\nmasterauth {self.password}\n"
+
+    def lose_what_follows(self) -> None:
+        """Follow no longer: what the master takes from now on is lost with it."""
+        self.command("CONFIG SET masterauth another")
+        self.command("CLIENT KILL TYPE master")
+
+
+class Sentinel(Redis):
+    """Watches a master, and with one other promotes its replica two seconds after its death."""
+
+    def __init__(self, folder: Path, master: Redis, **options: Any) -> None:
+        super().__init__(folder, password=master.password, **options)
+        self._master = master
+
+    def _shape(self) -> str:
+        lines = (
+            f"bind {HOST}",
+            f"port {self.port}",
+            "dir .",
+            f"sentinel monitor {MASTER} {HOST} {self._master.port} 2",
+            f"sentinel auth-pass {MASTER} {self.password}",
+            f"sentinel down-after-milliseconds {MASTER} 1000",
+            f"sentinel failover-timeout {MASTER} 5000",
+        )
+        return "\n".join([*lines, ""])
+
+    def _launch(self, fingerprint: str) -> None:
+        self._write("sentinel.conf", self._shape())
+        self._spawn([redis_binary(), f"{HERE}/sentinel.conf", "--sentinel"], fingerprint)
+
+    def ready(self) -> bool:
+        """Return whether it knows the replica and the two other Sentinels."""
+        try:
+            with client(self.port, decode_responses=True) as asked:
+                state = asked.sentinel_master(MASTER)
+        except RedisError:
+            return False
+        return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == 2)
+
+
+MASTER = "ostoja"
+
+
+@dataclass
+class Sentinels:
+    master: Redis
+    replica: Replica
+    sentinels: list[Sentinel]
+    first: list[str] = field(default_factory=list)
+    """Sentinels before these in the URL."""
+
+    @property
+    def url(self) -> str:
+        own = (f"{HOST}:{each.port}" for each in self.sentinels)
+        hosts = ",".join([*self.first, *own])
+        return f"redis+sentinel://:{self.master.password}@{hosts}/0?master={MASTER}"
+
+    def in_step(self) -> bool:
+        return bool(self._about_replica("master_link_status") == "up")
+
+    def promoted(self) -> bool:
+        return bool(self._about_replica("role") == "master")
+
+    def _about_replica(self, name: str) -> Any:
+        with client(self.replica.port, password=self.replica.password) as asked:
+            return asked.info("replication").get(name)
+
+
+@contextmanager
+def running_sentinels(folder: Path, take_port: Callable[[], int]) -> Iterator[Sentinels]:
+    with ExitStack() as stack:
+        master = stack.enter_context(
+            running(Redis(folder / "master", port=take_port(), password="redis-password"))
+        )
+        replica = stack.enter_context(
+            running(Replica(folder / "replica", master, port=take_port()))
+        )
+        sentinels = [
+            Sentinel(folder / f"sentinel-{number}", master, port=take_port()) for number in range(3)
+        ]
+        for sentinel in sentinels:
+            stack.callback(sentinel.stop)
+            sentinel.launch()
+        for sentinel in sentinels:
+            sentinel.wait()
+        yield Sentinels(master, replica, sentinels)
+
+
+def client(port: int, **options: Any) -> Client:
+    return Client(host=HOST, port=port, **options)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ DEAD_PEER_SECONDS = 10.0
 GRACE_SECONDS = 2.0  # to receive an answer after the server's own statement time-out
 IDLE_SECONDS = 10.0  # the server ends a transaction that is idle for this long
 RECONNECT_SECONDS = 1.0
+CLOCKS_APART_SECONDS = 5  # a host's clock and the server's, at most (docs/cluster.md)
 STATEMENT_SECONDS = 5.0  # below the deadline of a request: a cancelled query costs a reconnection
 
 # Data exceptions: the message itself quotes the value.

@@ -3,7 +3,7 @@
 import unicodedata
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -205,6 +205,19 @@ async def test_an_alert_in_intake_is_erased_too(alerts: StartAlerts, consent: Co
     assert ANNA not in await words(subject)
 
 
+@pytest.mark.parametrize(("ahead", "kept"), [(4, False), (7, True)])
+async def test_an_alert_from_before_an_erasure_is_erased_although_its_gateway_s_clock_is_ahead(
+    alerts: StartAlerts, consent: Consent, ahead: float, *, kept: bool
+) -> None:
+    subject = await alerts()
+    await consent.erased()
+    erased = await subject.scalar("SELECT max(erased_at) FROM erased_subject")
+    at = erased + timedelta(seconds=ahead)
+    alert_id = await subject.accept(payload={"text": ANNA}, accepted_at=at.isoformat())
+    row = await eventually(lambda: subject.row(alert_id))
+    assert (row.reason == "erased", row.payload is not None) == (not kept, kept)
+
+
 async def test_an_erased_alert_cannot_be_retried(alerts: StartAlerts, consent: Consent) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=400)
@@ -308,7 +321,8 @@ async def test_an_alert_in_intake_during_an_erasure_is_stored_empty(
     once = await subject.accept(
         "followup", payload=mail, target="email", once=ONCE, accepted_at=held_since
     )
-    new = await subject.accept(payload={"text": f"she came back: {ANNA}"})
+    later = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
+    new = await subject.accept(payload={"text": f"she came back: {ANNA}"}, accepted_at=later)
     await subject.until(new, "delivered")
     for alert_id, target in (*((each, "slack") for each in late), (once, "email")):
         row = await subject.until(alert_id, "discarded", target)

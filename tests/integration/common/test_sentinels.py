@@ -1,0 +1,79 @@
+"""Redis behind Sentinels: the master of the moment is used."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local import environment
+from libs.common.cache import Cache
+from ostoja.doctor import cache as doctor
+from ostoja.doctor.deployment import Deployment
+from ostoja.doctor.finding import Status
+from tests.support.consumers import until
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+from tests.support.replicas import MASTER, Sentinels, black_hole, running_sentinels
+
+
+@pytest.fixture
+def sentinels(private_folder: Path, tmp_path: Path, ports: Ports) -> Iterator[Sentinels]:
+    with running_sentinels(private_folder / tmp_path.name, ports.take) as started:
+        yield started
+
+
+def problems(redis: Sentinels) -> list[str]:
+    address = redis.url.rpartition("@")[2].partition("/")[0]
+    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8")) | {
+        "REDIS_SCHEME": "redis+sentinel",
+        "REDIS_PASSWORD": redis.master.password,
+        "REDIS_ADDRESS": address,
+        "REDIS_OPTIONS": f"?master={MASTER}",
+    }
+    found = doctor.check(Deployment(values, "", Path()))
+    return [each.found for each in found if each.status is Status.WRONG]
+
+
+async def test_the_master_is_found_behind_sentinels_that_do_not_answer_and_after_a_failover(
+    sentinels: Sentinels,
+) -> None:
+    with black_hole() as hole:
+        sentinels.first = [hole, f"{HOST}:1"]
+        async with Cache.open(sentinels.url, prefix="test:") as cache:
+            await cache.set("a", b"before", 60)
+            assert not cache.redis_unavailable
+            await until(sentinels.in_step)
+            sentinels.master.kill()
+
+            async def stored() -> bool:
+                await cache.set("a", b"after", 60)
+                return not cache.redis_unavailable
+
+            await eventually(stored, every=0.2)
+            assert sentinels.promoted()
+            assert await cache.get("a") == b"after"
+
+
+async def test_a_demoted_master_is_left(sentinels: Sentinels) -> None:
+    """It keeps its connections, and answers READONLY."""
+    async with Cache.open(sentinels.url, prefix="test:") as cache:
+        await cache.set("a", b"before", 60)
+        await until(sentinels.in_step)
+        sentinels.sentinels[0].command(f"SENTINEL FAILOVER {MASTER}")
+        await until(sentinels.promoted)
+
+        async def stored() -> bool:
+            await cache.set("a", b"after", 60)
+            return not cache.redis_unavailable
+
+        await eventually(stored, every=0.2)
+
+
+async def test_the_doctor_looks_at_each_sentinel_and_at_the_master(sentinels: Sentinels) -> None:
+    await until(sentinels.in_step)
+    assert problems(sentinels) == []
+    sentinels.sentinels[0].stop()
+    sentinels.replica.stop()
+    (of_sentinel, of_replica) = problems(sentinels)
+    assert f"the Sentinel at {HOST}:{sentinels.sentinels[0].port}" in of_sentinel
+    assert "no replica" in of_replica

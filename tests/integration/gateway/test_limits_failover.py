@@ -1,0 +1,128 @@
+"""P8 over failovers of Redis that lose counts: one quota more at most, and then exact again."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from libs.common.process import tasks
+from services.gateway.limits import COUNT, Limiter, Window
+from services.gateway.redis_pipeline import RedisPipeline
+from tests.integration.gateway.conftest import StartGateway
+from tests.integration.gateway.test_limits import flood, statuses
+from tests.support.consumers import until
+from tests.support.ports import Ports
+from tests.support.replicas import Sentinels, running_sentinels
+
+QUOTA = 30
+DAY = Window("chat", QUOTA, 86_400)
+KEY = "ostoja:admitted:a"
+
+
+@pytest.fixture
+def sentinels(private_folder: Path, tmp_path: Path, ports: Ports) -> Iterator[Sentinels]:
+    with running_sentinels(private_folder / tmp_path.name, ports.take) as started:
+        yield started
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_a_failover_that_loses_counts_admits_one_quota_more_at_most(
+    start_gateway: StartGateway, sentinels: Sentinels, *, settled: bool
+) -> None:
+    """If each gateway is asked once, the quota is exact again."""
+    settings = {"CHAT_RATE_LIMIT": f"{QUOTA} per day", "REDIS_URL": sentinels.url}
+    gateways = [await start_gateway(**settings) for _ in range(2)]
+    for gateway in gateways:
+        await gateway.redis_is("healthy")
+    await until(sentinels.in_step)
+    sentinels.replica.lose_what_follows()
+    answers = await flood(20, *gateways)
+    await asyncio.to_thread(sentinels.master.kill)
+    await until(sentinels.promoted)
+    for gateway in gateways:
+        await gateway.redis_is("healthy")
+    if settled:
+        answers += [(await flood(1, gateway))[0] for gateway in gateways]
+    answers += await flood(200, *gateways)
+    admitted = statuses(answers)[200]
+    assert QUOTA <= admitted <= (QUOTA if settled else 2 * QUOTA)
+
+
+def today() -> int:
+    return int(time.time()) // DAY.seconds * DAY.seconds
+
+
+@asynccontextmanager
+async def limiters(redis_url: str, count: int) -> AsyncIterator[list[Limiter]]:
+    pipes = [RedisPipeline(redis_url, (COUNT,)) for _ in range(count)]
+    running = [asyncio.create_task(pipe.run()) for pipe in pipes]
+    try:
+        await until(lambda: all(pipe.connected for pipe in pipes))
+        yield [Limiter(pipe) for pipe in pipes]
+    finally:
+        await tasks.end(*running)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_counts_heal_whatever_was_lost(redis_url: str, seed: int) -> None:
+    chance = random.Random(seed)
+    async with Redis.from_url(redis_url) as redis, limiters(redis_url, 3) as gateways:
+        backups: list[bytes | None] = [None]
+        admitted = losses = 0
+        unheard: set[Limiter] = set()
+        """Gateways whose counts may be lost."""
+        for _ in range(150):
+            step = chance.random()
+            if step < 0.05:
+                lost = chance.choice(backups)
+                await redis.delete(KEY)
+                if lost is not None:
+                    await redis.restore(KEY, 86_400_000, lost)
+                losses += 1
+                unheard = set(gateways)
+            elif step < 0.15:
+                backups.append(await redis.dump(KEY))
+            else:
+                gateway = chance.choice(gateways)
+                exact = unheard <= {gateway}
+                # One that has admitted the whole quota by itself refuses without telling Redis.
+                tells = gateway._here.count(DAY.seconds, today(), "a") < QUOTA
+                decision = await gateway.decide("chat", "a", (DAY,))
+                if exact:
+                    assert decision.admitted == (admitted < QUOTA)
+                admitted += decision.admitted
+                if tells:
+                    unheard.discard(gateway)
+            assert admitted <= QUOTA * (1 + losses)
+        assert losses
+
+
+async def test_a_window_goes_on_if_the_clock_of_a_new_master_is_behind(redis_url: str) -> None:
+    async with Redis.from_url(redis_url) as redis, limiters(redis_url, 2) as (one, other):
+        later = today() + DAY.seconds  # by the clock of the master before
+        await redis.hset(KEY, "86400", f"{later} other={QUOTA - 3}")
+        said = [(await each.decide("chat", "a", (DAY,))).admitted for each in (one, other) * 3]
+        assert Counter(said) == {True: 3, False: 3}
+        (kept,) = await redis.hmget(KEY, "86400")
+        assert str(later) in str(kept)
+
+        # The same, if the count is lost: a gateway knows its own.
+        await redis.delete(KEY)
+        assert (await one.decide("chat", "a", (DAY,))).admitted
+        (kept,) = await redis.hmget(KEY, "86400")
+        assert str(later) in str(kept)
+
+
+async def test_a_process_that_starts_again_keeps_what_it_had_admitted(redis_url: str) -> None:
+    async with limiters(redis_url, 1) as (before,):
+        for _ in range(QUOTA - 1):
+            await before.decide("chat", "a", (DAY,))
+    async with limiters(redis_url, 1) as (after,):
+        said = [(await after.decide("chat", "a", (DAY,))).admitted for _ in range(3)]
+    assert said == [True, False, False]
