@@ -36,7 +36,7 @@ class Withdrawals:
         self._vault = vault
         self._settings = settings
         self._stopping = stopping
-        self._journal = journal
+        self.journal = journal
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def withdraw(self, request: WithdrawalRequest) -> Answer:
@@ -50,7 +50,7 @@ class Withdrawals:
                 request,
                 suppression_days=self._settings.suppression_retention_days,
             )
-        await self._journal.record()
+        await self.journal.record()
         result, in_flight = await permits.wait_until_answerable(
             self._engine,
             withdrawal,
@@ -79,11 +79,11 @@ class Withdrawals:
         erased = replace(entry, action=Action.ERASED)
         async with self._engine.begin() as tx:
             done = await changes.erase(tx, self._vault, erased, withdrawal)
-        await self._journal.record()
+        await self.journal.record()
         return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
 
     async def erase_phone(self, entry: Entry, subject: Subject) -> None:
         """Erase a subject known only by phone; it has neither consents nor permits."""
         async with self._engine.begin() as tx:
             await changes.erase_phone(tx, self._vault, entry, subject)
-        await self._journal.record()
+        await self.journal.record()

@@ -117,6 +117,15 @@ class Journal:
         if failures:
             raise failures[0]
 
+    async def settled(self, seconds: float) -> bool:
+        """Return whether, within this time, the database has what this host has recorded."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.update()
+        except TimeoutError:
+            return False
+        return True
+
     async def record(self) -> None:
         """Record a withdrawal or an erasure, after its commit and before its answer.
 

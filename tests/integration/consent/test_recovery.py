@@ -1,5 +1,6 @@
 """After a restored backup, no one who withdrew or was erased since gets a message."""
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ from libs.common.messaging.rpc import NoReply
 from services.consent import changes, metrics
 from services.consent import consumers as module
 from services.consent.changes import WithdrawalRequest
+from services.consent.recovery import journal as journal_module
+from services.consent.recovery import replay as replay_module
 from services.consent.recovery.journal import Journal, read
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
@@ -189,6 +192,31 @@ async def test_no_host_gives_permits_while_one_has_detected_a_restore(
     await here.journal.update()
     assert await there.permit(monkeypatch, EWA) == "closed"
     await replayed(client)
+    assert await there.permit(monkeypatch, EWA) == "granted"
+
+
+async def test_a_replay_waits_for_the_withdrawals_of_its_host(
+    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, there: Host,
+    requester: Holders, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    requester.held = {}
+    for email in (ANNA, EWA):
+        await grant(engine, vault, email)
+    backup.take()
+    await post(client, "/api/unsubscribe", {"email": ANNA})
+    backup.restore()
+
+    async def takes_long(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(replay_module, "BUDGET_SECONDS", 0.5)
+        slow.setattr(journal_module._Copy, "_apply", takes_long)
+        status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+        assert (status, body["left"]) == (202, 1)
+        assert await there.permit(monkeypatch, ANNA) == "closed"  # a new disk knows of nothing
+    await replayed(client)
+    assert await there.permit(monkeypatch, ANNA) == "denied"
     assert await there.permit(monkeypatch, EWA) == "granted"
 
 
