@@ -45,13 +45,13 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
         urls = sockets.each_host(deployment.database_url(role))
         standbys = 0
         for url in urls:
-            server = f"PostgreSQL{_of_several(url, urls)}"
+            host = _of_several(url, urls)
             try:
                 with closing(_connect(url)) as connection:
                     before = now()
                     ((clock, standby),) = _rows(connection, _SERVER)
                     if role == WITH_TABLES[0]:
-                        yield judged(server, float(clock), before, now())
+                        yield judged(f"PostgreSQL{host}", float(clock), before, now())
                     standbys += standby
                     if standby:
                         continue
@@ -62,8 +62,8 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
                 reached.append(role)
             except (psycopg2.Error, SQLAlchemyError) as error:
                 yield wrong(
-                    server,
-                    f"as {role}: {str(error).strip().splitlines()[-1]}",
+                    "PostgreSQL",
+                    f"as {role}{host}: {str(error).strip().splitlines()[-1]}",
                     f"{RESTART} starts it, and sets the roles' passwords as .env has them",
                 )
         if standbys == len(urls):
@@ -77,7 +77,7 @@ def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]
 
 
 def _of_several(url: str, urls: Sequence[str]) -> str:
-    return f" {url.rpartition('@')[2].partition('/')[0]}" if len(urls) > 1 else ""
+    return f" at {url.rpartition('@')[2].partition('/')[0]}" if len(urls) > 1 else ""
 
 
 def _connect(url: str) -> Any:
