@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import prometheus_client
@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 from opentelemetry.trace import SpanKind
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from libs.common.process import logs, tracing
 
@@ -50,6 +50,20 @@ class Model(BaseModel):
     """A request body: unknown fields and silent conversions are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def in_utc(at: datetime) -> datetime:
+    """Convert to UTC: PostgreSQL takes no offset of 16 hours or more, but Python does.
+
+    :raises ValueError: before the year 1 or after 9999
+    """
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("before the year 1 or after 9999 in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
 
 
 def accepted_at(request: web.Request) -> datetime:

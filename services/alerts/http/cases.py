@@ -1,14 +1,22 @@
 """Cases: answer, cancel, list, show and check them."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
 from aiohttp import web
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import Field
 
-from libs.common.http.application import CALLER, Model, Problem, json_response, parse, path_id
+from libs.common.http.application import (
+    CALLER,
+    Model,
+    Moment,
+    Problem,
+    json_response,
+    parse,
+    path_id,
+)
 from services.alerts.case import Answer, Refused, State, Verb, Via
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.http.common import admin, operator, service_or_admin
@@ -18,13 +26,6 @@ from services.alerts.upkeep.ledger_check import LedgerCheck
 PAGE = 100
 MAX_KEY = 255
 _KEY = "Idempotency-Key"
-
-
-def _utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("before the year 1 or after 9999 in UTC") from None
 
 
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
@@ -37,7 +38,7 @@ class Given(Model):
     answer: Verbs
     by: Annotated[str, Field(min_length=1, max_length=100)]
     reason: Reason | None = None
-    until: Annotated[AwareDatetime, AfterValidator(_utc)] | None = None
+    until: Moment | None = None
     generation: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     via: Literal["api", "cli"] = "api"
 

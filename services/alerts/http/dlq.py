@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.http.application import Model, Problem, json_response, parse
+from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
 from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
@@ -38,15 +38,6 @@ BULK_SECONDS = 12.0
 RETRIED_PER_SECOND = 2_000
 
 
-def _utc(at: datetime) -> datetime:
-    """Convert to UTC: PostgreSQL takes no offset of 16 hours or more, but Python does."""
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("before the year 1 or after 9999 in UTC") from None
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 
 
@@ -293,7 +284,7 @@ def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
         if name in query:
             try:
                 at = datetime.fromisoformat(query[name])
-                times[name] = _utc(at if at.tzinfo else at.replace(tzinfo=UTC))
+                times[name] = in_utc(at if at.tzinfo else at.replace(tzinfo=UTC))
             except ValueError:
                 faults.append((name, "not an ISO 8601 time"))
     limit = PAGE
@@ -305,7 +296,7 @@ def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
     if "cursor" in query:
         try:
             at, alert_id, target = json.loads(base64.urlsafe_b64decode(query["cursor"]))
-            after = _utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
+            after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
             if "\0" in after[2]:
                 raise ValueError  # noqa: TRY301 - as any other forged cursor
         except (ValueError, TypeError, AttributeError):

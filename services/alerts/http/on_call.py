@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import Model, Problem, json_response, parse
+from libs.common.http.application import Model, Moment, Problem, json_response, parse
 from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
 from services.alerts.case import Person
@@ -26,8 +26,8 @@ Name = Annotated[str, Field(min_length=1, max_length=31)]
 class Override(Model):
     schedule: Name
     person: Name
-    begins: AwareDatetime | None = None
-    ends: AwareDatetime
+    begins: Moment | None = None
+    ends: Moment
     why: str | None = Field(None, max_length=500)
 
 

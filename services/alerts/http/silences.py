@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import Model, Problem, json_response, parse
+from libs.common.http.application import Model, Moment, Problem, json_response, parse
 from libs.common.process import logs
 from services.alerts.case import Rules
 from services.alerts.http.common import admin, number_in_path, operator
@@ -25,7 +25,7 @@ class Silence(Model):
     severity: Annotated[str, Field(pattern="^(info|warning|critical)$")] | None = None
     source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     dedup_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    ends: AwareDatetime
+    ends: Moment
     why: Text
 
 

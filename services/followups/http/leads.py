@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import Email
@@ -18,6 +18,7 @@ from libs.common.http.application import (
     Model,
     Problem,
     faults,
+    in_utc,
     json_response,
     only,
     parse,
@@ -48,7 +49,7 @@ def _zone_needed(value: Any) -> Any:
     return at
 
 
-Moment = Annotated[datetime, BeforeValidator(_zone_needed)]
+Moment = Annotated[datetime, BeforeValidator(_zone_needed), AfterValidator(in_utc)]
 
 
 class Wanted(Model):

@@ -157,6 +157,14 @@ async def test_an_override_that_names_nobody_or_no_time_is_refused(
     assert [each["field"] for each in told["errors"]] == [field]
 
 
+async def test_an_override_ends_at_a_time_of_any_offset(alerts: StartAlerts) -> None:
+    subject = await alerts(sections=sections(chain=[SMS]))
+    body = override(ends="2999-12-04T10:42:00.4+21:32")  # PostgreSQL takes none of 16 hours
+    assert (await subject.http("POST", "/api/oncall/overrides", body))[0] == 200
+    _, found = await subject.http("GET", "/api/oncall")
+    assert [each["ends"] for each in found["overrides"]] == ["2999-12-03T13:10:00.400000+00:00"]
+
+
 async def _more(subject: Alerts, before: int) -> list[str]:
     got = await called(subject)
     return got if len(got) > before else []
