@@ -20,7 +20,7 @@ Then = Literal["form", "contact", "nothing", "close", "end"]
 """What follows the answer. `form`: the form's next question. `contact`: only the question for a
 contact. `nothing`: no question this time. `close`: what happens to the request, and no more
 questions. `end`: no more replies but thanks."""
-Action = Literal["call", "no_calls", "erasure", "lost", "quote", "resume"]
+Action = Literal["call", "call_times", "no_calls", "erasure", "lost", "quote", "resume"]
 
 GAP = "..."
 SIGN = re.compile(r" ([+-]) ")
@@ -185,6 +185,9 @@ class Routes:
         """Return the route; None if it is no longer configured."""
         place = self._places.get(name or "")
         return None if place is None else self._routes[place]
+
+    def with_action(self, action: Action) -> list[Route]:
+        return [route for route in self._routes if route.action == action]
 
     def comes_before(self, route: Route, other: Route) -> bool:
         return self._places[route.name] < self._places[other.name]

@@ -89,6 +89,8 @@ def hear(
         or default_language
     )
     agrees = state.doubt is not None and says_yes(message, language)
+    if understood.has_hours and not any(route.action == "call_times" for route in matched):
+        matched = [*matched, *routes.with_action("call_times")]
     matched = _that_count(matched, state, message, understood, agrees=agrees)
     actions = frozenset(route.action for route in matched if route.action)
     held = _held(routes, matched, state, understood.facts, actions)
@@ -111,7 +113,8 @@ def hear(
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     # So does a single name: `Zabierzów`.
     least = 1 if held or understood.rest[:1].isupper() else 2
-    says = understood.has_ids or small_talk.says(understood.rest, least=least)
+    has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
+    says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
     is_question = small_talk.asks(understood.rest)
     return Heard(
         message=message,
@@ -126,7 +129,12 @@ def hear(
         actions=actions,
         closes=any(route.then == "close" for route in matched)
         or (state.asking in ABOUT_WORKS and small_talk.acknowledges(message)),
-        is_about_lead=is_of_sales and not (held is None and _only_withdraws(state, answer, news)),
+        is_about_lead=is_of_sales
+        and not (
+            held is None
+            and not understood.wants_reply_only
+            and _only_withdraws(state, answer, news)
+        ),
         is_off_topic=is_off_topic,
         wants_quote=wants_quote,
         says=says,
@@ -134,7 +142,7 @@ def hear(
         asks_for_works=is_question
         and understood.facts.known().keys() == {"wish"}
         and small_talk.asks_for_works(understood.rest, works),
-        is_worth_telling=answer is None and says and words != state.last_said,
+        is_worth_telling=(answer is None or has_limits) and says and words != state.last_said,
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
     )
 
@@ -173,7 +181,9 @@ def _that_count(
     *,
     agrees: bool,
 ) -> list[Route]:
-    """Leave out a goodbye that says more, and an end of the lead that only declines mails."""
+    """Leave out a goodbye that says more, an end of the lead that only declines mails, and a
+    refusal of one contact by who gives another.
+    """
     is_empty = understood.answer is None and not (
         understood.facts.known() or agrees or small_talk.says(understood.rest)
     )
@@ -181,10 +191,13 @@ def _that_count(
     declines = understood.answer == "no" and (
         takes_back(message) or (state.asking == "consent" and not small_talk.says(understood.rest))
     )
+    gives_contact = understood.facts.email or understood.facts.phone
     return [
         route
         for route in matched
-        if (is_empty or not route.alone) and not (declines and route.action == "lost")
+        if (is_empty or not route.alone)
+        and not (declines and route.action == "lost")
+        and not (gives_contact and route.skips == "contact")
     ]
 
 

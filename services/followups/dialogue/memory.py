@@ -15,6 +15,12 @@ from services.followups.understanding.consent_answer import says_yes
 
 TIMES_ASKED = 2
 
+
+def refuses_contact(state: State) -> bool:
+    """Return whether the person left no contact on purpose: it is not asked for any more."""
+    return bool(state.asked.get("refused")) and not state.reachable
+
+
 _FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
 
 
@@ -96,9 +102,10 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
     ):
         return {**known.asked, "consent": TIMES_ASKED - 1}
     if heard.held is not None and heard.held.name != before.route:
-        return {**known.asked, "contact": 0}
+        return {**known.asked, "contact": 0, "refused": 0}
     if skipped := next((route.skips for route in heard.answers if route.skips), None):
-        return {**known.asked, skipped: TIMES_ASKED + 1}
+        refused = {"refused": 1} if skipped == "contact" else {}
+        return {**known.asked, **refused, skipped: TIMES_ASKED + 1}
     if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
         return known.asked
     declines = small_talk.declines(message)

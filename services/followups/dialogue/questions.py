@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from services.followups.dialogue.hearing import Heard
-from services.followups.dialogue.memory import TIMES_ASKED
+from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
 from services.followups.fact_texts import describe_phone
 from services.followups.facts import Question
@@ -35,7 +35,11 @@ def again(route: Route, state: State, script: Script, language: str, *, asks: bo
     if language not in route.again or not is_told:
         return []
     passes = asks and route.then == "contact"
-    return [route.again[language], *([script["question_passed"]] if passes else [])]
+    return [route.again[language], *([_passed_on(state, script)] if passes else [])]
+
+
+def _passed_on(state: State, script: Script) -> str:
+    return script["question_kept" if refuses_contact(state) else "question_passed"]
 
 
 def contact_of(state: State) -> str:
@@ -52,7 +56,8 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     later = again(route, state, script, language, asks=heard.is_question) if is_due else []
     times = state.asked.get("contact", 0)
     # Staff know of a topic `at_once`, and can do nothing without a number.
-    may_ask = route.then == "contact" and (route.at_once or times < TIMES_ASKED)
+    may_ask = route.then == "contact" and not refuses_contact(state)
+    may_ask = may_ask and (route.at_once or times < TIMES_ASKED)
     if may_ask and not heard.closes and not state.reachable:
         text = _ask_on(route, times, script, language)
         state, parts = _ask(state, "contact", script, text, notifies=not route.first)
@@ -63,12 +68,14 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
         return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
     if later and (state.closed or not state.reachable):
         return state, later
+    if heard.answers and refuses_contact(state):
+        return state, []
     told = route.told.get(language, script["passed_on"])
     if state.facts.email is None:
         told = route.told_without_email.get(language, told)
     state, parts = _close(state, heard, script, told=told)
     if heard.is_question and not heard.answers:
-        parts.insert(1, script["question_passed"])
+        parts.insert(1, _passed_on(state, script))
     return state, parts
 
 

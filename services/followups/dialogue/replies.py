@@ -6,7 +6,7 @@ from dataclasses import replace
 from services.followups import small_talk
 from services.followups.dialogue import questions
 from services.followups.dialogue.hearing import Heard
-from services.followups.dialogue.memory import gives_up_on_consent, refused_for
+from services.followups.dialogue.memory import gives_up_on_consent, refused_for, refuses_contact
 from services.followups.dialogue.questions import Reply
 from services.followups.dialogue.texts import Script
 from services.followups.fact_texts import describe
@@ -111,8 +111,8 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
         return state, None
     if heard.asks_for_works:
         return state, "we_do"
-    if state.reachable:
-        return state, "question"
+    if state.reachable or refuses_contact(state):
+        return state, "question" if state.reachable else "question_kept"
     times = state.asked.get("question", 0)
     state = replace(state, asked={**state.asked, "question": times + 1})
     return state, "question_another" if times else "question_unreachable"

@@ -41,8 +41,12 @@ class Understood:
     has_ids: bool
     """It has a street, an order number or the like, which only staff can read."""
     language: str
+    has_hours: bool
+    """It says beside a phone number when to call."""
     answer: Answer | None
     """Its meaning for consent."""
+    wants_reply_only: bool
+    """It gives an address for an answer, and wants no other mails: `a@b.pl, bez reklam`."""
     barred: Barred | None
     """Why the writer cannot consent to mails to the address."""
     calls_email_own: bool
@@ -77,9 +81,13 @@ def understand(
         found |= news
     if town := place.find(said):
         found["city"] = town
+    has_hours = found.pop("has_hours", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
-    if answer is None and wish.is_wish(rest, asked, works):
+    wants_reply_only = "email" in found and consent_answer.wants_reply_only(said)
+    if wants_reply_only:
+        answer = "no"
+    if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
     spoken = languages.of(message, language)
     return Understood(
@@ -87,7 +95,9 @@ def understand(
         rest=rest,
         has_ids=has_ids,
         language=spoken,
+        has_hours=has_hours,
         answer=answer,
+        wants_reply_only=wants_reply_only,
         barred=mailbox.barred(message),
         calls_email_own=mailbox.is_own(message),
         disowns_email="email" not in found

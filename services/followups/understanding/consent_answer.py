@@ -83,7 +83,7 @@ _WITHDRAWS = re.compile(
     "|n[lpcgb]*w[lpwcgb]*m|m[lp]*n[lp]*w"  # nie chcę dostawać maili, maili nie czytam
     "|n[lpw]*g[lpb]*(?:m|$)|nl*w(?=[ls]*p)[lps]*s[lp]*m?$"  # nie chcę, żebyście do mnie pisali
     "|n[lp]*[os][lpb]*(?:m|$)|[os][lp]*n[lp]*m?$"  # proszę nie pisać, schreiben Sie nicht mehr
-    "|^[lpw]*b[lp]*m[lp]*$"  # proszę bez maili
+    "|^[lpw]*b[lpb]*m[lpm]*$"  # proszę bez maili i ofert
     "|m[lp]*h$"  # z tymi mailami koniec
     "|j[lpm]*(?:m[lp]*k|k[lp]*m)"  # niech mi nic na maila nie przychodzi
     "|t[lp]*m"  # rozmyśliłam się z tymi mailami
@@ -94,7 +94,15 @@ _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpn
 _REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n")
 _LAST_WORD = re.compile(
     r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
+    r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
 )
+_REPLY_ONLY = re.compile(
+    r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
+    r"|(?:maili|wiadomosci|informacji|tresci|materialow) (?:reklam|marketing|handl|promoc)\w*)"
+    r"|\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
+    r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
+)
+_AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
 
@@ -112,6 +120,17 @@ def says_withdrawal(message: str, language: str) -> bool:
             if not asks and _WITHDRAWS.search(_DENIED.sub(".", said)):
                 return True
     return False
+
+
+def wants_reply_only(text: str) -> bool:
+    """Say whether who gives an address wants an answer there, and no other mails.
+
+    Beside a yes it is none: `tak, ale bez reklam` is asked about.
+
+    :param text: the message without its address
+    """
+    said = " ".join(fold(text).replace(MARK.lower(), " ").split()).strip(" ,;-")
+    return bool(_REPLY_ONLY.search(said)) and not _AGREES.search(said)
 
 
 def takes_back(message: str, language: str = "pl") -> bool:

@@ -182,6 +182,9 @@ _CALLS = re.compile(
     r"\b(?:dzwo[ńn]\w*|zadzwo[ńn]\w*|oddzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]w\w*)\b",
     re.IGNORECASE,
 )
+_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b", re.IGNORECASE)
+_RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})", re.IGNORECASE)
+"""`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _VISITS = re.compile(
     r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
 )
@@ -233,6 +236,9 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
             start = meaning(match, date(today.year + 1, 1, 1) if next_year else today)
             clause = _PAUSE.split(before)[-1]
             calls = _CALLS.search(before) or _VISITS.search(after)
+            is_day = pattern in {_WEEKDAY, _NEXT} or pattern is _BARE_SOON
+            if is_day and (_RINGS.search(clause) or _RINGS_AFTER.match(after)):
+                continue
             if not bare and (
                 _PAST.search(clause) or _PAST_AFTER.match(after) or (pattern in _VAGUE and calls)
             ):

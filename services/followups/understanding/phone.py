@@ -6,7 +6,7 @@ from datetime import date
 from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.numbers import in_digits
-from services.followups.understanding.text import Reading, take
+from services.followups.understanding.text import MARK, Reading, take
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _SEP = r"[\s.()/-]{0,2}"
@@ -38,6 +38,22 @@ _LAST_DIGITS = re.compile(
     re.IGNORECASE,
 )
 """`512 660 718, wróć, 719 na końcu`."""
+_HOUR = r"(?:[7-9]|1\d|2[01])(?:[.:]\d\d)?(?!\d)"
+_LED = (
+    r"(?:po|przed|od|do|mi[ęe]dzy|o|ok\.?|oko[łl]o|ko[łl]o|after|before|between|from|till?|until)"
+)
+_TO = r"\s?(?:[-–]|a|i|do|and|to)\s?"
+_NOT_HOURS = rf"(?!\s?(?:{MONEY}|{METRES}|{FEET}|stycz|lut[ey]|mar[ce]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]dz|listop|grud|[./]\d)|{_TO}\d)"
+_HOURS = re.compile(
+    rf"[\s,;.()-]{{0,4}}(?:(?:ale|a|i|tylko|najlepiej|najch[ęe]tniej|dopiero|prosz[ęe]|godz\w*\.?|w|(?:za|od)?dzwo[ńn]\w*|call|please|only)[\s,]+){{0,4}}"
+    rf"(?:{_LED}\s+(?:godz\w*\.?\s+)?{_HOUR}(?:{_TO}{_HOUR})?|{_HOUR}\s?[-–]\s?{_HOUR}){_NOT_HOURS}",
+    re.IGNORECASE,
+)
+"""`501 502 503 po 16`: when to call."""
+_HOURS_BEFORE = re.compile(
+    rf"(?:^|[,;.]\s*)(?:(?:tylko|najlepiej|dopiero|prosz[ęe])\s+)?{_LED}\s+{_HOUR}[\s,:-]+(?:(?:prosz[ęe]|tel\w*\.?|nr|numer\w*|na|pod|call)[\s:]+){{0,3}}$",
+    re.IGNORECASE,
+)
 _FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
 
@@ -63,13 +79,23 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
                 digits = ending["last"] or ending["first"]
                 number = number[: -len(digits)] + digits
                 text = text[: match.end()] + text[ending.end() :]
-            return take(text, match), {"phone": number}
+            return _without_hours(text, match, {"phone": number})
     said = in_digits(_ZERO.sub("0", text))
     is_alone = asked not in {"area", "budget"} and _ALONE.fullmatch(said)
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
     return text, {}
+
+
+def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:
+    """Take a number and the hours beside it, which are no area and no budget."""
+    before, after = text[: number.start()], text[number.end() :]
+    led, followed = _HOURS_BEFORE.search(before), _HOURS.match(after)
+    before = before[: led.start()] if led else before
+    after = after[followed.end() :] if followed else after
+    hours = {"has_hours": True} if led or followed else {}
+    return f"{before} {MARK} {after}", {**news, **hours}
 
 
 def _is_theirs(before: str) -> bool:

@@ -200,3 +200,12 @@ def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
     start = time.process_time()
     understand(hostile[:4000], today=TODAY, asked="budget", works=CONFIG.works)
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["790 554 123 po 16", "790554123, 17-19", "790 554 123, nie dzwonić w piątek"],
+)
+def test_staff_read_when_to_call(message: str) -> None:
+    assert talk(["remont łazienki 5 m2", message])[-1].state.said[-1:] == (message,)
+    assert talk(["nie, dziękuję", message])[-1].state.said[-1:] == (message,)
