@@ -56,6 +56,7 @@ def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "year": day.year,
         "month": named,
+        "next_month": words["months"][day.month % 12],
         "of_month": words.get("of_months", words["months"])[day.month - 1],
         "day": day.day,
         "winter": f"{day.year - (day.month < 12)}/{(day.year + (day.month == 12)) % 100:02}",

@@ -25,7 +25,10 @@ _DECLINES = re.compile(
 )
 
 _ASKS = re.compile(
-    r"(?:(?:a|i|no|to|ok|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
+    r"(?:(?:a|i|no|to|ok|aha|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
+    r"(?:(?:umiesz|umie|mozesz|moze|mozecie|moglbys|moglabys|moglibyscie|mozna|chcial\w+|chce"
+    r"|pan|pani|panstwo|mi|nam|sie|tez|(?:po)?wiedziec|dowiedziec|zapytac|spytac|pytam|pytanie"
+    r"|powiedz\w*|napis\w+|odpowiedz\w*) )*"
     r"(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego"
     r"|(?:od |do |na )?kiedy|po co|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
     r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
@@ -37,9 +40,26 @@ _ABOUT_WORKS = vocabulary(
     "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
     "kladziecie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
     "mieszkania mieszkan mieszkanie domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
+    "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
+    "chcialbym na wymiar "
     "do you can also make and with flats houses apartments"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
+_OF_WORKS = re.compile(
+    r"\b(?:ile (?:czasu|trwa\w*|potrwa|kosztuj\w*|bedzie kosztow\w*)|jak dlugo|gwarancj\w*"
+    r"|kiedy (?:mozecie|mozna|moglib\w+|zacz\w+|ruszy\w*|ekipa)|faktur\w*|vat|ekip\w*|materialy?"
+    r"|dojazd\w*|how long (?:does|will|would)|guarantee|invoice)\b"
+)
+_OF_MAILS = re.compile(
+    r"\b(?:zgod|zgadza|mail|mejl|wiadomosc|wysyl|przysyl|pisa|pisz|wypis|wycof|cofn|newslet|reklam"
+    r"|dane|danych|adres|e mail|consent|opt)"
+)
+_MORE = re.compile(
+    r"\bnic (?:\w+ ){0,2}nie (?:dostane|dostaniemy|przyjdzie|bedzie|wyslecie)"
+    r"|(?:dostane|dostaniemy|przyjdzie|bedziecie|beda) (?:\w+ ){0,3}"
+    r"(?:jeszcze|wiecej|pisac|maile|wiadomosci)"
+    r"|jeszcze (?:cos )?(?:dostane|przyjdzie)|(?:nothing|no) more|any more"
+)
 _READ = vocabulary("ok okej okey aha rozumiem dobrze dobra jasne spoko mhm dzieki super i see fine")
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
@@ -53,6 +73,20 @@ def says(rest: str, least: int = 2) -> bool:
 def asks(rest: str) -> bool:
     sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
     return "?" in rest or any(map(_ASKS.match, sentences))
+
+
+def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
+    """Return whether a question is about works: their time, price or kind."""
+    words = fold(message)
+    said = " ".join(words)
+    if _OF_MAILS.search(said):
+        return False
+    return bool(_OF_WORKS.search(said)) or any(word.startswith(_stems(works)) for word in words)
+
+
+def asks_for_more_mails(message: str) -> bool:
+    """Return whether who gets no more mails makes sure of it."""
+    return "?" in message and bool(_MORE.search(" ".join(fold(message))))
 
 
 def asks_for_works(rest: str, works: tuple[str, ...]) -> bool:

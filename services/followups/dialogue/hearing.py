@@ -9,8 +9,8 @@ from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.facts import Facts, Question
 from services.followups.routing import Action, Route, Routes
 from services.followups.state import SAID_LENGTH, State
-from services.followups.understanding import Understood, corrections, phone, understand
-from services.followups.understanding.consent_answer import Answer, says_yes, takes_back
+from services.followups.understanding import Understood, area, corrections, phone, place, understand
+from services.followups.understanding.consent_answer import Answer, offers, says_yes, takes_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,12 @@ class Heard:
     is_question: bool
     asks_for_works: bool
     """A question that only asks whether we do such works."""
+    offers_consent: bool
+    """A yes to mails, before the wording was shown: it grants nothing."""
     is_worth_telling: bool
     """Staff should read these words."""
+    names_place: bool
+    """It says where the works were."""
     mistyped_phone: str | None
 
     @property
@@ -107,7 +111,8 @@ def hear(
         news = _without_parts(news, state.facts)
     answers = _answers(matched, held)
     answer = understood.answer
-    if answer == "question" and answers:  # `a ile to kosztuje?` is none about consent
+    is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
+    if answer == "question" and is_about_works:  # `a ile to kosztuje?` is none about consent
         answer = None
     words = message[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
@@ -142,7 +147,11 @@ def hear(
         asks_for_works=is_question
         and understood.facts.known().keys() == {"wish"}
         and small_talk.asks_for_works(understood.rest, works),
+        offers_consent=state.asking != "consent"
+        and bool(news.email or state.facts.email)
+        and offers(message, language),
         is_worth_telling=(answer is None or has_limits) and says and words != state.last_said,
+        names_place=understood.has_ids or place.names_street(message),
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
     )
 
@@ -155,7 +164,9 @@ def _before(state: State) -> str:
 
 
 def _corrected(message: str, facts: Facts) -> Question | None:
-    """Return which fact `64, nie 46` corrects."""
+    """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
+    if area.corrects_rooms(message):
+        return "area"
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
         return "area"

@@ -39,7 +39,7 @@ def remember(
         route=held.name if held else None,
         # The form's closing does not count for a route.
         closed=known.closed and (held is None or held.name == state.route),
-        answered=heard.answers[0].name if heard.answers else state.answered,
+        answered=_answered(state, heard),
         said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
         last_said=heard.words,
         wants_call=known.wants_call or "call" in actions,
@@ -48,6 +48,13 @@ def remember(
         wants_quote=heard.wants_quote,
     )
     return known, agrees
+
+
+def _answered(state: State, heard: Heard) -> str | None:
+    """An apology or the like amid a route does not make the route answer anew."""
+    held = heard.held
+    goes_on = held and held.name == state.answered and held not in heard.answers
+    return heard.answers[0].name if heard.answers and not goes_on else state.answered
 
 
 def _learn(state: State, heard: Heard) -> State:

@@ -59,7 +59,7 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     may_ask = route.then == "contact" and not refuses_contact(state)
     may_ask = may_ask and (route.at_once or times < TIMES_ASKED)
     if may_ask and not heard.closes and not state.reachable:
-        text = _ask_on(route, times, script, language)
+        text = _ask_on(route, times, heard, script)
         state, parts = _ask(state, "contact", script, text, notifies=not route.first)
         is_heard = times > 0 and heard.is_worth_telling and not heard.answers
         return state, (later or [script["heard"]] * is_heard) + parts
@@ -79,11 +79,13 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     return state, parts
 
 
-def _ask_on(route: Route, times: int, script: Script, language: str) -> str:
+def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:
     """Return the question for a contact, the second time in other words if there are any."""
     if times and not route.first and (route.at_once or route.lead):
         return script["again_contact"]
-    return route.ask.get(language, script["ask_contact_for_call"])
+    if route.at_once and not route.first and heard.names_place:  # or it asks where that was
+        return script["ask_contact_for_call"]
+    return route.ask.get(heard.language, script["ask_contact_for_call"])
 
 
 def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
@@ -93,8 +95,9 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     times = state.asked.get(question, 0)
     if question != "consent":
         return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
-    asks_back = heard.answer == "question" or (heard.is_question and bool(heard.answers))
-    text = script["ask_consent_again" if times and not asks_back else "ask_consent"]
+    asks_back = heard.answer == "question" or heard.is_question
+    again = "ask_consent_early" if heard.offers_consent else "ask_consent"
+    text = script["ask_consent_again" if times and not asks_back else again]
     return _ask(state, question, script, text, counts=not asks_back)
 
 

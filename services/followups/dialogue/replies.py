@@ -25,7 +25,11 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     reactions = [each for each in reactions if each not in parts]
     is_noted = heard.news.known().keys() - {"wish"}
     is_answered = parts or reactions or is_noted or heard.held
-    if heard.is_worth_telling and before.asking != "consent" and not is_answered:
+    if (
+        heard.is_worth_telling
+        and before.asking != "consent"
+        and not (is_answered or heard.offers_consent)
+    ):
         reactions.append(script["heard"])
     if before.asking == "consent" and gives_up_on_consent(state):
         reactions.append(script["consent_left"])
@@ -106,9 +110,15 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
     is_asked = heard.is_question and (
         not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
     )
+    if state.consent == "refused" and small_talk.asks_for_more_mails(heard.message):
+        return state, "no_more_mails"
     only_withdraws = heard.held is None and not heard.is_about_lead
     if not is_asked or is_answered or only_withdraws:
         return state, None
+    return _on_question(state, heard)
+
+
+def _on_question(state: State, heard: Heard) -> tuple[State, str]:
     if heard.asks_for_works:
         return state, "we_do"
     if state.reachable or refuses_contact(state):

@@ -16,7 +16,7 @@ TEXTS = frozenset({
     "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
     "consent_refused", "consent_help", "withdraw_where", "email_struck", "email_doubt",
     "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
-    "call_noted", "question_kept",
+    "call_noted", "question_kept", "no_more_mails", "ask_consent_early",
 })  # fmt: skip
 
 HANDOVER_TEXTS = frozenset({

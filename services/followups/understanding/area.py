@@ -49,8 +49,18 @@ _LONG = 10
 """Plain metres below this (`3 m`) may be a length, unless a room is named."""
 _PLAIN = re.compile(r"[mм]\b|metr\w*|метр\w*", re.IGNORECASE)
 _ROOM = re.compile(rf"\b(?:{_PART})", re.IGNORECASE)
+_CORRECTS_ROOMS = re.compile(
+    rf"\b(?:{_PART})\s+(?:ma|has)\s+(?:oko[łl]o\s+|jakie[śs]\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))"
+    rf"|^\W*(?:przepraszam|sor+[yk]i?|pomy[łl]k\w*|pomyli[łl]\w*|poprawk\w*|sorry)\b[^\d]{{0,40}}\b(?:{_PART})\s+(?:to\s+|jest\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))",
+    re.IGNORECASE,
+)
+"""`Przepraszam, łazienka ma 5, a kuchnia 9`, whatever was asked."""
 _FEW = 3
 """A bare number below this is a number of rooms."""
+
+
+def corrects_rooms(text: str) -> bool:
+    return HAS_DIGIT.search(text) is not None and _CORRECTS_ROOMS.search(text) is not None
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:

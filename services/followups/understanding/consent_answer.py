@@ -59,6 +59,12 @@ def says_yes(message: str, language: str) -> bool:
     return any(map(_IS_YES.fullmatch, kinds))
 
 
+def offers(message: str, language: str) -> bool:
+    """Say whether it agrees to mails of its own accord: `tak, możecie wysyłać mi oferty`."""
+    kinds = _YES[language].of(_words(message))
+    return ("m" in kinds or "s" in kinds) and says_yes(message, language)
+
+
 # --- no ---------------------------------------------------------------------------------------
 
 _NO = {

@@ -273,7 +273,23 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
         said = date(year, month, int(day or 1))
     except ValueError:
         return None
-    return said.isoformat() if day else f"{said:%Y-%m}{_part_of_month(match)}"
+    if day:
+        return said.isoformat()
+    return f"{said:%Y-%m}{_part_of_month(match) or _or_next(match, month)}"
+
+
+_OR_MONTH = re.compile(
+    rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–)\s*(?P<other>{_MONTH})", re.IGNORECASE
+)
+
+
+def _or_next(match: re.Match[str], month: int) -> str:
+    """Say that the next month will do as well: `maj albo czerwiec`."""
+    other = _OR_MONTH.match(match.string, match.end())
+    is_next = (
+        month < 12 and other and re.fullmatch(_MONTHS[month][0], other["other"], re.IGNORECASE)
+    )
+    return " or_next" if is_next else ""
 
 
 def _part_of_month(match: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.understanding.text import Reading, bare, take
+from services.followups.understanding.text import Reading, bare, is_bare, take
 from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
 
 MOST_SAID = 100_000_000
@@ -91,12 +91,14 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
         return otherwise or text, {}
     text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
+    is_whole = bool(alone) and is_bare(text, beside=_ON_A_PART)
     found: list[Quantity] = []
     currency = "PLN"
     last_end = 0
     for match in _AMOUNT.finditer(text):
         before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
-        each = _amount(text, match, before, is_answer=match.span("number") in alone)
+        is_alone = match.span("number") in alone
+        each = _amount(text, match, before, is_answer=is_alone, is_whole=is_alone and is_whole)
         if each is not None:
             currency = _currency(match) if not found else currency
             found.append(each)
@@ -113,7 +115,9 @@ _MOST_BARE = 10_000_000
 """A longer number without a currency is a mistyped phone number."""
 
 
-def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) -> Quantity | None:
+def _amount(
+    text: str, match: re.Match[str], before: str, *, is_answer: bool, is_whole: bool
+) -> Quantity | None:
     """Return the amount if the context says that it is money and a budget; else None."""
     if corrections.is_rejected(text, match.start()):
         return None
@@ -131,7 +135,7 @@ def _amount(text: str, match: re.Match[str], before: str, *, is_answer: bool) ->
             is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
-            is_money = number >= 5 and (is_answer or (what == "budget" and _ends(after)))
+            is_money = number >= 5 and (is_whole or (what == "budget" and _ends(after)))
             number *= 1_000
         if not is_money:
             return None

@@ -146,3 +146,13 @@ def _candidates(match: re.Match[str]) -> Iterator[str]:
         if match.re is _ALONE and _towns()[0].get(fold(match["one"])) not in _towns()[1]:
             return  # otherwise it is a district: `Warszawa Wola`
     yield match["one"]
+
+
+_STREET = re.compile(
+    r"\b(?:(?:ul\.?|ulicy|os\.?|osiedlu|al\.?)\s+[A-ZĆŁŃÓŚŹŻ]|(?:na|przy)\s+[A-ZĆŁŃÓŚŹŻ][^\W\d_]*(?:ej|ego|ich|ów|icza)\b)"
+)
+
+
+def names_street(text: str) -> bool:
+    """Return whether it names a street: `na Lipskiej`, `ul. Lipska`."""
+    return _STREET.search(text) is not None

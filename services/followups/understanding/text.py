@@ -50,7 +50,7 @@ def has_any(text: str, parts: tuple[str, ...]) -> bool:
 
 _FILLER = re.compile(
     r"(?:no|tak|to|jest|bedzie|jakies|jakie|okolo|okolice|cos|kolo|prawie|metry|metrow|metraz|dokladnie|rowne|ponad|niecale|rzedu|granicach|ok|gdzies|mniej|wiecej|do|od|ze|z|max|maks|maksymalnie|maximum|minimum|min|moze|mysle|chyba|nie|wiem|tylko|a|raczej"
-    r"|przepraszam|sorry|sorki|sory|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
+    r"|przepraszam|ma|sorry|sorki|sory|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
     r"|близько|приблизно|десь|m|z grubsza|okragle|rowno|lub|albo|czy|and|or|we|have|przy|na|poziomie|wstepnie|calosc|razem|w sumie|sumie|w|jakas|jakichs|hm+|e+|oj|dobra|niz|mysl\w+|przekr\w+|robimy|miedzy|pomiedzy|between|gora|najwyzej|po)"
 )
 _BARE = re.compile(
@@ -61,6 +61,13 @@ _BARE = re.compile(
 _CLAUSE = re.compile(
     r"[,;.!?()](?!\d)|\s[-–]\s|\b(?:ale|więc|wiec|bo|czyli|zatem|za to|but|so)\b", re.IGNORECASE
 )
+
+
+def is_bare(text: str, beside: re.Pattern[str] | None = None) -> bool:
+    """Return whether a text consists of numbers, and of words that may be next to them."""
+    others = _BARE.sub(" ", beside.sub(" ", text) if beside else text)
+    words = re.findall(r"[^\W\d_]+|\d", fold(_CLAUSE.sub(" ", others)))
+    return all(_FILLER.fullmatch(word) for word in words)
 
 
 def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]]:

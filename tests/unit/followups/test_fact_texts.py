@@ -74,7 +74,12 @@ def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> 
     )
     seasons = {"spring", "summer", "autumn", "winter"}
     parts = {f"{part}{of}" for part in ("early", "mid", "late") for of in ("", "_year")}
-    names = feasts | seasons | parts | {"quarter", "week", "about", "in_a_year", "in_half_a_year"}
+    names = (
+        feasts
+        | seasons
+        | parts
+        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year"}
+    )
     for language in ("pl", "en"):
         assert names == WORDS[language]["named"].keys()
 
