@@ -96,6 +96,7 @@ def _missing_checkers() -> list[str]:
         "nginx-light": shutil.which("nginx"),
         "curl": shutil.which("curl"),
         "php-cli": shutil.which("php"),
+        "nodejs": shutil.which("node"),
         "pgbackrest": shutil.which("pgbackrest"),
     }
     return [package for package, there in found.items() if not there]

@@ -14,7 +14,7 @@ from tests.support.promql import queues
 EXCHANGES = [name for name, _ in exchanges()]
 # As the picture in docs/architecture.md has it: own exchanges, and those of others.
 SENDS = {
-    "gateway": {"alerts", "consent.actions"},
+    "gateway": {"alerts", "consent.actions", "followups.commands"},
     "alerts": {"alerts", "alerts.dlx", "alerts.events", "consent.commands", "replies"},
     "consent": {
         "consent.actions",

@@ -150,7 +150,7 @@ async def test_the_authority_is_replaced_and_no_request_fails(
             await eventually(lambda: healthy(stack), 30)
     stopping.set()
     await sending
-    assert len(sent) > 100
+    assert len(sent) > 10  # the test is not one of speed
 
     async def all_arrived() -> bool:
         return await stack.balanced() is not None and len(await stack.slack_texts()) >= len(sent)
