@@ -116,6 +116,8 @@ def test_minus_excludes_from_its_own_phrase_only() -> None:
         ("ile kosztuje remont łazienki?", "price"),
         ("dziękuję, wybraliśmy inną firmę", "lost"),
         ("proszę nie dzwonić", "no_calls"),
+        ("Bitte nicht anrufen, nur E-Mail", "no_calls"),
+        ("Будь ласка, не дзвоніть мені", "no_calls"),
         ("proszę nie dzwonić przed 16", "call_times"),
         ("jaka będzie jutro pogoda?", "scope"),
     ],
