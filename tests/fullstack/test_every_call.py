@@ -24,6 +24,7 @@ SECTION_4 = {
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         POST /api/leads/import /api/leads/{id}/state
         GET /api/forms/{form} /forms/{form} /api/leads/suspected
+        GET /widget.js /widget/{build} /widget.json
         POST /api/leads /api/leads/suspected/{id}/release /api/leads/suspected/{id}/discard
         GET /a/{token}
         POST /a/{token} /api/slack/actions
@@ -232,6 +233,9 @@ async def _forms(call: Calls, system: Running) -> None:
     assert form["consents"][0]["text"] in html.unescape(
         await call("GET", "/forms/{form}", form="contact")
     )
+    newest = await call("GET", "/widget.json")
+    script = await call("GET", "/widget/{build}", build=newest["url"].rpartition("/")[2])
+    assert script == await call("GET", "/widget.js")
     for decision in ("release", "discard"):
         email = fresh_address()
         sent = {"form": "contact", "language": "pl", "fields": {"email": email}, "trap": "x"}
