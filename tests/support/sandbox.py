@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 
@@ -21,14 +21,15 @@ WEBHOOK_SECRET = "whsec_c2FuZGJveC1zYW5kYm94LXNhbmRib3gtMTIzNA=="
 class SandboxApi:
     port: int
     mail_port: int
+    host: str = field(default=HOST, kw_only=True)
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def mail_url(self) -> str:
-        return f"http://{HOST}:{self.mail_port}"
+        return f"http://{self.host}:{self.mail_port}"
 
     async def behave(self, target: str, **behaviour: Any) -> None:
         await self._call("PUT", f"{self.url}/behaviour/{target}", behaviour)
@@ -85,13 +86,13 @@ class Sandbox(SandboxApi):
 
 
 @contextmanager
-def running_sandbox(ports: Ports) -> Iterator[Sandbox]:
+def running_sandbox(ports: Ports, host: str = HOST) -> Iterator[Sandbox]:
     port, mail_port, smtp_port = (ports.take() for _ in range(3))
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.sandbox"],
         env={
             **os.environ,
-            "SANDBOX_HOST": HOST,
+            "SANDBOX_HOST": host,
             "SANDBOX_PORT": str(port),
             "SANDBOX_MAIL_PORT": str(mail_port),
             "SANDBOX_SMTP_PORT": str(smtp_port),
@@ -100,8 +101,8 @@ def running_sandbox(ports: Ports) -> Iterator[Sandbox]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        _wait(process, port)
-        yield Sandbox(port, mail_port, smtp_port, process)
+        _wait(process, host, port)
+        yield Sandbox(port, mail_port, smtp_port, process, host=host)
     finally:
         process.terminate()
         try:
@@ -112,12 +113,12 @@ def running_sandbox(ports: Ports) -> Iterator[Sandbox]:
             raise
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, seconds: float = 30) -> None:
+def _wait(process: subprocess.Popen[bytes], host: str, port: int, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while True:
         if process.poll() is not None:
             raise RuntimeError(f"the sandbox ended with {process.returncode}")
-        connection = HTTPConnection(HOST, port, timeout=5)
+        connection = HTTPConnection(host, port, timeout=5)
         try:
             connection.request("GET", "/health")
             # The SMTP port opens a moment after the first answer of this one.

@@ -1,0 +1,104 @@
+"""What a fleet knows when nothing is on its way any more."""
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import psycopg2
+
+from tests.cluster.checker import Found
+from tests.cluster.fleet import Fleet
+from tests.cluster.history import History, operations
+from tests.support.brokers import Management
+from tests.support.eventually import eventually
+
+BALANCED_SECONDS = 120.0
+ENDS = ("sent", "cancelled", "in_doubt")
+TABLES = """
+SELECT table_schema || '.' || table_name AS name FROM information_schema.tables
+WHERE table_schema IN ('alerts', 'consent', 'followups') AND table_type = 'BASE TABLE'
+"""
+
+
+async def gather(fleet: Fleet, history: History) -> Found:
+    """Wait until the ledger is balanced and no mail or erasure is under way; then read it all."""
+    found = Found()
+    people = [one.key for one in operations(history.events, "opt-in") if one.outcome == "ok"]
+    erased = [one.key for one in operations(history.events, "erase") if one.outcome == "ok"]
+    seen: Any = None
+
+    async def at_rest() -> bool:
+        nonlocal seen
+        try:
+            seen = await fleet.ledger()
+            left = await asyncio.to_thread(_left, fleet, people)
+            traces = await asyncio.to_thread(_traces, fleet, erased)
+        except (AssertionError, psycopg2.Error, aiohttp.ClientError, KeyError, TimeoutError) as why:
+            seen = why
+            return False
+        found.traces = traces
+        return bool(seen["ok"]) and seen["pending"] == 0 and left == 0 and not traces
+
+    with suppress(TimeoutError):
+        await eventually(at_rest, BALANCED_SECONDS, every=1)
+    found.ledger = seen if isinstance(seen, dict) else {"ok": False, "why": repr(seen)}
+
+    rows = await asyncio.to_thread(
+        fleet.query, "SELECT alert_id::text, state FROM alerts.delivery WHERE target = 'slack'"
+    )
+    found.states = {row.alert_id: row.state for row in rows}
+    rows = await asyncio.to_thread(fleet.query, "SELECT alert_id::text FROM alerts.escalation")
+    found.told = {row.alert_id for row in rows}
+    got = await fleet.sandbox.received("slack")
+    found.received = Counter(str(one["body"]["text"]) for one in got)
+    for mail in await fleet.sandbox.received("email"):
+        at = (datetime.fromisoformat(mail["at"]) - history.began_at).total_seconds()
+        for address in mail["body"]["rcpt_tos"]:
+            found.mails.setdefault(address, []).append(at)
+    rows = await asyncio.to_thread(
+        fleet.query,
+        "SELECT email, status FROM followups.followup_event"
+        " WHERE email = ANY(%s) AND followup_number = 1",
+        people,
+    )
+    found.follow_ups = {row.email: row.status for row in rows}
+    found.verified = (await fleet.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
+    for address in set(people) - set(erased):
+        trail = await fleet.http("GET", f"/api/consent/audit/{address}", key="admin")
+        found.actions[address] = {one["action"] for one in trail.body["items"]}
+    return found
+
+
+def _left(fleet: Fleet, people: list[str]) -> int:
+    """Count the mails that are due and have not come to an end."""
+    (row,) = fleet.query(
+        "SELECT count(*) AS mails FROM followups.followup_event WHERE email = ANY(%s)"
+        " AND followup_number = 1 AND status <> ALL(%s)",
+        people,
+        list(ENDS),
+    )
+    return int(row.mails)
+
+
+def _traces(fleet: Fleet, erased: list[str]) -> list[tuple[str, str]]:
+    """Return where an erased address stands in a table or in a message that waits."""
+    if not erased:
+        return []
+    found = []
+    for table in fleet.query(TABLES):
+        rows = fleet.query(
+            f"SELECT DISTINCT address FROM unnest(%s) AS address, {table.name} AS row"
+            " WHERE strpos(row::text, address) > 0",
+            erased,
+        )
+        found += [(row.address, table.name) for row in rows]
+    broker = Management(fleet.cluster.hosts["a"].rabbitmq)
+    for queue in broker.call("GET", "queues/ostoja"):
+        if queue.get("messages"):
+            body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
+            for message in broker.call("POST", f"queues/ostoja/{queue['name']}/get", body):
+                found += [(address, queue["name"]) for address in erased if address in str(message)]
+    return found

@@ -1,0 +1,108 @@
+"""The whole system on three hosts, broken as seeds say, against all promises.
+
+`make test-cluster SEED=7` does one seed again; LONG=1 takes new seeds for a night.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import uuid
+from pathlib import Path
+
+import pytest
+
+from deploy.local.cluster import FILES
+from deploy.local.environment import ROOT
+from deploy.local.process import wait_until
+from tests.cluster.checker import violations
+from tests.cluster.fleet import Fleet, running_fleet
+from tests.cluster.gathering import gather
+from tests.cluster.generator import Generator
+from tests.cluster.history import History
+from tests.cluster.nemesis import Fault, Nemesis, cut, read_only
+from tests.cluster.network import both_ways
+from tests.support.ports import Ports
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+LONG = bool(os.environ.get("LONG"))
+SEEDS = [int(os.environ["SEED"])] if os.environ.get("SEED") else [1, 2, 3]
+if LONG and not os.environ.get("SEED"):
+    SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(100)]
+SECONDS = 300.0 if LONG else 60.0
+
+
+@pytest.fixture
+def folder(private_folder: Path) -> Path:
+    private_folder.chmod(0o711)  # PostgreSQL's user must reach its data
+    made = private_folder / f"fleet-{uuid.uuid4().hex[:8]}"
+    made.mkdir()
+    made.chmod(0o711)
+    return made
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_every_promise_holds_whatever_breaks(folder: Path, ports: Ports, seed: int) -> None:
+    with running_fleet(folder, ports) as fleet:
+        history = History(folder / "history.jsonl")
+        async with Generator(fleet, fleet.urls, fleet.network.callers, history, seed):
+            await Nemesis(fleet, history, seed, long=LONG).run(SECONDS)
+        wrong = violations(history.events, await gather(fleet, history))
+    assert not wrong, f"seed {seed}\n" + "\n".join(wrong) + f"\n{history.timeline()}"
+
+
+async def broken(fleet: Fleet, fault: Fault, host: str) -> list[str]:
+    """Return what the checker says of one fault."""
+    history = History(fleet.folder / "history.jsonl")
+    async with Generator(fleet, fleet.urls, fleet.network.callers, history, seed=0):
+        nemesis = Nemesis(fleet, history, seed=0)
+        await asyncio.sleep(5)
+        await nemesis.do(fault, host)
+        await nemesis.heal()
+    return violations(history.events, await gather(fleet, history))
+
+
+# Controls: without what keeps a promise, the same checker must find it broken.
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+async def test_without_quorum_commit_the_checker_finds_a_loss(folder: Path, ports: Ports) -> None:
+    files = folder / "files"
+    changed(FILES, files, "patroni.yml", ("synchronous_mode: quorum", "synchronous_mode: off"))
+    with running_fleet(folder, ports, files=files) as fleet:
+        primary_on(fleet, "a")
+        fault = Fault("cut off", 40, cut(fleet, both_ways("a")))
+        wrong = await broken(fleet, fault, "a")
+    assert any("not in the ledger" in line for line in wrong), wrong
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+async def test_without_waiting_for_a_read_only_primary_the_checker_finds_a_loss(
+    folder: Path, ports: Ports
+) -> None:
+    code = folder / "code"
+    for name in ("libs", "services", "deploy", "ostoja", "config.example"):
+        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    changed(code, code, "libs/common/database/postgres.py", ('"25006"', '"no such code"'))
+    with running_fleet(folder, ports, code=code) as fleet:
+        wrong = await broken(fleet, Fault("read-only primary", 30, read_only(fleet)), "a")
+    assert any("P1" in line for line in wrong), wrong
+
+
+def changed(source: Path, target: Path, name: str, change: tuple[str, str]) -> None:
+    """Copy a folder, with one text in one file replaced."""
+    if source != target:
+        shutil.copytree(source, target)
+    path = target / name
+    text = path.read_text(encoding="utf-8")
+    assert change[0] in text
+    path.write_text(text.replace(*change), encoding="utf-8")
+
+
+def primary_on(fleet: Fleet, host: str) -> None:
+    if fleet.cluster.primary != host:
+        fleet.cluster.switch_over(host)
+    wait_until("the primary", 60, lambda: fleet.cluster.primary == host, lambda: True)
