@@ -15,6 +15,8 @@ ACCEPTED_SECONDS = 60.0
 """An alert is accepted by then while at most one host is in trouble."""
 HEALED_SECONDS = 60.0
 """For so long after the end of a fault its host may still be in trouble."""
+TAKEN = {"sent": {1}, "cancelled": {0}, "failed": {0}, "in_doubt": {0, 1}}
+"""How often SMTP may have taken a mail, by the state of its follow-up."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ def _ledger(found: Found) -> Iterator[str]:
 def _mails(events: list[Event], found: Found) -> Iterator[str]:
     for address, state in found.follow_ups.items():
         taken = len(found.mails.get(address, []))
-        if taken not in {"sent": {1}, "cancelled": {0}, "in_doubt": {0, 1}}.get(state, set()):
+        if taken not in TAKEN.get(state, set()):
             yield f"P3: the follow-up of {address} is {state}, and SMTP took it {taken} times"
     for what in ("unsubscribe", "erase"):
         for one in operations(events, what):
@@ -111,7 +113,7 @@ def _trail(events: list[Event], found: Found) -> Iterator[str]:
 
 
 def _limits(events: list[Event], found: Found) -> Iterator[str]:
-    troubled = _windows(events, None)
+    troubled = _windows(events)
     for one in operations(events, "burst"):
         if one.ended is None:
             continue
@@ -135,7 +137,7 @@ def _answers(events: list[Event]) -> Iterator[str]:
                 )
 
 
-def _windows(events: list[Event], last: float | None) -> list[tuple[float, float, str]]:
+def _windows(events: list[Event]) -> list[tuple[float, float, str]]:
     """Return when each host was in trouble, with the time it may need afterwards."""
     begun: dict[tuple[str, str], float] = {}
     windows = []
@@ -145,10 +147,9 @@ def _windows(events: list[Event], last: float | None) -> list[tuple[float, float
         elif event.kind == "end":
             start = begun.pop((event.what, event.key))
             windows.append((start, event.at + HEALED_SECONDS, event.key))
-    end = events[-1].at if last is None else last
-    return windows + [(start, end, host) for (_, host), start in begun.items()]
+    return windows + [(start, events[-1].at, host) for (_, host), start in begun.items()]
 
 
 def _two_hosts(events: list[Event], start: float, end: float) -> bool:
-    hosts = {host for begin, over, host in _windows(events, None) if begin <= end and start <= over}
+    hosts = {host for begin, over, host in _windows(events) if begin <= end and start <= over}
     return len(hosts) > 1

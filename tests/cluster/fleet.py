@@ -1,9 +1,11 @@
 """The whole system on three hosts: servers on each, services on two, the sandbox outside."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -17,7 +19,7 @@ from psycopg2.extras import NamedTupleCursor
 from deploy.local import environment
 from deploy.local.cluster import FILES, NAMES, PORTS, Cluster
 from deploy.local.environment import EXAMPLE_CONFIG, ROOT, SERVICES, WITH_TABLES
-from deploy.local.process import Process, wait_until
+from deploy.local.process import Process, ServerError, wait_until
 from deploy.local.servers import Server
 from deploy.local.supervisor import DRAIN_SECONDS, SERVING
 from deploy.provision import provision_postgres, provision_rabbitmq, retry_policies
@@ -25,10 +27,20 @@ from tests.cluster.network import Network
 from tests.support.brokers import Management
 from tests.support.ports import Ports
 from tests.support.sandbox import Sandbox, running_sandbox
-from tests.support.stack import QUICK, quick_alerts_config
+from tests.support.stack import QUICK, quick_alerts_config, quick_forms_config
 from tests.support.system import System
 
-SETTINGS = {"CHAT_RATE_LIMIT": "30 per minute", "ERASURE_RESEND_SECONDS": "2"}
+SETTINGS = {
+    "CHAT_RATE_LIMIT": "30 per minute",
+    "HEALTH_RATE_LIMIT": "1000000 per minute",
+    "ERASURE_RESEND_SECONDS": "2",
+    # A caller hears of a mail in flight, and whoever died with one is out of the way, in time.
+    "WITHDRAWAL_WAIT_SECONDS": "8",
+    "PERMIT_QUARANTINE_SECONDS": "60",
+}
+SERVERS = ("rabbitmq", "etcd", "postgres", "redis", "sentinel", "haproxy")
+KEPT = ROOT / ".local" / "nemesis"
+"""What each test's last run left: logs, history and result."""
 
 
 class Fleet(System):
@@ -61,6 +73,11 @@ class Fleet(System):
         for name, host in self.cluster.hosts.items():
             for server in (*host.all, host.rabbitmq.epmd):
                 server.enter = network.enter(name, server.user)
+        every = [*self.services, *((name, host) for name in SERVERS for host in NAMES)]
+        self._locks = {one: threading.Lock() for one in every}
+        self._held: set[tuple[str, str]] = set()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_running)
 
     @property
     def urls(self) -> list[str]:
@@ -85,20 +102,50 @@ class Fleet(System):
             self.launch(name, host)
         for name, host in self.services:
             self.wait(name, host)
+        wait_until("alerts.epoch", 30, self._is_marked, lambda: True)  # see running_stack
+        wait_until("three hosts", 60, lambda: not self.missing(), lambda: True)
+        self._keeper.start()
 
     def _migrate(self, name: str) -> None:
         owner = environment.database_url(self.values, f"{name}_owner", self.network.addresses["a"])
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", f"services.{name}", "migrate"],
             env={**self._environment(name, "a"), "OWNER_DATABASE_URL": owner},
             cwd=self._code,
-            check=True,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
+        if done.returncode:
+            raise RuntimeError(f"the migration of {name} failed:\n{done.stdout}")
+
+    def _is_marked(self) -> bool:
+        broker = Management(self.cluster.hosts["a"].rabbitmq)
+        queues = broker.call("GET", f"queues/{environment.VHOST}")
+        return any(queue["name"].startswith("alerts.epoch.") for queue in queues)
 
     def launch(self, name: str, host: str) -> None:
-        """Start a service unless it runs."""
-        if self.services[name, host].pid is None:
+        """Start a service, or launch a server, unless it runs."""
+        with self._locks[name, host]:
+            self._held.discard((name, host))
+            self._launch(name, host)
+
+    def stop(self, name: str, host: str, number: int) -> None:
+        """End a service or kill a server; it stays so until it is launched."""
+        with self._locks[name, host]:
+            self._held.add((name, host))
+            if name in SERVERS:
+                self.server(name, host).kill()
+            else:
+                self.services[name, host].stop(number, DRAIN_SECONDS)
+
+    def _launch(self, name: str, host: str) -> None:
+        if name in SERVERS:
+            server = self.server(name, host)
+            if server.pid is None:
+                server.launch()
+        elif self.services[name, host].pid is None:
             self.services[name, host].spawn(
                 [*self.network.enter(host), sys.executable, "-m", f"services.{name}"],
                 env=self._environment(name, host),
@@ -106,49 +153,76 @@ class Fleet(System):
                 log=self.log(name, host),
             )
 
+    def _keep_running(self) -> None:
+        """Start what ended by itself, as systemd and Docker do."""
+        while not self._closing.wait(0.5):
+            for one, lock in self._locks.items():
+                with lock:
+                    if one not in self._held and not self._closing.is_set():
+                        self._launch(*one)
+
     def wait(self, name: str, host: str, seconds: float = 60) -> None:
+        try:
+            wait_until(
+                f"{name} on {host}",
+                seconds,
+                lambda: self._answers(name, host),
+                lambda: self.services[name, host].pid is not None,
+            )
+        except ServerError as error:
+            text = self.log(name, host).read_text(errors="replace")[-4000:]
+            raise ServerError(f"{error}:\n{text}") from None
+
+    def _answers(self, name: str, host: str) -> bool:
         path = "/api/health" if name == "gateway" else "/health"
         port = self.ports[f"{name.upper()}_OWN_PORT"]
-        url = f"http://{self.network.addresses[host]}:{port}"
-        wait_until(
-            f"{name} on {host}",
-            seconds,
-            lambda: _status(url.removeprefix("http://"), path) == 200,
-            lambda: self.services[name, host].pid is not None,
-        )
+        return _status(f"{self.network.addresses[host]}:{port}", path) == 200
 
     def log(self, name: str, host: str) -> Path:
         return self.folder / "log" / f"{name}-{host}.log"
 
     def close(self) -> None:
-        for process in self.services.values():
-            process.signal(signal.SIGTERM)
-        for process in self.services.values():
-            process.stop(signal.SIGTERM, DRAIN_SECONDS)
-        self.cluster.stop()
+        """Kill it all: nobody needs the data any more."""
+        self._closing.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._kill, self._locks))
+        for host in self.cluster.hosts.values():
+            host.rabbitmq.epmd.kill()
+
+    def _kill(self, one: tuple[str, str]) -> None:
+        self.stop(*one, signal.SIGKILL)
+
+    def keep_logs(self) -> None:
+        kept = KEPT / self.folder.name
+        shutil.rmtree(kept, ignore_errors=True)
+        endings = ("*.log", "history.jsonl", "result.txt")
+        for path in (path for ending in endings for path in self.folder.rglob(ending)):
+            target = kept / path.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
     def server(self, kind: str, host: str) -> Server:
         found: Server = getattr(self.cluster.hosts[host], kind)
         return found
 
-    def whole(self) -> bool:
-        """Return whether every server is a member again and every service answers."""
-        try:
-            nodes = [
-                node["running"]
-                for host in self.cluster.hosts.values()
-                for node in Management(host.rabbitmq).call("GET", "nodes")
-            ]
-        except OSError:
-            return False
-        return (
-            len(nodes) == len(NAMES) ** 2
-            and all(nodes)
-            and all(server.ready() for server in self.cluster.servers)
-            and self.cluster.primary is not None
-            and self.cluster.master is not None
-            and all(process.pid is not None for process in self.services.values())
-        )
+    def missing(self) -> list[str]:
+        """Name what is not a member again or does not answer; empty if all is whole."""
+        found = [server.name for server in self.cluster.servers if not server.ready()]
+        for name, host in self.cluster.hosts.items():
+            try:
+                nodes = Management(host.rabbitmq).call("GET", "nodes")
+            except (OSError, HTTPException) as why:
+                found.append(f"RabbitMQ's API on {name}: {why!r}")
+                continue
+            seen = sum(node["running"] for node in nodes)
+            if seen != len(NAMES):
+                found.append(f"RabbitMQ on {name} sees {seen} nodes")
+        found += [f"{name}-{host}" for name, host in self.services if not self._answers(name, host)]
+        found += ["a primary"] if self.cluster.primary is None else []
+        found += ["Redis' master"] if self.cluster.master is None else []
+        return found
 
     def query(self, statement: str, *values: Any) -> list[Any]:
         """Ask the primary, past every service; rows have names."""
@@ -169,6 +243,7 @@ class Fleet(System):
             self.values, name, self.network.addresses[host], addresses
         )
         own = {
+            "CONSENT_RECORDS_DIR": str(self.folder / f"consent-{host}"),
             "RATE_LIMIT_STATE_FILE": str(self.folder / f"ratelimits-{host}.json"),
             "PYTHONUNBUFFERED": "1",
         }
@@ -207,7 +282,7 @@ def running_fleet(
                 "ALERTS_CONFIG": str(quick_alerts_config(folder)),
                 "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
                 "FOLLOWUPS_CONFIG": str(EXAMPLE_CONFIG / "followups.toml"),
-                "CONSENT_RECORDS_DIR": str(folder / "consent"),
+                "FORMS_CONFIG": str(quick_forms_config(folder)),
             }
         )
         fleet = Fleet(folder, network, values, sandbox, files, code)
@@ -215,7 +290,10 @@ def running_fleet(
             fleet.start()
             yield fleet
         finally:
-            fleet.close()
+            try:
+                fleet.close()
+            finally:
+                fleet.keep_logs()
 
 
 def _status(address: str, path: str) -> int | None:

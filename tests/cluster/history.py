@@ -5,6 +5,7 @@ effect) and `unknown` (no answer, or one that says nothing of its effect).
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +40,16 @@ class History:
         self.events.append(event)
         self._file.write(json.dumps(asdict(event)) + "\n")
         self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def summary(self) -> str:
+        """Return how many operations of each kind ended how."""
+        ends = Counter(
+            f"{one.what} {one.kind}" for one in self.events if one.kind not in {"begin", "end"}
+        )
+        return ", ".join(f"{number} {name}" for name, number in sorted(ends.items()))
 
     def timeline(self) -> str:
         """Return the faults, for whoever reads a failure."""

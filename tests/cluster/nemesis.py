@@ -8,21 +8,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 
 import psycopg2
+import pytest
 
 from deploy.local.cluster import NAMES
 from deploy.local.environment import SERVICES
 from deploy.local.process import ServerError, family
-from deploy.local.supervisor import DRAIN_SECONDS, SERVING
-from tests.cluster.fleet import Fleet
+from deploy.local.supervisor import SERVING
+from tests.cluster.fleet import SERVERS, Fleet
 from tests.cluster.history import History
 from tests.cluster.network import Way, both_ways
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
-SERVERS = ("rabbitmq", "etcd", "postgres", "redis", "sentinel", "haproxy")
 SHORT, LONG = (5.0, 20.0), (30.0, 90.0)  # seconds
 PAUSE_SECONDS = (3.0, 10.0)
-WHOLE_SECONDS = 180.0
+WHOLE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,17 @@ class Nemesis:
 
     async def heal(self) -> None:
         """Wait until every server is a member again and every service answers."""
+        missing: list[str] = []
 
         async def whole() -> bool:
-            return await asyncio.to_thread(self._fleet.whole)
+            missing[:] = await asyncio.to_thread(self._fleet.missing)
+            return not missing
 
-        await eventually(whole, WHOLE_SECONDS, every=0.5)
+        try:
+            await eventually(whole, WHOLE_SECONDS, every=0.5)
+        except TimeoutError:
+            pytest.fail(f"not whole after {WHOLE_SECONDS:.0f} s: {', '.join(missing)}")
+        await asyncio.to_thread(_let_all_write, self._fleet)
 
     def _draw(self, host: str) -> Fault:
         chance, fleet = self._chance, self._fleet
@@ -104,24 +110,12 @@ def everything(host: str) -> list[str]:
 @asynccontextmanager
 async def killed(fleet: Fleet, host: str, names: list[str]) -> AsyncIterator[None]:
     """Kill -9; then start again."""
-
-    def end(name: str) -> None:
-        if name in SERVICES:
-            fleet.services[name, host].stop(signal.SIGKILL, DRAIN_SECONDS)
-        else:
-            fleet.server(name, host).kill()
-
-    def start(name: str) -> None:
-        if name in SERVICES:
-            fleet.launch(name, host)
-        else:
-            fleet.server(name, host).launch()
-
-    await asyncio.gather(*(asyncio.to_thread(end, name) for name in names))
+    ends = (asyncio.to_thread(fleet.stop, name, host, signal.SIGKILL) for name in names)
+    await asyncio.gather(*ends)
     try:
         yield
     finally:
-        await asyncio.gather(*(asyncio.to_thread(start, name) for name in names))
+        await asyncio.gather(*(asyncio.to_thread(fleet.launch, name, host) for name in names))
 
 
 @asynccontextmanager
@@ -162,30 +156,48 @@ async def switched(fleet: Fleet, host: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def rolled(fleet: Fleet) -> AsyncIterator[None]:
     """Restart each service in turn, as an upgrade does."""
-    for (name, host), process in fleet.services.items():
-        await asyncio.to_thread(process.stop, signal.SIGTERM, DRAIN_SECONDS)
-        fleet.launch(name, host)
+    for name, host in fleet.services:
+        await asyncio.to_thread(fleet.stop, name, host, signal.SIGTERM)
+        await asyncio.to_thread(fleet.launch, name, host)
         with suppress(ServerError):  # what it needs is lost
-            await asyncio.to_thread(fleet.wait, name, host)
+            await asyncio.to_thread(fleet.wait, name, host, 20)
     yield
 
 
 @asynccontextmanager
 async def read_only(fleet: Fleet) -> AsyncIterator[None]:
     """Make the primary refuse to write, as a provider does whose disk is full."""
-
-    def change(verb: str) -> None:
-        with suppress(psycopg2.Error):  # the other fault has made another node the primary
-            dsn = fleet.cluster.hosts[fleet.cluster.primary or "a"].dsn
-            with closing(psycopg2.connect(dsn, connect_timeout=2)) as connection:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    cursor.execute("SET default_transaction_read_only = off")
-                    cursor.execute(f"ALTER SYSTEM {verb}")
-                    cursor.execute("SELECT pg_reload_conf()")
-
-    await asyncio.to_thread(change, "SET default_transaction_read_only = on")
+    primary = await asyncio.to_thread(lambda: fleet.cluster.primary)
+    if primary is not None:
+        await asyncio.to_thread(_alter, fleet, primary, "SET default_transaction_read_only = on")
     try:
         yield
     finally:
-        await asyncio.to_thread(change, "RESET default_transaction_read_only")
+        await asyncio.to_thread(_let_all_write, fleet)
+
+
+def _let_all_write(fleet: Fleet) -> None:
+    """Undo it also on standbys: whoever was made from that primary has its setting."""
+    for host in NAMES:
+        _alter(fleet, host, "RESET default_transaction_read_only")
+
+
+def _alter(fleet: Fleet, host: str, change: str) -> None:
+    node = fleet.cluster.hosts[host].postgres
+    with (
+        suppress(psycopg2.Error),  # another fault has it; heal() comes once more
+        closing(
+            psycopg2.connect(
+                host=node.host,
+                port=node.ports["POSTGRES_OWN_PORT"],
+                user="postgres",
+                password=fleet.values["POSTGRES_SUPERUSER_PASSWORD"],
+                dbname="postgres",
+                connect_timeout=2,
+            )
+        ) as connection,
+    ):
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER SYSTEM {change}")
+            cursor.execute("SELECT pg_reload_conf()")

@@ -42,6 +42,14 @@ class Network:
 
     def __enter__(self) -> Self:
         _remove_orphans()
+        try:
+            self._build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _build(self) -> None:
         switch = self._space("switch")
         for name in ("switch", *NAMES):
             _run("ip", "netns", "add", self._space(name))
@@ -61,7 +69,6 @@ class Network:
         for address in (self.outside, *self.callers):
             _run("ip", "address", "add", f"{address}/24", "dev", self._link)
         _run("ip", "link", "set", self._link, "up")
-        return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(subprocess.CalledProcessError):
