@@ -8,11 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.gateway.idempotency import RUNNING_SECONDS
 from tests.cluster.generator import QUOTA
 from tests.cluster.history import Event, Operation, operations
 
-ACCEPTED_SECONDS = 60.0
-"""An alert is accepted by then while at most one host is in trouble."""
+ACCEPTED_SECONDS = RUNNING_SECONDS + 30.0
+"""An alert is accepted by then while at most one host is in trouble.
+
+A gateway that dies with a request keeps its Idempotency-Key for RUNNING_SECONDS (409).
+"""
 HEALED_SECONDS = 60.0
 """For so long after the end of a fault its host may still be in trouble."""
 TAKEN = {"sent": {1}, "cancelled": {0}, "failed": {0}, "in_doubt": {0, 1}}

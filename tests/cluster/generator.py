@@ -15,7 +15,7 @@ from tests.support.system import WORDING, System
 
 ANSWER_SECONDS = 12.0
 AGAIN_SECONDS = 0.3
-GIVE_UP_SECONDS = 90.0
+GIVE_UP_SECONDS = 130.0
 PAUSE_SECONDS = 0.3
 QUOTA = 30  # chats of one address in a minute
 BURST = 45

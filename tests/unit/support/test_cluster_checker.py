@@ -76,6 +76,7 @@ def test_what_kept_its_promises_is_not_blamed() -> None:
         ({"ledger": {"ok": True, "pending": 1}}, "P1: the ledger is not balanced"),
         ({"mails": {ANNA: [3.0, 4.0]}}, "P3"),
         ({"follow_ups": {ANNA: "cancelled"}}, "P3"),
+        ({"follow_ups": {ANNA: "failed"}}, "P3"),
         ({"follow_ups": {ANNA: "scheduled"}}, "P3"),
         ({"mails": {ANNA: [6.5]}}, "P4"),
         ({"verified": False}, "P5: the trail does not verify"),
