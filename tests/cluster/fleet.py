@@ -210,18 +210,31 @@ class Fleet(System):
     def missing(self) -> list[str]:
         """Name what is not a member again or does not answer; empty if all is whole."""
         found = [server.name for server in self.cluster.servers if not server.ready()]
-        for name, host in self.cluster.hosts.items():
-            try:
-                nodes = Management(host.rabbitmq).call("GET", "nodes")
-            except (OSError, HTTPException) as why:
-                found.append(f"RabbitMQ's API on {name}: {why!r}")
-                continue
-            seen = sum(node["running"] for node in nodes)
-            if seen != len(NAMES):
-                found.append(f"RabbitMQ on {name} sees {seen} nodes")
+        found += [
+            f"RabbitMQ on {name} sees {seen} nodes"
+            for name, seen in self._nodes_seen().items()
+            if seen != len(NAMES)
+        ]
         found += [f"{name}-{host}" for name, host in self.services if not self._answers(name, host)]
         found += ["a primary"] if self.cluster.primary is None else []
         found += ["Redis' master"] if self.cluster.master is None else []
+        return found
+
+    def apart(self) -> list[str]:
+        """Name the host whose RabbitMQ runs and is cut off from the others."""
+        seen = self._nodes_seen()
+        least = min(seen, key=lambda name: seen[name])
+        return [least] if 0 < seen[least] < len(NAMES) else []
+
+    def _nodes_seen(self) -> dict[str, int]:
+        """Return how many nodes each node of RabbitMQ sees running, itself included."""
+        found = {}
+        for name, host in self.cluster.hosts.items():
+            try:
+                nodes = Management(host.rabbitmq).call("GET", "nodes")
+            except (OSError, HTTPException):
+                nodes = []
+            found[name] = sum(node["running"] for node in nodes)
         return found
 
     def query(self, statement: str, *values: Any) -> list[Any]:
