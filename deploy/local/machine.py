@@ -22,6 +22,7 @@ CLUSTER = {
     "/usr/bin/etcd": "etcd-server",
     "/usr/sbin/haproxy": "haproxy",
 }
+NETWORK = {"/usr/sbin/nft": "nftables", "/usr/sbin/ip": "iproute2"}  # of tests/cluster/network.py
 
 
 class MachineError(Exception):
@@ -36,7 +37,7 @@ def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False
     """
     missing = _missing_packages()
     if cluster:
-        wanted = CLUSTER | ({"/usr/sbin/nft": "nftables"} if tests else {})
+        wanted = CLUSTER | (NETWORK if tests else {})
         missing += [package for path, package in wanted.items() if not Path(path).exists()]
     if tests and _may_install():
         missing += _missing_checkers()

@@ -18,7 +18,7 @@ from deploy.local.environment import ROOT
 from deploy.local.process import wait_until
 from tests.cluster.checker import violations
 from tests.cluster.fleet import Fleet, running_fleet
-from tests.cluster.gathering import gather
+from tests.cluster.gathering import BALANCED_SECONDS, gather
 from tests.cluster.generator import Generator
 from tests.cluster.history import History
 from tests.cluster.nemesis import Fault, Nemesis, cut, read_only
@@ -57,15 +57,18 @@ async def test_every_promise_holds_whatever_breaks(folder: Path, ports: Ports, s
         assert not wrong, f"seed {seed}\n" + "\n".join(wrong) + f"\n{history.timeline()}"
 
 
-async def broken(fleet: Fleet, fault: Fault, host: str) -> list[str]:
-    """Return what the checker says of one fault."""
+async def broken(fleet: Fleet, fault: Fault, host: str, seconds: float) -> list[str]:
+    """Return what the checker says of one fault.
+
+    :param seconds: after the last caller has ended, until all must be balanced
+    """
     with closing(History(fleet.folder / HISTORY)) as history:
         async with Generator(fleet, fleet.urls, fleet.network.callers, history, seed=0):
             nemesis = Nemesis(fleet, history, seed=0)
             await asyncio.sleep(5)
             await nemesis.do(fault, host)
             await nemesis.heal()
-        wrong = violations(history.events, await gather(fleet, history, CONTROL_SECONDS))
+        wrong = violations(history.events, await gather(fleet, history, seconds))
         report(fleet.folder, history, wrong)
     return wrong
 
@@ -84,11 +87,21 @@ async def test_without_quorum_commit_the_checker_finds_a_loss(folder: Path, port
     files = folder / "files"
     changed(FILES, files, "patroni.yml", ("synchronous_mode: quorum", "synchronous_mode: off"))
     with running_fleet(folder, ports, files=files) as fleet:
-        primary_on(fleet, "a")
-        fault = Fault("cut off", 40, cut(fleet, both_ways("a")))
-        wrong = await broken(fleet, fault, "a")
+        wrong = await cut_off_primary(fleet, CONTROL_SECONDS)
         lost = [line for line in wrong if "not in the" in line]  # ledger, or trail
         assert lost, wrong
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+async def test_with_quorum_commit_the_same_loses_nothing(folder: Path, ports: Ports) -> None:
+    with running_fleet(folder, ports) as fleet:
+        wrong = await cut_off_primary(fleet)
+        assert not wrong, "\n".join(wrong)
+
+
+async def cut_off_primary(fleet: Fleet, seconds: float = BALANCED_SECONDS) -> list[str]:
+    primary_on(fleet, "a")
+    return await broken(fleet, Fault("cut off", 40, cut(fleet, both_ways("a"))), "a", seconds)
 
 
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
@@ -100,7 +113,8 @@ async def test_without_waiting_for_a_read_only_primary_the_checker_finds_a_loss(
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     changed(code, code, "libs/common/database/postgres.py", ('"25006"', '"no such code"'))
     with running_fleet(folder, ports, code=code) as fleet:
-        wrong = await broken(fleet, Fault("read-only primary", 30, read_only(fleet)), "a")
+        fault = Fault("read-only primary", 30, read_only(fleet))
+        wrong = await broken(fleet, fault, "a", CONTROL_SECONDS)
         assert any("P1" in line for line in wrong), wrong
 
 

@@ -184,6 +184,8 @@ class _Copy:
     async def _follow(self) -> None:
         while True:
             async with self._engine.connect() as tx:
+                if await trail.may_be_undone(tx):
+                    return
                 head = (await trail.head(tx)).rows
                 rows = await restores.withdrawn_after(tx, self._followed, head, BATCH)
             entries = [self._entry(row) for row in rows]

@@ -86,6 +86,15 @@ async def head(tx: AsyncConnection) -> Position:
     return START if row is None else Position(row.id, row.hash)
 
 
+async def may_be_undone(tx: AsyncConnection) -> bool:
+    """Return whether the next primary may lack rows that this server shows.
+
+    A primary that is demoted ends the commits that still wait for a standby, and shows their rows.
+    It then accepts no writes.
+    """
+    return bool(await tx.scalar(sa.text("SELECT current_setting('transaction_read_only')::bool")))
+
+
 async def positions(tx: AsyncConnection, rows: Iterable[int]) -> list[Position]:
     """Read the stored hashes of these rows, in the order of the chain; some may be missing."""
     found = await tx.execute(

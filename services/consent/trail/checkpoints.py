@@ -123,6 +123,8 @@ async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> Non
     last = next(_parse(file, file.newest()), None)
     signed = last.rows if last else 0
     async with engine.connect() as tx:
+        if await trail.may_be_undone(tx):
+            return
         head = await trail.head(tx)
         if last is not None and await trail.positions(tx, [signed]) != [last.position]:
             metrics.TRAIL_MISMATCH.set(1)

@@ -27,8 +27,9 @@ from services.consent.recovery import replay as replay_module
 from services.consent.recovery.journal import Journal, read
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
+from services.consent.trail import checkpoints
 from services.consent.trail.vault import Vault
-from tests.integration.consent.conftest import Link, grant, make_consumers, unsubscribe
+from tests.integration.consent.conftest import Link, grant, make_consumers, unsubscribe, withdraw
 from tests.integration.consent.test_erasure import erasure, orders
 from tests.integration.consent.test_erasure_orders import erase
 from tests.integration.consent.test_http import (
@@ -177,6 +178,28 @@ async def test_a_restored_backup_undoes_no_withdrawal_and_gets_no_permit_before_
             assert await host.permit(monkeypatch, email) == "denied"
         assert await host.permit(monkeypatch, EWA) == "granted"
     assert metrics.REPLAY_PENDING._value.get() == 0
+
+
+async def test_rows_that_the_next_primary_may_lack_are_not_recorded(
+    engine: AsyncEngine, vault: Vault, consent_database: DatabaseUrl, here: Host
+) -> None:
+    """A demoted primary shows them; a host that recorded one would take the next for a restore."""
+    async with engine.begin() as tx:
+        await withdraw(tx, vault, unsubscribe(ANNA))
+    records, signer = here.settings.checkpoint_file, here.settings.signer()
+    for read_only in (True, False):
+        url, writes = consent_database.superuser_url, "-c default_transaction_read_only=off"
+        with closing(psycopg2.connect(url, options=writes)) as connection:
+            connection.autocommit = True
+            connection.cursor().execute(
+                f"ALTER DATABASE {consent_database.name}"
+                f" SET default_transaction_read_only = {read_only}"
+            )
+        await engine.dispose()
+        await here.journal.update()
+        await checkpoints.keep(engine, records, signer)
+        recorded = [*read(here.settings.withdrawal_files[0]), *checkpoints.read(records)]
+        assert len(recorded) == (0 if read_only else 2)
 
 
 async def test_no_host_gives_permits_while_one_has_detected_a_restore(
