@@ -53,13 +53,11 @@ class Fleet(System):
         values: Mapping[str, str],
         sandbox: Sandbox,
         files: Path,
-        code: Path,
     ) -> None:
         addresses = list(network.addresses.values())
         ports = environment.cluster_ports(values, PORTS)
         super().__init__(f"http://{addresses[0]}:{ports['GATEWAY_PORT']}", values, sandbox)
         self.folder = folder
-        self._code = code
         self.network = network
         self.ports = ports
         self.cluster = Cluster(
@@ -111,7 +109,7 @@ class Fleet(System):
         done = subprocess.run(
             [sys.executable, "-m", f"services.{name}", "migrate"],
             env={**self._environment(name, "a"), "OWNER_DATABASE_URL": owner},
-            cwd=self._code,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -149,7 +147,7 @@ class Fleet(System):
             self.services[name, host].spawn(
                 [*self.network.enter(host), sys.executable, "-m", f"services.{name}"],
                 env=self._environment(name, host),
-                cwd=self._code,
+                cwd=ROOT,
                 log=self.log(name, host),
             )
 
@@ -264,13 +262,10 @@ class Fleet(System):
 
 
 @contextmanager
-def running_fleet(
-    folder: Path, ports: Ports, *, files: Path = FILES, code: Path = ROOT
-) -> Iterator[Fleet]:
+def running_fleet(folder: Path, ports: Ports, *, files: Path = FILES) -> Iterator[Fleet]:
     """Run it all in namespaces of its own; the ports there are those of .env.example.
 
     :param files: the configuration of the servers
-    :param code: where the services' code is
     """
     with Network() as network, running_sandbox(ports, network.outside) as sandbox:
         values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
@@ -298,7 +293,7 @@ def running_fleet(
                 "FORMS_CONFIG": str(quick_forms_config(folder)),
             }
         )
-        fleet = Fleet(folder, network, values, sandbox, files, code)
+        fleet = Fleet(folder, network, values, sandbox, files)
         try:
             fleet.start()
             yield fleet
