@@ -33,7 +33,7 @@ from tests.support.system import System
 SETTINGS = {
     "CHAT_RATE_LIMIT": "30 per minute",
     "HEALTH_RATE_LIMIT": "1000000 per minute",
-    "ERASURE_RESEND_SECONDS": "2",
+    "ERASURE_RESEND_SECONDS": "20",
     # A caller hears of a mail in flight, and whoever died with one is out of the way, in time.
     "WITHDRAWAL_WAIT_SECONDS": "8",
     "PERMIT_QUARANTINE_SECONDS": "60",
