@@ -187,7 +187,7 @@ class Access:
         if name is None or context.client.role is not Role.PUBLIC:
             return None
         (window,) = self._overrides.policies[name]
-        return Budget(name, window, refuses=name != WITHDRAWALS)
+        return Budget(name, name, window, refuses=name != WITHDRAWALS)
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]

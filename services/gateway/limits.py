@@ -222,6 +222,7 @@ class Budget(NamedTuple):
     """A window that many clients share, counted if a client's own windows admit."""
 
     name: str
+    key: str
     window: Window
     refuses: bool
     """Whether no one is admitted while it is exhausted."""
@@ -354,7 +355,7 @@ class Limiter:
         if wide_key is not None:
             buckets += [Bucket(window.widened, wide_key) for window in windows]
         if budget is not None:
-            buckets.append(Bucket(budget.window, budget.name, budget.refuses))
+            buckets.append(Bucket(budget.window, budget.key, budget.refuses))
         now = self._now()
         counts = self._counts(buckets, now)
         for bucket, count in zip(buckets, counts, strict=True):

@@ -37,7 +37,7 @@ from services.gateway.forms.submission import (
 from services.gateway.forms.texts import FAULTS, PAGES, waiting
 from services.gateway.handover import Handover
 from services.gateway.idempotency import HEADER, Idempotency, key_of
-from services.gateway.limits import Limiter, Window
+from services.gateway.limits import Budget, Limiter, Window
 from services.gateway.pages import language_of
 from services.gateway.proxy import readable
 
@@ -259,19 +259,17 @@ class FormRoutes:
             return
         address, whole = self._limits[name]
         wide = f"form:{name}:{network_of(client.ip)}" if ":" in client.ip else None
-        for window, key, wide_key in (
-            (address, f"form:{name}:{bucket_of(client.ip)}", wide),
-            (whole, f"form:{name}", None),
-        ):
-            decision = await self._limiter.decide("form", key, (window,), wide_key)
-            if not (decision.admitted or self._shadow):
-                metrics.LEADS.labels(name, "none", "limited").inc()
-                seconds = decision.retry_after
-                raise Problem(
-                    429,
-                    detail=f"Too many requests; try again in {seconds} s.",
-                    headers={hdrs.RETRY_AFTER: str(seconds)},
-                )
+        key = f"form:{name}:{bucket_of(client.ip)}"
+        budget = Budget("form", f"form:{name}", whole, refuses=True)
+        decision = await self._limiter.decide("form", key, (address,), wide, budget)
+        if not (decision.admitted or self._shadow):
+            metrics.LEADS.labels(name, "none", "limited").inc()
+            seconds = decision.retry_after
+            raise Problem(
+                429,
+                detail=f"Too many requests; try again in {seconds} s.",
+                headers={hdrs.RETRY_AFTER: str(seconds)},
+            )
 
     def _read(self, form: Form, given: Submission) -> Read:
         found = form.read(given.fields, given.version)
