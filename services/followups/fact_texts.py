@@ -34,7 +34,7 @@ def describe_budget(budget: int, currency: str | None, language: str) -> str:
 def describe_start(start: str, language: str) -> str:
     """Say a start as the person named it: `latem 2027`, not the month that it is sorted by.
 
-    :raises ValueError: it is no date
+    :raises ValueError: it is not a date
     """
     words = _STARTS.get(language, _STARTS["en"])
     if start == "asap":

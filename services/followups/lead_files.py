@@ -81,7 +81,7 @@ def _phone(value: str) -> str:
 
 
 def _start(value: str) -> str:
-    describe_start(value, "en")  # raises if it is no date
+    describe_start(value, "en")  # raises if it is not a date
     return value
 
 
