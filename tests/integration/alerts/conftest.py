@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,10 @@ class Alerts:
                 return False
 
         await eventually(answers, 30)
+
+    async def until_epoch(self) -> None:
+        """Wait until the epoch is marked: for a new broker all rows are requeued, due at once."""
+        await eventually(partial(self.scalar, "SELECT count(*) FROM epoch"))
 
     def kill9(self) -> None:
         self.process.stop(signal.SIGKILL, 10)

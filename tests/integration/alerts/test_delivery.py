@@ -289,14 +289,8 @@ async def test_lost_messages_are_requeued_in_the_next_generation(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
-    await subject.until(
-        await subject.accept(), "delivered"
-    )  # the first reconciler has marked its epoch
-
-    async def marked() -> bool:
-        return bool(await subject.scalar("SELECT count(*) FROM epoch"))
-
-    await eventually(marked)
+    await subject.until(await subject.accept(), "delivered")
+    await subject.until_epoch()
     subject.vhost.set_retry(
         r"^alerts\.slack\.retry$", 3600
     )  # the message stays where it is deleted

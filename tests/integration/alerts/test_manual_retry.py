@@ -17,8 +17,13 @@ from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_lett
 from tests.support.eventually import eventually
 
 PATIENT: dict[str, Any] = {"retry_delays": [60, 60]}
-REQUEUED = {"ALERTS_RECONCILE_SECONDS": "0.3"}
 RETRY = {"status": "failed"}
+
+
+async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
+    subject = await alerts(ALERTS_RECONCILE_SECONDS="0.3", **options)
+    await subject.until_epoch()
+    return subject
 
 
 async def change(subject: Alerts, alert_id: str, values: str) -> None:
@@ -85,7 +90,7 @@ async def by_a_move(subject: Alerts) -> None:
 async def test_an_old_alert_survives_a_failure_and_a_reconciliation(
     alerts: StartAlerts, requeue: Callable[[Alerts], Awaitable[None]]
 ) -> None:
-    subject = await alerts(slack=PATIENT, **REQUEUED)
+    subject = await reconciling(alerts, slack=PATIENT)
     await subject.sandbox.behave("slack", status=404)
     alert_id = await subject.accept()
     await subject.until(alert_id, "failed")
@@ -109,7 +114,7 @@ async def test_an_old_alert_survives_a_failure_and_a_reconciliation(
 async def test_a_requeued_alert_expires_like_any_other(
     alerts: StartAlerts,
 ) -> None:
-    subject = await alerts(slack=PATIENT, **REQUEUED)
+    subject = await reconciling(alerts, slack=PATIENT)
     await subject.sandbox.behave("slack", status=404)
     alert_id = await subject.accept()
     await subject.until(alert_id, "failed")
@@ -128,7 +133,7 @@ async def test_a_requeued_alert_expires_like_any_other(
 async def test_an_old_mail_that_is_resent_waits_like_a_new_one(
     alerts: StartAlerts, consent: Consent, *, mail_is_refused: bool
 ) -> None:
-    subject = await alerts(email=PATIENT, **REQUEUED)
+    subject = await reconciling(alerts, email=PATIENT)
     await subject.sandbox.behave("email", close=True)
     alert_id = await follow_up(subject)
     await subject.until(alert_id, "in_doubt", "email")

@@ -16,13 +16,8 @@ QUICK = {"ALERTS_RECONCILE_SECONDS": "0.5", "ALERTS_OVERDUE_SECONDS": "2"}
 
 
 async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
-    """Start, and wait until the epoch is marked: for a new broker all rows are requeued."""
     subject = await alerts(**QUICK | options)
-
-    async def marked() -> bool:
-        return bool(await subject.scalar("SELECT count(*) FROM epoch"))
-
-    await eventually(marked)
+    await subject.until_epoch()
     return subject
 
 
