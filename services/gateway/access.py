@@ -24,6 +24,7 @@ from services.gateway import metrics
 from services.gateway.clients import (
     ADMIN_API_KEY,
     API_KEY,
+    SCOPES,
     Client,
     Keys,
     Role,
@@ -33,6 +34,7 @@ from services.gateway.clients import (
 )
 from services.gateway.limits import Budget, Decision, Limiter, Waits
 from services.gateway.overrides import Overrides
+from services.gateway.scopes import Scope
 
 log = logs.get_logger(__name__)
 
@@ -50,9 +52,8 @@ Recorded = Callable[[web.Request, Client, Handler], Awaitable[web.StreamResponse
 class Requirements:
     """What a route requires of its callers."""
 
-    role: Role = Role.PUBLIC
-    or_admin: bool = False
-    """The admin key will do, too."""
+    scope: Scope | None = None
+    """None: it is open to everyone."""
     policy: Literal["chat", "api", "slack", "health"] | None = "api"
     recorded: bool = True
     """Record calls with the admin key; health checks are not recorded."""
@@ -118,7 +119,7 @@ class Access:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         address, source = self._proxies.client_ip(request.remote, forwarded)
-        client = Client(address, source, *self._role_of(request, requires))
+        client = Client(address, source, *self._keys.role_of(request.headers, requires.scope))
         if client.role is Role.PUBLIC and (
             header := self._keys.unknown_key_header(request.headers)
         ):
@@ -129,13 +130,6 @@ class Access:
             return await self._enter(request)
         _context.set(context)
         return await self._limited(request)
-
-    def _role_of(self, request: web.Request, requires: Requirements) -> tuple[Role, str | None]:
-        if requires.or_admin:
-            found = self._keys.role_of(request.headers, Role.ADMIN)
-            if found[0] is Role.ADMIN:
-                return found
-        return self._keys.role_of(request.headers, requires.role)
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
@@ -191,12 +185,9 @@ class Access:
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
-        needed = context.requires.role
-        admitted = context.client.role is needed or (
-            context.requires.or_admin and context.client.role is Role.ADMIN
-        )
-        if needed is not Role.PUBLIC and not admitted:
-            header = ADMIN_API_KEY if needed is Role.ADMIN else API_KEY
+        scope = context.requires.scope
+        if scope is not None and context.client.role is Role.PUBLIC:
+            header = API_KEY if scope in SCOPES[Role.SERVICE] else ADMIN_API_KEY
             raise Problem(
                 401,
                 detail=f"this requires a valid key in {header}",

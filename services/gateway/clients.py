@@ -17,6 +17,9 @@ from typing import NamedTuple
 
 from multidict import istr
 
+from services.gateway import scopes
+from services.gateway.scopes import Scope
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -121,6 +124,9 @@ def _parse(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+SCOPES: Mapping[Role, scopes.Scopes] = {Role.SERVICE: scopes.SERVICE, Role.ADMIN: scopes.ADMIN}
+
+
 class Keys:
     """The keys of each role, including the previous one during a rotation."""
 
@@ -134,14 +140,14 @@ class Keys:
             for digest in map(_digest, keys)
         ]
 
-    def role_of(self, headers: Mapping[str, str], needed: Role) -> tuple[Role, str | None]:
+    def role_of(self, headers: Mapping[str, str], needed: Scope | None) -> tuple[Role, str | None]:
         """Return the role and key id of a caller, for a route that requires `needed`.
 
-        A key grants its own role only. On a public route the highest role counts.
+        A key grants the scopes of its own role only. On a public route the highest role counts.
         """
         for role, header, digest, key_id in self._digests:
             if (
-                needed in {role, Role.PUBLIC}
+                (needed is None or needed in SCOPES[role])
                 and (given := headers.get(header)) is not None
                 and hmac.compare_digest(_digest(given), digest)
             ):

@@ -80,8 +80,12 @@ def render(document: Node) -> str:
 
 
 def _operation(document: Node, path: str, method: str, operation: Node) -> Iterator[str]:
-    keys = [KEYS[name] for choice in operation.get("security", ()) for name in choice]
-    badges = "".join(f' <span class="key">{header}</span>' for header, _ in keys)
+    keys = [
+        " ".join((KEYS[name][0], *needed))
+        for choice in operation.get("security", ())
+        for name, needed in choice.items()
+    ]
+    badges = "".join(f' <span class="key">{key}</span>' for key in keys)
     yield (
         f'<details id="{escape(operation["operationId"])}"><summary><b>{method.upper()}</b>'
         f"<code>{escape(path)}</code> {escape(operation['summary'])}{badges}</summary>"

@@ -38,6 +38,7 @@ from services.gateway.messages import AlertRequest, BatchRequest, accepted, aler
 from services.gateway.overrides import ChangeUnknown, Overrides
 from services.gateway.proxy import forward, outgoing_headers
 from services.gateway.redis_pipeline import RedisUnavailable
+from services.gateway.scopes import Scope
 from services.gateway.sessions import issued
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
@@ -51,12 +52,13 @@ WITHDRAWAL = Requirements(budget="withdrawal_budget")
 UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
-SERVICE = Requirements(Role.SERVICE)
-SERVICE_OR_ADMIN = Requirements(Role.SERVICE, or_admin=True)
-ADMIN = Requirements(Role.ADMIN)
 SLACK = Requirements(policy="slack")
 HEALTH = Requirements(policy="health", recorded=False)
 UNLIMITED = Requirements(policy=None, recorded=False)
+
+
+def needs(scope: Scope) -> Requirements:
+    return Requirements(scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,23 @@ class Forwarded:
 
 FORWARDED = (
     Forwarded("POST", "/api/chatbot/chat", "followups", CHAT, once=True),
-    Forwarded("POST", "/api/followups", "followups", SERVICE, once=True),
-    Forwarded("GET", "/api/followups", "followups", SERVICE),
-    Forwarded("POST", "/api/followups/stop", "followups", SERVICE),
+    Forwarded("POST", "/api/followups", "followups", needs(Scope.FOLLOWUPS_WRITE), once=True),
+    Forwarded("GET", "/api/followups", "followups", needs(Scope.FOLLOWUPS_READ)),
+    Forwarded("POST", "/api/followups/stop", "followups", needs(Scope.FOLLOWUPS_WRITE)),
     # Not `stop`, or its 405 would offer DELETE.
-    Forwarded("DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", SERVICE),
-    Forwarded("POST", "/api/leads/import", "followups", SERVICE, streamed=True),
-    Forwarded("GET", "/api/leads", "followups", SERVICE),
-    Forwarded("GET", "/api/leads/suspected", "followups", SERVICE),
-    Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", SERVICE),
-    Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", SERVICE),
+    Forwarded(
+        "DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", needs(Scope.FOLLOWUPS_WRITE)
+    ),
+    Forwarded("POST", "/api/leads/import", "followups", needs(Scope.LEADS_IMPORT), streamed=True),
+    Forwarded("GET", "/api/leads", "followups", needs(Scope.LEADS_READ)),
+    Forwarded("GET", "/api/leads/suspected", "followups", needs(Scope.LEADS_READ)),
+    Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", needs(Scope.LEADS_WRITE)),
+    Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", needs(Scope.LEADS_WRITE)),
     # Not `import`, or its 405 would offer GET.
-    Forwarded("GET", "/api/leads/{id:(?!import$|suspected$)[^{}/]+}", "followups", SERVICE),
-    Forwarded("POST", "/api/leads/{id}/state", "followups", SERVICE),
+    Forwarded(
+        "GET", "/api/leads/{id:(?!import$|suspected$)[^{}/]+}", "followups", needs(Scope.LEADS_READ)
+    ),
+    Forwarded("POST", "/api/leads/{id}/state", "followups", needs(Scope.LEADS_WRITE)),
     Forwarded("GET", "/transcript", "followups", PUBLIC),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
@@ -101,37 +107,37 @@ FORWARDED = (
     Forwarded("POST", "/opt-in/confirm", "consent", OPT_IN_LINK),
     Forwarded("GET", "/erasure/confirm", "consent", ERASURE_LINK),
     Forwarded("POST", "/erasure/confirm", "consent", ERASURE_LINK),
-    Forwarded("GET", "/api/consent/audit/verify", "consent", ADMIN),
-    Forwarded("POST", "/api/consent/audit/verify", "consent", ADMIN),
-    Forwarded("GET", "/api/consent/audit/checkpoints", "consent", ADMIN),
-    Forwarded("GET", "/api/consent/audit/{email}", "consent", ADMIN),
-    Forwarded("GET", "/api/consent/export/{email}", "consent", ADMIN),
-    Forwarded("POST", "/api/consent/erase", "consent", ADMIN),
-    Forwarded("POST", "/api/consent/replay-erasures", "consent", ADMIN),
-    Forwarded("GET", "/api/dlq/pending", "alerts", ADMIN),
-    Forwarded("GET", "/api/dlq/failed", "alerts", ADMIN),
-    Forwarded("GET", "/api/dlq/in-doubt", "alerts", ADMIN),
-    Forwarded("GET", "/api/dlq/stats", "alerts", ADMIN),
-    Forwarded("POST", "/api/dlq/retry", "alerts", ADMIN),
-    Forwarded("POST", "/api/dlq/discard", "alerts", ADMIN),
-    Forwarded("POST", "/api/dlq/resolve", "alerts", ADMIN),
-    Forwarded("POST", "/api/dlq/cleanup", "alerts", ADMIN),
-    Forwarded("GET", "/api/cases", "alerts", SERVICE_OR_ADMIN),
-    Forwarded("GET", "/api/cases/check", "alerts", ADMIN),
-    Forwarded("GET", "/api/cases/{id:(?!check$)[^{}/]+}", "alerts", SERVICE_OR_ADMIN),
-    Forwarded("POST", "/api/cases/{id}/answer", "alerts", SERVICE_OR_ADMIN),
-    Forwarded("POST", "/api/cases/{id}/cancel", "alerts", ADMIN),
-    Forwarded("GET", "/api/breakers", "alerts", ADMIN),
-    Forwarded("POST", "/api/breakers/{target}/reset", "alerts", ADMIN),
-    Forwarded("GET", "/api/ledger/check", "alerts", ADMIN),
-    Forwarded("GET", "/api/oncall", "alerts", ADMIN),
-    Forwarded("POST", "/api/oncall/overrides", "alerts", ADMIN),
-    Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", ADMIN),
-    Forwarded("GET", "/api/silences", "alerts", ADMIN),
-    Forwarded("POST", "/api/silences", "alerts", ADMIN),
-    Forwarded("DELETE", "/api/silences/{id}", "alerts", ADMIN),
-    Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", ADMIN),
-    Forwarded("GET", "/api/migration/dlq-status", "alerts", ADMIN),
+    Forwarded("GET", "/api/consent/audit/verify", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("POST", "/api/consent/audit/verify", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/audit/checkpoints", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
+    Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
+    Forwarded("GET", "/api/dlq/pending", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/dlq/failed", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/dlq/in-doubt", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/dlq/stats", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("POST", "/api/dlq/retry", "alerts", needs(Scope.DLQ_ACT)),
+    Forwarded("POST", "/api/dlq/discard", "alerts", needs(Scope.DLQ_ACT)),
+    Forwarded("POST", "/api/dlq/resolve", "alerts", needs(Scope.DLQ_ACT)),
+    Forwarded("POST", "/api/dlq/cleanup", "alerts", needs(Scope.DLQ_ACT)),
+    Forwarded("GET", "/api/cases", "alerts", needs(Scope.CASES_READ)),
+    Forwarded("GET", "/api/cases/check", "alerts", needs(Scope.LEDGER_READ)),
+    Forwarded("GET", "/api/cases/{id:(?!check$)[^{}/]+}", "alerts", needs(Scope.CASES_READ)),
+    Forwarded("POST", "/api/cases/{id}/answer", "alerts", needs(Scope.CASES_ANSWER)),
+    Forwarded("POST", "/api/cases/{id}/cancel", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded("GET", "/api/breakers", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("POST", "/api/breakers/{target}/reset", "alerts", needs(Scope.BREAKERS_RESET)),
+    Forwarded("GET", "/api/ledger/check", "alerts", needs(Scope.LEDGER_READ)),
+    Forwarded("GET", "/api/oncall", "alerts", needs(Scope.ONCALL_READ)),
+    Forwarded("POST", "/api/oncall/overrides", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded("GET", "/api/silences", "alerts", needs(Scope.ONCALL_READ)),
+    Forwarded("POST", "/api/silences", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded("DELETE", "/api/silences/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
+    Forwarded("GET", "/api/migration/dlq-status", "alerts", needs(Scope.DLQ_READ)),
 )
 
 
@@ -190,13 +196,13 @@ class Api:
         add("GET", "/api/health", UNLIMITED, self.alive)
         add("GET", "/api/ready", UNLIMITED, self.ready)
         add("GET", "/api/health/deep", HEALTH, self.deep)
-        add("POST", "/api/alerts", SERVICE, self.post_alert)
-        add("POST", "/api/alerts/batch", SERVICE, self.post_batch)
+        add("POST", "/api/alerts", needs(Scope.ALERTS_WRITE), self.post_alert)
+        add("POST", "/api/alerts/batch", needs(Scope.ALERTS_WRITE), self.post_batch)
         # Not `batch`, or its 405 would offer GET.
-        add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", SERVICE, self.get_alert)
-        add("GET", "/api/ratelimits", ADMIN, self.get_limits)
-        add("PUT", "/api/ratelimits", ADMIN, self.put_limits)
-        add("POST", "/api/cache/cleanup", ADMIN, self.clean_cache)
+        add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", needs(Scope.ALERTS_READ), self.get_alert)
+        add("GET", "/api/ratelimits", needs(Scope.LIMITS_READ), self.get_limits)
+        add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
+        add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
         # Counting would cost more, and an office with one address would lose its form.
         add("GET", "/api/forms/{form}", UNLIMITED, self._forms.describe)

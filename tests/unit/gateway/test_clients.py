@@ -1,6 +1,7 @@
 import pytest
 
 from services.gateway.clients import Keys, Role, TrustedProxies, bucket_of, parse_networks
+from services.gateway.scopes import Scope
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 
@@ -52,6 +53,7 @@ def test_an_ipv6_customer_has_one_bucket_and_an_ipv4_address_its_own() -> None:
     assert bucket_of("203.0.113.9") == "203.0.113.9"
 
 
+NEEDED = {Role.PUBLIC: None, Role.SERVICE: Scope.ALERTS_WRITE, Role.ADMIN: Scope.DLQ_ACT}
 KEYS = Keys(["service"], ["admin", "old-admin"])
 
 
@@ -73,11 +75,11 @@ KEYS = Keys(["service"], ["admin", "old-admin"])
 def test_a_key_opens_the_routes_of_its_own_role(
     headers: dict[str, str], needed: Role, role: Role
 ) -> None:
-    assert KEYS.role_of(headers, needed)[0] is role
+    assert KEYS.role_of(headers, NEEDED[needed])[0] is role
 
 
 def test_an_unset_key_matches_no_caller() -> None:
     locked = Keys([], [])
     none = (Role.PUBLIC, None)
-    assert locked.role_of({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Role.ADMIN) == none
-    assert locked.role_of({"X-API-KEY": "None"}, Role.SERVICE) == none
+    assert locked.role_of({"X-API-KEY": "", "X-ADMIN-API-KEY": ""}, Scope.DLQ_ACT) == none
+    assert locked.role_of({"X-API-KEY": "None"}, Scope.ALERTS_WRITE) == none

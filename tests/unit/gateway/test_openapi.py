@@ -4,76 +4,25 @@ import json
 import re
 import shlex
 from html import unescape
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from aiohttp import web
 from openapi_spec_validator import validate
 
-from services.gateway import docs, widget
-from services.gateway.access import Access, Requirements
-from services.gateway.clients import Role
-from services.gateway.forms.routes import FormRoutes
-from services.gateway.http import FORWARDED, Api
+from services.gateway import docs, scopes
+from services.gateway.access import Requirements
+from services.gateway.http import FORWARDED
 from services.gateway.messages import AlertRequest, BatchRequest
+from tests.support.routes import route_table
 
 DOCUMENT = docs.load()
 
 
-class _Anything:
-    """Stands where only the names of routes are looked at."""
-
-    def __getattr__(self, _: str) -> Any:
-        return self
-
-    def __getitem__(self, _: str) -> Any:
-        return self
-
-
 @pytest.fixture
 def access() -> dict[tuple[str, str], Requirements]:
-    app = web.Application()
-    found: dict[tuple[str, str], Requirements] = {}
-
-    class Recorder:
-        def guard(self, route: web.AbstractRoute, requirements: Requirements) -> None:
-            assert route.resource is not None
-            found[route.method.lower(), route.resource.canonical] = requirements
-
-    nothing = cast("Any", _Anything())
-    api = Api(
-        body_budget=nothing,
-        upstreams=nothing,
-        intake=nothing,
-        targets=nothing,
-        idempotency=nothing,
-        overrides=nothing,
-        waits=nothing,
-        shadow=False,
-        slack_secret=None,
-        forms=FormRoutes(
-            forms={},
-            own_origin=None,
-            body_budget=nothing,
-            handover=nothing,
-            idempotency=nothing,
-            limiter=nothing,
-            robots=nothing,
-            grace=nothing,
-            shadow=False,
-        ),
-        health=nothing,
-        leaving=nothing,
-        purge=nothing,
-    )
-    api.add_routes(app, cast("Access", Recorder()))
-    docs.add_routes(app)
-    widget.add_routes(app, cast("Access", Recorder()), "")
-    for route in app.router.routes():
-        assert route.resource is not None
-        found.setdefault((route.method.lower(), route.resource.canonical), Requirements())
+    found = {key: requires for key, requires in route_table().items() if key[0] != "head"}
     del found["get", "/"]  # leads to /docs
-    return {key: role for key, role in found.items() if key[0] != "head"}
+    return found
 
 
 def described() -> dict[tuple[str, str], dict[str, Any]]:
@@ -95,18 +44,15 @@ def test_every_route_is_described_and_nothing_else(
     assert set(described()) == set(access)
 
 
-def test_each_operation_asks_for_the_key_that_its_route_asks_for(
+def test_each_operation_names_the_scope_of_its_route_and_who_has_it(
     access: dict[tuple[str, str], Requirements],
 ) -> None:
-    keys: dict[Role, list[dict[str, list[str]]]] = {
-        Role.SERVICE: [{"serviceKey": []}],
-        Role.ADMIN: [{"adminKey": []}],
-    }
+    keys = {"serviceKey": scopes.SERVICE, "adminKey": scopes.ADMIN}
     for key, operation in described().items():
         security = operation.get("security", [])
-        wanted = keys.get(access[key].role, [])
-        wanted = wanted + keys[Role.ADMIN] if access[key].or_admin else wanted
-        assert security == wanted or {} in security, key
+        scope = access[key].scope
+        wanted = [{name: [scope]} for name, held in keys.items() if scope in held]
+        assert security == wanted or (scope is None and {} in security), key
 
 
 def test_each_operation_has_a_name_of_its_own() -> None:

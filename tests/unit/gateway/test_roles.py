@@ -20,15 +20,16 @@ from services.consent.http.admin import AdminRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
-from services.gateway.clients import Role
-from services.gateway.http import FORWARDED, SERVICE, Forwarded
+from services.gateway.clients import SCOPES, Role
+from services.gateway.http import FORWARDED, Forwarded, needs
+from services.gateway.scopes import Scope
 
 KEY = "k" * 16
-INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", SERVICE)
-INTERNAL_LEADS = Forwarded("POST", "/internal/leads", "followups", SERVICE)
-ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", SERVICE)
+INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", needs(Scope.ALERTS_WRITE))
+INTERNAL_LEADS = Forwarded("POST", "/internal/leads", "followups", needs(Scope.LEADS_WRITE))
+ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", needs(Scope.ALERTS_READ))
 KEYED = [
-    *(route for route in FORWARDED if route.requires.role is not Role.PUBLIC),
+    *(route for route in FORWARDED if route.requires.scope is not None),
     INTERNAL,
     INTERNAL_LEADS,
     ALERT,
@@ -63,9 +64,9 @@ async def test_a_keyed_route_refuses_every_other_role(
 ) -> None:
     client = await aiohttp_client(app_of(route.upstream))
     path = re.sub(r"\{\w+(:.*)?\}", "x", route.path)
-    admitted = {route.requires.role} | ({Role.ADMIN} if route.requires.or_admin else set())
-    for role in ({*Role} - admitted) | {None}:
+    admitted = [role for role in Role if route.requires.scope in SCOPES.get(role, ())]
+    for role in ({*Role} - {*admitted}) | {None}:
         headers = {INTERNAL_KEY: KEY} | ({CALLER: role} if role else {})
         async with client.request(route.method, path, headers=headers) as answer:
             assert answer.status == 401, role
-            assert (await answer.json())["detail"] == f"this requires the {route.requires.role} key"
+            assert (await answer.json())["detail"] == f"this requires the {admitted[0]} key"

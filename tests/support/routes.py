@@ -1,0 +1,65 @@
+"""The gateway's table of routes, without a gateway."""
+
+from typing import Any, cast
+
+from aiohttp import web
+
+from services.gateway import docs, widget
+from services.gateway.access import Access, Requirements
+from services.gateway.forms.routes import FormRoutes
+from services.gateway.http import Api
+
+
+class _Anything:
+    """Stands where only the names of routes are looked at."""
+
+    def __getattr__(self, _: str) -> Any:
+        return self
+
+    def __getitem__(self, _: str) -> Any:
+        return self
+
+
+def route_table() -> dict[tuple[str, str], Requirements]:
+    """Return what each route of the gateway requires, by method in lower case and template."""
+    app = web.Application()
+    found: dict[tuple[str, str], Requirements] = {}
+
+    class Recorder:
+        def guard(self, route: web.AbstractRoute, requirements: Requirements) -> None:
+            assert route.resource is not None
+            found[route.method.lower(), route.resource.canonical] = requirements
+
+    nothing = cast("Any", _Anything())
+    api = Api(
+        body_budget=nothing,
+        upstreams=nothing,
+        intake=nothing,
+        targets=nothing,
+        idempotency=nothing,
+        overrides=nothing,
+        waits=nothing,
+        shadow=False,
+        slack_secret=None,
+        forms=FormRoutes(
+            forms={},
+            own_origin=None,
+            body_budget=nothing,
+            handover=nothing,
+            idempotency=nothing,
+            limiter=nothing,
+            robots=nothing,
+            grace=nothing,
+            shadow=False,
+        ),
+        health=nothing,
+        leaving=nothing,
+        purge=nothing,
+    )
+    api.add_routes(app, cast("Access", Recorder()))
+    docs.add_routes(app)
+    widget.add_routes(app, cast("Access", Recorder()), "")
+    for route in app.router.routes():
+        assert route.resource is not None
+        found.setdefault((route.method.lower(), route.resource.canonical), Requirements())
+    return found
