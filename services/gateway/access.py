@@ -19,6 +19,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
+from libs.common.scopes import Scope
 from libs.common.signed_links import InvalidToken, Tokens
 from services.gateway import metrics
 from services.gateway.clients import (
@@ -34,7 +35,6 @@ from services.gateway.clients import (
 )
 from services.gateway.limits import Budget, Decision, Limiter, Waits
 from services.gateway.overrides import Overrides
-from services.gateway.scopes import Scope
 
 log = logs.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from multidict import istr
 
+from libs.common.scopes import Scope
 from services.gateway import scopes
-from services.gateway.scopes import Scope
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

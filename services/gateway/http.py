@@ -25,6 +25,7 @@ from libs.common.http.application import (
     validate,
 )
 from libs.common.process import logs
+from libs.common.scopes import Scope
 from services.gateway import slack
 from services.gateway.access import CONTEXT, Access, Requirements
 from services.gateway.body_budget import BodyBudget, accept_body, parts
@@ -38,7 +39,6 @@ from services.gateway.messages import AlertRequest, BatchRequest, accepted, aler
 from services.gateway.overrides import ChangeUnknown, Overrides
 from services.gateway.proxy import forward, outgoing_headers
 from services.gateway.redis_pipeline import RedisUnavailable
-from services.gateway.scopes import Scope
 from services.gateway.sessions import issued
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream

@@ -1,29 +1,6 @@
-"""What a caller may do: each route that needs a key needs one scope of it."""
+"""Which scopes the keys of the environment have."""
 
-from enum import StrEnum
-
-
-class Scope(StrEnum):
-    ALERTS_WRITE = "alerts:write"
-    ALERTS_READ = "alerts:read"
-    CASES_READ = "cases:read"
-    CASES_ANSWER = "cases:answer"
-    FOLLOWUPS_WRITE = "followups:write"
-    FOLLOWUPS_READ = "followups:read"
-    LEADS_WRITE = "leads:write"
-    LEADS_READ = "leads:read"
-    LEADS_IMPORT = "leads:import"
-    DLQ_READ = "dlq:read"
-    DLQ_ACT = "dlq:act"
-    BREAKERS_RESET = "breakers:reset"
-    ONCALL_READ = "oncall:read"
-    ONCALL_WRITE = "oncall:write"
-    LIMITS_READ = "limits:read"
-    LIMITS_WRITE = "limits:write"
-    LEDGER_READ = "ledger:read"
-    CONSENT_READ = "consent:read"
-    CONSENT_ACT = "consent:act"
-
+from libs.common.scopes import Scope
 
 Scopes = frozenset[Scope]
 

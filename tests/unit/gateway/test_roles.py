@@ -10,6 +10,7 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
 from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
+from libs.common.scopes import Scope
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
@@ -22,7 +23,6 @@ from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
 from services.gateway.clients import SCOPES, Role
 from services.gateway.http import FORWARDED, Forwarded, needs
-from services.gateway.scopes import Scope
 
 KEY = "k" * 16
 INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", needs(Scope.ALERTS_WRITE))

@@ -9,11 +9,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from libs.common.http.application import create_app
+from libs.common.scopes import Scope
 from services.gateway import scopes
 from services.gateway.access import Access, Requirements
 from services.gateway.clients import Keys, TrustedProxies
 from services.gateway.limits import Decision
-from services.gateway.scopes import Scope
 from tests.support.routes import route_table
 
 ROUTES = {key: requires for key, requires in route_table().items() if key[1] != "/health"}

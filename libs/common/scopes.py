@@ -1,0 +1,26 @@
+"""What a key or a person may do. Each route of the gateway that needs a key needs one of these."""
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    ALERTS_WRITE = "alerts:write"
+    ALERTS_READ = "alerts:read"
+    CASES_READ = "cases:read"
+    CASES_ANSWER = "cases:answer"
+    FOLLOWUPS_WRITE = "followups:write"
+    FOLLOWUPS_READ = "followups:read"
+    LEADS_WRITE = "leads:write"
+    """Also: what it says of a person's consent counts, in a chat, a form or an agreement."""
+    LEADS_READ = "leads:read"
+    LEADS_IMPORT = "leads:import"
+    DLQ_READ = "dlq:read"
+    DLQ_ACT = "dlq:act"
+    BREAKERS_RESET = "breakers:reset"
+    ONCALL_READ = "oncall:read"
+    ONCALL_WRITE = "oncall:write"
+    LIMITS_READ = "limits:read"
+    LIMITS_WRITE = "limits:write"
+    LEDGER_READ = "ledger:read"
+    CONSENT_READ = "consent:read"
+    CONSENT_ACT = "consent:act"
