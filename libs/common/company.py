@@ -41,7 +41,13 @@ class Company(_Section):
     address: Line
     nip: str = Field(pattern="^[0-9]{10}$")
     contact: Annotated[Line, AfterValidator(_address)]
+    phone: Annotated[Line, Field(pattern=r"^\+?[0-9][0-9 ()./-]{5,30}$")] | None = None
     privacy_url: str = Field(pattern=r"^https?://[^\s<>\"]+$", max_length=500)
+
+    @property
+    def contacts(self) -> str:
+        """Where people reach the company: its phone, if there is one, and its address."""
+        return ", ".join(filter(None, (self.phone, self.contact)))
 
 
 @dataclass(frozen=True, slots=True)

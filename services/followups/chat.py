@@ -78,6 +78,7 @@ async def take_turn(
         passed=said.passed,
         agreed=said.agreed,
         works=config.works,
+        towns=config.towns,
         routes=config.routes,
         handover=config.handover,
     )

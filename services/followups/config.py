@@ -25,6 +25,7 @@ from services.followups.facts import Facts
 from services.followups.lead_score import TOP_SCORE, Rule
 from services.followups.routing import Action, Route, Routes, Then, Topic
 from services.followups.sequence import due_times
+from services.followups.understanding import place
 
 SHIPPED_TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("pl", "en")
@@ -53,6 +54,7 @@ OF_COMPANY = (
     "company_email",
     "company_address",
     "company_nip",
+    "company_contacts",
 )
 
 
@@ -153,9 +155,16 @@ class _Route(_Section):
     skips: Literal["wish", "area", "budget", "start", "contact"] | None = None
 
 
+def _town(text: str) -> str:
+    if place.find(text) != text:
+        raise ValueError(f"{text!r} is not in services/followups/understanding/towns.txt")
+    return text
+
+
 class _Dialogue(_Section):
     instructions: str = Field(min_length=1, max_length=4000)
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
+    towns: tuple[Annotated[str, AfterValidator(_town)], ...] = ()
     texts: Annotated[dict[str, Annotated[dict[str, str], AfterValidator(_complete)]], PerLanguage]
     handover: dict[Literal["de", "uk"], Annotated[dict[str, str], AfterValidator(_handed_over)]] = (
         Field(default_factory=dict)
@@ -222,6 +231,8 @@ class Config:
     threshold: int
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
+    towns: tuple[str, ...]
+    """Where the company works; empty: that is not said."""
     instructions: str
     texts: Mapping[str, Mapping[str, str]]
     handover: Mapping[str, Mapping[str, str]]
@@ -253,6 +264,7 @@ def _about(company: Company, text: str) -> str:
         company.contact,
         company.address,
         company.nip,
+        company.contacts,
     )
     for name, value in zip(OF_COMPANY, values, strict=True):
         text = text.replace(f"{{{name}}}", value)
@@ -297,6 +309,7 @@ def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
             for rule in file.lead.rules
         ),
         works=file.dialogue.works,
+        towns=file.dialogue.towns,
         instructions=file.dialogue.instructions,
         texts={
             language: _script(company, language, script)

@@ -16,11 +16,12 @@ from typing import Literal
 
 from services.followups.facts import Question
 
-Then = Literal["form", "contact", "nothing", "close", "end"]
-"""What follows the answer. `form`: the form's next question. `contact`: only the question for a
-contact. `nothing`: no question this time. `close`: what happens to the request, and no more
-questions. `end`: no more replies but thanks."""
-Action = Literal["call", "call_times", "no_calls", "erasure", "lost", "quote", "resume"]
+Then = Literal["form", "contact_first", "contact", "nothing", "close", "end"]
+"""What follows the answer. `form`: the form's next question. `contact_first`: the form, but the
+question for a contact comes first. `contact`: only the question for a contact. `nothing`: no
+question this time. `close`: what happens to the request, and no more questions. `end`: no more
+replies but thanks."""
+Action = Literal["call", "call_times", "no_calls", "erasure", "lost", "quote", "resume", "mails"]
 
 GAP = "..."
 SIGN = re.compile(r" ([+-]) ")

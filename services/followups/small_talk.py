@@ -42,9 +42,11 @@ _ABOUT_WORKS = vocabulary(
     "mieszkania mieszkan mieszkanie domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
     "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
     "chcialbym na wymiar "
-    "do you can also make and with flats houses apartments"
+    "do you can also make and with flats houses apartments "
+    "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
+_SUCH = vocabulary("cos takiego takie takich taki taka rzeczy prace tym tego to such things that")
 _OF_WORKS = re.compile(
     r"\b(?:ile (?:czasu|trwa\w*|potrwa|kosztuj\w*|bedzie kosztow\w*)|jak dlugo|gwarancj\w*"
     r"|kiedy (?:mozecie|mozna|moglib\w+|zacz\w+|ruszy\w*|ekipa)|faktur\w*|vat|ekip\w*|materialy?"
@@ -60,7 +62,10 @@ _MORE = re.compile(
     r"(?:jeszcze|wiecej|pisac|maile|wiadomosci)"
     r"|jeszcze (?:cos )?(?:dostane|przyjdzie)|(?:nothing|no) more|any more"
 )
-_READ = vocabulary("ok okej okey aha rozumiem dobrze dobra jasne spoko mhm dzieki super i see fine")
+_READ = vocabulary(
+    "ok okej okey oki okay okk git luz aha rozumiem dobrze dobra jasne spoko mhm dzieki super "
+    "i see fine"
+)
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 
@@ -77,11 +82,10 @@ def asks(rest: str) -> bool:
 
 def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
     """Return whether a question is about works: their time, price or kind."""
-    words = fold(message)
-    said = " ".join(words)
+    said = " ".join(fold(message))
     if _OF_MAILS.search(said):
         return False
-    return bool(_OF_WORKS.search(said)) or any(word.startswith(_stems(works)) for word in words)
+    return bool(_OF_WORKS.search(said)) or names_works(message, works)
 
 
 def asks_for_more_mails(message: str) -> bool:
@@ -89,10 +93,26 @@ def asks_for_more_mails(message: str) -> bool:
     return "?" in message and bool(_MORE.search(" ".join(fold(message))))
 
 
-def asks_for_works(rest: str, works: tuple[str, ...]) -> bool:
-    """Return whether a question only asks for works of ours: `robicie mieszkania pod klucz?`."""
-    words = [word for word in fold(rest) if word not in _OF_A_QUESTION]
+def begins_question(said: str) -> bool:
+    """:param said: a clause, folded"""
+    return bool(_ASKS.match(said))
+
+
+def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
+    """Return whether a clause names works of ours and nothing else: `robicie mieszkania pod klucz`.
+
+    :param said: the clause, folded
+    :param has_wish: the works are known, so that `coś takiego` names them
+    """
+    words = [word for word in said.split() if word not in _OF_A_QUESTION]
+    if has_wish and _SUCH & set(words):
+        words = [word for word in words if word not in _SUCH]
+        return all(word.startswith(_stems(works)) for word in words)
     return bool(words) and all(word.startswith(_stems(works)) for word in words)
+
+
+def names_works(message: str, works: tuple[str, ...]) -> bool:
+    return any(word.startswith(_stems(works)) for word in fold(message))
 
 
 @cache

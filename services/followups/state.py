@@ -54,6 +54,8 @@ class State:
     wants_erasure: bool = False
     wants_quote: bool = False
     """A quote was requested within a complaint, so sales are notified as well."""
+    wants_mails: bool = False
+    """The person asked for mails, so the consent to them is asked for before anything else."""
     noticed: bool = False
     """The privacy notice was shown."""
     closed: bool = False

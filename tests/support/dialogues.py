@@ -75,7 +75,7 @@ def categories() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def hold(turns: list[str]) -> Seen:
+def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.towns) -> Seen:
     state, lead = State(), False
     topics: set[str] = set()
     actions: set[str] = set()
@@ -88,6 +88,7 @@ def hold(turns: list[str]) -> Seen:
             default_language=FOLLOWUPS.default_language,
             today=TODAY,
             works=FOLLOWUPS.works,
+            towns=towns,
             routes=FOLLOWUPS.routes,
             handover=FOLLOWUPS.handover,
         )

@@ -24,7 +24,7 @@ _HTML = jinja2.Environment(
 _MAIL = _HTML.from_string(_FOLDER.joinpath("mail.html").read_text(encoding="utf-8"))
 _FOOTER = _HTML.overlay(autoescape=False).from_string(
     "\n--\n{{ company.name }}\n{{ about.controller }} {{ company.legal_name }}, "
-    "{{ company.address }}, NIP {{ company.nip }}\n{{ about.contact }} {{ company.contact }}\n"
+    "{{ company.address }}, NIP {{ company.nip }}\n{{ about.contact }} {{ company.contacts }}\n"
     "{{ about.privacy }}: {{ company.privacy_url }}\n"
 )
 

@@ -47,6 +47,7 @@ def turn(
     passed: Facts | None = None,
     agreed: str | None = None,
     works: tuple[str, ...] = (),
+    towns: tuple[str, ...] = (),
     routes: Routes = NO_ROUTES,
     handover: Mapping[str, Mapping[str, str]] = NO_HANDOVER,
 ) -> Turn:
@@ -62,6 +63,7 @@ def turn(
         passed=passed,
         works=works,
         routes=routes,
+        towns=towns,
         given_language=language,
         default_language=default_language,
         forms=texts.keys(),

@@ -21,7 +21,10 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
     language = heard.spoken
     # An emergency has its own words in this language; other routes have none.
     emergency = heard.held if heard.held and heard.held.first else None
-    parts = replies.opening(heard.urgent, before, script, language, asks=False)
+    answers = [route for route in heard.answers if language in route.answer]
+    parts = replies.opening(answers, before, script, language, asks=False)
+    if heard.is_question and before.language is not None and not answers and not emergency:
+        parts.append(script["question"])
     if emergency and not heard.urgent and small_talk.says(heard.understood.rest):
         parts += questions.again(emergency, state, script, language, asks=False)
     if replies.refuses(state, before, heard):

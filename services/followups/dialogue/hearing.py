@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from services.followups import small_talk
+from services.followups.dialogue import firm
 from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.facts import Facts, Question
 from services.followups.routing import Action, Route, Routes
@@ -41,8 +42,10 @@ class Heard:
     says: bool
     """It says more than facts and courtesy."""
     is_question: bool
-    asks_for_works: bool
-    """A question that only asks whether we do such works."""
+    asked: firm.Asked
+    """Its questions that the firm's own facts answer."""
+    defers: bool
+    """It asks what only an adviser can answer."""
     offers_consent: bool
     """A yes to mails, before the wording was shown: it grants nothing."""
     is_worth_telling: bool
@@ -64,6 +67,7 @@ def hear(
     passed: Facts | None,
     works: tuple[str, ...],
     routes: Routes,
+    towns: tuple[str, ...],
     given_language: str | None,
     default_language: str,
     forms: Collection[str],
@@ -71,6 +75,7 @@ def hear(
 ) -> Heard:
     """Read a message.
 
+    :param towns: where we work; empty: that is not configured
     :param given_language: that of the website
     :param forms: languages that have the form
     :param handovers: languages in which a person is asked to answer
@@ -95,7 +100,7 @@ def hear(
     agrees = state.doubt is not None and says_yes(message, language)
     if understood.has_hours and not any(route.action == "call_times" for route in matched):
         matched = [*matched, *routes.with_action("call_times")]
-    matched = _that_count(matched, state, message, understood, agrees=agrees)
+    matched = _that_count(matched, state, message, understood, works, agrees=agrees)
     actions = frozenset(route.action for route in matched if route.action)
     held = _held(routes, matched, state, understood.facts, actions)
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
@@ -121,6 +126,20 @@ def hear(
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
     is_question = small_talk.asks(understood.rest)
+    wish = state.facts.wish or news.wish
+    asked = firm.Asked()
+    if held is None:
+        asked = firm.asked(message, works, towns, has_wish=wish is not None)
+    wants_mails = held is None and (state.wants_mails or "mails" in actions)
+    is_about_lead = (
+        is_of_sales
+        and not (
+            held is None
+            and not understood.wants_reply_only
+            and _only_withdraws(state, answer, news)
+        )
+        and not (wants_mails and _only_wants_mails(state, news))
+    )
     return Heard(
         message=message,
         words=words,
@@ -133,20 +152,24 @@ def hear(
         answers=answers,
         actions=actions,
         closes=any(route.then == "close" for route in matched)
-        or (state.asking in ABOUT_WORKS and small_talk.acknowledges(message)),
-        is_about_lead=is_of_sales
-        and not (
+        or (
             held is None
-            and not understood.wants_reply_only
-            and _only_withdraws(state, answer, news)
+            and state.asking in {*ABOUT_WORKS, "contact"}
+            and small_talk.acknowledges(message)
         ),
+        is_about_lead=is_about_lead,
         is_off_topic=is_off_topic,
         wants_quote=wants_quote,
         says=says,
         is_question=is_question,
-        asks_for_works=is_question
-        and understood.facts.known().keys() == {"wish"}
-        and small_talk.asks_for_works(understood.rest, works),
+        asked=asked,
+        defers=is_about_lead
+        and held is None
+        and (
+            _only_adviser_can_tell(asked, understood)
+            if is_question and answer is None and not answers
+            else _insists(state, answers)
+        ),
         offers_consent=state.asking != "consent"
         and bool(news.email or state.facts.email)
         and offers(message, language),
@@ -189,11 +212,12 @@ def _that_count(
     state: State,
     message: str,
     understood: Understood,
+    works: tuple[str, ...],
     *,
     agrees: bool,
 ) -> list[Route]:
-    """Leave out a goodbye that says more, an end of the lead that only declines mails, and a
-    refusal of one contact by who gives another.
+    """Leave out a goodbye that says more, an end of the lead that only declines mails, a refusal
+    of one contact by who gives another, and an interest in mails that is one in works.
     """
     is_empty = understood.answer is None and not (
         understood.facts.known() or agrees or small_talk.says(understood.rest)
@@ -209,6 +233,10 @@ def _that_count(
         if (is_empty or not route.alone)
         and not (declines and route.action == "lost")
         and not (gives_contact and route.skips == "contact")
+        and not (
+            route.action == "mails"
+            and (understood.answer == "no" or small_talk.names_works(message, works))
+        )
     ]
 
 
@@ -236,6 +264,8 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
     """Return the routes to answer: in an emergency nothing else, on a route no other one."""
 
     def is_due(route: Route) -> bool:
+        if route.action == "quote" and held is None:  # whoever is in the form wants one anyway
+            return False
         if route is held or route.holds:
             return route is held
         return held is None or route.first or (route.lead and not held.first)
@@ -260,6 +290,25 @@ def _without_parts(news: Facts, known: Facts) -> Facts:
         budget=None if known.budget else news.budget,
         currency=None if known.budget else news.currency,
     )
+
+
+def _only_adviser_can_tell(asked: firm.Asked, understood: Understood) -> bool:
+    if asked.is_answered:
+        return asked.needs_adviser
+    return not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
+
+
+def _insists(state: State, answers: Sequence[Route]) -> bool:
+    """Return whether only a person can help: a price asked for again, or photos."""
+    return any(
+        route.then == "contact_first" or (route.skips == "budget" and route.name == state.answered)
+        for route in answers
+    )
+
+
+def _only_wants_mails(state: State, news: Facts) -> bool:
+    known = state.facts.learn(news).known().keys()
+    return state.lead is None and not state.wants_call and known.isdisjoint(ABOUT_WORKS)
 
 
 def _only_withdraws(state: State, answer: Answer | None, news: Facts) -> bool:

@@ -17,7 +17,7 @@ TIMES_ASKED = 2
 
 
 def refuses_contact(state: State) -> bool:
-    """Return whether the person left no contact on purpose: it is not asked for any more."""
+    """Return whether the person left no contact on purpose: nothing is asked any more."""
     return bool(state.asked.get("refused")) and not state.reachable
 
 
@@ -46,6 +46,8 @@ def remember(
         no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
         wants_erasure=known.wants_erasure or "erasure" in actions,
         wants_quote=heard.wants_quote,
+        wants_mails=known.wants_mails
+        or (held is None and ("mails" in actions or heard.offers_consent)),
     )
     return known, agrees
 
@@ -76,7 +78,9 @@ def _learn(state: State, heard: Heard) -> State:
         state, facts=facts, language=heard.language, barred=barred, email_just_given=email_given
     )
     if before and (facts.email or "").lower() != before.lower():
-        asked = {name: count for name, count in state.asked.items() if name != "consent"}
+        asked = {
+            name: count for name, count in state.asked.items() if name not in {"consent", "shown"}
+        }
         kept = state.consent if state.consent == "refused" else None
         known = replace(known, consent=kept, wording=None, asked=asked)
     return known
@@ -89,9 +93,17 @@ def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, boo
     if agreed is not None and not undone and state.barred is None:
         return replace(state, consent="given", wording=agreed), False
     may_agree = state.consent is None and state.wording is not None and state.barred is None
-    if heard.answer == "yes" and may_agree:
+    if heard.answer == "yes" and may_agree and not _only_acknowledges(state, heard.message):
         return replace(state, consent="given"), True
     return state, False
+
+
+def _only_acknowledges(state: State, message: str) -> bool:
+    """`Ok` to the first question agrees to it. Once the wording was shown again, after an
+    explanation or a plea for one word, it may as well say that this was read.
+    """
+    is_bare = not fold(message) or small_talk.acknowledges(message)
+    return is_bare and state.asked.get("shown", 0) > 1
 
 
 def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
@@ -110,9 +122,13 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         return {**known.asked, "consent": TIMES_ASKED - 1}
     if heard.held is not None and heard.held.name != before.route:
         return {**known.asked, "contact": 0, "refused": 0}
-    if skipped := next((route.skips for route in heard.answers if route.skips), None):
-        refused = {"refused": 1} if skipped == "contact" else {}
-        return {**known.asked, **refused, skipped: TIMES_ASKED + 1}
+    if skips := next((route for route in heard.answers if route.skips), None):
+        refused = {"refused": 1} if skips.skips == "contact" else {}
+        # A route that closes says once more how to be reached; the others have said it.
+        times = TIMES_ASKED + (skips.then != "close")
+        return {**known.asked, **refused, str(skips.skips): times}
+    if question == "contact" and heard.held is None and small_talk.declines(message):
+        return {**known.asked, "refused": 1, "contact": TIMES_ASKED}
     if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
         return known.asked
     declines = small_talk.declines(message)

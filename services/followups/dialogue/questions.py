@@ -24,6 +24,8 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
         return replace(state, asking="contact"), [doubt]
     if heard.held is not None:
         return _on_the_route(heard.held, state, heard, script)
+    if state.wants_mails and not heard.is_about_lead and state.barred is None:
+        return _on_mails(state, heard, script)
     if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
         return replace(state, asking=None), []
     return _in_the_form(state, heard, script)
@@ -89,14 +91,40 @@ def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:
 
 
 def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
-    question = None if heard.closes else _next_question(state)
+    is_over = heard.closes or state.asked.get("refused")
+    question = None if is_over else _next_question(state, contact_first=heard.defers)
     if question is None:
-        return _close(replace(state, asking=None), heard, script, told=script["closing"])
+        state = replace(state, asking=None)
+        if refuses_contact(state) and not heard.closes and (heard.answers or heard.is_question):
+            return state, []
+        return _close(state, heard, script, told=script["closing"])
+    told: list[str] = []
+    if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
+        state, told = _close(state, heard, script, told=script["received"])
+    state, parts = _ask_in_the_form(state, question, heard, script)
+    return state, told + parts
+
+
+def _on_mails(state: State, heard: Heard, script: Script) -> Reply:
+    """Ask for what a consent to mails needs, and for nothing else."""
+    if state.consent is not None or state.asked.get("consent", 0) >= TIMES_ASKED:
+        return replace(state, asking=None), [script["thanks"]]
+    if state.facts.email is not None:
+        return _ask_in_the_form(state, "consent", heard, script)
+    if state.asked.get("contact", 0) >= TIMES_ASKED:
+        return replace(state, asking=None), []
+    return _ask(state, "contact", script, script["ask_email"])
+
+
+def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Script) -> Reply:
     times = state.asked.get(question, 0)
+    if question == "contact" and heard.defers and not times:
+        return _ask(state, question, script, script["ask_contact_to_answer"])
     if question != "consent":
         return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
     asks_back = heard.answer == "question" or heard.is_question
-    again = "ask_consent_early" if heard.offers_consent else "ask_consent"
+    is_early = (heard.offers_consent or state.wants_mails) and "shown" not in state.asked
+    again = "ask_consent_early" if is_early else "ask_consent"
     text = script["ask_consent_again" if times and not asks_back else again]
     return _ask(state, question, script, text, counts=not asks_back)
 
@@ -116,7 +144,8 @@ def _ask(
     state = replace(state, asking=question, asked=asked)
     parts.append(text)
     if question == "consent":
-        state = replace(state, wording=script["consent_wording"])
+        asked["shown"] = asked.get("shown", 0) + 1
+        state = replace(state, wording=script["consent_wording"], asked=asked)
         parts = [part for part in parts if part not in script["consent_wording"]]
         parts.append(script["consent_wording"])
     return state, parts
@@ -154,15 +183,21 @@ def _times(question: Question, state: State) -> int:
     return 1 if question in ABOUT_WORKS and state.reachable else TIMES_ASKED
 
 
-def _next_question(state: State) -> Question | None:
+def _next_question(state: State, *, contact_first: bool) -> Question | None:
+    """:param contact_first: only a person can answer what was asked, so the contact comes first"""
     facts = state.facts
+    if contact_first and not state.reachable and not state.asked.get("contact"):
+        return "contact"
+    agrees = facts.email is not None and state.consent is None and state.barred is None
+    if state.wants_mails and agrees and state.asked.get("consent", 0) < TIMES_ASKED:
+        return "consent"
     missing: Mapping[Question, bool] = {
         "wish": facts.wish is None,
         "area": facts.area is None,
         "budget": facts.budget is None,
         "start": facts.start is None,
         "contact": not state.reachable,
-        "consent": facts.email is not None and state.consent is None and state.barred is None,
+        "consent": agrees,
     }
     return next(
         (

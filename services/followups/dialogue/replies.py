@@ -19,7 +19,10 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
 
     :param agrees: the words of the message granted consent
     """
-    parts = opening(heard.answers[:2], before, script, heard.language, asks=heard.is_question)
+    own = _of_the_firm(heard, script)
+    parts = opening(
+        heard.answers[:2], before, script, heard.language, asks=heard.is_question, own=own
+    )
     parts += _on_consent(state, before, heard, script, agrees=agrees)
     state, reactions = _reactions(state, heard, script)
     reactions = [each for each in reactions if each not in parts]
@@ -48,10 +51,19 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
 
 
 def opening(
-    answers: Sequence[Route], before: State, script: Script, language: str, *, asks: bool
+    answers: Sequence[Route],
+    before: State,
+    script: Script,
+    language: str,
+    *,
+    asks: bool,
+    own: Sequence[str] = (),
 ) -> list[str]:
-    """Return the greeting and the answers of the routes; in an emergency they come first."""
-    parts: list[str] = []
+    """Return the greeting and the answers of the routes; in an emergency they come first.
+
+    :param own: what the firm's own facts answer
+    """
+    parts = list(own)
     for route in answers:
         if route.name == before.answered and route.again:
             parts += questions.again(route, before, script, language, asks=asks)
@@ -62,6 +74,18 @@ def opening(
     if answers and answers[0].first:
         return [*parts, script["greeting_in_emergency"]]
     return [script["greeting"], *parts]
+
+
+def _of_the_firm(heard: Heard, script: Script) -> list[str]:
+    """Answer what the configuration knows of the firm: whether it does this, and where it works."""
+    asked = heard.asked
+    is_ours = asked.town in asked.towns
+    parts = [script["we_do"]] if asked.works else []
+    if asked.town:
+        parts.append(script["town_ours" if is_ours else "town_other"].format(town=asked.town))
+    if asked.towns and not is_ours and (asked.area or asked.town):
+        parts.append(script["our_towns"].format(towns=", ".join(asked.towns)))
+    return parts
 
 
 def refuses(state: State, before: State, heard: Heard) -> bool:
@@ -81,7 +105,7 @@ def _on_consent(
 def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[str]:
     """Say what was understood, so that it can be corrected; a contact only once."""
     is_end = heard.held is not None and heard.held.then == "end"
-    if is_end or (heard.held is None and not heard.is_about_lead):
+    if is_end or (heard.held is None and not heard.is_about_lead and not state.wants_mails):
         return []
     news = heard.news
     if state.reachable and questions.contact_of(state) in " ".join(rest):
@@ -107,20 +131,14 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
         return state, "consent_help"
     if understood.disowns_email and not is_answered:
         return state, "email_struck"
-    is_asked = heard.is_question and (
-        not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
-    )
     if state.consent == "refused" and small_talk.asks_for_more_mails(heard.message):
         return state, "no_more_mails"
-    only_withdraws = heard.held is None and not heard.is_about_lead
-    if not is_asked or is_answered or only_withdraws:
+    if not heard.defers or is_answered or (heard.asked.town and not heard.asked.other):
         return state, None
-    return _on_question(state, heard)
+    return _on_question(state)
 
 
-def _on_question(state: State, heard: Heard) -> tuple[State, str]:
-    if heard.asks_for_works:
-        return state, "we_do"
+def _on_question(state: State) -> tuple[State, str]:
     if state.reachable or refuses_contact(state):
         return state, "question" if state.reachable else "question_kept"
     times = state.asked.get("question", 0)

@@ -10,7 +10,8 @@ ABOUT_WORKS = ("wish", "area", "budget", "start")
 
 TEXTS = frozenset({
     "greeting", "greeting_in_emergency", "noted", "heard", "question", "question_unreachable",
-    "question_another", "question_passed", "notice",
+    "question_another", "question_passed", "notice", "town_ours", "town_other", "our_towns",
+    "ask_contact_to_answer", "ask_email", "received",
     "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
     "again_wish", "again_area", "again_budget", "again_start", "again_contact",
     "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
@@ -21,12 +22,13 @@ TEXTS = frozenset({
 
 HANDOVER_TEXTS = frozenset({
     "greeting", "greeting_in_emergency", "notice", "ask_contact", "ask_again", "ask_still",
-    "added", "passed_on", "consent_refused", "withdraw_where",
+    "added", "passed_on", "consent_refused", "withdraw_where", "question",
 })  # fmt: skip
 """The texts of a language in which the form does not exist."""
 
 PLACES = {
     "noted": "facts", "ask_again": "facts", "ask_still": "facts", "email_doubt": "address",
     "phone_doubt": "number", "closing": "contact", "passed_on": "contact",
+    "received": "contact", "town_ours": "town", "town_other": "town", "our_towns": "towns",
 }  # fmt: skip
 """The placeholder of a text, besides those for the company's data."""

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from services.followups.facts import Question
-from services.followups.understanding.text import MARK, Reading, fold, take
+from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
 _FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}}"
@@ -35,6 +35,20 @@ _LOWER_CASE = re.compile(
     rf"[{MARK},;]\s*(?P<name>(?!maja\b){_LETTERS})\s*(?={MARK}\s*[^\w\s]*\s*$)", re.IGNORECASE
 )
 """`start w maju, marcin 511 892 004`"""
+_SURNAME = r"\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)"
+_NO_SURNAME = r"(?!(?:pozdr|prosz|dzi[ęe]k|czek|jutr|dzi[śs]|wiecz|ran[oe]|tel|kom|nr|numer)\w*\b)"
+_BEFORE_PHONE = re.compile(
+    rf"(?:^|[{MARK},;.:!]\s*|\b(?<!\bi\s))(?:(?:pani?|ja|tu|ok|okej|dobrze|kontakt)\s+)?"
+    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME})?)(?=(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
+    re.IGNORECASE,
+)
+"""`ok kasia 511 892 004`"""
+_AFTER_PHONE = re.compile(
+    rf"{PHONE_MARK}[\s,;:(-]*(?:(?:pani?|ja|tu|m[óo]wi)\s+)?(?P<name>(?!(?:max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s.!)]*$))?)"
+    rf"(?=\s*(?:$|[,;.!)(-]|{MARK}|(?:po|przed|od|do|najlepiej|prosz\w+|\w*dzwo\w+|pozdr\w+|ale|tylko)\b))",
+    re.IGNORECASE,
+)
+"""`511 892 004 kasia, najlepiej po 16`"""
 _ALONE = re.compile(rf"[\s•,]*(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}){{0,2}})[\s•,.!]*")
 FIRST_NAMES = frozenset(
     fold(name)
@@ -51,6 +65,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         match = _known(_BESIDE, text)
     if match is None:
         match = _known(_STANDING, text) or _known(_LAST_WORD, text) or _known(_LOWER_CASE, text)
+        match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
     if (
         match is None
         and (asked in {"name", "contact"} or text[:1].isupper())

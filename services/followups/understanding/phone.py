@@ -5,14 +5,15 @@ from datetime import date
 
 from services.followups.facts import Question
 from services.followups.understanding import corrections
+from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.numbers import in_digits
-from services.followups.understanding.text import MARK, Reading, take
+from services.followups.understanding.text import PHONE_MARK, Reading, fold, take
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _SEP = r"[\s.()/-]{0,2}"
 _AFTER = rf"(?![\s.-]?\d)(?!\s?(?:{MONEY}|{METRES}|{FEET}))"
 _POLISH = re.compile(
-    rf"(?<![\w+])(?<!\d[\s.-])(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}[\s./-]?\d{{3}}[\s./-]?\d{{3}}"
+    rf"(?<![\w+])(?:(?<!\d[\s.-])|(?<=m2\s))(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}[\s./-]?\d{{3}}[\s./-]?\d{{3}}"
     rf"|\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|(?:\s\d){{8}})){_AFTER}",
     re.IGNORECASE,
 )
@@ -50,6 +51,10 @@ _HOURS = re.compile(
     re.IGNORECASE,
 )
 """`501 502 503 po 16`: when to call."""
+_NAME = re.compile(
+    r"[\s,;:(-]{0,4}(?:pani?\s)?(?P<first>[^\W\d_]{2,20})(?:\s[^\W\d_]{2,25})?(?=[\s,;.)])"
+)
+"""`501 502 503 Ania, po 16`"""
 _HOURS_BEFORE = re.compile(
     rf"(?:^|[,;.]\s*)(?:(?:tylko|najlepiej|dopiero|prosz[ęe])\s+)?{_LED}\s+{_HOUR}[\s,:-]+(?:(?:prosz[ęe]|tel\w*\.?|nr|numer\w*|na|pod|call)[\s:]+){{0,3}}$",
     re.IGNORECASE,
@@ -84,18 +89,23 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     is_alone = asked not in {"area", "budget"} and _ALONE.fullmatch(said)
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
-        return take(said, match), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
+        return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
     return text, {}
 
 
 def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:
     """Take a number and the hours beside it, which are no area and no budget."""
     before, after = text[: number.start()], text[number.end() :]
-    led, followed = _HOURS_BEFORE.search(before), _HOURS.match(after)
+    led = _HOURS_BEFORE.search(before)
+    named = _NAME.match(after)
+    is_name = named is not None and fold(named["first"]) in FIRST_NAMES
+    ends = {named.end(), named.end("first")} if named and is_name else {0}
+    found = ((end, _HOURS.match(after, end)) for end in ends)
+    signed, followed = next((each for each in found if each[1]), (0, None))
     before = before[: led.start()] if led else before
-    after = after[followed.end() :] if followed else after
+    after = after[:signed] + after[followed.end() :] if followed else after
     hours = {"has_hours": True} if led or followed else {}
-    return f"{before} {MARK} {after}", {**news, **hours}
+    return f"{before} {PHONE_MARK} {after}", {**news, **hours}
 
 
 def _is_theirs(before: str) -> bool:

@@ -20,8 +20,12 @@ def spaces(text: str) -> str:
     return " ".join(text.split())
 
 
-def take(text: str, match: re.Match[str]) -> str:
-    return text[: match.start()] + f" {MARK} " + text[match.end() :]
+PHONE_MARK = MARK * 2
+"""The same of a phone number: a name stands beside one rather than beside an area."""
+
+
+def take(text: str, match: re.Match[str], mark: str = MARK) -> str:
+    return text[: match.start()] + f" {mark} " + text[match.end() :]
 
 
 def vocabulary(words: str) -> frozenset[str]:

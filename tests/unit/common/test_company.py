@@ -35,6 +35,7 @@ def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path)
         ("name =", "nmae =", "company.name"),
         ('nip = "1234563218"', 'nip = "525-224-84-81"', "company.nip"),
         ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
+        ('# phone = "+48 12 345 67 89"', 'phone = "zadzwoń"', "company.phone"),
         ('version = "form-2026-11"', 'version = "chat-2026-11"', "duplicate version chat-2026-11"),
         ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
         ("[company]", "[company", "company.toml"),

@@ -38,6 +38,7 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
             passed=facts.Facts(**given_turn),
             agreed=agreed,
             works=CONFIG.works,
+            towns=CONFIG.towns,
             routes=CONFIG.routes,
             handover=CONFIG.handover,
         )

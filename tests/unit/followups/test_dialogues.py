@@ -62,6 +62,22 @@ def test_the_reply_has_the_required_texts_and_no_others(case: dict[str, Any]) ->
     assert [words for words in case.get("never", ()) if words in reply] == [], reply
 
 
+@pytest.mark.parametrize(
+    ("message", "says", "never"),
+    [
+        ("robicie w Krakowie?", "Tak, pracujemy tam: Kraków.", "doradca"),
+        ("dojeżdżacie do Wieliczki? mam 50 m2", "Tak, pracujemy tam: Wieliczka.", "doradca"),
+        ("robicie w Katowicach?", "Na co dzień pracujemy tu: Kraków, Wieliczka.", "Tak, prac"),
+        ("na jakim terenie działacie?", "Na co dzień pracujemy tu: Kraków", "doradca"),
+        ("mieszkanie w Krakowie, ile kosztuje metr?", "Cena zależy", "Tak, pracujemy"),
+    ],
+)
+def test_the_configured_towns_answer_where_we_work(message: str, says: str, never: str) -> None:
+    reply = dialogues.hold([message], towns=("Kraków", "Wieliczka")).reply
+    assert says in reply
+    assert never not in reply
+
+
 def test_facts_are_understood_with_the_promised_recall_and_precision() -> None:
     counted = dialogues.tally("leads")
     assert counted.right >= 0.95 * counted.found, counted.wrong_facts

@@ -72,6 +72,20 @@ def test_a_mail_names_the_company_and_a_reply_address(language: str) -> None:
     assert headers["Reply-To"] == about.contact
 
 
+@pytest.mark.parametrize("language", ["pl", "en"])
+def test_a_phone_of_the_company_is_in_the_footer(tmp_path: Path, language: str) -> None:
+    ours = tmp_path / "company.toml"
+    text = COMPANY.read_text(encoding="utf-8")
+    ours.write_text(text.replace('\n# phone = "', '\nphone = "'), encoding="utf-8")
+    mails = Mails(config.load(SHIPPED, ours), TOKENS, "https://ostoja.example.com/")
+    step = config.load(SHIPPED, ours).sequences["default"][0]
+    to = Recipient(uuid.UUID(int=1), "a@example.com", language, Facts())
+    mail = mails.render(step, to, datetime.fromtimestamp(0).astimezone())
+    assert "+48 12 345 67 89, kontakt@" in str(mail["text"])
+    assert "+48 12 345 67 89, kontakt@" in str(mail["html"])
+    assert "+48 12" not in str(render(language)["text"])
+
+
 def test_styles_are_inlined_and_nothing_is_fetched() -> None:
     html = str(render()["html"])
     assert '<p style="margin: 0 0 16px;">' in html

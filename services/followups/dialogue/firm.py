@@ -1,0 +1,74 @@
+"""Questions that the firm's own facts answer: whether it does such works, and where it works."""
+
+import re
+from dataclasses import dataclass
+
+from services.followups import small_talk
+from services.followups.routing import fold
+from services.followups.understanding import place
+
+_DO_YOU = re.compile(
+    r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
+    r"|zamontujecie|kladziecie|polozycie|malujecie|pomalujecie|projektujecie|remontujecie"
+    r"|wykanczacie|podejmiecie|podejmujecie|realizujecie|do you do|do you make)\b"
+)
+_REACH = re.compile(
+    r"\b(?:pracujecie|dzialacie|dojezdzacie|dojedziecie|przyjezdzacie|przyjedziecie|jezdzicie"
+    r"|obslugujecie|dojazd|pracuja panstwo|dojezdzaja panstwo|do you work|do you cover)\b"
+)
+_WHERE = re.compile(
+    r"\b(?:gdzie|w jakich miastach|na jakim (?:terenie|obszarze)|w jakim (?:rejonie|regionie)"
+    r"|jaki (?:teren|obszar|rejon))\b(?: \w+){0,2} "
+    r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
+    r"|\bwhere do you work\b"
+)
+_SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    works: bool = False
+    """Whether we do works that are ours."""
+    town: str | None = None
+    """Whether we work in this town."""
+    area: bool = False
+    """Where we work."""
+    other: bool = False
+    """Something else as well."""
+    towns: tuple[str, ...] = ()
+    """Where we work, as configured; empty if it is not."""
+
+    @property
+    def is_answered(self) -> bool:
+        return self.works or self.town is not None or self.area
+
+    @property
+    def needs_adviser(self) -> bool:
+        is_elsewhere = self.town is not None and self.town not in self.towns
+        return self.other or is_elsewhere or (self.area and not self.towns)
+
+
+def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:
+    """Read the questions of a message.
+
+    :param has_wish: the works are known, so that `robicie coś takiego?` is about them
+    """
+    of_works = of_area = other = False
+    town: str | None = None
+    for sentence in _SENTENCE.findall(message):
+        if not small_talk.asks(sentence) and not _DO_YOU.search(" ".join(fold(sentence))):
+            continue
+        is_known = False
+        for clause in sentence.split(","):
+            said = " ".join(fold(clause))
+            here = place.find(clause) if _DO_YOU.search(said) or _REACH.search(said) else None
+            if _WHERE.search(said):
+                of_area = is_known = True
+            elif here is not None:
+                town, is_known = here, True
+            elif _DO_YOU.search(said) and small_talk.only_works(said, works, has_wish=has_wish):
+                of_works = is_known = True
+            else:
+                other = other or small_talk.begins_question(said)
+        other = other or not is_known
+    return Asked(of_works, town, of_area, other, towns)
