@@ -49,6 +49,7 @@ def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:
         addresses = list(HOSTS.values())
         settings = environment.for_member(values, service, HOSTS[host], addresses)
         settings["RATE_LIMIT_STATE_FILE"] = f".local/gateway/ratelimits-{host}.json"
+        settings["KEYS_STATE_FILE"] = f".local/gateway/keys-{host}.json"
     else:
         settings = environment.for_process(values, name)
     return {**inherited, **settings, "PYTHONUNBUFFERED": "1"}

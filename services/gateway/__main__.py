@@ -14,6 +14,8 @@ def check() -> None:
 
 
 def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
+    if configured.console_url is not None and configured.console_internal_key is None:
+        raise SystemExit("CONSOLE_INTERNAL_KEY: CONSOLE_URL needs it")
     targets = Targets.read(configured.alerts_config)
     known = forms.load(configured.forms_config)
     told = any(form.alert == "always" for form in known.values())

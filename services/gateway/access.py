@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import time
 from typing import Literal, cast
 
 from aiohttp import hdrs, web
@@ -22,6 +23,7 @@ from libs.common.process import logs
 from libs.common.scopes import Scope
 from libs.common.signed_links import InvalidToken, Tokens
 from services.gateway import metrics
+from services.gateway.api_keys import PREFIX, ApiKey, ApiKeys
 from services.gateway.clients import (
     ADMIN_API_KEY,
     API_KEY,
@@ -33,7 +35,7 @@ from services.gateway.clients import (
     bucket_of,
     network_of,
 )
-from services.gateway.limits import Budget, Decision, Limiter, Waits
+from services.gateway.limits import Budget, Decision, Limiter, Waits, Window
 from services.gateway.overrides import Overrides
 
 log = logs.get_logger(__name__)
@@ -54,6 +56,8 @@ class Requirements:
 
     scope: Scope | None = None
     """None: it is open to everyone."""
+    trusts: Scope | None = None
+    """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
     policy: Literal["chat", "api", "slack", "health"] | None = "api"
     recorded: bool = True
     """Record calls with the admin key; health checks are not recorded."""
@@ -68,6 +72,10 @@ class RequestContext:
     requires: Requirements
     client: Client
     handler: Handler
+    refusal: Problem | None = None
+    """Of a key in force that does not open this route."""
+    windows: tuple[Window, ...] = ()
+    """Of the key; empty: those of the policy."""
     policy: str = ""
     wide_key: str | None = None
     decision: Decision | None = None
@@ -85,6 +93,7 @@ class Access:
         self,
         *,
         keys: Keys,
+        api_keys: ApiKeys,
         proxies: TrustedProxies,
         tokens: Tokens | None,
         limiter: Limiter,
@@ -95,6 +104,7 @@ class Access:
     ) -> None:
         self._recorded = recorded
         self._keys = keys
+        self._api_keys = api_keys
         self._proxies = proxies
         self._tokens = tokens
         self._limiter = limiter
@@ -119,23 +129,48 @@ class Access:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         address, source = self._proxies.client_ip(request.remote, forwarded)
-        client = Client(address, source, *self._keys.role_of(request.headers, requires.scope))
-        if client.role is Role.PUBLIC and (
-            header := self._keys.unknown_key_header(request.headers)
-        ):
-            metrics.KEYS_REJECTED.labels(header).inc()
-            log.warning("key.rejected", header=header, network=network_of(address))
+        role, key_id = self._keys.role_of(request.headers, requires.scope)
+        client = Client(address, source, role, key_id, holder=role)
         context = request[CONTEXT] = RequestContext(requires, client, handler)
+        if role is Role.PUBLIC:
+            self._identify(request, context)
         if requires.policy is None:
             return await self._enter(request)
         _context.set(context)
         return await self._limited(request)
 
+    def _identify(self, request: web.Request, context: RequestContext) -> None:
+        """Look for what is no key of the environment."""
+        headers, key, now = request.headers, None, time()
+        if (given := headers.get(API_KEY, "")).startswith(PREFIX):
+            key = self._api_keys.find(given, now)
+        if key is not None:
+            self._api_keys.count(key, now)
+            self._admit(key, context)
+        elif (header := self._keys.unknown_key_header(headers)) is not None:
+            metrics.KEYS_REJECTED.labels(header).inc()
+            log.warning("key.rejected", header=header, network=network_of(context.client.ip))
+
+    def _admit(self, key: ApiKey, context: RequestContext) -> None:
+        """Admit a key in force, if it may do this; else its caller is as one without a key."""
+        scope = context.requires.scope or context.requires.trusts
+        if scope not in key.scopes:
+            context.refusal = Problem(403, detail=f"this key lacks the scope {scope}")
+        elif not key.admits(context.client.ip):
+            context.refusal = Problem(403, detail="this key is not for your network")
+        else:
+            admin = context.requires.scope is not None and scope not in SCOPES[Role.SERVICE]
+            role = Role.ADMIN if admin else Role.SERVICE
+            holder = f"key:{key.id}"
+            context.client = context.client._replace(role=role, key_id=holder, holder=holder)
+            context.windows = key.windows
+
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
-        if context.client.role is not Role.PUBLIC:
+        client = context.client
+        if client.role is not Role.PUBLIC:
             context.policy = "service"
-            return f"service:{context.client.role}"
+            return f"service:{client.role}" if client.holder == client.role else client.holder
         context.policy = context.requires.policy or "api"
         route = route_template(request)
         if (link := self._mailed_link(request)) is not None:
@@ -158,7 +193,7 @@ class Access:
     async def test(self, _item: object, key: str) -> bool:
         """Decide and count in one step; called by the decorator before the handler."""
         context = _context.get()
-        windows = self._overrides.policies[context.policy]
+        windows = context.windows or self._overrides.policies[context.policy]
         if context.policy == "service" and not self._shadow:
             context.decision = await self._waits.decide(context.policy, key, windows)
         else:
@@ -187,7 +222,10 @@ class Access:
         context = request[CONTEXT]
         scope = context.requires.scope
         if scope is not None and context.client.role is Role.PUBLIC:
-            header = API_KEY if scope in SCOPES[Role.SERVICE] else ADMIN_API_KEY
+            if context.refusal is not None:
+                raise context.refusal
+            own = request.headers.get(API_KEY, "").startswith(PREFIX)
+            header = API_KEY if own or scope in SCOPES[Role.SERVICE] else ADMIN_API_KEY
             raise Problem(
                 401,
                 detail=f"this requires a valid key in {header}",

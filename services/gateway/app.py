@@ -14,6 +14,7 @@ from libs.common.signed_links import Tokens
 from services.gateway import docs, pages, widget
 from services.gateway.access import Access
 from services.gateway.admin_record import AdminRecord
+from services.gateway.api_keys import ApiKeys, parse_ids
 from services.gateway.body_budget import BodyBudget
 from services.gateway.clients import Keys, TrustedProxies, parse_networks
 from services.gateway.cors import Cors
@@ -24,6 +25,7 @@ from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.idempotency import Idempotency
 from services.gateway.intake import Intake
+from services.gateway.key_sync import KeySync, process_name
 from services.gateway.limits import COUNT, Limiter, Waits
 from services.gateway.overrides import SCRIPTS, Overrides
 from services.gateway.redis_pipeline import RedisPipeline
@@ -32,7 +34,7 @@ from services.gateway.supervision import workers
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
 
-ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0}
+ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0, "console": 30.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
 
 
@@ -76,13 +78,34 @@ async def start(
         for name, (url, key) in configured.items()
     }
 
+    api_keys = ApiKeys(parse_ids(settings.keys_denied))
+    key_sync = None
+    if settings.console_url is not None and settings.console_internal_key is not None:
+        console = await service.enter(
+            Upstream.open(
+                "console",
+                settings.console_url,
+                settings.console_internal_key.get_secret_value(),
+                answer_seconds=ANSWER_SECONDS["console"],
+                tls_dir=settings.tls_dir,
+            )
+        )
+        name = process_name(settings.http_port)
+        key_sync = await service.enter(
+            KeySync.open(console, api_keys, settings.keys_state_file, name)
+        )
+        service.spawn("keys.sync", key_sync.run())
+
     body_budget = BodyBudget()
     proxies = TrustedProxies(parse_networks(settings.trusted_proxies))
     access = Access(
         keys=Keys(
             _set(settings.service_api_key, settings.service_api_key_previous),
             _set(settings.admin_api_key, settings.admin_api_key_previous),
-        ),
+        )
+        if settings.env_keys
+        else Keys((), ()),
+        api_keys=api_keys,
         proxies=proxies,
         tokens=Tokens(keys[0]) if (keys := _set(settings.token_keys)) else None,
         limiter=limiter,
@@ -121,7 +144,7 @@ async def start(
         shadow=shadow,
         slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
         forms=form_routes,
-        health=Health(upstreams, redis, broker),
+        health=Health(upstreams, redis, broker, key_sync),
         leaving=lambda: service.leaving,
         purge=cache.purge,
     )

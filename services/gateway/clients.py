@@ -50,6 +50,9 @@ class Client(NamedTuple):
     key_id: str | None = None
     """Distinguishes the keys of a role; grants nothing."""
 
+    holder: str = ""
+    """Who has the limit and the Idempotency-Keys: the role, or `key:<id>`."""
+
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Read comma-separated CIDRs.
@@ -70,7 +73,7 @@ class TrustedProxies:
 
         Entries to the left of it were written by the client and may be forged.
         """
-        address = _parse(peer or "")
+        address = parse_address(peer or "")
         if address is None:
             return UNKNOWN, IpSource.PEER
         if not self._trusted or not forwarded:
@@ -78,7 +81,7 @@ class TrustedProxies:
         source = IpSource.PEER
         entries = ",".join(forwarded).split(",")
         while entries and self._trusts(address):
-            entry = _parse(entries.pop())
+            entry = parse_address(entries.pop())
             if entry is None:
                 break  # trusted proxies write addresses: the rest is the client's own text
             address, source = entry, IpSource.FORWARDED
@@ -86,7 +89,7 @@ class TrustedProxies:
 
     def connection_bucket(self, peer: str) -> str | None:
         """Return the key that a peer's connections count under; None for a trusted proxy."""
-        address = _parse(peer)
+        address = parse_address(peer)
         if address is None or self._trusts(address):
             return None
         return bucket_of(str(address))
@@ -104,13 +107,14 @@ def bucket_of(address: str) -> str:
 
 def network_of(address: str) -> str:
     """Return the part of an address that may be logged: its /24, or for IPv6 its /48."""
-    if (parsed := _parse(address)) is None:
+    if (parsed := parse_address(address)) is None:
         return UNKNOWN
     return str(ip_network((str(parsed), 24 if parsed.version == 4 else 48), strict=False))
 
 
 @lru_cache(maxsize=1024)
-def _parse(text: str) -> Address | None:
+def parse_address(text: str) -> Address | None:
+    """Return the address in a text; None if it is none."""
     text = text.strip()
     if text.startswith("["):  # [2001:db8::1]:443
         text = text[1:].partition("]")[0]

@@ -84,6 +84,7 @@ def _operation(document: Node, path: str, method: str, operation: Node) -> Itera
         " ".join((KEYS[name][0], *needed))
         for choice in operation.get("security", ())
         for name, needed in choice.items()
+        if name in KEYS  # a key of one's own needs the same scope
     ]
     badges = "".join(f' <span class="key">{key}</span>' for key in keys)
     yield (

@@ -10,6 +10,7 @@ from aiohttp import hdrs
 
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
+from services.gateway.key_sync import KeySync
 from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.upstream import Upstream
 
@@ -22,11 +23,16 @@ NAMED = ("circuit_breakers", "queues")
 
 class Health:
     def __init__(
-        self, upstreams: Mapping[str, Upstream], redis: RedisPipeline, broker: Broker
+        self,
+        upstreams: Mapping[str, Upstream],
+        redis: RedisPipeline,
+        broker: Broker,
+        keys: KeySync | None = None,
     ) -> None:
         self._upstreams = upstreams
         self._redis = redis
         self._broker = broker
+        self._keys = keys
         self._looking: asyncio.Task[None] | None = None
         self._seen: dict[str, Any] = {}
         self._seen_at = float("-inf")
@@ -57,6 +63,8 @@ class Health:
                 else_="unavailable or blocking publishers: alerts go to the service directly",
             ),
         }
+        if self._keys is not None:
+            components["keys"] = self._keys.state()
         for name, answer in answers.items():
             kept = ("status", "detail", "components")
             components[name] = {field: answer[field] for field in kept if field in answer}

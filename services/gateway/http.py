@@ -46,14 +46,16 @@ from services.gateway.upstream import Upstream
 KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may hold 10,000 of them
 
 PUBLIC = Requirements()
-CHAT = Requirements(policy="chat", budget="chat_budget")
-OPT_IN = Requirements(budget="write_budget")
-WITHDRAWAL = Requirements(budget="withdrawal_budget")
+CHAT = Requirements(policy="chat", budget="chat_budget", trusts=Scope.LEADS_WRITE)
+OPT_IN = Requirements(budget="write_budget", trusts=Scope.LEADS_WRITE)
+WITHDRAWAL = Requirements(budget="withdrawal_budget", trusts=Scope.LEADS_WRITE)
+STATUS = Requirements(mail_action="unsubscribe", trusts=Scope.CONSENT_READ)
+FORM = Requirements(trusts=Scope.LEADS_WRITE)
 UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
 SLACK = Requirements(policy="slack")
-HEALTH = Requirements(policy="health", recorded=False)
+HEALTH = Requirements(policy="health", recorded=False, trusts=Scope.DLQ_READ)
 UNLIMITED = Requirements(policy=None, recorded=False)
 
 
@@ -97,7 +99,7 @@ FORWARDED = (
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
     Forwarded("POST", "/api/unsubscribe", "consent", WITHDRAWAL),
-    Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", UNSUBSCRIBE_LINK),
+    Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", STATUS),
     Forwarded("POST", "/api/revoke-consent", "consent", WITHDRAWAL),
     Forwarded("GET", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
     Forwarded("POST", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
@@ -206,7 +208,7 @@ class Api:
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
         # Counting would cost more, and an office with one address would lose its form.
         add("GET", "/api/forms/{form}", UNLIMITED, self._forms.describe)
-        add("POST", "/api/leads", PUBLIC, self._forms.post)
+        add("POST", "/api/leads", FORM, self._forms.post)
         add("GET", "/forms/{form}", PUBLIC, self._forms.page)
         for each in FORWARDED:
             add(each.method, each.path, each.requires, self._forwarding(each))
@@ -226,7 +228,7 @@ class Api:
             if key is None:
                 return await self._forward(request, upstream, sent)
             client = request[CONTEXT].client
-            holder = client.role if client.role is not Role.PUBLIC else _session(body)
+            holder = client.holder if client.role is not Role.PUBLIC else _session(body)
             if holder is None:
                 return await self._forward(request, upstream, sent)
             claim = await self._idempotency.claim(key, route=route.path, holder=holder, body=body)
@@ -313,7 +315,7 @@ class Api:
         *,
         batch: bool,
     ) -> web.Response:
-        key, caller = key_of(request), str(request[CONTEXT].client.role)
+        key, caller = key_of(request), request[CONTEXT].client.holder
         indexes = range(len(alerts)) if batch else (None,)
         ids = [alert_id(caller, key, body, index) for index in indexes]
         response = json_response(answer(ids), status=202)

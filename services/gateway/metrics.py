@@ -99,3 +99,8 @@ KEYS_REJECTED = Counter(
 )
 for _header in ("X-API-KEY", "X-ADMIN-API-KEY"):
     KEYS_REJECTED.labels(_header)
+KEYS_STALE = Gauge(
+    "gateway_keys_stale_seconds",
+    "Seconds since the console last answered which keys are in force.",
+    multiprocess_mode="livemax",
+)

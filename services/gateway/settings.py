@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from libs.common.http.server import MAX_CONNECTIONS
 from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings
 from libs.common.signed_links import parse_keys
+from services.gateway.api_keys import parse_ids
 from services.gateway.clients import parse_networks
 from services.gateway.limits import Limit, Schedule
 from services.gateway.overrides import Rules
@@ -22,6 +23,11 @@ def _networks(text: str) -> str:
 def _token_keys(keys: SecretStr) -> SecretStr:
     parse_keys(keys.get_secret_value())
     return keys
+
+
+def _key_ids(text: str) -> str:
+    parse_ids(text)
+    return text
 
 
 def _origins(text: str) -> str:
@@ -76,6 +82,15 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     service_api_key_previous: ApiKey | None = None
     admin_api_key_previous: ApiKey | None = None
     """The old key, valid until all clients have the new one."""
+    env_keys: bool = True
+    """Whether the four keys above open anything."""
+    console_url: Url | None = None
+    """Without it there are no keys of one's own."""
+    console_internal_key: SecretStr | None = Field(default=None, min_length=16)
+    keys_state_file: Path = Path(".local/gateway/keys.json")
+    keys_denied: Annotated[str, AfterValidator(_key_ids)] = ""
+    """Ids of keys, separated by commas, that open nothing whatever the console says."""
+
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 

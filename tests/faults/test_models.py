@@ -51,6 +51,7 @@ TWO_OWNERS = r"!\(bel\[\(1-p\)\]\)"
 OWNER_LOST = r"!\(bel\[.\]\)\|\|\(\(st==2\)"
 UNAWARE = r"gave\["
 AFTER_THE_ANSWER = r"!\(closed\["
+STILL_OPENS = r"!\(\(done200&&\(mem\[g\]==0\)\)\)"
 NEVER_SENT = r"row\[\(\(gen"
 OPEN_FOR_EVER = r"\(st!=1\)"
 REVIVED = r"!\(ended\)"
@@ -252,3 +253,29 @@ def test_the_update_of_a_place_without_one_of_its_rules_leaves_it_outdated(
 ) -> None:
     flags = ("TELL", "F0=2", f"NO_{left_out}")
     assert re.search(PLACE_OUTDATED, check(tmp_path, "answer", *flags))
+
+
+def test_with_every_rule_a_revoked_key_opens_nothing_after_the_200(tmp_path: Path) -> None:
+    assert check(tmp_path, "revocation", "F0=3", long=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("left_out", "budget"),
+    [
+        ("FIRST", 0),
+        ("NOTED", 0),
+        ("MEMORY", 0),
+        ("FILE", 1),
+        ("NEWER", 1),
+        ("LAST", 0),
+        ("INSTANCE", 0),
+        ("AGE", 1),
+        ("YOUNG", 1),
+        ("AWAY", 1),
+    ],
+)
+def test_a_revocation_without_one_of_its_rules_leaves_a_key_that_opens(
+    tmp_path: Path, left_out: str, budget: int
+) -> None:
+    found = check(tmp_path, "revocation", f"NO_{left_out}", f"F0={budget}")
+    assert re.search(STILL_OPENS, found)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
+from libs.common.scopes import Scope
 from services.gateway import docs, scopes
 from services.gateway.access import Requirements
 from services.gateway.http import FORWARDED
@@ -47,7 +48,7 @@ def test_every_route_is_described_and_nothing_else(
 def test_each_operation_names_the_scope_of_its_route_and_who_has_it(
     access: dict[tuple[str, str], Requirements],
 ) -> None:
-    keys = {"serviceKey": scopes.SERVICE, "adminKey": scopes.ADMIN}
+    keys = {"serviceKey": scopes.SERVICE, "adminKey": scopes.ADMIN, "ownKey": frozenset(Scope)}
     for key, operation in described().items():
         security = operation.get("security", [])
         scope = access[key].scope
