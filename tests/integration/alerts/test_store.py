@@ -17,6 +17,7 @@ from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State,
 from services.alerts.store import case_tables, intake, queries, tables, transitions, upkeep
 from services.alerts.store.intake import NewRow
 from services.alerts.store.queries import Filter
+from services.alerts.store.sql import sql
 from services.alerts.store.transitions import Attempt
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import waits_for_a_row
@@ -208,6 +209,23 @@ async def test_a_late_worker_does_not_overwrite_a_newer_one(
     async with engine.connect() as tx:
         found = await queries.find(tx, alert_id)
     assert [one.number for one in found.attempts] == [1, 2]  # recorded, whether it counted or not
+
+
+async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above."""
+    fence = "AND delivery.attempt = made.attempt"
+    before = str(transitions.RECORD)
+    assert fence in before
+    monkeypatch.setattr(transitions, "RECORD", sql(before.replace(fence, "")))
+    alert_id = await new_row(engine)
+    late = await claim(engine, alert_id, DEAD_AT_ONCE)
+    newer = await claim(engine, alert_id, 60)
+    assert late is not None
+    assert newer is not None
+    assert await settle(engine, late, FAILED)
+    assert await state(engine, alert_id) is State.PENDING  # and sent again, beside the newer one
 
 
 async def test_requeueing_all_rows_waits_for_locked_ones(

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from libs.common.process import tasks
-from services.gateway.limits import COUNT, Limiter, Window
+from services.gateway.limits import COUNT, Limiter, LocalCounts, Window
 from services.gateway.redis_pipeline import RedisPipeline
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
@@ -21,6 +21,7 @@ from tests.support.ports import Ports
 from tests.support.replicas import Sentinels, running_sentinels
 
 QUOTA = 30
+LOSSES = 4
 DAY = Window("chat", QUOTA, 86_400)
 KEY = "ostoja:admitted:a"
 
@@ -101,6 +102,25 @@ async def test_counts_heal_whatever_was_lost(redis_url: str, seed: int) -> None:
                     unheard.discard(gateway)
             assert admitted <= QUOTA * (1 + losses)
         assert losses
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_only_what_each_gateway_remembers_heals_counts(
+    redis_url: str, *, remembers: bool
+) -> None:
+    """Without it, the control, each loss would admit the quota once more."""
+    async with Redis.from_url(redis_url) as redis, limiters(redis_url, 2) as gateways:
+        admitted = 0
+        for _ in range(LOSSES):
+            for gateway in gateways * QUOTA:
+                admitted += (await gateway.decide("chat", "a", (DAY,))).admitted
+                if not remembers:
+                    gateway._here = LocalCounts()
+            await redis.delete(KEY)
+        if remembers:  # whoever is asked first after a loss does not know of the other
+            assert QUOTA <= admitted <= QUOTA + LOSSES
+        else:
+            assert admitted == LOSSES * QUOTA
 
 
 async def test_a_window_goes_on_if_the_clock_of_a_new_master_is_behind(redis_url: str) -> None:
