@@ -22,7 +22,11 @@ CLUSTER = {
     "/usr/bin/etcd": "etcd-server",
     "/usr/sbin/haproxy": "haproxy",
 }
-NETWORK = {"/usr/sbin/nft": "nftables", "/usr/sbin/ip": "iproute2"}  # of tests/cluster/network.py
+FAULTS = {  # of tests/cluster
+    "/usr/sbin/nft": "nftables",
+    "/usr/sbin/ip": "iproute2",
+    "/usr/bin/faketime": "faketime",
+}
 
 
 class MachineError(Exception):
@@ -37,7 +41,7 @@ def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False
     """
     missing = _missing_packages()
     if cluster:
-        wanted = CLUSTER | (NETWORK if tests else {})
+        wanted = CLUSTER | (FAULTS if tests else {})
         missing += [package for path, package in wanted.items() if not Path(path).exists()]
     if tests and _may_install():
         missing += _missing_checkers()

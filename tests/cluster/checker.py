@@ -17,8 +17,14 @@ ACCEPTED_SECONDS = RUNNING_SECONDS + 30.0
 
 A gateway that dies with a request keeps its Idempotency-Key for RUNNING_SECONDS (409).
 """
+BESIDE = ("rabbitmq", "etcd", "postgres", "alerts", "consent", "followups")
 HEALED_SECONDS = 60.0
 """For so long after the end of a fault its host may still be in trouble."""
+BESIDE_REDIS = {
+    *(f"{verb} {name}" for verb in ("kill", "freeze") for name in BESIDE),
+    *("switch over to it", "read-only primary", "RabbitMQ stays apart, restart it"),
+}
+"""Faults that keep no gateway from Redis: the quota is exact."""
 TAKEN = {"sent": {1}, "cancelled": {0}, "failed": {0}, "in_doubt": {0, 1}}
 """How often SMTP may have taken a mail, by the state of its follow-up."""
 
@@ -117,7 +123,7 @@ def _trail(events: list[Event], found: Found) -> Iterator[str]:
 
 
 def _limits(events: list[Event], found: Found) -> Iterator[str]:
-    troubled = _windows(events)
+    troubled = _windows([event for event in events if event.what not in BESIDE_REDIS])
     for one in operations(events, "burst"):
         if one.ended is None:
             continue

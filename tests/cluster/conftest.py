@@ -5,15 +5,11 @@ import pytest
 import uvloop
 
 from deploy.local.cluster import PORTS, Cluster
+from tests.cluster.apart import PASSWORDS
 from tests.support.loops import Factories
 from tests.support.ports import Ports
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-PASSWORDS = {
-    "POSTGRES_SUPERUSER_PASSWORD": "superuser",
-    "RABBITMQ_ADMIN_PASSWORD": "administrator",
-    "REDIS_PASSWORD": "redis-password",
-}
 
 
 def pytest_asyncio_loop_factories() -> Factories:

@@ -8,9 +8,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg2
@@ -39,6 +40,8 @@ SETTINGS = {
     "PERMIT_QUARANTINE_SECONDS": "60",
 }
 SERVERS = ("rabbitmq", "etcd", "postgres", "redis", "sentinel", "haproxy")
+DISKS, DISK, MEGABYTE = "ostoja-disk-", "1g", 1 << 20
+FAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"  # as the loader of programs reads it
 KEPT = ROOT / ".local" / "nemesis"
 """What each test's last run left: logs, history and result."""
 
@@ -53,12 +56,14 @@ class Fleet(System):
         values: Mapping[str, str],
         sandbox: Sandbox,
         files: Path,
+        clocks: Mapping[str, int],
     ) -> None:
         addresses = list(network.addresses.values())
         ports = environment.cluster_ports(values, PORTS)
         super().__init__(f"http://{addresses[0]}:{ports['GATEWAY_PORT']}", values, sandbox)
         self.folder = folder
         self.network = network
+        self._clocks = clocks
         self.ports = ports
         self.cluster = Cluster(
             folder / "hosts", addresses, ports, values, files=files, shared_epmd=False
@@ -71,9 +76,12 @@ class Fleet(System):
         for name, host in self.cluster.hosts.items():
             for server in (*host.all, host.rabbitmq.epmd):
                 server.enter = network.enter(name, server.user)
+            for moved in (host.rabbitmq, host.postgres):
+                moved.enter = self._enter(name, moved.user)
         every = [*self.services, *((name, host) for name in SERVERS for host in NAMES)]
         self._locks = {one: threading.Lock() for one in every}
         self._held: set[tuple[str, str]] = set()
+        self._full: set[str] = set()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep_running)
 
@@ -84,6 +92,10 @@ class Fleet(System):
         return [f"http://{address}:{port}" for address in self.network.addresses.values()]
 
     def start(self) -> None:
+        for host in NAMES:
+            self._disk(host).mkdir(parents=True)
+            options = f"size={DISK},mode=0711"
+            _run("mount", "-t", "tmpfs", "-o", options, DISKS + str(os.getpid()), self._disk(host))
         self.cluster.start()
         first = self.cluster.hosts["a"]
         accounts = environment.DATABASE_PASSWORDS
@@ -123,6 +135,36 @@ class Fleet(System):
         queues = broker.call("GET", f"queues/{environment.VHOST}")
         return any(queue["name"].startswith("alerts.epoch.") for queue in queues)
 
+    def _enter(self, host: str, user: str | None = None) -> tuple[str, ...]:
+        """Return the command that runs another one on this host, by its clock."""
+        command = self.network.enter(host, user)
+        if seconds := self._clocks.get(host):
+            moved = (f"LD_PRELOAD={FAKETIME}", f"FAKETIME={seconds:+d}s")
+            command += ("env", *moved, "FAKETIME_DONT_FAKE_MONOTONIC=1")
+        return command
+
+    def _disk(self, host: str) -> Path:
+        """The folder of a host's data, which is a disk of its own."""
+        return self.cluster.hosts[host].member.folder
+
+    @contextmanager
+    def full_disk(self, host: str) -> Iterator[None]:
+        """Leave no byte of a host's disk. What ends there is started when there is room again."""
+        filler = self._disk(host) / "filler"
+        with ExitStack() as held:
+            for (_, at), lock in self._locks.items():
+                if at == host:
+                    held.enter_context(lock)
+            self._full.add(host)
+        try:
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
+                while True:
+                    file.write(bytes(MEGABYTE))
+            yield
+        finally:
+            filler.unlink()
+            self._full.discard(host)
+
     def launch(self, name: str, host: str) -> None:
         """Start a service, or launch a server, unless it runs."""
         with self._locks[name, host]:
@@ -139,13 +181,15 @@ class Fleet(System):
                 self.services[name, host].stop(number, DRAIN_SECONDS)
 
     def _launch(self, name: str, host: str) -> None:
+        if host in self._full:
+            return
         if name in SERVERS:
             server = self.server(name, host)
             if server.pid is None:
                 server.launch()
         elif self.services[name, host].pid is None:
             self.services[name, host].spawn(
-                [*self.network.enter(host), sys.executable, "-m", f"services.{name}"],
+                [*self._enter(host), sys.executable, "-m", f"services.{name}"],
                 env=self._environment(name, host),
                 cwd=ROOT,
                 log=self.log(name, host),
@@ -189,6 +233,11 @@ class Fleet(System):
         for host in self.cluster.hosts.values():
             host.rabbitmq.epmd.kill()
 
+    def remove_disks(self) -> None:
+        for host in NAMES:
+            with suppress(subprocess.CalledProcessError):  # it was not mounted
+                _run("umount", self._disk(host))
+
     def _kill(self, one: tuple[str, str]) -> None:
         self.stop(*one, signal.SIGKILL)
 
@@ -219,10 +268,10 @@ class Fleet(System):
         return found
 
     def apart(self) -> list[str]:
-        """Name the host whose RabbitMQ runs and is cut off from the others."""
+        """Name the host whose RabbitMQ is cut off from the others, or has not come back."""
         seen = self._nodes_seen()
         least = min(seen, key=lambda name: seen[name])
-        return [least] if 0 < seen[least] < len(NAMES) else []
+        return [least] if seen[least] < len(NAMES) else []
 
     def _nodes_seen(self) -> dict[str, int]:
         """Return how many nodes each node of RabbitMQ sees running, itself included."""
@@ -254,19 +303,28 @@ class Fleet(System):
             self.values, name, self.network.addresses[host], addresses
         )
         own = {
-            "CONSENT_RECORDS_DIR": str(self.folder / f"consent-{host}"),
-            "RATE_LIMIT_STATE_FILE": str(self.folder / f"ratelimits-{host}.json"),
+            "CONSENT_RECORDS_DIR": str(self._disk(host) / "consent"),
+            "RATE_LIMIT_STATE_FILE": str(self._disk(host) / "ratelimits.json"),
             "PYTHONUNBUFFERED": "1",
         }
         return {**inherited, **settings, **own}
 
 
 @contextmanager
-def running_fleet(folder: Path, ports: Ports, *, files: Path = FILES) -> Iterator[Fleet]:
+def running_fleet(
+    folder: Path,
+    ports: Ports,
+    *,
+    files: Path = FILES,
+    clocks: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[Fleet]:
     """Run it all in namespaces of its own; the ports there are those of .env.example.
 
     :param files: the configuration of the servers
+    :param clocks: by how many seconds a host's clock is ahead, for its services, RabbitMQ and
+        PostgreSQL; libfaketime moves no Go program (etcd), and Redis does not start with it
     """
+    _remove_orphans()
     with Network() as network, running_sandbox(ports, network.outside) as sandbox:
         values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
         values |= {name: make() for name, make in environment.GENERATED.items()}
@@ -293,7 +351,7 @@ def running_fleet(folder: Path, ports: Ports, *, files: Path = FILES) -> Iterato
                 "FORMS_CONFIG": str(quick_forms_config(folder)),
             }
         )
-        fleet = Fleet(folder, network, values, sandbox, files)
+        fleet = Fleet(folder, network, values, sandbox, files, clocks)
         try:
             fleet.start()
             yield fleet
@@ -302,6 +360,20 @@ def running_fleet(folder: Path, ports: Ports, *, files: Path = FILES) -> Iterato
                 fleet.close()
             finally:
                 fleet.keep_logs()
+                fleet.remove_disks()
+
+
+def _remove_orphans() -> None:
+    """Unmount the disks of runs that were killed."""
+    for line in Path("/proc/mounts").read_text().splitlines():
+        source, place = line.split()[:2]
+        pid = source.removeprefix(DISKS)
+        if pid != source and not Path(f"/proc/{pid}").exists():
+            _run("umount", place)
+
+
+def _run(*argv: str | Path) -> None:
+    subprocess.run(argv, check=True, capture_output=True)
 
 
 def _status(address: str, path: str) -> int | None:

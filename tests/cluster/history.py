@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -50,6 +51,14 @@ class History:
             f"{one.what} {one.kind}" for one in self.events if one.kind not in {"begin", "end"}
         )
         return ", ".join(f"{number} {name}" for name, number in sorted(ends.items()))
+
+    def silence(self) -> str:
+        """Return the longest time in which alerts were asked for and none was accepted."""
+        asked = [one.at for one in self.events if (one.kind, one.what) == ("invoke", "alert")]
+        accepted = [one.at for one in self.events if (one.kind, one.what) == ("ok", "alert")]
+        times = [0.0, *(at for at in accepted if at <= asked[-1])]
+        longest, since = max((b - a, a) for a, b in pairwise(times))
+        return f"the longest time without an accepted alert: {longest:.1f} s, from {since:.2f}"
 
     def timeline(self) -> str:
         """Return the faults, for whoever reads a failure."""

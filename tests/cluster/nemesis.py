@@ -104,6 +104,8 @@ class Nemesis:
             ("is heard, hears not", lambda: cut(fleet, [(b, a) for a, b in out])),
             (f"cut from {other}", lambda: cut(fleet, [(host, other), (other, host)])),
             ("loses three of ten", lambda: losing(fleet, both_ways(host))),
+            ("slow network", lambda: slow(fleet, host)),
+            ("full disk", lambda: full_disk(fleet, host)),
             ("switch over to it", lambda: switched(fleet, host)),
             ("rolling restart", lambda: rolled(fleet)),
             ("read-only primary", lambda: read_only(fleet)),
@@ -151,6 +153,18 @@ async def cut(fleet: Fleet, ways: Iterable[Way]) -> AsyncIterator[None]:
 @asynccontextmanager
 async def losing(fleet: Fleet, ways: Iterable[Way]) -> AsyncIterator[None]:
     with fleet.network.losing(ways):
+        yield
+
+
+@asynccontextmanager
+async def slow(fleet: Fleet, host: str) -> AsyncIterator[None]:
+    with fleet.network.slow(host):
+        yield
+
+
+@asynccontextmanager
+async def full_disk(fleet: Fleet, host: str) -> AsyncIterator[None]:
+    with fleet.full_disk(host):
         yield
 
 

@@ -22,6 +22,7 @@ table bridge cut {{
     }}
 }}
 """
+RATE = "512kbit"
 Way = tuple[str, str]
 
 
@@ -96,6 +97,19 @@ class Network:
         """Drop three of ten packets that go these ways."""
         with self._changed(self._lossy, ways):
             yield
+
+    @contextmanager
+    def slow(self, host: str) -> Iterator[None]:
+        """Let little through each way: up to 1.5 s late, and what does not fit is lost."""
+        ends = (("switch", f"to-{host}"), (host, "eth0"))
+        for name, link in ends:
+            limit = ("tbf", "rate", RATE, "burst", "16kb", "latency", "1500ms")
+            _run("tc", "-n", self._space(name), "qdisc", "replace", "dev", link, "root", *limit)
+        try:
+            yield
+        finally:
+            for name, link in ends:
+                _run("tc", "-n", self._space(name), "qdisc", "delete", "dev", link, "root")
 
     @contextmanager
     def _changed(self, kept: set[Way], ways: Iterable[Way]) -> Iterator[None]:

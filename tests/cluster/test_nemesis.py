@@ -7,20 +7,21 @@ import asyncio
 import os
 import random
 import re
-import shutil
+from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from deploy.local.cluster import FILES
 from deploy.local.process import wait_until
+from tests.cluster.apart import changed
 from tests.cluster.checker import violations
 from tests.cluster.fleet import Fleet, running_fleet
 from tests.cluster.gathering import BALANCED_SECONDS, gather
 from tests.cluster.generator import Generator
 from tests.cluster.history import History
-from tests.cluster.nemesis import Fault, Nemesis, cut
+from tests.cluster.nemesis import Fault, Nemesis, cut, everything, full_disk, killed, slow
 from tests.cluster.network import both_ways
 from tests.support.ports import Ports
 
@@ -34,6 +35,7 @@ if LONG and not os.environ.get("SEED"):
     SEEDS = [random.SystemRandom().randrange(10**6) for _ in range(100)]
 SECONDS = 300.0 if LONG else 60.0
 CONTROL_SECONDS = 30.0  # what is lost does not come back
+UNSAVED = 'synchronous_commit: "off"\n        wal_writer_delay: 10s'
 HISTORY = "history.jsonl"
 
 
@@ -56,8 +58,10 @@ async def test_every_promise_holds_whatever_breaks(folder: Path, ports: Ports, s
         assert not wrong, f"seed {seed}\n" + "\n".join(wrong) + f"\n{history.timeline()}"
 
 
-async def broken(fleet: Fleet, fault: Fault, host: str, seconds: float) -> list[str]:
-    """Return what the checker says of one fault.
+async def broken(
+    fleet: Fleet, faults: Mapping[str, Fault], seconds: float = BALANCED_SECONDS
+) -> list[str]:
+    """Return what the checker says of these faults, each of another host, at the same time.
 
     :param seconds: after the last caller has ended, until all must be balanced
     """
@@ -65,7 +69,9 @@ async def broken(fleet: Fleet, fault: Fault, host: str, seconds: float) -> list[
         async with Generator(fleet, fleet.urls, fleet.network.callers, history, seed=0):
             nemesis = Nemesis(fleet, history, seed=0)
             await asyncio.sleep(5)
-            await nemesis.do(fault, host)
+            async with asyncio.TaskGroup() as together:
+                for host, fault in faults.items():
+                    together.create_task(nemesis.do(fault, host))
             await nemesis.heal()
         wrong = violations(history.events, await gather(fleet, history, seconds))
         report(fleet.folder, history, wrong)
@@ -74,21 +80,70 @@ async def broken(fleet: Fleet, fault: Fault, host: str, seconds: float) -> list[
 
 def report(folder: Path, history: History, wrong: list[str]) -> None:
     """Leave what happened beside the logs, for whoever wants to know of a run that passed, too."""
-    lines = [history.summary(), history.timeline(), *(wrong or ["nothing is wrong"])]
+    lines = [
+        history.summary(),
+        history.silence(),
+        history.timeline(),
+        *(wrong or ["nothing is wrong"]),
+    ]
     (folder / "result.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-# The control: without what keeps a promise, the same checker must find it broken.
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+@pytest.mark.parametrize("what", ["slow network", "full disk"])
+async def test_a_host_in_want_loses_nothing(folder: Path, ports: Ports, what: str) -> None:
+    with running_fleet(folder, ports) as fleet:
+        primary_on(fleet, "a")
+        during = slow(fleet, "a") if what == "slow network" else full_disk(fleet, "a")
+        wrong = await broken(fleet, {"a": Fault(what, 40, during)})
+        assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+async def test_clocks_five_seconds_apart_lose_nothing(folder: Path, ports: Ports) -> None:
+    with running_fleet(folder, ports, clocks={"a": 5, "b": -5}) as fleet:
+        primary_on(fleet, "a")
+        (row,) = fleet.query("SELECT clock_timestamp() AS now")
+        assert (row.now - datetime.now(UTC)).total_seconds() > 4
+        wrong = await broken(fleet, {"a": Fault("kill", 20, killed(fleet, "a", everything("a")))})
+        assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+@pytest.mark.parametrize("hosts", ["bc", "abc"])
+async def test_what_lost_hosts_had_accepted_returns_with_them(
+    folder: Path, ports: Ports, hosts: str
+) -> None:
+    with running_fleet(folder, ports) as fleet:
+        wrong = await kill(fleet, hosts)
+        assert not wrong, "\n".join(wrong)
+
+
+async def kill(fleet: Fleet, hosts: str, seconds: float = BALANCED_SECONDS) -> list[str]:
+    faults = {host: Fault("kill", 20, killed(fleet, host, everything(host))) for host in hosts}
+    return await broken(fleet, faults, seconds)
+
+
+# The controls: without what keeps a promise, the same checker must find it broken.
 
 
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
 async def test_without_quorum_commit_the_checker_finds_a_loss(folder: Path, ports: Ports) -> None:
-    files = folder / "files"
-    changed(FILES, files, "patroni.yml", ("synchronous_mode: quorum", "synchronous_mode: off"))
+    change = ("synchronous_mode: quorum", "synchronous_mode: off")
+    files = changed(folder / "files", "patroni.yml", change)
     with running_fleet(folder, ports, files=files) as fleet:
         wrong = await cut_off_primary(fleet, CONTROL_SECONDS)
         lost = [line for line in wrong if "not in the" in line]  # ledger, or trail
         assert lost, wrong
+
+
+@pytest.mark.skipif(LONG, reason="the seeds are for the night")
+async def test_without_commits_on_disk_the_checker_finds_a_loss(folder: Path, ports: Ports) -> None:
+    change = ('synchronous_commit: "on"', UNSAVED)
+    files = changed(folder / "files", "patroni.yml", change)
+    with running_fleet(folder, ports, files=files) as fleet:
+        wrong = await kill(fleet, "abc", CONTROL_SECONDS)
+        assert [line for line in wrong if "not in the" in line], wrong
 
 
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
@@ -100,16 +155,8 @@ async def test_with_quorum_commit_the_same_loses_nothing(folder: Path, ports: Po
 
 async def cut_off_primary(fleet: Fleet, seconds: float = BALANCED_SECONDS) -> list[str]:
     primary_on(fleet, "a")
-    return await broken(fleet, Fault("cut off", 40, cut(fleet, both_ways("a"))), "a", seconds)
-
-
-def changed(source: Path, target: Path, name: str, change: tuple[str, str]) -> None:
-    """Copy a folder, with one text in one file replaced."""
-    shutil.copytree(source, target)
-    path = target / name
-    text = path.read_text(encoding="utf-8")
-    assert change[0] in text
-    path.write_text(text.replace(*change), encoding="utf-8")
+    fault = Fault("cut off", 40, cut(fleet, both_ways("a")))
+    return await broken(fleet, {"a": fault}, seconds)
 
 
 def primary_on(fleet: Fleet, host: str) -> None:

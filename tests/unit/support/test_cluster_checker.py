@@ -35,8 +35,8 @@ def burst(passed: int, at: float = 10.0, minutes: int = 1) -> list[Told]:
     ]
 
 
-def fault(host: str, begin: float, end: float) -> list[Told]:
-    return [(begin, "begin", "kill", host, {}), (end, "end", "kill", host, {})]
+def fault(host: str, begin: float, end: float, what: str = "kill") -> list[Told]:
+    return [(begin, "begin", what, host, {}), (end, "end", what, host, {})]
 
 
 def good(**changes: Any) -> Found:
@@ -94,6 +94,7 @@ def test_a_quota_is_exact_but_for_gateways_that_may_count_alone() -> None:
     assert len(wrong(*burst(QUOTA + 1))) == 1
     assert wrong(*burst(QUOTA + 1, minutes=2)) == []
     assert wrong(*burst(2 * QUOTA), *fault("a", 2, 9)) == []
+    assert len(wrong(*burst(QUOTA + 1), *fault("a", 2, 9, "kill alerts"))) == 1
     assert len(wrong(*burst(2 * QUOTA + 1), *fault("a", 2, 9))) == 1
     assert len(wrong(*burst(QUOTA + 1, at=100), *fault("a", 2, 99 - HEALED_SECONDS))) == 1
 
