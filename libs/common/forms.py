@@ -39,7 +39,17 @@ _TYPES_OF: dict[str, tuple[str, ...]] = {
     "start": ("date", "text", "select"),
 }
 _RESERVED = frozenset(
-    {"form", "form_version", "language", "key", "issued", "session_id", "page", "notice_version"}
+    {
+        "form",
+        "form_version",
+        "language",
+        "key",
+        "issued",
+        "proof",
+        "session_id",
+        "page",
+        "notice_version",
+    }
 )
 """Names that a form posts beside its fields."""
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
@@ -257,6 +267,8 @@ class Form(_Section):
     alert: Literal["always", "qualified"] = "always"
     sequence: Annotated[str, Field(pattern="^[a-z0-9_-]{1,60}$")] = "default"
     limits: _Limits = _Limits()
+    proof: Literal["on", "off"] = "off"
+    """Proof of work, which the widget does; a page without a script is asked to confirm."""
     minimum_seconds: int = Field(3, ge=0, le=60)
     trap: FieldName | None = None
     notice: Notice

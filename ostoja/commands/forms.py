@@ -57,6 +57,11 @@ def snippet(
     """
     session: Session = context.obj
     described = _described(session, form, language)
+    if described.get("challenge") and kind in {As.FETCH, As.REACT}:
+        raise Failure(
+            Exit.USAGE,
+            f'{form} has proof = "on", which this code does not solve: use the widget or html',
+        )
     typer.echo(snippets.AS[kind](described, session.api.url))
 
 

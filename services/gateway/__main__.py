@@ -18,6 +18,9 @@ def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
         raise SystemExit("CONSOLE_INTERNAL_KEY: CONSOLE_URL needs it")
     targets = Targets.read(configured.alerts_config)
     known = forms.load(configured.forms_config)
+    for name, form in known.items():
+        if form.proof == "on" and configured.form_keys is None:
+            raise SystemExit(f'FORM_KEYS is not set, and forms.{name} has proof = "on"')
     told = any(form.alert == "always" for form in known.values())
     if told and not targets.knows_event("lead.submitted"):
         raise SystemExit(

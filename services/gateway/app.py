@@ -129,7 +129,7 @@ async def start(
         ),
         idempotency=idempotency,
         limiter=limiter,
-        robots=Robots(form_keys.get_secret_value() if (form_keys := settings.form_keys) else None),
+        robots=Robots(keys[0] if (keys := _set(settings.form_keys)) else None, cache),
         grace=timedelta(days=settings.wording_grace_days),
         shadow=shadow,
     )

@@ -23,7 +23,7 @@ PAGE_POLICY = (
 HSTS = "max-age=31536000"
 
 # Without the key headers: a key in a browser is no secret.
-ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Request-ID"
+ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Proof, X-Request-ID"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy"
 PREFLIGHT_SECONDS = "3600"
 

@@ -77,7 +77,7 @@ LEADS = Counter(
     [
         "form",  # of forms.toml
         "way",  # broker | service | none
-        "outcome",  # accepted | suspected | invalid | limited | unknown
+        "outcome",  # accepted | suspected | invalid | unproved | limited | unknown
     ],
 )
 CONSENTS_NOT_RECORDED = Counter(

@@ -95,7 +95,8 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Only to recognise mailed links, which are exempt from limits by address."""
 
     form_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
-    """Signs the time at which a form is shown; without it no form checks how fast it was sent."""
+    """Signs the time at which a form is shown, and challenges; without it no form checks how fast
+    it was sent, and none may ask for a proof of work."""
     forms_config: Path = Path("config/forms.toml")
     wording_grace_days: int = Field(default=30, ge=0, le=365)
     """How long a wording counts after it ended: a page may have been open."""

@@ -5,7 +5,7 @@
  */
 
 import { call, passing, pause, post, type Reply } from "./gateway"
-import { solve } from "./proof"
+import { canSolve, solve } from "./proof"
 
 export interface Fault {
   field: string
@@ -155,7 +155,8 @@ async function attempt(entry: Entry): Promise<number | undefined> {
     say(sent, "sent")
     return undefined
   }
-  if (reply.status === 422 && faults.some((each) => each.field === "X-Proof")) {
+  if (reply.status === 422 && canSolve() && faults.some((each) => each.field === "X-Proof")) {
+    if (entry.proof) say(entry, "waiting") // a second refusal: it is no longer a matter of a second
     proofs.delete(entry.key)
     change({ ...entry, proof: true })
     return reply.wait

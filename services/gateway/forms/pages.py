@@ -38,6 +38,7 @@ def show(
     message: str | None = None,
     key: str | None,
     issued: str | None,
+    proof: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """Render the form.
@@ -56,6 +57,7 @@ def show(
         "message": message,
         "key": key,
         "issued": issued,
+        "proof": proof,
         "words": PAGES[language],
     }
     # A redirect counts as form-action in Chromium.

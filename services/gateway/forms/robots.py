@@ -1,24 +1,48 @@
-"""Tells robots from people, as far as that costs people nothing. A suspicion never drops a lead."""
+"""Tells robots from people: a field that people do not see, their speed, and proof of work.
 
-from datetime import UTC, datetime
+A suspicion never drops a lead: it is kept apart. A proof that is missing is asked for: the widget
+solves a challenge of ALTCHA's second protocol, and a page without a script is shown once more.
+"""
 
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import altcha
+
+from libs.common.cache import Cache, LocalCache
 from libs.common.forms import Form
-from libs.common.signed_links import InvalidToken, Tokens
+from libs.common.signed_links import InvalidToken, Tokens, parse_keys
 from services.gateway.forms.submission import Submission
 
-ACTION = "form"
+SHOWN, CONFIRMED = "form", "form.confirmed"
+ALGORITHM, COST = "PBKDF2/SHA-256", 1000
+"""With the default prefix of one byte: 256 keys on average, a fifth of a second in a browser."""
+LIFETIME = timedelta(minutes=20)
+MOST_SERVED = 50_000
+"""Challenges whose use a process remembers; 15 MB."""
+REMEMBERED_SECONDS = LIFETIME.total_seconds() + 60
+"""Of a challenge that was used: longer than it lives, by whichever gateway's clock."""
 
 
 class Robots:
-    def __init__(self, keys: str | None) -> None:
-        """:param keys: FORM_KEYS; without them no page carries a time"""
+    def __init__(self, keys: str | None, cache: Cache) -> None:
+        """:param keys: FORM_KEYS; without them no page carries a time, and no proof is accepted
+        :param cache: shares between gateways for which lead a challenge was used
+        """
         self._tokens = Tokens(keys) if keys else None
+        ring = parse_keys(keys).values() if keys else ()
+        self._secrets = [hmac.digest(key, b"altcha", hashlib.sha256) for key in ring]
+        self._cache = cache
+        self._served = LocalCache(MOST_SERVED)
 
     def issued(self, form: str) -> str | None:
         """Return the time at which a form is shown, signed."""
         if self._tokens is None:
             return None
-        return self._tokens.sign(form, "", ACTION, datetime.now(UTC))
+        return self._tokens.sign(form, "", SHOWN, datetime.now(UTC))
 
     def suspicion(self, form: Form, given: Submission) -> str | None:
         """Return why a submission looks like a robot's; None if it does not."""
@@ -28,9 +52,66 @@ class Robots:
             return None
         now = datetime.now(UTC)
         try:
-            claims = self._tokens.verify(given.issued, ACTION, now)
+            claims = self._tokens.verify(given.issued, SHOWN, now)
         except InvalidToken:
             return "issued"
         if claims.subject != given.form:
             return "issued"
         return "fast" if now.timestamp() - claims.issued_at < form.minimum_seconds else None
+
+    def challenge(self, name: str, form: Form) -> dict[str, Any] | None:
+        """Return what a page's script has to solve, signed; None if the form asks for no proof."""
+        if form.proof == "off":
+            return None
+        made: dict[str, Any] = altcha.create_challenge(
+            ALGORITHM,
+            COST,
+            expires_at=datetime.now(UTC) + LIFETIME,
+            data={"form": name},
+            hmac_secret=self._secrets[0],
+        ).to_dict()
+        return made
+
+    async def has_solved(self, given: Submission) -> bool:
+        try:
+            payload = altcha.Payload.from_base64(given.proof or "")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+        if not any(altcha.verify_solution(payload, secret).verified for secret in self._secrets):
+            return False
+        challenge = payload.challenge  # authentic, so it is as we made it
+        if challenge.parameters.data != {"form": given.form}:
+            return False
+        return await self._serves(str(challenge.signature), given)
+
+    def confirmation(self, name: str, form: Form) -> str | None:
+        """Return what our page sends back; None if the form asks for no proof."""
+        if form.proof == "off" or self._tokens is None:
+            return None
+        return self._tokens.sign(name, secrets.token_urlsafe(12), CONFIRMED, datetime.now(UTC))
+
+    async def has_confirmed(self, given: Submission) -> bool:
+        if given.proof is None or self._tokens is None:
+            return False
+        try:
+            claims = self._tokens.verify(given.proof, CONFIRMED, datetime.now(UTC), LIFETIME)
+        except InvalidToken:
+            return False
+        return claims.subject == given.form and await self._serves(given.proof, given)
+
+    async def _serves(self, proof: str, given: Submission) -> bool:
+        """Return whether it serves this lead: one only, which may be sent as often as it takes.
+
+        Without Redis each process still remembers what it has seen itself.
+        """
+        key = "proof:" + hashlib.sha256(proof.encode()).hexdigest()
+        lead_id = str(given.lead_id).encode()
+        known = self._served.get(key)
+        if known is None:
+            # Before Redis is asked: another lead may come with it meanwhile.
+            self._served.set(key, lead_id, REMEMBERED_SECONDS)
+            known = lead_id
+            if not await self._cache.add(key, lead_id, REMEMBERED_SECONDS):
+                known = await self._cache.get(key) or b"another"
+                self._served.set(key, known, REMEMBERED_SECONDS)
+        return known == lead_id

@@ -4,7 +4,7 @@ The way of a submission: origin, limits, shape, wordings, robots; then `lead.sub
 followups, under an id that was fixed before. Only a lead that is confirmed there is answered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,6 +43,8 @@ from services.gateway.proxy import readable
 
 SHORTEST_KEY = 16
 ROUTE = "/api/leads"
+PROOF = "X-Proof"
+"""A header, not part of the body: solved anew, it leaves the body of a key as it was."""
 
 
 class FormRoutes:
@@ -119,6 +121,7 @@ class FormRoutes:
                 },
                 "trap": form.trap,
                 "issued": self._robots.issued(name),
+                "challenge": self._robots.challenge(name, form),
             }
         )
 
@@ -146,6 +149,7 @@ class FormRoutes:
             raise Problem(422, errors=[(HEADER, f"must have {SHORTEST_KEY} characters or more")])
         body = await self._body(request)
         given = validate(body, LeadRequest).submission(key)
+        given.proof = request.headers.get(PROOF)
         form = self._form(given.form)
         self._check_origin(request, form)
         await self._check_limits(request, given.form)
@@ -161,6 +165,7 @@ class FormRoutes:
         if claim.result is not None:
             return web.Response(body=claim.result, status=202, content_type=JSON)
         try:
+            await self._check_proof(request, form, given, self._robots.has_solved)
             accepted = await self._take(request, form, given, found)
         except BaseException:
             await self._idempotency.release(claim)
@@ -194,9 +199,12 @@ class FormRoutes:
             found = self._read(form, given)
             if found.faults:
                 raise Problem(422)  # noqa: TRY301 - shown as the others are
+            await self._check_proof(request, form, given, self._robots.has_confirmed)
             await self._take(request, form, given, found)
         except Problem as problem:
             message = words.unknown if problem.status >= 500 else words.faults
+            if problem.errors:
+                message = words.confirm
             if problem.status == 429:
                 seconds = int(problem.headers[hdrs.RETRY_AFTER])
                 message = words.too_many.format(wait=waiting(seconds))
@@ -215,6 +223,7 @@ class FormRoutes:
                 message=message,
                 key=body.get("key"),
                 issued=given.issued,
+                proof=self._robots.confirmation(given.form, form),
                 headers=problem.headers,
             )
         location = form.success[given.language]
@@ -280,6 +289,22 @@ class FormRoutes:
         if found.faults:
             metrics.LEADS.labels(given.form, "none", "invalid").inc()
         return found
+
+    async def _check_proof(
+        self,
+        request: web.Request,
+        form: Form,
+        given: Submission,
+        proves: Callable[[Submission], Awaitable[bool]],
+    ) -> None:
+        """:raises Problem: 422"""
+        if form.proof == "off" or request[CONTEXT].client.role is Role.SERVICE:
+            return
+        if not await proves(given):
+            metrics.LEADS.labels(given.form, "none", "unproved").inc()
+            raise Problem(
+                422, errors=[(PROOF, "must solve the `challenge` of GET /api/forms/{form}")]
+            )
 
     def _check_evidence(self, request: web.Request, given: Submission) -> None:
         """Ask a program for what a browser shows by itself.

@@ -77,6 +77,8 @@ class Submission:
     consents: dict[str, str] = field(default_factory=dict)
     notice_version: str | None = None
     issued: str | None = None
+    proof: str | None = None
+    """That a challenge was solved; of a plain form, that its sender pressed the button again."""
     trap: str | None = None
     page: str | None = None
     session_id: str | None = None
@@ -101,7 +103,7 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
     own = dict(given)
     named = {
         name: own.pop(name, None)
-        for name in ("form", "form_version", "language", "key", "issued", "notice_version")
+        for name in ("form", "form_version", "language", "key", "issued", "proof", "notice_version")
     }
     consents = {
         name[len(CONSENT) :]: own.pop(name) for name in list(own) if name.startswith(CONSENT)
@@ -117,6 +119,7 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
         consents=consents,
         notice_version=named["notice_version"] or None,
         issued=named["issued"] or None,
+        proof=named["proof"] or None,
     )
 
 

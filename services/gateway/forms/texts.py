@@ -38,6 +38,7 @@ class Page(NamedTuple):
     choose: str
     empty: str
     faults: str
+    confirm: str
     too_many: str
     unknown: str
 
@@ -49,6 +50,8 @@ PAGES = {
         choose="– proszę wybrać –",
         empty="Proszę nie wypełniać tego pola",
         faults="Nic jeszcze nie zostało wysłane. Proszę poprawić zaznaczone pola.",
+        confirm="Jeszcze nic nie zostało wysłane. Proszę nacisnąć „Wyślij” jeszcze raz: tak "
+        "odróżniamy ludzi od robotów.",
         too_many="Za dużo prób w krótkim czasie. Nic nie zostało wysłane. Proszę spróbować za "
         "{wait}: to, co jest wpisane poniżej, nie przepadnie.",
         unknown="Nie wiemy, czy wiadomość dotarła. Proszę odczekać chwilę i nacisnąć przycisk "
@@ -60,6 +63,8 @@ PAGES = {
         choose="– please choose –",
         empty="Please leave this empty",
         faults="Nothing has been sent yet. Please correct the marked fields.",
+        confirm="Nothing has been sent yet. Please press “Send” once more: this tells people from "
+        "robots.",
         too_many="Too many attempts in a short time. Nothing was sent. Please try again in "
         "{wait}: what you wrote is kept below.",
         unknown="We do not know whether your message arrived. Please wait a moment and press the "

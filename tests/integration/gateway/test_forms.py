@@ -1,6 +1,7 @@
 """Forms at the gateway alone: limits, bad bodies, and a followups that does not answer."""
 
 import asyncio
+import base64
 import json
 import random
 import re
@@ -9,10 +10,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import altcha
 import pytest
 from aiohttp import web
 
 from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
+from tests.support.eventually import eventually
 from tests.support.forms import SITE
 
 WIDE = dict.fromkeys(("API_RATE_LIMIT_HOUR", "API_RATE_LIMIT_MINUTE"), "1000000 per hour")
@@ -192,3 +195,125 @@ async def test_a_gateway_whose_forms_alert_no_one_does_not_start(
     path.write_text(re.sub(r'(?m)^"lead\.submitted" = .*$', "", text), encoding="utf-8")
     with pytest.raises(RuntimeError, match=r'\[routes\] needs "lead.submitted"'):
         await start_gateway(ALERTS_CONFIG=str(path))
+
+
+def with_proof(folder: Path) -> dict[str, str]:
+    """Two forms alike that ask for a proof of work."""
+    settings = without_limits(folder)
+    path = Path(settings["FORMS_CONFIG"])
+    text = path.read_text(encoding="utf-8").replace(
+        "minimum_seconds", 'proof = "on"\nminimum_seconds'
+    )
+    other = text[text.index("[forms.contact]") :].replace("forms.contact", "forms.other")
+    path.write_text(text + "\n" + other, encoding="utf-8")
+    return settings | {"FORM_KEYS": "k1:" + base64.b64encode(bytes(32)).decode()}
+
+
+async def solved(gateway: Gateway, form: str = "contact") -> str:
+    challenge = altcha.Challenge.from_dict(
+        (await gateway.call("GET", f"/api/forms/{form}")).body["challenge"]
+    )
+    solution = await asyncio.to_thread(altcha.solve_challenge, challenge)
+    assert solution is not None
+    return altcha.Payload(challenge, solution).to_base64()
+
+
+async def test_a_proof_serves_one_lead_over_all_gateways_as_often_as_it_is_tried(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    settings = with_proof(tmp_path)
+    gateways = [await start_gateway(**settings) for _ in range(2)]
+    missing = await submit(gateways[0], "a@example.com")
+    assert (missing.status, missing.body["errors"][0]["field"]) == (422, "X-Proof")
+    assert leads(owner) == []
+
+    proof = {"X-Proof": await solved(gateways[0])}
+    answers = await asyncio.gather(
+        *(submit(gateways[0], f"a{n}@example.com", **proof) for n in range(20))
+    )
+    assert Counter(answer.status for answer in answers) == {202: 1, 422: 19}
+    assert len(leads(owner)) == 1
+
+    async def is_known_to_the_other() -> bool:  # where Redis is slow, each remembers its own
+        proof = {"X-Proof": await solved(gateways[0])}
+        first, other = [await submit(each, "a@example.com", **proof) for each in gateways]
+        return (first.status, other.status) == (202, 422)
+
+    await eventually(is_known_to_the_other, 30)
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    proof = {"X-Proof": await solved(gateways[1])}
+    same = [await submit(each, "b@example.com", **key, **proof) for each in gateways]
+    assert [answer.status for answer in same] == [202, 202]
+    assert same[0].body == same[1].body
+
+
+async def test_a_proof_is_of_its_form_and_of_ours(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(**with_proof(tmp_path))
+    whole = json.loads(base64.b64decode(await solved(gateway)))
+    cheaper = json.loads(json.dumps(whole))
+    cheaper["challenge"]["parameters"]["keyPrefix"] = ""
+    wrong = json.loads(json.dumps(whole))
+    wrong["solution"]["counter"] += 1
+    forged: list[Any] = [
+        cheaper,
+        wrong,
+        {"challenge": whole["challenge"]},
+        whole["challenge"],
+        [],
+        None,
+    ]
+    for bad in forged:
+        proof = base64.b64encode(json.dumps(bad).encode()).decode()
+        assert (await submit(gateway, "a@example.com", **{"X-Proof": proof})).status == 422, bad
+    for proof in ("", "x", "a" * 4000, await solved(gateway, "other")):
+        assert (await submit(gateway, "a@example.com", **{"X-Proof": proof})).status == 422
+    assert leads(owner) == []
+    assert (await submit(gateway, "a@example.com", **SERVICE)).status == 202
+    good = base64.b64encode(json.dumps(whole).encode()).decode()
+    assert (await submit(gateway, "a@example.com", **{"X-Proof": good})).status == 202
+
+
+async def test_without_redis_each_gateway_still_takes_a_proof_for_one_lead(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(**with_proof(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
+    proof = {"X-Proof": await solved(gateway)}
+    first, other = [await submit(gateway, f"{name}@example.com", **proof) for name in "ab"]
+    assert (first.status, other.status) == (202, 422)
+
+
+async def test_a_page_without_a_script_is_sent_by_pressing_once_more(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    gateway = await start_gateway(**with_proof(tmp_path))
+    given = {"form": "contact", "language": "en", "email": "a@example.com", "name": "Anna"}
+
+    async def post(**changed: str) -> Answer:
+        return await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given | changed)
+
+    page = await post()
+    assert page.status == 422
+    assert "Please press “Send” once more" in page.body
+    assert 'value="Anna"' in page.body
+    (proof,) = re.findall(r'name="proof" value="([^"]+)"', page.body)
+    assert leads(owner) == []
+    for bad in ("x", proof[:-1], f"{proof}x"):
+        assert (await post(proof=bad)).status == 422
+    assert (await post(proof=proof)).status == 303
+    assert (await post(proof=proof)).status == 303, "pressed twice"
+    assert (await post(proof=proof, email="b@example.com")).status == 422, "another lead"
+    assert (await post(proof=proof, form="other")).status == 422
+    assert len({json.loads(one["body"])["id"] for one in leads(owner)}) == 1
+    wrong = await post(email="none")
+    assert "does not look like an e-mail address" in wrong.body
+    (proof,) = re.findall(r'name="proof" value="([^"]+)"', wrong.body)
+    assert (await post(proof=proof, email="c@example.com")).status == 303
+
+
+async def test_a_gateway_without_keys_has_no_form_that_asks_for_a_proof(
+    start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=r"FORM_KEYS is not set, and forms\.contact"):
+        await start_gateway(**with_proof(tmp_path) | {"FORM_KEYS": ""})

@@ -1,0 +1,112 @@
+"""Proof of work: what `altcha` is given, and what it must not let through."""
+
+import base64
+import json
+from datetime import timedelta
+from typing import Any, cast
+
+import altcha
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common import forms
+from libs.common.cache import Cache
+from services.gateway.forms import robots
+from services.gateway.forms.submission import Submission
+from tests.support.shipped import EXAMPLE
+
+OLD, NEW = (f"k{n}:" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+FORM = forms.load(EXAMPLE / "forms.toml")["contact"].model_copy(update={"proof": "on"})
+
+
+class NoRedis:
+    """The part of `Cache` that is used, for one process."""
+
+    async def add(self, *_: object) -> bool:
+        return True
+
+
+def judge(keys: str = NEW) -> robots.Robots:
+    return robots.Robots(keys, cast("Cache", NoRedis()))
+
+
+def sent(proof: str | None, key: str = "a") -> Submission:
+    return Submission("contact", key, None, "pl", {}, proof=proof)
+
+
+def solved(by: robots.Robots) -> str:
+    challenge = altcha.Challenge.from_dict(by.challenge("contact", FORM) or {})
+    solution = altcha.solve_challenge(challenge)
+    assert solution is not None
+    return altcha.Payload(challenge, solution).to_base64()
+
+
+async def test_a_proof_outlives_a_rotation_of_the_keys_and_no_other_key_makes_one() -> None:
+    proof = solved(judge(OLD))
+    assert await judge(f"{NEW},{OLD}").has_solved(sent(proof))
+    assert not await judge(NEW).has_solved(sent(proof))
+
+
+async def test_a_challenge_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robots, "LIFETIME", timedelta(seconds=-2))
+    late = judge()
+    assert not await late.has_solved(sent(solved(late)))
+    assert not await late.has_confirmed(sent(late.confirmation("contact", FORM)))
+
+
+async def test_one_press_of_the_button_is_no_other_proof() -> None:
+    one = judge()
+    proof, issued = one.confirmation("contact", FORM), one.issued("contact")
+    assert await one.has_confirmed(sent(proof))
+    assert not await one.has_confirmed(sent(proof, key="b"))
+    assert not await one.has_confirmed(sent(issued))
+    assert not await one.has_solved(sent(proof))
+
+
+async def test_a_form_without_proof_has_no_challenge() -> None:
+    off = FORM.model_copy(update={"proof": "off"})
+    assert judge().challenge("contact", off) is None
+    assert judge().confirmation("contact", off) is None
+
+
+async def test_memory_holds_no_more_uses_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robots, "MOST_SERVED", 100)
+    one = judge()
+    for number in range(300):
+        assert await one._serves(str(number), sent(None))
+    assert len(one._served) == 100
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+PARAMETERS = (
+    "algorithm", "nonce", "salt", "cost", "keyLength", "keyPrefix", "keySignature", "memoryCost",
+    "parallelism", "expiresAt", "data",
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    parameters=JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(PARAMETERS, JSON)),
+    signature=JSON,
+    solution=JSON | st.fixed_dictionaries({"counter": JSON, "derivedKey": JSON}),
+)
+async def test_no_forged_proof_passes_or_breaks(
+    parameters: Any, signature: Any, solution: Any
+) -> None:
+    whole = {
+        "challenge": {"parameters": parameters, "signature": signature},
+        "solution": solution,
+    }
+    proof = base64.b64encode(json.dumps(whole).encode()).decode()
+    assert not await judge().has_solved(sent(proof))
+
+
+@given(st.text() | st.binary().map(lambda raw: base64.b64encode(raw).decode()))
+async def test_nothing_else_breaks_it(proof: str) -> None:
+    assert not await judge().has_solved(sent(proof))
+    assert not await judge().has_confirmed(sent(proof))
