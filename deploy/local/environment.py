@@ -75,10 +75,11 @@ _OF_A_PROVIDER = (
     "SMTP_PASSWORD",
 )
 _SLACK_APP = "SLACK_SIGNING_SECRET"
+_OPERATORS, _CONSOLE = "OPERATOR_KEYS", "CONSOLE_INTERNAL_KEY"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
     "gateway": {
-        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS"),
+        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", _OPERATORS, _CONSOLE),
         *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
     },
     "consent": {
@@ -93,6 +94,7 @@ SECRETS_OF = {
     "sandbox": {"WEBHOOK_SECRET"},
 }
 SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OTEL}
+SECRETS |= {_OPERATORS, _CONSOLE}
 
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.

@@ -8,8 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from time import time
+from datetime import UTC, datetime, timedelta
 from typing import Literal, cast
 
 from aiohttp import hdrs, web
@@ -21,12 +20,13 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
 from libs.common.scopes import Scope
-from libs.common.signed_links import InvalidToken, Tokens
+from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
-from services.gateway.api_keys import PREFIX, ApiKey, ApiKeys
+from services.gateway.api_keys import PREFIX, ApiKeys
 from services.gateway.clients import (
     ADMIN_API_KEY,
     API_KEY,
+    OPERATOR_TOKEN,
     SCOPES,
     Client,
     Keys,
@@ -37,11 +37,15 @@ from services.gateway.clients import (
 )
 from services.gateway.limits import Budget, Decision, Limiter, Waits, Window
 from services.gateway.overrides import Overrides
+from services.gateway.scopes import STAFF, Scopes
 
 log = logs.get_logger(__name__)
 
 MOST = 0.8
 """The share of a budget at which an alert fires, before anyone is rejected."""
+
+OPERATOR_AGE = timedelta(seconds=30)
+"""The console signs a token for each call; roles that were taken away end with it."""
 
 WITHDRAWALS = "withdrawal_budget"
 """Separate from the budget of opt-ins: neither may use up the other."""
@@ -58,7 +62,7 @@ class Requirements:
     """None: it is open to everyone."""
     trusts: Scope | None = None
     """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
-    policy: Literal["chat", "api", "slack", "health"] | None = "api"
+    policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     recorded: bool = True
     """Record calls with the admin key; health checks are not recorded."""
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
@@ -96,6 +100,7 @@ class Access:
         api_keys: ApiKeys,
         proxies: TrustedProxies,
         tokens: Tokens | None,
+        operators: Tokens | None,
         limiter: Limiter,
         waits: Waits,
         overrides: Overrides,
@@ -107,6 +112,7 @@ class Access:
         self._api_keys = api_keys
         self._proxies = proxies
         self._tokens = tokens
+        self._operators = operators
         self._limiter = limiter
         self._waits = waits
         self._overrides = overrides
@@ -140,30 +146,62 @@ class Access:
         return await self._limited(request)
 
     def _identify(self, request: web.Request, context: RequestContext) -> None:
-        """Look for what is no key of the environment."""
-        headers, key, now = request.headers, None, time()
-        if (given := headers.get(API_KEY, "")).startswith(PREFIX):
-            key = self._api_keys.find(given, now)
-        if key is not None:
-            self._api_keys.count(key, now)
-            self._admit(key, context)
-        elif (header := self._keys.unknown_key_header(headers)) is not None:
+        """Look for what is no key of the environment: a key of one's own, or a person's token."""
+        headers, now = request.headers, datetime.now(UTC)
+        if (token := headers.get(OPERATOR_TOKEN)) is not None:
+            header: str | None = OPERATOR_TOKEN
+            if (claims := self._operator(token, now)) is not None:
+                id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
+                held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
+                self._admit(context, held, f"staff:{id_}", f"staff:{claims.subject}")
+                return
+        elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
+            header = API_KEY
+            if (key := self._api_keys.find(given, now.timestamp())) is not None:
+                self._api_keys.count(key, now.timestamp())
+                context.windows = key.windows
+                holder = f"key:{key.id}"
+                self._admit(context, key.scopes, holder, holder, here=key.admits(context.client.ip))
+                return
+        else:
+            header = self._keys.unknown_key_header(headers)
+        if header is not None:
             metrics.KEYS_REJECTED.labels(header).inc()
             log.warning("key.rejected", header=header, network=network_of(context.client.ip))
 
-    def _admit(self, key: ApiKey, context: RequestContext) -> None:
-        """Admit a key in force, if it may do this; else its caller is as one without a key."""
+    def _operator(self, token: str, now: datetime) -> Claims | None:
+        if self._operators is None:
+            return None
+        try:
+            claims = self._operators.verify(token, "operator", now, OPERATOR_AGE)
+        except InvalidToken:
+            return None
+        # Hosts' clocks differ, but no one may sign for later.
+        return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
+
+    def _admit(
+        self,
+        context: RequestContext,
+        held: Scopes,
+        holder: str,
+        operator: str,
+        *,
+        here: bool = True,
+    ) -> None:
+        """Admit a caller who is known, if they may do this; else they are as one who is not.
+
+        :param here: whether the key is for the caller's network
+        """
         scope = context.requires.scope or context.requires.trusts
-        if scope not in key.scopes:
-            context.refusal = Problem(403, detail=f"this key lacks the scope {scope}")
-        elif not key.admits(context.client.ip):
+        if scope not in held:
+            context.refusal = Problem(403, detail=f"this needs the scope {scope}")
+        elif not here:
             context.refusal = Problem(403, detail="this key is not for your network")
         else:
             admin = context.requires.scope is not None and scope not in SCOPES[Role.SERVICE]
             role = Role.ADMIN if admin else Role.SERVICE
-            holder = f"key:{key.id}"
-            context.client = context.client._replace(role=role, key_id=holder, holder=holder)
-            context.windows = key.windows
+            client = context.client
+            context.client = Client(client.ip, client.ip_source, role, holder, holder, operator)
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
@@ -226,6 +264,8 @@ class Access:
                 raise context.refusal
             own = request.headers.get(API_KEY, "").startswith(PREFIX)
             header = API_KEY if own or scope in SCOPES[Role.SERVICE] else ADMIN_API_KEY
+            if OPERATOR_TOKEN in request.headers:
+                header = OPERATOR_TOKEN
             raise Problem(
                 401,
                 detail=f"this requires a valid key in {header}",

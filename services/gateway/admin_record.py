@@ -51,7 +51,7 @@ class AdminRecord:
     ) -> web.StreamResponse:
         """Run the call; record `intended` before it and `done` after it."""
         said = _said(request, await self._body_budget.peek(request))
-        operator = request.headers.get(OPERATOR) if client.holder == client.role else client.holder
+        operator = client.operator or request.headers.get(OPERATOR)
         action = {
             "id": str(uuid.uuid4()),
             "key_id": client.key_id,

@@ -11,6 +11,7 @@ from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
+from services.gateway import console as console_pages
 from services.gateway import docs, pages, widget
 from services.gateway.access import Access
 from services.gateway.admin_record import AdminRecord
@@ -79,7 +80,7 @@ async def start(
     }
 
     api_keys = ApiKeys(parse_ids(settings.keys_denied))
-    key_sync = None
+    console = key_sync = None
     if settings.console_url is not None and settings.console_internal_key is not None:
         console = await service.enter(
             Upstream.open(
@@ -108,6 +109,7 @@ async def start(
         api_keys=api_keys,
         proxies=proxies,
         tokens=Tokens(keys[0]) if (keys := _set(settings.token_keys)) else None,
+        operators=Tokens(keys[0]) if (keys := _set(settings.operator_keys)) else None,
         limiter=limiter,
         waits=waits,
         overrides=overrides,
@@ -160,6 +162,8 @@ async def start(
     app.middlewares.extend([cors.preflight, access.middleware])
     app.on_response_prepare.append(cors.finish)
     api.add_routes(app, access)
+    if console is not None:
+        console_pages.add_routes(app, access, console, body_budget)
     docs.add_routes(app)
     widget.add_routes(app, access, settings.public_base_url.rstrip("/"))
 

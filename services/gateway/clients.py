@@ -25,6 +25,7 @@ Network = IPv4Network | IPv6Network
 
 API_KEY = istr("X-API-KEY")
 ADMIN_API_KEY = istr("X-ADMIN-API-KEY")
+OPERATOR_TOKEN = istr("X-Operator-Token")
 UNKNOWN = "unknown"
 
 
@@ -51,7 +52,10 @@ class Client(NamedTuple):
     """Distinguishes the keys of a role; grants nothing."""
 
     holder: str = ""
-    """Who has the limit and the Idempotency-Keys: the role, or `key:<id>`."""
+    """Who has the limit and the Idempotency-Keys: the role, `key:<id>` or `staff:<id>`."""
+
+    operator: str | None = None
+    """Who acts, if that is proven."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

@@ -25,6 +25,8 @@ HSTS = "max-age=31536000"
 # Without the key headers: a key in a browser is no secret.
 ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Proof, X-Request-ID"
 EXPOSED_HEADERS = "X-Request-ID, Retry-After, RateLimit, RateLimit-Policy"
+CONSOLE = "/console"
+"""No other site's page may read the console, whatever CORS_ORIGINS says."""
 PREFLIGHT_SECONDS = "3600"
 
 
@@ -71,6 +73,8 @@ class Cors:
 
     def _allows(self, request: web.Request) -> bool:
         origin = request.headers.get(hdrs.ORIGIN)
+        if request.path.startswith(CONSOLE):
+            return False
         if origin is None or not origin.isascii():  # it is echoed
             return False
         return "*" in self._origins or origin in self._origins

@@ -6,7 +6,7 @@ LIMIT_DECISIONS = Counter(
     "gateway_limit_decisions_total",
     "Rate limit decisions; counted_in says where.",
     [
-        # chat | api | form | slack | service | health
+        # chat | api | form | slack | service | health | console | login
         # chat_budget | write_budget | withdrawal_budget
         "policy",
         "outcome",  # admitted | refused (would be: in shadow mode, a withdrawal over a budget)
@@ -95,9 +95,9 @@ for _phase in ("intended", "done"):
 KEYS_REJECTED = Counter(
     "gateway_keys_rejected_total",
     "Requests with an unknown key.",
-    ["header"],  # X-API-KEY | X-ADMIN-API-KEY
+    ["header"],  # X-API-KEY | X-ADMIN-API-KEY | X-Operator-Token
 )
-for _header in ("X-API-KEY", "X-ADMIN-API-KEY"):
+for _header in ("X-API-KEY", "X-ADMIN-API-KEY", "X-Operator-Token"):
     KEYS_REJECTED.labels(_header)
 KEYS_STALE = Gauge(
     "gateway_keys_stale_seconds",

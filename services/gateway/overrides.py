@@ -72,6 +72,8 @@ class Rules:
             "service": (now["service"],),
             "slack": (now["slack"],),
             "health": (now["health"],),
+            "console": (now["console"],),
+            "login": (now["login"],),
             "chat_budget": (now["chat_budget"],),
             "write_budget": (now["write_budget"],),
             "withdrawal_budget": (now["withdrawal_budget"],),

@@ -1,5 +1,6 @@
 """Errors as HTML pages, for people who follow a mailed link or send a form."""
 
+import re
 from html import escape
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from aiohttp.typedefs import Handler
 
 PATHS = frozenset({"/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
 FORMS = "/forms/"
+CONSOLE = re.compile("/console(/|$)")
 LEADS = "/api/leads"
 PLAIN_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 STYLE = (
@@ -74,6 +76,22 @@ NOT_TAKEN = {
         "Nothing was sent. Please call or write an e-mail; the page with the form says how.",
     ),
 }
+NO_CONSOLE = {
+    "pl": Text(
+        "Konsola teraz nie odpowiada",
+        "Powiadomienia, formularze, czat i wypisywanie działają dalej. Jeśli coś właśnie zostało "
+        "zapisane, sprawdź to tutaj, gdy konsola wróci.",
+    ),
+    "en": Text(
+        "The console does not answer now",
+        "Alerts, forms, the chat and unsubscribing go on. If you have just saved something, look "
+        "here for it when the console is back.",
+    ),
+}
+NO_PAGE = {
+    "pl": Text("Tego tu nie ma", "Nic się nie zmieniło. Wróć do początku konsoli."),
+    "en": Text("This is not here", "Nothing has changed. Go back to the start of the console."),
+}
 NOT_READ = {
     "pl": Text("Coś poszło nie tak", "Nic się nie zmieniło. Otwórz jeszcze raz link z wiadomości."),
     "en": Text("Something went wrong", "Nothing has changed. Open the link in the message again."),
@@ -98,6 +116,7 @@ def _is_page(request: web.Request) -> bool:
     return (
         request.path in PATHS
         or request.path.startswith(FORMS)
+        or CONSOLE.match(request.path) is not None
         or (request.path == LEADS and request.content_type in PLAIN_FORMS)
     )
 
@@ -111,6 +130,10 @@ def _page(request: web.Request, status: int) -> str:
         # Its values are not known here. A form that was read is shown again (forms/pages.py).
         busy = status in {408, 429} or status >= 500
         return _document(language, (NOT_SENT if busy else NOT_TAKEN)[language], "")
+    if CONSOLE.match(request.path):
+        shown = NO_CONSOLE if status >= 500 else TOO_MANY if status == 429 else NO_PAGE
+        button = f'<a href="/console/">{AGAIN[language]}</a>'
+        return _document(language, shown[language], button)
     if status == web.HTTPTooManyRequests.status_code:
         text = TOO_MANY[language]
     elif status < web.HTTPInternalServerError.status_code:

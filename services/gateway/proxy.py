@@ -63,8 +63,8 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     headers[ADDRESS_FROM] = client.ip_source
     headers[CALLER] = client.role
     headers[ACCEPTED_AT] = datetime.now(UTC).isoformat()
-    if client.holder != client.role:
-        headers[OPERATOR] = client.holder
+    if client.operator is not None:
+        headers[OPERATOR] = client.operator
     elif client.role is Role.ADMIN and OPERATOR in given:  # as claimed
         headers[OPERATOR] = readable(given[OPERATOR])
     return headers

@@ -1,4 +1,6 @@
-"""Which scopes the keys of the environment have."""
+"""Which scopes the keys of the environment and the roles of the staff have."""
+
+from collections.abc import Mapping
 
 from libs.common.scopes import Scope
 
@@ -17,3 +19,18 @@ SERVICE: Scopes = _CASES | {
 """Of SERVICE_API_KEY."""
 ADMIN: Scopes = (frozenset(Scope) - SERVICE) | _CASES
 """Of ADMIN_API_KEY: programs have the other key, so that neither opens everything."""
+
+_VIEWER: Scopes = frozenset(
+    {Scope.ALERTS_READ, Scope.DLQ_READ, Scope.LIMITS_READ, Scope.LEDGER_READ, Scope.ONCALL_READ}
+)
+STAFF: Mapping[str, Scopes] = {
+    "viewer": _VIEWER,
+    "sales": _CASES
+    | {Scope.LEADS_READ, Scope.LEADS_WRITE, Scope.FOLLOWUPS_READ, Scope.FOLLOWUPS_WRITE},
+    "ops": _VIEWER
+    | _CASES
+    | {Scope.DLQ_ACT, Scope.BREAKERS_RESET, Scope.LIMITS_WRITE, Scope.ONCALL_WRITE},
+    "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT}),
+    "admin": frozenset(),  # staff, keys and the record, which are the console's
+}
+"""Of each role of the console's staff; several add up."""

@@ -91,6 +91,9 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     keys_denied: Annotated[str, AfterValidator(_key_ids)] = ""
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 
+    operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
+    """With which the console signs who of its staff calls; without them no one is believed."""
+
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
@@ -110,6 +113,8 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     service_rate_limit: Limit = "10000 per minute"
     slack_rate_limit: Limit = "600 per minute"
     health_rate_limit: Limit = "120 per minute"
+    console_rate_limit: Limit = "1200 per minute"
+    login_rate_limit: Limit = "20 per 15 minutes"
     chat_budget: Limit = "3000 per hour"
     public_write_budget: Limit = "1000 per hour"
     """Opt-ins."""
@@ -143,6 +148,8 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
             "service": "service_rate_limit",
             "slack": "slack_rate_limit",
             "health": "health_rate_limit",
+            "console": "console_rate_limit",
+            "login": "login_rate_limit",
             "chat_budget": "chat_budget",
             "write_budget": "public_write_budget",
             "withdrawal_budget": "public_withdrawal_budget",

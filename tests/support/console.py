@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from aiohttp import web
@@ -14,6 +15,8 @@ from aiohttp import web
 from tests.support.ports import HOST
 
 INTERNAL_KEY = "console-key-of-tests"
+SETTLED_SECONDS = 5.0
+SUCCEEDED_SECONDS = 30.0
 FAR = "2999-01-01T00:00:00+00:00"
 
 
@@ -42,8 +45,15 @@ class Console:
     left: list[tuple[str, str]] = field(default_factory=list)
     restored: bool = False
     """Behind the gateways: it hands out no keys."""
+    _seen: dict[tuple[str, str], float] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _started_at: float = float("-inf")
     _runner: web.AppRunner | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has run for long enough that every process has asked it."""
+        return self._runner is not None and monotonic() - self._started_at > SETTLED_SECONDS
 
     @property
     def url(self) -> str:
@@ -57,6 +67,8 @@ class Console:
         await self._runner.setup()
         site = web.TCPSite(self._runner, HOST, self.port, reuse_address=True)
         await site.start()
+        self._started_at = monotonic()
+        self._seen = dict.fromkeys(self._seen, self._started_at)
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
@@ -75,6 +87,13 @@ class Console:
         return self.version
 
     def waiting_for(self, version: int) -> list[tuple[str, str]]:
+        now = monotonic()
+        for reader in [*self.readers]:  # it left, if its successor is here
+            others = [other for other in self.readers if other[0] == reader[0] and other != reader]
+            if now - self._seen[reader] > SUCCEEDED_SECONDS and any(
+                self._seen[other] > self._seen[reader] for other in others
+            ):
+                del self.readers[reader]
         return [reader for reader, has in self.readers.items() if has < version]
 
     async def revoke(self, id_: str, seconds: float = 3.0) -> bool:
@@ -94,6 +113,7 @@ class Console:
         self.asked.append(asked)
         reader = (asked["process"], asked["instance"])
         self.readers[reader] = asked["version"]
+        self._seen[reader] = monotonic()
         for use in asked["used"]:
             self.used[use["id"]] = self.used.get(use["id"], 0) + use["calls"]
         if self.restored:

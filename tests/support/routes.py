@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from services.gateway import docs, widget
+from services.gateway import console, docs, widget
 from services.gateway.access import Access, Requirements
 from services.gateway.forms.routes import FormRoutes
 from services.gateway.http import Api
@@ -57,6 +57,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
         purge=nothing,
     )
     api.add_routes(app, cast("Access", Recorder()))
+    console.add_routes(app, cast("Access", Recorder()), nothing, nothing)
     docs.add_routes(app)
     widget.add_routes(app, cast("Access", Recorder()), "")
     for route in app.router.routes():

@@ -89,7 +89,7 @@ async def test_a_key_opens_what_its_scopes_say_and_is_named_to_the_owners(
     assert claimed.status == 200
     assert owner.received[-1]["headers"]["X-Operator"] == f"key:{CRM}"
     refused = await gateway.call("GET", "/api/dlq/stats", **OWN)
-    assert (refused.status, refused.body["detail"]) == (403, "this key lacks the scope dlq:read")
+    assert (refused.status, refused.body["detail"]) == (403, "this needs the scope dlq:read")
     console.change(api_key(CRM, TEXT, "dlq:read", networks=["203.0.113.0/24"]))
     elsewhere = {"status": 403, "detail": "this key is not for your network"}
 

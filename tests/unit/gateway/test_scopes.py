@@ -1,7 +1,9 @@
 """Each route of the gateway's table opens to who has its scope, and to no one else."""
 
+import base64
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -10,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from libs.common.http.application import create_app
 from libs.common.scopes import Scope
+from libs.common.signed_links import Tokens
 from services.gateway import scopes
 from services.gateway.access import Access
 from services.gateway.api_keys import ApiKeys
@@ -28,6 +31,16 @@ IDS = {scope: f"{'A' * 9}{chr(ord('A') + n)}" for n, scope in enumerate(Scope)}
 OWN = {scope: f"osk_{id_}_secret" for scope, id_ in IDS.items()}
 """A key for each scope, with this scope only."""
 
+OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
+FOR_LINKS = "o1:" + base64.b64encode(b"l" * 32).decode()
+
+
+def token(*roles: str, ago: float = 0, action: str = "operator", keys: str = OPERATOR_KEYS) -> str:
+    """Return a token as the console signs it."""
+    at = datetime.now(UTC) - timedelta(seconds=ago)
+    return Tokens(keys).sign("7 Zażółć Gęślą", ",".join(roles), action, at)
+
+
 Client = TestClient[web.Request, web.Application]
 
 
@@ -36,7 +49,7 @@ class Admitting:
 
     def __init__(self) -> None:
         self.policies = dict.fromkeys(
-            ("chat", "api", "service", "slack", "health"), ()
+            ("chat", "api", "service", "slack", "health", "console", "login"), ()
         ) | dict.fromkeys(("chat_budget", "write_budget", "withdrawal_budget"), (None,))
 
     async def decide(self, policy: str, *_: object) -> Decision:
@@ -60,6 +73,7 @@ async def client() -> AsyncIterator[Client]:
         api_keys=api_keys,
         proxies=TrustedProxies(()),
         tokens=None,
+        operators=Tokens(OPERATOR_KEYS),
         limiter=admitting,
         waits=admitting,
         overrides=admitting,
@@ -100,7 +114,11 @@ async def test_a_keyed_route_opens_to_who_has_its_scope_only(client: Client) -> 
         for scope, text in OWN.items():
             status, detail = await called(client, key, {"X-API-KEY": text})
             assert status == (200 if scope == needed else 403), (key, scope)
-            assert detail in {"", f"this key lacks the scope {needed}"}
+            assert detail in {"", f"this needs the scope {needed}"}
+        for role, held in scopes.STAFF.items():
+            status, detail = await called(client, key, {"X-Operator-Token": token(role)})
+            assert status == (200 if needed in held else 403), (key, role)
+            assert detail in {"", f"this needs the scope {needed}"}
 
 
 async def test_an_open_route_opens_to_everyone(client: Client) -> None:
@@ -108,3 +126,30 @@ async def test_an_open_route_opens_to_everyone(client: Client) -> None:
     for key in ROUTES.keys() - KEYED.keys():
         for headers in ({}, *environment, *({"X-API-KEY": text} for text in OWN.values())):
             assert (await called(client, key, headers))[0] == 200, (key, headers)
+
+
+async def test_roles_add_up_and_an_unknown_one_has_no_scope(client: Client) -> None:
+    stats, audit = ("get", "/api/dlq/stats"), ("get", "/api/consent/audit/{email}")
+    both = {"X-Operator-Token": token("viewer", "privacy")}
+    assert [(await called(client, key, both))[0] for key in (stats, audit)] == [200, 200]
+    assert (await called(client, stats, {"X-Operator-Token": token("owner")}))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        token("ops", ago=400),
+        token("ops", ago=-400),
+        token("ops", action="unsubscribe"),
+        token("ops", keys=FOR_LINKS),
+        token("ops")[:-1],
+        "x",
+        "",
+    ],
+    ids=["old", "of the future", "a link", "another key", "cut", "none", "empty"],
+)
+async def test_a_token_that_the_console_did_not_just_sign_opens_nothing(
+    client: Client, given: str
+) -> None:
+    status, detail = await called(client, ("get", "/api/dlq/stats"), {"X-Operator-Token": given})
+    assert (status, detail) == (401, "this requires a valid key in X-Operator-Token")

@@ -1,0 +1,46 @@
+"""The console's pages, for people with a browser: passed through to it as they are.
+
+They never get CORS headers (cors.py): no other site's page may read them.
+"""
+
+from aiohttp import hdrs, web
+from multidict import istr
+
+from libs.common.http.application import CALLER
+from libs.common.process import logs
+from services.gateway.access import CONTEXT, Access, Requirements
+from services.gateway.body_budget import BodyBudget
+from services.gateway.clients import Role
+from services.gateway.proxy import forward, outgoing_headers, readable
+from services.gateway.upstream import Upstream
+
+PAGES = Requirements(policy="console", recorded=False)
+LOGIN = Requirements(policy="login", recorded=False)
+# Without `..` and `%`: no path under /console may mean another one to the console.
+PATH = r"/console/{page:(?!.*\.\.)[A-Za-z0-9._/~-]*}"
+HEADERS = (
+    hdrs.COOKIE,
+    hdrs.ORIGIN,
+    hdrs.REFERER,
+    hdrs.IF_NONE_MATCH,
+    *map(istr, ("Sec-Fetch-Site", "Sec-Fetch-Mode", "HX-Request", "HX-Target", "HX-Trigger")),
+    *map(istr, ("HX-Boosted", "HX-Current-URL")),
+)
+
+
+def add_routes(
+    app: web.Application, access: Access, console: Upstream, body_budget: BodyBudget
+) -> None:
+    async def page(request: web.Request) -> web.StreamResponse:
+        body = await body_budget.read(request)
+        headers = outgoing_headers(request, request[CONTEXT].client, logs.request_id.get() or "")
+        headers[CALLER] = Role.PUBLIC  # a key is no session
+        for name in HEADERS:
+            if (value := request.headers.get(name)) is not None:
+                headers[name] = readable(value)
+        return await forward(request, console, headers, body or None)
+
+    access.guard(app.router.add_post("/console/login", page), LOGIN)
+    for path in ("/console", PATH):
+        for method in (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST):
+            access.guard(app.router.add_route(method, path, page), PAGES)

@@ -1,0 +1,105 @@
+"""What a gateway makes of the keys that the console hands out."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from libs.common.scopes import Scope
+from services.gateway.api_keys import ApiKeys, parse_ids
+from services.gateway.key_sync import KeySync
+from tests.support.console import FAR, api_key
+
+ID, OTHER = "AAAAAAAAAA", "BBBBBBBBBB"
+NOW = 1_700_000_000.0
+SOON, LATER = "2023-11-14T22:13:21+00:00", "2023-11-14T22:13:30+00:00"
+"""One second, and ten, after NOW."""
+
+
+def found(*handed: Any, text: str = "text", now: float = NOW) -> Any:
+    keys = ApiKeys()
+    keys.adopt(handed)
+    return keys.find(text, now)
+
+
+def test_a_key_ends_at_its_own_end_or_that_of_its_secret() -> None:
+    assert found(api_key(ID, "text", expires_at=SOON)) is not None
+    assert found(api_key(ID, "text", expires_at=SOON), now=NOW + 1) is None
+    rotated = api_key(ID, "text", expires_at=LATER)
+    rotated["digests"][0]["until"] = SOON
+    assert found(rotated, now=NOW + 1) is None
+    rotated["digests"][0]["until"] = FAR
+    assert found(rotated, now=NOW + 9) is not None
+    assert found(rotated, now=NOW + 10) is None
+
+
+@pytest.mark.parametrize("text", ["", "tex", "text ", "TEXT", "\udcff"])
+def test_another_text_is_no_key(text: str) -> None:
+    assert found(api_key(ID, "text"), text=text) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"limits": ["600 per fortnight"]},
+        {"networks": ["10.0.0.0/33"]},
+        {"expires_at": "soon"},
+        {"digests": [{"sha256": "00", "until": None}]},
+        {"id": "osk"},
+        {"scopes": None},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_key_that_cannot_be_read_opens_nothing_and_the_others_do(changes: dict[str, Any]) -> None:
+    keys = ApiKeys()
+    keys.adopt([api_key(ID, "text") | changes, None, api_key(OTHER, "other")])
+    assert keys.find("text", NOW) is None
+    assert keys.find("other", NOW) is not None
+
+
+def test_what_a_newer_console_says_more_is_no_fault() -> None:
+    key = found(api_key(ID, "text", "alerts:read", "coffee:make", colour="red"))
+    assert key.scopes == {Scope.ALERTS_READ}
+
+
+def test_a_network_admits_its_addresses_only() -> None:
+    key = found(api_key(ID, "text", networks=["203.0.113.0/24", "2001:db8::/32"]))
+    admitted = ["203.0.113.9", "2001:db8::1"]
+    refused = ["198.51.100.9", "2001:db9::1", "unknown"]
+    assert [each for each in admitted + refused if key.admits(each)] == admitted
+    assert found(api_key(ID, "text")).admits("198.51.100.9")
+
+
+def test_of_limits_of_one_length_the_smaller_counts() -> None:
+    key = found(api_key(ID, "text", limits=["60 per minute", "10 per minute", "500 per day"]))
+    assert [str(window) for window in key.windows] == ["10 per minute", "500 per day"]
+
+
+def test_uses_are_counted_until_the_console_has_them() -> None:
+    keys = ApiKeys()
+    keys.adopt([api_key(ID, "text")])
+    key = keys.find("text", NOW)
+    assert key is not None
+    keys.count(key, NOW)
+    used = keys.take_used()
+    keys.count(key, NOW + 5)
+    keys.put_back(used)
+    assert keys.take_used() == {ID: (NOW + 5, 2)}
+    assert keys.take_used() == {}
+
+
+@pytest.mark.parametrize("text", ["osk_AAAAAAAAAA", "AAAA", "aaaaaaaaaa"])
+def test_what_is_no_id_is_refused_by_name(text: str) -> None:
+    assert parse_ids(f"{ID}, {OTHER},") == {ID, OTHER}
+    with pytest.raises(ValueError, match=text):
+        parse_ids(f"{ID},{text}")
+
+
+def test_keys_are_degraded_after_a_minute_without_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: at)
+    sync = KeySync(cast("Any", None), ApiKeys(), Path("keys.json"), "host:1/0")
+    at += 59
+    assert sync.state() == {"status": "healthy"}
+    at += 1
+    assert sync.state()["status"] == "degraded"
