@@ -71,6 +71,7 @@ def alerts(
         "ALERTS_CONFIG": str(write_alerts_config(folder, targets or WIDE)),
         "ALERTS_DELIVERED_KEPT_HOURS": "48",
         "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+        "KEYS_STATE_FILE": str(folder / "keys.json"),
         "SERVICE_RATE_LIMIT": "100000000 per minute",
         "SLACK_WEBHOOK_URL": f"{lab.sink.url}/slack",
         "WEBHOOK_URL": f"{lab.sink.url}/hang",

@@ -66,6 +66,7 @@ def consent(lab: Lab) -> Iterator[Consent]:
         "PUBLIC_WITHDRAWAL_BUDGET": "100000000 per hour",
         "CONSENT_RECORDS_DIR": str(folder / "records"),
         "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+        "KEYS_STATE_FILE": str(folder / "keys.json"),
     }
     asyncio.run(_declare(vhost))
     try:

@@ -61,6 +61,7 @@ def followups(lab: Lab) -> Iterator[Followups]:
         "CHAT_BUDGET": "100000000 per hour",
         "FOLLOWUP_QUIET_HOURS": "off",
         "RATE_LIMIT_STATE_FILE": str(lab.folder / "ratelimits.json"),
+        "KEYS_STATE_FILE": str(lab.folder / "keys.json"),
     }
     asyncio.run(_declare(vhost))
     try:

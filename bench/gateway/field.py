@@ -121,6 +121,7 @@ def gateway(
         "REDIS_URL": lab.redis.url,
         "AMQP_URL": f"amqp://gateway:none@{HOST}:1/none",
         "RATE_LIMIT_STATE_FILE": str(lab.folder / f"limits-{port}.json"),
+        "KEYS_STATE_FILE": str(lab.folder / f"keys-{port}.json"),
         "ALERTS_CONFIG": "config.example/alerts.toml",
         "FORMS_CONFIG": "config.example/forms.toml",
         **{f"{name.upper()}_URL": upstream for name in environment.WITH_TABLES},

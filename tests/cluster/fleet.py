@@ -305,6 +305,7 @@ class Fleet(System):
         own = {
             "CONSENT_RECORDS_DIR": str(self._disk(host) / "consent"),
             "RATE_LIMIT_STATE_FILE": str(self._disk(host) / "ratelimits.json"),
+            "KEYS_STATE_FILE": str(self._disk(host) / "keys.json"),
             "PYTHONUNBUFFERED": "1",
         }
         return {**inherited, **settings, **own}

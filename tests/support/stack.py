@@ -195,6 +195,7 @@ def running_stack(
                 "FOLLOWUPS_CONFIG": str(EXAMPLE_CONFIG / "followups.toml"),
                 "FORMS_CONFIG": str(quick_forms_config(folder)),
                 "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+                "KEYS_STATE_FILE": str(folder / "keys.json"),
                 "CONSENT_RECORDS_DIR": str(folder / "consent"),
             }
             stack = kind(folder, values | dict(settings), database, vhost, sandbox, servers)

@@ -179,6 +179,7 @@ async def fleet(
             "REDIS_PORT": str(redis_server.port),
             "REDIS_PASSWORD": redis_server.password,
             "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
+            "KEYS_STATE_FILE": str(folder / "keys.json"),
             "CONSENT_RECORDS_DIR": str(folder / "consent"),
         }
         made = Fleet(folder, ports, values, sandbox, (postgres, rabbitmq))
