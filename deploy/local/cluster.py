@@ -143,6 +143,8 @@ class Etcd(Server):
             "ETCD_LISTEN_PEER_URLS": own,
             "ETCD_INITIAL_ADVERTISE_PEER_URLS": own,
             "ETCD_INITIAL_CLUSTER": ",".join(f"{name}={url}" for name, url in peers.items()),
+            # `existing` for the first start of a host that takes a lost one's place.
+            "ETCD_INITIAL_CLUSTER_STATE": os.environ.get("ETCD_INITIAL_CLUSTER_STATE", "new"),
             "ETCD_LOG_LEVEL": "warn",
         }
 

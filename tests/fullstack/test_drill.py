@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
 
@@ -15,25 +13,11 @@ from tests.support.checkouts import Composed
 from tests.support.compose import Compose
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
+from tests.support.prometheus import Prometheus
 from tests.support.troubles import TROUBLES, patiently, steps
 
 pytestmark = pytest.mark.fullstack
 CHANGED = ("alerts", "consent")
-
-
-class Prometheus:
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def firing(self) -> set[str]:
-        """Return the pages that the rules that fire just now name."""
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(f"{self._url}/api/v1/alerts") as answer,
-        ):
-            alerts: list[Any] = (await answer.json())["data"]["alerts"]
-        urls = {one["annotations"]["runbook_url"] for one in alerts if one["state"] == "firing"}
-        return {Path(url).stem for url in urls}
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,7 @@ class Checkout(System):
 
 class MadeUp(Checkout):
     way = "make"
+    target = "up"
 
     async def stop(self, name: str) -> None:
         how = signal.SIGINT if name == "postgres" else signal.SIGTERM
@@ -181,6 +182,18 @@ class MadeUp(Checkout):
         assert done.returncode == 0, f"make {target}: {done.stdout}"
 
 
+class ThreeHosts(MadeUp):
+    """A server of one of the hosts is named like rabbitmq-c."""
+
+    target = "up-cluster"
+
+    def _process(self, name: str) -> Process:
+        server, _, host = name.partition("-")
+        if server in environment.SERVICES:
+            return super()._process(name)
+        return Process(self.folder / ".local" / "hosts" / host / server / "server.pid")
+
+
 class Composed(Checkout):
     way = "compose"
 
@@ -223,13 +236,15 @@ def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def made_up(folder: Path, ports: Ports) -> Iterator[MadeUp]:
+def made_up(folder: Path, ports: Ports, kind: type[MadeUp] = MadeUp) -> Iterator[MadeUp]:
     """`make up` in a checkout of its own, on ports of this run's own."""
     example = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
     own = {name: str(ports.take()) for name in example if name.endswith("_PORT") and example[name]}
-    checkout = MadeUp(folder, fill(folder, {**QUICK, **own, **PATIENCE}))
+    # The last, so that the ports behind it are free: `make up-cluster` uses the next three.
+    own["RABBITMQ_DIST_PORT"] = str(ports.take())
+    checkout = kind(folder, fill(folder, {**QUICK, **own, **PATIENCE}))
     try:
-        checkout.make("up")
+        checkout.make(checkout.target)
         yield checkout
     finally:
         checkout.make("down")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from typing import Any
 
 from deploy.local import environment
 from tests.support.ports import Ports
+from tests.support.prometheus import quick_prometheus
 from tests.support.stack import PATIENCE, PATIENT_MAIL, quick_alerts_config
 
 FILES = ("docker-compose.yml", "tests/fullstack/quick.yml")
@@ -28,12 +27,6 @@ SETTINGS = {
     "ALERTS_RECONCILE_SECONDS": "2",
     **PATIENCE,
 }
-_SPANS = {
-    r"for: \w+": "for: 0s",
-    r"\[5m\]": "[6s]",
-    r"\[1h\]": "[20s]",
-    r"seconds > 60": "seconds > 3",
-}
 
 
 def docker(*arguments: str) -> str:
@@ -49,20 +42,6 @@ def engine_answers() -> bool:
     return True
 
 
-def _quick_prometheus(folder: Path) -> Path:
-    """Write our configuration with rules that wait for seconds, not minutes."""
-    made = shutil.copytree(environment.ROOT / "deploy" / "prometheus", folder / "prometheus")
-    for name, changes in (
-        ("rules.yml", _SPANS),
-        ("prometheus.yml", {"_interval: 15s": "_interval: 1s"}),
-    ):
-        text = (made / name).read_text(encoding="utf-8")
-        for span, shorter in changes.items():
-            text = re.sub(span, shorter, text)
-        (made / name).write_text(text, encoding="utf-8")
-    return made
-
-
 class Compose:
     def __init__(self, folder: Path, ports: Ports) -> None:
         self.folder = folder
@@ -76,7 +55,7 @@ class Compose:
         # Whoever reads .env in a shell (`. ./.env`, as the runbooks do) means this project.
         settings["COMPOSE_PROJECT_NAME"] = self.project
         settings["QUICK_CONFIG"] = str(config)
-        settings["QUICK_PROMETHEUS"] = str(_quick_prometheus(folder))
+        settings["QUICK_PROMETHEUS"] = str(quick_prometheus(folder))
         with self._env_file.open("a", encoding="utf-8") as file:
             file.writelines(f'{name}="{value}"\n' for name, value in settings.items())
         self.values = environment.parse(self._env_file.read_text(encoding="utf-8"))

@@ -322,6 +322,8 @@ TROUBLES: dict[str, Trouble] = {
 """By page."""
 OF_MAKE_UP = {"certificate-due": Trouble(a_certificate_ends_in_ten_days)}
 """Those that are not made in containers; what comes after them uses TLS."""
+OF_THREE_HOSTS = ("node-lost", "quorum-critical", "no-standby", "replica-lag")
+"""Those of several hosts, which tests/cluster/test_drill.py makes."""
 
 
 def steps(page: str) -> tuple[list[Block], list[Block], list[Block]]:

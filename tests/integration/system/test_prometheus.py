@@ -1,21 +1,18 @@
 """A real Prometheus with our configuration on a running system: targets, rules, every panel."""
 
-import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
 
-from deploy.local.process import Process
-from tests.support import checkers
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.ports import HOST, Ports
-from tests.support.promql import PROMETHEUS, selectors
+from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.promql import PATRONI, PROMETHEUS, selectors
 from tests.support.stack import Stack
 from tests.support.system import LEAD, fresh_address
 from tests.unit.deploy.test_grafana import expressions
@@ -31,8 +28,8 @@ UNSEEN = {
     "gateway_upstream_failures_total",
     "gateway_worker_memory_bytes",
     "tls_certificate_end_time_seconds",
+    *PATRONI,
 }
-Ask = Callable[..., Awaitable[Any]]
 
 
 def configuration(stack: Stack) -> dict[str, Any]:
@@ -52,43 +49,10 @@ def configuration(stack: Stack) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def prometheus(stack: Stack, ports: Ports, tmp_path: Path) -> AsyncIterator[Ask]:
-    checkers.require("prometheus")
-    path = tmp_path / "prometheus.yml"
-    path.write_text(yaml.safe_dump(configuration(stack)), encoding="utf-8")
-    port, process = ports.take(), Process(tmp_path / "prometheus.pid")
-    process.spawn(
-        [
-            "prometheus",
-            f"--config.file={path}",
-            f"--storage.tsdb.path={tmp_path / 'data'}",
-            f"--web.listen-address={HOST}:{port}",
-        ],
-        env=os.environ,
-        cwd=tmp_path,
-        log=tmp_path / "prometheus.log",
-    )
-    try:
-        async with aiohttp.ClientSession() as session:
-
-            async def ask(kind: str, **parameters: str) -> Any:
-                url = f"http://{HOST}:{port}/api/v1/{kind}"
-                async with session.get(url, params=parameters) as answer:
-                    told = await answer.json()
-                    assert told["status"] == "success", told
-                    return told["data"]
-
-            async def ready() -> bool:
-                assert process.pid is not None, (tmp_path / "prometheus.log").read_text("utf-8")
-                try:
-                    return bool((await ask("targets"))["activeTargets"])
-                except aiohttp.ClientError:
-                    return False
-
-            await eventually(ready, 30)
-            yield ask
-    finally:
-        process.stop(15, 10)
+async def prometheus(stack: Stack, ports: Ports, tmp_path: Path) -> AsyncIterator[Prometheus]:
+    with running_prometheus(tmp_path, configuration(stack), ports.take()) as running:
+        await running.ready()
+        yield running
 
 
 async def a_day_at_work(stack: Stack) -> None:
@@ -109,16 +73,18 @@ async def a_day_at_work(stack: Stack) -> None:
 
 
 async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
-    stack: Stack, prometheus: Ask
+    stack: Stack, prometheus: Prometheus
 ) -> None:
     await a_day_at_work(stack)
 
     async def seen() -> bool:
-        targets = (await prometheus("targets"))["activeTargets"]
+        targets = (await prometheus.ask("targets"))["activeTargets"]
         return {target["health"] for target in targets} == {"up"}
 
     await eventually(seen, 60, every=0.2)
-    jobs = {target["labels"]["job"] for target in (await prometheus("targets"))["activeTargets"]}
+    jobs = {
+        target["labels"]["job"] for target in (await prometheus.ask("targets"))["activeTargets"]
+    }
     assert jobs == {"gateway", "alerts", "consent", "followups", "rabbitmq", "queues"}
 
     wanted = [
@@ -132,7 +98,7 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
         found = []
         for asked in wanted:
             query = asked.replace("$__rate_interval", "20s").replace("$__range", "1h")
-            if not (await prometheus("query", query=query))["result"]:
+            if not (await prometheus.ask("query", query=query))["result"]:
                 found.append(asked)
         return found
 
@@ -144,10 +110,12 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
     except TimeoutError:
         pytest.fail(f"show nothing: {await empty()}")
     # Labels are of closed sets: no id, no address, nothing that a client made up.
-    every = await prometheus("series", **{"match[]": '{job=~"gateway|alerts|consent|followups"}'})
+    every = await prometheus.ask(
+        "series", **{"match[]": '{job=~"gateway|alerts|consent|followups"}'}
+    )
     labels = {each for one in every for label, each in one.items() if label != "instance"}
     assert [each for each in labels if re.search(r"@|[0-9a-f]{8}-[0-9a-f]{4}|[0-9]{6}", each)] == []
 
-    (group,) = (await prometheus("rules"))["groups"]
+    (group,) = (await prometheus.ask("rules"))["groups"]
     assert {rule["health"] for rule in group["rules"]} == {"ok"}
     assert [rule["name"] for rule in group["rules"] if rule["state"] == "firing"] == []
