@@ -25,9 +25,15 @@ from libs.common.process import certificates
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
-SCHEMAS = ("alerts", "consent", "followups")  # one per service; the gateway has no tables
+SCHEMAS = (
+    "alerts",
+    "consent",
+    "followups",
+    "console",
+)  # one per service; the gateway has no tables
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
-CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11}  # of one process: pool and listener
+# Of one process: pool and listener.
+CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11, "console": 5}
 OTHER_CONNECTIONS = 10  # of owners, backups and operators
 REPLIES = "replies"  # shared: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10

@@ -124,7 +124,9 @@ def gateway(
         "KEYS_STATE_FILE": str(lab.folder / f"keys-{port}.json"),
         "ALERTS_CONFIG": "config.example/alerts.toml",
         "FORMS_CONFIG": "config.example/forms.toml",
-        **{f"{name.upper()}_URL": upstream for name in environment.WITH_TABLES},
+        **{
+            f"{name.upper()}_URL": upstream for name in environment.WITH_TABLES if name != "console"
+        },
         **UNLIMITED,
         **settings,
     }

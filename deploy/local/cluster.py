@@ -32,7 +32,7 @@ from deploy.local.servers import (
 
 FILES = Path(__file__).parents[1] / "cluster"
 NAMES = ("a", "b", "c")
-BALANCED = ("GATEWAY", "ALERTS", "CONSENT", "FOLLOWUPS", "POSTGRES", "REDIS")
+BALANCED = ("GATEWAY", "ALERTS", "CONSENT", "FOLLOWUPS", "CONSOLE", "POSTGRES", "REDIS")
 PORTS = (
     *(f"{name}{kind}_PORT" for name in BALANCED for kind in ("", "_OWN")),
     *(f"RABBITMQ{kind}_PORT" for kind in ("", "_UI", "_METRICS", "_DIST", "_EPMD")),

@@ -16,8 +16,9 @@ EXAMPLE = ROOT / ".env.example"
 EXAMPLE_CONFIG = ROOT / "config.example"
 SITE_PORT = "8090"  # as config.example/forms.toml has it
 DATABASE = VHOST = "ostoja"
-SERVICES = ("consent", "followups", "alerts", "gateway")
-WITH_TABLES = ("consent", "followups", "alerts")
+WITH_TABLES = ("consent", "followups", "alerts", "console")
+SERVICES = (*WITH_TABLES, "gateway")
+ON_BROKER = ("consent", "followups", "alerts", "gateway")
 BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
 
 
@@ -52,7 +53,7 @@ DATABASE_PASSWORDS = {
 API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
 PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
 INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
-AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
+AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in ON_BROKER}
 GENERATED: dict[str, Callable[[], str]] = {
     **BOUND_TO_DATA,
     **dict.fromkeys((*API_KEYS, *INTERNAL_KEYS.values()), _secret),
@@ -75,11 +76,11 @@ _OF_A_PROVIDER = (
     "SMTP_PASSWORD",
 )
 _SLACK_APP = "SLACK_SIGNING_SECRET"
-_OPERATORS, _CONSOLE = "OPERATOR_KEYS", "CONSOLE_INTERNAL_KEY"
+_OPERATORS = "OPERATOR_KEYS"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
     "gateway": {
-        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", _OPERATORS, _CONSOLE),
+        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", _OPERATORS),
         *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
     },
     "consent": {
@@ -91,10 +92,11 @@ SECRETS_OF = {
     },
     "followups": {_OTEL, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
+    "console": {_OTEL},
     "sandbox": {"WEBHOOK_SECRET"},
 }
 SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OTEL}
-SECRETS |= {_OPERATORS, _CONSOLE}
+SECRETS |= {_OPERATORS}
 
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
@@ -253,14 +255,14 @@ def for_process(
         named = settings.get("ALERTS_PRIVATE_NETWORKS")
         settings["ALERTS_PRIVATE_NETWORKS"] = f"{named},{HOST}/32" if named else f"{HOST}/32"
     prefix = name.upper()
-    brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
     settings |= {
         "HTTP_PORT": values[f"{prefix}_PORT"],
         "METRICS_PORT": values[f"{prefix}_METRICS_PORT"],
-        "AMQP_URL": (
-            f"amqp://{name}:{quote(values[AMQP_PASSWORDS[name]], safe='')}@{brokers}/{VHOST}"
-        ),
     }
+    if name in ON_BROKER:
+        password = quote(values[AMQP_PASSWORDS[name]], safe="")
+        brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
+        settings["AMQP_URL"] = f"amqp://{name}:{password}@{brokers}/{VHOST}"
     if own := tls_dir(values, name):
         settings["TLS_DIR"] = str(own)
     if name in WITH_TABLES:

@@ -12,7 +12,7 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from deploy import provision
-from deploy.local.environment import SERVICES, VHOST
+from deploy.local.environment import ON_BROKER, SERVICES, VHOST
 from libs.common import sockets
 from libs.common.messaging.topology import Queue
 from ostoja.doctor.clock import judged, of_header
@@ -34,7 +34,7 @@ REDECLARE = (
 
 def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
     """:param now: this machine's clock, as `time.time`"""
-    for service in SERVICES:
+    for service in ON_BROKER:
         for url in sockets.each_host(deployment.amqp_url(service)):
             if fault := asyncio.run(_login(url)):
                 yield wrong(

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT
+from deploy.local.environment import ROOT, SERVICES
 from tests.support.compose import Compose, docker
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
@@ -37,7 +37,7 @@ async def test_prometheus_finds_every_container_and_takes_every_rule(compose: Co
         targets = (await ask("targets"))["activeTargets"]
         return {target["labels"]["job"]: target["health"] for target in targets}
 
-    wanted = {"gateway", "alerts", "consent", "followups", "rabbitmq", "queues"}
+    wanted = {*SERVICES, "rabbitmq", "queues"}
 
     async def all_up() -> bool:
         return await health() == dict.fromkeys(wanted, "up")

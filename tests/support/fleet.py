@@ -37,6 +37,10 @@ class Release:
     python: Path
 
     @property
+    def services(self) -> list[str]:
+        return [name for name in SERVICES if (self.root / "services" / name).exists()]
+
+    @property
     def env(self) -> dict[str, str]:
         """The variables that make a process of this release its own."""
         ours = {"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE"}

@@ -16,9 +16,9 @@ from deploy.local.environment import (
     EXAMPLE,
     EXAMPLE_CONFIG,
     GENERATED,
+    ON_BROKER,
     ROOT,
     SERVICES,
-    WITH_TABLES,
     for_process,
     parse,
 )
@@ -128,7 +128,7 @@ def queues() -> list[str]:
         *topology.data_subject_queues(),
         *topology.target_queues(alerts),
     ]
-    for name in set(WITH_TABLES) - {"alerts"}:
+    for name in set(ON_BROKER) - {"alerts", "gateway"}:
         ours += import_module(f"services.{name}.topology").QUEUES
     return [*(queue.name for queue in ours), "alerts.epoch.0"]
 

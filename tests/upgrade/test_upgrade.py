@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from deploy.local.environment import EXAMPLE, GENERATED, SERVICES, parse
+from deploy.local.environment import EXAMPLE, GENERATED, parse
 from deploy.local.process import wait_until
 from deploy.local.servers import Postgres, RabbitMQ, Redis
 from tests.support import checkers
@@ -193,7 +193,7 @@ async def fleet(
 
 def _start(fleet: Fleet, release: Release) -> None:
     fleet.set_up(release)
-    for service in SERVICES:
+    for service in release.services:
         for replica in REPLICAS:
             fleet.start(release, service, replica)
     front = int(fleet.values["GATEWAY_PORT"])
@@ -211,12 +211,12 @@ async def test_an_upgrade_under_load_fails_no_request_and_loses_nothing(fleet: F
         await requests.more()
         # Each step is a mixed fleet of its own: old gateways before new services, and so on.
         for replica in REPLICAS:
-            for service in ("consent", "gateway", "alerts", "followups"):
+            for service in ("console", "consent", "gateway", "alerts", "followups"):
                 await fleet.replace(new, service, replica)
                 await requests.more()
                 assert not requests.failed, fleet.said()
         # Back again on the new schema, as after `helm rollback`.
-        for service in SERVICES:
+        for service in old.services:
             await fleet.replace(old, service, "a")
             await requests.more()
         await requests.more()

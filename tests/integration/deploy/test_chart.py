@@ -22,6 +22,7 @@ from deploy import kubernetes
 from deploy.check import _environment
 from deploy.local import environment
 from deploy.local.environment import (
+    AMQP_PASSWORDS,
     EXAMPLE,
     EXAMPLE_CONFIG,
     GENERATED,
@@ -132,7 +133,7 @@ def test_a_pod_gets_the_secrets_of_its_own_service_only(
     chart: list[Manifest], service: str
 ) -> None:
     keys = set(charts.secret_keys(dict(containers(chart))[service]).values())
-    engines = {f"{service.upper()}_AMQP_PASSWORD"}
+    engines = {AMQP_PASSWORDS[service]} if service in AMQP_PASSWORDS else set()
     engines |= {"REDIS_PASSWORD"} if service == "gateway" else {f"{service.upper()}_DB_PASSWORD"}
     own = set() if service == "gateway" else {f"{service.upper()}_INTERNAL_KEY"}
     assert keys == SECRETS_OF[service] | engines | own

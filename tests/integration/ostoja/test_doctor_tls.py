@@ -75,6 +75,7 @@ def settings(servers: Servers, alerts: int, certs: Path, host: str = NAME) -> di
         "ALERTS_URL": f"https://{host}:{alerts}",
         "CONSENT_URL": "http://consent:8080",
         "FOLLOWUPS_URL": "http://followups:8080",
+        "CONSOLE_URL": "http://console:8080",
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.local.environment import SERVICES
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.ports import HOST, Ports
@@ -85,7 +86,7 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
     jobs = {
         target["labels"]["job"] for target in (await prometheus.ask("targets"))["activeTargets"]
     }
-    assert jobs == {"gateway", "alerts", "consent", "followups", "rabbitmq", "queues"}
+    assert jobs == {*SERVICES, "rabbitmq", "queues"}
 
     wanted = [
         asked
@@ -110,9 +111,7 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
     except TimeoutError:
         pytest.fail(f"show nothing: {await empty()}")
     # Labels are of closed sets: no id, no address, nothing that a client made up.
-    every = await prometheus.ask(
-        "series", **{"match[]": '{job=~"gateway|alerts|consent|followups"}'}
-    )
+    every = await prometheus.ask("series", **{"match[]": f'{{job=~"{"|".join(SERVICES)}"}}'})
     labels = {each for one in every for label, each in one.items() if label != "instance"}
     assert [each for each in labels if re.search(r"@|[0-9a-f]{8}-[0-9a-f]{4}|[0-9]{6}", each)] == []
 

@@ -1,0 +1,32 @@
+import sys
+from pathlib import Path
+
+from libs.common.database import migrate
+from libs.common.process import logs, settings
+from libs.common.process.service import run
+from services.console.settings import ConsoleSettings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def check() -> None:
+    """:raises SystemExit: names the fault that would stop a start"""
+    settings.load(ConsoleSettings)
+
+
+def main() -> int | str:
+    from services.console import app
+
+    if sys.argv[1:]:
+        return migrate.command("console", MIGRATIONS, sys.argv[1:])
+    configured = settings.load(ConsoleSettings)
+    logs.configure("console", configured.log_level)
+    return run(
+        "console",
+        lambda service: app.start(service, configured),
+        drain_delay=configured.drain_delay_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The wiring: read down for the start order, up for the stop order."""
+
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common import certificate_ends
+from libs.common.database import periodic, postgres, schema_version
+from libs.common.http import application, server
+from libs.common.process.service import Service
+from services.console.http.keys import KeyRoutes
+from services.console.http.operations import OperationsRoutes
+from services.console.http.sync import SyncRoutes
+from services.console.keys import Keys
+from services.console.settings import ConsoleSettings
+from services.console.store import actions
+from services.console.sync import Sync
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+PURGE_SECONDS = 3600
+POOL = 5
+
+
+async def start(service: Service, settings: ConsoleSettings) -> None:
+    database_url = settings.database_url.get_secret_value()
+    engine = await service.enter(
+        postgres.connect(database_url, application_name=service.name, pool_size=POOL)
+    )
+    await schema_version.require(service, engine, MIGRATIONS)
+
+    sync = Sync(engine, service.stopping)
+    service.spawn("key versions", sync.run())
+    purge_actions = partial(_purge_actions, engine, settings.action_retention_days)
+    for name, job in (
+        ("console actions purge", purge_actions),
+        ("console key readers", sync.forget_unseen),
+    ):
+        service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
+
+    app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    SyncRoutes(sync).add_to(app)
+    KeyRoutes(engine, Keys(engine, sync)).add_to(app)
+    OperationsRoutes(engine).add_to(app)
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
+    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(
+        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
+    )
+
+
+async def _purge_actions(engine: AsyncEngine, days: int) -> None:
+    async with engine.begin() as tx:
+        await actions.purge(tx, days)

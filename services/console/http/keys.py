@@ -1,0 +1,225 @@
+"""API keys: list, make, rotate, revoke."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import Annotated, Any, Self
+
+import limits
+from aiohttp import web
+from pydantic import AfterValidator, Field, model_validator
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import (
+    Model,
+    Moment,
+    Problem,
+    json_response,
+    only,
+    parse,
+)
+from libs.common.scopes import Scope
+from services.console.http.caller import admin_key
+from services.console.key import ID, Secret, expiry_fault
+from services.console.keys import (
+    Confirmation,
+    KeyEndedError,
+    Keys,
+    NotRestoredError,
+    TooManyKeysError,
+    UnknownKeyError,
+)
+from services.console.store import keys
+from services.console.sync import KeysRestoredError
+
+STATUS = {
+    UnknownKeyError: 404,
+    KeyEndedError: 409,
+    KeysRestoredError: 409,
+    NotRestoredError: 409,
+    TooManyKeysError: 409,
+}
+DAY = 24 * 3600
+
+
+def _limit(text: str) -> str:
+    try:
+        (item,) = limits.parse_many(text)
+    except ValueError:
+        raise ValueError(f'{text!r} is not a limit like "600 per minute"') from None
+    if item.get_expiry() > DAY or item.amount < 1:
+        raise ValueError("at least 1 request per a day or less")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network like 10.0.0.0/8") from None
+
+
+def _expiry(at: datetime) -> datetime:
+    if fault := expiry_fault(at, datetime.now(UTC)):
+        raise ValueError(fault)
+    return at
+
+
+def _of_a_key(scope: Scope) -> Scope:
+    if scope.startswith("keys:"):
+        raise ValueError("no key may make keys")
+    return scope
+
+
+def _plain(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must be one line of text")
+    return text.strip()
+
+
+KeyScope = Annotated[Scope, Field(strict=False), AfterValidator(_of_a_key)]
+Name = Annotated[str, Field(max_length=100), AfterValidator(_plain)]
+Reason = Annotated[str, Field(min_length=3, max_length=500), AfterValidator(_plain)]
+Expiry = Annotated[Moment, AfterValidator(_expiry)]
+Limits = Annotated[list[Annotated[str, AfterValidator(_limit)]], Field(max_length=2)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=20)]
+
+
+class Create(Model):
+    name: Name
+    purpose: Reason
+    owner: Name
+    scopes: Annotated[list[KeyScope], Field(min_length=1)]
+    expires_at: Expiry
+    limits: Limits = Field([])
+    networks: Networks = Field([])
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        spans = [each.get_expiry() for text in self.limits for each in limits.parse_many(text)]
+        if len(set(spans)) < len(spans):
+            raise ValueError("two limits of the same span")
+        return self
+
+
+class Rotate(Model):
+    overlap_hours: Annotated[int, Field(ge=0, le=720)] = 24
+    expires_at: Expiry | None = None
+
+
+class Revoke(Model):
+    reason: Reason
+
+
+class AcceptRestore(Model):
+    confirm: bool = False
+
+
+class KeyRoutes:
+    def __init__(self, engine: AsyncEngine, changes: Keys) -> None:
+        self._engine = engine
+        self._keys = changes
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/api/keys", self.list),
+            ("POST", "/api/keys", self.create),
+            ("POST", "/api/keys/accept-restore", self.accept_restore),
+            ("POST", "/api/keys/{id}/rotate", self.rotate),
+            ("POST", "/api/keys/{id}/revoke", self.revoke),
+        ):
+            app.router.add_route(method, path, only("admin", _checked(handler)))
+
+    async def list(self, _: web.Request) -> web.Response:
+        async with self._engine.connect() as tx:
+            found = await keys.listed(tx)
+        restored = await self._keys.restored()
+        return json_response(
+            {
+                "items": [_shown(each) for each in found],
+                "restored": restored and _lacking(asdict(restored)),
+            }
+        )
+
+    async def create(self, request: web.Request) -> web.Response:
+        body = await parse(request, Create)
+        values = body.model_dump()
+        values["scopes"] = sorted(set(body.scopes))
+        secret, confirmed = await self._keys.create(admin_key(request), values)
+        return _answer(confirmed, secret, 201)
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        body = await parse(request, Rotate)
+        overlap = timedelta(hours=body.overlap_hours)
+        secret, confirmed = await self._keys.rotate(
+            admin_key(request), _id(request), overlap, body.expires_at
+        )
+        return _answer(confirmed, secret)
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Answer 200 once no gateway accepts the key; 202 names those that may still do."""
+        body = await parse(request, Revoke)
+        return _answer(await self._keys.revoke(admin_key(request), _id(request), body.reason))
+
+    async def accept_restore(self, request: web.Request) -> web.Response:
+        """Without `confirm`, only say what was changed since the backup."""
+        body = await parse(request, AcceptRestore)
+        if not body.confirm:
+            if (lacking := await self._keys.restored()) is None:
+                raise NotRestoredError
+            return json_response(_lacking(asdict(lacking)))
+        lacking, confirmed = await self._keys.accept_restore(admin_key(request))
+        return _answer(confirmed, **_lacking(asdict(lacking)))
+
+
+def _checked(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
+    async def checked(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except tuple(STATUS) as error:
+            raise Problem(
+                STATUS[type(error)], detail=" ".join(str(error.__doc__).split())
+            ) from None
+
+    return checked
+
+
+def _id(request: web.Request) -> str:
+    if not ID.fullmatch(given := request.match_info["id"]):
+        raise UnknownKeyError
+    return given
+
+
+def _answer(
+    confirmed: Confirmation, secret: Secret | None = None, status: int = 200, **more: Any
+) -> web.Response:
+    body: dict[str, Any] = {**more, "in_force_on": confirmed.in_force_on}
+    if secret is not None:
+        body |= {"id": secret.key_id, "key": secret.text}
+    if confirmed.waiting_for:
+        waiting = [
+            {"process": each.process, "seen_at": each.seen_at.isoformat()}
+            for each in confirmed.waiting_for
+        ]
+        return json_response({**body, "waiting_for": waiting}, 202)
+    return json_response(body, status)
+
+
+def _lacking(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "noticed_at": found["noticed_at"].isoformat()}
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    shown = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+    ended = row["revoked_at"] or row["expires_at"]
+    state = "in force" if ended > datetime.now(UTC) else "expired"
+    del shown["ends"]
+    return {
+        **shown,
+        "state": "revoked" if row["revoked_at"] else state,
+        "secrets": sorted(each.isoformat() for each in row["ends"] or ()),
+    }

@@ -1,0 +1,187 @@
+"""Makes, rotates and revokes API keys, and waits until every gateway has the change.
+
+A change is one transaction: the key, the next version and the record of the act. Killed before its
+commit, it has not happened; killed after it, each gateway gets it with its next sync, and only the
+answer is lost. A secret that was lost with its answer opens nothing, as nobody knows it: the list
+shows its key, and a second rotation or revocation ends it. So every call may be repeated.
+
+A revocation misses no gateway. A process notes itself in `key_reader` and commits before it reads
+the keys (sync.py); a revocation commits before it reads `key_reader`. So either the revocation sees
+the process and waits for it, or the process reads the keys after the revocation.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.process import logs
+from services.console import metrics
+from services.console.key import MOST_KEYS, Secret, new_id, new_secret
+from services.console.store import actions, keys, versions
+from services.console.store.actions import Actor
+from services.console.store.versions import Reader, Version
+from services.console.sync import KeysRestoredError, Sync
+
+log = logs.get_logger(__name__)
+
+CONFIRM_SECONDS = 3.0
+LOOK_SECONDS = 0.05
+KIND = "api_key"
+
+
+class NotRestoredError(Exception):
+    """no gateway has keys that this database lacks"""
+
+
+class UnknownKeyError(Exception):
+    """no such key"""
+
+
+class KeyEndedError(Exception):
+    """the key is revoked or has expired; make a new one"""
+
+
+class TooManyKeysError(Exception):
+    """1,000 keys are in force; revoke those that are not used"""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Who has a change: every gateway process, unless some are waited for."""
+
+    in_force_on: int
+    waiting_for: Sequence[Reader]
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """What `accept_restore` will do, or did."""
+
+    noticed_at: datetime
+    revoked: Sequence[str]
+    """Keys that the backup still had in force, and that were revoked, or rotated, since."""
+    lost: int
+    """Digests in force at the gateways, of keys made since; they end."""
+    reported: bool
+    """Whether a gateway has said which keys it has; else nothing is known about what to revoke."""
+
+
+class Keys:
+    def __init__(self, engine: AsyncEngine, sync: Sync) -> None:
+        self._engine = engine
+        self._sync = sync
+
+    async def create(self, actor: Actor, values: Mapping[str, Any]) -> tuple[Secret, Confirmation]:
+        """:param values: the columns that the caller chooses"""
+        secret = new_secret(new_id())
+        async with self._change() as tx:
+            if await keys.count_in_force(tx) >= MOST_KEYS:
+                raise TooManyKeysError
+            version = await versions.advance(tx)
+            await keys.add(tx, {**values, "id": secret.key_id, "created_by": str(actor)})
+            await keys.add_digest(tx, secret, version.version)
+            await actions.record(
+                tx, actor, "key.create", KIND, secret.key_id, reason=values["purpose"]
+            )
+        return secret, await self._confirmed("create", version)
+
+    async def rotate(
+        self, actor: Actor, key_id: str, overlap: timedelta, expires_at: datetime | None
+    ) -> tuple[Secret, Confirmation]:
+        """Add a second secret under the same id; the older ones end after the overlap."""
+        secret = new_secret(key_id)
+        now = datetime.now(UTC)
+        async with self._change() as tx:
+            found = await keys.find(tx, key_id)
+            if found is None:
+                raise UnknownKeyError
+            if found.revoked_at is not None or found.expires_at <= now:
+                raise KeyEndedError
+            version = await versions.advance(tx)
+            await keys.end_digests(tx, key_id, now + overlap)
+            await keys.add_digest(tx, secret, version.version)
+            if expires_at is not None:
+                await keys.extend(tx, key_id, expires_at)
+            await actions.record(tx, actor, "key.rotate", KIND, key_id)
+        return secret, await self._confirmed("rotate", version)
+
+    async def revoke(self, actor: Actor, key_id: str, reason: str) -> Confirmation:
+        """Revoke a key. For one that is revoked already, only wait again."""
+        async with self._change() as tx:
+            found = await keys.find(tx, key_id)
+            if found is None:
+                raise UnknownKeyError
+            version = await versions.current(tx)
+            if found.revoked_at is None:
+                version = await versions.advance(tx)
+                await keys.revoke(tx, key_id)
+                await actions.record(tx, actor, "key.revoke", KIND, key_id, reason=reason)
+        return await self._confirmed("revoke", version)
+
+    async def restored(self) -> Lacking | None:
+        """Return what this database lacks; None if it was not restored from a backup."""
+        async with self._engine.connect() as tx:
+            found = await versions.open_restores(tx)
+            if not found:
+                return None
+            revoked: set[str] = set()
+            lost: set[bytes] = set()
+            for each in found:
+                if each.held is not None:
+                    revoked.update(await keys.not_held(tx, each.version, each.held))
+                    lost.update(each.held)
+            return Lacking(
+                noticed_at=found[0].noticed_at,
+                revoked=sorted(revoked),
+                lost=await keys.unknown_digests(tx, lost),
+                reported=all(each.held is not None for each in found),
+            )
+
+    async def accept_restore(self, actor: Actor) -> tuple[Lacking, Confirmation]:
+        """Revoke again what was revoked since the backup, and begin a new epoch.
+
+        :raises NotRestoredError: there is nothing to accept
+        """
+        lacking = await self.restored()
+        if lacking is None:
+            raise NotRestoredError
+        async with self._engine.begin() as tx:
+            await versions.lock(tx)
+            for each in await versions.open_restores(tx):
+                if each.held is not None:
+                    await keys.end_not_held(tx, each.version, each.held)
+            await versions.accept_restores(tx)
+            version = await versions.advance(tx, new_epoch=True)
+            await actions.record(tx, actor, "key.accept-restore", KIND, version.epoch)
+        metrics.KEYS_BEHIND.set(0)
+        return lacking, await self._confirmed("accept-restore", version)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[AsyncConnection]:
+        """Open the transaction of one change; it begins a version."""
+        async with self._engine.begin() as tx:
+            await versions.lock(tx)
+            if await versions.open_restores(tx):
+                raise KeysRestoredError
+            yield tx
+
+    async def _confirmed(self, act: str, version: Version) -> Confirmation:
+        """Wait until each gateway process has come back with this version, or a later one."""
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while True:
+            async with self._engine.connect() as tx:
+                found = await versions.readers(tx)
+            waiting = [reader for reader, has in found if has < version.version]
+            # Until it is settled, a process may be missing on the list.
+            if time.monotonic() > deadline if waiting else self._sync.settled:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        metrics.KEY_CHANGES.labels(act, "waiting" if waiting else "in_force").inc()
+        log.info("keys.changed", act=act, version=version.version, waiting=len(waiting))
+        return Confirmation(len(found) - len(waiting), waiting)

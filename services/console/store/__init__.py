@@ -1,0 +1,1 @@
+"""The tables of the console, and a function for each question or change."""

@@ -1,0 +1,89 @@
+"""The tables of the console; the migrations have their constraints and rights."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+
+metadata = sa.MetaData()
+_timestamptz = sa.DateTime(timezone=True)
+_now = sa.text("now()")
+_none = sa.text("'{}'")
+
+# Append-only; see migration 0001.
+staff_action = sa.Table(
+    "staff_action",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("actor_kind", sa.Text, nullable=False),
+    sa.Column("actor_id", sa.Text, nullable=False),
+    sa.Column("actor_name", sa.Text),
+    sa.Column("roles", ARRAY(sa.Text), nullable=False, server_default=_none),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("object_kind", sa.Text, nullable=False),
+    sa.Column("object_ref", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Index("staff_action_at", "at"),
+    sa.Index("staff_action_actor", "actor_kind", "actor_id", "at"),
+    sa.Index("staff_action_action", "action", "at"),
+)
+
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    sa.Column("limits", ARRAY(sa.Text), nullable=False),
+    sa.Column("networks", ARRAY(sa.Text), nullable=False),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("expires_at", _timestamptz, nullable=False),
+    sa.Column("revoked_at", _timestamptz),
+    sa.Column("last_used_at", _timestamptz),
+    sa.Column("calls", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+# `added_in`: the version that brought it; `until`: when it ends before its key, after a rotation.
+api_key_digest = sa.Table(
+    "api_key_digest",
+    metadata,
+    sa.Column("sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("key_id", sa.ForeignKey(api_key.c.id), nullable=False),
+    sa.Column("until", _timestamptz),
+    sa.Column("added_in", sa.BigInteger, nullable=False),
+    sa.Index("api_key_digest_key", "key_id"),
+)
+
+# Append-only: a version that is not here comes from a database that this one was restored over.
+key_version = sa.Table(
+    "key_version",
+    metadata,
+    sa.Column("epoch", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True),
+    sa.Column("at", _timestamptz, nullable=False, server_default=_now),
+    sa.Index("key_version_version", "version"),
+)
+
+key_reader = sa.Table(
+    "key_reader",
+    metadata,
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("instance", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", _timestamptz, nullable=False, server_default=_now),
+)
+
+# A version that a gateway has and that key_version lacks; `held`: the digests in force there.
+key_restore = sa.Table(
+    "key_restore",
+    metadata,
+    sa.Column("epoch", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True),
+    sa.Column("held", ARRAY(sa.LargeBinary)),
+    sa.Column("noticed_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("accepted_at", _timestamptz),
+)

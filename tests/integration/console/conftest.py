@@ -1,0 +1,194 @@
+"""A console as a process, and gateway processes as far as it knows them."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg2
+import pytest
+from psycopg2.extras import NamedTupleCursor
+
+from tests.conftest import NewDatabase
+from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
+from tests.support.ports import HOST, Ports
+
+ROOT = Path(__file__).parents[3]
+INTERNAL_KEY = "internal-key-of-the-tests"
+KEY = {"name": "website", "purpose": "sends the forms", "owner": "Ewa", "scopes": ["alerts:write"]}
+REASON = {"reason": "it was in a screenshot"}
+QUICK = """
+from services.console import sync
+sync.UNSEEING_SECONDS = 1.0
+from services.console.__main__ import main
+main()
+"""
+"""Gateway processes that a test has not begun are waited for no longer than this."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+
+
+class Console:
+    def __init__(
+        self, database: DatabaseUrl, port: int, log: Path, session: aiohttp.ClientSession
+    ) -> None:
+        self.url = f"http://{HOST}:{port}"
+        self.database = database
+        self._log = log
+        self._session = session
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": database,
+            "INTERNAL_API_KEY": INTERNAL_KEY,
+            "HTTP_PORT": str(port),
+            "METRICS_PORT": "0",
+        }
+
+    async def start(self, program: str = QUICK) -> None:
+        """:param program: what Python runs; another one may stop somewhere, for a kill there"""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - its pid outlives the loop
+                [sys.executable, "-c", program],
+                cwd=ROOT,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+            )
+
+        async def answers() -> bool:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                raise RuntimeError(self._log.read_text())
+            with suppress(aiohttp.ClientError):
+                return (await self.call("GET", "/health")).status == 200
+            return False
+
+        await eventually(answers, 60)
+
+    async def stop(self, number: int = signal.SIGKILL) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        return await asyncio.to_thread(self._process.wait, 35)
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, caller: str = "admin", **headers: str
+    ) -> Answer:
+        sent = {"X-Internal-Key": INTERNAL_KEY, "X-Caller": caller, **headers}
+        async with self._session.request(
+            method, self.url + path, json=body, headers=sent
+        ) as response:
+            text = await response.text()
+            is_json = text and response.content_type.endswith("json")
+            return Answer(response.status, json.loads(text) if is_json else text)
+
+    async def create(self, **changes: Any) -> Answer:
+        soon = (datetime.now(UTC) + timedelta(days=30)).isoformat()
+        return await self.call("POST", "/api/keys", KEY | {"expires_at": soon} | changes)
+
+    async def listed(self, key_id: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = (await self.call("GET", "/api/keys")).body["items"]
+        return next(each for each in found if each["id"] == key_id)
+
+    def query(self, statement: str, *values: Any) -> list[Any]:
+        """Ask, or change, the database past the console."""
+        connection = psycopg2.connect(self.database.superuser_url)
+        try:
+            with connection, connection.cursor(cursor_factory=NamedTupleCursor) as cursor:
+                cursor.execute(  # type: ignore[no-untyped-call]  # its stub's fault
+                    f"SET search_path = console; {statement}", values
+                )
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+
+@dataclass
+class Reader:
+    """A gateway process: it serves the keys of its last answer, and then says that it has them."""
+
+    console: Console
+    process: str
+    instance: str = "first"
+    epoch: str = ""
+    version: int = 0
+    digests: set[str] = field(default_factory=set)
+    restored: bool = False
+    used: list[dict[str, Any]] = field(default_factory=list)
+
+    async def sync(self, wait: float = 0) -> int:
+        body: dict[str, Any] = {
+            "process": self.process,
+            "instance": self.instance,
+            "epoch": self.epoch,
+            "version": self.version,
+            "wait": wait,
+            "used": self.used,
+        }
+        if self.restored:
+            body["held"] = sorted(self.digests)
+        answer = await self.console.call("POST", "/internal/keys/sync", body, caller="gateway")
+        if answer.status == 200:
+            keys = answer.body["keys"]
+            self.digests = {each["sha256"] for key in keys for each in key["digests"]}
+            self.epoch, self.version = answer.body["epoch"], answer.body["version"]
+        self.restored = answer.status == 409
+        return answer.status
+
+    async def run(self) -> None:
+        while True:
+            try:
+                refused = await self.sync(20) not in {200, 204}
+            except aiohttp.ClientError:
+                refused = True
+            if refused:
+                await asyncio.sleep(0.2)
+
+    async def leave(self) -> None:
+        body = {"process": self.process, "instance": self.instance}
+        answer = await self.console.call("POST", "/internal/keys/goodbye", body, caller="gateway")
+        assert answer.status == 204
+
+
+NewReader = Callable[[str], Reader]
+
+
+@pytest.fixture
+async def console(database: NewDatabase, ports: Ports, tmp_path: Path) -> AsyncIterator[Console]:
+    async with aiohttp.ClientSession() as session:
+        log = tmp_path / "console.log"
+        console = Console(await database("console"), ports.take(), log, session)
+        await console.start()
+        yield console
+        await console.stop()
+
+
+@pytest.fixture
+async def running(console: Console) -> AsyncIterator[NewReader]:
+    """Run gateway processes; each has the keys already."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(process: str) -> Reader:
+        reader = Reader(console, process)
+        tasks.append(asyncio.create_task(reader.run()))
+        return reader
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
