@@ -7,6 +7,8 @@ does not run: each step recovers by its own rule. Only two steps allow a second 
   step                               held by                             duplicate
   intake: rows not counted           a lock on the totals
   intake: rows, no work message      its publish, kept by the proxy
+  intake: some work messages         the second of one write, kept by the proxy
+  intake: work messages, unconfirmed the confirm, kept by the proxy
   intake: work message, not acked    its ack, kept by the proxy
   intake over HTTP, not committed    a lock on the outbox
   intake over HTTP, not published    its publish, kept by the proxy
@@ -58,6 +60,40 @@ async def test_a_row_that_is_not_counted_is_not_there(rig: Rig) -> None:
         await rig.waits_for_a_lock()
         await rig.kill()
     assert rig.query("SELECT 1 FROM alerts.delivery WHERE alert_id = %s", alert_id) == []
+    await rig.restart()
+    await rig.end()
+    await rig.row(alert_id, attempt=1, generation=0)
+
+
+async def test_some_work_of_one_write_published_delivers_each_once(rig: Rig) -> None:
+    texts = [f"fault {uuid.uuid4()}" for _ in range(3)]
+    alerts = [{"event_type": "slack_alert", "payload": {"text": text}} for text in texts]
+    async with rig.locked("LOCK TABLE alerts.ledger_total IN SHARE MODE"):
+        answer = await rig.stack.http(
+            "POST", "/api/alerts/batch", {"alerts": alerts}, key="service"
+        )
+        first, second, third = ids = [alert["id"] for alert in answer.body["items"]]
+        rig.accepted |= dict(zip(ids, texts, strict=True))
+        await rig.waits_for_a_lock()
+        held = rig.broker.stall_before(UP, second.encode())
+    await held.wait()
+    await rig.row(first, state="delivered")
+    for alert_id in (second, third):
+        await rig.row(alert_id, state="pending", attempt=0)
+    await rig.kill()
+    await rig.restart()
+    await rig.end()
+    for alert_id in ids:
+        await rig.row(alert_id, attempt=1, generation=0)
+
+
+async def test_work_published_and_not_confirmed_delivers_once(rig: Rig) -> None:
+    held = rig.broker.stall_before(DOWN, ACK)
+    alert_id = await rig.accept()
+    await held.wait()
+    await rig.kill()
+    await rig.until_depth("alerts.slack", 1)
+    await rig.row(alert_id, state="pending", attempt=0)
     await rig.restart()
     await rig.end()
     await rig.row(alert_id, attempt=1, generation=0)

@@ -42,15 +42,15 @@ class Batches(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item) -> Result:
-        """Return this item's result, or raise the error of its batch."""
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Return the future of this item's result, or of the error of its batch."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._many_wait:
             self._many.set()
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="batches")
-        return await answer
+        return answer
 
     async def _run(self) -> None:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []

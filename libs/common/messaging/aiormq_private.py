@@ -1,14 +1,26 @@
 """The private names of aiormq 7.2 that we use; a unit test fails if a new version moves one."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
+from aiormq.abc import ChannelFrame
+from pamqp import frame
+from pamqp.header import ContentHeader
 
 BLOCKED = "_Connection__handle_connection_blocked"
 UNBLOCKED = "_Connection__handle_connection_unblocked"
-NAMES: dict[type, set[str]] = {aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED}}
+NAMES: dict[type, set[str]] = {
+    aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED},
+    # Public, but of its own publish: a lock, two tasks' turns and a write for each message.
+    aiormq.Channel: {
+        *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
+        "message_id_delivery_tag",
+    },
+}
 
 # aio-pika 10.2 registers each channel on its connection's `closing` and removes it when the channel
 # is closed. aiormq 7.2 returns a new future at each access, all of which the connection keeps:
@@ -28,3 +40,34 @@ def on_blocked(
     inside: Any = connection.transport and connection.transport.connection
     setattr(inside, BLOCKED, blocked)
     setattr(inside, UNBLOCKED, unblocked)
+
+
+async def publish(
+    channel: aiormq.Channel, exchange: str, key: str, messages: Sequence[aio_pika.Message]
+) -> list[asyncio.Future[Any]]:
+    """Publish messages in one write; return the futures that aiormq sets when they are confirmed.
+
+    If this raises, nothing was written.
+    """
+    method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=True)
+    begin = frame.marshal(method, channel.number)
+    written = bytearray()
+    for message in messages:
+        header = ContentHeader(properties=message.properties, body_size=len(message.body))
+        written += begin
+        written += frame.marshal(header, channel.number)
+        for part in channel._split_body(message.body):  # noqa: SLF001
+            written += frame.marshal(part, channel.number)
+    # Only aiormq's writer waits for the flush, and takes no more until then.
+    flushed = asyncio.get_running_loop().create_future()
+    async with channel.lock:
+        await channel.write_queue.put(
+            ChannelFrame(bytes(written), should_close=False, drain_future=flushed)
+        )
+        # Nothing is awaited from here on: its other tasks must find all of these.
+        confirms = [channel.create_future() for _ in messages]
+        for message, confirm in zip(messages, confirms, strict=True):
+            channel.delivery_tag += 1
+            channel.confirmations[channel.delivery_tag] = confirm
+            channel.message_id_delivery_tag[str(message.message_id)] = channel.delivery_tag
+    return confirms

@@ -9,7 +9,7 @@ import asyncio
 import json
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -243,11 +243,15 @@ class Broker:
         :raises BrokerUnavailable: not connected or blocked: certainly not stored
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
+        await self.send(exchange, routing_key, self.encode(message), timeout=timeout)
+
+    def encode(self, message: Message) -> aio_pika.Message:
+        """Make the AMQP message that `publish` sends, with the current trace if it is its own."""
         body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         headers = {**tracing.headers(message.request_id), **message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
-        wrapped = self.wrap(
+        return self.wrap(
             message.id,
             message.type,
             body.encode(),
@@ -256,7 +260,6 @@ class Broker:
             correlation_id=message.correlation_id,
             expiration=message.expiration,
         )
-        await self.send(exchange, routing_key, wrapped, timeout=timeout)
 
     def wrap(
         self,
@@ -288,62 +291,81 @@ class Broker:
         timeout: float,  # noqa: ASYNC109 - as publish
     ) -> None:
         """Publish an AMQP message as `publish` does."""
-        try:
-            await self._confirmed(exchange, routing_key, message, timeout)
-        except PublishError as error:
-            PUBLISHED.labels(type(error).__name__.lower()).inc()
-            raise
-        PUBLISHED.labels("confirmed").inc()
+        (failed,) = await self.send_all(exchange, routing_key, [message], timeout=timeout)
+        if failed is not None:
+            raise failed
+
+    async def send_all(
+        self,
+        exchange: str,
+        routing_key: str,
+        messages: Sequence[aio_pika.Message],
+        *,
+        timeout: float,  # noqa: ASYNC109 - as publish
+    ) -> list[PublishError | None]:
+        """Publish AMQP messages of different ids in one write; wait once for all their confirms.
+
+        :returns: what `publish` would have raised for each
+        """
+        outcomes = await self._confirmed(exchange, routing_key, messages, timeout)
+        for outcome in outcomes:
+            PUBLISHED.labels(type(outcome).__name__.lower() if outcome else "confirmed").inc()
+        return outcomes
 
     async def _confirmed(
-        self, exchange: str, routing_key: str, message: aio_pika.Message, seconds: float
-    ) -> None:
+        self,
+        exchange: str,
+        routing_key: str,
+        messages: Sequence[aio_pika.Message],
+        seconds: float,
+    ) -> list[PublishError | None]:
         session = self._session
         if session is None or session.lost.is_set() or session.blocked:
-            raise BrokerUnavailable
+            return [BrokerUnavailable() for _ in messages]
         deadline = asyncio.get_running_loop().time() + seconds
         queue = routing_key if routing_key in self.queues else ""
-        handed_over = False
-        async with self._one_at_a_time(str(message.message_id)):
+        name, fault = f"{exchange} {routing_key}", ""
+        confirms: Sequence[asyncio.Future[Any]] = ()
+        async with self._one_at_a_time([str(message.message_id) for message in messages]):
             try:
                 with connection_faults():
                     async with (
                         asyncio.timeout_at(deadline) as waiting,
                         session.publisher(exchange, queue) as publisher,
                     ):
-                        if session.blocked:  # meanwhile
-                            raise BrokerUnavailable
+                        if session.blocked:
+                            raise ConnectionError("blocked meanwhile")
                         session.waiting.add(waiting)
-                        handed_over = True
                         session.note_publish()
                         try:
-                            await publisher.publish(message, routing_key)
+                            async with publisher.published(messages, routing_key) as confirms:
+                                await asyncio.wait(confirms)
                         finally:
                             session.waiting.discard(waiting)
-                session.silent_since = None
-            except (
-                aiormq.exceptions.PublishError,
-                aiormq.exceptions.ChannelNotFoundEntity,
-                aiormq.exceptions.ChannelAccessRefused,
-            ) as error:
-                session.silent_since = None
-                self.declare_again()
-                raise Unroutable(f"{exchange} {routing_key}: {error!r}") from error
             except FAULTS as error:
-                outcome = Unconfirmed if handed_over else BrokerUnavailable
-                raise outcome(f"{exchange} {routing_key}: {error!r}") from error
+                fault = repr(error)
+        if not confirms:
+            return [BrokerUnavailable(f"{name}: {fault}") for _ in messages]
+        outcomes = [_outcome(confirm, name, fault) for confirm in confirms]
+        if not all(isinstance(outcome, Unconfirmed) for outcome in outcomes):
+            session.silent_since = None
+        if any(isinstance(outcome, Unroutable) for outcome in outcomes):
+            self.declare_again()
+        return outcomes
 
     @asynccontextmanager
-    async def _one_at_a_time(self, message_id: str) -> AsyncIterator[None]:
+    async def _one_at_a_time(self, ids: Sequence[str]) -> AsyncIterator[None]:
         # aiormq matches a returned message by its message id. With two of one id in flight, the
         # return of the first would fail the second, and the first would count as confirmed.
-        while (duplicate := self._in_flight.get(message_id)) is not None:
-            await asyncio.wait({duplicate})
-        done = self._in_flight[message_id] = asyncio.get_running_loop().create_future()
+        while duplicates := {self._in_flight[id_] for id_ in ids if id_ in self._in_flight}:
+            await asyncio.wait(duplicates)
+        done = asyncio.get_running_loop().create_future()
+        self._in_flight |= dict.fromkeys(ids, done)
         try:
             yield
         finally:
-            del self._in_flight[message_id]
+            for id_ in ids:
+                del self._in_flight[id_]
             done.set_result(None)
 
     async def _keep_connected(self) -> None:
@@ -452,6 +474,21 @@ class Broker:
                     self._refused.pop(name, None)
             if channel is not None and not channel.is_closed:
                 await channel.close()
+
+
+def _outcome(confirm: asyncio.Future[Any], name: str, fault: str) -> PublishError | None:
+    error = asyncio.CancelledError() if confirm.cancelled() else confirm.exception()
+    match error:
+        case None:
+            return None
+        case (
+            aiormq.exceptions.PublishError()
+            | aiormq.exceptions.ChannelNotFoundEntity()
+            | aiormq.exceptions.ChannelAccessRefused()
+        ):
+            return Unroutable(f"{name}: {error!r}")
+        case _:
+            return Unconfirmed(f"{name}: {fault or repr(error)}")
 
 
 async def _declare_step(channel: AbstractChannel, step: _Step) -> None:

@@ -40,6 +40,8 @@ log = logs.get_logger(__name__)
 REASON = "x-reason"
 FAILURES = "x-failures"
 DRAIN_SECONDS = 20.0
+IN_FLIGHT_BYTES = 4 * 1024 * 1024
+"""Of bodies in a consumer's handlers, which need some thirty times as much; one may be larger."""
 _RETRY_SECONDS = 1.0
 # About a minute in all: RabbitMQ closes a channel with a message unacknowledged for 30 minutes.
 _DATABASE_SECONDS = (0.5, 1.0, 2.0, *[5.0] * 11)
@@ -156,6 +158,9 @@ class Consumer:
         self._subscriptions: set[_Subscription] = set()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._bytes = 0
+        self._next = asyncio.Lock()
+        self._room = asyncio.Event()
         self._counts: dict[type[Disposition], Counter] = {
             outcome: CONSUMED.labels(queue.name, outcome.__name__.lower())
             for outcome in (Ack, Retry, Dead, Requeue)
@@ -271,11 +276,26 @@ class Consumer:
 
     async def _handle(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:
         try:
-            await self._process(subscription, incoming)
+            async with self._room_for(len(incoming.body)):
+                await self._process(subscription, incoming)
         except Exception:
             # For example malformed headers. Without a disposition it would stay in flight forever.
             log.exception("consumer.message_failed", queue=self._queue.name)
             await self._apply(subscription, incoming, Retry("not understood"))
+
+    @asynccontextmanager
+    async def _room_for(self, size: int) -> AsyncIterator[None]:
+        """Wait until the bodies being handled, parsed and copied, leave room for one more."""
+        async with self._next:  # in order: otherwise a large one might wait for ever
+            while self._bytes and self._bytes + size > IN_FLIGHT_BYTES:
+                self._room.clear()
+                await self._room.wait()
+            self._bytes += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
+            self._room.set()
 
     async def _process(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:
         if not subscription.taking:

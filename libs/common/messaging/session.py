@@ -1,7 +1,7 @@
 """A pair of connections to RabbitMQ, and the channels for publishing on it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, cast
 
@@ -19,7 +19,6 @@ log = logs.get_logger(__name__)
 
 CALL_SECONDS = 5.0
 SILENT_SECONDS = 30.0
-DRAIN_BYTES = 64 * 1024
 
 # What aio-pika, aiormq, asyncio's streams and the socket raise when the connection or the channel
 # is lost, refused or too slow.
@@ -74,29 +73,25 @@ class PublisherChannel:
         self.channel: AbstractChannel | None = None
         self.proven = False
         self._exchange = exchange
-        self._undrained = 0
 
-    async def publish(self, message: aio_pika.Message, routing_key: str) -> None:
-        """Publish and wait for the confirm.
+    @asynccontextmanager
+    async def published(
+        self, messages: Sequence[aio_pika.Message], routing_key: str
+    ) -> AsyncIterator[Sequence[asyncio.Future[Any]]]:
+        """Write messages of different ids in one piece; yield the future confirm of each.
 
-        aio-pika's `publish` flushes each message before it takes the next: one message per loop
-        iteration. This flushes only once DRAIN_BYTES are buffered.
+        If this raises, nothing was written. At the end, confirms that are not there are forgotten.
         """
         if self.channel is None:
             raise ConnectionError("no channel")
         channel = cast("aiormq.Channel", await self.channel.get_underlay_channel())
-        self._undrained += len(message.body)
-        drain = self._undrained >= DRAIN_BYTES
-        if drain:
-            self._undrained = 0
-        await channel.basic_publish(
-            message.body,
-            exchange=self._exchange,
-            routing_key=routing_key,
-            properties=message.properties,
-            mandatory=True,
-            wait=drain,
-        )
+        confirms = await aiormq_private.publish(channel, self._exchange, routing_key, messages)
+        try:
+            yield confirms
+        finally:
+            for message, confirm in zip(messages, confirms, strict=True):
+                confirm.cancel()
+                channel.message_id_delivery_tag.pop(str(message.message_id), None)
 
 
 class _Transport(aiormq.connection.TransportFactory):
@@ -170,7 +165,7 @@ class Session:
         RabbitMQ may block a channel for a minute when a message goes to a queue without a leader.
         Publishing to a missing or forbidden exchange closes the channel and leaves everything in
         flight on it unconfirmed. Neither may affect other messages. Also, aiormq keeps writing
-        after the channel was closed, and RabbitMQ then closes the connection, so the first publish
+        after the channel was closed, and RabbitMQ then closes the connection, so the first write
         on a channel is sent alone.
         """
         publisher = self._publishers.setdefault((exchange, queue), PublisherChannel(exchange))
@@ -182,12 +177,8 @@ class Session:
                 )
                 await publisher.channel.initialize()
             if not publisher.proven:
-                try:
-                    yield publisher
-                except aiormq.exceptions.PublishError:  # the exchange exists, but no queue is bound
-                    publisher.proven = True
-                    raise
-                publisher.proven = True
+                yield publisher
+                publisher.proven = not publisher.channel.is_closed
                 return
         yield publisher
 

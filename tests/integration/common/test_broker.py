@@ -180,6 +180,68 @@ async def test_duplicates_of_one_id_in_flight_get_their_own_outcomes(broker: Bro
     assert await asyncio.gather(*map(publish, keys)) == [key == QUEUE for key in keys]
 
 
+def encoded(broker: Broker, count: int, **body: str) -> list[aio_pika.Message]:
+    return [broker.encode(Message(f"m-{number}", "test", body)) for number in range(count)]
+
+
+async def test_messages_of_one_write_arrive_in_order_also_if_one_needs_several_frames(
+    broker: Broker,
+) -> None:
+    sent = encoded(broker, 100)
+    sent[50] = broker.encode(Message("m-50", "test", {"text": "x" * 300_000}))
+    assert await broker.send_all("alerts", QUEUE, sent, timeout=30) == [None] * 100
+    got = Recorder()
+    async with consume(broker, QUEUE, got, prefetch=200):
+        await got.until_count(100)
+    assert got.ids == [message.message_id for message in sent]
+    assert len(got.messages[50].body["text"]) == 300_000
+
+
+async def test_each_message_of_one_write_is_refused_if_no_queue_is_bound(broker: Broker) -> None:
+    await broker.declare(Queue("alerts.unbound"))  # a channel of its own, as a work queue has
+    for _ in range(2):
+        refused = await broker.send_all("alerts", "alerts.unbound", encoded(broker, 3), timeout=30)
+        assert [type(each) for each in refused] == [Unroutable] * 3
+    missing = await broker.send_all("missing", "alerts.unbound", encoded(broker, 3), timeout=30)
+    assert [type(each) for each in missing] == [Unroutable] * 3
+    await broker.publish("alerts", QUEUE, message("test", {}))
+
+
+async def test_of_one_write_only_what_has_no_confirm_is_unknown(
+    through: Broker, proxy: Proxy, vhost: Vhost
+) -> None:
+    await through.publish("alerts", QUEUE, message("test", {}))  # opens the channel
+    session = await through.session()
+    stalled = proxy.stall_before(UP, b"m-1")
+    sending = asyncio.create_task(
+        through.send_all("alerts", QUEUE, encoded(through, 3), timeout=3600)
+    )
+    await stalled.wait()
+    async with session.publisher("alerts", QUEUE) as publisher:
+        assert publisher.channel is not None
+        channel: Any = await publisher.channel.get_underlay_channel()
+    await until(lambda: len(channel.confirmations) == 2)
+    proxy.cut()
+    confirmed, *unknown = await sending
+    assert confirmed is None
+    assert [type(each) for each in unknown] == [Unconfirmed] * 2
+    await proxy.resume()
+    assert count(vhost, QUEUE) == 2
+
+
+async def test_a_second_message_of_an_id_waits_for_the_first_of_a_write(
+    broker: Broker,
+) -> None:
+    keys = [QUEUE, "nowhere"] * 5
+    several = (broker.send_all("alerts", key, encoded(broker, 3), timeout=30) for key in keys)
+    single = [broker.publish("alerts", QUEUE, Message("m-1", "test", {})) for _ in range(5)]
+    outcomes = await asyncio.gather(*several, *single)
+    assert [outcome is None or [each is None for each in outcome] for outcome in outcomes] == [
+        *([key == QUEUE] * 3 for key in keys),
+        *[True] * 5,
+    ]
+
+
 async def test_a_connection_cut_before_the_confirmation_leaves_it_unknown(
     through: Broker, proxy: Proxy, vhost: Vhost
 ) -> None:

@@ -36,8 +36,13 @@ class Unanswering:
     def __init__(self) -> None:
         self.under_way = 0
 
-    async def publish(self, *_: object) -> None:
-        self.under_way += 1
+    def encode(self, message: Message) -> Message:
+        return message
+
+    async def send_all(
+        self, _exchange: str, _key: str, works: Sequence[Message], **_: object
+    ) -> None:
+        self.under_way += len(works)
         await asyncio.Event().wait()
 
 

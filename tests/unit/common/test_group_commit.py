@@ -39,12 +39,12 @@ def squares(statement: Statement) -> Batches[int, int]:
 
 async def hold(
     statement: Statement, squares: Batches[int, int], *items: int
-) -> list[asyncio.Task[int]]:
+) -> list[asyncio.Future[int]]:
     """Have one batch under way with the first item, and the others waiting."""
     statement.free.clear()
-    tasks = [asyncio.create_task(squares.submit(items[0]))]
+    tasks = [squares.submit(items[0])]
     await statement.called.wait()
-    tasks += [asyncio.create_task(squares.submit(item)) for item in items[1:]]
+    tasks += [squares.submit(item) for item in items[1:]]
     await asyncio.sleep(0)
     return tasks
 
@@ -69,7 +69,7 @@ async def test_a_batch_is_no_larger_than_its_limit(
 async def test_within_the_pace_items_wait_for_company(statement: Statement) -> None:
     squares: Batches[int, int] = Batches(statement, limit=8, pace=0.1)
     assert await squares.submit(1) == 1
-    second = asyncio.create_task(squares.submit(2))
+    second = squares.submit(2)
     for _ in range(10):
         await asyncio.sleep(0)
     assert list(await asyncio.gather(squares.submit(3), second)) == [9, 4]
@@ -80,7 +80,7 @@ async def test_half_a_full_batch_starts_before_the_pace(statement: Statement) ->
     squares: Batches[int, int] = Batches(statement, limit=8, pace=3600)
     async with asyncio.timeout(30):
         assert await squares.submit(1) == 1  # nor does the first one
-        waiting = asyncio.create_task(squares.submit(2))
+        waiting = squares.submit(2)
         await asyncio.sleep(0)
         assert await asyncio.gather(waiting, *map(squares.submit, (3, 4, 5))) == [4, 9, 16, 25]
     assert statement.batches == [[1], [2, 3, 4, 5]]
