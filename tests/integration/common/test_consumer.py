@@ -320,6 +320,35 @@ async def test_no_more_than_the_prefetch_are_in_flight(broker: Broker) -> None:
         await gate.until(20)
 
 
+async def test_large_messages_are_handled_few_at_a_time_and_none_waits_for_ever(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.consumer.IN_FLIGHT_BYTES", 1000)
+    for size in (400, 400, 5000, 10, 10, 10):
+        await broker.publish("alerts", QUEUE, message("test", {"text": "x" * size}))
+    handled: list[int] = []
+    gates = {size: asyncio.Event() for size in (400, 5000, 10)}
+
+    async def hold(message: Message, _: Delivery) -> Disposition:
+        size = len(message.body["text"])
+        handled.append(size)
+        await gates[size].wait()
+        return Ack()
+
+    async with consume(broker, QUEUE, hold, prefetch=10):
+        await until(lambda: len(handled) == 2)
+        await asyncio.sleep(0.5)  # time enough for all the others
+        assert handled == [400, 400]
+        gates[400].set()
+        await until(lambda: len(handled) == 3)
+        await asyncio.sleep(0.5)
+        assert handled == [400, 400, 5000]  # alone, and before what came after it
+        gates[5000].set()
+        await until(lambda: len(handled) == 6)
+        gates[10].set()
+        await eventually(lambda: gone(broker))
+
+
 async def test_a_paused_consumer_finishes_messages_in_flight_and_takes_no_more(
     broker: Broker,
 ) -> None:
