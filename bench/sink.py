@@ -5,7 +5,8 @@
     GET /latencies  {path: [seconds, …]} of bodies with `sent=<monotonic ns>`
     GET /reset      deletes all records
 
-A path that begins with /hang is never answered; one with /refuse gets a 500. It only understands
+A path that begins with /hang is never answered; one with /refuse gets a 500; one with /after-50 is
+answered 50 ms later. It only understands
 what the benchmarked clients send: whole bodies with a Content-Length.
 """
 
@@ -22,6 +23,7 @@ import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SENT = re.compile(rb"sent=(\d+)")
+_AFTER = re.compile(r"/after-(\d+)")
 _STATUS = {200: b"OK", 500: b"Internal Server Error"}
 
 
@@ -70,6 +72,8 @@ class Sink(asyncio.Protocol):
             _note(seen[path], body)
             if path.startswith("/refuse"):
                 self._answer(b"no", 500)
+            elif late := _AFTER.match(path):
+                asyncio.get_running_loop().call_later(int(late[1]) / 1000, self._answer, b"ok")
             elif not path.startswith("/hang"):
                 self._answer(b"ok")
 

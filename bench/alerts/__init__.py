@@ -2,7 +2,8 @@ from bench.alerts.accept import BATCH_PART, DELIVERED_PART
 from bench.alerts.drain import DRAIN
 from bench.alerts.ledger import LEDGER
 from bench.alerts.memory import MEMORY
+from bench.alerts.shipped import SHIPPED
 from bench.alerts.sick import SICK
 
 TITLE = "Alerts"
-PARTS = (DRAIN, DELIVERED_PART, BATCH_PART, LEDGER, SICK, MEMORY)
+PARTS = (DRAIN, SHIPPED, DELIVERED_PART, BATCH_PART, LEDGER, SICK, MEMORY)

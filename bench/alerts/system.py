@@ -61,8 +61,12 @@ def alerts(
     targets: Mapping[str, Mapping[str, Any]] | None = None,
     *,
     database: DatabaseUrl | None = None,
+    sink: str = "/slack",
 ) -> Iterator[Alerts]:
-    """Create a vhost and a database; `targets` changes those of the shipped alerts.toml."""
+    """Create a vhost and a database; `targets` changes those of the shipped alerts.toml.
+
+    :param sink: the path of slack at the sink
+    """
     own, vhost = database or lab.databases.create("alerts"), Vhost(lab.rabbitmq)
     folder = lab.folder / f"alerts-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
@@ -73,7 +77,7 @@ def alerts(
         "RATE_LIMIT_STATE_FILE": str(folder / "ratelimits.json"),
         "KEYS_STATE_FILE": str(folder / "keys.json"),
         "SERVICE_RATE_LIMIT": "100000000 per minute",
-        "SLACK_WEBHOOK_URL": f"{lab.sink.url}/slack",
+        "SLACK_WEBHOOK_URL": f"{lab.sink.url}{sink}",
         "WEBHOOK_URL": f"{lab.sink.url}/hang",
     }
     try:

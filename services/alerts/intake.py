@@ -12,7 +12,7 @@ from uuid import UUID
 import aio_pika
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.database.group_commit import PACE_SECONDS, Batches
+from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable
@@ -55,7 +55,7 @@ class Intake:
         self._subjects = subjects
         self._engine = engine
         self._broker = broker
-        self._rows = Batches(self._write, limit=MAX_BATCH, pace=PACE_SECONDS)
+        self._rows = Batches(self._write, limit=MAX_BATCH, pace=pace(MAX_BATCH))
         # For each queue on its own: one without a leader confirms nothing for a while.
         self._publishing = {
             key: Batches(partial(self._publish, key), limit=MAX_BATCH)

@@ -8,7 +8,7 @@ from time import monotonic
 from uuid import UUID
 
 from libs.common.database import postgres
-from libs.common.database.group_commit import PACE_SECONDS, Batches
+from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging.broker import Message, PublishError
 from libs.common.messaging.consumer import REASON, Ack, Disposition, Requeue, Retry
 from libs.common.messaging.topology import dead_name
@@ -31,7 +31,7 @@ class AtLeastOnceWorker(Worker):
     def __post_init__(self) -> None:
         super().__post_init__()
         limit = min(self.target.prefetch, self.target.concurrency)
-        self._claims = Batches(self._claim, limit=limit, pace=PACE_SECONDS)
+        self._claims = Batches(self._claim, limit=limit, pace=pace(limit))
         self._takeover = asyncio.Lock()
 
     async def _work(

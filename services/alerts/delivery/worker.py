@@ -34,7 +34,7 @@ from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.database.group_commit import PACE_SECONDS, Batches
+from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, read
 from libs.common.messaging.topology import delay_name
@@ -74,7 +74,8 @@ class Worker(ABC):
         self._retries = len(self.target.retry_delays)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._unrecorded: set[UUID] = set()  # alerts whose outcome the database does not have yet
-        self._outcomes = Batches(self._record_batch, limit=self.target.prefetch, pace=PACE_SECONDS)
+        limit = self.target.prefetch
+        self._outcomes = Batches(self._record_batch, limit=limit, pace=pace(limit))
 
     async def handle(self, message: Message, _: Delivery) -> Disposition:
         """Process one work message; an open breaker requeues it without counting an attempt."""

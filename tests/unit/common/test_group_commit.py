@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from libs.common.database.group_commit import Batches
+from libs.common.database.group_commit import Batches, pace
 
 
 class Statement:
@@ -127,3 +127,9 @@ async def test_a_cancelled_batch_leaves_no_caller_waiting(
     assert all(task.cancelled() for task in tasks)
     statement.free.set()
     assert await squares.submit(3) == 9
+
+
+@pytest.mark.parametrize("limit", [1, 8, 16, 100, 200])
+def test_no_limit_with_its_pace_bounds_the_rate_below_5000_a_second(limit: int) -> None:
+    assert limit / pace(limit) >= 5000
+    assert pace(limit) <= 0.02
