@@ -187,6 +187,10 @@ def _up(*, cluster: bool) -> None:
         print(told)
     print(f"up in {time.monotonic() - began:.0f} s")
     _print_addresses(values)
+    if link := _invitation(values):
+        print(
+            f"  {link}\n  the console: the first admin sets a password there, once, within 24 hours"
+        )
 
 
 def _choose(values: Mapping[str, str], *, cluster: bool) -> None:
@@ -451,6 +455,19 @@ def status() -> None:
     print(f"{'process':<12}{'pid':>9}{'port':>8}  health")
     for name, pid, number, health in rows:
         print(f"{name:<12}{pid or '-':>9}{number:>8}  {health}")
+
+
+def _invitation(values: Mapping[str, str]) -> str:
+    """Return a link for the first admin of the console; empty if there is one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "services.console", "invitation"],
+        env=supervisor.process_environment(values, "console"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
 
 
 def _print_addresses(values: Mapping[str, str]) -> None:

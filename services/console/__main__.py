@@ -1,3 +1,4 @@
+import asyncio
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ def check() -> None:
 def main() -> int | str:
     from services.console import app
 
+    if sys.argv[1:] == ["invitation"]:
+        return asyncio.run(app.print_invitation(settings.load(ConsoleSettings)))
     if sys.argv[1:]:
         return migrate.command("console", MIGRATIONS, sys.argv[1:])
     configured = settings.load(ConsoleSettings)

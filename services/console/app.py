@@ -1,5 +1,6 @@
 """The wiring: read down for the start order, up for the stop order."""
 
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,17 +10,24 @@ from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
+from services.console.http.door import Door, errors_as_pages
+from services.console.http.key_pages import KeyPages
 from services.console.http.keys import KeyRoutes
+from services.console.http.login import LoginRoutes
 from services.console.http.operations import OperationsRoutes
+from services.console.http.staff import StaffRoutes
 from services.console.http.sync import SyncRoutes
 from services.console.keys import Keys
+from services.console.passwords import Passwords
+from services.console.people import People
 from services.console.settings import ConsoleSettings
-from services.console.store import actions
+from services.console.store import actions, people, sessions
 from services.console.sync import Sync
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PURGE_SECONDS = 3600
 POOL = 5
+SESSION_DAYS = 30
 
 
 async def start(service: Service, settings: ConsoleSettings) -> None:
@@ -35,13 +43,23 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     for name, job in (
         ("console actions purge", purge_actions),
         ("console key readers", sync.forget_unseen),
+        ("console sessions purge", partial(_purge_people, engine)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
-    app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    door = Door(engine, settings)
+    app.middlewares.extend(
+        [errors_as_pages, door.same_origin, application.unavailable_when(postgres.is_transient)]
+    )
     SyncRoutes(sync).add_to(app)
-    KeyRoutes(engine, Keys(engine, sync)).add_to(app)
+    keys = Keys(engine, sync)
+    KeyRoutes(engine, keys).add_to(app)
+    KeyPages(engine, door, keys).add_to(app)
+    passwords = Passwords()
+    staff = People(engine, passwords)
+    LoginRoutes(engine, door, staff).add_to(app)
+    StaffRoutes(engine, door, staff, settings.public_base_url).add_to(app)
     OperationsRoutes(engine).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
@@ -50,6 +68,23 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     )
 
 
+async def _purge_people(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        await people.purge(tx)
+        await sessions.purge(tx, SESSION_DAYS)
+
+
 async def _purge_actions(engine: AsyncEngine, days: int) -> None:
     async with engine.begin() as tx:
         await actions.purge(tx, days)
+
+
+async def print_invitation(settings: ConsoleSettings) -> int:
+    """Print a link for the first admin, if nobody can log in as admin yet."""
+    database_url = settings.database_url.get_secret_value()
+    async with postgres.connect(database_url, application_name="invitation") as engine:
+        token = await People(engine, Passwords()).first_invitation(settings.escalation_email)
+    if token is not None:
+        link = f"{settings.public_base_url.rstrip('/')}/console/invitation/{token}"
+        sys.stdout.write(f"{link}\n")
+    return 0

@@ -9,3 +9,6 @@ KEYS_BEHIND = Gauge(
     "console_keys_behind",
     "1: a gateway has keys that this database does not know; it was restored from a backup.",
 )
+
+LOGINS = Counter("console_logins_total", "Tries to log in.", ["outcome"])
+"""done | refused"""

@@ -210,16 +210,20 @@ def _lacking(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "noticed_at": found["noticed_at"].isoformat()}
 
 
+def key_state(row: Any) -> str:
+    if row["revoked_at"]:
+        return "revoked"
+    return "in force" if row["expires_at"] > datetime.now(UTC) else "expired"
+
+
 def _shown(row: Any) -> dict[str, Any]:
     shown = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in row.items()
     }
-    ended = row["revoked_at"] or row["expires_at"]
-    state = "in force" if ended > datetime.now(UTC) else "expired"
     del shown["ends"]
     return {
         **shown,
-        "state": "revoked" if row["revoked_at"] else state,
+        "state": key_state(row),
         "secrets": sorted(each.isoformat() for each in row["ends"] or ()),
     }

@@ -1,7 +1,10 @@
 """The record of who did what. It is written by the transaction that acts."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,6 +52,16 @@ async def record(
             outcome=outcome,
         )
     )
+
+
+async def listed(
+    tx: AsyncConnection, before: datetime | None, most: int
+) -> list[Mapping[str, Any]]:
+    """Return acts, the latest first."""
+    statement = sa.select(staff_action).order_by(staff_action.c.at.desc()).limit(most)
+    if before is not None:
+        statement = statement.where(staff_action.c.at < before)
+    return [dict(each) for each in (await tx.execute(statement)).mappings()]
 
 
 async def purge(tx: AsyncConnection, days: int) -> None:

@@ -87,3 +87,58 @@ key_restore = sa.Table(
     sa.Column("noticed_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("accepted_at", _timestamptz),
 )
+
+staff = sa.Table(
+    "staff",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("email", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("roles", ARRAY(sa.Text), nullable=False),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("disabled_at", _timestamptz),
+    sa.UniqueConstraint("email", name="staff_email"),
+)
+
+staff_credential = sa.Table(
+    "staff_credential",
+    metadata,
+    sa.Column("staff_id", sa.ForeignKey(staff.c.id), primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+invitation = sa.Table(
+    "invitation",
+    metadata,
+    sa.Column("token_sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("staff_id", sa.ForeignKey(staff.c.id), nullable=False),
+    sa.Column("expires_at", _timestamptz, nullable=False),
+    sa.Column("used_at", _timestamptz),
+    sa.Index("invitation_staff", "staff_id"),
+)
+
+staff_session = sa.Table(
+    "staff_session",
+    metadata,
+    sa.Column("token_sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("staff_id", sa.ForeignKey(staff.c.id), nullable=False),
+    sa.Column("browser", sa.Text, nullable=False),
+    sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("seen_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("stepped_up_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("ended_at", _timestamptz),
+    sa.Index("staff_session_staff", "staff_id"),
+    sa.Index("staff_session_seen", "seen_at"),
+)
+
+# By the hash of what was typed: also for accounts that do not exist.
+login_failure = sa.Table(
+    "login_failure",
+    metadata,
+    sa.Column("email_sha256", sa.LargeBinary, primary_key=True),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("last_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Index("login_failure_last_at", "last_at"),
+)

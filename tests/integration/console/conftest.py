@@ -49,14 +49,16 @@ class Console:
         self.url = f"http://{HOST}:{port}"
         self.database = database
         self._log = log
-        self._session = session
+        self.session = session
+        self.key = INTERNAL_KEY
         self._process: subprocess.Popen[bytes] | None = None
-        self._environment = {
+        self.environment = {
             **os.environ,
             "DATABASE_URL": database,
             "INTERNAL_API_KEY": INTERNAL_KEY,
             "HTTP_PORT": str(port),
             "METRICS_PORT": "0",
+            "PUBLIC_BASE_URL": "https://console.example.com",
         }
 
     async def start(self, program: str = QUICK) -> None:
@@ -65,7 +67,7 @@ class Console:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - its pid outlives the loop
                 [sys.executable, "-c", program],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environment,
                 stdout=output,
                 stderr=output,
             )
@@ -90,7 +92,7 @@ class Console:
         self, method: str, path: str, body: Any = None, *, caller: str = "admin", **headers: str
     ) -> Answer:
         sent = {"X-Internal-Key": INTERNAL_KEY, "X-Caller": caller, **headers}
-        async with self._session.request(
+        async with self.session.request(
             method, self.url + path, json=body, headers=sent
         ) as response:
             text = await response.text()

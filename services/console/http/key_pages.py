@@ -1,0 +1,137 @@
+"""API keys as pages, for admins."""
+
+from collections.abc import Awaitable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.scopes import Scope
+from services.console.http.door import Door
+from services.console.http.keys import STATUS, Create, key_state
+from services.console.http.login import moment
+from services.console.http.pages import page
+from services.console.key import ID, Secret
+from services.console.keys import Confirmation, Keys
+from services.console.people import actor_of
+from services.console.person import Role
+from services.console.store import keys
+from services.console.store.sessions import Visitor
+
+DAYS = (30, 90, 365)
+OVERLAPS = (24, 0, 168)
+
+
+class KeyPages:
+    def __init__(self, engine: AsyncEngine, door: Door, changes: Keys) -> None:
+        self._engine = engine
+        self._door = door
+        self._keys = changes
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/console/keys", self.show),
+            ("POST", "/console/keys", self.create),
+            ("POST", "/console/keys/{id}/rotate", self.rotate),
+            ("POST", "/console/keys/{id}/revoke", self.revoke),
+        ):
+            app.router.add_route(method, path, self._door.only(handler, Role.ADMIN, fresh=True))
+
+    async def show(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._page(request, visitor)
+
+    async def _page(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
+        status: int = 200, secret: Secret | None = None, confirmed: Confirmation | None = None,
+    ) -> web.Response:  # fmt: skip
+        async with self._engine.connect() as tx:
+            found = await keys.listed(tx)
+        shown = [
+            {
+                **each,
+                "state": key_state(each).replace(" ", "_"),
+                "ends": moment(each["revoked_at"] or each["expires_at"]),
+                "used": each["last_used_at"] and moment(each["last_used_at"]),
+            }
+            for each in found
+        ]
+        return page(
+            request, "keys.html", "keys", visitor, status=status, fault=fault, keys=shown,
+            scopes=_scopes(visitor), days=DAYS, overlaps=OVERLAPS, secret=secret,
+            waiting=[each.process for each in confirmed.waiting_for] if confirmed else [],
+            confirmed=confirmed is not None,
+        )  # fmt: skip
+
+    async def create(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = await request.post()
+        days = str(form.get("days", ""))
+        allowed = {str(scope) for scope in _scopes(visitor)}
+        chosen = [str(scope) for scope in form.getall("scope", ())]
+        limit = str(form.get("limit", "")).strip()
+        try:
+            body = Create.model_validate(
+                {
+                    **{name: str(form.get(name, "")) for name in ("name", "purpose", "owner")},
+                    "scopes": chosen,
+                    "expires_at": datetime.now(UTC) + timedelta(days=int(days)),
+                    "limits": [limit] if limit else [],
+                }
+            )
+        except (ValidationError, ValueError):
+            return await self._page(request, visitor, fault="bad_key", status=422)
+        if not set(chosen) <= allowed:
+            return await self._page(request, visitor, fault="not_yours", status=403)
+        values = body.model_dump() | {"scopes": sorted(set(body.scopes))}
+        return await self._changed(request, visitor, self._keys.create(actor_of(visitor), values))
+
+    async def rotate(self, request: web.Request, visitor: Visitor) -> web.Response:
+        hours = str((await request.post()).get("overlap", ""))
+        if hours not in map(str, OVERLAPS):
+            return await self._page(request, visitor, fault="bad_key", status=422)
+        change = self._keys.rotate(
+            actor_of(visitor), _id(request), timedelta(hours=int(hours)), None
+        )
+        return await self._changed(request, visitor, change)
+
+    async def revoke(self, request: web.Request, visitor: Visitor) -> web.Response:
+        reason = str((await request.post()).get("reason", "")).strip()
+        if not 3 <= len(reason) <= 500 or not reason.isprintable():
+            return await self._page(request, visitor, fault="bad_reason", status=422)
+
+        async def revoked() -> tuple[None, Confirmation]:
+            return None, await self._keys.revoke(actor_of(visitor), _id(request), reason)
+
+        return await self._changed(request, visitor, revoked())
+
+    async def _changed(
+        self,
+        request: web.Request,
+        visitor: Visitor,
+        change: Awaitable[tuple[Secret | None, Confirmation]],
+    ) -> web.Response:
+        """Answer with the page itself, and not by a redirect: a secret must be in no URL."""
+        try:
+            secret, confirmed = await change
+        except tuple(STATUS) as error:
+            status: Any = STATUS[type(error)]
+            fault = {404: "not_found"}.get(status, "key_refused")
+            return await self._page(request, visitor, fault=fault, status=status)
+        return await self._page(request, visitor, secret=secret, confirmed=confirmed)
+
+
+def _scopes(visitor: Visitor) -> list[Scope]:
+    """Return what this person may grant: what concerns persons needs the role privacy, too."""
+    privacy = Role.PRIVACY in visitor.roles
+    return [
+        scope
+        for scope in Scope
+        if not scope.startswith("keys:") and (privacy or not scope.startswith("consent:"))
+    ]
+
+
+def _id(request: web.Request) -> str:
+    if not ID.fullmatch(given := request.match_info["id"]):
+        raise web.HTTPNotFound
+    return given

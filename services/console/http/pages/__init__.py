@@ -1,0 +1,107 @@
+"""The pages: HTML in Polish and English that needs no script, and nothing from elsewhere."""
+
+import hashlib
+import tomllib
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from aiohttp import hdrs, web
+
+from services.console.person import LANGUAGES, Role, may
+from services.console.store.sessions import Visitor
+
+TEXTS: dict[str, dict[str, str]] = tomllib.loads(
+    files(__package__).joinpath("texts.toml").read_text(encoding="utf-8")
+)
+_TYPES = {"css": "text/css", "svg": "image/svg+xml"}
+_FILES = {
+    name: files("services.console").joinpath(f"static/{name}").read_bytes()
+    for name in ("console.css", "icon.svg")
+}
+_PATHS = {
+    f"/console/static/{hashlib.sha256(content).hexdigest()[:16]}-{name}": name
+    for name, content in _FILES.items()
+}
+"""With the hash in the name, a browser may keep a file for a year."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send no Origin
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex, nofollow, noarchive",
+}
+_HTML = jinja2.Environment(
+    loader=jinja2.PackageLoader("services.console.http", "pages"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
+
+
+def language_of(request: web.Request, visitor: Visitor | None) -> str:
+    if visitor is not None:
+        return visitor.language
+    given = request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower()[:2]
+    return "en" if given == "en" else LANGUAGES[0]
+
+
+def page(
+    request: web.Request,
+    template: str,
+    title: str,
+    visitor: Visitor | None = None,
+    *,
+    status: int = 200,
+    fault: str | None = None,
+    button: str = "confirm_button",
+    text: str | None = None,
+    **values: Any,
+) -> web.Response:
+    """Render a template.
+
+    :param title, fault, text, button: keys of texts.toml
+    """
+    language = language_of(request, visitor)
+    texts = TEXTS[language]
+    shown = _HTML.get_template(template).render(
+        t=texts,
+        language=language,
+        title=texts[title],
+        fault=fault and texts[fault],
+        text=text and texts[text].format(**values),
+        files={name: path for path, name in _PATHS.items()},
+        visitor=visitor,
+        links=[(path, texts[key]) for path, key in _links(visitor)],
+        here=request.path,
+        button=texts[button],
+        **values,
+    )
+    return web.Response(text=shown, status=status, content_type="text/html", headers=HEADERS)
+
+
+def redirect(path: str) -> web.Response:
+    """Answer a form: a reload then shows the page, and sends nothing again."""
+    return web.Response(status=303, headers={hdrs.LOCATION: path, **HEADERS})
+
+
+def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
+    roles = visitor.roles if visitor else ()
+    found = [("/console/", "home")]
+    if may(roles, Role.ADMIN):
+        found += [("/console/keys", "keys"), ("/console/staff", "staff")]
+    if may(roles, Role.ADMIN, Role.PRIVACY):
+        found.append(("/console/actions", "actions"))
+    return [*found, ("/console/me", "me")]
+
+
+async def static(request: web.Request) -> web.Response:
+    if (name := _PATHS.get(request.path)) is None:
+        raise web.HTTPNotFound
+    return web.Response(
+        body=_FILES[name],
+        content_type=_TYPES[name.rpartition(".")[2]],
+        headers={"Cache-Control": "public, max-age=31536000, immutable"},
+    )

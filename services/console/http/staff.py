@@ -1,0 +1,232 @@
+"""People and the record: pages for admins, and the same for the command line."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.email_address import Email, MalformedEmail, normalise
+from libs.common.http.application import Model, Problem, in_utc, json_response, only, parse, path_id
+from services.console.http.caller import admin_key
+from services.console.http.door import Door
+from services.console.http.keys import Name, Reason
+from services.console.http.login import moment
+from services.console.http.pages import page, redirect
+from services.console.people import (
+    KnownPersonError,
+    LastAdminError,
+    People,
+    UnknownPersonError,
+    actor_of,
+)
+from services.console.person import LANGUAGES, Role
+from services.console.store import actions, people
+from services.console.store.sessions import Visitor
+
+Roles = Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
+STATUS = {UnknownPersonError: 404, KnownPersonError: 409, LastAdminError: 409}
+FAULTS = {KnownPersonError: "known_person", LastAdminError: "last_admin"}
+PAGE = 50
+
+
+class Invite(Model):
+    email: Email
+    name: Name
+    roles: Roles
+    language: Literal["pl", "en"] = "pl"
+
+
+class SetRoles(Model):
+    roles: Roles
+
+
+class Disable(Model):
+    reason: Reason
+
+
+class StaffRoutes:
+    def __init__(self, engine: AsyncEngine, door: Door, staff: People, base: str) -> None:
+        self._engine = engine
+        self._door = door
+        self._people = staff
+        self._base = base.rstrip("/")
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/api/staff", self.everybody),
+            ("POST", "/api/staff", self.invite),
+            ("POST", "/api/staff/{id}/invitation", self.invite_again),
+            ("POST", "/api/staff/{id}/roles", self.set_roles),
+            ("POST", "/api/staff/{id}/disable", self.disable),
+            ("GET", "/api/actions", self.actions),
+        ):
+            app.router.add_route(method, path, only("admin", _checked(handler)))
+        for method, path, form in (
+            ("GET", "/console/staff", self.staff_page),
+            ("POST", "/console/staff", self.invite_form),
+            ("POST", "/console/staff/{id}/invitation", self.invite_again_form),
+            ("POST", "/console/staff/{id}/roles", self.roles_form),
+            ("POST", "/console/staff/{id}/disable", self.disable_form),
+        ):
+            app.router.add_route(method, path, self._door.only(form, Role.ADMIN, fresh=True))
+        record = self._door.only(self.actions_page, Role.ADMIN, Role.PRIVACY)
+        app.router.add_get("/console/actions", record)
+
+    def _link(self, token: str) -> str:
+        return f"{self._base}/console/invitation/{token}"
+
+    async def everybody(self, _: web.Request) -> web.Response:
+        async with self._engine.connect() as tx:
+            found = await people.listed(tx)
+        shown = [
+            {
+                "id": str(each.id),
+                "email": each.email,
+                "name": each.name,
+                "roles": each.roles,
+                "joined": each.joined,
+                "disabled": each.disabled_at is not None,
+            }
+            for each in found
+        ]
+        return json_response({"items": shown})
+
+    async def invite(self, request: web.Request) -> web.Response:
+        body = await parse(request, Invite)
+        staff_id, token = await self._people.invite(
+            admin_key(request), body.email, body.name, body.roles, body.language
+        )
+        return json_response({"id": str(staff_id), "link": self._link(token)}, 201)
+
+    async def invite_again(self, request: web.Request) -> web.Response:
+        token = await self._people.invite_again(admin_key(request), path_id(request, "person"))
+        return json_response({"link": self._link(token)}, 201)
+
+    async def set_roles(self, request: web.Request) -> web.Response:
+        body = await parse(request, SetRoles)
+        await self._people.set_roles(admin_key(request), path_id(request, "person"), body.roles)
+        return json_response({"roles": body.roles})
+
+    async def disable(self, request: web.Request) -> web.Response:
+        body = await parse(request, Disable)
+        await self._people.disable(admin_key(request), path_id(request, "person"), body.reason)
+        return json_response({"disabled": True})
+
+    async def actions(self, request: web.Request) -> web.Response:
+        found, older = await self._acts(request)
+        return json_response({"items": found, "next_cursor": older})
+
+    async def staff_page(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._staff(request, visitor)
+
+    async def _staff(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
+        status: int = 200, invited: str = "", token: str = "",
+    ) -> web.Response:  # fmt: skip
+        async with self._engine.connect() as tx:
+            found = await people.listed(tx)
+        return page(
+            request, "staff.html", "staff", visitor, status=status, fault=fault, people=found,
+            roles=list(Role), invited=invited, link=token and self._link(token),
+        )  # fmt: skip
+
+    async def invite_form(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = await request.post()
+        name, language = str(form.get("name", "")).strip(), str(form.get("language", ""))
+        fault, email = None, ""
+        try:
+            email = normalise(str(form.get("email", "")))
+        except MalformedEmail:
+            fault = "bad_email"
+        roles = _roles(form.getall("role", ()))
+        if not 0 < len(name) <= 100 or not name.isprintable():
+            fault = fault or "bad_name"
+        if not roles or language not in LANGUAGES:
+            fault = fault or "no_roles"
+        if fault is None:
+            try:
+                _, token = await self._people.invite(
+                    actor_of(visitor), email, name, roles, language
+                )
+            except KnownPersonError:
+                fault = FAULTS[KnownPersonError]
+            else:
+                return await self._staff(request, visitor, invited=email, token=token)
+        return await self._staff(request, visitor, fault=fault, status=422)
+
+    async def invite_again_form(self, request: web.Request, visitor: Visitor) -> web.Response:
+        staff_id = path_id(request, "person")
+        async with self._engine.connect() as tx:
+            found = await people.by_id(tx, staff_id)
+        try:
+            token = await self._people.invite_again(actor_of(visitor), staff_id)
+        except UnknownPersonError:
+            raise web.HTTPNotFound from None
+        email = found.email if found else ""
+        return await self._staff(request, visitor, invited=email, token=token)
+
+    async def roles_form(self, request: web.Request, visitor: Visitor) -> web.Response:
+        roles = _roles((await request.post()).getall("role", ()))
+        if not roles:
+            return await self._staff(request, visitor, fault="no_roles", status=422)
+        change = self._people.set_roles(actor_of(visitor), path_id(request, "person"), roles)
+        return await self._changed(request, visitor, change)
+
+    async def disable_form(self, request: web.Request, visitor: Visitor) -> web.Response:
+        reason = str((await request.post()).get("reason", "")).strip()
+        if not 3 <= len(reason) <= 500 or not reason.isprintable():
+            return await self._staff(request, visitor, fault="bad_reason", status=422)
+        change = self._people.disable(actor_of(visitor), path_id(request, "person"), reason)
+        return await self._changed(request, visitor, change)
+
+    async def _changed(
+        self, request: web.Request, visitor: Visitor, change: Awaitable[None]
+    ) -> web.Response:
+        try:
+            await change
+        except LastAdminError:
+            return await self._staff(request, visitor, fault="last_admin", status=409)
+        except UnknownPersonError:
+            raise web.HTTPNotFound from None
+        return redirect("/console/staff")
+
+    async def actions_page(self, request: web.Request, visitor: Visitor) -> web.Response:
+        found, older = await self._acts(request)
+        for each in found:
+            each["at"] = moment(datetime.fromisoformat(each["at"]))
+        return page(request, "actions.html", "actions", visitor, actions=found, older=older)
+
+    async def _acts(self, request: web.Request) -> tuple[list[dict[str, Any]], str | None]:
+        before = None
+        if given := request.query.get("before") or request.query.get("cursor"):
+            try:
+                before = in_utc(datetime.fromisoformat(given))
+            except ValueError:
+                raise Problem(422, errors=[("cursor", "not a cursor of this list")]) from None
+        async with self._engine.connect() as tx:
+            found = await actions.listed(tx, before, PAGE)
+        shown = [
+            {
+                name: str(value) if name == "id" else value
+                for name, value in {**each, "at": each["at"].isoformat()}.items()
+            }
+            for each in found
+        ]
+        return shown, shown[-1]["at"] if len(shown) == PAGE else None
+
+
+def _roles(given: Any) -> list[Role]:
+    return [role for role in Role if role in {str(each) for each in given}]
+
+
+def _checked(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
+    async def checked(request: web.Request) -> web.Response:
+        try:
+            return await handler(request)
+        except tuple(STATUS) as error:
+            raise Problem(STATUS[type(error)], detail=error.__doc__) from None
+
+    return checked

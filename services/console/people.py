@@ -1,0 +1,213 @@
+"""Invites people, logs them in, changes what they may do.
+
+Each change is one transaction with its record. Killed before the commit, nothing has happened;
+after it, only the answer is lost: a lost invitation is made again, and a session whose cookie was
+lost opens nothing. A disabled person, and one whose roles changed, have no session from the commit
+on.
+"""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from services.console import metrics
+from services.console.passwords import Passwords, TooManyError
+from services.console.person import INVITATION, Role, login_wait
+from services.console.store import actions, people, sessions
+from services.console.store.actions import Actor
+from services.console.store.sessions import Visitor
+
+KIND = "staff"
+MOST_WAITING = 50
+"""Tries that wait after failures; each holds a connection of the gateway's."""
+
+
+class UnknownPersonError(Exception):
+    """no such person"""
+
+
+class KnownPersonError(Exception):
+    """this person is here already; make a new invitation for them instead"""
+
+
+class LastAdminError(Exception):
+    """this is the last admin who can log in; make another one first"""
+
+
+class UsedInvitationError(Exception):
+    """the link was used, or has ended"""
+
+
+def actor_of(visitor: Visitor) -> Actor:
+    return Actor("staff", str(visitor.staff_id), visitor.name, visitor.roles)
+
+
+class People:
+    def __init__(self, engine: AsyncEngine, passwords: Passwords) -> None:
+        self._engine = engine
+        self._passwords = passwords
+        self._waiting = 0
+
+    async def invite(
+        self, actor: Actor, email: str, name: str, roles: Sequence[Role], language: str
+    ) -> tuple[UUID, str]:
+        """Add a person, or take a disabled one back; return the id and the token of the link."""
+        async with self._engine.begin() as tx:
+            await people.lock(tx)
+            found = await people.by_email(tx, email)
+            values = {"name": name, "roles": list(roles), "language": language}
+            if found is None:
+                staff_id = uuid.uuid4()
+                await people.add(tx, {"id": staff_id, "email": email, **values})
+            elif found.disabled_at is not None:
+                staff_id = found.id
+                await people.change(tx, staff_id, disabled_at=None, **values)
+            else:
+                raise KnownPersonError
+            token = await self._link(tx, staff_id)
+            await actions.record(
+                tx, actor, "staff.invite", KIND, str(staff_id), reason=", ".join(sorted(roles))
+            )
+        return staff_id, token
+
+    async def invite_again(self, actor: Actor, staff_id: UUID) -> str:
+        """Return a new link, with which a person sets a password; the one before ends."""
+        async with self._engine.begin() as tx:
+            await people.lock(tx)
+            found = await people.by_id(tx, staff_id)
+            if found is None or found.disabled_at is not None:
+                raise UnknownPersonError
+            token = await self._link(tx, staff_id)
+            await actions.record(tx, actor, "staff.invite", KIND, str(staff_id))
+        return token
+
+    async def set_roles(self, actor: Actor, staff_id: UUID, roles: Sequence[Role]) -> None:
+        async with self._engine.begin() as tx:
+            await people.lock(tx)
+            found = await people.by_id(tx, staff_id)
+            if found is None:
+                raise UnknownPersonError
+            if Role.ADMIN not in roles:
+                await self._keep_an_admin(tx, staff_id, found.roles)
+            await people.change(tx, staff_id, roles=list(roles))
+            await sessions.end(tx, staff_id)
+            await actions.record(
+                tx, actor, "staff.roles", KIND, str(staff_id), reason=", ".join(sorted(roles))
+            )
+
+    async def disable(self, actor: Actor, staff_id: UUID, reason: str) -> None:
+        async with self._engine.begin() as tx:
+            await people.lock(tx)
+            found = await people.by_id(tx, staff_id)
+            if found is None:
+                raise UnknownPersonError
+            if found.disabled_at is not None:
+                return
+            await self._keep_an_admin(tx, staff_id, found.roles)
+            await people.change(tx, staff_id, disabled_at=datetime.now(UTC))
+            await sessions.end(tx, staff_id)
+            await actions.record(tx, actor, "staff.disable", KIND, str(staff_id), reason=reason)
+
+    async def accept(self, token: str, password: str, browser: str) -> str:
+        """Set the password of an invited person; return the token of a session."""
+        hashed = await self._passwords.hash(password)
+        async with self._engine.begin() as tx:
+            found = await people.invited(tx, token)
+            if found is None or not await people.use_invitation(tx, token):
+                raise UsedInvitationError
+            await people.set_password(tx, found.id, hashed)
+            await sessions.end(tx, found.id)  # whoever had the old password
+            session = await self._begin(tx, found.id, browser)
+            actor = Actor("staff", str(found.id), found.name, tuple(found.roles))
+            await actions.record(tx, actor, "staff.join", KIND, str(found.id))
+        return session
+
+    async def log_in(self, email: str, password: str, browser: str) -> str | None:
+        """Return the token of a session; None: no such account, or not its password.
+
+        :raises TooManyError: too many try at once
+        """
+        async with self._engine.begin() as tx:
+            failures = await people.count_try(tx, email)
+        await self._wait(login_wait(failures))
+        async with self._engine.connect() as tx:
+            found = await people.by_email(tx, email)
+            hashed = await people.password_hash(tx, found.id) if found else None
+        right = await self._passwords.verify(hashed, password)
+        if not right or found is None or hashed is None or found.disabled_at is not None:
+            metrics.LOGINS.labels("refused").inc()
+            return None
+        fresh = await self._passwords.hash(password) if self._passwords.is_old(hashed) else None
+        async with self._engine.begin() as tx:
+            await people.forget_tries(tx, email)
+            if fresh:
+                await people.set_password(tx, found.id, fresh)
+            session = await self._begin(tx, found.id, browser)
+            actor = Actor("staff", str(found.id), found.name, tuple(found.roles))
+            await actions.record(tx, actor, "session.begin", KIND, str(found.id))
+        metrics.LOGINS.labels("done").inc()
+        return session
+
+    async def confirm(self, visitor: Visitor, password: str) -> bool:
+        """Step up: the password once more, counted and slowed as a login is."""
+        async with self._engine.begin() as tx:
+            failures = await people.count_try(tx, visitor.email)
+            hashed = await people.password_hash(tx, visitor.staff_id)
+        await self._wait(login_wait(failures))
+        if not await self._passwords.verify(hashed, password):
+            return False
+        async with self._engine.begin() as tx:
+            await people.forget_tries(tx, visitor.email)
+            await sessions.step_up(tx, visitor.session)
+        return True
+
+    async def end_session(self, visitor: Visitor, session: bytes) -> None:
+        async with self._engine.begin() as tx:
+            await sessions.end(tx, visitor.staff_id, session)
+            ref = str(visitor.staff_id)
+            await actions.record(tx, actor_of(visitor), "session.end", KIND, ref)
+
+    async def first_invitation(self, email: str) -> str | None:
+        """Return the token of a link for the first admin; None if an admin can log in."""
+        async with self._engine.connect() as tx:
+            if await people.other_admins(tx, uuid.UUID(int=0)):
+                return None
+            found = await people.by_email(tx, email)
+        actor = Actor("env", "make up")
+        if found is not None and found.disabled_at is None:
+            if Role.ADMIN not in found.roles:
+                await self.set_roles(actor, found.id, [*found.roles, Role.ADMIN])
+            return await self.invite_again(actor, found.id)
+        return (await self.invite(actor, email, "Admin", [Role.ADMIN], "pl"))[1]
+
+    async def _link(self, tx: AsyncConnection, staff_id: UUID) -> str:
+        token = secrets.token_urlsafe(32)
+        await people.add_invitation(tx, token, staff_id, datetime.now(UTC) + INVITATION)
+        return token
+
+    async def _begin(self, tx: AsyncConnection, staff_id: UUID, browser: str) -> str:
+        token = secrets.token_urlsafe(32)
+        await sessions.begin(tx, token, staff_id, browser)
+        return token
+
+    async def _keep_an_admin(
+        self, tx: AsyncConnection, staff_id: UUID, roles: Sequence[str]
+    ) -> None:
+        if Role.ADMIN in roles and not await people.other_admins(tx, staff_id):
+            raise LastAdminError
+
+    async def _wait(self, seconds: float) -> None:
+        if not seconds:
+            return
+        if self._waiting >= MOST_WAITING:
+            raise TooManyError
+        self._waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._waiting -= 1

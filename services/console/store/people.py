@@ -1,0 +1,135 @@
+"""People, their invitations and passwords."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.database.postgres import advisory_key
+from services.console.store.tables import invitation, login_failure, staff, staff_credential
+
+LOCK = advisory_key("console:staff")
+_KIND = "password"
+
+
+def digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+async def lock(tx: AsyncConnection) -> None:
+    """Let one change of people be under way: two admins could remove each other."""
+    await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+
+
+async def by_email(tx: AsyncConnection, email: str) -> sa.Row[Any] | None:
+    return (await tx.execute(sa.select(staff).where(staff.c.email == email))).first()
+
+
+async def by_id(tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any] | None:
+    return (await tx.execute(sa.select(staff).where(staff.c.id == staff_id))).first()
+
+
+async def listed(tx: AsyncConnection) -> Sequence[sa.Row[Any]]:
+    """Return everybody, with `joined`: whether they have a password."""
+    joined = staff_credential.c.staff_id.is_not(None).label("joined")
+    found = await tx.execute(
+        sa.select(staff, joined).outerjoin(staff_credential).order_by(staff.c.name)
+    )
+    return found.all()
+
+
+async def add(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
+    await tx.execute(sa.insert(staff).values(**values))
+
+
+async def change(tx: AsyncConnection, staff_id: UUID, **values: Any) -> None:
+    await tx.execute(sa.update(staff).where(staff.c.id == staff_id).values(**values))
+
+
+async def other_admins(tx: AsyncConnection, staff_id: UUID) -> bool:
+    """Return whether somebody else can log in as admin."""
+    found = await tx.execute(
+        sa.select(1)
+        .select_from(staff.join(staff_credential))
+        .where(staff.c.id != staff_id, staff.c.disabled_at.is_(None))
+        .where(staff.c.roles.contains(["admin"]))
+        .limit(1)
+    )
+    return found.first() is not None
+
+
+async def add_invitation(
+    tx: AsyncConnection, token: str, staff_id: UUID, expires_at: datetime
+) -> None:
+    """Add a link; those before it end."""
+    await tx.execute(sa.delete(invitation).where(invitation.c.staff_id == staff_id))
+    await tx.execute(
+        sa.insert(invitation).values(
+            token_sha256=digest(token), staff_id=staff_id, expires_at=expires_at
+        )
+    )
+
+
+async def invited(tx: AsyncConnection, token: str) -> sa.Row[Any] | None:
+    """Return the person of an unused link."""
+    found = await tx.execute(
+        sa.select(staff)
+        .join(invitation)
+        .where(invitation.c.token_sha256 == digest(token), invitation.c.used_at.is_(None))
+        .where(invitation.c.expires_at > sa.func.now(), staff.c.disabled_at.is_(None))
+    )
+    return found.first()
+
+
+async def use_invitation(tx: AsyncConnection, token: str) -> bool:
+    """Return False if another use was first: the row's lock decides."""
+    done: sa.CursorResult[Any] = await tx.execute(
+        sa.update(invitation)
+        .where(invitation.c.token_sha256 == digest(token), invitation.c.used_at.is_(None))
+        .values(used_at=sa.func.now())
+    )
+    return done.rowcount == 1
+
+
+async def password_hash(tx: AsyncConnection, staff_id: UUID) -> str | None:
+    table = staff_credential.c
+    found = await tx.execute(
+        sa.select(table.hash).where(table.staff_id == staff_id, table.kind == _KIND)
+    )
+    return found.scalar_one_or_none()
+
+
+async def set_password(tx: AsyncConnection, staff_id: UUID, hashed: str) -> None:
+    statement = insert(staff_credential).values(staff_id=staff_id, kind=_KIND, hash=hashed)
+    await tx.execute(
+        statement.on_conflict_do_update(index_elements=["staff_id", "kind"], set_={"hash": hashed})
+    )
+
+
+async def count_try(tx: AsyncConnection, email: str) -> int:
+    """Count a try to log in, before it is judged, and return how many failed before it."""
+    statement = insert(login_failure).values(email_sha256=digest(email), failures=1)
+    more = {"failures": login_failure.c.failures + 1, "last_at": sa.func.now()}
+    done: Any = await tx.execute(
+        statement.on_conflict_do_update(index_elements=["email_sha256"], set_=more).returning(
+            login_failure.c.failures
+        )
+    )
+    failures: int = done.scalar_one()
+    return failures - 1
+
+
+async def forget_tries(tx: AsyncConnection, email: str) -> None:
+    await tx.execute(sa.delete(login_failure).where(login_failure.c.email_sha256 == digest(email)))
+
+
+async def purge(tx: AsyncConnection) -> None:
+    """Delete failures of the hour before, and links that ended a day ago."""
+    hour, day = sa.text("interval '1 hour'"), sa.text("interval '1 day'")
+    await tx.execute(sa.delete(login_failure).where(login_failure.c.last_at < sa.func.now() - hour))
+    await tx.execute(sa.delete(invitation).where(invitation.c.expires_at < sa.func.now() - day))

@@ -1,0 +1,112 @@
+"""Sessions: who is logged in, on which browser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.console.store.people import digest
+from services.console.store.tables import staff, staff_session
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Seconds after which a session ends."""
+
+    idle: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A person who is logged in."""
+
+    staff_id: UUID
+    email: str
+    name: str
+    roles: tuple[str, ...]
+    language: str
+    session: bytes
+    stepped_up_at: datetime
+
+
+def _open(ages: Ages) -> sa.ColumnElement[bool]:
+    table, now = staff_session.c, sa.func.now()
+    return (
+        table.ended_at.is_(None)
+        & (table.seen_at > now - sa.text(f"interval '{ages.idle} seconds'"))
+        & (table.created_at > now - sa.text(f"interval '{ages.most} seconds'"))
+    )
+
+
+async def begin(tx: AsyncConnection, token: str, staff_id: UUID, browser: str) -> None:
+    await tx.execute(
+        sa.insert(staff_session).values(
+            token_sha256=digest(token), staff_id=staff_id, browser=browser
+        )
+    )
+
+
+async def visitor(tx: AsyncConnection, token: str, ages: Ages) -> Visitor | None:
+    """Return who has this session; each call counts from the next one on."""
+    table = staff_session.c
+    found = (
+        await tx.execute(
+            sa.select(staff, table.token_sha256, table.stepped_up_at, table.seen_at)
+            .join(staff_session)
+            .where(table.token_sha256 == digest(token), _open(ages), staff.c.disabled_at.is_(None))
+        )
+    ).first()
+    if found is None:
+        return None
+    await tx.execute(  # a write a minute, not one for each request
+        sa.update(staff_session)
+        .where(table.token_sha256 == found.token_sha256)
+        .where(table.seen_at < sa.func.now() - sa.text("interval '1 minute'"))
+        .values(seen_at=sa.func.now())
+    )
+    return Visitor(
+        found.id,
+        found.email,
+        found.name,
+        tuple(found.roles),
+        found.language,
+        bytes(found.token_sha256),
+        found.stepped_up_at,
+    )
+
+
+async def step_up(tx: AsyncConnection, session: bytes) -> None:
+    await tx.execute(
+        sa.update(staff_session)
+        .where(staff_session.c.token_sha256 == session)
+        .values(stepped_up_at=sa.func.now())
+    )
+
+
+async def of(tx: AsyncConnection, staff_id: UUID, ages: Ages) -> Sequence[sa.Row[Any]]:
+    found = await tx.execute(
+        sa.select(staff_session)
+        .where(staff_session.c.staff_id == staff_id, _open(ages))
+        .order_by(staff_session.c.seen_at.desc())
+    )
+    return found.all()
+
+
+async def end(tx: AsyncConnection, staff_id: UUID, session: bytes | None = None) -> None:
+    """End one session of a person, or all."""
+    statement = sa.update(staff_session).where(
+        staff_session.c.staff_id == staff_id, staff_session.c.ended_at.is_(None)
+    )
+    if session is not None:
+        statement = statement.where(staff_session.c.token_sha256 == session)
+    await tx.execute(statement.values(ended_at=sa.func.now()))
+
+
+async def purge(tx: AsyncConnection, days: int) -> None:
+    old = sa.func.now() - sa.text(f"interval '{days} days'")
+    await tx.execute(sa.delete(staff_session).where(staff_session.c.seen_at < old))

@@ -1,0 +1,261 @@
+import asyncio
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from services.console.http.pages import TEXTS
+from tests.integration.console.conftest import Answer, Console
+
+PASSWORD = "kot spi na dachu"
+COOKIE = "__Host-ostoja"
+EVA = {"email": "Ewa@Example.com", "name": "Ewa", "roles": ["admin"], "language": "en"}
+SAME = {"Sec-Fetch-Site": "same-origin"}
+
+
+class Browser:
+    """Follows no redirect, and sends the cookie itself: `Secure` ones stay with https."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.cookie = ""
+
+    async def get(self, path: str) -> Answer:
+        return await self._ask("GET", path, None, {})
+
+    async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Answer:
+        return await self._ask("POST", path, form, headers)
+
+    async def _ask(self, method: str, path: str, form: Any, headers: dict[str, str]) -> Answer:
+        sent = {"Cookie": f"{COOKIE}={self.cookie}", "X-Internal-Key": self._console.key, **headers}
+        async with self._console.session.request(
+            method, self._console.url + path, data=form, headers=sent, allow_redirects=False
+        ) as response:
+            if found := response.cookies.get(COOKIE):
+                assert method == "POST"
+                assert (found["secure"], found["httponly"], found["path"]) == (True, True, "/")
+                self.cookie = found.value
+            text = await response.text()
+            return Answer(response.status, response.headers.get("Location") or text)
+
+
+async def invite(console: Console, **changes: Any) -> str:
+    """Return the path of an invitation."""
+    made = await console.call("POST", "/api/staff", EVA | changes)
+    assert made.status == 201, made.body
+    return str(urlsplit(made.body["link"]).path)
+
+
+async def joined(console: Console, **changes: Any) -> Browser:
+    browser = Browser(console)
+    entered = await browser.post(await invite(console, **changes), password=PASSWORD)
+    assert (entered.status, entered.body) == (303, "/console/")
+    return browser
+
+
+async def test_an_invitation_sets_a_password_once_and_a_look_at_it_uses_nothing(
+    console: Console,
+) -> None:
+    path = await invite(console)
+    eva = Browser(console)
+    for _ in range(2):
+        shown = await eva.get(path)
+        assert (shown.status, "ewa@example.com" in shown.body) == (200, True)
+    assert (await eva.post(path, password="short")).status == 422
+    assert (await eva.get("/console/")).status == 303
+    assert (await eva.post(path, password=PASSWORD)).status == 303
+    assert (await eva.get("/console/")).status == 200
+    assert (await Browser(console).post(path, password=PASSWORD + "!")).status == 410
+    (invited, entered) = console.query("SELECT action, actor_kind FROM staff_action ORDER BY at")
+    assert (invited.action, entered.action) == ("staff.invite", "staff.join")
+
+
+async def test_two_uses_of_an_invitation_at_once_make_one_session(console: Console) -> None:
+    path = await invite(console)
+    browsers = [Browser(console) for _ in range(4)]
+    answers = await asyncio.gather(*(each.post(path, password=PASSWORD) for each in browsers))
+    assert sorted(each.status for each in answers) == [303, 410, 410, 410]
+    assert len(console.query("SELECT 1 FROM staff_session WHERE ended_at IS NULL")) == 1
+
+
+async def test_a_login_needs_the_right_password_and_its_session_is_new(console: Console) -> None:
+    eva = await joined(console)
+    before = eva.cookie
+    assert (await eva.post("/console/logout")).body == "/console/login"
+    eva.cookie = before
+    assert (await eva.get("/console/me")).body == "/console/login?next=/console/me"
+    for email, password in (("ewa@example.com", "wrong " * 3), ("nobody@example.com", PASSWORD)):
+        refused = await eva.post("/console/login", email=email, password=password)
+        assert (refused.status, TEXTS["pl"]["refused"] in refused.body) == (403, True)
+    entered = await eva.post(
+        "/console/login", email="EWA@example.com", password=PASSWORD, next="/console/me"
+    )
+    assert (entered.status, entered.body) == (303, "/console/me")
+    assert eva.cookie != before
+    assert (await eva.get("/console/me")).status == 200
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example", "//evil.example", "/console/../api", "/console/\\evil"]
+)
+async def test_a_login_leads_nowhere_else(console: Console, target: str) -> None:
+    eva = await joined(console)
+    entered = await eva.post(
+        "/console/login", email="ewa@example.com", password=PASSWORD, next=target
+    )
+    assert (entered.status, entered.body) == (303, "/console/")
+
+
+async def test_tries_wait_after_five_failures_and_the_right_password_ends_that(
+    console: Console,
+) -> None:
+    eva = await joined(console)
+    for _ in range(5):
+        await eva.post("/console/login", email="ewa@example.com", password="wrong " * 3)
+    (counted,) = console.query("SELECT failures FROM login_failure")
+    assert counted.failures == 5
+    entered = await eva.post("/console/login", email="ewa@example.com", password=PASSWORD)
+    assert entered.status == 303
+    assert console.query("SELECT 1 FROM login_failure") == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (SAME, 303),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://console.example.com"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "https://console.example.com"}, 303),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 403),
+    ],
+)
+async def test_a_form_of_another_site_does_nothing(
+    console: Console, headers: dict[str, str], status: int
+) -> None:
+    eva = await joined(console)
+    changed = await eva.post("/console/me/language", headers, language="pl")
+    assert changed.status == status
+    (person,) = console.query("SELECT language FROM staff")
+    assert person.language == ("pl" if status == 303 else "en")
+
+
+async def test_roles_count_from_the_next_request(console: Console) -> None:
+    await joined(console)
+    adam = await joined(console, email="adam@example.com", name="Adam", roles=["viewer"])
+    assert (await adam.get("/console/staff")).status == 403
+    (row,) = console.query("SELECT id FROM staff WHERE name = 'Adam'")
+    changed = await console.call("POST", f"/api/staff/{row.id}/roles", {"roles": ["admin"]})
+    assert changed.status == 200
+    assert (await adam.get("/console/me")).status == 303
+    await adam.post("/console/login", email="adam@example.com", password=PASSWORD)
+    assert (await adam.get("/console/staff")).status == 200
+    await console.call("POST", f"/api/staff/{row.id}/disable", {"reason": "left the company"})
+    assert (await adam.get("/console/me")).status == 303
+    again = await adam.post("/console/login", email="adam@example.com", password=PASSWORD)
+    assert again.status == 403
+
+
+async def test_the_last_admin_stays_whoever_tries_at_once(console: Console) -> None:
+    await joined(console)
+    await joined(console, email="adam@example.com", name="Adam")
+    both = console.query("SELECT id FROM staff")
+    answers = await asyncio.gather(
+        *(console.call("POST", f"/api/staff/{row.id}/roles", {"roles": ["viewer"]}) for row in both)
+    )
+    assert sorted(each.status for each in answers) == [200, 409]
+    (left,) = console.query("SELECT id FROM staff WHERE 'admin' = ANY (roles)")
+    refused = await console.call("POST", f"/api/staff/{left.id}/disable", {"reason": "why not"})
+    assert (refused.status, "last admin" in refused.body["detail"]) == (409, True)
+
+
+async def test_what_matters_asks_for_the_password_again(console: Console) -> None:
+    eva = await joined(console)
+    assert (await eva.get("/console/staff")).status == 200
+    console.query("UPDATE staff_session SET stepped_up_at = now() - interval '11 minutes'")
+    form: dict[str, Any] = {
+        "email": "adam@example.com",
+        "name": "Adam",
+        "role": "viewer",
+        "language": "pl",
+    }
+    for asked in (await eva.get("/console/staff"), await eva.post("/console/staff", **form)):
+        assert asked.body == "/console/confirm?next=/console/staff"
+    assert len(console.query("SELECT 1 FROM staff")) == 1
+    wrong = await eva.post("/console/confirm", password="wrong " * 3)
+    assert wrong.status == 403
+    right = await eva.post("/console/confirm", password=PASSWORD, next="/console/staff")
+    assert (right.status, right.body) == (303, "/console/staff")
+    invited = await eva.post("/console/staff", **form)
+    assert (invited.status, "/console/invitation/" in invited.body) == (200, True)
+    assert (await eva.post("/console/staff", **form)).status == 422  # there already
+
+
+@pytest.mark.parametrize("ages", ["seen_at", "created_at"])
+async def test_a_session_ends_by_itself(console: Console, ages: str) -> None:
+    eva = await joined(console)
+    console.query(f"UPDATE staff_session SET {ages} = now() - interval '13 hours'")
+    assert (await eva.get("/console/me")).status == 303
+
+
+async def test_a_session_on_another_browser_is_ended_from_ones_own_page(console: Console) -> None:
+    eva, other = await joined(console), Browser(console)
+    await other.post("/console/login", email="ewa@example.com", password=PASSWORD)
+    shown = (await eva.get("/console/me")).body
+    (session,) = [part[:64] for part in shown.split('name="session" value="')[1:]]
+    assert (await eva.post("/console/me/end", session=session)).status == 303
+    assert (await other.get("/console/me")).status == 303
+    assert (await eva.get("/console/me")).status == 200
+
+
+async def test_a_name_is_shown_as_text_in_both_languages(console: Console) -> None:
+    eva = await joined(console, name="<script>alert(1)</script>")
+    for language in ("en", "pl"):
+        await eva.post("/console/me/language", language=language)
+        for path in ("/console/", "/console/staff", "/console/actions", "/console/me"):
+            shown = (await eva.get(path)).body
+            assert f'<html lang="{language}">' in shown
+            assert "<script>" not in shown
+
+
+async def test_without_https_nobody_logs_in_but_on_this_machine(console: Console) -> None:
+    path = await invite(console)
+    await console.stop()
+    console.environment["PUBLIC_BASE_URL"] = "http://console.example.com"
+    await console.start()
+    shown = await Browser(console).get("/console/login")
+    assert "<form" not in shown.body
+    assert (
+        await Browser(console).post("/console/login", email="a@b.pl", password="x")
+    ).status == 403
+    assert (await Browser(console).post(path, password=PASSWORD)).status == 200
+    assert console.query("SELECT 1 FROM staff_session") == []
+
+
+async def test_an_admin_makes_rotates_and_revokes_a_key_by_forms(console: Console) -> None:
+    eva = await joined(console)
+    form: dict[str, Any] = {
+        "name": "shop",
+        "purpose": "orders",
+        "owner": "Ewa",
+        "days": "90",
+        "limit": "",
+    }
+    refused = await eva.post("/console/keys", **form, scope="consent:read")
+    assert (refused.status, console.query("SELECT 1 FROM api_key")) == (403, [])
+    assert (await eva.post("/console/keys", **form)).status == 422
+    made = await eva.post("/console/keys", **form, scope="alerts:write")
+    assert (made.status, "osk_" in made.body) == (200, True)
+    (key,) = console.query("SELECT id FROM api_key")
+    assert "osk_" not in (await eva.get("/console/keys")).body
+    rotated = await eva.post(f"/console/keys/{key.id}/rotate", overlap="0")
+    assert (rotated.status, "osk_" in rotated.body) == (200, True)
+    revoked = await eva.post(f"/console/keys/{key.id}/revoke", reason="no longer needed")
+    assert (revoked.status, TEXTS["en"]["key_revoked"] in revoked.body) == (200, True)
+    acts = console.query("SELECT actor_kind FROM staff_action WHERE action LIKE 'key.%%'")
+    assert [act.actor_kind for act in acts] == ["staff"] * 3
+
+
+def test_every_text_is_in_both_languages() -> None:
+    assert TEXTS["pl"].keys() == TEXTS["en"].keys()
