@@ -43,10 +43,14 @@ _ABOUT_WORKS = vocabulary(
     "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
-    "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc"
+    "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc "
+    "malymi malych drobne drobnymi przy okazji jeszcze w ogole tak"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
-_SUCH = vocabulary("cos takiego takie takich taki taka rzeczy prace tym tego to such things that")
+_SUCH = vocabulary(
+    "cos takiego takie takich taki taka takimi rzeczy rzeczami prace pracami roboty drobiazgi "
+    "tym tego to such things that"
+)
 _OF_WORKS = re.compile(
     r"\b(?:ile (?:czasu|trwa\w*|potrwa|kosztuj\w*|bedzie kosztow\w*)|jak dlugo|gwarancj\w*"
     r"|kiedy (?:mozecie|mozna|moglib\w+|zacz\w+|ruszy\w*|ekipa)|faktur\w*|vat|ekip\w*|materialy?"

@@ -22,6 +22,7 @@ _WHERE = re.compile(
     r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
     r"|\bwhere do you work\b"
 )
+_SHORT = 4
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
 
@@ -48,6 +49,12 @@ class Asked:
         return self.other or is_elsewhere or (self.area and not self.towns)
 
 
+def _town(clause: str, said: str) -> str | None:
+    """Find a town, a small one also in lower case if the clause can hardly mean anything else."""
+    is_short = len(said.split()) <= _SHORT or _REACH.search(said)
+    return place.find(clause) or (place.find(clause.title()) if is_short else None)
+
+
 def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:
     """Read the questions of a message.
 
@@ -61,7 +68,7 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
         is_known = False
         for clause in sentence.split(","):
             said = " ".join(fold(clause))
-            here = place.find(clause) if _DO_YOU.search(said) or _REACH.search(said) else None
+            here = _town(clause, said) if _DO_YOU.search(said) or _REACH.search(said) else None
             if _WHERE.search(said):
                 of_area = is_known = True
             elif here is not None:

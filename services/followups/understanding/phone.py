@@ -19,6 +19,8 @@ _POLISH = re.compile(
 )
 _PLUS48 = re.compile(rf"(?:\+|\b00\s?)48(?P<number>(?:{_SEP}\d){{9}})(?![\s.-]?\d)")
 _FOREIGN = re.compile(rf"(?:\+|\b00)(?P<number>[1-9](?:{_SEP}\d){{7,14}})(?!\d)")
+_GERMAN = re.compile(rf"(?<![\w+])0(?P<number>1[5-7]\d(?:[\s/-]?\d){{7,8}}){_AFTER}", re.IGNORECASE)
+"""A mobile number as Germans write it: no Polish one is that long."""
 _LOOSE = re.compile(
     rf"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{{0,3}}\d){{8}}){_AFTER}", re.IGNORECASE
 )
@@ -76,7 +78,7 @@ def mistyped(text: str) -> str | None:
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_POLISH, "+48")):
+    for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+48")):
         found = [each for each in pattern.finditer(text) if _is_theirs(text[: each.start()])]
         if match := corrections.meant(text, found):
             number = prefix + re.sub(r"\D", "", match["number"])
