@@ -97,6 +97,10 @@ def asks_for_more_mails(message: str) -> bool:
     return "?" in message and bool(_MORE.search(" ".join(fold(message))))
 
 
+def has_words(rest: str) -> bool:
+    return bool(fold(rest))
+
+
 def begins_question(said: str) -> bool:
     """:param said: a clause, folded"""
     return bool(_ASKS.match(said))

@@ -1,5 +1,6 @@
 """What a message means in its conversation: its facts, its routes, and what else it says."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -12,6 +13,8 @@ from services.followups.routing import Action, Route, Routes
 from services.followups.state import SAID_LENGTH, State
 from services.followups.understanding import Understood, area, corrections, phone, place, understand
 from services.followups.understanding.consent_answer import Answer, offers, says_yes, takes_back
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,11 @@ def hear(
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
+    is_call = not actions.isdisjoint({"call", "call_times"})
     if corrections.adds(message):
         news = _without_parts(news, state.facts)
+    if is_call and _DAY.match(news.start or ""):  # `zadzwońcie w piątek`, `w sobotę na pomiar`
+        news = replace(news, start=None)
     answers = _answers(matched, held)
     answer = understood.answer
     is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
@@ -125,7 +131,7 @@ def hear(
     least = 1 if held or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
-    is_question = small_talk.asks(understood.rest)
+    is_question = small_talk.asks(understood.rest) and small_talk.has_words(understood.rest)
     wish = state.facts.wish or news.wish
     asked = firm.Asked()
     if held is None:

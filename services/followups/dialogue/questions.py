@@ -102,7 +102,8 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
         state, told = _close(state, heard, script, told=script["received"])
     state, parts = _ask_in_the_form(state, question, heard, script)
-    return state, told + parts
+    # The wording of the consent has the privacy notice in it.
+    return state, [part for part in told if part not in parts[-1]] + parts
 
 
 def _on_mails(state: State, heard: Heard, script: Script) -> Reply:

@@ -46,10 +46,11 @@ _LED = (
     r"(?:po|przed|od|do|mi[ęe]dzy|o|ok\.?|oko[łl]o|ko[łl]o|after|before|between|from|till?|until)"
 )
 _TO = r"\s?(?:[-–]|a|i|do|and|to)\s?"
+_TIMES = r"(?:rano|wieczor(?:em|ami)|popo[łl]udni\w*|po\s+po[łl]udniu|przed\s+po[łl]udniem|po\s+pracy|in\s+the\s+(?:morning|evening))\b"
 _NOT_HOURS = rf"(?!\s?(?:{MONEY}|{METRES}|{FEET}|stycz|lut[ey]|mar[ce]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]dz|listop|grud|[./]\d)|{_TO}\d)"
 _HOURS = re.compile(
     rf"[\s,;.()-]{{0,4}}(?:(?:ale|a|i|tylko|najlepiej|najch[ęe]tniej|dopiero|prosz[ęe]|godz\w*\.?|w|(?:za|od)?dzwo[ńn]\w*|call|please|only)[\s,]+){{0,4}}"
-    rf"(?:{_LED}\s+(?:godz\w*\.?\s+)?{_HOUR}(?:{_TO}{_HOUR})?|{_HOUR}\s?[-–]\s?{_HOUR}){_NOT_HOURS}",
+    rf"(?:{_TIMES}|(?:{_LED}\s+(?:godz\w*\.?\s+)?{_HOUR}(?:{_TO}{_HOUR})?|{_HOUR}\s?[-–]\s?{_HOUR}){_NOT_HOURS})",
     re.IGNORECASE,
 )
 """`501 502 503 po 16`: when to call."""
