@@ -16,6 +16,8 @@ _REACH = re.compile(
     r"\b(?:pracujecie|dzialacie|dojezdzacie|dojedziecie|przyjezdzacie|przyjedziecie|jezdzicie"
     r"|obslugujecie|dojazd|pracuja panstwo|dojezdzaja panstwo|do you work|do you cover)\b"
 )
+_MAY_ASK = re.compile(r"cie\b|pa[nń]stwo|\byou\b|dojazd|teren|obszar", re.IGNORECASE)
+"""A part of each pattern here: a message without one costs no more than this look."""
 _WHERE = re.compile(
     r"\b(?:gdzie|w jakich miastach|na jakim (?:terenie|obszarze)|w jakim (?:rejonie|regionie)"
     r"|jaki (?:teren|obszar|rejon))\b(?: \w+){0,2} "
@@ -49,6 +51,9 @@ class Asked:
         return self.other or is_elsewhere or (self.area and not self.towns)
 
 
+_NOTHING = Asked()
+
+
 def _town(clause: str, said: str) -> str | None:
     """Find a town, a small one also in lower case if the clause can hardly mean anything else."""
     is_short = len(said.split()) <= _SHORT or _REACH.search(said)
@@ -60,6 +65,8 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
 
     :param has_wish: the works are known, so that `robicie coś takiego?` is about them
     """
+    if not _MAY_ASK.search(message):
+        return _NOTHING
     of_works = of_area = other = False
     town: str | None = None
     for sentence in _SENTENCE.findall(message):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from functools import lru_cache
 
 from services.followups.understanding import corrections
 from services.followups.understanding.text import MARK, Reading, fold, has_any, spaces
@@ -76,6 +77,7 @@ def find(text: str) -> Reading:
     return _EMAIL.sub(f" {MARK} ", text), {"email": match[0]} if match else {}
 
 
+@lru_cache(64)  # a turn reads the same message twice
 def _plain(text: str) -> str:
     """Convert spelled-out addresses, if the text has no plain one."""
     text = _RUN_ON.sub(r"\1\2. ", text.replace("’", "'"))
@@ -110,8 +112,13 @@ def suggestion(address: str) -> str | None:
     local, _, domain = address.lower().rpartition("@")
     if domain in _KNOWN:
         return None
-    close = difflib.get_close_matches(domain, _KNOWN, n=1, cutoff=0.85)
-    return f"{local}@{close[0]}" if close else None
+    meant = _meant(domain)
+    return f"{local}@{meant}" if meant else None
+
+
+@lru_cache(1024)  # few domains make most of the addresses, and this costs more than the rest
+def _meant(domain: str) -> str | None:
+    return next(iter(difflib.get_close_matches(domain, _KNOWN, n=1, cutoff=0.85)), None)
 
 
 def disowned(message: str, *, just_given: bool) -> bool:

@@ -226,6 +226,8 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
     beginnings = {word[:3] for word in _WORD.findall(fold(text))}
     if HAS_DIGIT.search(text):
         beginnings.add(_DIGIT)
+    if _BEGINNINGS.isdisjoint(beginnings):
+        return None
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
         for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
             before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
@@ -450,6 +452,7 @@ _BARE_READERS = (
         frozenset(["pil", "jut", "dzi", "juz", "ter", "tom", "tod", "now", "urg", "szy", "nat"]),
     ),
 )
+_BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
 _WORD = re.compile(r"[^\W\d_]+")
 _IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
 """May be followed by `przyszłego roku`."""

@@ -65,7 +65,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         match = _known(_BESIDE, text)
     if match is None:
         match = _known(_STANDING, text) or _known(_LAST_WORD, text) or _known(_LOWER_CASE, text)
-        match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
+        if PHONE_MARK in text:
+            match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
     if (
         match is None
         and (asked in {"name", "contact"} or text[:1].isupper())

@@ -1,6 +1,7 @@
 """Reads numbers in digits, as people write them, and in words."""
 
 import re
+from functools import lru_cache
 
 from services.followups.understanding.text import fold, spaces
 
@@ -86,6 +87,7 @@ _AND_A_HALF = re.compile(
 _HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
 
 
+@lru_cache(64)  # several readers convert the same text
 def in_digits(text: str) -> str:
     """Convert numbers in words to digits: `sto dwadzieścia tysięcy` becomes `120 tysięcy`.
 

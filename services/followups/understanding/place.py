@@ -65,6 +65,11 @@ def _large() -> tuple[tuple[str, str], ...]:
     return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in large | long)
 
 
+@cache
+def _first_words() -> frozenset[str]:
+    return frozenset(name.split()[0] for name, _ in _large())
+
+
 def _forms(town: str) -> Iterator[str]:
     words = fold(town).replace("-", " ").split()
     yield " ".join(words)
@@ -112,7 +117,10 @@ def find(text: str) -> str | None:
     """
     if named := [*_led(text), *_alone(text)]:
         return min(named, key=lambda each: each[0])[1]
-    said = f" {fold(' '.join(_WORDS.findall(text)))} "
+    words = fold(" ".join(_WORDS.findall(text))).split()
+    if _first_words().isdisjoint(words):
+        return None
+    said = f" {' '.join(words)} "
     return next((town for name, town in _large() if name in said), None)
 
 
