@@ -30,6 +30,7 @@ from services.alerts.subjects import Subjects
 log = logs.get_logger(__name__)
 
 PREFETCH = 100
+"""Of messages; `consumer.IN_FLIGHT_BYTES` bounds the bytes of those in hand (P7)."""
 MAX_BATCH = 200
 PUBLISH_SECONDS = 5.0
 

@@ -1,16 +1,16 @@
-"""How many batches intake processes at a time."""
+"""What intake publishes together, and what each message learns of it."""
 
 import asyncio
 import base64
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Delivery
+from libs.common.messaging.broker import Broker, Message, Unconfirmed
+from libs.common.messaging.consumer import Ack, Delivery, Retry
 from libs.common.process import tasks
 from services.alerts import config
 from services.alerts.intake import MAX_BATCH, Intake
@@ -46,21 +46,79 @@ class Unanswering:
         await asyncio.Event().wait()
 
 
-async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+class Partly:
+    """A broker that does not confirm the work of some alerts."""
+
+    def __init__(self, *unconfirmed: str) -> None:
+        self.unconfirmed = unconfirmed
+        self.writes: list[list[str]] = []
+
+    def encode(self, message: Message) -> Message:
+        return message
+
+    async def send_all(
+        self, _exchange: str, _key: str, works: Sequence[Message], **_: object
+    ) -> list[Unconfirmed | None]:
+        alerts = [work.body["alert_id"] for work in works]
+        self.writes.append(alerts)
+        return [Unconfirmed() if each in self.unconfirmed else None for each in alerts]
+
+
+UNWRITABLE = "unwritable"
+DELIVERY = Delivery(redelivered=False)
+
+
+@pytest.fixture
+def intake_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], Intake]:
+    """Make an intake with this broker; only rows of the source UNWRITABLE cannot be written."""
+
     async def written(_: Intake, batch: Sequence[list[NewRow]]) -> list[Taken]:
+        if any(row.source == UNWRITABLE for rows in batch for row in rows):
+            raise ValueError(UNWRITABLE)
         return [Taken(0, {})] * len(batch)
 
     monkeypatch.setattr(Intake, "_write", written)
     file = tmp_path / "alerts.toml"
     file.write_text(CONFIG)
     configured, _ = config.load(file, {"SLACK_WEBHOOK_URL": "https://hooks.example"})
-    broker = Unanswering()
     subjects = Subjects(SUBJECT_KEYS)
-    intake = Intake(configured, cast("Any", None), cast("Broker", broker), subjects)
-    delivery = Delivery(redelivered=False)
-    handling = [asyncio.create_task(intake.handle(batch(), delivery)) for _ in range(MAX_BATCH)]
+    return lambda broker: Intake(configured, cast("Any", None), cast("Broker", broker), subjects)
+
+
+async def test_an_unconfirmed_work_message_parks_its_own_intake_message_and_no_other(
+    intake_with: Callable[[object], Intake],
+) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(6)]
+    broker = Partly(ids[1], ids[3])
+    sent = [single(ids[0]), single(ids[1]), batch(*ids[2:4]), batch(*ids[4:])]
+    intake = intake_with(broker)
+    outcomes = await asyncio.gather(*(intake.handle(each, DELIVERY) for each in sent))
+    assert outcomes == [Ack(), Retry("Unconfirmed"), Retry("Unconfirmed"), Ack()]
+    assert broker.writes == [ids]  # one write for all
+
+
+async def test_an_alert_that_cannot_be_written_keeps_back_no_work_of_the_others(
+    intake_with: Callable[[object], Intake],
+) -> None:
+    good, bad, last = (str(uuid.uuid4()) for _ in range(3))
+    broker = Partly()
+    message = batch(good, bad, last)
+    message.body["alerts"][1]["source"] = UNWRITABLE
+    with pytest.raises(
+        ValueError, match=UNWRITABLE
+    ):  # it is tried again, and then kept for an operator
+        await intake_with(broker).handle(message, DELIVERY)
+    assert broker.writes == [[good, last]]
+
+
+async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
+    intake_with: Callable[[object], Intake],
+) -> None:
+    broker = Unanswering()
+    intake = intake_with(broker)
+    handling = [
+        asyncio.create_task(intake.handle(batch(*some_ids()), DELIVERY)) for _ in range(MAX_BATCH)
+    ]
 
     async def begun() -> bool:
         return broker.under_way >= TOGETHER
@@ -71,15 +129,23 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     await tasks.end(*handling)
 
 
-def batch() -> Message:
-    alerts = [
-        {
-            "id": str(uuid.uuid4()),
-            "event_type": "slack_alert",
-            "payload": {},
-            "source": "gateway",
-            "accepted_at": "2026-11-25T10:15:30+00:00",
-        }
-        for _ in range(TOGETHER)
-    ]
-    return Message(str(uuid.uuid4()), "alerts.accepted", {"alerts": alerts})
+def some_ids() -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(TOGETHER)]
+
+
+def body(alert_id: str) -> dict[str, Any]:
+    return {
+        "id": alert_id,
+        "event_type": "slack_alert",
+        "payload": {},
+        "source": "gateway",
+        "accepted_at": "2026-11-25T10:15:30+00:00",
+    }
+
+
+def single(alert_id: str) -> Message:
+    return Message(alert_id, "alert.accepted", body(alert_id))
+
+
+def batch(*ids: str) -> Message:
+    return Message(str(uuid.uuid4()), "alerts.accepted", {"alerts": list(map(body, ids))})
