@@ -29,8 +29,9 @@ from services.alerts.subjects import Subjects
 
 log = logs.get_logger(__name__)
 
-PREFETCH = 100
-"""Of messages; `consumer.IN_FLIGHT_BYTES` bounds the bytes of those in hand (P7)."""
+PREFETCH = 50
+"""Of messages: 12.5 MiB, if each has 256 KiB, the largest; `consumer.IN_FLIGHT_BYTES` bounds how
+much of that is parsed and copied at a time (P7)."""
 MAX_BATCH = 200
 PUBLISH_SECONDS = 5.0
 
