@@ -33,17 +33,6 @@ LINKS = ("rabbitmq", "postgres", "redis", "cache")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def own(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the servers."""
-    return authority.issue(tmp_path_factory.mktemp("own") / "server")
-
-
-@pytest.fixture(scope="module")
 def servers(private_folder: Path, ports: Ports, own: Path) -> Iterator[Mapping[str, Any]]:
     with running_servers(private_folder / "tls", ports, own) as found:
         yield {**found._asdict(), "cache": found.redis}

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import count
@@ -87,6 +87,13 @@ async def client(process: Process) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+@pytest.fixture
+def cursor(consent_database: DatabaseUrl) -> Iterator[Any]:
+    """Look into the database past the service."""
+    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
+        yield other.cursor()
+
+
 async def ready(client: aiohttp.ClientSession) -> None:
     async def healthy() -> bool:
         try:
@@ -123,44 +130,34 @@ def rows(cursor: Any) -> dict[str, int]:
 
 
 async def test_a_withdrawal_killed_before_its_commit_leaves_nothing(
-    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process, client: aiohttp.ClientSession
 ) -> None:
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
-        with process.running() as service:
-            await ready(client)
-            # All is written but the trail, whose head another session holds.
-            cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
-            asked = asyncio.create_task(unsubscribe(client, ANNA))
-
-            await until_one_waits(cursor, for_query="WITH origin AS")
-            service.kill()
-            assert await asked is None
-        other.rollback()
-
-        await alone(cursor)
-        assert set(rows(cursor).values()) == {0}
+    # All is written but the trail, whose head another session holds.
+    cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
+    waits = until_one_waits(cursor, for_query="WITH origin AS")
+    await killed(process, client, unsubscribe(client, ANNA), waits, ("-m", "services.consent"))
+    cursor.connection.rollback()
+    await alone(cursor)
+    assert set(rows(cursor).values()) == {0}
 
 
 async def test_each_withdrawal_killed_at_any_moment_is_complete_or_absent(
-    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process, client: aiohttp.ClientSession
 ) -> None:
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
-        with process.running() as service:
-            await ready(client)
-            asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(16)]
+    with process.running() as service:
+        await ready(client)
+        asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(16)]
 
-            async def some_are_through() -> bool:
-                return rows(cursor)["whole"] >= 50
+        async def some_are_through() -> bool:
+            return rows(cursor)["whole"] >= 50
 
-            await eventually(some_are_through)
-            service.kill()
-            answered = sum(await asyncio.gather(*asking))
-        await alone(cursor)  # PostgreSQL may still be committing
-        found = rows(cursor)
-        assert 0 < answered <= found["whole"]
-        assert set(found.values()) == {found["whole"]}
+        await eventually(some_are_through)
+        service.kill()
+        answered = sum(await asyncio.gather(*asking))
+    await alone(cursor)  # PostgreSQL may still be committing
+    found = rows(cursor)
+    assert 0 < answered <= found["whole"]
+    assert set(found.values()) == {found["whole"]}
 
 
 def journal(process: Process) -> list[dict[str, Any]]:
@@ -177,39 +174,25 @@ def actions(cursor: Any) -> list[str]:
 
 
 async def test_a_withdrawal_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
-    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process, client: aiohttp.ClientSession
 ) -> None:
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
-        with process.running(HELD) as service:
-            await ready(client)
-            asked = asyncio.create_task(unsubscribe(client, ANNA))
-            await eventually(partial(committed, cursor, "unsubscribe"))
-            service.kill()
-            assert await asked is None  # so nothing was promised
-        with process.running():
-            await ready(client)
-            (line,) = await eventually(partial(recorded, process, 1))
-            assert line["withdrawn"].keys() == {"marketing"}
-            assert ANNA not in json.dumps(line)
+    await killed(process, client, unsubscribe(client, ANNA), committed(cursor, "unsubscribe"))
+    with process.running():
+        await ready(client)
+        (line,) = await eventually(partial(recorded, process, 1))
+        assert line["withdrawn"].keys() == {"marketing"}
+        assert ANNA not in json.dumps(line)
 
 
 async def test_an_erasure_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
-    consent_database: DatabaseUrl, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process, client: aiohttp.ClientSession
 ) -> None:
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
-        with process.running(HELD) as service:
-            await ready(client)
-            asked = asyncio.create_task(erase(client, ANNA))
-            await eventually(partial(committed, cursor, "erased"), seconds=30)
-            service.kill()
-            assert await asked is None
-        with process.running():
-            await ready(client)
-            lines = await eventually(partial(recorded, process, 2))
-            assert lines[-1]["erased_at"]
-            assert lines[-1]["suppression_hash"]
+    await killed(process, client, erase(client, ANNA), committed(cursor, "erased"))
+    with process.running():
+        await ready(client)
+        lines = await eventually(partial(recorded, process, 2))
+        assert lines[-1]["erased_at"]
+        assert lines[-1]["suppression_hash"]
 
 
 async def test_a_line_cut_by_a_kill_is_written_again(
@@ -237,8 +220,27 @@ async def test_no_answered_withdrawal_is_missing_in_the_record_after_a_kill(
     assert 20 <= answered <= len({line["subject"] for line in journal(process)})
 
 
-async def committed(cursor: Any, action: str) -> bool:
-    return action in actions(cursor)
+async def killed(
+    process: Process,
+    client: aiohttp.ClientSession,
+    asking: Coroutine[Any, Any, int | None],
+    moment: Awaitable[None],
+    program: Sequence[str] = HELD,
+) -> None:
+    """Kill the process at that moment of a request, which is not answered: nothing is promised."""
+    with process.running(program) as service:
+        await ready(client)
+        asked = asyncio.create_task(asking)
+        await moment
+        service.kill()
+        assert await asked is None
+
+
+async def committed(cursor: Any, action: str) -> None:
+    async def there() -> bool:
+        return action in actions(cursor)
+
+    await eventually(there)
 
 
 async def recorded(process: Process, most: int) -> list[dict[str, Any]]:

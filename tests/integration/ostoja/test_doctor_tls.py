@@ -28,17 +28,6 @@ LINKS = ("PostgreSQL", "RabbitMQ", "Redis", "alerts")
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def own(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the servers."""
-    return authority.issue(tmp_path_factory.mktemp("own") / "server")
-
-
-@pytest.fixture(scope="module")
 def servers(private_folder: Path, ports: Ports, own: Path) -> Iterator[Servers]:
     with running_servers(private_folder / "doctor-tls", ports, own) as running:
         yield running
