@@ -262,7 +262,8 @@ class Postgres(Server):
         shutil.rmtree(unfinished, ignore_errors=True)
         self._write("password", self.password)
         try:
-            done = subprocess.run(
+            self._run(
+                "initdb",
                 [
                     str(binaries / "initdb"),
                     f"--pgdata=/proc/self/fd/{folder}/data.new",
@@ -272,19 +273,37 @@ class Postgres(Server):
                     "--encoding=UTF8",
                     "--locale=C.UTF-8",
                 ],
-                env=self._environment(),
-                cwd="/",
-                pass_fds=(folder,),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                check=False,
-                **as_user(self.user),
+                (folder,),
             )
         finally:
             (self.folder / "password").unlink()
-        if done.returncode:
-            raise ServerError(f"initdb failed:\n{done.stdout.decode(errors='replace')}")
         unfinished.rename(self.folder / "data")
+
+    def _run(
+        self,
+        what: str,
+        argv: list[str],
+        fds: tuple[int, ...],
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        """Run a program of PostgreSQL as the server's user, and return what it printed.
+
+        :raises ServerError: it failed
+        """
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            argv,
+            env={**self._environment(), **environment},
+            cwd="/",
+            pass_fds=fds,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            **as_user(self.user),
+        )
+        if done.returncode:
+            raise ServerError(f"{what} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+        return done.stdout
 
     def pgbackrest(self, *arguments: str) -> str:
         """Run a command of pgBackRest as the server's user, and return what it printed.
@@ -294,25 +313,12 @@ class Postgres(Server):
         if self.repository is None:
             raise ServerError("no BACKUP_DIR is set in .env")
         with self.repository.held(self.folder, self.user) as (prefix, fds):
-            done: subprocess.CompletedProcess[str] = subprocess.run(
+            return self._run(
+                f"pgbackrest {arguments[0]}",
                 [*prefix, program(), "--no-config", *arguments],
-                env={
-                    **self._environment(),
-                    **self.repository.environment(self.port),
-                    "PGPASSWORD": self.password,
-                },
-                cwd="/",
-                pass_fds=fds,
-                capture_output=True,
-                text=True,
-                check=False,
-                **as_user(self.user),
+                fds,
+                {**self.repository.environment(self.port), "PGPASSWORD": self.password},
             )
-        if done.returncode:
-            raise ServerError(
-                f"pgbackrest {arguments[0]} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-            )
-        return done.stdout
 
     def restore(self, *options: str) -> None:
         """Fill a new folder from the newest backup; the start then replays the log.

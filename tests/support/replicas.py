@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import psycopg2
 from redis import Redis as Client
 from redis.exceptions import RedisError
 
-from deploy.local.process import HERE, ServerError, as_user
+from deploy.local.process import HERE
 from deploy.local.servers import Postgres, Redis, redis_binary
 from tests.support.databases import PASSWORDS, Databases
 from tests.support.eventually import eventually
@@ -30,7 +29,8 @@ class Standby(Postgres):
         self._primary = primary
 
     def _initialise(self, binaries: Path, folder: int) -> None:
-        done = subprocess.run(
+        self._run(
+            "pg_basebackup",
             [
                 str(binaries / "pg_basebackup"),
                 f"--pgdata=/proc/self/fd/{folder}/data",
@@ -38,16 +38,8 @@ class Standby(Postgres):
                 "--write-recovery-conf",
                 "--checkpoint=fast",
             ],
-            env=self._environment(),
-            cwd="/",
-            pass_fds=(folder,),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            **as_user(self.user),
+            (folder,),
         )
-        if done.returncode:
-            raise ServerError(f"pg_basebackup failed:\n{done.stdout.decode(errors='replace')}")
 
 
 QUICK = {"fsync": "off", "full_page_writes": "off"}
