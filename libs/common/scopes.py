@@ -24,3 +24,8 @@ class Scope(StrEnum):
     LEDGER_READ = "ledger:read"
     CONSENT_READ = "consent:read"
     CONSENT_ACT = "consent:act"
+    KEYS_MANAGE = "keys:manage"
+
+
+NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE})
+"""For people and ADMIN_API_KEY: no key may make keys."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import time
 from typing import Literal, cast
 
 from aiohttp import hdrs, web
@@ -147,18 +148,19 @@ class Access:
 
     def _identify(self, request: web.Request, context: RequestContext) -> None:
         """Look for what is no key of the environment: a key of one's own, or a person's token."""
-        headers, now = request.headers, datetime.now(UTC)
+        headers = request.headers
         if (token := headers.get(OPERATOR_TOKEN)) is not None:
             header: str | None = OPERATOR_TOKEN
-            if (claims := self._operator(token, now)) is not None:
+            if (claims := self._operator(token)) is not None:
                 id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
                 held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
                 self._admit(context, held, f"staff:{id_}", f"staff:{claims.subject}")
                 return
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
             header = API_KEY
-            if (key := self._api_keys.find(given, now.timestamp())) is not None:
-                self._api_keys.count(key, now.timestamp())
+            now = time()
+            if (key := self._api_keys.find(given, now)) is not None:
+                self._api_keys.count(key, now)
                 context.windows = key.windows
                 holder = f"key:{key.id}"
                 self._admit(context, key.scopes, holder, holder, here=key.admits(context.client.ip))
@@ -169,9 +171,10 @@ class Access:
             metrics.KEYS_REJECTED.labels(header).inc()
             log.warning("key.rejected", header=header, network=network_of(context.client.ip))
 
-    def _operator(self, token: str, now: datetime) -> Claims | None:
+    def _operator(self, token: str) -> Claims | None:
         if self._operators is None:
             return None
+        now = datetime.now(UTC)
         try:
             claims = self._operators.verify(token, "operator", now, OPERATOR_AGE)
         except InvalidToken:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, Field
 
 from libs.common.process import logs
-from libs.common.scopes import Scope
+from libs.common.scopes import NOT_FOR_KEYS, Scope
 from services.gateway.clients import Network, parse_address, parse_networks
 from services.gateway.limits import Window, merged
 from services.gateway.scopes import Scopes
@@ -19,7 +19,7 @@ log = logs.get_logger(__name__)
 
 PREFIX = "osk_"
 ID = "[A-Z2-7]{10}"
-_SCOPES = frozenset(Scope)
+_SCOPES = frozenset(Scope) - NOT_FOR_KEYS
 
 
 def parse_ids(text: str) -> frozenset[str]:

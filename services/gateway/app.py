@@ -66,6 +66,8 @@ async def start(
         "consent": (settings.consent_url, settings.consent_internal_key),
         "alerts": (settings.alerts_url, settings.alerts_internal_key),
     }
+    if settings.console_url is not None and settings.console_internal_key is not None:
+        configured["console"] = (settings.console_url, settings.console_internal_key)
     upstreams = {
         name: await service.enter(
             Upstream.open(
@@ -80,17 +82,8 @@ async def start(
     }
 
     api_keys = ApiKeys(parse_ids(settings.keys_denied))
-    console = key_sync = None
-    if settings.console_url is not None and settings.console_internal_key is not None:
-        console = await service.enter(
-            Upstream.open(
-                "console",
-                settings.console_url,
-                settings.console_internal_key.get_secret_value(),
-                answer_seconds=ANSWER_SECONDS["console"],
-                tls_dir=settings.tls_dir,
-            )
-        )
+    key_sync = None
+    if (console := upstreams.get("console")) is not None:
         name = process_name(settings.http_port)
         key_sync = await service.enter(
             KeySync.open(console, api_keys, settings.keys_state_file, name)

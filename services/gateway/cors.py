@@ -73,8 +73,6 @@ class Cors:
 
     def _allows(self, request: web.Request) -> bool:
         origin = request.headers.get(hdrs.ORIGIN)
-        if request.path.startswith(CONSOLE):
-            return False
-        if origin is None or not origin.isascii():  # it is echoed
-            return False
+        if origin is None or not origin.isascii() or request.path.startswith(CONSOLE):
+            return False  # it is echoed
         return "*" in self._origins or origin in self._origins

@@ -140,6 +140,11 @@ FORWARDED = (
     Forwarded("DELETE", "/api/silences/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", needs(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),
+    Forwarded("POST", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),
+    Forwarded("POST", "/api/keys/accept-restore", "console", needs(Scope.KEYS_MANAGE)),
+    Forwarded("POST", "/api/keys/{id}/rotate", "console", needs(Scope.KEYS_MANAGE)),
+    Forwarded("POST", "/api/keys/{id}/revoke", "console", needs(Scope.KEYS_MANAGE)),
 )
 
 
@@ -211,7 +216,8 @@ class Api:
         add("POST", "/api/leads", FORM, self._forms.post)
         add("GET", "/forms/{form}", PUBLIC, self._forms.page)
         for each in FORWARDED:
-            add(each.method, each.path, each.requires, self._forwarding(each))
+            if each.upstream in self._upstreams:  # there may be no console
+                add(each.method, each.path, each.requires, self._forwarding(each))
 
     def _forwarding(self, route: Forwarded) -> Handler:
         upstream = self._upstreams[route.upstream]

@@ -31,6 +31,6 @@ STAFF: Mapping[str, Scopes] = {
     | _CASES
     | {Scope.DLQ_ACT, Scope.BREAKERS_RESET, Scope.LIMITS_WRITE, Scope.ONCALL_WRITE},
     "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT}),
-    "admin": frozenset(),  # staff, keys and the record, which are the console's
+    "admin": frozenset({Scope.KEYS_MANAGE}),  # else staff and the record, on the console's pages
 }
 """Of each role of the console's staff; several add up."""

@@ -3,6 +3,7 @@
 import html
 import re
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -100,6 +101,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _dead_letters(call, system)
     await _cases(call)
     await _operations(call)
+    await _keys(call)
     await _consent(call, person)
     assert call.made == await _documented(system)
     assert call.made >= SECTION_4
@@ -331,6 +333,17 @@ async def _operations(call: Calls) -> None:
     await call("DELETE", "/api/silences/{id}", id="999999", status=404, key="admin")
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
+
+
+async def _keys(call: Calls) -> None:
+    ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    crm = {"name": "crm", "purpose": "a test", "owner": "Ewa", "scopes": ["alerts:read"]}
+    made = await call("POST", "/api/keys", crm | {"expires_at": ends}, status=201, key="admin")
+    _has(made, "id key in_force_on")
+    _has(await call("GET", "/api/keys", key="admin"), "items restored")
+    await call("POST", "/api/keys/{id}/rotate", {}, id=made["id"], key="admin")
+    await call("POST", "/api/keys/{id}/revoke", {"reason": "over"}, id=made["id"], key="admin")
+    await call("POST", "/api/keys/accept-restore", {}, status=409, key="admin")
 
 
 async def _consent(call: Calls, person: str) -> None:

@@ -19,6 +19,9 @@ class _Anything:
     def __getitem__(self, _: str) -> Any:
         return self
 
+    def __contains__(self, _: str) -> bool:
+        return True
+
 
 def route_table() -> dict[tuple[str, str], Requirements]:
     """Return what each route of the gateway requires, by method in lower case and template."""

@@ -18,6 +18,7 @@ from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
+from services.console.http.keys import KeyRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
@@ -55,6 +56,8 @@ def app_of(upstream: str) -> web.Application:
             made(FollowupRoutes).add_to(app)
             made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
+        case "console":
+            made(KeyRoutes).add_to(app)
     return app
 
 

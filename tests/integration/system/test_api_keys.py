@@ -1,0 +1,71 @@
+"""A key of one's own on the whole system: made by the console, kept by the gateway, revoked."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+
+ALERT = {"event_type": "slack_alert", "payload": {"text": "x"}}
+REASON = {"reason": "the laptop was stolen"}
+
+
+async def made(stack: Stack, *scopes: str) -> dict[str, Any]:
+    answer = await stack.http(
+        "POST",
+        "/api/keys",
+        {
+            "name": "crm",
+            "purpose": "sends alerts",
+            "owner": "Ewa",
+            "scopes": list(scopes),
+            "expires_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
+        },
+        key="admin",
+    )
+    assert answer.status == 201, answer
+    key: dict[str, Any] = answer.body
+    return key
+
+
+async def opens(stack: Stack, text: str, path: str = "/api/alerts") -> int:
+    async with (
+        aiohttp.ClientSession(headers={"X-API-KEY": text}) as session,
+        session.post(stack.url + path, json=ALERT) as answer,
+    ):
+        return answer.status
+
+
+async def test_a_key_opens_when_it_is_made_and_nothing_when_it_is_revoked(stack: Stack) -> None:
+    key = await made(stack, "alerts:write")
+    assert key["in_force_on"] == 1
+    assert await opens(stack, key["key"]) == 202
+    assert await opens(stack, key["key"], "/api/dlq/retry") == 403
+    assert await opens(stack, key["key"], "/api/keys") == 403
+    rotated = await stack.http("POST", f"/api/keys/{key['id']}/rotate", {}, key="admin")
+    assert rotated.status == 200
+    both = (key["key"], rotated.body["key"])
+    assert [await opens(stack, text) for text in both] == [202, 202]
+    revoked = await stack.http("POST", f"/api/keys/{key['id']}/revoke", REASON, key="admin")
+    assert (revoked.status, revoked.body["in_force_on"]) == (200, 1)
+    assert [await opens(stack, text) for text in both] == [401, 401]
+
+
+async def test_a_killed_console_takes_no_key_away_from_a_gateway_that_starts(stack: Stack) -> None:
+    key = await made(stack, "alerts:write")
+    await stack.kill9("console")
+    await stack.stop("gateway")
+    await stack.start("gateway")
+    assert await opens(stack, key["key"]) == 202
+    away = await stack.http("GET", "/api/keys", key="admin")
+    assert away.status == 503
+    await stack.start("console")
+
+    async def revoked() -> bool:
+        answer = await stack.http("POST", f"/api/keys/{key['id']}/revoke", REASON, key="admin")
+        return answer.status == 200  # 202, until the gateway has found the console
+
+    await eventually(revoked, 60)
+    assert await opens(stack, key["key"]) == 401
