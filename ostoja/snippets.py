@@ -162,26 +162,45 @@ form.addEventListener("submit", async (event) => {{
 </script>"""
 
 
+def _jsx(field: Form, language: str) -> str:
+    required = " required" if field["required"] else ""
+    if field["type"] == "select":
+        texts = [("", CHOOSE[language])] + [
+            (each["value"], each["label"]) for each in field["options"]
+        ]
+        options = "".join(
+            f"<option value={{{json.dumps(value, ensure_ascii=False)}}}>"
+            f"{{{json.dumps(text, ensure_ascii=False)}}}</option>"
+            for value, text in texts
+        )
+        return f'<select name="{field["name"]}"{required}>{options}</select>'
+    if field["type"] == "textarea":
+        return f'<textarea name="{field["name"]}"{required} />'
+    kind = f' type="{field["type"]}"' if field["type"] in {"email", "date"} else ""
+    return f'<input name="{field["name"]}"{kind}{required} />'
+
+
 def react(form: Form, url: str) -> str:
-    controls = []
+    language, controls = form["language"], []
     for field in form["fields"]:
         if field["type"] != "hidden":
-            kind = "textarea" if field["type"] == "textarea" else "input"
-            required = " required" if field["required"] else ""
             label = json.dumps(field["label"], ensure_ascii=False)
-            controls.append(
-                f'      <label>{{{label}}} <{kind} name="{field["name"]}"{required} /></label>'
-            )
+            controls.append(f"      <p><label>{{{label}}} {_jsx(field, language)}</label></p>")
+    if form["trap"]:
+        controls.append(
+            f"      <p hidden><label>{{{json.dumps(EMPTY[language], ensure_ascii=False)}}} "
+            f'<input name="{form["trap"]}" tabIndex={{-1}} autoComplete="off" /></label></p>'
+        )
     for consent in form["consents"]:
         text = json.dumps(consent["text"], ensure_ascii=False)
         controls.append(
-            f'      <label><input type="checkbox" name="consent.{consent["purpose"]}" '
-            f'value="{consent["sha256"]}" /> <span>{{{text}}}</span></label>'
+            f'      <p><label><input type="checkbox" name="consent.{consent["purpose"]}" '
+            f'value="{consent["sha256"]}" /> <span>{{{text}}}</span></label></p>'
         )
     notice = json.dumps(form["notice"]["text"] + " ", ensure_ascii=False)
     link = form["notice"]["url"]
     controls.append(f'      <p>{{{notice}}}<a href="{link}">{link}</a></p>')
-    sent = json.dumps(SENT[form["language"]], ensure_ascii=False)
+    sent = json.dumps(SENT[language], ensure_ascii=False)
     inside = "\n".join(controls)
     return f"""import {{useRef, useState}} from "react";
 
@@ -193,12 +212,14 @@ export function LeadForm() {{
   async function submit(event) {{
     event.preventDefault();
     const fields = {{}}, consents = {{}};
+    let trap;
     for (const [name, value] of new FormData(event.currentTarget)) {{
       if (name.startsWith("consent.")) consents[name.slice(8)] = value;
+      else if (name === {json.dumps(form["trap"])}) trap = value;
       else if (value) fields[name] = value;
     }}
     try {{
-      await send(fields, consents, key.current);
+      await send(fields, consents, key.current, trap);
       setSaid({sent});
     }} catch (error) {{
       setSaid(error.message);
@@ -208,7 +229,7 @@ export function LeadForm() {{
   return (
     <form onSubmit={{submit}} onInput={{() => {{ key.current = crypto.randomUUID(); }}}}>
 {inside}
-      <button>{SEND[form["language"]]}</button>
+      <button>{SEND[language]}</button>
       <output>{{said}}</output>
     </form>
   );

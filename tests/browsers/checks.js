@@ -1,4 +1,4 @@
-// Ten checks of the widget in a browser that Playwright cannot drive.
+// Eleven checks of the widget in a browser that Playwright cannot drive.
 //
 //   node checks.js firefox|webkit PAGE CONTROL
 //
@@ -123,6 +123,15 @@ await check("the conversation goes on over the next page", async () => {
   await page.goto(url)
   await ready()
   equal(await ask(`return ${chat}.querySelectorAll('.turn').length`), 3)
+})
+await check("a form that asks for proof is solved unseen", async () => {
+  const to = address()
+  await ask("document.querySelector('ostoja-form').setAttribute('form', 'proved')")
+  await ready()
+  await write(to)
+  sent.push({ address: to })
+  await send()
+  await title(THANKS)
 })
 await check("no cookie is set", async () => equal(await ask("return document.cookie"), ""))
 

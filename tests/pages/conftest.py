@@ -15,6 +15,7 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
 PHONE: Any = {"width": 390, "height": 844}
+DESK: Any = {"width": 1280, "height": 900}
 LOCALES = {"pl": "pl-PL", "en": "en-GB"}
 
 

@@ -24,12 +24,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from deploy.local.environment import EXAMPLE_CONFIG
 from deploy.sandbox import site as example
+from services.gateway import widget
 from tests.conftest import WholeSystem
-from tests.pages.conftest import LOCALES, PHONE, mailed_link, photograph
+from tests.pages.conftest import DESK, LOCALES, PHONE, mailed_link, photograph
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import DOWN, UP, Proxy
@@ -39,7 +40,7 @@ from tests.support.system import fresh_address
 pytestmark = pytest.mark.pages
 
 CUTS = 20
-DESK: Any = {"width": 1280, "height": 900}
+OFFLINE_SECONDS = 60
 SENT = {"pl": "Dziękujemy, zgłoszenie dotarło", "en": "Thank you, we have your request"}
 WAITING = "Zgłoszenie czeka na połączenie"
 
@@ -68,6 +69,7 @@ def forms(private_folder: Path, page_port: int) -> FormsFile:
         "minimum_seconds": 0,
         "limits": {"address": "100000 per hour", "form": "100000 per hour"},
     }
+    config["forms"]["proved"] = config["forms"]["contact"] | {"proof": "on"}
     made = FormsFile(private_folder / "widget-forms.toml", config)
     made.write(config)
     return made
@@ -91,7 +93,7 @@ class Site:
 
     async def leads(self, address: str) -> list[Any]:
         """Return the stored submissions of an address, once they have been handled."""
-        statement = "select id from followups.lead_submission where fields->>'email' = %s"
+        statement = "select * from followups.lead_submission where fields->>'email' = %s"
         return self.stack.query(statement, address)
 
     async def one_lead(self, address: str) -> None:
@@ -121,10 +123,25 @@ class Site:
 @pytest.fixture
 async def site(stack: Stack, page_port: int) -> AsyncIterator[Site]:
     async with Proxy(int(stack.values["GATEWAY_PORT"])) as proxy:
-        app = web.Application()
-        example.add_routes(app, f"http://{HOST}:{proxy.port}")
+        app, gateway = web.Application(), f"http://{HOST}:{proxy.port}"
+        example.add_routes(app, gateway)
+        for build in widget.builds():
+            app.router.add_get(f"/page-{build.name}", _pinning(build, gateway))
         async with serving(app, page_port):
             yield Site(f"http://{HOST}:{page_port}/", proxy, stack)
+
+
+def _pinning(build: widget.Build, gateway: str) -> Handler:
+    """Serve a page that names a build by its hash, as docs/widget.md says."""
+    tag = f'src="{gateway}/widget/{build.name}" integrity="{build.integrity}" crossorigin'
+    text = (example.FOLDER / "index.html").read_text(encoding="utf-8")
+    text = text.replace(f'src="{example.NAMED}/widget.js"', tag)
+    assert tag in text
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/html")
+
+    return handle
 
 
 @asynccontextmanager
@@ -208,15 +225,20 @@ async def test_a_visitor_s_consent_is_recorded_with_the_hash_of_what_the_page_sh
 
 
 @pytest.mark.parametrize(("days", "counts"), [(29, True), (31, False)])
-async def test_a_wording_that_ended_while_the_page_was_open_counts_for_thirty_days(
+async def test_a_form_that_changed_while_the_page_was_open_is_taken_as_it_was_shown(
     browser: Browser, site: Site, forms: FormsFile, days: int, *, counts: bool
 ) -> None:
     address = fresh_address()
     async with visit(browser, site) as page:
         shown = await form(page).locator(".consent label").inner_text()
         await fill(page, address, agree=True)
+        await form(page).get_by_label("Budżet").fill("40 000")
         config = deepcopy(forms.config)
-        (consent,) = config["forms"]["contact"]["consents"]
+        contact = config["forms"]["contact"]
+        street = {"name": "street", "type": "text", "required": True, "label": contact["title"]}
+        kept = [field for field in contact["fields"] if field["name"] != "budget"]
+        contact |= {"version": "2", "fields": [*kept, street]}
+        (consent,) = contact["consents"]
         (old,) = consent["versions"]
         ended = (datetime.now(UTC).date() - timedelta(days)).isoformat()
         new = {"version": "next", "pl": "Zgadzam się na nowe.", "en": "I agree to the new."}
@@ -234,6 +256,8 @@ async def test_a_wording_that_ended_while_the_page_was_open_counts_for_thirty_da
             await site.stack.stop("gateway")
             await site.stack.start("gateway")
     await site.one_lead(address)
+    (lead,) = await site.leads(address)
+    assert (lead.form_version, lead.fields["budget"]) == ("1", "40 000")
     if counts:
         await site.recorded(address, shown)
     else:
@@ -304,10 +328,95 @@ async def test_a_submission_made_offline_leaves_when_the_network_is_back(
         await page.context.set_offline(offline=True)
         await send(page)
         await says(page, WAITING)
-        await asyncio.sleep(5)  # some tries
+        await asyncio.sleep(OFFLINE_SECONDS)  # some tries; the longest pause between two
         assert await site.leads(address) == []
+        await says(page, WAITING)
         await page.context.set_offline(offline=False)
         await says(page, SENT["pl"])
+    await site.one_lead(address)
+
+
+async def test_followups_killed_amid_a_submission_makes_it_one_lead(
+    browser: Browser, site: Site
+) -> None:
+    addresses = [fresh_address() for _ in range(3)]
+    async with visit(browser, site, viewport=DESK) as page:
+        for address in addresses:
+            await fill(page, address, agree=True)
+            stalled = site.proxy.stall_before(UP, b"POST /api/leads")
+            await send(page)
+            await stalled.wait()
+            killed = asyncio.create_task(site.stack.kill9("followups"))  # as the form arrives
+            await site.proxy.resume()
+            await says(page, SENT["pl"])
+            await killed
+            await site.stack.start("followups")
+            await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+    for address in addresses:
+        await site.one_lead(address)
+
+
+async def test_a_form_that_asks_for_proof_is_solved_unseen_and_anew_where_it_no_longer_counts(
+    browser: Browser, site: Site
+) -> None:
+    addresses, proofs = [fresh_address(), fresh_address()], list[str]()
+
+    async def as_if_expired(route: Route) -> None:
+        headers = route.request.headers
+        if not proofs:
+            headers["x-proof"] = "x"
+        proofs.append(headers.get("x-proof", ""))
+        await route.continue_(headers=headers)
+
+    async with visit(browser, site) as page:
+        await page.clock.install()
+        await page.reload()
+        await page.route("**/api/leads", as_if_expired)
+        await form(page).evaluate("(it) => it.setAttribute('form', 'proved')")
+        await fill(page, addresses[0], agree=True)
+        await send(page)
+        await says(page, SENT["pl"])
+        assert [proof == "x" for proof in proofs] == [True, False]
+
+        await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+        await fill(page, addresses[1])
+        reached = site.proxy.cut_before(UP, b"POST /api/leads")
+        await send(page)
+        await reached.wait()
+        await site.proxy.refuse()
+        await says(page, WAITING)
+        await page.clock.fast_forward("18:00")  # it lives for twenty minutes
+        await site.proxy.resume()
+        await form(page).get_by_role("button", name="Wyślij teraz").click()
+        await says(page, SENT["pl"])
+        assert proofs[1] != proofs[2] != proofs[-1], "one for each lead; old ones are solved anew"
+    for address in addresses:
+        await site.one_lead(address)
+
+
+async def test_a_form_that_asks_for_proof_is_sent_without_a_script_by_a_second_press(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+
+    async def thanks(route: Route) -> None:
+        await route.fulfill(body="Thanks", content_type="text/html")
+
+    context = await browser.new_context(viewport=PHONE, java_script_enabled=False)
+    page = await context.new_page()
+    await page.route("https://www.ostoja-wnetrza.example/**", thanks)
+    await page.goto(f"{site.stack.url}/forms/proved?language=pl")
+    await page.get_by_role("textbox", name="E-mail").fill(address)
+    await page.get_by_role("checkbox").check()
+    await page.get_by_role("button", name="Wyślij").click()
+    await expect(page.get_by_role("alert")).to_contain_text("nacisnąć „Wyślij” jeszcze raz")
+    await expect(page.get_by_role("textbox", name="E-mail")).to_have_value(address)
+    await expect(page.get_by_role("checkbox")).to_be_checked()
+    await photograph(page, "page-once-more")
+    assert await site.leads(address) == []
+    await page.get_by_role("button", name="Wyślij").click()
+    await page.wait_for_url("https://www.ostoja-wnetrza.example/**")
+    await context.close()
     await site.one_lead(address)
 
 
@@ -346,6 +455,48 @@ async def test_a_browser_without_storage_keeps_a_submission_while_the_page_is_op
         await form(page).get_by_role("button", name="Wyślij teraz").click()
         await says(page, SENT["pl"])
     await site.one_lead(address)
+
+
+async def test_five_wait_in_a_browser_and_a_sixth_while_its_page_is_open(
+    browser: Browser, site: Site
+) -> None:
+    addresses = [fresh_address() for _ in range(6)]
+
+    async def lost(route: Route) -> None:
+        await route.abort()
+
+    async with visit(browser, site) as page:
+        await page.context.route("**/api/leads", lost)
+        await fill(page, addresses[0])
+        await send(page)
+        await says(page, WAITING)
+        # Four more, as of a visitor who has sent from other pages of the site.
+        await page.evaluate(
+            """(addresses) => {
+                const [name] = Object.keys(localStorage)
+                const entry = JSON.parse(localStorage[name])
+                addresses.forEach((email, number) => {
+                    const key = entry.key.slice(0, -1) + number
+                    const body = entry.body.replace(JSON.parse(entry.body).fields.email, email)
+                    localStorage['ostoja.lead.' + key] = JSON.stringify({...entry, key, body})
+                })
+            }""",
+            addresses[1:5],
+        )
+        other = await page.context.new_page()
+        await other.goto(site.url)
+        await says(other, WAITING)
+        await form(other).evaluate("(it) => it.setAttribute('form', 'proved')")
+        await fill(other, addresses[5])
+        await send(other)
+        await expect(form(other).get_by_text("Nie zamykaj tej strony")).to_be_visible()
+        assert len(await stored(other)) == 5
+        await page.context.unroute("**/api/leads")
+        await form(other).get_by_role("button", name="Wyślij teraz").click()
+        await says(other, SENT["pl"])
+        await says(page, SENT["pl"])
+    for address in addresses:
+        await site.one_lead(address)
 
 
 async def test_a_visitor_can_delete_what_waits(browser: Browser, site: Site) -> None:
@@ -433,6 +584,31 @@ async def test_without_the_gateway_the_page_s_own_content_is_shown(
         await photograph(page, "widget-unavailable")
         await site.proxy.resume()
         await expect(form(page).get_by_label("Phone")).to_be_visible(timeout=20_000)
+
+
+@pytest.mark.parametrize("build", widget.builds(), ids=lambda build: build.name)
+async def test_every_build_that_pages_may_name_works_with_today_s_gateway(
+    browser: Browser, site: Site, build: widget.Build
+) -> None:
+    """Yesterday's, in an open tab or a page nobody has touched for a year, and the newest."""
+    addresses = {"contact": fresh_address(), "proved": fresh_address()}
+
+    async with visit(browser, site) as page:
+        await page.goto(f"{site.url}page-{build.name}")
+        for name, address in addresses.items():
+            await form(page).evaluate("(it, to) => it.setAttribute('form', to)", name)
+            shown = await form(page).locator(".consent label").inner_text()
+            await fill(page, address, agree=True)
+            await send(page)
+            await says(page, SENT["pl"])
+            await site.one_lead(address)
+            await site.recorded(address, shown)
+            await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
 
 
 async def test_a_script_that_is_not_the_one_named_does_not_run(
@@ -608,6 +784,62 @@ async def test_a_message_whose_reply_was_cut_off_is_answered_once_also_after_a_r
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["390", "1280"])
+async def test_from_a_form_over_a_chat_and_a_mail_to_the_way_out_by_clicks(
+    browser: Browser, site: Site, size: Any
+) -> None:
+    address, where = fresh_address(), size["width"]
+    async with visit(browser, site, viewport=size) as page:
+        await page.evaluate(
+            "() => document.addEventListener('ostoja:sent', (e) => window.told = e.detail)"
+        )
+        await page.get_by_role("link", name="Umów bezpłatną wycenę").click()
+        await form(page).get_by_label("Imię i nazwisko").fill("Anna Nowak")
+        await form(page).get_by_role("textbox", name="E-mail").fill(address)
+        await form(page).get_by_label("Budżet").fill("40 000")
+        await form(page).get_by_label("W czym").fill("Łazienka, 8 m²")
+        shown = await form(page).locator(".consent label").inner_text()
+        await form(page).get_by_role("checkbox").check()
+        await photograph(page, f"whole-1-form-{where}")
+        await form(page).get_by_role("button", name="Wyślij").click()
+        await says(page, SENT["pl"])
+        await photograph(page, f"whole-2-sent-{where}")
+        assert await page.evaluate("window.told") == {"form": "contact"}
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        await chat.get_by_label("Wiadomość").fill("Czy zaczną Państwo w marcu?")
+        await chat.get_by_role("button", name="Wyślij").click()
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+        await photograph(page, f"whole-3-chat-{where}")
+    await site.one_lead(address)
+    await site.recorded(address, shown)
+
+    # The consent has enrolled her; the first mail is only brought forward by days.
+    async def enrolled() -> Any:
+        statement = (
+            "update followups.followup_event set due_at = now() where email = %s returning 1"
+        )
+        return site.stack.query(statement, address)
+
+    assert await eventually(enrolled, 30)
+    await mailed_link(site.stack, address, "/unsubscribe")
+    page = await browser.new_page(locale="pl-PL", viewport=size)
+    await page.goto(site.stack.sandbox.mail_url)
+    row = page.get_by_role("row").filter(has_text=address)
+    await row.get_by_role("link").click()
+    await photograph(page, f"whole-4-mail-{where}")
+    async with page.expect_popup() as opened:
+        await page.frame_locator("iframe").get_by_role("link", name="Rezygnuję").click()
+    page = await opened.value
+    await photograph(page, f"whole-5-leave-{where}")
+    await page.get_by_role("button").first.click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Gotowe")
+    await photograph(page, f"whole-6-done-{where}")
+    await page.close()
+    entries = (await site.stack.http("GET", f"/api/consent/audit/{address}", key="admin")).body
+    assert [entry["action"] for entry in entries["entries"]] == ["opt-in", "unsubscribe"]
+
+
 async def test_the_chat_s_consent_is_the_dialogue_s_and_a_follow_up_can_be_left(
     browser: Browser, site: Site
 ) -> None:
@@ -633,7 +865,7 @@ async def test_the_chat_s_consent_is_the_dialogue_s_and_a_follow_up_can_be_left(
 
 
 @pytest.mark.parametrize("kind", ["firefox", "webkit"])
-async def test_ten_checks_hold_in_another_browser(site: Site, ports: Ports, kind: str) -> None:
+async def test_eleven_checks_hold_in_another_browser(site: Site, ports: Ports, kind: str) -> None:
     program = {"firefox": "firefox-esr", "webkit": "WebKitWebDriver"}[kind]
     if not shutil.which(program) or not shutil.which("npm"):
         pytest.skip(f"{program} or npm is not installed here")
@@ -654,7 +886,7 @@ async def test_ten_checks_hold_in_another_browser(site: Site, ports: Ports, kind
                 os.killpg(node.pid, signal.SIGTERM)
     result = json.loads(said)
     assert [each for each in result["checks"] if each["fault"]] == []
-    assert len(result["checks"]) == 10
+    assert len(result["checks"]) == 11
     for sent in result["sent"]:
         await site.one_lead(sent["address"])
         if "shown" in sent:

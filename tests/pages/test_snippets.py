@@ -1,0 +1,123 @@
+"""What `ostoja forms snippet` prints for pages, in a browser: what is read is what is recorded."""
+
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Route, expect
+
+from ostoja import snippets
+from tests.conftest import WholeSystem
+from tests.pages.conftest import DESK, photograph
+from tests.pages.test_site import serving
+from tests.support.eventually import eventually
+from tests.support.forms import CONTACT, arrived, stored
+from tests.support.ports import HOST, Ports
+from tests.support.stack import Stack, quick_forms_config
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.pages
+
+MODULES = Path(__file__).parents[1] / "browsers" / "node_modules"
+SANDBOX = "http://127.0.0.1:8090"
+MOUNT = """
+import {createElement} from "react"
+import {createRoot} from "react-dom/client"
+import {LeadForm} from "./form.jsx"
+createRoot(document.querySelector("#here")).render(createElement(LeadForm))
+"""
+
+
+def compiled(code: str, folder: Path) -> str:
+    """Return a page that shows a React component, as a developer's build makes it."""
+    (folder / "form.jsx").write_text(code, encoding="utf-8")
+    (folder / "main.js").write_text(MOUNT, encoding="utf-8")
+    options = ("--bundle", "--jsx=automatic", "--charset=utf8", "--log-level=error")
+    production = '--define:process.env.NODE_ENV="production"'
+    made = subprocess.run(
+        [str(MODULES / ".bin" / "esbuild"), str(folder / "main.js"), *options, production],
+        env={"NODE_PATH": str(MODULES), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    return f'<div id="here"></div><script type="module">{made.stdout.decode()}</script>'
+
+
+@pytest.fixture(scope="module")
+def page_port(ports: Ports) -> int:
+    return ports.take()
+
+
+@pytest.fixture(scope="module")
+def stack(whole_system: WholeSystem, private_folder: Path, page_port: int) -> Iterator[Stack]:
+    """Run a system whose form belongs to a page of ours, where the sandbox's site would be."""
+    path = quick_forms_config(private_folder)
+    text = path.read_text(encoding="utf-8")
+    assert SANDBOX in text
+    path.write_text(text.replace(SANDBOX, f"http://{HOST}:{page_port}"), encoding="utf-8")
+    with whole_system({"FORMS_CONFIG": str(path)}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+@pytest.mark.parametrize("kind", ["html", "wordpress", "fetch", "react"])
+async def test_what_a_pasted_form_shows_is_what_is_recorded(
+    browser: Browser, stack: Stack, page_port: int, kind: str, language: str, tmp_path: Path
+) -> None:
+    if kind == "react" and not (MODULES / ".bin" / "esbuild").exists():
+        pytest.skip("make test-pages installs React if npm is here")
+    await stack.sandbox.reset()
+    email = fresh_address()
+    form = (await stack.http("GET", f"/api/forms/contact?language={language}")).body
+    code = snippets.AS[kind](form, stack.url)
+    html = compiled(code, tmp_path) if kind == "react" else code
+    page = await browser.new_page(viewport=DESK)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+    async def thanks(route: Route) -> None:
+        await route.fulfill(body="Thanks", content_type="text/html")
+
+    await page.route("https://www.ostoja-wnetrza.example/**", thanks)
+    async with serving(f"<!doctype html><link rel=icon href=data:>{html}", page_port):
+        await page.goto(f"http://{HOST}:{page_port}/")
+        await page.get_by_label("E-mail", exact=True).fill(email)
+        options = {option.value: option.label[language] for option in CONTACT.fields[5].options}
+        start = page.get_by_label(str((CONTACT.fields[5].label or {})[language]))
+        await start.select_option("jak najszybciej")
+        assert await start.locator("option").all_inner_texts() == [
+            snippets.CHOOSE[language],
+            *options.values(),
+        ]
+        consent = page.get_by_role("checkbox")
+        await expect(consent).not_to_be_checked()
+        await consent.check()
+        shown = await page.locator("label:has([type=checkbox]) span").inner_text()
+        await photograph(page, f"snippet-{kind}-{language}")
+        await page.get_by_role("button", name=snippets.SEND[language]).click()
+        if kind in {"html", "wordpress"}:
+            await page.wait_for_url(CONTACT.success[language])
+        else:
+            await expect(page.locator("output")).to_have_text(
+                snippets.SENT[language], timeout=30_000
+            )
+        assert complaints == []
+    await page.close()
+    await arrived(stack, email)
+    (row,) = stored(stack, email)
+    assert (row.state, row.fields["start"]) == ("accepted", "jak najszybciej")
+
+    async def recorded() -> Any:
+        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
+        return [entry["evidence"]["wording_sha256"] for entry in found.body["entries"]]
+
+    assert await eventually(recorded, 30) == [hashlib.sha256(shown.encode()).hexdigest()]
+
+
+def test_every_kind_for_a_page_is_here() -> None:
+    programs = {"php", "python", "curl"}  # test_form_snippets runs these
+    assert set(snippets.AS) == {"html", "wordpress", "fetch", "react"} | programs
