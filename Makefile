@@ -8,7 +8,7 @@ $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.local
 BIN = .venv/bin
 # Excluded from make test; each has its own target.
-QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages
+QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients
 
 .PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
@@ -86,7 +86,7 @@ test-pages:
 	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --prefix tests/browsers
 	$(BIN)/pytest -m pages tests/pages $(ARGS)
 
-# Generate clients from /openapi.json in Python and TypeScript (needs npm), and type-check them.
+# Generate clients from /openapi.json in Python and TypeScript (needs npm), type-check them and make calls.
 test-clients: prepare
 	tests/clients/run
 
