@@ -25,6 +25,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import TimeoutError as TooLate
 
 from deploy.local.environment import EXAMPLE_CONFIG
 from deploy.sandbox import site as example
@@ -193,6 +194,12 @@ async def fill(page: Page, address: str, *, agree: bool = False) -> None:
 
 async def send(page: Page) -> None:
     await form(page).get_by_role("button", name=re.compile("^(Wyślij|Send)$")).click()
+
+
+async def send_now(page: Page) -> None:
+    """Press the button of what waits, unless it has been sent by itself meanwhile."""
+    with suppress(TooLate):
+        await form(page).get_by_role("button", name="Wyślij teraz").click(timeout=5_000)
 
 
 async def says(page: Page, title: str) -> None:
@@ -387,8 +394,9 @@ async def test_a_form_that_asks_for_proof_is_solved_unseen_and_anew_where_it_no_
         await says(page, WAITING)
         await page.clock.fast_forward("18:00")  # it lives for twenty minutes
         await site.proxy.resume()
-        await form(page).get_by_role("button", name="Wyślij teraz").click()
-        await says(page, SENT["pl"])
+        await page.evaluate("dispatchEvent(new Event('online'))")
+        sent = form(page).get_by_role("heading", name=SENT["pl"])
+        await expect(sent).to_be_visible(timeout=90_000)
         assert proofs[1] != proofs[2] != proofs[-1], "one for each lead; old ones are solved anew"
     for address in addresses:
         await site.one_lead(address)
@@ -452,7 +460,7 @@ async def test_a_browser_without_storage_keeps_a_submission_while_the_page_is_op
         await send(page)
         await expect(form(page).get_by_text("Nie zamykaj tej strony")).to_be_visible()
         await site.proxy.resume()
-        await form(page).get_by_role("button", name="Wyślij teraz").click()
+        await send_now(page)
         await says(page, SENT["pl"])
     await site.one_lead(address)
 
@@ -492,7 +500,7 @@ async def test_five_wait_in_a_browser_and_a_sixth_while_its_page_is_open(
         await expect(form(other).get_by_text("Nie zamykaj tej strony")).to_be_visible()
         assert len(await stored(other)) == 5
         await page.context.unroute("**/api/leads")
-        await form(other).get_by_role("button", name="Wyślij teraz").click()
+        await send_now(other)
         await says(other, SENT["pl"])
         await says(page, SENT["pl"])
     for address in addresses:
@@ -678,7 +686,7 @@ async def test_every_state_of_form_and_chat_is_accessible(
         await says(page, WAITING)
         await is_accessible(page, f"waiting-{where}")
         await site.proxy.resume()
-        await form(page).get_by_role("button", name="Wyślij teraz").click()
+        await send_now(page)
         await says(page, SENT["pl"])
         await is_accessible(page, f"sent-{where}")
         chat = page.locator("ostoja-chat")
