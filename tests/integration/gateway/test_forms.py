@@ -201,9 +201,7 @@ def with_proof(folder: Path) -> dict[str, str]:
     """Two forms alike that ask for a proof of work."""
     settings = without_limits(folder)
     path = Path(settings["FORMS_CONFIG"])
-    text = path.read_text(encoding="utf-8").replace(
-        "minimum_seconds", 'proof = "on"\nminimum_seconds'
-    )
+    text = path.read_text(encoding="utf-8").replace('proof = "off"', 'proof = "on"')
     other = text[text.index("[forms.contact]") :].replace("forms.contact", "forms.other")
     path.write_text(text + "\n" + other, encoding="utf-8")
     return settings | {"FORM_KEYS": "k1:" + base64.b64encode(bytes(32)).decode()}
