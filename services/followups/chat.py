@@ -82,7 +82,10 @@ async def take_turn(
         routes=config.routes,
         handover=config.handover,
     )
-    state = replace(turn.state, facts=_normal(turn.state.facts, before.facts))
+    state = turn.state
+    facts = _normal(state.facts, before.facts)
+    if facts is not state.facts:
+        state = replace(state, facts=facts)
     if said.agreed is not None:
         state = replace(state, vouched=said.vouched)
     scored = lead_score.score(state.facts.known(), config.rules)
@@ -160,7 +163,7 @@ async def take_turn(
 
 def _normal(facts: Facts, before: Facts) -> Facts:
     """Normalise the address, as consent does; keep the earlier one if this one is malformed."""
-    if facts.email is None:
+    if facts.email is None or facts.email == before.email:  # that one was normalised
         return facts
     try:
         return replace(facts, email=normalise(facts.email))

@@ -142,14 +142,14 @@ def _ask(
     """:param notifies: False in an emergency: the privacy notice follows with the contact"""
     state, parts = _notice(state, script, asks=question == "contact") if notifies else (state, [])
     asked = {**state.asked, question: state.asked.get(question, 0) + counts}
-    state = replace(state, asking=question, asked=asked)
+    wording = state.wording
     parts.append(text)
     if question == "consent":
         asked["shown"] = asked.get("shown", 0) + 1
-        state = replace(state, wording=script["consent_wording"], asked=asked)
+        wording = script["consent_wording"]
         parts = [part for part in parts if part not in script["consent_wording"]]
         parts.append(script["consent_wording"])
-    return state, parts
+    return replace(state, asking=question, asked=asked, wording=wording), parts
 
 
 def _notice(state: State, script: Script, *, asks: bool) -> Reply:
