@@ -35,6 +35,16 @@ _ASKS = re.compile(
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
 )
 """Questions without a question mark: `Jaki macie czas realizacji`."""
+_ASKS_LATER = re.compile(
+    r"\b(?:powiedz\w*|napisz\w*|ciekaw\w+|pytanie|jesli tak|i|oraz|a)(?: \w+)?"
+    r" (?:czy \w+cie|ile (?:trwa|kosztuje|placicie))\b"
+    r"|(?<!nie wiem )\bczy (?:tez )?(?:robicie|macie|dajecie|mozecie|zajmujecie)\b"
+)
+"""The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""
+_UNSUBSCRIBES = re.compile(
+    r"\b(?:stop|wypis\w*|przesta\w*|rezygnuj\w*|wylacz\w*|usun\w*|cofam|wycof\w*|unsubscribe"
+    r"|abmelde\w*|nicht mehr)\b"
+)
 _ABOUT_WORKS = vocabulary(
     "czy same sam sama samo samych tylko "
     "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
@@ -44,7 +54,7 @@ _ABOUT_WORKS = vocabulary(
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
     "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc "
-    "malymi malych drobne drobnymi przy okazji jeszcze w ogole tak"
+    "malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _SUCH = vocabulary(
@@ -81,7 +91,7 @@ def says(rest: str, least: int = 2) -> bool:
 
 def asks(rest: str) -> bool:
     sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
-    return "?" in rest or any(map(_ASKS.match, sentences))
+    return "?" in rest or any(_ASKS.match(each) or _ASKS_LATER.search(each) for each in sentences)
 
 
 def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
@@ -95,6 +105,11 @@ def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
 def asks_for_more_mails(message: str) -> bool:
     """Return whether who gets no more mails makes sure of it."""
     return "?" in message and bool(_MORE.search(" ".join(fold(message))))
+
+
+def unsubscribes(message: str) -> bool:
+    """Return whether it asks to end mails that come, rather than to send none."""
+    return bool(_UNSUBSCRIBES.search(" ".join(fold(message))))
 
 
 def has_words(rest: str) -> bool:

@@ -80,7 +80,9 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
                 of_area = is_known = True
             elif here is not None:
                 town, is_known = here, True
-            elif _DO_YOU.search(said) and small_talk.only_works(said, works, has_wish=has_wish):
+            elif (verb := _DO_YOU.search(said)) and small_talk.only_works(
+                said[verb.start() :], works, has_wish=has_wish
+            ):
                 of_works = is_known = True
             else:
                 other = other or small_talk.begins_question(said)

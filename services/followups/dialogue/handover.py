@@ -28,7 +28,8 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
     if emergency and not heard.urgent and small_talk.says(heard.understood.rest):
         parts += questions.again(emergency, state, script, language, asks=False)
     if replies.refuses(state, before, heard):
-        parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
+        where = replies.asks_where(state, heard)
+        parts.append(script["withdraw_where" if where else "consent_refused"])
     elif emergency and not state.reachable:
         parts.append(emergency.ask.get(language, script["ask_again"]))
     elif not state.reachable:

@@ -179,7 +179,9 @@ def hear(
         offers_consent=state.asking != "consent"
         and bool(news.email or state.facts.email)
         and offers(message, language),
-        is_worth_telling=(answer is None or has_limits) and says and words != state.last_said,
+        is_worth_telling=(answer is None or has_limits or understood.facts.phone is not None)
+        and says
+        and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
     )

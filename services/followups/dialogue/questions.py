@@ -24,7 +24,8 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
         return replace(state, asking="contact"), [doubt]
     if heard.held is not None:
         return _on_the_route(heard.held, state, heard, script)
-    if state.wants_mails and not heard.is_about_lead and state.barred is None:
+    wants_now = "mails" in heard.actions and state.consent is None
+    if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
         return _on_mails(state, heard, script)
     if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
         return replace(state, asking=None), []
@@ -98,6 +99,8 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
         if refuses_contact(state) and not heard.closes and (heard.answers or heard.is_question):
             return state, []
         return _close(state, heard, script, told=script["closing"])
+    if heard.defers and not state.reachable and state.asked.get("contact") and not heard.answers:
+        return replace(state, asking="contact"), []  # the answer says what it takes
     told: list[str] = []
     if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
         state, told = _close(state, heard, script, told=script["received"])

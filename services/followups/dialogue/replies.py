@@ -8,7 +8,7 @@ from services.followups.dialogue import questions
 from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.memory import gives_up_on_consent, refused_for, refuses_contact
 from services.followups.dialogue.questions import Reply
-from services.followups.dialogue.texts import Script
+from services.followups.dialogue.texts import ABOUT_WORKS, Script
 from services.followups.fact_texts import describe
 from services.followups.routing import Route
 from services.followups.state import State
@@ -98,8 +98,15 @@ def _on_consent(
 ) -> list[str]:
     parts = [script["consent_given"]] if agrees else []
     if refuses(state, before, heard) and not before.wants_erasure:  # which includes the withdrawal
-        parts.append(script["consent_refused" if state.facts.email else "withdraw_where"])
+        parts.append(script["withdraw_where" if asks_where(state, heard) else "consent_refused"])
     return parts
+
+
+def asks_where(state: State, heard: Heard) -> bool:
+    """Return whether a withdrawal needs an address: a lead without one must unsubscribe plainly."""
+    facts = state.facts
+    is_lead = facts.phone is not None or not facts.known().keys().isdisjoint(ABOUT_WORKS)
+    return facts.email is None and not (is_lead and not small_talk.unsubscribes(heard.message))
 
 
 def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from services.followups.understanding.units import FEET, METRES, MONEY
 _SEP = r"[\s.()/-]{0,2}"
 _AFTER = rf"(?![\s.-]?\d)(?!\s?(?:{MONEY}|{METRES}|{FEET}))"
 _POLISH = re.compile(
-    rf"(?<![\w+])(?:(?<!\d[\s.-])|(?<=m2\s))(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}[\s./-]?\d{{3}}[\s./-]?\d{{3}}"
+    rf"(?<![\w+])(?:(?<!\d[\s.-])|(?<=m2\s))(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}(?:[\s./-]?|\s-\s)\d{{3}}(?:[\s./-]?|\s-\s)\d{{3}}"
     rf"|\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|(?:\s\d){{8}})){_AFTER}",
     re.IGNORECASE,
 )
@@ -63,7 +63,7 @@ _HOURS_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
-_IN_WORDS = re.compile(r"\b(?:numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
+_IN_WORDS = re.compile(r"\b(?:nr|numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
 
 
 def canonical(text: str) -> str | None:
