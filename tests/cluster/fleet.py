@@ -63,7 +63,7 @@ class Fleet(System):
         super().__init__(f"http://{addresses[0]}:{ports['GATEWAY_PORT']}", values, sandbox)
         self.folder = folder
         self.network = network
-        self._clocks = clocks
+        self.clocks = clocks
         self.ports = ports
         self.cluster = Cluster(
             folder / "hosts", addresses, ports, values, files=files, shared_epmd=False
@@ -138,7 +138,7 @@ class Fleet(System):
     def _enter(self, host: str, user: str | None = None) -> tuple[str, ...]:
         """Return the command that runs another one on this host, by its clock."""
         command = self.network.enter(host, user)
-        if seconds := self._clocks.get(host):
+        if seconds := self.clocks.get(host):
             moved = (f"LD_PRELOAD={FAKETIME}", f"FAKETIME={seconds:+d}s")
             command += ("env", *moved, "FAKETIME_DONT_FAKE_MONOTONIC=1")
         return command

@@ -114,6 +114,12 @@ class Nemesis:
         return Fault(what, seconds, make())
 
 
+def clocks(seed: int) -> dict[str, int]:
+    """Return by how many seconds each clock that is wrong is ahead."""
+    chance = random.Random(f"clocks {seed}")
+    return {host: chance.choice((-5, 5)) for host in NAMES if chance.random() < 0.4}
+
+
 def everything(host: str) -> list[str]:
     return [*SERVERS, *(SERVICES if host in SERVING else ())]
 

@@ -21,7 +21,16 @@ from tests.cluster.fleet import Fleet, running_fleet
 from tests.cluster.gathering import BALANCED_SECONDS, gather
 from tests.cluster.generator import Generator
 from tests.cluster.history import History
-from tests.cluster.nemesis import Fault, Nemesis, cut, everything, full_disk, killed, slow
+from tests.cluster.nemesis import (
+    Fault,
+    Nemesis,
+    clocks,
+    cut,
+    everything,
+    full_disk,
+    killed,
+    slow,
+)
 from tests.cluster.network import both_ways
 from tests.support.ports import Ports
 
@@ -50,11 +59,14 @@ def folder(private_folder: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_every_promise_holds_whatever_breaks(folder: Path, ports: Ports, seed: int) -> None:
-    with running_fleet(folder, ports) as fleet, closing(History(folder / HISTORY)) as history:
+    with (
+        running_fleet(folder, ports, clocks=clocks(seed)) as fleet,
+        closing(History(folder / HISTORY)) as history,
+    ):
         async with Generator(fleet, fleet.urls, fleet.network.callers, history, seed):
             await Nemesis(fleet, history, seed, long=LONG).run(SECONDS)
         wrong = violations(history.events, await gather(fleet, history))
-        report(folder, history, wrong)
+        report(fleet, history, wrong)
         assert not wrong, f"seed {seed}\n" + "\n".join(wrong) + f"\n{history.timeline()}"
 
 
@@ -74,11 +86,11 @@ async def broken(
                     together.create_task(nemesis.do(fault, host))
             await nemesis.heal()
         wrong = violations(history.events, await gather(fleet, history, seconds))
-        report(fleet.folder, history, wrong)
+        report(fleet, history, wrong)
     return wrong
 
 
-def report(folder: Path, history: History, wrong: list[str]) -> None:
+def report(fleet: Fleet, history: History, wrong: list[str]) -> None:
     """Leave what happened beside the logs, for whoever wants to know of a run that passed, too."""
     lines = [
         history.summary(),
@@ -86,7 +98,7 @@ def report(folder: Path, history: History, wrong: list[str]) -> None:
         history.timeline(),
         *(wrong or ["nothing is wrong"]),
     ]
-    (folder / "result.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (fleet.folder / "result.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
