@@ -135,6 +135,9 @@ def _limits(events: list[Event], found: Found) -> Iterator[str]:
 
 
 def _answers(events: list[Event]) -> Iterator[str]:
+    for event in events:
+        if 500 in event.details.get("told", []):
+            yield f"{event.what} {event.key} was answered 500"
     for what in ("alert", "batch"):
         for one in operations(events, what):
             if one.outcome == "fail":

@@ -135,20 +135,23 @@ class Generator:
         clock = asyncio.get_running_loop().time
         deadline = clock() + GIVE_UP_SECONDS
         tries = 0
+        told: set[int] = set()
         while True:
             status, answer = await self._ask(urls[tries % len(urls)] + path, body, headers)
             tries += 1
+            told.add(status)
+            seen = {"status": status, "tries": tries, "told": sorted(told)}
             if status in {200, 202} and not (what in {"unsubscribe", "erase"} and status == 202):
                 ids = [one["id"] for one in answer.get("items", [answer]) if "id" in one]
-                self._history.add("ok", what, name, status=status, tries=tries, ids=ids)
+                self._history.add("ok", what, name, **seen, ids=ids)
                 return True
             if 400 <= status < 500 and status not in {408, 409, 425, 429}:
-                self._history.add("fail", what, name, status=status, answer=answer)
+                self._history.add("fail", what, name, **seen, answer=answer)
                 return False
             # Withdrawn, but a mail is in flight: what died with it is counted for a minute.
             gives_up = status == 202 and self._stopping.is_set()
             if gives_up or clock() > deadline:
-                self._history.add("unknown", what, name, status=status, tries=tries)
+                self._history.add("unknown", what, name, **seen)
                 return False
             await asyncio.sleep(AGAIN_SECONDS)
 

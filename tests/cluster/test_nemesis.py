@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -129,6 +130,9 @@ async def test_what_lost_hosts_had_accepted_returns_with_them(
     with running_fleet(folder, ports) as fleet:
         wrong = await kill(fleet, hosts)
         assert not wrong, "\n".join(wrong)
+        if hosts == "bc":  # the gateway of a is left, and does not know what became of an alert
+            lines = (fleet.folder / HISTORY).read_text(encoding="utf-8").splitlines()
+            assert any(503 in json.loads(line)["details"].get("told", []) for line in lines)
 
 
 async def kill(fleet: Fleet, hosts: str, seconds: float = BALANCED_SECONDS) -> list[str]:

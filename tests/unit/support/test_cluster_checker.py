@@ -99,6 +99,13 @@ def test_a_quota_is_exact_but_for_gateways_that_may_count_alone() -> None:
     assert len(wrong(*burst(QUOTA + 1, at=100), *fault("a", 2, 99 - HEALED_SECONDS))) == 1
 
 
+def test_a_lost_server_is_no_reason_for_a_500() -> None:
+    asked: list[Told] = [(10.0, "invoke", "enrol", ANNA, {})]
+    (line,) = wrong(*asked, (12.0, "ok", "enrol", ANNA, {"told": [0, 500, 503]}))
+    assert line == f"enrol {ANNA} was answered 500"
+    assert wrong(*asked, (12.0, "ok", "enrol", ANNA, {"told": [0, 202, 503]})) == []
+
+
 @pytest.mark.parametrize("kind", ["unknown", "fail", None])
 def test_an_alert_must_be_accepted_while_one_host_is_in_trouble(kind: Kind | None) -> None:
     asked: list[Told] = [(10.0, "invoke", "alert", "k4", {"texts": ["fourth"]})]
