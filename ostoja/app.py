@@ -15,6 +15,7 @@ from ostoja.commands import (
     doctor,
     followups,
     forms,
+    keys,
     leads,
     limits,
     oncall,
@@ -106,6 +107,7 @@ leads.add_to(app)
 forms.add_to(app)
 oncall.add_to(app)
 silences.add_to(app)
+keys.add_to(app)
 doctor.add_to(app)
 backup.add_to(app)
 
