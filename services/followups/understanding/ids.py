@@ -7,7 +7,10 @@ from services.followups.understanding.text import MARK
 from services.followups.understanding.units import METRES, MONEY
 
 _CAPITAL = r"[A-ZĄĆĘŁŃÓŚŹŻ][\w.'-]*"
-_HOUSE = r"(?:\s*\d{1,4}[a-zA-Z]?(?:\s?/\s?\d{1,4})?(?:\s?m\.?\s?\d{1,4})?(?![\d.]|\s?(?:m2|m²|mkw|metr)))"
+_PHONE = (
+    r"\s*(?:\+?48[\s-]?)?(?:\d{3}(?:[\s-]?\d{3}){2}|\d\d[\s-]\d{3}(?:[\s-]\d\d){2})(?![\s-]?\d)"
+)
+_HOUSE = rf"(?:(?!{_PHONE})\s*\d{{1,4}}[a-zA-Z]?(?:\s?/\s?\d{{1,4}})?(?:\s?m\.?\s?\d{{1,4}})?(?![\d.]|\s?(?:m2|m²|mkw|metr)))"
 _IDS = re.compile(
     r"(?i:\bhttps?://\S{1,200}|\bwww\.\S{1,200}|\b(?:[\w-]{1,63}\.){1,4}(?:pl|com|eu)\b)"
     rf"|\b(?i:ul\.?|ulic[aąęy]|al\.|alej[aiąę]\w*|pl\.|plac\w*|os\.|osiedl\w*|rondo|rondzie)\s+(?:\d{{1,2}}\s+)?(?:{_CAPITAL}(?:\s+(?!w\b|we\b){_CAPITAL}){{0,3}}|[^\W\d_]+(?=\s*\d)){_HOUSE}?"

@@ -111,6 +111,18 @@ def test_an_address_is_read_whole_whatever_stands_around_it(address: str) -> Non
     assert wrong == []
 
 
+@pytest.mark.parametrize("number", ["601 234 567", "601-234-567", "601234567", "+48 601 234 567"])
+@pytest.mark.parametrize(
+    "street",
+    ["ul. Długa", "ul. Długa 12", "ul. Wieczysta. Tel", "ul. Kobierzynska", "na osiedlu tęczowym", "os. Kalinowe 4/12,"],
+)  # fmt: skip
+def test_a_phone_number_is_no_part_of_the_street_before_it(street: str, number: str) -> None:
+    for after in ("", " Anna", ", 60 m2"):
+        facts = understand(f"{street} {number}{after}", today=TODAY).facts
+        assert facts.phone == "+48601234567", (street, number, after)
+        assert facts.area == (60.0 if "m2" in after else None)
+
+
 @pytest.mark.parametrize("name", ["phone", "email", "area", "budget", "start"])
 def test_facts_are_read_with_the_promised_recall_and_precision(name: str) -> None:
     counted = dialogues.by_fact()[name]
