@@ -23,6 +23,7 @@ from tests.integration.gateway.conftest import (
     Owner,
     StartGateway,
 )
+from tests.support.console import INTERNAL_KEY
 from tests.support.eventually import eventually
 
 GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
@@ -79,7 +80,7 @@ async def test_a_call_is_recorded_before_it_and_after_it(
 async def test_every_admin_route_is_recorded_by_its_template_and_health_is_not(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
+    gateway = await start_gateway(CONSOLE_URL=owner.url, CONSOLE_INTERNAL_KEY=INTERNAL_KEY)
     consent = Consent(owner)
     admin_only = scopes.ADMIN - scopes.SERVICE
     admin = [(each.method, each.path) for each in FORWARDED if each.requires.scope in admin_only]
