@@ -113,7 +113,8 @@ async def test_a_promise_is_made_only_after_staff_were_notified(world: World) ->
         (await world.say(said)).reply
         for said in ("remont kuchni", "12 m2", "60 tys.", "od marca", "nie powiem", "nie")
     ]
-    assert CONFIG.texts["pl"]["closing_unreachable"] in replies[-1]
+    assert CONFIG.texts["pl"]["closing_unreachable"] in replies[-2]
+    assert replies[-1] == CONFIG.texts["pl"]["thanks"], "a refused contact is not asked for again"
     assert await world.outbox("lead.qualified") == []
     last = (await world.say("600 700 800")).reply
     assert closing(describe_phone("+48600700800")) in last
