@@ -10,7 +10,7 @@ import aiohttp
 import psycopg2
 import pytest
 
-from tests.integration.console.conftest import REASON, Answer, Console, NewReader, Reader
+from tests.integration.console.conftest import QUICK, REASON, Answer, Console, NewReader, Reader
 from tests.support.eventually import eventually
 
 
@@ -147,6 +147,36 @@ async def test_no_gateway_has_a_key_after_the_200_of_its_revocation(console: Con
     assert answered
 
 
+SLOW_READ = f"""
+import asyncio
+from services.console.sync import Sync
+read = Sync._newer
+async def slowly(*arguments):
+    found = await read(*arguments)
+    print("stopped", flush=True)
+    await asyncio.sleep(3)
+    return found
+Sync._newer = slowly
+{QUICK}
+"""
+
+
+async def test_a_revocation_waits_for_a_process_that_is_just_reading_the_keys(
+    console: Console,
+) -> None:
+    made = await console.create()
+    console.environment["CONFIRM_SECONDS"] = "1"
+    await console.stop()
+    await console.start(SLOW_READ)
+    starting = Reader(console, "a/0")
+    reading = asyncio.create_task(starting.sync())
+    await eventually(lambda: stopped(console))  # it has read, and has no answer yet
+    revoked = await console.call("POST", f"/api/keys/{made.body['id']}/revoke", REASON)
+    await reading
+    assert digest(made) in starting.digests
+    assert revoked.status == 202
+
+
 async def test_after_a_rotation_both_secrets_open_until_the_overlap_ends(console: Console) -> None:
     made = await console.create()
     path = f"/api/keys/{made.body['id']}/rotate"
@@ -184,6 +214,10 @@ async def test_use_is_summed_and_the_latest_time_kept(console: Console) -> None:
     listed = await console.listed(made.body["id"])
     assert listed["calls"] == 7
     assert datetime.fromisoformat(listed["last_used_at"]) == datetime.fromisoformat(late)
+
+
+async def stopped(console: Console) -> bool:
+    return "stopped" in console._log.read_text()
 
 
 STOPPED = """
