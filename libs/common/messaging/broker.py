@@ -293,7 +293,10 @@ class Broker:
         """Publish an AMQP message as `publish` does."""
         (failed,) = await self.send_all(exchange, routing_key, [message], timeout=timeout)
         if failed is not None:
-            raise failed
+            try:
+                raise failed
+            finally:
+                del failed  # a cycle with this frame would keep what the caller was handling
 
     async def send_all(
         self,

@@ -34,9 +34,10 @@ class TlsStack(Stack):
 
     def _environment(self, name: str) -> dict[str, str]:
         settings = super()._environment(name)
-        account = settings["AMQP_URL"].removeprefix("amqp://").partition("@")[0]
-        port = self.rabbitmq.tls_port  # type: ignore[attr-defined]
-        settings["AMQP_URL"] = f"amqps://{account}@{NAME}:{port}/{self.vhost.name}"
+        if "AMQP_URL" in settings:
+            account = settings["AMQP_URL"].removeprefix("amqp://").partition("@")[0]
+            port = self.rabbitmq.tls_port  # type: ignore[attr-defined]
+            settings["AMQP_URL"] = f"amqps://{account}@{NAME}:{port}/{self.vhost.name}"
         if "REDIS_URL" in settings:
             settings["REDIS_URL"] = self.redis.url.replace("HOST", NAME)
         if "DATABASE_URL" in settings:
