@@ -181,6 +181,7 @@ def limited(hard: int) -> subprocess.CompletedProcess[str]:
         "REDIS_URL": "redis://127.0.0.1:1",
         "AMQP_URL": "amqp://127.0.0.1:1",
         "ALERTS_CONFIG": "config.example/alerts.toml",
+        "FORMS_CONFIG": "config.example/forms.toml",
         **dict.fromkeys(("FOLLOWUPS_URL", "CONSENT_URL", "ALERTS_URL"), "http://127.0.0.1:1"),
     }
     return subprocess.run(
