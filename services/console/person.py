@@ -34,7 +34,7 @@ def password_fault(password: str, email: str) -> str | None:
 
 
 def login_wait(failures: int) -> float:
-    """Return for how many seconds the next try waits. There is no lock-out: it does take place."""
+    """Return for how many seconds the next try waits. It is made then: nobody is locked out."""
     over = failures - FREE_FAILURES
     return min(2.0**over, LONGEST_WAIT) if over >= 0 else 0.0
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.scopes import Scope
 from services.console.http.door import Door
-from services.console.http.keys import STATUS, Create, key_state
+from services.console.http.keys import STATUS, Create, key_state, reason_in
 from services.console.http.login import moment
 from services.console.http.pages import page
 from services.console.key import ID, Secret
@@ -96,8 +96,8 @@ class KeyPages:
         return await self._changed(request, visitor, change)
 
     async def revoke(self, request: web.Request, visitor: Visitor) -> web.Response:
-        reason = str((await request.post()).get("reason", "")).strip()
-        if not 3 <= len(reason) <= 500 or not reason.isprintable():
+        reason = reason_in(await request.post())
+        if reason is None:
             return await self._page(request, visitor, fault="bad_reason", status=422)
 
         async def revoked() -> tuple[None, Confirmation]:

@@ -1,6 +1,5 @@
 """API keys: list, make, rotate, revoke."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -8,19 +7,13 @@ from typing import Annotated, Any, Self
 
 import limits
 from aiohttp import web
-from pydantic import AfterValidator, Field, model_validator
+from multidict import MultiMapping
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import (
-    Model,
-    Moment,
-    Problem,
-    json_response,
-    only,
-    parse,
-)
+from libs.common.http.application import Model, Moment, json_response, parse
 from libs.common.scopes import Scope
-from services.console.http.caller import admin_key
+from services.console.http.caller import admin_key, for_admins
 from services.console.key import ID, Secret, expiry_fault
 from services.console.keys import (
     Confirmation,
@@ -86,6 +79,17 @@ Limits = Annotated[list[Annotated[str, AfterValidator(_limit)]], Field(max_lengt
 Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=20)]
 
 
+_REASON: TypeAdapter[str] = TypeAdapter(Reason)
+
+
+def reason_in(form: MultiMapping[Any]) -> str | None:
+    """Return the reason in a page's form; None if it is none."""
+    try:
+        return _REASON.validate_python(str(form.get("reason", "")).strip())
+    except ValidationError:
+        return None
+
+
 class Create(Model):
     name: Name
     purpose: Reason
@@ -129,7 +133,7 @@ class KeyRoutes:
             ("POST", "/api/keys/{id}/rotate", self.rotate),
             ("POST", "/api/keys/{id}/revoke", self.revoke),
         ):
-            app.router.add_route(method, path, only("admin", _checked(handler)))
+            app.router.add_route(method, path, for_admins(handler, STATUS))
 
     async def list(self, _: web.Request) -> web.Response:
         async with self._engine.connect() as tx:
@@ -171,18 +175,6 @@ class KeyRoutes:
             return json_response(_lacking(asdict(lacking)))
         lacking, confirmed = await self._keys.accept_restore(admin_key(request))
         return _answer(confirmed, **_lacking(asdict(lacking)))
-
-
-def _checked(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
-    async def checked(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except tuple(STATUS) as error:
-            raise Problem(
-                STATUS[type(error)], detail=" ".join(str(error.__doc__).split())
-            ) from None
-
-    return checked
 
 
 def _id(request: web.Request) -> str:

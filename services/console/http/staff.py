@@ -1,6 +1,6 @@
 """People and the record: pages for admins, and the same for the command line."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,10 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import Email, MalformedEmail, normalise
-from libs.common.http.application import Model, Problem, in_utc, json_response, only, parse, path_id
-from services.console.http.caller import admin_key
+from libs.common.http.application import Model, Problem, in_utc, json_response, parse, path_id
+from services.console.http.caller import admin_key, for_admins
 from services.console.http.door import Door
-from services.console.http.keys import Name, Reason
+from services.console.http.keys import Name, Reason, reason_in
 from services.console.http.login import moment
 from services.console.http.pages import page, redirect
 from services.console.people import (
@@ -63,7 +63,7 @@ class StaffRoutes:
             ("POST", "/api/staff/{id}/disable", self.disable),
             ("GET", "/api/actions", self.actions),
         ):
-            app.router.add_route(method, path, only("admin", _checked(handler)))
+            app.router.add_route(method, path, for_admins(handler, STATUS))
         for method, path, form in (
             ("GET", "/console/staff", self.staff_page),
             ("POST", "/console/staff", self.invite_form),
@@ -176,8 +176,8 @@ class StaffRoutes:
         return await self._changed(request, visitor, change)
 
     async def disable_form(self, request: web.Request, visitor: Visitor) -> web.Response:
-        reason = str((await request.post()).get("reason", "")).strip()
-        if not 3 <= len(reason) <= 500 or not reason.isprintable():
+        reason = reason_in(await request.post())
+        if reason is None:
             return await self._staff(request, visitor, fault="bad_reason", status=422)
         change = self._people.disable(actor_of(visitor), path_id(request, "person"), reason)
         return await self._changed(request, visitor, change)
@@ -220,13 +220,3 @@ class StaffRoutes:
 
 def _roles(given: Any) -> list[Role]:
     return [role for role in Role if role in {str(each) for each in given}]
-
-
-def _checked(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
-    async def checked(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except tuple(STATUS) as error:
-            raise Problem(STATUS[type(error)], detail=error.__doc__) from None
-
-    return checked
