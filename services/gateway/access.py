@@ -147,7 +147,7 @@ class Access:
         return await self._limited(request)
 
     def _identify(self, request: web.Request, context: RequestContext) -> None:
-        """Look for what is no key of the environment: a key of one's own, or a person's token."""
+        """Look for an API key from the console, or a token of its staff."""
         headers = request.headers
         if (token := headers.get(OPERATOR_TOKEN)) is not None:
             header: str | None = OPERATOR_TOKEN

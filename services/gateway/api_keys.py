@@ -1,4 +1,4 @@
-"""Keys of one's own: what the console handed out, looked up by digest (docs/decisions/0039)."""
+"""API keys: what the console handed out, looked up by digest (docs/decisions/0039)."""
 
 import hashlib
 import re
@@ -30,7 +30,7 @@ def parse_ids(text: str) -> frozenset[str]:
     ids = {part.strip() for part in text.split(",")} - {""}
     for each in ids:
         if not re.fullmatch(ID, each):
-            raise ValueError(f"{each!r} is no id of a key: the part between osk_ and the next _")
+            raise ValueError(f"{each!r} is not a key's id: the part between osk_ and the next _")
     return frozenset(ids)
 
 

@@ -34,7 +34,7 @@ def add_routes(
     async def page(request: web.Request) -> web.StreamResponse:
         body = await body_budget.read(request)
         headers = outgoing_headers(request, request[CONTEXT].client, logs.request_id.get() or "")
-        headers[CALLER] = Role.PUBLIC  # a key is no session
+        headers[CALLER] = Role.PUBLIC  # an API key logs nobody in
         for name in HEADERS:
             if (value := request.headers.get(name)) is not None:
                 headers[name] = readable(value)

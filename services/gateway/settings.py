@@ -85,7 +85,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     env_keys: bool = True
     """Whether the four keys above open anything."""
     console_url: Url | None = None
-    """Without it there are no keys of one's own."""
+    """Without it there are no API keys but those of the environment."""
     console_internal_key: SecretStr | None = Field(default=None, min_length=16)
     keys_state_file: Path = Path(".local/gateway/keys.json")
     keys_denied: Annotated[str, AfterValidator(_key_ids)] = ""
