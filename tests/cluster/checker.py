@@ -42,7 +42,7 @@ class Found:
     received: Counter[str] = field(default_factory=Counter)
     """How often Slack got each text."""
     mails: dict[str, list[float]] = field(default_factory=dict)
-    """When SMTP took a mail to each address, on the history's clock."""
+    """When SMTP took a marketing mail to each address, on the history's clock."""
     follow_ups: dict[str, str] = field(default_factory=dict)
     """The state of each person's first follow-up."""
     verified: bool = True
@@ -152,15 +152,16 @@ def _answers(events: list[Event]) -> Iterator[str]:
 
 def _windows(events: list[Event]) -> list[tuple[float, float, str]]:
     """Return when each host was in trouble, with the time it may need afterwards."""
-    begun: dict[tuple[str, str], float] = {}
+    begun: dict[tuple[str, str], list[float]] = {}  # one host may be given the same fault twice
     windows = []
     for event in events:
         if event.kind == "begin":
-            begun[event.what, event.key] = event.at
+            begun.setdefault((event.what, event.key), []).append(event.at)
         elif event.kind == "end":
-            start = begun.pop((event.what, event.key))
+            start = begun[event.what, event.key].pop(0)
             windows.append((start, event.at + HEALED_SECONDS, event.key))
-    return windows + [(start, events[-1].at, host) for (_, host), start in begun.items()]
+    left = [(start, host) for (_, host), starts in begun.items() for start in starts]
+    return windows + [(start, events[-1].at, host) for start, host in left]
 
 
 def _two_hosts(events: list[Event], start: float, end: float) -> bool:

@@ -57,7 +57,7 @@ def wrong(*more: Told, **changes: Any) -> list[str]:
 
 
 def test_what_kept_its_promises_is_not_blamed() -> None:
-    more = burst(QUOTA) + fault("a", 20, 30)
+    more = burst(QUOTA) + fault("a", 20, 30) + fault("a", 21, 29)
     failed = {"states": {"id-1": "failed", "id-2": "delivered", "id-3": "delivered"}}
     assert wrong(*more) == []
     assert wrong(*more, **failed, told={"id-1"}) == []
