@@ -20,6 +20,7 @@ from ostoja.commands import (
     limits,
     oncall,
     silences,
+    staff,
     targets,
 )
 from ostoja.failure import Failure
@@ -108,6 +109,7 @@ forms.add_to(app)
 oncall.add_to(app)
 silences.add_to(app)
 keys.add_to(app)
+staff.add_to(app)
 doctor.add_to(app)
 backup.add_to(app)
 

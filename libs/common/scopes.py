@@ -25,7 +25,9 @@ class Scope(StrEnum):
     CONSENT_READ = "consent:read"
     CONSENT_ACT = "consent:act"
     KEYS_MANAGE = "keys:manage"
+    STAFF_MANAGE = "staff:manage"
+    ACTIONS_READ = "actions:read"
 
 
-NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE})
-"""For people and ADMIN_API_KEY: no key may make keys."""
+NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ})
+"""For people and ADMIN_API_KEY: no key may make keys, or let people in."""

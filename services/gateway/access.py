@@ -154,7 +154,8 @@ class Access:
             if (claims := self._operator(token)) is not None:
                 id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
                 held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
-                self._admit(context, held, f"staff:{id_}", f"staff:{claims.subject}")
+                operator = f"staff:{claims.subject}"
+                self._admit(context, held, f"staff:{id_}", operator, roles=claims.purpose)
                 return
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
             header = API_KEY
@@ -190,6 +191,7 @@ class Access:
         operator: str,
         *,
         here: bool = True,
+        roles: str = "",
     ) -> None:
         """Admit a caller who is known, if they may do this; else they are as one who is not.
 
@@ -204,7 +206,9 @@ class Access:
             admin = context.requires.scope is not None and scope not in SCOPES[Role.SERVICE]
             role = Role.ADMIN if admin else Role.SERVICE
             client = context.client
-            context.client = Client(client.ip, client.ip_source, role, holder, holder, operator)
+            context.client = Client(
+                client.ip, client.ip_source, role, holder, holder, operator, roles
+            )
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]

@@ -20,7 +20,7 @@ from libs.common.process import logs
 from services.gateway import metrics
 from services.gateway.body_budget import BodyBudget
 from services.gateway.clients import Client, Role
-from services.gateway.proxy import OPERATOR, readable
+from services.gateway.proxy import operator_of
 from services.gateway.upstream import Upstream
 
 log = logs.get_logger(__name__)
@@ -51,11 +51,11 @@ class AdminRecord:
     ) -> web.StreamResponse:
         """Run the call; record `intended` before it and `done` after it."""
         said = _said(request, await self._body_budget.peek(request))
-        operator = client.operator or request.headers.get(OPERATOR)
+        operator = operator_of(request, client)
         action = {
             "id": str(uuid.uuid4()),
             "key_id": client.key_id,
-            "operator": operator and readable(operator)[:200],
+            "operator": operator and operator[:200],
             "method": request.method,
             "route": route_template(request),
             "details": {name: _shown(said[name]) for name in DETAILS if name in said},

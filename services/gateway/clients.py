@@ -57,6 +57,9 @@ class Client(NamedTuple):
     operator: str | None = None
     """Who acts, if that is proven."""
 
+    roles: str = ""
+    """Of the person who acts."""
+
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Read comma-separated CIDRs.

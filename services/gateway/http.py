@@ -145,6 +145,12 @@ FORWARDED = (
     Forwarded("POST", "/api/keys/accept-restore", "console", needs(Scope.KEYS_MANAGE)),
     Forwarded("POST", "/api/keys/{id}/rotate", "console", needs(Scope.KEYS_MANAGE)),
     Forwarded("POST", "/api/keys/{id}/revoke", "console", needs(Scope.KEYS_MANAGE)),
+    Forwarded("GET", "/api/staff", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("POST", "/api/staff", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("POST", "/api/staff/{id}/invitation", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("POST", "/api/staff/{id}/roles", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("POST", "/api/staff/{id}/disable", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("GET", "/api/actions", "console", needs(Scope.ACTIONS_READ)),
 )
 
 

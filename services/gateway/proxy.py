@@ -35,6 +35,8 @@ FORWARDED = (
 IMPORT_SECONDS = 300.0
 """Socket buffers hold megabytes: an upstream may receive a whole file long before it is stored."""
 OPERATOR = istr("X-Operator")
+OPERATOR_ROLES = istr("X-Operator-Roles")
+PROVEN = ("staff:", "key:")
 HOP_BY_HOP = frozenset(
     name.lower()
     for name in (
@@ -63,11 +65,22 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     headers[ADDRESS_FROM] = client.ip_source
     headers[CALLER] = client.role
     headers[ACCEPTED_AT] = datetime.now(UTC).isoformat()
-    if client.operator is not None:
-        headers[OPERATOR] = client.operator
-    elif client.role is Role.ADMIN and OPERATOR in given:  # as claimed
-        headers[OPERATOR] = readable(given[OPERATOR])
+    if (operator := operator_of(request, client)) is not None:
+        headers[OPERATOR] = operator
+    if client.roles:
+        headers[OPERATOR_ROLES] = client.roles
     return headers
+
+
+def operator_of(request: web.Request, client: Client) -> str | None:
+    """Return who acts: as proven, or as the holder of ADMIN_API_KEY claims.
+
+    A claim that reads like a proof is dropped: the records tell one from the other by it.
+    """
+    if client.operator is not None or client.role is not Role.ADMIN:
+        return client.operator
+    claimed = readable(request.headers.get(OPERATOR, "")).strip()
+    return None if claimed.startswith(PROVEN) else claimed[:200] or None
 
 
 def readable(value: str) -> str:

@@ -30,7 +30,7 @@ STAFF: Mapping[str, Scopes] = {
     "ops": _VIEWER
     | _CASES
     | {Scope.DLQ_ACT, Scope.BREAKERS_RESET, Scope.LIMITS_WRITE, Scope.ONCALL_WRITE},
-    "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT}),
-    "admin": frozenset({Scope.KEYS_MANAGE}),  # else staff and the record, on the console's pages
+    "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT, Scope.ACTIONS_READ}),
+    "admin": frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ}),
 }
 """Of each role of the console's staff; several add up."""

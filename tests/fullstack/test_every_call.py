@@ -102,6 +102,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _cases(call)
     await _operations(call)
     await _keys(call)
+    await _staff(call)
     await _consent(call, person)
     assert call.made == await _documented(system)
     assert call.made >= SECTION_4
@@ -344,6 +345,25 @@ async def _keys(call: Calls) -> None:
     await call("POST", "/api/keys/{id}/rotate", {}, id=made["id"], key="admin")
     await call("POST", "/api/keys/{id}/revoke", {"reason": "over"}, id=made["id"], key="admin")
     await call("POST", "/api/keys/accept-restore", {}, status=409, key="admin")
+
+
+async def _staff(call: Calls) -> None:
+    eva = {"email": fresh_address(), "name": "Ewa", "roles": ["viewer"]}
+    made = await call("POST", "/api/staff", eva, status=201, key="admin")
+    ewa = {"id": made["id"], "key": "admin"}
+    assert made["link"].startswith("http")
+    await call("POST", "/api/staff/{id}/invitation", status=201, **ewa)
+    await call("POST", "/api/staff/{id}/roles", {"roles": ["sales"]}, **ewa)
+    await call("POST", "/api/staff/{id}/disable", {"reason": "has left"}, **ewa)
+    (person,) = (await call("GET", "/api/staff", key="admin"))["items"]
+    assert (person["roles"], person["disabled"]) == (["sales"], True)
+    acts = (await call("GET", "/api/actions", key="admin"))["items"]
+    assert [each["action"] for each in acts][:4] == [
+        "staff.disable",
+        "staff.roles",
+        "staff.invite",
+        "staff.invite",
+    ]
 
 
 async def _consent(call: Calls, person: str) -> None:

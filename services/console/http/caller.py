@@ -1,4 +1,4 @@
-"""Calls with the admin key: who acts, and how a change that is refused is answered."""
+"""Calls of the API: who acts, and how a change that is refused is answered."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -8,18 +8,25 @@ from aiohttp import web
 from libs.common.http.application import Problem, only
 from services.console.store.actions import Actor
 
+STAFF = "staff:"
+"""The gateway lets nobody but a person of the console, whose token it checked, begin like this."""
 
-def admin_key(request: web.Request) -> Actor:
-    """Return the holder of the admin key, with the name that they claim."""
-    claimed = request.headers.get("X-Operator", "").strip()
-    return Actor("env", "ADMIN_API_KEY", claimed[:200] or None)
+
+def caller(request: web.Request) -> Actor:
+    """Return the person of the console, or the holder of the admin key by the name they claim."""
+    said = request.headers.get("X-Operator", "").strip()
+    if said.startswith(STAFF):
+        id_, _, name = said.removeprefix(STAFF).partition(" ")
+        roles = request.headers.get("X-Operator-Roles", "")
+        return Actor("staff", id_, name or None, tuple(filter(None, roles.split(","))))
+    return Actor("env", "ADMIN_API_KEY", said[:200] or None)
 
 
 def for_admins(
     handler: Callable[[web.Request], Awaitable[web.Response]],
     statuses: Mapping[type[Exception], int],
 ) -> Any:
-    """Admit the admin key only; answer these errors with their status and docstring."""
+    """Admit whom the gateway admits as admin; answer these errors with status and docstring."""
 
     async def checked(request: web.Request) -> web.Response:
         try:

@@ -8,9 +8,8 @@ from aiohttp import web
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.scopes import Scope
 from services.console.http.door import Door
-from services.console.http.keys import STATUS, Create, key_state, reason_in
+from services.console.http.keys import STATUS, Create, grantable, key_state, reason_in
 from services.console.http.login import moment
 from services.console.http.pages import page
 from services.console.key import ID, Secret
@@ -59,7 +58,7 @@ class KeyPages:
         ]
         return page(
             request, "keys.html", "keys", visitor, status=status, fault=fault, keys=shown,
-            scopes=_scopes(visitor), days=DAYS, overlaps=OVERLAPS, secret=secret,
+            scopes=grantable(visitor.roles), days=DAYS, overlaps=OVERLAPS, secret=secret,
             waiting=[each.process for each in confirmed.waiting_for] if confirmed else [],
             confirmed=confirmed is not None,
         )  # fmt: skip
@@ -67,7 +66,7 @@ class KeyPages:
     async def create(self, request: web.Request, visitor: Visitor) -> web.Response:
         form = await request.post()
         days = str(form.get("days", ""))
-        allowed = {str(scope) for scope in _scopes(visitor)}
+        allowed = {str(scope) for scope in grantable(visitor.roles)}
         chosen = [str(scope) for scope in form.getall("scope", ())]
         limit = str(form.get("limit", "")).strip()
         try:
@@ -119,16 +118,6 @@ class KeyPages:
             fault = {404: "not_found"}.get(status, "key_refused")
             return await self._page(request, visitor, fault=fault, status=status)
         return await self._page(request, visitor, secret=secret, confirmed=confirmed)
-
-
-def _scopes(visitor: Visitor) -> list[Scope]:
-    """Return what this person may grant: what concerns persons needs the role privacy, too."""
-    privacy = Role.PRIVACY in visitor.roles
-    return [
-        scope
-        for scope in Scope
-        if not scope.startswith("keys:") and (privacy or not scope.startswith("consent:"))
-    ]
 
 
 def _id(request: web.Request) -> str:

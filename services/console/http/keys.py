@@ -1,5 +1,6 @@
 """API keys: list, make, rotate, revoke."""
 
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -11,9 +12,9 @@ from multidict import MultiMapping
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import Model, Moment, json_response, parse
-from libs.common.scopes import Scope
-from services.console.http.caller import admin_key, for_admins
+from libs.common.http.application import Model, Moment, Problem, json_response, parse
+from libs.common.scopes import NOT_FOR_KEYS, Scope
+from services.console.http.caller import caller, for_admins
 from services.console.key import ID, Secret, expiry_fault
 from services.console.keys import (
     Confirmation,
@@ -23,6 +24,7 @@ from services.console.keys import (
     TooManyKeysError,
     UnknownKeyError,
 )
+from services.console.person import Role
 from services.console.store import keys
 from services.console.sync import KeysRestoredError
 
@@ -60,9 +62,19 @@ def _expiry(at: datetime) -> datetime:
 
 
 def _of_a_key(scope: Scope) -> Scope:
-    if scope.startswith("keys:"):
-        raise ValueError("no key may make keys")
+    if scope in NOT_FOR_KEYS:
+        raise ValueError("no key may have this scope")
     return scope
+
+
+def grantable(roles: Collection[str]) -> list[Scope]:
+    """Return what these roles may grant a key: what concerns persons needs the role privacy."""
+    privacy = Role.PRIVACY in roles
+    return [
+        scope
+        for scope in Scope
+        if scope not in NOT_FOR_KEYS and (privacy or not scope.startswith("consent:"))
+    ]
 
 
 def _plain(text: str) -> str:
@@ -150,21 +162,24 @@ class KeyRoutes:
         body = await parse(request, Create)
         values = body.model_dump()
         values["scopes"] = sorted(set(body.scopes))
-        secret, confirmed = await self._keys.create(admin_key(request), values)
+        actor = caller(request)
+        if actor.kind == "staff" and not set(body.scopes) <= set(grantable(actor.roles)):
+            raise Problem(403, detail="to grant consent:read or consent:act needs the role privacy")
+        secret, confirmed = await self._keys.create(actor, values)
         return _answer(confirmed, secret, 201)
 
     async def rotate(self, request: web.Request) -> web.Response:
         body = await parse(request, Rotate)
         overlap = timedelta(hours=body.overlap_hours)
         secret, confirmed = await self._keys.rotate(
-            admin_key(request), _id(request), overlap, body.expires_at
+            caller(request), _id(request), overlap, body.expires_at
         )
         return _answer(confirmed, secret)
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Answer 200 once no gateway accepts the key; 202 names those that may still do."""
         body = await parse(request, Revoke)
-        return _answer(await self._keys.revoke(admin_key(request), _id(request), body.reason))
+        return _answer(await self._keys.revoke(caller(request), _id(request), body.reason))
 
     async def accept_restore(self, request: web.Request) -> web.Response:
         """Without `confirm`, only say what was changed since the backup."""
@@ -173,7 +188,7 @@ class KeyRoutes:
             if (lacking := await self._keys.restored()) is None:
                 raise NotRestoredError
             return json_response(_lacking(asdict(lacking)))
-        lacking, confirmed = await self._keys.accept_restore(admin_key(request))
+        lacking, confirmed = await self._keys.accept_restore(caller(request))
         return _answer(confirmed, **_lacking(asdict(lacking)))
 
 

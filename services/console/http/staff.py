@@ -1,7 +1,7 @@
 """People and the record: pages for admins, and the same for the command line."""
 
 from collections.abc import Awaitable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import Email, MalformedEmail, normalise
 from libs.common.http.application import Model, Problem, in_utc, json_response, parse, path_id
-from services.console.http.caller import admin_key, for_admins
+from services.console.http.caller import caller, for_admins
 from services.console.http.door import Door
 from services.console.http.keys import Name, Reason, reason_in
 from services.console.http.login import moment
@@ -97,22 +97,22 @@ class StaffRoutes:
     async def invite(self, request: web.Request) -> web.Response:
         body = await parse(request, Invite)
         staff_id, token = await self._people.invite(
-            admin_key(request), body.email, body.name, body.roles, body.language
+            caller(request), body.email, body.name, body.roles, body.language
         )
         return json_response({"id": str(staff_id), "link": self._link(token)}, 201)
 
     async def invite_again(self, request: web.Request) -> web.Response:
-        token = await self._people.invite_again(admin_key(request), path_id(request, "person"))
+        token = await self._people.invite_again(caller(request), path_id(request, "person"))
         return json_response({"link": self._link(token)}, 201)
 
     async def set_roles(self, request: web.Request) -> web.Response:
         body = await parse(request, SetRoles)
-        await self._people.set_roles(admin_key(request), path_id(request, "person"), body.roles)
+        await self._people.set_roles(caller(request), path_id(request, "person"), body.roles)
         return json_response({"roles": body.roles})
 
     async def disable(self, request: web.Request) -> web.Response:
         body = await parse(request, Disable)
-        await self._people.disable(admin_key(request), path_id(request, "person"), body.reason)
+        await self._people.disable(caller(request), path_id(request, "person"), body.reason)
         return json_response({"disabled": True})
 
     async def actions(self, request: web.Request) -> web.Response:
@@ -211,11 +211,16 @@ class StaffRoutes:
         shown = [
             {
                 name: str(value) if name == "id" else value
-                for name, value in {**each, "at": each["at"].isoformat()}.items()
+                for name, value in {**each, "at": _cursor(each["at"])}.items()
             }
             for each in found
         ]
         return shown, shown[-1]["at"] if len(shown) == PAGE else None
+
+
+def _cursor(at: datetime) -> str:
+    """Without a plus, which reads as a space where a query is not quoted."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _roles(given: Any) -> list[Role]:

@@ -108,9 +108,10 @@ class Console:
             is_json = text and response.content_type.endswith("json")
             return Answer(response.status, json.loads(text) if is_json else text)
 
-    async def create(self, **changes: Any) -> Answer:
+    async def create(self, operator: dict[str, str] | None = None, **changes: Any) -> Answer:
         soon = (datetime.now(UTC) + timedelta(days=30)).isoformat()
-        return await self.call("POST", "/api/keys", KEY | {"expires_at": soon} | changes)
+        body = KEY | {"expires_at": soon} | changes
+        return await self.call("POST", "/api/keys", body, **operator or {})
 
     async def listed(self, key_id: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = (await self.call("GET", "/api/keys")).body["items"]

@@ -257,5 +257,23 @@ async def test_an_admin_makes_rotates_and_revokes_a_key_by_forms(console: Consol
     assert [act.actor_kind for act in acts] == ["staff"] * 3
 
 
+async def test_a_person_who_calls_the_api_is_recorded_as_they_are(console: Console) -> None:
+    ewa = {"X-Operator": "staff:7 Ewa Żak", "X-Operator-Roles": "admin,ops"}
+    adam = EVA | {"email": "adam@example.com"}
+    assert (await console.call("POST", "/api/staff", adam, **ewa)).status == 201
+    assert (await console.call("GET", "/api/staff", caller="service", **ewa)).status == 401
+    refused = await console.create(scopes=["consent:read"], operator=ewa)
+    assert (refused.status, "privacy" in refused.body["detail"]) == (403, True)
+    (act,) = (await console.call("GET", "/api/actions")).body["items"]
+    said = {name: act[name] for name in ("actor_kind", "actor_id", "actor_name", "roles")}
+    assert said == {
+        "actor_kind": "staff",
+        "actor_id": "7",
+        "actor_name": "Ewa Żak",
+        "roles": ["admin", "ops"],
+    }
+    assert (await console.call("GET", f"/api/actions?cursor={act['at']}")).body["items"] == []
+
+
 def test_every_text_is_in_both_languages() -> None:
     assert TEXTS["pl"].keys() == TEXTS["en"].keys()

@@ -130,6 +130,7 @@ async def test_a_person_of_the_console_is_named_to_the_services(
     assert lead["headers"]["X-Operator"].encode("utf-8", "surrogateescape").decode() == (
         "staff:7 Zoë Żak"
     )
+    assert lead["headers"]["X-Operator-Roles"] == "sales"
     assert "X-Operator-Token" not in lead["headers"]
     assert await call(gateway, "/api/dlq/stats", "viewer") == 200
     (stats,) = [each for each in owner.received if each["path"] == "/api/dlq/stats"]

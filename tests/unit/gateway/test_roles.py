@@ -19,6 +19,7 @@ from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
 from services.console.http.keys import KeyRoutes
+from services.console.http.staff import StaffRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
@@ -37,9 +38,14 @@ KEYED = [
 ]
 
 
+async def no_page(_: web.Request) -> web.Response:
+    raise web.HTTPNotFound
+
+
 def made(cls: type[Any]) -> Any:
     # None of them is reached; the days become a timedelta.
     nothing = MagicMock(suppression_retention_days=1)
+    nothing.only.return_value = no_page
     return cls(**dict.fromkeys(signature(cls).parameters, nothing))
 
 
@@ -58,6 +64,7 @@ def app_of(upstream: str) -> web.Application:
             made(LeadRoutes).add_to(app)
         case "console":
             made(KeyRoutes).add_to(app)
+            made(StaffRoutes).add_to(app)
     return app
 
 
