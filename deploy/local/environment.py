@@ -66,6 +66,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "CONSENT_CHECKPOINT_KEYS": _key_ring,
     "ALERTS_SUBJECT_KEYS": _key_ring,
     "FORM_KEYS": _key_ring,
+    "OPERATOR_KEYS": _key_ring,
     "BACKUP_KEY": _secret,
 }
 _OF_A_PROVIDER = (
@@ -76,11 +77,10 @@ _OF_A_PROVIDER = (
     "SMTP_PASSWORD",
 )
 _SLACK_APP = "SLACK_SIGNING_SECRET"
-_OPERATORS = "OPERATOR_KEYS"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
     "gateway": {
-        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", _OPERATORS),
+        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", "OPERATOR_KEYS"),
         *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
     },
     "consent": {
@@ -92,12 +92,10 @@ SECRETS_OF = {
     },
     "followups": {_OTEL, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
-    "console": {_OTEL},
+    "console": {_OTEL, "OPERATOR_KEYS"},
     "sandbox": {"WEBHOOK_SECRET"},
 }
 SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OTEL}
-SECRETS |= {_OPERATORS}
-
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
 FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}
@@ -271,6 +269,8 @@ def for_process(
     if name == "consent" and values["BACKUP_DIR"]:
         copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
         settings.setdefault("CONSENT_RECORDS_COPY", copy)
+    if name == "console":
+        settings.setdefault("GATEWAY_URL", f"http://{host}:{values['GATEWAY_PORT']}")
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{host}:{values['REDIS_PORT']}/0"

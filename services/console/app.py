@@ -10,7 +10,9 @@ from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
+from services.console.gateway import Gateway
 from services.console.http.door import Door, errors_as_pages
+from services.console.http.inbox import InboxRoutes
 from services.console.http.key_pages import KeyPages
 from services.console.http.keys import KeyRoutes
 from services.console.http.login import LoginRoutes
@@ -56,6 +58,9 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     keys = Keys(engine, sync)
     KeyRoutes(engine, keys).add_to(app)
     KeyPages(engine, door, keys).add_to(app)
+    keys_of_operators = settings.operator_keys.get_secret_value()
+    gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
+    InboxRoutes(door, gateway).add_to(app)
     passwords = Passwords()
     staff = People(engine, passwords)
     LoginRoutes(engine, door, staff).add_to(app)

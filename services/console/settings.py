@@ -1,13 +1,23 @@
 """The environment of the console."""
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, SecretStr
 
 from libs.common.process.settings import DatabaseSettings, ServiceSettings
+from libs.common.signed_links import Tokens
+
+
+def _token_keys(keys: SecretStr) -> SecretStr:
+    Tokens(keys.get_secret_value())
+    return keys
 
 
 class ConsoleSettings(ServiceSettings, DatabaseSettings):
+    gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
+    operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
+    """With which it signs who calls the gateway; the gateway has the same."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     session_idle_seconds: int = Field(1800, ge=60)
     session_seconds: int = Field(43200, ge=300)

@@ -29,7 +29,6 @@ class LoginRoutes:
         for method, path, handler in (
             ("GET", "/console/static/{name}", static),
             ("GET", "/console", self.to_home),
-            ("GET", "/console/", self._door.only(self.home)),
             ("GET", "/console/login", self.login_page),
             ("POST", "/console/login", self.login),
             ("POST", "/console/logout", self._door.only(self.logout)),
@@ -45,9 +44,6 @@ class LoginRoutes:
 
     async def to_home(self, _: web.Request) -> web.Response:
         return redirect("/console/")
-
-    async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return page(request, "home.html", "home", visitor)
 
     async def login_page(self, request: web.Request) -> web.Response:
         return self._login(request, next_page(request.query.get("next")))

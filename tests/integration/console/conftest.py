@@ -1,6 +1,7 @@
 """A console as a process, and gateway processes as far as it knows them."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from tests.support.ports import HOST, Ports
 
 ROOT = Path(__file__).parents[3]
 INTERNAL_KEY = "internal-key-of-the-tests"
+OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
 KEY = {"name": "website", "purpose": "sends the forms", "owner": "Ewa", "scopes": ["alerts:write"]}
 REASON = {"reason": "it was in a screenshot"}
 QUICK = """
@@ -60,6 +62,8 @@ class Console:
             "INTERNAL_API_KEY": INTERNAL_KEY,
             "HTTP_PORT": str(port),
             "METRICS_PORT": "0",
+            "GATEWAY_URL": f"http://{HOST}:1",  # nobody
+            "OPERATOR_KEYS": OPERATOR_KEYS,
             "CONFIRM_SECONDS": "30",  # a busy machine is no defect
             "PUBLIC_BASE_URL": "https://console.example.com",
         }

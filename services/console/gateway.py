@@ -1,0 +1,138 @@
+"""Calls the gateway as the person who is logged in. What they may do is decided there.
+
+A fault is a value, not an exception: a page says which of its parts is away, and shows the others.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from libs.common.http.application import REQUEST_ID
+from libs.common.process import logs, tracing
+from libs.common.signed_links import Tokens
+from services.console.store.sessions import Visitor
+
+LOOK_SECONDS = 5.0
+ACT_SECONDS = 25.0
+"""Shorter than the gateway waits for the console itself."""
+_FAULTS = {
+    0: "away",
+    401: "away",  # it has other OPERATOR_KEYS, or another clock
+    403: "not_allowed",
+    404: "not_there",
+    409: "changed_meanwhile",
+    410: "not_there",
+    422: "not_accepted",
+    429: "away",
+    503: "away",
+}
+
+log = logs.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    """0: the gateway was not reached, so nothing happened. 504: it may have."""
+    body: Any = None
+    """What the JSON says; of a refusal, its problem+json. None if there is none."""
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def fault(self) -> str | None:
+        """Return why there is nothing to show, or whether it was done, as a key of texts.toml."""
+        return None if self.ok else _FAULTS.get(self.status, "unsure")
+
+    @property
+    def page_status(self) -> int:
+        """Return the status of a page that says so."""
+        return 503 if self.fault == "away" else self.status
+
+
+class Gateway:
+    def __init__(self, session: aiohttp.ClientSession, url: str, keys: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._tokens = Tokens(keys)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, keys: str) -> AsyncIterator[Self]:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            yield cls(session, url, keys)
+
+    async def get(self, visitor: Visitor, path: str, **query: str | int | None) -> Answer:
+        """:param path: each part of it that comes from elsewhere through `part`"""
+        asked = {name: str(value) for name, value in query.items() if value is not None}
+        url = URL(self._url + path, encoded=True).update_query(asked)
+        answer = await self._ask("GET", url, visitor, None, LOOK_SECONDS)
+        if answer.fault == "unsure":  # a look changes nothing, so there is nothing to be unsure of
+            return Answer(0, answer.body)
+        return answer
+
+    async def post(
+        self, visitor: Visitor, path: str, body: Any = None, *, seconds: float = ACT_SECONDS
+    ) -> Answer:
+        return await self._send("POST", visitor, path, body, seconds)
+
+    async def put(self, visitor: Visitor, path: str, body: Any) -> Answer:
+        return await self._send("PUT", visitor, path, body, ACT_SECONDS)
+
+    async def delete(self, visitor: Visitor, path: str) -> Answer:
+        return await self._send("DELETE", visitor, path, None, ACT_SECONDS)
+
+    async def _send(
+        self, method: str, visitor: Visitor, path: str, body: Any, seconds: float
+    ) -> Answer:
+        return await self._ask(method, URL(self._url + path, encoded=True), visitor, body, seconds)
+
+    async def _ask(
+        self, method: str, url: URL, visitor: Visitor, body: Any, seconds: float
+    ) -> Answer:
+        subject, roles = f"{visitor.staff_id} {visitor.name}", ",".join(sorted(visitor.roles))
+        request_id = logs.request_id.get() or ""
+        headers = {
+            "X-Operator-Token": self._tokens.sign(subject, roles, "operator", datetime.now(UTC)),
+            REQUEST_ID: request_id,
+            **tracing.headers(request_id),
+        }
+        try:
+            async with self._session.request(
+                method,
+                url,
+                json=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:
+                text = await response.read()
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    log.error("gateway.operator_refused")
+                is_json = response.content_type.endswith("json")
+                return Answer(response.status, json.loads(text) if text and is_json else None)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
+            # Not the URL, which may name a person.
+            log.warning("gateway.failed", error=type(error).__name__, reached=reached)
+            return Answer(504 if reached else 0)
+
+
+def part(text: object) -> str:
+    """Return one part of a path, quoted."""
+    return quote(str(text), safe="")
+
+
+def items(answer: Answer, name: str = "items") -> list[Mapping[str, Any]]:
+    """Return what a list's answer holds; of a fault, nothing."""
+    return list(answer.body.get(name, ())) if answer.ok and answer.body else []

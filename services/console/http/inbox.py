@@ -1,0 +1,79 @@
+"""The first page: what needs a person now. What the gateway refuses a person is left out."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from services.console.gateway import Answer, Gateway
+from services.console.http.door import Door
+from services.console.http.pages import page
+from services.console.store.sessions import Visitor
+
+MOST = 100
+"""Leads are counted up to here: more than that is "many"."""
+
+Rows = Iterator[tuple[str, int]]
+"""What needs a person, as a key of texts.toml after `inbox_`, and how many of it there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    path: str
+    rows: Callable[[Any], Rows]
+    query: Mapping[str, str | int]
+
+
+def _listed(name: str) -> Callable[[Any], Rows]:
+    def rows(body: Any) -> Rows:
+        yield name, len(body["items"])
+
+    return rows
+
+
+def _deliveries(body: Any) -> Rows:
+    yield "failed", body["failed"]
+    yield "in_doubt", body["in_doubt"]
+
+
+def _breakers(body: Any) -> Rows:
+    yield "breakers", sum(each["state"] != "closed" for each in body.values())
+
+
+def _ledger(body: Any) -> Rows:
+    yield "ledger", int(body["ok"] is False)
+
+
+PARTS = (
+    Part("leads", "/api/leads", _listed("leads"), {"state": "new", "limit": MOST}),
+    Part("alerts", "/api/dlq/stats", _deliveries, {}),
+    Part("targets", "/api/breakers", _breakers, {}),
+    Part("ledger", "/api/ledger/check", _ledger, {}),
+)
+
+
+class InboxRoutes:
+    def __init__(self, door: Door, gateway: Gateway) -> None:
+        self._door = door
+        self._gateway = gateway
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/console/", self._door.only(self.home))
+
+    async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
+        asked = (self._gateway.get(visitor, part.path, **part.query) for part in PARTS)
+        parts = list(zip(PARTS, await asyncio.gather(*asked), strict=True))
+        shown = [(part, answer) for part, answer in parts if answer.fault != "not_allowed"]
+        return page(
+            request, "home.html", "home", visitor, most=MOST,
+            waiting=[row for part, answer in shown for row in _rows(part, answer)],
+            away=[part.name for part, answer in shown if not answer.ok],
+        )  # fmt: skip
+
+
+def _rows(part: Part, answer: Answer) -> Rows:
+    if answer.ok:
+        yield from (row for row in part.rows(answer.body) if row[1])

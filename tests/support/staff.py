@@ -1,0 +1,70 @@
+"""A person of the console, as a browser without scripts: of a whole system, or of a console."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.support.stack import Stack
+from tests.support.system import fresh_address
+
+PASSWORD = "kot spi na dachu"
+COOKIE = "__Host-ostoja"
+SAME = {"Sec-Fetch-Site": "same-origin"}
+
+
+@dataclass(frozen=True)
+class Page:
+    status: int
+    text: str
+    location: str | None
+
+
+@dataclass
+class Person:
+    """Follows no redirect, and sends the cookie itself: `Secure` ones stay with https."""
+
+    url: str
+    email: str
+    cookie: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def get(self, path: str) -> Page:
+        return await self._ask("GET", path, None)
+
+    async def post(self, path: str, **form: Any) -> Page:
+        return await self._ask("POST", path, form)
+
+    async def _ask(self, method: str, path: str, form: Any) -> Page:
+        sent = {"Cookie": f"{COOKIE}={self.cookie}", **SAME, **self.headers}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, self.url + path, data=form, headers=sent, allow_redirects=False
+            ) as response,
+        ):
+            if found := response.cookies.get(COOKIE):
+                self.cookie = found.value
+            text = await response.text()
+            return Page(response.status, text, response.headers.get("Location"))
+
+
+async def person(stack: Stack, *roles: str, language: str = "en", name: str = "Ewa Lis") -> Person:
+    """Invite somebody with these roles, and let them in."""
+    email = fresh_address()
+    link = await invitation(stack, email, *roles, language=language, name=name)
+    found = Person(stack.url, email)
+    entered = await found.post(link, password=PASSWORD)
+    assert (entered.status, entered.location) == (303, "/console/"), entered
+    return found
+
+
+async def invitation(
+    stack: Stack, email: str, *roles: str, language: str = "en", name: str = "Ewa Lis"
+) -> str:
+    """Return the path of an invitation."""
+    body = {"email": email, "name": name, "roles": list(roles), "language": language}
+    made = await stack.http("POST", "/api/staff", body, key="admin")
+    assert made.status == 201, made
+    return str(urlsplit(made.body["link"]).path)
