@@ -116,6 +116,7 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
+    Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),
     Forwarded("GET", "/api/dlq/pending", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/dlq/failed", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/dlq/in-doubt", "alerts", needs(Scope.DLQ_READ)),

@@ -207,6 +207,8 @@ async def _alerts(call: Calls) -> None:
     await eventually(ledgered, 30)
     found = await call("GET", "/api/alerts/{id}", id=accepted["id"], key="service")
     _has(found, "id state attempts deliveries")
+    listed = await call("GET", "/api/alerts", query="?state=failed", key="service")
+    _has(listed, "items next_cursor total")
 
 
 async def _follow_ups(call: Calls) -> None:
@@ -217,6 +219,8 @@ async def _follow_ups(call: Calls) -> None:
     assert [step["id"] for step in again["items"]] == [step["id"] for step in steps]
     listed = await call("GET", "/api/followups", query=f"?email={address}", key="service")
     assert len(listed["items"]) == len(steps)
+    listed = await call("GET", "/api/followups", query="?status=scheduled", key="service")
+    assert {step["id"] for step in steps} <= {step["id"] for step in listed["items"]}
     gone = await call("DELETE", "/api/followups/{id}", id=steps[0]["id"], key="service")
     assert gone["status"] == "cancelled"
     taken_over = {"email": address, "reason": "staff"}

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from libs.common.http.application import Model, Moment, Problem, in_utc, json_re
 from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
-from services.alerts.http.common import admin, operator, shown
+from services.alerts.http.common import admin, operator, service, shown
 from services.alerts.intake import Intake
 from services.alerts.messages import CASE_EVENTS, CASE_STEP
 from services.alerts.store import cases, queries, transitions, upkeep
@@ -91,6 +91,7 @@ class DlqRoutes:
     throttles: Mapping[str, Throttle]
 
     def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/alerts", service(self.alerts))
         app.router.add_get("/api/dlq/pending", admin(partial(self.rows, "pending")))
         app.router.add_get("/api/dlq/failed", admin(partial(self.rows, "failed")))
         app.router.add_get("/api/dlq/in-doubt", admin(partial(self.rows, "in_doubt")))
@@ -116,6 +117,23 @@ class DlqRoutes:
             {
                 "items": [shown(row) | {"payload": row.payload} for row in rows],
                 "next_cursor": _cursor_of(rows[-1]) if more else None,
+            }
+        )
+
+    async def alerts(self, request: web.Request) -> web.Response:
+        """List deliveries without their payloads; `total`, on the first page, counts them all."""
+        chosen, after, limit = _query(request, {"state"})
+        if (state := request.query.get("state")) not in {"pending", "failed", "in_doubt"}:
+            raise Problem(422, errors=[("state", "must be pending, failed or in_doubt")])
+        async with self.engine.connect() as tx:
+            rows = await queries.page(tx, state, chosen, after, limit + 1, bare=True)
+            total = None if after else (await queries.count(tx, chosen, (state,)))[0]
+        more, rows = len(rows) > limit, rows[:limit]
+        return json_response(
+            {
+                "items": [shown(row) for row in rows],
+                "next_cursor": _cursor_of(rows[-1]) if more else None,
+                "total": total,
             }
         )
 
@@ -267,16 +285,25 @@ def _cursor_of(row: Any) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
+def _cursor(text: str) -> Cursor:
+    at, alert_id, target = json.loads(base64.urlsafe_b64decode(text))
+    after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
+    if "\0" in after[2]:
+        raise ValueError(after)
+    return after
+
+
+def _query(request: web.Request, more: Iterable[str] = ()) -> tuple[Filter, Cursor | None, int]:
     """Read a list's query: which rows, after which one, and how many.
 
+    :param more: parameters that the caller reads
     :raises Problem: 422, each bad parameter
     """
     query = request.query
     faults: list[tuple[str, str]] = [
         (name, "unknown")
         for name in query
-        if name not in {"target", "event_type", "since", "until", "limit", "cursor"}
+        if name not in {"id", "target", "event_type", "since", "until", "limit", "cursor", *more}
     ]
     faults += [(name, "a NUL byte is not allowed") for name, text in query.items() if "\0" in text]
     times: dict[str, datetime | None] = {"since": None, "until": None}
@@ -287,23 +314,25 @@ def _query(request: web.Request) -> tuple[Filter, Cursor | None, int]:
                 times[name] = in_utc(at if at.tzinfo else at.replace(tzinfo=UTC))
             except ValueError:
                 faults.append((name, "not an ISO 8601 time"))
-    limit = PAGE
-    if "limit" in query:
-        limit = int(query["limit"]) if query["limit"].isdecimal() else 0
-        if not 1 <= limit <= MAX_PAGE:
-            faults.append(("limit", f"must be 1 to {MAX_PAGE}"))
+    ids: list[UUID] | None = None
+    if "id" in query:
+        try:
+            ids = [UUID(query["id"])]
+        except ValueError:
+            faults.append(("id", "not a UUID"))
+    asked = query.get("limit", str(PAGE))
+    limit = int(asked) if asked.isdecimal() else 0
+    if not 1 <= limit <= MAX_PAGE:
+        faults.append(("limit", f"must be 1 to {MAX_PAGE}"))
     after: Cursor | None = None
     if "cursor" in query:
         try:
-            at, alert_id, target = json.loads(base64.urlsafe_b64decode(query["cursor"]))
-            after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
-            if "\0" in after[2]:
-                raise ValueError  # noqa: TRY301 - as any other forged cursor
+            after = _cursor(query["cursor"])
         except (ValueError, TypeError, AttributeError):
             faults.append(("cursor", "not a cursor of this list"))
     if faults:
         raise Problem(422, errors=faults)
     chosen = Filter(
-        None, query.get("target"), query.get("event_type"), times["since"], times["until"]
+        ids, query.get("target"), query.get("event_type"), times["since"], times["until"]
     )
     return chosen, after, limit

@@ -56,11 +56,16 @@ _LISTS: Final = {
 _ORDER: Final = (delivery.c.created_at, delivery.c.alert_id, delivery.c.target)
 
 
-def paged(name: str, chosen: Filter, after: Cursor | None, limit: int) -> sa.Select[Any]:
-    """Select a page of a list, oldest first, each row with the `size` of its payload in bytes."""
+def paged(
+    name: str, chosen: Filter, after: Cursor | None, limit: int, *, bare: bool = False
+) -> sa.Select[Any]:
+    """Select a page of a list, oldest first, each row with the `size` of its payload in bytes.
+
+    :param bare: without payload and size
+    """
     size = sa.func.octet_length(sa.cast(delivery.c.payload, sa.Text)).label("size")
     statement = (
-        sa.select(delivery, size)
+        sa.select(*(BARE if bare else (delivery, size)))
         .where(_LISTS[name], *chosen.where())
         .order_by(*_ORDER)
         .limit(limit)
@@ -71,9 +76,15 @@ def paged(name: str, chosen: Filter, after: Cursor | None, limit: int) -> sa.Sel
 
 
 async def page(
-    tx: AsyncConnection, name: str, chosen: Filter, after: Cursor | None, limit: int
+    tx: AsyncConnection,
+    name: str,
+    chosen: Filter,
+    after: Cursor | None,
+    limit: int,
+    *,
+    bare: bool = False,
 ) -> list[Any]:
-    return list(await tx.execute(paged(name, chosen, after, limit)))
+    return list(await tx.execute(paged(name, chosen, after, limit, bare=bare)))
 
 
 # Without the payload of up to 256 KiB: a hundred thousand rows may be chosen.

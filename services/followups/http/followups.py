@@ -20,6 +20,7 @@ from services.followups.store.tables import Row
 
 LONGEST_DELAY = 365 * 24 * 3600
 PAGE = 100
+UNSETTLED = ("scheduled", "handed_over", "in_doubt")
 
 
 class OnePerson(Model):
@@ -146,8 +147,12 @@ class FollowupRoutes:
 
 
 def _asked_for(query: Mapping[str, str]) -> Any:
-    if ("email" in query) == ("conversation_id" in query):
-        raise Problem(422, detail="give either email or conversation_id")
+    if len({"email", "conversation_id", "status"} & set(query)) != 1:
+        raise Problem(422, detail="give one of email, conversation_id and status")
+    if "status" in query:
+        if query["status"] not in UNSETTLED:
+            raise Problem(422, errors=[("status", f"must be one of {', '.join(UNSETTLED)}")])
+        return steps.in_state(query["status"])
     if "email" not in query:
         return steps.of_conversation(_uuid(query["conversation_id"], "conversation_id"))
     try:

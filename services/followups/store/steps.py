@@ -30,6 +30,10 @@ def of_conversation(conversation_id: UUID) -> sa.ColumnElement[bool]:
     return followup_event.c.conversation_id == conversation_id
 
 
+def in_state(status: str) -> sa.ColumnElement[bool]:
+    return followup_event.c.status == status
+
+
 def of_mailbox(conversation_id: UUID, email: str) -> sa.ColumnElement[bool]:
     return sa.and_(of_conversation(conversation_id), of_address(email))
 

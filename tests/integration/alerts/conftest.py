@@ -138,8 +138,11 @@ class Alerts:
     def log(self) -> str:
         return (self.folder / "alerts.log").read_text(encoding="utf-8")
 
-    async def http(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        caller = "service" if path.startswith(("/api/alerts/", "/internal/")) else "admin"
+    async def http(
+        self, method: str, path: str, body: Any = None, caller: str | None = None
+    ) -> tuple[int, Any]:
+        program = path.startswith(("/api/alerts/", "/internal/"))
+        caller = caller or ("service" if program else "admin")
         headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": "tester"}
         async with (
             aiohttp.ClientSession() as session,

@@ -38,6 +38,14 @@ async def test_a_list_is_paged_without_gaps_or_repeats(alerts: StartAlerts) -> N
     assert sorted(seen) == sorted(ids)
     _, nothing = await subject.http("GET", "/api/dlq/failed?target=monday")
     assert nothing == {"items": [], "next_cursor": None}
+    _, page = await subject.http("GET", "/api/alerts?state=failed&limit=5", caller="service")
+    assert (len(page["items"]), page["total"], "payload" in page["items"][0]) == (5, 7, False)
+    path = f"/api/alerts?state=failed&cursor={page['next_cursor']}"
+    _, rest = await subject.http("GET", path, caller="service")
+    assert [one["id"] for one in [*page["items"], *rest["items"]]] == seen
+    assert rest["total"] is None
+    _, one = await subject.http("GET", f"/api/dlq/failed?id={ids[3]}")
+    assert [each["id"] for each in one["items"]] == [ids[3]]
 
 
 async def test_a_page_of_large_alerts_is_shortened(alerts: StartAlerts) -> None:
@@ -193,6 +201,7 @@ async def test_a_bad_call_changes_nothing_and_names_the_fault(alerts: StartAlert
         ("GET", "/api/dlq/failed?limit=0", None, 422),
         ("GET", "/api/dlq/failed?cursor=nonsense", None, 422),
         ("GET", "/api/dlq/failed?colour=red", None, 422),
+        ("GET", "/api/dlq/failed?id=x", None, 422),
         ("GET", "/api/alerts/no-uuid", None, 404),
     )
     for method, path, body, expected in cases:

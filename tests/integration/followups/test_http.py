@@ -233,12 +233,18 @@ async def test_a_conversation_without_an_address_cannot_be_enrolled(post: Post) 
 async def test_a_cancel_stops_the_step_and_the_later_ones(post: Post, client: Client) -> None:
     _, scheduled = await post("/api/followups", {"email": "jan@example.com"})
     first = scheduled["items"][0]
+    assert [item["id"] for item in await listed(client, status="scheduled")] == [
+        item["id"] for item in scheduled["items"]
+    ]
     for _ in range(2):  # idempotent
         async with client.delete(f"/api/followups/{first['id']}") as response:
             assert response.status == 200
             assert (await response.json())["status"] == "cancelled"
     items = await listed(client, conversation_id=first["conversation_id"])
     assert [item["status"] for item in items] == ["cancelled", "cancelled"]
+    assert await listed(client, status="scheduled") == []
+    async with client.get("/api/followups?status=sent") as response:
+        assert response.status == 422
 
 
 async def test_a_sent_step_cannot_be_cancelled(post: Post, client: Client, world: World) -> None:
