@@ -193,8 +193,11 @@ def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) 
             return {"records": records, "next": after and list(after)}
 
 
-def case_answered(case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime) -> Message:
-    body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat()}
+def case_answered(
+    case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
+) -> Message:
+    """:param by: the name of who has it"""
+    body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat(), "by": by}
     return Message(id=str(uuid4()), type=CASE_ANSWERED, body=body, request_id=request_id)
 
 

@@ -40,7 +40,7 @@ from services.followups.topology import (
 log = logs.get_logger(__name__)
 
 TAKEN = "taken"
-"""Why a step was stopped: a person took the lead."""
+"""Why a step was stopped, and the lead's state: a person took it."""
 DEAD_LETTERS = "dead_letters"
 DEAD_LETTERS_PAGE = 50
 EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ message
@@ -145,7 +145,10 @@ class Consumers:
         return Ack()
 
     async def _taken(self, message: Message) -> Disposition:
-        """End the follow-ups of a lead that a person took, as staff do."""
+        """Note that a person took a lead, and end its follow-ups, as staff do.
+
+        A state that staff have set stays: this message may be late.
+        """
         answered = read(message, CaseAnswered)
         stopped = []
         async with self._engine.begin() as tx:
@@ -155,6 +158,8 @@ class Consumers:
                 if lead is not None:
                     here, email = lead["conversation_id"], lead["known"].get("email")
                     await conversations.end_followups(tx, here, email, "staff")
+                    by = answered.by
+                    await leads.set_state(tx, lead["id"], TAKEN, reason=None, by=by, only="new")
                     if email:
                         await steps.lock_address(tx, email)
                     stopped = await steps.stop(tx, steps.of_recipient(here, email), TAKEN)

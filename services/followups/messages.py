@@ -128,6 +128,8 @@ class CaseAnswered(_Read):
     """A person of the staff has taken a lead."""
 
     lead_id: uuid.UUID
+    by: str = "staff"
+    """Their name; releases before the console did not say it."""
 
 
 def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:

@@ -113,7 +113,9 @@ class Answers:
             return
         # The first alert about a lead has the lead's id.
         lead_id = UUID((row.payload or {}).get("lead_id", str(row.alert_id)))
-        message = messages.case_answered(row.alert_id, lead_id, row.request_id, row.answered_at)
+        message = messages.case_answered(
+            row.alert_id, lead_id, row.request_id, row.answered_at, row.owner_name
+        )
         await outbox.add(tx, topology.EVENTS.name, messages.CASE_ANSWERED, message)
 
     async def give_back(self, case_id: UUID) -> None:

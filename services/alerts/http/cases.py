@@ -26,6 +26,8 @@ from services.alerts.upkeep.ledger_check import LedgerCheck
 PAGE = 100
 MAX_KEY = 255
 _KEY = "Idempotency-Key"
+STAFF = "staff:"
+"""How the gateway names a person of the console in X-Operator: `staff:<id> <name>`."""
 
 
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
@@ -36,7 +38,7 @@ Verbs = Literal[
 
 class Given(Model):
     answer: Verbs
-    by: Annotated[str, Field(min_length=1, max_length=100)]
+    by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     reason: Reason | None = None
     until: Moment | None = None
     generation: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
@@ -63,15 +65,13 @@ class CaseRoutes:
         """Take an answer; its response is sent after the commit."""
         case_id = path_id(request, "case")
         given = await parse(request, Given)
-        person = self.answers.rules.people.get(given.by)
-        if person is None:
-            raise Problem(422, errors=[("by", "no one of this name is in [people]")])
+        person, name = self._who(given.by, operator(request))
         if (given.until is None) == (given.answer == "later"):
             raise Problem(422, errors=[("until", "is for `later`, which needs it")])
         answer = Answer(
             verb=Verb(given.answer),
-            person=given.by,
-            name=person.name,
+            person=person,
+            name=name,
             via=Via(given.via),
             key=_key(request, required=True),
             reason=given.reason,
@@ -85,6 +85,22 @@ class CaseRoutes:
             raise _unknown() from None
         except KeyUsed:
             raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+
+    def _who(self, by: str | None, caller: str | None) -> tuple[str, str]:
+        """Return the key and the name of who answers: a person of [people], or of the console.
+
+        Who is in both has one name in both: it is one owner, in Slack and in the console.
+        """
+        people = self.answers.rules.people
+        if by is not None:
+            if (person := people.get(by)) is None:
+                raise Problem(422, errors=[("by", "no one of this name is in [people]")])
+            return by, person.name
+        if caller is None or not caller.startswith(STAFF):
+            raise Problem(422, errors=[("by", "is missing")])
+        key, _, name = caller.partition(" ")
+        same = [each for each, person in people.items() if person.name == name]
+        return (same[0] if len(same) == 1 else key), name or key
 
     async def cancel(self, request: web.Request) -> web.Response:
         case_id = path_id(request, "case")

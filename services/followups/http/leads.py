@@ -25,13 +25,14 @@ from libs.common.http.application import (
     path_id,
 )
 from libs.common.phone_number import Phone
-from services.followups import lead_files, metrics, staff, table
+from services.followups import lead_files, lead_score, metrics, staff, table
 from services.followups.config import Config
 from services.followups.lead_score import LEAD_STATES
-from services.followups.store import conversations, leads, steps
+from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.tables import Row
 
 MOST = 1000
+MOST_SAID, MOST_ALERTS = 200, 3
 STATE = f"^({'|'.join(LEAD_STATES)})$"
 _OWN = ("id", "topic", "state", "state_reason", "state_by", "state_at", "score", "language")
 _KNOWN = (
@@ -103,11 +104,25 @@ class LeadRoutes:
         return json_response({"items": items, "next_cursor": cursor})
 
     async def show(self, request: web.Request) -> web.Response:
+        """Show a lead with its score's reasons, what was said, and the alerts about it."""
         async with self.engine.connect() as tx:
             row = await leads.one(tx, path_id(request, "lead"))
-        if row is None:
-            raise Problem(404, detail="no such lead")
-        return json_response(self._item(row))
+            if row is None:
+                raise Problem(404, detail="no such lead")
+            said = await conversations.transcript(tx, row["heard_in"], MOST_SAID)
+            here = {row["conversation_id"], row["heard_in"]}
+            forms = await submissions.of_conversations(tx, here, MOST_ALERTS)
+        return json_response(
+            {
+                **self._item(row),
+                "score_reasons": lead_score.score(row["known"], self.config.rules).reasons,
+                "conversation": [
+                    {"author": author, "text": text, "at": at.isoformat()}
+                    for author, text, at in said
+                ],
+                "alert_ids": [str(row["id"]), *map(str, forms)],
+            }
+        )
 
     async def set_state(self, request: web.Request) -> web.Response:
         """Set the state of a lead; any state but `new` ends its follow-ups."""

@@ -180,9 +180,17 @@ async def session_of(tx: AsyncConnection, conversation_id: UUID) -> str | None:
 
 
 async def set_state(
-    tx: AsyncConnection, lead_id: UUID, state: str, *, reason: str | None, by: str
+    tx: AsyncConnection,
+    lead_id: UUID,
+    state: str,
+    *,
+    reason: str | None,
+    by: str,
+    only: str | None = None,
 ) -> bool:
-    """:returns: whether the state changed"""
+    """:param only: the state that it must have
+    :returns: whether the state changed
+    """
     changed = (
         sa.update(lead)
         .where(lead.c.id == lead_id, lead.c.state != state)
@@ -194,4 +202,6 @@ async def set_state(
             updated_at=sa.func.now(),
         )
     )
+    if only is not None:
+        changed = changed.where(lead.c.state == only)
     return (await tx.execute(changed)).rowcount == 1

@@ -97,6 +97,19 @@ async def one(tx: AsyncConnection, submission_id: UUID, *, locked: bool = False)
     return (await tx.execute(found)).mappings().one_or_none()
 
 
+async def of_conversations(
+    tx: AsyncConnection, conversations: Iterable[UUID], limit: int
+) -> Sequence[UUID]:
+    """Return the ids of the forms that were sent in these conversations, the newest first."""
+    found = (
+        sa.select(lead_submission.c.id)
+        .where(lead_submission.c.conversation_id.in_(conversations))
+        .order_by(lead_submission.c.accepted_at.desc())
+        .limit(limit)
+    )
+    return (await tx.execute(found)).scalars().all()
+
+
 async def discard(tx: AsyncConnection, submission_id: UUID, by: str) -> None:
     """Delete what it says; that it was there is kept for as long as a suspected one."""
     await tx.execute(

@@ -26,7 +26,7 @@ async def leads(subject: Cases) -> list[UUID]:
     return [UUID(body["lead_id"]) for _, _, body in await events(subject)]
 
 
-async def test_a_take_puts_one_event_with_ids_only_into_the_outbox(subject: Cases) -> None:
+async def test_a_take_puts_one_event_without_the_leads_data_into_the_outbox(subject: Cases) -> None:
     case_id = await subject.accept()
     assert await events(subject) == []
     taking = answer()
@@ -34,7 +34,7 @@ async def test_a_take_puts_one_event_with_ids_only_into_the_outbox(subject: Case
         await subject.answer(case_id, given)
     [(exchange, key, body)] = await events(subject)
     assert (exchange, key) == ("alerts.events", "case.answered")
-    assert body.keys() == {"case_id", "lead_id", "at"}
+    assert body.keys() == {"case_id", "lead_id", "at", "by"}
     assert body["case_id"] == body["lead_id"] == str(case_id)
 
 

@@ -23,8 +23,9 @@ async def call(
     *,
     caller: str = "service",
     key: str | None = None,
+    operator: str = "tester",
 ) -> tuple[int, Any]:
-    headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": "tester"}
+    headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": operator}
     if method == "POST":
         headers["Idempotency-Key"] = key or str(uuid4())
     async with (
@@ -64,6 +65,22 @@ async def test_a_case_is_taken_told_to_the_next_and_given_back(alerts: StartAler
     assert (status, case["state"], case["generation"]) == (200, "open", 1)
     said = [(each["answer"], each["by"], each["via"]) for each in case["answers"]]
     assert said == [("taken", "anna", "api"), ("release", "anna", "api")]
+
+
+async def test_a_person_of_the_console_answers_and_is_the_one_of_that_name_in_slack(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(**QUIET)
+    path = f"/api/cases/{await opened(subject)}/answer"
+    zoe = "staff:7f0c Zoë Żak"
+    status, result = await call(subject, "POST", path, {"answer": "taken"}, operator=zoe)
+    assert (status, result["owner"]) == (200, "Zoë Żak")
+    anna = "staff:11aa Anna Nowak"
+    assert (await call(subject, "POST", path, {"answer": "won"}, operator=anna))[0] == 409
+    assert (await call(subject, "POST", path, {"answer": "release"}, operator=zoe))[0] == 200
+    await call(subject, "POST", path, {"answer": "taken", "by": "anna"})
+    status, result = await call(subject, "POST", path, {"answer": "won"}, operator=anna)
+    assert (status, result["owner"]) == (200, "Anna Nowak")
 
 
 @pytest.mark.parametrize(

@@ -131,3 +131,18 @@ async def test_an_unknown_lead_is_404_and_a_wrong_state_422(client: Client) -> N
             assert answer.status == status, path
     async with client.get(f"/api/leads/{uuid4()}") as answer:
         assert answer.status == 404
+
+
+async def test_one_lead_shows_why_it_has_its_score_and_what_was_said(
+    world: World, client: Client
+) -> None:
+    await world.say("remont kuchni 12 m2, 60 tys., 600 700 801", "one")
+    (lead,) = await listed(client)
+    async with client.get(f"/api/leads/{lead['id']}") as answer:
+        shown = await answer.json()
+    assert shown["alert_ids"] == [lead["id"]]
+    first = shown["conversation"][0]
+    assert (first["author"], first["text"]) == ("lead", "remont kuchni 12 m2, 60 tys., 600 700 801")
+    points = [int(reason.rpartition("(")[2].rstrip(")")) for reason in shown["score_reasons"]]
+    assert points
+    assert min(100, sum(points)) == shown["score"]

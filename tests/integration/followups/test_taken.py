@@ -17,6 +17,7 @@ from services.followups import metrics
 from services.followups.consumers import Consumers
 from services.followups.http.followups import FollowupRoutes
 from services.followups.scheduler import Scheduler
+from services.followups.store import leads
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
 
 KEY = "internal-key-of-this-test"
@@ -26,7 +27,12 @@ EMAIL = "jan@example.com"
 
 
 def taken(lead_id: uuid.UUID) -> Message:
-    body = {"case_id": str(lead_id), "lead_id": str(lead_id), "at": datetime.now(UTC).isoformat()}
+    body = {
+        "case_id": str(lead_id),
+        "lead_id": str(lead_id),
+        "at": datetime.now(UTC).isoformat(),
+        "by": "Ewa Lis",
+    }
     return Message(id=str(uuid.uuid4()), type="case.answered", body=body)
 
 
@@ -67,6 +73,21 @@ async def test_its_scheduled_steps_are_cancelled_and_say_why(
         items = (await answer.json())["items"]
     assert {(each["status"], each["reason"]) for each in items} == {("cancelled", "taken")}
     assert metrics.TAKEN._value.get() == stopped + count
+
+
+async def test_it_has_the_name_of_who_took_it_and_keeps_what_staff_have_decided(
+    world: World, engine: AsyncEngine, lead: uuid.UUID
+) -> None:
+    await handle(engine, taken(lead))
+    row = await world.lead()
+    assert row is not None
+    assert (row["state"], row["state_by"]) == ("taken", "Ewa Lis")
+    async with engine.begin() as tx:
+        await leads.set_state(tx, lead, "won", reason=None, by="anna")
+    await handle(engine, taken(lead))  # late
+    row = await world.lead()
+    assert row is not None
+    assert (row["state"], row["state_by"]) == ("won", "anna")
 
 
 async def test_steps_of_the_address_in_other_conversations_are_cancelled(

@@ -35,7 +35,7 @@ def test_a_settled_event_matches_its_contract() -> None:
 
 
 def test_an_answered_case_matches_its_contract() -> None:
-    sent = messages.case_answered(ALERT, ALERT, "request-1", AT)
+    sent = messages.case_answered(ALERT, ALERT, "request-1", AT, "Ewa Lis")
     assert (sent.type, sent.request_id) == ("case.answered", "request-1")
     assert sent.body == golden("case.answered")
 
