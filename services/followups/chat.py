@@ -17,6 +17,7 @@ from services.followups.config import LANGUAGES, Config
 from services.followups.facts import Facts
 from services.followups.state import State
 from services.followups.store import conversations, steps
+from services.followups.store.leads import Change
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS
 from services.followups.understanding import addresses
@@ -103,7 +104,8 @@ async def take_turn(
         now=now,
     )
     outgoing: list[outbox.Outgoing] = []
-    state = await staff.record(tx, config, link, heard, outgoing)
+    changes: list[Change] = []
+    state = await staff.record(tx, config, link, heard, outgoing, changes)
     old, new = before.facts.email, state.facts.email
     if old and old != new:
         state = await leave(tx, conversation_id, said, before, state, now, outgoing)
@@ -130,6 +132,7 @@ async def take_turn(
         score=scored.points,
         qualified_at=now if qualifies else row["qualified_at"],
         named=_named(said.message, state.facts),
+        leads=changes,
         outgoing=outgoing,
     )
     if new and withdraws:

@@ -25,7 +25,7 @@ from services.followups.fact_texts import summary
 from services.followups.facts import Facts
 from services.followups.state import SAID, State
 from services.followups.store import leads
-from services.followups.store.leads import Lead
+from services.followups.store.leads import Change, Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
@@ -67,20 +67,25 @@ class Heard:
 
 
 async def record(
-    tx: AsyncConnection, config: Config, link: Link, heard: Heard, outgoing: list[outbox.Outgoing]
+    tx: AsyncConnection,
+    config: Config,
+    link: Link,
+    heard: Heard,
+    outgoing: list[outbox.Outgoing],
+    changes: list[Change],
 ) -> State:
-    """Store what staff must know, and notify them now if there is nothing to wait for.
+    """Note what staff must know, and notify them now if there is nothing to wait for.
 
     :param outgoing: events for staff are appended here
+    :param changes: leads are appended here; the caller saves them in the same transaction
     :returns: the state, without the words that staff are now notified of
     """
     state = heard.state
     route = config.routes.named(state.route)
     topic = LEAD if route is None or route.topic is None else route.topic
     if topic != LEAD and state.wants_quote:
-        sold = await record(
-            tx, config, link, replace(heard, state=replace(state, route=None)), outgoing
-        )
+        of_sales = replace(heard, state=replace(state, route=None))
+        sold = await record(tx, config, link, of_sales, outgoing, changes)
         state = replace(state, lead=sold.lead)
     if heard.is_lost and state.lead is None:  # they never were one
         return state
@@ -124,7 +129,8 @@ async def record(
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
     elif found and found["state"] == "lost" and not heard.is_lost:
         await leads.set_state(tx, row.id, "new", reason="wrote again", by="chat")
-    await leads.save(tx, row, contacts, [f"{kind}:{value}" for kind, value in taken_back.items()])
+    dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
+    changes.append(Change(row, contacts, dropped))
     lead_id = str(row.id) if topic == LEAD else state.lead
     return replace(state, said=(), lead=lead_id)
 
@@ -288,9 +294,11 @@ class Announcer:
         """:returns: how many leads were due"""
         async with self._engine.begin() as tx:
             rows = await leads.due(tx, BATCH)
-            for row in rows:
-                session_id = await leads.session_of(tx, row["heard_in"])
-                saved, event = announce(self._config, self._link, Lead.of(row), session_id, now)
-                await leads.save(tx, saved)
-                await outbox.add(tx, *event)
+            announced = [
+                announce(self._config, self._link, Lead.of(row), row["session_id"], now)
+                for row in rows
+            ]
+            if announced:
+                await leads.save(tx, [Change(saved) for saved, _ in announced])
+                await outbox.add_all(tx, [event for _, event in announced])
         return len(rows)

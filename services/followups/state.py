@@ -68,14 +68,17 @@ class State:
         return cls(**{**known, "facts": facts, "said": said})
 
     def stored(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {
-            **values,
-            "facts": self.facts.known(),
-            "asked": dict(self.asked),
-            "said": list(self.said),
+        """Return what differs from a new conversation."""
+        values = {
+            name: value
+            for name in self.__slots__
+            if (value := getattr(self, name)) != getattr(_NEW, name)
         }
+        return values | {"facts": self.facts.known(), "said": list(self.said)}
 
     @property
     def reachable(self) -> bool:
         return self.facts.email is not None or self.facts.phone is not None
+
+
+_NEW = State()

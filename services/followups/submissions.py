@@ -26,7 +26,7 @@ from services.followups.config import Config
 from services.followups.facts import Facts
 from services.followups.messages import LeadSubmit
 from services.followups.state import State
-from services.followups.store import conversations, steps, submissions
+from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.submissions import Erased
 from services.followups.topology import CONSENT_COMMANDS, LEADS_QUEUE
 from services.followups.understanding import area, dates, money
@@ -145,7 +145,8 @@ class Submissions:
                 is_told=qualifies or form is None or form.alert == "always",
             ),
         )
-        state = await staff.record(tx, config, self.link, heard, outgoing)
+        changes: list[leads.Change] = []
+        state = await staff.record(tx, config, self.link, heard, outgoing, changes)
         said = chat.Said(
             message="",
             session_id=given.session_id or f"form:{given.id}",
@@ -179,6 +180,7 @@ class Submissions:
                 "taken_by": released_by,
             },
         )
+        await leads.save(tx, changes)
         await outbox.add_all(tx, outgoing)
         if email:
             await self._enrol(tx, given, form, conversation_id, before, state, qualifies, now)

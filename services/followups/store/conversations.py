@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
+from services.followups.store import leads as leads_of
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
 from services.followups.store.tables import (
     Row,
@@ -46,7 +48,9 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
     return row
 
 
-# One statement, because turns are most of this service's load.
+# One statement, because turns are most of this service's load. The parts that write leads and
+# messages are left out when there are none: the outbox's trigger notifies the relay even if nothing
+# was inserted.
 _SAVE_TURN = f"""
 WITH saved AS (
     INSERT INTO chat_message (conversation_id, author, body)
@@ -58,7 +62,7 @@ WITH saved AS (
 ), found AS (
     INSERT INTO chat_email (email, conversation_id)
     SELECT email, :conversation FROM unnest(:named) AS email ON CONFLICT DO NOTHING
-){{notified}}
+){{more}}
 SELECT max(id), {ADDRESS_LOCK} FROM saved
 """
 _TURN = (
@@ -71,11 +75,16 @@ _TURN = (
     sa.bindparam("qualified_at", type_=sa.DateTime(timezone=True)),
     sa.bindparam("named", type_=pg.ARRAY(sa.Text)),
 )
-_SAVE = sa.text(_SAVE_TURN.format(notified="")).bindparams(*_TURN)
-# Two statements, because the outbox's trigger notifies the relay even if nothing was inserted.
-_SAVE_AND_NOTIFY = sa.text(_SAVE_TURN.format(notified=f", notified AS ({outbox.ADD})")).bindparams(
-    *_TURN, *outbox.PARAMETERS
-)
+
+
+@cache
+def _saving(*, notifies: bool, changes_leads: bool) -> sa.TextClause:
+    more = f", notified AS ({outbox.ADD})" if notifies else ""
+    parameters: list[sa.BindParameter[Any]] = [*outbox.PARAMETERS] if notifies else []
+    if changes_leads:
+        more += f", {leads_of.SAVE}"
+        parameters.append(leads_of.LEADS)
+    return sa.text(_SAVE_TURN.format(more=more)).bindparams(*_TURN, *parameters)
 
 
 async def save_turn(
@@ -89,6 +98,7 @@ async def save_turn(
     score: int,
     qualified_at: datetime | None,
     named: Iterable[str],
+    leads: Sequence[leads_of.Change],
     outgoing: Sequence[outbox.Outgoing],
 ) -> int:
     """Store a turn, and lock its address (see lock_address).
@@ -109,7 +119,10 @@ async def save_turn(
     }
     if outgoing:
         given["rows"] = outbox.rows(outgoing)
-    saved = await tx.execute(_SAVE_AND_NOTIFY if outgoing else _SAVE, given)
+    if leads:
+        given["leads"] = leads_of.rows(leads)
+    saving = _saving(notifies=bool(outgoing), changes_leads=bool(leads))
+    saved = await tx.execute(saving, given)
     reply_id: int = saved.scalar_one()
     return reply_id
 

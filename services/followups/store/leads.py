@@ -81,56 +81,79 @@ class Lead:
         return cls(**{name: row[name] for name in cls.__slots__})
 
 
-_SAVE = sa.text("""
-WITH saved AS (
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A lead to insert or update, and how its contacts change."""
+
+    row: Lead
+    contacts: Sequence[str] = ()
+    """They identify it, unless they already belong to another lead."""
+    dropped: Sequence[str] = ()
+    """They no longer identify it."""
+
+
+SAVE = """
+leads AS (
+    SELECT * FROM jsonb_to_recordset(:leads) AS given (id uuid, topic text, conversation_id uuid,
+        heard_in uuid, language text, score int, known jsonb, notified jsonb, said jsonb,
+        version int, due_at timestamptz, contacts text[], dropped text[])
+), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
         version, due_at)
-    VALUES (:id, :topic, :conversation_id, :heard_in, :language, :score, :known, :notified, :said,
-        :version, :due_at)
+    SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
+        due_at
+    FROM leads
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,
         said = excluded.said, version = excluded.version, due_at = excluded.due_at,
         updated_at = now()
-), dropped AS (
-    DELETE FROM lead_contact WHERE contact = ANY(:dropped) AND lead_id = :id
+), dropped_contacts AS (
+    DELETE FROM lead_contact USING leads WHERE contact = ANY(dropped) AND lead_id = leads.id
+), saved_contacts AS (
+    INSERT INTO lead_contact (contact, lead_id, conversation_id)
+    SELECT contact, id, heard_in FROM leads, unnest(contacts) AS contact ORDER BY contact
+    ON CONFLICT DO NOTHING
 )
-INSERT INTO lead_contact (contact, lead_id, conversation_id)
-SELECT contact, :id, :heard_in FROM unnest(:contacts) AS contact ORDER BY contact
-ON CONFLICT DO NOTHING
-""").bindparams(
-    *(sa.bindparam(name, type_=sa.Uuid) for name in ("id", "conversation_id", "heard_in")),
-    *(sa.bindparam(name, type_=sa.Text) for name in ("topic", "language")),
-    *(sa.bindparam(name, type_=sa.Integer) for name in ("score", "version")),
-    *(
-        sa.bindparam(name, type_=pg.JSONB(none_as_null=True))
-        for name in ("known", "notified", "said")
-    ),
-    sa.bindparam("due_at", type_=sa.DateTime(timezone=True)),
-    sa.bindparam("contacts", type_=_texts),
-    sa.bindparam("dropped", type_=_texts),
-)
+"""
+"""The SQL of `save`, to include in another statement; its parameter is LEADS."""
+LEADS = sa.bindparam("leads", type_=pg.JSONB)
+_SAVE = sa.text(f"WITH {SAVE} SELECT").bindparams(LEADS)
 
 
-async def save(
-    tx: AsyncConnection, row: Lead, contacts: Sequence[str] = (), dropped: Sequence[str] = ()
-) -> None:
-    """Insert or update a lead. A contact that already belongs to another lead stays there.
+def rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Return the value of LEADS."""
+    return [
+        {name: getattr(change.row, name) for name in change.row.__slots__}
+        | {name: str(getattr(change.row, name)) for name in _UUIDS}
+        | {
+            "due_at": change.row.due_at and change.row.due_at.isoformat(),
+            "contacts": list(change.contacts),
+            "dropped": list(change.dropped),
+        }
+        for change in changes
+    ]
 
-    :param dropped: contacts that no longer identify this lead
-    """
-    values = {name: getattr(row, name) for name in row.__slots__}
-    values |= {"said": list(row.said), "contacts": list(contacts), "dropped": list(dropped)}
-    await tx.execute(_SAVE, values)
+
+_UUIDS = ("id", "conversation_id", "heard_in")
+
+
+async def save(tx: AsyncConnection, changes: Sequence[Change]) -> None:
+    await tx.execute(_SAVE, {"leads": rows(changes)})
 
 
 async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:
-    """Return and lock leads that staff are due to be notified of; safe for concurrent replicas."""
+    """Return and lock leads that staff are due to be notified of; safe for concurrent replicas.
+
+    Each with the `session_id` of the conversation of its last change.
+    """
+    heard_in = lead.c.heard_in == chat_conversations.c.id
     taken = (
-        sa.select(lead)
+        sa.select(lead, chat_conversations.c.session_id)
+        .join(chat_conversations, heard_in, isouter=True)
         .where(sa.text("lead.due_at IS NOT NULL"), lead.c.due_at <= sa.func.now())
         .order_by(lead.c.due_at)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=lead)
     )
     return (await tx.execute(taken)).mappings().all()
 
@@ -169,14 +192,6 @@ async def page(
             .scalar_subquery()
         )
     return (await tx.execute(listed)).mappings().all()
-
-
-async def session_of(tx: AsyncConnection, conversation_id: UUID) -> str | None:
-    found = sa.select(chat_conversations.c.session_id).where(
-        chat_conversations.c.id == conversation_id
-    )
-    session: str | None = (await tx.execute(found)).scalar_one_or_none()
-    return session
 
 
 async def set_state(
