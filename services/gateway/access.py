@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from time import time
 from typing import Literal, cast
 
@@ -17,6 +18,7 @@ from aiohttp.typedefs import Handler
 from aiohttplimiter.limiter import BaseRateLimitDecorator, RateLimitExceeded
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
+from prometheus_client import Counter
 
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
@@ -218,16 +220,17 @@ class Access:
             return f"service:{client.role}" if client.holder == client.role else client.holder
         context.policy = context.requires.policy or "api"
         route = route_template(request)
-        if (link := self._mailed_link(request)) is not None:
+        action = context.requires.mail_action
+        if action is not None and (link := self._mailed_link(request, action)) is not None:
             return f"{context.policy}:{link}:{route}"
-        address = context.client.ip
+        address = client.ip
         if ":" in address:
             context.wide_key = f"{context.policy}:{network_of(address)}:{route}"
         return f"{context.policy}:{bucket_of(address)}:{route}"
 
-    def _mailed_link(self, request: web.Request) -> str | None:
-        action, token = request[CONTEXT].requires.mail_action, request.query.get("token")
-        if self._tokens is None or action is None or not token:
+    def _mailed_link(self, request: web.Request, action: str) -> str | None:
+        token = request.query.get("token")
+        if self._tokens is None or not token:
             return None
         try:
             self._tokens.verify(token, action, datetime.now(UTC))
@@ -250,7 +253,7 @@ class Access:
             used = (
                 "all" if use.exhausted else "most" if use.used >= MOST * use.window.quota else "low"
             )
-            metrics.BUDGET_REQUESTS.labels(name, used).inc()
+            _budget_counter(name, used).inc()
             context.over_budget = use.exhausted and not self._shadow
         if self._shadow and not context.decision.admitted:
             log.info("limits.would_refuse", policy=context.policy)
@@ -287,6 +290,11 @@ class Access:
 
 
 _UNMATCHED = Requirements()
+
+
+@cache
+def _budget_counter(budget: str, used: str) -> Counter:
+    return metrics.BUDGET_REQUESTS.labels(budget, used)
 
 
 def reads_polish(request: web.Request) -> bool:

@@ -80,11 +80,11 @@ class TrustedProxies:
 
         Entries to the left of it were written by the client and may be forged.
         """
+        if not self._trusted or not forwarded:
+            return _canonical(peer or ""), IpSource.PEER
         address = parse_address(peer or "")
         if address is None:
             return UNKNOWN, IpSource.PEER
-        if not self._trusted or not forwarded:
-            return str(address), IpSource.PEER
         source = IpSource.PEER
         entries = ",".join(forwarded).split(",")
         while entries and self._trusts(address):
@@ -133,6 +133,12 @@ def parse_address(text: str) -> Address | None:
         return None
     # A dual-stack listener reports an IPv4 client as ::ffff:192.0.2.1: the same client.
     return getattr(address, "ipv4_mapped", None) or address
+
+
+@lru_cache(maxsize=1024)
+def _canonical(text: str) -> str:
+    address = parse_address(text)
+    return str(address) if address is not None else UNKNOWN
 
 
 SCOPES: Mapping[Role, scopes.Scopes] = {Role.SERVICE: scopes.SERVICE, Role.ADMIN: scopes.ADMIN}

@@ -40,8 +40,10 @@ class Cors:
     @web.middleware
     async def preflight(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer CORS preflights, which count against no limit."""
+        if request.method != hdrs.METH_OPTIONS:
+            return await handler(request)
         wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
-        if request.method != hdrs.METH_OPTIONS or not wanted or not self._allows(request):
+        if not wanted or not self._allows(request):
             return await handler(request)
         return web.Response(
             status=204,

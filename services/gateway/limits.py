@@ -291,8 +291,8 @@ class LocalCounts:
         self._tables: dict[int, tuple[int, dict[str, int]]] = {}
 
     def count(self, seconds: int, start: int, key: str) -> int:
-        table_start, table = self._tables.get(seconds, (0, {}))
-        return table.get(key, 0) if table_start == start else 0
+        found = self._tables.get(seconds)
+        return found[1].get(key, 0) if found is not None and found[0] == start else 0
 
     def add(self, seconds: int, start: int, key: str) -> None:
         """Count a request under the key that `place` returns."""
@@ -302,9 +302,10 @@ class LocalCounts:
             self._tables[seconds] = (start, table)
         elif start < table_start:
             return  # a reply that arrived after its window ended
-        if key not in table and len(table) >= self._max_keys:
+        if (count := table.get(key, 0)) == 0 and len(table) >= self._max_keys:
             key = _shared(key)
-        table[key] = table.get(key, 0) + 1
+            count = table.get(key, 0)
+        table[key] = count + 1
 
     def place(self, seconds: int, start: int, key: str) -> str:
         """Return the key to count under: its own, or a shared one if the table is full."""
@@ -385,7 +386,8 @@ class Limiter:
         for (window, key, refuses), count in zip(buckets, known, strict=True):
             at = hashes.setdefault(f"ostoja:admitted:{key}", len(hashes) + 1)
             seconds = window.seconds
-            arguments += (at, seconds, window.quota, _start(now, seconds), count, int(refuses))
+            start = now - now % seconds
+            arguments += (at, seconds, window.quota, start, count, 1 if refuses else 0)
         answers: list[Decision] = []
 
         def read(answer: list[Any]) -> None:
@@ -405,7 +407,7 @@ class Limiter:
         counts = [
             self._here.count(seconds, start, self._here.place(seconds, start, key))
             for seconds, start, key in (
-                (window.seconds, _start(now, window.seconds), key) for window, key, _ in buckets
+                (window.seconds, now - now % window.seconds, key) for window, key, _ in buckets
             )
         ]
         decision = _decided(policy, buckets, budget, now, counts, "here")
@@ -417,16 +419,13 @@ class Limiter:
         return int(self._clock() + self._redis_ahead)
 
     def _counts(self, buckets: Sequence[Bucket], now: int) -> list[int]:
-        return [self._here.count(w.seconds, _start(now, w.seconds), key) for w, key, _ in buckets]
+        count = self._here.count
+        return [count(w.seconds, now - now % w.seconds, key) for w, key, _ in buckets]
 
     def _add(self, buckets: Sequence[Bucket], counts: Sequence[int], now: int) -> None:
         for (window, key, _), count in zip(buckets, counts, strict=True):
             if count < window.quota:
-                self._here.add(window.seconds, _start(now, window.seconds), key)
-
-
-def _start(now: int, seconds: int) -> int:
-    return now - now % seconds
+                self._here.add(window.seconds, now - now % window.seconds, key)
 
 
 def _decided(

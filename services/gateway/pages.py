@@ -101,6 +101,8 @@ NOT_READ = {
 @web.middleware
 async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
+    if response.status < 400:
+        return response
     if not _is_page(request) or response.content_type != "application/problem+json":
         return response
     page = web.Response(

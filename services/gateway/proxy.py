@@ -7,9 +7,10 @@ allow-list: hop-by-hop headers, keys and forged internal headers do not get past
 
 from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from aiohttp import HttpVersion11, hdrs, web
-from multidict import CIMultiDict, istr
+from multidict import istr
 
 from libs.common.http.application import (
     ACCEPTED_AT,
@@ -94,15 +95,17 @@ def readable(value: str) -> str:
         return sent.decode("latin-1")
 
 
-def answer_headers(answer: Response) -> CIMultiDict[str]:
+def answer_headers(answer: Response) -> list[tuple[str, str]]:
     """Return the end-to-end headers of a response (RFC 9110, section 7.6.1)."""
     dropped = DROPPED
-    if hdrs.CONNECTION in answer.headers:
-        named = ",".join(answer.headers.getall(hdrs.CONNECTION)).lower().split(",")
-        dropped = DROPPED | {name.strip() for name in named}
-    return CIMultiDict(
-        [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
-    )
+    if (connection := answer.headers.getall(hdrs.CONNECTION, None)) is not None:
+        dropped = _dropped(",".join(connection))
+    return [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
+
+
+@lru_cache(maxsize=64)
+def _dropped(connection: str) -> frozenset[str]:
+    return DROPPED | {name.strip() for name in connection.lower().split(",")}
 
 
 async def forward(
@@ -112,7 +115,7 @@ async def forward(
     body: bytes | AsyncIterable[bytes] | None,
 ) -> web.StreamResponse:
     """Forward the request with its path and query unchanged, and return the response."""
-    timeout = None if isinstance(body, bytes | None) else IMPORT_SECONDS
+    timeout = None if body is None or isinstance(body, bytes) else IMPORT_SECONDS
     method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
     path = request.rel_url.raw_path_qs
     async with upstream.ask(method, path, headers=headers, body=body, timeout=timeout) as answer:

@@ -27,6 +27,7 @@ NAMES: dict[type, set[str]] = {
     },
     web.Server: {"_kwargs", "_loop"},
     web.AppRunner: {"_kwargs", "_make_server"},
+    web.Request: {"_match_info"},
 }
 
 MAX_HEAD = 16 * 1024
@@ -50,8 +51,10 @@ class RequestHandler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         # Feed at most MAX_HEAD bytes per call, which bounds what escapes counting. The first call
         # may be empty: by it aiohttp continues with what it has.
-        self._take(data[:MAX_HEAD])
-        for begin in range(MAX_HEAD, len(data), MAX_HEAD):
+        if len(data) <= MAX_HEAD:
+            self._take(data)
+            return
+        for begin in range(0, len(data), MAX_HEAD):
             self._take(data[begin : begin + MAX_HEAD])
 
     def _take(self, data: bytes) -> None:
@@ -96,6 +99,11 @@ class RequestHandler(web.RequestHandler):
         if not self._body.is_eof():
             self._body.set_exception(web.RequestPayloadError("malformed HTTP follows"))
             self._body.feed_eof()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's
+        # Called for each body. Unless reading was paused, nothing waits to be parsed.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -144,6 +152,11 @@ class RequestHandler(web.RequestHandler):
         response.headers[REQUEST_ID] = secrets.token_hex(16)
         response.force_close()
         return response
+
+
+def resolve(request: web.Request, match: web.UrlMappingMatchInfo) -> None:
+    """Tell aiohttp which route a request has, as its router does."""
+    request._match_info = match  # noqa: SLF001
 
 
 def _head_size(message: RawRequestMessage | MalformedRequest) -> int:

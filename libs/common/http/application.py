@@ -241,7 +241,10 @@ def create_app(*, internal_key: str | None, max_body: int = MAX_BODY) -> web.App
 
 async def _name_request(request: web.Request, response: web.StreamResponse) -> None:
     # Not from the context variable: a response is prepared after the middlewares returned.
-    response.headers[REQUEST_ID] = request[_REQUEST_ID]
+    try:
+        response.headers[REQUEST_ID] = request[_REQUEST_ID]
+    except KeyError:  # aiohttp has refused its `Expect`, before the middlewares
+        response.headers[REQUEST_ID] = secrets.token_hex(16)
 
 
 async def _health(_: web.Request) -> web.Response:

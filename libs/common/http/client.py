@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def active(self) -> bool:
-        return self._state in _ACTIVE
+        return self._state is State.RECEIVING or self._state is State.SENDING
 
     @property
     def idle(self) -> bool:
@@ -281,9 +281,6 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-_ACTIVE = frozenset({State.SENDING, State.RECEIVING})
-
-
 class _ReadTimeout:
     """Fails a connection that was silent for too long.
 
@@ -380,7 +377,7 @@ def build_request(
     :param fixed: valid header lines, each with its line end
     :raises ValueError: a line break would forge a header or a second request
     """
-    given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    given = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     # Callers must not pass line breaks. This is a second check, because one that got through would
     # add a header or a second request.
     breaks = given.count("\r"), given.count("\n"), line.count("\r") + line.count("\n")

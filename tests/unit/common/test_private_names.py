@@ -21,12 +21,9 @@ def defined_in(cls: type) -> set[str]:
             tree = ast.parse(Path(inspect.getfile(each)).read_text(encoding="utf-8"))
         except TypeError:  # of C
             continue
-        (code,) = (
-            node
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ClassDef) and node.name == each.__name__
-        )
-        names |= {node.attr for node in ast.walk(code) if _is_stored(node)}
+        for code in ast.walk(tree):  # none for collections.abc, which names another file
+            if isinstance(code, ast.ClassDef) and code.name == each.__name__:
+                names |= {node.attr for node in ast.walk(code) if _is_stored(node)}
     return names
 
 

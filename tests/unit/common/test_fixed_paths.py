@@ -1,0 +1,146 @@
+"""A request for a fixed path is answered as aiohttp's own router would have it answered."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+from aiohttp import hdrs, web
+
+from libs.common.http import application, server
+from libs.common.http.application import Problem, json_response
+from libs.common.process.service import Service
+from services.gateway import pages
+from services.gateway.body_budget import accept_body
+from services.gateway.cors import Cors
+from services.gateway.http import _expect_later
+from tests.support.ports import HOST, Ports
+
+LINES = "Host: x\r\nX-Request-ID: 0123456789abcdef\r\n"
+BODY = "Content-Length: 2\r\n\r\n{}"
+REQUESTS = {
+    "POST": f"POST /api/echo HTTP/1.1\r\n{LINES}{BODY}",
+    "GET": f"GET /api/echo HTTP/1.1\r\n{LINES}\r\n",
+    "a query": f"GET /api/echo?a=b%20c&d HTTP/1.1\r\n{LINES}\r\n",
+    "HEAD": f"HEAD /api/echo HTTP/1.1\r\n{LINES}\r\n",
+    "HTTP/1.0": f"POST /api/echo HTTP/1.0\r\n{LINES}{BODY}",
+    "HTTP/1.0 that stays": f"POST /api/echo HTTP/1.0\r\nConnection: keep-alive\r\n{LINES}{BODY}",
+    "HEAD of HTTP/1.0": f"HEAD /api/echo HTTP/1.0\r\n{LINES}\r\n",
+    "close": f"POST /api/echo HTTP/1.1\r\nConnection: close\r\n{LINES}{BODY}",
+    "a body that is awaited": f"POST /api/echo HTTP/1.1\r\nExpect: 100-continue\r\n{LINES}{BODY}",
+    "an unknown expectation": f"POST /api/echo HTTP/1.1\r\nExpect: more\r\n{LINES}{BODY}",
+    "aiohttp's own 100": f"POST /echo HTTP/1.1\r\nExpect: 100-continue\r\n{LINES}{BODY}",
+    "aiohttp's own 417": f"POST /echo HTTP/1.1\r\nExpect: more\r\n{LINES}{BODY}",
+    "chunks": (
+        f"POST /api/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{LINES}\r\n"
+        "2\r\n{}\r\n0\r\n\r\n"
+    ),
+    "another spelling": f"GET /api/%65cho HTTP/1.1\r\n{LINES}\r\n",
+    "a slash too much": f"GET /api/echo/ HTTP/1.1\r\n{LINES}\r\n",
+    "two slashes": f"GET //api/echo HTTP/1.1\r\n{LINES}\r\n",
+    "dots": f"GET /api/x/../echo HTTP/1.1\r\n{LINES}\r\n",
+    "an absolute target": f"GET http://other/api/echo HTTP/1.1\r\n{LINES}\r\n",
+    "a variable": f"GET /api/things/7 HTTP/1.1\r\n{LINES}\r\n",
+    "another method": f"PUT /api/echo HTTP/1.1\r\n{LINES}{BODY}",
+    "no such path": f"GET /api/nothing HTTP/1.1\r\n{LINES}\r\n",
+    "a preflight": (
+        "OPTIONS /api/echo HTTP/1.1\r\nOrigin: https://site.example\r\n"
+        f"Access-Control-Request-Method: POST\r\n{LINES}\r\n"
+    ),
+    "OPTIONS": f"OPTIONS /api/echo HTTP/1.1\r\n{LINES}\r\n",
+    "an allowed origin": f"GET /api/echo HTTP/1.1\r\nOrigin: https://site.example\r\n{LINES}\r\n",
+    "a foreign origin": f"GET /api/echo HTTP/1.1\r\nOrigin: https://other.example\r\n{LINES}\r\n",
+    "a page's error": f"GET /unsubscribe HTTP/1.1\r\n{LINES}\r\n",
+    "a problem": f"GET /api/problem HTTP/1.1\r\n{LINES}\r\n",
+    "a fault": f"GET /api/fault HTTP/1.1\r\n{LINES}\r\n",
+    "no content": f"GET /api/empty HTTP/1.1\r\n{LINES}\r\n",
+    "a stream": f"GET /api/stream HTTP/1.1\r\n{LINES}\r\n",
+    "a stream for HTTP/1.0": f"GET /api/stream HTTP/1.0\r\n{LINES}\r\n",
+    "an upgrade": f"GET /api/echo HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n{LINES}\r\n",
+}
+
+
+async def echo(request: web.Request) -> web.Response:
+    await accept_body(request)
+    body = await request.read()
+    match = [request.match_info.route.resource is not None, dict(request.match_info)]
+    return json_response([request.method, request.path_qs, body.decode(), *match])
+
+
+async def refused(_: web.Request) -> web.Response:
+    raise Problem(409, detail="not now", headers={hdrs.RETRY_AFTER: "3"})
+
+
+async def fault(_: web.Request) -> web.Response:
+    raise RuntimeError
+
+
+async def empty(_: web.Request) -> web.Response:
+    return web.Response(status=204)
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"part")
+    await response.write_eof()
+    return response
+
+
+def gateway_like() -> web.Application:
+    app = application.create_app(internal_key=None)
+    cors = Cors("https://site.example", https=True)
+    app.middlewares.insert(1, pages.errors_as_pages)
+    app.middlewares.append(cors.preflight)
+    app.on_response_prepare.append(cors.finish)
+    for method, path, handler in (
+        ("GET", "/api/echo", echo),
+        ("HEAD", "/api/echo", echo),
+        ("POST", "/api/echo", echo),
+        ("GET", "/api/things/{id}", echo),
+        ("GET", "/unsubscribe", refused),
+        ("GET", "/api/problem", refused),
+        ("GET", "/api/fault", fault),
+        ("GET", "/api/empty", empty),
+        ("GET", "/api/stream", stream),
+    ):
+        app.router.add_route(method, path, handler, expect_handler=_expect_later)
+    app.router.add_post("/echo", echo)  # with aiohttp's own way of expectations
+    return app
+
+
+@pytest.fixture
+async def both(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, int]]:
+    """Ports of the same application, with aiohttp's router for all and as we serve it."""
+    service = Service("test")
+    usual, ours = ports.take(), ports.take()
+    with monkeypatch.context() as patched:
+        patched.setattr(server, "shortcut", lambda _, handle: handle)
+        await server.serve(service, gateway_like(), HOST, usual)
+    await server.serve(service, gateway_like(), HOST, ours)
+    yield usual, ours
+    await service.close()
+
+
+async def conversation(port: int, request: str) -> bytes:
+    """Send it, and when its answer begins another: it is answered if the connection stays open."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(request.encode())
+    async with asyncio.timeout(10):
+        answered = await reader.read(1)
+        writer.write(f"GET /api/things/last HTTP/1.1\r\nConnection: close\r\n{LINES}\r\n".encode())
+        with suppress(ConnectionError):
+            while part := await reader.read(65536):
+                answered += part
+    writer.close()
+    assert b"X-Request-ID: " in answered
+    return re.sub(rb"(Date|X-Request-ID): [^\r]*", rb"\1: new", answered)
+
+
+async def test_each_request_is_answered_as_by_aiohttps_router(both: tuple[int, int]) -> None:
+    usual, ours = both
+    for name, request in REQUESTS.items():
+        expected = await conversation(usual, request)
+        assert expected.startswith(b"HTTP/1."), name
+        assert await conversation(ours, request) == expected, name
