@@ -271,6 +271,8 @@ def for_process(
         settings.setdefault("CONSENT_RECORDS_COPY", copy)
     if name == "console":
         settings.setdefault("GATEWAY_URL", f"http://{host}:{values['GATEWAY_PORT']}")
+        queues = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/#/queues/{VHOST}"
+        settings.setdefault("RABBITMQ_UI_URL", queues)
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{host}:{values['REDIS_PORT']}/0"

@@ -11,14 +11,19 @@ from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
 from services.console.gateway import Gateway
+from services.console.http.deliveries import DeliveryRoutes
 from services.console.http.door import Door, errors_as_pages
+from services.console.http.followups import FollowupRoutes
 from services.console.http.inbox import InboxRoutes
 from services.console.http.key_pages import KeyPages
 from services.console.http.keys import KeyRoutes
+from services.console.http.limits import LimitRoutes
 from services.console.http.login import LoginRoutes
 from services.console.http.operations import OperationsRoutes
+from services.console.http.silences import SilenceRoutes
 from services.console.http.staff import StaffRoutes
 from services.console.http.sync import SyncRoutes
+from services.console.http.targets import TargetRoutes
 from services.console.keys import Keys
 from services.console.passwords import Passwords
 from services.console.people import People
@@ -61,6 +66,11 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     keys_of_operators = settings.operator_keys.get_secret_value()
     gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
     InboxRoutes(door, gateway).add_to(app)
+    DeliveryRoutes(engine, door, gateway).add_to(app)
+    TargetRoutes(door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
+    LimitRoutes(door, gateway).add_to(app)
+    SilenceRoutes(door, gateway).add_to(app)
+    FollowupRoutes(engine, door, gateway).add_to(app)
     passwords = Passwords()
     staff = People(engine, passwords)
     LoginRoutes(engine, door, staff).add_to(app)

@@ -18,6 +18,8 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings):
     gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
     operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     """With which it signs who calls the gateway; the gateway has the same."""
+    rabbitmq_ui_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
+    """Before a queue's name, as people's browsers reach RabbitMQ's UI; empty: pages link none."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     session_idle_seconds: int = Field(1800, ge=60)
     session_seconds: int = Field(43200, ge=300)

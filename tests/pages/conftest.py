@@ -80,7 +80,8 @@ async def mailed_link(stack: Stack, address: str, path: str) -> str:
     return link
 
 
-async def photograph(page: Page, name: str) -> None:
+async def photograph(page: Page, name: str, *, whole: bool = False) -> None:
     """Keep what it looks like, where SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
-        await page.screenshot(path=Path(folder) / f"{name}.png", scale="css")
+        path = Path(folder) / f"{name}.png"
+        await page.screenshot(path=path, scale="css", full_page=whole)

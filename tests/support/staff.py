@@ -1,17 +1,28 @@
 """A person of the console, as a browser without scripts: of a whole system, or of a console."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.support.stack import Stack
+from tests.support.stack import Stack, quick_alerts_config
 from tests.support.system import fresh_address
 
 PASSWORD = "kot spi na dachu"
 COOKIE = "__Host-ostoja"
 SAME = {"Sec-Fetch-Site": "same-origin"}
+
+SILENCEABLE = "sms"
+"""An event type that `on_call_config` lets people silence."""
+
+
+def on_call_config(folder: Path) -> Path:
+    """Write an alerts.toml in which something has a chain and is no lead."""
+    step = {"to": "email", "person": "ewa", "wait": "1h"}
+    answers = {"asks": ["sms"], "within": "1h", "hours": "always", "chain": [step]}
+    return quick_alerts_config(folder, answers={SILENCEABLE: answers})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.console.http.door import Door
 from services.console.http.keys import STATUS, Create, grantable, key_state, reason_in
-from services.console.http.login import moment
-from services.console.http.pages import page
+from services.console.http.pages import moment, page
 from services.console.key import ID, Secret
 from services.console.keys import Confirmation, Keys
 from services.console.people import actor_of

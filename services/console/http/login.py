@@ -1,21 +1,17 @@
 """Logging in and out, invitations, the step-up, and one's own account."""
 
-from datetime import datetime
-from zoneinfo import ZoneInfo
-
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import MalformedEmail, normalise
 from services.console.http.door import Door, browser_of, enter, leave, next_page
-from services.console.http.pages import page, redirect, static
+from services.console.http.pages import moment, page, redirect, static
 from services.console.passwords import TooManyError
 from services.console.people import People, UsedInvitationError
 from services.console.person import LANGUAGES, LONGEST, password_fault
 from services.console.store import people, sessions
 from services.console.store.sessions import Visitor
 
-ZONE = ZoneInfo("Europe/Warsaw")
 MOST_LETTERS = 4 * LONGEST
 
 
@@ -169,7 +165,3 @@ class LoginRoutes:
             session = b""
         await self._people.end_session(visitor, session)
         return redirect("/console/me")
-
-
-def moment(at: datetime) -> str:
-    return f"{at.astimezone(ZONE):%d.%m.%Y %H:%M}"

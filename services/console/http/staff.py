@@ -13,8 +13,7 @@ from libs.common.http.application import Model, Problem, in_utc, json_response, 
 from services.console.http.caller import caller, for_admins
 from services.console.http.door import Door
 from services.console.http.keys import Name, Reason, reason_in
-from services.console.http.login import moment
-from services.console.http.pages import page, redirect
+from services.console.http.pages import moment, page, redirect
 from services.console.people import (
     KnownPersonError,
     LastAdminError,

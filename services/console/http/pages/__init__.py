@@ -1,9 +1,12 @@
 """The pages: HTML in Polish and English that needs no script, and nothing from elsewhere."""
 
 import hashlib
+import re
 import tomllib
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jinja2
 from aiohttp import hdrs, web
@@ -32,6 +35,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
+ZONE = ZoneInfo("Europe/Warsaw")
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.http", "pages"),
     autoescape=True,
@@ -39,6 +43,15 @@ _HTML = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+
+
+def moment(at: datetime) -> str:
+    return f"{at.astimezone(ZONE):%d.%m.%Y %H:%M}"
+
+
+_HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
+_HTML.filters["who"] = lambda operator: re.sub(r"^staff:\S+ ", "", operator)
+"""What a service keeps of who acted is `staff:<id> <name>`, or what the CLI's user claimed."""
 
 
 def language_of(request: web.Request, visitor: Visitor | None) -> str:
@@ -90,6 +103,11 @@ def redirect(path: str) -> web.Response:
 def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
     roles = visitor.roles if visitor else ()
     found = [("/console/", "home")]
+    if may(roles, Role.SALES):
+        found.append(("/console/followups", "followups"))
+    if may(roles, Role.VIEWER, Role.OPS):
+        names = ("alerts", "targets", "limits", "silences")
+        found += [(f"/console/{name}", name) for name in names]
     if may(roles, Role.ADMIN):
         found += [("/console/keys", "keys"), ("/console/staff", "staff")]
     if may(roles, Role.ADMIN, Role.PRIVACY):

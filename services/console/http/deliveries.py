@@ -1,0 +1,153 @@
+"""Alerts that failed, may have arrived, or wait: lists, one alert with its tries, what to do."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import path_id
+from services.console.gateway import Answer, Gateway, items
+from services.console.http.door import Door
+from services.console.http.keys import reason_in
+from services.console.http.pages import page, redirect
+from services.console.people import actor_of
+from services.console.person import Role, may
+from services.console.store import actions
+from services.console.store.sessions import Visitor
+
+LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending"}
+"""The states that need a person, and the list that has their payloads."""
+OUTCOMES = ("delivered", "resend", "discarded")
+HOURS = ("1", "24", "168")
+PAGE = 50
+
+
+class DeliveryRoutes:
+    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
+        self._engine = engine
+        self._door = door
+        self._gateway = gateway
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler, roles in (
+            ("GET", "/console/alerts", self.list, (Role.VIEWER, Role.OPS)),
+            ("GET", "/console/alerts/{id}", self.alert, (Role.VIEWER, Role.OPS)),
+            ("POST", "/console/alerts/{id}/retry", self.retry, (Role.OPS,)),
+            ("POST", "/console/alerts/{id}/discard", self.discard, (Role.OPS,)),
+            ("POST", "/console/alerts/{id}/resolve", self.resolve, (Role.OPS,)),
+        ):
+            app.router.add_route(method, path, self._door.only(handler, *roles))
+
+    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
+        asked = request.query
+        state = asked.get("state", "failed")
+        if state not in LISTS:
+            raise web.HTTPNotFound
+        hours = asked.get("hours") if asked.get("hours") in HOURS else None
+        since = datetime.now(UTC) - timedelta(hours=int(hours)) if hours else None
+        chosen = {
+            "target": asked.get("target") or None,
+            "since": since.isoformat() if since else None,
+        }
+        listed, counted = await asyncio.gather(
+            self._gateway.get(
+                visitor,
+                "/api/alerts",
+                state=state,
+                cursor=asked.get("cursor"),
+                limit=PAGE,
+                **chosen,
+            ),
+            self._gateway.get(visitor, "/api/dlq/stats"),
+        )
+        return page(
+            request, "alerts.html", "alerts", visitor, status=listed.page_status,
+            fault=listed.fault, state=state, states=list(LISTS), alerts=items(listed),
+            counts=counted.body if counted.ok else {}, hours=hours, all_hours=HOURS,
+            targets=sorted(counted.body["targets"]) if counted.ok else [],
+            target=chosen["target"], cursor=listed.body["next_cursor"] if listed.ok else None,
+            total=listed.body["total"] if listed.ok else None,
+        )  # fmt: skip
+
+    async def alert(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._alert(request, visitor)
+
+    async def _alert(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
+    ) -> web.Response:
+        alert_id = path_id(request, "alert")
+        answer = await self._gateway.get(visitor, f"/api/alerts/{alert_id}")
+        if not answer.ok:
+            return page(
+                request, "message.html", "alert", visitor,
+                status=answer.page_status, fault=answer.fault, text=None,
+            )  # fmt: skip
+        acts = may(visitor.roles, Role.OPS)
+        payloads = await self._payloads(visitor, str(alert_id), answer.body) if acts else {}
+        return page(
+            request, "alert.html", "alert", visitor, status=status, fault=fault,
+            alert=answer.body, acts=acts, payloads=payloads, outcomes=OUTCOMES,
+        )  # fmt: skip
+
+    async def _payloads(
+        self, visitor: Visitor, alert_id: str, alert: Mapping[str, Any]
+    ) -> Mapping[str, str]:
+        """Return what was to be sent, by target. Errors and answers may quote it: one record."""
+        async with self._engine.begin() as tx:
+            await actions.record(tx, actor_of(visitor), "alert.look", "alert", alert_id)
+        lists = {LISTS[each["status"]] for each in alert["deliveries"] if each["status"] in LISTS}
+        found = await asyncio.gather(
+            *(self._gateway.get(visitor, f"/api/dlq/{name}", id=alert_id) for name in lists)
+        )
+        return {
+            row["target"]: json.dumps(row["payload"], ensure_ascii=False, indent=2)
+            for answer in found
+            for row in items(answer)
+            if row["payload"] is not None
+        }
+
+    async def retry(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._act(request, visitor, "retry", "requeued")
+
+    async def discard(self, request: web.Request, visitor: Visitor) -> web.Response:
+        reason = reason_in(await request.post())
+        if reason is None:
+            return await self._alert(request, visitor, fault="bad_reason", status=422)
+        return await self._act(request, visitor, "discard", "discarded", reason=reason)
+
+    async def _act(
+        self, request: web.Request, visitor: Visitor, verb: str, counted: str, **more: str
+    ) -> web.Response:
+        body = {"ids": [str(path_id(request, "alert"))], "target": await _target(request), **more}
+        answer = await self._gateway.post(visitor, f"/api/dlq/{verb}", body)
+        if answer.ok and not answer.body[counted]:
+            return await self._alert(request, visitor, fault="nothing_to_do", status=409)
+        return await self._done(request, visitor, answer)
+
+    async def resolve(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = await request.post()
+        reason, outcome = reason_in(form), str(form.get("outcome", ""))
+        if reason is None or outcome not in OUTCOMES:
+            fault = "bad_reason" if reason is None else "bad_outcome"
+            return await self._alert(request, visitor, fault=fault, status=422)
+        body = {"id": str(path_id(request, "alert")), "target": await _target(request)}
+        answer = await self._gateway.post(
+            visitor, "/api/dlq/resolve", body | {"outcome": outcome, "reason": reason}
+        )
+        return await self._done(request, visitor, answer)
+
+    async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
+        if answer.ok:
+            return redirect(f"/console/alerts/{path_id(request, 'alert')}")
+        return await self._alert(request, visitor, fault=answer.fault, status=answer.page_status)
+
+
+async def _target(request: web.Request) -> str:
+    """Return the one target of the form: without one, the call would mean all of them."""
+    if not (target := str((await request.post()).get("target", ""))):
+        raise web.HTTPBadRequest
+    return target

@@ -1,0 +1,73 @@
+"""Follow-ups that have no outcome yet; cancel a sequence, or end all of a person."""
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.http.application import path_id
+from services.console.gateway import Answer, Gateway, items
+from services.console.http.door import Door
+from services.console.http.pages import page, redirect
+from services.console.people import actor_of
+from services.console.person import Role
+from services.console.store import actions
+from services.console.store.sessions import Visitor
+
+STATES = ("scheduled", "handed_over", "in_doubt")
+REASONS = ("staff", "reply", "bounce")
+
+
+class FollowupRoutes:
+    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
+        self._engine = engine
+        self._door = door
+        self._gateway = gateway
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/console/followups", self.list),
+            ("POST", "/console/followups/{id}/cancel", self.cancel),
+            ("POST", "/console/followups/{id}/stop", self.stop),
+        ):
+            app.router.add_route(method, path, self._door.only(handler, Role.SALES))
+
+    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._list(request, visitor)
+
+    async def _list(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
+    ) -> web.Response:
+        state = request.query.get("state", STATES[0])
+        if state not in STATES:
+            raise web.HTTPNotFound
+        async with self._engine.begin() as tx:  # the list has addresses
+            await actions.record(tx, actor_of(visitor), "followups.look", "followups", state)
+        answer = await self._gateway.get(
+            visitor, "/api/followups", status=state, cursor=request.query.get("cursor")
+        )
+        return page(
+            request, "followups.html", "followups", visitor,
+            status=status if answer.ok else answer.page_status, fault=fault or answer.fault,
+            state=state, states=STATES, reasons=REASONS, steps=items(answer),
+            cursor=answer.body["next_cursor"] if answer.ok else None,
+        )  # fmt: skip
+
+    async def cancel(self, request: web.Request, visitor: Visitor) -> web.Response:
+        step = path_id(request, "follow-up")
+        return await self._done(
+            request, visitor, await self._gateway.delete(visitor, f"/api/followups/{step}")
+        )
+
+    async def stop(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """:raises web.HTTPBadRequest: not a form of ours"""
+        form = await request.post()
+        reason = str(form.get("reason", ""))
+        if reason not in REASONS:
+            raise web.HTTPBadRequest
+        body = {"conversation_id": str(path_id(request, "conversation")), "reason": reason}
+        answer = await self._gateway.post(visitor, "/api/followups/stop", body)
+        return await self._done(request, visitor, answer)
+
+    async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
+        if answer.ok:
+            return redirect("/console/followups")
+        return await self._list(request, visitor, fault=answer.fault, status=answer.page_status)

@@ -1,0 +1,48 @@
+"""Rate limits: what is in force and where it comes from; change one, or take the change back."""
+
+from aiohttp import web
+
+from services.console.gateway import Gateway
+from services.console.http.door import Door
+from services.console.http.pages import page, redirect
+from services.console.person import Role, may
+from services.console.store.sessions import Visitor
+
+CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
+OTHERS = ("service", "slack", "health", "console", "login")
+
+
+class LimitRoutes:
+    def __init__(self, door: Door, gateway: Gateway) -> None:
+        self._door = door
+        self._gateway = gateway
+
+    def add_to(self, app: web.Application) -> None:
+        looks = self._door.only(self.limits, Role.VIEWER, Role.OPS)
+        app.router.add_get("/console/limits", looks)
+        app.router.add_post("/console/limits/{name}", self._door.only(self.change, Role.OPS))
+
+    async def limits(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._limits(request, visitor)
+
+    async def _limits(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
+    ) -> web.Response:
+        answer = await self._gateway.get(visitor, "/api/ratelimits")
+        return page(
+            request, "limits.html", "limits", visitor,
+            status=status if answer.ok else answer.page_status, fault=fault or answer.fault,
+            limits=answer.body if answer.ok else None, changeable=CHANGEABLE, others=OTHERS,
+            acts=may(visitor.roles, Role.OPS),
+        )  # fmt: skip
+
+    async def change(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Without a text the change before is taken back."""
+        if (name := request.match_info["name"]) not in CHANGEABLE:
+            raise web.HTTPNotFound
+        limit = str((await request.post()).get("limit", "")).strip()
+        answer = await self._gateway.put(visitor, "/api/ratelimits", {name: limit or None})
+        if answer.ok:
+            return redirect("/console/limits")
+        fault = "bad_limit" if answer.fault == "not_accepted" else answer.fault
+        return await self._limits(request, visitor, fault=fault, status=answer.page_status)

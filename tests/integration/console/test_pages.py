@@ -1,0 +1,212 @@
+"""Pages of on-call and sales on a whole system: what they show and do, and to whom."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from services.console.http.pages import TEXTS
+from tests.conftest import WholeSystem
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.staff import SILENCEABLE, Page, Person, on_call_config, person
+from tests.support.system import fresh_address
+
+EN = TEXTS["en"]
+SECRET = "anna.nowak@example.pl"
+LOOKS = "SELECT actor_name FROM console.staff_action WHERE action = %s AND object_ref = %s"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -> Iterator[Stack]:
+    config = on_call_config(tmp_path_factory.mktemp("config"))
+    with whole_system({"ALERTS_CONFIG": str(config)}) as running:
+        yield running
+
+
+@pytest.fixture
+async def failed(stack: Stack) -> AsyncIterator[str]:
+    """Give an alert that its target has refused, for good."""
+    await stack.sandbox.behave("slack", status=400)
+    alert_id = await stack.alert(f"call {SECRET}")
+    await eventually(lambda: ended(stack, alert_id, "failed"), 30)
+    yield alert_id
+    await stack.sandbox.heal()
+
+
+async def ended(stack: Stack, alert_id: str, state: str) -> bool:
+    return bool((await stack.state(alert_id)).get("state") == state)
+
+
+async def everybody(stack: Stack) -> dict[str, Person]:
+    roles = ("viewer", "sales", "ops", "privacy", "admin")
+    return dict(zip(roles, [await person(stack, role) for role in roles], strict=True))
+
+
+async def test_a_page_opens_to_its_roles_only_and_a_form_to_those_who_act(
+    stack: Stack, failed: str
+) -> None:
+    people = await everybody(stack)
+    looks = [f"/console/{name}" for name in ("alerts", "targets", "limits", "silences")]
+    looks.append(f"/console/alerts/{failed}")
+    forms = [f"/console/alerts/{failed}/{act}" for act in ("retry", "discard", "resolve")]
+    forms += ["/console/targets/slack/reset", "/console/limits/chat"]
+    forms += ["/console/silences", "/console/silences/1/end"]
+    sales = ["/console/followups"]
+    for role, who in people.items():
+        for paths, admitted in ((looks, {"viewer", "ops"}), (sales, {"sales"})):
+            for path in paths:
+                status = (await who.get(path)).status
+                assert status == (200 if role in admitted else 403), (role, path)
+        if role != "ops":
+            for path in forms:
+                assert (await who.post(path, reason="trying it", target="slack")).status == 403
+    assert await ended(stack, failed, "failed")
+
+
+async def test_a_viewer_sees_no_payload_and_no_error_text_and_each_look_is_recorded(
+    stack: Stack, failed: str
+) -> None:
+    viewer, ops = await person(stack, "viewer"), await person(stack, "ops")
+    path = f"/console/alerts/{failed}"
+    shown = await viewer.get(path)
+    assert EN["masked"] in shown.text
+    assert SECRET not in shown.text
+    assert stack.query(LOOKS, "alert.look", failed) == []
+    assert SECRET in (await ops.get(path)).text
+    assert len(stack.query(LOOKS, "alert.look", failed)) == 1
+
+
+async def test_on_call_retries_discards_and_nothing_without_a_reason(
+    stack: Stack, failed: str
+) -> None:
+    ops = await person(stack, "ops")
+    path = f"/console/alerts/{failed}"
+    listed = await ops.get("/console/alerts?state=failed&target=slack&hours=1")
+    assert f'href="{path}"' in listed.text
+    for reason in ("", "no", "x" * 501):
+        refused = await ops.post(f"{path}/discard", target="slack", reason=reason)
+        assert (refused.status, EN["bad_reason"] in refused.text) == (422, True)
+    await stack.sandbox.heal()
+    done = await ops.post(f"{path}/retry", target="slack")
+    assert (done.status, done.location) == (303, path)
+    await eventually(lambda: ended(stack, failed, "delivered"), 30)
+    late = await ops.post(f"{path}/discard", target="slack", reason="was wrong")
+    assert (late.status, EN["nothing_to_do"] in late.text) == (409, True)
+    assert (await ops.post(f"{path}/retry")).status == 400  # not: every target
+    (row,) = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", failed)
+    assert re.fullmatch(r"staff:\S+ Ewa Lis", row.operator)
+
+
+async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
+    ops, address = await person(stack, "ops"), fresh_address()
+    await stack.opt_in(address)
+    await stack.sandbox.behave("email", close=True)  # with the dot perhaps out
+    await stack.follow_up(address)
+
+    async def listed() -> list[str]:
+        text = (await ops.get("/console/alerts?state=in_doubt")).text
+        return re.findall(r'href="(/console/alerts/[0-9a-f-]{36})"', text)
+
+    (path,) = await eventually(listed, 30)
+    await stack.sandbox.heal()
+    assert EN["in_doubt_text"] in (await ops.get(path)).text
+    form = {"target": "email", "reason": "found in the log"}
+    assert (await ops.post(f"{path}/resolve", **form)).status == 422
+    assert (await ops.post(f"{path}/resolve", **form, outcome="delivered")).status == 303
+    assert await ended(stack, path.rpartition("/")[2], "delivered")
+
+
+async def test_a_breaker_is_shown_and_reset(stack: Stack) -> None:
+    ops = await person(stack, "ops")
+    await stack.sandbox.behave("webhook", status=500)
+    await asyncio.gather(*(stack.alert("x", target="webhook") for _ in range(6)))
+    page = await held(ops)
+    assert EN["breaker_text"] in page.text
+    assert '/#/queues/ostoja/alerts.webhook"' in page.text
+    await stack.sandbox.heal()
+    reset = await ops.post("/console/targets/webhook/reset")
+    assert (reset.status, reset.location) == (303, "/console/targets")
+
+    async def works() -> bool:
+        return f"webhook: {EN['breaker_closed']}" in (await ops.get("/console/targets")).text
+
+    await eventually(works, 30)
+    assert (await ops.post("/console/targets/nothing/reset")).status == 404
+
+
+async def held(ops: Person) -> Page:
+    async def opened() -> Page | None:
+        page = await ops.get("/console/targets")
+        return page if f"webhook: {EN['breaker_open']}" in page.text else None
+
+    found = await eventually(opened, 30)
+    assert found is not None
+    return found
+
+
+async def test_a_limit_is_changed_and_the_change_taken_back(stack: Stack) -> None:
+    ops = await person(stack, "ops")
+    for wrong in ("many", "0 per minute"):
+        refused = await ops.post("/console/limits/chat", limit=wrong)
+        assert (refused.status, EN["bad_limit"] in refused.text) == (422, True)
+    assert (await ops.post("/console/limits/login", limit="9 per hour")).status == 404
+    assert (await ops.post("/console/limits/chat", limit="7 per minute")).status == 303
+    shown = (await ops.get("/console/limits")).text
+    assert "7 per minute" in shown
+    assert EN["source_override"] in shown
+    assert (await ops.post("/console/limits/chat")).status == 303
+    assert EN["source_override"] not in (await ops.get("/console/limits")).text
+
+
+async def test_a_silence_begins_and_ends(stack: Stack) -> None:
+    ops = await person(stack, "ops")
+    form: dict[str, Any] = {"hours": "336", "reason": "the shop is closed"}
+    refused = await ops.post("/console/silences", **form, event_type="lead.qualified")
+    assert (refused.status, EN["bad_event_type"] in refused.text) == (422, True)
+    assert (await ops.post("/console/silences", **form | {"reason": ""})).status == 422
+    assert (await ops.post("/console/silences", **form, event_type=SILENCEABLE)).status == 303
+    shown = (await ops.get("/console/silences")).text
+    assert "<small>Ewa Lis: the shop is closed</small>" in shown
+    (number,) = re.findall(r"/console/silences/(\d+)/end", shown)
+    assert (await ops.post(f"/console/silences/{number}/end")).status == 303
+    assert EN["none"] in (await ops.get("/console/silences")).text
+
+
+async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stack: Stack) -> None:
+    sales, address, other = await person(stack, "sales"), fresh_address(), fresh_address()
+    for each in (address, other):
+        body = {"email": each, "sequence": "default", "delay_seconds": 86_400}
+        made = await stack.http("POST", "/api/followups", body, key="service")
+        assert made.status == 202
+    looks = len(stack.query(LOOKS, "followups.look", "scheduled"))
+    shown = (await sales.get("/console/followups")).text
+    assert address in shown
+    assert len(stack.query(LOOKS, "followups.look", "scheduled")) == looks + 1
+    step = made.body["items"][0]
+    assert (await sales.post(f"/console/followups/{step['id']}/cancel")).status == 303
+    assert other not in (await sales.get("/console/followups")).text
+    (row,) = stack.query(
+        "SELECT DISTINCT conversation_id FROM followups.followup_event WHERE email = %s", address
+    )
+    path = f"/console/followups/{row.conversation_id}/stop"
+    assert (await sales.post(path, reason="boredom")).status == 400
+    assert (await sales.post(path, reason="staff")).status == 303
+    assert address not in (await sales.get("/console/followups")).text
+
+
+async def test_a_page_whose_service_is_away_says_that_nothing_changed(
+    stack: Stack, failed: str
+) -> None:
+    ops = await person(stack, "ops")
+    await stack.kill9("alerts")
+    try:
+        for path in ("/console/alerts", f"/console/alerts/{failed}", "/console/targets"):
+            shown = await ops.get(path)
+            assert (shown.status, EN["away"] in shown.text) == (503, True), path
+        tried = await ops.post(f"/console/alerts/{failed}/retry", target="slack")
+        assert (tried.status, EN["away"] in tried.text) == (503, True)
+    finally:
+        await stack.start("alerts")

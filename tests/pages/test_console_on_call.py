@@ -1,0 +1,87 @@
+"""The console's pages of on-call and sales in a browser: on a phone and a desk, light and dark."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from services.console.http.pages import TEXTS
+from tests.conftest import WholeSystem
+from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
+from tests.support.eventually import eventually
+from tests.support.stack import Stack
+from tests.support.staff import PASSWORD, SILENCEABLE, invitation, on_call_config
+from tests.support.system import fresh_address
+
+pytestmark = pytest.mark.pages
+
+SIZES: dict[str, Any] = {"phone": PHONE, "desk": DESK}
+TITLES = ("alerts", "targets", "limits", "silences", "followups")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -> Iterator[Stack]:
+    config = on_call_config(tmp_path_factory.mktemp("config"))
+    with whole_system({"ALERTS_CONFIG": str(config)}) as running:
+        yield running
+
+
+@pytest.fixture
+async def troubled(stack: Stack) -> str:
+    """Something on each page; return the path of an alert that failed."""
+    await stack.sandbox.behave("slack", status=500)
+    await stack.sandbox.behave("monday", status=400)
+    for _ in range(6):
+        await stack.alert("Formularz kontaktowy: nowe zapytanie")
+    alert_id = await stack.alert("Anna Nowak, +48 600 700 800", target="monday")
+
+    async def failed() -> bool:
+        return bool((await stack.state(alert_id)).get("state") == "failed")
+
+    await eventually(failed, 30)
+    step = {"email": fresh_address(), "sequence": "default", "delay_seconds": 86_400}
+    await stack.http("POST", "/api/followups", step, key="service")
+    await stack.http("PUT", "/api/ratelimits", {"chat": "20 per minute"}, key="admin")
+    return f"/console/alerts/{alert_id}"
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
+    stack: Stack, browser: Browser, troubled: str, language: str
+) -> None:
+    link = await invitation(stack, fresh_address(), "ops", "sales", language=language)
+    context = await browser.new_context(locale=LOCALES[language], java_script_enabled=False)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    await page.goto(stack.url + link)
+    await page.fill("#password", PASSWORD)
+    await page.click("main button")
+    await silence(page, stack, TEXTS[language])
+    for size, viewport in SIZES.items():
+        await page.set_viewport_size(viewport)
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            for title in (*TITLES, "alert"):
+                path = troubled if title == "alert" else f"/console/{title}"
+                await page.goto(stack.url + path)
+                await expect(page.locator("h1")).to_have_text(TEXTS[language][title])
+                width = await page.evaluate("document.documentElement.scrollWidth")
+                assert width <= viewport["width"], (title, size)
+                await photograph(page, f"console-{title}-{language}-{size}-{scheme}", whole=True)
+    assert complaints == []
+    await context.close()
+
+
+async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
+    """Begin a silence by keyboard alone."""
+    await page.goto(f"{stack.url}/console/silences")
+    await page.focus("#event_type")
+    await page.keyboard.type(SILENCEABLE)
+    for _ in range(3):
+        await page.keyboard.press("Tab")
+    await page.keyboard.type("remont biura")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("main")).to_contain_text("remont biura")
+    await expect(page.get_by_role("button", name=texts["end_silence"]).first).to_be_visible()
