@@ -7,6 +7,7 @@ import argparse
 import os
 import shutil
 import sys
+import time
 from contextlib import ExitStack
 
 from bench import peers, report
@@ -37,12 +38,14 @@ def main() -> int:
 
 def measure(what: str, part: Part, rounds: int) -> None:
     print(f"{what}: {part.name}", flush=True)
-    load = os.getloadavg()[0]
+    load, began = os.getloadavg()[0], time.monotonic()
     with private_run() as folder, ExitStack() as closing:
         ports = Ports()
         closing.callback(ports.close)
         figures = part.run(Lab(folder, ports, closing, rounds=rounds))
-    report.keep(what, part, figures, load)
+    seconds = time.monotonic() - began
+    print(f"{what}: {part.name} took {seconds:.0f} s", flush=True)
+    report.keep(what, part, figures, load, seconds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench import goals
 from bench.part import Part
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +28,8 @@ per 1,000** (user and system, of the process tree), not absolute rates. A figure
 its rounds, with the smallest and the largest in brackets. The cases of a round run one after the
 other, and each round begins with a different case. A ratio is the median of the ratios within each
 round. Unless a row says otherwise, queues are durable quorum queues with persistent messages, and
-PostgreSQL commits with fsync. """
+PostgreSQL commits with fsync.
+"""
 
 
 def found() -> list[str]:
@@ -41,11 +43,13 @@ def parts(what: str) -> tuple[Part, ...]:
     return found
 
 
-def keep(what: str, part: Part, figures: Any, load: float) -> None:
+def keep(what: str, part: Part, figures: Any, load: float, seconds: float) -> None:
+    """:param load: before the run; `seconds` is how long it took"""
     RESULTS.mkdir(exist_ok=True)
     under = {
         "at": datetime.now(UTC).isoformat(timespec="minutes"),
         "load": round(load, 2),
+        "seconds": round(seconds),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "commit": _commit(),
@@ -56,23 +60,31 @@ def keep(what: str, part: Part, figures: Any, load: float) -> None:
 
 def write() -> None:
     """Write the page; parts that were not measured this time keep their figures."""
-    sections = [HEAD]
+    documents = {
+        f"{what}.{part.name}": json.loads(_path(what, part).read_text(encoding="utf-8"))
+        for what in found()
+        for part in parts(what)
+        if _path(what, part).exists()
+    }
+    figures = {name: document["figures"] for name, document in documents.items()}
+    sections = [HEAD, goals.render(figures) + "\n"]
     for what in found():
         module = import_module(f"bench.{what}")
-        measured = [part for part in module.PARTS if _path(what, part).exists()]
+        measured = [part for part in module.PARTS if f"{what}.{part.name}" in documents]
         if measured:
             sections.append(f"## {module.TITLE}\n")
         for part in measured:
-            document = json.loads(_path(what, part).read_text(encoding="utf-8"))
+            document = documents[f"{what}.{part.name}"]
             sections.append(part.render(document["figures"]) + "\n")
             sections.append(_under(document["under"]) + "\n")
     PAGE.write_text("\n".join(sections), encoding="utf-8")
 
 
 def _under(under: Any) -> str:
+    took = f", {under['seconds']} s" if "seconds" in under else ""
     return (
         f"<sub>{under['at']}, commit {under['commit']}, {under['cores']} cores, Python "
-        f"{under['python']}, load before the run {under['load']}.</sub>"
+        f"{under['python']}, load before the run {under['load']}{took}.</sub>"
     )
 
 

@@ -4,6 +4,7 @@ from bench.alerts.ledger import LEDGER
 from bench.alerts.memory import MEMORY
 from bench.alerts.shipped import SHIPPED
 from bench.alerts.sick import SICK
+from bench.alerts.two_workers import TWO_WORKERS
 
 TITLE = "Alerts"
-PARTS = (DRAIN, SHIPPED, DELIVERED_PART, BATCH_PART, LEDGER, SICK, MEMORY)
+PARTS = (DRAIN, SHIPPED, DELIVERED_PART, BATCH_PART, TWO_WORKERS, LEDGER, SICK, MEMORY)

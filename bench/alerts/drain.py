@@ -33,6 +33,8 @@ class Case:
     on: str = "rabbitmq"
     package: str = ""
     python: str = str(peers.PYTHON)
+    count: int = COUNT
+    """Fewer of the slow ones: a rate needs seconds, not minutes."""
 
 
 def _celery(*pool: str) -> Case:
@@ -44,6 +46,7 @@ def _celery(*pool: str) -> Case:
             *("--without-gossip", "--without-mingle", "--without-heartbeat", "--pool", *pool),
         ),
         package="celery",
+        count=COUNT // 2,
     )
 
 
@@ -105,6 +108,7 @@ CASES = {
         ("-m", "bench.peers.procrastinate_peer", "work"),
         on="postgres",
         package="procrastinate",
+        count=COUNT // 5,
     ),
     ALERTMANAGER: Case(
         "in memory: after a crash, senders must repeat unsent alerts; retries until the group's "
@@ -148,11 +152,11 @@ def _ours(lab: Lab, fill: str) -> Run:
 def _peer(lab: Lab, case: Case) -> Run:
     with _queue(lab, case.on) as address:
         env = {**address, "SINK_URL": f"{lab.sink.url}/peer", "PYTHONPATH": str(ROOT)}
-        send = [case.python, "-m", f"bench.peers.{case.module}", "send", str(COUNT)]
+        send = [case.python, "-m", f"bench.peers.{case.module}", "send", str(case.count)]
         subprocess.run(send, env={**os.environ, **env}, cwd=ROOT, check=True)
         lab.sink.reset()
         with lab.process([case.python, *case.work], env) as process:
-            return drained(lab, "/peer", process)
+            return drained(lab, "/peer", process, count=case.count)
 
 
 @contextmanager
@@ -190,20 +194,24 @@ def _alertmanager(lab: Lab, program: str) -> Run:
 
 
 def drained(
-    lab: Lab, path: str, process: Process, settled: Callable[[], bool] = lambda: True
+    lab: Lab,
+    path: str,
+    process: Process,
+    settled: Callable[[], bool] = lambda: True,
+    count: int = COUNT,
 ) -> Run:
     """Rate and CPU from the first request on, without the start-up."""
     lab.sink.wait(path, 1, process, seconds=30)
     servers, worker = (lab.rabbitmq.pid or 0, lab.postgres.pid or 0), process.pid or 0
-    counted = COUNT - lab.sink.count(path)
+    counted = count - lab.sink.count(path)
     before = cpu_seconds(worker), cpu_seconds(*servers)
-    lab.sink.wait(path, COUNT, process)
+    lab.sink.wait(path, count, process)
     wait_until("the last settle", 60, settled, lambda: process.pid is not None)
     after = cpu_seconds(worker), cpu_seconds(*servers)
     cpu, of_servers = (
         1000 * (end - start) / counted for start, end in zip(before, after, strict=True)
     )
-    return {"rate": (COUNT - 1) / lab.sink.seconds(path), "cpu": cpu, "servers": of_servers}
+    return {"rate": (count - 1) / lab.sink.seconds(path), "cpu": cpu, "servers": of_servers}
 
 
 def render(found: Any) -> str:
@@ -230,6 +238,9 @@ def render(found: Any) -> str:
 ### {COUNT:,} waiting alerts → the sink, one worker process
 
 {table(HEAD, rows)}
+
+Celery gets {CASES["Celery, prefork 2"].count:,} alerts and procrastinate
+{CASES["procrastinate, concurrency 50"].count:,}, because they are slow.
 
 From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by in ahead.items())}
 (each in its fastest configuration). Each sends up to a hundred at a time; in Ostoja as many again

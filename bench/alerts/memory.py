@@ -122,9 +122,10 @@ async def _visit(session: aiohttp.ClientSession, stack: Stack) -> None:
 
 def render(found: Any) -> str:
     samples = found["samples"]
+    names = [name for name in SERVICES if name in samples[0]]
     plot.lines(
         PICTURE,
-        {name: [(one["seconds"] / 60, one[name]) for one in samples] for name in SERVICES},
+        {name: [(one["seconds"] / 60, one[name]) for one in samples] for name in names},
         across="minutes",
         up="resident memory, MiB",
     )
@@ -133,7 +134,7 @@ def render(found: Any) -> str:
     minutes = [one["seconds"] / 60 for one in settled]
     slack, webhook = (found["refused"][name] for name in ("slack", "webhook"))
     rows = []
-    for name in SERVICES:
+    for name in names:
         slope = statistics.linear_regression(minutes, [one[name] for one in settled]).slope
         levels = (samples[0][name], settled[0][name], settled[-1][name])
         largest = max(one[name] for one in samples)

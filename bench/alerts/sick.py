@@ -17,7 +17,7 @@ from deploy.local.process import HOST, wait_until
 
 WAITING = 5000
 PER_SECOND = 50
-SECONDS = 20
+SECONDS = 10
 # The worst case: each delivery takes the whole time-out, 32 at a time, and no breaker opens. The
 # healthy target is configured as shipped.
 HANGING = {"webhook": {"concurrency": 32, "breaker": {"fail_max": 1_000_000}}}

@@ -13,7 +13,7 @@ from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
 from deploy.local.process import Process, wait_until
 
-COUNT = 3000
+COUNT = 1500
 OURS = "**Ostoja**: one process of followups"
 PROCRASTINATE = "procrastinate, 50 jobs at a time"
 POLLING = "a loop as Celery beat has them: SELECT, send_task, UPDATE, COMMIT"

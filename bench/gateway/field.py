@@ -20,7 +20,7 @@ from deploy.local.process import HOST, Process
 PATH = "/api/opt-in"  # two windows, no key, forwarded whole
 BODY = json.dumps({"email": "anna@example.pl", "text": "x" * 70, "source": "bench", "p": 1})
 ANSWER = json.dumps({"success": True, "text": "y" * 63})
-WARM_SECONDS, SECONDS = 1, 4
+WARM_SECONDS, SECONDS = 1, 3
 SERVER_CORE, LOAD_CORE = "0", "1"
 UNLIMITED = {
     "CHAT_RATE_LIMIT": "1000000000 per minute",

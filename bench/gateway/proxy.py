@@ -95,8 +95,9 @@ By rate this gateway is {times}.""")
 JSON of {len(field.BODY)} B to an upstream that answers {len(field.ANSWER)} B at once; wrk for
 {field.SECONDS} s after {field.WARM_SECONDS} s of warm-up. Each proxy is one process on one core;
 wrk and the upstream are on the other. Ratios are to the bare proxy, which has no limits, logs,
-time-outs, metrics or checks. This gateway checks two windows in Redis and writes a log line and its
-metrics for each request. The limits are never reached.
+time-outs, metrics or checks. This gateway counts two windows of the client and a budget of all
+clients in Redis, and writes a log line and its metrics for each request. The limits are never
+reached.
 
 This gateway is bound by its CPU. By py-spy, at 16 connections, aiohttp's server takes 30 % of it,
 system calls 22 % (two writes and two reads per request, and a share of those to Redis and the log),
