@@ -31,8 +31,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from deploy.local.environment import SERVICES
 from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
 
-PROCESSES = (*SERVICES, "ostoja", "postgres", "rabbitmq", "redis")
-"""`ostoja`: setup and the command-line tool."""
+PROCESSES = (*SERVICES, "ostoja", "postgres", "rabbitmq", "redis", "etcd", "haproxy")
+"""`ostoja`: setup and the command-line tool. The last two only serve three hosts."""
 LOCAL_NAMES = ("localhost", "127.0.0.1")  # a proxy on the same machine, and health checks
 DAYS = 365
 AUTHORITY_DAYS = 3650

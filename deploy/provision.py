@@ -224,10 +224,12 @@ def provision_rabbitmq(
     policies: Sequence[Mapping[str, Any]],
     *,
     vhost: str = VHOST,
+    tls_dir: Path | None = None,
 ) -> None:
     """Create the vhost, a least-privilege account per service, the exchanges and the policies.
 
     :param passwords: by service, for each of RIGHTS
+    :param tls_dir: else TLS_DIR of the environment, if the URL is https
     """
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     document = {
@@ -262,7 +264,7 @@ def provision_rabbitmq(
         method="POST",
     )
     secure = management_url.startswith("https:")
-    tls = certificates.client(certificates.of_environment()) if secure else None
+    tls = certificates.client(tls_dir or certificates.of_environment()) if secure else None
     with urllib.request.urlopen(request, timeout=30, context=tls):
         pass
 

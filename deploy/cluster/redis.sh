@@ -1,12 +1,27 @@
 #!/bin/sh
 # Starts a node of Redis, or its Sentinel: redis.sh server|sentinel. Run in the folder of its data.
 # Both rewrite their configuration as they learn who is master, so it is made at the first start only.
+# With TLS_DIR (docs/tls.md) all its links use TLS, also those to other nodes.
 set -eu
+
+listens() { # on port $1
+    echo "bind $HOST"
+    if [ -z "${TLS_DIR:-}" ]; then
+        echo "port $1"
+        return
+    fi
+    echo "port 0"
+    echo "tls-port $1"
+    echo "tls-ca-cert-file $TLS_DIR/ca.crt"
+    echo "tls-cert-file $TLS_DIR/tls.crt"
+    echo "tls-key-file $TLS_DIR/tls.key"
+    echo "tls-auth-clients yes"
+    echo "tls-replication yes"
+}
 
 server() {
     cat "${FILES:-/etc/ostoja}/redis.conf"
-    echo "bind $HOST"
-    echo "port $REDIS_OWN_PORT"
+    listens "$REDIS_OWN_PORT"
     echo "requirepass $REDIS_PASSWORD"
     echo "masterauth $REDIS_PASSWORD"
     echo "replica-announce-ip $HOST"
@@ -15,8 +30,7 @@ server() {
 
 sentinel() {
     echo "dir ."
-    echo "bind $HOST"
-    echo "port $SENTINEL_PORT"
+    listens "$SENTINEL_PORT"
     echo "requirepass $REDIS_PASSWORD"
     echo "sentinel sentinel-pass $REDIS_PASSWORD"
     echo "sentinel announce-ip $HOST"

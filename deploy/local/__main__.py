@@ -196,10 +196,12 @@ def _up(*, cluster: bool) -> None:
 def _choose(values: Mapping[str, str], *, cluster: bool) -> None:
     """Remember whether one host runs or three; each has data of its own.
 
-    :raises ServerError: the other one runs, or three would lack what .env asks for
+    :raises ServerError: the other one runs, or three cannot do what .env asks for
     """
-    if asked := [name for name in ("BACKUP_DIR", "CERTS_DIR") if cluster and values[name]]:
-        raise ServerError(f"three hosts cannot do this yet: empty {' and '.join(asked)} in .env")
+    if cluster and values["BACKUP_DIR"]:
+        raise ServerError("three hosts cannot do this yet: empty BACKUP_DIR in .env")
+    if cluster:
+        _choose_tls(values)
     if cluster == supervisor.CLUSTER.exists():
         return
     running = supervisor.record("supervisor").pid or any(one.pid for one in _servers(values))
@@ -210,6 +212,23 @@ def _choose(values: Mapping[str, str], *, cluster: bool) -> None:
         supervisor.CLUSTER.touch()
     else:
         supervisor.CLUSTER.unlink()
+
+
+def _choose_tls(values: Mapping[str, str]) -> None:
+    """:raises ServerError: there is no certificate, or the data were begun without or with one"""
+    if values["CERTS_DIR"] and not _certs(values, "etcd").exists():
+        hosts = ",".join(("cluster", *supervisor.HOSTS.values()))
+        raise ServerError(
+            f"CERTS_DIR has no certificates of the servers: make certs HOSTS={hosts}, and "
+            "CERTS_DIR=certs/cluster in .env"
+        )
+    data = LOCAL / "hosts"  # etcd keeps the addresses that it began with
+    if data.exists() and any(data.glob("*/etcd/tls")) != bool(values["CERTS_DIR"]):
+        raise ServerError("CERTS_DIR in .env cannot change while there are data: `make clean`")
+
+
+def _certs(values: Mapping[str, str], name: str) -> Path:
+    return ROOT / values["CERTS_DIR"] / name
 
 
 def down() -> None:
@@ -257,7 +276,13 @@ def _servers(values: Mapping[str, str]) -> Sequence[Server]:
 
 def _cluster(values: Mapping[str, str]) -> Cluster:
     ports = environment.cluster_ports(values, PORTS)
-    return Cluster(LOCAL / "hosts", list(supervisor.HOSTS.values()), ports, values)
+    certs = ROOT / values["CERTS_DIR"] if values["CERTS_DIR"] else None
+    return Cluster(LOCAL / "hosts", list(supervisor.HOSTS.values()), ports, values, certs=certs)
+
+
+def _speaks_tls(values: Mapping[str, str]) -> bool:
+    """Return whether the servers do: of three hosts only."""
+    return supervisor.CLUSTER.exists() and bool(values["CERTS_DIR"])
 
 
 def _single(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
@@ -341,6 +366,7 @@ def _provision(values: Mapping[str, str]) -> None:
         (rabbitmq.admin, rabbitmq.password),
         {service: values[name] for service, name in environment.AMQP_PASSWORDS.items()},
         provision.retry_policies(ROOT / values["ALERTS_CONFIG"]),
+        tls_dir=_certs(values, "ostoja"),
     )
 
 
@@ -349,6 +375,8 @@ def _migrate(values: Mapping[str, str]) -> None:
 
     def migrate(name: str) -> subprocess.CompletedProcess[str]:
         owner = environment.database_url(values, f"{name}_owner")
+        if _speaks_tls(values):
+            owner += environment.VERIFIED
         return subprocess.run(
             [sys.executable, "-m", f"services.{name}", "migrate"],
             env={**supervisor.process_environment(values, name), "OWNER_DATABASE_URL": owner},
@@ -435,7 +463,10 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         yield server.name, server.pid, next(iter(server.ports.values())), health
     for name in supervisor.names():
         service, _, host = name.partition("-")
-        number = port(values, f"{service.upper()}_PORT") + (environment.BEHIND if host else 0)
+        number = port(values, f"{service.upper()}_PORT")
+        if host:
+            own = supervisor.process_environment(values, name)
+            number = int(own["HTTP_PORT"])
         pid = supervisor.record(name).pid
         # without a process of ours, whatever answers there is another program
         answer = _health(values, service, supervisor.HOSTS.get(host, HOST), number) if pid else ""
@@ -478,7 +509,8 @@ def _print_addresses(values: Mapping[str, str]) -> None:
         ("the sandbox: what Slack and the others got", "SANDBOX_PORT", "/received?target=slack"),
         ("the sandbox: mail", "SANDBOX_MAIL_PORT", "/"),
     ):
-        address = f"http://{HOST}:{values[variable]}{path}"
+        secure = variable == "RABBITMQ_UI_PORT" and _speaks_tls(values)
+        address = f"http{'s' if secure else ''}://{HOST}:{values[variable]}{path}"
         print(f"  {address:<48} {what}")
 
 
@@ -496,16 +528,22 @@ def run_psql(service: str, statement: str | None) -> None:
     values = environment.load(ENV)
     account = ["-h", HOST, "-p", values["POSTGRES_PORT"], "-U", service, environment.DATABASE]
     command = ["--command", statement] if statement else []
-    password = values[environment.DATABASE_PASSWORDS[service]]
+    own = {"PGPASSWORD": values[environment.DATABASE_PASSWORDS[service]]}
+    if _speaks_tls(values):
+        names, folder = certificates.OPTIONS["postgresql"], _certs(values, service)
+        files = (certificates.AUTHORITIES, certificates.CERTIFICATE, certificates.KEY)
+        own["PGSSLMODE"] = "verify-full"
+        for name, file in zip(names, files, strict=True):
+            own[f"PG{name.upper()}"] = str(folder / file)
     psql = str(postgres_binaries() / "psql")
-    os.execve(psql, [psql, *account, *command], {**os.environ, "PGPASSWORD": password})  # noqa: S606
+    os.execve(psql, [psql, *account, *command], {**os.environ, **own})  # noqa: S606
 
 
 def send_test(address: str) -> None:
     values = environment.load(ENV)
-    settings = environment.for_process(values, "followups")
+    settings = supervisor.process_environment(values, "followups")
     command = [str(machine.PYTHON), "-m", "services.followups", "send-test", address]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=settings, check=False)
     if done.returncode:
         raise ServerError("nothing was sent")
     sandbox = f"the sandbox, which shows them at http://{HOST}:{values['SANDBOX_MAIL_PORT']}/"
@@ -513,11 +551,11 @@ def send_test(address: str) -> None:
 
 
 def run_command(service: str, arguments: Sequence[str]) -> None:
-    settings = environment.for_process(environment.load(ENV), service)
+    settings = supervisor.process_environment(environment.load(ENV), service)
     python = str(machine.PYTHON)
     command = [python, "-m", f"services.{service}", *arguments]
     os.chdir(ROOT)
-    os.execve(python, command, {**os.environ, **settings})  # noqa: S606
+    os.execve(python, command, settings)  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ deploy/compose.cluster.yml do. All are launched together: a new node waits for t
 """
 
 import base64
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,7 @@ from deploy.local.servers import (
     postgres_binaries,
     redis_binary,
 )
+from libs.common.process import certificates
 
 FILES = Path(__file__).parents[1] / "cluster"
 NAMES = ("a", "b", "c")
@@ -36,11 +39,25 @@ BALANCED = ("GATEWAY", "ALERTS", "CONSENT", "FOLLOWUPS", "CONSOLE", "POSTGRES", 
 PORTS = (
     *(f"{name}{kind}_PORT" for name in BALANCED for kind in ("", "_OWN")),
     *(f"RABBITMQ{kind}_PORT" for kind in ("", "_UI", "_METRICS", "_DIST", "_EPMD")),
-    *("ETCD_PORT", "ETCD_PEER_PORT", "PATRONI_PORT", "SENTINEL_PORT"),
+    *("ETCD_PORT", "ETCD_PEER_PORT", "PATRONI_PORT", "SENTINEL_PORT", "GATEWAY_PLAIN_PORT"),
     # On one machine: RabbitMQ does not start if the port is taken at another address.
     *("RABBITMQ_DIST_PORT_B", "RABBITMQ_DIST_PORT_C"),
 )
-"""The same on every host. HAProxy has NAME_PORT, and the server behind it NAME_OWN_PORT."""
+"""The same on every host. HAProxy has NAME_PORT, and the server behind it NAME_OWN_PORT. With TLS
+it has GATEWAY_OWN_PORT, too, and the gateway behind it GATEWAY_PLAIN_PORT."""
+TLS = "tls"
+"""The folder of a server's certificate, in its own folder."""
+ETCD_TLS = {
+    f"ETCD_{of}{name}": value
+    for of in ("", "PEER_")
+    for name, value in {
+        "TRUSTED_CA_FILE": f"{TLS}/{certificates.AUTHORITIES}",
+        "CERT_FILE": f"{TLS}/{certificates.CERTIFICATE}",
+        "KEY_FILE": f"{TLS}/{certificates.KEY}",
+        "CLIENT_CERT_AUTH": "true",
+    }.items()
+}
+NODES_TLS = f"-proto_dist inet_tls -ssl_dist_optfile {HERE}/rabbitmq_nodes.config"
 WHOLE_SECONDS = 90.0
 
 
@@ -56,6 +73,8 @@ class Member:
     passwords: Mapping[str, str]
     """POSTGRES_SUPERUSER_PASSWORD, RABBITMQ_ADMIN_PASSWORD, REDIS_PASSWORD."""
     files: Path = FILES
+    certs: Path | None = None
+    """Of all processes, as `make certs` writes them; None without TLS."""
 
     @property
     def address(self) -> str:
@@ -68,13 +87,48 @@ class Member:
             "HOST": self.address,
             **{name.upper(): address for name, address in self.addresses.items()},
             **{name: str(port) for name, port in self.ports.items()},
+            **({"TLS_DIR": f"{HERE}/{TLS}"} if self.certs else {}),
         }
+
+    @property
+    def http(self) -> str:
+        return "https" if self.certs else "http"
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return a client's side, for what asks the servers how they are."""
+        return certificates.client(self.certs / "ostoja") if self.certs else None
 
     def read(self, name: str) -> str:
         return (self.files / name).read_text(encoding="utf-8")
 
 
-class RabbitMQNode(RabbitMQ):
+class Clustered(Server):
+    """A server of a host, with its own copy of its certificate, which only its user may read."""
+
+    certificate: str
+    _member: Member
+
+    @property
+    def tls(self) -> dict[str, str]:
+        """Return the files of its certificate; empty without TLS."""
+        folder = self._member.certs
+        if folder is None:
+            return {}
+        found = sorted((folder / self.certificate).iterdir())
+        return {f"{TLS}/{path.name}": path.read_text(encoding="ascii") for path in found}
+
+    def _spawn(self, *arguments: Any, **options: Any) -> None:
+        if files := self.tls:
+            (self.folder / TLS).mkdir(exist_ok=True)
+            self._own(self.folder / TLS, 0o700)
+            for name, text in files.items():
+                self._write(name, text)
+        super()._spawn(*arguments, **options)
+
+
+class RabbitMQNode(Clustered, RabbitMQ):
+    certificate = "rabbitmq"
+
     def __init__(self, member: Member) -> None:
         ports = member.ports
         super().__init__(
@@ -93,28 +147,47 @@ class RabbitMQNode(RabbitMQ):
         self._member = member
 
     def _shape(self) -> object:
-        return super()._shape(), self._member.variables
+        return super()._shape(), self._member.variables, self.tls
+
+    @property
+    def management_url(self) -> str:
+        return super().management_url.replace("http", self._member.http, 1)
+
+    @property
+    def _listeners(self) -> str:
+        return f"rabbitmq_{'tls' if self._member.certs else 'plain'}.conf"
 
     def _files(self) -> dict[str, str]:
+        names = ("rabbitmq.conf", self._listeners, "rabbitmq_nodes.config")
         return {
-            "rabbitmq.conf": self._member.read("rabbitmq.conf"),
+            **{name: self._member.read(name) for name in names},
             "enabled_plugins": PLUGINS.read_text(encoding="utf-8"),
             ".erlang.cookie": self.password,
         }
 
     def _settings(self) -> dict[str, str]:
+        settings, arguments = super()._settings(), "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"
         return {
             **self._member.variables,
-            **super()._settings(),
+            **settings,
+            "RABBITMQ_CONFIG_FILES": f"{HERE}/{self._listeners}",
             "RABBITMQ_USE_LONGNAME": "true",
             "RABBITMQ_ADMIN_PASSWORD": self.password,
+            **({arguments: f"{settings[arguments]} {NODES_TLS}"} if self._member.certs else {}),
         }
 
     def stop(self) -> None:
         super(RabbitMQ, self).stop()  # not epmd, which the other nodes may use
 
+    def _management(self) -> http.client.HTTPConnection:
+        at = (self.host, self.management_port)
+        if tls := self._member.tls():
+            return http.client.HTTPSConnection(*at, timeout=5, context=tls)
+        return super()._management()
 
-class Etcd(Server):
+
+class Etcd(Clustered):
+    certificate = "etcd"
     name = "etcd"
     user = "etcd"
     program = "etcd"
@@ -125,13 +198,14 @@ class Etcd(Server):
         self._member = member
 
     def _shape(self) -> object:
-        return self.settings
+        return self.settings, self.tls
 
     @property
     def settings(self) -> dict[str, str]:
-        clients = f"http://{self.host}:{self.ports['ETCD_PORT']}"
+        scheme = self._member.http
+        clients = f"{scheme}://{self.host}:{self.ports['ETCD_PORT']}"
         peers = {
-            name: f"http://{address}:{self.ports['ETCD_PEER_PORT']}"
+            name: f"{scheme}://{address}:{self.ports['ETCD_PEER_PORT']}"
             for name, address in self._member.addresses.items()
         }
         own = peers[self._member.name]
@@ -146,19 +220,22 @@ class Etcd(Server):
             # `existing` for the first start of a host that takes a lost one's place.
             "ETCD_INITIAL_CLUSTER_STATE": os.environ.get("ETCD_INITIAL_CLUSTER_STATE", "new"),
             "ETCD_LOG_LEVEL": "warn",
+            **(ETCD_TLS if self._member.certs else {}),
         }
 
     def _launch(self, fingerprint: str) -> None:
         self._spawn([_program("etcd", "etcd-server")], fingerprint, self.settings)
 
     def ready(self) -> bool:
-        answer = _get(f"http://{self.host}:{self.ports['ETCD_PORT']}/health")
+        address = f"{self._member.http}://{self.host}:{self.ports['ETCD_PORT']}"
+        answer = _get(f"{address}/health", self._member.tls())
         return '"health":"true"' in answer.replace(" ", "")
 
 
-class PatroniNode(Server):
+class PatroniNode(Clustered):
     """Patroni and its PostgreSQL."""
 
+    certificate = "postgres"
     name = "postgres"
     user = "postgres"
     program = "postgres"
@@ -200,15 +277,31 @@ class PatroniNode(Server):
             "PATRONI_POSTGRESQL_BIN_DIR": str(postgres_binaries()),
             "PATRONI_SUPERUSER_PASSWORD": password,
             "PATRONI_REPLICATION_PASSWORD": password,
+            **(self._own_tls() if self._member.certs else {}),
         }
 
+    def _own_tls(self) -> dict[str, str]:
+        """Return what its own connections use, also that of a standby to the primary."""
+        return {
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": str(self.folder / TLS / certificates.AUTHORITIES),
+            "PGSSLCERT": str(self.folder / TLS / certificates.CERTIFICATE),
+            "PGSSLKEY": str(self.folder / TLS / certificates.KEY),
+        }
+
+    def _files(self) -> dict[str, str]:
+        names = ("patroni.yml", *(("patroni_tls.yml",) if self._member.certs else ()))
+        return {name: self._member.read(name) for name in names}
+
     def _shape(self) -> object:
-        return self.settings, self._member.read("patroni.yml")
+        return self.settings, self._files(), self.tls
 
     def _launch(self, fingerprint: str) -> None:
         self._check_reachable()
-        self._write("patroni.yml", self._member.read("patroni.yml"))
-        argv = [_program("patroni", "patroni"), f"{HERE}/patroni.yml"]
+        for name, text in self._files().items():
+            self._write(name, text)
+        files = HERE if self._member.certs else f"{HERE}/patroni.yml"
+        argv = [_program("patroni", "patroni"), files]
         self._spawn(argv, fingerprint, self.settings)
 
     def _check_reachable(self) -> None:
@@ -230,8 +323,12 @@ class PatroniNode(Server):
         streams = state.get("replication_state") == "streaming"
         return streams and bool(state.get("quorum_standby") or not quorum)
 
+    @property
+    def url(self) -> str:
+        return f"{self._member.http}://{self.host}:{self.ports['PATRONI_PORT']}"
+
     def state(self) -> dict[str, Any]:
-        text = _get(f"http://{self.host}:{self.ports['PATRONI_PORT']}/patroni")
+        text = _get(f"{self.url}/patroni", self._member.tls())
         found: dict[str, Any] = json.loads(text) if text.startswith("{") else {}
         return found
 
@@ -246,7 +343,8 @@ class PatroniNode(Server):
         super().kill()
 
 
-class RedisNode(Redis):
+class RedisNode(Clustered, Redis):
+    certificate = "redis"
     kind = "server"
     variable = "REDIS_OWN_PORT"
 
@@ -270,7 +368,12 @@ class RedisNode(Redis):
         }
 
     def _shape(self) -> str:
-        return repr(self.settings)
+        return repr((self.settings, self.tls))
+
+    def connect(self) -> socket.socket:
+        plain = super().connect()
+        tls = self._member.tls()
+        return tls.wrap_socket(plain, server_hostname=self.host) if tls else plain
 
     def _launch(self, fingerprint: str) -> None:
         for name in ("redis.conf", "redis.sh"):
@@ -288,7 +391,8 @@ class Sentinel(RedisNode):
     variable = "SENTINEL_PORT"
 
 
-class HAProxy(Server):
+class HAProxy(Clustered):
+    certificate = "haproxy"
     name = "haproxy"
     user = "haproxy"
     program = "haproxy"
@@ -304,7 +408,7 @@ class HAProxy(Server):
         return {**self._member.variables, "REDIS_PASSWORD": password}
 
     def _shape(self) -> object:
-        return self.settings, self._member.read("haproxy.cfg")
+        return self.settings, self._member.read("haproxy.cfg"), self.tls
 
     def _launch(self, fingerprint: str) -> None:
         self._write("haproxy.cfg", self._member.read("haproxy.cfg"))
@@ -350,7 +454,10 @@ class HostServers:
         member = self.member
         password = member.passwords["POSTGRES_SUPERUSER_PASSWORD"]
         at = f"{member.address}:{member.ports['POSTGRES_PORT']}"
-        return f"postgresql://postgres:{password}@{at}/postgres"
+        url = f"postgresql://postgres:{password}@{at}/postgres"
+        if member.certs is None:
+            return url
+        return certificates.in_url(f"{url}?sslmode=verify-full", member.certs / "ostoja")
 
 
 class Cluster:
@@ -362,6 +469,7 @@ class Cluster:
         passwords: Mapping[str, str],
         *,
         files: Path = FILES,
+        certs: Path | None = None,
         shared_epmd: bool = True,
     ) -> None:
         """:param shared_epmd: one for all addresses, which are then of one loopback"""
@@ -374,7 +482,7 @@ class Cluster:
         common = epmd(folder, ",".join(addresses))
         self.hosts = {}
         for name, address in named.items():
-            member = Member(name, folder / name, named, ports, passwords, files)
+            member = Member(name, folder / name, named, ports, passwords, files, certs)
             one = common if shared_epmd else epmd(member.folder, address)
             self.hosts[name] = HostServers(member, one)
 
@@ -414,9 +522,7 @@ class Cluster:
     def primary(self) -> str | None:
         """The name of the host whose PostgreSQL has the leader's lock and takes writes."""
         for name, host in self.hosts.items():
-            if _status(
-                f"http://{host.postgres.host}:{host.postgres.ports['PATRONI_PORT']}/primary"
-            ):
+            if _status(f"{host.postgres.url}/primary", host.member.tls()):
                 return name
         return None
 
@@ -437,10 +543,10 @@ class Cluster:
         leader = self.primary
         if leader is None:
             raise ServerError("there is no primary")
-        node = self.hosts[leader].postgres
+        node, tls = self.hosts[leader].postgres, self.hosts[leader].member.tls()
         account = f"patroni:{node.settings['PATRONI_RESTAPI_PASSWORD']}".encode()
         request = urllib.request.Request(
-            f"http://{node.host}:{node.ports['PATRONI_PORT']}/switchover",
+            f"{node.url}/switchover",
             data=json.dumps({"leader": leader, "candidate": candidate}).encode(),
             headers={
                 "Authorization": f"Basic {base64.b64encode(account).decode()}",
@@ -448,7 +554,7 @@ class Cluster:
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=60):
+            with urllib.request.urlopen(request, timeout=60, context=tls):
                 pass
         except OSError as error:
             raise ServerError(f"no switchover from {leader} to {candidate}: {error}") from None
@@ -461,16 +567,16 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _status(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=2):
+def _status(url: str, tls: ssl.SSLContext | None) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2, context=tls):
         return True
     return False
 
 
-def _get(url: str) -> str:
+def _get(url: str, tls: ssl.SSLContext | None) -> str:
     """Return the body, of an error, too; empty if nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2, context=tls) as answer:
             return str(answer.read().decode(errors="replace"))
     except urllib.error.HTTPError as error:
         return error.read().decode(errors="replace")

@@ -19,6 +19,7 @@ DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")
 ON_BROKER = ("consent", "followups", "alerts", "gateway")
+VERIFIED = "?sslmode=verify-full"
 BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
 
 
@@ -194,7 +195,7 @@ def port(values: Mapping[str, str], variable: str) -> int:
 
 def cluster_ports(values: Mapping[str, str], names: Iterable[str]) -> dict[str, int]:
     """Return each port that the hosts of `make up-cluster` use, all in the range of .env's."""
-    higher = {"_OWN_PORT": BEHIND, "_PORT_B": 2, "_PORT_C": 3}
+    higher = {"_OWN_PORT": BEHIND, "_PLAIN_PORT": 2 * BEHIND, "_PORT_B": 2, "_PORT_C": 3}
 
     def of(name: str) -> int:
         for ending, more in higher.items():
@@ -216,13 +217,27 @@ def for_member(
     own_first = sorted(hosts, key=lambda other: other != host)
     brokers = ",".join(f"{other}:{values['RABBITMQ_PORT']}" for other in own_first)
     settings = for_process(values, name, host, brokers)
-    settings |= {
-        "HTTP_HOST": host,
-        "HTTP_PORT": str(port(values, f"{name.upper()}_PORT") + BEHIND),
-    }
+    own = port(values, f"{name.upper()}_PORT") + BEHIND
+    settings |= {"HTTP_HOST": host, "HTTP_PORT": str(own)}
     if name == "gateway":
         settings.setdefault("TRUSTED_PROXIES", ",".join(hosts))
+        if values["CERTS_DIR"]:  # HAProxy of this host has the other port, with TLS
+            settings["HTTP_PORT"] = str(own + BEHIND)
     return settings
+
+
+def encrypted(settings: dict[str, str]) -> dict[str, str]:
+    """Return the settings for servers that speak TLS only, as all of three hosts do."""
+    changes = {
+        "AMQP_URL": ("amqp:", "amqps:", ""),
+        "REDIS_URL": ("redis:", "rediss:", ""),
+        "DATABASE_URL": ("", "", VERIFIED),
+    }
+    return settings | {
+        name: settings[name].replace(plain, tls, 1) + options
+        for name, (plain, tls, options) in changes.items()
+        if name in settings
+    }
 
 
 def for_process(

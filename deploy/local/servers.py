@@ -399,11 +399,14 @@ class Redis(Server):
 
     def command(self, line: str) -> str:
         """Run one command and return the first line of the answer."""
-        with socket.create_connection((self.host, self.port), timeout=5) as connection:
+        with self.connect() as connection:
             connection.sendall(f"AUTH {self.password}\r\n{line}\r\n".encode())
             answer = connection.makefile("r", encoding="utf-8", newline="\r\n")
             first = answer.readline().strip()
             return first if first != "+OK" else answer.readline().strip()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=5)
 
 
 def redis_binary() -> str:
@@ -524,7 +527,7 @@ class RabbitMQ(Server):
     def ready(self) -> bool:
         """Return whether the broker listens for AMQP and its API accepts our administrator."""
         token = base64.b64encode(f"{self.admin}:{self.password}".encode()).decode()
-        connection = http.client.HTTPConnection(self.host, self.management_port, timeout=5)
+        connection = self._management()
         try:
             connection.request(
                 "GET",
@@ -536,6 +539,9 @@ class RabbitMQ(Server):
             return False
         finally:
             connection.close()
+
+    def _management(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.host, self.management_port, timeout=5)
 
 
 class Epmd(Server):

@@ -52,6 +52,8 @@ def process_environment(values: Mapping[str, str], name: str) -> dict[str, str]:
         settings["KEYS_STATE_FILE"] = f".local/gateway/keys-{host}.json"
     else:
         settings = environment.for_process(values, name)
+    if CLUSTER.exists() and values["CERTS_DIR"]:
+        settings = environment.encrypted(settings)
     return {**inherited, **settings, "PYTHONUNBUFFERED": "1"}
 
 
