@@ -5,7 +5,6 @@ deploy/compose.cluster.yml do. All are launched together: a new node waits for t
 """
 
 import base64
-import http.client
 import json
 import os
 import shutil
@@ -94,9 +93,13 @@ class Member:
     def http(self) -> str:
         return "https" if self.certs else "http"
 
+    @property
+    def tls_dir(self) -> Path | None:
+        """Of what asks the servers how they are."""
+        return self.certs / "ostoja" if self.certs else None
+
     def tls(self) -> ssl.SSLContext | None:
-        """Return a client's side, for what asks the servers how they are."""
-        return certificates.client(self.certs / "ostoja") if self.certs else None
+        return certificates.client(self.tls_dir) if self.tls_dir else None
 
     def read(self, name: str) -> str:
         return (self.files / name).read_text(encoding="utf-8")
@@ -128,6 +131,8 @@ class Clustered(Server):
 
 class RabbitMQNode(Clustered, RabbitMQ):
     certificate = "rabbitmq"
+    rejoins: float | None = None
+    """After so many seconds apart from the others it is killed; for where something starts it."""
 
     def __init__(self, member: Member) -> None:
         ports = member.ports
@@ -144,14 +149,11 @@ class RabbitMQNode(Clustered, RabbitMQ):
             host=member.address,
         )
         self.node = f"rabbit-{member.name}@{member.address}"
+        self.tls_dir = member.tls_dir
         self._member = member
 
     def _shape(self) -> object:
         return super()._shape(), self._member.variables, self.tls
-
-    @property
-    def management_url(self) -> str:
-        return super().management_url.replace("http", self._member.http, 1)
 
     @property
     def _listeners(self) -> str:
@@ -171,19 +173,23 @@ class RabbitMQNode(Clustered, RabbitMQ):
             **self._member.variables,
             **settings,
             "RABBITMQ_CONFIG_FILES": f"{HERE}/{self._listeners}",
-            "RABBITMQ_USE_LONGNAME": "true",
+            "RABBITMQ_APART_SECONDS": str(self.rejoins),
             "RABBITMQ_ADMIN_PASSWORD": self.password,
             **({arguments: f"{settings[arguments]} {NODES_TLS}"} if self._member.certs else {}),
         }
 
+    def _environment(self) -> dict[str, str]:
+        own = {"RABBITMQ_CTL_ERL_ARGS": NODES_TLS} if self._member.certs else {}
+        return {**super()._environment(), "RABBITMQ_USE_LONGNAME": "true", **own}
+
+    def _spawn(self, argv: list[str], *arguments: Any, **options: Any) -> None:
+        if self.rejoins is not None:
+            self._write("rejoin.py", self._member.read("rejoin.py"))
+            argv = ["/bin/sh", "-c", f'/usr/bin/python3 {HERE}/rejoin.py & exec "$0"', *argv]
+        super()._spawn(argv, *arguments, **options)
+
     def stop(self) -> None:
         super(RabbitMQ, self).stop()  # not epmd, which the other nodes may use
-
-    def _management(self) -> http.client.HTTPConnection:
-        at = (self.host, self.management_port)
-        if tls := self._member.tls():
-            return http.client.HTTPSConnection(*at, timeout=5, context=tls)
-        return super()._management()
 
 
 class Etcd(Clustered):
@@ -356,6 +362,7 @@ class RedisNode(Clustered, Redis):
             variable=self.variable,
             host=member.address,
         )
+        self.tls_dir = member.tls_dir
         self._member = member
 
     @property
@@ -369,11 +376,6 @@ class RedisNode(Clustered, Redis):
 
     def _shape(self) -> str:
         return repr((self.settings, self.tls))
-
-    def connect(self) -> socket.socket:
-        plain = super().connect()
-        tls = self._member.tls()
-        return tls.wrap_socket(plain, server_hostname=self.host) if tls else plain
 
     def _launch(self, fingerprint: str) -> None:
         for name in ("redis.conf", "redis.sh"):
@@ -455,9 +457,11 @@ class HostServers:
         password = member.passwords["POSTGRES_SUPERUSER_PASSWORD"]
         at = f"{member.address}:{member.ports['POSTGRES_PORT']}"
         url = f"postgresql://postgres:{password}@{at}/postgres"
-        if member.certs is None:
-            return url
-        return certificates.in_url(f"{url}?sslmode=verify-full", member.certs / "ostoja")
+        return (
+            certificates.in_url(f"{url}?sslmode=verify-full", member.tls_dir)
+            if member.certs
+            else url
+        )
 
 
 class Cluster:

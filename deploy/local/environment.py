@@ -19,6 +19,7 @@ DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")
 ON_BROKER = ("consent", "followups", "alerts", "gateway")
+CLUSTER = Path(".local/run/cluster")
 VERIFIED = "?sslmode=verify-full"
 BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
 
@@ -237,6 +238,22 @@ def encrypted(settings: dict[str, str]) -> dict[str, str]:
         name: settings[name].replace(plain, tls, 1) + options
         for name, (plain, tls, options) in changes.items()
         if name in settings
+    }
+
+
+def runs_three_hosts(folder: Path) -> bool:
+    """Return whether `make up-cluster` runs in this checkout, or did last."""
+    return (folder / CLUSTER).exists()
+
+
+def of_tls_servers(values: Mapping[str, str]) -> dict[str, str]:
+    """Return .env's settings as a deployment with such servers elsewhere would have them."""
+    return {
+        **values,
+        "RABBITMQ_SCHEME": "amqps",
+        "RABBITMQ_MANAGEMENT_URL": f"https://{HOST}:{port(values, 'RABBITMQ_UI_PORT')}",
+        "REDIS_SCHEME": "rediss",
+        "POSTGRES_OPTIONS": VERIFIED,
     }
 
 

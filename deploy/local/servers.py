@@ -39,6 +39,7 @@ from deploy.local.process import (
     family,
     wait_until,
 )
+from libs.common.process import certificates
 
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
 
@@ -354,6 +355,8 @@ class Redis(Server):
     name = "redis"
     user = "redis"
     program = "redis-server"
+    tls_dir: Path | None = None
+    """Of who asks it, if it speaks TLS only."""
 
     def __init__(
         self,
@@ -399,14 +402,17 @@ class Redis(Server):
 
     def command(self, line: str) -> str:
         """Run one command and return the first line of the answer."""
-        with self.connect() as connection:
+        with self._connect() as connection:
             connection.sendall(f"AUTH {self.password}\r\n{line}\r\n".encode())
             answer = connection.makefile("r", encoding="utf-8", newline="\r\n")
             first = answer.readline().strip()
             return first if first != "+OK" else answer.readline().strip()
 
-    def connect(self) -> socket.socket:
-        return socket.create_connection((self.host, self.port), timeout=5)
+    def _connect(self) -> socket.socket:
+        plain = socket.create_connection((self.host, self.port), timeout=5)
+        if self.tls_dir is None:
+            return plain
+        return certificates.client(self.tls_dir).wrap_socket(plain, server_hostname=self.host)
 
 
 def redis_binary() -> str:
@@ -424,6 +430,8 @@ class RabbitMQ(Server):
     program = "beam.smp"
     admin = "admin"
     node = "ostoja@localhost"
+    tls_dir: Path | None = None
+    """Of who asks it, if it speaks TLS only."""
 
     def __init__(
         self,
@@ -458,7 +466,7 @@ class RabbitMQ(Server):
 
     @property
     def management_url(self) -> str:
-        return f"http://{self.host}:{self.management_port}"
+        return f"http{'s' if self.tls_dir else ''}://{self.host}:{self.management_port}"
 
     def _shape(self) -> object:
         return self._files(), self.node, self.dist_port, self.epmd.port
@@ -541,6 +549,11 @@ class RabbitMQ(Server):
             connection.close()
 
     def _management(self) -> http.client.HTTPConnection:
+        if self.tls_dir:
+            tls = certificates.client(self.tls_dir)
+            return http.client.HTTPSConnection(
+                self.host, self.management_port, timeout=5, context=tls
+            )
         return http.client.HTTPConnection(self.host, self.management_port, timeout=5)
 
 

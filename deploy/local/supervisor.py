@@ -18,7 +18,7 @@ from deploy.local.process import HERE, Process, account, as_user
 
 ROOT = environment.ROOT
 LOCAL = ROOT / ".local"
-CLUSTER = LOCAL / "run" / "cluster"  # exists when three hosts are up, or were last
+CLUSTER = ROOT / environment.CLUSTER  # exists when three hosts are up, or were last
 HOSTS = {"a": "127.0.0.1", "b": "127.0.0.2", "c": "127.0.0.3"}
 SERVING = ("a", "b")  # of them run services, too
 DRAIN_SECONDS = 35.0  # a service stops within 30

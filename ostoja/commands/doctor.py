@@ -60,12 +60,15 @@ def doctor(
     with checkout():
         # Imported here, because the drivers of three servers load slowly and only this command
         # needs them.
-        from deploy.local.environment import load
+        from deploy.local.environment import load, of_tls_servers, runs_three_hosts
         from ostoja.doctor.deployment import Deployment
         from ostoja.doctor.diagnosis import findings
 
         session: Session = context.obj
-        deployment = Deployment(load(where.env_file()), session.api.url, where.env_file())
+        values = load(where.env_file())
+        if values["CERTS_DIR"] and runs_three_hosts(where.env_file().parent):
+            values = of_tls_servers(values)
+        deployment = Deployment(values, session.api.url, where.env_file())
         received = mail.read() if mail else None
         wrong = 0
         rows: list[tuple[str, str, str]] = []

@@ -76,6 +76,7 @@ class Fleet(System):
         for name, host in self.cluster.hosts.items():
             for server in (*host.all, host.rabbitmq.epmd):
                 server.enter = network.enter(name, server.user)
+            host.rabbitmq.rejoins = 30.0
             for moved in (host.rabbitmq, host.postgres):
                 moved.enter = self._enter(name, moved.user)
         every = [*self.services, *((name, host) for name in SERVERS for host in NAMES)]

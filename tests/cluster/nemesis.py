@@ -67,7 +67,7 @@ class Nemesis:
     async def heal(self) -> None:
         """Wait until every server is a member again and every service answers."""
         if await self._missing(PATIENT_SECONDS):
-            # RabbitMQ 4.0's nodes may stay apart (docs/cluster.md): do as an operator does.
+            # deploy/cluster/rejoin.py should have done this.
             for host in await asyncio.to_thread(self._fleet.apart):
                 restart = killed(self._fleet, host, ["rabbitmq"])
                 await self.do(Fault("RabbitMQ stays apart, restart it", 1, restart), host)

@@ -43,6 +43,8 @@ async def prometheus(hosts: MadeUp, ports: Ports, tmp_path: Path) -> AsyncIterat
     made = quick_prometheus(tmp_path)
     ours = yaml.safe_load((made / "three-hosts.yml").read_text("utf-8"))
     ours["rule_files"] = [str(made / "rules.yml")]
+    (patroni,) = ours.pop("scrape_config_files")
+    ours["scrape_configs"] += yaml.safe_load((made / patroni).read_text("utf-8"))["scrape_configs"]
     jobs = [job for job in ours["scrape_configs"] if job["job_name"] not in SERVICES]
     assert [job["job_name"] for job in jobs] == ["rabbitmq", "queues", "patroni"]
     for job in jobs:

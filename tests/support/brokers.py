@@ -15,6 +15,7 @@ from urllib.parse import quote
 from deploy.local.process import as_user
 from deploy.local.servers import RabbitMQ, rabbitmq_home
 from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
+from libs.common.process import certificates
 
 PASSWORDS = {service: f"{service}-password" for service in RIGHTS}
 RETRY_SECONDS = 0.3  # what is parked in a `.retry` queue comes back while the test still looks
@@ -36,7 +37,8 @@ class Management:
                 "Content-Type": "application/json",
             },
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        tls = certificates.client(self.server.tls_dir) if self.server.tls_dir else None
+        with urllib.request.urlopen(request, timeout=30, context=tls) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -54,14 +56,19 @@ class Vhost:
             PASSWORDS,
             [retry_policy("retry", r"\.retry$", RETRY_SECONDS)],
             vhost=self.name,
+            tls_dir=server.tls_dir,
         )
 
     def url(self, service: str) -> str:
-        return f"amqp://{service}:{PASSWORDS[service]}@{self.server.host}:{self.server.port}/{self.name}"
+        return self._url(service, PASSWORDS[service])
 
     def admin_url(self) -> str:
-        account = f"{self.server.admin}:{self.server.password}"
-        return f"amqp://{account}@{self.server.host}:{self.server.port}/{self.name}"
+        return self._url(self.server.admin, self.server.password)
+
+    def _url(self, user: str, password: str) -> str:
+        at = f"{user}:{password}@{self.server.host}:{self.server.port}/{self.name}"
+        tls_dir = self.server.tls_dir
+        return certificates.in_url(f"amqps://{at}", tls_dir) if tls_dir else f"amqp://{at}"
 
     def call(self, method: str, kind: str, name: str = "", body: object = None) -> Any:
         """Call `/api/{kind}/{vhost}/{name}`, e.g. kind `queues`, name `alerts.slack`."""

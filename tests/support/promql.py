@@ -139,7 +139,11 @@ def values(metric: str, label: str) -> list[str]:
 
     :raises KeyError: nobody said so yet; only what is told here may be asked for
     """
-    scraped = yaml.safe_load((PROMETHEUS / "three-hosts.yml").read_text(encoding="utf-8"))
+    scraped = [
+        job["job_name"]
+        for name in ("three-hosts.yml", "patroni.yml")
+        for job in yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["scrape_configs"]
+    ]
     described = yaml.safe_load((ROOT / "services/gateway/openapi.yaml").read_text(encoding="utf-8"))
     told: dict[tuple[str, str], list[Any] | type[Enum]] = {
         ("alerts_breaker_state", "state"): BreakerState,
@@ -156,7 +160,7 @@ def values(metric: str, label: str) -> list[str]:
         ("rabbitmq_detailed_queue_consumers", "queue"): queues(),
     }
     if label == "job":
-        return [job["job_name"] for job in scraped["scrape_configs"]]
+        return scraped
     return [str(each.value if isinstance(each, Enum) else each) for each in told[metric, label]]
 
 

@@ -48,6 +48,7 @@ EVERYTHING = {
     "alerts": {"keda": {"enabled": True}, "secrets": ["CRM_URL"]},
     "consent": {"records": {"storageClassName": "fast"}},
     "imagePullSecrets": [{"name": "registry"}],
+    "tls": {"secrets": "ostoja-tls"},
     "serversCaFile": "/app/config/ca.pem",
     "config": {"ca.pem": "-----BEGIN CERTIFICATE-----\n"},
 }
@@ -55,7 +56,7 @@ OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # kinds that K
 PROMETHEUS = yaml.safe_load(
     (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
 )
-# Of the image, or a file of /app/config; the kubelet has no certificate for TLS_DIR's probes.
+# Of the image, a file of /app/config, or, TLS_DIR, with `tls` only.
 NOT_GIVEN = {
     *("HTTP_HOST", "HTTP_PORT", "METRICS_PORT", "OWNER_DATABASE_URL", "TLS_DIR"),
     *("ALERTS_CONFIG", "FOLLOWUPS_CONFIG", "COMPANY_CONFIG", "FORMS_CONFIG"),
@@ -330,6 +331,63 @@ def test_no_container_is_root_or_may_write_its_image(full_chart: list[Manifest])
             pod = manifest["spec"]["template"]["spec"]
             assert pod["securityContext"]["runAsNonRoot"] is True
             assert pod["automountServiceAccountToken"] is False
+
+
+def test_with_tls_a_pod_gets_its_own_certificate_and_its_probes_need_none(
+    full_chart: list[Manifest],
+) -> None:
+    for manifest in full_chart:
+        if manifest["kind"] in {"Deployment", "StatefulSet", "Job"}:
+            pod = manifest["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            (secret,) = (each["secret"] for each in pod["volumes"] if "secret" in each)
+            assert secret["secretName"] == f"ostoja-tls-{container['name']}"
+            assert {"name": "TLS_DIR", "value": "/certs"} in container["env"]
+            assert {"name": "tls", "mountPath": "/certs", "readOnly": True} in container[
+                "volumeMounts"
+            ]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                if asked := container.get(probe, {}).get("httpGet"):
+                    is_gateway = container["name"] == "gateway"
+                    assert asked["port"] == ("http" if is_gateway else "metrics")
+    gateway = dict(containers(full_chart))["gateway"]["env"]
+    urls = {each["name"]: each.get("value", "") for each in gateway}
+    for service in WITH_TABLES:
+        assert urls[f"{service.upper()}_URL"] == f"https://ostoja-{service}:8080"
+
+
+def test_the_examples_have_a_certificate_for_each_process_and_each_of_its_names() -> None:
+    folder = charts.EXAMPLES / "tls"
+    certificates = {
+        each["spec"]["secretName"]: each["spec"].get("dnsNames", [])
+        for each in charts.examples("tls/certificates.yaml")
+        if each["kind"] == "Certificate"
+    }
+    made = rendered("-f", str(folder / "values.yaml"))
+    (postgres,) = charts.examples("tls/postgres.yaml")
+    (rabbitmq,) = charts.examples("tls/rabbitmq.yaml")
+    (valkey,) = charts.examples("tls/valkey.yaml")
+    used = {
+        *(f"ostoja-tls-{name}" for name, _ in containers(made)),
+        *postgres["spec"]["certificates"].values(),
+        rabbitmq["spec"]["tls"]["secretName"],
+        valkey["tls"]["existingSecret"],
+    }
+    assert used | {"ostoja-authority"} == certificates.keys()
+    gateway, setup = (dict(containers(made))[name] for name in ("gateway", "setup"))
+    urls = charts.environment(made, gateway, secret()) | charts.environment(made, setup, secret())
+    for service in WITH_TABLES:
+        assert f"ostoja-{service}" in certificates[f"ostoja-tls-{service}"]
+    assert urls["POSTGRES_ADDRESS"].removesuffix(":5432") in certificates["ostoja-tls-postgres"]
+    assert f"@{certificates['ostoja-tls-valkey'][0]}:" in urls["REDIS_URL"]
+    name, nodes = certificates["ostoja-tls-rabbitmq"]
+    assert urls["RABBITMQ_MANAGEMENT_URL"] == f"https://{name}:15671"
+    for node in urls["AMQP_URL"].partition("@")[2].partition("/")[0].split(","):
+        assert node.partition(".")[2] == f"{nodes.removeprefix('*.')}:5671"
+    # What the patch replaces stays, too.
+    before = charts.examples("rabbitmq.yaml")[0]["spec"]["rabbitmq"]["additionalConfig"]
+    after = rabbitmq["spec"]["rabbitmq"]["additionalConfig"]
+    assert after == before + "ssl_options.fail_if_no_peer_cert = true\n"
 
 
 def test_only_the_gateway_is_open_to_all(chart: list[Manifest]) -> None:

@@ -103,6 +103,10 @@ data: {{- toYaml $data | nindent 2 }}
     {{- range $name, $_ := include "ostoja.files" .root | fromYaml }}
     - {key: {{ $name | replace "/" "." }}, path: {{ $name }}}
     {{- end }}
+{{- with .root.Values.tls.secrets }}
+- name: tls
+  secret: {secretName: {{ . }}-{{ $.component }}, defaultMode: 0440}
+{{- end }}
 {{- end }}
 
 {{- define "ostoja.podSecurity" -}}

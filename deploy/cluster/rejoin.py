@@ -1,0 +1,69 @@
+"""Kills the RabbitMQ node of this host if it stays apart from the others, so that it starts again.
+
+With `pause_minority` a node may stay out after the network is whole: it paused and did not boot
+again, or nodes see different members. rabbitmq-server's starter runs this beside it, as its child.
+It asks the management API of all hosts. A node is restarted only while another host's node is in
+a majority, and only the one that sees the fewest, so never two at once. Standard library only.
+"""
+
+import base64
+import json
+import os
+import signal
+import ssl
+import time
+import urllib.request
+from collections.abc import Mapping
+
+SECONDS = 60.0
+"""Longer than a node needs to notice that another one is back (net_ticktime is 15 s)."""
+
+
+def apart(seen: Mapping[str, frozenset[str]], own: str) -> bool:
+    """Return whether our node is the one to restart.
+
+    :param seen: by host, the nodes that its node sees running; empty if it does not answer
+    """
+    majority = len(seen) // 2 + 1
+    joined = any(len(nodes) >= majority for host, nodes in seen.items() if host != own)
+    fewest = min(seen, key=lambda host: (len(seen[host]), host))
+    return joined and fewest == own and len(seen[own]) < len(seen)
+
+
+def ask(host: str) -> frozenset[str]:
+    password = f"admin:{os.environ['RABBITMQ_ADMIN_PASSWORD']}".encode()
+    folder = os.environ.get("TLS_DIR")
+    tls = ssl.create_default_context(cafile=f"{folder}/ca.crt") if folder else None
+    scheme = "https" if folder else "http"
+    request = urllib.request.Request(
+        f"{scheme}://{host}:{os.environ['RABBITMQ_UI_PORT']}/api/nodes",
+        headers={"Authorization": f"Basic {base64.b64encode(password).decode()}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=tls) as answer:
+            return frozenset(node["name"] for node in json.load(answer) if node["running"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def main() -> None:
+    server, own = os.getppid(), os.environ["HOST"]
+    hosts = [os.environ[name] for name in "ABC"]
+    patience = float(os.environ.get("RABBITMQ_APART_SECONDS", SECONDS))
+    joined = False  # a node that boots for the first time is left alone, however long it takes
+    since = time.monotonic()
+    while os.getppid() == server:
+        seen = {host: ask(host) for host in hosts}
+        joined = joined or bool(seen[own])
+        if not (joined and apart(seen, own)):
+            since = time.monotonic()
+        elif time.monotonic() - since >= patience:
+            told = {host: sorted(nodes) for host, nodes in seen.items()}
+            print(f"rejoin: for {patience:.0f} s each host's node sees {told}: restart", flush=True)
+            os.kill(server, signal.SIGKILL)  # one that hangs ignores anything else
+            return
+        time.sleep(2)
+
+
+if __name__ == "__main__":
+    main()
