@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from deploy.certs import Order, run
 from deploy.local.cluster import PORTS, Cluster
 from tests.cluster.apart import PASSWORDS
 from tests.support.loops import Factories
@@ -19,18 +18,9 @@ def pytest_asyncio_loop_factories() -> Factories:
 
 @pytest.fixture(scope="session")
 def cluster(private_folder: Path, ports: Ports) -> Iterator[Cluster]:
-    """With TLS; the three hosts of the nemesis speak without."""
     private_folder.chmod(0o711)  # PostgreSQL's user must reach its data
-    certs = private_folder / "certs"
-    order = Order(certs, private_folder / "certs-authority", [",".join(("three", *ADDRESSES))])
-    list(run(order))
-    three = Cluster(
-        private_folder / "cluster",
-        ADDRESSES,
-        {name: ports.take() for name in PORTS},
-        PASSWORDS,
-        certs=certs / "three",
-    )
+    folder = private_folder / "cluster"
+    three = Cluster(folder, ADDRESSES, {name: ports.take() for name in PORTS}, PASSWORDS)
     try:
         three.start()
         yield three

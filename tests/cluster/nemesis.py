@@ -22,7 +22,7 @@ from tests.support.servers import frozen
 
 SHORT, LONG = (5.0, 20.0), (30.0, 90.0)  # seconds
 PAUSE_SECONDS = (3.0, 10.0)
-PATIENT_SECONDS, WHOLE_SECONDS = 40.0, 90.0
+PATIENT_SECONDS, WHOLE_SECONDS = 90.0, 90.0
 
 
 @dataclass(frozen=True)

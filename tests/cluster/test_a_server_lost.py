@@ -103,14 +103,12 @@ def test_without_a_standby_nothing_is_confirmed(cluster: Cluster) -> None:
 def redis(host: HostServers) -> Redis:
     """Redis as a service on this host reaches it."""
     member = host.member
-    found = Redis(
+    return Redis(
         member.folder,
         port=member.ports["REDIS_PORT"],
         password=member.passwords["REDIS_PASSWORD"],
         host=member.address,
     )
-    found.tls_dir = member.tls_dir
-    return found
 
 
 @pytest.mark.parametrize("loss", ["killed", "frozen"])

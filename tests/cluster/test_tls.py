@@ -2,7 +2,8 @@
 
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,12 @@ import psycopg2
 import pytest
 
 from deploy import certs
-from deploy.local.cluster import Cluster
+from deploy.local.cluster import PORTS, Cluster
 from libs.common.process import certificates
+from tests.cluster.apart import PASSWORDS
+from tests.cluster.conftest import ADDRESSES
+from tests.support.brokers import Management
+from tests.support.ports import Ports
 
 pytestmark = pytest.mark.cluster
 # By port, what a client sends first, and how the answer begins.
@@ -28,17 +33,40 @@ ASKS = {
 DAY = timedelta(days=1)
 
 
+@pytest.fixture(scope="module")
+def authority(private_folder: Path) -> Path:
+    return private_folder / "authority"
+
+
+@pytest.fixture(scope="module")
+def cluster(private_folder: Path, authority: Path, ports: Ports) -> Iterator[Cluster]:
+    private_folder.chmod(0o711)  # PostgreSQL's user must reach its data
+    made = private_folder / "certs"
+    list(certs.run(certs.Order(made, authority, [",".join(("three", *ADDRESSES))])))
+    numbers = {name: ports.take() for name in PORTS}
+    folder = private_folder / "with-tls"
+    three = Cluster(folder, ADDRESSES, numbers, PASSWORDS, certs=made / "three")
+    try:
+        three.start()
+        yield three
+    finally:
+        for server in three.servers:
+            server.kill()
+        for host in three.hosts.values():
+            host.rabbitmq.epmd.kill()
+
+
 @pytest.fixture
-def folders(cluster: Cluster, private_folder: Path, tmp_path: Path) -> dict[str, Path]:
+def folders(cluster: Cluster, authority: Path, tmp_path: Path) -> dict[str, Path]:
     """TLS_DIRs that all trust the servers."""
     ours = cluster.hosts["a"].member.tls_dir
     assert ours is not None
     today = datetime.now(UTC)
-    authority = certs.Keeper(private_folder / "certs-authority").signer()
+    signer = certs.Keeper(authority).signer()
     other = certs.new_authority("another", today + DAY)
     found = {name: tmp_path / name for name in ("without", "of another", "expired")}
     certs.write_pair(found["of another"], certs.issue(other, "ostoja", ["ostoja"], today + DAY))
-    ended = certs.issue(authority, "ostoja", ["ostoja"], today - DAY, begins=today - 2 * DAY)
+    ended = certs.issue(signer, "ostoja", ["ostoja"], today - DAY, begins=today - 2 * DAY)
     certs.write_pair(found["expired"], ended)
     for folder in found.values():
         folder.mkdir(exist_ok=True)
@@ -109,3 +137,13 @@ def test_a_server_with_another_name_is_refused(cluster: Cluster, folders: dict[s
         plain = socket.create_connection((member.address, member.ports[port]), timeout=5)
         with plain, pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
             tls.wrap_socket(plain, server_hostname="10.0.0.1")
+
+
+def test_the_nodes_and_the_standbys_are_whole(cluster: Cluster) -> None:
+    """The links between the servers work: nodes, standbys, replicas."""
+    nodes = Management(cluster.nodes[2]).call("GET", "nodes")
+    assert [node["running"] for node in nodes] == [True] * 3
+    with closing(psycopg2.connect(cluster.hosts["c"].dsn)) as primary, primary.cursor() as cursor:
+        cursor.execute("SELECT ssl FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)")
+        assert cursor.fetchall() == [(True,)] * 2
+    assert cluster.master is not None  # it has replicas
