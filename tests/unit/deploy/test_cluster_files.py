@@ -16,54 +16,99 @@ from deploy.local.cluster import (
     RabbitMQNode,
     RedisNode,
 )
-from deploy.local.environment import EXAMPLE, ROOT, parse
+from deploy.local.environment import EXAMPLE, ROOT, WITH_TABLES, parse
 
 NAMED = {
-    "haproxy.cfg": r'(?:"|:)\$\{(\w+)\}|env\((\w+)\)',
-    "rabbitmq.conf": r"\$\((\w+)\)",
-    "redis.sh": r"\$([A-Z_]+)",
+    "haproxy.cfg": (r'(?:"|:)\$\{(\w+)\}|env\((\w+)\)', "haproxy"),
+    "rabbitmq.conf": (r"\$\((\w+)\)", "rabbit"),
+    "rabbitmq_plain.conf": (r"\$\((\w+)\)", "rabbit"),
+    "rabbitmq_tls.conf": (r"\$\((\w+)\)", "rabbit"),
+    "redis.sh": (r"\$([A-Z_]+)", "redis-node"),
 }
-CONTAINERS = {"haproxy.cfg": "haproxy", "rabbitmq.conf": "rabbit", "redis.sh": "redis-node"}
+"""How a file names variables, and the container that reads it."""
+OF_TLS = {"TLS_DIR", "GATEWAY_PLAIN_PORT"}
 PASSWORDS = dict.fromkeys(
     ("POSTGRES_SUPERUSER_PASSWORD", "RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD"), "secret"
 )
-TEXT = (ROOT / "deploy" / "compose.cluster.yml").read_text(encoding="utf-8")
-COMPOSE = yaml.safe_load(TEXT.replace("!override", ""))
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Any:
+def compose(name: str) -> dict[str, Any]:
+    text = (ROOT / "deploy" / f"compose.{name}.yml").read_text(encoding="utf-8")
+    made: dict[str, Any] = yaml.safe_load(text.replace("!override", ""))
+    return made
+
+
+COMPOSE, WITH_TLS = compose("cluster"), compose("cluster-tls")
+
+
+def environment(service: str, *, tls: bool = False) -> dict[str, Any]:
+    given: dict[str, Any] = dict(COMPOSE["services"][service]["environment"])
+    return given | (WITH_TLS["services"][service]["environment"] if tls else {})
+
+
+def host(folder: Path, *, tls: bool) -> Any:
     ports = {name: number for number, name in enumerate(PORTS, 1)}
     addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
-    return Cluster(tmp_path, addresses, ports, PASSWORDS).hosts["b"]
+    certs = folder / "certs" if tls else None
+    return Cluster(folder, addresses, ports, PASSWORDS, certs=certs).hosts["b"]
 
 
 def named(file: str) -> set[str]:
-    found = re.findall(NAMED[file], (FILES / file).read_text(encoding="utf-8"))
+    found = re.findall(NAMED[file][0], (FILES / file).read_text(encoding="utf-8"))
     names = {next(filter(None, one)) if isinstance(one, tuple) else one for one in found}
     assert names
     return names
 
 
-def test_each_file_gets_every_variable_it_names(host: Any) -> None:
-    haproxy: HAProxy = host.haproxy
-    rabbitmq: RabbitMQNode = host.rabbitmq
-    redis: RedisNode = host.redis
-    assert named("haproxy.cfg") <= haproxy.settings.keys()
-    assert named("rabbitmq.conf") <= rabbitmq._settings().keys()
-    assert named("redis.sh") <= redis.settings.keys()
+@pytest.mark.parametrize("tls", [False, True])
+def test_each_file_gets_every_variable_it_names(tmp_path: Path, *, tls: bool) -> None:
+    made = host(tmp_path, tls=tls)
+    haproxy: HAProxy = made.haproxy
+    rabbitmq: RabbitMQNode = made.rabbitmq
+    redis: RedisNode = made.redis
+    absent = set() if tls else OF_TLS
+    assert named("haproxy.cfg") - absent <= haproxy.settings.keys()
+    assert named("redis.sh") - absent <= redis.settings.keys()
+    listeners = f"rabbitmq_{'tls' if tls else 'plain'}.conf"
+    assert rabbitmq._settings()["RABBITMQ_CONFIG_FILES"].endswith(listeners)
+    assert named("rabbitmq.conf") | named(listeners) <= rabbitmq._settings().keys()
 
 
 @pytest.mark.parametrize("file", NAMED)
 def test_containers_get_every_variable_too(file: str) -> None:
-    given = COMPOSE["services"][CONTAINERS[file]]["environment"]
-    assert named(file) <= given.keys() | given.get("<<", {}).keys()
+    service = NAMED[file][1]
+    given = environment(service) | environment(service).get("<<", {})
+    assert named(file) - OF_TLS <= given.keys()
+    assert named(file) <= given.keys() | environment(service, tls=True).keys()
 
 
-def test_patroni_gets_the_same_settings_in_a_container(host: Any) -> None:
-    patroni: PatroniNode = host.postgres
-    assert COMPOSE["services"]["patroni"]["environment"].keys() == patroni.settings.keys()
-    assert COMPOSE["services"]["etcd"]["environment"].keys() == host.etcd.settings.keys()
+@pytest.mark.parametrize("tls", [False, True])
+def test_patroni_and_etcd_get_the_same_settings_in_a_container(
+    tmp_path: Path, *, tls: bool
+) -> None:
+    made = host(tmp_path, tls=tls)
+    patroni: PatroniNode = made.postgres
+    assert environment("patroni", tls=tls).keys() == patroni.settings.keys()
+    assert environment("etcd", tls=tls).keys() == made.etcd.settings.keys()
+
+
+def test_with_tls_each_server_gets_its_own_certificate_and_speaks_nothing_else() -> None:
+    servers = {name for name, each in COMPOSE["services"].items() if "network_mode" in each}
+    assert servers
+    for name in servers:
+        before, own = (each["services"][name] for each in (COMPOSE, WITH_TLS))
+        process = {"patroni": "postgres", "rabbit": "rabbitmq"}.get(name, name)
+        process = "redis" if name in {"redis-node", "sentinel"} else process
+        (mounted,) = own["volumes"]
+        assert mounted["source"].endswith(f"/{process}")
+        assert mounted["target"] == f"{own.get('working_dir', before.get('working_dir'))}/tls"
+        assert own["group_add"] == ["10001"]
+    plain = {name for name, value in environment("etcd").items() if "http://" in value}
+    assert plain <= WITH_TLS["services"]["etcd"]["environment"].keys()
+    assert "http://" not in str(environment("etcd", tls=True))
+    for name in WITH_TABLES:
+        url = WITH_TLS["services"]["gateway"]["environment"][f"{name.upper()}_URL"]
+        assert url.startswith("https://${HOST}:")
 
 
 def test_what_is_behind_haproxy_has_the_port_that_make_up_cluster_gives_it() -> None:

@@ -149,31 +149,3 @@ def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_
         for caller in ("gateway", "ostoja"):
             url = services[caller]["environment"][f"{name.upper()}_URL"]
             assert url == f"https://{name}:8080"
-
-
-def test_with_tls_each_server_of_three_hosts_gets_its_own_certificate_and_speaks_nothing_else() -> (
-    None
-):
-    cluster, tls = (
-        yaml.safe_load(
-            (ROOT / "deploy" / f"compose.{name}.yml").read_text("utf-8").replace("!override ", "")
-        )
-        for name in ("cluster", "cluster-tls")
-    )
-    servers = {name for name, each in cluster["services"].items() if "network_mode" in each}
-    assert servers <= tls["services"].keys()
-    for name in servers:
-        (mounted,) = tls["services"][name]["volumes"]
-        process = {"patroni": "postgres", "rabbit": "rabbitmq"}.get(name, name)
-        process = "redis" if name in {"redis-node", "sentinel"} else process
-        assert mounted["source"].endswith(f"/{process}")
-        own, before = (each["services"][name] for each in (tls, cluster))
-        assert mounted["target"] == f"{own.get('working_dir', before.get('working_dir'))}/tls"
-        assert own["group_add"] == ["10001"]
-    plain = cluster["services"]["etcd"]["environment"]
-    changed = tls["services"]["etcd"]["environment"]
-    assert {name for name, value in plain.items() if "http://" in value} <= changed.keys()
-    assert [value for value in changed.values() if "http://" in value] == []
-    given = tls["services"]["gateway"]["environment"]
-    for name in WITH_TABLES:
-        assert given[f"{name.upper()}_URL"].startswith("https://${HOST}:")
