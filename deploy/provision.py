@@ -21,6 +21,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances a
 
 from deploy.local.servers import password_hash
 from libs.common.database.migrate import connect_primary
+from libs.common.database.postgres import advisory_key
 from libs.common.process import certificates
 
 DATABASE = "ostoja"
@@ -87,6 +88,8 @@ def provision_postgres(
     :param passwords: by role, for each of ROLES
     """
     with closing(_connect(superuser_dsn)) as server, server.cursor() as cursor:
+        # Three hosts may be set up at once. Held until this connection is closed.
+        cursor.execute("SELECT pg_advisory_lock(%s)", (advisory_key("provision"),))
         for role in ROLES:
             cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
             verb = "ALTER" if cursor.fetchone() else "CREATE"
@@ -106,13 +109,13 @@ def provision_postgres(
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
         close_database(cursor, database)
-    with (
-        closing(_connect(superuser_dsn, dbname=database)) as inside,
-        inside.cursor() as cursor,
-    ):
-        cursor.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        for schema in SCHEMAS:
-            _make_schema(cursor, schema)
+        with (
+            closing(_connect(superuser_dsn, dbname=database)) as inside,
+            inside.cursor() as own,
+        ):
+            own.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            for schema in SCHEMAS:
+                _make_schema(own, schema)
 
 
 def _limit_connections(cursor: Cursor) -> None:

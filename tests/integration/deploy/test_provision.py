@@ -1,4 +1,5 @@
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg2
@@ -46,6 +47,11 @@ async def test_a_service_can_use_only_its_own_schema(database: NewDatabase, stat
         assert cursor.fetchone() == ("alerts",)
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             cursor.execute(statement)
+
+
+def test_three_hosts_may_provision_at_once(postgres: Postgres) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: provision_postgres(postgres.dsn, ROLE_PASSWORDS), range(4)))
 
 
 def test_provisioning_twice_changes_nothing(postgres: Postgres, rabbitmq: RabbitMQ) -> None:
