@@ -17,8 +17,10 @@ from services.console.http.followups import FollowupRoutes
 from services.console.http.inbox import InboxRoutes
 from services.console.http.key_pages import KeyPages
 from services.console.http.keys import KeyRoutes
+from services.console.http.leads import LeadRoutes
 from services.console.http.limits import LimitRoutes
 from services.console.http.login import LoginRoutes
+from services.console.http.looks import Looks
 from services.console.http.operations import OperationsRoutes
 from services.console.http.silences import SilenceRoutes
 from services.console.http.staff import StaffRoutes
@@ -66,6 +68,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     keys_of_operators = settings.operator_keys.get_secret_value()
     gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
     InboxRoutes(door, gateway).add_to(app)
+    LeadRoutes(door, gateway, Looks(engine)).add_to(app)
     DeliveryRoutes(engine, door, gateway).add_to(app)
     TargetRoutes(door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
     LimitRoutes(door, gateway).add_to(app)

@@ -82,9 +82,16 @@ class Gateway:
         return answer
 
     async def post(
-        self, visitor: Visitor, path: str, body: Any = None, *, seconds: float = ACT_SECONDS
+        self,
+        visitor: Visitor,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        seconds: float = ACT_SECONDS,
     ) -> Answer:
-        return await self._send("POST", visitor, path, body, seconds)
+        """:param key: Idempotency-Key: a second press of the same button is the first one"""
+        return await self._send("POST", visitor, path, body, seconds, key)
 
     async def put(self, visitor: Visitor, path: str, body: Any) -> Answer:
         return await self._send("PUT", visitor, path, body, ACT_SECONDS)
@@ -93,12 +100,25 @@ class Gateway:
         return await self._send("DELETE", visitor, path, None, ACT_SECONDS)
 
     async def _send(
-        self, method: str, visitor: Visitor, path: str, body: Any, seconds: float
+        self,
+        method: str,
+        visitor: Visitor,
+        path: str,
+        body: Any,
+        seconds: float,
+        key: str | None = None,
     ) -> Answer:
-        return await self._ask(method, URL(self._url + path, encoded=True), visitor, body, seconds)
+        url = URL(self._url + path, encoded=True)
+        return await self._ask(method, url, visitor, body, seconds, key)
 
     async def _ask(
-        self, method: str, url: URL, visitor: Visitor, body: Any, seconds: float
+        self,
+        method: str,
+        url: URL,
+        visitor: Visitor,
+        body: Any,
+        seconds: float,
+        key: str | None = None,
     ) -> Answer:
         subject, roles = f"{visitor.staff_id} {visitor.name}", ",".join(sorted(visitor.roles))
         request_id = logs.request_id.get() or ""
@@ -107,6 +127,8 @@ class Gateway:
             REQUEST_ID: request_id,
             **tracing.headers(request_id),
         }
+        if key is not None:
+            headers["Idempotency-Key"] = key
         try:
             async with self._session.request(
                 method,

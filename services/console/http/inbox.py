@@ -9,14 +9,14 @@ from aiohttp import web
 
 from services.console.gateway import Answer, Gateway
 from services.console.http.door import Door
-from services.console.http.pages import page
+from services.console.http.pages import page, reachable
 from services.console.store.sessions import Visitor
 
 MOST = 100
 """Leads are counted up to here: more than that is "many"."""
 
-Rows = Iterator[tuple[str, int]]
-"""What needs a person, as a key of texts.toml after `inbox_`, and how many of it there are."""
+Rows = Iterator[tuple[str, int, str | None]]
+"""What needs a person, as a key of texts.toml after `inbox_`, how many, and the page for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +27,32 @@ class Part:
     query: Mapping[str, str | int]
 
 
-def _listed(name: str) -> Callable[[Any], Rows]:
+def _listed(name: str, link: str) -> Callable[[Any], Rows]:
     def rows(body: Any) -> Rows:
-        yield name, len(body["items"])
+        yield name, len(body["items"]), link
 
     return rows
 
 
 def _deliveries(body: Any) -> Rows:
-    yield "failed", body["failed"]
-    yield "in_doubt", body["in_doubt"]
+    yield "failed", body["failed"], "/console/alerts?state=failed"
+    yield "in_doubt", body["in_doubt"], "/console/alerts?state=in_doubt"
 
 
 def _breakers(body: Any) -> Rows:
-    yield "breakers", sum(each["state"] != "closed" for each in body.values())
+    halted = sum(each["state"] != "closed" for each in body.values())
+    yield "breakers", halted, "/console/targets"
 
 
 def _ledger(body: Any) -> Rows:
-    yield "ledger", int(body["ok"] is False)
+    yield "ledger", int(body["ok"] is False), "/console/alerts"
 
 
+_LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"
 PARTS = (
-    Part("leads", "/api/leads", _listed("leads"), {"state": "new", "limit": MOST}),
+    Part("leads", "/api/leads", _listed("leads", _LEADS), {"state": "new", "limit": MOST}),
+    Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), {"limit": MOST}),
+    Part("cases", "/api/cases", _listed("unanswered", _LEADS), {"state": "unanswered"}),
     Part("alerts", "/api/dlq/stats", _deliveries, {}),
     Part("targets", "/api/breakers", _breakers, {}),
     Part("ledger", "/api/ledger/check", _ledger, {}),
@@ -69,11 +73,13 @@ class InboxRoutes:
         shown = [(part, answer) for part, answer in parts if answer.fault != "not_allowed"]
         return page(
             request, "home.html", "home", visitor, most=MOST,
-            waiting=[row for part, answer in shown for row in _rows(part, answer)],
-            away=[part.name for part, answer in shown if not answer.ok],
+            waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
+            away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
         )  # fmt: skip
 
 
-def _rows(part: Part, answer: Answer) -> Rows:
-    if answer.ok:
-        yield from (row for row in part.rows(answer.body) if row[1])
+def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:
+    """Return what needs a person; who may not open the page for it has no link."""
+    for name, count, link in part.rows(answer.body) if answer.ok else ():
+        if count:
+            yield name, count, link if link and reachable(visitor, link) else None

@@ -100,11 +100,16 @@ def redirect(path: str) -> web.Response:
     return web.Response(status=303, headers={hdrs.LOCATION: path, **HEADERS})
 
 
+def reachable(visitor: Visitor, link: str) -> bool:
+    """Return whether it is one of the pages that this person has, or behind one."""
+    return any(link.startswith(path) for path, _ in _links(visitor)[1:])
+
+
 def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
     roles = visitor.roles if visitor else ()
     found = [("/console/", "home")]
     if may(roles, Role.SALES):
-        found.append(("/console/followups", "followups"))
+        found += [("/console/leads", "leads"), ("/console/followups", "followups")]
     if may(roles, Role.VIEWER, Role.OPS):
         names = ("alerts", "targets", "limits", "silences")
         found += [(f"/console/{name}", name) for name in names]

@@ -1,0 +1,205 @@
+"""Leads, for those who call people back: the list, one lead, and those that a robot may have sent.
+
+A lead may have cases: alerts that ask somebody to answer. An act answers them first and then sets
+the lead's state. Killed in between, the page shows the lead as it was and the case as answered; the
+same press does the rest.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import web
+
+from libs.common.http.application import path_id
+from services.console.gateway import Answer, Gateway, items, part
+from services.console.http.door import Door
+from services.console.http.keys import reason_in
+from services.console.http.looks import Looks
+from services.console.http.pages import ZONE, page, redirect
+from services.console.person import Role
+from services.console.store.sessions import Visitor
+
+STATES = ("new", "taken", "won", "lost", "not_a_lead")
+PAGE = 25
+MORNING = time(8)
+_STATE_AFTER = {
+    "taken": "taken",
+    "won": "won",
+    "lost": "lost",
+    "not_a_lead": "not_a_lead",
+    "release": "new",
+    "reopen": "new",
+    "hour": None,
+    "morning": None,
+}
+"""What each button makes of the lead. `hour` and `morning` only put its cases off."""
+_NEED_REASON = {"lost", "not_a_lead"}
+_ID = re.compile(r"[0-9a-f-]{36}")
+
+
+class LeadRoutes:
+    def __init__(self, door: Door, gateway: Gateway, looks: Looks) -> None:
+        self._door = door
+        self._gateway = gateway
+        self._looks = looks
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/console/leads", self.listed),
+            ("GET", "/console/leads/suspected", self.suspected),
+            ("POST", "/console/leads/suspected/{id}", self.decide),
+            ("GET", "/console/leads/{id}", self.show),
+            ("POST", "/console/leads/{id}", self.act),
+        ):
+            app.router.add_route(method, path, self._door.only(handler, Role.SALES))
+
+    async def listed(self, request: web.Request, visitor: Visitor) -> web.Response:
+        state = request.query.get("state", STATES[0])
+        if state not in STATES:
+            raise web.HTTPNotFound
+        after = request.query.get("after")
+        found, suspected = await asyncio.gather(
+            self._gateway.get(visitor, "/api/leads", state=state, limit=PAGE, cursor=after),
+            self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE),
+        )
+        await self._looks.record(visitor, "lead.look", "lead", (one["id"] for one in items(found)))
+        return page(
+            request, "leads.html", "leads", visitor, fault=found.fault, status=found.page_status,
+            state=state, states=STATES, leads=items(found),
+            older=found.body["next_cursor"] if found.ok else None, suspected=len(items(suspected)),
+        )  # fmt: skip
+
+    async def suspected(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._suspected(request, visitor)
+
+    async def _suspected(
+        self, request: web.Request, visitor: Visitor, done: Answer | None = None
+    ) -> web.Response:
+        found = await self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE)
+        ids = (one["id"] for one in items(found))
+        await self._looks.record(visitor, "lead.look", "submission", ids)
+        said = done if done is not None and not done.ok else found
+        return page(
+            request, "suspected.html", "suspected", visitor, fault=said.fault,
+            status=said.page_status, items=items(found),
+        )  # fmt: skip
+
+    async def decide(self, request: web.Request, visitor: Visitor) -> web.Response:
+        verb = (await request.post()).get("answer")
+        if verb not in {"release", "discard"}:
+            raise web.HTTPNotFound
+        path = f"/api/leads/suspected/{path_id(request, 'lead')}/{verb}"
+        done = await self._gateway.post(visitor, path)
+        if done.ok:
+            return redirect("/console/leads/suspected")
+        return await self._suspected(request, visitor, done)
+
+    async def show(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._lead(request, visitor)
+
+    async def _lead(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
+        status: int = 200, reason: str = "",
+    ) -> web.Response:  # fmt: skip
+        found = await self._gateway.get(visitor, f"/api/leads/{path_id(request, 'lead')}")
+        if not found.ok:
+            fault, status = fault or found.fault, max(status, found.page_status)
+            return page(
+                request, "lead.html", "lead", visitor, fault=fault, status=status, lead=None
+            )
+        lead = found.body
+        here = {"conversation_id": lead["conversation_id"]}
+        consent, mails, cases = await asyncio.gather(
+            self._unsubscribed(visitor, lead["email"]),
+            self._gateway.get(visitor, "/api/followups", **here),
+            self._cases(visitor, lead),
+        )
+        await self._looks.record(visitor, "lead.look", "lead", [lead["id"]])
+        known = [case.body for case in cases if case.ok]
+        owner = next((case["owner_name"] for case in known if case["owner_name"]), None)
+        scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
+        return page(
+            request, "lead.html", "lead", visitor, fault=fault, status=status, lead=lead,
+            unsubscribed=consent, next_mail=min(scheduled, default=None), owner=owner,
+            others=owner is not None and owner != visitor.name,
+            next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
+            cases_away=any(case.fault not in {None, "not_there"} for case in cases),
+            nonce=uuid4(), reason=reason,
+        )  # fmt: skip
+
+    async def _unsubscribed(self, visitor: Visitor, email: str | None) -> bool | None:
+        """Ask what everybody may ask; None: it is not known now."""
+        if not email:
+            return False
+        path = f"/api/unsubscribe/status/{part(email)}"
+        found = await self._gateway.get(visitor, path)
+        return bool(found.body["unsubscribed"]) if found.ok else None
+
+    async def _cases(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
+        asked = (self._gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])
+        return await asyncio.gather(*asked)
+
+    async def act(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = await request.post()
+        verb, nonce, reason = str(form.get("answer")), str(form.get("nonce")), reason_in(form)
+        if verb not in _STATE_AFTER or not _ID.fullmatch(nonce):
+            raise web.HTTPNotFound
+        if verb in _NEED_REASON and reason is None:
+            given = str(form.get("reason", ""))[:500]
+            return await self._lead(request, visitor, fault="bad_reason", status=422, reason=given)
+        done = await self._answered(visitor, str(path_id(request, "lead")), verb, nonce, reason)
+        if done.ok:
+            return redirect(f"/console/leads/{path_id(request, 'lead')}")
+        return await self._lead(request, visitor, fault=done.fault, status=done.page_status)
+
+    async def _answered(
+        self, visitor: Visitor, lead_id: str, verb: str, nonce: str, reason: str | None
+    ) -> Answer:
+        """Answer the lead's cases, then set its state; return a fault, or the last answer."""
+        found = await self._gateway.get(visitor, f"/api/leads/{lead_id}")
+        if not found.ok:
+            return found
+        for case in await self._cases(visitor, found.body):
+            if case.fault == "not_there":  # nobody is asked about this alert
+                continue
+            if not case.ok:
+                return case
+            if (said := _said(case.body, verb, reason)) is None:
+                continue
+            path = f"/api/cases/{case.body['id']}/answer"
+            done = await self._gateway.post(visitor, path, said, key=f"{nonce} {verb}")
+            if not done.ok:
+                return done
+        if (state := _STATE_AFTER[verb]) is None:
+            return found
+        body = {"state": state, "reason": reason}
+        return await self._gateway.post(visitor, f"/api/leads/{lead_id}/state", body)
+
+
+def _said(case: Mapping[str, Any], verb: str, reason: str | None) -> dict[str, Any] | None:
+    """Return what to answer to a case of the lead; None: this press does not concern it."""
+    concerned = {
+        "hour": {"open"},
+        "morning": {"open"},
+        "release": {"answered"},
+        "reopen": set[str](),  # a closed case stays closed; the lead can be taken again
+    }
+    if case["state"] not in concerned.get(verb, {"open", "unanswered", "answered"}):
+        return None
+    now = datetime.now(UTC)
+    if verb == "hour":
+        return {"answer": "later", "until": (now + timedelta(hours=1)).isoformat()}
+    if verb == "morning":
+        tomorrow = now.astimezone(ZONE).date() + timedelta(days=1)
+        return {"answer": "later", "until": datetime.combine(tomorrow, MORNING, ZONE).isoformat()}
+    return {"answer": verb, "reason": reason}
+
+
+def _next_ask(cases: list[Mapping[str, Any]]) -> str | None:
+    """Return when somebody else is asked next."""
+    waits = [case["next_at"] for case in cases if case["state"] == "open" and case["next_at"]]
+    return min(waits, default=None)

@@ -1,0 +1,32 @@
+"""Records each look at somebody's data, before it shows (promise C5)."""
+
+from collections.abc import Iterable
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.console.people import actor_of
+from services.console.store import actions
+from services.console.store.sessions import Visitor
+
+
+class Looks:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def record(
+        self,
+        visitor: Visitor,
+        action: str,
+        kind: str,
+        refs: Iterable[str],
+        *,
+        outcome: str = "done",
+    ) -> None:
+        """Return once it is durable; if it cannot be, nothing is shown.
+
+        :param refs: ids, never an address
+        """
+        if not (ref := " ".join(refs)):
+            return
+        async with self._engine.begin() as tx:
+            await actions.record(tx, actor_of(visitor), action, kind, ref, outcome=outcome)

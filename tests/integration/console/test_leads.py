@@ -1,0 +1,230 @@
+"""The inbox and the leads: looked at, taken, put off and closed, as the people who call back do."""
+
+import os
+import re
+import signal
+import uuid
+from typing import Any
+
+from services.console.http.pages import TEXTS
+from tests.support.eventually import eventually
+from tests.support.forms import submit
+from tests.support.stack import Stack
+from tests.support.staff import Person, person
+from tests.support.system import LEAD, fresh_address
+
+EN = TEXTS["en"]
+
+
+async def new_lead(stack: Stack) -> tuple[str, str]:
+    """Return the id of a lead whose case is open, and its address."""
+    email = fresh_address()
+    said = {**LEAD, "message": f"{LEAD['message']} {email}", "session_id": email}
+    assert (await stack.http("POST", "/api/chatbot/chat", said)).status == 200
+    answer = await stack.http("GET", f"/api/leads?email={email}", key="service")
+    (lead,) = answer.body["items"]
+
+    async def asked() -> bool:
+        found = await case(stack, lead["id"])
+        return bool(found["state"] == "open")
+
+    await eventually(asked, 30)
+    return lead["id"], email
+
+
+async def case(stack: Stack, lead: str) -> dict[str, Any]:
+    """Return the case of a lead; with no state if there is none yet."""
+    answer = await stack.http("GET", f"/api/cases/{lead}", key="service")
+    found: dict[str, Any] = answer.body if answer.status == 200 else {"state": None}
+    return found
+
+
+async def state(stack: Stack, lead: str) -> tuple[str, str | None, str | None]:
+    found = (await stack.http("GET", f"/api/leads/{lead}", key="service")).body
+    return found["state"], found["state_by"], found["state_reason"]
+
+
+async def press(who: Person, lead: str, answer: str, **more: str) -> int:
+    """Press a button, and see what a reload would not do again."""
+    nonce = {"nonce": str(uuid.uuid4())}
+    done = await who.post(f"/console/leads/{lead}", answer=answer, **nonce | more)
+    assert done.status != 303 or done.location == f"/console/leads/{lead}"
+    return done.status
+
+
+async def test_a_seller_looks_takes_and_wins_and_nobody_else_is_asked(stack: Stack) -> None:
+    lead, email = await new_lead(stack)
+    seller = await person(stack, "sales", name="Zoë Żak")
+    assert f"/console/leads/{lead}" in (await seller.get("/console/leads")).text
+    shown = (await seller.get(f"/console/leads/{lead}")).text
+    for text in (email, "remont kuchni", EN["do_taken"], EN["state_new"], "budżet"):
+        assert text in shown
+    assert await press(seller, lead, "taken") == 303
+    assert (await state(stack, lead))[0] == "taken"
+    answered = await case(stack, lead)
+    assert (answered["state"], answered["owner_name"]) == ("answered", "Zoë Żak")
+    mails = await stack.http("GET", f"/api/followups?email={email}", key="service")
+    assert {each["status"] for each in mails.body["items"]} <= {"cancelled"}
+    assert "Zoë Żak" in (await seller.get("/console/leads?state=taken")).text
+    assert await press(seller, lead, "lost") == 422  # without a reason
+    assert await press(seller, lead, "won") == 303
+    assert (await case(stack, lead))["outcome"] == "won"
+    assert (await state(stack, lead))[0] == "won"
+
+
+async def test_each_look_is_recorded_before_it_shows_and_without_an_address(stack: Stack) -> None:
+    lead, email = await new_lead(stack)
+    seller = await person(stack, "sales")
+    await seller.get("/console/leads")
+    await seller.get(f"/console/leads/{lead}")
+    looks = stack.query(
+        "SELECT object_ref FROM console.staff_action WHERE action = 'lead.look'"
+        " AND object_ref LIKE %s",
+        f"%{lead}%",
+    )
+    assert len(looks) == 2
+    row = stack.query("SELECT count(*) AS n FROM console.staff_action a WHERE a::text LIKE %s",
+                      f"%{email}%")[0]  # fmt: skip
+    assert row.n == 0
+    stack.query("REVOKE INSERT ON console.staff_action FROM console")
+    try:
+        unrecorded = await seller.get(f"/console/leads/{lead}")
+    finally:
+        stack.query("GRANT INSERT ON console.staff_action TO console")
+    assert unrecorded.status >= 500
+    assert email not in unrecorded.text
+
+
+async def test_who_comes_second_is_told_who_has_it_and_changes_nothing(stack: Stack) -> None:
+    lead, _ = await new_lead(stack)
+    first, second = [await person(stack, "sales", name=name) for name in ("Ola Kos", "Jan Nowak")]
+    form = (await second.get(f"/console/leads/{lead}")).text
+    assert await press(first, lead, "taken") == 303
+    nonce = re.search(r'name="nonce" value="([0-9a-f-]+)"', form)
+    assert nonce is not None
+    assert await press(second, lead, "taken", nonce=nonce[1]) == 409
+    assert (await case(stack, lead))["owner_name"] == "Ola Kos"
+    assert (await state(stack, lead))[1].endswith("Ola Kos")  # type: ignore[union-attr]
+    shown = (await second.get(f"/console/leads/{lead}")).text
+    assert EN["others_have_it"].format(name="Ola Kos") in shown
+    assert EN["do_won"] not in shown
+    assert await press(first, lead, "release") == 303
+    assert ((await case(stack, lead))["state"], (await state(stack, lead))[0]) == ("open", "new")
+    assert await press(second, lead, "hour") == 303
+    assert (await case(stack, lead))["state"] == "open"
+    assert await press(second, lead, "not_a_lead", reason="spam") == 303
+    assert await state(stack, lead) == ("not_a_lead", (await state(stack, lead))[1], "spam")
+    assert await press(second, lead, "reopen") == 303
+    assert (await state(stack, lead))[0] == "new"
+
+
+async def test_whoever_takes_it_in_slack_has_it_in_the_console(stack: Stack) -> None:
+    lead, _ = await new_lead(stack)
+    answer = await stack.http(
+        "POST",
+        f"/api/cases/{lead}/answer",
+        {"answer": "taken", "by": "ewa"},
+        key="service",
+        headers={"Idempotency-Key": lead},
+    )
+    assert answer.status == 200
+
+    async def taken() -> bool:
+        return (await state(stack, lead))[:2] == ("taken", "Ewa Lis")
+
+    await eventually(taken, 30)
+    eva = await person(stack, "sales", name="Ewa Lis")
+    assert EN["do_won"] in (await eva.get(f"/console/leads/{lead}")).text
+    assert await press(eva, lead, "won") == 303
+
+
+async def test_a_press_while_alerts_is_away_changes_nothing_and_the_next_one_does_it(
+    stack: Stack,
+) -> None:
+    lead, _ = await new_lead(stack)
+    seller = await person(stack, "sales")
+    await stack.kill9("alerts")
+    try:
+        assert EN["cases_away"] in (await seller.get(f"/console/leads/{lead}")).text
+        assert await press(seller, lead, "taken") == 503
+        assert (await state(stack, lead))[0] == "new"
+    finally:
+        await stack.start("alerts")
+    assert await press(seller, lead, "taken") == 303
+    assert (await state(stack, lead))[0] == "taken"
+
+
+async def test_a_suspected_form_is_accepted_or_deleted(stack: Stack) -> None:
+    for answer, left in (("release", 1), ("discard", 0)):
+        email = fresh_address()
+        await submit(stack, {"email": email}, trap="x")
+        seller = await person(stack, "sales")
+
+        async def apart(email: str = email) -> str | None:
+            found = await stack.http("GET", "/api/leads/suspected", key="service")
+            ids = [one["id"] for one in found.body["items"] if email in str(one["fields"])]
+            return ids[0] if ids else None
+
+        id_ = await eventually(apart, 30)
+        assert email in (await seller.get("/console/leads/suspected")).text
+        done = await seller.post(f"/console/leads/suspected/{id_}", answer=answer)
+        assert (done.status, done.location) == (303, "/console/leads/suspected")
+        again = await seller.post(f"/console/leads/suspected/{id_}", answer=answer)
+        assert (again.status, EN["not_there"] in again.text) == (404, True)
+        found = await stack.http("GET", f"/api/leads?email={email}", key="service")
+        assert len(found.body["items"]) == left
+
+
+async def test_others_see_no_lead(stack: Stack) -> None:
+    lead, email = await new_lead(stack)
+    other = await person(stack, "viewer", "ops", "admin", "privacy")
+    for path in ("/console/leads", f"/console/leads/{lead}", "/console/leads/suspected"):
+        shown = await other.get(path)
+        assert shown.status == 403
+        assert email not in shown.text
+    assert await press(other, lead, "taken") == 403
+    assert (await state(stack, lead))[0] == "new"
+    assert (await (await person(stack, "sales")).get("/console/leads/nonsense")).status == 404
+
+
+async def test_each_role_sees_what_needs_it_and_nothing_that_the_gateway_refuses(
+    stack: Stack,
+) -> None:
+    await new_lead(stack)
+    new = (await stack.http("GET", "/api/leads?state=new", key="service")).body["items"]
+    seller, viewer, admin = [await person(stack, role) for role in ("sales", "viewer", "admin")]
+    shown = await seller.get("/console/")
+    assert shown.status == 200
+    assert EN["inbox_leads"].format(n=len(new)) in shown.text
+    for other in (viewer, admin):
+        text = (await other.get("/console/")).text
+        assert EN["inbox_empty"] in text
+        assert EN["part_away"] not in text
+
+
+async def test_a_part_whose_service_is_away_says_so_and_the_others_work(stack: Stack) -> None:
+    both = await person(stack, "sales", "ops")
+    os.kill(stack.pid("followups"), signal.SIGSTOP)  # it takes connections, and answers nothing
+    await stack.kill9("alerts")
+    try:
+        shown = await both.get("/console/")
+    finally:
+        os.kill(stack.pid("followups"), signal.SIGCONT)
+        await stack.start("alerts")
+    assert shown.status == 200
+    for part in ("leads", "alerts", "targets", "ledger"):
+        assert f"{EN[f'part_{part}']}: {EN['part_away']}" in shown.text
+    text = (await both.get("/console/")).text
+    assert EN["part_away"] not in text
+
+
+async def test_a_gateway_that_does_not_believe_the_console_is_not_taken_for_good_news(
+    stack: Stack,
+) -> None:
+    seller = await person(stack, "sales")
+    await stack.stop("gateway")
+    stack.changes["gateway"] = {"OPERATOR_KEYS": "o2:" + "b" * 43 + "="}
+    await stack.start("gateway")
+    text = (await seller.get("/console/")).text
+    assert EN["part_away"] in text
+    assert EN["inbox_empty"] not in text

@@ -1,0 +1,110 @@
+"""The console on a phone and on a desk, without scripts, by clicks and by keys."""
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from services.console.http.pages import TEXTS
+from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
+from tests.support.eventually import eventually
+from tests.support.forms import submit
+from tests.support.stack import Stack
+from tests.support.staff import PASSWORD, invitation
+from tests.support.system import LEAD, fresh_address
+
+pytestmark = pytest.mark.pages
+
+LOOKS = pytest.mark.parametrize(
+    ("language", "scheme", "size"),
+    [("pl", "light", PHONE), ("pl", "dark", DESK), ("en", "dark", PHONE), ("en", "light", DESK)],
+)
+
+
+async def fits(page: Page, name: str) -> None:
+    """Hold that nothing is wider than the screen, and that a thumb meets each button."""
+    wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not wide, name
+    for button in await page.locator("main button:visible, main a.button:visible").all():
+        box = await button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44, name
+    await photograph(page, name)
+
+
+async def entered(
+    browser: Browser, stack: Stack, language: str, scheme: Any, size: Any, *roles: str
+) -> tuple[Page, list[str]]:
+    """Let a new person in by their invitation; return a page, and what its console said."""
+    context = await browser.new_context(
+        viewport=size,
+        locale=LOCALES[language],
+        color_scheme=scheme,
+        java_script_enabled=False,
+        is_mobile=size is PHONE,
+    )
+    page = await context.new_page()
+    said: list[str] = []
+
+    def asked(url: str) -> None:
+        if not url.startswith(stack.url):
+            said.append(url)
+
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked(request.url))
+    link = await invitation(stack, fresh_address(), *roles, language=language)
+    await page.goto(stack.url + link)
+    await page.locator("input[type=password]").fill(PASSWORD)
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(f"{stack.url}/console/")
+    return page, said
+
+
+@LOOKS
+async def test_a_seller_takes_a_lead_and_closes_it(
+    browser: Browser, stack: Stack, language: str, scheme: str, size: Any
+) -> None:
+    t, name = TEXTS[language], f"{language}-{scheme}-{size['width']}"
+    email, phone = fresh_address(), f"+48600{abs(hash((language, scheme))) % 10**6:06}"
+    text = f"{LEAD['message']} Jestem Jan Kowalski, Kraków. {email} {phone}"
+    said = {**LEAD, "message": text, "session_id": email}
+    assert (await stack.http("POST", "/api/chatbot/chat", said)).status == 200
+    (lead,) = (await stack.http("GET", f"/api/leads?email={email}", key="service")).body["items"]
+    path = f"/api/cases/{lead['id']}"
+
+    async def asked() -> bool:
+        return (await stack.http("GET", path, key="service")).status == 200
+
+    await eventually(asked, 30)
+    await submit(stack, {"email": fresh_address(), "name": "Jan"}, trap="x")
+    page, complaints = await entered(browser, stack, language, scheme, size, "sales")
+    await fits(page, f"inbox-{name}")
+    await page.get_by_role("link", name=t["inbox_leads"].partition(":")[0]).click()
+    await fits(page, f"leads-{name}")
+    await page.locator(f"main a[href='/console/leads/{lead['id']}']").click()
+    await fits(page, f"lead-new-{name}")
+    await expect(page.locator(f"a[href='tel:{phone}']")).to_be_visible()
+    await page.get_by_role("button", name=t["do_taken"], exact=True).focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text(t["what_came_of_it"])).to_be_visible()
+    await fits(page, f"lead-taken-{name}")
+    await page.locator("summary", has_text=t["do_lost"]).click()
+    await page.locator("#reason-lost").fill("wybrał inną firmę")
+    await fits(page, f"lead-reason-{name}")
+    await page.locator("details button[value=lost]").click()
+    await expect(page.get_by_role("button", name=t["do_reopen"])).to_be_visible()
+    await page.goto(f"{stack.url}/console/leads/suspected")
+    await fits(page, f"suspected-{name}")
+    assert complaints == []
+    await page.context.close()
+
+
+async def test_the_inbox_names_the_parts_that_are_away(browser: Browser, stack: Stack) -> None:
+    page, _ = await entered(browser, stack, "pl", "light", PHONE, "sales", "ops")
+    await stack.kill9("followups")
+    try:
+        await page.reload()
+        await expect(page.get_by_text(TEXTS["pl"]["part_away"])).to_be_visible()
+        await fits(page, "inbox-away")
+    finally:
+        await stack.start("followups")
