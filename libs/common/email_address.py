@@ -50,8 +50,11 @@ def _local_part(text: str) -> str:
         text = content if _DOT_ATOM.fullmatch(content) else f'"{escaped}"'
     elif not _DOT_ATOM.fullmatch(text):
         raise MalformedEmail
-    # Reject separators, controls, surrogates, unassigned code points, and look-alikes of @.
-    if any(unicodedata.category(char)[0] in "CZ" or char in "﹫＠" for char in text if char != " "):
+    # Reject separators, controls, surrogates, unassigned code points, and look-alikes of @. The
+    # patterns above leave none of them in ASCII.
+    if not text.isascii() and any(
+        unicodedata.category(char)[0] in "CZ" or char in "﹫＠" for char in text if char != " "
+    ):
         raise MalformedEmail
     if len(text.encode()) > MAX_LOCAL_OCTETS:
         raise MalformedEmail
@@ -76,6 +79,8 @@ def _label(label: str) -> str:
 
 
 def _lower(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    if text.isascii():
+        return text.lower()
     # Lower-casing may denormalise, and normalising may add capitals: do both twice.
     for _ in range(2):
         text = unicodedata.normalize(form, unicodedata.normalize(form, text).lower())

@@ -86,6 +86,7 @@ class PublicRoutes:
         self._withdrawals = withdrawals
         self._opt_ins = opt_ins
         self._states = Batches(self._read_states, limit=MAX_BATCH)
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/opt-in", self.opt_in)
@@ -185,7 +186,7 @@ class PublicRoutes:
         )
 
     async def _read_states(self, lookup_hashes: Sequence[bytes]) -> list[dict[str, State]]:
-        async with self._engine.connect() as tx:
+        async with self._autocommit.connect() as tx:
             return await consents.states_of_all(tx, lookup_hashes)
 
     async def _last_action(self, email: str) -> tuple[str, datetime] | None:

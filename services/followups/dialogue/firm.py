@@ -54,9 +54,9 @@ class Asked:
 _NOTHING = Asked()
 
 
-def _town(clause: str, said: str) -> str | None:
+def _town(clause: str, said: str, *, reaches: bool) -> str | None:
     """Find a town, a small one also in lower case if the clause can hardly mean anything else."""
-    is_short = len(said.split()) <= _SHORT or _REACH.search(said)
+    is_short = reaches or len(said.split()) <= _SHORT
     return place.find(clause) or (place.find(clause.title()) if is_short else None)
 
 
@@ -75,14 +75,13 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
         is_known = False
         for clause in sentence.split(","):
             said = " ".join(fold(clause))
-            here = _town(clause, said) if _DO_YOU.search(said) or _REACH.search(said) else None
+            verb, reaches = _DO_YOU.search(said), _REACH.search(said) is not None
+            here = _town(clause, said, reaches=reaches) if verb or reaches else None
             if _WHERE.search(said):
                 of_area = is_known = True
             elif here is not None:
                 town, is_known = here, True
-            elif (verb := _DO_YOU.search(said)) and small_talk.only_works(
-                said[verb.start() :], works, has_wish=has_wish
-            ):
+            elif verb and small_talk.only_works(said[verb.start() :], works, has_wish=has_wish):
                 of_works = is_known = True
             else:
                 other = other or small_talk.begins_question(said)

@@ -6,7 +6,7 @@ from datetime import date
 from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.name import FIRST_NAMES
-from services.followups.understanding.numbers import in_digits
+from services.followups.understanding.numbers import HAS_DIGIT, in_digits
 from services.followups.understanding.text import PHONE_MARK, Reading, fold, take
 from services.followups.understanding.units import FEET, METRES, MONEY
 
@@ -78,8 +78,11 @@ def mistyped(text: str) -> str | None:
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
+_IN_DIGITS = ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+48"))
+
+
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    for pattern, prefix in ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+48")):
+    for pattern, prefix in _IN_DIGITS if HAS_DIGIT.search(text) else ():
         found = [each for each in pattern.finditer(text) if _is_theirs(text[: each.start()])]
         if match := corrections.meant(text, found):
             number = prefix + re.sub(r"\D", "", match["number"])
