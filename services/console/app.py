@@ -10,7 +10,9 @@ from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
+from services.console.bulk import Bulk
 from services.console.gateway import Gateway
+from services.console.http.bulk import BulkRoutes
 from services.console.http.deliveries import DeliveryRoutes
 from services.console.http.door import Door, errors_as_pages
 from services.console.http.followups import FollowupRoutes
@@ -21,6 +23,7 @@ from services.console.http.leads import LeadRoutes
 from services.console.http.limits import LimitRoutes
 from services.console.http.login import LoginRoutes
 from services.console.http.looks import Looks
+from services.console.http.on_call import OnCallRoutes
 from services.console.http.operations import OperationsRoutes
 from services.console.http.silences import SilenceRoutes
 from services.console.http.staff import StaffRoutes
@@ -68,12 +71,17 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     keys_of_operators = settings.operator_keys.get_secret_value()
     gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
     InboxRoutes(door, gateway).add_to(app)
-    LeadRoutes(door, gateway, Looks(engine)).add_to(app)
-    DeliveryRoutes(engine, door, gateway).add_to(app)
+    looks = Looks(engine)
+    LeadRoutes(door, gateway, looks).add_to(app)
+    bulk = Bulk(engine, gateway)
+    service.spawn("bulk actions", bulk.run())
+    DeliveryRoutes(engine, door, gateway, looks, bulk).add_to(app)
+    BulkRoutes(engine, door, bulk).add_to(app)
     TargetRoutes(door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
     LimitRoutes(door, gateway).add_to(app)
     SilenceRoutes(door, gateway).add_to(app)
-    FollowupRoutes(engine, door, gateway).add_to(app)
+    OnCallRoutes(door, gateway).add_to(app)
+    FollowupRoutes(door, gateway, looks).add_to(app)
     passwords = Passwords()
     staff = People(engine, passwords)
     LoginRoutes(engine, door, staff).add_to(app)

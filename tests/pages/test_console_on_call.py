@@ -17,7 +17,7 @@ from tests.support.system import fresh_address
 pytestmark = pytest.mark.pages
 
 SIZES: dict[str, Any] = {"phone": PHONE, "desk": DESK}
-TITLES = ("alerts", "targets", "limits", "silences", "followups")
+TITLES = ("alerts", "targets", "limits", "silences", "oncall", "followups")
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,13 @@ async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
     await page.fill("#password", PASSWORD)
     await page.click("main button")
     await silence(page, stack, TEXTS[language])
+    begun = await many(page, stack)
     for size, viewport in SIZES.items():
         await page.set_viewport_size(viewport)
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
-            for title in (*TITLES, "alert"):
-                path = troubled if title == "alert" else f"/console/{title}"
+            for title in (*TITLES, "alert", "bulk"):
+                path = {"alert": troubled, "bulk": begun}.get(title, f"/console/{title}")
                 await page.goto(stack.url + path)
                 await expect(page.locator("h1")).to_have_text(TEXTS[language][title])
                 width = await page.evaluate("document.documentElement.scrollWidth")
@@ -72,6 +73,20 @@ async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
                 await photograph(page, f"console-{title}-{language}-{size}-{scheme}", whole=True)
     assert complaints == []
     await context.close()
+
+
+async def many(page: Page, stack: Stack) -> str:
+    """Retry all that wait, and return the path of the page that says how far it is."""
+    await page.goto(f"{stack.url}/console/alerts?state=pending")
+    await page.locator("main details summary").click()
+    number = await page.locator("[name=expected]").get_attribute("value")
+    await page.check("[value=retry]")
+    await page.fill("#number", str(number))
+    await page.fill("#reason-bulk", "remont serwera")
+    await photograph(page, "console-many", whole=True)
+    await page.click("main details button")
+    await expect(page.locator("main")).to_contain_text("remont serwera")
+    return page.url.removeprefix(stack.url)
 
 
 async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:

@@ -68,6 +68,7 @@ class OnCallRoutes:
             "until": found.until.isoformat() if found.until else None,
             "gap_seconds": self.schedules.gap(name, now).total_seconds(),
             "fault": self._rotas[name].fault,
+            "able": sorted(self._rotas[name].able),
         }
 
     async def add(self, request: web.Request) -> web.Response:

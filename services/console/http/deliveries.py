@@ -10,13 +10,15 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import path_id
+from services.console.bulk import COUNTS as VERBS
+from services.console.bulk import Bulk
 from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
+from services.console.http.looks import Looks
 from services.console.http.pages import page, redirect
-from services.console.people import actor_of
 from services.console.person import Role, may
-from services.console.store import actions
+from services.console.store import bulk
 from services.console.store.sessions import Visitor
 
 LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending"}
@@ -27,14 +29,19 @@ PAGE = 50
 
 
 class DeliveryRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
+    def __init__(
+        self, engine: AsyncEngine, door: Door, gateway: Gateway, looks: Looks, work: Bulk
+    ) -> None:
         self._engine = engine
         self._door = door
         self._gateway = gateway
+        self._looks = looks
+        self._bulk = work
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler, roles in (
             ("GET", "/console/alerts", self.list, (Role.VIEWER, Role.OPS)),
+            ("POST", "/console/alerts", self.begin, (Role.OPS,)),
             ("GET", "/console/alerts/{id}", self.alert, (Role.VIEWER, Role.OPS)),
             ("POST", "/console/alerts/{id}/retry", self.retry, (Role.OPS,)),
             ("POST", "/console/alerts/{id}/discard", self.discard, (Role.OPS,)),
@@ -43,35 +50,60 @@ class DeliveryRoutes:
             app.router.add_route(method, path, self._door.only(handler, *roles))
 
     async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
-        asked = request.query
+        return await self._list(request, visitor, request.query)
+
+    async def _list(
+        self, request: web.Request, visitor: Visitor, asked: Mapping[str, Any], *,
+        fault: str | None = None,
+    ) -> web.Response:  # fmt: skip
         state = asked.get("state", "failed")
         if state not in LISTS:
             raise web.HTTPNotFound
+        now = datetime.now(UTC)
         hours = asked.get("hours") if asked.get("hours") in HOURS else None
-        since = datetime.now(UTC) - timedelta(hours=int(hours)) if hours else None
-        chosen = {
-            "target": asked.get("target") or None,
-            "since": since.isoformat() if since else None,
-        }
+        since = (now - timedelta(hours=int(hours))).isoformat() if hours else None
+        chosen = {"target": asked.get("target"), "event_type": asked.get("event_type")}
+        chosen = {name: str(text).strip() for name, text in chosen.items() if text}
+        cursor = asked.get("cursor")
         listed, counted = await asyncio.gather(
             self._gateway.get(
-                visitor,
-                "/api/alerts",
-                state=state,
-                cursor=asked.get("cursor"),
-                limit=PAGE,
+                visitor, "/api/alerts", state=state, since=since, cursor=cursor, limit=PAGE,
                 **chosen,
             ),
             self._gateway.get(visitor, "/api/dlq/stats"),
-        )
+        )  # fmt: skip
+        async with self._engine.connect() as tx:
+            running = await bulk.running(tx)
+        total = listed.body["total"] if listed.ok else None
+        # What is shown is what is acted on: not what fails while somebody reads.
+        form = chosen | {"state": state, "until": now.isoformat(), "expected": str(total)}
+        form |= {"since": since, "hours": hours or ""} if since else {}
         return page(
-            request, "alerts.html", "alerts", visitor, status=listed.page_status,
-            fault=listed.fault, state=state, states=list(LISTS), alerts=items(listed),
+            request, "alerts.html", "alerts", visitor,
+            status=422 if fault else listed.page_status, fault=fault or listed.fault,
+            state=state, states=list(LISTS), alerts=items(listed),
             counts=counted.body if counted.ok else {}, hours=hours, all_hours=HOURS,
             targets=sorted(counted.body["targets"]) if counted.ok else [],
-            target=chosen["target"], cursor=listed.body["next_cursor"] if listed.ok else None,
-            total=listed.body["total"] if listed.ok else None,
+            target=chosen.get("target"), event_type=chosen.get("event_type"),
+            cursor=listed.body["next_cursor"] if listed.ok else None, total=total,
+            acts=may(visitor.roles, Role.OPS), verbs=list(VERBS), bulk=form, running=running,
         )  # fmt: skip
+
+    async def begin(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Act on all that a list has shown: their number was typed."""
+        form = await request.post()
+        verb, expected = str(form.get("verb", "")), str(form.get("expected", ""))
+        reason = reason_in(form)
+        fault = "bad_verb" if verb not in VERBS else "bad_reason" if reason is None else None
+        if not expected.isdecimal() or str(form.get("number", "")).strip() != expected:
+            fault = "bad_number"
+        if fault or reason is None:
+            return await self._list(request, visitor, form, fault=fault)
+        names = ("target", "event_type", "since", "until")
+        chosen = {name: str(form[name]) for name in names if form.get(name)}
+        chosen["status"] = "pending" if form.get("state") == "pending" else "failed"
+        bulk_id = await self._bulk.begin(visitor, verb, chosen, reason, int(expected))
+        return redirect(f"/console/bulk/{bulk_id}")
 
     async def alert(self, request: web.Request, visitor: Visitor) -> web.Response:
         return await self._alert(request, visitor)
@@ -97,8 +129,7 @@ class DeliveryRoutes:
         self, visitor: Visitor, alert_id: str, alert: Mapping[str, Any]
     ) -> Mapping[str, str]:
         """Return what was to be sent, by target. Errors and answers may quote it: one record."""
-        async with self._engine.begin() as tx:
-            await actions.record(tx, actor_of(visitor), "alert.look", "alert", alert_id)
+        await self._looks.record(visitor, "alert.look", "alert", [alert_id])
         lists = {LISTS[each["status"]] for each in alert["deliveries"] if each["status"] in LISTS}
         found = await asyncio.gather(
             *(self._gateway.get(visitor, f"/api/dlq/{name}", id=alert_id) for name in lists)

@@ -1,15 +1,13 @@
 """Follow-ups that have no outcome yet; cancel a sequence, or end all of a person."""
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
+from services.console.http.looks import Looks
 from services.console.http.pages import page, redirect
-from services.console.people import actor_of
 from services.console.person import Role
-from services.console.store import actions
 from services.console.store.sessions import Visitor
 
 STATES = ("scheduled", "handed_over", "in_doubt")
@@ -17,10 +15,10 @@ REASONS = ("staff", "reply", "bounce")
 
 
 class FollowupRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
-        self._engine = engine
+    def __init__(self, door: Door, gateway: Gateway, looks: Looks) -> None:
         self._door = door
         self._gateway = gateway
+        self._looks = looks
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -39,8 +37,7 @@ class FollowupRoutes:
         state = request.query.get("state", STATES[0])
         if state not in STATES:
             raise web.HTTPNotFound
-        async with self._engine.begin() as tx:  # the list has addresses
-            await actions.record(tx, actor_of(visitor), "followups.look", "followups", state)
+        await self._looks.record(visitor, "followups.look", "followups", [state])
         answer = await self._gateway.get(
             visitor, "/api/followups", status=state, cursor=request.query.get("cursor")
         )

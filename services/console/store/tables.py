@@ -1,7 +1,7 @@
 """The tables of the console; the migrations have their constraints and rights."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = sa.MetaData()
 _timestamptz = sa.DateTime(timezone=True)
@@ -141,4 +141,22 @@ login_failure = sa.Table(
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("last_at", _timestamptz, nullable=False, server_default=_now),
     sa.Index("login_failure_last_at", "last_at"),
+)
+
+# `done` never says too much: an answer that was lost with its process is not counted.
+bulk_action = sa.Table(
+    "bulk_action",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column("staff_id", sa.ForeignKey(staff.c.id), nullable=False),
+    sa.Column("verb", sa.Text, nullable=False),
+    sa.Column("filter", JSONB, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("expected", sa.Integer, nullable=False),
+    sa.Column("done", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("state", sa.Text, nullable=False, server_default="running"),
+    sa.Column("lease_until", _timestamptz),
+    sa.Column("ended_at", _timestamptz),
+    sa.Index("bulk_action_running", "at", postgresql_where=sa.text("state = 'running'")),
 )

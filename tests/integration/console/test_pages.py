@@ -15,6 +15,7 @@ from tests.support.staff import SILENCEABLE, Page, Person, on_call_config, perso
 from tests.support.system import fresh_address
 
 EN = TEXTS["en"]
+MANY = 7
 SECRET = "anna.nowak@example.pl"
 LOOKS = "SELECT actor_name FROM console.staff_action WHERE action = %s AND object_ref = %s"
 
@@ -49,11 +50,11 @@ async def test_a_page_opens_to_its_roles_only_and_a_form_to_those_who_act(
     stack: Stack, failed: str
 ) -> None:
     people = await everybody(stack)
-    looks = [f"/console/{name}" for name in ("alerts", "targets", "limits", "silences")]
+    looks = [f"/console/{name}" for name in ("alerts", "targets", "limits", "silences", "oncall")]
     looks.append(f"/console/alerts/{failed}")
     forms = [f"/console/alerts/{failed}/{act}" for act in ("retry", "discard", "resolve")]
     forms += ["/console/targets/slack/reset", "/console/limits/chat"]
-    forms += ["/console/silences", "/console/silences/1/end"]
+    forms += ["/console/silences", "/console/silences/1/end", "/console/oncall"]
     sales = ["/console/followups"]
     for role, who in people.items():
         for paths, admitted in ((looks, {"viewer", "ops"}), (sales, {"sales"})):
@@ -98,6 +99,54 @@ async def test_on_call_retries_discards_and_nothing_without_a_reason(
     assert (await ops.post(f"{path}/retry")).status == 400  # not: every target
     (row,) = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", failed)
     assert re.fullmatch(r"staff:\S+ Ewa Lis", row.operator)
+
+
+async def chosen(ops: Person, query: str) -> dict[str, str]:
+    """Return the hidden fields of the form under a list."""
+    text = (await ops.get(f"/console/alerts?{query}")).text
+    form = text.partition('action="/console/alerts"')[2]
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
+
+
+async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> None:
+    ops, viewer = await person(stack, "ops"), await person(stack, "viewer")
+    await stack.sandbox.behave("sms", status=400)
+    ids = [await stack.alert(f"x{n}", target="sms") for n in range(MANY)]
+
+    async def failed() -> bool:
+        counts = (await stack.http("GET", "/api/dlq/stats", key="admin")).body
+        return bool(counts["targets"].get("sms", {}).get("failed") == MANY)
+
+    await eventually(failed, 30)
+    await stack.sandbox.heal()
+    form = await chosen(ops, "state=failed&target=sms&hours=1")
+    assert form["expected"] == str(MANY)
+    act: dict[str, Any] = {**form, "verb": "retry", "reason": "the token is new"}
+    for wrong in ({"number": "6"}, {"number": ""}, {"number": "7", "reason": ""}):
+        refused = await ops.post("/console/alerts", **act | wrong)
+        assert refused.status == 422, wrong
+    assert (await viewer.post("/console/alerts", **act, number="7")).status == 403
+    assert stack.query("SELECT 1 FROM console.bulk_action") == []
+    begun = await ops.post("/console/alerts", **act, number="7")
+    assert (begun.status, begun.location is not None) == (303, True)
+
+    async def done() -> bool:
+        return EN["bulk_done"] in (await ops.get(str(begun.location))).text
+
+    await eventually(done, 30)
+    assert (
+        EN["bulk_progress"].format(done=MANY, expected=MANY)
+        in (await viewer.get(str(begun.location))).text
+    )
+    for alert_id in ids:
+        assert (await stack.state(alert_id))["state"] in {"pending", "delivered"}
+    acts = stack.query(
+        "SELECT outcome, reason FROM console.staff_action WHERE action = 'bulk.retry' ORDER BY at"
+    )
+    assert [tuple(act) for act in acts] == [
+        ("intended", "the token is new"),
+        ("done", f"{MANY} of {MANY}"),
+    ]
 
 
 async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
@@ -173,6 +222,20 @@ async def test_a_silence_begins_and_ends(stack: Stack) -> None:
     (number,) = re.findall(r"/console/silences/(\d+)/end", shown)
     assert (await ops.post(f"/console/silences/{number}/end")).status == 303
     assert EN["none"] in (await ops.get("/console/silences")).text
+
+
+async def test_somebody_is_put_on_call_for_a_time(stack: Stack) -> None:
+    ops = await person(stack, "ops")
+    form: dict[str, Any] = {"who": "sales maria", "hours": "8", "reason": "Jan is ill"}
+    assert (await ops.post("/console/oncall", **form | {"who": "sales nobody"})).status == 422
+    assert (await ops.post("/console/oncall", **form)).status == 303
+    again = await ops.post("/console/oncall", **form)
+    assert (again.status, EN["stands_in_already"] in again.text) == (409, True)
+    shown = (await ops.get("/console/oncall")).text
+    assert "<strong>sales: Maria Sowa</strong>" in shown
+    (number,) = re.findall(r"/console/oncall/(\d+)/remove", shown)
+    assert (await ops.post(f"/console/oncall/{number}/remove")).status == 303
+    assert "/remove" not in (await ops.get("/console/oncall")).text
 
 
 async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stack: Stack) -> None:

@@ -111,7 +111,7 @@ def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
     if may(roles, Role.SALES):
         found += [("/console/leads", "leads"), ("/console/followups", "followups")]
     if may(roles, Role.VIEWER, Role.OPS):
-        names = ("alerts", "targets", "limits", "silences")
+        names = ("alerts", "targets", "limits", "silences", "oncall")
         found += [(f"/console/{name}", name) for name in names]
     if may(roles, Role.ADMIN):
         found += [("/console/keys", "keys"), ("/console/staff", "staff")]

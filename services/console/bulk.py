@@ -1,0 +1,110 @@
+"""Retries or discards many alerts, as the person who began it, until none is left.
+
+The gateway's call acts on what it can in some seconds and says whether there is more; a worker
+repeats it. Killed at any step, another replica goes on once the lease is over: a call that was
+answered and not counted is repeated, finds less to do, and `done` then says too little, never too
+much. Two workers on one are harmless for the same reason.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.process import logs
+from services.console.gateway import Gateway
+from services.console.people import actor_of
+from services.console.person import Role
+from services.console.store import actions, bulk
+from services.console.store.actions import Actor
+from services.console.store.sessions import Visitor
+
+log = logs.get_logger(__name__)
+
+IDLE_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
+KIND = "bulk"
+COUNTS = {"retry": "requeued", "discard": "discarded"}
+_AWAY = {"away", "unsure"}
+
+
+class Bulk:
+    def __init__(self, engine: AsyncEngine, gateway: Gateway) -> None:
+        self._engine = engine
+        self._gateway = gateway
+
+    async def begin(
+        self, visitor: Visitor, verb: str, chosen: Mapping[str, str], reason: str, expected: int
+    ) -> UUID:
+        bulk_id = uuid.uuid4()
+        values = {"verb": verb, "filter": dict(chosen), "reason": reason, "expected": expected}
+        async with self._engine.begin() as tx:
+            await bulk.add(tx, {"id": bulk_id, "staff_id": visitor.staff_id, **values})
+            await actions.record(
+                tx, actor_of(visitor), f"bulk.{verb}", KIND, str(bulk_id),
+                reason=reason, outcome="intended",
+            )  # fmt: skip
+        return bulk_id
+
+    async def stop(self, visitor: Visitor, bulk_id: UUID) -> None:
+        async with self._engine.begin() as tx:
+            if await bulk.end(tx, bulk_id, "stopped"):
+                await actions.record(tx, actor_of(visitor), "bulk.stop", KIND, str(bulk_id))
+
+    async def run(self) -> None:
+        while True:
+            try:
+                worked = await self._step()
+            except Exception as error:
+                if not postgres.is_transient(error):
+                    raise
+                worked = False
+            if not worked:
+                await asyncio.sleep(IDLE_SECONDS)
+
+    async def _step(self) -> bool:
+        """Make one call for one of them; False if there is nothing to do."""
+        async with self._engine.begin() as tx:
+            found = await bulk.claim(tx)
+        if found is None:
+            return False
+        actor = Actor("staff", str(found.staff_id), found.name, tuple(found.roles))
+        if found.disabled_at is not None or Role.OPS not in found.roles:
+            await self._end(found.id, "refused", 0, actor)
+            return True
+        # As they are now, not as they were: whoever lost the role acts no more.
+        visitor = Visitor(
+            found.staff_id, found.email, found.name, actor.roles, found.language,
+            b"", datetime.now(UTC),
+        )  # fmt: skip
+        body = found.filter | ({"reason": found.reason} if found.verb == "discard" else {})
+        answer = await self._gateway.post(visitor, f"/api/dlq/{found.verb}", body)
+        if answer.ok:
+            done = answer.body[COUNTS[found.verb]]
+            if not answer.body.get("more"):
+                await self._end(found.id, "done", done, actor)
+                return True
+            async with self._engine.begin() as tx:
+                await bulk.add_done(tx, found.id, done, again_in=0)
+        elif answer.fault in _AWAY:
+            async with self._engine.begin() as tx:
+                await bulk.add_done(tx, found.id, 0, again_in=AGAIN_SECONDS)
+        else:
+            log.error("bulk.refused", id=str(found.id), status=answer.status)
+            await self._end(found.id, "refused", 0, actor)
+        return True
+
+    async def _end(self, bulk_id: UUID, state: str, done: int, actor: Actor) -> None:
+        async with self._engine.begin() as tx:
+            await bulk.add_done(tx, bulk_id, done, again_in=0)
+            ended: Any = await bulk.end(tx, bulk_id, state)
+            if ended is not None:  # else it was stopped meanwhile
+                await actions.record(
+                    tx, actor, f"bulk.{ended.verb}", KIND, str(bulk_id),
+                    reason=f"{ended.done} of {ended.expected}", outcome=state,
+                )  # fmt: skip

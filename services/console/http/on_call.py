@@ -1,0 +1,66 @@
+"""Who is on call, and who stands in for whom."""
+
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+
+from services.console.gateway import Answer, Gateway
+from services.console.http.door import Door
+from services.console.http.keys import reason_in
+from services.console.http.pages import page, redirect
+from services.console.person import Role, may
+from services.console.store.sessions import Visitor
+
+HOURS = (4, 8, 24, 72, 168, 336)
+
+
+class OnCallRoutes:
+    def __init__(self, door: Door, gateway: Gateway) -> None:
+        self._door = door
+        self._gateway = gateway
+
+    def add_to(self, app: web.Application) -> None:
+        for method, path, handler, roles in (
+            ("GET", "/console/oncall", self.list, (Role.VIEWER, Role.OPS)),
+            ("POST", "/console/oncall", self.add, (Role.OPS,)),
+            ("POST", "/console/oncall/{id}/remove", self.remove, (Role.OPS,)),
+        ):
+            app.router.add_route(method, path, self._door.only(handler, *roles))
+
+    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
+        return await self._list(request, visitor)
+
+    async def _list(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
+    ) -> web.Response:
+        answer = await self._gateway.get(visitor, "/api/oncall")
+        found = answer.body if answer.ok else {"schedules": {}, "overrides": []}
+        return page(
+            request, "oncall.html", "oncall", visitor,
+            status=status if answer.ok else answer.page_status, fault=fault or answer.fault,
+            schedules=sorted(found["schedules"].items()), overrides=found["overrides"],
+            hours=HOURS, acts=may(visitor.roles, Role.OPS),
+        )  # fmt: skip
+
+    async def add(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = await request.post()
+        reason, hours = reason_in(form), str(form.get("hours", ""))
+        if reason is None or hours not in map(str, HOURS):
+            return await self._list(request, visitor, fault="bad_reason", status=422)
+        schedule, _, person = str(form.get("who", "")).partition(" ")
+        ends = datetime.now(UTC) + timedelta(hours=int(hours))
+        body = {"schedule": schedule, "person": person, "ends": ends.isoformat(), "why": reason}
+        answer = await self._gateway.post(visitor, "/api/oncall/overrides", body)
+        return await self._done(request, visitor, answer)
+
+    async def remove(self, request: web.Request, visitor: Visitor) -> web.Response:
+        if not (number := request.match_info["id"]).isdecimal():
+            raise web.HTTPNotFound
+        answer = await self._gateway.delete(visitor, f"/api/oncall/overrides/{number}")
+        return await self._done(request, visitor, answer)
+
+    async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
+        if answer.ok:
+            return redirect("/console/oncall")
+        fault = "stands_in_already" if answer.fault == "changed_meanwhile" else answer.fault
+        return await self._list(request, visitor, fault=fault, status=answer.page_status)
