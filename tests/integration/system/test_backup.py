@@ -8,6 +8,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from deploy.local.environment import ROOT
 from deploy.local.process import Process
 from tests.support.checkouts import CommandError, MadeUp, made_up
 from tests.support.eventually import eventually
-from tests.support.ports import Ports
+from tests.support.ports import HOST, Ports
+from tests.support.prometheus import quick_prometheus, running_prometheus
 from tests.support.runbooks import Block, sections
 from tests.support.system import fresh_address
-from tests.support.troubles import _past_the_triggers
+from tests.support.troubles import _past_the_triggers, patiently, steps
 
 PAGE = sections(ROOT / "docs" / "backup.md")
 PLACE = "/srv/ostoja-backup"
@@ -84,7 +86,9 @@ async def destroy(checkout: MadeUp) -> None:
     shutil.rmtree(local)
 
 
-async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
+async def test_everything_is_destroyed_and_comes_back(
+    checkout: MadeUp, ports: Ports, tmp_path: Path
+) -> None:
     place = checkout.folder.with_name(f"{checkout.folder.name}-elsewhere")
     withdrawn, erased, chatted = (fresh_address() for _ in range(3))
     for email in (withdrawn, erased):
@@ -141,16 +145,52 @@ async def test_everything_is_destroyed_and_comes_back(checkout: MadeUp) -> None:
     )
     assert status_ == 0, output + complaints
     assert "ok: backup" in output
+    await no_harm_is_missed(checkout)
+    written = checkout.folder / ".local" / "consent" / "verifications.jsonl"
+    (verified,) = written.read_text().splitlines()  # those of before are lost with the disk
+    old = datetime.now(UTC) - timedelta(hours=37)
+    written.write_text(json.dumps({**json.loads(verified), "at": old.isoformat()}) + "\n")
+    await drill(checkout, ports, tmp_path)
+
+
+async def no_harm_is_missed(checkout: MadeUp) -> None:
     for harm, mend in HARM:
         await asyncio.to_thread(checkout.query, harm)
-        status_, output, complaints = await checkout.shell(
+        status, _, complaints = await checkout.shell(
             "PATH=$PWD/.venv/bin:$PATH; ostoja backup; ostoja verify-backup"
         )
-        assert status_ == 1, harm
+        assert status == 1, harm
         assert "not whole" in complaints
         await asyncio.to_thread(checkout.query, mend)
-    written = (checkout.folder / ".local" / "consent" / "verifications.jsonl").read_text()
-    assert len(written.splitlines()) == 1  # those of before are lost with the disk
+
+
+async def drill(checkout: MadeUp, ports: Ports, folder: Path) -> None:
+    """The rule tells of it, and its page ends it; consent, started anew, looks at once."""
+    page_ = "backup-not-verified"
+    look, act, verify = steps(page_)
+    target = f"{HOST}:{checkout.values['CONSENT_METRICS_PORT']}"
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(quick_prometheus(folder) / "rules.yml")],
+        "scrape_configs": [{"job_name": "consent", "static_configs": [{"targets": [target]}]}],
+    }
+    with running_prometheus(folder, configuration, ports.take()) as prometheus:
+        await prometheus.ready()
+
+        async def told() -> bool:
+            return page_ in await prometheus.firing()
+
+        async def over() -> bool:
+            return page_ not in await prometheus.firing()
+
+        assert await over()
+        await checkout.restart("consent")
+        await eventually(told, 60, every=0.3)
+        await checkout.run(look)
+        await checkout.run(act)
+        await checkout.restart("consent")
+        await patiently(checkout, verify)
+        await eventually(over, 60, every=0.3)
 
 
 async def killed(checkout: MadeUp, command: str, path: str) -> None:

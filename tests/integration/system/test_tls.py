@@ -15,7 +15,8 @@ from libs.common.process import certificates
 from tests.support.certificates import NAME
 from tests.support.databases import Databases
 from tests.support.eventually import eventually
-from tests.support.ports import Ports
+from tests.support.ports import HOST, Ports
+from tests.support.prometheus import quick_prometheus, running_prometheus
 from tests.support.stack import Stack, running_stack
 from tests.support.system import LEAD, fresh_address
 from tests.support.tls_servers import PASSWORD, Servers, running_servers
@@ -171,3 +172,36 @@ async def test_the_authority_is_replaced_and_no_request_fails(
         log = stack.log(name)
         assert "PRIVATE KEY" not in log
         assert PASSWORD not in log
+
+
+async def test_a_certificate_that_ends_soon_is_told_until_it_is_renewed(
+    stack: TlsStack, made: Certs, ports: Ports, tmp_path: Path
+) -> None:
+    """A process looks at its start, and every ten minutes."""
+    port = ports.take()
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(quick_prometheus(tmp_path) / "rules.yml")],
+        "scrape_configs": [
+            {
+                "job_name": "consent",
+                "static_configs": [{"targets": [f"{HOST}:{stack.values['CONSENT_METRICS_PORT']}"]}],
+            }
+        ],
+    }
+
+    async def told() -> bool:
+        return "certificate-due" in await prometheus.firing()
+
+    async def over() -> bool:
+        seen = await prometheus.ask("query", query="min(tls_certificate_end_time_seconds)")
+        return bool(seen["result"]) and not await told()
+
+    with running_prometheus(tmp_path, configuration, port) as prometheus:
+        await prometheus.ready()
+        await eventually(over, 30, every=0.3)
+        for days, seen in ((20, told), (certs.DAYS, over)):
+            made(renew=True, days=days, names=["consent"])
+            await stack.stop("consent")
+            await stack.start("consent")
+            await eventually(seen, 30, every=0.3)
