@@ -21,8 +21,6 @@ FREE = 4 * 1024
 MOST = 64 * 2**20
 RETRY_AFTER = 5
 
-_PEEKED = web.RequestKey("peeked", bytes)
-
 
 class BodyBudget:
     """Reads bodies, and counts how much of them this process holds.
@@ -41,8 +39,9 @@ class BodyBudget:
         :raises Problem: 413 too large, 503 no room for it, 501 a coding other than chunked,
             408 too slow, 400 cut off or not what its headers say
         """
-        if _PEEKED in request:
-            peeked: bytes = request.pop(_PEEKED)
+        context = request[CONTEXT]
+        if context.peeked is not None:
+            peeked, context.peeked = context.peeked, None
             return peeked
         length = request.content_length or 0
         if length > MAX_BODY:
@@ -62,7 +61,7 @@ class BodyBudget:
 
     async def peek(self, request: web.Request) -> bytes:
         """Read the body, and keep it for the next `read`; see there."""
-        body = request[_PEEKED] = await self.read(request)
+        body = request[CONTEXT].peeked = await self.read(request)
         return body
 
     async def _read_on(self, request: web.Request) -> bytes:
@@ -141,10 +140,11 @@ async def accept_body(request: web.Request) -> None:
 
     :raises Problem: 501 a coding other than chunked
     """
-    if request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").lower() != "chunked":
+    headers = request.headers
+    if hdrs.TRANSFER_ENCODING in headers and headers[hdrs.TRANSFER_ENCODING].lower() != "chunked":
         # aiohttp would decode the chunks and pass on a compressed body.
         raise Problem(501, detail="only the chunked transfer coding is supported")
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+    if hdrs.EXPECT in headers and headers[hdrs.EXPECT].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
 

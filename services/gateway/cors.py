@@ -69,9 +69,12 @@ class Cors:
             if self._allows(request):
                 headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request.headers[hdrs.ORIGIN]
                 headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = EXPOSED_HEADERS
-        context = request.get(CONTEXT)
-        if context is not None and context.decision is not None:
-            headers.update(context.decision.headers())
+        try:
+            decision = request[CONTEXT].decision
+        except KeyError:  # answered before the access control
+            return
+        if decision is not None:
+            headers.update(decision.headers())
 
     def _allows(self, request: web.Request) -> bool:
         origin = request.headers.get(hdrs.ORIGIN)

@@ -23,9 +23,9 @@ from typing import Annotated, Any, NamedTuple
 
 import limits
 from multidict import istr
-from prometheus_client import Counter
 from pydantic import AfterValidator
 
+from libs.common.process.prometheus_private import increment
 from services.gateway import metrics
 from services.gateway.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 
@@ -228,10 +228,8 @@ class Budget(NamedTuple):
     """Whether no one is admitted while it is exhausted."""
 
 
-class Bucket(NamedTuple):
-    window: Window
-    key: str
-    refuses: bool = True
+Bucket = tuple[Window, str, bool]
+"""A window, the key under which it is counted, and whether no one is admitted once it is full."""
 
 
 class Use(NamedTuple):
@@ -262,7 +260,10 @@ class Decision(NamedTuple):
         """RateLimit and RateLimit-Policy as in draft-ietf-httpapi-ratelimit-headers-10."""
         # One item: the window that will be exhausted first, or stays exhausted longest.
         if self.admitted:
-            tightest = max(self.uses, key=_share)
+            tightest = self.uses[0]
+            for use in self.uses:
+                if use.used * tightest.window.quota > tightest.used * use.window.quota:
+                    tightest = use
         else:
             tightest = max((use for use in self.uses if use.exhausted), key=_reset)
         left = max(0, tightest.window.quota - tightest.used - (1 if self.admitted else 0))
@@ -270,10 +271,6 @@ class Decision(NamedTuple):
             RATE_LIMIT_POLICY: ", ".join([use.window.policy for use in self.uses]),
             RATE_LIMIT: f'"{tightest.window.name}";r={left};t={tightest.reset}',
         }
-
-
-def _share(use: Use) -> float:
-    return use.used / use.window.quota
 
 
 def _reset(use: Use) -> int:
@@ -352,15 +349,15 @@ class Limiter:
 
         :param wide_key: of a group of clients, which has WIDE times the quota
         """
-        buckets = [Bucket(window, key) for window in windows]
+        buckets = [(window, key, True) for window in windows]
         if wide_key is not None:
-            buckets += [Bucket(window.widened, wide_key) for window in windows]
+            buckets += [(window.widened, wide_key, True) for window in windows]
         if budget is not None:
-            buckets.append(Bucket(budget.window, budget.key, budget.refuses))
+            buckets.append((budget.window, budget.key, budget.refuses))
         now = self._now()
         counts = self._counts(buckets, now)
-        for bucket, count in zip(buckets, counts, strict=True):
-            if bucket.refuses and count >= bucket.window.quota:  # by this process alone
+        for (window, _, refuses), count in zip(buckets, counts, strict=True):
+            if refuses and count >= window.quota:  # by this process alone
                 return _decided(policy, buckets, budget, now, counts, "here")
         try:
             return await self._decide_in_redis(policy, buckets, budget, now, counts)
@@ -381,10 +378,13 @@ class Limiter:
         now: int,
         known: Sequence[int],
     ) -> Decision:
-        hashes: dict[str, int] = {}
+        hashes: list[str] = []
         arguments: list[Argument] = [self._process]
+        at, previous = 0, None
         for (window, key, refuses), count in zip(buckets, known, strict=True):
-            at = hashes.setdefault(f"ostoja:admitted:{key}", len(hashes) + 1)
+            if key != previous:  # the windows of a key follow each other
+                at, previous = at + 1, key
+                hashes.append(f"ostoja:admitted:{key}")
             seconds = window.seconds
             start = now - now % seconds
             arguments += (at, seconds, window.quota, start, count, 1 if refuses else 0)
@@ -397,7 +397,7 @@ class Limiter:
                 self._add(buckets, counts, seconds)
             answers.append(_decided(policy, buckets, budget, seconds, counts, "redis"))
 
-        await self._redis.evaluate(COUNT, tuple(hashes), arguments, read)
+        await self._redis.evaluate(COUNT, hashes, arguments, read)
         return answers[0]
 
     def _decide_here(
@@ -444,18 +444,19 @@ def _decided(
     admitted = True
     for window, count, _ in uses:
         admitted = admitted and count < window.quota
-    _counter(policy, "admitted" if admitted else "refused", counted_in).inc()
+    _count(policy, "admitted" if admitted else "refused", counted_in)(1)
     if budget is None or spent is None or not admitted:
         return Decision(policy, admitted, tuple(uses))
-    _counter(budget.name, "refused" if spent.exhausted else "admitted", counted_in).inc()
-    if spent.exhausted and budget.refuses:
+    exhausted = spent.exhausted
+    _count(budget.name, "refused" if exhausted else "admitted", counted_in)(1)
+    if exhausted and budget.refuses:
         return Decision(budget.name, admitted=False, uses=(spent,), budget=spent)
     return Decision(policy, admitted=True, uses=tuple(uses), budget=spent)
 
 
 @cache
-def _counter(policy: str, outcome: str, counted_in: str) -> Counter:
-    return metrics.LIMIT_DECISIONS.labels(policy, outcome, counted_in)
+def _count(policy: str, outcome: str, counted_in: str) -> Callable[[float], None]:
+    return increment(metrics.LIMIT_DECISIONS.labels(policy, outcome, counted_in))
 
 
 class Waits:

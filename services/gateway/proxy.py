@@ -12,6 +12,7 @@ from functools import lru_cache
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import istr
 
+from libs.common.http.answer import Answer
 from libs.common.http.application import (
     ACCEPTED_AT,
     ADDRESS_FROM,
@@ -120,7 +121,7 @@ async def forward(
     path = request.rel_url.raw_path_qs
     async with upstream.ask(method, path, headers=headers, body=body, timeout=timeout) as answer:
         if answer.complete:
-            return web.Response(
+            return Answer(
                 status=answer.status, headers=answer_headers(answer), body=await answer.read()
             )
         return await _stream(request, answer)

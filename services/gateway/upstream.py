@@ -19,6 +19,7 @@ from libs.common import sockets
 from libs.common.http.application import INTERNAL_KEY, Problem
 from libs.common.http.client import Broken, Connection, Pool, Response, Unreachable, build_request
 from libs.common.process import certificates, logs, tracing
+from libs.common.process.prometheus_private import observe
 from services.gateway import metrics
 
 log = logs.get_logger(__name__)
@@ -54,7 +55,7 @@ class Upstream:
         self._fixed = f"Host: {parts.netloc}\r\n{INTERNAL_KEY}: {internal_key}\r\n"
         self._answer_seconds = answer_seconds
         self.pool = Pool(self._connect, CONNECTIONS)
-        self._seconds = metrics.UPSTREAM_SECONDS.labels(name)
+        self._took = observe(metrics.UPSTREAM_SECONDS.labels(name))
 
     @classmethod
     @asynccontextmanager
@@ -121,7 +122,7 @@ class Upstream:
         except BaseException:
             self.pool.release(connection)
             raise
-        self._seconds.observe(time.perf_counter() - start)
+        self._took(time.perf_counter() - start)
         return connection
 
     async def _connect(self) -> Connection:

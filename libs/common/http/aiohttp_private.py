@@ -7,7 +7,7 @@ new version moves one.
 import asyncio
 import secrets
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -82,8 +82,10 @@ class RequestHandler(web.RequestHandler):
         if isinstance(message, MalformedRequest):
             self._end_body()
         self._body = body
-        if any(_head_size(message) > MAX_HEAD for message, _ in self._messages):
-            self._refuse_head()
+        for each, _ in self._messages:
+            if _head_size(each) > MAX_HEAD:
+                self._refuse_head()
+                return
 
     def _refuse_head(self) -> None:
         """Answer the last request with 400, and accept no more."""
@@ -114,12 +116,13 @@ class RequestHandler(web.RequestHandler):
         if self._request_count != heads:  # heads behind a declined upgrade
             self._heads_came()
         body = request.content
-        if body.is_eof() and body.exception() is None:
+        if body.is_eof() and not body.at_eof() and body.exception() is None:
             body.read_nowait()  # unread, it would stay as long as the connection is idle
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             self.data_received(ahead)
-        if (manager := cast("Any", self._manager)) is not None:  # None: the connection is lost
+        manager: Any = self._manager
+        if manager is not None:  # None: the connection is lost
             manager.used(self)
         return finished
 

@@ -4,11 +4,11 @@ import hmac
 import json
 import math
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
+from os import urandom
 from time import perf_counter
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
@@ -20,7 +20,8 @@ from multidict import istr
 from opentelemetry.trace import SpanKind
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from libs.common.process import logs, tracing
+from libs.common.http.answer import Answer
+from libs.common.process import logs, prometheus_private, tracing
 
 M = TypeVar("M", bound=BaseModel)
 log = logs.get_logger(__name__)
@@ -104,8 +105,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
             body["detail"] = self.detail
         if self.errors:
             body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
-        return web.json_response(
-            body,
+        return Answer(
+            text=json.dumps(body),
             status=self.status,
             headers=self.headers,
             content_type="application/problem+json",
@@ -115,7 +116,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 def json_response(
     data: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return web.Response(
+    return Answer(
         text=json.dumps(data, ensure_ascii=False, allow_nan=False, default=str),
         status=status,
         headers=headers,
@@ -244,7 +245,7 @@ async def _name_request(request: web.Request, response: web.StreamResponse) -> N
     try:
         response.headers[REQUEST_ID] = request[_REQUEST_ID]
     except KeyError:  # aiohttp has refused its `Expect`, before the middlewares
-        response.headers[REQUEST_ID] = secrets.token_hex(16)
+        response.headers[REQUEST_ID] = urandom(16).hex()
 
 
 async def _health(_: web.Request) -> web.Response:
@@ -252,15 +253,17 @@ async def _health(_: web.Request) -> web.Response:
 
 
 @cache  # of the closed sets of labels
-def _answered(method: str, route: str, status: int) -> tuple[prometheus_client.Counter, str]:
-    """Return the counter, and the fields of the log line."""
+def _answered(method: str, route: str, status: int) -> tuple[Callable[[float], None], str]:
+    """Return what counts it, and the fields of the log line."""
     fields = {"method": method, "route": route, "status": status}
-    return _REQUESTS.labels(method, route, status), json.dumps(fields)[1:-1]
+    return prometheus_private.increment(_REQUESTS.labels(method, route, status)), json.dumps(
+        fields
+    )[1:-1]
 
 
 @cache
-def _seconds(route: str) -> prometheus_client.Histogram:
-    return _SECONDS.labels(route)
+def _seconds(route: str) -> Callable[[float], None]:
+    return prometheus_private.observe(_SECONDS.labels(route))
 
 
 def _observe(*, inside: bool) -> Middleware:
@@ -269,7 +272,7 @@ def _observe(*, inside: bool) -> Middleware:
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get(REQUEST_ID, "")
-        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        request_id = given if _SANE_ID.fullmatch(given) else urandom(16).hex()
         request[_REQUEST_ID] = request_id
         token = logs.request_id.set(request_id)
         route = route_template(request)
@@ -285,9 +288,9 @@ def _observe(*, inside: bool) -> Middleware:
                 response = await handler(request)
                 span.set_attribute("http.response.status_code", response.status)
             seconds = perf_counter() - start
-            counter, fields = _answered(method, route, response.status)
-            counter.inc()
-            _seconds(route).observe(seconds)
+            count, fields = _answered(method, route, response.status)
+            count(1)
+            _seconds(route)(seconds)
             if route != HEALTH_PATH:
                 fields += f', "seconds": {seconds:.4f}, "request_id": "{request_id}"'
                 logs.info(__name__, "http.answered", fields)

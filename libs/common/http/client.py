@@ -171,7 +171,8 @@ class Connection(asyncio.Protocol):
         response = self.response
         if response.fault is not None:
             raise response.fault
-        self._resume()
+        if response.paused:
+            self._resume()
         self._waiter = self._timeout.loop.create_future()
         try:
             await self._waiter
@@ -179,7 +180,7 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     def _resume(self) -> None:
-        if self.response.paused and self._transport is not None:
+        if self._transport is not None:
             self.response.paused = False
             self._timeout.restart()  # it was not read until now
             self._transport.resume_reading()
@@ -259,7 +260,8 @@ class Connection(asyncio.Protocol):
         reusable = self._state is State.RECEIVING and self._parser.should_keep_alive()
         self._state = State.IDLE if reusable else State.CLOSED
         response.complete = True
-        self._resume()  # for the next request, and to see the end of an idle connection
+        if response.paused:
+            self._resume()  # for the next request, and to see the end of an idle connection
         self._wake()
 
     def fail(self, fault: Exception) -> None:
@@ -380,8 +382,8 @@ def build_request(
     given = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     # Callers must not pass line breaks. This is a second check, because one that got through would
     # add a header or a second request.
-    breaks = given.count("\r"), given.count("\n"), line.count("\r") + line.count("\n")
-    if breaks != (len(headers), len(headers), 0):
+    lines = len(headers)
+    if given.count("\r") != lines or given.count("\n") != lines or "\r" in line or "\n" in line:
         raise ValueError("a header contains a line break")
     whole, length = b"", ""
     if isinstance(body, bytes):

@@ -67,21 +67,21 @@ async def counted_by_redis(
     """
 
     async def none_is_away() -> bool:
-        return times_said(gateways, "away") == times_said(gateways, "back")
+        return times_said(gateways, "disconnected") == times_said(gateways, "connected")
 
     for number in range(2, 6):
         await eventually(none_is_away)
-        before = times_said(gateways, "away")
+        before = times_said(gateways, "disconnected")
         address = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.0.{number}", 0))
         async with aiohttp.ClientSession(connector=address) as session:
             answers = await ask(*(replace(gateway, session=session) for gateway in gateways))
-        if times_said(gateways, "away") == before:
+        if times_said(gateways, "disconnected") == before:
             break
     return statuses(answers)
 
 
 def times_said(gateways: Sequence[Gateway], what: str) -> int:
-    return sum(gateway.log.read_text().count(f"redis_pipe.{what}") for gateway in gateways)
+    return sum(gateway.log.read_text().count(f"redis_pipeline.{what}") for gateway in gateways)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -436,9 +436,10 @@ async def test_many_addresses_each_under_its_limit_stop_at_the_budget_of_all_and
 ) -> None:
     settings = {"TRUSTED_PROXIES": "127.0.0.0/8", setting: "50 per day"}
     gateways = [await start_gateway(**settings) for _ in range(2)]
-    before = times_said(gateways, "away")
+    before = times_said(gateways, "disconnected")
     found = statuses(await botnet(path, *gateways))
-    one_counted_alone = times_said(gateways, "away") > before  # as each may, on a slow machine
+    # As each may, on a slow machine.
+    one_counted_alone = times_said(gateways, "disconnected") > before
     assert 50 <= found[200] <= (100 if one_counted_alone else 50)
     assert found.keys() == {200, 429}
     refused = await gateways[0].call("POST", path, MESSAGE, **{"X-Forwarded-For": "192.0.2.1"})

@@ -9,8 +9,9 @@ from typing import TypeGuard
 import pytest
 
 from libs.common.database import aiopg_private
-from libs.common.http import aiohttp_private, server
+from libs.common.http import aiohttp_private, answer, server
 from libs.common.messaging import aiormq_private
+from libs.common.process import prometheus_private
 
 
 def defined_in(cls: type) -> set[str]:
@@ -47,7 +48,9 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
 
 
-@pytest.mark.parametrize("module", [aiohttp_private, aiopg_private, aiormq_private])
+@pytest.mark.parametrize(
+    "module", [aiohttp_private, answer, aiopg_private, aiormq_private, prometheus_private]
+)
 def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
     for cls, names in module.NAMES.items():
         assert names <= defined_in(cls), cls
@@ -58,6 +61,8 @@ def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
     [
         (aiohttp_private, aiohttp_private),
         (aiohttp_private, server),
+        (answer, answer),
+        (prometheus_private, prometheus_private),
         (aiopg_private, aiopg_private),
         (aiormq_private, aiormq_private),
     ],
