@@ -84,14 +84,14 @@ class Bulk:
         )  # fmt: skip
         body = found.filter | ({"reason": found.reason} if found.verb == "discard" else {})
         answer = await self._gateway.post(visitor, f"/api/dlq/{found.verb}", body)
-        if answer.ok:
+        if answer.ok and answer.body:
             done = answer.body[COUNTS[found.verb]]
             if not answer.body.get("more"):
                 await self._end(found.id, "done", done, actor)
                 return True
             async with self._engine.begin() as tx:
                 await bulk.add_done(tx, found.id, done, again_in=0)
-        elif answer.fault in _AWAY:
+        elif answer.ok or answer.fault in _AWAY:
             async with self._engine.begin() as tx:
                 await bulk.add_done(tx, found.id, 0, again_in=AGAIN_SECONDS)
         else:

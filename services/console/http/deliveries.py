@@ -99,9 +99,11 @@ class DeliveryRoutes:
             fault = "bad_number"
         if fault or reason is None:
             return await self._list(request, visitor, form, fault=fault)
+        if (state := form.get("state")) not in {"failed", "pending"}:
+            raise web.HTTPBadRequest  # what is in doubt is decided one by one
         names = ("target", "event_type", "since", "until")
         chosen = {name: str(form[name]) for name in names if form.get(name)}
-        chosen["status"] = "pending" if form.get("state") == "pending" else "failed"
+        chosen["status"] = str(state)
         bulk_id = await self._bulk.begin(visitor, verb, chosen, reason, int(expected))
         return redirect(f"/console/bulk/{bulk_id}")
 

@@ -126,6 +126,8 @@ async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> Non
         refused = await ops.post("/console/alerts", **act | wrong)
         assert refused.status == 422, wrong
     assert (await viewer.post("/console/alerts", **act, number="7")).status == 403
+    doubt = await ops.post("/console/alerts", **act | {"state": "in_doubt", "number": "7"})
+    assert doubt.status == 400
     assert stack.query("SELECT 1 FROM console.bulk_action") == []
     begun = await ops.post("/console/alerts", **act, number="7")
     assert (begun.status, begun.location is not None) == (303, True)
