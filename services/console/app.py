@@ -25,6 +25,7 @@ from services.console.http.login import LoginRoutes
 from services.console.http.looks import Looks
 from services.console.http.on_call import OnCallRoutes
 from services.console.http.operations import OperationsRoutes
+from services.console.http.person_pages import PersonRoutes
 from services.console.http.silences import SilenceRoutes
 from services.console.http.staff import StaffRoutes
 from services.console.http.sync import SyncRoutes
@@ -73,6 +74,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     InboxRoutes(door, gateway).add_to(app)
     looks = Looks(engine)
     LeadRoutes(door, gateway, looks).add_to(app)
+    PersonRoutes(door, gateway, looks).add_to(app)
     bulk = Bulk(engine, gateway)
     service.spawn("bulk actions", bulk.run())
     DeliveryRoutes(engine, door, gateway, looks, bulk).add_to(app)

@@ -76,7 +76,14 @@ class Gateway:
         """:param path: each part of it that comes from elsewhere through `part`"""
         asked = {name: str(value) for name, value in query.items() if value is not None}
         url = URL(self._url + path, encoded=True).update_query(asked)
-        answer = await self._ask("GET", url, visitor, None, LOOK_SECONDS)
+        return await self._look(visitor, url, LOOK_SECONDS)
+
+    async def get_from_all(self, visitor: Visitor, path: str) -> Answer:
+        """Get what several services are asked for in turn."""
+        return await self._look(visitor, URL(self._url + path, encoded=True), ACT_SECONDS)
+
+    async def _look(self, visitor: Visitor, url: URL, seconds: float) -> Answer:
+        answer = await self._ask("GET", url, visitor, None, seconds)
         if answer.fault == "unsure":  # a look changes nothing, so there is nothing to be unsure of
             return Answer(0, answer.body)
         return answer

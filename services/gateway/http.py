@@ -114,6 +114,7 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/audit/checkpoints", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),

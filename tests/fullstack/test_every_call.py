@@ -377,6 +377,7 @@ async def _consent(call: Calls, person: str) -> None:
     _has(await call("GET", "/api/consent/export/{email}", email=person, key="admin"), "email")
     erased = await call("POST", "/api/consent/erase", {"email": person}, key="admin")
     _has(erased["erasure"], "status")
+    _has(await call("GET", "/api/consent/erasures", key="admin"), "in_progress days_left")
     verified = await call("GET", "/api/consent/audit/verify", key="admin")
     assert (verified["ok"], verified["first_broken"]) == (True, None)
     kept = (await call("GET", "/api/consent/audit/checkpoints", key="admin"))["checkpoints"]

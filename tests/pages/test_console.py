@@ -99,6 +99,32 @@ async def test_a_seller_takes_a_lead_and_closes_it(
     await page.context.close()
 
 
+@LOOKS
+async def test_somebody_who_asks_is_looked_up_and_erased(
+    browser: Browser, stack: Stack, language: str, scheme: str, size: Any
+) -> None:
+    t, name = TEXTS[language], f"{language}-{scheme}-{size['width']}"
+    email = fresh_address()
+    await stack.opt_in(email)
+    page, complaints = await entered(browser, stack, language, scheme, size, "privacy")
+    await page.goto(f"{stack.url}/console/person")
+    await fits(page, f"person-ask-{name}")
+    await page.locator("#who").fill(email)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text(t["trail_opt-in"], exact=True)).to_be_visible()
+    assert page.url == f"{stack.url}/console/person"
+    await fits(page, f"person-{name}")
+    async with page.expect_download() as saved:
+        await page.get_by_role("button", name=t["do_export"]).click()
+    assert (await saved.value).suggested_filename == "person.json"
+    await page.locator("#again").fill(email)
+    await page.get_by_role("button", name=t["do_erase"]).click()
+    await expect(page.get_by_text(t["person_erasing"])).to_be_visible()
+    await fits(page, f"person-erased-{name}")
+    assert complaints == []
+    await page.context.close()
+
+
 async def test_the_inbox_names_the_parts_that_are_away(browser: Browser, stack: Stack) -> None:
     page, _ = await entered(browser, stack, "pl", "light", PHONE, "sales", "ops")
     await stack.kill9("followups")

@@ -79,6 +79,7 @@ class AdminRoutes:
             (hdrs.METH_GET, "/api/consent/audit/checkpoints", self.checkpoints),
             (hdrs.METH_GET, "/api/consent/audit/{email}", self.audit),
             (hdrs.METH_GET, "/api/consent/export/{email}", self.export),
+            (hdrs.METH_GET, "/api/consent/erasures", self.erasures),
             (hdrs.METH_POST, "/api/consent/erase", self.erase),
             (hdrs.METH_POST, "/api/consent/replay-erasures", self.replay),
             (hdrs.METH_POST, "/internal/actions", self.record),
@@ -100,11 +101,17 @@ class AdminRoutes:
         return json_response(
             {
                 "email": given,
+                "subject": row and str(row.id),
                 "entries": entries,
                 "next_cursor": str(entries[-1]["id"]) if more else None,
                 "erasure": await self._erasure(subject),
             }
         )
+
+    async def erasures(self, _: web.Request) -> web.Response:
+        async with self._engine.connect() as tx:
+            count, days = await erasures.open_erasures(tx)
+        return json_response({"in_progress": count, "days_left": days if count else None})
 
     async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
         async with self._engine.begin() as tx:

@@ -48,11 +48,16 @@ def _ledger(body: Any) -> Rows:
     yield "ledger", int(body["ok"] is False), "/console/alerts"
 
 
+def _erasures(body: Any) -> Rows:
+    yield "erasures", body["in_progress"], "/console/person"
+
+
 _LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"
 PARTS = (
     Part("leads", "/api/leads", _listed("leads", _LEADS), {"state": "new", "limit": MOST}),
     Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), {"limit": MOST}),
     Part("cases", "/api/cases", _listed("unanswered", _LEADS), {"state": "unanswered"}),
+    Part("erasures", "/api/consent/erasures", _erasures, {}),
     Part("alerts", "/api/dlq/stats", _deliveries, {}),
     Part("targets", "/api/breakers", _breakers, {}),
     Part("ledger", "/api/ledger/check", _ledger, {}),

@@ -113,6 +113,8 @@ def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
     if may(roles, Role.VIEWER, Role.OPS):
         names = ("alerts", "targets", "limits", "silences", "oncall")
         found += [(f"/console/{name}", name) for name in names]
+    if may(roles, Role.PRIVACY):
+        found.append(("/console/person", "person"))
     if may(roles, Role.ADMIN):
         found += [("/console/keys", "keys"), ("/console/staff", "staff")]
     if may(roles, Role.ADMIN, Role.PRIVACY):

@@ -1,5 +1,6 @@
-"""The inbox and the leads: looked at, taken, put off and closed, as the people who call back do."""
+"""The inbox, leads and persons' data: who sees them, what a press does, and what is recorded."""
 
+import json
 import os
 import re
 import signal
@@ -185,6 +186,97 @@ async def test_others_see_no_lead(stack: Stack) -> None:
     assert await press(other, lead, "taken") == 403
     assert (await state(stack, lead))[0] == "new"
     assert (await (await person(stack, "sales")).get("/console/leads/nonsense")).status == 404
+
+
+async def known_person(stack: Stack) -> tuple[str, str]:
+    """Return an address that agreed and wrote, and consent's id of it."""
+    _, email = await new_lead(stack)
+    await stack.opt_in(email)
+
+    async def subject() -> str | None:
+        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
+        return str(found.body["subject"]) if found.body["entries"] else None
+
+    id_ = await eventually(subject, 30)
+    assert id_ is not None
+    return email, id_
+
+
+def recorded(stack: Stack, ref: str) -> list[tuple[str, str]]:
+    rows = stack.query(
+        "SELECT action, outcome FROM console.staff_action WHERE object_ref = %s ORDER BY at", ref
+    )
+    return [(row.action, row.outcome) for row in rows]
+
+
+async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no_address(
+    stack: Stack,
+) -> None:
+    email, subject = await known_person(stack)
+    officer = await person(stack, "privacy")
+    shown = await officer.post("/console/person", who=email)
+    assert (shown.status, EN["trail_opt-in"] in shown.text) == (200, True)
+    file = await officer.post("/console/person/export", who=email)
+    assert file.status == 200
+    held = json.loads(file.text)
+    assert (held["email"], held["incomplete"]) == (email, [])
+    assert held["services"]["followups"]["conversations"]
+    wrong = await officer.post("/console/person/erase", who=email, again=fresh_address())
+    assert (wrong.status, EN["not_same"] in wrong.text) == (422, True)
+    assert recorded(stack, subject) == [
+        ("person.look", "done"), ("person.export", "done"), ("person.look", "done"),
+    ]  # fmt: skip
+    erased = await officer.post("/console/person/erase", who=email, again=email.upper())
+    assert (erased.status, EN["person_erasing"] in erased.text) == (200, True)
+    assert ("person.erase", "intended") in recorded(stack, subject)
+
+    async def done() -> bool:
+        return EN["erasure_done"] in (await officer.post("/console/person", who=email)).text
+
+    await eventually(done, 60)
+    found = await stack.http("GET", f"/api/leads?email={email}", key="service")
+    assert found.body["items"] == []
+    written = stack.query("SELECT string_agg(a::text, ' ') AS all FROM console.staff_action a")
+    assert email not in written[0].all
+
+
+async def test_export_and_erasure_ask_for_the_password_again_and_others_see_nobody(
+    stack: Stack,
+) -> None:
+    email, _ = await known_person(stack)
+    officer = await person(stack, "privacy")
+    stack.query(
+        "UPDATE console.staff_session SET stepped_up_at = now() - interval '11 minutes'"
+        " WHERE staff_id = (SELECT id FROM console.staff WHERE email = %s)",
+        officer.email,
+    )
+    for path in ("export", "erase"):
+        asked = await officer.post(f"/console/person/{path}", who=email, again=email)
+        assert (asked.status, asked.location) == (303, "/console/confirm?next=/console/person")
+    assert (await officer.post("/console/person", who=email)).status == 200
+    for bad in ("", "nobody", "<b>"):
+        refused = await officer.post("/console/person", who=bad)
+        assert (refused.status, EN["bad_subject"] in refused.text) == (422, True)
+    other = await person(stack, "viewer", "sales", "ops", "admin")
+    for path in ("", "/export", "/erase"):
+        assert (await other.post(f"/console/person{path}", who=email, again=email)).status == 403
+    still = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
+    assert still.body["erasure"] is None
+
+
+async def test_a_look_that_cannot_be_recorded_shows_nothing(stack: Stack) -> None:
+    email, _ = await known_person(stack)
+    officer = await person(stack, "privacy")
+    stack.query("REVOKE INSERT ON console.staff_action FROM console")
+    try:
+        for path in ("", "/export", "/erase"):
+            answer = await officer.post(f"/console/person{path}", who=email, again=email)
+            assert answer.status >= 500
+            assert EN["trail_opt-in"] not in answer.text
+    finally:
+        stack.query("GRANT INSERT ON console.staff_action TO console")
+    still = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
+    assert still.body["erasure"] is None
 
 
 async def test_each_role_sees_what_needs_it_and_nothing_that_the_gateway_refuses(
