@@ -152,7 +152,8 @@ class _Route(_Section):
     first: bool = False
     lead: bool = True
     alone: bool = False
-    skips: Literal["wish", "area", "budget", "start", "contact"] | None = None
+    always: bool = False
+    skips: tuple[Literal["wish", "area", "budget", "start", "contact"], ...] = ()
 
 
 def _town(text: str) -> str:

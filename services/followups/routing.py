@@ -68,7 +68,9 @@ class Route:
     """Staff are notified of its topic even when no contact is known."""
     alone: bool
     """Matches only a message that says nothing else: a goodbye."""
-    skips: Question | None = None
+    always: bool = False
+    """It is answered whatever the conversation is about, even in an emergency."""
+    skips: tuple[Question, ...] = ()
     """What the form does not ask any more: a budget of a person who asks for a price."""
 
     @property

@@ -25,22 +25,43 @@ _DECLINES = re.compile(
 )
 
 _ASKS = re.compile(
-    r"(?:(?:a|i|no|to|ok|aha|dobrze|dzien dobry|witam|hej|halo|prosze) )*"
+    r"(?:(?:a|i|no|to|ok|aha|dobrze|dobra|jasne|tylko|jeszcze|tez|czyli|w takim razie|dzien dobry|witam|hej|halo|prosze) )*"
     r"(?:(?:umiesz|umie|mozesz|moze|mozecie|moglbys|moglabys|moglibyscie|mozna|chcial\w+|chce"
     r"|pan|pani|panstwo|mi|nam|sie|tez|(?:po)?wiedziec|dowiedziec|zapytac|spytac|pytam|pytanie"
     r"|powiedz\w*|napis\w+|odpowiedz\w*) )*"
-    r"(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego"
-    r"|(?:od |do |na )?kiedy|po co|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
-    r"|(?!macie (?:mi|nam))\w+(?:[ai]c|ujec|dziec)ie"
+    r"(?:(?:(?:w|na|do|od|za|o|po|z|u|dla|przez|pod) )?(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego|kiedy|ktor(?:ej|ym|ych|y|a|e) (?:godz\w+|dni\w*|\w+cie)|ktorej)"
+    r"|po co|co (?:z|jesli|jezeli|robi\w*|trzeba)|da(?:loby)? (?:sie|rade)|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
+    r"|(?!macie (?:mi|nam)|moze|przec|swiec)\w+(?:[aieu]c|dziec)ie|jestescie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
+    r"|(?:(?:і|и|а|та|але|ще|тоді|скажіть|підкажіть|скажите) )*(?:(?:за|на|до|в|у|від) )?(?:скільки|коли|де|хто|якии|яка|яке|які|як|чи|чому|куди|можна|сколько|когда|где|кто|какои|какая|какие|как|почему|можно|\w+(?:єте|[^\Wаеиоуюяі]ите|ете))\b"
 )
 """Questions without a question mark: `Jaki macie czas realizacji`."""
+_ASKS_IN_GERMAN = re.compile(
+    r"(?:(?:und|auch|noch|oder|aber|ok|gut|sagen sie|hallo|guten tag|eine frage) )*"
+    r"(?:(?:bis|ab|von|fur|mit|zu|in) )?(?:wie|wann|wo|wer|was|warum|welche\w*|wieviel|ob|kann (?:man|ich)|kommt|haben sie|gibt es|ist (?:es|das)|sind sie"
+    r"|(?!rufen|schreiben|schicken|melden|kommen|geben|nehmen|senden|losch|streichen)\w+en sie)\b"
+)
+"""`Machen Sie auch die Planung`"""
 _ASKS_LATER = re.compile(
     r"\b(?:powiedz\w*|napisz\w*|ciekaw\w+|pytanie|jesli tak|i|oraz|a)(?: \w+)?"
     r" (?:czy \w+cie|ile (?:trwa|kosztuje|placicie))\b"
-    r"|(?<!nie wiem )\bczy (?:tez )?(?:robicie|macie|dajecie|mozecie|zajmujecie)\b"
+    r"|(?<!nie wiem )\b(?:czy|ile|gdzie|kiedy|jak (?:dlugo|szybko)|(?:w|na|o|do|od) (?:jaki\w+|ktorej)) (?:\w+ ){0,2}?(?!swiec)\w+(?:[aieu]c|dziec|tes?c)ie\b"
+    r"|\b(?:питання|чи (?:ви|вы|у вас)|ви \w+ чи)\b"
 )
 """The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""
+_RECORDED = re.compile("moj|zapisa|notowa|poprawi|zmieni|do you have|did you")
+"""A part of each of its patterns: most messages cost no more than this look."""
+_VERB_FIRST = re.compile(
+    r"(?:(?:a|i|to|no) )*(?!chcec|wiec|mozec|bedzie|rozumie|macie (?:mi|nam|moj))\w+(?:[aieu]c|dziec)ie\b"
+)
+"""`Odpadł cokół, przyjeżdżacie do takich rzeczy`"""
+_CONTINUES = re.compile(r"(?:a|albo|i|lub|oraz|and|or|und|oder|а|і|або)(?: \w+){1,3}")
+_OF_THE_RECORD = re.compile(
+    r"(?<!skad )\b(?:(?:macie|masz|maja panstwo|znacie|widzicie|dosta(?:liscie|lyscie)|dosz(?:lo|edl|la)|dotarl\w*)(?: juz)? moj\w* (?:(?:nowy|nr|numer|e) )?(?:nr|numer|telefon|mail|adres|wiadomosc|zgloszenie|metraz|budzet|termin)\w*"
+    r"|(?:zapisal|zanotowal|odnotowal)[iy]scie|(?:zapisane|zanotowane|odnotowane)\b(?! w umow)|do you have my|did you (?:get|note))\b"
+    r"|^(?=.*\b(?:metraz|numer|mail|adres|dane|danych|budzet|zgloszen)).*\b(?:poprawi|zmieni)(?:cie|sz)\b"
+)
+"""`Macie mój numer?`: about what is noted here."""
 _UNSUBSCRIBES = re.compile(
     r"\b(?:stop|wypis\w*|przesta\w*|rezygnuj\w*|wylacz\w*|usun\w*|cofam|wycof\w*|unsubscribe"
     r"|abmelde\w*|nicht mehr)\b"
@@ -82,6 +103,11 @@ _READ = vocabulary(
 )
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
+_NAMES_OF = {
+    "area": re.compile(r"\b(?:metraz\w*|metr\w*|m2|powierzchni\w*|area)\b"),
+    "budget": re.compile(r"\b(?:budzet\w*|kwot\w*|budget)\b"),
+    "start": re.compile(r"\b(?:termin\w*|start date)\b"),
+}
 
 
 def says(rest: str, least: int = 2) -> bool:
@@ -89,9 +115,34 @@ def says(rest: str, least: int = 2) -> bool:
     return "?" in rest or word_count(rest) >= least
 
 
-def asks(rest: str) -> bool:
+def asks(rest: str, language: str = "pl") -> bool:
+    if "?" in rest:
+        return True
+    begins = _ASKS_IN_GERMAN if language == "de" else _ASKS
     sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
-    return "?" in rest or any(_ASKS.match(each) or _ASKS_LATER.search(each) for each in sentences)
+    if any(begins.match(each) or _ASKS_LATER.search(each) for each in sentences):
+        return True
+    return "cie" in rest and any(
+        _VERB_FIRST.match(" ".join(fold(each))) for each in rest.split(",")[1:]
+    )
+
+
+def asks_more(message: str, before: str | None) -> bool:
+    """Return whether a few words continue a question: `a w soboty`, after `robicie w niedziele?`"""
+    is_short = before and _CONTINUES.fullmatch(" ".join(fold(message)))
+    return bool(is_short) and asks(str(before))
+
+
+def asks_of_record(message: str) -> bool:
+    """Return whether it asks what is noted here: `macie mój numer?`"""
+    said = " ".join(fold(message))
+    return bool(_RECORDED.search(said) and _OF_THE_RECORD.search(said))
+
+
+def speaks_of(question: str, message: str) -> bool:
+    """Return whether it names what was asked, to say that this is not the point or not known."""
+    names = _NAMES_OF.get(question)
+    return names is not None and bool(names.search(" ".join(fold(message))))
 
 
 def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
@@ -151,6 +202,10 @@ def acknowledges(message: str) -> bool:
     """Return whether it only says that it was read, and answers no question: `ok, rozumiem`."""
     words = fold(message)
     return bool(words) and _READ.issuperset(words)
+
+
+def confirms(message: str) -> bool:
+    return bool({"tak", "zgadza", "owszem", "yes"}.intersection(fold(message)[:1]))
 
 
 def declines(message: str) -> bool:

@@ -24,6 +24,7 @@ _WHERE = re.compile(
     r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
     r"|\bwhere do you work\b"
 )
+_THERE = re.compile(r"\b(?:tam|tu|there)\b")
 _SHORT = 4
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
@@ -32,8 +33,8 @@ _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 class Asked:
     works: bool = False
     """Whether we do works that are ours."""
-    town: str | None = None
-    """Whether we work in this town."""
+    there: tuple[str, ...] = ()
+    """Whether we work in these towns."""
     area: bool = False
     """Where we work."""
     other: bool = False
@@ -43,32 +44,43 @@ class Asked:
 
     @property
     def is_answered(self) -> bool:
-        return self.works or self.town is not None or self.area
+        return self.works or bool(self.there) or self.area
 
     @property
     def needs_adviser(self) -> bool:
-        is_elsewhere = self.town is not None and self.town not in self.towns
+        is_elsewhere = not set(self.there) <= set(self.towns)
         return self.other or is_elsewhere or (self.area and not self.towns)
 
 
 _NOTHING = Asked()
 
 
-def _town(clause: str, said: str, *, reaches: bool) -> str | None:
-    """Find a town, a small one also in lower case if the clause can hardly mean anything else."""
+def _towns(clause: str, said: str, *, reaches: bool) -> list[str]:
+    """Find towns, small ones also in lower case if the clause can hardly mean anything else."""
     is_short = reaches or len(said.split()) <= _SHORT
-    return place.find(clause) or (place.find(clause.title()) if is_short else None)
+    return place.find_all(clause) or (place.find_all(clause.title()) if is_short else [])
 
 
-def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:
+def asked(
+    message: str,
+    works: tuple[str, ...],
+    towns: tuple[str, ...],
+    *,
+    has_wish: bool,
+    before: str | None = None,
+) -> Asked:
     """Read the questions of a message.
 
     :param has_wish: the works are known, so that `robicie coś takiego?` is about them
+    :param before: the message whose question this one continues: `a Myślenice`
     """
+    if before is not None and asked(before, works, towns, has_wish=has_wish).there:
+        _, _, rest = message.partition(" ")
+        return Asked(there=tuple(place.find_all(rest.title())), towns=towns)
     if not _MAY_ASK.search(message):
         return _NOTHING
     of_works = of_area = other = False
-    town: str | None = None
+    there: list[str] = []
     for sentence in _SENTENCE.findall(message):
         if not small_talk.asks(sentence) and not _DO_YOU.search(" ".join(fold(sentence))):
             continue
@@ -76,14 +88,16 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
         for clause in sentence.split(","):
             said = " ".join(fold(clause))
             verb, reaches = _DO_YOU.search(said), _REACH.search(said) is not None
-            here = _town(clause, said, reaches=reaches) if verb or reaches else None
+            here = _towns(clause, said, reaches=reaches) if verb or reaches else []
+            if reaches and not here and _THERE.search(said):
+                here = place.find_all(message)
             if _WHERE.search(said):
                 of_area = is_known = True
-            elif here is not None:
-                town, is_known = here, True
+            elif here:
+                there, is_known = [*there, *here], True
             elif verb and small_talk.only_works(said[verb.start() :], works, has_wish=has_wish):
                 of_works = is_known = True
             else:
                 other = other or small_talk.begins_question(said)
         other = other or not is_known
-    return Asked(of_works, town, of_area, other, towns)
+    return Asked(of_works, tuple(there), of_area, other, towns)

@@ -19,47 +19,55 @@ from services.followups.state import State
 
 def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
     language = heard.spoken
-    # An emergency has its own words in this language; other routes have none.
-    emergency = heard.held if heard.held and heard.held.first else None
+    # Emergencies, complaints and the like have words of their own in this language.
+    own = heard.held if heard.held and language in heard.held.answer else None
+    is_emergency = heard.held is not None and heard.held.first
     answers = [route for route in heard.answers if language in route.answer]
     parts = replies.opening(answers, before, script, language, asks=False)
-    if heard.is_question and before.language is not None and not answers and not emergency:
+    if heard.is_question and before.language is not None and not answers and not is_emergency:
         parts.append(script["question"])
-    if emergency and not heard.urgent and small_talk.says(heard.understood.rest):
-        parts += questions.again(emergency, state, script, language, asks=False)
+    goes_on = own and not heard.answers and (own.first or not state.reachable)
+    if own and goes_on and small_talk.says(heard.understood.rest):
+        parts += questions.again(own, state, script, language, asks=False)
     if replies.refuses(state, before, heard):
         where = replies.asks_where(state, heard)
         parts.append(script["withdraw_where" if where else "consent_refused"])
-    elif emergency and not state.reachable:
-        parts.append(emergency.ask.get(language, script["ask_again"]))
     elif not state.reachable:
-        state, ask = _ask(state, before, heard, script)
+        state, ask = _ask(state, before, heard, script, own)
         parts.append(ask)
     if state.reachable:
-        parts.append(_told(state, before, heard, script, emergency))
+        parts.append(_told(state, before, heard, script, own))
         state = replace(state, closed=True)
-    notifies = not before.noticed and (state.reachable or emergency is None)
+    notifies = not before.noticed and (state.reachable or not is_emergency)
     if notifies:
         parts.append(script["notice"])
     asking: Question | None = None if state.reachable else "contact"
     return replace(state, asking=asking, noticed=before.noticed or notifies), parts
 
 
-def _ask(state: State, before: State, heard: Heard, script: Script) -> tuple[State, str]:
-    """Ask for a contact, later in one of two wordings."""
+_ASKS_IN_TURN = ("ask_again", "ask_still", "unreachable")
+
+
+def _ask(
+    state: State, before: State, heard: Heard, script: Script, own: Route | None
+) -> tuple[State, str]:
+    """Ask for a contact; after some times only say what it is for, except in an emergency."""
+    times = state.asked.get("handover", 0)
+    if own and (own.first or own in heard.answers or times == 0):
+        asked = {**state.asked, "handover": times + 1}
+        return replace(state, asked=asked), own.ask.get(heard.spoken, script["ask_contact"])
     if not before.noticed:
         return state, script["ask_contact"]
-    times = state.asked.get("handover", 0)
     noted = describe(heard.news, heard.spoken)
-    text = script["ask_still" if times % 2 else "ask_again"]
+    text = script[_ASKS_IN_TURN[min(times, len(_ASKS_IN_TURN) - 1)]]
     asked = {**state.asked, "handover": times + 1}
     return replace(state, asked=asked), text.format(facts=f": {noted}" if noted else "")
 
 
-def _told(
-    state: State, before: State, heard: Heard, script: Script, emergency: Route | None
-) -> str:
-    told = emergency.told.get(heard.spoken) if emergency else None
-    is_told = before.closed and not (told or heard.news.phone or heard.news.email)
-    text = told or script["added" if is_told else "passed_on"]
+def _told(state: State, before: State, heard: Heard, script: Script, own: Route | None) -> str:
+    is_told = before.closed and not (heard.news.phone or heard.news.email)
+    text = script["added" if is_told else "passed_on"]
+    if own:
+        texts = own.again if is_told and not own.first else own.told
+        text = texts.get(heard.spoken, text)
     return text.replace("{contact}", questions.contact_of(state))

@@ -14,6 +14,7 @@ from services.followups.state import SAID_LENGTH, State
 from services.followups.understanding import Understood, area, corrections, phone, place, understand
 from services.followups.understanding.consent_answer import Answer, offers, says_yes, takes_back
 
+_CONTACT = {"email", "phone", "name"}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -45,6 +46,10 @@ class Heard:
     says: bool
     """It says more than facts and courtesy."""
     is_question: bool
+    asks_of_record: bool
+    """It asks what is noted of it here."""
+    skips: tuple[Question, ...]
+    """What it makes needless to ask, as its routes say."""
     asked: firm.Asked
     """Its questions that the firm's own facts answer."""
     defers: bool
@@ -108,6 +113,8 @@ def hear(
     held = _held(routes, matched, state, understood.facts, actions)
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
+    if written.city is None and small_talk.confirms(message):
+        written = replace(written, city=_district_before(state))
     is_off_topic = any(
         route.then == "nothing"
         and (not route.lead or understood.facts.known().keys().isdisjoint(ABOUT_WORKS))
@@ -123,19 +130,31 @@ def hear(
     answers = _answers(matched, held)
     answer = understood.answer
     is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
-    if answer == "question" and is_about_works:  # `a ile to kosztuje?` is none about consent
+    # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
+    if answer == "question" and (is_about_works or (held and _is_no_lead(held))):
         answer = None
     words = message[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     # So does a single name: `Zabierzów`.
-    least = 1 if held or understood.rest[:1].isupper() else 2
+    continues = small_talk.asks_more(message, state.last_said) and not (
+        understood.facts.known().keys() - {"city"}
+    )
+    asks_of_record = small_talk.asks_of_record(message)
+    is_question = (
+        (continues or small_talk.asks(understood.rest, spoken))
+        and small_talk.has_words(understood.rest)
+        and not asks_of_record
+    )
+    least = 1 if held or is_question or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
-    is_question = small_talk.asks(understood.rest) and small_talk.has_words(understood.rest)
+    told = understood.facts
+    gives_contact = bool(told.email or told.phone or told.name)
     wish = state.facts.wish or news.wish
     asked = firm.Asked()
     if held is None:
-        asked = firm.asked(message, works, towns, has_wish=wish is not None)
+        before = state.last_said if continues else None
+        asked = firm.asked(message, works, towns, has_wish=wish is not None, before=before)
     wants_mails = held is None and (state.wants_mails or "mails" in actions)
     is_about_lead = (
         is_of_sales
@@ -168,6 +187,8 @@ def hear(
         wants_quote=wants_quote,
         says=says,
         is_question=is_question,
+        asks_of_record=asks_of_record,
+        skips=_skips(matched, answers, understood),
         asked=asked,
         defers=is_about_lead
         and held is None
@@ -179,8 +200,8 @@ def hear(
         offers_consent=state.asking != "consent"
         and bool(news.email or state.facts.email)
         and offers(message, language),
-        is_worth_telling=(answer is None or has_limits or understood.facts.phone is not None)
-        and says
+        is_worth_telling=(answer is None or has_limits or gives_contact)
+        and (says or (news.name is not None and _tells_more(state, news)))
         and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
@@ -240,7 +261,7 @@ def _that_count(
         for route in matched
         if (is_empty or not route.alone)
         and not (declines and route.action == "lost")
-        and not (gives_contact and route.skips == "contact")
+        and not (gives_contact and "contact" in route.skips)
         and not (
             route.action == "mails"
             and (understood.answer == "no" or small_talk.names_works(message, works))
@@ -276,9 +297,17 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
             return False
         if route is held or route.holds:
             return route is held
-        return held is None or route.first or (route.lead and not held.first)
+        if held is None or route.first or route.always:
+            return True
+        is_of_sales = "budget" in route.skips or route.then == "contact_first"
+        is_of_form = is_of_sales or (route.skips and held.then == "end")
+        return route.lead and not held.first and not (is_of_form and not held.lead)
 
     return tuple(route for route in matched if route.answer and is_due(route))
+
+
+def _is_no_lead(held: Route) -> bool:
+    return held.then == "end" and not held.lead
 
 
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
@@ -309,9 +338,30 @@ def _only_adviser_can_tell(asked: firm.Asked, understood: Understood) -> bool:
 def _insists(state: State, answers: Sequence[Route]) -> bool:
     """Return whether only a person can help: a price asked for again, or photos."""
     return any(
-        route.then == "contact_first" or (route.skips == "budget" and route.name == state.answered)
+        route.then == "contact_first" or ("budget" in route.skips and route.name == state.answered)
         for route in answers
     )
+
+
+def _district_before(state: State) -> str | None:
+    """Return the city that we asked about, as `Krowodrza (Kraków?)`."""
+    before = place.district(state.last_said or "")
+    is_asked = before and not (state.facts.city or state.doubt or state.asking == "consent")
+    return before[1] if before and is_asked else None
+
+
+def _skips(
+    matched: Sequence[Route], answers: Sequence[Route], understood: Understood
+) -> tuple[Question, ...]:
+    counting = (route for route in matched if route in answers or not route.answer)
+    skips = tuple(question for route in counting for question in route.skips)
+    return (*skips, "area") if understood.in_several else skips
+
+
+def _tells_more(state: State, news: Facts) -> bool:
+    """Return whether staff get more than a contact, which alone they are notified of later."""
+    known = state.facts.learn(news).known().keys()
+    return bool(known - _CONTACT or state.said or state.wants_call)
 
 
 def _only_wants_mails(state: State, news: Facts) -> bool:

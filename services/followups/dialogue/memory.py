@@ -78,9 +78,7 @@ def _learn(state: State, heard: Heard) -> State:
         state, facts=facts, language=heard.language, barred=barred, email_just_given=email_given
     )
     if before and (facts.email or "").lower() != before.lower():
-        asked = {
-            name: count for name, count in state.asked.items() if name not in {"consent", "shown"}
-        }
+        asked = {name: count for name, count in state.asked.items() if name != "consent"}
         kept = state.consent if state.consent == "refused" else None
         known = replace(known, consent=kept, wording=None, asked=asked)
     return known
@@ -122,16 +120,19 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         return {**known.asked, "consent": TIMES_ASKED - 1}
     if heard.held is not None and heard.held.name != before.route:
         return {**known.asked, "contact": 0, "refused": 0}
-    if skips := next((route for route in heard.answers if route.skips), None):
-        refused = {"refused": 1} if skips.skips == "contact" else {}
+    if heard.skips:
+        refused = {"refused": 1} if "contact" in heard.skips else {}
         # A route that closes says once more how to be reached; the others have said it.
-        times = TIMES_ASKED + (skips.then != "close")
-        return {**known.asked, **refused, str(skips.skips): times}
+        times = TIMES_ASKED + (not heard.closes)
+        return {**known.asked, **refused, **dict.fromkeys(heard.skips, times)}
     if question == "contact" and heard.held is None and small_talk.declines(message):
         return {**known.asked, "refused": 1, "contact": TIMES_ASKED}
-    if question not in ABOUT_WORKS or getattr(known.facts, question) is not None or "?" in message:
+    if question not in ABOUT_WORKS or getattr(known.facts, question) is not None:
         return known.asked
-    declines = small_talk.declines(message)
+    # `Pytam o cenę, a nie o metraż`
+    declines = small_talk.speaks_of(question, message) or (
+        "?" not in message and small_talk.declines(message)
+    )
     return {**known.asked, question: TIMES_ASKED} if declines else known.asked
 
 

@@ -60,12 +60,19 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     times = state.asked.get("contact", 0)
     # Staff know of a topic `at_once`, and can do nothing without a number.
     may_ask = route.then == "contact" and not refuses_contact(state)
-    may_ask = may_ask and (route.at_once or times < TIMES_ASKED)
+    may_ask = may_ask and (route.first or times < TIMES_ASKED or "call" in heard.actions)
     if may_ask and not heard.closes and not state.reachable:
         text = _ask_on(route, times, heard, script)
         state, parts = _ask(state, "contact", script, text, notifies=not route.first)
-        is_heard = times > 0 and heard.is_worth_telling and not heard.answers
-        return state, (later or [script["heard"]] * is_heard) + parts
+        # Before staff know, a route that is named again says nothing.
+        is_answered = heard.asks_of_record or any(
+            each is not route or not times for each in heard.answers
+        )
+        if not (later or is_answered):
+            is_heard = times > 0 and heard.is_worth_telling and heard.says
+            name = "question_passed" if heard.is_question else "heard" if is_heard else None
+            later = [script[name]] if name else []
+        return state, later + parts
     state = replace(state, asking=None)
     if route.then == "end":
         return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
@@ -84,7 +91,7 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
 
 def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:
     """Return the question for a contact, the second time in other words if there are any."""
-    if times and not route.first and (route.at_once or route.lead):
+    if times and not route.first:
         return script["again_contact"]
     if route.at_once and not route.first and heard.names_place:  # or it asks where that was
         return script["ask_contact_for_call"]
@@ -93,13 +100,13 @@ def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:
 
 def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     is_over = heard.closes or state.asked.get("refused")
-    question = None if is_over else _next_question(state, contact_first=heard.defers)
+    question = None if is_over else _next_question(state, heard)
     if question is None:
         state = replace(state, asking=None)
         if refuses_contact(state) and not heard.closes and (heard.answers or heard.is_question):
             return state, []
         return _close(state, heard, script, told=script["closing"])
-    if heard.defers and not state.reachable and state.asked.get("contact") and not heard.answers:
+    if heard.defers and not state.reachable and question != "contact":
         return replace(state, asking="contact"), []  # the answer says what it takes
     told: list[str] = []
     if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
@@ -111,7 +118,7 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
 
 def _on_mails(state: State, heard: Heard, script: Script) -> Reply:
     """Ask for what a consent to mails needs, and for nothing else."""
-    if state.consent is not None or state.asked.get("consent", 0) >= TIMES_ASKED:
+    if state.consent is not None or not _may_ask_for_consent(state, heard):
         return replace(state, asking=None), [script["thanks"]]
     if state.facts.email is not None:
         return _ask_in_the_form(state, "consent", heard, script)
@@ -126,6 +133,8 @@ def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Scr
         return _ask(state, question, script, script["ask_contact_to_answer"])
     if question != "consent":
         return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
+    if state.asked.get("shown", 0) >= TIMES_ASKED:  # it is above, and a yes is one to it
+        return _ask(state, question, script, script["ask_consent_short"])
     asks_back = heard.answer == "question" or heard.is_question
     is_early = (heard.offers_consent or state.wants_mails) and "shown" not in state.asked
     again = "ask_consent_early" if is_early else "ask_consent"
@@ -147,7 +156,7 @@ def _ask(
     asked = {**state.asked, question: state.asked.get(question, 0) + counts}
     wording = state.wording
     parts.append(text)
-    if question == "consent":
+    if question == "consent" and text != script["ask_consent_short"]:
         asked["shown"] = asked.get("shown", 0) + 1
         wording = script["consent_wording"]
         parts = [part for part in parts if part not in script["consent_wording"]]
@@ -187,13 +196,21 @@ def _times(question: Question, state: State) -> int:
     return 1 if question in ABOUT_WORKS and state.reachable else TIMES_ASKED
 
 
-def _next_question(state: State, *, contact_first: bool) -> Question | None:
-    """:param contact_first: only a person can answer what was asked, so the contact comes first"""
+def _may_ask_for_consent(state: State, heard: Heard) -> bool:
+    """Ask twice, and once more after a question about the consent itself."""
+    return state.asked.get("consent", 0) < TIMES_ASKED + (heard.answer == "question")
+
+
+def _next_question(state: State, heard: Heard) -> Question | None:
     facts = state.facts
-    if contact_first and not state.reachable and not state.asked.get("contact"):
+    # Only a person can answer what was asked: the contact comes first.
+    most = TIMES_ASKED if heard.answers else 1
+    if heard.defers and not state.reachable and state.asked.get("contact", 0) < most:
         return "contact"
     agrees = facts.email is not None and state.consent is None and state.barred is None
-    if state.wants_mails and agrees and state.asked.get("consent", 0) < TIMES_ASKED:
+    if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
+        agrees = False  # another address, for which the wording would be shown a third time
+    if state.wants_mails and agrees and _may_ask_for_consent(state, heard):
         return "consent"
     missing: Mapping[Question, bool] = {
         "wish": facts.wish is None,
@@ -207,7 +224,12 @@ def _next_question(state: State, *, contact_first: bool) -> Question | None:
         (
             question
             for question, is_missing in missing.items()
-            if is_missing and state.asked.get(question, 0) < _times(question, state)
+            if is_missing
+            and (
+                _may_ask_for_consent(state, heard)
+                if question == "consent"
+                else state.asked.get(question, 0) < _times(question, state)
+            )
         ),
         None,
     )

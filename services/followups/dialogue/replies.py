@@ -27,15 +27,13 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     state, reactions = _reactions(state, heard, script)
     reactions = [each for each in reactions if each not in parts]
     is_noted = heard.news.known().keys() - {"wish"}
-    is_answered = parts or reactions or is_noted or heard.held
+    is_answered = parts or reactions or is_noted or heard.held or heard.asks_of_record
     if (
         heard.is_worth_telling
         and before.asking != "consent"
         and not (is_answered or heard.offers_consent)
     ):
         reactions.append(script["heard"])
-    if before.asking == "consent" and gives_up_on_consent(state):
-        reactions.append(script["consent_left"])
     if script["notice"] in " ".join(parts + reactions):
         state = replace(state, noticed=True)
     if "erasure" in heard.actions:
@@ -45,6 +43,10 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         state = replace(state, asking=None)
     else:
         state, rest = questions.go_on(state, heard, script)
+    if before.asking == "consent" != state.asking and gives_up_on_consent(state):
+        reactions.append(script["consent_left"])
+    if heard.asks_of_record and before.closed:
+        rest = []
     if heard.answers and heard.held and before.closed:
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
     return state, [*parts, *_noted(state, heard, script, rest), *reactions, *rest]
@@ -79,18 +81,20 @@ def opening(
 def _of_the_firm(heard: Heard, script: Script) -> list[str]:
     """Answer what the configuration knows of the firm: whether it does this, and where it works."""
     asked = heard.asked
-    is_ours = asked.town in asked.towns
+    ours = [town for town in asked.there if town in asked.towns]
+    others = [town for town in asked.there if town not in asked.towns]
     parts = [script["we_do"]] if asked.works else []
-    if asked.town:
-        parts.append(script["town_ours" if is_ours else "town_other"].format(town=asked.town))
-    if asked.towns and not is_ours and (asked.area or asked.town):
+    for name, found in (("town_ours", ours), ("town_other", others)):
+        parts += [script[name].format(town=", ".join(found))] if found else []
+    if asked.towns and not ours and (asked.area or others):
         parts.append(script["our_towns"].format(towns=", ".join(asked.towns)))
     return parts
 
 
 def refuses(state: State, before: State, heard: Heard) -> bool:
     """Return whether mails are stopped by this message."""
-    return heard.answer == "no" or refused_for(state) != refused_for(before)
+    is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
+    return heard.answer == "no" or is_other
 
 
 def _on_consent(
@@ -115,10 +119,20 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
     if is_end or (heard.held is None and not heard.is_about_lead and not state.wants_mails):
         return []
     news = heard.news
+    if news.email != state.facts.email:  # another person's
+        news = replace(news, email=None)
     if state.reachable and questions.contact_of(state) in " ".join(rest):
         is_phone = news.phone and questions.contact_of(state) != news.email
         news = replace(news, phone=None) if is_phone else replace(news, email=None)
     noted = describe(news, heard.language)
+    if heard.asks_of_record:
+        facts = describe(state.facts, heard.language)
+        told = script["record" if state.reachable else "record_none"].format(facts=facts)
+        return [told]
+    if heard.understood.district and news.city is None and state.facts.city is None:
+        district, city = heard.understood.district
+        asks = "" if state.asking == "consent" else "?"  # a yes would answer both questions
+        noted = ", ".join(filter(None, (f"{district} ({city}{asks})", noted)))
     return [script["noted"].format(facts=noted)] if noted else []
 
 
@@ -127,7 +141,8 @@ def _reactions(state: State, heard: Heard, script: Script) -> Reply:
     state, reaction = _reaction(state, heard)
     held = heard.held
     calls = held and held.then == "contact" and held.action != "call" and "call" in heard.actions
-    names = (reaction, "call_noted" if calls else None)
+    whole = "noted_whole" if heard.understood.in_several else None
+    names = (reaction, whole, "call_noted" if calls else None)
     return state, [script[name] for name in names if name]
 
 
@@ -140,7 +155,7 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
         return state, "email_struck"
     if state.consent == "refused" and small_talk.asks_for_more_mails(heard.message):
         return state, "no_more_mails"
-    if not heard.defers or is_answered or (heard.asked.town and not heard.asked.other):
+    if not heard.defers or is_answered or (heard.asked.there and not heard.asked.other):
         return state, None
     return _on_question(state)
 
@@ -150,4 +165,4 @@ def _on_question(state: State) -> tuple[State, str]:
         return state, "question" if state.reachable else "question_kept"
     times = state.asked.get("question", 0)
     state = replace(state, asked={**state.asked, "question": times + 1})
-    return state, "question_another" if times else "question_unreachable"
+    return state, "question_another" if times % 2 else "question_unreachable"

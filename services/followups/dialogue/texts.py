@@ -17,18 +17,21 @@ TEXTS = frozenset({
     "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
     "consent_refused", "consent_help", "withdraw_where", "email_struck", "email_doubt",
     "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
-    "call_noted", "question_kept", "no_more_mails", "ask_consent_early",
+    "call_noted", "question_kept", "record", "record_none", "noted_whole",
+    "ask_consent_short", "no_more_mails", "ask_consent_early",
 })  # fmt: skip
 
 HANDOVER_TEXTS = frozenset({
     "greeting", "greeting_in_emergency", "notice", "ask_contact", "ask_again", "ask_still",
     "added", "passed_on", "consent_refused", "withdraw_where", "question",
+    "unreachable",
 })  # fmt: skip
 """The texts of a language in which the form does not exist."""
 
 PLACES = {
-    "noted": "facts", "ask_again": "facts", "ask_still": "facts", "email_doubt": "address",
-    "phone_doubt": "number", "closing": "contact", "passed_on": "contact",
+    "noted": "facts", "record": "facts", "unreachable": "facts", "ask_again": "facts",
+    "ask_still": "facts", "email_doubt": "address", "phone_doubt": "number",
+    "closing": "contact", "passed_on": "contact",
     "received": "contact", "town_ours": "town", "town_other": "town", "our_towns": "towns",
 }  # fmt: skip
 """The placeholder of a text, besides those for the company's data."""

@@ -41,12 +41,16 @@ class Understood:
     has_ids: bool
     """It has a street, an order number or the like, which only staff can read."""
     language: str
+    district: tuple[str, str] | None
+    """A district that it names, and the city that it probably is in."""
+    in_several: bool
+    """It gives areas in several places, which only staff can read."""
     has_hours: bool
     """It says beside a phone number when to call."""
     answer: Answer | None
     """Its meaning for consent."""
     wants_reply_only: bool
-    """It gives an address for an answer, and wants no other mails: `a@b.pl, bez reklam`."""
+    """It wants an answer and no other mails: `a@b.pl, bez reklam`."""
     barred: Barred | None
     """Why the writer cannot consent to mails to the address."""
     calls_email_own: bool
@@ -79,12 +83,27 @@ def understand(
     for reader in READERS:
         text, news = reader(text, today, asked)
         found |= news
-    if town := place.find(said):
-        found["city"] = town
+    towns = place.find_all(said)
+    if len(towns) == 1:
+        found["city"] = towns[0]
+    district = place.district(said)
+    if (
+        district
+        and found.keys().isdisjoint({"phone", "email"})
+        and found.get("name") == district[0]
+    ):
+        del found["name"]  # `38 m2, Kazimierz`
+    places = {*towns, *(district[1:] if district else ())}
+    in_several = found.pop("areas", 1) > 1 and len(places) > 1
+    if in_several:  # a flat here and one there: staff read which is which
+        found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours = found.pop("has_hours", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
-    wants_reply_only = "email" in found and consent_answer.wants_reply_only(said)
+    gives_email = "email" in found
+    wants_reply_only = (gives_email or asked != "consent") and consent_answer.wants_reply_only(
+        said, gives_email=gives_email
+    )
     if wants_reply_only:
         answer = "no"
     if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
@@ -95,6 +114,8 @@ def understand(
         rest=rest,
         has_ids=has_ids,
         language=spoken,
+        district=None if towns else district,
+        in_several=in_several,
         has_hours=has_hours,
         answer=answer,
         wants_reply_only=wants_reply_only,

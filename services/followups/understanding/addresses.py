@@ -66,6 +66,8 @@ _KNOWN = (
 
 def find(text: str) -> Reading:
     text = _plain(text)
+    if "@" not in text:
+        return text, {}
     found = [
         each
         for each in _EMAIL.finditer(text)

@@ -89,7 +89,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
         return otherwise or text, {}
     for each in reversed(found):
         text = f"{text[: each.start]} {MARK} {text[each.end :]}"
-    return text, {"area": round(area, 1)}
+    return text, {"area": round(area, 1), "areas": len(found)}
 
 
 _SHARED = re.compile(

@@ -79,7 +79,7 @@ _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _CLAUSE = re.compile(
     r"[.!?;:\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|\s[-–—]\s|\s(?:bo|poniewaz|gdyz|because|weil|бо)\s"
 )
-_DENIED = re.compile("n[lpwc]*[rfhue]|q.*|x[lp]*n[lp]*[os]")
+_DENIED = re.compile("n[lpwc]*[rfhue]|q.*|(?:x[lp]*n[lp]*[os]|n[lp]*[os][lp]*x)(?!.*m)")
 """`Nie wycofuję zgody`, `jak wycofać zgodę`, `SMS-ów nie słać`."""
 _WITHDRAWS = re.compile(
     "a"
@@ -89,6 +89,7 @@ _WITHDRAWS = re.compile(
     "|n[lpcgb]*w[lpwcgb]*m|m[lp]*n[lp]*w"  # nie chcę dostawać maili, maili nie czytam
     "|n[lpw]*g[lpb]*(?:m|$)|nl*w(?=[ls]*p)[lps]*s[lp]*m?$"  # nie chcę, żebyście do mnie pisali
     "|n[lp]*[os][lpb]*(?:m|$)|[os][lp]*n[lp]*m?$"  # proszę nie pisać, schreiben Sie nicht mehr
+    "|n[lp]*[os][lp]*x[lpxn]*m"  # proszę nie kontaktować się telefonicznie ani mailowo
     "|^[lpw]*b[lpb]*m[lpm]*$"  # proszę bez maili i ofert
     "|m[lp]*h$"  # z tymi mailami koniec
     "|j[lpm]*(?:m[lp]*k|k[lp]*m)"  # niech mi nic na maila nie przychodzi
@@ -102,12 +103,16 @@ _LAST_WORD = re.compile(
     r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
     r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
 )
-_REPLY_ONLY = re.compile(
+_NO_ADS = re.compile(
     r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
     r"|(?:maili|wiadomosci|informacji|tresci|materialow) (?:reklam|marketing|handl|promoc)\w*)"
-    r"|\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
+    r"|\b(?:keine|ohne|без|ніякої|не надсилайте|без всякой) (?:werbung|werbe\w*|newsletter|spam|реклам\w*|спаму)"
     r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
 )
+_REPLY_ONLY = re.compile(
+    r"\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
+)
+_MAY_BE_REPLY_ONLY = re.compile(r"\bbez |wycen|keine |ohne |без|ніяк|не над|without|\bno ")
 _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
@@ -128,15 +133,20 @@ def says_withdrawal(message: str, language: str) -> bool:
     return False
 
 
-def wants_reply_only(text: str) -> bool:
-    """Say whether who gives an address wants an answer there, and no other mails.
+def wants_reply_only(text: str, *, gives_email: bool) -> bool:
+    """Say whether the person wants an answer, and no other mails.
 
     Beside a yes it is none: `tak, ale bez reklam` is asked about.
 
     :param text: the message without its address
+    :param gives_email: it has one, so that `tylko wycena` says what that is for
     """
-    said = " ".join(fold(text).replace(MARK.lower(), " ").split()).strip(" ,;-")
-    return bool(_REPLY_ONLY.search(said)) and not _AGREES.search(said)
+    folded = fold(text)
+    if not _MAY_BE_REPLY_ONLY.search(folded):
+        return False
+    said = " ".join(folded.replace(MARK.lower(), " ").split()).strip(" ,;-")
+    refuses = _NO_ADS.search(said) or (gives_email and _REPLY_ONLY.search(said))
+    return bool(refuses) and not _AGREES.search(said)
 
 
 def takes_back(message: str, language: str = "pl") -> bool:

@@ -182,14 +182,14 @@ _CALLS = re.compile(
     r"\b(?:dzwo[ńn]\w*|zadzwo[ńn]\w*|oddzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]w\w*)\b",
     re.IGNORECASE,
 )
-_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b", re.IGNORECASE)
+_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b|\bkt[óo]rej\b", re.IGNORECASE)
 _RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})", re.IGNORECASE)
 """`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _VISITS = re.compile(
     r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
 )
 _PAST = re.compile(
-    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
+    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
     re.IGNORECASE,
 )
 _PAST_AFTER = re.compile(
@@ -197,6 +197,20 @@ _PAST_AFTER = re.compile(
     re.IGNORECASE,
 )
 """`w czerwcu robiliście u nas łazienkę`"""
+_MADE = re.compile(
+    r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b",
+    re.IGNORECASE,
+)
+"""`im Sommer von Ihnen gemacht`"""
+_HANDED_OVER = re.compile(
+    r"\b(?:odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod\s)klucz[^\W\d]*|oddani\w|oddaj[ąae]|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys)\b",
+    re.IGNORECASE,
+)
+_AFTER_IT = re.compile(
+    r"\b(?:po|after)\s+(?:odbi|klucz|the\s+(?:handover|keys))|\b(?:start|zaczyn|zacz[ąęa]|rozpocz|rusz|wej[śs][ćc]|begin|work)",
+    re.IGNORECASE,
+)
+"""The day a flat is handed over is that of the start only if this is said."""
 _CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
 
 
@@ -206,7 +220,7 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     about_works = [each for each in clauses if len(clauses) > 1 and _STARTS.search(each[1])]
     rest = [each for each in clauses if not _FINISH.search(each[1])]
     for offset, clause in (*about_works, *(rest if len(rest) < len(clauses) else [(0, text)])):
-        if found := _find(clause, today, bare=asked == "start"):
+        if found := _find(clause, text, today, bare=asked == "start"):
             start, end, said = found
             start, end = offset + start, offset + end
             return f"{text[:start]} {MARK} {text[end:]}", {"start": said}
@@ -218,9 +232,18 @@ def _clauses(text: str) -> list[tuple[int, str]]:
     return [(start, text[start:end]) for start, end in pairwise(ends)]
 
 
-def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
+def _is_of_else(clause: str, before: str, after: str, whole: str, start: str | None) -> bool:
+    """Return whether it is the time of past works, or of the handover of the flat."""
+    if _PAST.search(clause) or _PAST_AFTER.match(after):
+        return True
+    is_handover = start != "asap" and _HANDED_OVER.search(before + after)
+    return bool(is_handover) and not _AFTER_IT.search(whole)
+
+
+def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
     """Return the position of a start and its value, `asap` or a date; ignore past dates.
 
+    :param whole: the message that the text is a clause of
     :param bare: a month's name alone is enough
     """
     beginnings = {word[:3] for word in _WORD.findall(fold(text))}
@@ -237,13 +260,13 @@ def _find(text: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
             next_year = _NEXT_YEAR.match(after) if pattern in _IN_A_YEAR else None
             start = meaning(match, date(today.year + 1, 1, 1) if next_year else today)
             clause = _PAUSE.split(before)[-1]
-            calls = _CALLS.search(before) or _VISITS.search(after)
-            is_day = pattern in {_WEEKDAY, _NEXT} or pattern is _BARE_SOON
+            is_day = pattern in {_WEEKDAY, _NEXT, _BARE_SOON}
             if is_day and (_RINGS.search(clause) or _RINGS_AFTER.match(after)):
                 continue
-            if not bare and (
-                _PAST.search(clause) or _PAST_AFTER.match(after) or (pattern in _VAGUE and calls)
-            ):
+            calls = pattern in _VAGUE and (_CALLS.search(before) or _VISITS.search(after))
+            made = _MADE.search(clause + _PAUSE.split(text[match.end() :])[0])
+            is_else = not bare and (calls or _is_of_else(clause, before, after, whole, start))
+            if made or is_else:
                 continue
             led = _LED_DAY.search(before) or _KEYS.match(after)
             if pattern is _DAY_DOT_MONTH and not bare and not led:

@@ -30,6 +30,7 @@ _ANOTHERS = re.compile(
         rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}",
         rf"\b(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
         rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b",
+        rf"\b(?:jej|jego|ich) {_BOX_PL}\b",
         rf"\b(?:nie moj|cudzy|nie moja) {_BOX_PL}",
         rf"\b(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
         rf"\b{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 from services.followups.understanding.text import MARK, fold
@@ -12,13 +12,17 @@ _LED = re.compile(
     r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
-    rf"(?:^|[,;.{MARK}\n(\d])\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
+    rf"(?:^|[,;.{MARK}\n(\d]|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
 )
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
     "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "вроцлав": "Wrocław", "кракове": "Kraków", "варшаве": "Warszawa", "вроцлаве": "Wrocław", "гданськ": "Gdańsk", "познань": "Poznań", "люблін": "Lublin", "лодзі": "Łódź",
     "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
 }  # fmt: skip
+_MORE = re.compile(
+    r"\s*(?:,|\b(?:albo|lub|i|oraz|czy|or|and|und|oder|або|чи|і)\b)\s*(?:(?:w|we|do|in)\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
+)
+"""`w Katowicach albo Tychach`"""
 _NEAR = re.compile(r"(?:pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
 _HOME = re.compile(
     r"\b(?:mieszka(?:m|my)|jeste(?:m|[śs]my)|pochodz\w+|live)\b[^,;.]{0,15}$", re.IGNORECASE
@@ -111,17 +115,24 @@ _ENDINGS = {
 
 
 def find(text: str) -> str | None:
-    """Return the town that a message names.
+    """Return the town that a message names; None if it names several."""
+    towns = find_all(text)
+    return towns[0] if len(towns) == 1 else None
+
+
+def find_all(text: str) -> list[str]:
+    """Return the towns that a message names as clearly as any other.
 
     A small one-word town needs a capital: `kole`, `pile` and `górze` are also ordinary words.
     """
     if named := [*_led(text), *_alone(text)]:
-        return min(named, key=lambda each: each[0])[1]
+        best = min(rank for rank, _ in named)
+        return list(dict.fromkeys(town for rank, town in named if rank == best))
     words = fold(" ".join(_WORDS.findall(text))).split()
     if _first_words().isdisjoint(words):
-        return None
+        return []
     said = f" {' '.join(words)} "
-    return next((town for name, town in _large() if name in said), None)
+    return list(dict.fromkeys(town for name, town in _large() if name in said))
 
 
 def _led(text: str) -> Iterator[tuple[int, str]]:
@@ -132,10 +143,14 @@ def _led(text: str) -> Iterator[tuple[int, str]]:
         if _NOT_OURS.search(before) and not _THERE.match(text, match.end()):
             continue
         rank = 3 if _HOME.search(before) else 2 if _NEAR.match(match[0]) else 0
-        names = (said for said in _candidates(match) if said[0].isupper() or " " in said or forms.get(fold(said)) in large)  # fmt: skip
-        town = next((forms[fold(said)] for said in names if fold(said) in forms), None)
-        if town:
-            yield rank, town
+        at: re.Match[str] | None = match
+        while at is not None:
+            names = (said for said in _candidates(at) if said[0].isupper() or " " in said or forms.get(fold(said)) in large)  # fmt: skip
+            name = next((said for said in names if fold(said) in forms), None)
+            if name is None:
+                break
+            yield rank, forms[fold(name)]
+            at = _MORE.match(text, at.start("one") + len(name))
 
 
 def _alone(text: str) -> Iterator[tuple[int, str]]:
@@ -154,6 +169,37 @@ def _candidates(match: re.Match[str]) -> Iterator[str]:
         if match.re is _ALONE and _towns()[0].get(fold(match["one"])) not in _towns()[1]:
             return  # otherwise it is a district: `Warszawa Wola`
     yield match["one"]
+
+
+@cache
+def _districts() -> dict[str, tuple[str, str, bool]]:
+    """Return a map from every form of a name to it, its city, and whether it needs a capital."""
+    text = (Path(__file__).parent / "districts.txt").read_text(encoding="utf-8")
+    lines = (line.split(": ") for line in text.splitlines() if not line.startswith("#"))
+    listed = ((name, city) for city, names in lines for name in names.split(", "))
+    return {
+        form: (name.rstrip("*"), city, name.endswith("*"))
+        for name, city in listed
+        for form in _forms(name.rstrip("*"))
+    }
+
+
+@cache
+def _beginnings() -> frozenset[str]:
+    return frozenset(form.split()[0] for form in _districts())
+
+
+def district(text: str) -> tuple[str, str] | None:
+    """Return a district that a message names, and the city that it probably is in."""
+    if _beginnings().isdisjoint(_WORDS.findall(fold(text))):
+        return None
+    words = _WORDS.findall(text)
+    pairs = (f"{one} {two}" for one, two in pairwise(words))
+    for name in (*pairs, *words):
+        found = _districts().get(fold(name))
+        if found and (name[0].isupper() or not found[2]):
+            return found[:2]
+    return None
 
 
 _STREET = re.compile(

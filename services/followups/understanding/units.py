@@ -1,7 +1,7 @@
 """Units: what may follow a number and say what it counts."""
 
 METRES = (
-    r"m(?:2(?!\d)|\s2(?!\d|[.,]\d|\s?(?:tys|tyś|mln|mil|k\b|z[łl]))|\s?(?:²|\^2|kw\b\.?|\.\s?kw\b\.?))|mkw\b\.?|(?:metr|mtr|mter|mert)\w*(?:\s+kw(?:adratow\w*|\b\.?))?|mk\b"
+    r"m(?:2(?!\d)|\s2(?!\d|[.,]\d|\s?(?:tys|tyś|mln|mil|k\b|z[łl]))|\s?(?:²|\^2|kw\b\.?|\.\s?kw\b\.?))|mkw\b\.?|(?:metr|mtr|mter|mert)\w*(?:\s+kw(?:adratow\w*|\b\.?))?|mk\b|kwadrat(?:y|[óo]w)?\b|квадрат\w*"
     r"|sqm\b|sq\.?\s?m\b\.?|square\s+met(?:er|re)s?|qm\b|quadratmetern?|м\s?(?:2(?!\d)|²)|кв\.?\s?м\b\.?|метр\w*(?:\s+кв\w*\.?)?|м\b"
     r"|m\b(?![/-]|\.\w|\.\s?b|\.\s?\d{1,3}(?!\d|\s?(?:tys|tyś|mln|k\b|z[łl])))"  # `Lea 12 m. 4`
 )

@@ -95,10 +95,18 @@ def test_the_reply_repeats_what_was_understood() -> None:
 
 def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> None:
     asked = "remont 50 m2 100 tys od zaraz jan@example.com"
-    for turn in talk([asked, "Co to znaczy?", "a po co?", "jak mogę to potem wycofać?"])[1:]:
-        assert CONFIG.texts["pl"]["consent_help"] in turn.reply
-        assert CONFIG.texts["pl"]["consent_wording"] in turn.reply
+    script = CONFIG.texts["pl"]
+    first, *turns = talk([asked, "Co to znaczy?", "a po co?", "jak mogę to potem wycofać?"])
+    for turn in turns:
+        assert script["consent_help"] in turn.reply
         assert turn.state.consent is None
+    replies = [turn.reply for turn in (first, *turns)]
+    assert sum(script["consent_wording"] in reply for reply in replies) == 2
+    assert script["ask_consent_short"] in replies[2]
+    assert talk([asked, "Co to znaczy?", "a po co?", "ok"])[-1].state.consent is None
+    assert (
+        talk([asked, "Co to znaczy?", "a po co?", "tak, zgadzam się"])[-1].state.consent == "given"
+    )
 
 
 @pytest.mark.parametrize(
