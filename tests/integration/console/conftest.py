@@ -185,13 +185,21 @@ NewReader = Callable[[str], Reader]
 
 
 @pytest.fixture
-async def console(database: NewDatabase, ports: Ports, tmp_path: Path) -> AsyncIterator[Console]:
+async def idle_console(
+    database: NewDatabase, ports: Ports, tmp_path: Path
+) -> AsyncIterator[Console]:
+    """Give a console that the test starts."""
     async with aiohttp.ClientSession() as session:
         log = tmp_path / "console.log"
         console = Console(await database("console"), ports.take(), log, session)
-        await console.start()
         yield console
         await console.stop()
+
+
+@pytest.fixture
+async def console(idle_console: Console) -> Console:
+    await idle_console.start()
+    return idle_console
 
 
 @pytest.fixture

@@ -89,9 +89,9 @@ async def begin(console: Console, role: str) -> None:
 
 @pytest.mark.parametrize("at", AT)
 async def test_another_console_goes_on_after_a_kill(
-    console: Console, owner: Owner, at: str
+    idle_console: Console, owner: Owner, at: str
 ) -> None:
-    await console.stop()
+    console = idle_console
     console.environment["GATEWAY_URL"] = owner.url
     owner.holds = at == "amid the call"
     await console.start(SHORT + AT[at] + MAIN)
@@ -117,8 +117,8 @@ async def test_another_console_goes_on_after_a_kill(
     assert all(call == {"status": "failed"} for call in owner.calls)
 
 
-async def test_who_lost_the_role_acts_no_more(console: Console, owner: Owner) -> None:
-    await console.stop()
+async def test_who_lost_the_role_acts_no_more(idle_console: Console, owner: Owner) -> None:
+    console = idle_console
     console.environment["GATEWAY_URL"] = owner.url
     await console.start(SHORT + MAIN)
     await begin(console, "viewer")
