@@ -15,8 +15,8 @@ _PERSONS = """
     FROM generate_series(1, %(persons)s) AS each
 """
 _STATES = """
-    INSERT INTO consent.consent_state (subject_id, purpose, state, changed_at)
-    SELECT id, 'marketing', 'withdrawn', now() FROM consent.data_subject
+    INSERT INTO consent.consent_state (subject_id, purpose, state, changed_at, withdrawn_at)
+    SELECT id, 'marketing', 'withdrawn', now(), now() FROM consent.data_subject
 """
 _LINKING = """
     CREATE FUNCTION consent.bench_link(hash bytea, stored bytea) RETURNS bytea LANGUAGE plpgsql
