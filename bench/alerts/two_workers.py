@@ -143,10 +143,10 @@ def render(runs: Any) -> str:
 {COUNT:,} alerts over {CONNECTIONS} connections, accepted and delivered:
 {spread(one, "rate")} a second with one process of the gateway and one of alerts,
 {spread(two, "rate")} with two of each ({ratio(two, one, "rate"):.2f} times). PostgreSQL's
-write-ahead log grows by {_per_million(two, "wal", 2**20)} MiB per million alerts. Load, sink,
-services and servers share this machine's cores, of which the rows above use
-{spread(busy, "cores", ".2f")}: these are full first. On more cores {TITLES[full]} would be, which
-uses the largest share of the core of each of its threads."""
+write-ahead log grows by {_per_million(two, "wal", 2**20)} MiB per million alerts; what is written
+counts a page each time it is written again. The rows use {spread(busy, "cores", ".2f")} of this
+machine's cores; load, sink and waiting take the rest. With cores to spare {TITLES[full]} is full
+first: its processes use the largest share of the one core that each can."""
 
 
 def _per_million(runs: Any, what: str, unit: int) -> str:
