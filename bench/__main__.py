@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from contextlib import ExitStack
 
 from bench import peers, report
@@ -25,15 +26,22 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="also run parts that take many minutes")
     chosen = parser.parse_args()
     peers.prepare()
+    failed = []
     for what in [chosen.what] if chosen.what else report.found():
         for part in report.parts(what):
             if part.name in chosen.part or (not chosen.part and (chosen.long or not part.long)):
                 if lacking := [name for name in part.needs if shutil.which(name) is None]:
                     print(f"{what}: skipping {part.name}: {', '.join(lacking)} is not installed")
                     continue
-                measure(what, part, chosen.rounds)
+                try:
+                    measure(what, part, chosen.rounds)
+                except Exception:  # noqa: BLE001 - the other parts run unattended
+                    traceback.print_exc()
+                    failed.append(f"{what}: {part.name}")
     report.write()
-    return 0
+    for name in failed:
+        print(f"FAILED {name}; it keeps its earlier figures")
+    return 1 if failed else 0
 
 
 def measure(what: str, part: Part, rounds: int) -> None:
