@@ -1,5 +1,6 @@
-"""The console on a phone and on a desk, without scripts, by clicks and by keys."""
+"""The console on a desk and, without scripts, on a phone; by clicks and by keys."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from tests.support.system import LEAD, fresh_address
 
 pytestmark = pytest.mark.pages
 
+AXE = Path(__file__).parents[1] / "browsers/node_modules/axe-core/axe.min.js"
+"""`make test-pages` installs it if npm is here."""
+
 LOOKS = pytest.mark.parametrize(
     ("language", "scheme", "size"),
     [("pl", "light", PHONE), ("pl", "dark", DESK), ("en", "dark", PHONE), ("en", "light", DESK)],
@@ -22,7 +26,7 @@ LOOKS = pytest.mark.parametrize(
 
 
 async def fits(page: Page, name: str) -> None:
-    """Hold that nothing is wider than the screen, and that a thumb meets each button."""
+    """Hold that nothing is wider than the screen, a thumb meets each button, and axe is content."""
     wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
     assert not wide, name
     for button in await page.locator("main button:visible, main a.button:visible").all():
@@ -30,6 +34,10 @@ async def fits(page: Page, name: str) -> None:
         assert box is not None
         assert box["height"] >= 44, name
     await photograph(page, name)
+    if AXE.exists() and page.viewport_size == DESK:  # it needs scripts
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+        assert [(each["id"], each["nodes"]) for each in found["violations"]] == [], name
 
 
 async def entered(
@@ -40,7 +48,7 @@ async def entered(
         viewport=size,
         locale=LOCALES[language],
         color_scheme=scheme,
-        java_script_enabled=False,
+        java_script_enabled=size is DESK,  # for axe; the pages have no script
         is_mobile=size is PHONE,
     )
     page = await context.new_page()
