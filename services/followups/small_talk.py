@@ -33,7 +33,7 @@ _ASKS = re.compile(
     r"|po co|co (?:z|jesli|jezeli|robi\w*|trzeba)|da(?:loby)? (?:sie|rade)|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
     r"|(?!macie (?:mi|nam)|moze|przec|swiec)\w+(?:[aieu]c|dziec)ie|jestescie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
-    r"|(?:(?:і|и|а|та|але|ще|тоді|скажіть|підкажіть|скажите) )*(?:(?:за|на|до|в|у|від) )?(?:скільки|коли|де|хто|якии|яка|яке|які|як|чи|чому|куди|можна|сколько|когда|где|кто|какои|какая|какие|как|почему|можно|\w+(?:єте|[^\Wаеиоуюяі]ите|ете))\b"
+    r"|(?:(?:і|и|а|та|але|ще|тоді|скажіть|підкажіть|скажите) )*(?:(?:за|на|до|в|у|від) )?(?:скільки|коли|де|хто|якии|яка|яке|які|як|чи|чому|куди|можна|сколько|когда|где|кто|какои|какая|какие|как|почему|можно|(?:ви |вы )?\w+(?:єте|[^\Wаеиоуюяі]ите|ете))\b"
 )
 """Questions without a question mark: `Jaki macie czas realizacji`."""
 _ASKS_IN_GERMAN = re.compile(
@@ -46,6 +46,7 @@ _ASKS_LATER = re.compile(
     r"\b(?:powiedz\w*|napisz\w*|ciekaw\w+|pytanie|jesli tak|i|oraz|a)(?: \w+)?"
     r" (?:czy \w+cie|ile (?:trwa|kosztuje|placicie))\b"
     r"|(?<!nie wiem )\b(?:czy|ile|gdzie|kiedy|jak (?:dlugo|szybko)|(?:w|na|o|do|od) (?:jaki\w+|ktorej)) (?:\w+ ){0,2}?(?!swiec)\w+(?:[aieu]c|dziec|tes?c)ie\b"
+    r"|^a (?:\w+ ){1,7}czy\b"
     r"|\b(?:питання|чи (?:ви|вы|у вас)|ви \w+ чи)\b"
 )
 """The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""

@@ -85,7 +85,7 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
         told = route.told_without_email.get(language, told)
     state, parts = _close(state, heard, script, told=told)
     if heard.is_question and not heard.answers:
-        parts.insert(1, _passed_on(state, script))
+        parts.insert(int(state.reachable), _passed_on(state, script))
     return state, parts
 
 

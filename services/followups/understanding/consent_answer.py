@@ -79,7 +79,7 @@ _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _CLAUSE = re.compile(
     r"[.!?;:\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|\s[-–—]\s|\s(?:bo|poniewaz|gdyz|because|weil|бо)\s"
 )
-_DENIED = re.compile("n[lpwc]*[rfhue]|q.*|(?:x[lp]*n[lp]*[os]|n[lp]*[os][lp]*x)(?!.*m)")
+_DENIED = re.compile("n[lpwc]*[rfhue]|q(?!.*a).*|(?:x[lp]*n[lp]*[os]|n[lp]*[os][lp]*x)(?!.*m)")
 """`Nie wycofuję zgody`, `jak wycofać zgodę`, `SMS-ów nie słać`."""
 _WITHDRAWS = re.compile(
     "a"

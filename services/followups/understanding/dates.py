@@ -183,13 +183,15 @@ _CALLS = re.compile(
     re.IGNORECASE,
 )
 _RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b|\bkt[óo]rej\b", re.IGNORECASE)
-_RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})", re.IGNORECASE)
+_RINGS_AFTER = re.compile(
+    rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|przed|ok\w*)\s+\d", re.IGNORECASE
+)
 """`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _VISITS = re.compile(
     r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
 )
 _PAST = re.compile(
-    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
+    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|odpad[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
     re.IGNORECASE,
 )
 _PAST_AFTER = re.compile(
@@ -265,7 +267,10 @@ def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, 
                 continue
             calls = pattern in _VAGUE and (_CALLS.search(before) or _VISITS.search(after))
             made = _MADE.search(clause + _PAUSE.split(text[match.end() :])[0])
-            is_else = not bare and (calls or _is_of_else(clause, before, after, whole, start))
+            is_old = match[0][:2].lower() == "z "  # `faktura z lipca`
+            is_else = not bare and (
+                calls or is_old or _is_of_else(clause, before, after, whole, start)
+            )
             if made or is_else:
                 continue
             led = _LED_DAY.search(before) or _KEYS.match(after)
