@@ -50,16 +50,17 @@ def main() -> None:
     server, own = os.getppid(), os.environ["HOST"]
     hosts = [os.environ[name] for name in "ABC"]
     patience = float(os.environ.get("RABBITMQ_APART_SECONDS", SECONDS))
-    joined = False  # a node that boots for the first time is left alone, however long it takes
+    joined = False  # until then it boots, and gets ten times as long
     since = time.monotonic()
     while os.getppid() == server:
         seen = {host: ask(host) for host in hosts}
         joined = joined or bool(seen[own])
-        if not (joined and apart(seen, own)):
+        waited = time.monotonic() - since
+        if not apart(seen, own):
             since = time.monotonic()
-        elif time.monotonic() - since >= patience:
+        elif waited >= patience * (1 if joined else 10):
             told = {host: sorted(nodes) for host, nodes in seen.items()}
-            print(f"rejoin: for {patience:.0f} s each host's node sees {told}: restart", flush=True)
+            print(f"rejoin: for {waited:.0f} s each host's node sees {told}: restart", flush=True)
             os.kill(server, signal.SIGKILL)  # one that hangs ignores anything else
             return
         time.sleep(2)

@@ -192,7 +192,7 @@ async def test_a_node_that_stays_out_is_killed_so_that_it_starts_again(cluster: 
     node = cluster.nodes[2]
     await whole(cluster)
     node.kill()
-    before, node.rejoins = node.rejoins, 3.0
+    before, node.rejoins = node.rejoins, 8.0
     try:
         await asyncio.to_thread(node.start)
         await whole(cluster)
