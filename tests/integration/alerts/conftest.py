@@ -335,8 +335,14 @@ async def alerts(
 
 
 async def _flowing(running: Alerts) -> bool:
+    """Tell whether it is connected and intake's queue bound: it serves before, if that is slow."""
     _, health = await running.http("GET", "/health/deep")
-    return bool(health["components"]["rabbitmq"]["status"] == "healthy")
+    if health["components"]["rabbitmq"]["status"] != "healthy":
+        return False
+    bindings = await asyncio.to_thread(running.vhost.call, "GET", "bindings")
+    return any(
+        (each["source"], each["destination"]) == ("alerts", "alerts.intake") for each in bindings
+    )
 
 
 class Consent:
