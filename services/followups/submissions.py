@@ -244,7 +244,7 @@ def _facts(given: Mapping[str, str], today: date) -> Facts:
         found["name"] = facts.person_name(name)
     if (wish := given.get("wish")) is not None:
         found["wish"] = " ".join(wish.split())[: facts.WISH_LENGTH]
-    found |= area.find(given.get("area", ""), today, "area")[1]
+    found["area"] = area.find(given.get("area", ""), today, "area")[1].get("area")
     found |= money.find(given.get("budget", ""), today, "budget")[1]
     found |= dates.find(given.get("start", ""), today, "start")[1]
     return Facts(**found)
