@@ -1,9 +1,10 @@
-"""Retries or discards many alerts, as the person who began it, until none is left.
+"""Retries or discards the alerts that a list showed, as the person who typed their number.
 
 The gateway's call acts on what it can in some seconds and says whether there is more; a worker
-repeats it. Killed at any step, another replica goes on once the lease is over: a call that was
-answered and not counted is repeated, finds less to do, and `done` then says too little, never too
-much. Two workers on one are harmless for the same reason.
+repeats it until there is none, or as many as were announced are done. Killed at any step, another
+replica goes on once the lease is over: a call that was answered and not counted is repeated, finds
+less to do, and `done` then says too little, never too much. Two workers on one are harmless for the
+same reason. `as_of` in the filter keeps all of them from what was not shown.
 """
 
 import asyncio
@@ -86,7 +87,7 @@ class Bulk:
         answer = await self._gateway.post(visitor, f"/api/dlq/{found.verb}", body)
         if answer.ok and answer.body:
             done = answer.body[COUNTS[found.verb]]
-            if not answer.body.get("more"):
+            if not answer.body.get("more") or found.done + done >= found.expected:
                 await self._end(found.id, "done", done, actor)
                 return True
             async with self._engine.begin() as tx:

@@ -30,7 +30,8 @@ INTERNAL_PATH = "/internal/actions"
 RECORD_SECONDS = 2.0
 # Recorded fields; a reason, or any other text, may contain personal data.
 DETAILS = (
-    *("id", "ids", "target", "status", "since", "until", "older_than_hours", "outcome"),
+    *("id", "ids", "target", "status", "since", "until", "as_of", "older_than_hours", "outcome"),
+    *("event_type", "schedule", "person", "ends"),
     *("chat", "hour", "minute", "cursor"),
 )
 MOST_LETTERS = MOST_ITEMS = 100

@@ -48,15 +48,17 @@ class Chosen(Model):
     status: Literal["pending", "failed"] | None = None
     since: Moment | None = None
     until: Moment | None = None
+    as_of: Moment | None = None
 
     @model_validator(mode="after")
     def _chooses(self) -> "Chosen":
         if not self.model_fields_set - {"reason"}:
-            raise ValueError("name at least one of ids, target, event_type, status, since, until")
+            names = "ids, target, event_type, status, since, until, as_of"
+            raise ValueError(f"name at least one of {names}")
         return self
 
     def filter(self) -> Filter:
-        return Filter(self.ids, self.target, self.event_type, self.since, self.until)
+        return Filter(self.ids, self.target, self.event_type, self.since, self.until, self.as_of)
 
     def parts(self) -> list[Filter]:
         """Split ids, so that waiting for the lock on one row never holds another one's."""

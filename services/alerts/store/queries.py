@@ -25,6 +25,8 @@ class Filter:
     event_type: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    as_of: datetime | None = None
+    """Without what came into its state from then on: it failed, or was requeued, later."""
 
     def where(self) -> list[sa.ColumnElement[bool]]:
         column = delivery.c
@@ -39,6 +41,9 @@ class Filter:
             found.append(column.created_at >= self.since)
         if self.until is not None:
             found.append(column.created_at < self.until)
+        if self.as_of is not None:  # greatest() leaves out NULLs
+            since = sa.func.greatest(column.created_at, column.requeued_at, column.finished_at)
+            found.append(since < self.as_of)
         return found
 
 

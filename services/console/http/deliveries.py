@@ -75,8 +75,8 @@ class DeliveryRoutes:
         async with self._engine.connect() as tx:
             running = await bulk.running(tx)
         total = listed.body["total"] if listed.ok else None
-        # What is shown is what is acted on: not what fails while somebody reads.
-        form = chosen | {"state": state, "until": now.isoformat(), "expected": str(total)}
+        # What is shown is what is acted on: not what fails while somebody reads, however old it is.
+        form = chosen | {"state": state, "as_of": now.isoformat(), "expected": str(total)}
         form |= {"since": since, "hours": hours or ""} if since else {}
         return page(
             request, "alerts.html", "alerts", visitor,
@@ -99,9 +99,9 @@ class DeliveryRoutes:
             fault = "bad_number"
         if fault or reason is None:
             return await self._list(request, visitor, form, fault=fault)
-        if (state := form.get("state")) not in {"failed", "pending"}:
+        if (state := form.get("state")) not in {"failed", "pending"} or not form.get("as_of"):
             raise web.HTTPBadRequest  # what is in doubt is decided one by one
-        names = ("target", "event_type", "since", "until")
+        names = ("target", "event_type", "since", "as_of")
         chosen = {name: str(form[name]) for name in names if form.get(name)}
         chosen["status"] = str(state)
         bulk_id = await self._bulk.begin(visitor, verb, chosen, reason, int(expected))

@@ -132,3 +132,26 @@ async def test_a_long_call_responds_in_time_and_the_next_continues(
             answers.append(await sent.json())
     assert len(answers) > 1
     assert sum(answer[done] for answer in answers) == 3000
+
+
+async def test_a_call_as_of_a_time_leaves_what_changed_since(engine: AsyncEngine) -> None:
+    nothing: Any = None
+    app = application.create_app(internal_key=None)
+    DlqRoutes(engine, nothing, {"slack": nothing}).add_to(app)
+    await failed(engine, 2)
+    async with engine.begin() as tx:
+        as_of = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+    await failed(engine, 3)
+    async with engine.begin() as tx:
+        await tx.execute(sa.text("UPDATE delivery SET created_at = now() - interval '1 hour'"))
+    async with TestClient(TestServer(app)) as client:
+
+        async def done(verb: str, status: str) -> int:
+            body = {"status": status, "as_of": as_of.isoformat()}
+            sent = await client.post(f"/api/dlq/{verb}", json=body, headers={"X-Caller": "admin"})
+            answer = await sent.json()
+            return int(answer["requeued" if verb == "retry" else "discarded"])
+
+        assert await done("retry", "failed") == 2  # not the three that failed later
+        assert await done("discard", "pending") == 0  # not the two that are so since
+        assert await done("discard", "failed") == 0

@@ -117,6 +117,22 @@ async def test_another_console_goes_on_after_a_kill(
     assert all(call == {"status": "failed"} for call in owner.calls)
 
 
+async def test_it_ends_when_as_many_as_were_announced_are_done(
+    idle_console: Console, owner: Owner
+) -> None:
+    console = idle_console
+    console.environment["GATEWAY_URL"] = owner.url
+    owner.left = 20
+    await console.start(SHORT + MAIN)
+    await begin(console, "ops")
+
+    async def ended() -> list[Any]:
+        return console.query("SELECT done FROM bulk_action WHERE state = 'done'")
+
+    (row,) = await eventually(ended, 30)
+    assert (row.done, len(owner.calls)) == (9, 3)  # of 7: a call is not cut
+
+
 async def test_who_lost_the_role_acts_no_more(idle_console: Console, owner: Owner) -> None:
     console = idle_console
     console.environment["GATEWAY_URL"] = owner.url

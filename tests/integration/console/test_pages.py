@@ -128,6 +128,8 @@ async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> Non
     assert (await viewer.post("/console/alerts", **act, number="7")).status == 403
     doubt = await ops.post("/console/alerts", **act | {"state": "in_doubt", "number": "7"})
     assert doubt.status == 400
+    boundless = await ops.post("/console/alerts", **act | {"as_of": "", "number": "7"})
+    assert boundless.status == 400
     assert stack.query("SELECT 1 FROM console.bulk_action") == []
     begun = await ops.post("/console/alerts", **act, number="7")
     assert (begun.status, begun.location is not None) == (303, True)
