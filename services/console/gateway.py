@@ -78,9 +78,8 @@ class Gateway:
         url = URL(self._url + path, encoded=True).update_query(asked)
         return await self._look(visitor, url, LOOK_SECONDS)
 
-    async def get_from_all(self, visitor: Visitor, path: str) -> Answer:
-        """Get what several services are asked for in turn."""
-        return await self._look(visitor, URL(self._url + path, encoded=True), ACT_SECONDS)
+    async def get_within(self, visitor: Visitor, path: str, seconds: float) -> Answer:
+        return await self._look(visitor, URL(self._url + path, encoded=True), seconds)
 
     async def _look(self, visitor: Visitor, url: URL, seconds: float) -> Answer:
         answer = await self._ask("GET", url, visitor, None, seconds)

@@ -19,7 +19,7 @@ from services.console.gateway import Answer, Gateway, items, part
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
 from services.console.http.looks import Looks
-from services.console.http.pages import ZONE, page, redirect
+from services.console.http.pages import ZONE, page, redirect, who
 from services.console.person import Role
 from services.console.store.sessions import Visitor
 
@@ -120,7 +120,7 @@ class LeadRoutes:
         )
         await self._looks.record(visitor, "lead.look", "lead", [lead["id"]])
         known = [case.body for case in cases if case.ok]
-        owner = next((case["owner_name"] for case in known if case["owner_name"]), None)
+        owner = _owner(lead, known)
         scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
         return page(
             request, "lead.html", "lead", visitor, fault=fault, status=status, lead=lead,
@@ -163,7 +163,27 @@ class LeadRoutes:
         found = await self._gateway.get(visitor, f"/api/leads/{lead_id}")
         if not found.ok:
             return found
-        for case in await self._cases(visitor, found.body):
+        cases = await self._cases(visitor, found.body)
+        if _owner(found.body, [case.body for case in cases if case.ok]) not in {None, visitor.name}:
+            return Answer(409)
+        answered = await self._answer_cases(visitor, cases, verb, nonce, reason)
+        if answered is not None and not answered.ok:
+            return answered
+        if (state := _STATE_AFTER[verb]) is None:
+            return found
+        body = {"state": state, "reason": reason}
+        done = await self._gateway.post(visitor, f"/api/leads/{lead_id}/state", body)
+        if done.ok and verb == "taken" and answered is None:
+            # Of two who take a lead without a case at once, the second changed nothing.
+            return done if _owner(done.body, []) == visitor.name else Answer(409)
+        return done
+
+    async def _answer_cases(
+        self, visitor: Visitor, cases: list[Answer], verb: str, nonce: str, reason: str | None
+    ) -> Answer | None:
+        """Return a fault, or the last answer; None: the press concerns no case."""
+        done = None
+        for case in cases:
             if case.fault == "not_there":  # nobody is asked about this alert
                 continue
             if not case.ok:
@@ -174,19 +194,29 @@ class LeadRoutes:
             done = await self._gateway.post(visitor, path, said, key=f"{nonce} {verb}")
             if not done.ok:
                 return done
-        if (state := _STATE_AFTER[verb]) is None:
-            return found
-        body = {"state": state, "reason": reason}
-        return await self._gateway.post(visitor, f"/api/leads/{lead_id}/state", body)
+        return done
+
+
+def _owner(lead: Mapping[str, Any], cases: list[Mapping[str, Any]]) -> str | None:
+    """Return the name of who has a lead; None: nobody.
+
+    A closed case stays with who closed it. It says nothing of the lead, which may be open again.
+    """
+    live = [case for case in cases if case["outcome"] is None and case["state"] != "cancelled"]
+    if not live and lead["state"] == "taken":
+        return who(lead["state_by"] or "") or None
+    return next((case["owner_name"] for case in live if case["owner_name"]), None)
 
 
 def _said(case: Mapping[str, Any], verb: str, reason: str | None) -> dict[str, Any] | None:
     """Return what to answer to a case of the lead; None: this press does not concern it."""
+    if case["outcome"] is not None:
+        return None
     concerned = {
         "hour": {"open"},
         "morning": {"open"},
         "release": {"answered"},
-        "reopen": set[str](),  # a closed case stays closed; the lead can be taken again
+        "reopen": set[str](),  # the lead can be taken again without it
     }
     if case["state"] not in concerned.get(verb, {"open", "unanswered", "answered"}):
         return None

@@ -4,12 +4,13 @@ An address is in no URL, so a look is a form and its answer is the page itself. 
 recorded before it happens, under consent's random id of the person.
 """
 
+import asyncio
 import json
 from typing import Any
 
 from aiohttp import hdrs, web
 
-from services.console.gateway import Answer, Gateway, part
+from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, Gateway, part
 from services.console.http.door import Door
 from services.console.http.looks import Looks
 from services.console.http.pages import HEADERS, page
@@ -17,6 +18,10 @@ from services.console.person import Role
 from services.console.store.sessions import Visitor
 
 LONGEST = 254
+ERASE_SECONDS = 27.0
+"""consent may wait 25 s for a message that is just leaving, and then says so."""
+AFTER_SECONDS = 2.0
+"""For what the page shows then: the gateway waits 30 s for it."""
 UNKNOWN = "unknown"
 """What is recorded of a look for somebody whom consent does not know."""
 
@@ -46,7 +51,7 @@ class PersonRoutes:
 
     async def _look(
         self, request: web.Request, visitor: Visitor, who: str, *, fault: str | None = None,
-        status: int = 200, said: str | None = None,
+        status: int = 200,
     ) -> web.Response:  # fmt: skip
         trail = await self._trail(visitor, who)
         if not trail.ok:
@@ -54,7 +59,7 @@ class PersonRoutes:
         consents = await self._consents(visitor, who)
         await self._looks.record(visitor, "person.look", "person", [_ref(trail)])
         return self._page(
-            request, visitor, who=who, fault=fault, status=status, said=said, trail=trail.body,
+            request, visitor, who=who, fault=fault, status=status, trail=trail.body,
             consents=consents,
         )  # fmt: skip
 
@@ -64,7 +69,8 @@ class PersonRoutes:
         if not trail.ok:
             return self._refused(request, visitor, who, trail)
         await self._looks.record(visitor, "person.export", "person", [_ref(trail)])
-        found = await self._gateway.get_from_all(visitor, f"/api/consent/export/{part(who)}")
+        path = f"/api/consent/export/{part(who)}"
+        found = await self._gateway.get_within(visitor, path, ACT_SECONDS)  # of all services
         if not found.ok:
             return self._refused(request, visitor, who, found)
         name = "person-incomplete.json" if found.body["incomplete"] else "person.json"
@@ -83,24 +89,34 @@ class PersonRoutes:
         if not trail.ok:
             return self._refused(request, visitor, who, trail)
         refs = [_ref(trail)]
+        # The look is what the page shows afterwards: then nothing may hide that it was ordered.
+        await self._looks.record(visitor, "person.look", "person", refs)
         await self._looks.record(visitor, "person.erase", "person", refs, outcome="intended")
         body = {"email" if "@" in who else "phone": who}
-        done = await self._gateway.post(visitor, "/api/consent/erase", body)
+        done = await self._gateway.post(visitor, "/api/consent/erase", body, seconds=ERASE_SECONDS)
         if not done.ok:
             return self._refused(request, visitor, who, done)
         said = "in_flight" if done.status == 202 else "erasing"
-        return await self._look(request, visitor, who, said=said)
+        trail, consents = await asyncio.gather(
+            self._trail(visitor, who, AFTER_SECONDS), self._consents(visitor, who, AFTER_SECONDS)
+        )
+        shown = trail.body if trail.ok else None
+        return self._page(request, visitor, who=who, said=said, trail=shown, consents=consents)
 
-    async def _trail(self, visitor: Visitor, who: str) -> Answer:
+    async def _trail(self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS) -> Answer:
         if not who:
             return Answer(422)
-        return await self._gateway.get(visitor, f"/api/consent/audit/{part(who)}")
+        path = f"/api/consent/audit/{part(who)}"
+        return await self._gateway.get_within(visitor, path, seconds)
 
-    async def _consents(self, visitor: Visitor, who: str) -> dict[str, bool] | None:
+    async def _consents(
+        self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS
+    ) -> dict[str, bool] | None:
         """Return what they agree to now; None: it is not known now, or they gave no e-mail."""
         if "@" not in who:
             return None
-        found = await self._gateway.get(visitor, f"/api/unsubscribe/status/{part(who)}")
+        path = f"/api/unsubscribe/status/{part(who)}"
+        found = await self._gateway.get_within(visitor, path, seconds)
         return found.body["consents"] if found.ok else None
 
     def _refused(

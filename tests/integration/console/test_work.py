@@ -117,6 +117,14 @@ async def test_who_comes_second_is_told_who_has_it_and_changes_nothing(stack: St
     assert await state(stack, lead) == ("not_a_lead", (await state(stack, lead))[1], "spam")
     assert await press(second, lead, "reopen") == 303
     assert (await state(stack, lead))[0] == "new"
+    assert EN["do_taken"] in (await first.get(f"/console/leads/{lead}")).text
+    assert await press(first, lead, "taken") == 303  # its case stays closed, by the other
+    assert await press(second, lead, "taken") == 409
+    shown = (await second.get(f"/console/leads/{lead}")).text
+    assert EN["others_have_it"].format(name="Ola Kos") in shown
+    assert await press(second, lead, "won") == 409
+    assert await press(first, lead, "won") == 303
+    assert (await state(stack, lead))[0] == "won"
 
 
 async def test_whoever_takes_it_in_slack_has_it_in_the_console(stack: Stack) -> None:

@@ -50,8 +50,14 @@ def moment(at: datetime) -> str:
 
 
 _HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
-_HTML.filters["who"] = lambda operator: re.sub(r"^staff:\S+ ", "", operator)
-"""What a service keeps of who acted is `staff:<id> <name>`, or what the CLI's user claimed."""
+
+
+def who(operator: str) -> str:
+    """Return the name in `staff:<id> <name>`; of others what they claimed."""
+    return re.sub(r"^staff:\S+ ", "", operator)
+
+
+_HTML.filters["who"] = who
 
 
 def language_of(request: web.Request, visitor: Visitor | None) -> str:
