@@ -85,6 +85,8 @@ class RequestContext:
     handler: Handler
     refusal: Problem | None = None
     """Of a key in force that does not open this route."""
+    staff: str = ""
+    """`staff:<id>` of a person of the console, also where they are refused or the route is open."""
     windows: tuple[Window, ...] = ()
     """Of the key; empty: those of the policy."""
     policy: str = ""
@@ -166,8 +168,8 @@ class Access:
             if (claims := self._operator(token)) is not None:
                 id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
                 held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
-                operator = f"staff:{claims.subject}"
-                self._admit(context, held, f"staff:{id_}", operator, roles=claims.purpose)
+                operator, context.staff = f"staff:{claims.subject}", f"staff:{id_}"
+                self._admit(context, held, context.staff, operator, roles=claims.purpose)
                 return
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
             header = API_KEY
@@ -228,6 +230,9 @@ class Access:
         if client.role is not Role.PUBLIC:
             context.policy = "service"
             return f"service:{client.role}" if client.holder == client.role else client.holder
+        if context.staff:  # all of them come from the console's address
+            context.policy = "service"
+            return context.staff
         context.policy = context.requires.policy or "api"
         route = route_template(request)
         action = context.requires.mail_action

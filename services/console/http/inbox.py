@@ -1,4 +1,4 @@
-"""The first page: what needs a person now. What the gateway refuses a person is left out."""
+"""The first page: what needs a person now. What the gateway would refuse a person is not asked."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +10,7 @@ from aiohttp import web
 from services.console.gateway import Answer, Gateway
 from services.console.http.door import Door
 from services.console.http.pages import page, reachable
+from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
 MOST = 100
@@ -25,6 +26,8 @@ class Part:
     path: str
     rows: Callable[[Any], Rows]
     query: Mapping[str, str | int]
+    roles: tuple[Role, ...]
+    """Who may see it. The gateway refuses others, and a refusal counts as a request."""
 
 
 def _listed(name: str, link: str) -> Callable[[Any], Rows]:
@@ -53,14 +56,17 @@ def _erasures(body: Any) -> Rows:
 
 
 _LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"
+_SOME = {"limit": MOST}
+_NEW, _UNANSWERED = {"state": "new"} | _SOME, {"state": "unanswered"}
+_ON_CALL = (Role.VIEWER, Role.OPS)
 PARTS = (
-    Part("leads", "/api/leads", _listed("leads", _LEADS), {"state": "new", "limit": MOST}),
-    Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), {"limit": MOST}),
-    Part("cases", "/api/cases", _listed("unanswered", _LEADS), {"state": "unanswered"}),
-    Part("erasures", "/api/consent/erasures", _erasures, {}),
-    Part("alerts", "/api/dlq/stats", _deliveries, {}),
-    Part("targets", "/api/breakers", _breakers, {}),
-    Part("ledger", "/api/ledger/check", _ledger, {}),
+    Part("leads", "/api/leads", _listed("leads", _LEADS), _NEW, (Role.SALES,)),
+    Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), _SOME, (Role.SALES,)),
+    Part("cases", "/api/cases", _listed("unanswered", _LEADS), _UNANSWERED, (Role.SALES, Role.OPS)),
+    Part("erasures", "/api/consent/erasures", _erasures, {}, (Role.PRIVACY,)),
+    Part("alerts", "/api/dlq/stats", _deliveries, {}, _ON_CALL),
+    Part("targets", "/api/breakers", _breakers, {}, _ON_CALL),
+    Part("ledger", "/api/ledger/check", _ledger, {}, _ON_CALL),
 )
 
 
@@ -73,9 +79,9 @@ class InboxRoutes:
         app.router.add_get("/console/", self._door.only(self.home))
 
     async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
-        asked = (self._gateway.get(visitor, part.path, **part.query) for part in PARTS)
-        parts = list(zip(PARTS, await asyncio.gather(*asked), strict=True))
-        shown = [(part, answer) for part, answer in parts if answer.fault != "not_allowed"]
+        parts = [part for part in PARTS if may(visitor.roles, *part.roles)]
+        asked = (self._gateway.get(visitor, part.path, **part.query) for part in parts)
+        shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         return page(
             request, "home.html", "home", visitor, most=MOST,
             waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],

@@ -264,9 +264,7 @@ async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stac
     assert address not in (await sales.get("/console/followups")).text
 
 
-async def test_a_page_whose_service_is_away_says_that_nothing_changed(
-    stack: Stack, failed: str
-) -> None:
+async def test_a_page_whose_service_is_away_says_so(stack: Stack, failed: str) -> None:
     ops = await person(stack, "ops")
     await stack.kill9("alerts")
     try:

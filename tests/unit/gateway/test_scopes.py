@@ -51,15 +51,20 @@ class Admitting:
         self.policies = dict.fromkeys(
             ("chat", "api", "service", "slack", "health", "console", "login"), ()
         ) | dict.fromkeys(("chat_budget", "write_budget", "withdrawal_budget"), (None,))
+        self.counted: list[tuple[str, str]] = []
 
-    async def decide(self, policy: str, *_: object) -> Decision:
+    async def decide(self, policy: str, key: str, *_: object) -> Decision:
+        self.counted.append((policy, key))
         return Decision(policy, admitted=True, uses=())
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    admitting = cast("Any", Admitting())
+def admitting() -> Any:
+    return Admitting()
 
+
+@pytest.fixture
+async def client(admitting: Any) -> AsyncIterator[Client]:
     async def opened(_: web.Request) -> web.Response:
         return web.Response()
 
@@ -134,6 +139,19 @@ async def test_roles_add_up_and_an_unknown_one_has_no_scope(client: Client) -> N
     both = {"X-Operator-Token": token("viewer", "privacy")}
     assert [(await called(client, key, both))[0] for key in (stats, audit)] == [200, 200]
     assert (await called(client, stats, {"X-Operator-Token": token("owner")}))[0] == 403
+
+
+async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_let_in(
+    client: Client, admitting: Admitting
+) -> None:
+    refused, open_to_all = ("get", "/api/dlq/stats"), ("get", "/api/unsubscribe/status/{email}")
+    for key, status in ((refused, 403), (open_to_all, 200)):
+        sales = {"X-Operator-Token": token("sales")}
+        assert (await called(client, key, sales))[0] == status
+    assert {*admitting.counted} == {("service", "staff:7:all")}
+    admitting.counted.clear()
+    await called(client, open_to_all, {"X-Operator-Token": token("sales", ago=400)})
+    assert [policy for policy, _ in admitting.counted] == ["api"]
 
 
 @pytest.mark.parametrize(
