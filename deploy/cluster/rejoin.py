@@ -2,8 +2,10 @@
 
 With `pause_minority` a node may stay out after the network is whole: it paused and did not boot
 again, or nodes see different members. rabbitmq-server's starter runs this beside it, as its child.
-It asks the management API of all hosts. A node is restarted only while another host's node is in
-a majority, and only the one that sees the fewest, so never two at once. Standard library only.
+It asks the management API of all hosts, and restarts its own node only while another host's is in
+a majority, and only if its own sees the fewest. A node that the others see running is not
+restarted because its API is silent. The three of them decide without each other: what they see
+differs for a moment, so two may be restarted one after the other. Standard library only.
 """
 
 import base64
@@ -14,6 +16,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 
 SECONDS = 60.0
 """Longer than a node needs to notice that another one is back (net_ticktime is 15 s)."""
@@ -22,15 +25,18 @@ SECONDS = 60.0
 def apart(seen: Mapping[str, frozenset[str]], own: str) -> bool:
     """Return whether our node is the one to restart.
 
-    :param seen: by host, the nodes that its node sees running; empty if it does not answer
+    :param seen: by host, the hosts whose nodes its node sees running; empty if it does not answer
     """
     majority = len(seen) // 2 + 1
-    joined = any(len(nodes) >= majority for host, nodes in seen.items() if host != own)
-    fewest = min(seen, key=lambda host: (len(seen[host]), host))
+    joined = any(len(running) >= majority for host, running in seen.items() if host != own)
+    members = frozenset().union(*seen.values())
+    known = {host: running for host, running in seen.items() if running or host not in members}
+    fewest = min(known, key=lambda host: (len(known[host]), host))
     return joined and fewest == own and len(seen[own]) < len(seen)
 
 
 def ask(host: str) -> frozenset[str]:
+    """Return the hosts whose nodes, named NAME@HOST, this one's node sees running."""
     password = f"admin:{os.environ['RABBITMQ_ADMIN_PASSWORD']}".encode()
     folder = os.environ.get("TLS_DIR")
     tls = ssl.create_default_context(cafile=f"{folder}/ca.crt") if folder else None
@@ -41,8 +47,9 @@ def ask(host: str) -> frozenset[str]:
     )
     try:
         with urllib.request.urlopen(request, timeout=5, context=tls) as answer:
-            return frozenset(node["name"] for node in json.load(answer) if node["running"])
-    except (OSError, ValueError, KeyError, TypeError):
+            nodes = json.load(answer)
+        return frozenset(node["name"].split("@")[1] for node in nodes if node["running"])
+    except (OSError, HTTPException, LookupError, ValueError, TypeError):
         return frozenset()
 
 
@@ -59,8 +66,11 @@ def main() -> None:
         if not apart(seen, own):
             since = time.monotonic()
         elif waited >= patience * (1 if joined else 10):
-            told = {host: sorted(nodes) for host, nodes in seen.items()}
-            print(f"rejoin: for {waited:.0f} s each host's node sees {told}: restart", flush=True)
+            told = {host: sorted(running) for host, running in seen.items()}
+            print(
+                f"rejoin: for {waited:.0f} s each host's node sees those of {told}: restart",
+                flush=True,
+            )
             os.kill(server, signal.SIGKILL)  # one that hangs ignores anything else
             return
         time.sleep(2)

@@ -1,8 +1,13 @@
 """Which node of RabbitMQ is restarted because it stays apart from the others."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from socket import create_server
+
 import pytest
 
-from deploy.cluster.rejoin import apart
+from deploy.cluster.rejoin import apart, ask
 
 
 def restarted(**seen: str) -> list[str]:
@@ -20,6 +25,10 @@ def restarted(**seen: str) -> list[str]:
         ({"a": "ab", "b": "ab", "c": "c"}, ["c"]),
         ({"a": "ab", "b": "abc", "c": "bc"}, ["a"]),
         ({"a": "abc", "b": "abc", "c": "bc"}, ["c"]),
+        # Only the management API of b is silent: the others see its node.
+        ({"a": "abc", "b": "", "c": "abc"}, []),
+        ({"a": "ab", "b": "", "c": ""}, ["c"]),
+        ({"a": "ab", "b": "", "c": "c"}, ["c"]),
         # No majority to join: all wait for each other, or are cut off.
         ({"a": "", "b": "", "c": ""}, []),
         ({"a": "a", "b": "", "c": ""}, []),
@@ -30,3 +39,50 @@ def test_only_the_node_that_sees_the_fewest_joins_a_majority(
     seen: dict[str, str], chosen: list[str]
 ) -> None:
     assert restarted(**seen) == chosen
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """Serve one client with this, whatever it asks, at a port."""
+    with create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with closing(server.accept()[0]) as link:
+                link.recv(65536)
+                link.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5)
+
+
+def asked(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> frozenset[str]:
+    monkeypatch.setenv("RABBITMQ_ADMIN_PASSWORD", "administrator")
+    monkeypatch.delenv("TLS_DIR", raising=False)
+    with answering(answer) as port:
+        monkeypatch.setenv("RABBITMQ_UI_PORT", str(port))
+        return ask("127.0.0.1")
+
+
+def test_a_node_is_known_by_the_host_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = b"""[{"name": "rabbit-a@10.0.0.1", "running": true},
+        {"name": "rabbit@10.0.0.2", "running": true},
+        {"name": "rabbit@10.0.0.3", "running": false}]"""
+    assert asked(b"HTTP/1.0 200 OK\r\n\r\n" + nodes, monkeypatch) == {"10.0.0.1", "10.0.0.2"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"not HTTP\r\n\r\n",
+        b"HTTP/1.1 503 no\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[",
+        b"HTTP/1.0 200 OK\r\n\r\n[",
+        b'HTTP/1.0 200 OK\r\n\r\n{"error": "not_found"}',
+        b'HTTP/1.0 200 OK\r\n\r\n[{"name": "rabbit", "running": true}]',
+    ],
+)
+def test_an_answer_of_no_use_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(answer, monkeypatch) == frozenset()
