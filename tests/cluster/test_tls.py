@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from deploy import certs
-from deploy.local.cluster import PORTS, Cluster
+from deploy.local.cluster import PORTS, Cluster, HostServers
 from libs.common.process import certificates
 from tests.cluster.apart import PASSWORDS
 from tests.cluster.conftest import ADDRESSES
@@ -139,6 +139,15 @@ def test_a_server_with_another_name_is_refused(cluster: Cluster, folders: dict[s
             tls.wrap_socket(plain, server_hostname="10.0.0.1")
 
 
+def receives(host: HostServers) -> list[str]:
+    """Return how this host's PostgreSQL follows the primary; nothing from the primary itself."""
+    ports = host.member.ports
+    url = host.dsn.replace(f":{ports['POSTGRES_PORT']}/", f":{ports['POSTGRES_OWN_PORT']}/")
+    with closing(psycopg2.connect(url)) as server, server.cursor() as cursor:
+        cursor.execute("SELECT conninfo FROM pg_stat_wal_receiver")
+        return [conninfo for (conninfo,) in cursor.fetchall()]
+
+
 def test_the_nodes_and_the_standbys_are_whole(cluster: Cluster) -> None:
     """The links between the servers work: nodes, standbys, replicas."""
     nodes = Management(cluster.nodes[2]).call("GET", "nodes")
@@ -146,4 +155,7 @@ def test_the_nodes_and_the_standbys_are_whole(cluster: Cluster) -> None:
     with closing(psycopg2.connect(cluster.hosts["c"].dsn)) as primary, primary.cursor() as cursor:
         cursor.execute("SELECT ssl FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)")
         assert cursor.fetchall() == [(True,)] * 2
+    followed = [how for host in cluster.hosts.values() for how in receives(host)]
+    assert len(followed) == 2
+    assert all("sslmode=verify-full" in how.split() for how in followed)
     assert cluster.master is not None  # it has replicas
