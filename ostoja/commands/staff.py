@@ -58,7 +58,7 @@ def invite(
     title: Annotated[str, typer.Option("--name", help="As colleagues know them.")],
     language: Annotated[str, typer.Option(help="pl or en.")] = "pl",
 ) -> None:
-    """Print a link with which a person sets a password; good once, for 24 hours."""
+    """Print a link with which a person sets a password; valid once, for 24 hours."""
     session: Session = context.obj
     body = {"email": email, "name": title, "roles": role, "language": language}
     answer = session.api.call("POST", "/api/staff", body)
@@ -84,7 +84,7 @@ def disable(
     person: Person,
     reason: Annotated[str, typer.Option(help="For the record; name no person.")],
 ) -> None:
-    """Let a person in no more; their sessions end now."""
+    """Disable a person; their sessions end now."""
     session: Session = context.obj
     answer = session.api.call("POST", f"/api/staff/{person}/disable", {"reason": reason})
     session.screen.answer(answer, f"{person} is disabled")
