@@ -335,14 +335,13 @@ async def alerts(
 
 
 async def _flowing(running: Alerts) -> bool:
-    """Tell whether it is connected and intake's queue bound: it serves before, if that is slow."""
+    """Tell whether it is connected and its own queues bound: it serves before, if that is slow."""
     _, health = await running.http("GET", "/health/deep")
     if health["components"]["rabbitmq"]["status"] != "healthy":
         return False
     bindings = await asyncio.to_thread(running.vhost.call, "GET", "bindings")
-    return any(
-        (each["source"], each["destination"]) == ("alerts", "alerts.intake") for each in bindings
-    )
+    bound = {(each["source"], each["routing_key"]) for each in bindings}
+    return {("alerts", key) for key in ("alerts.intake", "export.request")} <= bound
 
 
 class Consent:

@@ -31,10 +31,11 @@ Situation = Callable[[Checkout], AbstractAsyncContextManager[None]]
 PAGES = {
     page.stem: sections(page) for page in (*sorted(RUNBOOKS.glob("*.md")), DOCS / "privacy.md")
 }
+# test_backup.py goes by the page of a backup that was not verified.
 STEPS = [
     (page, name)
     for page, found in PAGES.items()
-    if page not in EVERY and page not in OF_THREE_HOSTS
+    if page not in EVERY and page not in OF_THREE_HOSTS and page != "backup-not-verified"
     for name in found
     if name and found[name]
 ]
