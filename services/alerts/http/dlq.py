@@ -123,7 +123,10 @@ class DlqRoutes:
         )
 
     async def alerts(self, request: web.Request) -> web.Response:
-        """List deliveries without their payloads; `total`, on the first page, counts them all."""
+        """List deliveries; `total`, on the first page, counts them all.
+
+        Without payloads and errors, which may quote them: the list has those of every program.
+        """
         chosen, after, limit = _query(request, {"state"})
         if (state := request.query.get("state")) not in {"pending", "failed", "in_doubt"}:
             raise Problem(422, errors=[("state", "must be pending, failed or in_doubt")])
@@ -131,9 +134,12 @@ class DlqRoutes:
             rows = await queries.page(tx, state, chosen, after, limit + 1, bare=True)
             total = None if after else (await queries.count(tx, chosen, (state,)))[0]
         more, rows = len(rows) > limit, rows[:limit]
+        items = [shown(row) for row in rows]
+        for each in items:
+            del each["error_message"]
         return json_response(
             {
-                "items": [shown(row) for row in rows],
+                "items": items,
                 "next_cursor": _cursor_of(rows[-1]) if more else None,
                 "total": total,
             }

@@ -154,12 +154,13 @@ async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequenc
 async def page(
     tx: AsyncConnection, which: sa.ColumnElement[bool], after: UUID | None, limit: int
 ) -> Sequence[Row]:
-    place = sa.tuple_(followup_event.c.due_at, followup_event.c.id)
-    listed = sa.select(followup_event).where(which).order_by(place).limit(limit)
+    # Not as a row, which no index sorts.
+    place = followup_event.c.due_at, followup_event.c.id
+    listed = sa.select(followup_event).where(which).order_by(*place).limit(limit)
     if after is not None:
         cursor = followup_event.alias("after")
         listed = listed.where(
-            place
+            sa.tuple_(*place)
             > sa.select(cursor.c.due_at, cursor.c.id).where(cursor.c.id == after).scalar_subquery()
         )
     return (await tx.execute(listed)).mappings().all()

@@ -79,15 +79,16 @@ async def apart(
     tx: AsyncConnection, after: tuple[datetime, UUID] | None, limit: int
 ) -> Sequence[Row]:
     """Read a page of the suspected submissions, oldest first."""
-    place = sa.tuple_(lead_submission.c.accepted_at, lead_submission.c.id)
+    # Not as a row, which no index sorts.
+    place = lead_submission.c.accepted_at, lead_submission.c.id
     listed = (
         sa.select(lead_submission)
         .where(lead_submission.c.conversation_id.is_(None), lead_submission.c.state == "suspected")
-        .order_by(place)
+        .order_by(*place)
         .limit(limit)
     )
     if after is not None:
-        listed = listed.where(place > sa.tuple_(*map(sa.literal, after)))
+        listed = listed.where(sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after)))
     return (await tx.execute(listed)).mappings().all()
 
 
