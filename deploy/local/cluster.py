@@ -86,6 +86,7 @@ class Member:
             "HOST": self.address,
             **{name.upper(): address for name, address in self.addresses.items()},
             **{name: str(port) for name, port in self.ports.items()},
+            "GATEWAY_PLAIN": f"{self.address}:{self.ports['GATEWAY_PLAIN_PORT']}",
             **({"TLS_DIR": f"{HERE}/{TLS}"} if self.certs else {}),
         }
 

@@ -26,7 +26,7 @@ NAMED = {
     "redis.sh": (r"\$([A-Z_]+)", "redis-node"),
 }
 """How a file names variables, and the container that reads it."""
-OF_TLS = {"TLS_DIR", "GATEWAY_PLAIN_PORT"}
+OF_TLS = {"TLS_DIR", "GATEWAY_PLAIN"}
 PASSWORDS = dict.fromkeys(
     ("POSTGRES_SUPERUSER_PASSWORD", "RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD"), "secret"
 )
@@ -109,6 +109,13 @@ def test_with_tls_each_server_gets_its_own_certificate_and_speaks_nothing_else()
     for name in WITH_TABLES:
         url = WITH_TLS["services"]["gateway"]["environment"][f"{name.upper()}_URL"]
         assert url.startswith("https://${HOST}:")
+
+
+def test_with_tls_only_haproxy_of_the_same_host_reaches_the_plain_gateway() -> None:
+    plain = environment("haproxy", tls=True)["GATEWAY_PLAIN"]
+    assert plain.startswith("127.0.0.1:")
+    assert WITH_TLS["services"]["gateway"]["ports"] == [f"{plain}:8080"]
+    assert COMPOSE["services"]["haproxy"]["network_mode"] == "host"
 
 
 def test_what_is_behind_haproxy_has_the_port_that_make_up_cluster_gives_it() -> None:
