@@ -105,7 +105,7 @@ has closed, and a share of those to Redis and the log), aiohttp's server 16 %, t
 the upstream and headers 14 %, limits and Redis 10 %, the access middleware 5 %, the answer's head
 4 %, request id, metrics and log line 5 %. With fewer connections, fewer requests share an iteration
 of the event loop, and so the writes to Redis and the log. Counted in calls of functions, a request
-takes 399 here and 365 in the bare proxy ([decision 41](decisions/0041-short-ways.md)).
+takes 399 here and 365 in the bare proxy ([decision 41](decisions/0041-fast-paths.md)).
 
 {(2 * chr(10)).join(sections)}
 

@@ -57,7 +57,6 @@ class Cors:
     async def finish(self, request: web.Request, response: web.StreamResponse) -> None:
         """Add headers to every response, including errors and streams."""
         headers = response.headers
-        headers.popall(hdrs.SERVER, None)
         for name, value in SECURITY.items():
             headers.setdefault(name, value)
         page = headers.get(hdrs.CONTENT_TYPE, "").startswith("text/html")

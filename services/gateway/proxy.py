@@ -12,7 +12,6 @@ from functools import lru_cache
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import istr
 
-from libs.common.http.answer import Answer
 from libs.common.http.application import (
     ACCEPTED_AT,
     ADDRESS_FROM,
@@ -21,6 +20,7 @@ from libs.common.http.application import (
     REQUEST_ID,
 )
 from libs.common.http.client import Broken, Response
+from libs.common.http.fast_response import FastResponse
 from libs.common.process import logs
 from services.gateway.clients import Client, Role
 from services.gateway.upstream import Upstream
@@ -121,7 +121,7 @@ async def forward(
     path = request.rel_url.raw_path_qs
     async with upstream.ask(method, path, headers=headers, body=body, timeout=timeout) as answer:
         if answer.complete:
-            return Answer(
+            return FastResponse(
                 status=answer.status, headers=answer_headers(answer), body=await answer.read()
             )
         return await _stream(request, answer)

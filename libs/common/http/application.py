@@ -20,7 +20,7 @@ from multidict import istr
 from opentelemetry.trace import SpanKind
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from libs.common.http.answer import Answer
+from libs.common.http.fast_response import FastResponse
 from libs.common.process import logs, prometheus_private, tracing
 
 M = TypeVar("M", bound=BaseModel)
@@ -105,7 +105,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
             body["detail"] = self.detail
         if self.errors:
             body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
-        return Answer(
+        return FastResponse(
             text=json.dumps(body),
             status=self.status,
             headers=self.headers,
@@ -116,7 +116,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 def json_response(
     data: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return Answer(
+    return FastResponse(
         text=json.dumps(data, ensure_ascii=False, allow_nan=False, default=str),
         status=status,
         headers=headers,
@@ -235,12 +235,13 @@ def create_app(*, internal_key: str | None, max_body: int = MAX_BODY) -> web.App
     if internal_key is not None:
         middlewares.append(_internal(internal_key))
     app = web.Application(client_max_size=max_body, middlewares=middlewares)
-    app.on_response_prepare.append(_name_request)
+    app.on_response_prepare.append(_finish)
     app.router.add_get(HEALTH_PATH, _health)
     return app
 
 
-async def _name_request(request: web.Request, response: web.StreamResponse) -> None:
+async def _finish(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.SERVER, None)
     # Not from the context variable: a response is prepared after the middlewares returned.
     try:
         response.headers[REQUEST_ID] = request[_REQUEST_ID]

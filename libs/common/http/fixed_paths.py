@@ -2,7 +2,7 @@
 
 The router and what `web.Application` does around it cost a request as much as its rate limits. For
 a fixed path both always come to the same: so it is found out once, at the start. Everything else
-goes the usual way: paths with variables, other spellings of a path, unknown methods, `Expect`.
+goes through the router: paths with variables, other spellings of a path, unknown methods, `Expect`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,11 +15,11 @@ from libs.common.http.aiohttp_private import resolve
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def shortcut(app: web.Application, usual: Handle) -> Handle:
+def shortcut(app: web.Application, fallback: Handle) -> Handle:
     """Return a handler of all requests.
 
     :param app: frozen: its routes and middlewares do not change any more
-    :param usual: aiohttp's own
+    :param fallback: aiohttp's own handler, for all other requests
     """
     found: dict[tuple[str, str], tuple[web.UrlMappingMatchInfo, Handle]] = {}
     for route in app.router.routes():
@@ -35,7 +35,7 @@ def shortcut(app: web.Application, usual: Handle) -> Handle:
     async def handle(request: web.Request) -> web.StreamResponse:
         known = found.get((request.method, request.rel_url.raw_path))
         if known is None or hdrs.EXPECT in request.headers:
-            return await usual(request)
+            return await fallback(request)
         match, handler = known
         resolve(request, match)
         return await handler(request)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from aiohttp import hdrs, web
 
-from libs.common.http import answer, application, server
+from libs.common.http import application, fast_response, server
 from libs.common.http.application import Problem, json_response
 from libs.common.process.service import Service
 from services.gateway import pages
@@ -77,7 +77,7 @@ async def fault(_: web.Request) -> web.Response:
 
 
 async def empty(_: web.Request) -> web.Response:
-    return answer.Answer(status=204)
+    return fast_response.FastResponse(status=204)
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -114,12 +114,12 @@ def gateway_like() -> web.Application:
 async def both(ports: Ports, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, int]]:
     """Ports of the same application, with aiohttp's router for all and as we serve it."""
     service = Service("test")
-    usual, ours = ports.take(), ports.take()
+    fallback, ours = ports.take(), ports.take()
     with monkeypatch.context() as patched:
         patched.setattr(server, "shortcut", lambda _, handle: handle)
-        await server.serve(service, gateway_like(), HOST, usual)
+        await server.serve(service, gateway_like(), HOST, fallback)
     await server.serve(service, gateway_like(), HOST, ours)
-    yield usual, ours
+    yield fallback, ours
     await service.close()
 
 
@@ -141,10 +141,20 @@ async def conversation(port: int, request: str) -> bytes:
 async def test_each_request_is_answered_as_by_aiohttp_alone(
     both: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual, ours = both
+    fallback, ours = both
     with monkeypatch.context() as patched:
-        patched.setattr(answer.Answer, "prepare", web.Response.prepare)
-        expected = {name: await conversation(usual, sent) for name, sent in REQUESTS.items()}
+        patched.setattr(fast_response.FastResponse, "prepare", web.Response.prepare)
+        expected = {name: await conversation(fallback, sent) for name, sent in REQUESTS.items()}
     for name, sent in REQUESTS.items():
         assert expected[name].startswith(b"HTTP/1."), name
         assert await conversation(ours, sent) == expected[name], name
+
+
+async def test_no_service_names_its_software(ports: Ports) -> None:
+    service, port = Service("test"), ports.take()
+    await server.serve(service, application.create_app(internal_key="key"), HOST, port)
+    for version in ("1.0", "1.1"):  # the first is aiohttp's own head
+        answered = await conversation(port, f"GET /health HTTP/{version}\r\n{LINES}\r\n")
+        assert b"200 OK" in answered
+        assert b"\r\nServer: " not in answered
+    await service.close()

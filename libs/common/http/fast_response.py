@@ -14,7 +14,7 @@ NAMES: dict[type, set[str]] = {
 BODYLESS = frozenset({204, 304})
 
 
-class Answer(web.Response):
+class FastResponse(web.Response):
     """A whole response.
 
     aiohttp's own code, three times as long, prepares those that HTTP has special rules for: of
