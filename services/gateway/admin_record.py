@@ -1,4 +1,4 @@
-"""Reports each call with the admin key to consent, which keeps the record, before and after it.
+"""Reports calls with the admin key and acts of staff to consent, before and after they run.
 
 Reports go through the broker, confirmed; otherwise over HTTP. If neither works the call still runs,
 so that no one is locked out in an emergency (docs/decisions/0008).
@@ -32,7 +32,7 @@ RECORD_SECONDS = 2.0
 DETAILS = (
     *("id", "ids", "target", "status", "since", "until", "as_of", "older_than_hours", "outcome"),
     *("event_type", "schedule", "person", "ends"),
-    *("chat", "hour", "minute", "cursor"),
+    *("chat", "hour", "minute", "cursor", "state", "answer"),
 )
 MOST_LETTERS = MOST_ITEMS = 100
 WITHHELD = "(withheld)"

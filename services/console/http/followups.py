@@ -37,10 +37,12 @@ class FollowupRoutes:
         state = request.query.get("state", STATES[0])
         if state not in STATES:
             raise web.HTTPNotFound
-        await self._looks.record(visitor, "followups.look", "followups", [state])
         answer = await self._gateway.get(
             visitor, "/api/followups", status=state, cursor=request.query.get("cursor")
         )
+        # A conversation is one person; its id stays after their steps have ended.
+        seen = dict.fromkeys(one["conversation_id"] for one in items(answer))
+        await self._looks.record(visitor, "followups.look", "conversation", seen)
         return page(
             request, "followups.html", "followups", visitor,
             status=status if answer.ok else answer.page_status, fault=fault or answer.fault,

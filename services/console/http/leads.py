@@ -71,6 +71,7 @@ class LeadRoutes:
             request, "leads.html", "leads", visitor, fault=found.fault, status=found.page_status,
             state=state, states=STATES, leads=items(found),
             older=found.body["next_cursor"] if found.ok else None, suspected=len(items(suspected)),
+            more_suspected=suspected.ok and suspected.body["next_cursor"] is not None,
         )  # fmt: skip
 
     async def suspected(self, request: web.Request, visitor: Visitor) -> web.Response:
@@ -79,13 +80,15 @@ class LeadRoutes:
     async def _suspected(
         self, request: web.Request, visitor: Visitor, done: Answer | None = None
     ) -> web.Response:
-        found = await self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE)
+        after = request.query.get("after")
+        found = await self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE, cursor=after)
         ids = (one["id"] for one in items(found))
         await self._looks.record(visitor, "lead.look", "submission", ids)
         said = done if done is not None and not done.ok else found
         return page(
             request, "suspected.html", "suspected", visitor, fault=said.fault,
             status=said.page_status, items=items(found),
+            newer=found.body["next_cursor"] if found.ok else None,
         )  # fmt: skip
 
     async def decide(self, request: web.Request, visitor: Visitor) -> web.Response:

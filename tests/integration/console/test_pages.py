@@ -248,10 +248,13 @@ async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stac
         body = {"email": each, "sequence": "default", "delay_seconds": 86_400}
         made = await stack.http("POST", "/api/followups", body, key="service")
         assert made.status == 202
-    looks = len(stack.query(LOOKS, "followups.look", "scheduled"))
     shown = (await sales.get("/console/followups")).text
     assert address in shown
-    assert len(stack.query(LOOKS, "followups.look", "scheduled")) == looks + 1
+    looks = stack.query(
+        "SELECT object_ref FROM console.staff_action WHERE action = 'followups.look'"
+        " ORDER BY at DESC LIMIT 1"
+    )
+    assert made.body["items"][0]["conversation_id"] in looks[0].object_ref.split()
     step = made.body["items"][0]
     assert (await sales.post(f"/console/followups/{step['id']}/cancel")).status == 303
     assert other not in (await sales.get("/console/followups")).text
@@ -262,6 +265,16 @@ async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stac
     assert (await sales.post(path, reason="boredom")).status == 400
     assert (await sales.post(path, reason="staff")).status == 303
     assert address not in (await sales.get("/console/followups")).text
+    acts = (
+        "SELECT method, route FROM consent.admin_action WHERE phase = 'done' AND status = 200"
+        " AND operator LIKE (SELECT 'staff:' || id || ' %%' FROM console.staff WHERE email = %s)"
+    )
+
+    async def recorded() -> bool:
+        found = {tuple(row) for row in stack.query(acts, sales.email)}
+        return found == {("DELETE", "/api/followups/{id}"), ("POST", "/api/followups/stop")}
+
+    await eventually(recorded, 30)
 
 
 async def test_a_page_whose_service_is_away_says_so(stack: Stack, failed: str) -> None:

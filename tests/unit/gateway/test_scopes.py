@@ -52,6 +52,7 @@ class Admitting:
             ("chat", "api", "service", "slack", "health", "console", "login"), ()
         ) | dict.fromkeys(("chat_budget", "write_budget", "withdrawal_budget"), (None,))
         self.counted: list[tuple[str, str]] = []
+        self.recorded: list[tuple[str, str | None]] = []
 
     async def decide(self, policy: str, key: str, *_: object) -> Decision:
         self.counted.append((policy, key))
@@ -68,7 +69,8 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
     async def opened(_: web.Request) -> web.Response:
         return web.Response()
 
-    async def recorded(request: web.Request, _: object, handler: Any) -> web.StreamResponse:
+    async def recorded(request: web.Request, who: Any, handler: Any) -> web.StreamResponse:
+        admitting.recorded.append((request.method, who.holder))
         return cast("web.StreamResponse", await handler(request))
 
     api_keys = ApiKeys()
@@ -152,6 +154,16 @@ async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_
     admitting.counted.clear()
     await called(client, open_to_all, {"X-Operator-Token": token("sales", ago=400)})
     assert [policy for policy, _ in admitting.counted] == ["api"]
+
+
+async def test_acts_of_staff_are_recorded_whatever_their_role(
+    client: Client, admitting: Admitting
+) -> None:
+    sales, service = {"X-Operator-Token": token("sales")}, {"X-API-KEY": "service"}
+    for headers in (sales, service):
+        for key in (("post", "/api/leads/{id}/state"), ("get", "/api/leads")):
+            assert (await called(client, key, headers))[0] == 200
+    assert admitting.recorded == [("POST", "staff:7")]
 
 
 @pytest.mark.parametrize(
