@@ -144,7 +144,12 @@ async def take_turn(
     if new:  # no follow-ups without an e-mail
         # Without an earlier e-mail address nothing can be enrolled yet.
         enrolled = await hear(tx, config, conversation_id, now) if old else ()
-        is_wanted = (qualifies or grants) and state.consent != "refused" and state.barred is None
+        is_wanted = (
+            (qualifies or grants)
+            and state.consent != "refused"
+            and state.barred is None
+            and not is_lost
+        )
         if is_wanted and DEFAULT_SEQUENCE not in enrolled:
             due = config.due_times(DEFAULT_SEQUENCE, now)
             request_id = logs.request_id.get()

@@ -92,6 +92,7 @@ _OF_MAILS = re.compile(
     r"\b(?:zgod|zgadza|mail|mejl|wiadomosc|wysyl|przysyl|pisa|pisz|wypis|wycof|cofn|newslet|reklam"
     r"|dane|danych|adres|e mail|consent|opt)"
 )
+_MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
 _MORE = re.compile(
     r"\bnic (?:\w+ ){0,2}nie (?:dostane|dostaniemy|przyjdzie|bedzie|wyslecie)"
     r"|(?:dostane|dostaniemy|przyjdzie|bedziecie|beda) (?:\w+ ){0,3}"
@@ -157,6 +158,10 @@ def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
 def asks_for_more_mails(message: str) -> bool:
     """Return whether who gets no more mails makes sure of it."""
     return "?" in message and bool(_MORE.search(" ".join(fold(message))))
+
+
+def names_mails(message: str) -> bool:
+    return bool(_MAILS.search(" ".join(fold(message))))
 
 
 def unsubscribes(message: str) -> bool:

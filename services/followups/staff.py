@@ -87,8 +87,6 @@ async def record(
         of_sales = replace(heard, state=replace(state, route=None))
         sold = await record(tx, config, link, of_sales, outgoing, changes)
         state = replace(state, lead=sold.lead)
-    if heard.is_lost and state.lead is None:  # they never were one
-        return state
     at_once = topic != LEAD and config.topics[topic].at_once
     if not (state.reachable or at_once) or (topic == LEAD and not heard.is_about_lead):
         return state
@@ -124,7 +122,7 @@ async def record(
         row, event = announce(config, link, row, heard.session_id, heard.now, sent)
         outgoing.append(event)
     # Only in the lead's first conversation: in another one, anyone could name its number.
-    if heard.is_lost and row.conversation_id == heard.conversation_id:
+    if found and heard.is_lost and row.conversation_id == heard.conversation_id:
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
     elif found and found["state"] == "lost" and not heard.is_lost:

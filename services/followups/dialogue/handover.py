@@ -59,7 +59,8 @@ def _ask(
     if not before.noticed:
         return state, script["ask_contact"]
     noted = describe(heard.news, heard.spoken)
-    text = script[_ASKS_IN_TURN[min(times, len(_ASKS_IN_TURN) - 1)]]
+    last = len(_ASKS_IN_TURN) - 1
+    text = script[_ASKS_IN_TURN[last if "no_calls" in heard.actions else min(times, last)]]
     asked = {**state.asked, "handover": times + 1}
     return replace(state, asked=asked), text.format(facts=f": {noted}" if noted else "")
 

@@ -91,7 +91,7 @@ def hear(
     matched = routes.find(message, before=_before(state))
     understood = understand(
         message,
-        asked=_corrected(message, state.facts)
+        asked=_corrected(message, state.facts, state.asking)
         or (None if state.asking == "wish" and matched else state.asking),
         language=state.spoken or state.language or default_language,
         email_just_given=state.email_just_given,
@@ -110,6 +110,8 @@ def hear(
         matched = [*matched, *routes.with_action("call_times")]
     matched = _that_count(matched, state, message, understood, works, agrees=agrees)
     actions = frozenset(route.action for route in matched if route.action)
+    if "no_calls" in actions:  # `proszę o kontakt, tylko mailem, bo nie odbieram`
+        actions -= {"call"}
     held = _held(routes, matched, state, understood.facts, actions)
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
@@ -125,6 +127,8 @@ def hear(
     is_call = not actions.isdisjoint({"call", "call_times"})
     if corrections.adds(message):
         news = _without_parts(news, state.facts)
+    if state.facts.start and corrections.is_later_stage(message):
+        news = replace(news, start=None)
     if is_call and _DAY.match(news.start or ""):  # `zadzwońcie w piątek`, `w sobotę na pomiar`
         news = replace(news, start=None)
     answers = _answers(matched, held)
@@ -215,10 +219,18 @@ def _before(state: State) -> str:
     return "" if is_form else state.last_said or ""
 
 
-def _corrected(message: str, facts: Facts) -> Question | None:
+def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
     """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
     if area.corrects_rooms(message):
         return "area"
+    if (new := corrections.amended(message)) is not None:
+        number, in_metres, is_rather = new
+        if in_metres and facts.area is not None:
+            return "area"
+        may_be_area = facts.area is not None and 0.5 <= number / facts.area <= 2
+        may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
+        if is_rather and may_be_budget and (asking == "start" or not may_be_area):
+            return "budget"
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
         return "area"
@@ -281,7 +293,9 @@ def _held(
     An ended conversation starts again when a lead gives new facts.
     """
     held = routes.named(state.route)
-    if held and held.then == "end" and ((held.lead and facts.known()) or "resume" in actions):
+    # A contact alone goes with the end, if that asked for one: `numer, na który było zapytanie`.
+    is_more = facts.known().keys() - (_CONTACT if held and held.ask else set())
+    if held and held.then == "end" and ((held.lead and is_more) or "resume" in actions):
         held = None
     new = next((route for route in matched if route.holds), None)
     if new is not None and (held is None or routes.comes_before(new, held)):
@@ -346,7 +360,8 @@ def _insists(state: State, answers: Sequence[Route]) -> bool:
 def _district_before(state: State) -> str | None:
     """Return the city that we asked about, as `Krowodrza (Kraków?)`."""
     before = place.district(state.last_said or "")
-    is_asked = before and not (state.facts.city or state.doubt or state.asking == "consent")
+    is_known = state.facts.city and not state.facts.city.endswith("?)")
+    is_asked = before and not (is_known or state.doubt or state.asking == "consent")
     return before[1] if before and is_asked else None
 
 

@@ -67,6 +67,8 @@ def _learn(state: State, heard: Heard) -> State:
     if before and barred == "another" and understood.facts.email:
         news, barred = replace(news, email=None), None  # someone else's; the person's own is known
     facts = state.facts.learn(news)
+    if understood.district and facts.city is None and heard.is_about_lead:  # a hint for staff
+        facts = replace(facts, city="{} ({}?)".format(*understood.district))
     if understood.disowns_email:
         facts = replace(facts, email=None)
     email_given = news.email is not None

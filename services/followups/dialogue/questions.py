@@ -74,6 +74,8 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
             later = [script[name]] if name else []
         return state, later + parts
     state = replace(state, asking=None)
+    if route.then == "end" and language in route.ask and not state.closed:
+        return _on_the_end(route, state, heard, script)
     if route.then == "end":
         return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
     if later and (state.closed or not state.reachable):
@@ -87,6 +89,16 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     if heard.is_question and not heard.answers:
         parts.insert(int(state.reachable), _passed_on(state, script))
     return state, parts
+
+
+def _on_the_end(route: Route, state: State, heard: Heard, script: Script) -> Reply:
+    """Ask which request has ended, and say who knows of it only when someone does."""
+    times = state.asked.get("contact", 0)
+    if state.reachable:
+        return _close(state, heard, script, told=route.told[heard.language])
+    if times >= TIMES_ASKED or heard.closes or refuses_contact(state):
+        return state, [] if heard.answers else [script["thanks"]]
+    return _ask(state, "contact", script, route.ask[heard.language])
 
 
 def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:

@@ -101,7 +101,13 @@ def _on_consent(
     state: State, before: State, heard: Heard, script: Script, *, agrees: bool
 ) -> list[str]:
     parts = [script["consent_given"]] if agrees else []
-    if refuses(state, before, heard) and not before.wants_erasure:  # which includes the withdrawal
+    # An erasure includes the withdrawal; a withdrawal of calls is answered as such.
+    is_of_calls = (
+        "no_calls" in heard.actions
+        and (state.facts.email, state.facts.phone is None) == (None, False)
+        and not small_talk.names_mails(heard.message)
+    )
+    if refuses(state, before, heard) and not (before.wants_erasure or is_of_calls):
         parts.append(script["withdraw_where" if asks_where(state, heard) else "consent_refused"])
     return parts
 
@@ -129,8 +135,9 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
         facts = describe(state.facts, heard.language)
         told = script["record" if state.reachable else "record_none"].format(facts=facts)
         return [told]
-    if heard.understood.district and news.city is None and state.facts.city is None:
-        district, city = heard.understood.district
+    hint = heard.understood.district
+    if hint and news.city is None and state.facts.city in {None, "{} ({}?)".format(*hint)}:
+        district, city = hint
         asks = "" if state.asking == "consent" else "?"  # a yes would answer both questions
         noted = ", ".join(filter(None, (f"{district} ({city}{asks})", noted)))
     return [script["noted"].format(facts=noted)] if noted else []

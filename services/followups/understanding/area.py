@@ -55,6 +55,9 @@ _CORRECTS_ROOMS = re.compile(
     re.IGNORECASE,
 )
 """`Przepraszam, łazienka ma 5, a kuchnia 9`, whatever was asked."""
+_ONLY_BEFORE = re.compile(r"(?:^|[,;.!]\s)\s*(?:(?:no|tak|to|ze?|jakie[śs]|oko[łl]o|ok\.?|mniej|wi[ęe]cej)\s+)*$", re.IGNORECASE)  # fmt: skip
+_ONLY_AFTER = re.compile(r"\s*(?:b[ęe]dzie|jest|wysz[łl]o|wyjdzie)?\s*(?:[,;.!]|$)", re.IGNORECASE)
+"""`No ze 7 m będzie, Radom`"""
 _FEW = 3
 """A bare number below this is a number of rooms."""
 
@@ -118,7 +121,8 @@ def _measured(text: str, asked: Question | None) -> list[Quantity]:
             of = "other" if is_plain else None
         if of == "other" or _OTHER_AFTER.match(text, match.end()) or _WAY.search(before):
             continue
-        if (area == 1 or (is_length and area < _LONG)) and asked != "area":  # `ile za 1 m2?`
+        is_answer = asked == "area" or (asked == "wish" and _ONLY_BEFORE.search(text[: match.start()]) and _ONLY_AFTER.match(text, match.end()))  # fmt: skip
+        if (area == 1 or (is_length and area < _LONG)) and not is_answer:  # `ile za 1 m2?`
             continue
         if match["feet"]:
             area *= _SQUARE_FOOT

@@ -104,6 +104,7 @@ _LAST_WORD = re.compile(
     r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
 )
 _NO_ADS = re.compile(
+    r"\bzadn\w+ (?:newsl\w+|reklam\w*|spam\w*|mailing\w*|marketing\w*)|"
     r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
     r"|(?:maili|wiadomosci|informacji|tresci|materialow) (?:reklam|marketing|handl|promoc)\w*)"
     r"|\b(?:keine|ohne|без|ніякої|не надсилайте|без всякой) (?:werbung|werbe\w*|newsletter|spam|реклам\w*|спаму)"
@@ -112,7 +113,7 @@ _NO_ADS = re.compile(
 _REPLY_ONLY = re.compile(
     r"\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
 )
-_MAY_BE_REPLY_ONLY = re.compile(r"\bbez |wycen|keine |ohne |без|ніяк|не над|without|\bno ")
+_MAY_BE_REPLY_ONLY = re.compile(r"\bbez |zadn|wycen|keine |ohne |без|ніяк|не над|without|\bno ")
 _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
@@ -165,6 +166,7 @@ def says_no(message: str, language: str) -> bool:
         _REFUSES.fullmatch(said)
         or _LAST_WORD.search(fold(message))
         or _THUMB_DOWN.fullmatch(message)
+        or (_NO_ADS.search(fold(message)) and not _AGREES.search(fold(message)))
     )
     return bool(is_refusal) or takes_back(message, language)
 

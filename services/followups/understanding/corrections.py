@@ -105,6 +105,39 @@ def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
     return chosen
 
 
+_SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|zmierzy[łl]\w*|sorry|i\s+mean|actually)"
+_AMENDED = re.compile(
+    rf"\b{_SORRY}[\s,:]+(?:(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|{_SORRY})[\s,]+)*"
+    r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?",
+    re.IGNORECASE,
+)
+_RATHER = re.compile(r"\b(?:bardziej|bli[żz]ej|raczej)\b", re.IGNORECASE)
+_LATER = re.compile(
+    r"\b(?:p[óo][źz]niej|potem|reszt[aęy]|(?:drugi|kolejny|nast[ęe]pny)\w*\s+etap\w*)\b"
+    r"|\b(?:g[óo]ra|d[óo][łl]|pi[ęe]tro|parter|poddasze|gara[żz]|taras|ogr[óo]d)\b[^,;.]{0,20}\b(?:za|na|w)\s",
+    re.IGNORECASE,
+)
+_MOVED = re.compile(
+    r"\b(?:jednak|przesu\w+|prze[łl]o[żz]\w+|zmian\w*|start\w*|zacz\w+|rusz\w+)\b", re.IGNORECASE
+)
+
+
+def amended(text: str) -> tuple[float, bool, bool] | None:
+    """Return the number of `sory, 4,5 metra` or `jednak bardziej 32`, whether it is in metres, and
+    whether it replaces one that was about as large.
+    """
+    match = _AMENDED.search(text)
+    if match is None:
+        return None
+    number = float(match["number"].replace(",", "."))
+    return number, match["metres"] is not None, _RATHER.search(match[0]) is not None
+
+
+def is_later_stage(text: str) -> bool:
+    """Return whether a time is that of a later stage: `góra może za rok`."""
+    return _LATER.search(text) is not None and _MOVED.search(text) is None
+
+
 def corrects(words: str) -> bool:
     return len(words) <= LOOK_BACK and bool(_CORRECTED.search(words))
 

@@ -195,7 +195,7 @@ _PAST = re.compile(
     re.IGNORECASE,
 )
 _PAST_AFTER = re.compile(
-    r"\s*(?:\w+\s+){0,2}(?:did\b|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
+    r"\s*(?:\w+\s+){0,2}(?:did\b|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
     re.IGNORECASE,
 )
 """`w czerwcu robiliście u nas łazienkę`"""
@@ -236,10 +236,15 @@ def _clauses(text: str) -> list[tuple[int, str]]:
 
 def _is_of_else(clause: str, before: str, after: str, whole: str, start: str | None) -> bool:
     """Return whether it is the time of past works, or of the handover of the flat."""
-    if _PAST.search(clause) or _PAST_AFTER.match(after):
+    if _is_past(clause, after):
         return True
     is_handover = start != "asap" and _HANDED_OVER.search(before + after)
     return bool(is_handover) and not _AFTER_IT.search(whole)
+
+
+def _is_past(clause: str, after: str) -> bool:
+    """`Pytałem w niedzielę`, also in answer to when the works start."""
+    return bool(_PAST.search(clause) or _PAST_AFTER.match(after))
 
 
 def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
@@ -271,7 +276,7 @@ def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, 
             is_else = not bare and (
                 calls or is_old or _is_of_else(clause, before, after, whole, start)
             )
-            if made or is_else:
+            if made or is_else or (pattern is _WEEKDAY and _is_past(clause, after)):
                 continue
             led = _LED_DAY.search(before) or _KEYS.match(after)
             if pattern is _DAY_DOT_MONTH and not bare and not led:

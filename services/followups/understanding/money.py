@@ -91,7 +91,9 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
         return otherwise or text, {}
     text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
-    is_whole = bool(alone) and is_bare(text, beside=_ON_A_PART)
+    amended = corrections.amended(text)  # `jednak bardziej 32, bo doszła kuchnia`
+    is_rather = amended is not None and amended[2]
+    is_whole = bool(alone) and (is_rather or is_bare(text, beside=_ON_A_PART))
     found: list[Quantity] = []
     currency = "PLN"
     last_end = 0
@@ -159,7 +161,7 @@ def _whose(before: str) -> str | None:
 
 def _ends(after: str) -> bool:
     """Return whether a number stands alone: `budżet 75`, not `budżet na 2 pokoje`."""
-    return re.match(r"\s*(?:[^\w\s]|$)", after) is not None
+    return re.match(r"\s*(?:[^\w\s]|$|(?:bo|ale|wi[ęe]c|[żz]eby)\b)", after) is not None
 
 
 def _currency(match: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ _SAID = re.compile(
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
     rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here|jestem(?=\s*(?:[,.;!]|$)))"
@@ -86,8 +86,20 @@ def _in_order(name: str) -> str:
     return f"{last} {first}" if is_turned else name
 
 
+_FAMILY = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
+"""`Tu Kowalczyk`"""
+
+
 def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next((match for match in pattern.finditer(text) if _is_known(match["name"])), None)
+    by_family = pattern is _INTRODUCED
+    return next(
+        (
+            match
+            for match in pattern.finditer(text)
+            if _is_known(match["name"]) or (by_family and _FAMILY.fullmatch(match["name"]))
+        ),
+        None,
+    )
 
 
 def _is_known(name: str) -> bool:

@@ -37,17 +37,22 @@ _THERE = re.compile(
 )
 """`Córka studiuje w Krakowie i tam ma mieszkanie`."""
 _LOOK_BACK = 40
+_LOWER_CASE = 6
+"""How long a small town's form must be to count in lower case."""
 _WORDS = re.compile(r"[^\W\d_]+")
 _IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
 _CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
 
 
 @cache
-def _towns() -> tuple[dict[str, str], frozenset[str]]:
-    """Return a map from every form of a name to its town, and the largest towns."""
+def _towns() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
+    """Return a map from every form of a name to its town, the largest towns, and those with an ordinary
+    word among their forms.
+    """
     text = (Path(__file__).parent / "towns.txt").read_text(encoding="utf-8")
     listed = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    large, small = (part.split("\n") for part in listed.strip().split("\n\n"))
+    large, small = (part.replace("*", "").split("\n") for part in listed.strip().split("\n\n"))
+    ordinary = frozenset(line[:-1] for line in listed.split("\n") if line.endswith("*"))
     forms = dict(_ABROAD)
     for town in (*large, *small):
         for form in _forms(town):
@@ -56,7 +61,7 @@ def _towns() -> tuple[dict[str, str], frozenset[str]]:
         if town.endswith("ski"):
             for form in _inflected(fold(town).split()[0], among=1):
                 forms.setdefault(form, town)
-    return forms, frozenset(large)
+    return forms, frozenset(large), ordinary
 
 
 @cache
@@ -64,7 +69,7 @@ def _large() -> tuple[tuple[str, str], ...]:
     """Large towns and names of three words count anywhere, even in lower case: none is a word of an
     ordinary answer.
     """
-    forms, large = _towns()
+    forms, large, _ = _towns()
     long = {town for name, town in forms.items() if name.count(" ") == 2}
     return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in large | long)
 
@@ -128,6 +133,8 @@ def find_all(text: str) -> list[str]:
     if named := [*_led(text), *_alone(text)]:
         best = min(rank for rank, _ in named)
         return list(dict.fromkeys(town for rank, town in named if rank == best))
+    if amid := _amid(text):
+        return [amid]
     words = fold(" ".join(_WORDS.findall(text))).split()
     if _first_words().isdisjoint(words):
         return []
@@ -135,9 +142,33 @@ def find_all(text: str) -> list[str]:
     return list(dict.fromkeys(town for name, town in _large() if name in said))
 
 
+def _is_plain(said: str) -> bool:
+    """Return whether a word is a town even in lower case."""
+    forms, large, ordinary = _towns()
+    town = forms.get(fold(said))
+    return town in large or (town is not None and len(said) >= _LOWER_CASE and town not in ordinary)
+
+
+_CAPITAL = re.compile(
+    r"(?P<before>[^\W\d_]+,?|[,;\d])\s+(?P<one>[A-ZĆŁŚŹŻ][^\W\d_]{4,})(?!\s*[A-ZĆŁŚŹŻ]\w)"
+)
+
+
+def _amid(text: str) -> str | None:
+    """Find a small town as it is listed, without a preposition: `34 metry Legionowo`, or alone."""
+    forms = _towns()[0]
+    names = [each["one"] for each in _CAPITAL.finditer(text) if not each["before"].istitle()]
+    if _is_plain(alone := text.strip(" .,!")):
+        names.append(alone)
+    towns = {town for name in names if (town := forms.get(fold(name)))}
+    town = towns.pop() if len(towns) == 1 else None
+    is_as_listed = town is not None and fold(town) in map(fold, names)
+    return town if is_as_listed and town not in _towns()[2] else None
+
+
 def _led(text: str) -> Iterator[tuple[int, str]]:
     """Yield towns after a preposition: the works are rather here than near it or at their home."""
-    forms, large = _towns()
+    forms = _towns()[0]
     for match in _LED.finditer(text):
         before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
         if _NOT_OURS.search(before) and not _THERE.match(text, match.end()):
@@ -145,7 +176,7 @@ def _led(text: str) -> Iterator[tuple[int, str]]:
         rank = 3 if _HOME.search(before) else 2 if _NEAR.match(match[0]) else 0
         at: re.Match[str] | None = match
         while at is not None:
-            names = (said for said in _candidates(at) if said[0].isupper() or " " in said or forms.get(fold(said)) in large)  # fmt: skip
+            names = (said for said in _candidates(at) if said[0].isupper() or " " in said or _is_plain(said))  # fmt: skip
             name = next((said for said in names if fold(said) in forms), None)
             if name is None:
                 break
@@ -157,7 +188,8 @@ def _alone(text: str) -> Iterator[tuple[int, str]]:
     forms = _towns()[0]
     for match in _ALONE.finditer(text):
         for said in _candidates(match):
-            town, is_name = forms.get(fold(said)), said[0].isupper() or " " in said
+            town = forms.get(fold(said))
+            is_name = said[0].isupper() or " " in said or _is_plain(said)
             if town and (fold(said) in _ABROAD or (is_name and fold(town).replace("-", " ") == fold(said).replace("-", " "))):  # fmt: skip
                 yield 1, town
                 break
@@ -197,7 +229,7 @@ def district(text: str) -> tuple[str, str] | None:
     pairs = (f"{one} {two}" for one, two in pairwise(words))
     for name in (*pairs, *words):
         found = _districts().get(fold(name))
-        if found and (name[0].isupper() or not found[2]):
+        if found and (name[0].isupper() or not found[2] or f" na {name}" in text):
             return found[:2]
     return None
 
