@@ -38,7 +38,7 @@ def remember(
         passed_email=passed.email if passed and passed.email else known.passed_email,
         route=held.name if held else None,
         # The form's closing does not count for a route.
-        closed=known.closed and (held is None or held.name == state.route),
+        closed=known.closed and (held.name if held else None) == state.route,
         answered=_answered(state, heard),
         said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
         last_said=heard.words,

@@ -102,7 +102,7 @@ def test_minus_excludes_from_its_own_phrase_only() -> None:
         ("iskrzy gniazdko po waszym remoncie", "electricity"),
         ("There is a fire in the kitchen", "fire"),
         ("proszę usunąć moje dane", "erasure"),
-        ("skąd macie mój numer?", "privacy"),
+        ("skąd macie mój numer?", "unasked"),
         ("chcę zgłosić reklamację", "complaint"),
         ("Pęka fuga w łazience, którą robiliście w marcu", "complaint"),
         ("plytka odpada od ściany", "complaint"),
