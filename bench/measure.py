@@ -55,6 +55,18 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def written_bytes(*pids: int) -> int:
+    """Return what these processes and all their children have sent to the disk."""
+    total = 0
+    for pid in tree(*pids):
+        try:
+            lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
+        except OSError:  # it ended
+            continue
+        total += int(dict(line.split(": ") for line in lines)["write_bytes"])
+    return total
+
+
 def interleaved(cases: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
     """Run each case once per round; each round begins with a different case."""
     runs: dict[str, list[Run]] = {name: [] for name in cases}

@@ -1,7 +1,7 @@
 """A part of a benchmark, with its own file of figures and its own section."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.lab import Lab
@@ -14,6 +14,8 @@ class Part:
     """Measures; the result is stored as JSON."""
     render: Callable[[Any], str]
     """Turns that JSON into the section's Markdown, heading included."""
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    """Stored with the figures, as they may change before the next run; $name in the Markdown."""
     long: bool = False
     """Runs only with LONG=1 or by name."""
     needs: Sequence[str] = ()

@@ -8,6 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import bench
@@ -54,7 +55,7 @@ def keep(what: str, part: Part, figures: Any, load: float, seconds: float) -> No
         "python": platform.python_version(),
         "commit": _commit(),
     }
-    document = {"under": under, "figures": figures}
+    document = {"under": under, "parameters": dict(part.parameters), "figures": figures}
     _path(what, part).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -75,9 +76,17 @@ def write() -> None:
             sections.append(f"## {module.TITLE}\n")
         for part in measured:
             document = documents[f"{what}.{part.name}"]
-            sections.append(part.render(document["figures"]) + "\n")
+            sections.append(_section(part, document) + "\n")
             sections.append(_under(document["under"]) + "\n")
     PAGE.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _section(part: Part, document: Any) -> str:
+    text = part.render(document["figures"])
+    if not part.parameters:
+        return text
+    measured = {name: f"{value:,}" for name, value in document["parameters"].items()}
+    return Template(text).substitute(measured)
 
 
 def _under(under: Any) -> str:

@@ -16,12 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg2
 
 from bench.load import get, post
-from bench.measure import cpu_seconds, tree
+from bench.measure import cpu_seconds, written_bytes
 from deploy.local import environment, supervisor
 from deploy.local.__main__ import ENV, _cluster, _servers, _single
 
@@ -59,7 +58,7 @@ class System:
         written: dict[str, int] = defaultdict(int)
         for name, pids in self._processes().items():
             cpu[name.partition("-")[0]] += cpu_seconds(*pids)
-            written[name.partition("-")[0]] += sum(map(_written, tree(*pids)))
+            written[name.partition("-")[0]] += written_bytes(*pids)
         log, size, delivered = self.ask(LEDGER)
         return Snapshot(time.monotonic(), cpu, written, int(log), size, delivered)
 
@@ -83,14 +82,6 @@ class System:
     def wait_for(self, delivered: int) -> None:
         while self.ask(LEDGER)[2] < delivered:
             time.sleep(1)
-
-
-def _written(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines()
-    except OSError:  # it ended
-        return 0
-    return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
 
 def bodies(count: int, *, chat: bool) -> Iterator[bytes]:

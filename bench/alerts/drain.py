@@ -235,12 +235,11 @@ def render(found: Any) -> str:
     }
     busy = statistics.median(run["rate"] * run["cpu"] / 1000 for run in ours)
     return f"""\
-### {COUNT:,} waiting alerts → the sink, one worker process
+### $count waiting alerts → the sink, one worker process
 
 {table(HEAD, rows)}
 
-Celery gets {CASES["Celery, prefork 2"].count:,} alerts and procrastinate
-{CASES["procrastinate, concurrency 50"].count:,}, because they are slow.
+Of these, Celery got $celery and procrastinate $procrastinate.
 
 From the work queue Ostoja delivers {", ".join(f"{by:.1f}x {name}" for name, by in ahead.items())}
 (each in its fastest configuration). Each sends up to a hundred at a time; in Ostoja as many again
@@ -266,4 +265,9 @@ HEAD = (
     "RabbitMQ and PostgreSQL, CPU s/1k",
     "what it does besides the POST",
 )
-DRAIN = Part("drain", run, render)
+PARAMETERS = {
+    "count": COUNT,
+    "celery": CASES["Celery, prefork 2"].count,
+    "procrastinate": CASES["procrastinate, concurrency 50"].count,
+}
+DRAIN = Part("drain", run, render, parameters=PARAMETERS)

@@ -90,9 +90,9 @@ def render(runs: Any) -> str:
 
 {table(("slack", "p50, ms", "ratio", "p99, ms", "ratio", "deliveries that hung"), rows)}
 
-From the request at the gateway to the delivery at the sink, {PER_SECOND} alerts per second for
-{SECONDS} s. The unhealthy target accepts each delivery and never answers, for the full time-out of
+From the request at the gateway to the delivery at the sink, $rate alerts per second for
+$seconds s. The unhealthy target accepts each delivery and never answers, for the full time-out of
 10 s, 32 at a time. Its breaker never opens; as shipped it would after five failures."""
 
 
-SICK = Part("sick", run, render)
+SICK = Part("sick", run, render, parameters={"rate": PER_SECOND, "seconds": SECONDS})

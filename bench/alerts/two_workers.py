@@ -7,14 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from bench import load
 from bench.alerts.accept import ALERT, CONNECTIONS
 from bench.alerts.system import Alerts, alerts
 from bench.lab import Lab
-from bench.measure import Run, cpu_seconds, interleaved, median, ratio, spread, tree
+from bench.measure import Run, cpu_seconds, interleaved, median, ratio, spread, written_bytes
 from bench.part import Part, table
 from deploy.local.process import HOST, wait_until
 
@@ -95,19 +94,7 @@ def _other_ports(system: Alerts) -> dict[str, str]:
 def _used(pids: Mapping[str, list[int]]) -> dict[str, float]:
     """CPU seconds and bytes written so far, of each kind of process."""
     cpu = {f"cpu {name}": cpu_seconds(*of) for name, of in pids.items()}
-    return cpu | {f"written {name}": float(_written(*of)) for name, of in pids.items()}
-
-
-def _written(*pids: int) -> int:
-    """Return the bytes that these processes and their children have sent to the disk."""
-    total = 0
-    for pid in tree(*pids):
-        try:
-            lines = Path(f"/proc/{pid}/io").read_text().splitlines()
-        except OSError:  # it ended
-            continue
-        total += next(int(line.split()[1]) for line in lines if line.startswith("write_bytes"))
-    return total
+    return cpu | {f"written {name}": float(written_bytes(*of)) for name, of in pids.items()}
 
 
 def _wal(system: Alerts) -> float:

@@ -93,7 +93,7 @@ def render(found: Any) -> str:
         for title, own in runs.items()
     ]
     return f"""\
-### {COUNT:,} due steps: claimed, recorded, published with confirmation
+### $count due steps: claimed, recorded, published with confirmation
 
 {table(("", "steps/s", "Ostoja's ratio to it", "process, CPU s/1k, including start-up"), rows)}
 
@@ -104,4 +104,4 @@ row and publishes in each job. The loop (Celery {versions["celery"]}) sends each
 and then commits, so a crash in between sends it again."""
 
 
-HAND_OVER = Part("hand-over", run, render)
+HAND_OVER = Part("hand-over", run, render, parameters={"count": COUNT})

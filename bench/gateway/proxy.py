@@ -93,23 +93,30 @@ By rate this gateway is {times}.""")
 ### A small POST, limited and proxied
 
 JSON of {len(field.BODY)} B to an upstream that answers {len(field.ANSWER)} B at once; wrk for
-{field.SECONDS} s after {field.WARM_SECONDS} s of warm-up. Each proxy is one process on one core;
+$seconds s after $warm s of warm-up. Each proxy is one process on one core;
 wrk and the upstream are on the other. Ratios are to the bare proxy, which has no limits, logs,
 time-outs, metrics or checks. This gateway counts two windows of the client and a budget of all
 clients in Redis, and writes a log line and its metrics for each request. The limits are never
 reached.
 
-This gateway is bound by its CPU. By py-spy, at 16 connections on a busy machine, system calls and
-the event loop take 43 % of it (two writes and two reads per request, a look whether the upstream
-has closed, and a share of those to Redis and the log), aiohttp's server 16 %, the client towards
-the upstream and headers 14 %, limits and Redis 10 %, the access middleware 5 %, the answer's head
-4 %, request id, metrics and log line 5 %. With fewer connections, fewer requests share an iteration
-of the event loop, and so the writes to Redis and the log. Counted in calls of functions, a request
-takes 399 here and 365 in the bare proxy ([decision 41](decisions/0041-fast-paths.md)).
+This gateway is bound by its CPU. By py-spy at commit 987470e of 2026-11-27 (the last line names
+that of the figures), with 16 connections on a busy machine, system calls and the event loop take 43
+% of it (two writes and two reads per request, a look whether the upstream has closed, and a share
+of those to Redis and the log), aiohttp's server 16 %, the client towards the upstream and headers
+14 %, limits and Redis 10 %, the access middleware 5 %, the answer's head 4 %, request id, metrics
+and log line 5 %. With fewer connections, fewer requests share an iteration of the event loop, and
+so the writes to Redis and the log. Counted in calls of functions, a request took 399 there and 365
+in the bare proxy ([decision 41](decisions/0041-fast-paths.md)).
 
 {(2 * chr(10)).join(sections)}
 
 {versions}."""
 
 
-PART = Part("proxy", run, render, needs=("nginx", "wrk", "taskset"))
+PART = Part(
+    "proxy",
+    run,
+    render,
+    parameters={"seconds": field.SECONDS, "warm": field.WARM_SECONDS},
+    needs=("nginx", "wrk", "taskset"),
+)
