@@ -14,9 +14,9 @@ from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
 MOST = 100
-"""Leads are counted up to here: more than that is "many"."""
+"""What is listed is counted up to here; more than that is "100+"."""
 
-Rows = Iterator[tuple[str, int, str | None]]
+Rows = Iterator[tuple[str, int | str, str | None]]
 """What needs a person, as a key of texts.toml after `inbox_`, how many, and the page for it."""
 
 
@@ -32,7 +32,8 @@ class Part:
 
 def _listed(name: str, link: str) -> Callable[[Any], Rows]:
     def rows(body: Any) -> Rows:
-        yield name, len(body["items"]), link
+        count, more = len(body["items"]), body.get("next_cursor", body.get("next"))
+        yield name, f"{count}+" if more else count, link
 
     return rows
 
@@ -48,7 +49,7 @@ def _breakers(body: Any) -> Rows:
 
 
 def _ledger(body: Any) -> Rows:
-    yield "ledger", int(body["ok"] is False), "/console/alerts"
+    yield "ledger", int(body["ok"] is False), None  # no page here says why
 
 
 def _erasures(body: Any) -> Rows:
@@ -83,7 +84,7 @@ class InboxRoutes:
         asked = (self._gateway.get(visitor, part.path, **part.query) for part in parts)
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         return page(
-            request, "home.html", "home", visitor, most=MOST,
+            request, "home.html", "home", visitor,
             waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
         )  # fmt: skip

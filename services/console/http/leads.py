@@ -36,7 +36,9 @@ _STATE_AFTER = {
     "hour": None,
     "morning": None,
 }
-"""What each button makes of the lead. `hour` and `morning` only put its cases off."""
+"""What each button makes of the lead."""
+_PUT_OFF = {"hour", "morning"}
+"""They only put its cases off, which alerts allows some times and not for long."""
 _NEED_REASON = {"lost", "not_a_lead"}
 _ID = re.compile(r"[0-9a-f-]{36}")
 
@@ -157,7 +159,9 @@ class LeadRoutes:
         done = await self._answered(visitor, str(path_id(request, "lead")), verb, nonce, reason)
         if done.ok:
             return redirect(f"/console/leads/{path_id(request, 'lead')}")
-        return await self._lead(request, visitor, fault=done.fault, status=done.page_status)
+        late = verb in _PUT_OFF and done.fault == "not_accepted"
+        fault = "cannot_wait" if late else done.fault
+        return await self._lead(request, visitor, fault=fault, status=done.page_status)
 
     async def _answered(
         self, visitor: Visitor, lead_id: str, verb: str, nonce: str, reason: str | None

@@ -111,7 +111,9 @@ async def test_who_comes_second_is_told_who_has_it_and_changes_nothing(stack: St
     assert EN["do_won"] not in shown
     assert await press(first, lead, "release") == 303
     assert ((await case(stack, lead))["state"], (await state(stack, lead))[0]) == ("open", "new")
-    assert await press(second, lead, "hour") == 303
+    assert [await press(second, lead, "hour") for _ in range(3)] == [303] * 3
+    late = await second.post(f"/console/leads/{lead}", answer="hour", nonce=str(uuid.uuid4()))
+    assert (late.status, EN["cannot_wait"] in late.text) == (422, True)
     assert (await case(stack, lead))["state"] == "open"
     assert await press(second, lead, "not_a_lead", reason="spam") == 303
     assert await state(stack, lead) == ("not_a_lead", (await state(stack, lead))[1], "spam")
