@@ -91,7 +91,7 @@ def disable(
 
 
 def actions(context: typer.Context, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
-    """Show the latest changes of keys and people, and who made them."""
+    """Show who did what in the console: keys, people, looks at data, acts on many alerts."""
     session: Session = context.obj
     pages = session.api.pages("/api/actions", limit=limit)
     found = [each for page in pages for each in page["items"]][:limit]

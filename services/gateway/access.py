@@ -71,7 +71,7 @@ class Requirements:
     """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     recorded: bool = True
-    """Record calls with the admin key, and acts of staff; health checks are not recorded."""
+    """Record calls with the admin key, and acts of staff: not looks at the system's state."""
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """Shared by all callers without a key: a botnet stays below the limit of each address."""
     mail_action: str | None = None

@@ -27,7 +27,13 @@ from tests.support.console import INTERNAL_KEY
 from tests.support.eventually import eventually
 
 GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
-OWN = [("GET", "/api/ratelimits"), ("PUT", "/api/ratelimits"), ("POST", "/api/cache/cleanup")]
+OWN = [("PUT", "/api/ratelimits"), ("POST", "/api/cache/cleanup")]
+SHOWN = {
+    "/api/ratelimits", "/api/dlq/stats", "/api/breakers", "/api/ledger/check", "/api/oncall",
+    "/api/silences", "/api/consent/erasures",
+}  # fmt: skip
+"""What a page of the console asks for each time: no person is in it."""
+RECORDED = "/api/dlq/failed"
 ANNA = "anna.kowalska@example.pl"
 
 
@@ -77,14 +83,15 @@ async def test_a_call_is_recorded_before_it_and_after_it(
     assert intended["id"] == done["id"]
 
 
-async def test_every_admin_route_is_recorded_by_its_template_and_health_is_not(
+async def test_every_admin_route_is_recorded_by_its_template_but_for_looks_at_the_system(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
     gateway = await start_gateway(CONSOLE_URL=owner.url, CONSOLE_INTERNAL_KEY=INTERNAL_KEY)
     consent = Consent(owner)
     admin_only = scopes.ADMIN - scopes.SERVICE
     admin = [(each.method, each.path) for each in FORWARDED if each.requires.scope in admin_only]
-    for method, path in [*admin, *OWN]:
+    looks = {("GET", path) for path in SHOWN}
+    for method, path in [each for each in [*admin, *OWN] if each not in looks]:
         consent.records.clear()
         called = path.replace("{email}", ANNA).replace("{target}", "slack").replace("{id}", "1")
         answer = await gateway.call(method, called, {} if method != "GET" else None, **ADMIN)
@@ -93,6 +100,8 @@ async def test_every_admin_route_is_recorded_by_its_template_and_health_is_not(
         assert consent.records[1]["status"] == answer.status
     consent.records.clear()
     await gateway.call("GET", "/api/health/deep", **ADMIN)
+    for path in SHOWN:
+        assert (await gateway.call("GET", path, **ADMIN)).status == 200
     await gateway.call("POST", "/api/alerts", {}, **SERVICE)
     assert consent.records == []
     await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **ADMIN)
@@ -107,6 +116,8 @@ async def test_filters_and_ids_are_recorded_and_no_address_in_them(
     body = {"ids": ["1", ANNA], "target": "slack", "status": "failed", "reason": f"of {ANNA}"}
     await gateway.call("POST", f"/api/dlq/retry?cursor=7&since={ANNA}", body, **ADMIN)
     await gateway.call("POST", "/api/dlq/cleanup", {"older_than_hours": 24}, **ADMIN)
+    silence = {"event_type": "slack_alert", "ends": "2026-12-01T08:00:00Z", "why": f"of {ANNA}"}
+    await gateway.call("POST", "/api/silences", silence, **ADMIN)
     await gateway.send("POST", "/api/dlq/discard", ADMIN, data=b"\xff{not json")
     details = [each["details"] for each in consent.records if each["phase"] == "intended"]
     assert details == [
@@ -118,6 +129,7 @@ async def test_filters_and_ids_are_recorded_and_no_address_in_them(
             "cursor": "7",
         },
         {"older_than_hours": 24},
+        {"event_type": "slack_alert", "ends": "2026-12-01T08:00:00Z"},
         {},
     ]
 
@@ -127,7 +139,7 @@ async def test_a_call_without_an_upstream_answer_is_recorded_with_the_caller_s_s
 ) -> None:
     gateway = await start_gateway(ALERTS_URL=NOBODY)
     consent = Consent(owner)
-    answer = await gateway.call("GET", "/api/breakers", **ADMIN)
+    answer = await gateway.call("GET", RECORDED, **ADMIN)
     assert answer.status == consent.records[1]["status"] == 503
 
 
@@ -135,12 +147,12 @@ async def test_an_admin_call_that_cannot_be_reported_still_works_and_is_counted(
     start_gateway: StartGateway, own_ports: list[int]
 ) -> None:
     gateway = await start_gateway(CONSENT_URL=NOBODY, METRICS_PORT=str(own_ports[3]))
-    answer = await gateway.call("GET", "/api/breakers", **ADMIN, **{"X-Operator": "ewa"})
+    answer = await gateway.call("GET", RECORDED, **ADMIN, **{"X-Operator": "ewa"})
     assert answer.status == 200
     lines = said_of(gateway, "admin_call.unrecorded")
     assert [(each["phase"], each["route"]) for each in lines] == [
-        ("intended", "/api/breakers"),
-        ("done", "/api/breakers"),
+        ("intended", RECORDED),
+        ("done", RECORDED),
     ]
     url = f"http://127.0.0.1:{own_ports[3]}/metrics"
     async with gateway.session.get(url) as metrics:
@@ -177,7 +189,7 @@ async def test_while_keys_are_replaced_both_work_and_are_told_apart(
     gateway = await start_gateway(ADMIN_API_KEY=new, ADMIN_API_KEY_PREVIOUS=old)
     consent = Consent(owner)
     for key in (new, old):
-        answer = await gateway.call("GET", "/api/breakers", **{"X-ADMIN-API-KEY": key})
+        answer = await gateway.call("GET", RECORDED, **{"X-ADMIN-API-KEY": key})
         assert answer.status == 200
     assert len({each["key_id"] for each in consent.records}) == 2
     assert new not in str(consent.records)
