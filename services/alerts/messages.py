@@ -26,6 +26,7 @@ ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
 CASE_ANSWERED = "case.answered"
+CASE_RELEASED = "case.released"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
 
@@ -197,8 +198,21 @@ def case_answered(
     case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
 ) -> Message:
     """:param by: the name of who has it"""
+    return _owned(CASE_ANSWERED, case_id, lead_id, request_id, at, by)
+
+
+def case_released(
+    case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
+) -> Message:
+    """:param by: the name of who had it"""
+    return _owned(CASE_RELEASED, case_id, lead_id, request_id, at, by)
+
+
+def _owned(
+    type_: str, case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
+) -> Message:
     body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat(), "by": by}
-    return Message(id=str(uuid4()), type=CASE_ANSWERED, body=body, request_id=request_id)
+    return Message(id=str(uuid4()), type=type_, body=body, request_id=request_id)
 
 
 Settled = Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]

@@ -19,7 +19,7 @@ from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.messages import (
-    CaseAnswered,
+    CaseOwner,
     ConsentEvent,
     DeliverySettled,
     ExportRequest,
@@ -40,7 +40,7 @@ from services.followups.topology import (
 log = logs.get_logger(__name__)
 
 TAKEN = "taken"
-"""Why a step was stopped, and the lead's state: a person took it."""
+"""Why a step was stopped: a person took the lead."""
 DEAD_LETTERS = "dead_letters"
 DEAD_LETTERS_PAGE = 50
 EXPORT_PAGE = 200  # rows: even the longest chat messages fit into one RabbitMQ message
@@ -123,12 +123,14 @@ class Consumers:
         return Ack()
 
     async def outcomes(self, message: Message, _: Delivery) -> Disposition:
-        """followups.outcomes: how a hand-over ended, or that a person took a lead.
+        """followups.outcomes: how a hand-over ended, or that a person took or released a lead.
 
         Duplicates and late ones are no-ops.
         """
         if message.type == messages.CASE_ANSWERED:
             return await self._taken(message)
+        if message.type == messages.CASE_RELEASED:
+            return await self._released(message)
         ended = read(message, DeliverySettled, messages.DELIVERY_SETTLED)
         is_new = False
         async with self._engine.begin() as tx:
@@ -147,9 +149,9 @@ class Consumers:
     async def _taken(self, message: Message) -> Disposition:
         """Note that a person took a lead, and end its follow-ups, as staff do.
 
-        A state that staff have set stays: this message may be late.
+        A state that staff have set since stays: this message may be late.
         """
-        answered = read(message, CaseAnswered)
+        answered = read(message, CaseOwner)
         stopped = []
         async with self._engine.begin() as tx:
             # Staff may have enrolled the person again since the first copy of this message.
@@ -158,14 +160,21 @@ class Consumers:
                 if lead is not None:
                     here, email = lead["conversation_id"], lead["known"].get("email")
                     await conversations.end_followups(tx, here, email, "staff")
-                    by = answered.by
-                    await leads.set_state(tx, lead["id"], TAKEN, reason=None, by=by, only="new")
+                    await leads.take(tx, lead["id"], answered.by, answered.at)
                     if email:
                         await steps.lock_address(tx, email)
                     stopped = await steps.stop(tx, steps.of_recipient(here, email), TAKEN)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         metrics.TAKEN.inc(len(stopped))
         log.info("lead.taken", stopped=len(stopped))
+        return Ack()
+
+    async def _released(self, message: Message) -> Disposition:
+        """Note that nobody has a lead any more. It is idempotent, and starts no follow-ups."""
+        released = read(message, CaseOwner)
+        async with self._engine.begin() as tx:
+            await leads.release(tx, released.lead_id, released.by, released.at)
+        log.info("lead.released")
         return Ack()
 
     async def requests(self, message: Message, _: Delivery) -> Disposition:

@@ -26,6 +26,7 @@ ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
 CASE_ANSWERED = "case.answered"
+CASE_RELEASED = "case.released"
 
 MARKETING = "marketing"
 _COUNTRIES = {"+48": "PL", "+49": "DE", "+380": "UA", "+44": "GB", "+420": "CZ", "+421": "SK"}
@@ -124,10 +125,11 @@ class LeadSubmit(_Read):
         return [f"{kind}:{self.facts[kind]}" for kind in ("email", "phone") if kind in self.facts]
 
 
-class CaseAnswered(_Read):
-    """A person of the staff has taken a lead."""
+class CaseOwner(_Read):
+    """A person of the staff has taken a lead, or given it back."""
 
     lead_id: uuid.UUID
+    at: AwareDatetime
     by: str = "staff"
     """Their name; releases before the console did not say it."""
 

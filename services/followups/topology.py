@@ -41,6 +41,7 @@ QUEUES = (
         bindings=(
             Binding(ALERTS_EVENTS, "followup.*"),
             Binding(ALERTS_EVENTS, "case.answered"),
+            Binding(ALERTS_EVENTS, "case.released"),
         ),
     ),
 )

@@ -83,8 +83,7 @@ class Answers:
                 after = await cases.change(tx, row, decided, done_by)
             result = _result(after)
             await cases.record(tx, row, answer, result)
-            if after.state == State.ANSWERED != row.state:
-                await self._tell_followups(tx, after)
+            await self._tell_followups(tx, row, after)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
@@ -106,17 +105,20 @@ class Answers:
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
 
-    async def _tell_followups(self, tx: AsyncConnection, row: Any) -> None:
-        """Tell followups that a person has the lead, in the answer's transaction."""
+    async def _tell_followups(self, tx: AsyncConnection, row: Any, after: Any) -> None:
+        """Tell followups that a person has the lead, or no longer, in the answer's transaction."""
         policy = self.rules.policies.get(row.event_type)
         if row.source != FOLLOWUPS or (policy is not None and not policy.stops_followups):
             return
+        if (row.state == State.ANSWERED) == (after.state == State.ANSWERED):
+            return
         # The first alert about a lead has the lead's id.
         lead_id = UUID((row.payload or {}).get("lead_id", str(row.alert_id)))
-        message = messages.case_answered(
-            row.alert_id, lead_id, row.request_id, row.answered_at, row.owner_name
-        )
-        await outbox.add(tx, topology.EVENTS.name, messages.CASE_ANSWERED, message)
+        taken = after.state == State.ANSWERED
+        event = messages.case_answered if taken else messages.case_released
+        name = after.owner_name if taken else row.owner_name
+        message = event(row.alert_id, lead_id, row.request_id, await cases.clock(tx), name)
+        await outbox.add(tx, topology.EVENTS.name, message.type, message)
 
     async def give_back(self, case_id: UUID) -> None:
         """Release a case in its owner's name, if it has no outcome and they were reminded."""
@@ -130,6 +132,7 @@ class Answers:
             again = Change(State.OPEN, restart=await cases.now(tx))
             after = await cases.change(tx, row, again)
             await cases.record(tx, row, released, _result(after))
+            await self._tell_followups(tx, row, after)
         metrics.CASE_FORGOTTEN.labels("released").inc()
         log.warning("case.given_back", case_id=str(case_id))
 

@@ -40,6 +40,7 @@ class Opening(NamedTuple):
 
 
 _NOW = sql("SELECT now() AS now")
+_CLOCK = sql("SELECT clock_timestamp() AS at")
 # Only for rows that this transaction has inserted: a redelivered alert opens nothing.
 _OPEN = sql("""
     WITH given AS (
@@ -76,6 +77,12 @@ _OPEN = sql("""
 async def now(tx: AsyncConnection) -> datetime:
     """Return the transaction's time, from which every wait counts."""
     found: datetime = (await tx.execute(_NOW)).scalar_one()
+    return found
+
+
+async def clock(tx: AsyncConnection) -> datetime:
+    """Return a time that orders the changes of a locked case: a transaction's may be older."""
+    found: datetime = (await tx.execute(_CLOCK)).scalar_one()
     return found
 
 

@@ -201,11 +201,8 @@ async def set_state(
     *,
     reason: str | None,
     by: str,
-    only: str | None = None,
 ) -> bool:
-    """:param only: the state that it must have
-    :returns: whether the state changed
-    """
+    """:returns: whether the state changed"""
     changed = (
         sa.update(lead)
         .where(lead.c.id == lead_id, lead.c.state != state)
@@ -217,6 +214,34 @@ async def set_state(
             updated_at=sa.func.now(),
         )
     )
-    if only is not None:
-        changed = changed.where(lead.c.state == only)
     return (await tx.execute(changed)).rowcount == 1
+
+
+async def take(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
+    """Note who took a new lead's case at a time; what was set since stays."""
+    # A lead that nobody has touched has the time of this service's clock, not of alerts'.
+    since = sa.or_(lead.c.state_by.is_(None), lead.c.state_at < at)
+    await tx.execute(
+        sa.update(lead)
+        .where(lead.c.id == lead_id, lead.c.state == "new", since)
+        .values(_followed("taken", by, at))
+    )
+
+
+async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
+    """Note that who had a lead's case gave it back at a time; what was set since stays.
+
+    A new lead gets the time, too: the message that it was taken before may still come.
+    """
+    had_it = sa.func.regexp_replace(lead.c.state_by, r"^staff:\S+ ", "") == by
+    theirs = sa.and_(lead.c.state == "taken", had_it)
+    await tx.execute(
+        sa.update(lead)
+        .where(lead.c.id == lead_id, sa.or_(lead.c.state == "new", theirs), lead.c.state_at < at)
+        .values(_followed("new", by, at))
+    )
+
+
+def _followed(state: str, by: str, at: datetime) -> dict[str, Any]:
+    values = {"state": state, "state_reason": None, "state_by": by, "state_at": at}
+    return values | {"updated_at": sa.func.now()}

@@ -168,6 +168,8 @@ async def test_many_timers_remind_once_and_give_back_once(subject: Cases) -> Non
         assert len(await given_back(subject, case_id)) == 1
         assert (await subject.case(case_id)).generation == 1
         assert len([s for s in await subject.steps(case_id) if s.generation == 0]) == 1
+    told = await subject.rows("SELECT body FROM outbox WHERE type = 'case.released'")
+    assert sorted(row.body["case_id"] for row in told) == sorted(map(str, ids))
     assert await subject.balanced()
 
 

@@ -129,23 +129,27 @@ async def test_who_comes_second_is_told_who_has_it_and_changes_nothing(stack: St
     assert (await state(stack, lead))[0] == "won"
 
 
-async def test_whoever_takes_it_in_slack_has_it_in_the_console(stack: Stack) -> None:
+async def test_whoever_takes_it_in_slack_has_it_in_the_console_until_they_give_it_back(
+    stack: Stack,
+) -> None:
     lead, _ = await new_lead(stack)
-    answer = await stack.http(
-        "POST",
-        f"/api/cases/{lead}/answer",
-        {"answer": "taken", "by": "ewa"},
-        key="service",
-        headers={"Idempotency-Key": lead},
-    )
-    assert answer.status == 200
-
-    async def taken() -> bool:
-        return (await state(stack, lead))[:2] == ("taken", "Ewa Lis")
-
-    await eventually(taken, 30)
     eva = await person(stack, "sales", name="Ewa Lis")
-    assert EN["do_won"] in (await eva.get(f"/console/leads/{lead}")).text
+    for said, becomes, button in (("taken", "taken", "do_won"), ("release", "new", "do_taken")):
+        answer = await stack.http(
+            "POST",
+            f"/api/cases/{lead}/answer",
+            {"answer": said, "by": "ewa"},
+            key="service",
+            headers={"Idempotency-Key": f"{lead} {said}"},
+        )
+        assert answer.status == 200
+
+        async def follows(becomes: str = becomes) -> bool:
+            return (await state(stack, lead))[:2] == (becomes, "Ewa Lis")
+
+        await eventually(follows, 30)
+        assert EN[button] in (await eva.get(f"/console/leads/{lead}")).text
+    assert await press(eva, lead, "taken") == 303
     assert await press(eva, lead, "won") == 303
 
 

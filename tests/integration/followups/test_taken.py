@@ -26,14 +26,14 @@ NO_BROKER: Any = None
 EMAIL = "jan@example.com"
 
 
-def taken(lead_id: uuid.UUID) -> Message:
+def taken(lead_id: uuid.UUID, kind: str = "case.answered", by: str = "Ewa Lis") -> Message:
     body = {
         "case_id": str(lead_id),
         "lead_id": str(lead_id),
         "at": datetime.now(UTC).isoformat(),
-        "by": "Ewa Lis",
+        "by": by,
     }
-    return Message(id=str(uuid.uuid4()), type="case.answered", body=body)
+    return Message(id=str(uuid.uuid4()), type=kind, body=body)
 
 
 @pytest.fixture
@@ -88,6 +88,43 @@ async def test_it_has_the_name_of_who_took_it_and_keeps_what_staff_have_decided(
     row = await world.lead()
     assert row is not None
     assert (row["state"], row["state_by"]) == ("won", "anna")
+
+
+async def test_a_lead_follows_its_case_in_the_order_of_their_times(
+    world: World, engine: AsyncEngine, lead: uuid.UUID
+) -> None:
+    async def after(*told: Message) -> tuple[str, str]:
+        for each in told:
+            await handle(engine, each)
+        row = await world.lead()
+        assert row is not None
+        return row["state"], row["state_by"]
+
+    first, back = taken(lead), taken(lead, "case.released")
+    again, other = taken(lead), taken(lead, "case.released", by="Jan Nowak")
+    assert await after(first, other) == ("taken", "Ewa Lis")  # of another case of this lead
+    assert await after(back) == ("new", "Ewa Lis")
+    assert await after(first) == ("new", "Ewa Lis")
+    assert await after(again, back) == ("taken", "Ewa Lis")
+    async with engine.begin() as tx:  # staff, in the console
+        await leads.set_state(tx, lead, "new", reason=None, by="staff:7 Ewa Lis")
+    late = Message(id=str(uuid.uuid4()), type="case.answered", body=again.body)
+    assert await after(late) == ("new", "staff:7 Ewa Lis")
+    async with engine.begin() as tx:
+        await leads.set_state(tx, lead, "taken", reason=None, by="staff:7 Ewa Lis")
+    assert await after(back) == ("taken", "staff:7 Ewa Lis")
+    assert await after(taken(lead, "case.released")) == ("new", "Ewa Lis")
+
+
+async def test_a_release_that_overtakes_its_take_leaves_the_lead_new(
+    world: World, engine: AsyncEngine, lead: uuid.UUID
+) -> None:
+    first, back = taken(lead), taken(lead, "case.released")
+    await handle(engine, back)
+    await handle(engine, first)
+    row = await world.lead()
+    assert row is not None
+    assert row["state"] == "new"
 
 
 async def test_steps_of_the_address_in_other_conversations_are_cancelled(

@@ -34,10 +34,12 @@ def test_a_settled_event_matches_its_contract() -> None:
     assert sent.body == golden("delivery.settled")
 
 
-def test_an_answered_case_matches_its_contract() -> None:
-    sent = messages.case_answered(ALERT, ALERT, "request-1", AT, "Ewa Lis")
-    assert (sent.type, sent.request_id) == ("case.answered", "request-1")
-    assert sent.body == golden("case.answered")
+def test_a_case_that_changes_its_owner_matches_its_contract() -> None:
+    for name in ("answered", "released"):
+        make = getattr(messages, f"case_{name}")
+        sent = make(ALERT, ALERT, "request-1", AT, "Ewa Lis")
+        assert (sent.type, sent.request_id) == (f"case.{name}", "request-1")
+        assert sent.body == golden(f"case.{name}")
 
 
 def test_permit_messages_match_their_contracts() -> None:

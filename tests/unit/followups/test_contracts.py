@@ -162,9 +162,12 @@ def test_an_outcome_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
-def test_an_answered_case_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    told = messages.CaseAnswered.model_validate(golden("case.answered") | extra)
-    assert str(told.lead_id) == golden("case.answered")["lead_id"]
+def test_a_case_that_changes_its_owner_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    for name in ("case.answered", "case.released"):
+        told = messages.CaseOwner.model_validate(golden(name) | extra)
+        assert (str(told.lead_id), told.by, told.at) == (
+            golden(name)["lead_id"], "Ewa Lis", AT,
+        )  # fmt: skip
 
 
 def test_an_erasure_receipt_matches_its_contract() -> None:
