@@ -30,6 +30,8 @@ class State:
     barred: Barred | None = None
     doubt: str | None = None
     """The suggested correction of an address, which the last reply asked about."""
+    city_asked: str | None = None
+    """The city that the last reply asked about: `Krowodrza (Kraków?)`."""
     email_just_given: bool = False
     passed_email: str | None = None
     """The address in the page's own field. A page repeats it with each message, which must not undo

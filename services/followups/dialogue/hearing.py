@@ -116,7 +116,8 @@ def hear(
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
     if written.city is None and small_talk.confirms(message):
-        written = replace(written, city=_district_before(state))
+        is_asked = not (state.doubt or state.asking == "consent")  # the yes is to that
+        written = replace(written, city=state.city_asked if is_asked else None)
     is_off_topic = any(
         route.then == "nothing"
         and (not route.lead or understood.facts.known().keys().isdisjoint(ABOUT_WORKS))
@@ -355,14 +356,6 @@ def _insists(state: State, answers: Sequence[Route]) -> bool:
         route.then == "contact_first" or ("budget" in route.skips and route.name == state.answered)
         for route in answers
     )
-
-
-def _district_before(state: State) -> str | None:
-    """Return the city that we asked about, as `Krowodrza (Kraków?)`."""
-    before = place.district(state.last_said or "")
-    is_known = state.facts.city and not state.facts.city.endswith("?)")
-    is_asked = before and not (is_known or state.doubt or state.asking == "consent")
-    return before[1] if before and is_asked else None
 
 
 def _skips(

@@ -35,6 +35,7 @@ def remember(
         asked=_asked(known, state, heard),
         spoken=heard.spoken,
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
+        city_asked=None,
         passed_email=passed.email if passed and passed.email else known.passed_email,
         route=held.name if held else None,
         # The form's closing does not count for a route.

@@ -145,7 +145,8 @@ def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Scr
         return _ask(state, question, script, script["ask_contact_to_answer"])
     if question != "consent":
         return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
-    if state.asked.get("shown", 0) >= TIMES_ASKED:  # it is above, and a yes is one to it
+    is_above = state.wording == script["consent_wording"]  # for this address, in this language
+    if is_above and state.asked.get("shown", 0) >= TIMES_ASKED:  # a yes is one to it
         return _ask(state, question, script, script["ask_consent_short"])
     asks_back = heard.answer == "question" or heard.is_question
     is_early = (heard.offers_consent or state.wants_mails) and "shown" not in state.asked
@@ -220,7 +221,8 @@ def _next_question(state: State, heard: Heard) -> Question | None:
     if heard.defers and not state.reachable and state.asked.get("contact", 0) < most:
         return "contact"
     agrees = facts.email is not None and state.consent is None and state.barred is None
-    if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
+    is_shown = state.asked.get("shown", 0) >= TIMES_ASKED
+    if is_shown and state.wording is None and not state.wants_mails:
         agrees = False  # another address, for which the wording would be shown a third time
     if state.wants_mails and agrees and _may_ask_for_consent(state, heard):
         return "consent"

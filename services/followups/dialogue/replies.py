@@ -49,7 +49,10 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         rest = []
     if heard.answers and heard.held and before.closed:
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
-    return state, [*parts, *_noted(state, heard, script, rest), *reactions, *rest]
+    noted = _noted(state, heard, script, rest)
+    if (hint := heard.understood.district) and "{} ({}?)".format(*hint) in " ".join(noted):
+        state = replace(state, city_asked=hint[1])
+    return state, [*parts, *noted, *reactions, *rest]
 
 
 def opening(
@@ -93,8 +96,9 @@ def _of_the_firm(heard: Heard, script: Script) -> list[str]:
 
 def refuses(state: State, before: State, heard: Heard) -> bool:
     """Return whether mails are stopped by this message."""
+    is_new = before.consent != "refused" and state.consent == "refused"
     is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
-    return heard.answer == "no" or is_other
+    return heard.answer == "no" or is_new or is_other
 
 
 def _on_consent(

@@ -93,8 +93,7 @@ def understand(
         and found.get("name") == district[0]
     ):
         del found["name"]  # `38 m2, Kazimierz`
-    places = {*towns, *(district[1:] if district else ())}
-    in_several = found.pop("areas", 1) > 1 and len(places) > 1
+    in_several = found.pop("areas", 1) > 1 and len(towns) > 1
     if in_several:  # a flat here and one there: staff read which is which
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours = found.pop("has_hours", False)

@@ -104,12 +104,20 @@ _LAST_WORD = re.compile(
     r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
 )
 _NO_ADS = re.compile(
-    r"\bzadn\w+ (?:newsl\w+|reklam\w*|spam\w*|mailing\w*|marketing\w*)|"
-    r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
+    r"\bzadn\w+ (?:newsl\w+|reklam(?!ac)\w*|spam\w*|mailing\w*|marketing\w*)|"
+    r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam(?!ac)\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
     r"|(?:maili|wiadomosci|informacji|tresci|materialow) (?:reklam|marketing|handl|promoc)\w*)"
     r"|\b(?:keine|ohne|без|ніякої|не надсилайте|без всякой) (?:werbung|werbe\w*|newsletter|spam|реклам\w*|спаму)"
     r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
 )
+_ARE_SENT = re.compile(r"newsl|spam|mailing|\b(?:maili|wiadomosci) ")
+_SENDS = re.compile(
+    r"\b(?:wys[yl]|przys[yl]|nadsyl|przesyl|slac|slij|newsl|e ?-?mail|mail|mejl|spam|skrzynk|poczt|send|schick|надсил|присыл|розсил|рассыл)"
+)
+_BY_MAIL = re.compile(r" (?:mi\b|(?:na (?:moj\w* )?)?(?:e ?-?)?(?:mail|mejl|skrzynk|poczt))")
+_OF_PRICES = re.compile(r"ofert|promo[ct]")
+_CLAUSE_BEFORE = re.compile(r"(?:^|[.,;!?])\s*(?:(?:prosze|i|ale|tylko|please|bitte) )*$")
+_CLAUSE_AFTER = re.compile(r"(?: (?:prosze|dziekuje|dzieki|please|bitte|danke))*\s*(?:$|[.,;!?])")
 _REPLY_ONLY = re.compile(
     r"\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
 )
@@ -146,8 +154,22 @@ def wants_reply_only(text: str, *, gives_email: bool) -> bool:
     if not _MAY_BE_REPLY_ONLY.search(folded):
         return False
     said = " ".join(folded.replace(MARK.lower(), " ").split()).strip(" ,;-")
-    refuses = _NO_ADS.search(said) or (gives_email and _REPLY_ONLY.search(said))
-    return bool(refuses) and not _AGREES.search(said)
+    if _AGREES.search(said):
+        return False
+    if not gives_email:
+        return _refuses_mails(said)
+    return bool(_NO_ADS.search(said) or _REPLY_ONLY.search(said))
+
+
+def _refuses_mails(said: str) -> bool:
+    """Say whether what is declined is sent: `cena bez promocji` is a price, and withdraws nothing."""
+    ads = _NO_ADS.search(said)
+    if ads is None:
+        return False
+    if _ARE_SENT.search(ads[0]) or _BY_MAIL.match(said, ads.end()):
+        return True
+    is_clause = _CLAUSE_BEFORE.search(said[: ads.start()]) and _CLAUSE_AFTER.match(said, ads.end())
+    return not _OF_PRICES.search(ads[0]) and bool(is_clause or _SENDS.search(said))
 
 
 def takes_back(message: str, language: str = "pl") -> bool:

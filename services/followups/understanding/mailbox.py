@@ -30,7 +30,8 @@ _ANOTHERS = re.compile(
         rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}",
         rf"\b(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
         rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b",
-        rf"\b(?:jej|jego|ich) {_BOX_PL}\b",
+        r"\b(?!ich e?-?maile)(?:jej|jego|ich) (?:e ?-?mail|mail|mejl|skrzynk|poczt|adres\w* (?:e ?-?)?(?:mail|mejl|poczt))",  # `ich maile Ihnen`
+        r"\bto (?:jej|jego|ich) adres[ .!]*$",
         rf"\b(?:nie moj|cudzy|nie moja) {_BOX_PL}",
         rf"\b(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
         rf"\b{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",
@@ -39,6 +40,10 @@ _ANOTHERS = re.compile(
         rf"\b(?:пошта|поштa|адреса|мейл|імейл|скринька)(?: (?:моєї|мого|моя|це))* {_KIN_UK}\b",
     ))
 )  # fmt: skip
+_THEIR_ADDRESS = re.compile(
+    r"\b(?:jej|jego|ich) adres(?!s)\w*(?! (?:to |jest )?(?:ul|al|os|pl)\w*\b)"
+)
+"""In a message that names a mailbox; `jego adres to Lipska 4` is where he lives, `ich adressiere` is German."""
 _TEENS_PL = "siedem|osiem|dziewiec|dziesiec|jedenascie|dwanascie|trzynascie|czternascie|pietnascie|szesnascie|siedemnascie"  # fmt: skip
 _AGE = r"(?:[5-9]|1[0-7])"
 _CHILD = re.compile(
@@ -71,7 +76,8 @@ def barred(message: str) -> Barred | None:
         return None
     if _CHILD.search(folded):
         return "child"
-    return "another" if _ANOTHERS.search(folded) else None
+    is_anothers = _ANOTHERS.search(folded) or ("@" in folded and _THEIR_ADDRESS.search(folded))
+    return "another" if is_anothers else None
 
 
 def is_own(message: str) -> bool:

@@ -229,7 +229,8 @@ def district(text: str) -> tuple[str, str] | None:
     pairs = (f"{one} {two}" for one, two in pairwise(words))
     for name in (*pairs, *words):
         found = _districts().get(fold(name))
-        if found and (name[0].isupper() or not found[2] or f" na {name}" in text):
+        is_led = f" na {name}" in text and name[-1] in "eiuh"  # `na Woli`, but `na piątkową`
+        if found and (name[0].isupper() or not found[2] or is_led):
             return found[:2]
     return None
 

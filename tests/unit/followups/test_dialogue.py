@@ -218,3 +218,52 @@ def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
 def test_staff_read_when_to_call(message: str) -> None:
     assert talk(["remont łazienki 5 m2", message])[-1].state.said[-1:] == (message,)
     assert talk(["nie, dziękuję", message])[-1].state.said[-1:] == (message,)
+
+
+AGREED = ["remont 50 m2 w Krakowie, 100 tys, od zaraz, jan@example.com", "tak, zgadzam się"]
+
+
+@pytest.mark.parametrize(
+    ("message", "consent"),
+    [
+        ("Jego adres to ul. Lipska 4", "given"),
+        ("ich adressiere das", "given"),
+        ("Proszę podać cenę bez promocji", "given"),
+        ("robimy bez reklamacji", "given"),
+        ("to jej mail", "refused"),
+        ("proszę bez reklam", "refused"),
+        ("bez newslettera", "refused"),
+        ("bez ofert na maila", "refused"),
+    ],
+)
+def test_only_words_about_mails_withdraw_a_consent_and_the_reply_says_so(
+    message: str, consent: str
+) -> None:
+    last = talk([*AGREED, message])[-1]
+    script = CONFIG.texts["de" if last.state.language == "de" else "pl"]
+    assert last.state.consent == consent
+    assert (script["consent_refused"] in last.reply) == (consent == "refused")
+
+
+def test_a_new_address_is_asked_for_consent_in_the_whole_wording() -> None:
+    wording = CONFIG.texts["pl"]["consent_wording"]
+    asked = ["chcę zapisać się do newslettera", "jan@example.com", "co to znaczy?"]
+    *_, changed, agreed = talk([*asked, "jednak jan2@example.com", "tak, zgadzam się"])
+    assert wording in changed.reply
+    assert changed.state.wording == wording
+    assert agreed.state.consent == "given"
+
+
+@pytest.mark.parametrize("words", ["ściana oporowa", "płytka piątkowa", "na piątkową wizytę",
+                                   "pogodna łazienka", "oliwa", "zaspy"])  # fmt: skip
+def test_an_ordinary_word_is_no_district(words: str) -> None:
+    assert talk([words])[-1].state.facts.city is None
+
+
+def test_a_yes_gives_the_city_only_if_it_was_asked_about() -> None:
+    first, yes = talk(["remont łazienki 5 m2, Krowodrza", "tak"])
+    assert (first.state.city_asked, yes.state.facts.city) == ("Kraków", "Kraków")
+    full = "remont 50 m2, Krowodrza, 100 tys, od zaraz, jan@example.com"
+    first, yes = talk([full, "tak"])
+    assert first.state.city_asked is None
+    assert yes.state.facts.city == "Krowodrza (Kraków?)"
