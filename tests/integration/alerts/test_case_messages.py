@@ -61,7 +61,7 @@ async def test_a_lead_that_no_one_takes_travels_its_chain(alerts: StartAlerts) -
 async def test_a_late_step_says_who_has_it(alerts: StartAlerts) -> None:
     """Rule RENDER: a message is written when it is claimed, from the case as it then stands."""
     ask = {"to": "email", "person": "ewa", "wait": "1s"}
-    subject = await alerts(sections=sections(chain=[ask]))
+    subject = await alerts(sections=sections(chain=[ask]), email={"retry_delays": [2.5] * 8})
     cases = Cases(subject.engine)
     await subject.sandbox.behave("email", status=451)
     case_id = await lead(subject)

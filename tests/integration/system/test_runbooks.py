@@ -91,7 +91,7 @@ async def nobody_records(checkout: Checkout) -> AsyncIterator[None]:
     await checkout.stop("rabbitmq")
     await checkout.freeze("consent")
     try:
-        answer = await checkout.http("GET", "/api/ratelimits", key="admin")
+        answer = await checkout.http("GET", "/api/dlq/failed", key="admin")
         assert answer.status == 200, answer
     finally:
         await checkout.thaw("consent")
