@@ -31,3 +31,8 @@ class Scope(StrEnum):
 
 NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ})
 """For people and ADMIN_API_KEY: no key may make keys, or let people in."""
+PERSON = "staff:"
+"""How `X-Operator` names a person of the console: `staff:<id> <name>`.
+
+Only the gateway writes it, for a token that it has checked.
+"""

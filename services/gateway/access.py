@@ -23,7 +23,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
 from libs.common.process.prometheus_private import increment
-from libs.common.scopes import Scope
+from libs.common.scopes import PERSON, Scope
 from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
 from services.gateway.api_keys import PREFIX, ApiKeys
@@ -168,7 +168,7 @@ class Access:
             if (claims := self._operator(token)) is not None:
                 id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
                 held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
-                operator, context.staff = f"staff:{claims.subject}", f"staff:{id_}"
+                operator, context.staff = f"{PERSON}{claims.subject}", f"{PERSON}{id_}"
                 self._admit(context, held, context.staff, operator, roles=claims.purpose)
                 return
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):

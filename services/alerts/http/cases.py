@@ -17,6 +17,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.scopes import PERSON
 from services.alerts.case import Answer, Refused, State, Verb, Via
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.http.common import admin, operator, service_or_admin
@@ -26,8 +27,6 @@ from services.alerts.upkeep.ledger_check import LedgerCheck
 PAGE = 100
 MAX_KEY = 255
 _KEY = "Idempotency-Key"
-STAFF = "staff:"
-"""How the gateway names a person of the console in X-Operator: `staff:<id> <name>`."""
 
 
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
@@ -96,7 +95,7 @@ class CaseRoutes:
             if (person := people.get(by)) is None:
                 raise Problem(422, errors=[("by", "no one of this name is in [people]")])
             return by, person.name
-        if caller is None or not caller.startswith(STAFF):
+        if caller is None or not caller.startswith(PERSON):
             raise Problem(422, errors=[("by", "is missing")])
         key, _, name = caller.partition(" ")
         same = [each for each, person in people.items() if person.name == name]

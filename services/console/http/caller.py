@@ -6,17 +6,15 @@ from typing import Any
 from aiohttp import web
 
 from libs.common.http.application import Problem, only
+from libs.common.scopes import PERSON
 from services.console.store.actions import Actor
-
-STAFF = "staff:"
-"""The gateway lets nobody but a person of the console, whose token it checked, begin like this."""
 
 
 def caller(request: web.Request) -> Actor:
     """Return the person of the console, or the holder of the admin key by the name they claim."""
     said = request.headers.get("X-Operator", "").strip()
-    if said.startswith(STAFF):
-        id_, _, name = said.removeprefix(STAFF).partition(" ")
+    if said.startswith(PERSON):
+        id_, _, name = said.removeprefix(PERSON).partition(" ")
         roles = request.headers.get("X-Operator-Roles", "")
         return Actor("staff", id_, name or None, tuple(filter(None, roles.split(","))))
     return Actor("env", "ADMIN_API_KEY", said[:200] or None)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.scopes import PERSON
 from services.followups.store.tables import Row, chat_conversations, lead
 
 _texts = pg.ARRAY(sa.Text)
@@ -233,7 +234,7 @@ async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> 
 
     A new lead gets the time, too: the message that it was taken before may still come.
     """
-    had_it = sa.func.regexp_replace(lead.c.state_by, r"^staff:\S+ ", "") == by
+    had_it = sa.func.regexp_replace(lead.c.state_by, rf"^{PERSON}\S+ ", "") == by
     theirs = sa.and_(lead.c.state == "taken", had_it)
     await tx.execute(
         sa.update(lead)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import jinja2
 from aiohttp import hdrs, web
 
+from libs.common.scopes import PERSON
 from services.console.person import LANGUAGES, Role, may
 from services.console.store.sessions import Visitor
 
@@ -54,7 +55,7 @@ _HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
 
 def who(operator: str) -> str:
     """Return the name in `staff:<id> <name>`; of others what they claimed."""
-    return re.sub(r"^staff:\S+ ", "", operator)
+    return re.sub(rf"^{PERSON}\S+ ", "", operator)
 
 
 _HTML.filters["who"] = who
