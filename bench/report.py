@@ -102,6 +102,12 @@ def _path(what: str, part: Part) -> Path:
 
 
 def _commit() -> str:
-    argv = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Return the commit, marked if anything but the figures and their page has changed since."""
+    figures = (":!bench/results", ":!docs/benchmarks*")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *figures)
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*command: str) -> str:
+    argv = ["git", "-C", str(ROOT), *command]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()

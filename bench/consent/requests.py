@@ -163,8 +163,10 @@ def render_withdrawals(runs: Any) -> str:
 Both run behind the same gateway, which counts two limits in Redis per request. Every address is
 new. The plain upstream commits a row in plain text and answers. Ostoja creates the person with a
 key, withdraws and suppresses, looks for lent permits, and writes an encrypted row into the chain
-and a message into the outbox, which is published and confirmed concurrently. Simultaneous requests
-share a transaction. The outbox was empty {told} s after the last answer."""
+and a message into the outbox, which is published and confirmed concurrently. Then it records the
+withdrawal in its host's journal, with fsync; requests that wait for that share the next write.
+The chain lets one transaction commit after the other. The outbox was empty {told} s after the last
+answer."""
 
 
 def render_status(runs: Any) -> str:

@@ -9,6 +9,7 @@ host has applied its withdrawals and the erasures were repeated (`replay`).
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.database.group_commit import Batches
 from libs.common.process import logs
 from services.consent import changes, metrics
 from services.consent.changes import WithdrawalRequest
@@ -36,6 +38,8 @@ log = logs.get_logger(__name__)
 LOOK_SECONDS = 1.0
 RECORD_SECONDS = 5.0
 BATCH = 500
+SHARED = 1000
+"""Callers of one update."""
 
 
 class JournalEntry(BaseModel):
@@ -150,7 +154,8 @@ class _Copy:
         self._followed = 0
         """The row up to which the file is complete."""
         self._applied: Position | None = None
-        self._lock = asyncio.Lock()
+        # Callers that arrive during an update share the next one: their rows may be too new for it.
+        self._updates = Batches(self._update, limit=SHARED)
 
     @property
     def position(self) -> Position:
@@ -161,17 +166,19 @@ class _Copy:
 
         :returns: whether the trail has what the file has
         """
-        async with self._lock:
-            newest = self._newest()
-            if newest != self._position:  # also when another process of this host has written
-                self._position, self._followed = newest, newest.rows
-            async with self._engine.begin() as tx:
-                is_there = await restores.has(tx, newest)
-            if is_there:
-                await self._follow()
-            else:
-                await self._recover(newest)
-            return is_there
+        return await self._updates.submit(None)
+
+    async def _update(self, callers: Sequence[None]) -> list[bool]:
+        newest = self._newest()
+        if newest != self._position:  # also when another process of this host has written
+            self._position, self._followed = newest, newest.rows
+        async with self._engine.begin() as tx:
+            is_there = await restores.has(tx, newest)
+        if is_there:
+            await self._follow()
+        else:
+            await self._recover(newest)
+        return [is_there] * len(callers)
 
     def _newest(self) -> Position:
         for record in self._file.newest():

@@ -229,8 +229,11 @@ async def test_a_replay_waits_for_the_withdrawals_of_its_host(
     await post(client, "/api/unsubscribe", {"email": ANNA})
     backup.restore()
 
-    async def takes_long(_: Any) -> None:
-        await asyncio.sleep(60)
+    apply, may_go_on = journal_module._Copy._apply, asyncio.Event()
+
+    async def takes_long(copy: Any) -> None:
+        await may_go_on.wait()
+        await apply(copy)
 
     with monkeypatch.context() as slow:
         slow.setattr(replay_module, "BUDGET_SECONDS", 0.5)
@@ -238,6 +241,7 @@ async def test_a_replay_waits_for_the_withdrawals_of_its_host(
         status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
         assert (status, body["left"]) == (202, 1)
         assert await there.permit(monkeypatch, ANNA) == "closed"  # a new disk knows of nothing
+    may_go_on.set()
     await replayed(client)
     assert await there.permit(monkeypatch, ANNA) == "denied"
     assert await there.permit(monkeypatch, EWA) == "granted"

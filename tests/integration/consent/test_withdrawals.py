@@ -7,15 +7,16 @@ from typing import Any
 import psycopg2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
 from services.consent.changes import WithdrawalRequest
 from services.consent.consent import State, WithdrawalResult
 from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents
+from services.consent.store import consents, restores
 from services.consent.trail import chain
+from services.consent.trail.position import Position
 from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import (
@@ -44,8 +45,21 @@ async def scalars(engine: AsyncEngine, statement: str) -> list[Any]:
 
 @BOTH_DRIVERS
 async def test_concurrent_withdrawals_are_all_recorded_and_published(
-    engine: AsyncEngine, vault: Vault, withdrawals: Withdrawals
+    engine: AsyncEngine,
+    vault: Vault,
+    settings: ConsentSettings,
+    withdrawals: Withdrawals,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    updates: list[Position] = []
+    has = restores.has
+
+    async def counted(tx: AsyncConnection, position: Position) -> bool:
+        updates.append(position)
+        return await has(tx, position)
+
+    monkeypatch.setattr(restores, "has", counted)
+    journal = settings.consent_records_dir / "withdrawals.jsonl"
     for email in PEOPLE[:3]:
         await grant(engine, vault, email)
     asked = [*PEOPLE, *PEOPLE[:10]]  # some twice: someone who clicks again
@@ -53,6 +67,7 @@ async def test_concurrent_withdrawals_are_all_recorded_and_published(
     async def ask(number: int, email: str) -> WithdrawalResult:
         logs.request_id.set(f"request-{number}")
         outcome, _ = await withdrawals.withdraw(WithdrawalRequest(unsubscribe(email)))
+        assert vault.lookup_hash(email).hex() in journal.read_text(encoding="utf-8")
         return outcome
 
     answers = await asyncio.gather(*(ask(number, each) for number, each in enumerate(asked)))
@@ -69,6 +84,7 @@ async def test_concurrent_withdrawals_are_all_recorded_and_published(
     for number, email in enumerate(asked):
         assert any(f'"request-{number}"' in each and email in each for each in events)
     assert (await chain.verify(engine)).reached.rows == 3 + len(asked)
+    assert len(updates) < len(asked)  # those that wait for the journal share its next update
 
 
 async def test_a_locked_subject_does_not_block_other_withdrawals(
