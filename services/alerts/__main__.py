@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.common.database import migrate
-from libs.common.process import logs, settings
+from libs.common.process import settings
 from libs.common.process.config_file import ConfigFile
-from libs.common.process.service import run
+from libs.common.process.service import run_with
 from services.alerts import config
 from services.alerts.rota import Rotas
 from services.alerts.settings import AlertsSettings
@@ -30,13 +30,7 @@ def main() -> int | str:
 
     if sys.argv[1:]:
         return migrate.command("alerts", MIGRATIONS, sys.argv[1:])
-    configured = settings.load(AlertsSettings)
-    logs.configure("alerts", configured.log_level)
-    return run(
-        "alerts",
-        lambda service: app.start(service, configured),
-        drain_delay=configured.drain_delay_seconds,
-    )
+    return run_with(AlertsSettings, "alerts", app.start)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from libs.common import company
 from libs.common.database import migrate
 from libs.common.process import logs, settings
-from libs.common.process.service import run
+from libs.common.process.service import run_with
 from services.consent.settings import ConsentSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -26,13 +26,7 @@ def main() -> int | str:
             return asyncio.run(commands.COMMANDS[name](configured))
         case [_, *_]:
             return migrate.command("consent", MIGRATIONS, sys.argv[1:])
-    configured = settings.load(ConsentSettings)
-    logs.configure("consent", configured.log_level)
-    return run(
-        "consent",
-        lambda service: app.start(service, configured),
-        drain_delay=configured.drain_delay_seconds,
-    )
+    return run_with(ConsentSettings, "consent", app.start)
 
 
 if __name__ == "__main__":

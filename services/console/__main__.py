@@ -3,8 +3,8 @@ import sys
 from pathlib import Path
 
 from libs.common.database import migrate
-from libs.common.process import logs, settings
-from libs.common.process.service import run
+from libs.common.process import settings
+from libs.common.process.service import run_with
 from services.console.settings import ConsoleSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -22,13 +22,7 @@ def main() -> int | str:
         return asyncio.run(app.print_invitation(settings.load(ConsoleSettings)))
     if sys.argv[1:]:
         return migrate.command("console", MIGRATIONS, sys.argv[1:])
-    configured = settings.load(ConsoleSettings)
-    logs.configure("console", configured.log_level)
-    return run(
-        "console",
-        lambda service: app.start(service, configured),
-        drain_delay=configured.drain_delay_seconds,
-    )
+    return run_with(ConsoleSettings, "console", app.start)
 
 
 if __name__ == "__main__":

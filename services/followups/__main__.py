@@ -3,8 +3,8 @@ import sys
 from pathlib import Path
 
 from libs.common.database import migrate
-from libs.common.process import logs, settings
-from libs.common.process.service import run
+from libs.common.process import settings
+from libs.common.process.service import run_with
 from services.followups import commands
 from services.followups.settings import FollowupsSettings
 
@@ -30,13 +30,7 @@ def main() -> int | str:
             return 0
         case [_, *_]:
             return migrate.command("followups", MIGRATIONS, sys.argv[1:])
-    configured = settings.load(FollowupsSettings)
-    logs.configure("followups", configured.log_level)
-    return run(
-        "followups",
-        lambda service: app.start(service, configured),
-        drain_delay=configured.drain_delay_seconds,
-    )
+    return run_with(FollowupsSettings, "followups", app.start)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import uvloop
 
-from libs.common.process import logs, tasks, tracing
+from libs.common.process import logs, settings, tasks, tracing
+from libs.common.process.settings import ProcessSettings
 
 T = TypeVar("T")
+P = TypeVar("P", bound=ProcessSettings)
 log = logs.get_logger(__name__)
 
 DRAIN_SECONDS = 30.0
@@ -140,6 +142,14 @@ async def _serve(service: Service, start: Callable[[Service], Awaitable[None]]) 
 async def _traced(service: Service, start: Callable[[Service], Awaitable[None]]) -> int | str:
     async with tracing.exporting(service.name):
         return await _serve(service, start)
+
+
+def run_with(kind: type[P], name: str, start: Callable[[Service, P], Awaitable[None]]) -> int | str:
+    """Run a service with the settings of its environment."""
+    configured = settings.load(kind)
+    logs.configure(name, configured.log_level)
+    delay = configured.drain_delay_seconds
+    return run(name, lambda service: start(service, configured), drain_delay=delay)
 
 
 def run(

@@ -19,9 +19,8 @@ class BulkRoutes:
         self._bulk = work
 
     def add_to(self, app: web.Application) -> None:
-        looks = self._door.only(self.show, Role.VIEWER, Role.OPS)
-        app.router.add_get("/console/bulk/{id}", looks)
-        app.router.add_post("/console/bulk/{id}/stop", self._door.only(self.stop, Role.OPS))
+        self._door.add(app, "GET", "/console/bulk/{id}", self.show, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", "/console/bulk/{id}/stop", self.stop, Role.OPS)
 
     async def show(self, request: web.Request, visitor: Visitor) -> web.Response:
         async with self._engine.connect() as tx:

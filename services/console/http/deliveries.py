@@ -16,11 +16,12 @@ from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
 from services.console.http.looks import Looks
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page, redirect
 from services.console.person import Role, may
 from services.console.store import bulk
 from services.console.store.sessions import Visitor
 
+PATH = "/console/alerts"
 LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending"}
 """The states that need a person, and the list that has their payloads."""
 OUTCOMES = ("delivered", "resend", "discarded")
@@ -39,15 +40,13 @@ class DeliveryRoutes:
         self._bulk = work
 
     def add_to(self, app: web.Application) -> None:
-        for method, path, handler, roles in (
-            ("GET", "/console/alerts", self.list, (Role.VIEWER, Role.OPS)),
-            ("POST", "/console/alerts", self.begin, (Role.OPS,)),
-            ("GET", "/console/alerts/{id}", self.alert, (Role.VIEWER, Role.OPS)),
-            ("POST", "/console/alerts/{id}/retry", self.retry, (Role.OPS,)),
-            ("POST", "/console/alerts/{id}/discard", self.discard, (Role.OPS,)),
-            ("POST", "/console/alerts/{id}/resolve", self.resolve, (Role.OPS,)),
-        ):
-            app.router.add_route(method, path, self._door.only(handler, *roles))
+        one = PATH + "/{id}"
+        self._door.add(app, "GET", PATH, self.list, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", PATH, self.begin, Role.OPS)
+        self._door.add(app, "GET", one, self.alert, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", f"{one}/retry", self.retry, Role.OPS)
+        self._door.add(app, "POST", f"{one}/discard", self.discard, Role.OPS)
+        self._door.add(app, "POST", f"{one}/resolve", self.resolve, Role.OPS)
 
     async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
         return await self._list(request, visitor, request.query)
@@ -107,10 +106,7 @@ class DeliveryRoutes:
         bulk_id = await self._bulk.begin(visitor, verb, chosen, reason, int(expected))
         return redirect(f"/console/bulk/{bulk_id}")
 
-    async def alert(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._alert(request, visitor)
-
-    async def _alert(
+    async def alert(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         alert_id = path_id(request, "alert")
@@ -149,7 +145,7 @@ class DeliveryRoutes:
     async def discard(self, request: web.Request, visitor: Visitor) -> web.Response:
         reason = reason_in(await request.post())
         if reason is None:
-            return await self._alert(request, visitor, fault="bad_reason", status=422)
+            return await self.alert(request, visitor, fault="bad_reason", status=422)
         return await self._act(request, visitor, "discard", "discarded", reason=reason)
 
     async def _act(
@@ -158,7 +154,7 @@ class DeliveryRoutes:
         body = {"ids": [str(path_id(request, "alert"))], "target": await _target(request), **more}
         answer = await self._gateway.post(visitor, f"/api/dlq/{verb}", body)
         if answer.ok and not answer.body[counted]:
-            return await self._alert(request, visitor, fault="nothing_to_do", status=409)
+            return await self.alert(request, visitor, fault="nothing_to_do", status=409)
         return await self._done(request, visitor, answer)
 
     async def resolve(self, request: web.Request, visitor: Visitor) -> web.Response:
@@ -166,7 +162,7 @@ class DeliveryRoutes:
         reason, outcome = reason_in(form), str(form.get("outcome", ""))
         if reason is None or outcome not in OUTCOMES:
             fault = "bad_reason" if reason is None else "bad_outcome"
-            return await self._alert(request, visitor, fault=fault, status=422)
+            return await self.alert(request, visitor, fault=fault, status=422)
         body = {"id": str(path_id(request, "alert")), "target": await _target(request)}
         answer = await self._gateway.post(
             visitor, "/api/dlq/resolve", body | {"outcome": outcome, "reason": reason}
@@ -174,9 +170,8 @@ class DeliveryRoutes:
         return await self._done(request, visitor, answer)
 
     async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
-        if answer.ok:
-            return redirect(f"/console/alerts/{path_id(request, 'alert')}")
-        return await self._alert(request, visitor, fault=answer.fault, status=answer.page_status)
+        path = f"{PATH}/{path_id(request, 'alert')}"
+        return await answered(request, visitor, answer, self.alert, path)
 
 
 async def _target(request: web.Request) -> str:

@@ -42,6 +42,12 @@ class Door:
                 return page(request, "message.html", "foreign", status=403, text="foreign_text")
         return await handler(request)
 
+    def add(
+        self, app: web.Application, method: str, path: str, handler: PageHandler, *roles: Role,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
+        app.router.add_route(method, path, self.only(handler, *roles, fresh=fresh))
+
     def only(self, handler: PageHandler, *roles: Role, fresh: bool = False) -> Handler:
         """Let people with one of these roles in; with none given, everybody who is logged in.
 

@@ -3,13 +3,14 @@
 from aiohttp import web
 
 from libs.common.http.application import path_id
-from services.console.gateway import Answer, Gateway, items
+from services.console.gateway import Gateway, items
 from services.console.http.door import Door
 from services.console.http.looks import Looks
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page
 from services.console.person import Role
 from services.console.store.sessions import Visitor
 
+PATH = "/console/followups"
 STATES = ("scheduled", "handed_over", "in_doubt")
 REASONS = ("staff", "reply", "bounce")
 
@@ -21,17 +22,11 @@ class FollowupRoutes:
         self._looks = looks
 
     def add_to(self, app: web.Application) -> None:
-        for method, path, handler in (
-            ("GET", "/console/followups", self.list),
-            ("POST", "/console/followups/{id}/cancel", self.cancel),
-            ("POST", "/console/followups/{id}/stop", self.stop),
-        ):
-            app.router.add_route(method, path, self._door.only(handler, Role.SALES))
+        self._door.add(app, "GET", PATH, self.list, Role.SALES)
+        self._door.add(app, "POST", f"{PATH}/{{id}}/cancel", self.cancel, Role.SALES)
+        self._door.add(app, "POST", f"{PATH}/{{id}}/stop", self.stop, Role.SALES)
 
-    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._list(request, visitor)
-
-    async def _list(
+    async def list(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         state = request.query.get("state", STATES[0])
@@ -52,9 +47,8 @@ class FollowupRoutes:
 
     async def cancel(self, request: web.Request, visitor: Visitor) -> web.Response:
         step = path_id(request, "follow-up")
-        return await self._done(
-            request, visitor, await self._gateway.delete(visitor, f"/api/followups/{step}")
-        )
+        answer = await self._gateway.delete(visitor, f"/api/followups/{step}")
+        return await answered(request, visitor, answer, self.list, PATH)
 
     async def stop(self, request: web.Request, visitor: Visitor) -> web.Response:
         """:raises web.HTTPBadRequest: not a form of ours"""
@@ -64,9 +58,4 @@ class FollowupRoutes:
             raise web.HTTPBadRequest
         body = {"conversation_id": str(path_id(request, "conversation")), "reason": reason}
         answer = await self._gateway.post(visitor, "/api/followups/stop", body)
-        return await self._done(request, visitor, answer)
-
-    async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
-        if answer.ok:
-            return redirect("/console/followups")
-        return await self._list(request, visitor, fault=answer.fault, status=answer.page_status)
+        return await answered(request, visitor, answer, self.list, PATH)

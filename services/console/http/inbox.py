@@ -77,7 +77,7 @@ class InboxRoutes:
         self._gateway = gateway
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/console/", self._door.only(self.home))
+        self._door.add(app, "GET", "/console/", self.home)
 
     async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
         parts = [part for part in PARTS if may(visitor.roles, *part.roles)]

@@ -35,12 +35,9 @@ class KeyPages:
             ("POST", "/console/keys/{id}/rotate", self.rotate),
             ("POST", "/console/keys/{id}/revoke", self.revoke),
         ):
-            app.router.add_route(method, path, self._door.only(handler, Role.ADMIN, fresh=True))
+            self._door.add(app, method, path, handler, Role.ADMIN, fresh=True)
 
-    async def show(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._page(request, visitor)
-
-    async def _page(
+    async def show(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
         status: int = 200, secret: Secret | None = None, confirmed: Confirmation | None = None,
     ) -> web.Response:  # fmt: skip
@@ -78,16 +75,16 @@ class KeyPages:
                 }
             )
         except (ValidationError, ValueError):
-            return await self._page(request, visitor, fault="bad_key", status=422)
+            return await self.show(request, visitor, fault="bad_key", status=422)
         if not set(chosen) <= allowed:
-            return await self._page(request, visitor, fault="not_yours", status=403)
+            return await self.show(request, visitor, fault="not_yours", status=403)
         values = body.model_dump() | {"scopes": sorted(set(body.scopes))}
         return await self._changed(request, visitor, self._keys.create(actor_of(visitor), values))
 
     async def rotate(self, request: web.Request, visitor: Visitor) -> web.Response:
         hours = str((await request.post()).get("overlap", ""))
         if hours not in map(str, OVERLAPS):
-            return await self._page(request, visitor, fault="bad_key", status=422)
+            return await self.show(request, visitor, fault="bad_key", status=422)
         change = self._keys.rotate(
             actor_of(visitor), _id(request), timedelta(hours=int(hours)), None
         )
@@ -96,7 +93,7 @@ class KeyPages:
     async def revoke(self, request: web.Request, visitor: Visitor) -> web.Response:
         reason = reason_in(await request.post())
         if reason is None:
-            return await self._page(request, visitor, fault="bad_reason", status=422)
+            return await self.show(request, visitor, fault="bad_reason", status=422)
 
         async def revoked() -> tuple[None, Confirmation]:
             return None, await self._keys.revoke(actor_of(visitor), _id(request), reason)
@@ -115,8 +112,8 @@ class KeyPages:
         except tuple(STATUS) as error:
             status: Any = STATUS[type(error)]
             fault = {404: "not_found"}.get(status, "key_refused")
-            return await self._page(request, visitor, fault=fault, status=status)
-        return await self._page(request, visitor, secret=secret, confirmed=confirmed)
+            return await self.show(request, visitor, fault=fault, status=status)
+        return await self.show(request, visitor, secret=secret, confirmed=confirmed)
 
 
 def _id(request: web.Request) -> str:

@@ -19,10 +19,12 @@ from services.console.gateway import Answer, Gateway, items, part
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
 from services.console.http.looks import Looks
-from services.console.http.pages import ZONE, page, redirect, who
+from services.console.http.pages import ZONE, answered, page, who
 from services.console.person import Role
 from services.console.store.sessions import Visitor
 
+PATH = "/console/leads"
+SUSPECTED = f"{PATH}/suspected"
 STATES = ("new", "taken", "won", "lost", "not_a_lead")
 PAGE = 25
 MORNING = time(8)
@@ -51,13 +53,13 @@ class LeadRoutes:
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
-            ("GET", "/console/leads", self.listed),
-            ("GET", "/console/leads/suspected", self.suspected),
-            ("POST", "/console/leads/suspected/{id}", self.decide),
-            ("GET", "/console/leads/{id}", self.show),
-            ("POST", "/console/leads/{id}", self.act),
+            ("GET", PATH, self.listed),
+            ("GET", SUSPECTED, self.suspected),
+            ("POST", SUSPECTED + "/{id}", self.decide),
+            ("GET", PATH + "/{id}", self.lead),
+            ("POST", PATH + "/{id}", self.act),
         ):
-            app.router.add_route(method, path, self._door.only(handler, Role.SALES))
+            self._door.add(app, method, path, handler, Role.SALES)
 
     async def listed(self, request: web.Request, visitor: Visitor) -> web.Response:
         state = request.query.get("state", STATES[0])
@@ -76,20 +78,16 @@ class LeadRoutes:
             more_suspected=suspected.ok and suspected.body["next_cursor"] is not None,
         )  # fmt: skip
 
-    async def suspected(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._suspected(request, visitor)
-
-    async def _suspected(
-        self, request: web.Request, visitor: Visitor, done: Answer | None = None
+    async def suspected(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         after = request.query.get("after")
         found = await self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE, cursor=after)
         ids = (one["id"] for one in items(found))
         await self._looks.record(visitor, "lead.look", "submission", ids)
-        said = done if done is not None and not done.ok else found
         return page(
-            request, "suspected.html", "suspected", visitor, fault=said.fault,
-            status=said.page_status, items=items(found),
+            request, "suspected.html", "suspected", visitor, fault=fault or found.fault,
+            status=status if found.ok else found.page_status, items=items(found),
             newer=found.body["next_cursor"] if found.ok else None,
         )  # fmt: skip
 
@@ -99,14 +97,9 @@ class LeadRoutes:
             raise web.HTTPNotFound
         path = f"/api/leads/suspected/{path_id(request, 'lead')}/{verb}"
         done = await self._gateway.post(visitor, path)
-        if done.ok:
-            return redirect("/console/leads/suspected")
-        return await self._suspected(request, visitor, done)
+        return await answered(request, visitor, done, self.suspected, SUSPECTED)
 
-    async def show(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._lead(request, visitor)
-
-    async def _lead(
+    async def lead(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
         status: int = 200, reason: str = "",
     ) -> web.Response:  # fmt: skip
@@ -155,13 +148,11 @@ class LeadRoutes:
             raise web.HTTPNotFound
         if verb in _NEED_REASON and reason is None:
             given = str(form.get("reason", ""))[:500]
-            return await self._lead(request, visitor, fault="bad_reason", status=422, reason=given)
+            return await self.lead(request, visitor, fault="bad_reason", status=422, reason=given)
         done = await self._answered(visitor, str(path_id(request, "lead")), verb, nonce, reason)
-        if done.ok:
-            return redirect(f"/console/leads/{path_id(request, 'lead')}")
-        late = verb in _PUT_OFF and done.fault == "not_accepted"
-        fault = "cannot_wait" if late else done.fault
-        return await self._lead(request, visitor, fault=fault, status=done.page_status)
+        named = {"not_accepted": "cannot_wait"} if verb in _PUT_OFF else {}
+        path = f"{PATH}/{path_id(request, 'lead')}"
+        return await answered(request, visitor, done, self.lead, path, **named)
 
     async def _answered(
         self, visitor: Visitor, lead_id: str, verb: str, nonce: str, reason: str | None

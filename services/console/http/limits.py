@@ -4,10 +4,11 @@ from aiohttp import web
 
 from services.console.gateway import Gateway
 from services.console.http.door import Door
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page
 from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
+PATH = "/console/limits"
 CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
 OTHERS = ("service", "slack", "health", "console", "login")
 
@@ -18,14 +19,10 @@ class LimitRoutes:
         self._gateway = gateway
 
     def add_to(self, app: web.Application) -> None:
-        looks = self._door.only(self.limits, Role.VIEWER, Role.OPS)
-        app.router.add_get("/console/limits", looks)
-        app.router.add_post("/console/limits/{name}", self._door.only(self.change, Role.OPS))
+        self._door.add(app, "GET", PATH, self.limits, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", f"{PATH}/{{name}}", self.change, Role.OPS)
 
-    async def limits(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._limits(request, visitor)
-
-    async def _limits(
+    async def limits(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         answer = await self._gateway.get(visitor, "/api/ratelimits")
@@ -42,7 +39,5 @@ class LimitRoutes:
             raise web.HTTPNotFound
         limit = str((await request.post()).get("limit", "")).strip()
         answer = await self._gateway.put(visitor, "/api/ratelimits", {name: limit or None})
-        if answer.ok:
-            return redirect("/console/limits")
-        fault = "bad_limit" if answer.fault == "not_accepted" else answer.fault
-        return await self._limits(request, visitor, fault=fault, status=answer.page_status)
+        named = {"not_accepted": "bad_limit"}
+        return await answered(request, visitor, answer, self.limits, PATH, **named)

@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from services.console.gateway import Answer, Gateway
+from services.console.gateway import Gateway
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page
 from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
+PATH = "/console/oncall"
 HOURS = (4, 8, 24, 72, 168, 336)
 
 
@@ -20,17 +21,11 @@ class OnCallRoutes:
         self._gateway = gateway
 
     def add_to(self, app: web.Application) -> None:
-        for method, path, handler, roles in (
-            ("GET", "/console/oncall", self.list, (Role.VIEWER, Role.OPS)),
-            ("POST", "/console/oncall", self.add, (Role.OPS,)),
-            ("POST", "/console/oncall/{id}/remove", self.remove, (Role.OPS,)),
-        ):
-            app.router.add_route(method, path, self._door.only(handler, *roles))
+        self._door.add(app, "GET", PATH, self.list, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", PATH, self.add, Role.OPS)
+        self._door.add(app, "POST", f"{PATH}/{{id}}/remove", self.remove, Role.OPS)
 
-    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._list(request, visitor)
-
-    async def _list(
+    async def list(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         answer = await self._gateway.get(visitor, "/api/oncall")
@@ -46,21 +41,16 @@ class OnCallRoutes:
         form = await request.post()
         reason, hours = reason_in(form), str(form.get("hours", ""))
         if reason is None or hours not in map(str, HOURS):
-            return await self._list(request, visitor, fault="bad_reason", status=422)
+            return await self.list(request, visitor, fault="bad_reason", status=422)
         schedule, _, person = str(form.get("who", "")).partition(" ")
         ends = datetime.now(UTC) + timedelta(hours=int(hours))
         body = {"schedule": schedule, "person": person, "ends": ends.isoformat(), "why": reason}
         answer = await self._gateway.post(visitor, "/api/oncall/overrides", body)
-        return await self._done(request, visitor, answer)
+        named = {"changed_meanwhile": "stands_in_already"}
+        return await answered(request, visitor, answer, self.list, PATH, **named)
 
     async def remove(self, request: web.Request, visitor: Visitor) -> web.Response:
         if not (number := request.match_info["id"]).isdecimal():
             raise web.HTTPNotFound
         answer = await self._gateway.delete(visitor, f"/api/oncall/overrides/{number}")
-        return await self._done(request, visitor, answer)
-
-    async def _done(self, request: web.Request, visitor: Visitor, answer: Answer) -> web.Response:
-        if answer.ok:
-            return redirect("/console/oncall")
-        fault = "stands_in_already" if answer.fault == "changed_meanwhile" else answer.fault
-        return await self._list(request, visitor, fault=fault, status=answer.page_status)
+        return await answered(request, visitor, answer, self.list, PATH)

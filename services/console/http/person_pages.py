@@ -39,8 +39,7 @@ class PersonRoutes:
             ("POST", "/console/person/export", self.export, True),
             ("POST", "/console/person/erase", self.erase, True),
         ):
-            entered = self._door.only(handler, Role.PRIVACY, fresh=fresh)
-            app.router.add_route(method, path, entered)
+            self._door.add(app, method, path, handler, Role.PRIVACY, fresh=fresh)
 
     async def ask(self, request: web.Request, visitor: Visitor) -> web.Response:
         return self._page(request, visitor)

@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from services.console.gateway import Answer, Gateway, items
+from services.console.gateway import Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page
 from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
+PATH = "/console/silences"
 HOURS = (1, 4, 8, 24, 72, 336)
 SEVERITIES = ("info", "warning", "critical")
 
@@ -21,17 +22,11 @@ class SilenceRoutes:
         self._gateway = gateway
 
     def add_to(self, app: web.Application) -> None:
-        for method, path, handler, roles in (
-            ("GET", "/console/silences", self.list, (Role.VIEWER, Role.OPS)),
-            ("POST", "/console/silences", self.add, (Role.OPS,)),
-            ("POST", "/console/silences/{id}/end", self.end, (Role.OPS,)),
-        ):
-            app.router.add_route(method, path, self._door.only(handler, *roles))
+        self._door.add(app, "GET", PATH, self.list, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", PATH, self.add, Role.OPS)
+        self._door.add(app, "POST", f"{PATH}/{{id}}/end", self.end, Role.OPS)
 
-    async def list(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._list(request, visitor)
-
-    async def _list(
+    async def list(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         answer = await self._gateway.get(visitor, "/api/silences")
@@ -46,7 +41,7 @@ class SilenceRoutes:
         form = await request.post()
         reason, hours = reason_in(form), str(form.get("hours", ""))
         if reason is None or hours not in map(str, HOURS):
-            return await self._list(request, visitor, fault="bad_reason", status=422)
+            return await self.list(request, visitor, fault="bad_reason", status=422)
         ends = datetime.now(UTC) + timedelta(hours=int(hours), seconds=-1)  # 14 days at most
         body = {
             "event_type": str(form.get("event_type", "")).strip(),
@@ -55,18 +50,11 @@ class SilenceRoutes:
             "why": reason,
         }
         answer = await self._gateway.post(visitor, "/api/silences", body)
-        return await self._done(request, visitor, answer, "bad_event_type")
+        named = {"not_accepted": "bad_event_type"}
+        return await answered(request, visitor, answer, self.list, PATH, **named)
 
     async def end(self, request: web.Request, visitor: Visitor) -> web.Response:
         if not (number := request.match_info["id"]).isdecimal():
             raise web.HTTPNotFound
         answer = await self._gateway.delete(visitor, f"/api/silences/{number}")
-        return await self._done(request, visitor, answer, "not_accepted")
-
-    async def _done(
-        self, request: web.Request, visitor: Visitor, answer: Answer, refused: str
-    ) -> web.Response:
-        if answer.ok:
-            return redirect("/console/silences")
-        fault = refused if answer.fault == "not_accepted" else answer.fault
-        return await self._list(request, visitor, fault=fault, status=answer.page_status)
+        return await answered(request, visitor, answer, self.list, PATH)

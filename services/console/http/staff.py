@@ -70,9 +70,9 @@ class StaffRoutes:
             ("POST", "/console/staff/{id}/roles", self.roles_form),
             ("POST", "/console/staff/{id}/disable", self.disable_form),
         ):
-            app.router.add_route(method, path, self._door.only(form, Role.ADMIN, fresh=True))
-        record = self._door.only(self.actions_page, Role.ADMIN, Role.PRIVACY)
-        app.router.add_get("/console/actions", record)
+            self._door.add(app, method, path, form, Role.ADMIN, fresh=True)
+        who = (Role.ADMIN, Role.PRIVACY)
+        self._door.add(app, "GET", "/console/actions", self.actions_page, *who)
 
     def _link(self, token: str) -> str:
         return f"{self._base}/console/invitation/{token}"
@@ -118,10 +118,7 @@ class StaffRoutes:
         found, older = await self._acts(request)
         return json_response({"items": found, "next_cursor": older})
 
-    async def staff_page(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._staff(request, visitor)
-
-    async def _staff(
+    async def staff_page(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
         status: int = 200, invited: str = "", token: str = "",
     ) -> web.Response:  # fmt: skip
@@ -153,8 +150,8 @@ class StaffRoutes:
             except KnownPersonError:
                 fault = FAULTS[KnownPersonError]
             else:
-                return await self._staff(request, visitor, invited=email, token=token)
-        return await self._staff(request, visitor, fault=fault, status=422)
+                return await self.staff_page(request, visitor, invited=email, token=token)
+        return await self.staff_page(request, visitor, fault=fault, status=422)
 
     async def invite_again_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         staff_id = path_id(request, "person")
@@ -165,19 +162,19 @@ class StaffRoutes:
         except UnknownPersonError:
             raise web.HTTPNotFound from None
         email = found.email if found else ""
-        return await self._staff(request, visitor, invited=email, token=token)
+        return await self.staff_page(request, visitor, invited=email, token=token)
 
     async def roles_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         roles = _roles((await request.post()).getall("role", ()))
         if not roles:
-            return await self._staff(request, visitor, fault="no_roles", status=422)
+            return await self.staff_page(request, visitor, fault="no_roles", status=422)
         change = self._people.set_roles(actor_of(visitor), path_id(request, "person"), roles)
         return await self._changed(request, visitor, change)
 
     async def disable_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         reason = reason_in(await request.post())
         if reason is None:
-            return await self._staff(request, visitor, fault="bad_reason", status=422)
+            return await self.staff_page(request, visitor, fault="bad_reason", status=422)
         change = self._people.disable(actor_of(visitor), path_id(request, "person"), reason)
         return await self._changed(request, visitor, change)
 
@@ -187,7 +184,7 @@ class StaffRoutes:
         try:
             await change
         except LastAdminError:
-            return await self._staff(request, visitor, fault="last_admin", status=409)
+            return await self.staff_page(request, visitor, fault="last_admin", status=409)
         except UnknownPersonError:
             raise web.HTTPNotFound from None
         return redirect("/console/staff")

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from services.console.gateway import Gateway, part
 from services.console.http.door import Door
-from services.console.http.pages import page, redirect
+from services.console.http.pages import answered, page
 from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
+PATH = "/console/targets"
 QUEUE = "alerts."
 INTAKE = "alerts.intake"
 
@@ -25,16 +26,10 @@ class TargetRoutes:
         self._queues_url = queues_url
 
     def add_to(self, app: web.Application) -> None:
-        looks = self._door.only(self.targets, Role.VIEWER, Role.OPS)
-        app.router.add_get("/console/targets", looks)
-        app.router.add_post(
-            "/console/targets/{target}/reset", self._door.only(self.reset, Role.OPS)
-        )
+        self._door.add(app, "GET", PATH, self.targets, Role.VIEWER, Role.OPS)
+        self._door.add(app, "POST", f"{PATH}/{{target}}/reset", self.reset, Role.OPS)
 
-    async def targets(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._targets(request, visitor)
-
-    async def _targets(
+    async def targets(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
         breakers, counted, health = await asyncio.gather(
@@ -57,9 +52,7 @@ class TargetRoutes:
     async def reset(self, request: web.Request, visitor: Visitor) -> web.Response:
         path = f"/api/breakers/{part(request.match_info['target'])}/reset"
         answer = await self._gateway.post(visitor, path)
-        if answer.ok:
-            return redirect("/console/targets")
-        return await self._targets(request, visitor, fault=answer.fault, status=answer.page_status)
+        return await answered(request, visitor, answer, self.targets, PATH)
 
 
 def _rows(breakers: Any, counts: Any, depths: Any) -> Iterator[dict[str, Any]]:

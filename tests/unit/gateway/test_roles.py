@@ -38,14 +38,9 @@ KEYED = [
 ]
 
 
-async def no_page(_: web.Request) -> web.Response:
-    raise web.HTTPNotFound
-
-
 def made(cls: type[Any]) -> Any:
     # None of them is reached; the days become a timedelta.
     nothing = MagicMock(suppression_retention_days=1)
-    nothing.only.return_value = no_page
     return cls(**dict.fromkeys(signature(cls).parameters, nothing))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import tomllib
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ import jinja2
 from aiohttp import hdrs, web
 
 from libs.common.scopes import PERSON
+from services.console.gateway import Answer
 from services.console.person import LANGUAGES, Role, may
 from services.console.store.sessions import Visitor
 
@@ -36,6 +38,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
+Shown = Callable[..., Awaitable[web.Response]]
+"""A page that is shown after a form, too, with a `fault` and a `status`."""
 ZONE = ZoneInfo("Europe/Warsaw")
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.http", "pages"),
@@ -105,6 +109,19 @@ def page(
 def redirect(path: str) -> web.Response:
     """Answer a form: a reload then shows the page, and sends nothing again."""
     return web.Response(status=303, headers={hdrs.LOCATION: path, **HEADERS})
+
+
+async def answered(
+    request: web.Request, visitor: Visitor, answer: Answer, show: Shown, path: str, **named: str
+) -> web.Response:
+    """Answer a form by what the gateway said: go to `path`, or show the page with the fault.
+
+    :param named: what this page calls a fault instead
+    """
+    if answer.ok:
+        return redirect(path)
+    fault = named.get(str(answer.fault), answer.fault)
+    return await show(request, visitor, fault=fault, status=answer.page_status)
 
 
 def reachable(visitor: Visitor, link: str) -> bool:
