@@ -1,4 +1,4 @@
-"""What Ostoja holds of a person who asks (GDPR, Art. 15, 17, 20): look, export, erase.
+"""What Ostoja holds of a person who asks (GDPR, Art. 15, 17, 20): look, export, withdraw, erase.
 
 An address is in no URL, so a look is a form and its answer is the page itself. Each of these is
 recorded before it happens, under consent's random id of the person.
@@ -6,6 +6,7 @@ recorded before it happens, under consent's random id of the person.
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -18,12 +19,26 @@ from services.console.person import Role
 from services.console.store.sessions import Visitor
 
 LONGEST = 254
-ERASE_SECONDS = 27.0
+ORDER_SECONDS = 27.0
 """consent may wait 25 s for a message that is just leaving, and then says so."""
 AFTER_SECONDS = 2.0
 """For what the page shows then: the gateway waits 30 s for it."""
 UNKNOWN = "unknown"
 """What is recorded of a look for somebody whom consent does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is done to a person's data, and how the page says so: after `person_` in texts.toml."""
+
+    action: str
+    path: str
+    done: str
+    in_flight: str
+
+
+ERASE = Order("person.erase", "/api/consent/erase", "erasing", "in_flight")
+WITHDRAW = Order("person.withdraw", "/api/unsubscribe", "withdrawn", "leaving")
 
 
 class PersonRoutes:
@@ -36,6 +51,7 @@ class PersonRoutes:
         for method, path, handler, fresh in (
             ("GET", "/console/person", self.ask, False),
             ("POST", "/console/person", self.look, False),
+            ("POST", "/console/person/withdraw", self.withdraw, False),
             ("POST", "/console/person/export", self.export, True),
             ("POST", "/console/person/erase", self.erase, True),
         ):
@@ -84,22 +100,32 @@ class PersonRoutes:
         who, again = _typed(form, "who"), _typed(form, "again")
         if who.casefold() != again.casefold():
             return await self._look(request, visitor, who, fault="not_same", status=422)
+        return await self._order(request, visitor, who, ERASE)
+
+    async def withdraw(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """Withdraw what they agreed to: they called, or wrote."""
+        who = _typed(await request.post(), "who")
+        return await self._order(request, visitor, who, WITHDRAW)
+
+    async def _order(
+        self, request: web.Request, visitor: Visitor, who: str, order: Order
+    ) -> web.Response:
         trail = await self._trail(visitor, who)
         if not trail.ok:
             return self._refused(request, visitor, who, trail)
         refs = [_ref(trail)]
         # The look is what the page shows afterwards: then nothing may hide that it was ordered.
         await self._looks.record(visitor, "person.look", "person", refs)
-        await self._looks.record(visitor, "person.erase", "person", refs, outcome="intended")
+        await self._looks.record(visitor, order.action, "person", refs, outcome="intended")
         body = {"email" if "@" in who else "phone": who}
-        done = await self._gateway.post(visitor, "/api/consent/erase", body, seconds=ERASE_SECONDS)
+        done = await self._gateway.post(visitor, order.path, body, seconds=ORDER_SECONDS)
         if not done.ok:
             return self._refused(request, visitor, who, done)
-        said = "in_flight" if done.status == 202 else "erasing"
         trail, consents = await asyncio.gather(
             self._trail(visitor, who, AFTER_SECONDS), self._consents(visitor, who, AFTER_SECONDS)
         )
         shown = trail.body if trail.ok else None
+        said = order.in_flight if done.status == 202 else order.done
         return self._page(request, visitor, who=who, said=said, trail=shown, consents=consents)
 
     async def _trail(self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS) -> Answer:

@@ -272,7 +272,7 @@ async def test_export_and_erasure_ask_for_the_password_again_and_others_see_nobo
         refused = await officer.post("/console/person", who=bad)
         assert (refused.status, EN["bad_subject"] in refused.text) == (422, True)
     other = await person(stack, "viewer", "sales", "ops", "admin")
-    for path in ("", "/export", "/erase"):
+    for path in ("", "/export", "/withdraw", "/erase"):
         assert (await other.post(f"/console/person{path}", who=email, again=email)).status == 403
     still = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
     assert still.body["erasure"] is None
@@ -283,7 +283,7 @@ async def test_a_look_that_cannot_be_recorded_shows_nothing(stack: Stack) -> Non
     officer = await person(stack, "privacy")
     stack.query("REVOKE INSERT ON console.staff_action FROM console")
     try:
-        for path in ("", "/export", "/erase"):
+        for path in ("", "/export", "/withdraw", "/erase"):
             answer = await officer.post(f"/console/person{path}", who=email, again=email)
             assert answer.status >= 500
             assert EN["trail_opt-in"] not in answer.text
