@@ -99,7 +99,7 @@ test-widget: widget
 	test -z "$$(git status --porcelain services/gateway/static/widget)"
 
 test-dialect: prepare
-	$(BIN)/pytest -n $(JOBS) -m dialect $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile tests/dialect $(ARGS)
 
 # WHAT is gateway, alerts, consent, followups or chat; default: all. LONG=1 adds parts of many minutes.
 bench: prepare

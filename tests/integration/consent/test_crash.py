@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import count
@@ -17,16 +15,14 @@ import psycopg2
 import pytest
 
 from tests.integration.consent.conftest import ENVIRONMENT, alone, until_one_waits
+from tests.support import warm
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 
-ROOT = Path(__file__).parents[3]
 ANNA = "anna@example.com"
 # Its disk hangs at the journal.
-HELD = (
-    "-c",
-    """
+HELD = """
 import time
 from services.consent.__main__ import main
 from services.consent.trail.append_only_file import AppendOnlyFile
@@ -37,8 +33,7 @@ def held(self, records):
     write(self, records)
 AppendOnlyFile.write = held
 main()
-""",
-)
+"""
 
 
 class Process:
@@ -55,17 +50,8 @@ class Process:
         }
 
     @contextmanager
-    def running(
-        self, program: Sequence[str] = ("-m", "services.consent")
-    ) -> Iterator["subprocess.Popen[bytes]"]:
-        with self.log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, *program],
-                cwd=ROOT,
-                env=self._environment,
-                stdout=output,
-                stderr=output,
-            )
+    def running(self, program: str | None = None) -> Iterator[warm.Started]:
+        process = warm.Started("consent", env=self._environment, log=self.log, program=program)
         try:
             yield process
         finally:
@@ -135,7 +121,7 @@ async def test_a_withdrawal_killed_before_its_commit_leaves_nothing(
     # All is written but the trail, whose head another session holds.
     cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
     waits = until_one_waits(cursor, for_query="WITH origin AS")
-    await killed(process, client, unsubscribe(client, ANNA), waits, ("-m", "services.consent"))
+    await killed(process, client, unsubscribe(client, ANNA), waits, program=None)
     cursor.connection.rollback()
     await alone(cursor)
     assert set(rows(cursor).values()) == {0}
@@ -225,7 +211,7 @@ async def killed(
     client: aiohttp.ClientSession,
     asking: Coroutine[Any, Any, int | None],
     moment: Awaitable[None],
-    program: Sequence[str] = HELD,
+    program: str | None = HELD,
 ) -> None:
     """Kill the process at that moment of a request, which is not answered: nothing is promised."""
     with process.running(program) as service:

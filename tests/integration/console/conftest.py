@@ -5,8 +5,6 @@ import base64
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,11 +18,11 @@ import pytest
 from psycopg2.extras import NamedTupleCursor
 
 from tests.conftest import NewDatabase
+from tests.support import warm
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 
-ROOT = Path(__file__).parents[3]
 INTERNAL_KEY = "internal-key-of-the-tests"
 OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
 KEY = {"name": "website", "purpose": "sends the forms", "owner": "Ewa", "scopes": ["alerts:write"]}
@@ -55,7 +53,7 @@ class Console:
         self._log = log
         self.session = session
         self.key = INTERNAL_KEY
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: warm.Started | None = None
         self.environment = {
             **os.environ,
             "DATABASE_URL": database,
@@ -70,14 +68,9 @@ class Console:
 
     async def start(self, program: str = QUICK) -> None:
         """:param program: what Python runs; another one may stop somewhere, for a kill there"""
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - its pid outlives the loop
-                [sys.executable, "-c", program],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-            )
+        self._process = warm.Started(
+            "console", env=self.environment, log=self._log, program=program
+        )
 
         async def answers() -> bool:
             assert self._process is not None

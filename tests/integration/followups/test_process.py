@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing
@@ -19,13 +17,13 @@ import pytest
 
 from deploy.local.environment import EXAMPLE_CONFIG
 from tests.conftest import NewDatabase
+from tests.support import warm
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.system import WORDING
 
-ROOT = Path(__file__).parents[3]
 KEY = "internal-key-of-this-test"
 ENVIRONMENT = {
     "INTERNAL_API_KEY": KEY,
@@ -73,17 +71,13 @@ class Service:
         self._ports = ports
         self._closing = ExitStack()
 
-    def run(self, amqp_url: str) -> "tuple[subprocess.Popen[bytes], int]":
+    def run(self, amqp_url: str) -> tuple[warm.Started, int]:
         port = self._ports.take()
         environment = {
             **os.environ, **ENVIRONMENT, "DATABASE_URL": self.database, "AMQP_URL": amqp_url,
             "HTTP_PORT": str(port), "METRICS_PORT": str(self._ports.take()),
         }  # fmt: skip
-        with self.log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "services.followups"],
-                cwd=ROOT, env=environment, stdout=output, stderr=output,
-            )  # fmt: skip
+        process = warm.Started("followups", env=environment, log=self.log)
         self._closing.callback(process.wait)
         self._closing.callback(process.kill)
         return process, port

@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from yarl import URL
 from deploy.local.servers import Redis
 from services.gateway.upstream import Upstream
 from tests.integration.gateway.upstreams import Start
+from tests.support import warm
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.scripted import Play, ScriptedServer
@@ -43,7 +42,7 @@ class Answer:
 @dataclass
 class Gateway:
     url: str
-    process: subprocess.Popen[bytes]
+    process: warm.Started
     log: Path
     session: aiohttp.ClientSession
 
@@ -154,14 +153,8 @@ async def start_gateway(
                 "RATE_LIMIT_STATE_FILE": str(tmp_path / f"limits-{len(started)}.json"),
             } | settings
             log = tmp_path / f"gateway-{len(started)}.log"
-            with log.open("ab") as output:
-                process = subprocess.Popen(  # noqa: ASYNC220 - its pid outlives the loop
-                    [sys.executable, "-m", "services.gateway"],
-                    cwd=ROOT,
-                    env={name: value for name, value in env.items() if value},
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
+            env = {name: value for name, value in env.items() if value}
+            process = warm.Started("gateway", env=env, log=log)
             gateway = Gateway(f"http://{HOST}:{port}", process, log, session)
             started.append(gateway)
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from tests.integration.gateway.conftest import INTERNAL_KEYS, ROOT, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_raw import port_of
+from tests.support import warm
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
@@ -204,10 +205,11 @@ def test_too_few_open_files_stop_the_start_with_advice() -> None:
 
 @pytest.fixture
 def low_soft_limit() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    starts = warm.pid("gateway")
+    soft, hard = resource.prlimit(starts, resource.RLIMIT_NOFILE)
+    resource.prlimit(starts, resource.RLIMIT_NOFILE, (1024, hard))
     yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    resource.prlimit(starts, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("low_soft_limit")
