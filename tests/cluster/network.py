@@ -40,6 +40,7 @@ class Network:
         """More addresses of this process, to call from."""
         self._ways: set[Way] = set()
         self._lossy: set[Way] = set()
+        self._slow: set[str] = set()
 
     def __enter__(self) -> Self:
         _remove_orphans()
@@ -101,6 +102,10 @@ class Network:
     @contextmanager
     def slow(self, host: str) -> Iterator[None]:
         """Let little through each way: up to 1.5 s late, and what does not fit is lost."""
+        if host in self._slow:  # the other fault has slowed it
+            yield
+            return
+        self._slow.add(host)
         ends = (("switch", f"to-{host}"), (host, "eth0"))
         for name, link in ends:
             limit = ("tbf", "rate", RATE, "burst", "16kb", "latency", "1500ms")
@@ -110,6 +115,7 @@ class Network:
         finally:
             for name, link in ends:
                 _run("tc", "-n", self._space(name), "qdisc", "delete", "dev", link, "root")
+            self._slow.discard(host)
 
     @contextmanager
     def _changed(self, kept: set[Way], ways: Iterable[Way]) -> Iterator[None]:
