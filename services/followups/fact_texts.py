@@ -79,13 +79,20 @@ def describe_phone(phone: str) -> str:
     return _SPACE.join(("+48", *groups))
 
 
-def describe(facts: Facts, language: str) -> str:
-    """List what was understood, so that the person can correct it."""
+def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
+    """List what was understood, so that the person can correct it.
+
+    :param budget_from: the lower end of the budget, if a range was given
+    """
+    budget = facts.budget and describe_budget(facts.budget, facts.currency, language)
+    if budget and budget_from:
+        least = describe_budget(budget_from, facts.currency, language).rpartition(_SPACE)[0]
+        budget = f"{least}-{budget}"
     parts = [
         facts.name,
         facts.city,
         facts.area and describe_area(facts.area, language),
-        facts.budget and describe_budget(facts.budget, facts.currency, language),
+        budget,
         facts.start and describe_start(facts.start, language),
         facts.email,
         facts.phone and describe_phone(facts.phone),

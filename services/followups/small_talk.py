@@ -12,7 +12,7 @@ _COURTESY = vocabulary(
     "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
     "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
     "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
-    "aha mhm rozumiem czekam"
+    "aha mhm rozumiem czekam dobra pa papa spadam lece uciekam zegnam narazie ja"
 )
 
 
@@ -81,7 +81,7 @@ _ABOUT_WORKS = vocabulary(
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _SUCH = vocabulary(
     "cos takiego takie takich taki taka takimi rzeczy rzeczami prace pracami roboty drobiazgi "
-    "tym tego to such things that"
+    "tym tego to such things that wy blok bloki bloku blokach kamienica kamienice kamienicy poddasza"
 )
 _OF_WORKS = re.compile(
     r"\b(?:ile (?:czasu|trwa\w*|potrwa|kosztuj\w*|bedzie kosztow\w*)|jak dlugo|gwarancj\w*"
@@ -93,6 +93,10 @@ _OF_MAILS = re.compile(
     r"|dane|danych|adres|e mail|consent|opt)"
 )
 _MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
+_BY_MAIL = re.compile(r"\b(?:e ?)?(?:mail|mejl)|\bpoczt")
+_BY_VOICE = re.compile(
+    r"dzwo|telef|\btel\b|numer|rozm|pogada|glos|spotk|pomiar|wizyt|przyje|obejrz|sms|call|ring|phone"
+)
 _MORE = re.compile(
     r"\bnic (?:\w+ ){0,2}nie (?:dostane|dostaniemy|przyjdzie|bedzie|wyslecie)"
     r"|(?:dostane|dostaniemy|przyjdzie|bedziecie|beda) (?:\w+ ){0,3}"
@@ -158,6 +162,12 @@ def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
 def asks_for_more_mails(message: str) -> bool:
     """Return whether who gets no more mails makes sure of it."""
     return "?" in message and bool(_MORE.search(" ".join(fold(message))))
+
+
+def by_mail(rest: str) -> bool:
+    """Return whether an answer is wanted by mail, and not by phone: `proszę o kontakt mailowy`."""
+    said = " ".join(fold(rest))
+    return bool(_BY_MAIL.search(said)) and not _BY_VOICE.search(said)
 
 
 def names_mails(message: str) -> bool:

@@ -25,6 +25,8 @@ _WHERE = re.compile(
     r"|\bwhere do you work\b"
 )
 _THERE = re.compile(r"\b(?:tam|tu|there)\b")
+_REPORTED = re.compile(r"\bze (?:panstwo |wy |tu )?$")
+"""`Sąsiadka mówiła, że państwo robicie remonty`"""
 _SHORT = 4
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
@@ -88,6 +90,8 @@ def asked(
         for clause in sentence.split(","):
             said = " ".join(fold(clause))
             verb, reaches = _DO_YOU.search(said), _REACH.search(said) is not None
+            if verb and "?" not in sentence and _REPORTED.search(said[: verb.start()]):
+                continue
             here = _towns(clause, said, reaches=reaches) if verb or reaches else []
             if reaches and not here and _THERE.search(said):
                 here = place.find_all(message)

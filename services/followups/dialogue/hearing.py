@@ -11,7 +11,16 @@ from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.facts import Facts, Question
 from services.followups.routing import Action, Route, Routes
 from services.followups.state import SAID_LENGTH, State
-from services.followups.understanding import Understood, area, corrections, phone, place, understand
+from services.followups.understanding import (
+    Understood,
+    area,
+    corrections,
+    dates,
+    numbers,
+    phone,
+    place,
+    understand,
+)
 from services.followups.understanding.consent_answer import Answer, offers, says_yes, takes_back
 
 _CONTACT = {"email", "phone", "name"}
@@ -55,7 +64,7 @@ class Heard:
     defers: bool
     """It asks what only an adviser can answer."""
     offers_consent: bool
-    """A yes to mails, before the wording was shown: it grants nothing."""
+    """A wish for mails or a yes to them, before the wording was shown: it grants nothing."""
     is_worth_telling: bool
     """Staff should read these words."""
     names_place: bool
@@ -108,11 +117,18 @@ def hear(
     agrees = state.doubt is not None and says_yes(message, language)
     if understood.has_hours and not any(route.action == "call_times" for route in matched):
         matched = [*matched, *routes.with_action("call_times")]
-    matched = _that_count(matched, state, message, understood, works, agrees=agrees)
+    offered = state.asking != "consent" and offers(understood.rest, language)
+    matched = _that_count(
+        matched, state, message, understood, works, agrees=agrees, offered=offered
+    )
     actions = frozenset(route.action for route in matched if route.action)
-    if "no_calls" in actions:  # `proszę o kontakt, tylko mailem, bo nie odbieram`
+    by_mail = not understood.facts.phone and not offered and small_talk.by_mail(understood.rest)
+    if by_mail or "no_calls" in actions:  # `proszę o kontakt mailowy`
         actions -= {"call"}
     held = _held(routes, matched, state, understood.facts, actions)
+    if _describes_works(held, matched, understood.facts) and not state.wants_quote:
+        matched = [*matched, *routes.with_action("quote")]
+        actions |= {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
     if written.city is None and small_talk.confirms(message):
@@ -125,10 +141,20 @@ def hear(
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
+    if understood.is_each and news.budget:
+        told_before = " ".join(
+            (*state.said, state.last_said or "", state.facts.wish or "", message)
+        )
+        news = replace(news, budget=news.budget * numbers.flats(told_before))
     is_call = not actions.isdisjoint({"call", "call_times"})
     if corrections.adds(message):
         news = _without_parts(news, state.facts)
-    if state.facts.start and corrections.is_later_stage(message):
+    before, start = state.facts.start, news.start
+    if before and (
+        corrections.is_later_stage(message) or dates.of_handover(start) > dates.of_handover(before)
+    ):
+        news = replace(news, start=None)
+    if news.start and corrections.is_aside(message, state.facts.wish or ""):
         news = replace(news, start=None)
     if is_call and _DAY.match(news.start or ""):  # `zadzwońcie w piątek`, `w sobotę na pomiar`
         news = replace(news, start=None)
@@ -160,6 +186,7 @@ def hear(
     if held is None:
         before = state.last_said if continues else None
         asked = firm.asked(message, works, towns, has_wish=wish is not None, before=before)
+    offers_consent = answer is None and may_offer(held) and (offered or "mails" in actions)
     wants_mails = held is None and (state.wants_mails or "mails" in actions)
     is_about_lead = (
         is_of_sales
@@ -202,11 +229,13 @@ def hear(
             if is_question and answer is None and not answers
             else _insists(state, answers)
         ),
-        offers_consent=state.asking != "consent"
-        and bool(news.email or state.facts.email)
-        and offers(message, language),
+        offers_consent=offers_consent,
         is_worth_telling=(answer is None or has_limits or gives_contact)
-        and (says or (news.name is not None and _tells_more(state, news)))
+        and (
+            says
+            or understood.budget_from is not None
+            or (news.name is not None and _tells_more(state, news))
+        )
         and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
         mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
@@ -230,7 +259,7 @@ def _corrected(message: str, facts: Facts, asking: Question | None) -> Question 
             return "area"
         may_be_area = facts.area is not None and 0.5 <= number / facts.area <= 2
         may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
-        if is_rather and may_be_budget and (asking == "start" or not may_be_area):
+        if may_be_budget and (not may_be_area or (is_rather and asking == "start")):
             return "budget"
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
@@ -257,6 +286,7 @@ def _that_count(
     works: tuple[str, ...],
     *,
     agrees: bool,
+    offered: bool,
 ) -> list[Route]:
     """Leave out a goodbye that says more, an end of the lead that only declines mails, a refusal
     of one contact by who gives another, and an interest in mails that is one in works.
@@ -277,9 +307,18 @@ def _that_count(
         and not (gives_contact and "contact" in route.skips)
         and not (
             route.action == "mails"
-            and (understood.answer == "no" or small_talk.names_works(message, works))
+            and (understood.answer is not None or offered or small_talk.names_works(message, works))
         )
     ]
+
+
+def may_offer(held: Route | None) -> bool:
+    """Return whether a yes to mails is followed up on the route: not in an emergency, or amid an
+    erasure.
+    """
+    if held is None:
+        return True
+    return held.then == "contact" and not held.first and held.topic != "privacy"
 
 
 def _held(
@@ -302,6 +341,13 @@ def _held(
     if new is not None and (held is None or routes.comes_before(new, held)):
         return new
     return held
+
+
+def _describes_works(held: Route | None, matched: Sequence[Route], facts: Facts) -> bool:
+    """Return whether a complaint or the like turns to works: sales are told as well."""
+    if held is None or held.lead or held.first or held.then != "contact" or held in matched:
+        return False
+    return facts.area is not None and bool(facts.city or facts.budget or facts.start)
 
 
 def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
@@ -330,7 +376,7 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
         passed = replace(passed, email=None)
     news = written.learn(passed) if passed else written
     if only_contact:
-        return Facts(email=news.email, phone=news.phone, name=news.name)
+        return Facts(email=news.email, phone=news.phone, name=news.name, city=news.city)
     return news
 
 

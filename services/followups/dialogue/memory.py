@@ -11,9 +11,10 @@ from services.followups.facts import Facts
 from services.followups.routing import fold
 from services.followups.state import SAID, State
 from services.followups.understanding.addresses import suggestion
-from services.followups.understanding.consent_answer import says_yes
+from services.followups.understanding.consent_answer import postpones, says_yes
 
 TIMES_ASKED = 2
+_OF_CONSENT = {"consent", "shown"}
 
 
 def refuses_contact(state: State) -> bool:
@@ -29,6 +30,9 @@ def remember(
 ) -> tuple[State, bool]:
     """Return the new state, and whether the words of this message granted consent."""
     known, agrees = _consent(_learn(state, heard), heard, agreed)
+    if heard.offers_consent and known.consent != "given":  # it is asked anew, also after a refusal
+        asked = {name: times for name, times in known.asked.items() if name not in _OF_CONSENT}
+        known = replace(known, consent=None, wording=None, asked=asked)
     news, held, actions = heard.news, heard.held, heard.actions
     known = replace(
         known,
@@ -47,8 +51,7 @@ def remember(
         no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
         wants_erasure=known.wants_erasure or "erasure" in actions,
         wants_quote=heard.wants_quote,
-        wants_mails=known.wants_mails
-        or (held is None and ("mails" in actions or heard.offers_consent)),
+        wants_mails=known.wants_mails or heard.offers_consent,
     )
     return known, agrees
 
@@ -90,12 +93,12 @@ def _learn(state: State, heard: Heard) -> State:
 def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, bool]:
     if heard.answer == "no" or (state.barred and state.consent == "given"):
         return replace(state, consent="refused"), False
-    undone = state.consent == "refused" and state.granted_to == state.facts.email is not None
+    undone = state.consent != "given" and state.granted_to == state.facts.email is not None
     if agreed is not None and not undone and state.barred is None:
         return replace(state, consent="given", wording=agreed), False
     may_agree = state.consent is None and state.wording is not None and state.barred is None
     if heard.answer == "yes" and may_agree and not _only_acknowledges(state, heard.message):
-        return replace(state, consent="given"), True
+        return replace(state, consent="given", granted_to=None), True
     return state, False
 
 
@@ -128,6 +131,8 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         # A route that closes says once more how to be reached; the others have said it.
         times = TIMES_ASKED + (not heard.closes)
         return {**known.asked, **refused, **dict.fromkeys(heard.skips, times)}
+    if question == "consent" and not (heard.answer or heard.news.known()) and postpones(message):
+        return {**known.asked, "consent": TIMES_ASKED}
     if question == "contact" and heard.held is None and small_talk.declines(message):
         return {**known.asked, "refused": 1, "contact": TIMES_ASKED}
     if question not in ABOUT_WORKS or getattr(known.facts, question) is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
 from services.followups.fact_texts import describe_phone
@@ -23,8 +23,11 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
         doubt = script["phone_doubt"].format(number=heard.mistyped_phone)
         return replace(state, asking="contact"), [doubt]
     if heard.held is not None:
+        is_due = heard.offers_consent or heard.news.email or state.asking == "consent"
+        if state.wants_mails and is_due and may_offer(heard.held) and _needs_consent(state, heard):
+            return _ask_in_the_form(state, "consent", heard, script)
         return _on_the_route(heard.held, state, heard, script)
-    wants_now = "mails" in heard.actions and state.consent is None
+    wants_now = heard.offers_consent and state.consent is None
     if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
         return _on_mails(state, heard, script)
     if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
@@ -146,7 +149,9 @@ def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Scr
     if question != "consent":
         return _ask(state, question, script, script[f"{'again' if times else 'ask'}_{question}"])
     is_above = state.wording == script["consent_wording"]  # for this address, in this language
-    if is_above and state.asked.get("shown", 0) >= TIMES_ASKED:  # a yes is one to it
+    shown = state.asked.get("shown", 0)
+    # It was shown twice, or a moment ago, and the answer was another fact: a yes is one to it.
+    if is_above and (shown >= TIMES_ASKED or (shown and times and heard.news.known())):
         return _ask(state, question, script, script["ask_consent_short"])
     asks_back = heard.answer == "question" or heard.is_question
     is_early = (heard.offers_consent or state.wants_mails) and "shown" not in state.asked
@@ -214,18 +219,22 @@ def _may_ask_for_consent(state: State, heard: Heard) -> bool:
     return state.asked.get("consent", 0) < TIMES_ASKED + (heard.answer == "question")
 
 
+def _needs_consent(state: State, heard: Heard) -> bool:
+    is_open = state.facts.email is not None and state.consent is None and state.barred is None
+    return is_open and _may_ask_for_consent(state, heard)
+
+
 def _next_question(state: State, heard: Heard) -> Question | None:
     facts = state.facts
     # Only a person can answer what was asked: the contact comes first.
     most = TIMES_ASKED if heard.answers else 1
     if heard.defers and not state.reachable and state.asked.get("contact", 0) < most:
         return "contact"
-    agrees = facts.email is not None and state.consent is None and state.barred is None
-    is_shown = state.asked.get("shown", 0) >= TIMES_ASKED
-    if is_shown and state.wording is None and not state.wants_mails:
-        agrees = False  # another address, for which the wording would be shown a third time
-    if state.wants_mails and agrees and _may_ask_for_consent(state, heard):
+    agrees = _needs_consent(state, heard)
+    if state.wants_mails and agrees:
         return "consent"
+    if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
+        agrees = False  # another address, for which the wording would be shown a third time
     missing: Mapping[Question, bool] = {
         "wish": facts.wish is None,
         "area": facts.area is None,
@@ -239,11 +248,7 @@ def _next_question(state: State, heard: Heard) -> Question | None:
             question
             for question, is_missing in missing.items()
             if is_missing
-            and (
-                _may_ask_for_consent(state, heard)
-                if question == "consent"
-                else state.asked.get(question, 0) < _times(question, state)
-            )
+            and (question == "consent" or state.asked.get(question, 0) < _times(question, state))
         ),
         None,
     )

@@ -97,14 +97,17 @@ def _of_the_firm(heard: Heard, script: Script) -> list[str]:
 def refuses(state: State, before: State, heard: Heard) -> bool:
     """Return whether mails are stopped by this message."""
     is_new = before.consent != "refused" and state.consent == "refused"
-    is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
+    is_other = state.consent == "refused" and refused_for(state) != refused_for(before)
+    is_other = is_other and not heard.is_about_lead
     return heard.answer == "no" or is_new or is_other
 
 
 def _on_consent(
     state: State, before: State, heard: Heard, script: Script, *, agrees: bool
 ) -> list[str]:
-    parts = [script["consent_given"]] if agrees else []
+    withdrew = state.withdrawn_from is not None and state.withdrawn_from == state.facts.email
+    given = "consent_to_confirm" if withdrew else "consent_given"
+    parts = [script[given]] if agrees else []
     # An erasure includes the withdrawal; a withdrawal of calls is answered as such.
     is_of_calls = (
         "no_calls" in heard.actions
@@ -134,7 +137,9 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
     if state.reachable and questions.contact_of(state) in " ".join(rest):
         is_phone = news.phone and questions.contact_of(state) != news.email
         news = replace(news, phone=None) if is_phone else replace(news, email=None)
-    noted = describe(news, heard.language)
+    if heard.held and heard.held.first:
+        news = replace(news, city=None)
+    noted = describe(news, heard.language, budget_from=heard.understood.budget_from)
     if heard.asks_of_record:
         facts = describe(state.facts, heard.language)
         told = script["record" if state.reachable else "record_none"].format(facts=facts)

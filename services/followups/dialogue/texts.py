@@ -14,7 +14,7 @@ TEXTS = frozenset({
     "ask_contact_to_answer", "ask_email", "received",
     "ask_wish", "ask_area", "ask_budget", "ask_start", "ask_contact",
     "again_wish", "again_area", "again_budget", "again_start", "again_contact",
-    "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_left",
+    "ask_contact_for_call", "ask_consent", "ask_consent_again", "consent_given", "consent_to_confirm", "consent_left",
     "consent_refused", "consent_help", "withdraw_where", "email_struck", "email_doubt",
     "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
     "call_noted", "question_kept", "record", "record_none", "noted_whole",

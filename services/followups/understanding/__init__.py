@@ -47,6 +47,10 @@ class Understood:
     """It gives areas in several places, which only staff can read."""
     has_hours: bool
     """It says beside a phone number when to call."""
+    budget_from: int | None
+    """The lower end of its budget."""
+    is_each: bool
+    """Its budget is that of each of several flats: `po 45 tys na mieszkanie`."""
     answer: Answer | None
     """Its meaning for consent."""
     wants_reply_only: bool
@@ -97,6 +101,7 @@ def understand(
     if in_several:  # a flat here and one there: staff read which is which
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours = found.pop("has_hours", False)
+    budget_from, is_each = found.pop("budget_from", None), found.pop("is_each", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
     gives_email = "email" in found
@@ -116,6 +121,8 @@ def understand(
         district=None if towns else district,
         in_several=in_several,
         has_hours=has_hours,
+        budget_from=budget_from,
+        is_each=is_each,
         answer=answer,
         wants_reply_only=wants_reply_only,
         barred=mailbox.barred(message),

@@ -59,10 +59,30 @@ def says_yes(message: str, language: str) -> bool:
     return any(map(_IS_YES.fullmatch, kinds))
 
 
-def offers(message: str, language: str) -> bool:
-    """Say whether it agrees to mails of its own accord: `tak, możecie wysyłać mi oferty`."""
-    kinds = _YES[language].of(_words(message))
-    return ("m" in kinds or "s" in kinds) and says_yes(message, language)
+_OF_ADS = re.compile(
+    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads"
+)
+_PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")
+
+
+def offers(text: str, language: str) -> bool:
+    """Say whether a part of it agrees to mails of its own accord: `tak, możecie wysyłać mi oferty`.
+
+    :param text: the message without its facts
+    """
+    parts = (part.strip(" ,:;.") for part in (text, *_PART.split(text)))
+    return any(_OF_ADS.search(fold(part)) and says_yes(part, language) for part in parts)
+
+
+_POSTPONES = re.compile(
+    r"\b(?:pozniej|dopiero|wczesniej nie|zobacz(?:ymy|e)|zastanow\w*|pomysl\w*|kiedys|innym razem|nie teraz|na razie nie|jeszcze nie"
+    r"|later|not yet|not now|another time|let me think)\b"
+)
+
+
+def postpones(message: str) -> bool:
+    """Say whether the question is left for another time: `może później`. It is asked no more."""
+    return bool(_POSTPONES.search(fold(message)))
 
 
 # --- no ---------------------------------------------------------------------------------------

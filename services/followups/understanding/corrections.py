@@ -8,8 +8,8 @@ _REJECTED = re.compile(
     r"\b(?:nie|zamiast|not|instead\s+of|nicht|statt|не|заміст\w*)\s+(?:(?:na|to|z|w|od|mam|jest)\s+)?$", re.IGNORECASE
 )  # fmt: skip
 _CORRECTED = re.compile(
-    r"\b(?:przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
-    r"|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern)\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$",
+    r"\b(?:przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|tzn|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
+    r"|(?:a|albo|cho[ćc]|chocia[żz]|oj|e|czekaj|w\s+sumie)\s+nie|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern)\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$|\bnie\s*(?:[,.!–-]|no\b)",
     re.IGNORECASE,
 )  # fmt: skip
 _OWN = re.compile(
@@ -106,11 +106,13 @@ def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
 
 
 _SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|zmierzy[łl]\w*|sorry|i\s+mean|actually)"
+_NUMBER = r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?"
 _AMENDED = re.compile(
     rf"\b{_SORRY}[\s,:]+(?:(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|{_SORRY})[\s,]+)*"
-    r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?",
+    rf"{_NUMBER}",
     re.IGNORECASE,
 )
+_AMENDED_AFTER = re.compile(rf"{_NUMBER}\s+jednak\b", re.IGNORECASE)
 _RATHER = re.compile(r"\b(?:bardziej|bli[żz]ej|raczej)\b", re.IGNORECASE)
 _LATER = re.compile(
     r"\b(?:p[óo][źz]niej|potem|reszt[aęy]|(?:drugi|kolejny|nast[ęe]pny)\w*\s+etap\w*)\b"
@@ -126,7 +128,7 @@ def amended(text: str) -> tuple[float, bool, bool] | None:
     """Return the number of `sory, 4,5 metra` or `jednak bardziej 32`, whether it is in metres, and
     whether it replaces one that was about as large.
     """
-    match = _AMENDED.search(text)
+    match = _AMENDED.search(text) or _AMENDED_AFTER.search(text)
     if match is None:
         return None
     number = float(match["number"].replace(",", "."))
@@ -136,6 +138,24 @@ def amended(text: str) -> tuple[float, bool, bool] | None:
 def is_later_stage(text: str) -> bool:
     """Return whether a time is that of a later stage: `góra może za rok`."""
     return _LATER.search(text) is not None and _MOVED.search(text) is None
+
+
+_ROOM = re.compile(
+    r"\b(?P<denied>nie\s+)?(?P<room>kuchni|[łl]azien|salon|sypialn|korytarz|przedpok|garderob|taras|balkon|poddasz|pi[ęe]tr|gara[żz]|ogr[óo]d|reszt)\w*",
+    re.IGNORECASE,
+)
+_TOO = re.compile(r"\b(?:te[żz]|tak[żz]e|r[óo]wnie[żz]|ca[łl]\w+|wszystko)\b", re.IGNORECASE)
+
+
+def is_aside(text: str, wish: str) -> bool:
+    """Return whether it is about other rooms than those wanted: `kuchnię zrobimy za rok`."""
+    said = {each["room"].lower() for each in _ROOM.finditer(text)}
+    if not said or _TOO.search(text):
+        return False
+    rooms = [*_ROOM.finditer(wish)]
+    wanted = {each["room"].lower() for each in rooms}
+    wanted -= {each["room"].lower() for each in rooms if each["denied"]}
+    return bool(wanted) and said.isdisjoint(wanted)
 
 
 def corrects(words: str) -> bool:

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 from services.followups.facts import Question
+from services.followups.understanding import corrections, name
 from services.followups.understanding.numbers import HAS_DIGIT
 from services.followups.understanding.text import MARK, Reading, fold
 
@@ -104,11 +105,11 @@ _NEXT = re.compile(
     r"\b(?:(?P<month>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+miesi\w+|next\s+month)"
     r"|(?P<week>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+tygo?d\w+|next\s+week)"
     r"|(?P<year>(?:w\s+|od\s+|na\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+)\s+rok(?:u)?\b|next\s+year)"
-    r"|(?P<this_year>w\s+tym\s+roku|this\s+year)|(?P<new_year>po\s+nowym\s+roku|od\s+nowego\s+roku|after\s+new\s+year|nach\s+neujahr|після\s+нового\s+року|после\s+нового\s+года))",
+    r"|(?P<this_year>w\s+tym\s+roku|this\s+year)|(?P<new_year>(?:po|w)\s+nowym\s+roku|po\s+nowym\b(?!\s+\w)|(?:od|z)\s+nowego\s+roku|(?:od|z)\s+nowym\s+rokiem|after\s+new\s+year|nach\s+neujahr|після\s+нового\s+року|после\s+нового\s+года))",
     re.IGNORECASE,
 )
 _ASAP = re.compile(
-    r"\b(?:jak\s+n[aj]{2}szybc?i?ej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
+    r"\b(?:jak\s+n[aj]{2}szybc?i?ej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|cho[ćc]by\s+(?:od\s+)?(?:jutra|jutro|zaraz|dzi[śs])|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
     r"|od\s+jutra|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
     r"|right\s+now)\b",
     re.IGNORECASE,
@@ -152,7 +153,7 @@ _LED_DAY = re.compile(
     r"\b(?:od|w|do|po|na|start\w*|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE
 )
 _SOON = re.compile(
-    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
+    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
     re.IGNORECASE,
 )
 _BARE_SOON = re.compile(
@@ -191,11 +192,11 @@ _VISITS = re.compile(
     r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
 )
 _PAST = re.compile(
-    r"\b(?:bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|odpad[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
+    r"\b(?:(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|odpad[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
     re.IGNORECASE,
 )
 _PAST_AFTER = re.compile(
-    r"\s*(?:\w+\s+){0,2}(?:did\b|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
+    r"\s*(?:\w+\s+){0,2}(?:did\b|(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
     re.IGNORECASE,
 )
 """`w czerwcu robiliście u nas łazienkę`"""
@@ -213,6 +214,14 @@ _AFTER_IT = re.compile(
     re.IGNORECASE,
 )
 """The day a flat is handed over is that of the start only if this is said."""
+HANDOVER = "handover"
+"""The name of a start after the handover: it gives way to one that is said as such."""
+
+
+def of_handover(start: str | None) -> bool:
+    return start is not None and start.endswith(f" {HANDOVER}")
+
+
 _CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
 
 
@@ -224,9 +233,25 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     for offset, clause in (*about_works, *(rest if len(rest) < len(clauses) else [(0, text)])):
         if found := _find(clause, text, today, bare=asked == "start"):
             start, end, said = found
-            start, end = offset + start, offset + end
+            found = start + offset, end + offset, said
+            start, end, said = _corrected(found, text, today, bare=asked == "start")
             return f"{text[:start]} {MARK} {text[end:]}", {"start": said}
     return text, {}
+
+
+_PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*$", re.IGNORECASE)
+
+
+def _corrected(
+    found: tuple[int, int, str], text: str, today: date, *, bare: bool
+) -> tuple[int, int, str]:
+    """Return the last of those that correct one another: `w marcu, a nie, w kwietniu`."""
+    end = found[1]
+    later = _find(text, text, today, bare=bare, begin=end) if len(text) > end else None
+    between = text[end : later[0]] if later else ""
+    if later is None or not (corrections.corrects(between) or _PREFERS.search(between)):
+        return found
+    return _corrected(later, text, today, bare=bare)
 
 
 def _clauses(text: str) -> list[tuple[int, str]]:
@@ -234,12 +259,9 @@ def _clauses(text: str) -> list[tuple[int, str]]:
     return [(start, text[start:end]) for start, end in pairwise(ends)]
 
 
-def _is_of_else(clause: str, before: str, after: str, whole: str, start: str | None) -> bool:
-    """Return whether it is the time of past works, or of the handover of the flat."""
-    if _is_past(clause, after):
-        return True
-    is_handover = start != "asap" and _HANDED_OVER.search(before + after)
-    return bool(is_handover) and not _AFTER_IT.search(whole)
+def _is_handover(before: str, after: str, whole: str) -> bool:
+    """Return whether the flat is handed over then: the works start after it."""
+    return bool(_HANDED_OVER.search(before + after)) and not _AFTER_IT.search(whole)
 
 
 def _is_past(clause: str, after: str) -> bool:
@@ -247,7 +269,9 @@ def _is_past(clause: str, after: str) -> bool:
     return bool(_PAST.search(clause) or _PAST_AFTER.match(after))
 
 
-def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, str] | None:
+def _find(
+    text: str, whole: str, today: date, *, bare: bool, begin: int = 0
+) -> tuple[int, int, str] | None:
     """Return the position of a start and its value, `asap` or a date; ignore past dates.
 
     :param whole: the message that the text is a clause of
@@ -259,8 +283,10 @@ def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, 
     if _BEGINNINGS.isdisjoint(beginnings):
         return None
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
-        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
+        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text, begin):
             before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+            if pattern in _MONTH_NAMES and _is_surname(text, match, before):
+                continue
             if _DENIED.search(before) and not _NOT_BEFORE.match(match[0]):
                 continue
             after = text[match.end() : match.end() + 30]
@@ -273,9 +299,7 @@ def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, 
             calls = pattern in _VAGUE and (_CALLS.search(before) or _VISITS.search(after))
             made = _MADE.search(clause + _PAUSE.split(text[match.end() :])[0])
             is_old = match[0][:2].lower() == "z "  # `faktura z lipca`
-            is_else = not bare and (
-                calls or is_old or _is_of_else(clause, before, after, whole, start)
-            )
+            is_else = not bare and (calls or is_old or _is_past(clause, after))
             if made or is_else or (pattern is _WEEKDAY and _is_past(clause, after)):
                 continue
             led = _LED_DAY.search(before) or _KEYS.match(after)
@@ -284,8 +308,30 @@ def _find(text: str, whole: str, today: date, *, bare: bool) -> tuple[int, int, 
             day = (start or "").partition(" ")[0]
             if start and (start == "asap" or day >= today.isoformat()[: len(day)]):
                 end = match.end() + (next_year.end() if next_year else 0)
+                if start in {day, f"{day} early", f"{day} mid", f"{day} late"} and _is_handover(
+                    before, after, whole
+                ):
+                    start = f"{day} {HANDOVER}"
                 return match.start(), end, start
     return None
+
+
+_SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
+_NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
+_TITLED = {"pan", "pani", "panstwo", "nazwisko"}
+
+
+def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
+    """`Grzegorz Maj`, `Maj Grzegorz`, `pani Luty`"""
+    if not _SURNAME.fullmatch(match[0]):
+        return False
+    *_, word = ("", *before.split())
+    after = _NEXT_WORD.match(text, match.end())
+    is_named = fold(word) in name.FIRST_NAMES | _TITLED
+    follows = after is not None and after[1].istitle() and fold(after[1]) in name.FIRST_NAMES
+    return (is_named and (match[0][0].isupper() or word.islower())) or (
+        follows and match[0].istitle()
+    )
 
 
 def _numeric(match: re.Match[str], _: date) -> str | None:
@@ -460,7 +506,7 @@ _MONTH_STEMS = (
     "sty lut mar kwi maj cze lip sie wrz paz lis gru jan feb apr may jun jul aug sep oct nov dec mai mae okt dez "
     "січ бер кві тра чер сер вер жов лис гру лют"
 )
-_SOON_STEMS = "pil jak od nat zar juz asa as rig imm str im moz na naj sof so якн одр"
+_SOON_STEMS = "pie cho pil jak od nat zar juz asa as rig imm str im moz na naj sof so якн одр"
 _READERS = tuple(
     (pattern, meaning, frozenset(stems.split()))
     for pattern, meaning, stems in (
@@ -487,6 +533,7 @@ _BARE_READERS = (
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
 _WORD = re.compile(r"[^\W\d_]+")
+_MONTH_NAMES = {_NAMED, _BARE_MONTH}
 _IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
 """May be followed by `przyszłego roku`."""
 _VAGUE = {_WEEKDAY, _IN, _ASAP, _SOON, _NEXT}

@@ -37,7 +37,7 @@ class Kinds:
         self._shortened: dict[str, list[str]] = {}
         meant = (word for word in self._known if self._phrases.get(word) != FOREIGN)
         for word in sorted(filter(_may_be_mistyped, meant)):
-            for each in _shortened(word):
+            for each in shortened(word):
                 self._shortened.setdefault(each, []).append(word)
         self._read = lru_cache(4096)(self._word)
 
@@ -67,7 +67,7 @@ class Kinds:
                 if typed[:size] in self._stems:
                     return typed, self._stems[typed[:size]]
         if typed not in self._known and _may_be_mistyped(typed):
-            near = (word for each in _shortened(typed) for word in self._shortened.get(each, ()))
+            near = (word for each in shortened(typed) for word in self._shortened.get(each, ()))
             typed = next((word for word in near if _is_slip(typed, word)), typed)
         return typed, self._phrases.get(typed, FOREIGN)
 
@@ -76,7 +76,7 @@ def _may_be_mistyped(word: str) -> bool:
     return len(word) in MISTYPED and not word.startswith("nie")
 
 
-def _shortened(word: str) -> list[str]:
+def shortened(word: str) -> list[str]:
     """Return it and what it is without one letter: two words one slip apart share one of these."""
     return [word, *(word[:at] + word[at + 1 :] for at in range(len(word)))]
 

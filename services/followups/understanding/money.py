@@ -2,12 +2,14 @@
 
 import re
 from datetime import date
+from typing import Any
 
 from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
+from services.followups.understanding.kinds import shortened
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.understanding.text import Reading, bare, is_bare, take
+from services.followups.understanding.text import Reading, bare, fold, is_bare, take
 from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
 
 MOST_SAID = 100_000_000
@@ -17,8 +19,8 @@ _BETWEEN = r"(?:mi[ęe]dzy|pomi[ęe]dzy|between|zwischen)\s+"
 _AMOUNT = re.compile(
     r"(?=\s?[\d€£$]|eur|pln|mi|pomi|betw|zwis)"  # cheap, where none begins
     rf"(?P<before>€|£|\$|eur\s|pln\s)?\s?"
-    rf"(?:(?:{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?{_DASH}"
-    rf"|{_BETWEEN}(?:{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?\s(?:a|i|and|und)\s)?"
+    rf"(?:(?P<least>{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?{_DASH}"
+    rf"|{_BETWEEN}(?P<from>{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?\s(?:a|i|and|und)\s)?"
     rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s)?(?P<scale>{THOUSAND}|{MILLION})?\s?(?P<currency>{ANY_CURRENCY})?",
     re.IGNORECASE,
 )
@@ -72,10 +74,56 @@ _SHARED = re.compile(
     re.IGNORECASE,
 )
 """`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
+_GIVES = re.compile(
+    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+)"
+    r"\s+(?:(?:do|na|to|nawet|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
+    re.IGNORECASE,
+)
+"""`Możemy dać 300`: thousands."""
 _SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
+_TENS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "siedem": 7, "osiem": 8, "dziewiec": 9}  # fmt: skip
+_SLANG = re.compile(
+    r"(?<!\bza\s)\b(?:(?P<count>[2-9]|dwie|trzy|cztery|pi[ęe][ćc]|sze[śs][ćc]|siedem|osiem|dziewi[ęe][ćc])\s+)?(?P<unit>dych|dyszk|st[óo]w)(?:a|i|y|ę|e|k[aęei]|ka|\b)\b",
+    re.IGNORECASE,
+)
+_OF_MONEY = re.compile(
+    rf"\b(?:{_BUDGET}|kas[aęey]|pieni\w+|mam|mamy|wyda\w+|(?:wy)?starczy\w*|na\s+(?:to|wszystko|ca[łl]\w+|remont\w*))\b",
+    re.IGNORECASE,
+)
+
+
+def _in_thousands(text: str, asked: Question | None) -> str:
+    """Write out slang: `dwie dychy` is 20 thousand, `stówka` is 100 thousand."""
+    match = _SLANG.search(text)
+    if match is None or not (asked == "budget" or _OF_MONEY.search(text)):
+        return text
+    count = match["count"] or ""
+    number = int(count) if count.isdecimal() else _TENS[fold(count)]
+    each = 100 if match["unit"].lower().startswith("st") else 10
+    return f"{text[: match.start()]}{number * each} tys{text[match.end() :]}"
+
+
+_LIKE_BUDGET = re.compile(r"\bb[^\W\d_]{4,7}\b", re.IGNORECASE)
+_NEAR_BUDGET = frozenset(shortened("budzet")) | frozenset(shortened("budget"))
+
+
+def _is_budget(word: str) -> bool:
+    return re.fullmatch(_BUDGET, word, re.IGNORECASE) is not None
+
+
+def _respelt(text: str) -> str:
+    """Correct `budżet` with one slip: `budrzet`, `bużdet`."""
+    for match in _LIKE_BUDGET.finditer(text):
+        word = fold(match[0]).replace("rz", "z")
+        if not _is_budget(match[0]) and not _NEAR_BUDGET.isdisjoint(shortened(word)):
+            return f"{text[: match.start()]}budżet{text[match.end() :]}"
+    return text
+
+
 def find(text: str, _: date, asked: Question | None) -> Reading:
+    text = _respelt(_in_thousands(text, asked))
     if match := _HALF.search(text):
         budget = _WORDS[match["words"].lower()] if match["words"] else 1_000_000
         if not re.search(r"\d\s*(?:i\s*)?$", in_digits(text[: match.start()])):
@@ -95,6 +143,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     is_rather = amended is not None and amended[2]
     is_whole = bool(alone) and (is_rather or is_bare(text, beside=_ON_A_PART))
     found: list[Quantity] = []
+    said: list[re.Match[str]] = []
     currency = "PLN"
     last_end = 0
     for match in _AMOUNT.finditer(text):
@@ -103,6 +152,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
         each = _amount(text, match, before, is_answer=is_alone, is_whole=is_alone and is_whole)
         if each is not None:
             currency = _currency(match) if not found else currency
+            said.append(match)
             found.append(each)
         if match["scale"] or match["currency"]:
             last_end = match.end()
@@ -110,7 +160,28 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if total is None:
         return otherwise or text, {}
     first, last = found[0].start, found[-1].end
-    return f"{text[:first]} • {text[last:]}", {"budget": round(total), "currency": currency}
+    news: dict[str, Any] = {"budget": round(total), "currency": currency}
+    if len(said) == 1 and (least := _least(said[0], total)):
+        news["budget_from"] = round(least)
+    if len(said) == 1 and _EACH.search(text[max(0, first - 4) : first]) and _FLAT.match(text, last):
+        news["is_each"] = True
+    return f"{text[:first]} • {text[last:]}", news
+
+
+_EACH = re.compile(r"\bpo\s*$", re.IGNORECASE)
+_FLAT = re.compile(
+    r"\s*(?:za|na|od)\s+(?:ka[żz]d\w+\s+|jedn\w+\s+)?(?:mieszkani|lokal|kawalerk|apartament|[łl]azien|pok[óo]j|dom\b)",
+    re.IGNORECASE,
+)
+
+
+def _least(match: re.Match[str], most: float) -> float | None:
+    """Return the lower end of a range: `150-180 tys.`"""
+    if (number := match["least"] or match["from"]) is None:
+        return None
+    least, top = value(number), value(match["number"])
+    scale = most / top if top else 1
+    return least if least >= 1_000 or scale == 1 else least * scale
 
 
 _MOST_BARE = 10_000_000
@@ -125,7 +196,8 @@ def _amount(
         return None
     before = _SENTENCE.split(before)[-1]
     after = text[match.end() : match.end() + 40]
-    what = "own" if _FOR_AFTER.match(after) else _whose(before)
+    gives = _GIVES.search(f"{before} ") is not None
+    what = "own" if gives or _FOR_AFTER.match(after) else _whose(before)
     if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
         return None
     number, scale = value(match["number"]), match["scale"]
@@ -137,7 +209,8 @@ def _amount(
             is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
-            is_money = number >= 5 and (is_whole or (what == "budget" and _ends(after)))
+            is_said = (what == "budget" or gives) and _ends(after)
+            is_money = number >= 5 and (is_whole or is_said)
             number *= 1_000
         if not is_money:
             return None

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from services.followups.facts import Question
+from services.followups.understanding import corrections
 from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
@@ -12,20 +13,22 @@ _FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}}"
 _LETTERS = r"[^\W\d_]{2,30}"
 _LAST = r"(?=\s*(?:[,.;!•]|$|tel\b|i\s|z\s))"
 _SAID = re.compile(
-    rf"(?i:\b(?:nazywam\s+si[ęe]|mam\s+na\s+imi[ęe]|na\s+imi[ęe]|imi[ęe](?:\s+i\s+nazwisko)?:|my\s+name\s+is|my\s+name['’]s|ich\s+hei(?:ß|ss)e|mein\s+name\s+ist"
+    rf"(?i:\b(?:nazywam\s+si[ęe]|mam\s+na\s+imi[ęe]|(?<!\bma\s)na\s+imi[ęe](?:\s+mi)?|imi[ęe](?:\s+i\s+nazwisko)?:|my\s+name\s+is|my\s+name['’]s|ich\s+hei(?:ß|ss)e|mein\s+name\s+ist"
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
-    rf"\b(?P<name>{_FULL_NAME})\s+(?:z\s+tej\s+strony|here|jestem(?=\s*(?:[,.;!]|$)))"
+    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|si[ęe]\s+k[łl]ania)(?=\s*(?:[,.;!{MARK}]|$))"
 )
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
 )
-_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
+_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
+_FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
+"""`Mirek, pisać sms 609 771 235`"""
 _STANDING = re.compile(
     rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$)"
 )
@@ -67,16 +70,36 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         match = _known(_STANDING, text) or _known(_LAST_WORD, text) or _known(_LOWER_CASE, text)
         if PHONE_MARK in text:
             match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
+        match = match or _known(_FIRST, text)
     if (
         match is None
         and (asked in {"name", "contact"} or text[:1].isupper())
         and (alone := _ALONE.fullmatch(text))
     ):
         match = alone if _is_known(alone["name"]) else None
-    if match is None:
+    if match is None or _is_limit(text, match) or _is_of_another(text, match):
         return text, {}
     name = _in_order(match["name"])
     return take(text, match), {"name": name.title() if name.islower() else name}
+
+
+def _is_limit(text: str, match: re.Match[str]) -> bool:
+    """`30 tysięcy max`; a name is said to be one, or is alone beside a phone number."""
+    if fold(match["name"]) not in {"max", "maks"} or match.re in {_SAID, _INTRODUCED, _SIDE}:
+        return False
+    return text.count(MARK) != len(PHONE_MARK) or PHONE_MARK not in text
+
+
+_OF_ANOTHER = re.compile(
+    rf"\b(?:{corrections.KIN}|mam[aąęy]\w*|tat[aąęy]\w*|[żz]on[aąęy]\w*|m[ąa][żz]\w*|m[ęe][żz]\w+|partner\w*|babci\w*|dziad\w*|architekt\w*|szef\w*|(?<!\bm)ma|nazywa(?:j[ąa])?\s+si[ęe])\s+(?:\w+\s+){{0,3}}$",
+    re.IGNORECASE,
+)
+"""`Mama ma na imię Genowefa`"""
+
+
+def _is_of_another(text: str, match: re.Match[str]) -> bool:
+    """Return whether it is the name of somebody else, who is not the one to call."""
+    return PHONE_MARK not in text and bool(_OF_ANOTHER.search(text[: match.start("name")]))
 
 
 def _in_order(name: str) -> str:

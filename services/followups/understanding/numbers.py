@@ -38,6 +38,18 @@ _SEVERAL = re.compile(
 )
 
 
+_FLATS = re.compile(
+    r"\b(?:(?P<two>dwa|dwie|dw[óo]ch|2|oba|obie)|(?P<three>trzy|trzech|3)|(?P<four>cztery|4))\s+(?:\w+\s+)?(?:mieszka|lokal|kawaler|apartament|[łl]azien|poko|dom)",
+    re.IGNORECASE,
+)
+
+
+def flats(text: str) -> int:
+    """Return how many flats or rooms a text speaks of: 2 of `mam dwa mieszkania`."""
+    said = _FLATS.search(text)
+    return 1 if said is None else 2 if said["two"] else 3 if said["three"] else 4
+
+
 def times(before: str) -> int:
     """Return how many of it there are: 2 after `dwa pokoje po`."""
     if several := _SEVERAL.search(before):

@@ -1,11 +1,14 @@
 """Reads the town of the works, from a list of Polish towns."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
+from services.followups.understanding import corrections
+from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.text import MARK, fold
 
 _LED = re.compile(
@@ -54,12 +57,18 @@ def _towns() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     large, small = (part.replace("*", "").split("\n") for part in listed.strip().split("\n\n"))
     ordinary = frozenset(line[:-1] for line in listed.split("\n") if line.endswith("*"))
     forms = dict(_ABROAD)
+    first = Counter(fold(town).split()[0] for town in (*large, *small))
     for town in (*large, *small):
         for form in _forms(town):
             forms.setdefault(form, town)
-    for town in large:  # `w Gorzowie`
-        if town.endswith("ski"):
-            for form in _inflected(fold(town).split()[0], among=1):
+    for town in (*large, *small):  # `w Gorzowie`
+        if (
+            " " in town
+            and town.endswith("ki")
+            and (town in large or first[fold(town).split()[0]] == 1)
+        ):
+            word = fold(town).split()[0]
+            for form in (word, *_inflected(word, among=1)):
                 forms.setdefault(form, town)
     return forms, frozenset(large), ordinary
 
@@ -131,8 +140,16 @@ def find_all(text: str) -> list[str]:
     A small one-word town needs a capital: `kole`, `pile` and `górze` are also ordinary words.
     """
     if named := [*_led(text), *_alone(text)]:
-        best = min(rank for rank, _ in named)
-        return list(dict.fromkeys(town for rank, town in named if rank == best))
+        best = min(rank for rank, _, _ in named)
+        if best == _IS_NEAR and (own := _own(text)):
+            return [f"{own} ({named[0][2]})"]
+        first, *others = sorted(each for each in named if each[0] == best)
+        towns = [first[2]]
+        for (_, before, _), (_, after, town) in pairwise((first, *others)):
+            if corrections.corrects(_WORDS_BETWEEN.sub(" ", text[before:after], count=1)):
+                towns.clear()  # `w Krakowie, a nie, w Skawinie`
+            towns.append(town)
+        return list(dict.fromkeys(towns))
     if amid := _amid(text):
         return [amid]
     words = fold(" ".join(_WORDS.findall(text))).split()
@@ -140,6 +157,21 @@ def find_all(text: str) -> list[str]:
         return []
     said = f" {' '.join(words)} "
     return list(dict.fromkeys(town for name, town in _large() if name in said))
+
+
+_IS_NEAR = 2
+_WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
+_OWN = re.compile(
+    r"\b(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*,\s*(?:w\s+)?(?P<own>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})(?=\s*(?:[,.;]|$))"
+    r"|(?:^|[,.;]\s*)(?P<own2>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})\s+(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s",
+)
+"""`Pod Krakowem, Zabierzów`: a village that is not listed."""
+
+
+def _own(text: str) -> str | None:
+    match = _OWN.search(text)
+    word = match and (match["own"] or match["own2"])
+    return word.title() if word and fold(word) not in FIRST_NAMES else None
 
 
 def _is_plain(said: str) -> bool:
@@ -166,7 +198,7 @@ def _amid(text: str) -> str | None:
     return town if is_as_listed and town not in _towns()[2] else None
 
 
-def _led(text: str) -> Iterator[tuple[int, str]]:
+def _led(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield towns after a preposition: the works are rather here than near it or at their home."""
     forms = _towns()[0]
     for match in _LED.finditer(text):
@@ -180,19 +212,25 @@ def _led(text: str) -> Iterator[tuple[int, str]]:
             name = next((said for said in names if fold(said) in forms), None)
             if name is None:
                 break
-            yield rank, forms[fold(name)]
+            yield rank, at.start("one"), forms[fold(name)]
             at = _MORE.match(text, at.start("one") + len(name))
 
 
-def _alone(text: str) -> Iterator[tuple[int, str]]:
+def _alone(text: str) -> Iterator[tuple[int, int, str]]:
     forms = _towns()[0]
     for match in _ALONE.finditer(text):
         for said in _candidates(match):
             town = forms.get(fold(said))
             is_name = said[0].isupper() or " " in said or _is_plain(said)
-            if town and (fold(said) in _ABROAD or (is_name and fold(town).replace("-", " ") == fold(said).replace("-", " "))):  # fmt: skip
-                yield 1, town
+            if town and (fold(said) in _ABROAD or (is_name and _is_called(town, said))):
+                yield 1, match.start("one"), town
                 break
+
+
+def _is_called(town: str, said: str) -> bool:
+    """Return whether it is the name as it is listed, or the first word of `Konstantynów Łódzki`."""
+    listed, said = fold(town).replace("-", " "), fold(said).replace("-", " ")
+    return said == listed or (listed.endswith("ki") and said == listed.split()[0])
 
 
 def _candidates(match: re.Match[str]) -> Iterator[str]:
