@@ -63,6 +63,12 @@ def _towns(clause: str, said: str, *, reaches: bool) -> list[str]:
     return place.find_all(clause) or (place.find_all(clause.title()) if is_short else [])
 
 
+def _asks_whether(said: str, sentence: str) -> re.Match[str] | None:
+    verb = _DO_YOU.search(said)
+    is_reported = verb and "?" not in sentence and _REPORTED.search(said[: verb.start()])
+    return None if is_reported else verb
+
+
 def asked(
     message: str,
     works: tuple[str, ...],
@@ -89,9 +95,7 @@ def asked(
         is_known = False
         for clause in sentence.split(","):
             said = " ".join(fold(clause))
-            verb, reaches = _DO_YOU.search(said), _REACH.search(said) is not None
-            if verb and "?" not in sentence and _REPORTED.search(said[: verb.start()]):
-                continue
+            verb, reaches = _asks_whether(said, sentence), _REACH.search(said) is not None
             here = _towns(clause, said, reaches=reaches) if verb or reaches else []
             if reaches and not here and _THERE.search(said):
                 here = place.find_all(message)

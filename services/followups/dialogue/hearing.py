@@ -121,14 +121,10 @@ def hear(
     matched = _that_count(
         matched, state, message, understood, works, agrees=agrees, offered=offered
     )
-    actions = frozenset(route.action for route in matched if route.action)
-    by_mail = not understood.facts.phone and not offered and small_talk.by_mail(understood.rest)
-    if by_mail or "no_calls" in actions:  # `proszę o kontakt mailowy`
-        actions -= {"call"}
+    actions = _actions(matched, understood, offered=offered)
     held = _held(routes, matched, state, understood.facts, actions)
-    if _describes_works(held, matched, understood.facts) and not state.wants_quote:
-        matched = [*matched, *routes.with_action("quote")]
-        actions |= {"quote"}
+    if not state.wants_quote and _describes_works(held, matched, understood.facts):
+        matched, actions = [*matched, *routes.with_action("quote")], actions | {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
     if written.city is None and small_talk.confirms(message):
@@ -141,23 +137,7 @@ def hear(
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
-    if understood.is_each and news.budget:
-        told_before = " ".join(
-            (*state.said, state.last_said or "", state.facts.wish or "", message)
-        )
-        news = replace(news, budget=news.budget * numbers.flats(told_before))
-    is_call = not actions.isdisjoint({"call", "call_times"})
-    if corrections.adds(message):
-        news = _without_parts(news, state.facts)
-    before, start = state.facts.start, news.start
-    if before and (
-        corrections.is_later_stage(message) or dates.of_handover(start) > dates.of_handover(before)
-    ):
-        news = replace(news, start=None)
-    if news.start and corrections.is_aside(message, state.facts.wish or ""):
-        news = replace(news, start=None)
-    if is_call and _DAY.match(news.start or ""):  # `zadzwońcie w piątek`, `w sobotę na pomiar`
-        news = replace(news, start=None)
+    news = _that_stand(news, state, message, understood, actions)
     answers = _answers(matched, held)
     answer = understood.answer
     is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
@@ -312,6 +292,16 @@ def _that_count(
     ]
 
 
+def _actions(
+    matched: Sequence[Route], understood: Understood, *, offered: bool
+) -> frozenset[Action]:
+    actions = frozenset(route.action for route in matched if route.action)
+    by_mail = not understood.facts.phone and not offered and small_talk.by_mail(understood.rest)
+    if by_mail or "no_calls" in actions:  # `proszę o kontakt mailowy`
+        return actions - {"call"}
+    return actions
+
+
 def may_offer(held: Route | None) -> bool:
     """Return whether a yes to mails is followed up on the route: not in an emergency, or amid an
     erasure.
@@ -377,6 +367,24 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
     news = written.learn(passed) if passed else written
     if only_contact:
         return Facts(email=news.email, phone=news.phone, name=news.name, city=news.city)
+    return news
+
+
+def _that_stand(
+    news: Facts, state: State, message: str, understood: Understood, actions: frozenset[Action]
+) -> Facts:
+    """Leave out what is said of something else: of a visit, a later stage, or other rooms."""
+    if understood.is_each and news.budget:
+        told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
+        news = replace(news, budget=news.budget * numbers.flats(told))
+    if corrections.adds(message):
+        news = _without_parts(news, state.facts)
+    known, start = state.facts.start, news.start or ""
+    is_visit = not actions.isdisjoint({"call", "call_times"}) and _DAY.match(start)
+    is_later = known and corrections.is_later_stage(message)
+    is_weaker = known and dates.of_handover(start) > dates.of_handover(known)
+    if is_visit or is_later or is_weaker or corrections.is_aside(message, state.facts.wish or ""):
+        return replace(news, start=None)
     return news
 
 

@@ -131,17 +131,18 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         # A route that closes says once more how to be reached; the others have said it.
         times = TIMES_ASKED + (not heard.closes)
         return {**known.asked, **refused, **dict.fromkeys(heard.skips, times)}
-    if question == "consent" and not (heard.answer or heard.news.known()) and postpones(message):
+    is_other = heard.answer or heard.news.known()
+    if question == "consent" and not is_other and postpones(message):
         return {**known.asked, "consent": TIMES_ASKED}
     if question == "contact" and heard.held is None and small_talk.declines(message):
         return {**known.asked, "refused": 1, "contact": TIMES_ASKED}
-    if question not in ABOUT_WORKS or getattr(known.facts, question) is not None:
-        return known.asked
+    is_due = question in ABOUT_WORKS and getattr(known.facts, str(question)) is None
     # `Pytam o cenę, a nie o metraż`
-    declines = small_talk.speaks_of(question, message) or (
-        "?" not in message and small_talk.declines(message)
+    declines = is_due and (
+        small_talk.speaks_of(str(question), message)
+        or ("?" not in message and small_talk.declines(message))
     )
-    return {**known.asked, question: TIMES_ASKED} if declines else known.asked
+    return {**known.asked, str(question): TIMES_ASKED} if declines else known.asked
 
 
 def gives_up_on_consent(state: State) -> bool:

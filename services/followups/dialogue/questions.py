@@ -23,10 +23,7 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
         doubt = script["phone_doubt"].format(number=heard.mistyped_phone)
         return replace(state, asking="contact"), [doubt]
     if heard.held is not None:
-        is_due = heard.offers_consent or heard.news.email or state.asking == "consent"
-        if state.wants_mails and is_due and may_offer(heard.held) and _needs_consent(state, heard):
-            return _ask_in_the_form(state, "consent", heard, script)
-        return _on_the_route(heard.held, state, heard, script)
+        return _held(heard.held, state, heard, script)
     wants_now = heard.offers_consent and state.consent is None
     if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
         return _on_mails(state, heard, script)
@@ -53,6 +50,14 @@ def contact_of(state: State) -> str:
     facts = state.facts
     by_phone = facts.phone and not (facts.email and state.no_calls)
     return describe_phone(str(facts.phone)) if by_phone else str(facts.email)
+
+
+def _held(route: Route, state: State, heard: Heard, script: Script) -> Reply:
+    """Ask amid a route for a consent to mails that were wished for, else continue on it."""
+    is_due = heard.offers_consent or heard.news.email or state.asking == "consent"
+    if state.wants_mails and is_due and may_offer(route) and _needs_consent(state, heard):
+        return _ask_in_the_form(state, "consent", heard, script)
+    return _on_the_route(route, state, heard, script)
 
 
 def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> Reply:

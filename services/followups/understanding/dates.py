@@ -285,9 +285,7 @@ def _find(
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
         for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text, begin):
             before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-            if pattern in _MONTH_NAMES and _is_surname(text, match, before):
-                continue
-            if _DENIED.search(before) and not _NOT_BEFORE.match(match[0]):
+            if _is_no_date(text, match, before):
                 continue
             after = text[match.end() : match.end() + 30]
             next_year = _NEXT_YEAR.match(after) if pattern in _IN_A_YEAR else None
@@ -308,17 +306,24 @@ def _find(
             day = (start or "").partition(" ")[0]
             if start and (start == "asap" or day >= today.isoformat()[: len(day)]):
                 end = match.end() + (next_year.end() if next_year else 0)
-                if start in {day, f"{day} early", f"{day} mid", f"{day} late"} and _is_handover(
-                    before, after, whole
-                ):
-                    start = f"{day} {HANDOVER}"
-                return match.start(), end, start
+                return match.start(), end, _or_handover(start, before, after, whole)
     return None
 
 
 _SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 _TITLED = {"pan", "pani", "panstwo", "nazwisko"}
+
+
+def _is_no_date(text: str, match: re.Match[str], before: str) -> bool:
+    is_name = match.re in _MONTH_NAMES and _is_surname(text, match, before)
+    return is_name or bool(_DENIED.search(before) and not _NOT_BEFORE.match(match[0]))
+
+
+def _or_handover(start: str, before: str, after: str, whole: str) -> str:
+    day, _, named = start.partition(" ")
+    is_plain = start != "asap" and named in {"", "early", "mid", "late"}
+    return f"{day} {HANDOVER}" if is_plain and _is_handover(before, after, whole) else start
 
 
 def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
