@@ -78,7 +78,7 @@ def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> 
         feasts
         | seasons
         | parts
-        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year"}
+        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year", dates.HANDOVER}
     )
     for language in ("pl", "en"):
         assert names == WORDS[language]["named"].keys()
