@@ -22,14 +22,14 @@ NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 FACTS = Facts(email="ala@example.com", name="Ala", area=80, budget=250_000, start="2027-03")
 
 
-def mails(path: Path = SHIPPED) -> Mails:
-    return Mails(config.load(path, COMPANY), TOKENS, "https://ostoja.example.com/")
+def mails(configured: config.Config) -> Mails:
+    return Mails(configured, TOKENS, "https://ostoja.example.com/")
 
 
 def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[str, object]:
-    steps = config.load(SHIPPED, COMPANY).sequences["default"]
+    steps = FOLLOWUPS.sequences["default"]
     to = Recipient(uuid.UUID(int=7), "ala@example.com", language, facts)
-    return mails().render(steps[step], to, NOW)
+    return mails(FOLLOWUPS).render(steps[step], to, NOW)
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
@@ -77,10 +77,10 @@ def test_a_phone_of_the_company_is_in_the_footer(tmp_path: Path, language: str) 
     ours = tmp_path / "company.toml"
     text = COMPANY.read_text(encoding="utf-8")
     ours.write_text(text.replace('\n# phone = "', '\nphone = "'), encoding="utf-8")
-    mails = Mails(config.load(SHIPPED, ours), TOKENS, "https://ostoja.example.com/")
-    step = config.load(SHIPPED, ours).sequences["default"][0]
+    configured = config.load(SHIPPED, ours)
+    step = configured.sequences["default"][0]
     to = Recipient(uuid.UUID(int=1), "a@example.com", language, Facts())
-    mail = mails.render(step, to, datetime.fromtimestamp(0).astimezone())
+    mail = mails(configured).render(step, to, datetime.fromtimestamp(0).astimezone())
     assert "+48 12 345 67 89, kontakt@" in str(mail["text"])
     assert "+48 12 345 67 89, kontakt@" in str(mail["html"])
     assert "+48 12" not in str(render(language)["text"])
@@ -149,7 +149,7 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
     broken = tmp_path / "followups.toml"
     broken.write_text('templates = "templates"\n' + text, encoding="utf-8")
     with pytest.raises(SystemExit, match=rf"last_word \(en\) of sequence default.*{named}"):
-        mails(broken)
+        mails(config.load(broken, COMPANY))
 
 
 @pytest.mark.parametrize(
