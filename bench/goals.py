@@ -83,7 +83,7 @@ GOALS = (
             "alerts.shipped",
             _shipped(latency),
             least=0.9,
-            bound="the pace of claims and records",
+            bound="a slot is held while its row is claimed, which takes a commit",
         )
         for latency in shipped.LATENCIES
         if latency
