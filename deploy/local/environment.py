@@ -79,6 +79,7 @@ _OF_A_PROVIDER = (
     "SMTP_PASSWORD",
 )
 _SLACK_APP = "SLACK_SIGNING_SECRET"
+_OIDC = "OIDC_CLIENT_SECRET"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
 SECRETS_OF = {
     "gateway": {
@@ -94,10 +95,10 @@ SECRETS_OF = {
     },
     "followups": {_OTEL, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
-    "console": {_OTEL, "OPERATOR_KEYS"},
+    "console": {_OTEL, "OPERATOR_KEYS", _OIDC},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OTEL}
+SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OIDC, _OTEL}
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
 FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}

@@ -4,12 +4,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
+from libs.common.signed_links import Tokens
 from services.console.bulk import Bulk
 from services.console.gateway import Gateway
 from services.console.http.bulk import BulkRoutes
@@ -23,6 +25,7 @@ from services.console.http.leads import LeadRoutes
 from services.console.http.limits import LimitRoutes
 from services.console.http.login import LoginRoutes
 from services.console.http.looks import Looks
+from services.console.http.oidc import CALLBACK, OidcRoutes
 from services.console.http.on_call import OnCallRoutes
 from services.console.http.operations import OperationsRoutes
 from services.console.http.person_pages import PersonRoutes
@@ -31,6 +34,7 @@ from services.console.http.staff import StaffRoutes
 from services.console.http.sync import SyncRoutes
 from services.console.http.targets import TargetRoutes
 from services.console.keys import Keys
+from services.console.oidc import Provider
 from services.console.passwords import Passwords
 from services.console.people import People
 from services.console.settings import ConsoleSettings
@@ -85,8 +89,17 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     OnCallRoutes(door, gateway).add_to(app)
     FollowupRoutes(door, gateway, looks).add_to(app)
     passwords = Passwords()
-    staff = People(engine, passwords)
+    staff = People(engine, passwords, settings.ways)
     LoginRoutes(engine, door, staff).add_to(app)
+    if settings.oidc_issuer:
+        provider = Provider(
+            await service.enter(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())),
+            settings.oidc_issuer,
+            settings.oidc_client_id,
+            settings.oidc_client_secret.get_secret_value(),
+            settings.public_base_url.rstrip("/") + CALLBACK,
+        )
+        OidcRoutes(door, staff, provider, Tokens(keys_of_operators)).add_to(app)
     StaffRoutes(engine, door, staff, settings.public_base_url).add_to(app)
     OperationsRoutes(engine).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
@@ -111,7 +124,8 @@ async def print_invitation(settings: ConsoleSettings) -> int:
     """Print a link for the first admin, if nobody can log in as admin yet."""
     database_url = settings.database_url.get_secret_value()
     async with postgres.connect(database_url, application_name="invitation") as engine:
-        token = await People(engine, Passwords()).first_invitation(settings.escalation_email)
+        staff = People(engine, Passwords(), settings.ways)
+        token = await staff.first_invitation(settings.escalation_email)
     if token is not None:
         link = f"{settings.public_base_url.rstrip('/')}/console/invitation/{token}"
         sys.stdout.write(f"{link}\n")

@@ -11,13 +11,16 @@ import secrets
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.console import metrics
+from services.console.oidc import Identity, OidcError
 from services.console.passwords import Passwords, TooManyError
-from services.console.person import INVITATION, Role, login_wait
+from services.console.person import INVITATION, STEP_UP, Role, Ways, login_wait
 from services.console.store import actions, people, sessions
 from services.console.store.actions import Actor
 from services.console.store.sessions import Visitor
@@ -43,15 +46,36 @@ class UsedInvitationError(Exception):
     """the link was used, or has ended"""
 
 
+class StrangerError(OidcError):
+    """this account is nobody's here, or another person's"""
+
+    fault = "oidc_stranger"
+
+
+class StaleError(OidcError):
+    """the provider does not say that they have proved it just now"""
+
+    fault = "oidc_stale"
+
+
+class NoPasswordsError(Exception):
+    """people log in at the identity provider only"""
+
+
 def actor_of(visitor: Visitor) -> Actor:
     return Actor("staff", str(visitor.staff_id), visitor.name, visitor.roles)
 
 
 class People:
-    def __init__(self, engine: AsyncEngine, passwords: Passwords) -> None:
+    def __init__(self, engine: AsyncEngine, passwords: Passwords, ways: Ways) -> None:
         self._engine = engine
         self._passwords = passwords
+        self._ways = ways
         self._waiting = 0
+
+    async def listed(self) -> Sequence[sa.Row[Any]]:
+        async with self._engine.connect() as tx:
+            return await people.listed(tx, self._ways)
 
     async def invite(
         self, actor: Actor, email: str, name: str, roles: Sequence[Role], language: str
@@ -115,6 +139,7 @@ class People:
 
     async def accept(self, token: str, password: str, browser: str) -> str:
         """Set the password of an invited person; return the token of a session."""
+        self._require_passwords()
         hashed = await self._passwords.hash(password)
         async with self._engine.begin() as tx:
             found = await people.invited(tx, token)
@@ -132,6 +157,7 @@ class People:
 
         :raises TooManyError: too many try at once
         """
+        self._require_passwords()
         async with self._engine.begin() as tx:
             failures = await people.count_try(tx, email)
         await self._wait(login_wait(failures))
@@ -146,7 +172,7 @@ class People:
         async with self._engine.begin() as tx:
             await people.forget_tries(tx, email)
             if fresh:
-                await people.set_password(tx, found.id, fresh)
+                await people.rehash(tx, found.id, hashed, fresh)
             session = await self._begin(tx, found.id, browser)
             actor = Actor("staff", str(found.id), found.name, tuple(found.roles))
             await actions.record(tx, actor, "session.begin", KIND, str(found.id))
@@ -155,6 +181,7 @@ class People:
 
     async def confirm(self, visitor: Visitor, password: str) -> bool:
         """Step up: the password once more, counted and slowed as a login is."""
+        self._require_passwords()
         async with self._engine.begin() as tx:
             failures = await people.count_try(tx, visitor.email)
             hashed = await people.password_hash(tx, visitor.staff_id)
@@ -163,8 +190,47 @@ class People:
             return False
         async with self._engine.begin() as tx:
             await people.forget_tries(tx, visitor.email)
-            await sessions.step_up(tx, visitor.session)
+            await sessions.step_up(tx, visitor.session, None)
         return True
+
+    async def log_in_as(self, identity: Identity, browser: str) -> str:
+        """Return the token of a session.
+
+        The first time, the address for which the provider vouches finds the invitation. Later the
+        address counts for nothing: it may have become somebody else's.
+
+        :raises StrangerError: nobody whom we know or have invited
+        """
+        action = "session.begin"
+        async with self._engine.begin() as tx:
+            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            if found is None and identity.email is not None:
+                found = await people.use_invitation_of(tx, identity.email)
+                if found is not None:
+                    await people.set_identity(tx, found.id, identity.issuer, identity.subject)
+                    await sessions.end(tx, found.id)  # whoever had what opened before
+                    action = "staff.join"
+            if found is None or found.disabled_at is not None:
+                metrics.LOGINS.labels("refused").inc()
+                raise StrangerError
+            session = await self._begin(tx, found.id, browser, identity.proved_at)
+            actor = Actor("staff", str(found.id), found.name, tuple(found.roles))
+            await actions.record(tx, actor, action, KIND, str(found.id), reason="oidc")
+        metrics.LOGINS.labels("done").inc()
+        return session
+
+    async def confirm_as(self, visitor: Visitor, identity: Identity) -> None:
+        """Step up by the identity provider.
+
+        :raises StrangerError, StaleError:
+        """
+        async with self._engine.begin() as tx:
+            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            if found is None or found.id != visitor.staff_id:
+                raise StrangerError
+            if datetime.now(UTC) - identity.proved_at > STEP_UP:
+                raise StaleError
+            await sessions.step_up(tx, visitor.session, identity.proved_at)
 
     async def end_session(self, visitor: Visitor, session: bytes) -> None:
         async with self._engine.begin() as tx:
@@ -175,7 +241,7 @@ class People:
     async def first_invitation(self, email: str) -> str | None:
         """Return the token of a link for the first admin; None if an admin can log in."""
         async with self._engine.connect() as tx:
-            if await people.other_admins(tx, uuid.UUID(int=0)):
+            if await people.other_admins(tx, uuid.UUID(int=0), self._ways):
                 return None
             found = await people.by_email(tx, email)
         actor = Actor("env", "make up")
@@ -190,15 +256,21 @@ class People:
         await people.add_invitation(tx, token, staff_id, datetime.now(UTC) + INVITATION)
         return token
 
-    async def _begin(self, tx: AsyncConnection, staff_id: UUID, browser: str) -> str:
+    async def _begin(
+        self, tx: AsyncConnection, staff_id: UUID, browser: str, proved_at: datetime | None = None
+    ) -> str:
         token = secrets.token_urlsafe(32)
-        await sessions.begin(tx, token, staff_id, browser)
+        await sessions.begin(tx, token, staff_id, browser, proved_at)
         return token
+
+    def _require_passwords(self) -> None:
+        if not self._ways.passwords:
+            raise NoPasswordsError
 
     async def _keep_an_admin(
         self, tx: AsyncConnection, staff_id: UUID, roles: Sequence[str]
     ) -> None:
-        if Role.ADMIN in roles and not await people.other_admins(tx, staff_id):
+        if Role.ADMIN in roles and not await people.other_admins(tx, staff_id, self._ways):
             raise LastAdminError
 
     async def _wait(self, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """People: what they may do, and how they prove who they are."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
@@ -11,6 +12,15 @@ class Role(StrEnum):
     OPS = "ops"
     PRIVACY = "privacy"
     ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How people may log in."""
+
+    passwords: bool
+    issuer: str
+    """The identity provider; empty: there is none."""
 
 
 LANGUAGES = ("pl", "en")

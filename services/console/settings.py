@@ -1,17 +1,32 @@
 """The environment of the console."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.process.settings import DatabaseSettings, ServiceSettings
 from libs.common.signed_links import Tokens
+from services.console.person import Ways
+
+T = TypeVar("T", str, SecretStr, bool)
+LOOPBACK = r"http://(localhost|127\.0\.0\.1)"
 
 
 def _token_keys(keys: SecretStr) -> SecretStr:
     Tokens(keys.get_secret_value())
     return keys
+
+
+def _with_issuer(value: T, others: ValidationInfo) -> T:
+    """Refuse a setting of the identity provider that does not go with OIDC_ISSUER."""
+    given = value.get_secret_value() if isinstance(value, SecretStr) else value
+    issuer = others.data.get("oidc_issuer")
+    if given and not issuer:
+        raise ValueError("needs OIDC_ISSUER")
+    if issuer and given == "":
+        raise ValueError("OIDC_ISSUER needs it")
+    return value
 
 
 class ConsoleSettings(ServiceSettings, DatabaseSettings):
@@ -23,10 +38,22 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings):
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     session_idle_seconds: int = Field(1800, ge=60)
     session_seconds: int = Field(43200, ge=300)
+    oidc_issuer: str = Field("", pattern=rf"^((https://[^\s/?#]+|{LOOPBACK}(:\d+)?)(/[^\s?#]*)?)?$")
+    """The company's identity provider, as its tokens name it; empty: people have passwords."""
+    oidc_client_id: Annotated[str, AfterValidator(_with_issuer)] = Field("", validate_default=True)
+    oidc_client_secret: Annotated[SecretStr, AfterValidator(_with_issuer)] = Field(
+        SecretStr(""), validate_default=True
+    )
+    oidc_only: Annotated[bool, AfterValidator(_with_issuer)] = False
+    """Refuse passwords."""
     action_retention_days: int = Field(5 * 365, ge=366)
     """Retention of the record of acts; the table enforces at least a year."""
     escalation_email: str = "ops@example.com"
     """Whom the first invitation makes an admin."""
+
+    @property
+    def ways(self) -> Ways:
+        return Ways(not self.oidc_only, self.oidc_issuer)
 
     @property
     def origin(self) -> str:

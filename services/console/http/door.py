@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import Problem
 from services.console.http.pages import page, redirect
 from services.console.passwords import TooManyError
+from services.console.people import NoPasswordsError
 from services.console.person import STEP_UP, Role, may
 from services.console.settings import ConsoleSettings
 from services.console.store import sessions
@@ -29,6 +30,7 @@ class Door:
     def __init__(self, engine: AsyncEngine, settings: ConsoleSettings) -> None:
         self._engine = engine
         self._origin = settings.origin
+        self.ways = settings.ways
         self.ages = Ages(settings.session_idle_seconds, settings.session_seconds)
         self.keeps_secrets = settings.keeps_secrets
 
@@ -51,11 +53,11 @@ class Door:
     def only(self, handler: PageHandler, *roles: Role, fresh: bool = False) -> Handler:
         """Let people with one of these roles in; with none given, everybody who is logged in.
 
-        :param fresh: ask for the password again if that was long ago
+        :param fresh: ask them to prove again who they are if that was long ago
         """
 
         async def entered(request: web.Request) -> web.StreamResponse:
-            visitor = await self._visitor(request)
+            visitor = await self.visitor(request)
             here = request.path if request.method == "GET" else _area(request.path)
             if visitor is None:
                 return redirect(f"/console/login?next={here}")
@@ -70,7 +72,7 @@ class Door:
 
         return entered
 
-    async def _visitor(self, request: web.Request) -> Visitor | None:
+    async def visitor(self, request: web.Request) -> Visitor | None:
         token = request.cookies.get(COOKIE)
         if not token or len(token) > 100:
             return None
@@ -84,6 +86,8 @@ async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamR
         return await handler(request)
     except TooManyError:
         status = 503
+    except NoPasswordsError:
+        return page(request, "message.html", "oidc_failed", status=403, text="oidc_only")
     except Problem as problem:
         if not request.path.startswith("/console"):
             raise

@@ -1,11 +1,14 @@
 """Logging in and out, invitations, the step-up, and one's own account."""
 
+from typing import Any
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
+from yarl import URL
 
 from libs.common.email_address import MalformedEmail, normalise
 from services.console.http.door import Door, browser_of, enter, leave, next_page
-from services.console.http.pages import moment, page, redirect, static
+from services.console.http.pages import HEADERS, moment, page, redirect, static
 from services.console.passwords import TooManyError
 from services.console.people import People, UsedInvitationError
 from services.console.person import LANGUAGES, LONGEST, password_fault
@@ -48,12 +51,31 @@ class LoginRoutes:
         self, request: web.Request, then: str, email: str = "", *, fault: str | None = None,
         status: int = 200,
     ) -> web.Response:  # fmt: skip
-        secure = self._door.keeps_secrets
-        return page(
-            request, "login.html", "login", status=status, fault=fault,
-            text=None if secure else "insecure", secure=secure, action="/console/login",
-            next=then, asks_email=True, email=email, new=False, button="login",
+        ways = self._door.ways
+        return self._form(
+            request, "login", passwords=ways.passwords, oidc="/console/login/oidc", status=status,
+            fault=fault, action="/console/login", next=then, asks_email=True, email=email,
+            new=False, button="login",
         )  # fmt: skip
+
+    def _form(
+        self, request: web.Request, title: str, visitor: Visitor | None = None, *,
+        oidc: str, text: str | None = None, **values: Any,
+    ) -> web.Response:  # fmt: skip
+        """Render the ways in which somebody may prove who they are.
+
+        :param oidc: the path that begins it at the identity provider
+        """
+        secure, issuer = self._door.keeps_secrets, self._door.ways.issuer
+        response = page(
+            request, "login.html", title, visitor, secure=secure, oidc=issuer and oidc,
+            text=text if secure else "insecure", **values,
+        )  # fmt: skip
+        if issuer:  # where the form's answer leads, which Chromium judges, too
+            may = f"form-action 'self' {URL(issuer).origin()}"
+            policy = HEADERS["Content-Security-Policy"].replace("form-action 'self'", may)
+            response.headers["Content-Security-Policy"] = policy
+        return response
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         form = await request.post()
@@ -92,11 +114,13 @@ class LoginRoutes:
             found = await people.invited(tx, request.match_info["token"])
         if found is None:
             return page(request, "message.html", "used", status=410, text="used_text")
-        secure = self._door.keeps_secrets
-        return page(
-            request, "login.html", "welcome", status=status, fault=fault, secure=secure,
-            text="join_text" if secure else "insecure", email=found.email,
-            action=request.path, next=None, asks_email=False, new=True, button="join",
+        ways = self._door.ways
+        by_oidc = "join_both" if ways.passwords else "join_oidc"
+        return self._form(
+            request, "welcome", passwords=ways.passwords, oidc="/console/login/oidc",
+            text=by_oidc if ways.issuer else "join_text", status=status, fault=fault,
+            email=found.email, action=request.path, next=None, asks_email=False, new=True,
+            button="join",
         )  # fmt: skip
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
@@ -117,23 +141,28 @@ class LoginRoutes:
         return response
 
     async def confirm_page(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return self._confirm(request, visitor, next_page(request.query.get("next")))
+        return await self._confirm(request, visitor, next_page(request.query.get("next")))
 
-    def _confirm(
+    async def _confirm(
         self, request: web.Request, visitor: Visitor, then: str, *, fault: str | None = None,
         status: int = 200,
     ) -> web.Response:  # fmt: skip
-        return page(
-            request, "login.html", "confirm", visitor, status=status, fault=fault,
-            text="confirm_text", secure=True, action="/console/confirm", next=then,
-            asks_email=False, email=visitor.email, new=False, button="confirm_button",
+        async with self._engine.connect() as tx:
+            hashed = await people.password_hash(tx, visitor.staff_id)
+        by_password = hashed is not None and self._door.ways.passwords
+        return self._form(
+            request, "confirm", visitor, passwords=by_password,
+            oidc="" if by_password else "/console/confirm/oidc",
+            text="confirm_text" if by_password else "confirm_oidc", status=status, fault=fault,
+            action="/console/confirm", next=then, asks_email=False, email=visitor.email, new=False,
+            button="confirm_button",
         )  # fmt: skip
 
     async def confirm(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         form = await request.post()
         then, password = next_page(form.get("next")), str(form.get("password", ""))
         if not await self._people.confirm(visitor, password[:MOST_LETTERS]):
-            return self._confirm(request, visitor, then, fault="refused", status=403)
+            return await self._confirm(request, visitor, then, fault="refused", status=403)
         return redirect(then)
 
     async def me(self, request: web.Request, visitor: Visitor) -> web.Response:

@@ -78,8 +78,7 @@ class StaffRoutes:
         return f"{self._base}/console/invitation/{token}"
 
     async def everybody(self, _: web.Request) -> web.Response:
-        async with self._engine.connect() as tx:
-            found = await people.listed(tx)
+        found = await self._people.listed()
         shown = [
             {
                 "id": str(each.id),
@@ -122,8 +121,7 @@ class StaffRoutes:
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
         status: int = 200, invited: str = "", token: str = "",
     ) -> web.Response:  # fmt: skip
-        async with self._engine.connect() as tx:
-            found = await people.listed(tx)
+        found = await self._people.listed()
         return page(
             request, "staff.html", "staff", visitor, status=status, fault=fault, people=found,
             roles=list(Role), invited=invited, link=token and self._link(token),

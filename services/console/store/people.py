@@ -1,4 +1,4 @@
-"""People, their invitations and passwords."""
+"""People, their invitations, and what they log in with."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.postgres import advisory_key
+from services.console.person import Ways
 from services.console.store.tables import invitation, login_failure, staff, staff_credential
 
 LOCK = advisory_key("console:staff")
-_KIND = "password"
+PASSWORD, OIDC = "password", "oidc"
 
 
 def digest(secret: str) -> bytes:
@@ -34,13 +35,27 @@ async def by_id(tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any] | None:
     return (await tx.execute(sa.select(staff).where(staff.c.id == staff_id))).first()
 
 
-async def listed(tx: AsyncConnection) -> Sequence[sa.Row[Any]]:
-    """Return everybody, with `joined`: whether they have a password."""
-    joined = staff_credential.c.staff_id.is_not(None).label("joined")
+async def by_identity(tx: AsyncConnection, issuer: str, subject: str) -> sa.Row[Any] | None:
+    table = staff_credential.c
     found = await tx.execute(
-        sa.select(staff, joined).outerjoin(staff_credential).order_by(staff.c.name)
+        sa.select(staff)
+        .join(staff_credential)
+        .where(table.issuer == issuer, table.subject == subject)
     )
-    return found.all()
+    return found.first()
+
+
+def _opens(ways: Ways) -> sa.ColumnElement[bool]:
+    table = staff_credential.c
+    oidc = table.issuer == ways.issuer
+    return oidc | (table.kind == PASSWORD) if ways.passwords else oidc
+
+
+async def listed(tx: AsyncConnection, ways: Ways) -> Sequence[sa.Row[Any]]:
+    """Return everybody, with `joined`: whether they have what opens the door today."""
+    own = staff_credential.c.staff_id == staff.c.id
+    joined = sa.exists().where(own, _opens(ways)).label("joined")
+    return (await tx.execute(sa.select(staff, joined).order_by(staff.c.name))).all()
 
 
 async def add(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
@@ -51,13 +66,13 @@ async def change(tx: AsyncConnection, staff_id: UUID, **values: Any) -> None:
     await tx.execute(sa.update(staff).where(staff.c.id == staff_id).values(**values))
 
 
-async def other_admins(tx: AsyncConnection, staff_id: UUID) -> bool:
+async def other_admins(tx: AsyncConnection, staff_id: UUID, ways: Ways) -> bool:
     """Return whether somebody else can log in as admin."""
     found = await tx.execute(
         sa.select(1)
         .select_from(staff.join(staff_credential))
         .where(staff.c.id != staff_id, staff.c.disabled_at.is_(None))
-        .where(staff.c.roles.contains(["admin"]))
+        .where(staff.c.roles.contains(["admin"]), _opens(ways))
         .limit(1)
     )
     return found.first() is not None
@@ -96,18 +111,48 @@ async def use_invitation(tx: AsyncConnection, token: str) -> bool:
     return done.rowcount == 1
 
 
+async def use_invitation_of(tx: AsyncConnection, email: str) -> sa.Row[Any] | None:
+    """Use the unused link of this address, if there is one, and return whose it is."""
+    done: sa.Result[Any] = await tx.execute(
+        sa.update(invitation)
+        .where(invitation.c.staff_id == staff.c.id, invitation.c.used_at.is_(None))
+        .where(invitation.c.expires_at > sa.func.now(), staff.c.disabled_at.is_(None))
+        .where(staff.c.email == email)
+        .values(used_at=sa.func.now())
+        .returning(staff)
+    )
+    return done.first()
+
+
 async def password_hash(tx: AsyncConnection, staff_id: UUID) -> str | None:
     table = staff_credential.c
     found = await tx.execute(
-        sa.select(table.hash).where(table.staff_id == staff_id, table.kind == _KIND)
+        sa.select(table.hash).where(table.staff_id == staff_id, table.kind == PASSWORD)
     )
     return found.scalar_one_or_none()
 
 
 async def set_password(tx: AsyncConnection, staff_id: UUID, hashed: str) -> None:
-    statement = insert(staff_credential).values(staff_id=staff_id, kind=_KIND, hash=hashed)
+    await _set_credential(tx, staff_id, kind=PASSWORD, hash=hashed)
+
+
+async def set_identity(tx: AsyncConnection, staff_id: UUID, issuer: str, subject: str) -> None:
+    await _set_credential(tx, staff_id, kind=OIDC, issuer=issuer, subject=subject)
+
+
+async def _set_credential(tx: AsyncConnection, staff_id: UUID, **values: str) -> None:
+    """What the person logged in with before ends: an invitation is how a stolen one is replaced."""
+    await tx.execute(sa.delete(staff_credential).where(staff_credential.c.staff_id == staff_id))
+    await tx.execute(sa.insert(staff_credential).values(staff_id=staff_id, **values))
+
+
+async def rehash(tx: AsyncConnection, staff_id: UUID, old: str, fresh: str) -> None:
+    """Replace a hash, but not what an invitation has replaced meanwhile."""
+    table = staff_credential.c
     await tx.execute(
-        statement.on_conflict_do_update(index_elements=["staff_id", "kind"], set_={"hash": hashed})
+        sa.update(staff_credential)
+        .where(table.staff_id == staff_id, table.hash == old)
+        .values(hash=fresh)
     )
 
 

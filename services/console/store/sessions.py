@@ -43,10 +43,16 @@ def _open(ages: Ages) -> sa.ColumnElement[bool]:
     )
 
 
-async def begin(tx: AsyncConnection, token: str, staff_id: UUID, browser: str) -> None:
+async def begin(
+    tx: AsyncConnection, token: str, staff_id: UUID, browser: str, proved_at: datetime | None
+) -> None:
+    """:param proved_at: when the person proved who they are; None: just now"""
     await tx.execute(
         sa.insert(staff_session).values(
-            token_sha256=digest(token), staff_id=staff_id, browser=browser
+            token_sha256=digest(token),
+            staff_id=staff_id,
+            browser=browser,
+            stepped_up_at=proved_at or sa.func.now(),
         )
     )
 
@@ -80,11 +86,11 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages) -> Visitor | None
     )
 
 
-async def step_up(tx: AsyncConnection, session: bytes) -> None:
+async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | None) -> None:
     await tx.execute(
         sa.update(staff_session)
         .where(staff_session.c.token_sha256 == session)
-        .values(stepped_up_at=sa.func.now())
+        .values(stepped_up_at=proved_at or sa.func.now())
     )
 
 

@@ -101,12 +101,16 @@ staff = sa.Table(
     sa.UniqueConstraint("email", name="staff_email"),
 )
 
+# password: `hash`; oidc: `issuer` and `subject`. A person has one of them.
 staff_credential = sa.Table(
     "staff_credential",
     metadata,
     sa.Column("staff_id", sa.ForeignKey(staff.c.id), primary_key=True),
     sa.Column("kind", sa.Text, primary_key=True),
-    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text),
+    sa.Column("issuer", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Index("staff_credential_identity", "issuer", "subject", unique=True),
 )
 
 invitation = sa.Table(

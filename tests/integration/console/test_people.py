@@ -14,11 +14,19 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 
 class Browser:
-    """Follows no redirect, and sends the cookie itself: `Secure` ones stay with https."""
+    """Follows no redirect, and sends the cookies itself: `Secure` ones stay with https."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.cookie = ""
+        self.cookies: dict[str, str] = {}
+
+    @property
+    def cookie(self) -> str:
+        return self.cookies.get(COOKIE, "")
+
+    @cookie.setter
+    def cookie(self, value: str) -> None:
+        self.cookies[COOKIE] = value
 
     async def get(self, path: str) -> Answer:
         return await self._ask("GET", path, None, {})
@@ -27,14 +35,15 @@ class Browser:
         return await self._ask("POST", path, form, headers)
 
     async def _ask(self, method: str, path: str, form: Any, headers: dict[str, str]) -> Answer:
-        sent = {"Cookie": f"{COOKIE}={self.cookie}", "X-Internal-Key": self._console.key, **headers}
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent = {"Cookie": cookies, "X-Internal-Key": self._console.key, **headers}
         async with self._console.session.request(
             method, self._console.url + path, data=form, headers=sent, allow_redirects=False
         ) as response:
-            if found := response.cookies.get(COOKIE):
-                assert method == "POST"
+            for name, found in response.cookies.items():
+                assert method == "POST" or path.startswith("/console/oidc/callback?")
                 assert (found["secure"], found["httponly"], found["path"]) == (True, True, "/")
-                self.cookie = found.value
+                self.cookies[name] = found.value
             text = await response.text()
             return Answer(response.status, response.headers.get("Location") or text)
 

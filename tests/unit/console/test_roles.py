@@ -28,6 +28,8 @@ GET  /console/login
 POST /console/login
 GET  /console/invitation/{token}
 POST /console/invitation/{token}
+POST /console/login/oidc
+GET  /console/oidc/callback
 """
 """Before anybody is logged in."""
 PAGES = {
@@ -39,6 +41,7 @@ PAGES = {
         POST /console/logout
         GET  /console/confirm
         POST /console/confirm
+        POST /console/confirm/oidc
     """,
     frozenset({Role.VIEWER, Role.OPS}): """
         GET  /console/alerts
@@ -114,7 +117,7 @@ class OpenedDoor(Door):
 
         return super().only(inside, *roles, fresh=fresh)
 
-    async def _visitor(self, request: web.Request) -> Visitor | None:
+    async def visitor(self, request: web.Request) -> Visitor | None:
         if (given := request.headers.get("X-Roles")) is None:
             return None
         long_ago = timedelta(minutes=11 if "X-Long-Ago" in request.headers else 0)
