@@ -296,10 +296,11 @@ def _actions(
     matched: Sequence[Route], understood: Understood, *, offered: bool
 ) -> frozenset[Action]:
     actions = frozenset(route.action for route in matched if route.action)
+    if "call" not in actions:
+        return actions
     by_mail = not understood.facts.phone and not offered and small_talk.by_mail(understood.rest)
-    if by_mail or "no_calls" in actions:  # `proszę o kontakt mailowy`
-        return actions - {"call"}
-    return actions
+    # `proszę o kontakt mailowy`
+    return actions - {"call"} if by_mail or "no_calls" in actions else actions
 
 
 def may_offer(held: Route | None) -> bool:
@@ -379,7 +380,9 @@ def _that_stand(
         news = replace(news, budget=news.budget * numbers.flats(told))
     if corrections.adds(message):
         news = _without_parts(news, state.facts)
-    known, start = state.facts.start, news.start or ""
+    known, start = state.facts.start, news.start
+    if start is None:
+        return news
     is_visit = not actions.isdisjoint({"call", "call_times"}) and _DAY.match(start)
     is_later = known and corrections.is_later_stage(message)
     is_weaker = known and dates.of_handover(start) > dates.of_handover(known)

@@ -70,6 +70,8 @@ def offers(text: str, language: str) -> bool:
 
     :param text: the message without its facts
     """
+    if not _OF_ADS.search(fold(text)):
+        return False
     parts = (part.strip(" ,:;.") for part in (text, *_PART.split(text)))
     return any(_OF_ADS.search(fold(part)) and says_yes(part, language) for part in parts)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 _REJECTED = re.compile(
     r"\b(?:nie|zamiast|not|instead\s+of|nicht|statt|не|заміст\w*)\s+(?:(?:na|to|z|w|od|mam|jest)\s+)?$", re.IGNORECASE
 )  # fmt: skip
-_CORRECTED = re.compile(
+CORRECTED = re.compile(
     r"\b(?:przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|tzn|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
     r"|(?:a|albo|cho[ćc]|chocia[żz]|oj|e|czekaj|w\s+sumie)\s+nie|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern)\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$|\bnie\s*(?:[,.!–-]|no\b)",
     re.IGNORECASE,
@@ -159,7 +159,7 @@ def is_aside(text: str, wish: str) -> bool:
 
 
 def corrects(words: str) -> bool:
-    return len(words) <= LOOK_BACK and bool(_CORRECTED.search(words))
+    return len(words) <= LOOK_BACK and bool(CORRECTED.search(words))
 
 
 def _replaces(between: str) -> bool:

@@ -239,6 +239,9 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     return text, {}
 
 
+_MAY_CORRECT = re.compile(
+    rf"{corrections.CORRECTED.pattern}|lepiej|\s(?:-|–|do|to)\s", re.IGNORECASE
+)
 _PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*$", re.IGNORECASE)
 
 
@@ -247,6 +250,8 @@ def _corrected(
 ) -> tuple[int, int, str]:
     """Return the last of those that correct one another: `w marcu, a nie, w kwietniu`."""
     end = found[1]
+    if not _MAY_CORRECT.search(text, end):
+        return found
     later = _find(text, text, today, bare=bare, begin=end) if len(text) > end else None
     between = text[end : later[0]] if later else ""
     if later is None or not (corrections.corrects(between) or _PREFERS.search(between)):

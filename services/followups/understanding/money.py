@@ -83,9 +83,12 @@ _GIVES = re.compile(
 _SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
-_TENS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "siedem": 7, "osiem": 8, "dziewiec": 9}  # fmt: skip
+_COUNTS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "siedem": 7, "osiem": 8, "dziewiec": 9}  # fmt: skip
 _SLANG = re.compile(
-    r"(?<!\bza\s)\b(?:(?P<count>[2-9]|dwie|trzy|cztery|pi[ęe][ćc]|sze[śs][ćc]|siedem|osiem|dziewi[ęe][ćc])\s+)?(?P<unit>dych|dyszk|st[óo]w)(?:a|i|y|ę|e|k[aęei]|ka|\b)\b",
+    r"(?<!\bza\s)\b(?P<unit>dych|dyszk|st[óo]w)(?:a|i|y|ę|e|k[aęei])?\b", re.IGNORECASE
+)
+_COUNT = re.compile(
+    r"\b(?P<count>[2-9]|dwie|trzy|cztery|pi[ęe][ćc]|sze[śs][ćc]|siedem|osiem|dziewi[ęe][ćc])\s+$",
     re.IGNORECASE,
 )
 _OF_MONEY = re.compile(
@@ -99,10 +102,12 @@ def _in_thousands(text: str, asked: Question | None) -> str:
     match = _SLANG.search(text)
     if match is None or not (asked == "budget" or _OF_MONEY.search(text)):
         return text
-    count = match["count"] or ""
-    number = int(count) if count.isdecimal() else _TENS[fold(count)]
+    counted = _COUNT.search(text[: match.start()])
+    count = counted["count"] if counted else ""
+    number = int(count) if count.isdecimal() else _COUNTS[fold(count)]
     each = 100 if match["unit"].lower().startswith("st") else 10
-    return f"{text[: match.start()]}{number * each} tys{text[match.end() :]}"
+    start = counted.start() if counted else match.start()
+    return f"{text[:start]}{number * each} tys{text[match.end() :]}"
 
 
 _LIKE_BUDGET = re.compile(r"\bb[^\W\d_]{4,7}\b", re.IGNORECASE)

@@ -27,6 +27,7 @@ _SIGNED = re.compile(
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
 )
 _BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
+_MAY_BE_SIDE = re.compile(r"strony|here|jestem|k[łl]ania", re.IGNORECASE)
 _FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
 """`Mirek, pisać sms 609 771 235`"""
 _STANDING = re.compile(
@@ -62,7 +63,7 @@ FIRST_NAMES = frozenset(
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    match = _SAID.search(text) or _known(_INTRODUCED, text) or _known(_SIDE, text)
+    match = _SAID.search(text) or _known(_INTRODUCED, text) or _on_the_side(text)
     match = match or _SIGNED.search(text)
     if match is None and (MARK in text or asked in {"name", "contact"}):
         match = _known(_BESIDE, text)
@@ -81,6 +82,10 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         return text, {}
     name = _in_order(match["name"])
     return take(text, match), {"name": name.title() if name.islower() else name}
+
+
+def _on_the_side(text: str) -> re.Match[str] | None:
+    return _known(_SIDE, text) if _MAY_BE_SIDE.search(text) else None
 
 
 def _is_limit(text: str, match: re.Match[str]) -> bool:
