@@ -12,7 +12,7 @@ from typing import Literal
 from services.followups.facts import Question
 from services.followups.understanding.kinds import TABLES, Kinds
 from services.followups.understanding.name import FIRST_NAMES
-from services.followups.understanding.text import MARK, fold
+from services.followups.understanding.text import MARK, fold, has_any
 
 Answer = Literal["yes", "no", "question"]
 """`question`: about the consent itself, which is asked for again."""
@@ -62,6 +62,9 @@ def says_yes(message: str, language: str) -> bool:
 _OF_ADS = re.compile(
     r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads"
 )
+_MAY_BE_ADS = (
+    "mail", "mejl", "newsl", "reklam", "promo", "promk", "marketing", "ofert", "handl", "przyp", "rabat", "zni", "inspir", "nowo", "send", "offer", "news", "ads",
+)  # fmt: skip
 _PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")
 
 
@@ -70,7 +73,7 @@ def offers(text: str, language: str) -> bool:
 
     :param text: the message without its facts
     """
-    if not _OF_ADS.search(fold(text)):
+    if not has_any(text.lower(), _MAY_BE_ADS):
         return False
     parts = (part.strip(" ,:;.") for part in (text, *_PART.split(text)))
     return any(_OF_ADS.search(fold(part)) and says_yes(part, language) for part in parts)

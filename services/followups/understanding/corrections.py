@@ -128,7 +128,7 @@ def amended(text: str) -> tuple[float, bool, bool] | None:
     """Return the number of `sory, 4,5 metra` or `jednak bardziej 32`, whether it is in metres, and
     whether it replaces one that was about as large.
     """
-    match = _AMENDED.search(text) or _AMENDED_AFTER.search(text)
+    match = _AMENDED.search(text) or ("jednak" in text and _AMENDED_AFTER.search(text)) or None
     if match is None:
         return None
     number = float(match["number"].replace(",", "."))

@@ -9,7 +9,7 @@ from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.kinds import shortened
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.understanding.text import Reading, bare, fold, is_bare, take
+from services.followups.understanding.text import Reading, bare, fold, has_any, is_bare, take
 from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
 
 MOST_SAID = 100_000_000
@@ -87,6 +87,7 @@ _COUNTS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "sie
 _SLANG = re.compile(
     r"(?<!\bza\s)\b(?P<unit>dych|dyszk|st[óo]w)(?:a|i|y|ę|e|k[aęei])?\b", re.IGNORECASE
 )
+_OF_SLANG = ("dych", "dysz", "stów", "stow")
 _COUNT = re.compile(
     r"\b(?P<count>[2-9]|dwie|trzy|cztery|pi[ęe][ćc]|sze[śs][ćc]|siedem|osiem|dziewi[ęe][ćc])\s+$",
     re.IGNORECASE,
@@ -99,7 +100,7 @@ _OF_MONEY = re.compile(
 
 def _in_thousands(text: str, asked: Question | None) -> str:
     """Write out slang: `dwie dychy` is 20 thousand, `stówka` is 100 thousand."""
-    match = _SLANG.search(text)
+    match = _SLANG.search(text) if has_any(text.lower(), _OF_SLANG) else None
     if match is None or not (asked == "budget" or _OF_MONEY.search(text)):
         return text
     counted = _COUNT.search(text[: match.start()])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.followups.facts import Question
 from services.followups.understanding import corrections
-from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take
+from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, has_any, take
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
 _FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}}"
@@ -27,7 +27,7 @@ _SIGNED = re.compile(
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
 )
 _BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
-_MAY_BE_SIDE = re.compile(r"strony|here|jestem|k[łl]ania", re.IGNORECASE)
+_OF_SIDE = ("strony", "here", "jestem", "kłania", "klania")
 _FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
 """`Mirek, pisać sms 609 771 235`"""
 _STANDING = re.compile(
@@ -85,7 +85,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 
 def _on_the_side(text: str) -> re.Match[str] | None:
-    return _known(_SIDE, text) if _MAY_BE_SIDE.search(text) else None
+    return _known(_SIDE, text) if has_any(text, _OF_SIDE) else None
 
 
 def _is_limit(text: str, match: re.Match[str]) -> bool:
