@@ -75,23 +75,27 @@ def categories() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def answer(state: State, message: str, towns: tuple[str, ...] = FOLLOWUPS.towns) -> dialogue.Turn:
+    return dialogue.turn(
+        state,
+        message,
+        texts=FOLLOWUPS.texts,
+        default_language=FOLLOWUPS.default_language,
+        today=TODAY,
+        works=FOLLOWUPS.works,
+        towns=towns,
+        routes=FOLLOWUPS.routes,
+        handover=FOLLOWUPS.handover,
+    )
+
+
 def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.towns) -> Seen:
     state, lead = State(), False
     topics: set[str] = set()
     actions: set[str] = set()
     reply = ""
     for message in turns:
-        turn = dialogue.turn(
-            state,
-            message,
-            texts=FOLLOWUPS.texts,
-            default_language=FOLLOWUPS.default_language,
-            today=TODAY,
-            works=FOLLOWUPS.works,
-            towns=towns,
-            routes=FOLLOWUPS.routes,
-            handover=FOLLOWUPS.handover,
-        )
+        turn = answer(state, message, towns)
         state, reply = turn.state, turn.reply
         actions |= turn.actions
         route = FOLLOWUPS.routes.named(state.route)

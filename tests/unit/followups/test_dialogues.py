@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from services.followups.facts import Facts
+from services.followups.state import State
 from tests.support import dialogues
 
 OLDER = 45
@@ -87,3 +89,20 @@ def test_facts_are_understood_with_the_promised_recall_and_precision() -> None:
 def test_there_are_a_hundred_and_fifty_dialogues() -> None:
     ours = sum(len(dialogues.cases(category)) for category in dialogues.categories())
     assert ours + OLDER >= 150
+
+
+def test_a_consent_after_a_withdrawal_is_granted_anew_and_waits_for_the_mailed_link() -> None:
+    address = "a@example.com"
+    withdrawn = State(
+        facts=Facts(email=address, wish="remont", area=50, budget=100_000, start="2027-05"),
+        language="pl",
+        consent="refused",
+        granted_to=address,
+        withdrawn_from=address,
+        noticed=True,
+    )
+    asked = dialogues.answer(withdrawn, "jednak zgadzam się na maile z ofertami")
+    assert asked.state.asking == "consent"
+    agreed = dialogues.answer(asked.state, "tak")
+    assert (agreed.state.consent, agreed.state.granted_to) == ("given", None)
+    assert "po kliknięciu linku" in agreed.reply
