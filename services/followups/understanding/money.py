@@ -176,7 +176,8 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
 
 _EACH = re.compile(r"\bpo\s*$", re.IGNORECASE)
 _FLAT = re.compile(
-    r"\s*(?:za|na|od)\s+(?:ka[żz]d\w+\s+|jedn\w+\s+)?(?:mieszkani|lokal|kawalerk|apartament|[łl]azien|pok[óo]j|dom\b)",
+    r"\s*(?:(?:za|na|od)\s+)?(?:ka[żz]d\w+|jedn[oaą])\b"
+    r"|\s*(?:za|na|od)\s+(?:mieszkani|lokal|kawalerk|apartament|[łl]azien|pok[óo]j|dom\b)",
     re.IGNORECASE,
 )
 

@@ -40,10 +40,10 @@ _LOWER_CASE = re.compile(
 )
 """`start w maju, marcin 511 892 004`"""
 _SURNAME = r"\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)"
-_NO_SURNAME = r"(?!(?:pozdr|prosz|dzi[ęe]k|czek|jutr|dzi[śs]|wiecz|ran[oe]|tel|kom|nr|numer)\w*\b)"
+_NO_SURNAME = r"(?!(?:pozdr|prosz|dzwo|zadzw|oddzw|pisz|m[óo]j|moja|kontakt|lub|albo|oraz|sms|whats|dzi[ęe]k|czek|jutr|dzi[śs]|wiecz|ran[oe]|tel|kom|nr|numer)\w*\b)"
 _BEFORE_PHONE = re.compile(
     rf"(?:^|[{MARK},;.:!]\s*|\b(?<!\bi\s))(?:(?:pani?|ja|tu|ok|okej|dobrze|kontakt)\s+)?"
-    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME})?)(?=(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
+    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s,:-]*{PHONE_MARK}))?)(?=(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
     re.IGNORECASE,
 )
 """`ok kasia 511 892 004`"""
