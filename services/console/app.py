@@ -12,6 +12,7 @@ from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
+from services.console import samples
 from services.console.bulk import Bulk
 from services.console.gateway import Gateway
 from services.console.http.bulk import BulkRoutes
@@ -23,6 +24,7 @@ from services.console.http.key_pages import KeyPages
 from services.console.http.keys import KeyRoutes
 from services.console.http.leads import LeadRoutes
 from services.console.http.limits import LimitRoutes
+from services.console.http.live import LiveRoutes
 from services.console.http.login import LoginRoutes
 from services.console.http.looks import Looks
 from services.console.http.oidc import CALLBACK, OidcRoutes
@@ -34,6 +36,7 @@ from services.console.http.staff import StaffRoutes
 from services.console.http.sync import SyncRoutes
 from services.console.http.targets import TargetRoutes
 from services.console.keys import Keys
+from services.console.live import Live
 from services.console.oidc import Provider
 from services.console.passwords import Passwords
 from services.console.people import People
@@ -76,6 +79,11 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     keys_of_operators = settings.operator_keys.get_secret_value()
     gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
     InboxRoutes(door, gateway).add_to(app)
+    live = Live(gateway)
+    service.spawn("live", live.run())
+    LiveRoutes(door, live).add_to(app)
+    name, sampling = "console samples", partial(samples.take, engine, gateway)
+    service.spawn(name, periodic.every(engine, name, samples.SECONDS, sampling))
     looks = Looks(engine)
     LeadRoutes(door, gateway, looks).add_to(app)
     PersonRoutes(door, gateway, looks).add_to(app)
@@ -83,7 +91,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn("bulk actions", bulk.run())
     DeliveryRoutes(engine, door, gateway, looks, bulk).add_to(app)
     BulkRoutes(engine, door, bulk).add_to(app)
-    TargetRoutes(door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
+    TargetRoutes(engine, door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
     LimitRoutes(door, gateway).add_to(app)
     SilenceRoutes(door, gateway).add_to(app)
     OnCallRoutes(door, gateway).add_to(app)

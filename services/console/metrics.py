@@ -10,5 +10,7 @@ KEYS_BEHIND = Gauge(
     "1: a gateway has keys that this database does not know; it was restored from a backup.",
 )
 
+STREAMS = Gauge("console_streams", "Pages that hear what has changed.")
+
 LOGINS = Counter("console_logins_total", "Tries to log in.", ["outcome"])
 """done | refused"""

@@ -33,7 +33,7 @@ from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.settings import GatewaySettings
 from services.gateway.supervision import workers
 from services.gateway.targets import Targets
-from services.gateway.upstream import Upstream
+from services.gateway.upstream import CONNECTIONS, Upstream
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0, "console": 30.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
@@ -68,18 +68,20 @@ async def start(
     }
     if settings.console_url is not None and settings.console_internal_key is not None:
         configured["console"] = (settings.console_url, settings.console_internal_key)
-    upstreams = {
-        name: await service.enter(
-            Upstream.open(
-                name,
-                url,
-                key.get_secret_value(),
-                answer_seconds=ANSWER_SECONDS[name],
-                tls_dir=settings.tls_dir,
-            )
+
+    async def upstream(name: str, connections: int = CONNECTIONS) -> Upstream:
+        url, key = configured[name]
+        opened = Upstream.open(
+            name,
+            url,
+            key.get_secret_value(),
+            answer_seconds=ANSWER_SECONDS[name],
+            tls_dir=settings.tls_dir,
+            connections=connections,
         )
-        for name, (url, key) in configured.items()
-    }
+        return await service.enter(opened)
+
+    upstreams = {name: await upstream(name) for name in configured}
 
     api_keys = ApiKeys(parse_ids(settings.keys_denied))
     key_sync = None
@@ -156,7 +158,8 @@ async def start(
     app.on_response_prepare.append(cors.finish)
     api.add_routes(app, access)
     if console is not None:
-        console_pages.add_routes(app, access, console, body_budget)
+        streams = await upstream("console", console_pages.STREAMS)
+        console_pages.add_routes(app, access, console, streams, body_budget)
     docs.add_routes(app)
     widget.add_routes(app, access, settings.public_base_url.rstrip("/"))
 

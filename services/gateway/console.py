@@ -7,6 +7,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from libs.common.http.application import CALLER
+from libs.common.http.endless import until_stop
 from libs.common.process import logs
 from services.gateway.access import CONTEXT, Access, Requirements
 from services.gateway.body_budget import BodyBudget
@@ -16,31 +17,46 @@ from services.gateway.upstream import Upstream
 
 PAGES = Requirements(policy="console", recorded=False)
 LOGIN = Requirements(policy="login", recorded=False)
+EVENTS = "/console/events"
 # Without `..` and `%`: no path under /console may mean another one to the console.
 PATH = r"/console/{page:(?!.*\.\.)[A-Za-z0-9._/~-]*}"
+STREAMS = 200
+"""Of one process: they last, and must not keep pages and keys from the console."""
 HEADERS = (
     hdrs.COOKIE,
     hdrs.ORIGIN,
     hdrs.REFERER,
     hdrs.IF_NONE_MATCH,
-    *map(istr, ("Sec-Fetch-Site", "Sec-Fetch-Mode", "HX-Request", "HX-Target", "HX-Trigger")),
-    *map(istr, ("HX-Boosted", "HX-Current-URL")),
+    *map(istr, ("Sec-Fetch-Site", "Sec-Fetch-Mode", "X-Refresh")),
 )
 
 
 def add_routes(
-    app: web.Application, access: Access, console: Upstream, body_budget: BodyBudget
+    app: web.Application,
+    access: Access,
+    console: Upstream,
+    streams: Upstream,
+    body_budget: BodyBudget,
 ) -> None:
+    """:param streams: the console once more, with a pool for answers that do not end"""
+
     async def page(request: web.Request) -> web.StreamResponse:
+        return await passed(request, console)
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        return await passed(request, streams)
+
+    async def passed(request: web.Request, upstream: Upstream) -> web.StreamResponse:
         body = await body_budget.read(request)
         headers = outgoing_headers(request, request[CONTEXT].client, logs.request_id.get() or "")
         headers[CALLER] = Role.PUBLIC  # an API key logs nobody in
         for name in HEADERS:
             if (value := request.headers.get(name)) is not None:
                 headers[name] = readable(value)
-        return await forward(request, console, headers, body or None)
+        return await forward(request, upstream, headers, body or None)
 
     access.guard(app.router.add_post("/console/login", page), LOGIN)
+    access.guard(app.router.add_get(EVENTS, until_stop(app, events), allow_head=False), PAGES)
     for path in ("/console", PATH):
         for method in (hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST):
             access.guard(app.router.add_route(method, path, page), PAGES)

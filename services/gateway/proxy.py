@@ -143,7 +143,8 @@ async def _stream(request: web.Request, answer: Response) -> web.StreamResponse:
         await response.write_eof()
     except (Broken, TimeoutError, OSError) as error:
         # The status was sent: only a broken connection shows the client that the rest is missing.
-        log.warning("proxy.cut", error=type(error).__name__)
+        if not isinstance(error, ConnectionError):  # else the client has left
+            log.warning("proxy.cut", error=type(error).__name__)
         if request.transport is not None:
             request.transport.abort()
     return response

@@ -60,7 +60,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
         purge=nothing,
     )
     api.add_routes(app, cast("Access", Recorder()))
-    console.add_routes(app, cast("Access", Recorder()), nothing, nothing)
+    console.add_routes(app, cast("Access", Recorder()), nothing, nothing, nothing)
     docs.add_routes(app)
     widget.add_routes(app, cast("Access", Recorder()), "")
     for route in app.router.routes():

@@ -78,7 +78,7 @@ class DeliveryRoutes:
         form = chosen | {"state": state, "as_of": now.isoformat(), "expected": str(total)}
         form |= {"since": since, "hours": hours or ""} if since else {}
         return page(
-            request, "alerts.html", "alerts", visitor,
+            request, "alerts.html", "alerts", visitor, live="alerts",
             status=422 if fault else listed.page_status, fault=fault or listed.fault,
             state=state, states=list(LISTS), alerts=items(listed),
             counts=counted.body if counted.ok else {}, hours=hours, all_hours=HOURS,

@@ -17,6 +17,8 @@ from services.console.settings import ConsoleSettings
 from services.console.store import sessions
 from services.console.store.sessions import Ages, Visitor
 
+REFRESH = "X-Refresh"
+"""Sent by a page that fetches itself again (live.js): nobody is at work for that."""
 COOKIE = "__Host-ostoja"
 """Browsers take a cookie of this prefix only from its own host, with Secure and for all paths."""
 _HERE = re.compile(r"/console/[a-z0-9/-]*")
@@ -57,7 +59,7 @@ class Door:
         """
 
         async def entered(request: web.Request) -> web.StreamResponse:
-            visitor = await self.visitor(request)
+            visitor = await self.visitor(request, active=REFRESH not in request.headers)
             here = request.path if request.method == "GET" else _area(request.path)
             if visitor is None:
                 return redirect(f"/console/login?next={here}")
@@ -72,12 +74,13 @@ class Door:
 
         return entered
 
-    async def visitor(self, request: web.Request) -> Visitor | None:
+    async def visitor(self, request: web.Request, *, active: bool = True) -> Visitor | None:
+        """:param active: whether the session's idle time begins again"""
         token = request.cookies.get(COOKIE)
         if not token or len(token) > 100:
             return None
         async with self._engine.begin() as tx:
-            return await sessions.visitor(tx, token, self.ages)
+            return await sessions.visitor(tx, token, self.ages, active=active)
 
 
 @web.middleware

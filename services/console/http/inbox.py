@@ -1,6 +1,7 @@
 """The first page: what needs a person now. What the gateway would refuse a person is not asked."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 from aiohttp import web
 
 from services.console.gateway import Answer, Gateway
-from services.console.http.door import Door
+from services.console.http.door import REFRESH, Door
 from services.console.http.pages import page, reachable
 from services.console.person import Role, may
 from services.console.store.sessions import Visitor
 
 MOST = 100
 """What is listed is counted up to here; more than that is "100+"."""
+
+LEDGER_SECONDS = 60.0
 
 Rows = Iterator[tuple[str, int | str, str | None]]
 """What needs a person, as a key of texts.toml after `inbox_`, how many, and the page for it."""
@@ -75,19 +78,30 @@ class InboxRoutes:
     def __init__(self, door: Door, gateway: Gateway) -> None:
         self._door = door
         self._gateway = gateway
+        self._checked = Answer(0)
+        self._checked_at = float("-inf")
 
     def add_to(self, app: web.Application) -> None:
         self._door.add(app, "GET", "/console/", self.home)
 
     async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
         parts = [part for part in PARTS if may(visitor.roles, *part.roles)]
-        asked = (self._gateway.get(visitor, part.path, **part.query) for part in parts)
+        asked = (self._ask(request, visitor, part) for part in parts)
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         return page(
-            request, "home.html", "home", visitor,
+            request, "home.html", "home", visitor, live="leads alerts breakers",
             waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
         )  # fmt: skip
+
+    async def _ask(self, request: web.Request, visitor: Visitor, part: Part) -> Answer:
+        if part.name != "ledger":
+            return await self._gateway.get(visitor, part.path, **part.query)
+        # The check reads every row: not with each refresh of each page that is open somewhere.
+        if REFRESH not in request.headers or time.monotonic() - self._checked_at > LEDGER_SECONDS:
+            self._checked_at = time.monotonic()
+            self._checked = await self._gateway.get(visitor, part.path)
+        return self._checked
 
 
 def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:

@@ -72,8 +72,8 @@ class LeadRoutes:
         )
         await self._looks.record(visitor, "lead.look", "lead", (one["id"] for one in items(found)))
         return page(
-            request, "leads.html", "leads", visitor, fault=found.fault, status=found.page_status,
-            state=state, states=STATES, leads=items(found),
+            request, "leads.html", "leads", visitor, live="leads", fault=found.fault,
+            status=found.page_status, state=state, states=STATES, leads=items(found),
             older=found.body["next_cursor"] if found.ok else None, suspected=len(items(suspected)),
             more_suspected=suspected.ok and suspected.body["next_cursor"] is not None,
         )  # fmt: skip

@@ -57,8 +57,11 @@ async def begin(
     )
 
 
-async def visitor(tx: AsyncConnection, token: str, ages: Ages) -> Visitor | None:
-    """Return who has this session; each call counts from the next one on."""
+async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) -> Visitor | None:
+    """Return who has this session.
+
+    :param active: count this as activity from the next call on
+    """
     table = staff_session.c
     found = (
         await tx.execute(
@@ -69,12 +72,13 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages) -> Visitor | None
     ).first()
     if found is None:
         return None
-    await tx.execute(  # a write a minute, not one for each request
-        sa.update(staff_session)
-        .where(table.token_sha256 == found.token_sha256)
-        .where(table.seen_at < sa.func.now() - sa.text("interval '1 minute'"))
-        .values(seen_at=sa.func.now())
-    )
+    if active:
+        await tx.execute(  # a write a minute, not one for each request
+            sa.update(staff_session)
+            .where(table.token_sha256 == found.token_sha256)
+            .where(table.seen_at < sa.func.now() - sa.text("interval '1 minute'"))
+            .values(seen_at=sa.func.now())
+        )
     return Visitor(
         found.id,
         found.email,

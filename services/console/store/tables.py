@@ -164,3 +164,14 @@ bulk_action = sa.Table(
     sa.Column("ended_at", _timestamptz),
     sa.Index("bulk_action_running", "at", postgresql_where=sa.text("state = 'running'")),
 )
+
+# What each target had in each minute; `delivered` and `failed` count from the beginning.
+sample = sa.Table(
+    "sample",
+    metadata,
+    sa.Column("at", _timestamptz, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("pending", sa.BigInteger, nullable=False),
+    sa.Column("delivered", sa.BigInteger, nullable=False),
+    sa.Column("failed", sa.BigInteger, nullable=False),
+)

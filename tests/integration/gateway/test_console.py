@@ -1,9 +1,12 @@
 """The console behind the gateway: its pages pass as they are, and its people are believed."""
 
+import asyncio
 import base64
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -46,7 +49,7 @@ async def test_a_page_passes_both_ways_as_it_is(
         "Cookie": "__Host-ostoja=b",
         "Origin": SITE,
         "Sec-Fetch-Site": "same-origin",
-        "HX-Request": "true",
+        "X-Refresh": "1",
         "Content-Type": "application/x-www-form-urlencoded",
         "X-ADMIN-API-KEY": "admin-key-of-tests",
         "X-Operator": "the owner",
@@ -59,7 +62,7 @@ async def test_a_page_passes_both_ways_as_it_is(
     assert answer.headers["Content-Security-Policy"].endswith("script-src 'self'")
     (page,) = reached(owner)
     assert (page["path"], page["body"]) == ("/console/leads/7/take?tab=1", "reason=x")
-    passed = ("Cookie", "Origin", "Sec-Fetch-Site", "HX-Request", "Content-Type")
+    passed = ("Cookie", "Origin", "Sec-Fetch-Site", "X-Refresh", "Content-Type")
     assert {name: page["headers"][name] for name in passed} == {name: sent[name] for name in passed}
     assert page["headers"]["X-Internal-Key"] == INTERNAL_KEY
     assert page["headers"]["X-Caller"] == "public"
@@ -96,6 +99,28 @@ async def test_tries_to_log_in_are_counted_by_address_and_pages_apart(
     assert tries[2].headers["Content-Type"].startswith("text/html")
     pages = [(await gateway.send("GET", "/console/login")).status for _ in range(4)]
     assert pages == [200, 200, 200, 429]
+
+
+async def test_a_stop_waits_for_no_stream_that_an_open_page_reads(
+    start_gateway: StartGateway, owner: Owner, with_console: dict[str, str]
+) -> None:
+    gateway = await start_gateway(**with_console)
+
+    async def forever(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"data: leads\n\n")
+        await asyncio.sleep(60)
+        return response
+
+    owner.handle = forever
+    async with gateway.session.get(f"{gateway.url}/console/events") as stream:
+        assert await stream.content.readline() == b"data: leads\n"
+        gateway.process.send_signal(signal.SIGTERM)
+        # It would wait 20 s for an answer that is under way, and then say that it failed.
+        assert await asyncio.to_thread(gateway.process.wait, 15) == 0
+        with pytest.raises(aiohttp.ClientError):
+            await stream.content.read()
 
 
 @pytest.mark.parametrize(("language", "said"), [("pl", "Konsola"), ("en", "The console")])

@@ -30,8 +30,9 @@ GET  /console/invitation/{token}
 POST /console/invitation/{token}
 POST /console/login/oidc
 GET  /console/oidc/callback
+GET  /console/events
 """
-"""Before anybody is logged in."""
+"""Before anybody is logged in; then `events` says only that the session is over."""
 PAGES = {
     ALL: """
         GET  /console/
@@ -117,7 +118,12 @@ class OpenedDoor(Door):
 
         return super().only(inside, *roles, fresh=fresh)
 
-    async def visitor(self, request: web.Request) -> Visitor | None:
+    async def visitor(
+        self,
+        request: web.Request,
+        *,
+        active: bool = True,  # noqa: ARG002 - as the door has it
+    ) -> Visitor | None:
         if (given := request.headers.get("X-Roles")) is None:
             return None
         long_ago = timedelta(minutes=11 if "X-Long-Ago" in request.headers else 0)

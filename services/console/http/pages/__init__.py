@@ -20,10 +20,10 @@ from services.console.store.sessions import Visitor
 TEXTS: dict[str, dict[str, str]] = tomllib.loads(
     files(__package__).joinpath("texts.toml").read_text(encoding="utf-8")
 )
-_TYPES = {"css": "text/css", "svg": "image/svg+xml"}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES = {
     name: files("services.console").joinpath(f"static/{name}").read_bytes()
-    for name in ("console.css", "icon.svg")
+    for name in ("console.css", "icon.svg", "live.js")
 }
 _PATHS = {
     f"/console/static/{hashlib.sha256(content).hexdigest()[:16]}-{name}": name
@@ -31,8 +31,9 @@ _PATHS = {
 }
 """With the hash in the name, a browser may keep a file for a year."""
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",  # with no-referrer, browsers send no Origin
     "X-Content-Type-Options": "nosniff",
@@ -82,11 +83,13 @@ def page(
     fault: str | None = None,
     button: str = "confirm_button",
     text: str | None = None,
+    live: str = "",
     **values: Any,
 ) -> web.Response:
     """Render a template.
 
     :param title, fault, text, button: keys of texts.toml
+    :param live: after which changes it fetches itself again (live.py); not the answer to a form
     """
     language = language_of(request, visitor)
     texts = TEXTS[language]
@@ -100,6 +103,7 @@ def page(
         visitor=visitor,
         links=[(path, texts[key]) for path, key in _links(visitor)],
         here=request.path,
+        live=live if request.method == hdrs.METH_GET else "",
         button=texts[button],
         **values,
     )

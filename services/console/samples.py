@@ -1,0 +1,83 @@
+"""Counts what each target has, once a minute, and makes charts of it.
+
+The row of a minute is the first that comes: replicas that overlap, or a job that is repeated, add
+nothing. A minute in which the console or alerts is away has none; what was delivered meanwhile
+counts in the minute after.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.console.gateway import Gateway
+from services.console.person import LANGUAGES, Role
+from services.console.store import samples
+from services.console.store.sessions import Visitor
+
+SECONDS = 30.0
+"""Twice a minute: a job that is a little late each time would leave one out."""
+DAYS = 14
+PERIODS = {"1": ("hour", 24), "14": ("day", DAYS)}
+"""Days, as a page's address names them: the unit of time of each bar, and how many there are."""
+CONSOLE = Visitor(
+    UUID(int=0), "", "console", (Role.VIEWER,), LANGUAGES[0], b"", datetime.min.replace(tzinfo=UTC)
+)
+"""As whom the console asks when no person does: it may see counts and nothing else."""
+
+
+async def take(engine: AsyncEngine, gateway: Gateway) -> None:
+    counted = await gateway.get(CONSOLE, "/api/dlq/stats")
+    if counted.ok:
+        async with engine.begin() as tx:
+            await samples.add(tx, counted.body["targets"])
+            await samples.purge(tx, DAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    kind: str
+    values: list[int | None]
+    """The oldest first; None: there is no sample of that time."""
+
+    @property
+    def most(self) -> int:
+        return max(filter(None, self.values), default=0)
+
+    @property
+    def number(self) -> int:
+        """Return what the bars say together: what waited is no sum."""
+        return self.most if self.kind == "pending" else sum(filter(None, self.values))
+
+
+def begins(unit: str, count: int, now: datetime, zone: ZoneInfo) -> list[datetime]:
+    """Return when each of the last hours or days began; the last one is not over."""
+    if unit == "hour":
+        last = now.replace(minute=0, second=0, microsecond=0)
+        return [last - timedelta(hours=ago) for ago in reversed(range(count))]
+    today = now.astimezone(zone).date()
+    return [
+        datetime.combine(today - timedelta(days=ago), time(), zone)
+        for ago in reversed(range(count))
+    ]
+
+
+def charts(rows: Iterable[Any], times: Sequence[datetime]) -> dict[str, list[Chart]]:
+    """Return the charts of each target that has samples.
+
+    :param rows: of `store.samples.by_time`
+    """
+    found: dict[str, dict[datetime, Any]] = {}
+    for row in rows:
+        found.setdefault(row.target, {})[row.begin] = row
+    return {
+        target: [
+            Chart(kind, [getattr(by_time.get(at), kind, None) for at in times])
+            for kind in samples.NUMBERS
+        ]
+        for target, by_time in found.items()
+    }
