@@ -10,6 +10,8 @@ from services.console.http.pages import TEXTS
 from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
 from tests.support.eventually import eventually
 from tests.support.forms import submit
+from tests.support.identity import running_provider
+from tests.support.ports import Ports
 from tests.support.stack import Stack
 from tests.support.staff import PASSWORD, invitation
 from tests.support.system import LEAD, fresh_address
@@ -142,3 +144,34 @@ async def test_the_inbox_names_the_parts_that_are_away(browser: Browser, stack: 
         await fits(page, "inbox-away")
     finally:
         await stack.start("followups")
+
+
+async def test_the_company_account_opens_the_door(
+    browser: Browser, stack: Stack, ports: Ports
+) -> None:
+    t, email = TEXTS["pl"], fresh_address()
+    context = await browser.new_context(
+        viewport=PHONE, locale=LOCALES["pl"], java_script_enabled=False
+    )
+    page = await context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    with running_provider(ports.take()) as provider:
+        stack.changes["console"] = provider.settings
+        await stack.kill9("console")
+        await stack.start("console")
+        try:
+            link = await invitation(stack, email, "sales", language="pl")
+            await provider.put("jan", email=email, email_verified=True)
+            await page.goto(stack.url + link)
+            await fits(page, "join-oidc")
+            await page.get_by_role("button", name=t["oidc_button"]).click()
+            await page.locator("input[name=sub]").fill("jan")
+            await page.keyboard.press("Enter")
+            await expect(page).to_have_url(f"{stack.url}/console/")
+            assert [each for each in said if "Failed to load resource" not in each] == []
+        finally:
+            stack.changes["console"] = {}
+            await stack.kill9("console")
+            await stack.start("console")
+    await context.close()
