@@ -98,8 +98,9 @@ def hear(
     :param handovers: languages in which a person is asked to answer
     """
     matched = routes.find(message, before=_before(state))
+    may_continue = state.facts.phone is None and state.last_said
     understood = understand(
-        message,
+        phone.whole(state.last_said or "", message) if may_continue else message,
         asked=_corrected(message, state.facts, state.asking)
         or (None if state.asking == "wish" and matched else state.asking),
         language=state.spoken or state.language or default_language,
@@ -166,7 +167,8 @@ def hear(
     if held is None:
         before = state.last_said if continues else None
         asked = firm.asked(message, works, towns, has_wish=wish is not None, before=before)
-    offers_consent = answer is None and may_offer(held) and (offered or "mails" in actions)
+    wishes = offered or ("mails" in actions and state.asking != "consent")
+    offers_consent = answer is None and may_offer(held) and wishes
     wants_mails = held is None and (state.wants_mails or "mails" in actions)
     is_about_lead = (
         is_of_sales
@@ -210,7 +212,12 @@ def hear(
             else _insists(state, answers)
         ),
         offers_consent=offers_consent,
-        is_worth_telling=(answer is None or has_limits or gives_contact)
+        is_worth_telling=(
+            answer is None
+            or has_limits
+            or gives_contact
+            or (_says_more(understood.rest) and (held is not None or _tells_more(state, news)))
+        )
         and (
             says
             or understood.budget_from is not None
@@ -218,8 +225,16 @@ def hear(
         )
         and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
-        mistyped_phone=None if news.phone or news.budget else phone.mistyped(message),
+        mistyped_phone=None if news.phone or news.email or news.budget else phone.mistyped(message),
     )
+
+
+LONG_ANSWER = 5
+
+
+def _says_more(rest: str) -> bool:
+    """Return whether an answer about consent has more in it, which staff should read."""
+    return small_talk.word_count(rest) > LONG_ANSWER
 
 
 def _before(state: State) -> str:
@@ -234,12 +249,12 @@ def _corrected(message: str, facts: Facts, asking: Question | None) -> Question 
     if area.corrects_rooms(message):
         return "area"
     if (new := corrections.amended(message)) is not None:
-        number, in_metres, is_rather = new
+        number, in_metres, _ = new
         if in_metres and facts.area is not None:
             return "area"
         may_be_area = facts.area is not None and 0.5 <= number / facts.area <= 2
         may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
-        if may_be_budget and (not may_be_area or (is_rather and asking == "start")):
+        if may_be_budget and (not may_be_area or asking == "start"):  # the budget was said last
             return "budget"
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
@@ -279,6 +294,7 @@ def _that_count(
         takes_back(message) or (state.asking == "consent" and not small_talk.says(understood.rest))
     )
     gives_contact = understood.facts.email or understood.facts.phone
+    is_other = offered or state.asking == "consent"
     return [
         route
         for route in matched
@@ -287,7 +303,7 @@ def _that_count(
         and not (gives_contact and "contact" in route.skips)
         and not (
             route.action == "mails"
-            and (understood.answer is not None or offered or small_talk.names_works(message, works))
+            and (understood.answer or is_other or small_talk.names_works(message, works))
         )
     ]
 

@@ -76,6 +76,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Reading:
     if not HAS_DIGIT.search(text):
         return otherwise or text, {}
+    text = _SERIES.sub(lambda match: _SERIES_COMMA.sub(f" {match['unit']} i ", match[0]), text)
     text = _SHARED.sub(lambda match: f"{match[0]} {match['unit']}", text)
     found = _measured(text, asked)
     if not found and (match := _AREA_WORD.search(text)):
@@ -99,6 +100,12 @@ _SHARED = re.compile(
     rf"(?<![\w.,])\d{{1,3}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE
 )
 """`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
+_SERIES = re.compile(
+    rf"(?<![\w.,])\d{{1,3}}(?:\s*,\s*\d{{1,3}})+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))",
+    re.IGNORECASE,
+)
+_SERIES_COMMA = re.compile(r"\s*,\s*")
+"""`37, 42 i 51 m2`"""
 
 
 def _measured(text: str, asked: Question | None) -> list[Quantity]:

@@ -221,6 +221,12 @@ def says_no(message: str, language: str) -> bool:
 # --- the answer -------------------------------------------------------------------------------
 
 
+_ADS_NOT = re.compile(
+    r"\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
+)
+"""`Marketing nie, wyceny tak`"""
+
+
 def answer(
     message: str, language: str, asked: Question | None, *, agreed: bool = False
 ) -> Answer | None:
@@ -229,7 +235,11 @@ def answer(
     :param language: of the conversation, in which the question was asked
     :param agreed: consent was given here, and nothing has been asked since
     """
-    if says_withdrawal(message, language) or (agreed and takes_back(message, language)):
+    if (
+        _ADS_NOT.search(fold(message))
+        or says_withdrawal(message, language)
+        or (agreed and takes_back(message, language))
+    ):
         return "no"
     asks = message.rstrip().endswith("?")
     if asked == "consent":

@@ -112,7 +112,7 @@ _AMENDED = re.compile(
     rf"{_NUMBER}",
     re.IGNORECASE,
 )
-_AMENDED_AFTER = re.compile(rf"{_NUMBER}\s+jednak\b", re.IGNORECASE)
+_AMENDED_AFTER = re.compile(rf"{_NUMBER}\s+(?:jednak\b|maks\w*|max\b)", re.IGNORECASE)
 _RATHER = re.compile(r"\b(?:bardziej|bli[żz]ej|raczej)\b", re.IGNORECASE)
 _LATER = re.compile(
     r"\b(?:p[óo][źz]niej|potem|reszt[aęy]|(?:drugi|kolejny|nast[ęe]pny)\w*\s+etap\w*)\b"
@@ -128,7 +128,11 @@ def amended(text: str) -> tuple[float, bool, bool] | None:
     """Return the number of `sory, 4,5 metra` or `jednak bardziej 32`, whether it is in metres, and
     whether it replaces one that was about as large.
     """
-    match = _AMENDED.search(text) or ("jednak" in text and _AMENDED_AFTER.search(text)) or None
+    match = (
+        _AMENDED.search(text)
+        or ((" jednak" in text or " ma" in text) and _AMENDED_AFTER.search(text))
+        or None
+    )
     if match is None:
         return None
     number = float(match["number"].replace(",", "."))

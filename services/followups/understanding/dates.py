@@ -153,7 +153,7 @@ _LED_DAY = re.compile(
     r"\b(?:od|w|do|po|na|start\w*|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE
 )
 _SOON = re.compile(
-    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
+    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|(?<!wszystko )(?<!nie )od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
     re.IGNORECASE,
 )
 _BARE_SOON = re.compile(
@@ -172,7 +172,7 @@ _LOOK_BACK = 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
 _FINISH = re.compile(
-    r"\b(?:gotow\w*|sko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|deadline)\b",
+    r"\b(?:gotow\w*|sko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline)\b",
     re.IGNORECASE,
 )
 _STARTS = re.compile(
@@ -233,12 +233,21 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     for offset, clause in (*about_works, *(rest if len(rest) < len(clauses) else [(0, text)])):
         if found := _find(clause, text, today, bare=asked == "start"):
             start, end, said = found
-            found = start + offset, end + offset, said
+            found = _after_handover((start + offset, end + offset, said), text, today)
             start, end, said = _corrected(found, text, today, bare=asked == "start")
             return f"{text[:start]} {MARK} {text[end:]}", {"start": said}
     return text, {}
 
 
+def _after_handover(found: tuple[int, int, str], text: str, today: date) -> tuple[int, int, str]:
+    """Return the start that follows the day of the keys: `klucze 15 stycznia, więc od lutego`."""
+    later = _find(text, text, today, bare=True, begin=found[1]) if of_handover(found[2]) else None
+    if later is None or _HANDED_OVER.search(text[found[1] : later[1] + _AFTERWARDS]):
+        return found
+    return later[0], later[1], later[2].removesuffix(f" {HANDOVER}")
+
+
+_AFTERWARDS = 15
 _MAY_CORRECT = re.compile(
     rf"{corrections.CORRECTED.pattern}|lepiej|\s(?:-|–|do|to)\s", re.IGNORECASE
 )
@@ -320,7 +329,12 @@ _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 _TITLED = {"pan", "pani", "panstwo", "nazwisko"}
 
 
+_UNTIL = re.compile(r"\b(?:do|przed)\s+(?:\w+\s+)?$", re.IGNORECASE)
+
+
 def _is_no_date(text: str, match: re.Match[str], before: str) -> bool:
+    if match.re in _MONTH_NAMES and _UNTIL.search(before) and _ASAP.search(text):
+        return True  # `jak najszybciej, wynajem mamy do końca lutego`
     is_name = match.re in _MONTH_NAMES and _is_surname(text, match, before)
     return is_name or bool(_DENIED.search(before) and not _NOT_BEFORE.match(match[0]))
 

@@ -80,6 +80,7 @@ _GIVES = re.compile(
     re.IGNORECASE,
 )
 """`Możemy dać 300`: thousands."""
+_AT_MOST = re.compile(r"\s*(?:max|maks\w*|najwy[żz]ej)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
@@ -155,7 +156,14 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     for match in _AMOUNT.finditer(text):
         before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
         is_alone = match.span("number") in alone
-        each = _amount(text, match, before, is_answer=is_alone, is_whole=is_alone and is_whole)
+        each = _amount(
+            text,
+            match,
+            before,
+            is_answer=is_alone,
+            is_whole=is_alone and is_whole,
+            is_asked=asked == "budget",
+        )
         if each is not None:
             currency = _currency(match) if not found else currency
             said.append(match)
@@ -196,7 +204,7 @@ _MOST_BARE = 10_000_000
 
 
 def _amount(
-    text: str, match: re.Match[str], before: str, *, is_answer: bool, is_whole: bool
+    text: str, match: re.Match[str], before: str, *, is_answer: bool, is_whole: bool, is_asked: bool
 ) -> Quantity | None:
     """Return the amount if the context says that it is money and a budget; else None."""
     if corrections.is_rejected(text, match.start()):
@@ -217,6 +225,7 @@ def _amount(
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
             is_said = (what == "budget" or gives) and _ends(after)
+            is_said = is_said or (is_asked and _AT_MOST.match(after) is not None)
             is_money = number >= 5 and (is_whole or is_said)
             number *= 1_000
         if not is_money:

@@ -17,7 +17,7 @@ _SAID = re.compile(
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
     rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|si[ęe]\s+k[łl]ania)(?=\s*(?:[,.;!{MARK}]|$))"
@@ -48,7 +48,7 @@ _BEFORE_PHONE = re.compile(
 )
 """`ok kasia 511 892 004`"""
 _AFTER_PHONE = re.compile(
-    rf"{PHONE_MARK}[\s,;:(-]*(?:(?:pani?|ja|tu|m[óo]wi)\s+)?(?P<name>(?!(?:max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s.!)]*$))?)"
+    rf"{PHONE_MARK}[\s,;:(-]*(?:(?:stacjonarn\w+|domow\w+|kom[óo]rk\w+|pani?|ja|tu|m[óo]wi)\s+)?(?P<name>(?!(?:max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s.!)]*$))?)"
     rf"(?=\s*(?:$|[,;.!)(-]|{MARK}|(?:po|przed|od|do|najlepiej|prosz\w+|\w*dzwo\w+|pozdr\w+|ale|tylko)\b))",
     re.IGNORECASE,
 )

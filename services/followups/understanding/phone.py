@@ -30,6 +30,13 @@ _ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
 _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
+_PIECE = re.compile(
+    rf"\b(?:nr|numer\w*|tel\w*|kom\w*)\b(?:\s+(?:to|jest|telefonu|tel|m[óo]j|kom\w*))*[\s.:,-]*(?P<number>[1-9](?:[\s-]?\d){{3,7}})(?![\s-]?\d)(?!\s?(?:{MONEY}|{METRES}))",
+    re.IGNORECASE,
+)
+"""`Mój numer 516 22`: the rest may follow in the next message."""
+_REST = re.compile(r"[^\w]*(?:[^\W\d_]+[\s,:]+){0,2}(?P<number>\d(?:[\s-]?\d){0,4})(?!\d|[\s-]\d)")
+DIGITS = 9
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _ANOTHERS = re.compile(
     rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
@@ -72,9 +79,19 @@ def canonical(text: str) -> str | None:
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
 
 
+def whole(before: str, text: str) -> str:
+    """Return the message, with the piece of a number before it joined: `516 22`, `9 041 to dalej`."""
+    piece = _PIECE.search(before)
+    rest = _REST.match(text) if piece else None
+    if piece is None or rest is None:
+        return text
+    number = re.sub(r"\D", "", piece["number"] + rest["number"])
+    return f"{number} {text[rest.end() :]}" if len(number) == DIGITS else text
+
+
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    match = _MISTYPED.fullmatch(text)
+    match = _MISTYPED.fullmatch(text) or _PIECE.search(text)
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
@@ -96,6 +113,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
+    if piece := _PIECE.search(text):
+        return take(text, piece), {}
     return text, {}
 
 

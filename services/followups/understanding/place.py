@@ -162,7 +162,7 @@ def find_all(text: str) -> list[str]:
 _IS_NEAR = 2
 _WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
 _OWN = re.compile(
-    r"\b(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*,\s*(?:w\s+)?(?P<own>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})(?=\s*(?:[,.;]|$))"
+    r"\b(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*[,(]\s*(?:w\s+)?(?P<own>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})(?=\s*(?:[,.;)]|$))"
     r"|(?:^|[,.;]\s*)(?P<own2>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})\s+(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s",
 )
 """`Pod Krakowem, Zabierzów`: a village that is not listed."""
