@@ -222,9 +222,9 @@ def says_no(message: str, language: str) -> bool:
 
 
 _ADS_NOT = re.compile(
-    r"\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
+    r"^(?!.*przypomn).*\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
 )
-"""`Marketing nie, wyceny tak`"""
+"""`Marketing nie, wyceny tak`; the consent is for reminders, too."""
 
 
 def answer(
