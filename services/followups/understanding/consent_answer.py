@@ -222,7 +222,7 @@ def says_no(message: str, language: str) -> bool:
 
 
 _ADS_NOT = re.compile(
-    r"^(?!.*przypomn).*\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
+    r"^(?!.*(?:przypomn|ofert\w+ tak)).*\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
 )
 """`Marketing nie, wyceny tak`; the consent is for reminders, too."""
 
