@@ -47,7 +47,7 @@ def _masters(server: RedisServer, found: list[Finding]) -> Iterator[tuple[str, i
     for sentinel in server.sentinels:
         where = f"the Sentinel at {_shown(sentinel)}"
         try:
-            with _client(sentinel, server.sentinel_options) as client:
+            with _client(sentinel, server.sentinel_options | {"decode_responses": True}) as client:
                 master = client.sentinel_get_master_addr_by_name(server.master)
         except RedisError as error:
             found.append(wrong("Redis", f"{where}: {error}", "start it; two of three are needed"))
