@@ -38,6 +38,12 @@ def main() -> int:
         if 0 < len(missing) < len(provider):
             given = ", ".join(name for name in provider if name not in missing)
             raise SystemExit(f"setup: .env has {given}; it also needs {', '.join(missing)}")
+    accounts = (*DATABASE_PASSWORDS.values(), *AMQP_PASSWORDS.values())
+    if missing := [name for name in accounts if not values.get(name)]:
+        raise SystemExit(
+            f"setup: nothing was changed; .env lacks {', '.join(missing)}: "
+            "`make env` adds them, on one host, and the others get its .env"
+        )
     env_file = ROOT / ".env"
     if found := faults(load(env_file), env_file):
         raise SystemExit("\n  ".join(["setup: nothing was changed; fix this first:", *found]))
