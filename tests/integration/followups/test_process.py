@@ -148,7 +148,7 @@ def statuses(cursor: Any) -> dict[str, int]:
     return dict(cursor.fetchall())
 
 
-def until(ask: Callable[[], Any], seconds: float = 15) -> Any:
+def until(ask: Callable[[], Any], seconds: float = 30) -> Any:
     async def asked() -> Any:
         return ask()
 
@@ -231,6 +231,12 @@ async def test_events_of_consent_and_alerts_are_handled_once(
     )
     first = scheduled["items"][0]
     await until(lambda: intake.follow_ups() == [first["id"]])
+    bound = {("alerts.events", "followup.*"), ("consent.events", "consent.withdrawn")}
+
+    def bindings() -> set[tuple[str, str]]:
+        return {(each["source"], each["routing_key"]) for each in vhost.call("GET", "bindings")}
+
+    await until(lambda: bound <= bindings())  # it serves before, if RabbitMQ is slow
     at = datetime.now(UTC).isoformat()
     sent = {
         "alert_id": first["id"], "target": "email", "reference": first["id"], "outcome": "sent",
