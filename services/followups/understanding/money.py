@@ -130,7 +130,9 @@ def _respelt(text: str) -> str:
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    text = _respelt(_in_thousands(text, asked))
+    text = _in_thousands(text, asked)
+    if HAS_DIGIT.search(text):
+        text = _respelt(text)
     if match := _HALF.search(text):
         budget = _WORDS[match["words"].lower()] if match["words"] else 1_000_000
         if not re.search(r"\d\s*(?:i\s*)?$", in_digits(text[: match.start()])):

@@ -79,9 +79,13 @@ def canonical(text: str) -> str | None:
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
 
 
+def _piece(text: str) -> re.Match[str] | None:
+    return _PIECE.search(text) if HAS_DIGIT.search(text) else None
+
+
 def whole(before: str, text: str) -> str:
     """Return the message, with the piece of a number before it joined: `516 22`, `9 041 to dalej`."""
-    piece = _PIECE.search(before)
+    piece = _piece(before)
     rest = _REST.match(text) if piece else None
     if piece is None or rest is None:
         return text
@@ -91,7 +95,7 @@ def whole(before: str, text: str) -> str:
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    match = _MISTYPED.fullmatch(text) or _PIECE.search(text)
+    match = _MISTYPED.fullmatch(text) or _piece(text)
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
@@ -113,9 +117,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
-    if piece := _PIECE.search(text):
-        return take(text, piece), {}
-    return text, {}
+    piece = _piece(text)
+    return (take(text, piece), {}) if piece else (text, {})
 
 
 def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:
