@@ -64,14 +64,21 @@ def _any(own: Sequence[str], *others: str) -> str:
 
 
 RIGHTS = {
-    "gateway": Rights(publishes=("alerts", "consent.actions", "followups.commands"), owns=False),
+    "gateway": Rights(
+        publishes=("alerts", "consent.actions", "console.commands", "followups.commands"),
+        owns=False,
+    ),
     "alerts": Rights(
-        publishes=("consent.commands", REPLIES),
+        publishes=("consent.commands", "console.commands", REPLIES),
         listens=("consent.events", "followups.events", REPLIES),
     ),
-    "consent": Rights(publishes=("alerts", "followups.commands", REPLIES), listens=(REPLIES,)),
+    "consent": Rights(
+        publishes=("alerts", "console.commands", "followups.commands", REPLIES),
+        listens=(REPLIES,),
+    ),
+    "console": Rights(),
     "followups": Rights(
-        publishes=("alerts", "consent.commands", REPLIES),
+        publishes=("alerts", "consent.commands", "console.commands", REPLIES),
         listens=("alerts.events", "consent.events"),
     ),
 }

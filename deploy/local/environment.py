@@ -18,7 +18,6 @@ SITE_PORT = "8090"  # as config.example/forms.toml has it
 DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")
-ON_BROKER = ("consent", "followups", "alerts", "gateway")
 CLUSTER = Path(".local/run/cluster")
 VERIFIED = "?sslmode=verify-full"
 BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
@@ -55,7 +54,7 @@ DATABASE_PASSWORDS = {
 API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
 PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
 INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
-AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in ON_BROKER}
+AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
 GENERATED: dict[str, Callable[[], str]] = {
     **BOUND_TO_DATA,
     **dict.fromkeys((*API_KEYS, *INTERNAL_KEYS.values()), _secret),
@@ -290,10 +289,9 @@ def for_process(
         "HTTP_PORT": values[f"{prefix}_PORT"],
         "METRICS_PORT": values[f"{prefix}_METRICS_PORT"],
     }
-    if name in ON_BROKER:
-        password = quote(values[AMQP_PASSWORDS[name]], safe="")
-        brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
-        settings["AMQP_URL"] = f"amqp://{name}:{password}@{brokers}/{VHOST}"
+    password = quote(values[AMQP_PASSWORDS[name]], safe="")
+    brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
+    settings["AMQP_URL"] = f"amqp://{name}:{password}@{brokers}/{VHOST}"
     if own := tls_dir(values, name):
         settings["TLS_DIR"] = str(own)
     if name in WITH_TABLES:

@@ -90,10 +90,16 @@ def disable(
     session.screen.answer(answer, f"{person} is disabled")
 
 
-def actions(context: typer.Context, limit: Annotated[int, typer.Option(min=1)] = 20) -> None:
-    """Show who did what in the console: keys, people, looks at data, acts on many alerts."""
+def actions(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    who: Annotated[str | None, typer.Option(help="The id of a person or a key.")] = None,
+    act: Annotated[str | None, typer.Option(help="Such as alert.discard.")] = None,
+    day: Annotated[str | None, typer.Option(help="Such as 2026-11-27.")] = None,
+) -> None:
+    """Show who did what: with alerts, leads, persons' data, limits, keys and people."""
     session: Session = context.obj
-    pages = session.api.pages("/api/actions", limit=limit)
+    pages = session.api.pages("/api/actions", limit=limit, actor=who, action=act, day=day)
     found = [each for page in pages for each in page["items"]][:limit]
     if session.screen.as_json:
         for each in found:

@@ -12,7 +12,7 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from deploy import provision
-from deploy.local.environment import ON_BROKER, SERVICES, VHOST
+from deploy.local.environment import SERVICES, VHOST
 from libs.common import sockets
 from libs.common.messaging.topology import Queue
 from ostoja.doctor.clock import judged, of_header
@@ -22,6 +22,7 @@ from ostoja.doctor.web import Response, ask
 from services.alerts import topology as alerts
 from services.alerts.config import Config, Target
 from services.consent import topology as consent
+from services.console import topology as console
 from services.followups import topology as followups
 
 PREFIXES = tuple(f"{service}." for service in SERVICES)
@@ -34,7 +35,7 @@ REDECLARE = (
 
 def check(deployment: Deployment, now: Callable[[], float]) -> Iterator[Finding]:
     """:param now: this machine's clock, as `time.time`"""
-    for service in ON_BROKER:
+    for service in SERVICES:
         for url in sockets.each_host(deployment.amqp_url(service)):
             if fault := asyncio.run(_login(url)):
                 yield wrong(
@@ -119,6 +120,7 @@ def expected(config: Config) -> dict[str, Queue]:
         *alerts.data_subject_queues(),
         *alerts.target_queues(config),
         *consent.QUEUES,
+        *console.QUEUES,
         *followups.QUEUES,
     )
     return {queue.name: queue for queue in every}

@@ -1,7 +1,7 @@
 """Every change of a subject's consent. Each is one transaction: state, events, trail."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +31,9 @@ from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
 from services.consent.trail.vault import Vault
+
+Note = Callable[[AsyncConnection, UUID | None], Awaitable[None]]
+"""Records who acts on a data subject, by the subject's id; None: it is not known any more."""
 
 
 class ErasedSince(Exception):  # noqa: N818 - reads as the answer it is
@@ -143,6 +146,7 @@ class WithdrawalRequest:
     """Never mail a link for a new agreement again."""
     at: datetime | None = None
     """When it was withdrawn, if not now: a restored backup has undone it."""
+    note: Note | None = None
 
 
 async def withdraw(
@@ -175,6 +179,8 @@ async def withdraw(
     if request.never_ask:
         evidence["never_ask"] = True
     await chain.append(tx, subject.id, subject.key(vault), replace(entry, evidence=evidence))
+    if request.note is not None:
+        await request.note(tx, subject.id)
     return Withdrawal(subject.id, state)
 
 
@@ -198,7 +204,9 @@ async def erase(tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Wit
     return True
 
 
-async def erase_phone(tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject) -> None:
+async def erase_phone(
+    tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, note: Note | None = None
+) -> None:
     """Have the other services erase a phone number; consent stores none.
 
     :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
@@ -206,6 +214,8 @@ async def erase_phone(tx: AsyncConnection, vault: Vault, entry: Entry, subject: 
     row = await data_subjects.get_or_create(tx, vault, subject.identity, Lock.CHANGE)
     await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
     await chain.append(tx, row.id, row.key(vault), entry)
+    if note is not None:
+        await note(tx, row.id)
     await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject)
 
 

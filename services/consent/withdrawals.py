@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import normalise
 from services.consent import changes, permits
-from services.consent.changes import Withdrawal, WithdrawalRequest
+from services.consent.changes import Note, Withdrawal, WithdrawalRequest
 from services.consent.consent import Action, Subject, WithdrawalResult
 from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
@@ -68,12 +68,12 @@ class Withdrawals:
         """
         return self._locks.setdefault(normalise(email), asyncio.Lock())
 
-    async def erase(self, entry: Entry) -> Answer:
+    async def erase(self, entry: Entry, note: Note | None = None) -> Answer:
         """Withdraw, wait for permits as any withdrawal does, then erase the subject.
 
         Nothing is erased while a permit is unreturned.
         """
-        withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True))
+        withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True, note=note))
         if answer.result is not WithdrawalResult.DONE:
             return answer
         erased = replace(entry, action=Action.ERASED)
@@ -82,8 +82,8 @@ class Withdrawals:
         await self.journal.record()
         return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
 
-    async def erase_phone(self, entry: Entry, subject: Subject) -> None:
+    async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> None:
         """Erase a subject known only by phone; it has neither consents nor permits."""
         async with self._engine.begin() as tx:
-            await changes.erase_phone(tx, self._vault, entry, subject)
+            await changes.erase_phone(tx, self._vault, entry, subject, note)
         await self.journal.record()

@@ -10,11 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
+from libs.common.messaging import consumer
+from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
-from services.console import samples
+from services.console import samples, topology
+from services.console.acts import Acts
 from services.console.bulk import Bulk
 from services.console.gateway import Gateway
+from services.console.http.actions import ActionRoutes
 from services.console.http.bulk import BulkRoutes
 from services.console.http.deliveries import DeliveryRoutes
 from services.console.http.door import Door, errors_as_pages
@@ -47,6 +51,7 @@ from services.console.sync import Sync
 MIGRATIONS = Path(__file__).parent / "migrations"
 PURGE_SECONDS = 3600
 POOL = 5
+PREFETCH = 20
 SESSION_DAYS = 30
 
 
@@ -56,6 +61,13 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         postgres.connect(database_url, application_name=service.name, pool_size=POOL)
     )
     await schema_version.require(service, engine, MIGRATIONS)
+
+    broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), service.name))
+    await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
+    acts = Acts(engine)
+    await service.enter(
+        consumer.consume(broker, topology.ACTIONS_QUEUE, acts.consume, prefetch=PREFETCH)
+    )
 
     sync = Sync(engine, service.stopping)
     service.spawn("key versions", sync.run())
@@ -109,6 +121,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         )
         OidcRoutes(door, staff, provider, Tokens(keys_of_operators)).add_to(app)
     StaffRoutes(engine, door, staff, settings.public_base_url).add_to(app)
+    ActionRoutes(engine, door, acts, staff).add_to(app)
     OperationsRoutes(engine).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)

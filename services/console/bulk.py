@@ -17,12 +17,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.messaging.actions import Actor
 from libs.common.process import logs
 from services.console.gateway import Gateway
 from services.console.people import actor_of
 from services.console.person import Role
 from services.console.store import actions, bulk
-from services.console.store.actions import Actor
 from services.console.store.sessions import Visitor
 
 log = logs.get_logger(__name__)

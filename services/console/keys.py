@@ -20,11 +20,11 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.messaging.actions import Actor
 from libs.common.process import logs
 from services.console import metrics
 from services.console.key import MOST_KEYS, Secret, new_id, new_secret
 from services.console.store import actions, keys, versions
-from services.console.store.actions import Actor
 from services.console.store.versions import Reader, Version
 from services.console.sync import KeysRestoredError, Sync
 

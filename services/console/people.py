@@ -17,12 +17,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.messaging.actions import Actor
 from services.console import metrics
 from services.console.oidc import Identity, OidcError
 from services.console.passwords import Passwords, TooManyError
 from services.console.person import INVITATION, STEP_UP, Role, Ways, login_wait
 from services.console.store import actions, people, sessions
-from services.console.store.actions import Actor
 from services.console.store.sessions import Visitor
 
 KIND = "staff"

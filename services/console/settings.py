@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
-from libs.common.process.settings import DatabaseSettings, ServiceSettings
+from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
 from libs.common.signed_links import Tokens
 from services.console.person import Ways
 
@@ -29,7 +29,7 @@ def _with_issuer(value: T, others: ValidationInfo) -> T:
     return value
 
 
-class ConsoleSettings(ServiceSettings, DatabaseSettings):
+class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
     operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     """With which it signs who calls the gateway; the gateway has the same."""

@@ -71,7 +71,7 @@ class Requirements:
     """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     recorded: bool = True
-    """Record calls with the admin key, and acts of staff: not looks at the system's state."""
+    """Record calls with the admin key: not looks at the system's state."""
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """Shared by all callers without a key: a botnet stays below the limit of each address."""
     mail_action: str | None = None
@@ -297,9 +297,9 @@ class Access:
                 detail=f"this requires a valid key in {header}",
                 headers={hdrs.WWW_AUTHENTICATE: f'ApiKey header="{header}"'},
             )
-        known = context.client.role
-        acts = context.staff and known is not Role.PUBLIC and request.method not in _LOOKS
-        if (known is Role.ADMIN or acts) and context.requires.recorded:
+        # What staff do is in the console's record, by who does it; so are their looks.
+        as_admin = context.client.role is Role.ADMIN and not context.staff
+        if as_admin and context.requires.recorded:
             return await self._recorded(request, context.client, context.handler)
         return await context.handler(request)
 
@@ -307,7 +307,6 @@ class Access:
         """Do nothing: counting after the test would admit all concurrent requests."""
 
 
-_LOOKS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _UNMATCHED = Requirements()
 
 

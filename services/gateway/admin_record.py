@@ -1,4 +1,4 @@
-"""Reports calls with the admin key and acts of staff to consent, before and after they run.
+"""Reports calls with keys that only an admin's opens to consent, before and after they run.
 
 Reports go through the broker, confirmed; otherwise over HTTP. If neither works the call still runs,
 so that no one is locked out in an emergency (docs/decisions/0008).
@@ -79,7 +79,7 @@ class AdminRecord:
     async def _record(self, action: Mapping[str, Any], phase: str, status: int | None) -> None:
         body = {**action, "phase": phase, "status": status, "at": datetime.now(UTC).isoformat()}
         request_id = action["request_id"]
-        message = Message(str(uuid.uuid4()), "action.record", body, request_id)
+        message = Message(str(uuid.uuid4()), "call.record", body, request_id)
         try:
             await self._broker.publish(EXCHANGE, ROUTING_KEY, message, timeout=RECORD_SECONDS)
         except PublishError:  # rejected or unconfirmed: a duplicate report makes one row

@@ -14,6 +14,7 @@ from libs.common.signed_links import Tokens
 from services.gateway import console as console_pages
 from services.gateway import docs, pages, widget
 from services.gateway.access import Access
+from services.gateway.action_record import ActionRecord
 from services.gateway.admin_record import AdminRecord
 from services.gateway.api_keys import ApiKeys, parse_ids
 from services.gateway.body_budget import BodyBudget
@@ -141,6 +142,7 @@ async def start(
         shadow=shadow,
         slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
         forms=form_routes,
+        actions=ActionRecord(broker, console),
         health=Health(upstreams, redis, broker, key_sync),
         leaving=lambda: service.leaving,
         purge=cache.purge,

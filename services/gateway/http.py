@@ -28,6 +28,7 @@ from libs.common.process import logs
 from libs.common.scopes import Scope
 from services.gateway import slack
 from services.gateway.access import CONTEXT, Access, Requirements
+from services.gateway.action_record import ActionRecord
 from services.gateway.body_budget import BodyBudget, accept_body, parts
 from services.gateway.clients import Role
 from services.gateway.forms.routes import FormRoutes
@@ -186,6 +187,7 @@ class Api:
         shadow: bool,
         slack_secret: str | None,
         forms: FormRoutes,
+        actions: ActionRecord,
         health: Health,
         leaving: Callable[[], bool],
         purge: Callable[[], int],
@@ -200,6 +202,7 @@ class Api:
         self._shadow = shadow
         self._slack_secret = slack_secret
         self._forms = forms
+        self._actions = actions
         self._health = health
         self._leaving = leaving
         self._purge = purge
@@ -397,6 +400,8 @@ class Api:
         body = await self._json_body(request)
         changes = validate(body, LimitChanges).model_dump(exclude_unset=True)
         if changes:
+            ref = " ".join(f"{name}={limit or 'configured'}" for name, limit in changes.items())
+            await self._actions.intend(request, "limits.change", "limits", ref)
             try:
                 await self._overrides.change(changes)
             except RedisUnavailable:
@@ -414,7 +419,8 @@ class Api:
                 ) from None
         return await self.get_limits(request)
 
-    async def clean_cache(self, _: web.Request) -> web.Response:
+    async def clean_cache(self, request: web.Request) -> web.Response:
+        await self._actions.intend(request, "cache.clean", "cache", "gateway")
         return json_response({"purged": self._purge()})
 
 

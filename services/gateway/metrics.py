@@ -87,10 +87,10 @@ CONSENTS_NOT_RECORDED = Counter(
 )
 ADMIN_CALLS_UNRECORDED = Counter(
     "gateway_admin_calls_unrecorded_total",
-    "Calls with the admin key that neither the broker nor consent recorded.",
-    ["phase"],  # intended | done
+    "Calls with the admin key that neither the broker nor consent, or the console, recorded.",
+    ["phase"],  # intended | done: the call at consent; act: a change of the gateway, at the console
 )
-for _phase in ("intended", "done"):
+for _phase in ("intended", "done", "act"):
     ADMIN_CALLS_UNRECORDED.labels(_phase)  # a rule sees only what rises from 0
 KEYS_REJECTED = Counter(
     "gateway_keys_rejected_total",

@@ -16,7 +16,6 @@ from deploy.local.environment import (
     EXAMPLE,
     EXAMPLE_CONFIG,
     GENERATED,
-    ON_BROKER,
     ROOT,
     SERVICES,
     for_process,
@@ -128,7 +127,7 @@ def queues() -> list[str]:
         *topology.data_subject_queues(),
         *topology.target_queues(alerts),
     ]
-    for name in set(ON_BROKER) - {"alerts", "gateway"}:
+    for name in set(SERVICES) - {"alerts", "gateway"}:
         ours += import_module(f"services.{name}.topology").QUEUES
     return [*(queue.name for queue in ours), "alerts.epoch.0"]
 

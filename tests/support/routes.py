@@ -55,6 +55,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
             grace=nothing,
             shadow=False,
         ),
+        actions=nothing,
         health=nothing,
         leaving=nothing,
         purge=nothing,

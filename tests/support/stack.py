@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from deploy.local import environment
-from deploy.local.environment import EXAMPLE_CONFIG, ON_BROKER, SERVICES, WITH_TABLES
+from deploy.local.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
 from deploy.local.process import Process, ServerError, wait_until
 from deploy.local.servers import Postgres, RabbitMQ, Redis
 from deploy.local.supervisor import DRAIN_SECONDS
@@ -150,8 +150,7 @@ class Stack(System):
 
     def _environment(self, name: str) -> dict[str, str]:
         settings = environment.for_process(self.values, name)
-        if name in ON_BROKER:
-            settings["AMQP_URL"] = self.vhost.url(name)
+        settings["AMQP_URL"] = self.vhost.url(name)
         if name in WITH_TABLES:
             settings["DATABASE_URL"] = self.database.of(name)
         return settings | self.changes[name]

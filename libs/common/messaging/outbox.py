@@ -97,6 +97,12 @@ ADD = (
 """The SQL of `add_all`, to include in another statement; its parameters are PARAMETERS."""
 PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
 _ADD = text(ADD).bindparams(*PARAMETERS)
+_HOLD = text(f"{ADD} RETURNING id").bindparams(*PARAMETERS)
+_COUNT = text(
+    "UPDATE outbox SET body = jsonb_set(body, '{count}', "
+    "to_jsonb(CAST(body->>'count' AS bigint) + :more)) WHERE id = :id"
+)
+_RELEASE = text("UPDATE outbox SET due_at = now() WHERE id = :id")
 _CLAIM = text(
     # The body as text: parsing and serialising it costs a tenth of a follow-up.
     "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers FROM outbox "
@@ -169,6 +175,28 @@ def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
         }
         for exchange, routing_key, message in messages
     ]
+
+
+async def hold(
+    tx: AsyncConnection, exchange: str, routing_key: str, message: Message, seconds: float
+) -> int:
+    """Like `add`, but wait for `release`, this long at most.
+
+    :param message: with a `count` in its body
+    :returns: its row
+    """
+    parameters = {"rows": rows([(exchange, routing_key, message)]), "later": seconds}
+    row: int = (await tx.execute(_HOLD, parameters)).scalar_one()
+    return row
+
+
+async def count(tx: AsyncConnection, row: int, more: int) -> bool:
+    """Add to the count of a message on hold; False if it was published meanwhile."""
+    return (await tx.execute(_COUNT, {"id": row, "more": more})).rowcount == 1
+
+
+async def release(tx: AsyncConnection, row: int) -> None:
+    await tx.execute(_RELEASE, {"id": row})
 
 
 class Relay:

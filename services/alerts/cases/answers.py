@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
+from libs.common.messaging.actions import Recorder
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
 from services.alerts.case import (
@@ -58,9 +59,12 @@ class Answers:
     engine: AsyncEngine
     rules: Rules
 
-    async def answer(self, case_id: UUID, answer: Answer) -> Result | Refusal:
+    async def answer(
+        self, case_id: UUID, answer: Answer, record: Recorder | None = None
+    ) -> Result | Refusal:
         """Take an answer; when this returns a result, it is durable and no step starts any more.
 
+        :param record: of an act at the API; who answers by a link or in Slack is in the case itself
         :raises UnknownCase:
         :raises KeyUsed:
         """
@@ -84,13 +88,17 @@ class Answers:
             result = _result(after)
             await cases.record(tx, row, answer, result)
             await self._tell_followups(tx, row, after)
+            if record is not None:
+                await record(tx)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
         log.info("case.answered", case_id=str(case_id), verb=answer.verb, via=answer.via)
         return result
 
-    async def cancel(self, case_id: UUID, answer: Answer) -> Result | Refusal:
+    async def cancel(
+        self, case_id: UUID, answer: Answer, record: Recorder | None = None
+    ) -> Result | Refusal:
         """End a case that is open or unanswered, as an operator says; raises as `answer`."""
         async with self.engine.begin() as tx:
             row, known = await self._begin(tx, case_id, answer)
@@ -102,6 +110,8 @@ class Answers:
                 return _refusal(row, Refused.ANSWERED)
             result = _result(await cases.cancel(tx, row, Cancelled.MANUAL))
             await cases.record(tx, row, answer, result)
+            if record is not None:
+                await record(tx)
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
 

@@ -17,6 +17,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.messaging.actions import Act
 from libs.common.scopes import PERSON
 from services.alerts.case import Answer, Refused, State, Verb, Via
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
@@ -79,7 +80,12 @@ class CaseRoutes:
             admin=request.headers.get(CALLER) == "admin",
         )
         try:
-            return _response(await self.answers.answer(case_id, answer))
+            ref = f"{case_id} by {given.by}" if given.by else str(case_id)
+            act = Act.of(
+                request.headers, "case.answer", "case", ref,
+                reason=given.reason, outcome=given.answer,
+            )  # fmt: skip
+            return _response(await self.answers.answer(case_id, answer, act.record))
         except UnknownCase:
             raise _unknown() from None
         except KeyUsed:
@@ -108,7 +114,8 @@ class CaseRoutes:
         key = _key(request, required=False)
         answer = Answer(Verb.CANCEL, "admin", name, Via.API, key, reason=body.reason, admin=True)
         try:
-            return _response(await self.answers.cancel(case_id, answer))
+            act = Act.of(request.headers, "case.cancel", "case", str(case_id), reason=body.reason)
+            return _response(await self.answers.cancel(case_id, answer, act.record))
         except UnknownCase:
             raise _unknown() from None
         except KeyUsed:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
+from libs.common.messaging.actions import Act, Counted, chosen, refs
 from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
@@ -64,6 +65,11 @@ class Chosen(Model):
         """Split ids, so that waiting for the lock on one row never holds another one's."""
         whole = self.filter()
         return [whole] if self.ids is None else [replace(whole, ids=[each]) for each in self.ids]
+
+    def act(self, request: web.Request, action: str, reason: str | None = None) -> Counted:
+        filters = self.model_dump(mode="json", exclude={"ids", "reason"}, exclude_none=True)
+        ref = f"{refs(self.ids or ())} {chosen(**filters)}".strip()
+        return Counted(Act.of(request.headers, action, "alert", ref, reason=reason))
 
     def lists(self) -> tuple[str, ...]:
         if self.status is not None:
@@ -162,6 +168,7 @@ class DlqRoutes:
         """Requeue the chosen rows; the same call again continues where this one stopped."""
         body = await parse(request, Chosen)
         changes = {**upkeep.RESET, "operator": operator(request)}
+        act = body.act(request, "alert.retry")
         async with self.engine.connect() as tx:
             lists = () if body.status is None and body.ids is not None else body.lists()
             matched, empty = await queries.count(tx, body.filter(), lists)
@@ -174,16 +181,19 @@ class DlqRoutes:
             rows = [row for row in rows if row.event_type not in CASE_EVENTS]
             known = [row for row in rows if row.target in self.throttles]
             await upkeep.requeue(tx, known, later=requeued / RETRIED_PER_SECOND, **changes)
-            requeued += len(known)
+            done = len(known)
             for row in rows:
                 if row.target not in self.throttles:
-                    requeued += await self.intake.reroute(tx, row, operator(request))
+                    done += await self.intake.reroute(tx, row, operator(request))
+            await act.add(tx, done)
+            requeued += done
 
         complete = await self._for_each_batch(body, requeue, retriable=True)
         over = 0
         for row in steps_of_cases:
-            done = await self._retry_step(row, changes)
+            done = await self._retry_step(row, changes, act)
             requeued, over = requeued + done, over + (not done)
+        await self._end_act(act)
         log.info("dlq.retried", operator=operator(request), matched=matched, requeued=requeued)
         answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
         if empty:  # erased or expired: there is nothing to send
@@ -192,7 +202,7 @@ class DlqRoutes:
             answer["case_over"] = over
         return json_response(answer if complete else {**answer, "more": True})
 
-    async def _retry_step(self, row: Any, changes: Mapping[str, Any]) -> bool:
+    async def _retry_step(self, row: Any, changes: Mapping[str, Any], act: Counted) -> bool:
         """Requeue a step of a case that still asks; the case is locked first."""
         async with self.engine.begin() as tx:
             if row.event_type != CASE_STEP or not await cases.may_be_pending(tx, row.alert_id):
@@ -201,18 +211,26 @@ class DlqRoutes:
             rows = await queries.locked(tx, "either", chosen, None, 1, retriable=True, wait=True)
             free = [each for each in rows if each.state in {State.PENDING, State.FAILED}]
             await upkeep.requeue(tx, free, **changes)
+            await act.add(tx, len(free))
         return bool(free)
+
+    async def _end_act(self, act: Counted) -> None:
+        async with self.engine.begin() as tx:
+            await act.end(tx)
 
     async def discard(self, request: web.Request) -> web.Response:
         body = await parse(request, Discard)
+        act = body.act(request, "alert.discard", body.reason)
         discarded = 0
 
         async def end(tx: AsyncConnection, rows: list[Any]) -> None:
             nonlocal discarded
             await _end(tx, rows, State.DISCARDED, body.reason, operator(request))
+            await act.add(tx, len(rows))
             discarded += len(rows)
 
         complete = await self._for_each_batch(body, end)
+        await self._end_act(act)
         log.info("dlq.discarded", operator=operator(request), rows=discarded)
         return json_response({"discarded": discarded, **({} if complete else {"more": True})})
 
@@ -265,12 +283,21 @@ class DlqRoutes:
                 await upkeep.requeue(tx, rows, **changes)
             else:
                 await _end(tx, rows, State(body.outcome), body.reason, operator(request))
+            ref = str(body.id) + (f" {body.target}" if body.target else "")
+            act = Act.of(
+                request.headers, "alert.resolve", "alert", ref,
+                reason=body.reason, outcome=body.outcome,
+            )  # fmt: skip
+            await act.record(tx, len(rows))
         log.info("dlq.resolved", operator=operator(request), id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
 
     async def cleanup(self, request: web.Request) -> web.Response:
         body = await parse(request, Cleanup)
-        deleted = await retention.purge(self.engine, body.older_than_hours * 3600)
+        ref = chosen(older_than_hours=body.older_than_hours)
+        act = Counted(Act.of(request.headers, "alert.cleanup", "alert", ref))
+        deleted = await retention.purge(self.engine, body.older_than_hours * 3600, act.add)
+        await self._end_act(act)
         log.info("dlq.cleaned_up", operator=operator(request), deleted=deleted)
         return json_response({"deleted": deleted})
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
+from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
 from services.alerts.case import Person
@@ -80,6 +81,10 @@ class OnCallRoutes:
         by = operator(request) or "unknown"
         async with self.engine.begin() as tx:
             number = await overrides.add(tx, body.schedule, shift, by=by, why=body.why)
+            if number is not None:
+                ref = f"{number} {body.schedule}: {body.person}"
+                act = Act.of(request.headers, "oncall.override", "override", ref, reason=body.why)
+                await act.record(tx)
         if number is None:
             raise Problem(409, detail=f"another override of {body.schedule} is at that time")
         log.info("oncall.overridden", schedule=body.schedule, person=body.person, operator=by)
@@ -104,6 +109,8 @@ class OnCallRoutes:
         async with self.engine.begin() as tx:
             if not await overrides.remove(tx, number):
                 raise Problem(404, detail="there is no such override")
+            act = Act.of(request.headers, "oncall.override-end", "override", str(number))
+            await act.record(tx)
         log.info("oncall.override_removed", id=number, operator=operator(request))
         return json_response({"removed": number})
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.http.application import Problem, json_response
+from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from services.alerts.alert import BreakerState
 from services.alerts.http.common import admin, operator
@@ -45,7 +46,8 @@ class OperationsRoutes:
         target = request.match_info["target"]
         if target not in self.throttles:
             raise Problem(404, detail=f"no such target; known are {', '.join(self.throttles)}")
-        await self.target_status.reset(target, operator(request))
+        act = Act.of(request.headers, "breaker.reset", "target", target)
+        await self.target_status.reset(target, act)
         return json_response({target: (await self.target_status.now())[target]})
 
     async def check(self, _: web.Request) -> web.Response:

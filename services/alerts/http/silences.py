@@ -9,6 +9,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
+from libs.common.messaging.actions import Act, chosen
 from libs.common.process import logs
 from services.alerts.case import Rules
 from services.alerts.http.common import admin, number_in_path, operator
@@ -52,6 +53,9 @@ class SilenceRoutes:
         matchers = body.model_dump(include=set(silences.MATCHERS))
         async with self.engine.begin() as tx:
             number = await silences.add(tx, matchers, body.ends, by or "", body.why)
+            ref = f"{number} {chosen(**matchers)}"
+            act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
+            await act.record(tx)
         log.info("silence.added", id=number, event_type=body.event_type, operator=by)
         return json_response({"id": number})
 
@@ -69,8 +73,9 @@ class SilenceRoutes:
         number = number_in_path(request)
         async with self.engine.begin() as tx:
             cases = await silences.end(tx, number)
-        if cases is None:
-            raise Problem(404, detail="no such silence runs")
+            if cases is None:
+                raise Problem(404, detail="no such silence runs")
+            await Act.of(request.headers, "silence.end", "silence", str(number)).record(tx, cases)
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))
         return json_response({"ended": number, "cases": cases})
 

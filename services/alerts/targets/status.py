@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from services.alerts import metrics
 from services.alerts.alert import BreakerState
@@ -122,14 +123,15 @@ class TargetStatus:
             or self._breakers[name].wants_trial
         )
 
-    async def reset(self, target: str, operator: str | None) -> None:
+    async def reset(self, target: str, act: Act) -> None:
         """Close a breaker: here at once, in the other processes within a second or two."""
         async with self._engine.begin() as tx:
             await store.reset(tx, target)
+            await act.record(tx)
         self._breakers[target].observations = Observations()
         self._breakers[target].reset()
         self._throttles[target].release()
-        log.warning("breaker.reset", target=target, operator=operator)
+        log.warning("breaker.reset", target=target, operator=str(act.actor))
 
     async def now(self) -> dict[str, dict[str, Any]]:
         """Return each target's shared status; this process's own while the database is away."""

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
 from services.alerts.alert import State
@@ -13,6 +13,8 @@ from services.alerts.store.upkeep import Batch
 log = logs.get_logger(__name__)
 
 BATCH = 1_000
+Note = Callable[[AsyncConnection, int], Awaitable[None]]
+"""Records how many rows a transaction deleted."""
 
 
 async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None:
@@ -39,22 +41,26 @@ async def _cases(engine: AsyncEngine, payloads: float) -> None:
                 done = await work(tx, batch=BATCH)
 
 
-async def purge(engine: AsyncEngine, seconds: float) -> int:
+async def purge(engine: AsyncEngine, seconds: float, note: Note | None = None) -> int:
     """Delete rows that were delivered or discarded so long ago; totals still count them.
 
     :returns: how many rows
     """
     done = 0
     for state in (State.DELIVERED, State.DISCARDED):
-        done += await _all(engine, partial(upkeep.purge, state=state, seconds=seconds))
+        done += await _all(engine, partial(upkeep.purge, state=state, seconds=seconds), note)
     return done
 
 
-async def _all(engine: AsyncEngine, work: Callable[..., Awaitable[Batch]]) -> int:
+async def _all(
+    engine: AsyncEngine, work: Callable[..., Awaitable[Batch]], note: Note | None = None
+) -> int:
     done, after = 0, upkeep.BEGINNING
     while True:
         async with engine.begin() as tx:
             batch = await work(tx, after=after, batch=BATCH)
+            if note is not None:
+                await note(tx, batch.done)
         if not batch.done:
             return done
         done, after = done + batch.done, batch.last

@@ -6,17 +6,20 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any
+from uuid import UUID
 
 from aiohttp import hdrs, web
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Problem, json_response, only, parse
+from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
 from libs.common.phone_number import Phone
 from services.consent import erasure_orders, export
 from services.consent.admin_record import AdminRecord
+from services.consent.changes import Note
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.answers import withdrawal_response
@@ -37,6 +40,8 @@ from services.consent.withdrawals import Answer, Withdrawals
 VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
 MAX_CHECKPOINTS = 1_000
 MAX_ERRORS = 10
+UNKNOWN = "unknown"
+"""In the record of acts: whom consent does not know."""
 
 
 class Erase(Model):
@@ -196,6 +201,8 @@ class AdminRoutes:
                 held["consents"] = await consents.states(tx, self._vault.lookup_hash(identity))
                 held |= await self._sealed_data(tx, row)
                 await chain.append(tx, row.id, row.key(self._vault), entry)
+            ref = str(row.id) if row is not None else UNKNOWN
+            await Act.of(request.headers, "person.export", "person", ref).record(tx)
         held["erasure"] = await self._erasure(subject)
         return json_response(
             {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}
@@ -222,7 +229,8 @@ class AdminRoutes:
             raise Problem(422, errors=[("email", "give either email or phone")])
         answer = Answer(WithdrawalResult.DONE)
         subject = parse_subject(given)
-        if not await self._order_repeated(subject.identity):
+        note = _note(request)
+        if not await self._order_repeated(subject.identity, note):
             entry = Entry(
                 action=Action.ERASURE_REQUESTED,
                 email=given,
@@ -230,9 +238,9 @@ class AdminRoutes:
                 evidence=operator(request),
             )
             if subject.phone:
-                await self._withdrawals.erase_phone(entry, subject)
+                await self._withdrawals.erase_phone(entry, subject, note)
             else:
-                answer = await self._withdrawals.erase(entry)
+                answer = await self._withdrawals.erase(entry, note)
         status = (
             ErasureStatus.IN_PROGRESS
             if answer.result is WithdrawalResult.DONE
@@ -241,7 +249,7 @@ class AdminRoutes:
         shown = {"success": True, "email": given, "erasure": {"status": status}}
         return withdrawal_response(shown, answer)
 
-    async def _order_repeated(self, identity: str) -> bool:
+    async def _order_repeated(self, identity: str, note: Note) -> bool:
         """Repeat the order of an erasure in progress; the subject is no longer known here."""
         async with self._engine.begin() as tx:
             if await data_subjects.find(tx, self._vault, identity) is not None:
@@ -249,7 +257,10 @@ class AdminRoutes:
             found = await erasures.find_erasure(tx, self._vault.suppression_hash(identity))
             if found is None or found.status is not ErasureStatus.IN_PROGRESS:
                 return False
-            return await erasure_orders.repeat(tx, self._vault, found.id)
+            if not await erasure_orders.repeat(tx, self._vault, found.id):
+                return False
+            await note(tx, None)  # whom the erasure was of is forgotten here
+            return True
 
     async def replay(self, request: web.Request) -> web.Response:
         """Repeat the erasures that a restored backup has undone; after a 202, call again."""
@@ -258,8 +269,19 @@ class AdminRoutes:
         def entry(email: str) -> Entry:
             return Entry(Action.ERASURE_REQUESTED, email, origin(request), evidence=evidence)
 
-        replayed = await self._replay.run(entry)
+        replayed = await self._replay.run(entry, _note(request))
         return json_response(asdict(replayed), status=200 if replayed.done else 202)
+
+
+def _note(request: web.Request) -> Note:
+    """Record that an erasure is begun; it may still wait, and the trail says when it is done."""
+
+    async def note(tx: AsyncConnection, subject: UUID | None) -> None:
+        ref = str(subject) if subject is not None else UNKNOWN
+        act = Act.of(request.headers, "person.erase", "person", ref, outcome="intended")
+        await act.record(tx)
+
+    return note
 
 
 def _cursor(request: web.Request) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from services.consent import erasure_orders, export
+from services.consent.changes import Note
 from services.consent.consent import PURPOSES, Subject, WithdrawalResult
 from services.consent.identity import parse_subject
 from services.consent.recovery import journal
@@ -82,7 +83,7 @@ class Replay:
         self._kept = timedelta(days=settings.suppression_retention_days)
         self._files = settings.withdrawal_files
 
-    async def run(self, entry: Callable[[str], Entry]) -> Replayed:
+    async def run(self, entry: Callable[[str], Entry], note: Note) -> Replayed:
         """Repeat the erasures in the journal; repeating them is harmless.
 
         Each host applies its own withdrawals (`journal`). After both, permits are granted again.
@@ -102,7 +103,7 @@ class Replay:
                 done.left = len(alive) - start
                 break
             part = alive[start : start + AT_ONCE]
-            results = await asyncio.gather(*(self._again(each, entry) for each in part))
+            results = await asyncio.gather(*(self._again(each, entry, note) for each in part))
             done.again += results.count(WithdrawalResult.DONE)
             nameless = [each for each, result in zip(part, results, strict=True) if not result]
             unknown += [entries[each] for each in nameless]
@@ -110,7 +111,7 @@ class Replay:
         if done.in_flight or done.left:  # the caller has waited long enough
             done.left += len(unknown)
         elif unknown:
-            await self._by_address(unknown, done)
+            await self._by_address(unknown, done, note)
         # Another host, which recorded nothing itself, grants permits from the next line on.
         if done.done and not await self._withdrawals.journal.settled(BUDGET_SECONDS):
             done.left += 1
@@ -135,7 +136,7 @@ class Replay:
         return found
 
     async def _again(
-        self, subject_id: UUID, entry: Callable[[str], Entry]
+        self, subject_id: UUID, entry: Callable[[str], Entry], note: Note
     ) -> WithdrawalResult | None:
         """Erase again; None: the address is unknown here, but another service may have it."""
         async with self._engine.begin() as tx:
@@ -146,11 +147,11 @@ class Replay:
         if email is None:  # a row that a permit made, or the journal
             return None
         if (subject := parse_subject(email)).phone:
-            await self._withdrawals.erase_phone(entry(email), subject)
+            await self._withdrawals.erase_phone(entry(email), subject, note)
             return WithdrawalResult.DONE
-        return (await self._withdrawals.erase(entry(email))).result
+        return (await self._withdrawals.erase(entry(email), note)).result
 
-    async def _by_address(self, unknown: Sequence[Erased], done: Replayed) -> None:
+    async def _by_address(self, unknown: Sequence[Erased], done: Replayed, note: Note) -> None:
         wanted: dict[bytes | None, list[Erased]] = {}
         for each in unknown:
             wanted.setdefault(each.suppression_hash, []).append(each)
@@ -174,6 +175,8 @@ class Replay:
             async with self._engine.begin() as tx:
                 for each in erased:
                     await self._record_missed(tx, each, subject or None)
+                    if subject:
+                        await note(tx, each.subject)
             done.by_address += len(erased) if subject else 0
             done.unknown += 0 if subject else len(erased)
 

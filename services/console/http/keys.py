@@ -13,8 +13,9 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
+from libs.common.messaging.actions import Actor
 from libs.common.scopes import NOT_FOR_KEYS, Scope
-from services.console.http.caller import caller, for_admins
+from services.console.http.caller import for_admins
 from services.console.key import ID, Secret, expiry_fault
 from services.console.keys import (
     Confirmation,
@@ -162,7 +163,7 @@ class KeyRoutes:
         body = await parse(request, Create)
         values = body.model_dump()
         values["scopes"] = sorted(set(body.scopes))
-        actor = caller(request)
+        actor = Actor.of(request.headers)
         if actor.kind == "staff" and not set(body.scopes) <= set(grantable(actor.roles)):
             raise Problem(403, detail="to grant consent:read or consent:act needs the role privacy")
         secret, confirmed = await self._keys.create(actor, values)
@@ -172,14 +173,16 @@ class KeyRoutes:
         body = await parse(request, Rotate)
         overlap = timedelta(hours=body.overlap_hours)
         secret, confirmed = await self._keys.rotate(
-            caller(request), _id(request), overlap, body.expires_at
+            Actor.of(request.headers), _id(request), overlap, body.expires_at
         )
         return _answer(confirmed, secret)
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Answer 200 once no gateway accepts the key; 202 names those that may still do."""
         body = await parse(request, Revoke)
-        return _answer(await self._keys.revoke(caller(request), _id(request), body.reason))
+        return _answer(
+            await self._keys.revoke(Actor.of(request.headers), _id(request), body.reason)
+        )
 
     async def accept_restore(self, request: web.Request) -> web.Response:
         """Without `confirm`, only say what was changed since the backup."""
@@ -188,7 +191,7 @@ class KeyRoutes:
             if (lacking := await self._keys.restored()) is None:
                 raise NotRestoredError
             return json_response(_lacking(asdict(lacking)))
-        lacking, confirmed = await self._keys.accept_restore(caller(request))
+        lacking, confirmed = await self._keys.accept_restore(Actor.of(request.headers))
         return _answer(confirmed, **_lacking(asdict(lacking)))
 
 

@@ -1,7 +1,8 @@
 """What Ostoja holds of a person who asks (GDPR, Art. 15, 17, 20): look, export, withdraw, erase.
 
-An address is in no URL, so a look is a form and its answer is the page itself. Each of these is
-recorded before it happens, under consent's random id of the person.
+An address is in no URL, so a look is a form and its answer is the page itself. Each look is
+recorded before it shows, under consent's random id of the person. Exports and erasures are recorded
+by consent, which does them. To it a withdrawal is anybody's: that is recorded here, before it.
 """
 
 import asyncio
@@ -35,9 +36,10 @@ class Order:
     path: str
     done: str
     in_flight: str
+    recorded_there: bool = False
 
 
-ERASE = Order("person.erase", "/api/consent/erase", "erasing", "in_flight")
+ERASE = Order("person.erase", "/api/consent/erase", "erasing", "in_flight", recorded_there=True)
 WITHDRAW = Order("person.withdraw", "/api/unsubscribe", "withdrawn", "leaving")
 
 
@@ -80,10 +82,8 @@ class PersonRoutes:
 
     async def export(self, request: web.Request, visitor: Visitor) -> web.Response:
         who = _typed(await request.post(), "who")
-        trail = await self._trail(visitor, who)
-        if not trail.ok:
-            return self._refused(request, visitor, who, trail)
-        await self._looks.record(visitor, "person.export", "person", [_ref(trail)])
+        if not who:
+            return self._refused(request, visitor, who, Answer(422))
         path = f"/api/consent/export/{part(who)}"
         found = await self._gateway.get_within(visitor, path, ACT_SECONDS)  # of all services
         if not found.ok:
@@ -116,7 +116,8 @@ class PersonRoutes:
         refs = [_ref(trail)]
         # The look is what the page shows afterwards: then nothing may hide that it was ordered.
         await self._looks.record(visitor, "person.look", "person", refs)
-        await self._looks.record(visitor, order.action, "person", refs, outcome="intended")
+        if not order.recorded_there:
+            await self._looks.record(visitor, order.action, "person", refs, outcome="intended")
         body = {"email" if "@" in who else "phone": who}
         done = await self._gateway.post(visitor, order.path, body, seconds=ORDER_SECONDS)
         if not done.ok:

@@ -1,7 +1,6 @@
-"""People and the record: pages for admins, and the same for the command line."""
+"""People: pages for admins, and the same for the command line."""
 
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -9,11 +8,12 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import Email, MalformedEmail, normalise
-from libs.common.http.application import Model, Problem, in_utc, json_response, parse, path_id
-from services.console.http.caller import caller, for_admins
+from libs.common.http.application import Model, json_response, parse, path_id
+from libs.common.messaging.actions import Actor
+from services.console.http.caller import for_admins
 from services.console.http.door import Door
 from services.console.http.keys import Name, Reason, reason_in
-from services.console.http.pages import moment, page, redirect
+from services.console.http.pages import page, redirect
 from services.console.people import (
     KnownPersonError,
     LastAdminError,
@@ -22,13 +22,12 @@ from services.console.people import (
     actor_of,
 )
 from services.console.person import LANGUAGES, Role
-from services.console.store import actions, people
+from services.console.store import people
 from services.console.store.sessions import Visitor
 
 Roles = Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
 STATUS = {UnknownPersonError: 404, KnownPersonError: 409, LastAdminError: 409}
 FAULTS = {KnownPersonError: "known_person", LastAdminError: "last_admin"}
-PAGE = 50
 
 
 class Invite(Model):
@@ -60,7 +59,6 @@ class StaffRoutes:
             ("POST", "/api/staff/{id}/invitation", self.invite_again),
             ("POST", "/api/staff/{id}/roles", self.set_roles),
             ("POST", "/api/staff/{id}/disable", self.disable),
-            ("GET", "/api/actions", self.actions),
         ):
             app.router.add_route(method, path, for_admins(handler, STATUS))
         for method, path, form in (
@@ -71,8 +69,6 @@ class StaffRoutes:
             ("POST", "/console/staff/{id}/disable", self.disable_form),
         ):
             self._door.add(app, method, path, form, Role.ADMIN, fresh=True)
-        who = (Role.ADMIN, Role.PRIVACY)
-        self._door.add(app, "GET", "/console/actions", self.actions_page, *who)
 
     def _link(self, token: str) -> str:
         return f"{self._base}/console/invitation/{token}"
@@ -95,27 +91,29 @@ class StaffRoutes:
     async def invite(self, request: web.Request) -> web.Response:
         body = await parse(request, Invite)
         staff_id, token = await self._people.invite(
-            caller(request), body.email, body.name, body.roles, body.language
+            Actor.of(request.headers), body.email, body.name, body.roles, body.language
         )
         return json_response({"id": str(staff_id), "link": self._link(token)}, 201)
 
     async def invite_again(self, request: web.Request) -> web.Response:
-        token = await self._people.invite_again(caller(request), path_id(request, "person"))
+        token = await self._people.invite_again(
+            Actor.of(request.headers), path_id(request, "person")
+        )
         return json_response({"link": self._link(token)}, 201)
 
     async def set_roles(self, request: web.Request) -> web.Response:
         body = await parse(request, SetRoles)
-        await self._people.set_roles(caller(request), path_id(request, "person"), body.roles)
+        await self._people.set_roles(
+            Actor.of(request.headers), path_id(request, "person"), body.roles
+        )
         return json_response({"roles": body.roles})
 
     async def disable(self, request: web.Request) -> web.Response:
         body = await parse(request, Disable)
-        await self._people.disable(caller(request), path_id(request, "person"), body.reason)
+        await self._people.disable(
+            Actor.of(request.headers), path_id(request, "person"), body.reason
+        )
         return json_response({"disabled": True})
-
-    async def actions(self, request: web.Request) -> web.Response:
-        found, older = await self._acts(request)
-        return json_response({"items": found, "next_cursor": older})
 
     async def staff_page(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
@@ -186,35 +184,6 @@ class StaffRoutes:
         except UnknownPersonError:
             raise web.HTTPNotFound from None
         return redirect("/console/staff")
-
-    async def actions_page(self, request: web.Request, visitor: Visitor) -> web.Response:
-        found, older = await self._acts(request)
-        for each in found:
-            each["at"] = moment(datetime.fromisoformat(each["at"]))
-        return page(request, "actions.html", "actions", visitor, actions=found, older=older)
-
-    async def _acts(self, request: web.Request) -> tuple[list[dict[str, Any]], str | None]:
-        before = None
-        if given := request.query.get("before") or request.query.get("cursor"):
-            try:
-                before = in_utc(datetime.fromisoformat(given))
-            except ValueError:
-                raise Problem(422, errors=[("cursor", "not a cursor of this list")]) from None
-        async with self._engine.connect() as tx:
-            found = await actions.listed(tx, before, PAGE)
-        shown = [
-            {
-                name: str(value) if name == "id" else value
-                for name, value in {**each, "at": _cursor(each["at"])}.items()
-            }
-            for each in found
-        ]
-        return shown, shown[-1]["at"] if len(shown) == PAGE else None
-
-
-def _cursor(at: datetime) -> str:
-    """Without a plus, which reads as a space where a query is not quoted."""
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _roles(given: Any) -> list[Role]:

@@ -1,29 +1,17 @@
-"""The record of who did what. It is written by the transaction that acts."""
+"""The record of who did what. It is written by the transaction that acts, here or elsewhere."""
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.messaging.actions import Actor, without_addresses
 from libs.common.process import logs
 from services.console.store.tables import staff_action
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    kind: str
-    """staff | key | env"""
-    id: str
-    name: str | None = None
-    """With the admin key, who the caller claims to be."""
-    roles: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.id}" + (f" {self.name}" if self.name else "")
 
 
 async def record(
@@ -47,21 +35,59 @@ async def record(
             action=action,
             object_kind=kind,
             object_ref=ref,
-            reason=reason,
+            reason=None if reason is None else without_addresses(reason),
             request_id=logs.request_id.get() or "",
             outcome=outcome,
         )
     )
 
 
+async def take(tx: AsyncConnection, act: Mapping[str, Any]) -> None:
+    """Add an act of another service, unless it is here."""
+    await tx.execute(insert(staff_action).values(**act).on_conflict_do_nothing())
+
+
 async def listed(
-    tx: AsyncConnection, before: datetime | None, most: int
+    tx: AsyncConnection,
+    before: tuple[datetime, uuid.UUID] | None,
+    most: int,
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[Mapping[str, Any]]:
-    """Return acts, the latest first."""
-    statement = sa.select(staff_action).order_by(staff_action.c.at.desc()).limit(most)
+    """Return acts, the latest first.
+
+    :param before: time and id of the last one of the page before
+    """
+    table = staff_action.c
+    statement = sa.select(staff_action).order_by(table.at.desc(), table.id.desc()).limit(most)
     if before is not None:
-        statement = statement.where(staff_action.c.at < before)
+        statement = statement.where(sa.tuple_(table.at, table.id) < sa.tuple_(*before))
+    if actor is not None:
+        statement = statement.where(table.actor_id == actor)
+    if action is not None:
+        statement = statement.where(table.action == action)
+    if since is not None:
+        statement = statement.where(table.at >= since)
+    if until is not None:
+        statement = statement.where(table.at < until)
     return [dict(each) for each in (await tx.execute(statement)).mappings()]
+
+
+async def kinds(tx: AsyncConnection) -> list[str]:
+    """Return the names of all acts in the record."""
+    # By the index on them, from one to the next: the record may be long.
+    found = await tx.execute(
+        sa.text(
+            "WITH RECURSIVE kind AS (SELECT min(action) AS action FROM staff_action UNION ALL "
+            "SELECT (SELECT min(action) FROM staff_action WHERE action > kind.action) "
+            "FROM kind WHERE action IS NOT NULL) "
+            "SELECT action FROM kind WHERE action IS NOT NULL ORDER BY action"
+        )
+    )
+    return list(found.scalars())
 
 
 async def purge(tx: AsyncConnection, days: int) -> None:

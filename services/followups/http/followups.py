@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.email_address import Email, MalformedEmail, normalise
 from libs.common.http.application import Model, Problem, json_response, only, parse, path_id
+from libs.common.messaging.actions import Act, Actor
 from libs.common.process import logs
 from services.followups import metrics
 from services.followups.config import Config
@@ -82,6 +83,9 @@ class FollowupRoutes:
                 await steps.retime(tx, rows, due, "api")
                 rows = await steps.rows_of(tx, steps.in_ids([row["id"] for row in rows]))
                 changed = True
+            # A program's enrolment is its daily work; it stands in the rows.
+            if changed and Actor.of(request.headers).kind == "staff":
+                await _act(request, "followup.enrol", "conversation", conversation_id).record(tx)
         return json_response(
             {"items": [_item(row) for row in rows], "next_cursor": None},
             status=202 if changed else 200,
@@ -111,6 +115,8 @@ class FollowupRoutes:
                 await steps.lock_address(tx, email)
             which = steps.of_recipient(conversation_id, email)
             stopped = await steps.stop(tx, which, body.reason)
+            act = _act(request, "followup.stop", "conversation", conversation_id, body.reason)
+            await act.record(tx, len(stopped))
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response({"cancelled": len(stopped)})
 
@@ -137,6 +143,9 @@ class FollowupRoutes:
                 raise Problem(404, detail="no such follow-up")
             await steps.lock_address(tx, row["email"])
             stopped = await steps.stop(tx, steps.from_step(row), "cancelled by request")
+            if stopped:
+                act = _act(request, "followup.cancel", "followup", followup_id)
+                await act.record(tx, len(stopped))
             row = await steps.step(tx, followup_id)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")
@@ -144,6 +153,10 @@ class FollowupRoutes:
         if row["status"] != "cancelled":
             raise Problem(409, detail=f"this follow-up is already {row['status']}")
         return json_response(_item(row) | {"cancelled": len(stopped)})
+
+
+def _act(request: web.Request, action: str, kind: str, ref: UUID, reason: str | None = None) -> Act:
+    return Act.of(request.headers, action, kind, str(ref), reason=reason)
 
 
 def _asked_for(query: Mapping[str, str]) -> Any:

@@ -24,6 +24,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.messaging.actions import Act
 from libs.common.phone_number import Phone
 from services.followups import lead_files, lead_score, metrics, staff, table
 from services.followups.config import Config
@@ -145,6 +146,11 @@ class LeadRoutes:
             else:
                 await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
             row = await leads.one(tx, lead_id)
+            act = Act.of(
+                request.headers, "lead.state", "lead", str(lead_id),
+                reason=body.reason, outcome=body.state,
+            )  # fmt: skip
+            await act.record(tx)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")
         metrics.ENDED.labels("cancelled").inc(len(stopped))

@@ -18,6 +18,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.messaging.actions import Act
 from services.followups.messages import LeadSubmit
 from services.followups.store import submissions as store
 from services.followups.store.tables import Row
@@ -67,9 +68,12 @@ class SubmissionRoutes:
     async def _decided(self, request: web.Request, state: str) -> web.Response:
         submission_id = path_id(request, "submission")
         by = (request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff")[:200]
-        decide = self.submissions.release if state == "released" else self.submissions.discard
+        released = state == "released"
+        action = "submission.release" if released else "submission.discard"
+        act = Act.of(request.headers, action, "submission", str(submission_id))
+        decide = self.submissions.release if released else self.submissions.discard
         try:
-            await decide(submission_id, by)
+            await decide(submission_id, by, act.record)
         except NotHeld:
             raise Problem(404, detail="no suspected submission has this id") from None
         return json_response({"id": str(submission_id), "state": state})

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.messaging.actions import Act, Counted
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.consumer import Ack, Retry
 from services.alerts.alert import Claimed, Outcome
@@ -195,7 +196,8 @@ Retrying = Callable[[Races, Any], Awaitable[object]]
 
 
 async def by_the_api(subject: Races, step: Any) -> object:
-    return await DlqRoutes(subject.engine, subject.intake, {})._retry_step(step, upkeep.RESET)
+    act = Counted(Act.of({}, "alert.retry", "alert", str(step.alert_id)))
+    return await DlqRoutes(subject.engine, subject.intake, {})._retry_step(step, upkeep.RESET, act)
 
 
 async def by_a_move(subject: Races, step: Any) -> object:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.messaging.actions import Act
 from services.alerts.alert import BreakerState, Kind
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.status import TargetStatus
@@ -122,7 +123,7 @@ async def test_a_pause_asked_of_one_process_holds_for_all(engine: AsyncEngine) -
     await first.status.exchange()
     await second.status.exchange()
     assert 590 < second.throttle.seconds_shut <= 600
-    await second.status.reset("slack", None)
+    await second.status.reset("slack", Act.of({}, "breaker.reset", "target", "slack"))
     await first.status.exchange()
     assert first.throttle.seconds_shut == second.throttle.seconds_shut == 0
 

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging import inbox, outbox
+from libs.common.messaging import actions, inbox, outbox
 from libs.common.messaging.broker import Broker, Unconfirmed, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
@@ -364,3 +364,28 @@ async def test_purge_deletes_old_messages_and_keeps_new_ones(engine: AsyncEngine
     async with engine.begin() as tx:
         assert not await inbox.first_time(tx, "consumer", "24")
         assert await inbox.first_time(tx, "consumer", "25")
+
+
+async def test_an_act_in_many_transactions_is_one_record_with_what_was_done(
+    engine: AsyncEngine,
+) -> None:
+    """Of each kill: the record says what was committed until then."""
+    act = actions.Counted(actions.Act.of({}, "alert.retry", "alert", "target=slack"))
+    counts = text("SELECT CAST(body->>'count' AS int), due_at > now() + interval '5 s' FROM outbox")
+
+    async def waiting() -> list[tuple[int, bool]]:
+        async with engine.connect() as tx:
+            return [tuple(row) for row in await tx.execute(counts)]
+
+    async with engine.connect() as tx:
+        await act.add(tx, 9)
+        await tx.rollback()
+    for done in (0, 3, 4):
+        async with engine.begin() as tx:
+            await act.add(tx, done)
+    assert await waiting() == [(7, True)]
+    async with engine.begin() as tx:
+        await tx.execute(text("DELETE FROM outbox"))  # the relay has published it
+        await act.add(tx, 2)
+        await act.end(tx)
+    assert await waiting() == [(2, False)]

@@ -23,7 +23,7 @@ from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
-DONE: dict[str, Any] = json.loads((CONTRACTS / "action.record.json").read_text(encoding="utf-8"))
+DONE: dict[str, Any] = json.loads((CONTRACTS / "call.record.json").read_text(encoding="utf-8"))
 INTENDED = {**DONE, "phase": "intended", "status": None}
 __all__ = ["client"]  # a fixture
 
@@ -55,7 +55,7 @@ async def test_an_admin_call_is_two_rows_however_often_it_is_delivered(
         async with consume(consent, topology.ACTIONS_QUEUE, record.consume, prefetch=10):
             other = DONE | {"id": str(uuid4()), "operator": "ola", "phase": "intended"}
             for body in (DONE, other | {"status": None}):
-                message = Message(str(uuid4()), "action.record", body)
+                message = Message(str(uuid4()), "call.record", body)
                 await gateway.publish("consent.actions", "consent.actions", message)
 
             async def three() -> bool:

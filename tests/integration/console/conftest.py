@@ -61,6 +61,7 @@ class Console:
             "HTTP_PORT": str(port),
             "METRICS_PORT": "0",
             "GATEWAY_URL": f"http://{HOST}:1",  # nobody
+            "AMQP_URL": f"amqp://{HOST}:1",
             "OPERATOR_KEYS": OPERATOR_KEYS,
             "CONFIRM_SECONDS": "30",  # a busy machine is no defect
             "PUBLIC_BASE_URL": "https://console.example.com",

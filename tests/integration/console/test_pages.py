@@ -266,13 +266,14 @@ async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stac
     assert (await sales.post(path, reason="staff")).status == 303
     assert address not in (await sales.get("/console/followups")).text
     acts = (
-        "SELECT method, route FROM consent.admin_action WHERE phase = 'done' AND status = 200"
-        " AND operator LIKE (SELECT 'staff:' || id || ' %%' FROM console.staff WHERE email = %s)"
+        "SELECT action, object_ref FROM console.staff_action WHERE action <> 'followups.look'"
+        " AND object_kind IN ('followup', 'conversation')"
+        " AND actor_id = (SELECT id::text FROM console.staff WHERE email = %s)"
     )
+    wanted = {("followup.cancel", step["id"]), ("followup.stop", str(row.conversation_id))}
 
     async def recorded() -> bool:
-        found = {tuple(row) for row in stack.query(acts, sales.email)}
-        return found == {("DELETE", "/api/followups/{id}"), ("POST", "/api/followups/stop")}
+        return {tuple(each) for each in stack.query(acts, sales.email)} == wanted
 
     await eventually(recorded, 30)
 

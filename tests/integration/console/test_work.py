@@ -237,12 +237,15 @@ async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no
     assert held["services"]["followups"]["conversations"]
     wrong = await officer.post("/console/person/erase", who=email, again=fresh_address())
     assert (wrong.status, EN["not_same"] in wrong.text) == (422, True)
-    assert recorded(stack, subject) == [
-        ("person.look", "done"), ("person.export", "done"), ("person.look", "done"),
-    ]  # fmt: skip
+    assert recorded(stack, subject).count(("person.look", "done")) == 2
     erased = await officer.post("/console/person/erase", who=email, again=email.upper())
     assert (erased.status, EN["person_erasing"] in erased.text) == (200, True)
-    assert ("person.erase", "intended") in recorded(stack, subject)
+
+    async def acts() -> bool:
+        wanted = {("person.export", "done"), ("person.erase", "intended")}
+        return wanted <= set(recorded(stack, subject))
+
+    await eventually(acts, 30)
 
     async def done() -> bool:
         return EN["erasure_done"] in (await officer.post("/console/person", who=email)).text
@@ -283,7 +286,7 @@ async def test_a_look_that_cannot_be_recorded_shows_nothing(stack: Stack) -> Non
     officer = await person(stack, "privacy")
     stack.query("REVOKE INSERT ON console.staff_action FROM console")
     try:
-        for path in ("", "/export", "/withdraw", "/erase"):
+        for path in ("", "/withdraw", "/erase"):
             answer = await officer.post(f"/console/person{path}", who=email, again=email)
             assert answer.status >= 500
             assert EN["trail_opt-in"] not in answer.text

@@ -134,7 +134,7 @@ def test_a_pod_gets_the_secrets_of_its_own_service_only(
     chart: list[Manifest], service: str
 ) -> None:
     keys = set(charts.secret_keys(dict(containers(chart))[service]).values())
-    engines = {AMQP_PASSWORDS[service]} if service in AMQP_PASSWORDS else set()
+    engines = {AMQP_PASSWORDS[service]}
     engines |= {"REDIS_PASSWORD"} if service == "gateway" else {f"{service.upper()}_DB_PASSWORD"}
     own = set() if service == "gateway" else {f"{service.upper()}_INTERNAL_KEY"}
     assert keys == SECRETS_OF[service] | engines | own

@@ -14,14 +14,22 @@ from tests.support.promql import queues
 EXCHANGES = [name for name, _ in exchanges()]
 # As the picture in docs/architecture.md has it: own exchanges, and those of others.
 SENDS = {
-    "gateway": {"alerts", "consent.actions", "followups.commands"},
-    "alerts": {"alerts", "alerts.dlx", "alerts.events", "consent.commands", "replies"},
+    "gateway": {"alerts", "consent.actions", "console.commands", "followups.commands"},
+    "alerts": {
+        "alerts",
+        "alerts.dlx",
+        "alerts.events",
+        "consent.commands",
+        "console.commands",
+        "replies",
+    },
     "consent": {
         "consent.actions",
         "consent.commands",
         "consent.events",
         "consent.dlx",
         "alerts",
+        "console.commands",
         "followups.commands",
         "replies",
     },
@@ -31,8 +39,10 @@ SENDS = {
         "followups.dlx",
         "alerts",
         "consent.commands",
+        "console.commands",
         "replies",
     },
+    "console": {"console.commands", "console.dlx"},
 }
 HEARS = {
     "gateway": set(),
@@ -58,6 +68,7 @@ HEARS = {
         "alerts.events",
         "consent.events",
     },
+    "console": {"console.commands", "console.dlx"},
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.messaging.actions import Act
 from services.followups import retention
 from services.followups.messages import LeadSubmit, SubmittedConsent
 from services.followups.store import conversations, tables
@@ -22,6 +23,7 @@ AGREED = SubmittedConsent(
     purpose="marketing", version="2026-11", language="pl", text="Zgadzam się na oferty."
 )
 EMAIL = "anna@example.com"
+ACT = Act.of({}, "submission.release", "submission", "1")
 RICH = {"area": "80", "budget": "250 000 zł", "start": "jak najszybciej", "wish": "Remont"}
 
 
@@ -143,7 +145,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     assert await events(world) == []
     assert await world.outbox("grant.record") == []
     released = await asyncio.gather(
-        *(leads.release(sent.id, "ola") for _ in range(3)), return_exceptions=True
+        *(leads.release(sent.id, "ola", ACT.record) for _ in range(3)), return_exceptions=True
     )
     assert sorted(map(repr, released)) == ["None", "NotHeld()", "NotHeld()"]
     assert await events(world) == ["lead.submitted"]
@@ -151,7 +153,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     (row,) = await rows(world)
     assert (row["state"], row["taken_by"], row["held"]) == ("released", "ola", None)
     with pytest.raises(NotHeld):
-        await leads.discard(sent.id, "ola")
+        await leads.discard(sent.id, "ola", ACT.record)
 
 
 async def test_what_was_kept_apart_is_deleted_in_time_and_nothing_else(

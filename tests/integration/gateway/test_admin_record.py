@@ -1,16 +1,19 @@
 """Each call with the admin key is recorded: before it, and after."""
 
 import asyncio
+import base64
 import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from libs.common.signed_links import Tokens
 from services.gateway import scopes
 from services.gateway.http import FORWARDED
 from tests.integration.gateway.conftest import (
@@ -26,7 +29,9 @@ from tests.integration.gateway.conftest import (
 from tests.support.console import INTERNAL_KEY
 from tests.support.eventually import eventually
 
-GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
+OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
+ACT: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
+GOLDEN: dict[str, Any] = json.loads((ROOT / "tests/contracts/call.record.json").read_text())
 OWN = [("PUT", "/api/ratelimits"), ("POST", "/api/cache/cleanup")]
 SHOWN = {
     "/api/ratelimits", "/api/dlq/stats", "/api/breakers", "/api/ledger/check", "/api/oncall",
@@ -43,11 +48,14 @@ class Consent:
     def __init__(self, owner: Owner) -> None:
         self.seen: list[str] = []
         self.records: list[dict[str, Any]] = []
+        self.acts: list[dict[str, Any]] = []
         owner.handle = self._handle
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/internal/actions" and request.headers["X-Caller"] == "service":
+            self.acts.append(await request.json())  # the console takes acts
+            return web.json_response({"recorded": True}, status=202)
         if request.path == "/internal/actions":
-            assert request.headers["X-Caller"] == "admin"
             record = await request.json()
             self.records.append(record)
             self.seen.append(record["phase"])
@@ -193,6 +201,73 @@ async def test_while_keys_are_replaced_both_work_and_are_told_apart(
         assert answer.status == 200
     assert len({each["key_id"] for each in consent.records}) == 2
     assert new not in str(consent.records)
+
+
+async def test_the_gateway_s_own_acts_are_recorded_before_they_are_done(
+    start_gateway: StartGateway, owner: Owner, redis_url: str
+) -> None:
+    gateway = await start_gateway(CONSOLE_URL=owner.url, CONSOLE_INTERNAL_KEY=INTERNAL_KEY)
+    consent = Consent(owner)
+    change = {"chat": "7 per minute", "hour": None}
+    headers = {**ADMIN, "X-Operator": "ewa", "X-Request-ID": "request-of-ewa"}
+    assert (await gateway.call("PUT", "/api/ratelimits", change, **headers)).status == 200
+    assert (await gateway.call("PUT", "/api/ratelimits", {"chat": "x"}, **headers)).status == 422
+    assert (await gateway.call("POST", "/api/cache/cleanup", **headers)).status == 200
+    limits, cache = consent.acts
+    assert limits.keys() == ACT.keys()
+    said = {
+        "actor_kind": "env",
+        "actor_id": "ADMIN_API_KEY",
+        "actor_name": "ewa",
+        "action": "limits.change",
+        "object_ref": "chat=7 per minute hour=configured",
+        "outcome": "intended",
+        "request_id": "request-of-ewa",
+    }
+    assert {name: limits[name] for name in said} == said
+    assert (cache["action"], cache["id"] != limits["id"]) == ("cache.clean", True)
+
+
+async def test_an_act_that_cannot_be_recorded_is_not_done_but_with_the_admin_key(
+    start_gateway: StartGateway, own_ports: list[int]
+) -> None:
+    gateway = await start_gateway(
+        CONSOLE_URL=NOBODY,
+        CONSOLE_INTERNAL_KEY=INTERNAL_KEY,
+        OPERATOR_KEYS=OPERATOR_KEYS,
+        METRICS_PORT=str(own_ports[3]),
+    )
+    token = Tokens(OPERATOR_KEYS).sign("7 Ewa Lis", "ops", "operator", datetime.now(UTC))
+    ewa = {"X-Operator-Token": token}
+    refused = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ewa)
+    assert (refused.status, "nothing was changed" in str(refused.body)) == (503, True)
+    assert (await gateway.call("POST", "/api/cache/cleanup", **ewa)).status == 503
+    shown = await gateway.call("GET", "/api/ratelimits", **ADMIN)
+    assert shown.body["sources"]["chat"] != "override"
+    done = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ADMIN)
+    assert (done.status, done.body["sources"]["chat"]) == (200, "override")
+    (line,) = said_of(gateway, "action.unrecorded")
+    assert (line["action"], line["ref"]) == ("limits.change", "chat=7 per minute")
+    url = f"http://127.0.0.1:{own_ports[3]}/metrics"
+    async with gateway.session.get(url) as metrics:
+        assert 'gateway_admin_calls_unrecorded_total{phase="act"} 1.0' in await metrics.text()
+
+
+async def test_what_staff_do_and_see_is_not_recorded_a_second_time(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway(OPERATOR_KEYS=OPERATOR_KEYS)
+    consent = Consent(owner)
+    roles = "ops,privacy,sales"
+    token = Tokens(OPERATOR_KEYS).sign("7 Ewa Lis", roles, "operator", datetime.now(UTC))
+    for method, path in (
+        ("GET", RECORDED),
+        ("POST", "/api/consent/erase"),
+        ("POST", "/api/leads/1/state"),
+    ):
+        body: Any = {} if method == "POST" else None
+        assert (await gateway.call(method, path, body, **{"X-Operator-Token": token})).status == 200
+    assert (consent.records, consent.seen) == ([], ["the call"] * 3)
 
 
 @pytest.mark.parametrize("key", ["x", "fifteen-letters", "aaaaaaaabbbbbbbb"])

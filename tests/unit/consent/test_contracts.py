@@ -111,5 +111,5 @@ def test_a_permit_return_is_read_with_unknown_fields(extra: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("extra", EXTRA)
 def test_an_admin_action_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    action = messages.AdminAction.model_validate(golden("action.record") | extra)
+    action = messages.AdminAction.model_validate(golden("call.record") | extra)
     assert (action.phase, action.status, action.operator) == ("done", 200, "ewa")

@@ -127,7 +127,7 @@ def test_a_service_gets_no_secret_of_another(service: str) -> None:
     others = SECRETS - environment.SECRETS_OF[service]
     leaked = {name for name in others if f"the-{name}" in "".join(got.values())}
     own = {
-        environment.AMQP_PASSWORDS.get(service),
+        environment.AMQP_PASSWORDS[service],
         environment.DATABASE_PASSWORDS.get(service),
         environment.INTERNAL_KEYS.get(service),
     }

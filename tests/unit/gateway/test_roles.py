@@ -18,6 +18,7 @@ from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
+from services.console.http.actions import ActionRoutes
 from services.console.http.keys import KeyRoutes
 from services.console.http.staff import StaffRoutes
 from services.followups.http.followups import FollowupRoutes
@@ -58,6 +59,7 @@ def app_of(upstream: str) -> web.Application:
             made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
         case "console":
+            made(ActionRoutes).add_to(app)
             made(KeyRoutes).add_to(app)
             made(StaffRoutes).add_to(app)
     return app

@@ -1,0 +1,142 @@
+"""The record of acts: who did what, as a message of the transaction that does it (decision 43).
+
+The console stores it. It names persons and rows by their ids, never an address: what reads like one
+is taken out of texts that people write.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
+from libs.common.scopes import PERSON
+
+EXCHANGE, ACTION_RECORD = "console.commands", "action.record"
+DONE = "done"
+KEY = "key:"
+MOST_REFS = 100
+MOST_LETTERS = 200
+WAIT_SECONDS = 20.0
+"""For the rest of a request: as long as the gateway waits for its answer."""
+# An e-mail address, or nine digits or more: a phone number.
+_ADDRESS = re.compile(r"\S*@\S*|\+?\d(?:[ ()./-]{0,2}\d){8,}")
+_TAKEN_OUT = "[…]"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    kind: str
+    """staff | key | env"""
+    id: str
+    name: str | None = None
+    """With a key of the environment, who the caller claims to be."""
+    roles: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Return who acts, as the gateway says: only it writes what reads like a proof."""
+        said = headers.get("X-Operator", "").strip()
+        if said.startswith(PERSON):
+            id_, _, name = said.removeprefix(PERSON).partition(" ")
+            roles = headers.get("X-Operator-Roles", "")
+            return cls("staff", id_, name or None, tuple(filter(None, roles.split(","))))
+        if said.startswith(KEY):
+            return cls("key", said.removeprefix(KEY))
+        admin = headers.get("X-Caller") == "admin"
+        return cls("env", "ADMIN_API_KEY" if admin else "SERVICE_API_KEY", said[:200] or None)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.id}" + (f" {self.name}" if self.name else "")
+
+
+def without_addresses(text: str) -> str:
+    return _ADDRESS.sub(_TAKEN_OUT, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    actor: Actor
+    action: str
+    kind: str
+    ref: str
+    """What was acted on, by its id; never an address."""
+    reason: str | None = None
+    outcome: str = DONE
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], action: str, kind: str, ref: str, **more: Any) -> Self:
+        return cls(Actor.of(headers), action, kind, ref, **more)
+
+    async def record(self, tx: AsyncConnection, count: int | None = None) -> None:
+        await outbox.add(tx, EXCHANGE, ACTION_RECORD, self.message(count))
+
+    def message(self, count: int | None = None) -> Message:
+        """Return a record of its own each time: clients choose request ids, and repeat them."""
+        id_, request_id = str(uuid4()), logs.request_id.get() or ""
+        body = {
+            "id": id_,
+            "at": datetime.now(UTC).isoformat(),
+            "actor_kind": self.actor.kind,
+            "actor_id": self.actor.id,
+            "actor_name": self.actor.name,
+            "roles": list(self.actor.roles),
+            "action": self.action,
+            "object_kind": self.kind,
+            "object_ref": self.ref,
+            "reason": None if self.reason is None else without_addresses(self.reason),
+            "request_id": request_id,
+            "outcome": self.outcome,
+            "count": count,
+        }
+        return Message(id_, ACTION_RECORD, body, request_id)
+
+
+Recorder = Callable[[AsyncConnection], Awaitable[None]]
+"""Records an act in the transaction that does it: an Act's `record`."""
+
+
+class Counted:
+    """One act in many transactions: its record waits, and each of them adds what it did.
+
+    Killed between two, the record says what was done until then.
+    """
+
+    def __init__(self, act: Act) -> None:
+        self._act = act
+        self._row: int | None = None
+
+    async def add(self, tx: AsyncConnection, count: int) -> None:
+        if not count:
+            return
+        if self._row is not None and await outbox.count(tx, self._row, count):
+            return
+        # The first, or the relay has it already: what follows is a record of its own.
+        message = self._act.message(count)
+        self._row = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
+
+    async def end(self, tx: AsyncConnection) -> None:
+        """Let it go now."""
+        if self._row is not None:
+            await outbox.release(tx, self._row)
+
+
+def refs(ids: Iterable[Any]) -> str:
+    """Return ids as one text."""
+    shown = [str(each) for each in ids]
+    rest = len(shown) - MOST_REFS
+    return " ".join(shown[:MOST_REFS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def chosen(**filters: Any) -> str:
+    """Return a filter as one text; callers write some of its values."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    return " ".join(
+        f"{name}={without_addresses(str(value))[:MOST_LETTERS]}" for name, value in given.items()
+    )

@@ -1,0 +1,26 @@
+"""The messages that the console reads."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+
+class ActionRecord(BaseModel):
+    """An act at another service, of which it has the only proof."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    id: UUID
+    at: AwareDatetime
+    actor_kind: Literal["staff", "key", "env"]
+    actor_id: str
+    actor_name: str | None = None
+    roles: list[str] = []
+    action: str
+    object_kind: str
+    object_ref: str
+    reason: str | None = None
+    request_id: str
+    outcome: str
+    count: int | None = None

@@ -1,0 +1,59 @@
+"""Has the gateway's own acts recorded before they happen: it has no transaction to record them in.
+
+If neither the broker nor the console takes the record, nothing happens, except with ADMIN_API_KEY,
+so that no one is locked out in an emergency (docs/decisions/0043).
+"""
+
+from aiohttp import hdrs, web
+
+from libs.common.http.application import Problem
+from libs.common.messaging.actions import ACTION_RECORD, EXCHANGE, Act
+from libs.common.messaging.broker import Broker
+from libs.common.process import logs
+from services.gateway import metrics
+from services.gateway.access import CONTEXT
+from services.gateway.clients import Role
+from services.gateway.handover import Handover
+from services.gateway.proxy import outgoing_headers
+from services.gateway.upstream import Upstream
+
+log = logs.get_logger(__name__)
+
+
+class ActionRecord:
+    def __init__(self, broker: Broker, console: Upstream | None) -> None:
+        self._handover: Handover | None = None
+        if console is not None:
+            self._handover = Handover(
+                broker,
+                console,
+                exchange=EXCHANGE,
+                routing_key=ACTION_RECORD,
+                path="/internal/actions",
+            )
+
+    async def intend(self, request: web.Request, action: str, kind: str, ref: str) -> None:
+        """Return once it is recorded that this is about to be done.
+
+        :raises Problem: 503, it is not recorded, so it must not be done
+        """
+        if self._handover is None:  # there is no console; the admin key's calls are at consent
+            return
+        client, request_id = request[CONTEXT].client, logs.request_id.get() or ""
+        headers = outgoing_headers(request, client, request_id)
+        act = Act.of(headers, action, kind, ref, outcome="intended")
+        message = act.message()
+        if await self._handover.publish(message, self._handover.deadline()):
+            return
+        try:
+            await self._handover.post(message.body, request_id)
+        except Problem:
+            if client.holder != Role.ADMIN:
+                raise Problem(
+                    503,
+                    detail="nothing was changed: RabbitMQ and the console are unavailable, so it "
+                    "could not be recorded who did it",
+                    headers={hdrs.RETRY_AFTER: "5"},
+                ) from None
+            metrics.ADMIN_CALLS_UNRECORDED.labels("act").inc()
+            log.error("action.unrecorded", action=action, ref=ref, actor=str(act.actor))  # noqa: TRY400
