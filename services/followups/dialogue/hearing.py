@@ -21,7 +21,13 @@ from services.followups.understanding import (
     place,
     understand,
 )
-from services.followups.understanding.consent_answer import Answer, offers, says_yes, takes_back
+from services.followups.understanding.consent_answer import (
+    Answer,
+    beside_answer,
+    offers,
+    says_yes,
+    takes_back,
+)
 
 _CONTACT = {"email", "phone", "name"}
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -98,9 +104,9 @@ def hear(
     :param handovers: languages in which a person is asked to answer
     """
     matched = routes.find(message, before=_before(state))
-    may_continue = state.facts.phone is None and state.last_said
+    joined = _joined(state, message)
     understood = understand(
-        phone.whole(state.last_said or "", message) if may_continue else message,
+        joined or message,
         asked=_corrected(message, state.facts, state.asking)
         or (None if state.asking == "wish" and matched else state.asking),
         language=state.spoken or state.language or default_language,
@@ -145,7 +151,8 @@ def hear(
     # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
     if answer == "question" and (is_about_works or (held and _is_no_lead(held))):
         answer = None
-    words = message[:SAID_LENGTH]
+    # A number that still is not whole goes on in the next message.
+    words = (joined if joined and understood.phone_piece else message)[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     # So does a single name: `Zabierzów`.
     continues = small_talk.asks_more(message, state.last_said) and not (
@@ -216,7 +223,10 @@ def hear(
             answer is None
             or has_limits
             or gives_contact
-            or (_says_more(understood.rest) and (held is not None or _tells_more(state, news)))
+            or (
+                _says_more(answer, message, language)
+                and (held is not None or _tells_more(state, news))
+            )
         )
         and (
             says
@@ -225,16 +235,23 @@ def hear(
         )
         and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
-        mistyped_phone=None if news.phone or news.email or news.budget else phone.mistyped(message),
+        mistyped_phone=None
+        if news.phone or news.email or news.budget
+        else understood.phone_piece or phone.mistyped(message),
     )
 
 
-LONG_ANSWER = 5
+def _says_more(answer: Answer | None, message: str, language: str) -> bool:
+    """Return whether an answer about consent says something else as well, for staff to read."""
+    return answer in {"yes", "no"} and any(
+        small_talk.says(part) for part in beside_answer(message, language)
+    )
 
 
-def _says_more(rest: str) -> bool:
-    """Return whether an answer about consent has more in it, which staff should read."""
-    return small_talk.word_count(rest) > LONG_ANSWER
+def _joined(state: State, message: str) -> str | None:
+    """Return the message with the first part of its phone number, which the last one gave."""
+    may_continue = state.facts.phone is None and state.last_said
+    return phone.joined(state.last_said or "", message) if may_continue else None
 
 
 def _before(state: State) -> str:
@@ -295,10 +312,15 @@ def _that_count(
     )
     gives_contact = understood.facts.email or understood.facts.phone
     is_other = offered or state.asking == "consent"
+    names_place = understood.district is not None or understood.facts.city is not None
+    answers = state.asking in ABOUT_WORKS and (
+        names_place or state.asking in understood.facts.known()
+    )
     return [
         route
         for route in matched
         if (is_empty or not route.alone)
+        and not (answers and route.name == "scope")  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
         and not (

@@ -73,6 +73,10 @@ def _learn(state: State, heard: Heard) -> State:
     facts = state.facts.learn(news)
     if understood.district and facts.city is None and heard.is_about_lead:  # a hint for staff
         facts = replace(facts, city="{} ({}?)".format(*understood.district))
+    # `516 229` was taken for a budget, and `041` went on with it.
+    is_part = news.phone is not None and news.phone.startswith(f"+48{facts.budget}")
+    if is_part and re.sub(r"\D", "", state.last_said or "") == f"{facts.budget}":
+        facts = replace(facts, budget=None, currency=None)
     if understood.disowns_email:
         facts = replace(facts, email=None)
     email_given = news.email is not None

@@ -47,6 +47,8 @@ class Understood:
     """It gives areas in several places, which only staff can read."""
     has_hours: bool
     """It says beside a phone number when to call."""
+    phone_piece: str | None
+    """The digits of a part of a phone number."""
     budget_from: int | None
     """The lower end of its budget."""
     is_each: bool
@@ -101,6 +103,7 @@ def understand(
     if in_several:  # a flat here and one there: staff read which is which
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours = found.pop("has_hours", False)
+    phone_piece = found.pop("phone_piece", None)
     budget_from, is_each = found.pop("budget_from", None), found.pop("is_each", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
@@ -121,6 +124,7 @@ def understand(
         district=None if towns else district,
         in_several=in_several,
         has_hours=has_hours,
+        phone_piece=phone_piece,
         budget_from=budget_from,
         is_each=is_each,
         answer=answer,

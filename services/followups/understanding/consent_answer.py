@@ -216,6 +216,20 @@ def says_no(message: str, language: str) -> bool:
     return bool(is_refusal) or takes_back(message, language)
 
 
+_AND = re.compile(rf"{_CLAUSE.pattern}|,|\s(?:i|oraz|a|ale|and|but|und|aber)\s")
+
+
+def beside_answer(message: str, language: str) -> list[str]:
+    """Return the clauses of an answer that say something else: `..., tylko telefon`."""
+    if says_yes(message, language):
+        return []
+    return [
+        part
+        for part in _AND.split(message)
+        if part.strip() and answer(part, language, "consent") not in {"yes", "no"}
+    ]
+
+
 # --- the answer -------------------------------------------------------------------------------
 
 

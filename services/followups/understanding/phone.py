@@ -31,11 +31,18 @@ _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
 _PIECE = re.compile(
-    rf"\b(?:nr|numer\w*|tel\w*|kom\w*)\b(?:\s+(?:to|jest|telefonu|tel|m[óo]j|kom\w*))*[\s.:,-]*(?P<number>[1-9](?:[\s-]?\d){{3,7}})(?![\s-]?\d)(?!\s?(?:{MONEY}|{METRES}))",
+    rf"(?:^|(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)\b(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
+    rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>[\s.,…-]*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
 """`Mój numer 516 22`: the rest may follow in the next message."""
-_REST = re.compile(r"[^\w]*(?:[^\W\d_]+[\s,:]+){0,2}(?P<number>\d(?:[\s-]?\d){0,4})(?!\d|[\s-]\d)")
+_REST = re.compile(
+    rf"(?:(?:no|i|a|oraz|to|jest|dalej|reszta|potem|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn]c\w*|ostatni\w*|cyfr\w*|and|then)[\s,:.]+){{0,4}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
+    re.IGNORECASE,
+)
+_MOBILE = re.compile("[4-8]")
+_TOO_LONG = 5
+"""Digits alone that are more are no area."""
 DIGITS = 9
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _ANOTHERS = re.compile(
@@ -79,23 +86,33 @@ def canonical(text: str) -> str | None:
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
 
 
-def _piece(text: str) -> re.Match[str] | None:
-    return _PIECE.search(text) if HAS_DIGIT.search(text) else None
+def piece(text: str, asked: Question | None) -> str | None:
+    """Return the digits of the first part of a phone number. Alone they may be a budget."""
+    for match in _PIECE.finditer(text) if HAS_DIGIT.search(text) else ():
+        digits = re.sub(r"\D", "", match["number"])
+        is_alone = match["alone"] is not None and _MOBILE.match(digits)
+        is_due = asked == "contact" or (asked != "budget" and len(digits) > _TOO_LONG)
+        if match["named"] is not None or (is_alone and is_due):
+            return digits
+    return None
 
 
-def whole(before: str, text: str) -> str:
-    """Return the message, with the piece of a number before it joined: `516 22`, `9 041 to dalej`."""
-    piece = _piece(before)
-    rest = _REST.match(text) if piece else None
-    if piece is None or rest is None:
-        return text
-    number = re.sub(r"\D", "", piece["number"] + rest["number"])
-    return f"{number} {text[rest.end() :]}" if len(number) == DIGITS else text
+def joined(before: str, text: str) -> str | None:
+    """Return the message with the piece of a number before it: `516 22`, `9 041 to dalej`."""
+    rest = _REST.match(text)
+    first = piece(before, "contact") or mistyped(before) if rest else None
+    if rest is None or first is None:
+        return None
+    number = first + re.sub(r"\D", "", rest["number"])
+    is_whole = len(number) == DIGITS
+    # `516`, `22`: the third part is still to come.
+    is_longer = len(number) < DIGITS and rest.end() == len(text)
+    return f"tel. {number} {text[rest.end() :]}" if is_whole or is_longer else None
 
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    match = _MISTYPED.fullmatch(text) or _piece(text)
+    match = _MISTYPED.fullmatch(text)
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
@@ -117,8 +134,10 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
-    piece = _piece(text)
-    return (take(text, piece), {}) if piece else (text, {})
+    if digits := piece(text, asked):
+        part = re.compile(r"[\s-]?".join(digits))
+        return part.sub(f" {PHONE_MARK} ", text, count=1), {"phone_piece": digits}
+    return text, {}
 
 
 def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:
