@@ -30,6 +30,7 @@ from services.followups.understanding.consent_answer import (
 )
 
 _CONTACT = {"email", "phone", "name"}
+_EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.IGNORECASE)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -416,6 +417,9 @@ def _that_stand(
     if understood.is_each and news.budget:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
         news = replace(news, budget=news.budget * numbers.flats(told))
+    if news.area and _EACH_ROOM.search(message) and numbers.flats(message) == 1:
+        told = " ".join((*state.said, state.last_said or "", state.facts.wish or ""))
+        news = replace(news, area=news.area * numbers.flats(told))
     if corrections.adds(message):
         news = _without_parts(news, state.facts)
     known, start = state.facts.start, news.start

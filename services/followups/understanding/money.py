@@ -74,6 +74,11 @@ _SHARED = re.compile(
     re.IGNORECASE,
 )
 """`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
+_OWN_ON_TOP = re.compile(
+    rf"(?<=\d)\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}\b(?:i|oraz|a|plus)\s+(?:(?:jeszcze|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+){{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))",
+    re.IGNORECASE,
+)
+"""`40 tys z urzędu i swoje 20`"""
 _GIVES = re.compile(
     r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+)"
     r"\s+(?:(?:do|na|to|nawet|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
@@ -147,6 +152,8 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if not HAS_DIGIT.search(text):
         return otherwise or text, {}
     text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
+    if has_any(text.lower(), ("swo", "mo", "asn")):
+        text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
     amended = corrections.amended(text)  # `jednak bardziej 32, bo doszła kuchnia`
     is_rather = amended is not None and amended[2]

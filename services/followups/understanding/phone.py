@@ -31,7 +31,7 @@ _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
 _PIECE = re.compile(
-    rf"(?:^|(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)\b(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
+    rf"(?:^|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
     rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>[\s.,…-]*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
