@@ -2,17 +2,20 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from deploy.local.machine import chromium
+from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
+from tests.support.staff import PASSWORD, invitation, on_call_config
+from tests.support.system import fresh_address
 
 PHONE: Any = {"width": 390, "height": 844}
 DESK: Any = {"width": 1280, "height": 900}
@@ -35,6 +38,16 @@ async def browser() -> AsyncIterator[Browser]:
         opened = await playwright.chromium.launch(executable_path=found, args=arguments)
         yield opened
         await opened.close()
+
+
+@pytest.fixture(scope="session")
+def console_stack(
+    tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem
+) -> Iterator[Stack]:
+    """Run one system for all tests of the console."""
+    config = on_call_config(tmp_path_factory.mktemp("config"))
+    with whole_system({"ALERTS_CONFIG": str(config)}) as running:
+        yield running
 
 
 @pytest.fixture
@@ -85,3 +98,31 @@ async def photograph(page: Page, name: str, *, whole: bool = False) -> None:
     if folder := os.environ.get("SCREENSHOTS"):
         path = Path(folder) / f"{name}.png"
         await page.screenshot(path=path, scale="css", full_page=whole)
+
+
+async def entered(
+    browser: Browser, stack: Stack, language: str, scheme: Any, size: Any, *roles: str
+) -> tuple[Page, list[str]]:
+    """Let a new person in by their invitation; return a page, and what its console said."""
+    context = await browser.new_context(
+        viewport=size,
+        locale=LOCALES[language],
+        color_scheme=scheme,
+        java_script_enabled=size is DESK,  # for axe; the pages have no script
+        is_mobile=size is PHONE,
+    )
+    page = await context.new_page()
+    said: list[str] = []
+
+    def asked(url: str) -> None:
+        if not url.startswith(stack.url):
+            said.append(url)
+
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: asked(request.url))
+    link = await invitation(stack, fresh_address(), *roles, language=language)
+    await page.goto(stack.url + link)
+    await page.locator("input[type=password]").fill(PASSWORD)
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(f"{stack.url}/console/")
+    return page, said

@@ -7,13 +7,12 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.http.pages import TEXTS
-from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
+from tests.pages.conftest import DESK, PHONE, entered, photograph
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.identity import running_provider
 from tests.support.ports import Ports
 from tests.support.stack import Stack
-from tests.support.staff import PASSWORD, invitation
 from tests.support.system import LEAD, fresh_address
 
 pytestmark = pytest.mark.pages
@@ -25,6 +24,11 @@ LOOKS = pytest.mark.parametrize(
     ("language", "scheme", "size"),
     [("pl", "light", PHONE), ("pl", "dark", DESK), ("en", "dark", PHONE), ("en", "light", DESK)],
 )
+
+
+@pytest.fixture(scope="module")
+def stack(console_stack: Stack) -> Stack:
+    return console_stack
 
 
 async def fits(page: Page, name: str) -> None:
@@ -40,34 +44,6 @@ async def fits(page: Page, name: str) -> None:
         await page.evaluate(AXE.read_text(encoding="utf-8"))
         found = await page.evaluate("axe.run({resultTypes: ['violations']})")
         assert [(each["id"], each["nodes"]) for each in found["violations"]] == [], name
-
-
-async def entered(
-    browser: Browser, stack: Stack, language: str, scheme: Any, size: Any, *roles: str
-) -> tuple[Page, list[str]]:
-    """Let a new person in by their invitation; return a page, and what its console said."""
-    context = await browser.new_context(
-        viewport=size,
-        locale=LOCALES[language],
-        color_scheme=scheme,
-        java_script_enabled=size is DESK,  # for axe; the pages have no script
-        is_mobile=size is PHONE,
-    )
-    page = await context.new_page()
-    said: list[str] = []
-
-    def asked(url: str) -> None:
-        if not url.startswith(stack.url):
-            said.append(url)
-
-    page.on("console", lambda message: said.append(message.text))
-    page.on("request", lambda request: asked(request.url))
-    link = await invitation(stack, fresh_address(), *roles, language=language)
-    await page.goto(stack.url + link)
-    await page.locator("input[type=password]").fill(PASSWORD)
-    await page.keyboard.press("Enter")
-    await expect(page).to_have_url(f"{stack.url}/console/")
-    return page, said
 
 
 @LOOKS

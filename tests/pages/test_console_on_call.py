@@ -1,17 +1,15 @@
 """The console's pages of on-call and sales in a browser: on a phone and a desk, light and dark."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.http.pages import TEXTS
-from tests.conftest import WholeSystem
 from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.staff import PASSWORD, SILENCEABLE, invitation, on_call_config
+from tests.support.staff import PASSWORD, SILENCEABLE, invitation
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.pages
@@ -21,10 +19,8 @@ TITLES = ("alerts", "targets", "limits", "silences", "oncall", "followups")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -> Iterator[Stack]:
-    config = on_call_config(tmp_path_factory.mktemp("config"))
-    with whole_system({"ALERTS_CONFIG": str(config)}) as running:
-        yield running
+def stack(console_stack: Stack) -> Stack:
+    return console_stack
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A person of the console, as a browser without scripts: of a whole system, or of a console."""
 
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.support.stack import Stack, quick_alerts_config
+from deploy.local.environment import EXAMPLE_CONFIG
+from tests.support.stack import (
+    HTTP_TARGETS,
+    QUICK_MAIL,
+    QUICK_TARGET,
+    Stack,
+    write_alerts_config,
+)
 from tests.support.system import fresh_address
 
 PASSWORD = "kot spi na dachu"
@@ -19,10 +27,18 @@ SILENCEABLE = "sms"
 
 
 def on_call_config(folder: Path) -> Path:
-    """Write an alerts.toml in which something has a chain and is no lead."""
+    """Write an alerts.toml in which a kind that is no lead has a chain, and forms a short one.
+
+    The breaker of `webhook` stays open until somebody closes it.
+    """
+    shipped = tomllib.loads((EXAMPLE_CONFIG / "alerts.toml").read_text(encoding="utf-8"))
     step = {"to": "email", "person": "ewa", "wait": "1h"}
-    answers = {"asks": ["sms"], "within": "1h", "hours": "always", "chain": [step]}
-    return quick_alerts_config(folder, answers={SILENCEABLE: answers})
+    chain = {"asks": ["sms"], "within": "1h", "hours": "always", "chain": [step]}
+    short = {"asks": ["slack"], "within": "1s", "chain": [step | {"wait": "1s"}]}
+    answers = {SILENCEABLE: chain, "lead.submitted": chain | short}
+    broken = QUICK_TARGET | {"breaker": {"fail_max": 5, "reset_timeout": 600}}
+    targets = {**dict.fromkeys(HTTP_TARGETS, QUICK_TARGET), "email": QUICK_MAIL, "webhook": broken}
+    return write_alerts_config(folder, targets, answers=shipped["answers"] | answers)
 
 
 @dataclass(frozen=True)
