@@ -8,10 +8,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.http.pages import TEXTS
-from tests.pages.conftest import DESK, PHONE, entered
+from tests.pages.conftest import DESK, entered
 from tests.support.ending import states_in_the_ledger
 from tests.support.eventually import eventually
-from tests.support.forms import submit
 from tests.support.runbooks import RUNBOOKS
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
@@ -46,8 +45,7 @@ async def page(
     """Log in as the roles that the test's runbook names, on the page *Start*."""
     await stack.sandbox.heal()
     roles = roles_of(name_of(request.function.__name__))
-    size = PHONE if roles == ["sales"] else DESK
-    opened, complaints = await entered(browser, stack, "en", "light", size, *roles)
+    opened, complaints = await entered(browser, stack, "en", "light", DESK, *roles)
     yield opened
     assert complaints == []
     await opened.context.close()
@@ -150,29 +148,6 @@ async def test_budget_exhausted(page: Page, stack: Stack) -> None:
 
 async def test_rate_limit_hit(page: Page, stack: Stack) -> None:
     await change_back(page, stack, "chat")
-
-
-async def test_cases_unanswered(page: Page, stack: Stack) -> None:
-    email, name = fresh_address(), "Ola Zając"
-    assert (await submit(stack, {"email": email, "name": name})).status == 202
-
-    async def alerts() -> list[str]:
-        found = await stack.http("GET", f"/api/leads?email={email}", key="service")
-        return [id_ for lead in found.body["items"] for id_ in lead["alert_ids"]]
-
-    (case,) = await eventually(alerts, 30)
-
-    async def is_in(state: str) -> bool:
-        found = await stack.http("GET", f"/api/cases/{case}", key="service")
-        return bool(found.status == 200 and found.body["state"] == state)
-
-    await eventually(lambda: is_in("unanswered"), 60)
-    await page.reload()
-    await page.get_by_role("link", name=EN["inbox_unanswered"].partition(":")[0]).click()
-    await page.get_by_role("link", name=name).first.click()
-    await page.get_by_role("button", name=EN["do_taken"], exact=True).click()
-    await expect(page.get_by_text(EN["what_came_of_it"])).to_be_visible()
-    assert await is_in("answered")
 
 
 async def in_doubt(stack: Stack) -> tuple[str, str]:
