@@ -7,12 +7,13 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.http.pages import TEXTS
-from tests.pages.conftest import DESK, PHONE, entered, photograph
+from tests.pages.conftest import DESK, LOCALES, PHONE, entered, photograph
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.identity import running_provider
 from tests.support.ports import Ports
 from tests.support.stack import Stack
+from tests.support.staff import invitation
 from tests.support.system import LEAD, fresh_address
 
 pytestmark = pytest.mark.pages

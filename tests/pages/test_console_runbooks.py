@@ -45,7 +45,8 @@ async def page(
     """Log in as the roles that the test's runbook names, on the page *Start*."""
     await stack.sandbox.heal()
     roles = roles_of(name_of(request.function.__name__))
-    opened, complaints = await entered(browser, stack, "en", "light", DESK, *roles)
+    without_scripts = {**DESK}
+    opened, complaints = await entered(browser, stack, "en", "light", without_scripts, *roles)
     yield opened
     assert complaints == []
     await opened.context.close()
