@@ -79,6 +79,11 @@ _OWN_ON_TOP = re.compile(
     re.IGNORECASE,
 )
 """`40 tys z urzędu i swoje 20`"""
+_TWICE = re.compile(
+    rf"\b(?P<number>{NUMBER})\s?(?P<scale>{THOUSAND}|{ANY_CURRENCY})\b[^.;!?\d]{{0,30}}\bdrugie\s+tyle\b",
+    re.IGNORECASE,
+)
+"""`Dofinansowanie 18 tys, dołożymy drugie tyle`"""
 _GIVES = re.compile(
     r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+)"
     r"\s+(?:(?:do|na|to|nawet|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
@@ -152,6 +157,8 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if not HAS_DIGIT.search(text):
         return otherwise or text, {}
     text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
+    if "drugie tyle" in text and (twice := _TWICE.search(text)):
+        text = f"budżet {round(2 * value(twice['number']))} {twice['scale']}{text[twice.end() :]}"
     if has_any(text.lower(), ("swo", "mo", "asn")):
         text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
