@@ -252,7 +252,7 @@ def _says_more(answer: Answer | None, message: str, language: str) -> bool:
 def _joined(state: State, message: str) -> str | None:
     """Return the message with the first part of its phone number, which the last one gave."""
     may_continue = state.facts.phone is None and state.last_said
-    return phone.joined(state.last_said or "", message) if may_continue else None
+    return phone.joined(state.last_said or "", message, state.asking) if may_continue else None
 
 
 def _before(state: State) -> str:

@@ -91,16 +91,18 @@ def piece(text: str, asked: Question | None) -> str | None:
     for match in _PIECE.finditer(text) if HAS_DIGIT.search(text) else ():
         digits = re.sub(r"\D", "", match["number"])
         is_alone = match["alone"] is not None and _MOBILE.match(digits)
-        is_due = asked == "contact" or (asked != "budget" and len(digits) > _TOO_LONG)
+        is_due = asked == "contact" or (
+            asked != "budget" and len(digits) > _TOO_LONG and not digits.endswith("000")
+        )
         if match["named"] is not None or (is_alone and is_due):
             return digits
     return None
 
 
-def joined(before: str, text: str) -> str | None:
+def joined(before: str, text: str, asked: Question | None) -> str | None:
     """Return the message with the piece of a number before it: `516 22`, `9 041 to dalej`."""
     rest = _REST.match(text)
-    first = piece(before, "contact") or mistyped(before) if rest else None
+    first = piece(before, asked) or mistyped(before) if rest else None
     if rest is None or first is None:
         return None
     number = first + re.sub(r"\D", "", rest["number"])
