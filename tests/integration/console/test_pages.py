@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.console.http.deliveries import LISTS
 from services.console.http.pages import TEXTS
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
@@ -17,6 +18,8 @@ from tests.support.system import fresh_address
 EN = TEXTS["en"]
 MANY = 7
 SECRET = "anna.nowak@example.pl"
+PHONE = "+48600700800"
+ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")
 LOOKS = "SELECT actor_name FROM console.staff_action WHERE action = %s AND object_ref = %s"
 
 
@@ -31,7 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -
 async def failed(stack: Stack) -> AsyncIterator[str]:
     """Give an alert that its target has refused, for good."""
     await stack.sandbox.behave("slack", status=400)
-    alert_id = await stack.alert(f"call {SECRET}")
+    alert_id = await stack.alert(f"call {SECRET}, {PHONE}")
     await eventually(lambda: ended(stack, alert_id, "failed"), 30)
     yield alert_id
     await stack.sandbox.heal()
@@ -78,6 +81,26 @@ async def test_a_viewer_sees_no_payload_and_no_error_text_and_each_look_is_recor
     assert stack.query(LOOKS, "alert.look", failed) == []
     assert SECRET in (await ops.get(path)).text
     assert len(stack.query(LOOKS, "alert.look", failed)) == 1
+
+
+async def test_a_viewer_finds_no_address_on_any_page(stack: Stack, failed: str) -> None:
+    viewer, ops = await person(stack, "viewer"), await person(stack, "ops")
+    names = ("", "me", "targets", "limits", "silences", "oncall")
+    names += tuple(f"alerts?state={state}" for state in LISTS)
+    for kind, sql in (
+        ("alerts", "SELECT DISTINCT alert_id AS id FROM alerts.delivery"),
+        ("bulk", "SELECT id FROM console.bulk_action"),
+    ):
+        names += tuple(f"{kind}/{row.id}" for row in stack.query(sql))
+    assert f"alerts/{failed}" in names
+    for name in names:
+        shown = await viewer.get(f"/console/{name}")
+        assert shown.status == 200, name
+        assert {*ADDRESS.findall(shown.text)} <= {viewer.email}, name
+        assert PHONE not in shown.text, name
+    text = (await ops.get(f"/console/alerts/{failed}")).text
+    assert ADDRESS.search(text)
+    assert PHONE in text
 
 
 async def test_on_call_retries_discards_and_nothing_without_a_reason(
