@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import sys
 import textwrap
 import time
@@ -15,10 +16,12 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from email import message_from_string
 from email.header import decode_header, make_header
 from email.message import Message
 from functools import partial
+from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -39,6 +42,7 @@ TEST_LEAD = {
     "reasons": ["budget", "area"],
     "email": "tomasz.zych@example.com",
 }
+KASIA = "Kasia Wrona"
 ASKS, TAKEN = "Lead, score 90: has waited", "Lead, score 90: taken by"
 
 
@@ -185,6 +189,34 @@ class World:
         return [mail for mail in self.mails(address) if "List-Unsubscribe" in mail]
 
 
+class Browser:
+    """A person in the console. Without redirects, and it sends the Secure cookie over http."""
+
+    def __init__(self, gateway: str) -> None:
+        self._host = urlsplit(gateway).netloc
+        self._cookie = ""
+
+    def open(self, path: str, **form: str) -> str:
+        """Return the page; of a form's redirect, nothing."""
+        connection = HTTPConnection(self._host, timeout=60)
+        headers = {"Cookie": self._cookie, "Sec-Fetch-Site": "same-origin"}
+        if form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        try:
+            connection.request("POST" if form else "GET", path, urlencode(form) or None, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, HTTPException) as error:
+            raise DemoError(f"{path}: {error}") from None
+        finally:
+            connection.close()
+        if answer.status not in (200, 303):
+            raise DemoError(f"{path} answered {answer.status}")
+        if cookie := answer.getheader("Set-Cookie"):
+            self._cookie = cookie.partition(";")[0]
+        return text
+
+
 def _fetch(
     method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None
 ) -> str:
@@ -227,7 +259,8 @@ def _timed() -> Iterator[Callable[[], str]]:
     yield lambda: f"{time.monotonic() - began:.1f} s"
 
 
-def form(tell: Teller, world: World) -> None:
+def form(tell: Teller, world: World) -> str:
+    """Return the address of the lead."""
     tell.step(
         "A visitor sends the form on the company's page",
         "One script tag. What is recorded is what was shown, and a repeated request is one lead.",
@@ -257,6 +290,51 @@ def form(tell: Teller, world: World) -> None:
         told = _await("the lead in Slack", partial(world.received, "slack", ola), 30)
         tell.holds(f"{took()} later in Slack, once: {told[0]['text']}")
     _check(len(world.received("slack", ola)) == 1, "the lead is reported once")
+    return ola
+
+
+def console(tell: Teller, world: World, ola: str) -> None:
+    tell.step(
+        "A seller takes her in the console", "A page for a phone. Each look is recorded first."
+    )
+    invited = {"email": _person("kasia"), "name": KASIA, "roles": ["sales"], "language": "en"}
+    invitation = world.call("POST", "/api/staff", invited, key="admin")
+    kasia = Browser(world.gateway)
+    kasia.open(urlsplit(invitation["link"]).path, password=secrets.token_urlsafe())
+    tell.does("admin", "invites Kasia from sales; she opens the link and sets a password")
+    try:
+        (lead,) = world.call("GET", f"/api/leads?email={ola}", key="service")["items"]
+        path = f"/console/leads/{lead['id']}"
+        _check(path in kasia.open("/console/leads"), "her list has the lead")
+        found = re.search(r'name="nonce" value="([^"]+)"', kasia.open(path))
+        _check(found, "the lead can be taken")
+        kasia.open(path, nonce=found[1] if found else "", answer="taken")
+        tell.does("Kasia", "opens the lead and presses: I take it")
+        told = _await("Slack is told", partial(world.received, "slack", f"by {KASIA}"), 30)
+        tell.holds(f"nobody else is asked; Slack is told: {told[0]['text']}")
+        acts = world.call("GET", "/api/actions", key="admin")["items"]
+        _check(any("lead.look" in str(act) and KASIA in str(act) for act in acts), "it is recorded")
+        tell.holds("the record has her name and each look, and no address")
+    finally:  # no demo leaves an account
+        ends = {"reason": "the demo is over"}
+        world.call("POST", f"/api/staff/{invitation['id']}/disable", ends, key="admin")
+    made = {"name": "demo", "purpose": "shows a key", "owner": KASIA, "scopes": ["alerts:read"]}
+    made["expires_at"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    key = world.call("POST", "/api/keys", made, key="admin")
+    alert = f"/api/alerts/{lead['alert_ids'][0]}"
+    headers = {"X-API-KEY": key["key"]}
+    _fetch("GET", world.gateway + alert, headers=headers)
+    with _timed() as took:
+        revoked = {"reason": "the demo is over"}
+        world.call("POST", f"/api/keys/{key['id']}/revoke", revoked, key="admin")
+        tell.does("admin", f"makes a key for a program, and revokes it: answered in {took()}")
+    try:
+        _fetch("GET", world.gateway + alert, headers=headers)
+    except DemoError as error:
+        _check("answered 401" in str(error), "a revoked key is unknown")
+    else:
+        raise DemoError("a revoked key still opens something")
+    tell.holds("after this answer the key opens nothing: 401")
 
 
 def lead(tell: Teller, world: World, anna: str) -> None:
@@ -500,7 +578,8 @@ def main() -> int:
     began = time.monotonic()
     try:
         world = World()
-        form(tell, world)
+        ola = form(tell, world)
+        console(tell, world, ola)
         lead(tell, world, anna)
         untaken(tell, world)
         outage(tell, world)
