@@ -8,9 +8,10 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.http.pages import TEXTS
-from tests.pages.conftest import DESK, entered
+from tests.pages.conftest import DESK, PHONE, entered
 from tests.support.ending import states_in_the_ledger
 from tests.support.eventually import eventually
+from tests.support.forms import submit
 from tests.support.runbooks import RUNBOOKS
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
@@ -45,8 +46,8 @@ async def page(
     """Log in as the roles that the test's runbook names, on the page *Start*."""
     await stack.sandbox.heal()
     roles = roles_of(name_of(request.function.__name__))
-    without_scripts = {**DESK}
-    opened, complaints = await entered(browser, stack, "en", "light", without_scripts, *roles)
+    size = PHONE if roles == ["sales"] else {**DESK}  # both without scripts
+    opened, complaints = await entered(browser, stack, "en", "light", size, *roles)
     yield opened
     assert complaints == []
     await opened.context.close()
@@ -149,6 +150,26 @@ async def test_budget_exhausted(page: Page, stack: Stack) -> None:
 
 async def test_rate_limit_hit(page: Page, stack: Stack) -> None:
     await change_back(page, stack, "chat")
+
+
+async def test_cases_unanswered(page: Page, stack: Stack) -> None:
+    email, name = fresh_address(), "Ola Zając"
+    assert (await submit(stack, {"email": email, "name": name})).status == 202
+
+    async def in_state(state: str) -> list[str]:
+        found = (await stack.http("GET", f"/api/leads?email={email}", key="service")).body["items"]
+        path = f"/api/leads/{found[0]['id']}" if found else "/api/leads/nothing"
+        ids = (await stack.http("GET", path, key="service")).body.get("alert_ids", ())
+        listed = (await stack.http("GET", f"/api/cases?state={state}", key="service")).body
+        return [case["id"] for case in listed["items"] if case["id"] in ids]
+
+    (case,) = await eventually(lambda: in_state("unanswered"), 60)
+    await page.reload()
+    await page.get_by_role("link", name=EN["inbox_unanswered"].partition(":")[0]).click()
+    await page.get_by_role("link", name=name).first.click()
+    await page.get_by_role("button", name=EN["do_taken"], exact=True).click()
+    await expect(page.get_by_text(EN["what_came_of_it"])).to_be_visible()
+    assert await in_state("answered") == [case]
 
 
 async def in_doubt(stack: Stack) -> tuple[str, str]:
