@@ -318,19 +318,18 @@ def console(tell: Teller, world: World, ola: str) -> None:
     finally:  # no demo leaves an account
         ends = {"reason": "the demo is over"}
         world.call("POST", f"/api/staff/{invitation['id']}/disable", ends, key="admin")
-    made = {"name": "demo", "purpose": "shows a key", "owner": KASIA, "scopes": ["alerts:read"]}
+    made = {"name": "demo", "purpose": "shows a key", "owner": KASIA, "scopes": ["leads:read"]}
     made["expires_at"] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     key = world.call("POST", "/api/keys", made, key="admin")
-    lead = world.call("GET", f"/api/leads/{lead['id']}", key="service")
-    alert = f"/api/alerts/{lead['alert_ids'][0]}"
+    shown = f"{world.gateway}/api/leads/{lead['id']}"
     headers = {"X-API-KEY": key["key"]}
-    _fetch("GET", world.gateway + alert, headers=headers)
+    _fetch("GET", shown, headers=headers)
     with _timed() as took:
         revoked = {"reason": "the demo is over"}
         world.call("POST", f"/api/keys/{key['id']}/revoke", revoked, key="admin")
         tell.does("admin", f"makes a key for a program, and revokes it: answered in {took()}")
     try:
-        _fetch("GET", world.gateway + alert, headers=headers)
+        _fetch("GET", shown, headers=headers)
     except DemoError as error:
         _check("answered 401" in str(error), "a revoked key is unknown")
     else:
