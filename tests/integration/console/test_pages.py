@@ -85,13 +85,13 @@ async def test_a_viewer_sees_no_payload_and_no_error_text_and_each_look_is_recor
 
 async def test_a_viewer_finds_no_address_on_any_page(stack: Stack, failed: str) -> None:
     viewer, ops = await person(stack, "viewer"), await person(stack, "ops")
-    names = ("", "me", "targets", "limits", "silences", "oncall")
-    names += tuple(f"alerts?state={state}" for state in LISTS)
+    names = ["", "me", "targets", "limits", "silences", "oncall"]
+    names += [f"alerts?state={state}" for state in LISTS]
     for kind, sql in (
         ("alerts", "SELECT DISTINCT alert_id AS id FROM alerts.delivery"),
         ("bulk", "SELECT id FROM console.bulk_action"),
     ):
-        names += tuple(f"{kind}/{row.id}" for row in stack.query(sql))
+        names += [f"{kind}/{row.id}" for row in stack.query(sql)]
     assert f"alerts/{failed}" in names
     for name in names:
         shown = await viewer.get(f"/console/{name}")
