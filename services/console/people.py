@@ -170,9 +170,12 @@ class People:
             return None
         fresh = await self._passwords.hash(password) if self._passwords.is_old(hashed) else None
         async with self._engine.begin() as tx:
+            if not await people.still_opens(tx, found.id, hashed):  # an invitation came between
+                metrics.LOGINS.labels("refused").inc()
+                return None
             await people.forget_tries(tx, email)
             if fresh:
-                await people.rehash(tx, found.id, hashed, fresh)
+                await people.rehash(tx, found.id, fresh)
             session = await self._begin(tx, found.id, browser)
             actor = Actor("staff", str(found.id), found.name, tuple(found.roles))
             await actions.record(tx, actor, "session.begin", KIND, str(found.id))

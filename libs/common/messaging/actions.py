@@ -25,8 +25,11 @@ MOST_REFS = 100
 MOST_LETTERS = 200
 WAIT_SECONDS = 20.0
 """For the rest of a request: as long as the gateway waits for its answer."""
-# An e-mail address, or nine digits or more: a phone number.
-_ADDRESS = re.compile(r"\S*@\S*|\+?\d(?:[ ()./-]{0,2}\d){8,}")
+# An e-mail address, or nine digits or more: a phone number. Random ids and dates are none.
+_ADDRESS = re.compile(
+    r"(\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b\d{4}-\d\d-\d\d\b)"
+    r"|\S*@\S*|\+?\d(?:[\s().,/–—-]{0,3}\d){8,}"
+)
 _TAKEN_OUT = "[…]"
 
 
@@ -57,7 +60,7 @@ class Actor:
 
 
 def without_addresses(text: str) -> str:
-    return _ADDRESS.sub(_TAKEN_OUT, text)
+    return _ADDRESS.sub(lambda found: found[1] or _TAKEN_OUT, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +113,21 @@ class Counted:
 
     def __init__(self, act: Act) -> None:
         self._act = act
-        self._row: int | None = None
+        self._held: outbox.Held | None = None
 
     async def add(self, tx: AsyncConnection, count: int) -> None:
         if not count:
             return
-        if self._row is not None and await outbox.count(tx, self._row, count):
+        if self._held is not None and await outbox.count(tx, self._held, count):
             return
         # The first, or the relay has it already: what follows is a record of its own.
         message = self._act.message(count)
-        self._row = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
+        self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
 
     async def end(self, tx: AsyncConnection) -> None:
         """Let it go now."""
-        if self._row is not None:
-            await outbox.release(tx, self._row)
+        if self._held is not None:
+            await outbox.release(tx, self._held)
 
 
 def refs(ids: Iterable[Any]) -> str:

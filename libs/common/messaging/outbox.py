@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from prometheus_client import Counter, Gauge
 from sqlalchemy import (
@@ -97,10 +98,12 @@ ADD = (
 """The SQL of `add_all`, to include in another statement; its parameters are PARAMETERS."""
 PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
 _ADD = text(ADD).bindparams(*PARAMETERS)
-_HOLD = text(f"{ADD} RETURNING id").bindparams(*PARAMETERS)
+_HOLD = text(f"{ADD} RETURNING id, due_at").bindparams(*PARAMETERS)
 _COUNT = text(
     "UPDATE outbox SET body = jsonb_set(body, '{count}', "
-    "to_jsonb(CAST(body->>'count' AS bigint) + :more)) WHERE id = :id"
+    "to_jsonb(CAST(body->>'count' AS bigint) + :more)) "
+    # Only while it waits: a relay that has sent it defers or deletes it, and would not send more.
+    "WHERE id = :id AND due_at = :due_at AND due_at > now()"
 )
 _RELEASE = text("UPDATE outbox SET due_at = now() WHERE id = :id")
 _CLAIM = text(
@@ -177,26 +180,29 @@ def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
     ]
 
 
+class Held(NamedTuple):
+    id: int
+    due_at: datetime
+
+
 async def hold(
     tx: AsyncConnection, exchange: str, routing_key: str, message: Message, seconds: float
-) -> int:
+) -> Held:
     """Like `add`, but wait for `release`, this long at most.
 
     :param message: with a `count` in its body
-    :returns: its row
     """
     parameters = {"rows": rows([(exchange, routing_key, message)]), "later": seconds}
-    row: int = (await tx.execute(_HOLD, parameters)).scalar_one()
-    return row
+    return Held(*(await tx.execute(_HOLD, parameters)).one())
 
 
-async def count(tx: AsyncConnection, row: int, more: int) -> bool:
-    """Add to the count of a message on hold; False if it was published meanwhile."""
-    return (await tx.execute(_COUNT, {"id": row, "more": more})).rowcount == 1
+async def count(tx: AsyncConnection, held: Held, more: int) -> bool:
+    """Add to the count of a message on hold; False if it may have been published meanwhile."""
+    return (await tx.execute(_COUNT, {**held._asdict(), "more": more})).rowcount == 1
 
 
-async def release(tx: AsyncConnection, row: int) -> None:
-    await tx.execute(_RELEASE, {"id": row})
+async def release(tx: AsyncConnection, held: Held) -> None:
+    await tx.execute(_RELEASE, {"id": held.id})
 
 
 class Relay:

@@ -99,8 +99,10 @@ class InboxRoutes:
             return await self._gateway.get(visitor, part.path, **part.query)
         # The check reads every row: not with each refresh of each page that is open somewhere.
         if REFRESH not in request.headers or time.monotonic() - self._checked_at > LEDGER_SECONDS:
-            self._checked_at = time.monotonic()
-            self._checked = await self._gateway.get(visitor, part.path)
+            found = await self._gateway.get(visitor, part.path)
+            if not found.ok:
+                return found
+            self._checked, self._checked_at = found, time.monotonic()
         return self._checked
 
 

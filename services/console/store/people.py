@@ -41,6 +41,7 @@ async def by_identity(tx: AsyncConnection, issuer: str, subject: str) -> sa.Row[
         sa.select(staff)
         .join(staff_credential)
         .where(table.issuer == issuer, table.subject == subject)
+        .with_for_update(read=True, of=staff_credential)
     )
     return found.first()
 
@@ -146,12 +147,22 @@ async def _set_credential(tx: AsyncConnection, staff_id: UUID, **values: str) ->
     await tx.execute(sa.insert(staff_credential).values(staff_id=staff_id, **values))
 
 
-async def rehash(tx: AsyncConnection, staff_id: UUID, old: str, fresh: str) -> None:
-    """Replace a hash, but not what an invitation has replaced meanwhile."""
+async def still_opens(tx: AsyncConnection, staff_id: UUID, hashed: str) -> bool:
+    """Return whether an invitation has not replaced this password; until the commit none does."""
+    table = staff_credential.c
+    found = await tx.execute(
+        sa.select(table.staff_id)
+        .where(table.staff_id == staff_id, table.hash == hashed)
+        .with_for_update()
+    )
+    return found.first() is not None
+
+
+async def rehash(tx: AsyncConnection, staff_id: UUID, fresh: str) -> None:
     table = staff_credential.c
     await tx.execute(
         sa.update(staff_credential)
-        .where(table.staff_id == staff_id, table.hash == old)
+        .where(table.staff_id == staff_id, table.kind == PASSWORD)
         .values(hash=fresh)
     )
 

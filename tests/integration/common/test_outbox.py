@@ -384,6 +384,10 @@ async def test_an_act_in_many_transactions_is_one_record_with_what_was_done(
         async with engine.begin() as tx:
             await act.add(tx, done)
     assert await waiting() == [(7, True)]
+    async with engine.begin() as tx:  # the relay waits for the confirm of what it has sent
+        await tx.execute(text("UPDATE outbox SET due_at = now() + interval '6 s'"))
+        await act.add(tx, 5)
+    assert sorted(await waiting()) == [(5, True), (7, True)]
     async with engine.begin() as tx:
         await tx.execute(text("DELETE FROM outbox"))  # the relay has published it
         await act.add(tx, 2)

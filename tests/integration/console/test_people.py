@@ -1,10 +1,13 @@
 import asyncio
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 
 from services.console.http.pages import TEXTS
+from tests.integration.consent.conftest import until_one_waits
 from tests.integration.console.conftest import Answer, Console
 
 PASSWORD = "kot spi na dachu"
@@ -102,6 +105,21 @@ async def test_a_login_needs_the_right_password_and_its_session_is_new(console: 
     assert (entered.status, entered.body) == (303, "/console/me")
     assert eva.cookie != before
     assert (await eva.get("/console/me")).status == 200
+
+
+async def test_an_old_password_opens_nothing_once_an_invitation_has_replaced_it(
+    console: Console,
+) -> None:
+    """Also if it was right when the login began."""
+    await joined(console)
+    with closing(psycopg2.connect(console.database.superuser_url)) as other:
+        cursor = other.cursor()
+        cursor.execute("UPDATE console.staff_credential SET hash = 'of another password'")
+        login = Browser(console).post("/console/login", email="ewa@example.com", password=PASSWORD)
+        begun = asyncio.create_task(login)
+        await until_one_waits(cursor)
+        other.commit()
+        assert (await begun).status == 403
 
 
 @pytest.mark.parametrize(

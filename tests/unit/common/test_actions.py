@@ -61,6 +61,11 @@ def test_the_console_reads_a_record_with_unknown_fields(extra: dict[str, Any]) -
         ("ala@example.com asked", "[…] asked"),
         ("call <Ala@Example.com>, or +48 600-700-800.", "call […] or […]."),
         ("600700800", "[…]"),
+        ("600 - 700 - 800", "[…]"),
+        ("tel. 600\u00a0700\u00a0800", "tel. […]"),
+        ("600\u2013700\u2013800, 601, 702, 803", "[…]"),
+        ("since 2026-11-27 10:15 call 600700800", "since 2026-11-27 10:15 call […]"),
+        (f"of {EWA}", f"of {EWA}"),
         ("invoice 2026-11-27 of 5 000 000 zł", "invoice 2026-11-27 of 5 000 000 zł"),
     ],
 )
