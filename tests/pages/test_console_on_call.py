@@ -1,4 +1,7 @@
-"""The console's pages of on-call and sales in a browser: on a phone and a desk, light and dark."""
+"""The console's pages of on-call and sales in a browser: on a phone and a desk, light and dark.
+
+The README's picture is the top of its console-targets-en-desk-light.png (SCREENSHOTS=folder).
+"""
 
 from typing import Any
 
