@@ -34,7 +34,7 @@ from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.settings import GatewaySettings
 from services.gateway.supervision import workers
 from services.gateway.targets import Targets
-from services.gateway.upstream import CONNECTIONS, Upstream
+from services.gateway.upstream import Upstream
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0, "console": 30.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
@@ -70,7 +70,7 @@ async def start(
     if settings.console_url is not None and settings.console_internal_key is not None:
         configured["console"] = (settings.console_url, settings.console_internal_key)
 
-    async def upstream(name: str, connections: int = CONNECTIONS) -> Upstream:
+    async def upstream(name: str, connections: int | None = None) -> Upstream:
         url, key = configured[name]
         opened = Upstream.open(
             name,

@@ -44,7 +44,7 @@ class Upstream:
         internal_key: str,
         answer_seconds: float,
         tls_dir: Path | None = None,
-        connections: int = CONNECTIONS,
+        connections: int | None = None,
     ) -> None:
         parts = urlsplit(url)
         self.name = name
@@ -55,7 +55,7 @@ class Upstream:
         self._prefix = parts.path.rstrip("/")
         self._fixed = f"Host: {parts.netloc}\r\n{INTERNAL_KEY}: {internal_key}\r\n"
         self._answer_seconds = answer_seconds
-        self.pool = Pool(self._connect, connections)
+        self.pool = Pool(self._connect, connections or CONNECTIONS)
         self._took = observe(metrics.UPSTREAM_SECONDS.labels(name))
 
     @classmethod
@@ -68,7 +68,7 @@ class Upstream:
         *,
         answer_seconds: float,
         tls_dir: Path | None = None,
-        connections: int = CONNECTIONS,
+        connections: int | None = None,
     ) -> AsyncIterator[Self]:
         """:param answer_seconds: how long the upstream may send nothing
         :param connections: how many of its answers may be under way; further requests get 503

@@ -1,5 +1,6 @@
 """The record: who did what, by person, act and day; and what other services did, taken into it."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -42,11 +43,13 @@ class ActionRoutes:
         return json_response({"recorded": True}, status=202)
 
     async def actions(self, request: web.Request) -> web.Response:
-        found, older = await self._listed(request)
+        found, older = await self._listed(request.query)
         return json_response({"items": found, "next_cursor": older})
 
     async def actions_page(self, request: web.Request, visitor: Visitor) -> web.Response:
-        found, older = await self._listed(request)
+        # A form sends each of its fields, also those that are empty.
+        given = {name: value for name, value in request.query.items() if value}
+        found, older = await self._listed(given)
         known = await self._people.listed()
         async with self._engine.connect() as tx:
             kinds = await actions.kinds(tx)
@@ -59,20 +62,19 @@ class ActionRoutes:
             older=older and urlencode({**asked, "cursor": older}),
         )  # fmt: skip
 
-    async def _listed(self, request: web.Request) -> tuple[list[dict[str, Any]], str | None]:
-        """Return a page of acts as JSON, and the cursor of the next one; an empty filter is none.
+    async def _listed(self, query: Mapping[str, str]) -> tuple[list[dict[str, Any]], str | None]:
+        """Return a page of acts as JSON, and the cursor of the next one.
 
         :raises Problem: 422
         """
-        query = request.query
         before, since, until = None, None, None
-        if given := query.get("cursor"):
+        if (given := query.get("cursor")) is not None:
             at, _, id_ = given.partition("_")
             try:
                 before = in_utc(datetime.fromisoformat(at)), UUID(id_)
             except ValueError:
                 raise Problem(422, errors=[("cursor", "not a cursor of this list")]) from None
-        if given := query.get("day"):
+        if (given := query.get("day")) is not None:
             try:
                 day = date.fromisoformat(given)
                 since = datetime.combine(day, time(), ZONE)
