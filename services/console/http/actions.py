@@ -68,7 +68,7 @@ class ActionRoutes:
         :raises Problem: 422
         """
         before, since, until = None, None, None
-        if (given := query.get("cursor")) is not None:
+        if given := query.get("cursor"):
             at, _, id_ = given.partition("_")
             try:
                 before = in_utc(datetime.fromisoformat(at)), UUID(id_)

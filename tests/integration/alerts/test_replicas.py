@@ -92,7 +92,7 @@ async def test_a_manual_reset_reaches_every_process_and_logs_the_operator(
     await eventually(closed_in_both)
     for alert_id in ids:
         await first.until(alert_id, "delivered")
-    assert '"operator": "env:SERVICE_API_KEY tester"' in second.log()
+    assert '"operator": "env:ADMIN_API_KEY tester"' in second.log()
 
 
 async def test_a_stopped_process_is_no_longer_counted(

@@ -109,7 +109,7 @@ async def test_the_record_is_found_by_person_act_and_day_and_no_act_is_left_out(
     assert await listed("action=limits.change") == {ids[60]}
     assert await listed("day=2026-11-26") == set(ids[:60])  # it begins at 23:00 UTC
     assert await listed("day=2026-11-25&action=alert.discard") == {ids[61]}
-    for wrong in ("day=yesterday", "cursor=7", "day=9999-12-31"):
+    for wrong in ("day=yesterday", "day=", "cursor=7", "day=9999-12-31"):
         assert (await console.call("GET", f"/api/actions?{wrong}")).status == 422
     bad = await console.call("POST", "/internal/actions", act(actor_kind="x"), caller="service")
     assert bad.status == 422
