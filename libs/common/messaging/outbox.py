@@ -63,6 +63,7 @@ CONNECTED = Gauge(
     "database_connected",
     "1 while the database answers the relay, which asks it every second, and commits",
 )
+CONNECTED.set(math.nan)  # a process that has no relay, as the gateway, says nothing of it
 RELAYED = Counter("outbox_published_total", "Attempts to publish a message", ["outcome"])
 
 _SQL = """
@@ -221,6 +222,7 @@ class Relay:
 
     async def run(self) -> None:
         """Relay until cancelled; wait while the database or the broker is unavailable."""
+        CONNECTED.set(0)
         async with self._ending(), postgres.listen(self._url, self._channel) as listener:
             measured_at = -math.inf
             while True:
