@@ -20,7 +20,7 @@ from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.servers import own_rabbitmq, running
 from tests.support.stack import Stack, running_stack
 
-settings.register_profile("tests", deadline=None)  # a busy machine is no defect
+settings.register_profile("tests", deadline=None)  # a busy machine is slow
 settings.load_profile("tests")
 
 

@@ -42,7 +42,7 @@ async def take(engine: AsyncEngine, gateway: Gateway) -> None:
 class Chart:
     kind: str
     values: list[int | None]
-    """The oldest first; None: there is no sample of that time."""
+    """The oldest first; None: none was taken in that time."""
 
     @property
     def most(self) -> int:
@@ -50,7 +50,7 @@ class Chart:
 
     @property
     def number(self) -> int:
-        """Return what the bars say together: what waited is no sum."""
+        """Return the total of the bars; of what waited, the largest."""
         return self.most if self.kind == "pending" else sum(filter(None, self.values))
 
 

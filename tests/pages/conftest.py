@@ -17,7 +17,7 @@ from tests.support.stack import Stack
 from tests.support.staff import PASSWORD, invitation, on_call_config
 from tests.support.system import fresh_address
 
-expect.set_options(timeout=30_000)  # a busy machine is no defect
+expect.set_options(timeout=30_000)  # a busy machine is slow
 PHONE: Any = {"width": 390, "height": 844}
 DESK: Any = {"width": 1280, "height": 900}
 LOCALES = {"pl": "pl-PL", "en": "en-GB"}

@@ -173,7 +173,7 @@ async def test_cases_unanswered(page: Page, stack: Stack) -> None:
 
 
 async def in_doubt(stack: Stack) -> tuple[str, str]:
-    """Return a mail of which nobody knows whether it left, and to whom it was."""
+    """Return a mail whose delivery is unknown, and its recipient."""
     email = fresh_address()
     await stack.opt_in(email)
     await stack.sandbox.behave("email", close=True)  # with the dot perhaps out

@@ -27,7 +27,7 @@ SILENCEABLE = "sms"
 
 
 def on_call_config(folder: Path) -> Path:
-    """Write an alerts.toml in which a kind that is no lead has a chain, and forms a short one.
+    """Write an alerts.toml in which a kind other than leads has a chain, and forms a short one.
 
     The breaker of `webhook` stays open until somebody closes it.
     """

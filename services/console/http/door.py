@@ -18,7 +18,7 @@ from services.console.store import sessions
 from services.console.store.sessions import Ages, Visitor
 
 REFRESH = "X-Refresh"
-"""Sent by a page that fetches itself again (live.js): nobody is at work for that."""
+"""Sent by a page that fetches itself again (live.js): it does not count as activity."""
 COOKIE = "__Host-ostoja"
 """Browsers take a cookie of this prefix only from its own host, with Secure and for all paths."""
 _HERE = re.compile(r"/console/[a-z0-9/-]*")

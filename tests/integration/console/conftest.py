@@ -63,7 +63,7 @@ class Console:
             "GATEWAY_URL": f"http://{HOST}:1",  # nobody
             "AMQP_URL": f"amqp://{HOST}:1",
             "OPERATOR_KEYS": OPERATOR_KEYS,
-            "CONFIRM_SECONDS": "30",  # a busy machine is no defect
+            "CONFIRM_SECONDS": "30",  # a busy machine is slow
             "PUBLIC_BASE_URL": "https://console.example.com",
         }
 
