@@ -36,3 +36,5 @@ PERSON = "staff:"
 
 Only the gateway writes it, for a token that it has checked.
 """
+KEY = "key:"
+"""How it names an API key, as the gateway has found it: `key:<id>`."""

@@ -23,7 +23,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
 from libs.common.process.prometheus_private import increment
-from libs.common.scopes import PERSON, Scope
+from libs.common.scopes import KEY, PERSON, Scope
 from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
 from services.gateway.api_keys import PREFIX, ApiKeys
@@ -177,7 +177,7 @@ class Access:
             if (key := self._api_keys.find(given, now)) is not None:
                 self._api_keys.count(key, now)
                 context.windows = key.windows
-                holder = f"key:{key.id}"
+                holder = f"{KEY}{key.id}"
                 self._admit(context, key.scopes, holder, holder, here=key.admits(context.client.ip))
                 return
         else:

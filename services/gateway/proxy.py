@@ -22,7 +22,7 @@ from libs.common.http.application import (
 from libs.common.http.client import Broken, Response
 from libs.common.http.fast_response import FastResponse
 from libs.common.process import logs
-from libs.common.scopes import PERSON
+from libs.common.scopes import KEY, PERSON
 from services.gateway.clients import Client, Role
 from services.gateway.upstream import Upstream
 
@@ -39,7 +39,7 @@ IMPORT_SECONDS = 300.0
 """Socket buffers hold megabytes: an upstream may receive a whole file long before it is stored."""
 OPERATOR = istr("X-Operator")
 OPERATOR_ROLES = istr("X-Operator-Roles")
-PROVEN = (PERSON, "key:")
+PROVEN = (PERSON, KEY)
 HOP_BY_HOP = frozenset(
     name.lower()
     for name in (

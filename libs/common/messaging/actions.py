@@ -16,11 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
-from libs.common.scopes import PERSON
+from libs.common.scopes import KEY, PERSON
 
 EXCHANGE, ACTION_RECORD = "console.commands", "action.record"
 DONE = "done"
-KEY = "key:"
 MOST_REFS = 100
 MOST_LETTERS = 200
 WAIT_SECONDS = 20.0
