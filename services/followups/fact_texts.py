@@ -58,10 +58,12 @@ def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:
         "month": named,
         "next_month": words["months"][day.month % 12],
         "of_month": words.get("of_months", words["months"])[day.month - 1],
+        "of_next_month": words.get("of_months", words["months"])[day.month % 12],
         "day": day.day,
         "winter": f"{day.year - (day.month < 12)}/{(day.year + (day.month == 12)) % 100:02}",
         "quarter": _QUARTERS[(day.month - 1) // 3],
         "number": (day.month + 2) // 3,
+        "half": 1 + (day.month > 6),
     }
     if day.weekday():
         monday = _date_words(day - timedelta(days=day.weekday()), words)

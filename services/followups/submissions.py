@@ -30,7 +30,7 @@ from services.followups.state import State
 from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.submissions import Erased
 from services.followups.topology import CONSENT_COMMANDS, LEADS_QUEUE
-from services.followups.understanding import area, dates, money
+from services.followups.understanding import area, money, starts
 
 SAID_LENGTH = 4000
 
@@ -249,8 +249,8 @@ def _facts(given: Mapping[str, str], today: date) -> Facts:
         found["wish"] = " ".join(wish.split())[: facts.WISH_LENGTH]
     found["area"] = area.find(given.get("area", ""), today, "area")[1].get("area")
     found |= money.find(given.get("budget", ""), today, "budget")[1]
-    found |= dates.find(given.get("start", ""), today, "start")[1]
-    return Facts(**found)
+    found |= starts.find(given.get("start", ""), today, "start")[1]
+    return Facts.of(found)  # without what only the chat says, such as the lower end of a range
 
 
 def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from services.followups.understanding import (
     Understood,
     area,
     corrections,
-    dates,
     numbers,
     phone,
     place,
+    starts,
     understand,
 )
 from services.followups.understanding.consent_answer import (
@@ -106,10 +106,10 @@ def hear(
     """
     matched = routes.find(message, before=_before(state))
     joined = _joined(state, message)
+    corrected = _corrected(message, state.facts, state.asking)
     understood = understand(
         joined or message,
-        asked=_corrected(message, state.facts, state.asking)
-        or (None if state.asking == "wish" and matched else state.asking),
+        asked=corrected or (None if state.asking == "wish" and matched else state.asking),
         language=state.spoken or state.language or default_language,
         email_just_given=state.email_just_given,
         agreed=state.consent == "given" and state.asking is None,
@@ -145,7 +145,7 @@ def hear(
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
-    news = _that_stand(news, state, message, understood, actions)
+    news = _that_stand(news, state, message, understood, actions, corrected)
     answers = _answers(matched, held)
     answer = understood.answer
     is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
@@ -266,20 +266,23 @@ def _corrected(message: str, facts: Facts, asking: Question | None) -> Question 
     """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
     if area.corrects_rooms(message):
         return "area"
-    if (new := corrections.amended(message)) is not None:
-        number, in_metres, _ = new
-        if in_metres and facts.area is not None:
-            return "area"
-        may_be_area = facts.area is not None and 0.5 <= number / facts.area <= 2
-        may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
-        if may_be_budget and (not may_be_area or asking == "start"):  # the budget was said last
-            return "budget"
+    new = corrections.amended(numbers.in_digits(message))
+    if new and (amended := _amended(new, facts, asking)):
+        return amended
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
         return "area"
-    if wrong is not None and facts.budget in {wrong, 1000 * wrong}:
-        return "budget"
-    return None
+    return "budget" if wrong is not None and facts.budget in {wrong, 1000 * wrong} else None
+
+
+def _amended(new: re.Match[str], facts: Facts, asking: Question | None) -> Question | None:
+    """Return which fact `jednak 61` replaces: one that was about as large."""
+    number, in_metres = numbers.value(new["number"]), new["metres"] is not None
+    may_be_area = facts.area is not None and (in_metres or 0.5 <= number / facts.area <= 2)
+    may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
+    if in_metres or not may_be_budget:
+        return "area" if may_be_area else None
+    return "budget" if not may_be_area or asking == "start" else None  # the budget was said last
 
 
 def _of_the_form(
@@ -411,23 +414,34 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
 
 
 def _that_stand(
-    news: Facts, state: State, message: str, understood: Understood, actions: frozenset[Action]
+    news: Facts,
+    state: State,
+    message: str,
+    understood: Understood,
+    actions: frozenset[Action],
+    corrected: Question | None,
 ) -> Facts:
     """Leave out what is said of something else: of a visit, a later stage, or other rooms."""
+    is_read_again = False
     if understood.is_each and news.budget:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
         news = replace(news, budget=news.budget * numbers.flats(told))
     if news.area and _EACH_ROOM.search(message) and numbers.flats(message) == 1:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or ""))
         news = replace(news, area=news.area * numbers.flats(told))
-    if corrections.adds(message):
+    if state.facts.area and corrected is None:
+        messages = ". ".join(dict.fromkeys((*state.said, state.last_said or "")))
+        earlier = (messages, state.facts.wish or "")
+        new = area.with_earlier(earlier, message, state.facts.area, news.area)
+        is_read_again, news = new != news.area, replace(news, area=new)
+    if corrections.adds(message) and not is_read_again:
         news = _without_parts(news, state.facts)
     known, start = state.facts.start, news.start
     if start is None:
         return news
     is_visit = not actions.isdisjoint({"call", "call_times"}) and _DAY.match(start)
     is_later = known and corrections.is_later_stage(message)
-    is_weaker = known and dates.of_handover(start) > dates.of_handover(known)
+    is_weaker = known and starts.of_handover(start) > starts.of_handover(known)
     if is_visit or is_later or is_weaker or corrections.is_aside(message, state.facts.wish or ""):
         return replace(news, start=None)
     return news

@@ -158,7 +158,8 @@ def _reactions(state: State, heard: Heard, script: Script) -> Reply:
     held = heard.held
     calls = held and held.then == "contact" and held.action != "call" and "call" in heard.actions
     whole = "noted_whole" if heard.understood.in_several else None
-    names = (reaction, whole, "call_noted" if calls else None)
+    past = "start_past" if heard.understood.past_start and heard.is_about_lead else None
+    names = (reaction, whole, past, "call_noted" if calls else None)
     return state, [script[name] for name in names if name]
 
 

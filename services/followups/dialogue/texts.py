@@ -18,7 +18,7 @@ TEXTS = frozenset({
     "consent_to_confirm",
     "consent_refused", "consent_help", "withdraw_where", "email_struck", "email_doubt",
     "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
-    "call_noted", "question_kept", "record", "record_none", "noted_whole",
+    "call_noted", "question_kept", "record", "record_none", "noted_whole", "start_past",
     "ask_consent_short", "no_more_mails", "ask_consent_early",
 })  # fmt: skip
 

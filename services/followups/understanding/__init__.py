@@ -12,13 +12,13 @@ from services.followups.understanding import (
     addresses,
     area,
     consent_answer,
-    dates,
     ids,
     mailbox,
     money,
     name,
     phone,
     place,
+    starts,
     wish,
 )
 from services.followups.understanding import (
@@ -29,7 +29,7 @@ from services.followups.understanding.mailbox import Barred
 from services.followups.understanding.text import MARK, Reader, spaces
 
 READERS: tuple[Reader, ...] = (
-    phone.find, area.find, money.find, dates.find, name.find,
+    phone.find, area.find, money.find, starts.find, name.find,
 )  # fmt: skip
 
 
@@ -43,6 +43,8 @@ class Understood:
     language: str
     district: tuple[str, str] | None
     """A district that it names, and the city that it probably is in."""
+    past_start: bool
+    """It names a start that has passed, and no other."""
     in_several: bool
     """It gives areas in several places, which only staff can read."""
     has_hours: bool
@@ -102,7 +104,7 @@ def understand(
     in_several = found.pop("areas", 1) > 1 and len(towns) > 1
     if in_several:  # a flat here and one there: staff read which is which
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
-    has_hours = found.pop("has_hours", False)
+    has_hours, past_start = found.pop("has_hours", False), found.pop("past_start", False)
     phone_piece = found.pop("phone_piece", None)
     budget_from, is_each = found.pop("budget_from", None), found.pop("is_each", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
@@ -122,6 +124,7 @@ def understand(
         has_ids=has_ids,
         language=spoken,
         district=None if towns else district,
+        past_start=past_start,
         in_several=in_several,
         has_hours=has_hours,
         phone_piece=phone_piece,

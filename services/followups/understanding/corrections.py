@@ -4,14 +4,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.followups.understanding.text import has_any
+
 _REJECTED = re.compile(
     r"\b(?:nie|zamiast|not|instead\s+of|nicht|statt|не|заміст\w*)\s+(?:(?:na|to|z|w|od|mam|jest)\s+)?$", re.IGNORECASE
 )  # fmt: skip
+WORDS = (
+    r"przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|tzn|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
+    r"|(?:a|albo|cho[ćc]|chocia[żz]|oj|e|czekaj|w\s+sumie)\s+nie|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern|no\s+wait|let'?s\s+say|make\s+it"
+)
 CORRECTED = re.compile(
-    r"\b(?:przepraszam|sorry|pomyłk\w*|pomylk\w*|poprawk\w*|poprawiam|znaczy|tzn|w[łl]a[śs]ciwie|jednak|wr[óo]ć|raczej|literówk\w*|literowk\w*"
-    r"|(?:a|albo|cho[ćc]|chocia[żz]|oj|e|czekaj|w\s+sumie)\s+nie|tylko|wy[łl][ąa]cznie|lecz|actually|i\s+mean|rather|mistake|sondern)\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$|\bnie\s*(?:[,.!–-]|no\b)",
+    rf"\b(?:{WORDS})\b|\b(?:maks\w*|max\w*|najwy[żz]ej|g[óo]ra|czyli)\b[^,;]*$|\bnie\s*(?:[,.!–-]|no\b)",
     re.IGNORECASE,
 )  # fmt: skip
+_MEASURED = re.compile(
+    r"\b(?:(?:po\s+)?(?:obmia|pomia)r\w*|zmierzy\w*|wysz[łl]o|realnie|faktycznie|dok[łl]adnie|licz(?:my|ymy|cie)|w\s+(?:rzeczywisto[śs]ci|umowie|akcie))\b|^,\s+no\s+$",
+    re.IGNORECASE,
+)
+"""`deweloper pisze 58, po obmiarze 56`"""
 _OWN = re.compile(
     r"\b(?:m[óo]j|moja|do\s+mnie|now[yae]|aktualn\w*|poprawn\w*|my|new|current|mein\w*)\b[^\d@,;]{0,15}$",
     re.IGNORECASE,
@@ -27,7 +37,7 @@ _TOTAL = re.compile(
     r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|ca[łl]o[śs][ćc]\w*|altogether|in\s+total|total)\b[^,;]{0,20}$",
     re.IGNORECASE,
 )
-_OF_IT = re.compile(
+OF_IT = re.compile(
     r"\b(?:w\s+tym|z\s+(?:tego|czego)|including|of\s+which)\b|^\s*\(|^\s*z\s*$", re.IGNORECASE
 )
 _WORD = r"[^\W\d_]++\.?"
@@ -36,9 +46,10 @@ _JOINED = re.compile(
     re.IGNORECASE,
 )
 _LISTED = re.compile(rf"(?:\s*{_WORD}){{0,3}}\s*,?(?:\s*{_WORD}){{0,4}}\s*:?\s*", re.IGNORECASE)
+ADDED = re.compile(r"\bdochodzi\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"\b(?:lub|albo|czy|mo[żz]e|or|oder|ewentualnie|lepiej)\b", re.IGNORECASE)
 KIN = (
-    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
+    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|przyjaci\w*|kump[el]\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
     r"|brother|sister|neighbou?r|friend"
 )
 _ANOTHERS = re.compile(rf"\b(?:{KIN})\b[^,;.\d]*$", re.IGNORECASE)
@@ -47,6 +58,8 @@ _NOT_THEIRS = re.compile(r"\bnie\s+(?:o\s+)?(?:jej|jego|ich)\b", re.IGNORECASE)
 LOOK_BACK = 40
 LONGEST_LINK = 60
 MOST_BETWEEN = 200
+_FLAT = 20
+"""An area of this or more, before that of a room, is that of the whole: `95 m², salon 30 m`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +73,20 @@ class Quantity:
     """`part` if the name of a part (a room, materials) is next to it, `whole`, or None."""
     weight: int = 0
     """A clearer context wins: `na remont` against an amount without any word."""
+    noun: str | None = None
+    """The beginning of the noun next to it, the same in all cases: `kuch`."""
+
+
+_OLD = re.compile(r"\bmia[łl]\w*\s+by[ćc]\s+(?:(?:na|to|z|ok\w*)\s+)?$", re.IGNORECASE)
+_BUT_NOT = re.compile(r"\ba\s+nie\s+\d", re.IGNORECASE)
+"""`miało być 60, wyszło 55`, but `miało być 60, a nie 16`"""
 
 
 def is_rejected(text: str, start: int) -> bool:
     """Return whether the value that starts here is negated: `nie 60`."""
-    return bool(_REJECTED.search(text[max(0, start - LOOK_BACK) : start].rstrip() + " "))
+    before = text[max(0, start - LOOK_BACK) : start].rstrip() + " "
+    is_old = _OLD.search(before) is not None and _BUT_NOT.search(text, start) is None
+    return is_old or bool(_REJECTED.search(before))
 
 
 _REJECTED_NUMBER = re.compile(
@@ -105,15 +127,18 @@ def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
     return chosen
 
 
-_SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|zmierzy[łl]\w*|sorry|i\s+mean|actually)"
-_NUMBER = r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?"
+_SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|dok[łl]adnie|zmierzy[łl]\w*|zapomnia[łl]\w*|licz(?:my|ymy|cie)|po\s+(?:prze|pod)licz\w+|nie\s+no|(?:a|oj|ej|czekaj)\s+nie|(?<=, )no|sorry|i\s+mean|actually)"
+_AMENDS = ("sor", "tzn", "znacz", "przepr", "pomy", "aściwie", "asciwie", "jednak", "popraw", "raczej", "kładnie", "kladnie", "zmierz", "zapomn", "licz", "rzelicz", "odlicz", "nie no", "a nie", "j nie", ", no ", "mean", "actual")  # fmt: skip
+_NUMBER = r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)(?![\d:/]|[.,]\d|\s?(?:pok|pi[ęe]t|rok|lat\b|dni\b|tyg|mies|os[óo]b|tys|k\b|z[łl]|mln))\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?"
 _AMENDED = re.compile(
-    rf"\b{_SORRY}[\s,:]+(?:(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|{_SORRY})[\s,]+)*"
+    rf"\b{_SORRY}(?:(?:[\s,:]+(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|ju[żz]|{_SORRY})\b)*[\s,:]+|\b[^\d.;!?]{{0,40}}\b(?:b[ęe]dzie|wysz[łl]o|wychodzi|jest|ma)\s+)"
     rf"{_NUMBER}",
     re.IGNORECASE,
 )
-_AMENDED_AFTER = re.compile(rf"{_NUMBER}\s+(?:jednak\b|maks\w*|max\b)", re.IGNORECASE)
-_RATHER = re.compile(r"\b(?:bardziej|bli[żz]ej|raczej)\b", re.IGNORECASE)
+_AMENDED_AFTER = re.compile(
+    rf"{_NUMBER}\s+(?:jednak\b|(?:to\s+(?:jest\s+)?)?(?:maks\w*|max\b)|dok[łl]adnie\b)",
+    re.IGNORECASE,
+)
 _LATER = re.compile(
     r"\b(?:p[óo][źz]niej|potem|reszt[aęy]|(?:drugi|kolejny|nast[ęe]pny)\w*\s+etap\w*)\b"
     r"|\b(?:g[óo]ra|d[óo][łl]|pi[ęe]tro|parter|poddasze|gara[żz]|taras|ogr[óo]d)\b[^,;.]{0,20}\b(?:za|na|w)\s",
@@ -124,19 +149,13 @@ _MOVED = re.compile(
 )
 
 
-def amended(text: str) -> tuple[float, bool, bool] | None:
-    """Return the number of `sory, 4,5 metra` or `jednak bardziej 32`, whether it is in metres, and
-    whether it replaces one that was about as large.
-    """
-    match = (
-        _AMENDED.search(text)
-        or ((" jednak" in text or " ma" in text) and _AMENDED_AFTER.search(text))
-        or None
+def amended(text: str) -> re.Match[str] | None:
+    """Find the `number`, perhaps of `metres`, of `sory, 4,5 metra` or `jednak będzie 61`."""
+    said = text.lower()
+    found = _AMENDED.search(text) if has_any(said, _AMENDS) else None
+    return found or (
+        _AMENDED_AFTER.search(text) if has_any(said, (" jednak", " ma", " to ", "adnie")) else None
     )
-    if match is None:
-        return None
-    number = float(match["number"].replace(",", "."))
-    return number, match["metres"] is not None, _RATHER.search(match[0]) is not None
 
 
 def is_later_stage(text: str) -> bool:
@@ -167,7 +186,8 @@ def corrects(words: str) -> bool:
 
 
 def _replaces(between: str) -> bool:
-    return corrects(between) or bool(_RANGE.fullmatch(between))
+    is_measured = len(between) <= LONGEST_LINK and _MEASURED.search(between) is not None
+    return corrects(between) or is_measured or bool(_RANGE.fullmatch(between))
 
 
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
@@ -179,21 +199,31 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     for each in own or theirs:
         between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""
         before = text[max(0, each.start - LOOK_BACK) : each.start]
-        if _TOTAL.search(between if last else before):
+        is_of_parts = each.of == "part" and last is not None and last.of == "whole"
+        is_floor = each.noun == "gor" and last is not None and last.of == "part"  # not `at most`
+        if _TOTAL.search(between if last else before) and not is_of_parts:
             return each.value
         if (
             last is None
             or total is None
             or each.weight > last.weight
-            or _follows(text, last, between)
+            or (not is_floor and _follows(text, last, between))
         ):
             total = each.value
-        elif each.value == total or _OF_IT.search(between) or _ALTERNATIVE.search(between):
+        elif (
+            (each.value == total and not _are_rooms(last, each))
+            or OF_IT.search(between)
+            or _ALTERNATIVE.search(between)
+        ):
             continue
         elif _is_sum(last, each, between):
             total += each.value
         elif each.weight < last.weight or {each.of, last.of} == {"part", "whole"}:
             continue  # `mieszkanie 72 m2, salon 30 m2`
+        elif last.of is None and each.of == "part" and each.value < total >= _FLAT:
+            continue
+        elif {each.of, last.of} == {None, "whole"}:
+            total = each.value if each.of else total
         else:
             return None
         last = each
@@ -207,7 +237,20 @@ def _follows(text: str, last: Quantity, between: str) -> bool:
     return is_range is not None or _replaces(between)
 
 
+def _are_rooms(last: Quantity, each: Quantity) -> bool:
+    """Return whether they are two rooms."""
+    return (
+        last.of == each.of == "part"
+        and last.noun != each.noun
+        and None not in {last.noun, each.noun}
+    )
+
+
 def _is_sum(last: Quantity, each: Quantity, between: str) -> bool:
+    if _are_rooms(last, each):
+        return True
+    if ADDED.search(between) and each.of != "whole":
+        return True
     if len(between) > LONGEST_LINK:
         return False
     if _JOINED.fullmatch(between):

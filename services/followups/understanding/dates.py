@@ -5,13 +5,16 @@ said back in their words: `2027-06 summer`. fact_texts.py has these words in eac
 """
 
 import re
+from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import pairwise
+from typing import Literal
 
-from services.followups.facts import Question
-from services.followups.understanding import corrections, name
+from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
-from services.followups.understanding.text import MARK, Reading, fold
+from services.followups.understanding.text import fold
+
+Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"]
+""" `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
 
 _MONTHS = (
     (r"stycz\w*|january|jan\b|januar|січ[ен]\w*", 1),
@@ -36,13 +39,11 @@ _UNMISTAKABLE = (
 )
 _LEADING = (
     r"(?:od|w|na|do|przed|po|z|koło|około|start\w*:?|termin\w*:?|początk\w*|początek|połow\w*|końc\w*|koniec"
-    r"|okolicach|okolice|im|ab|anfang|mitte|ende|у|в|з|із|najwcześniej|najwczesniej|wcześniej\s+niż|przełomie|przelomie|in|from|by|since|mid|early|late|around|about|until|before|after|of|beginning|end|next|this"
+    r"|okolicach|okolice|im|ab|anfang|mitte|ende|у|в|з|із|najwcześniej|najwczesniej|wcześniej\s+niż|przełom\w*|przelom\w*|mi[ęe]dzy|in|from|by|since|mid|early|late|around|about|until|before|after|of|beginning|end|next|this"
     r"|this\s+coming|\d{1,2}\.?(?:st|nd|rd|th)?)"
 )
 _ISO = re.compile(r"\b(?P<year>20\d\d)-(?P<month>0?[1-9]|1[0-2])(?:-(?P<day>[0-3]?\d))?\b")
-_DOTTED = re.compile(
-    r"(?<![\d.])(?P<day>[0-3]?\d)[./](?P<month>[01]?\d)[./](?P<year>(?:20)?\d\d)\b"
-)
+_DOTTED = re.compile(r"(?<![\d.])(?P<day>[0-3]?\d)[./](?P<month>[01]?\d)[./](?P<year>(?:20)?\d\d)\b")  # fmt: skip
 _MONTH_YEAR = re.compile(r"(?<![\d./])(?P<month>0?[1-9]|1[0-2])[./](?P<year>20\d\d)\b")
 _DAY_MONTH = re.compile(
     rf"\b(?P<day>[1-9]|[12]\d|3[01])\.?(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<name>{_MONTH})"
@@ -55,7 +56,7 @@ _NAME_DAY = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    rf"\b(?:{_LEADING}\s+(?P<led>{_MONTH})|(?P<bare>{_MONTH})(?=,?\s+20\d\d)|(?P<sure>{_UNMISTAKABLE}))"
+    rf"\b(?:{_LEADING}[\s-]+(?P<led>{_MONTH})|(?P<bare>{_MONTH})(?=,?\s+20\d\d)|(?P<sure>{_UNMISTAKABLE}))"
     rf"(?:,?\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
@@ -76,6 +77,7 @@ _ORDINALS = {
     "pierwsz": 1, "drugi": 2, "trzeci": 3, "czwart": 4,
     "first": 1, "second": 2, "third": 3, "fourth": 4,
 }  # fmt: skip
+_HALF_YEAR = re.compile(r"\b(?P<half>pierwsz\w*|drug\w*|1|2|i{1,2})\.?\s+p[óo][łl]rocz\w*(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 _SEASON = re.compile(
     r"\b(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
     r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|sommer\b|(?:in|this|next|by|early|late|the)\s+summer)"
@@ -84,10 +86,7 @@ _SEASON = re.compile(
     r"(?:\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
-_PART = re.compile(
-    r"\b(?:(?P<early>pocz[ąa]t\w*|early|(?:beginning|start)\s+of|anfang)|(?P<mid>po[łl]ow\w*|mid|middle\s+of|mitte)|(?P<late>koniec|ko[ńn]c\w*|late|end\s+of|ende))[\s-]+(?:the\s+|of\s+)?$",
-    re.IGNORECASE,
-)
+_PART = re.compile(r"\b(?:(?P<first_half>(?:pierwsz\w+|1\.?)\s+po[łl]ow\w*)|(?P<second_half>(?:drug\w+|2\.?)\s+po[łl]ow\w*)|(?P<turn>prze[łl]om\w*)|(?P<early>pocz[ąa]t\w*|early|(?:beginning|start)\s+of|anfang)|(?P<mid>po[łl]ow\w*|mid|middle\s+of|mitte)|(?P<late>koniec|ko[ńn]c\w*|late|end\s+of|ende))[\s-]+(?:the\s+|of\s+)?$", re.IGNORECASE)  # fmt: skip
 _SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
 _COUNTS = {
     "półtora": 1.5, "poltora": 1.5, "dwa": 2, "dwie": 2, "trzy": 3, "cztery": 4, "pięć": 5, "sześć": 6, "kilka": 3, "parę": 2,
@@ -97,7 +96,7 @@ _COUNTS = {
 _IN = re.compile(
     rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
     rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?[-–]\s?\d{{1,2}})?\s+)?"
-    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|miesi\w+|mies\b\.?|miech\w*|msc\b\.?|months?\b"
+    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|mies\w*\.?|miech\w*|msc\b\.?|months?\b"
     r"|rok\w*|roku|lata\b|years?\b)",
     re.IGNORECASE,
 )
@@ -110,29 +109,25 @@ _NEXT = re.compile(
 )
 _ASAP = re.compile(
     r"\b(?:jak\s+n[aj]{2}szybc?i?ej|jak\s+najprędzej|od\s+zaraz|od\s+ręki|cho[ćc]by\s+(?:od\s+)?(?:jutra|jutro|zaraz|dzi[śs])|natychmiast|(?<!bo )zaraz(?!\s+(?:tyle|wyj|pod|napisz|od|wy[śs]l|b[ęe]d))|od\s+dziś"
-    r"|od\s+jutra|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
+    r"|już\s+teraz|asap|as\s+soon\s+as\s+possible|right\s+away|immediately|straight\s+away"
     r"|right\s+now)\b",
     re.IGNORECASE,
 )
-_YEAR_ONLY = re.compile(
-    r"\b(?:w|in|na|od)\s+(?:early\s+|late\s+|mid-?\s*)?(?P<year>20\d\d)(?:\s*r(?:oku|\.)?)?\b",
-    re.IGNORECASE,
-)
+_TOMORROW = re.compile(r"(?<!by )\bod\s+jutra\b", re.IGNORECASE)
+_YEAR_ONLY = re.compile(r"\b(?:w|in|na|od|dopiero|najwcze[śs]niej)\s+(?:early\s+|late\s+|mid-?\s*)?(?P<year>20\d\d)(?:\s*r(?:oku|\.)?)?\b", re.IGNORECASE)  # fmt: skip
 
 
 _WEEKDAYS = (
     r"poniedzia[łl]\w*|monday|montag", r"wtor\w*|tuesday|dienstag", r"[śs]rod[ęae]\b|wednesday|mittwoch", r"czwart(?:ek|ku)|thursday|donnerstag",
     r"pi[ąa]t(?:ek|ku)|friday|freitag", r"sobot[aęe]\b|saturday|samstag", r"niedziel\w*|sunday|sonntag",
 )  # fmt: skip
-_WEEKDAY = re.compile(
-    rf"\b(?P<led>(?:od|w|we|na|po|from|on|next|ab|am)\s+)(?P<next>(?:przysz[łl]\w*|nast[ęe]pn\w*|next)\s+)?(?P<day>{'|'.join(_WEEKDAYS)})",
-    re.IGNORECASE,
-)
+_WEEKS = r"za\s+(?:(?P<{0}>[2-9]|dwa|trzy|cztery|kilka)\s+tyg\w*|tydzie[ńn])"
+_WEEKDAY = re.compile(rf"\b(?P<first>{_WEEKS.format('count')},?\s+)?(?P<led>(?:od|w|we|na|po|from|on|next|ab|am)\s+)(?P<next>(?:przysz[łl]\w*|nast[ęe]pn\w*|next)\s+)?(?:najbli[żz]sz\w*\s+)?(?P<day>{'|'.join(_WEEKDAYS)})(?P<then>,?\s+{_WEEKS.format('weeks')})?", re.IGNORECASE)  # fmt: skip
 _FEASTS = re.compile(
-    r"\b(?:(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
+    r"\b(?:(?P<after_easter>po\s+(?:[śs]wi[ęe]tach\s+)?(?:wielkanoc\w*|wielkiejnoc\w*)|after\s+easter|nach\s+ostern)|(?P<before_easter>(?:przed\s+|na\s+|w\s+)(?:[śs]wi[ęe]t\w*\s+)?wielkanoc\w*|before\s+easter)"
+    r"|(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
     r"|(?P<before_christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
-    r"|(?P<after_easter>po\s+wielkanocy|after\s+easter|nach\s+ostern)|(?P<before_easter>(?:przed\s+|na\s+)wielkanoc\w*|before\s+easter)"
-    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|^wakacje[\s.!]*$|(?:in|during)\s+the\s+summer\s+holidays)"
+    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:^|najlepiej\s+)wakacje\b|(?:in|during)\s+the\s+summer\s+holidays)"
     r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<after_new_year>po\s+sylwestr\w*)|(?P<after_may_weekend>po\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<before_may_weekend>przed\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<may_weekend>(?:na|w)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
     re.IGNORECASE,
 )
@@ -142,207 +137,57 @@ _FEAST_DAYS = {
 }  # fmt: skip
 """Month, and day if there is one, from which on the works may start."""
 _SPANS = {12: "in_a_year", 6: "in_half_a_year"}
-_OF_YEAR = re.compile(
-    r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?",
-    re.IGNORECASE,
-)
-_DAY_DOT_MONTH = re.compile(
-    r"(?<![\d.,/])(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))"
-)
-_LED_DAY = re.compile(
-    r"\b(?:od|w|do|po|na|start\w*|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE
-)
-_SOON = re.compile(
-    r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|jak\s+szybko\s+si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|(?<!wszystko )(?<!nie )od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)",
-    re.IGNORECASE,
-)
-_BARE_SOON = re.compile(
-    r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|szybko|natychmiast)\b",
-    re.IGNORECASE,
-)
-_NEXT_YEAR = re.compile(
-    r"\s+(?:w\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+|of\s+next|next)\s+(?:roku|rok|year)\b",
-    re.IGNORECASE,
-)
-_KEYS = re.compile(
-    r"\s*(?:\w+\s+)?(?:odbi[óoe]r\w*|klucz\w*|start\w*|zaczyn\w*|rusz\w*)", re.IGNORECASE
-)
-_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i)\b")
+_OF_YEAR = re.compile(r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+_DAY_DOT_MONTH = re.compile(r"(?<![\d.,/])(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))")  # fmt: skip
+_SOON = re.compile(r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|(?:jak\s+)?szybko\s+(?:jak\s+)?si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|(?<!wszystko )(?<!nie )od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|nr|numer|tel|mail|m[óo]j|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)", re.IGNORECASE)  # fmt: skip
+_BARE_SOON = re.compile(r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|szybko|natychmiast)\b", re.IGNORECASE)  # fmt: skip
+_NEXT_YEAR = re.compile(r"\s+(?:w\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+|of\s+next|next)\s+(?:roku|rok|year)\b", re.IGNORECASE)  # fmt: skip
 _LOOK_BACK = 40
-_DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
-_NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
-_FINISH = re.compile(
-    r"\b(?:gotow\w*|sko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline)\b",
-    re.IGNORECASE,
-)
-_STARTS = re.compile(
-    r"\b(?:start\w*|zaczyn\w*|zacz[ąęa][ćcl]\w*|rozpocz\w*|rusz\w*|prac[ey]\w*|remont\w*|wyko[ńn]cz\w*|wej[śs][ćc]\w*|begin\w*|beginn\w*|works?)\b",
-    re.IGNORECASE,
-)
-_CALLS = re.compile(
-    r"\b(?:dzwo[ńn]\w*|zadzwo[ńn]\w*|oddzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]w\w*)\b",
-    re.IGNORECASE,
-)
-_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b|\bkt[óo]rej\b", re.IGNORECASE)
-_RINGS_AFTER = re.compile(
-    rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|przed|ok\w*)\s+\d", re.IGNORECASE
-)
-"""`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
-_VISITS = re.compile(
-    r"\b(?:pomiar\w*|wizyt\w*|spotka\w*|rozmow\w*|telefon\w*|visit|call)\b", re.IGNORECASE
-)
-_PAST = re.compile(
-    r"\b(?:(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|decyzj\w*|da\s+odpowied\w*|robili[śs]my|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupili[śs]my|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|robili|robi[łl][ay]|odpad[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie))\b",
-    re.IGNORECASE,
-)
-_PAST_AFTER = re.compile(
-    r"\s*(?:\w+\s+){0,2}(?:did\b|(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)\b)",
-    re.IGNORECASE,
-)
-"""`w czerwcu robiliście u nas łazienkę`"""
-_MADE = re.compile(
-    r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b",
-    re.IGNORECASE,
-)
-"""`im Sommer von Ihnen gemacht`"""
-_HANDED_OVER = re.compile(
-    r"\b(?:odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod\s)klucz[^\W\d]*|oddani\w|oddaj[ąae]|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys)\b",
-    re.IGNORECASE,
-)
-_AFTER_IT = re.compile(
-    r"\b(?:po|after)\s+(?:odbi|klucz|the\s+(?:handover|keys))|\b(?:start|zaczyn|zacz[ąęa]|rozpocz|rusz|wej[śs][ćc]|begin|work)",
-    re.IGNORECASE,
-)
-"""The day a flat is handed over is that of the start only if this is said."""
-HANDOVER = "handover"
-"""The name of a start after the handover: it gives way to one that is said as such."""
+_MOST = 20
+"""Times that are read of a message."""
 
 
-def of_handover(start: str | None) -> bool:
-    return start is not None and start.endswith(f" {HANDOVER}")
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A time in a text."""
+
+    start: int
+    end: int
+    said: str
+    """`asap`, or a date, and what it was called."""
+    kind: Kind
 
 
-_CLAUSE = re.compile(r"[;!?\n]+|,\s|\.\s+(?=[^\W\d])")
+def read(text: str, today: date, *, bare: bool) -> list[Date]:
+    """Return the times that a text names, in its order; without the names of people.
 
-
-def find(text: str, today: date, asked: Question | None) -> Reading:
-    """Read the start; clauses about the works come first, those about the finish are skipped."""
-    clauses = _clauses(text)
-    about_works = [each for each in clauses if len(clauses) > 1 and _STARTS.search(each[1])]
-    rest = [each for each in clauses if not _FINISH.search(each[1])]
-    for offset, clause in (*about_works, *(rest if len(rest) < len(clauses) else [(0, text)])):
-        if found := _find(clause, text, today, bare=asked == "start"):
-            start, end, said = found
-            found = _after_handover((start + offset, end + offset, said), text, today)
-            start, end, said = _corrected(found, text, today, bare=asked == "start")
-            return f"{text[:start]} {MARK} {text[end:]}", {"start": said}
-    return text, {}
-
-
-def _after_handover(found: tuple[int, int, str], text: str, today: date) -> tuple[int, int, str]:
-    """Return the start that follows the day of the keys: `klucze 15 stycznia, więc od lutego`."""
-    later = _find(text, text, today, bare=True, begin=found[1]) if of_handover(found[2]) else None
-    if later is None or _HANDED_OVER.search(text[found[1] : later[1] + _AFTERWARDS]):
-        return found
-    return later[0], later[1], later[2].removesuffix(f" {HANDOVER}")
-
-
-_AFTERWARDS = 15
-_MAY_CORRECT = re.compile(
-    rf"{corrections.CORRECTED.pattern}|lepiej|\s(?:-|–|do|to)\s", re.IGNORECASE
-)
-_PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*$", re.IGNORECASE)
-
-
-def _corrected(
-    found: tuple[int, int, str], text: str, today: date, *, bare: bool
-) -> tuple[int, int, str]:
-    """Return the last of those that correct one another: `w marcu, a nie, w kwietniu`."""
-    end = found[1]
-    if not _MAY_CORRECT.search(text, end):
-        return found
-    later = _find(text, text, today, bare=bare, begin=end) if len(text) > end else None
-    between = text[end : later[0]] if later else ""
-    if later is None or not (corrections.corrects(between) or _PREFERS.search(between)):
-        return found
-    return _corrected(later, text, today, bare=bare)
-
-
-def _clauses(text: str) -> list[tuple[int, str]]:
-    ends = [0, *(match.end() for match in _CLAUSE.finditer(text)), len(text)]
-    return [(start, text[start:end]) for start, end in pairwise(ends)]
-
-
-def _is_handover(before: str, after: str, whole: str) -> bool:
-    """Return whether the flat is handed over then: the works start after it."""
-    return bool(_HANDED_OVER.search(before + after)) and not _AFTER_IT.search(whole)
-
-
-def _is_past(clause: str, after: str) -> bool:
-    """`Pytałem w niedzielę`, also in answer to when the works start."""
-    return bool(_PAST.search(clause) or _PAST_AFTER.match(after))
-
-
-def _find(
-    text: str, whole: str, today: date, *, bare: bool, begin: int = 0
-) -> tuple[int, int, str] | None:
-    """Return the position of a start and its value, `asap` or a date; ignore past dates.
-
-    :param whole: the message that the text is a clause of
     :param bare: a month's name alone is enough
     """
     beginnings = {word[:3] for word in _WORD.findall(fold(text))}
     if HAS_DIGIT.search(text):
         beginnings.add(_DIGIT)
     if _BEGINNINGS.isdisjoint(beginnings):
-        return None
+        return []
+    found: list[Date] = []
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
-        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text, begin):
-            before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-            if _is_no_date(text, match, before):
+        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
+            start, end = match.span()
+            if len(found) >= _MOST or any(each.start < end and start < each.end for each in found):
                 continue
-            after = text[match.end() : match.end() + 30]
-            next_year = _NEXT_YEAR.match(after) if pattern in _IN_A_YEAR else None
-            start = meaning(match, date(today.year + 1, 1, 1) if next_year else today)
-            clause = _PAUSE.split(before)[-1]
-            is_day = pattern in {_WEEKDAY, _NEXT, _BARE_SOON}
-            if is_day and (_RINGS.search(clause) or _RINGS_AFTER.match(after)):
+            if pattern in _MONTH_NAMES and _is_surname(
+                text, match, text[max(0, start - _LOOK_BACK) : start]
+            ):
                 continue
-            calls = pattern in _VAGUE and (_CALLS.search(before) or _VISITS.search(after))
-            made = _MADE.search(clause + _PAUSE.split(text[match.end() :])[0])
-            is_old = match[0][:2].lower() == "z "  # `faktura z lipca`
-            is_else = not bare and (calls or is_old or _is_past(clause, after))
-            if made or is_else or (pattern is _WEEKDAY and _is_past(clause, after)):
-                continue
-            led = _LED_DAY.search(before) or _KEYS.match(after)
-            if pattern is _DAY_DOT_MONTH and not bare and not led:
-                continue
-            day = (start or "").partition(" ")[0]
-            if start and (start == "asap" or day >= today.isoformat()[: len(day)]):
-                end = match.end() + (next_year.end() if next_year else 0)
-                return match.start(), end, _or_handover(start, before, after, whole)
-    return None
+            next_year = _NEXT_YEAR.match(text, end) if pattern in _IN_A_YEAR else None
+            if said := meaning(match, date(today.year + 1, 1, 1) if next_year else today):
+                end = next_year.end() if next_year else end
+                found.append(Date(start, end, said, _KINDS.get(pattern, "date")))
+    return sorted(found, key=lambda each: each.start)
 
 
 _SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 _TITLED = {"pan", "pani", "panstwo", "nazwisko"}
-
-
-_UNTIL = re.compile(r"\b(?:do|przed)\s+(?:\w+\s+)?$", re.IGNORECASE)
-
-
-def _is_no_date(text: str, match: re.Match[str], before: str) -> bool:
-    if match.re in _MONTH_NAMES and _UNTIL.search(before) and _ASAP.search(text):
-        return True  # `jak najszybciej, wynajem mamy do końca lutego`
-    is_name = match.re in _MONTH_NAMES and _is_surname(text, match, before)
-    return is_name or bool(_DENIED.search(before) and not _NOT_BEFORE.match(match[0]))
-
-
-def _or_handover(start: str, before: str, after: str, whole: str) -> str:
-    day, _, named = start.partition(" ")
-    is_plain = start != "asap" and named in {"", "early", "mid", "late"}
-    return f"{day} {HANDOVER}" if is_plain and _is_handover(before, after, whole) else start
 
 
 def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
@@ -371,7 +216,7 @@ def _numeric(match: re.Match[str], _: date) -> str | None:
 def _month_named(match: re.Match[str], today: date) -> str | None:
     parts = match.groupdict()
     name = next(parts[group] for group in ("name", "led", "bare", "sure") if parts.get(group))
-    month = next(n for pattern, n in _MONTHS if re.fullmatch(pattern, name, re.IGNORECASE))
+    month = _month(name)
     given, day = parts.get("year"), parts.get("day")
     year = int(given) if given else _coming(today, month, int(day) if day else None)
     try:
@@ -383,9 +228,7 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
     return f"{said:%Y-%m}{_part_of_month(match) or _or_next(match, month)}"
 
 
-_OR_MONTH = re.compile(
-    rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–)\s*(?P<other>{_MONTH})", re.IGNORECASE
-)
+_OR_MONTH = re.compile(rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–|,)?\s*(?P<other>{_MONTH})", re.IGNORECASE)  # fmt: skip
 
 
 def _or_next(match: re.Match[str], month: int) -> str:
@@ -404,6 +247,42 @@ def _part_of_month(match: re.Match[str]) -> str:
     return f" {part.lastgroup}" if part else ""
 
 
+_TH = "pierwsz drug trzec czwart piat szost siodm osm dziewiat dziesiat jedenast dwunast trzynast czternast pietnast szesnast siedemnast osiemnast dziewietnast dwudziest"
+_DAY_WORDS = {word: number for number, word in enumerate(_TH.split(), 1)} | {"trzydziest": 30}
+_CASE = re.compile(r"(?:i?ego|[yi])$")
+_SPOKEN_DAY = re.compile(rf"\b(?P<words>(?:(?:dwu|trzy)dziest(?:ego|y)\s+)?[^\W\d_]+(?:ego|[yi]))\s+(?P<name>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+"""`dwudziestego drugiego lutego`"""
+
+
+def _spoken_day(match: re.Match[str], today: date) -> str | None:
+    words = [_DAY_WORDS.get(_CASE.sub("", word), 0) for word in fold(match["words"]).split()]
+    return _day_of(match, today, sum(words)) if all(words) else None
+
+
+_WEEK_OF = re.compile(rf"\b(?P<nth>pierwsz|drug|trzec|czwart|ostatn|[1-4])[^\W\d_]*\.?\s+(?:pe[łl]n\w+\s+)?ty(?:g|dzie)\w*\s+(?P<name>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+_NTH = {"pierwsz": 1, "drug": 2, "trzec": 3, "czwart": 4, "ostatn": 4}
+
+
+def _week_of(match: re.Match[str], today: date) -> str | None:
+    """Return a day of the week: `trzeci tydzień lutego`."""
+    nth = match["nth"].lower()
+    day = _day_of(match, today, 7 * (_NTH.get(nth) or int(nth)) - 3)
+    return day and f"{day} week"
+
+
+def _day_of(match: re.Match[str], today: date, day: int) -> str | None:
+    month = _month(match["name"])
+    year = int(match["year"]) if match["year"] else _coming(today, month, day)
+    try:
+        return date(year, month, day).isoformat()
+    except ValueError:
+        return None
+
+
+def _month(name: str) -> int:
+    return next(n for pattern, n in _MONTHS if re.fullmatch(pattern, name, re.IGNORECASE))
+
+
 def _roman(match: re.Match[str], _: date) -> str:
     return f"{match['year']}-{_ROMAN_MONTHS.index(match['roman'].lower()) + 1:02}"
 
@@ -414,8 +293,14 @@ def _coming(today: date, month: int, day: int | None = None) -> int:
     return today.year + past
 
 
-def _quarter(match: re.Match[str], today: date) -> str:
+_PLASTER = re.compile(r"g[łl]ad[źz]|szpachl|tynk|[śs]cian|sufit|styka|wystarcz", re.IGNORECASE)
+"""`Q3` is also how smooth plaster is."""
+
+
+def _quarter(match: re.Match[str], today: date) -> str | None:
     parts = match.groupdict()
+    if parts.get("q") and not parts["year"] and _PLASTER.search(match.string):
+        return None
     if ordinal := parts.get("ordinal"):
         quarter = _ORDINALS[ordinal.lower()]
     else:
@@ -426,6 +311,12 @@ def _quarter(match: re.Match[str], today: date) -> str:
     if year == today.year and month < today.month <= month + 2:  # it has begun, and lasts
         month = today.month
     return f"{year}-{month:02} quarter"
+
+
+def _half_year(match: re.Match[str], today: date) -> str:
+    month = 7 if match["half"].lower().startswith(("d", "2", "ii")) else 1
+    year = int(match["year"]) if match["year"] else _coming(today, month + 5)
+    return f"{max(f'{year}-{month:02}', f'{today:%Y-%m}')} half_year"
 
 
 def _season(match: re.Match[str], today: date) -> str:
@@ -471,10 +362,29 @@ def _weekday(match: re.Match[str], today: date) -> str:
     day = next(
         n for n, names in enumerate(_WEEKDAYS) if re.fullmatch(names, match["day"], re.IGNORECASE)
     )
+    if match["first"] or match["then"]:
+        said = match["count"] or match["weeks"] or "1"
+        weeks = int(said) if said.isdecimal() else int(_COUNTS[said.lower()])
+        return f"{today + timedelta(days=7 * weeks + day - today.weekday())}"
     ahead = (day - today.weekday() - 1) % 7 + 1
     if match["next"] and today.weekday() + ahead < 7:
         ahead += 7  # the next one is next week's
     return (today + timedelta(days=ahead)).isoformat()
+
+
+_FEAST = re.compile(r"\b(?P<when>po|od|przed|na|w|do)\s+(?:dni\w*\s+)?(?:(?P<barbara>barb[óo]r\w+)|(?P<nicholas>miko[łl]aj(?:k\w+|u|em))|(?P<valentine>walentynk\w+)|(?P<saints>wszystkich\s+[śs]wi[ęe]tych)|(?P<women>kobiet\b)|(?P<independence>11\s+listopada)|(?P<corpus>bo[żz]\w+\s+ci[ae]\w+))", re.IGNORECASE)  # fmt: skip
+_FIXED = {"barbara": (12, 4), "nicholas": (12, 6), "valentine": (2, 14), "saints": (11, 1), "women": (3, 8), "independence": (11, 11)}  # fmt: skip
+
+
+def _fixed_feast(match: re.Match[str], today: date) -> str:
+    """Return the day after a feast, or the feast: `po Barbórce`, `przed walentynkami`."""
+    feast = str(match.lastgroup)
+    days = [
+        date(year, *_FIXED[feast]) if feast in _FIXED else _easter(year) + timedelta(days=60)
+        for year in (today.year, today.year + 1)
+    ]
+    day = next(each for each in days if each >= today)
+    return f"{day + timedelta(days=match['when'].lower() == 'po')}"
 
 
 def _feast(match: re.Match[str], today: date) -> str:
@@ -521,6 +431,10 @@ def _day_month(match: re.Match[str], today: date) -> str | None:
         return None
 
 
+def _tomorrow(_: re.Match[str], today: date) -> str:
+    return f"{today + timedelta(days=1)}"
+
+
 def _asap(_: re.Match[str], __: date) -> str:
     return "asap"
 
@@ -535,20 +449,20 @@ _READERS = tuple(
     (pattern, meaning, frozenset(stems.split()))
     for pattern, meaning, stems in (
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
-        (_NAME_DAY, _month_named, _DIGIT), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
+        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, _MONTH_STEMS), (_WEEK_OF, _week_of, "tyg tyd"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
-        (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
+        (_FEAST, _fixed_feast, "bar mik wal wsz kob lis boz cia"), (_HALF_YEAR, _half_year, "pol"), (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
         (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od neu нов"),
         (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
-        (_IN, _in, "za in wit w"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
+        (_IN, _in, "za in wit w"), (_TOMORROW, _tomorrow, "jut"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
     )
 )  # fmt: skip
 """Readers in order, each with word beginnings: a reader runs only if the message has one of them."""
 _BARE_MONTH = re.compile(rf"\b(?P<bare>{_MONTH})(?:,?\s+(?P<year>20\d\d))?", re.IGNORECASE)
 _BARE_READERS = (
-    *_READERS[:7],
+    *_READERS[:9],
     (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
-    *_READERS[7:],
+    *_READERS[9:],
     (
         _BARE_SOON,
         _asap,
@@ -560,5 +474,6 @@ _WORD = re.compile(r"[^\W\d_]+")
 _MONTH_NAMES = {_NAMED, _BARE_MONTH}
 _IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
 """May be followed by `przyszłego roku`."""
-_VAGUE = {_WEEKDAY, _IN, _ASAP, _SOON, _NEXT}
-"""Words that may give the time of a call as well as of the start."""
+_KINDS: dict[re.Pattern[str], Kind] = {
+    _DAY_DOT_MONTH: "number", _WEEKDAY: "weekday", _NEXT: "next", _IN: "span", _ASAP: "asap", _SOON: "asap", _BARE_SOON: "now",
+}  # fmt: skip

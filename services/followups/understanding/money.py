@@ -10,7 +10,14 @@ from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.kinds import shortened
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
 from services.followups.understanding.text import Reading, bare, fold, has_any, is_bare, take
-from services.followups.understanding.units import ANY_CURRENCY, CURRENCY, MILLION, THOUSAND
+from services.followups.understanding.units import (
+    ANY_CURRENCY,
+    CURRENCY,
+    METRES,
+    MILLION,
+    MONEY,
+    THOUSAND,
+)
 
 MOST_SAID = 100_000_000
 """A larger number is a phone number or a joke."""
@@ -36,7 +43,7 @@ _WORDS = {
 _BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюджет\w*"
 _FOR = re.compile(
     rf"\b(?P<budget>{_BUDGET})"
-    r"|\b(?P<other>czynsz\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|cen[aęyie]\w*|stawk\w*|price"
+    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|cen[aęyie]\w*|stawk\w*|price"
     r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
     r"|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
@@ -85,11 +92,22 @@ _TWICE = re.compile(
 )
 """`Dofinansowanie 18 tys, dołożymy drugie tyle`"""
 _GIVES = re.compile(
-    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+)"
-    r"\s+(?:(?:do|na|to|nawet|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
+    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
+    r"\s+(?:(?:do|na|to|nawet|g[óo]r[aęy]|najwy[żz]ej|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
     re.IGNORECASE,
 )
 """`Możemy dać 300`: thousands."""
+_GIVES_AFTER = re.compile(
+    r"\s*(?:dam|damy|do[łl]o[żz]\w+|wy[łl]o[żz]\w+|przeznacz\w+)\b", re.IGNORECASE
+)
+_BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
+_SAME_SCALE = re.compile(
+    rf"(?<=\d)\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet)[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
+    rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
+    re.IGNORECASE,
+)
+"""`mam 30 tys, a właściwie to 35`"""
+_PHONE_GOES_ON = re.compile(r"[\s-]?\d\d[\s-]\d\d\b")
 _AT_MOST = re.compile(r"\s*(?:max|maks\w*|najwy[żz]ej)\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
@@ -159,25 +177,28 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
     if "drugie tyle" in text and (twice := _TWICE.search(text)):
         text = f"budżet {round(2 * value(twice['number']))} {twice['scale']}{text[twice.end() :]}"
+    text = _SAME_SCALE.sub(lambda match: f"{match[0]} {match['scale']}", text)
     if has_any(text.lower(), ("swo", "mo", "asn")):
         text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
-    amended = corrections.amended(text)  # `jednak bardziej 32, bo doszła kuchnia`
-    is_rather = amended is not None and amended[2]
-    is_whole = bool(alone) and (is_rather or is_bare(text, beside=_ON_A_PART))
+    amended = corrections.amended(text) if asked == "budget" else None
+    is_bare_text = bool(alone) and is_bare(text, beside=_ON_A_PART)
     found: list[Quantity] = []
     said: list[re.Match[str]] = []
     currency = "PLN"
     last_end = 0
     for match in _AMOUNT.finditer(text):
         before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
-        is_alone = match.span("number") in alone
+        is_amended = amended is not None and match.start("number") == amended.start(
+            "number"
+        )  # `jednak bardziej 32, bo doszła kuchnia`
+        is_alone = is_amended or match.span("number") in alone
         each = _amount(
             text,
             match,
             before,
             is_answer=is_alone,
-            is_whole=is_alone and is_whole,
+            is_whole=is_amended or (is_alone and is_bare_text),
             is_asked=asked == "budget",
         )
         if each is not None:
@@ -190,7 +211,8 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if total is None:
         return otherwise or text, {}
     first, last = found[0].start, found[-1].end
-    news: dict[str, Any] = {"budget": round(total), "currency": currency}
+    of = next((_currency(one) for one, each in zip(said, found, strict=True) if each.value == total), currency)  # fmt: skip
+    news: dict[str, Any] = {"budget": round(total), "currency": of}
     if len(said) == 1 and (least := _least(said[0], total)):
         news["budget_from"] = round(least)
     if len(said) == 1 and _EACH.search(text[max(0, first - 4) : first]) and _FLAT.match(text, last):
@@ -228,6 +250,7 @@ def _amount(
     before = _SENTENCE.split(before)[-1]
     after = text[match.end() : match.end() + 40]
     gives = _GIVES.search(f"{before} ") is not None
+    gives_it = _GIVES_AFTER.match(after) is not None
     what = "own" if gives or _FOR_AFTER.match(after) else _whose(before)
     if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
         return None
@@ -235,13 +258,15 @@ def _amount(
     if scale:
         number *= 1_000 if re.fullmatch(THOUSAND, scale, re.IGNORECASE) else 1_000_000
     elif not match["currency"] and not match["before"]:
+        if _PHONE_GOES_ON.match(after):
+            return None
         if number >= 1_000:
             is_year = 1_900 <= number <= 2_100
             is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
-            is_said = (what == "budget" or gives) and _ends(after)
-            is_said = is_said or (is_asked and _AT_MOST.match(after) is not None)
+            is_said = (gives or _BUDGET_IS.search(before) is not None) and _ends(after)
+            is_said = is_said or gives_it or (is_asked and _AT_MOST.match(after) is not None)
             is_money = number >= 5 and (is_whole or is_said)
             number *= 1_000
         if not is_money:

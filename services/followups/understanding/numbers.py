@@ -26,16 +26,21 @@ def number(text: str) -> float | None:
     return value(said) if re.fullmatch(NUMBER, said) else None
 
 
-_EACH = re.compile(
-    r"\b(?:(?P<two>dwa|dwie|dw[óo]ch|2|oba|obie)|(?P<three>trzy|trzech|3)|(?P<four>cztery|4))(?:\s+\w+){1,2},?\s+(?:ka[żz]d\w+\s+)?po\s*$",
-    re.IGNORECASE,
-)
-
-
+_COUNTED = r"(?:kawaler|mieszka|lokal|apartament|pok[óo]j|poko|[łl]azien|sypialn|toalet|wc\b|biur|dom[kóy]|segment|kondygn|pi[ęe]tr|gabinet|flats|rooms)"
 _SEVERAL = re.compile(
-    r"(?<![\d.,])(?P<count>[2-9]|[1-4]\d)\s+(?:kawaler\w*|mieszka\w*|lokal\w*|apartament\w*|poko\w*|[łl]azien\w*|flats|rooms)(?:\s+[^\W\d_]+){0,2},?\s+po\s*$",
+    rf"\b(?P<count>dwa|dwie|dw[óo]ch|oba|obie|trzy|trzech|cztery|[2-9]|[1-4]\d)\s+(?:[^\W\d_]+\s+)?{_COUNTED}(?:[^\d.;!?]|\d(?=\w)){{0,50}}\b(?:po|ka[żz]d\w+(?:\s+(?:po|ma|ok\w*))?|each)\s*(?:ok\w*\.?\s*|jakie[śs]\s+)?$",
     re.IGNORECASE,
 )
+_COUNTS = {
+    "dwa": 2,
+    "dwie": 2,
+    "dwoch": 2,
+    "oba": 2,
+    "obie": 2,
+    "trzy": 3,
+    "trzech": 3,
+    "cztery": 4,
+}
 
 
 _FLATS = re.compile(
@@ -52,16 +57,17 @@ def flats(text: str) -> int:
 
 def times(before: str) -> int:
     """Return how many of it there are: 2 after `dwa pokoje po`."""
-    if several := _SEVERAL.search(before):
-        return int(several["count"])
-    each = _EACH.search(before)
-    return 1 if each is None else 2 if each["two"] else 3 if each["three"] else 4
+    said = _SEVERAL.search(before)
+    if said is None:
+        return 1
+    count = said["count"]
+    return int(count) if count.isdecimal() else _COUNTS[fold(count)]
 
 
 # --- in words ---------------------------------------------------------------------------------
 
 _UNITS = {
-    1: "jeden jedna jedno jednego one ein eins", 2: "dwa dwie dwoch two zwei", 3: "trzy trzech three drei",
+    1: "jeden jednego one ein eins", 2: "dwa dwie dwoch two zwei", 3: "trzy trzech three drei",
     4: "cztery czterech four vier", 5: "piec pieciu five funf", 6: "szesc szesciu six sechs",
     7: "siedem siedmiu seven sieben", 8: "osiem osmiu eight acht", 9: "dziewiec dziewieciu nine neun",
 }  # fmt: skip

@@ -106,3 +106,24 @@ def test_a_consent_after_a_withdrawal_is_granted_anew_and_waits_for_the_mailed_l
     agreed = dialogues.answer(asked.state, "tak")
     assert (agreed.state.consent, agreed.state.granted_to) == ("given", None)
     assert "po kliknięciu linku" in agreed.reply
+
+
+TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
+    ("malowanie salonu 24 m", "i jeszcze przedpokój 7"): {"area": 31},
+    ("łazienka 6 i kuchnia 11", "kuchni jednak nie robimy, tylko łazienka"): {"area": 6},
+    ("dom 170 m2, podłogi", "dwie łazienki to razem ze 18 metrów"): {"area": 170},
+    ("mieszkanie 66 m2", "a jednak zmierzyłem z balkonem, będzie 71"): {"area": 71},
+    ("remont 66 m2", "70 tys", "dziewięćdziesiąt to jest maks"): {"area": 66, "budget": 90000},
+    ("mam 30 m", "sufit podwieszany też, jakieś 12 m2"): {"area": 30},
+    ("58 m2, klucze 10 marca", "80 tys", "zaraz po odbiorze"): {"start": "2027-03-10"},
+    ("3 kawalerki, każda po 27 m2", "na jedną 50 tys czyli razem 150"): {
+        "area": 81,
+        "budget": 150000,
+    },
+}
+
+
+@pytest.mark.parametrize("turns", TOGETHER)
+def test_a_later_message_is_read_with_what_was_said_before(turns: tuple[str, ...]) -> None:
+    known = dialogues.hold(list(turns)).facts
+    assert {name: known.get(name) for name in TOGETHER[turns]} == TOGETHER[turns]

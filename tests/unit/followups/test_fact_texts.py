@@ -10,7 +10,7 @@ import pytest
 from services.followups import fact_texts
 from services.followups.fact_texts import describe_budget, describe_phone, describe_start
 from services.followups.facts import Facts
-from services.followups.understanding import dates
+from services.followups.understanding import dates, starts
 
 TODAY = date(2026, 11, 25)
 WORDS = tomllib.loads(
@@ -50,12 +50,12 @@ SAID = {
 
 @pytest.mark.parametrize(("words", "said"), SAID.items())
 def test_a_start_is_said_as_the_person_named_it(words: str, said: str) -> None:
-    start = dates.find(words, TODAY, "start")[1]["start"]
+    start = starts.find(words, TODAY, "start")[1]["start"]
     assert describe_start(start, "pl") == said
 
 
 def test_what_the_visitor_says_in_one_language_staff_read_in_theirs() -> None:
-    start = dates.find("next summer", TODAY, "start")[1]["start"]
+    start = starts.find("next summer", TODAY, "start")[1]["start"]
     assert describe_start(start, "en") == "in summer 2027"
     assert describe_start(start, "pl") == "latem 2027"
     assert describe_start(start, "de") == "Sommer 2027"
@@ -63,8 +63,8 @@ def test_what_the_visitor_says_in_one_language_staff_read_in_theirs() -> None:
 
 def test_starts_sort_by_their_date_whatever_they_are_called() -> None:
     said = ["po świętach", "za pół roku", "latem", "III kwartał", "po wakacjach", "w grudniu 2027"]
-    starts = [dates.find(each, TODAY, "start")[1]["start"] for each in said]
-    assert starts == sorted(starts)
+    found = [starts.find(each, TODAY, "start")[1]["start"] for each in said]
+    assert found == sorted(found)
 
 
 def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> None:
@@ -74,11 +74,12 @@ def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> 
     )
     seasons = {"spring", "summer", "autumn", "winter"}
     parts = {f"{part}{of}" for part in ("early", "mid", "late") for of in ("", "_year")}
+    parts |= {"first_half", "second_half", "turn", "half_year"}
     names = (
         feasts
         | seasons
         | parts
-        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year", dates.HANDOVER}
+        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year", starts.HANDOVER}
     )
     for language in ("pl", "en"):
         assert names == WORDS[language]["named"].keys()

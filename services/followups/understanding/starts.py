@@ -1,0 +1,204 @@
+"""The start of the works: of the times in a message, the one that is said to be it.
+
+Each time has a role by the words around it: that of the start, of the handover, of a deadline or an event, of
+the past, or of a call.
+"""
+
+import re
+from datetime import date
+from enum import IntEnum
+from typing import NamedTuple
+
+from services.followups.facts import Question
+from services.followups.understanding import corrections, dates
+from services.followups.understanding.dates import Date
+from services.followups.understanding.text import MARK, Reading
+
+HANDOVER = "handover"
+"""The name of a start after the handover: it gives way to one that is said as such."""
+
+
+def of_handover(start: str | None) -> bool:
+    return start is not None and start.endswith(f" {HANDOVER}")
+
+
+class Role(IntEnum):
+    NONE = 0
+    """An event, the past, a call."""
+    UNTIL = 1
+    """A deadline without a verb: a start only if that was asked."""
+    HANDOVER = 2
+    UNSAID = 3
+    START = 4
+
+
+_HANDOVER = r"odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod )klucz[^\W\d]*|oddani\w|oddaj[ąae]|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys"
+_WORD = re.compile(
+    r"\b(?:(?P<event>wchodz\w*\s+(?:najem|lokat|klient|go[śs]ci)\w*)|(?P<start>(?!\w+(?:li[śs]my|[łl][ae]m)\b)(?:wy|(?<!przed )start\w*|zaczyn\w*|zacz[ąęan]\w*|rozpocz\w*|rozp\b|rusz[ay]\w*|rusz[ęe]\b|wej[śs][ćc]\w*|wejd\w+|wchodz\w*|wpu[śs][ćc]\w*|begin\w*|beginn\w*|почат\w*|почн\w*))"
+    rf"|(?P<after>(?:po|od|after|nach)\s+(?:\w+\s+)?(?:{_HANDOVER}|the\s+(?:handover|keys)))|(?P<handover>{_HANDOVER})"
+    r"|(?P<works>prac[ey]?\b|robot\w*|rob[óo]t|robi[ćc]|ekip\w*|(?<!po )remont\w*|wyremont\w*|wyko[ńn]cz\w*|works?)"
+    r"|(?P<finish>gotow\w*|sko[ńn]cz\w*|ko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|otwar\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline|rodz[ięe]\w*|por[óo]d\w*|przeprowadz\w*|najem\w*|najmu)"
+    r"|(?P<call>(?:za|od)?dzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|rozmow\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]wi\w*|um[óo]wm\w*)"
+    r"|(?P<other>(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|kredyt\w*|decyzj\w*|da\s+odpowied\w*|notari\w*|akt\b|przetarg\w*|mia[łl]\w*\s+by[ćc]|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|odpad\w*|robili|robi[łl][ay]"
+    r"|przyjad[ąa]\b|przyje[żz]d[żz]a\w*|dostaw\w*|dotr[ąz]\w*|gwarancj\w*|wychodz\w*|wyprowadz\w*|zamyka\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|chcia)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)))\b",
+    re.IGNORECASE,
+)
+_END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
+_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i|bo|[żz]eby|aby)\b")
+_LOOK_BACK, _LOOK_AHEAD = 70, 40
+_DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
+_NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
+_UNTIL = re.compile(r"\b(?:do|przed|until|by|bis)\s+(?:(?:ko[ńn]c|po[łl]ow|pocz[ąa]tk)\w*\s+)?(?:\w+\s+)?$", re.IGNORECASE)  # fmt: skip
+_IS_UNTIL = re.compile(r"(?:do|until|by|bis)\s", re.IGNORECASE)
+_LED_DAY = re.compile(r"\b(?:od|w|do|po|na|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE)  # fmt: skip
+_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b|\bkt[óo]rej\b", re.IGNORECASE)
+_RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|przed|ok\w*)\s+\d", re.IGNORECASE)  # fmt: skip
+"""`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
+_MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b", re.IGNORECASE)  # fmt: skip
+"""`im Sommer von Ihnen gemacht`"""
+_AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
+"""`zaraz po odbiorze`: a time that another one gives."""
+_HOPED = re.compile(r"\b(?:my[śs]l(?:a[łl]|eli)\w*|planowa[łl]\w*|chcieli[śs]my|chcia[łl][ae]m)\b", re.IGNORECASE)  # fmt: skip
+_SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECASE)
+_LONGEST_LINK = 25
+_ROUGH = re.compile(r"about|week|in_|spring|summer|autumn|winter|quarter|half_year|holidays|(?:before|after)_")  # fmt: skip
+_YOURS = re.compile(r"\bwy\b", re.IGNORECASE)
+"""`elektryk wchodzi w marcu, wy w kwietniu`"""
+_PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*(?:jeszcze\s*)?$", re.IGNORECASE)  # fmt: skip
+
+
+def find(text: str, today: date, asked: Question | None) -> Reading:
+    bare = asked == "start"
+    found = dates.read(text, today, bare=bare)
+    ends = [*(each.start for each in found[1:]), len(text)]
+    begins = [0, *(each.end for each in found)]
+    rated: list[tuple[Role, Date]] = []
+    is_past = False
+    for each, begin, end in zip(found, begins, ends, strict=False):
+        around = _around(text, each, begin, end)
+        role = (
+            Role.NONE if _is_none(text, each, around, bare=bare) else _role(each, around, bare=bare)
+        )
+        if role == Role.UNTIL and bare and len(found) == 1:
+            role = Role.UNSAID
+        day = each.said.partition(" ")[0]
+        if role > Role.UNTIL and day < today.isoformat()[: len(day)]:
+            is_past = is_past or bare or role == Role.START
+        elif role > Role.UNTIL:
+            rated.append((role, each))
+    if not rated:
+        return text, {"past_start": True} if is_past else {}
+    role, chosen = _chosen(text, rated)
+    day, _, named = chosen.said.partition(" ")
+    is_plain = named in {"", "early", "mid", "late"}
+    said = f"{day} {HANDOVER}" if role == Role.HANDOVER and is_plain else chosen.said
+    return f"{text[: chosen.start]} {MARK} {text[chosen.end :]}", {"start": said}
+
+
+def _chosen(text: str, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
+    """Return the first with the strongest role, or what corrects it."""
+    best = max(role for role, _ in rated)
+    strongest = [each for role, each in rated if role == best]
+    yours = [each for each in strongest if _YOURS.search(_clause(text, each))]
+    meant = [each for each in yours or strongest if not _HOPED.search(_clause(text, each))]
+    chosen = (meant or strongest)[0]
+    for role, each in rated:
+        between = text[chosen.end : each.start]
+        follows = role == Role.START and _SO.search(between)
+        is_closer = role >= Role.UNSAID and _is_closer(chosen, each, between)
+        is_right = corrections.corrects(between) or _PREFERS.search(between)
+        if each.start > chosen.start and (follows or is_closer or is_right):
+            chosen, best = each, role
+    for role, each in rated if chosen.said == "asap" else ():
+        is_then = text[each.end : chosen.start].endswith(" i ")  # `w maju przyjedziecie i od razu`
+        if each.said != "asap" and (role == Role.HANDOVER or is_then):
+            return role, each  # `klucze w marcu, zacząć jak najszybciej`
+    return best, chosen
+
+
+def _is_closer(chosen: Date, each: Date, between: str) -> bool:
+    """Return whether it says the same more exactly: `po świętach, koło 7 stycznia`."""
+    if _PAUSE.search(between) if chosen.said == "asap" else each.said[:7] < chosen.said[:7]:
+        return False
+    is_next = len(between) <= _LONGEST_LINK and not _WORD.search(between)
+    return is_next and _exactness(each) > _exactness(chosen)
+
+
+def _exactness(each: Date) -> int:
+    day, _, named = each.said.partition(" ")
+    if day == "asap":
+        return 0
+    return 1 if _ROUGH.match(named) else len(day.split("-")) - (each.kind == "weekday")
+
+
+def _clause(text: str, each: Date) -> str:
+    return _PAUSE.split(text[max(0, each.start - _LOOK_BACK) : each.start])[-1]
+
+
+class _Around(NamedTuple):
+    """The words around a time."""
+
+    before: str
+    """From the time before it, or the sentence's beginning."""
+    clause: str
+    after: str
+    """To the end of the clause or the next time."""
+    said: str
+
+
+def _around(text: str, each: Date, begin: int, end: int) -> _Around:
+    """Return the words around a time.
+
+    :param begin: where the time before it ends
+    :param end: where the next one begins
+    """
+    before = _END.split(text[max(begin, each.start - _LOOK_BACK) : each.start])[-1]
+    after = _PAUSE.split(text[each.end : min(end, each.end + _LOOK_AHEAD)])[0]
+    return _Around(before, _PAUSE.split(before)[-1], after, text[each.start : each.end])
+
+
+def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
+    """Return whether it is no start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
+    if each.kind == "asap":
+        return _AFTER_THAT.match(text, each.end) is not None
+    is_denied = _DENIED.search(around.before) and not _NOT_BEFORE.match(around.said)
+    is_made = _MADE.search(around.clause + _PAUSE.split(text[each.end :], maxsplit=1)[0])
+    is_of_call = each.kind in {"weekday", "next", "now"} and (
+        _RINGS.search(around.clause) or _RINGS_AFTER.match(text, each.end)
+    )
+    is_old = not bare and around.said[:2].lower() == "z "
+    return bool(is_denied or is_made or is_of_call or is_old)
+
+
+def _role(each: Date, around: _Around, *, bare: bool) -> Role:
+    """Return the role of a time.
+
+    :param bare: this answers when the works start
+    """
+    word = _word(around)
+    is_led = _LED_DAY.search(around.before) or word in {"start", "after", "handover"}
+    if each.kind == "number" and not bare and not is_led:
+        return Role.NONE
+    if word in {"handover", "start", "after"}:
+        return Role.HANDOVER if word == "handover" else Role.START
+    is_vague = each.kind in {"weekday", "span", "asap", "next"}
+    if each.kind in {"date", "number"} and (
+        _IS_UNTIL.match(around.said) or _UNTIL.search(around.before)
+    ):
+        return Role.UNTIL
+    is_call = word == "call" and (is_vague or not bare) and not (bare and each.kind != "weekday")
+    is_other = word == "other" and (not bare or each.kind == "weekday")
+    if word in {"finish", "event"} or is_call or is_other:
+        return Role.NONE
+    return Role.START if word == "works" else Role.UNSAID
+
+
+def _word(around: _Around) -> str | None:
+    """Return the group of the nearest word that says what a time is: in its clause, else before."""
+    words = [match.lastgroup for match in _WORD.finditer(around.clause)]
+    if words:
+        return "start" if words[-2:] == ["start", "works"] else words[-1]
+    if match := _WORD.search(around.after):
+        return match.lastgroup
+    started = any(match.lastgroup == "start" for match in _WORD.finditer(around.before))
+    return "start" if started else None
