@@ -117,6 +117,12 @@ def test_a_form_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     assert given.accepted_at == AT
 
 
+def test_a_form_may_give_a_range_and_a_start_that_has_passed() -> None:
+    given = {"area": "70-75 m2", "budget": "150-180 tys.", "start": "II kwartał 2020"}
+    read = submissions._facts(given, AT.date())
+    assert (read.area, read.budget, read.start) == (75, 180_000, None)
+
+
 def test_a_grant_in_a_form_matches_its_contract() -> None:
     given = messages.LeadSubmit.model_validate(golden("lead.submit"))
     _, _, message = submissions.grant(given, given.consents[0], "ala@example.com")
