@@ -37,6 +37,7 @@ VERSIONS = "alembic_version"
 LOCK_SECONDS = 2
 TRIES = 30
 PAUSE_SECONDS = 2.0
+POLL_SECONDS = 0.2
 
 
 class Version(StrEnum):
@@ -65,7 +66,10 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
         # Lock before reading the version, or it could be out of date. Without the lock, most of
         # eight concurrent migrations fail. It is the session's: concurrent indexes need commits.
         key = {"key": advisory_key(f"alembic:{service}")}
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        # Asked for again and again: an index that is built concurrently waits for whoever waits.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
+            connection.rollback()
+            time.sleep(POLL_SECONDS)
         connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
         connection.commit()
         for tries_left in reversed(range(TRIES)):

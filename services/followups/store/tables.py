@@ -103,6 +103,13 @@ followup_event = sa.Table(
         f"status IN ({', '.join(repr(state) for state in STATES)})", name="followup_event_status"
     ),
     sa.Index("followup_event_due", "due_at", postgresql_where=sa.text("status = 'scheduled'")),
+    sa.Index(
+        "followup_event_unsettled",
+        "status",
+        "due_at",
+        "id",
+        postgresql_where=sa.text("status IN ('handed_over', 'in_doubt')"),
+    ),
     sa.Index("followup_event_email", "email", "handed_over_at"),
 )
 

@@ -235,7 +235,11 @@ def test_an_index_is_built_while_rows_are_written(url: DatabaseUrl, migrations: 
             with closing(psycopg2.connect(url.owner_url)) as connection, connection:
                 connection.cursor().execute(insert)  # and no other writer
             assert not built.done()
+            waiting = pool.submit(migrate.upgrade, "alerts", url.owner_url, migrations)
+            with pytest.raises(TimeoutError):  # and no other replica stands in its way
+                waiting.result(1)
         built.result(30)
+        waiting.result(30)
     assert _validity(url, "thing_at") == [True]
     assert migrate.version(url, migrations) is Version.CURRENT
 
