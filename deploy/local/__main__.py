@@ -187,10 +187,7 @@ def _up(*, cluster: bool) -> None:
         print(told)
     print(f"up in {time.monotonic() - began:.0f} s")
     _print_addresses(values)
-    if link := _invitation(values):
-        print(
-            f"  {link}\n  the console: the first admin sets a password there, once, within 24 hours"
-        )
+    _print_invitation(values)
 
 
 def _choose(values: Mapping[str, str], *, cluster: bool) -> None:
@@ -488,8 +485,11 @@ def status() -> None:
         print(f"{name:<12}{pid or '-':>9}{number:>8}  {health}")
 
 
-def _invitation(values: Mapping[str, str]) -> str:
-    """Return a link for the first admin of the console; empty if there is one."""
+def _print_invitation(values: Mapping[str, str]) -> None:
+    """Print a link for the first admin, if there is none; to a terminal, as a log would keep it."""
+    if not sys.stdout.isatty():
+        print("  the console: `make up` in a terminal prints a link while it has no admin")
+        return
     done = subprocess.run(
         [sys.executable, "-m", "services.console", "invitation"],
         env=supervisor.process_environment(values, "console"),
@@ -498,7 +498,10 @@ def _invitation(values: Mapping[str, str]) -> str:
         text=True,
         check=False,
     )
-    return done.stdout.strip()
+    if link := done.stdout.strip():
+        print(
+            f"  {link}\n  the console: the first admin sets a password there, once, within 24 hours"
+        )
 
 
 def _print_addresses(values: Mapping[str, str]) -> None:
