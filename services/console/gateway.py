@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -34,6 +35,8 @@ _FAULTS = {
     429: "away",
     503: "away",
 }
+
+Query = Mapping[str, str | int | None]
 
 log = logs.get_logger(__name__)
 
@@ -74,58 +77,35 @@ class Gateway:
 
     async def get(self, visitor: Visitor, path: str, **query: str | int | None) -> Answer:
         """:param path: each part of it that comes from elsewhere through `part`"""
-        asked = {name: str(value) for name, value in query.items() if value is not None}
-        url = URL(self._url + path, encoded=True).update_query(asked)
-        return await self._look(visitor, url, LOOK_SECONDS)
+        return await self.get_within(visitor, path, LOOK_SECONDS, query)
 
-    async def get_within(self, visitor: Visitor, path: str, seconds: float) -> Answer:
-        return await self._look(visitor, URL(self._url + path, encoded=True), seconds)
-
-    async def _look(self, visitor: Visitor, url: URL, seconds: float) -> Answer:
-        answer = await self._ask("GET", url, visitor, None, seconds)
+    async def get_within(
+        self, visitor: Visitor, path: str, seconds: float, query: Query = MappingProxyType({})
+    ) -> Answer:
+        answer = await self._ask("GET", visitor, path, seconds=seconds, query=query)
         if answer.fault == "unsure":  # a look changes nothing, so there is nothing to be unsure of
             return Answer(0, answer.body)
         return answer
 
     async def post(
-        self,
-        visitor: Visitor,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = None,
+        self, visitor: Visitor, path: str, body: Any = None, *, key: str | None = None,
         seconds: float = ACT_SECONDS,
-    ) -> Answer:
+    ) -> Answer:  # fmt: skip
         """:param key: Idempotency-Key: a second press of the same button is the first one"""
-        return await self._send("POST", visitor, path, body, seconds, key)
+        return await self._ask("POST", visitor, path, body, seconds=seconds, key=key)
 
     async def put(self, visitor: Visitor, path: str, body: Any) -> Answer:
-        return await self._send("PUT", visitor, path, body, ACT_SECONDS)
+        return await self._ask("PUT", visitor, path, body)
 
     async def delete(self, visitor: Visitor, path: str) -> Answer:
-        return await self._send("DELETE", visitor, path, None, ACT_SECONDS)
-
-    async def _send(
-        self,
-        method: str,
-        visitor: Visitor,
-        path: str,
-        body: Any,
-        seconds: float,
-        key: str | None = None,
-    ) -> Answer:
-        url = URL(self._url + path, encoded=True)
-        return await self._ask(method, url, visitor, body, seconds, key)
+        return await self._ask("DELETE", visitor, path)
 
     async def _ask(
-        self,
-        method: str,
-        url: URL,
-        visitor: Visitor,
-        body: Any,
-        seconds: float,
-        key: str | None = None,
-    ) -> Answer:
+        self, method: str, visitor: Visitor, path: str, body: Any = None, *,
+        seconds: float = ACT_SECONDS, key: str | None = None, query: Query = MappingProxyType({}),
+    ) -> Answer:  # fmt: skip
+        asked = {name: str(value) for name, value in query.items() if value is not None}
+        url = URL(self._url + path, encoded=True).update_query(asked)
         subject, roles = f"{visitor.staff_id} {visitor.name}", ",".join(sorted(visitor.roles))
         request_id = logs.request_id.get() or ""
         headers = {

@@ -169,7 +169,9 @@ class Access:
                 id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
                 held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
                 operator, context.staff = f"{PERSON}{claims.subject}", f"{PERSON}{id_}"
-                self._admit(context, held, context.staff, operator, roles=claims.purpose)
+                # Also where everybody is admitted: the record of the act says who did it.
+                context.client = context.client._replace(operator=operator, roles=claims.purpose)
+                self._admit(context, held, context.staff)
                 return
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
             header = API_KEY
@@ -178,7 +180,7 @@ class Access:
                 self._api_keys.count(key, now)
                 context.windows = key.windows
                 holder = f"{KEY}{key.id}"
-                self._admit(context, key.scopes, holder, holder, here=key.admits(context.client.ip))
+                self._admit(context, key.scopes, holder, here=key.admits(context.client.ip))
                 return
         else:
             header = self._keys.unknown_key_header(headers)
@@ -198,14 +200,7 @@ class Access:
         return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
 
     def _admit(
-        self,
-        context: RequestContext,
-        held: Scopes,
-        holder: str,
-        operator: str,
-        *,
-        here: bool = True,
-        roles: str = "",
+        self, context: RequestContext, held: Scopes, holder: str, *, here: bool = True
     ) -> None:
         """Admit a caller who is known, if they may do this; else they are as one who is not.
 
@@ -219,9 +214,9 @@ class Access:
         else:
             admin = context.requires.scope is not None and scope not in SCOPES[Role.SERVICE]
             role = Role.ADMIN if admin else Role.SERVICE
-            client = context.client
-            context.client = Client(
-                client.ip, client.ip_source, role, holder, holder, operator, roles
+            operator = context.client.operator or holder
+            context.client = context.client._replace(
+                role=role, key_id=holder, holder=holder, operator=operator
             )
 
     def _key(self, request: web.Request) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any
-from uuid import UUID
 
 from aiohttp import hdrs, web
 from pydantic import Field
@@ -23,7 +22,7 @@ from services.consent.changes import Note
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.answers import withdrawal_response
-from services.consent.http.caller import Email, operator, origin, path_subject
+from services.consent.http.caller import UNKNOWN, Email, note_of, operator, origin, path_subject
 from services.consent.identity import parse_subject
 from services.consent.messages import AdminAction
 from services.consent.recovery.replay import Replay
@@ -40,8 +39,8 @@ from services.consent.withdrawals import Answer, Withdrawals
 VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
 MAX_CHECKPOINTS = 1_000
 MAX_ERRORS = 10
-UNKNOWN = "unknown"
-"""In the record of acts: whom consent does not know."""
+BEGUN = ("person.erase", "intended")
+"""The record of an erasure: it may still wait, and the trail says when it is done."""
 
 
 class Erase(Model):
@@ -229,7 +228,7 @@ class AdminRoutes:
             raise Problem(422, errors=[("email", "give either email or phone")])
         answer = Answer(WithdrawalResult.DONE)
         subject = parse_subject(given)
-        note = _note(request)
+        note = note_of(request, *BEGUN)
         if not await self._order_repeated(subject.identity, note):
             entry = Entry(
                 action=Action.ERASURE_REQUESTED,
@@ -269,19 +268,8 @@ class AdminRoutes:
         def entry(email: str) -> Entry:
             return Entry(Action.ERASURE_REQUESTED, email, origin(request), evidence=evidence)
 
-        replayed = await self._replay.run(entry, _note(request))
+        replayed = await self._replay.run(entry, note_of(request, *BEGUN))
         return json_response(asdict(replayed), status=200 if replayed.done else 202)
-
-
-def _note(request: web.Request) -> Note:
-    """Record that an erasure is begun; it may still wait, and the trail says when it is done."""
-
-    async def note(tx: AsyncConnection, subject: UUID | None) -> None:
-        ref = str(subject) if subject is not None else UNKNOWN
-        act = Act.of(request.headers, "person.erase", "person", ref, outcome="intended")
-        await act.record(tx)
-
-    return note
 
 
 def _cursor(request: web.Request) -> int:

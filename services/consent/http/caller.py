@@ -2,16 +2,23 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
+from uuid import UUID
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.email_address import normalise
 from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
+from libs.common.messaging.actions import DONE, Act
 from libs.common.signed_links import Claims, InvalidToken, Tokens
+from services.consent.changes import Note
 from services.consent.consent import LANGUAGES, Action, Subject, preferred_language
 from services.consent.identity import parse_subject
 from services.consent.trail.chain import Origin
+
+UNKNOWN = "unknown"
+"""In the record of acts: whom consent does not know."""
 
 
 def _is_email(text: str) -> str:
@@ -31,6 +38,16 @@ def origin(request: web.Request) -> Origin:
 def operator(request: web.Request) -> dict[str, str]:
     operator = request.headers.get("X-Operator")
     return {"operator": operator[:200]} if operator else {}
+
+
+def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
+    """Record who acts on a data subject, in the transaction that does it."""
+
+    async def record(tx: AsyncConnection, subject: UUID | None) -> None:
+        ref = str(subject) if subject is not None else UNKNOWN
+        await Act.of(request.headers, action, "person", ref, outcome=outcome).record(tx)
+
+    return record
 
 
 def trusted(request: web.Request) -> bool:

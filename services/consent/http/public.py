@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database.group_commit import Batches
 from libs.common.email_address import normalise
 from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
+from libs.common.messaging.actions import Actor
 from libs.common.messaging.broker import Broker
 from libs.common.process import logs
 from libs.common.signed_links import Tokens
@@ -23,6 +24,7 @@ from services.consent.http.caller import (
     Email,
     claims_of,
     language,
+    note_of,
     origin,
     over_budget,
     path_email,
@@ -133,7 +135,10 @@ class PublicRoutes:
             session_id=body.session_id,
             evidence={"source": "api"},
         )
-        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
+        # What people and programs withdraw for themselves is in the trail only.
+        by_staff = Actor.of(request.headers).kind == "staff"
+        note = note_of(request, "person.withdraw") if by_staff else None
+        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, note=note))
         return withdrawal_response(
             {"success": True, "email": body.email, "unsubscribed": True}, answer
         )

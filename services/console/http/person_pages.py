@@ -1,13 +1,12 @@
 """What Ostoja holds of a person who asks (GDPR, Art. 15, 17, 20): look, export, withdraw, erase.
 
 An address is in no URL, so a look is a form and its answer is the page itself. Each look is
-recorded before it shows, under consent's random id of the person. Exports and erasures are recorded
-by consent, which does them. To it a withdrawal is anybody's: that is recorded here, before it.
+recorded before it shows, under consent's random id of the person. What is done is recorded by
+consent, which does it.
 """
 
 import asyncio
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -28,19 +27,9 @@ UNKNOWN = "unknown"
 """What is recorded of a look for somebody whom consent does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is done to a person's data, and how the page says so: after `person_` in texts.toml."""
-
-    action: str
-    path: str
-    done: str
-    in_flight: str
-    recorded_there: bool = False
-
-
-ERASE = Order("person.erase", "/api/consent/erase", "erasing", "in_flight", recorded_there=True)
-WITHDRAW = Order("person.withdraw", "/api/unsubscribe", "withdrawn", "leaving")
+ERASE = ("/api/consent/erase", "erasing", "in_flight")
+WITHDRAW = ("/api/unsubscribe", "withdrawn", "leaving")
+"""What is called, and what the page then says, also amid a mail: after `person_` in texts.toml."""
 
 
 class PersonRoutes:
@@ -100,33 +89,30 @@ class PersonRoutes:
         who, again = _typed(form, "who"), _typed(form, "again")
         if who.casefold() != again.casefold():
             return await self._look(request, visitor, who, fault="not_same", status=422)
-        return await self._order(request, visitor, who, ERASE)
+        return await self._order(request, visitor, who, *ERASE)
 
     async def withdraw(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Withdraw what they agreed to: they called, or wrote."""
         who = _typed(await request.post(), "who")
-        return await self._order(request, visitor, who, WITHDRAW)
+        return await self._order(request, visitor, who, *WITHDRAW)
 
     async def _order(
-        self, request: web.Request, visitor: Visitor, who: str, order: Order
+        self, request: web.Request, visitor: Visitor, who: str, path: str, done: str, in_flight: str
     ) -> web.Response:
         trail = await self._trail(visitor, who)
         if not trail.ok:
             return self._refused(request, visitor, who, trail)
-        refs = [_ref(trail)]
         # The look is what the page shows afterwards: then nothing may hide that it was ordered.
-        await self._looks.record(visitor, "person.look", "person", refs)
-        if not order.recorded_there:
-            await self._looks.record(visitor, order.action, "person", refs, outcome="intended")
+        await self._looks.record(visitor, "person.look", "person", [_ref(trail)])
         body = {"email" if "@" in who else "phone": who}
-        done = await self._gateway.post(visitor, order.path, body, seconds=ORDER_SECONDS)
-        if not done.ok:
-            return self._refused(request, visitor, who, done)
+        answer = await self._gateway.post(visitor, path, body, seconds=ORDER_SECONDS)
+        if not answer.ok:
+            return self._refused(request, visitor, who, answer)
         trail, consents = await asyncio.gather(
             self._trail(visitor, who, AFTER_SECONDS), self._consents(visitor, who, AFTER_SECONDS)
         )
         shown = trail.body if trail.ok else None
-        said = order.in_flight if done.status == 202 else order.done
+        said = in_flight if answer.status == 202 else done
         return self._page(request, visitor, who=who, said=said, trail=shown, consents=consents)
 
     async def _trail(self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS) -> Answer:

@@ -144,10 +144,10 @@ async def test_a_person_of_the_console_is_named_to_the_services(
 ) -> None:
     gateway = await start_gateway(**with_console)
 
-    async def call(gateway: Gateway, path: str, roles: str) -> int:
+    async def call(gateway: Gateway, path: str, roles: str, method: str = "GET") -> int:
         token = Tokens(OPERATOR_KEYS).sign("7 Zoë Żak", roles, "operator", datetime.now(UTC))
         headers = {"X-Operator-Token": token, "X-Operator": "the owner"}
-        return (await gateway.send("GET", path, headers)).status
+        return (await gateway.send(method, path, headers)).status
 
     assert await call(gateway, "/api/leads", "sales") == 200
     (lead,) = [each for each in owner.received if each["path"] == "/api/leads"]
@@ -161,6 +161,12 @@ async def test_a_person_of_the_console_is_named_to_the_services(
     (stats,) = [each for each in owner.received if each["path"] == "/api/dlq/stats"]
     assert stats["headers"]["X-Caller"] == "admin"
     assert await call(gateway, "/api/dlq/stats", "sales") == 403
+    # What everybody may do gives a person no more rights, and is recorded as theirs.
+    assert await call(gateway, "/api/unsubscribe", "privacy", "POST") == 200
+    (open_to_all,) = [each for each in owner.received if each["path"] == "/api/unsubscribe"]
+    assert open_to_all["headers"]["X-Caller"] == "public"
+    assert open_to_all["headers"]["X-Operator-Roles"] == "privacy"
+    assert open_to_all["headers"]["X-Operator"].startswith("staff:7 ")
     assert (
         await call(
             await start_gateway(**with_console | {"OPERATOR_KEYS": ""}), "/api/leads", "sales"
