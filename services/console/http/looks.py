@@ -14,19 +14,14 @@ class Looks:
         self._engine = engine
 
     async def record(
-        self,
-        visitor: Visitor,
-        action: str,
-        kind: str,
-        refs: Iterable[str],
-        *,
-        outcome: str = "done",
+        self, visitor: Visitor, action: str, kind: str, refs: Iterable[str], *, again: bool = False
     ) -> None:
         """Return once it is durable; if it cannot be, nothing is shown.
 
         :param refs: ids, never an address
+        :param again: by a page that fetches itself: only what its session has not looked at yet
         """
-        if not (ref := " ".join(refs)):
-            return
         async with self._engine.begin() as tx:
-            await actions.record(tx, actor_of(visitor), action, kind, ref, outcome=outcome)
+            seen = await actions.looked_at(tx, visitor, action) if again else set()
+            if ref := " ".join(each for each in refs if each not in seen):
+                await actions.record(tx, actor_of(visitor), action, kind, ref)

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging.actions import Actor, without_addresses
 from libs.common.process import logs
-from services.console.store.tables import staff_action
+from services.console.store.sessions import Visitor
+from services.console.store.tables import staff_action, staff_session
 
 
 async def record(
@@ -40,6 +41,17 @@ async def record(
             outcome=outcome,
         )
     )
+
+
+async def looked_at(tx: AsyncConnection, visitor: Visitor, action: str) -> set[str]:
+    """Return what a person has looked at since their session began."""
+    table, session = staff_action.c, staff_session.c
+    began = sa.select(session.created_at).where(session.token_sha256 == visitor.session)
+    looks = sa.select(table.object_ref).where(
+        table.actor_kind == "staff", table.actor_id == str(visitor.staff_id),
+        table.at >= began.scalar_subquery(), table.action == action,
+    )  # fmt: skip
+    return {ref for refs in (await tx.execute(looks)).scalars() for ref in refs.split()}
 
 
 async def take(tx: AsyncConnection, act: Mapping[str, Any]) -> None:
