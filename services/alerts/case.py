@@ -18,6 +18,8 @@ from libs.common.hours import Hours
 from services.alerts.case_link import Links
 
 ALWAYS = Hours(ZoneInfo("UTC"), None, None)
+FOLLOWUPS = "followups"
+"""The source of alerts about leads."""
 
 
 class State(StrEnum):

@@ -20,6 +20,7 @@ from services.console.bulk import Bulk
 from services.console.gateway import Gateway
 from services.console.http.actions import ActionRoutes
 from services.console.http.bulk import BulkRoutes
+from services.console.http.cases import CaseRoutes
 from services.console.http.deliveries import DeliveryRoutes
 from services.console.http.door import Door, errors_as_pages
 from services.console.http.followups import FollowupRoutes
@@ -98,6 +99,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn(name, periodic.every(engine, name, samples.SECONDS, sampling))
     looks = Looks(engine)
     LeadRoutes(door, gateway, looks).add_to(app)
+    CaseRoutes(door, gateway).add_to(app)
     PersonRoutes(door, gateway, looks).add_to(app)
     bulk = Bulk(engine, gateway)
     service.spawn("bulk actions", bulk.run())
@@ -108,8 +110,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     SilenceRoutes(door, gateway).add_to(app)
     OnCallRoutes(door, gateway).add_to(app)
     FollowupRoutes(door, gateway, looks).add_to(app)
-    passwords = Passwords()
-    staff = People(engine, passwords, settings.ways)
+    staff = People(engine, Passwords(), settings.ways)
     LoginRoutes(engine, door, staff).add_to(app)
     if settings.oidc_issuer:
         provider = Provider(
@@ -120,7 +121,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
             settings.public_base_url.rstrip("/") + CALLBACK,
         )
         OidcRoutes(door, staff, provider, Tokens(keys_of_operators)).add_to(app)
-    StaffRoutes(engine, door, staff, settings.public_base_url).add_to(app)
+    StaffRoutes(door, staff, settings.public_base_url).add_to(app)
     ActionRoutes(engine, door, acts, staff).add_to(app)
     OperationsRoutes(engine).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))

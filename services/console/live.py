@@ -23,7 +23,7 @@ OF_A_SESSION = 2
 """Streams. Browsers open no more than six connections to one host over HTTP/1.1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Look:
     name: str
     path: str
@@ -57,7 +57,8 @@ LOOKS = (
     Look("breakers", "/api/breakers", _ON_CALL, _breakers),
     Look("leads", "/api/leads", _SALES, items, {"limit": 100}),
     Look("leads", "/api/leads/suspected", _SALES, _ids, {"limit": 100}),
-    Look("leads", "/api/cases", (Role.SALES, Role.OPS), _ids, {"state": "unanswered"}),
+    Look("cases", "/api/cases", (Role.SALES, Role.OPS), _ids, {"state": "unanswered"}),
+    Look("cases", "/api/cases", (Role.SALES, Role.OPS), _ids, {"state": "open"}),
 )
 
 
@@ -98,8 +99,8 @@ class Live:
         self._gateway = gateway
         self._streams: list[Stream] = []
         self._watched = asyncio.Event()
-        self._last: dict[str, int] = {}
-        self._changed_at: dict[str, float] = {}
+        self._last: dict[Look, int] = {}
+        self._changed_at: dict[Look, float] = {}
 
     @contextmanager
     def stream(self, visitor: Visitor) -> Iterator[Stream]:
@@ -110,7 +111,7 @@ class Live:
         self._streams.append(stream)
         shortly = time.monotonic() - SHORTLY_SECONDS
         for look in LOOKS:
-            if self._changed_at.get(look.path, shortly) > shortly and stream.hears(look):
+            if self._changed_at.get(look, shortly) > shortly and stream.hears(look):
                 stream.tell(look.name)
         self._watched.set()
         metrics.STREAMS.inc()
@@ -132,13 +133,13 @@ class Live:
     async def _look(self, look: Look) -> None:
         watching = next((each for each in self._streams if each.hears(look)), None)
         if watching is None:
-            self._last.pop(look.path, None)
+            self._last.pop(look, None)
             return
         answer = await self._gateway.get(watching.visitor, look.path, **look.query)
         # A hash: persons' data stays with whoever asked for it.
         shown = look.shown(answer) if answer.ok and answer.body is not None else None
         found = hash((answer.status, repr(shown)))
-        if self._last.get(look.path) != found:
-            self._last[look.path], self._changed_at[look.path] = found, time.monotonic()
+        if self._last.get(look) != found:
+            self._last[look], self._changed_at[look] = found, time.monotonic()
             for stream in filter(lambda each: each.hears(look), self._streams):
                 stream.tell(look.name)

@@ -99,8 +99,8 @@ class People:
             )
         return staff_id, token
 
-    async def invite_again(self, actor: Actor, staff_id: UUID) -> str:
-        """Return a new link, with which a person sets a password; the one before ends."""
+    async def invite_again(self, actor: Actor, staff_id: UUID) -> tuple[str, str]:
+        """Return a person's address, and the token of a new link; the one before ends."""
         async with self._engine.begin() as tx:
             await people.lock(tx)
             found = await people.by_id(tx, staff_id)
@@ -108,7 +108,7 @@ class People:
                 raise UnknownPersonError
             token = await self._link(tx, staff_id)
             await actions.record(tx, actor, "staff.invite", KIND, str(staff_id))
-        return token
+        return found.email, token
 
     async def set_roles(self, actor: Actor, staff_id: UUID, roles: Sequence[Role]) -> None:
         async with self._engine.begin() as tx:
@@ -251,7 +251,7 @@ class People:
         if found is not None and found.disabled_at is None:
             if Role.ADMIN not in found.roles:
                 await self.set_roles(actor, found.id, [*found.roles, Role.ADMIN])
-            return await self.invite_again(actor, found.id)
+            return (await self.invite_again(actor, found.id))[1]
         return (await self.invite(actor, email, "Admin", [Role.ADMIN], "pl"))[1]
 
     async def _link(self, tx: AsyncConnection, staff_id: UUID) -> str:

@@ -18,7 +18,7 @@ from tests.support.system import fresh_address
 pytestmark = pytest.mark.pages
 
 SIZES: dict[str, Any] = {"phone": PHONE, "desk": DESK}
-TITLES = ("alerts", "targets", "limits", "silences", "oncall", "followups")
+TITLES = ("cases", "alerts", "targets", "limits", "silences", "oncall", "followups")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def stack(console_stack: Stack) -> Stack:
 
 
 @pytest.fixture
-async def troubled(stack: Stack) -> str:
-    """Something on each page; return the path of an alert that failed."""
+async def troubled(stack: Stack) -> dict[str, str]:
+    """Something on each page; return the paths of an alert that failed, and of a case."""
     await stack.sandbox.behave("slack", status=500)
     await stack.sandbox.behave("monday", status=400)
     for _ in range(6):
@@ -42,12 +42,19 @@ async def troubled(stack: Stack) -> str:
     step = {"email": fresh_address(), "sequence": "default", "delay_seconds": 86_400}
     await stack.http("POST", "/api/followups", step, key="service")
     await stack.http("PUT", "/api/ratelimits", {"chat": "20 per minute"}, key="admin")
-    return f"/console/alerts/{alert_id}"
+    case_id = await stack.alert("Kopia zapasowa się nie udała", event_type="lead.test")
+
+    async def asked() -> bool:
+        found = await stack.http("GET", f"/api/cases/{case_id}", key="service")
+        return bool(found.body.get("steps"))
+
+    await eventually(asked, 30)
+    return {"alert": f"/console/alerts/{alert_id}", "case": f"/console/cases/{case_id}"}
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
 async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
-    stack: Stack, browser: Browser, troubled: str, language: str
+    stack: Stack, browser: Browser, troubled: dict[str, str], language: str
 ) -> None:
     link = await invitation(stack, fresh_address(), "ops", "sales", language=language)
     context = await browser.new_context(locale=LOCALES[language], java_script_enabled=False)
@@ -63,8 +70,8 @@ async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
         await page.set_viewport_size(viewport)
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
-            for title in (*TITLES, "alert", "bulk"):
-                path = {"alert": troubled, "bulk": begun}.get(title, f"/console/{title}")
+            for title in (*TITLES, "alert", "case", "bulk"):
+                path = (troubled | {"bulk": begun}).get(title, f"/console/{title}")
                 await page.goto(stack.url + path)
                 await expect(page.locator("h1")).to_have_text(TEXTS[language][title])
                 width = await page.evaluate("document.documentElement.scrollWidth")

@@ -16,6 +16,7 @@ from libs.common.messaging.actions import Recorder
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
 from services.alerts.case import (
+    FOLLOWUPS,
     Answer,
     Cancelled,
     Change,
@@ -29,9 +30,6 @@ from services.alerts.case import (
 from services.alerts.store import cases
 
 log = logs.get_logger(__name__)
-
-FOLLOWUPS = "followups"
-"""The source of alerts about leads."""
 
 Result = dict[str, Any]
 """How the case stands: state, owner (a name), since (ISO 8601), version."""

@@ -1,5 +1,7 @@
 """Cases: answer, cancel, list, show and check them."""
 
+import json
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,6 +18,7 @@ from libs.common.http.application import (
     json_response,
     parse,
     path_id,
+    validate,
 )
 from libs.common.messaging.actions import Act
 from libs.common.scopes import PERSON
@@ -28,8 +31,13 @@ from services.alerts.upkeep.ledger_check import LedgerCheck
 PAGE = 100
 MAX_KEY = 255
 _KEY = "Idempotency-Key"
+_CASE = (
+    "event_type", "severity", "state", "reason", "outcome", "owner", "owner_name", "late",
+    "generation", "step", "version", "silence", "opened_at", "next_at", "answered_at", "ended_at",
+)  # fmt: skip
 
 
+Flag = Annotated[bool, Field(strict=False)]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 Verbs = Literal[
     "taken", "later", "not_a_lead", "false_alarm", "done", "won", "lost", "release", "reopen"
@@ -47,6 +55,16 @@ class Given(Model):
 
 class Cancel(Model):
     reason: Reason
+
+
+class Asked(Model):
+    """The query of the list."""
+
+    state: State | None = None
+    owner: str | None = None
+    after: UUID | None = None
+    leads: Flag | None = None
+    closed: Flag | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +97,11 @@ class CaseRoutes:
             generation=given.generation,
             admin=request.headers.get(CALLER) == "admin",
         )
-        try:
-            ref = f"{case_id} by {given.by}" if given.by else str(case_id)
-            act = Act.of(
-                request.headers, "case.answer", "case", ref,
-                reason=given.reason, outcome=given.answer,
-            )  # fmt: skip
-            return _response(await self.answers.answer(case_id, answer, act.record))
-        except UnknownCase:
-            raise _unknown() from None
-        except KeyUsed:
-            raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+        ref = f"{case_id} by {given.by}" if given.by else str(case_id)
+        act = Act.of(
+            request.headers, "case.answer", "case", ref, reason=given.reason, outcome=given.answer
+        )
+        return await _response(self.answers.answer(case_id, answer, act.record))
 
     def _who(self, by: str | None, caller: str | None) -> tuple[str, str]:
         """Return the key and the name of who answers: a person of [people], or of the console.
@@ -113,18 +125,13 @@ class CaseRoutes:
         name = operator(request) or "admin"
         key = _key(request, required=False)
         answer = Answer(Verb.CANCEL, "admin", name, Via.API, key, reason=body.reason, admin=True)
-        try:
-            act = Act.of(request.headers, "case.cancel", "case", str(case_id), reason=body.reason)
-            return _response(await self.answers.cancel(case_id, answer, act.record))
-        except UnknownCase:
-            raise _unknown() from None
-        except KeyUsed:
-            raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+        act = Act.of(request.headers, "case.cancel", "case", str(case_id), reason=body.reason)
+        return await _response(self.answers.cancel(case_id, answer, act.record))
 
     async def cases(self, request: web.Request) -> web.Response:
-        state, owner, after = _query(request)
+        asked = validate(json.dumps(dict(request.query)).encode(), Asked).model_dump()
         async with self.answers.engine.connect() as tx:
-            rows = await case_queries.page(tx, state, owner, after, PAGE + 1)
+            rows = await case_queries.page(tx, PAGE + 1, **asked)
         items = rows[:PAGE]
         last = str(items[-1].alert_id) if len(rows) > PAGE else None
         return json_response({"items": [_case(row) for row in items], "next": last})
@@ -139,7 +146,7 @@ class CaseRoutes:
             {
                 **_case(found.case),
                 "chain": found.case.chain,
-                "steps": [_step(row) for row in found.steps],
+                "steps": [self._step(row) for row in found.steps],
                 "answers": [_answer(row) for row in found.answers],
                 "places": [
                     {
@@ -151,6 +158,16 @@ class CaseRoutes:
                 ],
             }
         )
+
+    def _step(self, row: Any) -> dict[str, Any]:
+        # Its state is null once the ledger has purged its row.
+        names = ("generation", "number", "target", "person", "handed_out_at", "state", "reason")
+        return {
+            "alert_id": str(row.alert_id),
+            "name": self.answers.rules.person(row.person).name,
+            "error_message": row.error,
+            **_shown(row, *names),
+        }
 
     async def check(self, _: web.Request) -> web.Response:
         return json_response(await self.ledger_check.check_cases())
@@ -169,8 +186,14 @@ def _unknown() -> Problem:
     return Problem(404, detail="no such case", headers={"Retry-After": "1"})
 
 
-def _response(result: Result | Refusal) -> web.Response:
+async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
     """:raises Problem: 403 only an admin may; 409 it stands otherwise; 422 `later` is over"""
+    try:
+        result = await answered
+    except UnknownCase:
+        raise _unknown() from None
+    except KeyUsed:
+        raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
     if not isinstance(result, Refusal):
         return json_response(result)
     match result.why:
@@ -189,72 +212,18 @@ def _response(result: Result | Refusal) -> web.Response:
     raise Problem(409, detail=detail, members=members)
 
 
-def _query(request: web.Request) -> tuple[str | None, str | None, UUID | None]:
-    query = request.query
-    faults = [(name, "unknown") for name in query if name not in {"state", "owner", "after"}]
-    faults += [(name, "a NUL byte is not allowed") for name, text in query.items() if "\0" in text]
-    state, after = query.get("state"), None
-    if state is not None and state not in set(State):
-        faults.append(("state", f"one of {', '.join(State)}"))
-    if "after" in query:
-        try:
-            after = UUID(query["after"])
-        except ValueError:
-            faults.append(("after", "not the id of a case"))
-    if faults:
-        raise Problem(422, errors=faults)
-    return state, query.get("owner"), after
-
-
 def _case(row: Any) -> dict[str, Any]:
-    return {
-        "id": str(row.alert_id),
-        "event_type": row.event_type,
-        "severity": row.severity,
-        "state": row.state,
-        "reason": row.reason,
-        "outcome": row.outcome,
-        "owner": row.owner,
-        "owner_name": row.owner_name,
-        "late": row.late,
-        "generation": row.generation,
-        "step": row.step,
-        "steps_in_all": len(row.chain),
-        "version": row.version,
-        "silence": row.silence,
-        "opened_at": row.opened_at.isoformat(),
-        "next_at": _iso(row.next_at),
-        "answered_at": _iso(row.answered_at),
-        "ended_at": _iso(row.ended_at),
-    }
-
-
-def _step(row: Any) -> dict[str, Any]:
-    return {
-        "alert_id": str(row.alert_id),
-        "generation": row.generation,
-        "number": row.number,
-        "target": row.target,
-        "person": row.person,
-        "handed_out_at": row.handed_out_at.isoformat(),
-        "state": row.state,  # null once the ledger has purged its row
-        "reason": row.reason,
-        "error_message": row.error,
-    }
+    return {"id": str(row.alert_id), "steps_in_all": len(row.chain), **_shown(row, *_CASE)}
 
 
 def _answer(row: Any) -> dict[str, Any]:
+    names = ("name", "via", "at", "reason", "until", "generation")
+    return {"answer": row.verb, "by": row.person, **_shown(row, *names)}
+
+
+def _shown(row: Any, *names: str) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in names}
     return {
-        "answer": row.verb,
-        "by": row.person,
-        "name": row.name,
-        "via": row.via,
-        "at": row.at.isoformat(),
-        "reason": row.reason,
-        "until": _iso(row.until),
-        "generation": row.generation,
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
     }
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.alerts.case import FOLLOWUPS, State
 from services.alerts.store.case_tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.places import DUE
 from services.alerts.store.sql import sql
@@ -14,11 +15,14 @@ from services.alerts.store.tables import delivery
 
 
 async def page(
-    tx: AsyncConnection, state: str | None, owner: str | None, after: UUID | None, limit: int
-) -> list[Any]:
+    tx: AsyncConnection, limit: int, *, state: str | None, owner: str | None, after: UUID | None,
+    leads: bool | None, closed: bool | None,
+) -> list[Any]:  # fmt: skip
     """Return some cases, the oldest first.
 
     :param after: the last case of the page before
+    :param leads: only those about leads, or only others
+    :param closed: only those with an outcome or cancelled, or only others
     """
     column = alert_case.c
     order = (column.opened_at, column.alert_id)
@@ -27,6 +31,11 @@ async def page(
         statement = statement.where(column.state == state)
     if owner is not None:
         statement = statement.where(column.owner == owner)
+    if leads is not None:
+        statement = statement.where((column.source == FOLLOWUPS) == leads)
+    if closed is not None:
+        over = column.outcome.is_not(None) | (column.state == State.CANCELLED)
+        statement = statement.where(over == closed)
     if after is not None:
         last = sa.select(*order).where(column.alert_id == after).scalar_subquery()
         statement = statement.where(sa.tuple_(*order) > last)

@@ -36,7 +36,8 @@ class LedgerCheck:
         `duplicates` have no row of their own either. `stranded` rows are overdue without a message;
         a target that is shut, or whose queues are not known to be empty, has none. `unread` is None
         while it is unknown, and then `ok` is None unless another term is wrong. `cases` is the
-        same for cases, with an `ok` of its own.
+        same for cases, with an `ok` of its own. `escalation_unsent_seconds` is the age of the
+        oldest failure that no mail has reported.
         """
         empty = await self.reconciler.targets_without_messages()
         unread = await self.reconciler.unread()
@@ -44,10 +45,12 @@ class LedgerCheck:
         async with self.engine.begin() as tx:
             terms = await queries.check(tx, watched, self.overdue)
             cases = await case_queries.check(tx)
+            unsent = await escalations.unsent_seconds(tx)
         balanced = terms["accepted"] == sum(terms[name] for name in _ENDS)
         ok = balanced and terms["stranded"] == 0 and not unread
         known = None if ok and unread is None else ok
-        return {"ok": known, **terms, "unread": unread, "cases": cases}
+        found = {"ok": known, **terms, "unread": unread, "cases": cases}
+        return found | {"escalation_unsent_seconds": unsent}
 
     async def check_cases(self) -> dict[str, Any]:
         async with self.engine.connect() as tx:

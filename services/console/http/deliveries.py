@@ -16,7 +16,7 @@ from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
 from services.console.http.looks import Looks
-from services.console.http.pages import answered, page, redirect
+from services.console.http.pages import answered, page, redirect, unavailable
 from services.console.person import Role, may
 from services.console.store import bulk
 from services.console.store.sessions import Visitor
@@ -112,10 +112,7 @@ class DeliveryRoutes:
         alert_id = path_id(request, "alert")
         answer = await self._gateway.get(visitor, f"/api/alerts/{alert_id}")
         if not answer.ok:
-            return page(
-                request, "message.html", "alert", visitor,
-                status=answer.page_status, fault=answer.fault, text=None,
-            )  # fmt: skip
+            return unavailable(request, "alert", visitor, answer, fault)
         acts = may(visitor.roles, Role.OPS)
         payloads = await self._payloads(visitor, str(alert_id), answer.body) if acts else {}
         return page(

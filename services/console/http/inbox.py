@@ -18,9 +18,14 @@ MOST = 100
 """What is listed is counted up to here; more than that is "100+"."""
 
 LEDGER_SECONDS = 60.0
+UNSENT_SECONDS = 1800
+"""As the rule EscalationUnsent."""
 
 Rows = Iterator[tuple[str, int | str, str | None]]
 """What needs a person, as a key of texts.toml after `inbox_`, how many, and the page for it."""
+
+
+_FAILED = "/console/alerts?state=failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ def _listed(name: str, link: str) -> Callable[[Any], Rows]:
 
 
 def _deliveries(body: Any) -> Rows:
-    yield "failed", body["failed"], "/console/alerts?state=failed"
+    yield "failed", body["failed"], _FAILED
     yield "in_doubt", body["in_doubt"], "/console/alerts?state=in_doubt"
 
 
@@ -53,6 +58,8 @@ def _breakers(body: Any) -> Rows:
 
 def _ledger(body: Any) -> Rows:
     yield "ledger", int(body["ok"] is False), None  # no page here says why
+    if (unsent := body.get("escalation_unsent_seconds", 0)) > UNSENT_SECONDS:
+        yield "escalations", int(unsent) // 60, f"{_FAILED}&event_type=escalation"
 
 
 def _erasures(body: Any) -> Rows:
@@ -61,11 +68,15 @@ def _erasures(body: Any) -> Rows:
 
 _LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"
 _SOME = {"limit": MOST}
-_NEW, _UNANSWERED = {"state": "new"} | _SOME, {"state": "unanswered"}
+_NEW, _UNANSWERED = {"state": "new"} | _SOME, {"state": "unanswered", "leads": "true"}
+_CASES, _ALL_ASKED = "/console/cases", "/console/cases?state=unanswered"
+_OPEN, _OVER = ({"state": state, "leads": "false"} for state in ("open", "unanswered"))
 _ON_CALL = (Role.VIEWER, Role.OPS)
 PARTS = (
     Part("leads", "/api/leads", _listed("leads", _LEADS), _NEW, (Role.SALES,)),
     Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), _SOME, (Role.SALES,)),
+    Part("cases", "/api/cases", _listed("cases_unanswered", _ALL_ASKED), _OVER, (Role.OPS,)),
+    Part("cases", "/api/cases", _listed("cases_open", _CASES), _OPEN, (Role.OPS,)),
     Part("cases", "/api/cases", _listed("unanswered", _LEADS), _UNANSWERED, (Role.SALES, Role.OPS)),
     Part("erasures", "/api/consent/erasures", _erasures, {}, (Role.PRIVACY,)),
     Part("alerts", "/api/dlq/stats", _deliveries, {}, _ON_CALL),
@@ -89,7 +100,7 @@ class InboxRoutes:
         asked = (self._ask(request, visitor, part) for part in parts)
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         return page(
-            request, "home.html", "home", visitor, live="leads alerts breakers",
+            request, "home.html", "home", visitor, live="leads cases alerts breakers",
             waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
         )  # fmt: skip

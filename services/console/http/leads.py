@@ -6,9 +6,8 @@ same press does the rest.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,10 +15,10 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items, part
-from services.console.http.door import Door
-from services.console.http.keys import reason_in
+from services.console.http.cases import answer_of, press
+from services.console.http.door import REFRESH, Door
 from services.console.http.looks import Looks
-from services.console.http.pages import ZONE, answered, page, who
+from services.console.http.pages import answered, page, unavailable, who
 from services.console.person import Role
 from services.console.store.sessions import Visitor
 
@@ -27,7 +26,6 @@ PATH = "/console/leads"
 SUSPECTED = f"{PATH}/suspected"
 STATES = ("new", "taken", "won", "lost", "not_a_lead")
 PAGE = 25
-MORNING = time(8)
 _STATE_AFTER = {
     "taken": "taken",
     "won": "won",
@@ -39,10 +37,6 @@ _STATE_AFTER = {
     "morning": None,
 }
 """What each button makes of the lead."""
-_PUT_OFF = {"hour", "morning"}
-"""They only put its cases off, which alerts allows some times and not for long."""
-_NEED_REASON = {"lost", "not_a_lead"}
-_ID = re.compile(r"[0-9a-f-]{36}")
 
 
 class LeadRoutes:
@@ -70,7 +64,8 @@ class LeadRoutes:
             self._gateway.get(visitor, "/api/leads", state=state, limit=PAGE, cursor=after),
             self._gateway.get(visitor, "/api/leads/suspected", limit=PAGE),
         )
-        await self._looks.record(visitor, "lead.look", "lead", (one["id"] for one in items(found)))
+        ids, again = (one["id"] for one in items(found)), REFRESH in request.headers
+        await self._looks.record(visitor, "lead.look", "lead", ids, again=again)
         return page(
             request, "leads.html", "leads", visitor, live="leads", fault=found.fault,
             status=found.page_status, state=state, states=STATES, leads=items(found),
@@ -105,10 +100,7 @@ class LeadRoutes:
     ) -> web.Response:  # fmt: skip
         found = await self._gateway.get(visitor, f"/api/leads/{path_id(request, 'lead')}")
         if not found.ok:
-            fault, status = fault or found.fault, max(status, found.page_status)
-            return page(
-                request, "lead.html", "lead", visitor, fault=fault, status=status, lead=None
-            )
+            return unavailable(request, "lead", visitor, found, fault)
         lead = found.body
         here = {"conversation_id": lead["conversation_id"]}
         consent, mails, cases = await asyncio.gather(
@@ -126,7 +118,7 @@ class LeadRoutes:
             others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
-            nonce=uuid4(), reason=reason,
+            path=request.path, nonce=uuid4(), reason=reason,
         )  # fmt: skip
 
     async def _unsubscribed(self, visitor: Visitor, email: str | None) -> bool | None:
@@ -142,17 +134,8 @@ class LeadRoutes:
         return await asyncio.gather(*asked)
 
     async def act(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
-        verb, nonce, reason = str(form.get("answer")), str(form.get("nonce")), reason_in(form)
-        if verb not in _STATE_AFTER or not _ID.fullmatch(nonce):
-            raise web.HTTPNotFound
-        if verb in _NEED_REASON and reason is None:
-            given = str(form.get("reason", ""))[:500]
-            return await self.lead(request, visitor, fault="bad_reason", status=422, reason=given)
-        done = await self._answered(visitor, str(path_id(request, "lead")), verb, nonce, reason)
-        named = {"not_accepted": "cannot_wait"} if verb in _PUT_OFF else {}
-        path = f"{PATH}/{path_id(request, 'lead')}"
-        return await answered(request, visitor, done, self.lead, path, **named)
+        answer = partial(self._answered, visitor, str(path_id(request, "lead")))
+        return await press(request, visitor, _STATE_AFTER, self.lead, answer)
 
     async def _answered(
         self, visitor: Visitor, lead_id: str, verb: str, nonce: str, reason: str | None
@@ -218,13 +201,7 @@ def _said(case: Mapping[str, Any], verb: str, reason: str | None) -> dict[str, A
     }
     if case["state"] not in concerned.get(verb, {"open", "unanswered", "answered"}):
         return None
-    now = datetime.now(UTC)
-    if verb == "hour":
-        return {"answer": "later", "until": (now + timedelta(hours=1)).isoformat()}
-    if verb == "morning":
-        tomorrow = now.astimezone(ZONE).date() + timedelta(days=1)
-        return {"answer": "later", "until": datetime.combine(tomorrow, MORNING, ZONE).isoformat()}
-    return {"answer": verb, "reason": reason}
+    return answer_of(verb, reason)
 
 
 def _next_ask(cases: list[Mapping[str, Any]]) -> str | None:

@@ -4,10 +4,9 @@ from collections.abc import Awaitable
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import Field
-from sqlalchemy.ext.asyncio import AsyncEngine
+from pydantic import Field, ValidationError
 
-from libs.common.email_address import Email, MalformedEmail, normalise
+from libs.common.email_address import Email
 from libs.common.http.application import Model, json_response, parse, path_id
 from libs.common.messaging.actions import Actor
 from services.console.http.caller import for_admins
@@ -21,13 +20,12 @@ from services.console.people import (
     UnknownPersonError,
     actor_of,
 )
-from services.console.person import LANGUAGES, Role
-from services.console.store import people
+from services.console.person import Role
 from services.console.store.sessions import Visitor
 
 Roles = Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
 STATUS = {UnknownPersonError: 404, KnownPersonError: 409, LastAdminError: 409}
-FAULTS = {KnownPersonError: "known_person", LastAdminError: "last_admin"}
+BAD = {"email": "bad_email", "name": "bad_name", "roles": "no_roles", "language": "no_roles"}
 
 
 class Invite(Model):
@@ -46,8 +44,7 @@ class Disable(Model):
 
 
 class StaffRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, staff: People, base: str) -> None:
-        self._engine = engine
+    def __init__(self, door: Door, staff: People, base: str) -> None:
         self._door = door
         self._people = staff
         self._base = base.rstrip("/")
@@ -96,9 +93,8 @@ class StaffRoutes:
         return json_response({"id": str(staff_id), "link": self._link(token)}, 201)
 
     async def invite_again(self, request: web.Request) -> web.Response:
-        token = await self._people.invite_again(
-            Actor.of(request.headers), path_id(request, "person")
-        )
+        staff_id = path_id(request, "person")
+        _, token = await self._people.invite_again(Actor.of(request.headers), staff_id)
         return json_response({"link": self._link(token)}, 201)
 
     async def set_roles(self, request: web.Request) -> web.Response:
@@ -127,37 +123,25 @@ class StaffRoutes:
 
     async def invite_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         form = await request.post()
-        name, language = str(form.get("name", "")).strip(), str(form.get("language", ""))
-        fault, email = None, ""
+        given: dict[str, Any] = {name: form.get(name) for name in ("email", "name", "language")}
         try:
-            email = normalise(str(form.get("email", "")))
-        except MalformedEmail:
-            fault = "bad_email"
-        roles = _roles(form.getall("role", ()))
-        if not 0 < len(name) <= 100 or not name.isprintable():
-            fault = fault or "bad_name"
-        if not roles or language not in LANGUAGES:
-            fault = fault or "no_roles"
-        if fault is None:
-            try:
-                _, token = await self._people.invite(
-                    actor_of(visitor), email, name, roles, language
-                )
-            except KnownPersonError:
-                fault = FAULTS[KnownPersonError]
-            else:
-                return await self.staff_page(request, visitor, invited=email, token=token)
-        return await self.staff_page(request, visitor, fault=fault, status=422)
+            body = Invite.model_validate(given | {"roles": _roles(form.getall("role", ()))})
+            _, token = await self._people.invite(
+                actor_of(visitor), body.email, body.name, body.roles, body.language
+            )
+        except ValidationError as error:
+            fault = BAD[str(error.errors()[0]["loc"][0])]
+            return await self.staff_page(request, visitor, fault=fault, status=422)
+        except KnownPersonError:
+            return await self.staff_page(request, visitor, fault="known_person", status=422)
+        return await self.staff_page(request, visitor, invited=body.email, token=token)
 
     async def invite_again_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         staff_id = path_id(request, "person")
-        async with self._engine.connect() as tx:
-            found = await people.by_id(tx, staff_id)
         try:
-            token = await self._people.invite_again(actor_of(visitor), staff_id)
+            email, token = await self._people.invite_again(actor_of(visitor), staff_id)
         except UnknownPersonError:
             raise web.HTTPNotFound from None
-        email = found.email if found else ""
         return await self.staff_page(request, visitor, invited=email, token=token)
 
     async def roles_form(self, request: web.Request, visitor: Visitor) -> web.Response:

@@ -157,7 +157,15 @@ async def test_cases_are_listed_by_state_and_owner(alerts: StartAlerts) -> None:
     assert await listed("?state=open") == [str(first)]
     assert await listed("?owner=ewa") == [str(second)]
     assert await listed(f"?after={first}") == [str(second)]
-    for query in ("?state=x", "?after=x", "?who=x"):
+    await Cases(subject.engine).execute(
+        f"UPDATE alert_case SET source = 'followups' WHERE alert_id = '{first}'"
+    )
+    assert await listed("?leads=true") == [str(first)]
+    assert await listed("?leads=false&closed=false") == [str(second)]
+    await call(subject, "POST", f"/api/cases/{second}/answer", {"answer": "done", "by": "ewa"})
+    assert await listed("?closed=true&state=answered") == [str(second)]
+    assert await listed("?closed=false") == [str(first)]
+    for query in ("?state=x", "?after=x", "?who=x", "?leads=x", "?closed="):
         assert (await call(subject, "GET", f"/api/cases{query}"))[0] == 422
 
 

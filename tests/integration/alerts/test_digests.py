@@ -97,6 +97,7 @@ async def test_a_refused_digest_is_retried_ever_more_rarely_and_soon_after_a_sta
     # From one failure to the next mail; sending takes a moment more.
     assert all(gap >= 0.5 * 2**number for number, gap in enumerate(gaps)), gaps
     await eventually(lambda: unsent(some=True))
+    assert (await subject.check())["escalation_unsent_seconds"] > 1
 
     await subject.sandbox.behave("email", status=200)
     subject.stop()

@@ -101,7 +101,7 @@ async def test_open_pages_hear_what_changed_until_their_session_ends(
     viewer = await joined(console, roles=["viewer"])
     seller = await joined(console, roles=["sales"], email="ola@example.com")
     async with open_page(console, viewer) as oldest, open_page(console, seller) as leads:
-        await asyncio.gather(oldest.hears("alerts"), leads.hears("leads"))
+        await asyncio.gather(oldest.hears("alerts"), leads.hears("leads"), leads.hears("cases"))
         async with open_page(console, viewer) as page, open_page(console, viewer) as newest:
             await oldest.ends()
             assert oldest.heard[-1] == "another"

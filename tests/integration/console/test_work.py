@@ -45,11 +45,11 @@ async def state(stack: Stack, lead: str) -> tuple[str, str | None, str | None]:
     return found["state"], found["state_by"], found["state_reason"]
 
 
-async def press(who: Person, lead: str, answer: str, **more: str) -> int:
+async def press(who: Person, lead: str, answer: str, *, of: str = "leads", **more: str) -> int:
     """Press a button, and see what a reload would not do again."""
     nonce = {"nonce": str(uuid.uuid4())}
-    done = await who.post(f"/console/leads/{lead}", answer=answer, **nonce | more)
-    assert done.status != 303 or done.location == f"/console/leads/{lead}"
+    done = await who.post(f"/console/{of}/{lead}", answer=answer, **nonce | more)
+    assert done.status != 303 or done.location == f"/console/{of}/{lead}"
     return done.status
 
 
@@ -78,12 +78,17 @@ async def test_each_look_is_recorded_before_it_shows_and_without_an_address(stac
     seller = await person(stack, "sales")
     await seller.get("/console/leads")
     await seller.get(f"/console/leads/{lead}")
-    looks = stack.query(
-        "SELECT object_ref FROM console.staff_action WHERE action = 'lead.look'"
-        " AND object_ref LIKE %s",
-        f"%{lead}%",
-    )
-    assert len(looks) == 2
+    newer, _ = await new_lead(stack)
+    seller.headers["X-Refresh"] = "1"  # a page that is open fetches itself, again and again
+    for _ in range(2):
+        assert newer in (await seller.get("/console/leads")).text
+
+    def looks(of: str) -> list[Any]:
+        action = "SELECT object_ref FROM console.staff_action WHERE action = 'lead.look'"
+        return stack.query(f"{action} AND object_ref LIKE %s", f"%{of}%")
+
+    assert len(looks(lead)) == 2
+    assert [look.object_ref for look in looks(newer)] == [newer]
     row = stack.query("SELECT count(*) AS n FROM console.staff_action a WHERE a::text LIKE %s",
                       f"%{email}%")[0]  # fmt: skip
     assert row.n == 0
@@ -190,6 +195,53 @@ async def test_a_suspected_form_is_accepted_or_deleted(stack: Stack) -> None:
         assert len(found.body["items"]) == left
 
 
+async def test_who_is_on_call_takes_puts_off_and_closes_a_case_that_is_no_lead(
+    stack: Stack,
+) -> None:
+    id_ = await stack.alert("the backup failed", event_type="lead.test")
+    lead, _ = await new_lead(stack)
+
+    async def everybody_was_asked() -> bool:
+        stack.query(
+            "UPDATE alerts.alert_case SET next_at = now() WHERE alert_id = %s AND state = 'open'",
+            id_,
+        )
+        return bool((await case(stack, id_))["state"] == "unanswered")
+
+    first, second = [await person(stack, "ops", name=name) for name in ("Ewa Lis", "Jan Nowak")]
+    await eventually(lambda: listed(first, "open", id_), 30)
+    assert lead not in (await first.get("/console/cases")).text
+    assert await press(first, id_, "hour", of="cases") == 303
+    assert EN["next_ask"].partition("{")[0] in (await first.get(f"/console/cases/{id_}")).text
+    await eventually(everybody_was_asked, 60)
+    start = (await first.get("/console/")).text
+    assert EN["inbox_cases_unanswered"].format(n=1) in start
+    shown = (await second.get(f"/console/cases/{id_}")).text
+    for text in ("lead.test", EN["state_unanswered"], "Ewa Lis (email)", EN["do_taken"]):
+        assert text in shown
+    assert await listed(second, "unanswered", id_)
+    assert await press(first, id_, "taken", of="cases") == 303
+    assert await press(second, id_, "done", of="cases") == 409
+    shown = (await second.get(f"/console/cases/{id_}")).text
+    assert (EN["others_have_it"].format(name="Ewa Lis") in shown, EN["do_done"] in shown) == (
+        True, False,
+    )  # fmt: skip
+    assert await listed(second, "answered", id_)
+    assert await press(first, id_, "release", of="cases") == 303
+    assert await press(second, id_, "taken", of="cases") == 303
+    assert await press(second, id_, "false_alarm", of="cases") == 422  # without a reason
+    reason = {"reason": "the disk was being changed"}
+    assert await press(second, id_, "false_alarm", of="cases", **reason) == 303
+    assert (await case(stack, id_))["outcome"] == "false_alarm"
+    assert not await listed(second, "answered", id_)
+    for wrong in ("reopen", "won"):
+        assert await press(first, id_, wrong, of="cases") == 404
+
+
+async def listed(who: Person, state: str, id_: str) -> bool:
+    return f"/console/cases/{id_}" in (await who.get(f"/console/cases?state={state}")).text
+
+
 async def test_others_see_no_lead(stack: Stack) -> None:
     lead, email = await new_lead(stack)
     other = await person(stack, "viewer", "ops", "admin", "privacy")
@@ -238,14 +290,21 @@ async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no
     wrong = await officer.post("/console/person/erase", who=email, again=fresh_address())
     assert (wrong.status, EN["not_same"] in wrong.text) == (422, True)
     assert recorded(stack, subject).count(("person.look", "done")) == 2
+    withdrawn = await officer.post("/console/person/withdraw", who=email)
+    assert (withdrawn.status, EN["person_withdrawn"] in withdrawn.text) == (200, True)
+    own = await stack.http("POST", "/api/unsubscribe", {"email": email})
+    assert own.status == 200
     erased = await officer.post("/console/person/erase", who=email, again=email.upper())
     assert (erased.status, EN["person_erasing"] in erased.text) == (200, True)
 
     async def acts() -> bool:
-        wanted = {("person.export", "done"), ("person.erase", "intended")}
+        wanted = {
+            ("person.export", "done"), ("person.withdraw", "done"), ("person.erase", "intended"),
+        }  # fmt: skip
         return wanted <= set(recorded(stack, subject))
 
     await eventually(acts, 30)
+    assert recorded(stack, subject).count(("person.withdraw", "done")) == 1  # not their own
 
     async def done() -> bool:
         return EN["erasure_done"] in (await officer.post("/console/person", who=email)).text
@@ -322,7 +381,7 @@ async def test_a_part_whose_service_is_away_says_so_and_the_others_work(stack: S
         await stack.start("alerts")
     assert shown.status == 200
     for part in ("leads", "alerts", "targets", "ledger"):
-        assert f"{EN[f'part_{part}']}: {EN['part_away']}" in shown.text
+        assert f"{EN[part]}: {EN['part_away']}" in shown.text
     text = (await both.get("/console/")).text
     assert EN["part_away"] not in text
 

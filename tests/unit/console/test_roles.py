@@ -59,6 +59,9 @@ PAGES = {
         POST /console/alerts/{id}/discard
         POST /console/alerts/{id}/resolve
         POST /console/bulk/{id}/stop
+        GET  /console/cases
+        GET  /console/cases/{id}
+        POST /console/cases/{id}
         POST /console/targets/{target}/reset
         POST /console/limits/{name}
         POST /console/silences

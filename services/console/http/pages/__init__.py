@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -42,6 +42,16 @@ HEADERS = {
 Shown = Callable[..., Awaitable[web.Response]]
 """A page that is shown after a form, too, with a `fault` and a `status`."""
 ZONE = ZoneInfo("Europe/Warsaw")
+_ON_CALL = (Role.VIEWER, Role.OPS)
+_AREAS: Mapping[str, tuple[Role, ...]] = {
+    **dict.fromkeys(("leads", "followups"), (Role.SALES,)),
+    "cases": (Role.OPS,),
+    **dict.fromkeys(("alerts", "targets", "limits", "silences", "oncall"), _ON_CALL),
+    "person": (Role.PRIVACY,),
+    **dict.fromkeys(("keys", "staff"), (Role.ADMIN,)),
+    "actions": (Role.ADMIN, Role.PRIVACY),
+}
+"""What is in the menu, as a path and a key of texts.toml, and for whom."""
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.http", "pages"),
     autoescape=True,
@@ -128,6 +138,14 @@ async def answered(
     return await show(request, visitor, fault=fault, status=answer.page_status)
 
 
+def unavailable(
+    request: web.Request, title: str, visitor: Visitor, answer: Answer, fault: str | None
+) -> web.Response:
+    """Say why there is nothing to show, or what came of a form before."""
+    fault = fault or answer.fault
+    return page(request, "message.html", title, visitor, status=answer.page_status, fault=fault)
+
+
 def reachable(visitor: Visitor, link: str) -> bool:
     """Return whether it is one of the pages that this person has, or behind one."""
     return any(link.startswith(path) for path, _ in _links(visitor)[1:])
@@ -135,19 +153,8 @@ def reachable(visitor: Visitor, link: str) -> bool:
 
 def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
     roles = visitor.roles if visitor else ()
-    found = [("/console/", "home")]
-    if may(roles, Role.SALES):
-        found += [("/console/leads", "leads"), ("/console/followups", "followups")]
-    if may(roles, Role.VIEWER, Role.OPS):
-        names = ("alerts", "targets", "limits", "silences", "oncall")
-        found += [(f"/console/{name}", name) for name in names]
-    if may(roles, Role.PRIVACY):
-        found.append(("/console/person", "person"))
-    if may(roles, Role.ADMIN):
-        found += [("/console/keys", "keys"), ("/console/staff", "staff")]
-    if may(roles, Role.ADMIN, Role.PRIVACY):
-        found.append(("/console/actions", "actions"))
-    return [*found, ("/console/me", "me")]
+    found = [name for name, needed in _AREAS.items() if may(roles, *needed)]
+    return [("/console/", "home"), *((f"/console/{name}", name) for name in [*found, "me"])]
 
 
 async def static(request: web.Request) -> web.Response:
