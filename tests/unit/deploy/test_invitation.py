@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from deploy.local import __main__ as local
+from deploy.local import supervisor
 
 LINK = "https://ostoja.example.com/console/invitation/x"
 
@@ -15,7 +16,7 @@ def test_a_link_for_the_first_admin_goes_to_a_terminal_only(
 ) -> None:
     done = subprocess.CompletedProcess((), 0, f"{LINK}\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    monkeypatch.setattr(local.supervisor, "process_environment", lambda *_: {})
+    monkeypatch.setattr(supervisor, "process_environment", lambda *_: {})
     for terminal in (False, True):
         monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
         local._print_invitation({})
