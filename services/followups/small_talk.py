@@ -12,7 +12,7 @@ _COURTESY = vocabulary(
     "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
     "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
     "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
-    "aha mhm rozumiem czekam dobra pa papa spadam lece uciekam zegnam narazie ja"
+    "aha mhm rozumiem bog zaplac panu pani panstwu wielkie pieknie slicznie serdecznie uprzejmie czekam dobra pa papa spadam lece uciekam zegnam narazie ja"
 )
 
 
@@ -31,7 +31,7 @@ _ASKS = re.compile(
     r"|powiedz\w*|napis\w+|odpowiedz\w*) )*"
     r"(?:(?:(?:w|na|do|od|za|o|po|z|u|dla|przez|pod) )?(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego|kiedy|ktor(?:ej|ym|ych|y|a|e) (?:godz\w+|dni\w*|\w+cie)|ktorej)"
     r"|po co|co (?:z|jesli|jezeli|robi\w*|trzeba)|da(?:loby)? (?:sie|rade)|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie|u)"
-    r"|(?!macie (?:mi|nam)|moze|przec|swiec)\w+(?:[aieu]c|dziec)ie|jestescie"
+    r"|(?!macie (?:mi|nam)|moze|przec|swiec|wiecie co)\w+(?:[aieu]c|dziec)ie|jestescie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
     r"|(?:(?:і|и|а|та|але|ще|тоді|скажіть|підкажіть|скажите) )*(?:(?:за|на|до|в|у|від) )?(?:скільки|коли|де|хто|якии|яка|яке|які|як|чи|чому|куди|можна|сколько|когда|где|кто|какои|какая|какие|как|почему|можно|(?:ви |вы )?\w+(?:єте|[^\Wаеиоуюяі]ите|ете))\b"
 )
@@ -46,7 +46,7 @@ _ASKS_LATER = re.compile(
     r"\b(?:powiedz\w*|napisz\w*|ciekaw\w+|pytanie|jesli tak|i|oraz|a)(?: \w+)?"
     r" (?:czy \w+cie|ile (?:trwa|kosztuje|placicie))\b"
     r"|(?<!nie wiem )\b(?:czy|ile|gdzie|kiedy|jak (?:dlugo|szybko)|(?:w|na|o|do|od) (?:jaki\w+|ktorej)) (?:\w+ ){0,2}?(?!swiec)\w+(?:[aieu]c|dziec|tes?c)ie\b"
-    r"|^a (?:\w+ ){1,7}czy\b"
+    r"|^a (?:\w+ ){1,7}czy\b|^a (?:musz[ey]\w*|moge|mozna|trzeba|dacie|dajecie|bede musial\w*)\b"
     r"|\b(?:питання|чи (?:ви|вы|у вас)|ви \w+ чи)\b"
 )
 """The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""
@@ -93,6 +93,9 @@ _OF_MAILS = re.compile(
     r"|dane|danych|adres|e mail|consent|opt)"
 )
 _MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
+_OF_A_NUMBER = re.compile(r"\b(?:numer|nr|telefon|mail|adres)\w*")
+_FORBIDS_CALLS = re.compile(r"nie (?:\w+ )?(?:dzwo|telefon)")
+_OF_ALL = re.compile(r"\b(?:dan(?:e|ych)|wszystk\w*|rodo|konto)\b")
 _BY_MAIL = re.compile(r"\b(?:e ?)?(?:mail|mejl)|\bpoczt")
 _BY_VOICE = re.compile(
     r"dzwo|telef|\btel\b|numer|rozm|pogada|glos|spotk|pomiar|wizyt|przyje|obejrz|sms|call|ring|phone"
@@ -168,6 +171,16 @@ def by_mail(rest: str) -> bool:
     """Return whether an answer is wanted by mail, and not by phone: `proszę o kontakt mailowy`."""
     said = " ".join(fold(rest))
     return bool(_BY_MAIL.search(said)) and not _BY_VOICE.search(said)
+
+
+def is_of_number(message: str, action: str | None) -> bool:
+    """Return whether it is about the number that another replaces: it erases no more than that
+    (`mój skasujcie`), and forbids no calls (`tam nie odbieram`).
+    """
+    said = " ".join(fold(message))
+    if action == "erasure":
+        return _OF_A_NUMBER.search(said) is not None and _OF_ALL.search(said) is None
+    return action == "no_calls" and "nie odbier" in said and not _FORBIDS_CALLS.search(said)
 
 
 def names_mails(message: str) -> bool:

@@ -39,7 +39,7 @@ class Understood:
     rest: str
     """The message without the facts."""
     has_ids: bool
-    """It has a street, an order number or the like, which only staff can read."""
+    """It has a street, a second phone or the like, which only staff can read."""
     language: str
     district: tuple[str, str] | None
     """A district that it names, and the city that it probably is in."""
@@ -71,6 +71,7 @@ def understand(
     *,
     today: date,
     language: str = "pl",
+    begun: bool = False,
     asked: Question | None = None,
     email_just_given: bool = False,
     agreed: bool = False,
@@ -78,7 +79,7 @@ def understand(
 ) -> Understood:
     """Read a message.
 
-    :param language: language of the conversation so far
+    :param language: language of the conversation so far, if it has `begun`
     :param asked: the question that this message may answer with a bare word or number
     :param agreed: consent was given, and nothing has been asked since
     :param email_just_given: the previous message gave the address
@@ -106,6 +107,7 @@ def understand(
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours, past_start = found.pop("has_hours", False), found.pop("past_start", False)
     phone_piece = found.pop("phone_piece", None)
+    has_ids = found.pop("phones", 1) > 1 or has_ids
     budget_from, is_each = found.pop("budget_from", None), found.pop("is_each", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
@@ -117,7 +119,7 @@ def understand(
         answer = "no"
     if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
-    spoken = languages.of(message, language)
+    spoken = languages.of(message, language, begun=begun)
     return Understood(
         facts=Facts(**found),
         rest=rest,

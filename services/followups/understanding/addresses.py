@@ -5,6 +5,7 @@ import re
 from functools import lru_cache
 
 from services.followups.understanding import corrections
+from services.followups.understanding.numbers import in_digits
 from services.followups.understanding.text import MARK, Reading, fold, has_any, spaces
 
 _EMAIL = re.compile(
@@ -31,8 +32,16 @@ _SPELT = re.compile(
 )
 _PROVIDERS = {
     "gmail": "gmail.com", "gmailu": "gmail.com", "gmaila": "gmail.com", "wp": "wp.pl", "onecie": "onet.pl", "onet": "onet.pl", "o2": "o2.pl",
-    "interii": "interia.pl", "interia": "interia.pl", "outlooku": "outlook.com", "hotmailu": "hotmail.com", "yahoo": "yahoo.com", "icloud": "icloud.com",
+    "interii": "interia.pl", "interia": "interia.pl", "op": "op.pl", "outlooku": "outlook.com", "hotmailu": "hotmail.com", "yahoo": "yahoo.com", "icloud": "icloud.com",
 }  # fmt: skip
+_DICTATED = (
+    # `ania osiemdziesiąt dwa małpa …`, `kropka pe el`, `@gmailcom`, `@wp`
+    (re.compile(r"(?:\s[^\W\d_]+){1,3}(?=\s(?:ma[łl]pk?a)\b)", re.IGNORECASE), lambda said: in_digits(said[0])),
+    (re.compile(r"(?<=\w)\s(?=\d{1,4}\s(?:ma[łl]pk?a)\b)", re.IGNORECASE), lambda _: ""),
+    (re.compile(r"(?<=kropka\s)(?:pe\s?el|p\sl|kom)\b", re.IGNORECASE), lambda said: "com" if said[0][0] in "kK" else "pl"),
+    (re.compile(r"(?<=ma[łl]pa\s)(gmail|wp|onet|o2|interia|op)\s(?=(?:com|pl)\b)", re.IGNORECASE), lambda said: f"{said[1]}."),
+    (re.compile(r"(?<=@)(gmail|wp|onet|o2|interia|op)(com|pl)?(?!\.?\s(?:com|pl)\b)(?=[;!?)]|[.,]?$|[.,]?\s(?!\.))", re.IGNORECASE), lambda said: _PROVIDERS[said[1].lower()]),
+)  # fmt: skip
 _AT_PROVIDER = re.compile(
     rf"(?P<mail>\bmail(?:\s+to|:)?\s+)?(?<!\S)(?P<local>[\w.+-]{{3,40}})\s+na\s+(?P<provider>{'|'.join(_PROVIDERS)})\b",
     re.IGNORECASE,
@@ -87,6 +96,8 @@ def _plain(text: str) -> str:
         return text
     if not _SPELLS.search(text):
         return text
+    for pattern, meant in _DICTATED:
+        text = pattern.sub(meant, text)
     return _AT_PROVIDER.sub(_at_provider, _SPELT.sub(_written, text))
 
 

@@ -121,7 +121,9 @@ _WITHDRAWS = re.compile(
 _IS_FINAL = re.compile("[lp]*f[lp]*")
 _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
 """Nothing but this: `oj, jednak nie, rozmyśliłam się`."""
-_REFUSES = re.compile("[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n")
+_REFUSES = re.compile(
+    "[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n|[lp]*c[lp]*n[lp]*w[^qy]*"
+)
 _LAST_WORD = re.compile(
     r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
     r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
@@ -149,8 +151,14 @@ _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?"
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
 
+_IF_IT_CAN = re.compile(
+    r"\b(?:if|provided|jesli|jezeli|o ile|skoro|byle|pod warunkiem|wenn|sofern)\b[^.!?]*\b(?:can|could|may|moge|mozna|moglbym|moglabym|bede mogl|bede mogla|bylo mozna|kann|darf)\b[^.!?]*"
+)
+"""`If I can unsubscribe` puts a condition on a yes, and withdraws nothing."""
+
+
 def says_withdrawal(message: str, language: str) -> bool:
-    folded = fold(message)
+    folded = _IF_IT_CAN.sub("", fold(message))
     if _SIGNALS.isdisjoint([word[:_BEGINNING] for word in _WORD.findall(folded)]):
         return False
     kinds = _NO[language]
@@ -240,9 +248,31 @@ _ADS_NOT = re.compile(
 _NAMES_ADS = ("reklam", "marketing", "newsl", "promocj")
 
 
-def _refuses_ads(folded: str) -> bool:
+_NO_CONSENT = re.compile(
+    r"\b(?:zgod\w* (?:\w+ ){0,3}?nie (?:wyrazam|udzielam|daje|dam)y?|nie (?:wyrazam|udzielam)y? (?:\w+ ){0,2}?zgod\w*|(?:zadn\w+|bez) zgod|na nic sie nie zgadzam"
+    r"|i (?:do not|don't) (?:consent|agree to (?:any )?(?:marketing|ads|advert\w*|offers|newsletters?)))\b(?! na (?!(?:\w+ ){0,2}(?:market|mail|mejl|ofert|reklam|inform|przetw|newsl|wysy|otrzym|razie|handl|promo)))"
+)
+"""A refusal that nobody asked for: `zgody nie daję`, but not `nie wyrażam zgody na dopłatę`."""
+
+
+def _refuses_unasked(folded: str) -> bool:
+    if has_any(folded, ("zgod", "zgadzam", "consent", "agree")) and _NO_CONSENT.search(folded):
+        return "?" not in folded
     may = " nie" in folded and has_any(folded, _NAMES_ADS)
     return may and _ADS_NOT.search(folded) is not None
+
+
+_OF_IT = re.compile(
+    r"\b(?:zg[oa]d|consent|agree|mail|mejl|spam|reklam|pis[az]|wys[yl]|przys[yl]|dosta|otrzym|newsl|market|promo|ofert|przypomn|informac|wycof|wypis|odwol|cofn|rozmysl|rezygn|czest|send|offers?\b|unsubscribe|withdraw|reminder|einwillig|werbung|schick)"
+)
+_BARE_QUESTION = re.compile(
+    r"(?:(?:a|no|ale|i|czy|but|und) )*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|why|what|must|do i|warum|wozu|muss\w*)\b"
+)
+
+
+def _is_about_it(folded: str) -> bool:
+    """Return whether a question is about the consent: `a muszę?`, but not `robicie w soboty?`"""
+    return bool(_OF_IT.search(folded) or _BARE_QUESTION.match(folded))
 
 
 def answer(
@@ -254,7 +284,7 @@ def answer(
     :param agreed: consent was given here, and nothing has been asked since
     """
     if (
-        _refuses_ads(fold(message))
+        _refuses_unasked(fold(message))
         or says_withdrawal(message, language)
         or (agreed and takes_back(message, language))
     ):
@@ -266,6 +296,7 @@ def answer(
         if says_no(message, language):
             return "no"
         said = _NO[language].of(_words(message)).lstrip("l")
-        return "question" if asks or said.startswith("q") else None
+        is_question = (asks or said.startswith("q")) and _is_about_it(fold(message))
+        return "question" if is_question else None
     is_about_consent = asks and {"c", "u"} & set(_NO[language].of(_words(message)))
     return "question" if is_about_consent else None

@@ -15,7 +15,7 @@ _WORDS = {
         "jestem mamy mi po za co to o przed nr tel dziekuje wycena wycene szukam potrzebuje interesuje"
     ),
     "en": vocabulary(
-        "the and is are hello hi my we want would like please of for with have budget kitchen "
+        "the and is are hello hi my we want would like please of for with have yes agree if only send me kitchen "
         "flat apartment house bathroom renovate about need looking thanks around you it at this "
         "an how much when can could i'm i'd your our from or do does what me to renovation floor "
         "there there's water gas smell smells smoke fire leak leaking flooding flooded help burning burst pipe ceiling everywhere beeping"
@@ -30,8 +30,10 @@ _WORDS = {
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
-def of(message: str, current: str) -> str:
+def of(message: str, current: str, *, begun: bool = False) -> str:
     """Return the language, changed only by clear evidence: not by a bare number, address or name.
+
+    :param begun: something was said before, so that one word (`thanks`) changes nothing
 
     Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
@@ -46,4 +48,4 @@ def of(message: str, current: str) -> str:
     points["uk"] = 2 * len(_CYRILLIC.findall(text)) if len(text) > 2 else 0
     best = max(points.values())
     leading = [language for language, count in points.items() if count == best]
-    return leading[0] if len(leading) == 1 else current
+    return current if len(leading) > 1 or (begun and best < 2) else leading[0]

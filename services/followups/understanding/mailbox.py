@@ -27,7 +27,7 @@ _ANOTHERS = re.compile(
     "|".join((
         rf"\b{_BOX_PL}(?: (?:to|jest|na|do|od|e|mail))*(?: (?:moj\w*|nasz\w*|swoj\w*|jej|jego))? {_KIN_PL}\b",
         rf"\b(?:pis\w+|wyslij\w*|wysyla\w+|wyslac|slij\w*|kontakt\w*)(?: (?:prosze|lepiej|raczej))* (?:do|na (?:\w+ )?(?:adres|maila?)) (?:moj\w+ )?{_KIN_PL}\b",
-        rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}",
+        rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}|\b(?:{_KIN_NAMED_PL}|wnuczka|wnuk) (?:(?:go|ja|to|mi) )?(?:obsluguje|prowadzi|sprawdza)\b",
         rf"\b(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
         rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b",
         r"\b(?!ich e?-?maile)(?:jej|jego|ich) (?:e ?-?mail|mail|mejl|skrzynk|poczt|adres\w* (?:e ?-?)?(?:mail|mejl|poczt))",  # `ich maile Ihnen`

@@ -6,28 +6,45 @@ from pathlib import Path
 
 from services.followups.facts import Question
 from services.followups.understanding import corrections
-from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, has_any, take
+from services.followups.understanding.text import (
+    MARK,
+    PHONE_MARK,
+    Reading,
+    fold,
+    has_any,
+    take,
+    vocabulary,
+)
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
-_FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}}"
+_FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,3}}"
 _LETTERS = r"[^\W\d_]{2,30}"
 _LAST = r"(?=\s*(?:[,.;!•]|$|tel\b|i\s|z\s))"
 _SAID = re.compile(
-    rf"(?i:\b(?:nazywam\s+si[ęe]|mam\s+na\s+imi[ęe]|(?<!\bma\s)na\s+imi[ęe](?:\s+mi)?|imi[ęe](?:\s+i\s+nazwisko)?:|my\s+name\s+is|my\s+name['’]s|ich\s+hei(?:ß|ss)e|mein\s+name\s+ist"
+    rf"(?i:\b(?:nazywam\s+si[ęe]|mam\s+na\s+imi[ęe]|(?<!\bma\s)(?<!\bmi\s)na\s+imi[ęe](?:\s+mi)?|imi[ęe](?:\s+i\s+nazwisko)?:|my\s+name\s+is|my\s+name['’]s|ich\s+hei(?:ß|ss)e|mein\s+name\s+ist"
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin)\s+)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
-    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|si[ęe]\s+k[łl]ania)(?=\s*(?:[,.;!{MARK}]|$))"
+    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[,.;!{MARK}]|$))"
 )
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
     rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
 )
-_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
-_OF_SIDE = ("strony", "here", "jestem", "kłania", "klania")
+_BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;/|]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
+_COUPLE = re.compile(
+    rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_LETTERS}\s+i\s+{_LETTERS}\s+{_LETTERS})(?=\s*(?:[{MARK},;.!]|$))",
+    re.IGNORECASE,
+)
+"""`Łukasz i Dominika Szymczyk`"""
+_LAST_TWO = re.compile(
+    rf"(?<=\w\s)(?P<name>(?!\w+ę\b){_CAPITAL}[ ]{_CAPITAL})(?=\s*(?:[,;.]|{MARK}|$))"
+)
+"""`Beauty Studio Ewelina Pająk`"""
+_OF_SIDE = ("strony", "here", "jestem", "kłania", "klania", "imi", "dane", "nazwisko")
 _FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
 """`Mirek, pisać sms 609 771 235`"""
 _STANDING = re.compile(
@@ -64,7 +81,7 @@ FIRST_NAMES = frozenset(
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
     match = _SAID.search(text) or _known(_INTRODUCED, text) or _on_the_side(text)
-    match = match or _SIGNED.search(text)
+    match = match or _couple(text) or _SIGNED.search(text)
     if match is None and (MARK in text or asked in {"name", "contact"}):
         match = _known(_BESIDE, text)
     if match is None:
@@ -72,16 +89,51 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         if PHONE_MARK in text:
             match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
         match = match or _known(_FIRST, text)
+        if match is None and (MARK in text or asked in {"name", "contact"}):
+            match = _known(_LAST_TWO, text)
     if (
         match is None
-        and (asked in {"name", "contact"} or text[:1].isupper())
+        and (asked in {"name", "contact"} or text[:1].isupper() or _may_sign(text, asked))
         and (alone := _ALONE.fullmatch(text))
     ):
         match = alone if _is_known(alone["name"]) else None
     if match is None or _is_limit(text, match) or _is_of_another(text, match):
         return text, {}
-    name = _in_order(match["name"])
-    return take(text, match), {"name": name.title() if name.islower() else name}
+    is_amid = match.re is _BEFORE_PHONE and text[: match.start()].rstrip()[-1:].isalpha()
+    name = _in_order(_bare(match["name"]), turns=not is_amid)
+    if name.islower():
+        name = name.title().replace(" I ", " i ")
+    return take(text, match), {"name": name}
+
+
+def _may_sign(text: str, asked: Question | None) -> bool:
+    """Return whether it may be a name in lower case, once nothing of the works is asked: `jan wilk`."""
+    is_short = MARK not in text and text.count(" ") < 2
+    return asked in {"consent", None} and is_short and not _NO_SIGNATURE.search(text)
+
+
+_NO_SIGNATURE = re.compile(r"^sam\b|\s\S*(?:ę|ł[ae]m?|my|e|y|(?<![scdz]k)i)$", re.IGNORECASE)
+"""`sam zrobię`, `ola dzwoniła`"""
+
+
+_NO_NAME = vocabulary(
+    "pan pani telefon tel numer nr kom komorka mail email imie nazwisko mnie kontakt prosze jestem dane "
+    "dzwonic dzwoncie zajmie zgoda"
+)
+
+
+def _bare(name: str) -> str:
+    """Leave out the words beside a name: `dorota mazurek telefon`."""
+    words = [word for word in name.split(" ") if fold(word) not in _NO_NAME]
+    return " ".join(words) or name
+
+
+def _couple(text: str) -> re.Match[str] | None:
+    match = _COUPLE.search(text) if " i " in text else None
+    if match is None:
+        return None
+    first, _, second, _ = map(fold, match["name"].split())
+    return match if {first, second} <= FIRST_NAMES else None
 
 
 def _on_the_side(text: str) -> re.Match[str] | None:
@@ -107,10 +159,15 @@ def _is_of_another(text: str, match: re.Match[str]) -> bool:
     return PHONE_MARK not in text and bool(_OF_ANOTHER.search(text[: match.start("name")]))
 
 
-def _in_order(name: str) -> str:
-    """Put the first name first: `Wiśniewska Teresa`."""
+def _in_order(name: str, *, turns: bool) -> str:
+    """Put the first name first: `Wiśniewska Teresa`.
+
+    :param turns: False if the word before it belongs to the sentence: `piszcie do mnie, mnie Ola`
+    """
     first, _, last = name.partition(" ")
     is_turned = fold(last) in FIRST_NAMES and fold(first) not in FIRST_NAMES | {"pan", "pani"}
+    if is_turned and not turns:
+        return last
     return f"{last} {first}" if is_turned else name
 
 

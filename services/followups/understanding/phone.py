@@ -7,7 +7,7 @@ from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.numbers import HAS_DIGIT, in_digits
-from services.followups.understanding.text import PHONE_MARK, Reading, fold, take
+from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _SEP = r"[\s.()/-]{0,2}"
@@ -27,6 +27,10 @@ _LOOSE = re.compile(
 """A number in words or digit by digit, in a text that mentions a phone."""
 _ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
 """A message that is nothing else."""
+_DICTATED = re.compile(
+    r"(?:[^\W\d_]{2,20}[\s,.:]+){0,5}[4-8](?:[\s,./()-]{0,3}\d){8}(?:[\s,.]+[^\W\d_]{2,20}){0,5}[\s.!]*"
+)
+"""`Siedem osiem osiem … marcin`: of number words, so many digits are nothing else."""
 _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
@@ -49,12 +53,20 @@ _ANOTHERS = re.compile(
     rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
 )
 """`Sąsiad, ten co ma 502 118 440, mówił`."""
-_LAST_DIGITS = re.compile(
-    r"[^\d\n]{0,30}\b(?:na\s+ko[ńn]cu|ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy)|ending)\D{0,10}?(?P<last>\d{2,4})\b(?!\s?(?:m|zł|tys))"
-    r"|[^\d\n]{0,30}?(?P<first>\d{2,4})\s+na\s+ko[ńn]cu\b",
+_NOT_THIS = r"(?P<wrong>\d{3,4})"
+_ENDING = re.compile(
+    r"\b(?:ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy|cztery)|na\s+ko[ńn]cu|ending)\D{0,15}(?P<new>\d{2,4})\b(?!\s?(?:m|zł|tys|lat))"
+    r"|\b(?P<first>\d{2,4})\s+na\s+ko[ńn]cu\b"
+    rf"|\b(?:nie|not)\s+{_NOT_THIS}[\s,]+(?:tylko|lecz|ale|a|but)\s+(?P<other>\d{{3,4}})\b"
+    rf"|\b(?P<right>\d{{3,4}})[\s,]+(?:a\s+)?(?:nie|not)\s+{_NOT_THIS.replace('wrong', 'was')}\b",
     re.IGNORECASE,
 )
-"""`512 660 718, wróć, 719 na końcu`."""
+"""`Końcówka 727, nie 772`"""
+_WHOM = re.compile(
+    r"\b(?:dzwo\w+|kontakt\w*|telefon\w*)\s+(?:(?:prosz[ęe]|najlepiej|lepiej|raczej|tylko)\s+)*do\s+(?P<who>[^\W\d_]{3,})",
+    re.IGNORECASE,
+)
+"""`Do mnie …, do mamy …, dzwonić proszę do mamy`"""
 _HOUR = r"(?:[7-9]|1\d|2[01])(?:[.:]\d\d)?(?!\d)"
 _LED = (
     r"(?:po|przed|od|do|mi[ęe]dzy|o|ok\.?|oko[łl]o|ko[łl]o|after|before|between|from|till?|until)"
@@ -112,9 +124,29 @@ def joined(before: str, text: str, asked: Question | None) -> str | None:
     return f"tel. {number} {text[rest.end() :]}" if is_whole or is_longer else None
 
 
+def corrected(known: str, text: str) -> str | None:
+    """Return the message with the known number's new ending: `końcówka 727, nie 772`."""
+    if not HAS_DIGIT.search(text) or any(pattern.search(text) for pattern, _ in _IN_DIGITS):
+        return None
+    number, end = _ended(known, text, 0)
+    return f"tel. {number} {text[end:]}" if end else None
+
+
+def _ended(known: str, text: str, begin: int) -> tuple[str, int]:
+    """Return the number with the ending that a text gives it, and where that ends, else `begin`."""
+    match = _ENDING.search(text, begin)
+    if match is None:
+        return known, begin
+    digits = match["new"] or match["first"] or match["other"] or match["right"]
+    wrong = match["wrong"] or match["was"]
+    number = known[: -len(wrong or digits)] + digits
+    is_its = known.endswith(wrong or "") and len(number) == len(known)
+    return (number, match.end()) if is_its else (known, begin)
+
+
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    match = _MISTYPED.fullmatch(text)
+    match = _MISTYPED.fullmatch(in_digits(_ZERO.sub("0", text)))
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
@@ -122,17 +154,21 @@ _IN_DIGITS = ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+4
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    for pattern, prefix in _IN_DIGITS if HAS_DIGIT.search(text) else ():
-        found = [each for each in pattern.finditer(text) if _is_theirs(text[: each.start()])]
-        if match := corrections.meant(text, found):
-            number = prefix + re.sub(r"\D", "", match["number"])
-            if ending := _LAST_DIGITS.match(text, match.end()):
-                digits = ending["last"] or ending["first"]
-                number = number[: -len(digits)] + digits
-                text = text[: match.end()] + text[ending.end() :]
-            return _without_hours(text, match, {"phone": number})
+    found = _numbers(text) if HAS_DIGIT.search(text) else {}
+    if found:
+        whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
+        named = [each for each in found if whom and _is_of(whom[-1], text, each)]
+        if match := _or_mobile(text, corrections.meant(text, named or [*found]), [*found]):
+            number = found[match] + re.sub(r"\D", "", match["number"])
+            number, end = _ended(number, text, match.end())
+            text = text[: match.end()] + text[end:]
+            text, news = _without_hours(text, match, {"phone": number})
+            for each in found:  # which is no budget
+                text = text.replace(each[0].strip(), MARK) if each is not match else text
+            return text, news | ({"phones": len(found)} if len(found) > 1 else {})
     said = in_digits(_ZERO.sub("0", text))
-    is_alone = asked not in {"area", "budget"} and _ALONE.fullmatch(said)
+    is_spoken = said != text and _DICTATED.fullmatch(said)
+    is_alone = asked not in {"area", "budget"} and (is_spoken or _ALONE.fullmatch(said))
     is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
     if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
         return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
@@ -140,6 +176,42 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         part = re.compile(r"[\s-]?".join(digits))
         return part.sub(f" {PHONE_MARK} ", text, count=1), {"phone_piece": digits}
     return text, {}
+
+
+def _numbers(text: str) -> dict[re.Match[str], str]:
+    """Return the phone numbers of a text in their order, each with its prefix."""
+    found: dict[re.Match[str], str] = {}
+    for pattern, prefix in _IN_DIGITS:
+        for match in pattern.finditer(text):
+            is_new = all(
+                match.end() <= each.start() or each.end() <= match.start() for each in found
+            )
+            if is_new and _is_theirs(text[: match.start()]):
+                found[match] = prefix
+    return dict(sorted(found.items(), key=lambda each: each[0].start()))
+
+
+_MOBILE_CODE = re.compile(r"\(?(?:45|5[0137]|6[069]|7[2389]|88)")
+_OR_MOBILE = re.compile(
+    r"[\s,;/]*(?:(?:a|i|albo|lub|oraz|czy|or|and)\b)?\s*(?:kom\w*|mobile)?[\s.,:]*"
+)
+
+
+def _or_mobile(
+    text: str, number: re.Match[str] | None, found: list[re.Match[str]]
+) -> re.Match[str] | None:
+    """Return the mobile that is given beside a landline: `18 266 31 02 albo 604 515 616`."""
+    if number is None or number.re is not _POLISH or _MOBILE_CODE.match(number["number"]):
+        return number
+    beside = (each for each in found if each.start() > number.end() and each.re is _POLISH)
+    mobile = (each for each in beside if _MOBILE_CODE.match(each["number"]))
+    after = (each for each in mobile if _OR_MOBILE.fullmatch(text[number.end() : each.start()]))
+    return next(after, number)
+
+
+def _is_of(who: str, text: str, number: re.Match[str]) -> bool:
+    before, after = text[max(0, number.start() - 20) : number.start()], text[number.end() :][:15]
+    return who in before.lower().rpartition(",")[2] or who in after.lower().partition(",")[0]
 
 
 def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:

@@ -1,7 +1,6 @@
 """Reads the town of the works, from a list of Polish towns."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise, product
@@ -12,7 +11,7 @@ from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.text import MARK, fold
 
 _LED = re.compile(
-    r"\b(?i:w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
+    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
     rf"(?:^|[,;.{MARK}\n(\d]|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
@@ -26,10 +25,12 @@ _MORE = re.compile(
     r"\s*(?:,|\b(?:albo|lub|i|oraz|czy|or|and|und|oder|або|чи|і)\b)\s*(?:(?:w|we|do|in)\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
 )
 """`w Katowicach albo Tychach`"""
-_NEAR = re.compile(r"(?:pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
+_NEAR = re.compile(r"k\.|(?:pod|ko[łl]o|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
 _HOME = re.compile(
-    r"\b(?:mieszka(?:m|my)|jeste(?:m|[śs]my)|pochodz\w+|live)\b[^,;.]{0,15}$", re.IGNORECASE
+    r"\b(?:(?:mieszka(?:m|my)|jeste(?:m|[śs]my)|pochodz\w+|live)\b[^,;.]{0,15}|(?P<anothers>(?:mama|babcia|tata|dziadek|c[óo]rka|syn)\s+mieszka)(?:\s+\w+){0,2}\s*)$",
+    re.IGNORECASE,
 )
+"""`Mama mieszka w Opolu`: there only if no other town is named."""
 _NOT_OURS = re.compile(
     r"\b(?:targ(?:i|ach|[óo]w)|wystaw\w*|expo|studiuj\w*|ucz[ąy]\s+si[ęe]|mieszka(?:j[ąa])?|pracuj(?:e|ę|emy|ą)|siedzib\w*|urodzi\w*|wakacj\w*|urlop\w*)(?:\s+\w+){0,2}\s*$",
     re.IGNORECASE,
@@ -39,11 +40,14 @@ _THERE = re.compile(
     re.IGNORECASE,
 )
 """`Córka studiuje w Krakowie i tam ma mieszkanie`."""
+_ELSEWHERE = re.compile(r"\s+(?:mam\w*|jest)\s+(?:inn|drug)", re.IGNORECASE)
+"""`W Dąbrowie Górniczej, w Sosnowcu mam inne`"""
 _LOOK_BACK = 40
 _LOWER_CASE = 6
 """How long a small town's form must be to count in lower case."""
 _WORDS = re.compile(r"[^\W\d_]+")
 _IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
+_SHORT = {"wielkopolski": "wlkp", "wielkopolska": "wlkp", "mazowiecki": "maz", "mazowiecka": "maz", "slaski": "sl", "trybunalski": "tryb", "gdanski": "gd", "podlaska": "podl", "podlaski": "podl", "lubelski": "lub"}  # fmt: skip
 _CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
 
 
@@ -57,19 +61,18 @@ def _towns() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     large, small = (part.replace("*", "").split("\n") for part in listed.strip().split("\n\n"))
     ordinary = frozenset(line[:-1] for line in listed.split("\n") if line.endswith("*"))
     forms = dict(_ABROAD)
-    first = Counter(fold(town).split()[0] for town in (*large, *small))
     for town in (*large, *small):
         for form in _forms(town):
             forms.setdefault(form, town)
-    for town in (*large, *small):  # `w Gorzowie`
-        if (
-            " " in town
-            and town.endswith("ki")
-            and (town in large or first[fold(town).split()[0]] == 1)
-        ):
-            word = fold(town).split()[0]
-            for form in (word, *_inflected(word, among=1)):
-                forms.setdefault(form, town)
+    for town in (*large, *small):  # the larger one first
+        word, *others = fold(town).replace("-", " ").split()
+        called = {word, *_inflected(word, among=1)} if len(others) == 1 else set()
+        for form in (f"{each} {_SHORT[others[0]]}" for each in called if others[0] in _SHORT):
+            forms.setdefault(form, town)  # `w Ostrowie Wlkp.`
+        for form in called if town.endswith("ki") or "-" in town else ():
+            forms.setdefault(form, town)  # `w Gorzowie`, `w Bielsku`
+        for form in _forms(f"{word} {others[0]}") if len(others) > 1 else ():
+            forms.setdefault(form, town)  # `w Nowym Dworze`
     return forms, frozenset(large), ordinary
 
 
@@ -107,7 +110,7 @@ def _inflected(word: str, *, among: int) -> tuple[str, ...]:
         none = (
             (stem,) if stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1) else ()
         )
-        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem")) if among > 1 else ()  # fmt: skip
+        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch")) if among > 1 else (f"{stem}ej",) if word.endswith("owa") else ()  # fmt: skip
         return (*plain, *changed, *none, *adjective)
     fleeting: tuple[str, ...] = ()
     if word.endswith(("iec", "ec")):
@@ -160,18 +163,26 @@ def find_all(text: str) -> list[str]:
 
 
 _IS_NEAR = 2
+_BY = r"(?i:pod|ko[łl]o|k\.|obok|niedaleko)"
+_VILLAGE = r"[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,}(?:\s[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})?"
 _WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
 _OWN = re.compile(
-    r"\b(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*[,(]\s*(?:w\s+)?(?P<own>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})(?=\s*(?:[,.;)]|$))"
-    r"|(?:^|[,.;]\s*)(?P<own2>[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})\s+(?i:pod|ko[łl]o|k\.|obok|niedaleko)\s",
+    rf"\b{_BY}\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*(?:[,(]\s*(?:w\s+)?|\sw\s+)(?P<after>{_VILLAGE})(?=\s*(?:[,.;)]|$|(?:i|a|ale|bo|do|na|oraz)\b))"
+    rf"|(?:^|[,.;]\s*|\b(?i:w|we|miejscowo\w+|wie[śs]|wsi|gmina|gminie|dom|mieszkanie)\s+)(?P<before>{_VILLAGE})\s+{_BY}\s"
+    rf"|^(?P<alone>(?!(?:dom|mieszkani\w*|lokal|kawalerka|dzia[łl]ka|to|jest|gdzie[śs]|w|na|ma[łl]\w+)\b)[^\W\d_]{{4,}}(?:\s(?!jest\b)[^\W\d_]{{4,}})?)\s+{_BY}\s+[^\W\d_]+[\s.!]*$",
 )
-"""`Pod Krakowem, Zabierzów`: a village that is not listed."""
+"""`Pod Krakowem, Zabierzów`, `w Kobierzycach pod Wrocławiem`: a village that is not listed."""
+_LOCATIVE = (("cach", "ce"), ("kach", "ki"), ("sku", "sko"), ("ewie", "ewo"), ("awie", "awa"))
 
 
 def _own(text: str) -> str | None:
     match = _OWN.search(text)
-    word = match and (match["own"] or match["own2"])
-    return word.title() if word and fold(word) not in FIRST_NAMES else None
+    if match is None or fold(match[str(match.lastgroup)]) in FIRST_NAMES:
+        return None
+    word = match[str(match.lastgroup)].title()
+    if not re.search(r"\b(?i:w|we)\s$", text[: match.start(str(match.lastgroup))]):
+        return word
+    return next((word[: -len(end)] + name for end, name in _LOCATIVE if word.endswith(end)), word)
 
 
 def _is_plain(said: str) -> bool:
@@ -199,21 +210,26 @@ def _amid(text: str) -> str | None:
 
 
 def _led(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield towns after a preposition: the works are rather here than near it or at their home."""
+    """Yield towns after a preposition: the works are rather in a town than near it, or at home."""
     forms = _towns()[0]
     for match in _LED.finditer(text):
         before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-        if _NOT_OURS.search(before) and not _THERE.match(text, match.end()):
+        home = _HOME.search(before)
+        is_ours = (home and home["anothers"]) or _THERE.match(text, match.end())
+        if _NOT_OURS.search(before) and not is_ours:
             continue
-        rank = 3 if _HOME.search(before) else 2 if _NEAR.match(match[0]) else 0
+        rank = 2 if _NEAR.match(match[0]) else match[0][0] in "zZ"
+        rank = rank if home is None else 3 + (home["anothers"] is not None)
         at: re.Match[str] | None = match
         while at is not None:
             names = (said for said in _candidates(at) if said[0].isupper() or " " in said or _is_plain(said))  # fmt: skip
             name = next((said for said in names if fold(said) in forms), None)
             if name is None:
                 break
-            yield rank, at.start("one"), forms[fold(name)]
-            at = _MORE.match(text, at.start("one") + len(name))
+            end = at.start("one") + len(name)
+            is_else = _ELSEWHERE.match(text, end) is not None
+            yield (4 if is_else else rank), at.start("one"), forms[fold(name)]
+            at = _MORE.match(text, end)
 
 
 def _alone(text: str) -> Iterator[tuple[int, int, str]]:
@@ -230,7 +246,9 @@ def _alone(text: str) -> Iterator[tuple[int, int, str]]:
 def _is_called(town: str, said: str) -> bool:
     """Return whether it is the name as it is listed, or the first word of `Konstantynów Łódzki`."""
     listed, said = fold(town).replace("-", " "), fold(said).replace("-", " ")
-    return said == listed or (listed.endswith("ki") and said == listed.split()[0])
+    first, _, last = listed.partition(" ")
+    is_first = said == first and (listed.endswith("ki") or "-" in town)
+    return said == listed or is_first or said == f"{first} {_SHORT.get(last)}"
 
 
 def _candidates(match: re.Match[str]) -> Iterator[str]:
