@@ -86,15 +86,11 @@ def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> 
 
     :param budget_from: the lower end of the budget, if a range was given
     """
-    budget = facts.budget and describe_budget(facts.budget, facts.currency, language)
-    if budget and budget_from:
-        least = describe_budget(budget_from, facts.currency, language).rpartition(_SPACE)[0]
-        budget = f"{least}-{budget}"
     parts = [
         facts.name,
         facts.city,
         facts.area and describe_area(facts.area, language),
-        budget,
+        _budget(facts, language, budget_from),
         facts.start and describe_start(facts.start, language),
         facts.email,
         facts.phone and describe_phone(facts.phone),
@@ -102,13 +98,22 @@ def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> 
     return ", ".join(part for part in parts if part)
 
 
-def summary(facts: Facts, language: str) -> str:
+def _budget(facts: Facts, language: str, least: int | None) -> str | None:
+    if facts.budget is None:
+        return None
+    most = describe_budget(facts.budget, facts.currency, language)
+    if not least:
+        return most
+    return f"{describe_budget(least, facts.currency, language).rpartition(_SPACE)[0]}-{most}"
+
+
+def summary(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
     """Return one line for sales."""
     parts = [
         facts.wish,
         facts.city,
         facts.area and describe_area(facts.area, language),
-        facts.budget and describe_budget(facts.budget, facts.currency, language),
+        _budget(facts, language, budget_from),
         facts.start and f"start: {describe_start(facts.start, language)}",
     ]
     return " · ".join(part for part in parts if part)

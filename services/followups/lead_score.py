@@ -44,4 +44,5 @@ def changed(notified: Mapping[str, object] | None, known: Mapping[str, object]) 
     """Return the names of facts that differ from what staff were last notified of."""
     before = notified or {}
     names = dict.fromkeys((*known, *before))
+    names.pop("budget_range", None)  # it is a part of the budget
     return tuple(name for name in names if known.get(name) != before.get(name))

@@ -196,6 +196,8 @@ def _contacts(facts: Facts) -> list[str]:
 
 def _known(state: State) -> dict[str, Any]:
     flags = {"may_mail": state.consent, "no_calls": state.no_calls, "wants_call": state.wants_call}
+    if state.budget_from:
+        flags["budget_range"] = [state.budget_from, state.facts.budget]
     return state.facts.known() | {name: value for name, value in flags.items() if value}
 
 
@@ -210,6 +212,7 @@ def announce(
     """Make the event for the outbox and the row to save in the same transaction."""
     first = row.notified is None
     facts = Facts.of(row.known)
+    least, most = row.known.get("budget_range", (None, None))
     scored = lead_score.score(row.known, config.rules)
     topic = config.topics.get(row.topic)
     event_id = row.id if first else messages.update_id(row.id, row.version)
@@ -219,14 +222,16 @@ def announce(
         conversation_id=row.heard_in,
         session_id=session_id,
         known=row.known,
-        changes=() if first else lead_score.changed(row.notified, row.known),
+        changes=_changes(row),
         said=row.said,
         language=row.language,
         staff_language=config.staff_language,
         score=scored.points,
         is_hot=scored.points >= config.threshold,
         reasons=scored.reasons,
-        summary=summary(facts, config.staff_language),
+        summary=summary(
+            facts, config.staff_language, budget_from=least if most == facts.budget else None
+        ),
         work=_work(facts.wish, config.works),
         topic=topic.label[config.staff_language] if topic else None,
         is_update=not first,
@@ -240,6 +245,13 @@ def announce(
     metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
     row = replace(row, notified=row.known, said=[], version=row.version + 1, due_at=None)
     return row, event
+
+
+def _changes(row: Lead) -> tuple[str, ...]:
+    """Return what is new; of a new lead only that it is over."""
+    if row.notified is not None:
+        return lead_score.changed(row.notified, row.known)
+    return ("lost",) if row.known.get("lost") else ()
 
 
 def _work(wish: str | None, works: tuple[str, ...]) -> str | None:

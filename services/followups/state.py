@@ -47,6 +47,8 @@ class State:
     """The route that was answered last; next time its `again` is used, if it has one."""
     said: tuple[str, ...] = ()
     """Messages that staff have not been notified of."""
+    budget_from: int | None = None
+    """The lower end of the budget."""
     last_said: str | None = None
     """The last message, so that a double tap or a reload is passed on once."""
     lead: str | None = None

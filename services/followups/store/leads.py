@@ -100,9 +100,10 @@ leads AS (
         version int, due_at timestamptz, contacts text[], dropped text[])
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at)
+        version, due_at, state, state_by)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
-        due_at
+        due_at, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
+        CASE WHEN known ? 'lost' THEN 'chat' END
     FROM leads
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,

@@ -57,13 +57,14 @@ async def test_a_complaint_reaches_the_service_team_and_no_salesperson(world: Wo
 
 async def test_works_requested_within_a_complaint_also_reach_sales(world: World) -> None:
     await world.say("Pęka fuga w łazience, którą robiliście w marcu")
-    await world.say("też proszę o wycenę malowania salonu 25 m2")
+    await world.say("też proszę o wycenę malowania salonu 25 m2, budżet 3-4 tys.")
     await world.say("600 700 800")
     await world.tell_staff(after=PAST_THE_WINDOW)
     assert {each["event_type"] for each in await visitors(world)} == {"visitor.complaint"}
     [lead] = await world.outbox("lead.qualified")
     assert lead["phone"] == "+48600700800"
     assert "25 m²" in lead["summary"]
+    assert "3\N{NO-BREAK SPACE}000-4\N{NO-BREAK SPACE}000" in lead["summary"]
 
 
 async def test_a_visitor_who_wants_a_human_is_asked_for_a_contact(world: World) -> None:
@@ -162,6 +163,17 @@ async def test_a_visitor_who_chose_another_company_is_a_lost_lead(world: World) 
     await world.tell_staff(after=PAST_THE_WINDOW)
     [update] = await world.outbox("lead.updated")
     assert "lost" in update["changes"]
+
+
+async def test_a_number_that_follows_a_refusal_makes_a_lost_lead(world: World) -> None:
+    await world.say("wybraliśmy inną firmę, proszę już nie dzwonić")
+    await world.say("600 700 800")
+    lead = await world.lead()
+    assert lead is not None
+    assert (lead["state"], lead["state_by"]) == ("lost", "chat")
+    await world.tell_staff(after=PAST_THE_WINDOW)
+    [told] = await world.outbox("lead.qualified")
+    assert told["changes"] == ["lost"]
 
 
 async def test_naming_a_number_does_not_end_the_lead_of_another_session(world: World) -> None:

@@ -114,3 +114,8 @@ def test_a_phone_number_is_grouped_so_that_it_can_be_checked(phone: str, said: s
 def test_an_amount_is_written_as_its_language_does() -> None:
     assert describe_budget(60_000, "EUR", "de") == "60.000\N{NO-BREAK SPACE}EUR"
     assert describe_budget(60_000, None, "pl") == "60\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł"
+
+
+def test_a_budget_given_as_a_range_is_told_with_both_ends() -> None:
+    told = fact_texts.summary(Facts(budget=100_000, area=60), "pl", budget_from=80_000)
+    assert told.replace("\N{NO-BREAK SPACE}", " ") == "60 m² · 80 000-100 000 zł"
