@@ -195,9 +195,12 @@ def _contacts(facts: Facts) -> list[str]:
 
 
 def _known(state: State) -> dict[str, Any]:
-    flags = {"may_mail": state.consent, "no_calls": state.no_calls, "wants_call": state.wants_call}
-    if state.budget_from:
-        flags["budget_range"] = [state.budget_from, state.facts.budget]
+    flags = {
+        "may_mail": state.consent,
+        "no_calls": state.no_calls,
+        "wants_call": state.wants_call,
+        "budget_range": state.budget_from and [state.budget_from, state.facts.budget],
+    }
     return state.facts.known() | {name: value for name, value in flags.items() if value}
 
 

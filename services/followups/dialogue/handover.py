@@ -4,6 +4,7 @@ Consent is not requested, because there is no approved wording in this language.
 in any language.
 """
 
+import re
 from dataclasses import replace
 
 from services.followups import small_talk
@@ -15,6 +16,12 @@ from services.followups.fact_texts import describe
 from services.followups.facts import Question
 from services.followups.routing import Route
 from services.followups.state import State
+
+_AGREES_TO_MAILS = re.compile(
+    r"^(?!.*\b(?:не|ні|без|нет|kein\w*|nicht|ohne|nein)\b)(?=.*\b(?:так|да|згод\w+|погодж\w+|соглас\w+|можете|хочу|ja|einverstanden|stimme|gern\w*|d[üu]rfen|k[öo]nnen)\b)"
+    r".*(?:werbung|werbe|newsletter|angebote|реклам|розсил|рассыл|пропозиці|предложен|новини|\bлисти\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
@@ -32,7 +39,9 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
     if replies.refuses(state, before, heard):
         where = replies.asks_where(state, heard)
         parts.append(script["withdraw_where" if where else "consent_refused"])
-    elif not state.reachable:
+    elif _AGREES_TO_MAILS.match(heard.message):
+        parts.append(script["no_consent_here"])
+    if not state.reachable and not replies.refuses(state, before, heard):
         state, ask = _ask(state, before, heard, script, own)
         parts.append(ask)
     if state.reachable:

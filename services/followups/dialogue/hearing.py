@@ -109,8 +109,9 @@ def hear(
     corrected = _corrected(message, state.facts, state.asking)
     understood = understand(
         joined or message,
-        asked=corrected or (None if state.asking == "wish" and matched else state.asking),
+        asked=corrected or _asked(state, message, matched),
         language=state.spoken or state.language or default_language,
+        begun=state.language is not None,
         email_just_given=state.email_just_given,
         agreed=state.consent == "given" and state.asking is None,
         today=today,
@@ -125,13 +126,16 @@ def hear(
     agrees = state.doubt is not None and says_yes(message, language)
     if understood.has_hours and not any(route.action == "call_times" for route in matched):
         matched = [*matched, *routes.with_action("call_times")]
-    offered = state.asking != "consent" and offers(understood.rest, language)
+    offered = _offers(state, message, understood, language)
     matched = _that_count(
         matched, state, message, understood, works, agrees=agrees, offered=offered
     )
     actions = _actions(matched, understood, offered=offered)
     held = _held(routes, matched, state, understood.facts, actions)
-    if not state.wants_quote and _describes_works(held, matched, understood.facts):
+    actions |= _of_an_end(held, state, understood.facts)
+    if not state.wants_quote and (
+        _describes_works(held, matched, understood.facts) or _wanted_works(state, held)
+    ):
         matched, actions = [*matched, *routes.with_action("quote")], actions | {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
@@ -168,8 +172,7 @@ def hear(
     least = 1 if held or is_question or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
-    told = understood.facts
-    gives_contact = bool(told.email or told.phone or told.name)
+    gives_contact = not understood.facts.known().keys().isdisjoint(_CONTACT)
     wish = state.facts.wish or news.wish
     asked = firm.Asked()
     if held is None:
@@ -178,14 +181,9 @@ def hear(
     wishes = offered or ("mails" in actions and state.asking != "consent")
     offers_consent = answer is None and may_offer(held) and wishes
     wants_mails = held is None and (state.wants_mails or "mails" in actions)
+    withdraws = held is None and _only_withdraws(state, understood, news, answer)
     is_about_lead = (
-        is_of_sales
-        and not (
-            held is None
-            and not understood.wants_reply_only
-            and _only_withdraws(state, answer, news)
-        )
-        and not (wants_mails and _only_wants_mails(state, news))
+        is_of_sales and not withdraws and not (wants_mails and _only_wants_mails(state, news))
     )
     return Heard(
         message=message,
@@ -229,11 +227,8 @@ def hear(
                 and (held is not None or _tells_more(state, news))
             )
         )
-        and (
-            says
-            or understood.budget_from is not None
-            or (news.name is not None and _tells_more(state, news))
-        )
+        and (says or (news.name is not None and _tells_more(state, news)))
+        and not withdraws
         and words != state.last_said,
         names_place=understood.has_ids or place.names_street(message),
         mistyped_phone=None
@@ -250,9 +245,10 @@ def _says_more(answer: Answer | None, message: str, language: str) -> bool:
 
 
 def _joined(state: State, message: str) -> str | None:
-    """Return the message with the first part of its phone number, which the last one gave."""
-    may_continue = state.facts.phone is None and state.last_said
-    return phone.joined(state.last_said or "", message, state.asking) if may_continue else None
+    """Return the message with the part of its phone number that was given before."""
+    if state.facts.phone is not None:
+        return phone.corrected(state.facts.phone, message)
+    return phone.joined(state.last_said or "", message, state.asking) if state.last_said else None
 
 
 def _before(state: State) -> str:
@@ -260,6 +256,13 @@ def _before(state: State) -> str:
     facts = state.facts
     is_form = state.route or facts.area or facts.budget or facts.start
     return "" if is_form else state.last_said or ""
+
+
+def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | None:
+    """Return what the message may answer with a bare word or number."""
+    if _is_done(state) and _REFUSES.fullmatch(message):
+        return "consent"
+    return None if state.asking == "wish" and matched else state.asking
 
 
 def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
@@ -305,7 +308,8 @@ def _that_count(
     offered: bool,
 ) -> list[Route]:
     """Leave out a goodbye that says more, an end of the lead that only declines mails, a refusal
-    of one contact by who gives another, and an interest in mails that is one in works.
+    of one contact or its erasure by who gives another, an interest in mails that is one in works,
+    and a price of which a consent depends.
     """
     is_empty = understood.answer is None and not (
         understood.facts.known() or agrees or small_talk.says(understood.rest)
@@ -320,18 +324,47 @@ def _that_count(
     answers = state.asking in ABOUT_WORKS and (
         names_place or state.asking in understood.facts.known()
     )
+    said = "" if "?" in message else message.lower()
+    describes = understood.facts.area is not None and small_talk.names_works(message, works)
     return [
         route
         for route in matched
         if (is_empty or not route.alone)
-        and not (answers and route.name == "scope")  # `Szczecin, Pogodno, 70 m2`
+        and not (route.name == "scope" and (answers or describes))  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
+        and not (understood.facts.phone and small_talk.is_of_number(message, route.action))
+        and not ("budget" in route.skips and "zgod" in said)  # `zgodzę się, jak poznam cennik`
         and not (
             route.action == "mails"
             and (understood.answer or is_other or small_talk.names_works(message, works))
         )
     ]
+
+
+def _offers(state: State, message: str, understood: Understood, language: str) -> bool:
+    """Return whether it agrees to mails of its own accord."""
+    if state.asking == "consent":
+        return False
+    agrees = _is_done(state) and _CONSENTS.search(message) and says_yes(message, language)
+    return bool(agrees) or offers(understood.rest, language)
+
+
+_CONSENTS = re.compile(
+    r"\b(?:zg(?:od|adz)|wyra[żz]am|agree|consent|(?:wy|przy)s[ył]|dostawa|s[łl]a[ćc]|[śs]lij|pisa[ćc])",
+    re.IGNORECASE,
+)
+_REFUSES = re.compile(
+    r"(?:nie[\s,]+){1,2}(?:zgadzam(?:y)?\s+si[ęe]|wyra[żz]am|udzielam)(?:dzi[ęe]k\w*|\w*licznie|bardzo|prosz[ęe]|[\s,.!])*",
+    re.IGNORECASE,
+)
+"""`Nie, nie zgadzam się, dziękuję`"""
+
+
+def _is_done(state: State) -> bool:
+    """Return whether nothing is asked: a yes or no may be about mails, which no one asked now."""
+    is_over = state.wording or (state.closed and (state.route is None or state.wants_call))
+    return bool(is_over) and state.asking is None and state.consent is None
 
 
 def _actions(
@@ -343,6 +376,12 @@ def _actions(
     by_mail = not understood.facts.phone and not offered and small_talk.by_mail(understood.rest)
     # `proszę o kontakt mailowy`
     return actions - {"call"} if by_mail or "no_calls" in actions else actions
+
+
+def _of_an_end(held: Route | None, state: State, told: Facts) -> frozenset[Action]:
+    """The contact says whose request is over; before it, staff could do nothing."""
+    is_new = held and held.action == "lost" and not state.reachable and (told.email or told.phone)
+    return frozenset(["lost"]) if is_new else frozenset()
 
 
 def may_offer(held: Route | None) -> bool:
@@ -381,6 +420,13 @@ def _describes_works(held: Route | None, matched: Sequence[Route], facts: Facts)
     if held is None or held.lead or held.first or held.then != "contact" or held in matched:
         return False
     return facts.area is not None and bool(facts.city or facts.budget or facts.start)
+
+
+def _wanted_works(state: State, held: Route | None) -> bool:
+    """Return whether what sounds like a complaint ends an enquiry that sales do not know yet."""
+    facts = state.facts
+    is_new = state.route is None and state.lead is None and held and held.topic == "complaint"
+    return bool(is_new and facts.area and (facts.budget or facts.start))
 
 
 def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
@@ -490,8 +536,12 @@ def _only_wants_mails(state: State, news: Facts) -> bool:
     return state.lead is None and not state.wants_call and known.isdisjoint(ABOUT_WORKS)
 
 
-def _only_withdraws(state: State, answer: Answer | None, news: Facts) -> bool:
+def _only_withdraws(
+    state: State, understood: Understood, news: Facts, answer: Answer | None
+) -> bool:
     """Return whether the person wants no mails and has wanted nothing else here."""
+    if understood.wants_reply_only:
+        return False
     refuses = answer == "no" or state.consent == "refused"
     is_known = state.facts.learn(news).known().keys()
     return refuses and not state.asked and is_known.isdisjoint(ABOUT_WORKS) and not state.said

@@ -63,7 +63,8 @@ def _held(route: Route, state: State, heard: Heard, script: Script) -> Reply:
 def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> Reply:
     """Continue on a route, where the only question is for a contact."""
     language = heard.language
-    is_due = not heard.answers and (heard.says or route.then == "end")
+    is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
+    is_due = not heard.answers and (is_said or route.then == "end")
     later = again(route, state, script, language, asks=heard.is_question) if is_due else []
     times = state.asked.get("contact", 0)
     # Staff know of a topic `at_once`, and can do nothing without a number.
@@ -142,9 +143,11 @@ def _on_mails(state: State, heard: Heard, script: Script) -> Reply:
         return replace(state, asking=None), [script["thanks"]]
     if state.facts.email is not None:
         return _ask_in_the_form(state, "consent", heard, script)
-    if state.asked.get("contact", 0) >= TIMES_ASKED:
-        return replace(state, asking=None), []
-    return _ask(state, "contact", script, script["ask_email"])
+    times = state.asked.get("mails", 0)
+    if times >= TIMES_ASKED:
+        return replace(state, asking=None), [script["thanks"]]
+    state = replace(state, asked={**state.asked, "mails": times + 1})
+    return _ask(state, "contact", script, script["ask_email"], counts=False)
 
 
 def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Script) -> Reply:
@@ -205,7 +208,8 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
     if state.closed:
         return state, [script["added" if _is_new(heard) else "thanks"]]
     state, parts = _notice(state, script, asks=False)
-    if state.facts.email is None and state.no_calls and "{contact}" in told:
+    is_end = heard.held is not None and heard.held.then == "end"
+    if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
         told = script["added"]  # only a phone, and the person wants no calls
     return replace(state, closed=True), [told.replace("{contact}", contact_of(state)), *parts]
 

@@ -49,10 +49,12 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         rest = []
     if heard.answers and heard.held and before.closed:
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
+    if script["question_another"] in reactions:  # which asks for a contact, too
+        rest = [part for part in rest if part != script["again_contact"]]
     noted = _noted(state, heard, script, rest)
     if (hint := heard.understood.district) and "{} ({}?)".format(*hint) in " ".join(noted):
         state = replace(state, city_asked=hint[1])
-    return state, [*parts, *noted, *reactions, *rest]
+    return state, [*parts, *noted, *reactions, *rest] or [script["thanks"]]
 
 
 def opening(

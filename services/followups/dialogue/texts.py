@@ -25,7 +25,7 @@ TEXTS = frozenset({
 HANDOVER_TEXTS = frozenset({
     "greeting", "greeting_in_emergency", "notice", "ask_contact", "ask_again", "ask_still",
     "added", "passed_on", "consent_refused", "withdraw_where", "question",
-    "unreachable",
+    "unreachable", "no_consent_here",
 })  # fmt: skip
 """The texts of a language in which the form does not exist."""
 

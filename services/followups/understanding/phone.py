@@ -1,6 +1,7 @@
 """Phone numbers, in E.164."""
 
 import re
+from collections.abc import Iterable
 from datetime import date
 
 from services.followups.facts import Question
@@ -158,7 +159,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if found:
         whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
-        if match := _or_mobile(text, corrections.meant(text, named or [*found]), [*found]):
+        if match := _or_mobile(text, corrections.meant(text, named or [*found]), found):
             number = found[match] + re.sub(r"\D", "", match["number"])
             number, end = _ended(number, text, match.end())
             text = text[: match.end()] + text[end:]
@@ -183,10 +184,9 @@ def _numbers(text: str) -> dict[re.Match[str], str]:
     found: dict[re.Match[str], str] = {}
     for pattern, prefix in _IN_DIGITS:
         for match in pattern.finditer(text):
-            is_new = all(
-                match.end() <= each.start() or each.end() <= match.start() for each in found
-            )
-            if is_new and _is_theirs(text[: match.start()]):
+            begin, end = match.span()
+            is_new = all(end <= each.start() or each.end() <= begin for each in found)
+            if is_new and _is_theirs(text[:begin]):
                 found[match] = prefix
     return dict(sorted(found.items(), key=lambda each: each[0].start()))
 
@@ -198,15 +198,14 @@ _OR_MOBILE = re.compile(
 
 
 def _or_mobile(
-    text: str, number: re.Match[str] | None, found: list[re.Match[str]]
+    text: str, number: re.Match[str] | None, found: Iterable[re.Match[str]]
 ) -> re.Match[str] | None:
     """Return the mobile that is given beside a landline: `18 266 31 02 albo 604 515 616`."""
     if number is None or number.re is not _POLISH or _MOBILE_CODE.match(number["number"]):
         return number
-    beside = (each for each in found if each.start() > number.end() and each.re is _POLISH)
-    mobile = (each for each in beside if _MOBILE_CODE.match(each["number"]))
-    after = (each for each in mobile if _OR_MOBILE.fullmatch(text[number.end() : each.start()]))
-    return next(after, number)
+    after = (each for each in found if each.start() > number.end())
+    beside = (each for each in after if _OR_MOBILE.fullmatch(text[number.end() : each.start()]))
+    return next((each for each in beside if _MOBILE_CODE.match(each["number"])), number)
 
 
 def _is_of(who: str, text: str, number: re.Match[str]) -> bool:
