@@ -15,7 +15,7 @@ from services.followups.facts import MAX_AREA, MIN_AREA, Question
 from services.followups.understanding import corrections, scope
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.understanding.text import MARK, Reading, bare
+from services.followups.understanding.text import MARK, Reading, bare, has_any
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _AREA = re.compile(rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s|z\s+hakiem\s)?(?>(?P<square>{METRES})|(?P<feet>{FEET}))", re.IGNORECASE)  # fmt: skip
@@ -138,6 +138,8 @@ _SPELT = re.compile(r"\b(?P<hundred>st[óo]wk\w*)(?=\s+(?:metr|m2|m\b|kwadrat))|
 
 def _spelt(text: str) -> str:
     """Convert what only counts metres: `stówka metrów`, `półtora metra`, `80ciu metrów`."""
+    if not has_any(text.lower(), ("wk", "łtor", "ltor", "ciu", "stu", "miu", "tu ")):
+        return text
     return _SPELT.sub(
         lambda said: "100" if said["hundred"] else "1,5" if said["half"] else "", text
     )
@@ -220,7 +222,7 @@ def _labelled(text: str) -> Iterator[Quantity]:
 
 def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Quantity]:
     """Return numbers without a unit that are areas: `salon 25, kuchnia 12`, `jednak 61`."""
-    amended = corrections.amended(text)
+    amended = corrections.amended(text) if found or asked == "area" else None
     sure, rooms = list[Quantity](), list[Quantity]()
     for match in _LOOSE.finditer(text):
         start, end = match.span()
