@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.forms import Form, Forms
-from libs.common.messaging import inbox, outbox
-from libs.common.messaging.actions import Recorder
+from libs.common.messaging import action_outbox, inbox, outbox
+from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import chat, facts, lead_score, messages, metrics, staff
@@ -56,7 +56,7 @@ class Submissions:
         metrics.SUBMISSIONS.labels(given.form, outcome).inc()
         log.info("lead.submitted", form=given.form, outcome=outcome)
 
-    async def release(self, submission_id: uuid.UUID, by: str, record: Recorder) -> None:
+    async def release(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
         """Treat a suspected submission as a lead after all.
 
         :raises NotHeld:
@@ -70,17 +70,17 @@ class Submissions:
             if row is None or row["state"] != "suspected":
                 raise NotHeld
             outcome = await self._store(tx, given, released_by=by)
-            await record(tx)
+            await action_outbox.record(tx, act)
         metrics.SUBMISSIONS.labels(given.form, outcome).inc()
 
-    async def discard(self, submission_id: uuid.UUID, by: str, record: Recorder) -> None:
+    async def discard(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
         """:raises NotHeld:"""
         async with self.engine.begin() as tx:
             row = await submissions.one(tx, submission_id, locked=True)
             if row is None or row["state"] != "suspected":
                 raise NotHeld
             await submissions.discard(tx, submission_id, by)
-            await record(tx)
+            await action_outbox.record(tx, act)
 
     async def _held(self, tx: AsyncConnection, submission_id: uuid.UUID) -> LeadSubmit:
         row = await submissions.one(tx, submission_id)

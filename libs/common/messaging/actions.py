@@ -1,19 +1,17 @@
-"""The record of acts: who did what, as a message of the transaction that does it (decision 43).
+"""The record of acts: who did what, as a message (decision 43).
 
+Who has a database puts it into the transaction that acts (action_outbox.py); the gateway has none.
 The console stores it. It names persons and rows by their ids, never an address: what reads like one
 is taken out of texts that people write.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import uuid4
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from libs.common.scopes import KEY, PERSON
@@ -22,8 +20,6 @@ EXCHANGE, ACTION_RECORD = "console.commands", "action.record"
 DONE = "done"
 MOST_REFS = 100
 MOST_LETTERS = 200
-WAIT_SECONDS = 20.0
-"""For the rest of a request: as long as the gateway waits for its answer."""
 # An e-mail address, or nine digits or more: a phone number. Random ids and dates are none.
 _ADDRESS = re.compile(
     r"(\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b\d{4}-\d\d-\d\d\b)"
@@ -76,9 +72,6 @@ class Act:
     def of(cls, headers: Mapping[str, str], action: str, kind: str, ref: str, **more: Any) -> Self:
         return cls(Actor.of(headers), action, kind, ref, **more)
 
-    async def record(self, tx: AsyncConnection, count: int | None = None) -> None:
-        await outbox.add(tx, EXCHANGE, ACTION_RECORD, self.message(count))
-
     def message(self, count: int | None = None) -> Message:
         """Return a record of its own each time: clients choose request ids, and repeat them."""
         id_, request_id = str(uuid4()), logs.request_id.get() or ""
@@ -98,35 +91,6 @@ class Act:
             "count": count,
         }
         return Message(id_, ACTION_RECORD, body, request_id)
-
-
-Recorder = Callable[[AsyncConnection], Awaitable[None]]
-"""Records an act in the transaction that does it: an Act's `record`."""
-
-
-class Counted:
-    """One act in many transactions: its record waits, and each of them adds what it did.
-
-    Killed between two, the record says what was done until then.
-    """
-
-    def __init__(self, act: Act) -> None:
-        self._act = act
-        self._held: outbox.Held | None = None
-
-    async def add(self, tx: AsyncConnection, count: int) -> None:
-        if not count:
-            return
-        if self._held is not None and await outbox.count(tx, self._held, count):
-            return
-        # The first, or the relay has it already: what follows is a record of its own.
-        message = self._act.message(count)
-        self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
-
-    async def end(self, tx: AsyncConnection) -> None:
-        """Let it go now."""
-        if self._held is not None:
-            await outbox.release(tx, self._held)
 
 
 def refs(ids: Iterable[Any]) -> str:

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.messaging import outbox
-from libs.common.messaging.actions import Recorder
+from libs.common.messaging import action_outbox, outbox
+from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
 from services.alerts.case import (
@@ -58,11 +58,11 @@ class Answers:
     rules: Rules
 
     async def answer(
-        self, case_id: UUID, answer: Answer, record: Recorder | None = None
+        self, case_id: UUID, answer: Answer, act: Act | None = None
     ) -> Result | Refusal:
         """Take an answer; when this returns a result, it is durable and no step starts any more.
 
-        :param record: of an act at the API; who answers by a link or in Slack is in the case itself
+        :param act: of somebody at the API; who answers by a link or in Slack is in the case itself
         :raises UnknownCase:
         :raises KeyUsed:
         """
@@ -86,8 +86,8 @@ class Answers:
             result = _result(after)
             await cases.record(tx, row, answer, result)
             await self._tell_followups(tx, row, after)
-            if record is not None:
-                await record(tx)
+            if act is not None:
+                await action_outbox.record(tx, act)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
@@ -95,7 +95,7 @@ class Answers:
         return result
 
     async def cancel(
-        self, case_id: UUID, answer: Answer, record: Recorder | None = None
+        self, case_id: UUID, answer: Answer, act: Act | None = None
     ) -> Result | Refusal:
         """End a case that is open or unanswered, as an operator says; raises as `answer`."""
         async with self.engine.begin() as tx:
@@ -108,8 +108,8 @@ class Answers:
                 return _refusal(row, Refused.ANSWERED)
             result = _result(await cases.cancel(tx, row, Cancelled.MANUAL))
             await cases.record(tx, row, answer, result)
-            if record is not None:
-                await record(tx)
+            if act is not None:
+                await action_outbox.record(tx, act)
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
 

@@ -101,7 +101,7 @@ class CaseRoutes:
         act = Act.of(
             request.headers, "case.answer", "case", ref, reason=given.reason, outcome=given.answer
         )
-        return await _response(self.answers.answer(case_id, answer, act.record))
+        return await _response(self.answers.answer(case_id, answer, act))
 
     def _who(self, by: str | None, caller: str | None) -> tuple[str, str]:
         """Return the key and the name of who answers: a person of [people], or of the console.
@@ -126,7 +126,7 @@ class CaseRoutes:
         key = _key(request, required=False)
         answer = Answer(Verb.CANCEL, "admin", name, Via.API, key, reason=body.reason, admin=True)
         act = Act.of(request.headers, "case.cancel", "case", str(case_id), reason=body.reason)
-        return await _response(self.answers.cancel(case_id, answer, act.record))
+        return await _response(self.answers.cancel(case_id, answer, act))
 
     async def cases(self, request: web.Request) -> web.Response:
         asked = validate(json.dumps(dict(request.query)).encode(), Asked).model_dump()

@@ -16,7 +16,9 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
-from libs.common.messaging.actions import Act, Counted, chosen, refs
+from libs.common.messaging import action_outbox
+from libs.common.messaging.action_outbox import Counted
+from libs.common.messaging.actions import Act, chosen, refs
 from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
@@ -288,7 +290,7 @@ class DlqRoutes:
                 request.headers, "alert.resolve", "alert", ref,
                 reason=body.reason, outcome=body.outcome,
             )  # fmt: skip
-            await act.record(tx, len(rows))
+            await action_outbox.record(tx, act, len(rows))
         log.info("dlq.resolved", operator=operator(request), id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act, chosen
 from libs.common.process import logs
 from services.alerts.case import Rules
@@ -55,7 +56,7 @@ class SilenceRoutes:
             number = await silences.add(tx, matchers, body.ends, by or "", body.why)
             ref = f"{number} {chosen(**matchers)}"
             act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
-            await act.record(tx)
+            await action_outbox.record(tx, act)
         log.info("silence.added", id=number, event_type=body.event_type, operator=by)
         return json_response({"id": number})
 
@@ -75,7 +76,9 @@ class SilenceRoutes:
             cases = await silences.end(tx, number)
             if cases is None:
                 raise Problem(404, detail="no such silence runs")
-            await Act.of(request.headers, "silence.end", "silence", str(number)).record(tx, cases)
+            await action_outbox.record(
+                tx, Act.of(request.headers, "silence.end", "silence", str(number)), cases
+            )
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))
         return json_response({"ended": number, "cases": cases})
 

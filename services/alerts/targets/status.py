@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from services.alerts import metrics
@@ -127,7 +128,7 @@ class TargetStatus:
         """Close a breaker: here at once, in the other processes within a second or two."""
         async with self._engine.begin() as tx:
             await store.reset(tx, target)
-            await act.record(tx)
+            await action_outbox.record(tx, act)
         self._breakers[target].observations = Observations()
         self._breakers[target].reset()
         self._throttles[target].release()

@@ -12,6 +12,7 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Problem, json_response, only, parse
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
@@ -201,7 +202,7 @@ class AdminRoutes:
                 held |= await self._sealed_data(tx, row)
                 await chain.append(tx, row.id, row.key(self._vault), entry)
             ref = str(row.id) if row is not None else UNKNOWN
-            await Act.of(request.headers, "person.export", "person", ref).record(tx)
+            await action_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
         held["erasure"] = await self._erasure(subject)
         return json_response(
             {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.email_address import normalise
 from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import DONE, Act
 from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
@@ -45,7 +46,9 @@ def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
 
     async def record(tx: AsyncConnection, subject: UUID | None) -> None:
         ref = str(subject) if subject is not None else UNKNOWN
-        await Act.of(request.headers, action, "person", ref, outcome=outcome).record(tx)
+        await action_outbox.record(
+            tx, Act.of(request.headers, action, "person", ref, outcome=outcome)
+        )
 
     return record
 

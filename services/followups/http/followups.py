@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.email_address import Email, MalformedEmail, normalise
 from libs.common.http.application import Model, Problem, json_response, only, parse, path_id
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act, Actor
 from libs.common.process import logs
 from services.followups import metrics
@@ -85,7 +86,9 @@ class FollowupRoutes:
                 changed = True
             # A program's enrolment is its daily work; it stands in the rows.
             if changed and Actor.of(request.headers).kind == "staff":
-                await _act(request, "followup.enrol", "conversation", conversation_id).record(tx)
+                await action_outbox.record(
+                    tx, _act(request, "followup.enrol", "conversation", conversation_id)
+                )
         return json_response(
             {"items": [_item(row) for row in rows], "next_cursor": None},
             status=202 if changed else 200,
@@ -116,7 +119,7 @@ class FollowupRoutes:
             which = steps.of_recipient(conversation_id, email)
             stopped = await steps.stop(tx, which, body.reason)
             act = _act(request, "followup.stop", "conversation", conversation_id, body.reason)
-            await act.record(tx, len(stopped))
+            await action_outbox.record(tx, act, len(stopped))
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response({"cancelled": len(stopped)})
 
@@ -145,7 +148,7 @@ class FollowupRoutes:
             stopped = await steps.stop(tx, steps.from_step(row), "cancelled by request")
             if stopped:
                 act = _act(request, "followup.cancel", "followup", followup_id)
-                await act.record(tx, len(stopped))
+                await action_outbox.record(tx, act, len(stopped))
             row = await steps.step(tx, followup_id)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")

@@ -24,6 +24,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from libs.common.phone_number import Phone
 from services.followups import lead_files, lead_score, metrics, staff, table
@@ -150,7 +151,7 @@ class LeadRoutes:
                 request.headers, "lead.state", "lead", str(lead_id),
                 reason=body.reason, outcome=body.state,
             )  # fmt: skip
-            await act.record(tx)
+            await action_outbox.record(tx, act)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")
         metrics.ENDED.labels("cancelled").inc(len(stopped))

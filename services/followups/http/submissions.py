@@ -73,7 +73,7 @@ class SubmissionRoutes:
         act = Act.of(request.headers, action, "submission", str(submission_id))
         decide = self.submissions.release if released else self.submissions.discard
         try:
-            await decide(submission_id, by, act.record)
+            await decide(submission_id, by, act)
         except NotHeld:
             raise Problem(404, detail="no suspected submission has this id") from None
         return json_response({"id": str(submission_id), "state": state})

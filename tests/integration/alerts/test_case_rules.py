@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.actions import Act, Counted
+from libs.common.messaging.action_outbox import Counted
+from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.consumer import Ack, Retry
 from services.alerts.alert import Claimed, Outcome

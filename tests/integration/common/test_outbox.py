@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging import actions, inbox, outbox
+from libs.common.messaging import action_outbox, actions, inbox, outbox
 from libs.common.messaging.broker import Broker, Unconfirmed, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
@@ -370,7 +370,7 @@ async def test_an_act_in_many_transactions_is_one_record_with_what_was_done(
     engine: AsyncEngine,
 ) -> None:
     """Of each kill: the record says what was committed until then."""
-    act = actions.Counted(actions.Act.of({}, "alert.retry", "alert", "target=slack"))
+    act = action_outbox.Counted(actions.Act.of({}, "alert.retry", "alert", "target=slack"))
     counts = text("SELECT CAST(body->>'count' AS int), due_at > now() + interval '5 s' FROM outbox")
 
     async def waiting() -> list[tuple[int, bool]]:

@@ -145,7 +145,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     assert await events(world) == []
     assert await world.outbox("grant.record") == []
     released = await asyncio.gather(
-        *(leads.release(sent.id, "ola", ACT.record) for _ in range(3)), return_exceptions=True
+        *(leads.release(sent.id, "ola", ACT) for _ in range(3)), return_exceptions=True
     )
     assert sorted(map(repr, released)) == ["None", "NotHeld()", "NotHeld()"]
     assert await events(world) == ["lead.submitted"]
@@ -153,7 +153,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     (row,) = await rows(world)
     assert (row["state"], row["taken_by"], row["held"]) == ("released", "ola", None)
     with pytest.raises(NotHeld):
-        await leads.discard(sent.id, "ola", ACT.record)
+        await leads.discard(sent.id, "ola", ACT)
 
 
 async def test_what_was_kept_apart_is_deleted_in_time_and_nothing_else(

@@ -1,0 +1,38 @@
+"""Records an act in the transaction that does it."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.messaging import outbox
+from libs.common.messaging.actions import ACTION_RECORD, EXCHANGE, Act
+
+WAIT_SECONDS = 20.0
+"""For the rest of a request: as long as the gateway waits for its answer."""
+
+
+async def record(tx: AsyncConnection, act: Act, count: int | None = None) -> None:
+    await outbox.add(tx, EXCHANGE, ACTION_RECORD, act.message(count))
+
+
+class Counted:
+    """One act in many transactions: its record waits, and each of them adds what it did.
+
+    Killed between two, the record says what was done until then.
+    """
+
+    def __init__(self, act: Act) -> None:
+        self._act = act
+        self._held: outbox.Held | None = None
+
+    async def add(self, tx: AsyncConnection, count: int) -> None:
+        if not count:
+            return
+        if self._held is not None and await outbox.count(tx, self._held, count):
+            return
+        # The first, or the relay has it already: what follows is a record of its own.
+        message = self._act.message(count)
+        self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
+
+    async def end(self, tx: AsyncConnection) -> None:
+        """Let it go now."""
+        if self._held is not None:
+            await outbox.release(tx, self._held)
