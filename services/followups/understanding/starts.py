@@ -40,7 +40,7 @@ _WORD = re.compile(
     r"|(?P<finish>gotow\w*|sko[ńn]cz\w*|ko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|otwar\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline|rodz[ięe]\w*|por[óo]d\w*|przeprowadz\w*|najem\w*|najmu)"
     r"|(?P<call>(?:za|od)?dzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|rozmow\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]wi\w*|um[óo]wm\w*)"
     r"|(?P<other>(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|kredyt\w*|decyzj\w*|da\s+odpowied\w*|notari\w*|akt\b|przetarg\w*|mia[łl]\w*\s+by[ćc]|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|odpad\w*|robili|robi[łl][ay]"
-    r"|przyjad[ąa]\b|przyje[żz]d[żz]a\w*|dostaw\w*|dotr[ąz]\w*|gwarancj\w*|wychodz\w*|wyprowadz\w*|zamyka\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|chcia)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)))\b",
+    r"|przyjad[ąa]\b|przyje[żz]d[żz]a\w*|dostaw\w*|dotr[ąz]\w*|gwarancj\w*|odebra[nł]\w*|kupion\w*|wybudowan\w*|wychodz\w*|wyprowadz\w*|zamyka\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|chcia)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)))\b",
     re.IGNORECASE,
 )
 _END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
