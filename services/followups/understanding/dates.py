@@ -24,8 +24,11 @@ _MONTHS = (
     (r"maj(?:a|u|em)?\b|may|mai\b|трав(?:ень|ня|ні)", 5),
     (r"czerw(?:iec|ca|cu|cem)\b|june|jun\b|juni\b|черв(?:ень|ня|ні)", 6),
     (r"lip(?:iec|ca|cu|cem)\b|july|jul\b|juli\b|лип(?:ень|ня|ні)", 7),
-    (r"sierp(?:ień|ien|ni\w*)\b|august|aug\b|august|серп(?:ень|ня|ні)", 8),
-    (r"wrze(?:sień|sien|śni\w*|sni\w*)\b|september|sept?\b|september|верес(?:ень|ня|ні)", 9),
+    (r"sierp(?:ień|ien|ni\w*)\b|august\b|aug\b|серп(?:ень|ня|ні)", 8),
+    (
+        r"wrze(?:sień|sien|[śs]ni(?:a|u|em|ow\w+))\b|september|sept?\b|september|верес(?:ень|ня|ні)",
+        9,
+    ),
     (r"październik\w*|pazdziernik\w*|october|oct\b|oktober|жовт(?:ень|ня|ні)", 10),
     (r"listopad\w*|november|nov\b|november|листопад[аі]?", 11),
     (r"grud(?:zień|zien|ni\w*)\b|december|dec\b|dezember|груд(?:ень|ня|ні)", 12),
@@ -34,7 +37,7 @@ _MONTH = "|".join(pattern for pattern, _ in _MONTHS)
 # English months are also words and names, and `maj` is part of Maja: they need a word before them.
 _UNMISTAKABLE = (
     r"stycz\w*|luty|marzec|kwiecień|kwiecien|maj\b|maju\b|czerwiec|lipiec|sierpień|sierpien|wrzesień|wrzesien|grudzień|grudzien|lutego|lutym|marca|marcu|kwietni\w*|czerwca|czerwcu|lipca|lipcu|sierpni\w*"
-    r"|wrześni\w*|wrzesni\w*|październik\w*|pazdziernik\w*|listopad\w*|grudni\w*|january|february"
+    r"|wrze[śs]ni(?:a|u|em|ow\w+)\b|październik\w*|pazdziernik\w*|listopad\w*|grudni\w*|january|february"
     r"|september|october|november|december|januar|februar|oktober|dezember|січні|лютому|березні|квітні|травні|червні|липні|серпні|вересні|жовтні|листопаді|грудні"
 )
 _LEADING = (
