@@ -36,7 +36,10 @@ _OTHER_AFTER = re.compile(
     re.IGNORECASE,
 )
 _WAY = re.compile(rf"\bdo\s+(?:{_PLACE})(?:\s+\w+)?\s*$", re.IGNORECASE)
-_HEIGHT = re.compile(r"\b(?:wys|wysoko\w*|wysoki\w*|szer|d[łl])\.?\s*(?:ok\.?\s*)?$", re.IGNORECASE)
+_HEIGHT = re.compile(
+    r"\b(?:wys|wysoko\w*|wysoki\w*|szer|d[łl]|naj(?:wy[żz]|ni[żz])szym\s+\w+)\.?\s*(?:ok\.?\s*)?$",
+    re.IGNORECASE,
+)
 _LOOK_AHEAD = 12
 _LOOK_BACK = 80
 _SQUARE_FOOT = 0.09290304
@@ -61,8 +64,8 @@ _LEAST = {"piet": 16, "poko": 4}
 _NUMBERED = re.compile(r"\b(?:nr|numer)\s*$", re.IGNORECASE)
 _LOOSE = re.compile(rf"(?<![-–:/])(?P<number>{NUMBER})", re.IGNORECASE)
 _COUNTS_ELSE = re.compile(
-    rf"[°:/]|\s?(?:{MONEY}|%|[x×*]\s?\d|[-–]\s?\d|-?(?:go|tego|szego|ej|ym)\b|cm\b|mm\b|km\b|mb\b|ar[óy]?w?\b|ha\b|lat\w?\b|rok\w*|r\b|p\b|pok\w*|pom\b|os[óo]b\w*|dzieci|mies\w*|tyg\w*|dni\b|godz\w*|szt\w*|punkt\w*"
-    r"|mieszka\w*|lokal\w*|kawaler\w*|[łl]azien(?:ki|ek)\b|sypialnie?\b|toalety?\b|okn\w*|okien|drzwi|etap\w*|kondygn\w*|stop\w*|gr\b|kw\b|(?:do|na)\s+\d|(?:stycz|lut|mar[cz]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]d|listop|grud)\w*)",
+    rf"(?!\s\w+:)[°:/]|(?!\s\w+:)\s?(?:{MONEY}|%|[x×*]\s?\d|[-–]\s?\d|-?(?:go|tego|szego|ej|ym)\b|cm\b|mm\b|km\b|mb\b|ar[óy]?w?\b|ha\b|lat\w?\b|rok\w*|r\b|p\b|pok\w*|pom\b|os[óo]b\w*|dzieci|mies\w*|tyg\w*|dni\b|godz\w*|szt\w*|punkt\w*"
+    r"|mieszka\w*|lokal\w*|kawaler\w*|[łl]azien(?:ki|ek)\b|sypialnie?\b|toalety?\b|okn\w*|okien|drzwi|etap\w*|kondygn\w*|gabinet\w*|sal(?:e|ek|ki)?\b|stop\w*|gr\b|kw\b|(?:do|na)\s+\d|(?:stycz|lut|mar[cz]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]d|listop|grud)\w*)",
     re.IGNORECASE,
 )
 _ENDS = re.compile(r"\s*(?:[,;.!?)+|]|$|(?:i|oraz|a|plus|do|po|bez|razem|ale|wi[ęe]c|kt[óo]r\w+)\b)", re.IGNORECASE)  # fmt: skip
@@ -70,6 +73,8 @@ _NO_LINK = re.compile(r"\b(?:za|na|od|do|w|we|przy|ul|nr|numer|rok\w*|lat\w*|mam
 _NEXT_IS_MONEY = re.compile(rf"[^\d.;!?]{{0,40}}(?:{NUMBER})\s?(?:{MONEY})", re.IGNORECASE)
 _MONEY = re.compile(rf"\d\s?(?:{MONEY})", re.IGNORECASE)
 _THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
+_SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
+"""`u sąsiada 70 m, u mnie jest 59`"""
 _FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
 _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+jeszcze)?|ca[łl]o[śs][ćc]\w*(?:\s+ma)?)\s+(?:to\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 
@@ -133,15 +138,18 @@ def _read(text: str, asked: Question | None) -> tuple[str, list[Quantity]]:
     return said, _quantities(said, asked)
 
 
-_SPELT = re.compile(r"\b(?P<hundred>st[óo]wk\w*)(?=\s+(?:metr|m2|m\b|kwadrat))|\b(?P<half>p[óo][łl]tor(?:a|ej)\b)(?!\s*(?:rok|mies|tyg|mil|mln|ba|dnia|godz))|(?<=\d)-?(?:ciu|tu|stu|miu)\b", re.IGNORECASE)  # fmt: skip
+_SPELT = re.compile(r"\b(?P<hundred>st[óo]wk\w*)(?=\s+(?:metr|m2|m\b|kwadrat))|\b(?P<half>p[óo][łl]tor(?:a|ej)\b)(?!\s*(?:rok|mies|tyg|mil|mln|ba|dnia|godz))|(?<=\d)-?(?:ciu|tu|stu|miu)\b|(?P<comma>(?<=\d)\s+przecinek\s+(?=\d))", re.IGNORECASE)  # fmt: skip
 
 
 def _spelt(text: str) -> str:
     """Convert what only counts metres: `stówka metrów`, `półtora metra`, `80ciu metrów`."""
-    if not has_any(text.lower(), ("wk", "łtor", "ltor", "ciu", "stu", "miu", "tu ")):
+    if not has_any(text.lower(), ("wk", "łtor", "ltor", "ciu", "stu", "miu", "tu ", "przecinek")):
         return text
     return _SPELT.sub(
-        lambda said: "100" if said["hundred"] else "1,5" if said["half"] else "", text
+        lambda said: (
+            "100" if said["hundred"] else "1,5" if said["half"] else "," if said["comma"] else ""
+        ),
+        text,
     )
 
 
@@ -237,7 +245,7 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
         is_near = any(0.5 <= number / each.value <= 2 for each in found)
         is_amended = amended and start == amended.start("number") and (asked == "area" or is_near)
         is_sum = (found or rooms) and _SUMMED.search(before) and not _MONEY.search(before)
-        if is_amended or is_sum or (found and scope.LEFT.search(before)):
+        if is_amended or is_sum or (found and _SURE.search(before)):
             sure.append(Quantity(start, end, number))
         elif rooms and rooms[-1].of == "part" and _THEN.fullmatch(text, rooms[-1].end, start):
             rooms.append(replace(rooms[-1], start=start, end=end, value=number))

@@ -38,7 +38,8 @@ _TOTAL = re.compile(
     re.IGNORECASE,
 )
 OF_IT = re.compile(
-    r"\b(?:w\s+tym|z\s+(?:tego|czego)|including|of\s+which)\b|^\s*\(|^\s*z\s*$", re.IGNORECASE
+    r"\b(?:w\s+tym|z\s+(?:tego|czego)|(?:razem|wraz|[łl][ąa]cznie)\s+z|including|of\s+which)\b|^\s*\(|^\s*z\s*$",
+    re.IGNORECASE,
 )
 _WORD = r"[^\W\d_]++\.?"
 _JOINED = re.compile(
@@ -52,7 +53,7 @@ KIN = (
     r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|przyjaci\w*|kump[el]\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
     r"|brother|sister|neighbou?r|friend"
 )
-_ANOTHERS = re.compile(rf"\b(?:{KIN})\b[^,;.\d]*$", re.IGNORECASE)
+_ANOTHERS = re.compile(rf"\b(?:{KIN}|u\s+(?:niego|niej|nich))\b[^,;.\d]*$", re.IGNORECASE)
 _NOT_THEIRS = re.compile(r"\bnie\s+(?:o\s+)?(?:jej|jego|ich)\b", re.IGNORECASE)
 """`Nie o jej mieszkanie chodzi`."""
 LOOK_BACK = 40
@@ -127,8 +128,8 @@ def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
     return chosen
 
 
-_SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|dok[łl]adnie|zmierzy[łl]\w*|zapomnia[łl]\w*|licz(?:my|ymy|cie)|po\s+(?:prze|pod)licz\w+|nie\s+no|(?:a|oj|ej|czekaj)\s+nie|(?<=, )no|sorry|i\s+mean|actually)"
-_AMENDS = ("sor", "tzn", "znacz", "przepr", "pomy", "aściwie", "asciwie", "jednak", "popraw", "raczej", "kładnie", "kladnie", "zmierz", "zapomn", "licz", "rzelicz", "odlicz", "nie no", "a nie", "j nie", ", no ", "mean", "actual")  # fmt: skip
+_SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\w+|w[łl]a[śs]ciwie|jednak|poprawk\w*|raczej|[źz]le\s+napisa\w+|dok[łl]adnie|zmierzy[łl]\w*|zapomnia[łl]\w*|licz(?:my|ymy|cie)|po\s+(?:prze|pod)licz\w+|nie\s+no|(?:a|oj|ej|czekaj)\s+nie|(?<=, )no|sorry|i\s+mean|actually)"
+_AMENDS = ("sor", "tzn", "znacz", "przepr", "pomy", "aściwie", "asciwie", "jednak", "popraw", "raczej", "kładnie", "kladnie", "zmierz", "zapomn", "napisa", "licz", "rzelicz", "odlicz", "nie no", "a nie", "j nie", ", no ", "mean", "actual")  # fmt: skip
 _NUMBER = r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)(?![\d:/]|[.,]\d|\s?(?:pok|pi[ęe]t|rok|lat\b|dni\b|tyg|mies|os[óo]b|tys|k\b|z[łl]|mln))\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?"
 _AMENDED = re.compile(
     rf"\b{_SORRY}(?:(?:[\s,:]+(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|ju[żz]|{_SORRY})\b)*[\s,:]+|\b[^\d.;!?]{{0,40}}\b(?:b[ęe]dzie|wysz[łl]o|wychodzi|jest|ma)\s+)"

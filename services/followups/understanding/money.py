@@ -43,12 +43,12 @@ _WORDS = {
 _BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюджет\w*"
 _FOR = re.compile(
     rf"\b(?P<budget>{_BUDGET})"
-    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|cen[aęyie]\w*|stawk\w*|price"
+    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
     r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
     r"|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
-    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
-    r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
+    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
+    r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|szykuj\w*|przygotowa\w*|dla\s+(?:was|pa[ńn]stwa)|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
     r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
     r"|chc\w*|zmie[śs]ci\w*|(?:wy)?starczy|zrobi(?:cie|[ćc])|cost)\b"
     r"|\b(?P<work>remont\w*|wyremont\w*|wyko[ńn]cz\w*)",
@@ -56,9 +56,14 @@ _FOR = re.compile(
 )
 """Words that say what the money is for; the nearest one before an amount counts."""
 _FOR_AFTER = re.compile(
-    rf"\s*(?:jest\s+)?(?:na|for|für)\s+(?:\w+\s+)?(?:remont\w*|wyko[ńn]cz\w*|ca[łl]o[śs]\w*|the\s+renovation)|\s*(?:wy)?starczy|\s*(?:{_BUDGET})\b",
+    rf"\s*(?:jest\s+)?(?:na|for|für)\s+(?:\w+\s+)?(?:remont\w*|wyko[ńn]cz\w*|od[śs]wie[żz]\w*|ca[łl]o[śs]\w*|the\s+renovation)|\s*(?:wy)?starczy|\s*(?:{_BUDGET})\b",
     re.IGNORECASE,
 )
+_THAT_MUCH = re.compile(
+    r"[^\d;]{0,60}\b(?:tyle\s+(?:mam|mo[żz]|wyda|przezn)|wi[ęe]cej\s+nie\s+(?:mam|dam|wyda|mo[gż]))",
+    re.IGNORECASE,
+)
+"""`za 15 000 się da? bo tyle mam`"""
 _PER_UNIT = re.compile(
     r"\s*(?:netto|brutto)?\s*(?:/|(?:za|od|per|na|pro|je|a)\s+(?:(?:jeden|ka[żz]dy|1)\s+)?)\s*(?:m\b|m2|m²|metr\w*|mb\b|m\.b|mkw|sqm|square|qm|szt\w*|godz\w*|h\b|hour|"
     r"dzie[ńn]|day|miesi\w*|month|osob\w*|punkt\w*)|\s*miesi[ęe]czn\w*",
@@ -66,7 +71,7 @@ _PER_UNIT = re.compile(
 )
 _SPENT_AFTER = re.compile(
     r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*)"
-    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b)",
+    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b|to\s+(?:du[żz]o|ma[łl]o|drogo|tanio)\b|(?:dwu|trzy)dziest\w+)",
     re.IGNORECASE,
 )
 _PART = re.compile(
@@ -251,7 +256,8 @@ def _amount(
     after = text[match.end() : match.end() + 40]
     gives = _GIVES.search(f"{before} ") is not None
     gives_it = _GIVES_AFTER.match(after) is not None
-    what = "own" if gives or _FOR_AFTER.match(after) else _whose(before)
+    is_for = _FOR_AFTER.match(after) or _THAT_MUCH.match(text, match.end())
+    what = "own" if gives or is_for else _whose(before)
     if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
         return None
     number, scale = value(match["number"]), match["scale"]

@@ -26,7 +26,7 @@ def number(text: str) -> float | None:
     return value(said) if re.fullmatch(NUMBER, said) else None
 
 
-_COUNTED = r"(?:kawaler|mieszka|lokal|apartament|pok[óo]j|poko|[łl]azien|sypialn|toalet|wc\b|biur|dom[kóy]|segment|kondygn|pi[ęe]tr|gabinet|flats|rooms)"
+_COUNTED = r"(?:kawaler|mieszka|lokal|apartament|pok[óo]j|poko|[łl]azien|sypialn|toalet|wc\b|biur|dom[kóy]|segment|kondygn|pi[ęe]tr|gabinet|sal(?:e|i|ek|ki)\b|flats|rooms)"
 _SEVERAL = re.compile(
     rf"\b(?P<count>dwa|dwie|dw[óo]ch|oba|obie|trzy|trzech|cztery|[2-9]|[1-4]\d)\s+(?:[^\W\d_]+\s+)?{_COUNTED}(?:[^\d.;!?]|\d(?=\w)){{0,50}}\b(?:po|ka[żz]d\w+(?:\s+(?:po|ma|ok\w*))?|each)\s*(?:ok\w*\.?\s*|jakie[śs]\s+)?$",
     re.IGNORECASE,

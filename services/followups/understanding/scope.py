@@ -14,10 +14,10 @@ from services.followups.understanding.text import MARK, fold, has_any
 
 PART = (
     r"pok[óo]j(?:u|owi|em)?\b|(?<!\d )pokoje\b|pokoik\w*|kuchni\w*|aneks\w*|[łl]azien\w*|salon\w*|sypialni\w*|toalet\w*|wc\b|kibel\w*|przedpok\w*|korytarz\w*|garderob\w*|hol[ul]?\b|jadalni\w*|gabinet\w*"
-    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|sal[aęei]\b|[śs]rodek\b"
+    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|sal[aęei]\b|salk[aięe]\b|open\s?space\b|[śs]rodek\b"
     r"|poddasz\w*|strych\w*|(?:jedn[aoe]|drug[ai]e?|pierwsz[ae])\s+(?:mieszka|kawaler|lokal|dom|biur)\w*|jedn[aoye]\b|drug[aie]e?\b|pierwsz[aye]\b|(?<=\s)(?:ma[łl]|du[żz])[ye]\b|kitchen|bathroom|room|bedroom|ванн\w*|кухн\w*|кімнат\w*|спальн\w*"
 )
-_WHOLE = r"mieszka(?:ni|nk)\w*|dom(?:u|em|ek|ku)?\b|cha[łl]up\w*|lokal\w*|biur\w*|kawalerk\w*|szereg[óo]wk\w*|bli[źz]niak\w*|segment\w*|metra[żz]\w*|powierzchni\w*|ca[łl]o[śs][ćc]\w*|pod[łl]o\w*|u[żz]ytkow\w*|netto|brutto|flat|apartment|house"
+_WHOLE = r"mieszka(?:ni|nk|ln)\w*|dom(?:u|em|ek|ku)?\b|cha[łl]up\w*|lokal\w*|biur\w*|kawalerk\w*|szereg[óo]wk\w*|bli[źz]niak\w*|segment\w*|metra[żz]\w*|powierzchni\w*|ca[łl]o[śs][ćc]\w*|pod[łl]o\w*|u[żz]ytkow\w*|netto|brutto|flat|apartment|house"
 _ELSE = (
     r"dzia[łl]\w*|ogr[óo]d\w*|ogrodz\w*|p[łl]ot\w*|parcel\w*|plot|garden|wysoko\w*|wys\b|odleg[łl]\w*|szeroko\w*|d[łl]ugo\w*|postojow\w*|[śs]cian\w*"
     r"|tynk\w*|elewacj\w*|dach\w*|kostk\w*|p[łl]yt\w*|kafel\w*|kafl\w*|gres\w*|glazur\w*|blat\w*|listw\w*|szaf\w*|mebl\w*|wysp\w*|zabudow\w*|wann\w*|brodzik\w*|prysznic\w*|okn\w*|drzwi\w*|walls?"
@@ -66,7 +66,7 @@ _LARGER = re.compile(r"\b(?:(?P<more>wi[ęe]ksz)|mniejsz)\w*", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:reszt\w+|wszystko)\b", re.IGNORECASE)
 _EXCEPT = re.compile(r"\b(?:bez|opr[óo]cz|poza|pr[óo]cz|nie\s+licz[ąa]c|pomijaj[ąa]c|without|except)\b", re.IGNORECASE)  # fmt: skip
 _NOT_DONE = re.compile(
-    r"\bnie\s+(?!tylko)(?:\w+\s+)?(?:robi|rusz|tyk|wyka[ńn]cz|remont|dotyk|licz(?!on)|wchodz|obejm|trzeba|chc)\w*|\bzosta(?:j|[łl]|wi)\w*|\bodpada\w*|\bpo\s+remoncie|\bna\s+razie\s+nie\b|\bnie\s*[.!)]?\s*$"
+    r"\bnie\s+(?!tylko)(?:\w+\s+)?(?:robi|rusz|tyk|wyka[ńn]cz|remont|dotyk|licz(?!on)|wchodz|obejm|trzeba|chc)\w*|\bzosta(?:j|[łl]|wi)\w*|\bodpada\w*|\bpo\s+remoncie|\bna\s+razie\s+nie\b|\bnie\s*(?:[.!)]?\s*$|,)"
     r"|\b(?:gotow[aeyią]|zrobion\w+|sko[ńn]czon\w+|wyko[ńn]czon\w+|wyremontowan\w+|odnowion\w+|zrobi[łl]\w*)\b|\b(?:robi|ogarnia)\s+(?:kto|inn|firm|s[aą]si|szwag|sam|w[łl]a[śs])\w*|\bogarnia\s+sam|\bnot\s+included",
     re.IGNORECASE,
 )
