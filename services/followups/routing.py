@@ -116,28 +116,36 @@ Tokens = tuple[str, ...]
 
 
 class _Node:
-    """A node of the phrase index: possible next words, keyed by their first letters.
+    """A node of the phrase index: possible next words.
 
-    The cost per word of a message does not depend on the number of phrases. Words given by their
-    ending are under the empty key.
+    The cost per word of a message does not depend on the number of phrases: whole words are looked
+    up, and beginnings by their first letters.
     """
 
-    __slots__ = ("after_gap", "next", "numbers")
+    __slots__ = ("after_gap", "beginnings", "endings", "numbers", "words")
 
     def __init__(self) -> None:
         self.numbers: set[int] = set()
         """Numbers of the phrases that end here."""
         self.after_gap: _Node | None = None
-        self.next: dict[str, dict[str, _Node]] = {}
+        self.words: dict[str, _Node] = {}
+        self.beginnings: dict[str, dict[str, _Node]] = {}
+        self.endings: dict[str, _Node] = {}
 
     def add(self, tokens: Tokens, number: int) -> None:
         node = self
         for token in tokens:
+            letters = token.strip("*")
             if token == GAP:
                 node.after_gap = node = node.after_gap or _Node()
+                continue
+            if token == letters:
+                known = node.words
+            elif token[0] == "*":
+                known = node.endings
             else:
-                key = "" if token.startswith("*") else token.rstrip("*")[:STEM]
-                node = node.next.setdefault(key, {}).setdefault(token, _Node())
+                known = node.beginnings.setdefault(letters[:STEM], {})
+            node = known.setdefault(letters, _Node())
         node.numbers.add(number)
 
     def hear(self, words: Sequence[str], at: int, heard: set[int]) -> None:
@@ -148,10 +156,18 @@ class _Node:
                 self.after_gap.hear(words, at + skip, heard)
         if at >= len(words):
             return
-        for key in ("", words[at][:STEM]):
-            for token, node in self.next.get(key, {}).items():
-                if _is(words[at], token):
-                    node.hear(words, at + 1, heard)
+        word = words[at]
+        if (node := self.words.get(word)) is not None:
+            node.hear(words, at + 1, heard)
+        for letters, node in self.beginnings.get(word[:STEM], _NONE).items():
+            if word.startswith(letters):
+                node.hear(words, at + 1, heard)
+        for letters, node in self.endings.items():
+            if word.endswith(letters) and word != letters:
+                node.hear(words, at + 1, heard)
+
+
+_NONE: Mapping[str, _Node] = MappingProxyType({})
 
 
 class Routes:
@@ -236,11 +252,3 @@ def _spellings(part: str, words: Mapping[str, Sequence[str]]) -> list[Tokens]:
 
 def _plain(token: str) -> str:
     return token if token == GAP else token.replace(token.strip("*"), "".join(fold(token)))
-
-
-def _is(word: str, token: str) -> bool:
-    if token[-1] == "*":
-        return word.startswith(token[:-1])
-    if token[0] == "*":
-        return word.endswith(token[1:]) and word != token[1:]
-    return word == token
