@@ -11,7 +11,7 @@ from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.text import MARK, fold
 
 _LED = re.compile(
-    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*|miasto|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
+    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
     rf"(?:^|[,;.{MARK}\n(\d]|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
@@ -19,7 +19,7 @@ _ALONE = re.compile(
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
     "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "вроцлав": "Wrocław", "кракове": "Kraków", "варшаве": "Warszawa", "вроцлаве": "Wrocław", "гданськ": "Gdańsk", "познань": "Poznań", "люблін": "Lublin", "лодзі": "Łódź",
-    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław",
+    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław", "wrocku": "Wrocław", "катовіце": "Katowice", "катовіцах": "Katowice", "катовицах": "Katowice", "жешуві": "Rzeszów", "лодзь": "Łódź",
 }  # fmt: skip
 _MORE = re.compile(
     r"\s*(?:,|\b(?:albo|lub|i|oraz|czy|or|and|und|oder|або|чи|і)\b)\s*(?:(?:w|we|do|in)\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
@@ -126,7 +126,7 @@ def _inflected(word: str, *, among: int) -> tuple[str, ...]:
 
 
 _ENDINGS = {
-    "a": ("ie", "i", "y", "e", "a"), "o": ("ie", "u", "a", "em", "iem"), "e": ("u", "a", "em", "ach", "ego", "ami", "ym"),
+    "a": ("ie", "i", "y", "e", "a"), "o": ("ie", "e", "u", "a", "em", "iem"), "e": ("u", "a", "em", "ach", "ego", "ami", "ym"),
     "y": ("ach", "ami", "ow", "ego", "ym"), "i": ("ach", "ami", "ow", "ego", "im"),
 }  # fmt: skip
 
@@ -216,10 +216,15 @@ def _led(text: str) -> Iterator[tuple[int, int, str]]:
         before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
         home = _HOME.search(before)
         is_ours = (home and home["anothers"]) or _THERE.match(text, match.end())
-        if _NOT_OURS.search(before) and not is_ours:
+        is_denied = corrections.is_rejected(text, match.start())  # `nie w Sokołowie`
+        if is_denied or (_NOT_OURS.search(before) and not is_ours):
             continue
         rank = 2 if _NEAR.match(match[0]) else match[0][0] in "zZ"
-        rank = rank if home is None else 3 + (home["anothers"] is not None)
+        rank = (
+            rank
+            if home is None or _THERE.match(text, match.end())
+            else 3 + (home["anothers"] is not None)
+        )
         at: re.Match[str] | None = match
         while at is not None:
             names = (said for said in _candidates(at) if said[0].isupper() or " " in said or _is_plain(said))  # fmt: skip
