@@ -25,16 +25,20 @@ _SAID = re.compile(
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|mi\s+m[óo]wi[ćc]|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
-    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[,.;!{MARK}]|$))"
+    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|m[óo]wi(?!,)|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[^\w\s]|$|btw\b))"
 )
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
-    rf"(?P<name>{_FULL_NAME})[\s.!•]*$"
+    rf"(?P<name>{_FULL_NAME})(?:\s+(?i:tel\w*|kom\w*|nr|numer)\b)?[\s.:!•]*$"
 )
 _BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;/|]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
+_LABELLED = re.compile(
+    rf"\bimi[ęe]:?\s+(?:to\s+)?(?P<first>(?i:{_LETTERS}))|\b[Nn]azwisko:?\s+(?:to\s+|przez\s\w+\s\w+,\s)?(?P<last>{_CAPITAL}(?:-{_CAPITAL})?)"
+)
+"""`Nazwisko Kot, imię Wanda`"""
 _COUPLE = re.compile(
     rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_LETTERS}\s+i\s+{_LETTERS}\s+{_LETTERS})(?=\s*(?:[{MARK},;.!]|$))",
     re.IGNORECASE,
@@ -44,11 +48,22 @@ _LAST_TWO = re.compile(
     rf"(?<=\w\s)(?P<name>(?!\w+ę\b){_CAPITAL}[ ]{_CAPITAL})(?=\s*(?:[,;.]|{MARK}|$))"
 )
 """`Beauty Studio Ewelina Pająk`"""
-_OF_SIDE = ("strony", "here", "jestem", "kłania", "klania", "imi", "dane", "nazwisko")
+_OF_SIDE = (
+    "strony",
+    "here",
+    "jestem",
+    "kłania",
+    "klania",
+    "imi",
+    "dane",
+    "nazwisko",
+    " mówi",
+    " mowi",
+)
 _FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
 """`Mirek, pisać sms 609 771 235`"""
 _STANDING = re.compile(
-    rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$)"
+    rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$|(?:administrator|kierowni|prezes|zarz[ąa]d|w[łl]a[śs]ciciel|dok[łl]adnie)\w*\s*(?:[,;.!]|$))"
 )
 """Two or more words between commas, as in a signature."""
 _LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!(?-i:maks|max)\b){_LETTERS})\s*$", re.IGNORECASE)
@@ -60,7 +75,7 @@ _SURNAME = r"\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)"
 _NO_SURNAME = r"(?!(?:pozdr|prosz|dzwo|zadzw|oddzw|pisz|m[óo]j|moja|kontakt|lub|albo|oraz|sms|whats|dzi[ęe]k|czek|jutr|dzi[śs]|wiecz|ran[oe]|tel|kom|nr|numer)\w*\b)"
 _BEFORE_PHONE = re.compile(
     rf"(?:^|[{MARK},;.:!]\s*|\b(?<!\bi\s))(?:(?:pani?|ja|tu|ok|okej|dobrze|kontakt)\s+)?"
-    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s,:-]*{PHONE_MARK}))?)(?=(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
+    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s,:-]*{PHONE_MARK}))?)(?=(?:\si)?(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
     re.IGNORECASE,
 )
 """`ok kasia 511 892 004`"""
@@ -80,6 +95,8 @@ FIRST_NAMES = frozenset(
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
+    if "azwisko" in text and (name := _labelled(text)):
+        return name
     match = _SAID.search(text) or _known(_INTRODUCED, text) or _on_the_side(text)
     match = match or _couple(text) or _SIGNED.search(text)
     if match is None and (MARK in text or asked in {"name", "contact"}):
@@ -104,6 +121,15 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if name.islower():
         name = name.title().replace(" I ", " i ")
     return take(text, match), {"name": name}
+
+
+def _labelled(text: str) -> Reading | None:
+    said = {str(each.lastgroup): each for each in _LABELLED.finditer(text)}
+    if len(said) < 2 or fold(said["first"]["first"]) not in FIRST_NAMES:
+        return None
+    for each in sorted(said.values(), key=lambda each: -each.start()):
+        text = take(text, each)
+    return text, {"name": f"{said['first']['first'].title()} {said['last']['last']}"}
 
 
 def _may_sign(text: str, asked: Question | None) -> bool:

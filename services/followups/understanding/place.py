@@ -14,7 +14,7 @@ _LED = re.compile(
     r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
-    rf"(?:^|[,;.{MARK}\n(\d]|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
+    rf"(?:^|[,;.{MARK}\n(\d]|\ba(?=\s+dok[łl]adnie)|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
 )
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
@@ -110,7 +110,7 @@ def _inflected(word: str, *, among: int) -> tuple[str, ...]:
         none = (
             (stem,) if stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1) else ()
         )
-        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch")) if among > 1 else (f"{stem}ej",) if word.endswith("owa") else ()  # fmt: skip
+        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch")) if among > 1 else (f"{stem}ej",) if word.endswith(("owa", "na")) else ()  # fmt: skip
         return (*plain, *changed, *none, *adjective)
     fleeting: tuple[str, ...] = ()
     if word.endswith(("iec", "ec")):
