@@ -47,7 +47,7 @@ _FOR = re.compile(
     r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
     r"|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
-    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
+    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta|przygot)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
     r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|szykuj\w*|przygotowa\w*|dla\s+(?:was|pa[ńn]stwa)|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
     r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
     r"|chc\w*|zmie[śs]ci\w*|(?:wy)?starczy|zrobi(?:cie|[ćc])|cost)\b"
@@ -64,6 +64,8 @@ _THAT_MUCH = re.compile(
     re.IGNORECASE,
 )
 """`za 15 000 się da? bo tyle mam`"""
+_IS_IT_MUCH = re.compile(r"\s*to\s+(?:du[żz]o|ma[łl]o|drogo|tanio)\b", re.IGNORECASE)
+"""`2000 zł to dużo?`: a price, unless it is said to be a budget."""
 _PER_UNIT = re.compile(
     r"\s*(?:netto|brutto)?\s*(?:/|(?:za|od|per|na|pro|je|a)\s+(?:(?:jeden|ka[żz]dy|1)\s+)?)\s*(?:m\b|m2|m²|metr\w*|mb\b|m\.b|mkw|sqm|square|qm|szt\w*|godz\w*|h\b|hour|"
     r"dzie[ńn]|day|miesi\w*|month|osob\w*|punkt\w*)|\s*miesi[ęe]czn\w*",
@@ -71,7 +73,7 @@ _PER_UNIT = re.compile(
 )
 _SPENT_AFTER = re.compile(
     r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*)"
-    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b|to\s+(?:du[żz]o|ma[łl]o|drogo|tanio)\b|(?:dwu|trzy)dziest\w+)",
+    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b|(?:dwu|trzy)dziest\w+)",
     re.IGNORECASE,
 )
 _PART = re.compile(
@@ -257,7 +259,8 @@ def _amount(
     gives = _GIVES.search(f"{before} ") is not None
     gives_it = _GIVES_AFTER.match(after) is not None
     is_for = _FOR_AFTER.match(after) or _THAT_MUCH.match(text, match.end())
-    what = "own" if gives or is_for else _whose(before)
+    asks = "other" if _IS_IT_MUCH.match(after) else None
+    what = "own" if gives or is_for else _whose(before) or asks
     if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
         return None
     number, scale = value(match["number"]), match["scale"]

@@ -28,7 +28,7 @@ _INTRODUCED = re.compile(
     rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|mi\s+m[óo]wi[ćc]|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
-    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|m[óo]wi(?!,)|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[^\w\s]|$|btw\b))"
+    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|m[óo]wi(?![,:])|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[^\w\s]|$|btw\b))"
 )
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
@@ -95,8 +95,8 @@ FIRST_NAMES = frozenset(
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    if "azwisko" in text and (name := _labelled(text)):
-        return name
+    if "azwisko" in text and (labelled := _labelled(text)):
+        return labelled
     match = _SAID.search(text) or _known(_INTRODUCED, text) or _on_the_side(text)
     match = match or _couple(text) or _SIGNED.search(text)
     if match is None and (MARK in text or asked in {"name", "contact"}):
