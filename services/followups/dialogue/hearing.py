@@ -107,15 +107,19 @@ def hear(
     matched = routes.find(message, before=_before(state))
     joined = _joined(state, message)
     corrected = _corrected(message, state.facts, state.asking)
-    understood = understand(
-        joined or message,
-        asked=corrected or _asked(state, message, matched),
-        language=state.spoken or state.language or default_language,
-        begun=state.language is not None,
-        email_just_given=state.email_just_given,
-        agreed=state.consent == "given" and state.asking is None,
-        today=today,
-        works=works,
+    understood = _for_all(
+        understand(
+            joined or message,
+            asked=corrected or _asked(state, message, matched),
+            language=state.spoken or state.language or default_language,
+            begun=state.language is not None,
+            email_just_given=state.email_just_given,
+            agreed=state.consent == "given" and state.asking is None,
+            today=today,
+            works=works,
+        ),
+        state,
+        message,
     )
     is_ours = understood.language in forms or understood.language in handovers
     spoken = understood.language if is_ours else default_language
@@ -149,7 +153,7 @@ def hear(
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
-    news = _that_stand(news, state, message, understood, actions, corrected)
+    news = _that_stand(news, state, message, actions, corrected)
     answers = _answers(matched, held)
     answer = understood.answer
     is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
@@ -459,19 +463,24 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
     return news
 
 
+def _for_all(understood: Understood, state: State, message: str) -> Understood:
+    """Make the budget of each of several flats that of all."""
+    told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
+    count = numbers.flats(told) if understood.is_each else 1
+    least, most = understood.budget_from, understood.facts.budget
+    facts = replace(understood.facts, budget=most and most * count)
+    return replace(understood, facts=facts, budget_from=least and least * count)
+
+
 def _that_stand(
     news: Facts,
     state: State,
     message: str,
-    understood: Understood,
     actions: frozenset[Action],
     corrected: Question | None,
 ) -> Facts:
     """Leave out what is said of something else: of a visit, a later stage, or other rooms."""
     is_read_again = False
-    if understood.is_each and news.budget:
-        told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
-        news = replace(news, budget=news.budget * numbers.flats(told))
     if news.area and _EACH_ROOM.search(message) and numbers.flats(message) == 1:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or ""))
         news = replace(news, area=news.area * numbers.flats(told))

@@ -71,6 +71,8 @@ _COUNTS_ELSE = re.compile(
 _ENDS = re.compile(r"\s*(?:[,;.!?)+|]|$|(?:i|oraz|a|plus|do|po|bez|razem|ale|wi[ęe]c|kt[óo]r\w+)\b)", re.IGNORECASE)  # fmt: skip
 _NO_LINK = re.compile(r"\b(?:za|na|od|do|w|we|przy|ul|nr|numer|rok\w*|lat\w*|mam\w?|kosztuj\w*|bud[żz]\w*|wyda\w*)\b|[,;!?\d]|\.\s|\w+\W+\w+\W+\w+\W+\w", re.IGNORECASE)  # fmt: skip
 _NEXT_IS_MONEY = re.compile(rf"[^\d.;!?]{{0,40}}(?:{NUMBER})\s?(?:{MONEY})", re.IGNORECASE)
+_THEN_BUDGET = re.compile(r"\s?,\s*(?:(?P<said>bud[żz]\w*|mam\w?\b)|do\b|ok\w*|ma(?:x|ks)\w*|ca[łl]o\w*|\d)", re.IGNORECASE)  # fmt: skip
+"""`łazienka 6, 50 tys`: a room, and not a price in thousands like `kuchnia 40, łazienka 30 tys`"""
 _MONEY = re.compile(rf"\d\s?(?:{MONEY})", re.IGNORECASE)
 _THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
 _SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
@@ -238,7 +240,9 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
         if not 1 < number <= _MOST:
             continue
         has_unit = _AREA.match(text, start) or _COUNTS_ELSE.match(text, end)
-        is_else = has_unit or _NEXT_IS_MONEY.match(text, end)
+        then = _THEN_BUDGET.match(text, end)
+        is_room = then and (found or rooms or then["said"])
+        is_else = has_unit or (_NEXT_IS_MONEY.match(text, end) and not is_room)
         if is_else or any(each.start <= start < each.end for each in found):
             continue
         before = text[max(0, start - _LOOK_BACK) : start]

@@ -99,7 +99,7 @@ _COUNTS = {
 _IN = re.compile(
     rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
     rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?[-–]\s?\d{{1,2}})?\s+)?"
-    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|mies\w*\.?|miech\w*|msc\b\.?|months?\b"
+    r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|mies(?!zka)\w*\.?|miech\w*|msc\b\.?|months?\b"
     r"|rok\w*|roku|lata\b|years?\b)",
     re.IGNORECASE,
 )

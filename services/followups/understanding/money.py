@@ -222,7 +222,8 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     news: dict[str, Any] = {"budget": round(total), "currency": of}
     if len(said) == 1 and (least := _least(said[0], total)):
         news["budget_from"] = round(least)
-    if len(said) == 1 and _EACH.search(text[max(0, first - 4) : first]) and _FLAT.match(text, last):
+    before = text[max(0, first - 64) : first]
+    if len(said) == 1 and times(before) == 1 and _EACH.search(before) and _FLAT.match(text, last):
         news["is_each"] = True
     return f"{text[:first]} • {text[last:]}", news
 
@@ -241,7 +242,7 @@ def _least(match: re.Match[str], most: float) -> float | None:
         return None
     least, top = value(number), value(match["number"])
     scale = most / top if top else 1
-    return least if least >= 1_000 or scale == 1 else least * scale
+    return least if scale == 1 or least >= 1_000 > top else least * scale
 
 
 _MOST_BARE = 10_000_000

@@ -58,7 +58,7 @@ _MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt
 """`im Sommer von Ihnen gemacht`"""
 _AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
 """`zaraz po odbiorze`: a time that another one gives."""
-_HOPED = re.compile(r"\b(?:my[śs]l(?:a[łl]|eli)\w*|planowa[łl]\w*|chcieli[śs]my|chcia[łl][ae]m)\b", re.IGNORECASE)  # fmt: skip
+_HOPED = re.compile(r"\b(?:mieli(?:[śs]my)?|mia[łl][ae]m|my[śs]l(?:a[łl]|eli)\w*|planowa[łl]\w*|chcieli[śs]my|chcia[łl][ae]m)\b", re.IGNORECASE)  # fmt: skip
 _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECASE)
 _LONGEST_LINK = 25
 _ROUGH = re.compile(r"about|week|in_|spring|summer|autumn|winter|quarter|half_year|holidays|(?:before|after)_")  # fmt: skip

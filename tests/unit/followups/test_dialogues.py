@@ -120,6 +120,16 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
         "area": 81,
         "budget": 150000,
     },
+    ("Dwa mieszkania po 40 m2, po 180 tys za mieszkanie, Kraków",): {
+        "area": 80,
+        "budget": 360000,
+        "start": None,
+    },
+    ("Dwa mieszkania 40 i 50 m2, budżet po 150 tys za mieszkanie",): {"budget": 300000},
+    ("Kuchnia 12, salon 25, łazienka 5, budżet 80 tys, Kraków",): {"area": 42, "budget": 80000},
+    ("salon 30, bez kuchni, łazienka 6, 50 tys",): {"area": 36, "budget": 50000},
+    ("salon 30 m2", "kuchnia 40, łazienka 30 tys"): {"area": 30},
+    ("mieliśmy zacząć w marcu ale zaczniemy w lipcu",): {"start": "2027-07"},
 }
 
 
@@ -127,3 +137,18 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
 def test_a_later_message_is_read_with_what_was_said_before(turns: tuple[str, ...]) -> None:
     known = dialogues.hold(list(turns)).facts
     assert {name: known.get(name) for name in TOGETHER[turns]} == TOGETHER[turns]
+
+
+@pytest.mark.parametrize(
+    ("turns", "budget"),
+    [
+        (["Dwa mieszkania 40 i 50 m2", "po 150-180 tys za mieszkanie"], (300_000, 360_000)),
+        (["Dwa mieszkania, po 150000-180000 zł"], (300_000, 360_000)),
+        (["Dwie łazienki, po 30-40 tys za łazienkę"], (60_000, 80_000)),
+    ],
+)
+def test_a_range_for_each_is_one_for_all(turns: list[str], budget: tuple[int, int]) -> None:
+    state = State()
+    for message in turns:
+        state = dialogues.answer(state, message).state
+    assert (state.budget_from, state.facts.budget) == budget
