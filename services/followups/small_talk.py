@@ -93,9 +93,9 @@ _OF_MAILS = re.compile(
     r"|dane|danych|adres|e mail|consent|opt)"
 )
 _MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
-_OF_A_NUMBER = re.compile(r"\b(?:numer|nr|telefon|mail|adres)\w*")
+_OF_A_NUMBER = re.compile(r"\b(?:numer|nr|telefon|mail|adres)\w*(?! \d| \w+ \d)")
 _FORBIDS_CALLS = re.compile(r"nie (?:\w+ )?(?:dzwo|telefon)")
-_OF_ALL = re.compile(r"\b(?:dan(?:e|ych)|wszystk\w*|rodo|konto)\b")
+_OF_ALL = re.compile(r"\b(?:dan(?:e|ych)|wszystk\w*|rodo|konto|baz\w+|system\w*)\b")
 _BY_MAIL = re.compile(r"\b(?:e ?)?(?:mail|mejl)|\bpoczt")
 _BY_VOICE = re.compile(
     r"dzwo|telef|\btel\b|numer|rozm|pogada|glos|spotk|pomiar|wizyt|przyje|obejrz|sms|call|ring|phone"

@@ -251,7 +251,7 @@ def _says_more(answer: Answer | None, message: str, language: str) -> bool:
 def _joined(state: State, message: str) -> str | None:
     """Return the message with the part of its phone number that was given before."""
     if state.facts.phone is not None:
-        return phone.corrected(state.facts.phone, message)
+        return phone.corrected(state.facts.phone, message, state.asking)
     return phone.joined(state.last_said or "", message, state.asking) if state.last_said else None
 
 
@@ -330,6 +330,7 @@ def _that_count(
     )
     said = "" if "?" in message else message.lower()
     describes = understood.facts.area is not None and small_talk.names_works(message, works)
+    is_replaced = state.facts.phone and understood.facts.phone not in {None, state.facts.phone}
     return [
         route
         for route in matched
@@ -337,7 +338,7 @@ def _that_count(
         and not (route.name == "scope" and (answers or describes))  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
-        and not (understood.facts.phone and small_talk.is_of_number(message, route.action))
+        and not (is_replaced and small_talk.is_of_number(message, route.action))
         and not ("budget" in route.skips and "zgod" in said)  # `zgodzę się, jak poznam cennik`
         and not (
             route.action == "mails"

@@ -55,14 +55,23 @@ _ANOTHERS = re.compile(
 )
 """`Sąsiad, ten co ma 502 118 440, mówił`."""
 _NOT_THIS = r"(?P<wrong>\d{3,4})"
+_NO_UNIT = rf"\b(?!\s?(?:{MONEY}|{METRES}|{FEET}|lat))"
 _ENDING = re.compile(
-    r"\b(?:ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy|cztery)|na\s+ko[ńn]cu|ending)\D{0,15}(?P<new>\d{2,4})\b(?!\s?(?:m|zł|tys|lat))"
-    r"|\b(?P<first>\d{2,4})\s+na\s+ko[ńn]cu\b"
-    rf"|\b(?:nie|not)\s+{_NOT_THIS}[\s,]+(?:tylko|lecz|ale|a|but)\s+(?P<other>\d{{3,4}})\b"
-    rf"|\b(?P<right>\d{{3,4}})[\s,]+(?:a\s+)?(?:nie|not)\s+{_NOT_THIS.replace('wrong', 'was')}\b",
+    r"\b(?:(?:ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy|cztery)|na\s+ko[ńn]cu|ending)\D{0,15}(?P<new>\d{2,4})"
+    r"|(?P<first>\d{2,4})\s+na\s+ko[ńn]cu"
+    rf"|(?:nie|not)\s+{_NOT_THIS}[\s,]+(?:tylko|lecz|ale|a|but)\s+(?P<other>\d{{3,4}})"
+    rf"|(?P<right>\d{{3,4}})[\s,]+(?:a\s+)?(?:nie|not)\s+{_NOT_THIS.replace('wrong', 'was')}){_NO_UNIT}",
     re.IGNORECASE,
 )
 """`Końcówka 727, nie 772`"""
+_OF_A_PHONE = re.compile(
+    r"ko[ńn]c[óo]wk|\bcyfr|\btel\b|telefon|\bnumer(?!\w*\s+(?:domu|miesz|lok|bud|blok|dzia))",
+    re.IGNORECASE,
+)
+_BESIDE_ENDING = re.compile(
+    r"(?:sor\w+|przepraszam|pomy[łl]k\w+|jednak|znaczy|oj|to|jest|a|nie|\d{2,4}|[\s,.!])*",
+    re.IGNORECASE,
+)
 _WHOM = re.compile(
     r"\b(?:dzwo\w+|kontakt\w*|telefon\w*)\s+(?:(?:prosz[ęe]|najlepiej|lepiej|raczej|tylko)\s+)*do\s+(?P<who>[^\W\d_]{3,})",
     re.IGNORECASE,
@@ -125,11 +134,19 @@ def joined(before: str, text: str, asked: Question | None) -> str | None:
     return f"tel. {number} {text[rest.end() :]}" if is_whole or is_longer else None
 
 
-def corrected(known: str, text: str) -> str | None:
-    """Return the message with the known number's new ending: `końcówka 727, nie 772`."""
+def corrected(known: str, text: str, asking: Question | None) -> str | None:
+    """Return the message with the known number's new ending: `końcówka 727, nie 772`.
+
+    `150, nie 200` beside anything else is a budget or an address, not the end of a number.
+    """
     if not HAS_DIGIT.search(text) or any(pattern.search(text) for pattern, _ in _IN_DIGITS):
         return None
     number, end = _ended(known, text, 0)
+    if not _OF_A_PHONE.search(text):
+        match = _ENDING.search(text)
+        rest = f"{text[: match.start()]} {text[match.end() :]}" if match else text
+        if asking in {"area", "budget", "start"} or not _BESIDE_ENDING.fullmatch(rest):
+            return None
     return f"tel. {number} {text[end:]}" if end else None
 
 
