@@ -153,7 +153,7 @@ class _Route(_Section):
     lead: bool = True
     alone: bool = False
     always: bool = False
-    skips: tuple[Literal["wish", "area", "budget", "start", "contact"], ...] = ()
+    skips: tuple[Literal["wish", "area", "budget", "start", "contact", "consent"], ...] = ()
 
 
 def _town(text: str) -> str:

@@ -145,7 +145,7 @@ def asks_more(message: str, before: str | None) -> bool:
 def asks_of_record(message: str) -> bool:
     """Return whether it asks what is noted here: `macie mój numer?`"""
     said = " ".join(fold(message))
-    return bool(_RECORDED.search(said) and _OF_THE_RECORD.search(said))
+    return "skad" not in said and bool(_RECORDED.search(said) and _OF_THE_RECORD.search(said))
 
 
 def speaks_of(question: str, message: str) -> bool:

@@ -339,7 +339,8 @@ def _that_count(
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
         and not (is_replaced and small_talk.is_of_number(message, route.action))
-        and not ("budget" in route.skips and "zgod" in said)  # `zgodzę się, jak poznam cennik`
+        # `zgodzę się, jak poznam cennik`
+        and not ("budget" in route.skips and "wish" not in route.skips and "zgod" in said)
         and not (
             route.action == "mails"
             and (understood.answer or is_other or small_talk.names_works(message, works))

@@ -151,7 +151,7 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
 
 
 def gives_up_on_consent(state: State) -> bool:
-    asked = state.asked.get("consent", 0)
+    asked = state.asked.get("consent", 0) if "shown" in state.asked else 0
     return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
 
 

@@ -208,7 +208,7 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
             last is None
             or total is None
             or each.weight > last.weight
-            or (not is_floor and _follows(text, last, between))
+            or (not is_floor and _follows(text, last, each, between))
         ):
             total = each.value
         elif (
@@ -231,11 +231,20 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     return total
 
 
-def _follows(text: str, last: Quantity, between: str) -> bool:
+_UP_TO = re.compile(
+    r"\b(?:do[łl]o\w+|do(?:rzuc|p[łl]ac|ci[ąa]gn|bi|j)\w*|(?:po|pod|z)(?:dnie[śs]|bi|ci[ąa]gn|wi[ęe]ksz)\w*)"
+    r"\s+(?:(?:nawet|maks\w*|max|najwy[żz]ej|tak)\s+)?do(?:\s+(?:jakich[śs]|ok\.?|oko[łl]o))?\s*$",
+    re.IGNORECASE,
+)
+"""`160 000, mogę dołożyć do 180`"""
+
+
+def _follows(text: str, last: Quantity, each: Quantity, between: str) -> bool:
     """Return whether a value replaces the last one: a correction, or a range: `między 70 a 75`."""
     before = text[max(0, last.start - LOOK_BACK) : last.start]
     is_range = _BETWEEN.search(before) and _AND.fullmatch(between)
-    return is_range is not None or _replaces(between)
+    is_limit = each.value > last.value and _UP_TO.search(between) is not None
+    return is_range is not None or is_limit or _replaces(between)
 
 
 def _are_rooms(last: Quantity, each: Quantity) -> bool:

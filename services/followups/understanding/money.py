@@ -99,7 +99,7 @@ _TWICE = re.compile(
 )
 """`Dofinansowanie 18 tys, dołożymy drugie tyle`"""
 _GIVES = re.compile(
-    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do[łl]o[żz]\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
+    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do(?:[łl]o[żz]|rzuc|p[łl]ac|ci[ąa]gn|bi|jd)\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
     r"\s+(?:(?:do|na|to|nawet|g[óo]r[aęy]|najwy[żz]ej|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
     re.IGNORECASE,
 )

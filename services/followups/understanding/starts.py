@@ -38,7 +38,7 @@ _WORD = re.compile(
     rf"|(?P<after>(?:po|od|after|nach)\s+(?:\w+\s+)?(?:{_HANDOVER}|the\s+(?:handover|keys)))|(?P<handover>{_HANDOVER})"
     r"|(?P<works>prac[ey]?\b|robot\w*|rob[óo]t|robi[ćc]|ekip\w*|(?<!po )remont\w*|wyremont\w*|wyko[ńn]cz\w*|works?)"
     r"|(?P<finish>gotow\w*|sko[ńn]cz\w*|ko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|otwar\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline|rodz[ięe]\w*|por[óo]d\w*|przeprowadz\w*|najem\w*|najmu)"
-    r"|(?P<call>(?:za|od)?dzwo[ńn]\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|rozmow\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]wi\w*|um[óo]wm\w*)"
+    r"|(?P<call>(?:za|od)?dzwo[ńn]\w*|odezw\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|rozmow\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]wi\w*|um[óo]wm\w*)"
     r"|(?P<other>(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|kredyt\w*|decyzj\w*|da\s+odpowied\w*|notari\w*|akt\b|przetarg\w*|mia[łl]\w*\s+by[ćc]|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|odpad\w*|robili|robi[łl][ay]"
     r"|przyjad[ąa]\b|przyje[żz]d[żz]a\w*|dostaw\w*|dotr[ąz]\w*|gwarancj\w*|odebra[nł]\w*|kupion\w*|wybudowan\w*|wychodz\w*|wyprowadz\w*|zamyka\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|chcia)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)))\b",
     re.IGNORECASE,
@@ -58,6 +58,10 @@ _MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt
 """`im Sommer von Ihnen gemacht`"""
 _AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
 """`zaraz po odbiorze`: a time that another one gives."""
+_SAID = r"(?:(?:za|do|s)?pyta[mnć]?|(?:na|od|do)?pisz[ęe]|(?:po|do|od)?powiem|odpowiem|odpowiadam|m[óo]wi[ęe]|podam|podaj[ęe]|(?:wy|prze|pode|do)[śs]l[ęe]|(?:wy|prze|do)sy[łl]am|wspomn[ęe]|dodam|dopytam|zastrzegam|zaznacz(?:am|[ęe])|uprzedz(?:am|[ęe])|informuj[ęe]|wyja[śs]ni(?:am|[ęe])|sprawdz(?:am|[ęe])|zmierz[ęe]|policz[ęe]|wr(?:acam|[óo]c[ęe])|odbior[ęe]|oddzwoni[ęe]|zadzwoni[ęe]|pytani\w+|dzi[ęe]kuj[ęe])"
+_SAYS = re.compile(rf"\s+(?:(?:te[żz]|jeszcze|si[ęe]|chc[ęe]|chcia[łl][ae]?m|mog[ęe]|mam|to|wam|pa[nń]\w*)\s+){{0,3}}(?:{_SAID}|(?:za|s)pyta[ćc]|powiedzie[ćc]|(?:na)?pisa[ćc]|poda[ćc])\b", re.IGNORECASE)  # fmt: skip
+_SAYS_SOON = re.compile(rf"\b{_SAID}\s+(?:(?:te[żz]|jeszcze|to|wam|pa[nń]\w*)\s+)?$", re.IGNORECASE)
+"""`od razu zapytam`, `napiszę zaraz`: when something is said, not when the works start."""
 _HOPED = re.compile(r"\b(?:mieli(?:[śs]my)?|mia[łl][ae]m|my[śs]l(?:a[łl]|eli)\w*|planowa[łl]\w*|chcieli[śs]my|chcia[łl][ae]m)\b", re.IGNORECASE)  # fmt: skip
 _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECASE)
 _LONGEST_LINK = 25
@@ -159,6 +163,10 @@ def _around(text: str, each: Date, begin: int, end: int) -> _Around:
 
 def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
     """Return whether it is no start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
+    if each.kind in {"asap", "now"} and (
+        _SAYS.match(text, each.end) or _SAYS_SOON.search(around.before)
+    ):
+        return True
     if each.kind == "asap":
         return _AFTER_THAT.match(text, each.end) is not None
     is_denied = _DENIED.search(around.before) and not _NOT_BEFORE.match(around.said)
