@@ -87,6 +87,8 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
         return _on_the_end(route, state, heard, script)
     if route.then == "end":
         return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
+    if state.closed and heard.news.email is not None and language in route.told_without_email:
+        later = [route.told[language]]  # they were told that it was missing
     if later and (state.closed or not state.reachable):
         return state, later
     if heard.answers and refuses_contact(state):
