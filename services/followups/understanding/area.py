@@ -58,7 +58,7 @@ _ONLY_AFTER = re.compile(r"\s*(?:b[ęe]dzie|jest|wysz[łl]o|wyjdzie)?\s*(?:[,;.!
 _FEW = 3
 """A bare number below this is a number of rooms."""
 _SIZES = {"part": (1.1, 150), "whole": (18, 600)}
-"""Numbers without a unit outside of these are no areas: `mieszkanie 12`."""
+"""A number without a unit outside of these does not count as an area: `mieszkanie 12`."""
 _MOST = 600
 _LEAST = {"piet": 16, "poko": 4}
 _NUMBERED = re.compile(r"\b(?:nr|numer)\s*$", re.IGNORECASE)

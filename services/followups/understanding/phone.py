@@ -69,7 +69,7 @@ _OF_A_PHONE = re.compile(
     re.IGNORECASE,
 )
 _BESIDE_ENDING = re.compile(
-    r"(?:sor\w+|przepraszam|pomy[łl]k\w+|jednak|znaczy|oj|to|jest|a|nie|\d{2,4}|[\s,.!])*",
+    r"(?:(?:sor\w+|przepraszam|pomy[łl]k\w+|jednak|znaczy|oj|to|jest|a|nie|\d{2,4})\b|[\s,.!])*+",
     re.IGNORECASE,
 )
 _WHOM = re.compile(
@@ -141,25 +141,21 @@ def corrected(known: str, text: str, asking: Question | None) -> str | None:
     """
     if not HAS_DIGIT.search(text) or any(pattern.search(text) for pattern, _ in _IN_DIGITS):
         return None
-    number, end = _ended(known, text, 0)
-    if not _OF_A_PHONE.search(text):
-        match = _ENDING.search(text)
-        rest = f"{text[: match.start()]} {text[match.end() :]}" if match else text
-        if asking in {"area", "budget", "start"} or not _BESIDE_ENDING.fullmatch(rest):
-            return None
-    return f"tel. {number} {text[end:]}" if end else None
-
-
-def _ended(known: str, text: str, begin: int) -> tuple[str, int]:
-    """Return the number with the ending that a text gives it, and where that ends, else `begin`."""
-    match = _ENDING.search(text, begin)
+    match = _ENDING.search(text)
     if match is None:
-        return known, begin
+        return None
+    rest = f"{text[: match.start()]} {text[match.end() :]}"
+    is_alone = asking not in {"area", "budget", "start"} and _BESIDE_ENDING.fullmatch(rest)
+    number = _ended(known, match) if is_alone or _OF_A_PHONE.search(text) else None
+    return f"tel. {number} {text[match.end() :]}" if number else None
+
+
+def _ended(known: str, match: re.Match[str]) -> str | None:
+    """Return the number with its new ending; None if that is not the ending of this number."""
     digits = match["new"] or match["first"] or match["other"] or match["right"]
     wrong = match["wrong"] or match["was"]
     number = known[: -len(wrong or digits)] + digits
-    is_its = known.endswith(wrong or "") and len(number) == len(known)
-    return (number, match.end()) if is_its else (known, begin)
+    return number if known.endswith(wrong or "") and len(number) == len(known) else None
 
 
 def mistyped(text: str) -> str | None:
@@ -178,10 +174,11 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
         if match := _or_mobile(text, corrections.meant(text, named or [*found]), found):
             number = found[match] + re.sub(r"\D", "", match["number"])
-            number, end = _ended(number, text, match.end())
-            text = text[: match.end()] + text[end:]
+            ending = _ENDING.search(text, match.end())
+            if ending and (ended := _ended(number, ending)):
+                number, text = ended, text[: match.end()] + text[ending.end() :]
             text, news = _without_hours(text, match, {"phone": number})
-            for each in found:  # which is no budget
+            for each in found:  # a second number is not a budget
                 text = text.replace(each[0].strip(), MARK) if each is not match else text
             return text, news | ({"phones": len(found)} if len(found) > 1 else {})
     said = in_digits(_ZERO.sub("0", text))

@@ -162,7 +162,7 @@ def _around(text: str, each: Date, begin: int, end: int) -> _Around:
 
 
 def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
-    """Return whether it is no start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
+    """Return whether it cannot be the start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
     if each.kind in {"asap", "now"} and (
         _SAYS.match(text, each.end) or _SAYS_SOON.search(around.before)
     ):

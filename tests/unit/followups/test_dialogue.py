@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.followups import dialogue, facts
 from services.followups.fact_texts import describe_phone
 from services.followups.state import State
-from services.followups.understanding import understand
+from services.followups.understanding import phone, understand
 from tests.support.dialogues import by_date
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
@@ -203,11 +203,12 @@ def test_any_text_is_answered(turns: list[str]) -> None:
      f"10 tys {'a' * 3900}! 20 tys", f"kuchnia 5 m2 {'a' * 3900} 2 m2", "7 8 8 - " * 500,
      f"rezygnuję z{' na te' * 600} x zgody", f"don't want{' of your' * 450} x send",
      f"50 {'mam' * 1300}b", "@" + "a." * 2000, "@a.pl." * 660, "a-" * 2000, "www." * 1000,
-     "45m. " * 800, "za punkt " * 440],
+     "45m. " * 800, "za punkt " * 440, f"nie 200 tylko 300 {'sora' * 990};"],
 )  # fmt: skip
 def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
     start = time.process_time()
     understand(hostile[:4000], today=TODAY, asked="budget", works=CONFIG.works)
+    phone.corrected("+48600100200", hostile[:4000], None)
     assert time.process_time() - start < 0.5
 
 
