@@ -313,7 +313,7 @@ def _that_count(
 ) -> list[Route]:
     """Leave out a goodbye that says more, an end of the lead that only declines mails, a refusal
     of one contact or its erasure by who gives another, an interest in mails that is one in works,
-    and a price of which a consent depends.
+    and a price on which a consent depends.
     """
     is_empty = understood.answer is None and not (
         understood.facts.known() or agrees or small_talk.says(understood.rest)
