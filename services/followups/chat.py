@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -86,9 +86,9 @@ async def take_turn(
     state = turn.state
     facts = _normal(state.facts, before.facts)
     if facts is not state.facts:
-        state = replace(state, facts=facts)
+        state = state._replace(facts=facts)
     if said.agreed is not None:
-        state = replace(state, vouched=said.vouched)
+        state = state._replace(vouched=said.vouched)
     scored = lead_score.score(state.facts.known(), config.rules)
 
     # Emergencies, complaints and requests about personal data reach staff all the same.
@@ -111,7 +111,7 @@ async def take_turn(
         state = await leave(tx, conversation_id, said, before, state, now, outgoing)
     grants = state.consent == "given" and state.granted_to is None and new
     if grants:
-        state = replace(state, granted_to=new)
+        state = state._replace(granted_to=new)
         outgoing.append(_grant(said, state, now))
     withdraws = state.consent == "refused" and (
         turn.answer == "no" or state.withdrawn_from != new or state.wants_erasure
@@ -120,7 +120,7 @@ async def take_turn(
         outgoing.append(
             _withdrawal(said, new, now, language=state.language, erase=state.wants_erasure)
         )
-        state = replace(state, withdrawn_from=new, wants_erasure=False)
+        state = state._replace(withdrawn_from=new, wants_erasure=False)
     qualifies = row["qualified_at"] is None and scored.points >= config.threshold
     reply_id = await conversations.save_turn(
         tx,
@@ -174,9 +174,9 @@ def _normal(facts: Facts, before: Facts) -> Facts:
     if facts.email is None or facts.email == before.email:  # that one was normalised
         return facts
     try:
-        return replace(facts, email=normalise(facts.email))
+        return facts._replace(email=normalise(facts.email))
     except MalformedEmail:
-        return replace(facts, email=before.email)
+        return facts._replace(email=before.email)
 
 
 def _named(message: str, facts: Facts) -> set[str]:
@@ -243,7 +243,7 @@ async def leave(
     await steps.move(tx, conversation_id, old, new)
     stopped = await steps.stop(tx, steps.of_mailbox(conversation_id, old), CORRECTED)
     metrics.ENDED.labels("cancelled").inc(len(stopped))
-    return replace(state, granted_to=None, withdrawn_from=None)
+    return state._replace(granted_to=None, withdrawn_from=None)
 
 
 def _command(kind: str, body: dict[str, object]) -> outbox.Outgoing:

@@ -98,7 +98,7 @@ Replies = Annotated[_Texts, AfterValidator(_also_handed_over)]
 class _Rule(_Section):
     points: int = Field(ge=-TOP_SCORE, le=TOP_SCORE)
     reason: Texts
-    known: tuple[Annotated[str, Field(pattern=f"^({'|'.join(Facts.__slots__)})$")], ...] = Field(
+    known: tuple[Annotated[str, Field(pattern=f"^({'|'.join(Facts._fields)})$")], ...] = Field(
         min_length=1
     )
     at_least: float | None = None

@@ -3,8 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple
 
 Question = Literal["wish", "area", "budget", "start", "contact", "name", "consent"]
 
@@ -37,8 +36,7 @@ def _is_letters(word: str) -> bool:
     return word[:1].isalpha() and all(unicodedata.category(char)[0] in "LM" for char in word)
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known about a lead. None means unknown."""
 
     email: str | None = None
@@ -57,12 +55,12 @@ class Facts:
     wish: str | None = None
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Self:
-        return cls(**{name: stored.get(name) for name in cls.__slots__})
+    def of(cls, stored: Mapping[str, Any]) -> "Facts":
+        return cls._make(map(stored.get, cls._fields))
 
     def known(self) -> dict[str, Any]:
         return {
-            name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
+            name: value for name, value in zip(self._fields, self, strict=True) if value is not None
         }
 
     def learn(self, news: "Facts") -> "Facts":
@@ -73,4 +71,4 @@ class Facts:
         wish = self.wish
         if news.wish and news.wish not in (wish or ""):
             wish = f"{wish} {news.wish}"[:WISH_LENGTH] if wish else news.wish
-        return replace(self, **{**known, "wish": wish})
+        return self._replace(**{**known, "wish": wish})

@@ -9,7 +9,7 @@ without one the person must confirm it by mail.
 import asyncio
 import uuid
 from collections.abc import AsyncIterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Self
 
@@ -255,8 +255,7 @@ async def _write(engine: AsyncEngine, config: Config, batch: list[LeadRow], repo
 
 def _learn(before: Imported | None, row: LeadRow, config: Config) -> Imported:
     state = State.of(before.state) if before else State()
-    state = replace(
-        state,
+    state = state._replace(
         facts=state.facts.learn(row.facts()),
         language=row.language or state.language or config.default_language,
     )

@@ -8,9 +8,9 @@ a row make one update.
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -51,8 +51,7 @@ class Submission:
     """False: its form's `alert` leaves it to the list of leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """The parts of a turn that matter to staff."""
 
     conversation_id: UUID
@@ -84,9 +83,9 @@ async def record(
     route = config.routes.named(state.route)
     topic = LEAD if route is None or route.topic is None else route.topic
     if topic != LEAD and state.wants_quote:
-        of_sales = replace(heard, state=replace(state, route=None))
+        of_sales = heard._replace(state=state._replace(route=None))
         sold = await record(tx, config, link, of_sales, outgoing, changes)
-        state = replace(state, lead=sold.lead)
+        state = state._replace(lead=sold.lead)
     at_once = topic != LEAD and config.topics[topic].at_once
     if not (state.reachable or at_once) or (topic == LEAD and not heard.is_about_lead):
         return state
@@ -109,15 +108,14 @@ async def record(
         name: value for name, value in row.known.items() if value != taken_back_or_over.get(name)
     }
     known = kept | _known(state) | ({"lost": True} if heard.is_lost else {})
-    row = replace(
-        row,
+    row = row._replace(
         heard_in=heard.conversation_id,
         language=str(state.language),
         score=lead_score.score(known, config.rules).points,
         known=known,
         said=[*row.said, *state.said][-SAID:],
     )
-    row = replace(row, due_at=_due(config, row, heard, is_other=is_other))
+    row = row._replace(due_at=_due(config, row, heard, is_other=is_other))
     if row.due_at is not None and row.due_at <= heard.now:
         row, event = announce(config, link, row, heard.session_id, heard.now, sent)
         outgoing.append(event)
@@ -130,7 +128,7 @@ async def record(
     dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
     changes.append(Change(row, contacts, dropped))
     lead_id = str(row.id) if topic == LEAD else state.lead
-    return replace(state, said=(), lead=lead_id)
+    return state._replace(said=(), lead=lead_id)
 
 
 def _is_news(heard: Heard, topic: str) -> bool:
@@ -246,7 +244,7 @@ def announce(
     if row.topic == LEAD and first:
         metrics.LEADS.inc()
     metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
-    row = replace(row, notified=row.known, said=[], version=row.version + 1, due_at=None)
+    row = row._replace(notified=row.known, said=[], version=row.version + 1, due_at=None)
     return row, event
 
 

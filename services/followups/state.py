@@ -1,8 +1,8 @@
 """The state of a conversation between turns, as it is stored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from services.followups.facts import Facts, Question
 from services.followups.understanding.mailbox import Barred
@@ -11,17 +11,16 @@ SAID, SAID_LENGTH = 6, 400
 """Messages kept until staff are notified, and the characters kept of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What a conversation remembers between turns."""
 
-    facts: Facts = field(default_factory=Facts)
+    facts: Facts = Facts()
     language: str | None = None
     """The language of our replies, in chat and by mail."""
     spoken: str | None = None
     """The language the person writes in; there may be no texts for it."""
     asking: Question | None = None
-    asked: Mapping[str, int] = field(default_factory=dict)
+    asked: Mapping[str, int] = MappingProxyType({})
     consent: Literal["given", "refused"] | None = None
     wording: str | None = None
     """The wording that was shown, or that the person agreed to on the website."""
@@ -67,7 +66,7 @@ class State:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
-        known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        known = {name: stored[name] for name in cls._fields if name in stored}
         facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
         return cls(**{**known, "facts": facts, "said": said})
 
@@ -75,8 +74,8 @@ class State:
         """Return what differs from a new conversation."""
         values = {
             name: value
-            for name in self.__slots__
-            if (value := getattr(self, name)) != getattr(_NEW, name)
+            for name, value, new in zip(self._fields, self, _NEW, strict=True)
+            if value != new
         }
         return values | {"facts": self.facts.known(), "said": list(self.said)}
 

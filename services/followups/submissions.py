@@ -11,7 +11,7 @@ knows the id and the outbox publishes. Both ways may bring one submission: it ha
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -114,8 +114,7 @@ class Submissions:
         conversation_id: uuid.UUID = row["id"]
         before = State.of(row["state"])
         told = _facts(given.facts, now.astimezone(config.hours.zone).date())
-        state = replace(
-            before,
+        state = before._replace(
             facts=before.facts.learn(told),
             language=given.language,
             route=None,  # a form is a request, whatever the chat was about
@@ -123,8 +122,7 @@ class Submissions:
         )
         email = state.facts.email
         if agreed := next(iter(given.consents), None):
-            state = replace(
-                state,
+            state = state._replace(
                 consent="given",
                 wording=agreed.text,
                 granted_to=email,
@@ -162,7 +160,7 @@ class Submissions:
         )
         if before.facts.email and before.facts.email != email:
             left = await chat.leave(tx, conversation_id, said, before, state, now, outgoing)
-            state = replace(left, granted_to=state.granted_to)
+            state = left._replace(granted_to=state.granted_to)
         outgoing += [grant(given, consent, str(email)) for consent in given.consents]
         await submissions.save_conversation(
             tx,

@@ -5,7 +5,6 @@ in any language.
 """
 
 import re
-from dataclasses import replace
 
 from services.followups import small_talk
 from services.followups.dialogue import questions, replies
@@ -46,12 +45,12 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
         parts.append(ask)
     if state.reachable:
         parts.append(_told(state, before, heard, script, own))
-        state = replace(state, closed=True)
+        state = state._replace(closed=True)
     notifies = not before.noticed and (state.reachable or not is_emergency)
     if notifies:
         parts.append(script["notice"])
     asking: Question | None = None if state.reachable else "contact"
-    return replace(state, asking=asking, noticed=before.noticed or notifies), parts
+    return state._replace(asking=asking, noticed=before.noticed or notifies), parts
 
 
 _ASKS_IN_TURN = ("ask_again", "ask_still", "unreachable")
@@ -64,14 +63,14 @@ def _ask(
     times = state.asked.get("handover", 0)
     if own and (own.first or own in heard.answers or times == 0):
         asked = {**state.asked, "handover": times + 1}
-        return replace(state, asked=asked), own.ask.get(heard.spoken, script["ask_contact"])
+        return state._replace(asked=asked), own.ask.get(heard.spoken, script["ask_contact"])
     if not before.noticed:
         return state, script["ask_contact"]
     noted = describe(heard.news, heard.spoken)
     last = len(_ASKS_IN_TURN) - 1
     text = script[_ASKS_IN_TURN[last if "no_calls" in heard.actions else min(times, last)]]
     asked = {**state.asked, "handover": times + 1}
-    return replace(state, asked=asked), text.format(facts=f": {noted}" if noted else "")
+    return state._replace(asked=asked), text.format(facts=f": {noted}" if noted else "")
 
 
 def _told(state: State, before: State, heard: Heard, script: Script, own: Route | None) -> str:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from datetime import date
+from typing import NamedTuple
 
 from services.followups import small_talk
 from services.followups.dialogue import firm
@@ -34,8 +34,7 @@ _EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     message: str
     words: str
     """Its beginning, as staff get it."""
@@ -142,10 +141,10 @@ def hear(
     ):
         matched, actions = [*matched, *routes.with_action("quote")], actions | {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
-    written = replace(understood.facts, email=state.doubt) if agrees else understood.facts
+    written = understood.facts._replace(email=state.doubt) if agrees else understood.facts
     if written.city is None and small_talk.confirms(message):
         is_asked = not (state.doubt or state.asking == "consent")  # the yes is to that
-        written = replace(written, city=state.city_asked if is_asked else None)
+        written = written._replace(city=state.city_asked if is_asked else None)
     is_off_topic = any(
         route.then == "nothing"
         and (not route.lead or understood.facts.known().keys().isdisjoint(ABOUT_WORKS))
@@ -458,7 +457,7 @@ def _is_no_lead(held: Route) -> bool:
 
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
     if passed and passed.email == state.passed_email:
-        passed = replace(passed, email=None)
+        passed = passed._replace(email=None)
     news = written.learn(passed) if passed else written
     if only_contact:
         return Facts(email=news.email, phone=news.phone, name=news.name, city=news.city)
@@ -470,8 +469,8 @@ def _for_all(understood: Understood, state: State, message: str) -> Understood:
     told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
     count = numbers.flats(told) if understood.is_each else 1
     least, most = understood.budget_from, understood.facts.budget
-    facts = replace(understood.facts, budget=most and most * count)
-    return replace(understood, facts=facts, budget_from=least and least * count)
+    facts = understood.facts._replace(budget=most and most * count)
+    return understood._replace(facts=facts, budget_from=least and least * count)
 
 
 def _that_stand(
@@ -485,12 +484,12 @@ def _that_stand(
     is_read_again = False
     if news.area and _EACH_ROOM.search(message) and numbers.flats(message) == 1:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or ""))
-        news = replace(news, area=news.area * numbers.flats(told))
+        news = news._replace(area=news.area * numbers.flats(told))
     if state.facts.area and corrected is None:
         messages = ". ".join(dict.fromkeys((*state.said, state.last_said or "")))
         earlier = (messages, state.facts.wish or "")
         new = area.with_earlier(earlier, message, state.facts.area, news.area)
-        is_read_again, news = new != news.area, replace(news, area=new)
+        is_read_again, news = new != news.area, news._replace(area=new)
     if corrections.adds(message) and not is_read_again:
         news = _without_parts(news, state.facts)
     known, start = state.facts.start, news.start
@@ -500,14 +499,13 @@ def _that_stand(
     is_later = known and corrections.is_later_stage(message)
     is_weaker = known and starts.of_handover(start) > starts.of_handover(known)
     if is_visit or is_later or is_weaker or corrections.is_aside(message, state.facts.wish or ""):
-        return replace(news, start=None)
+        return news._replace(start=None)
     return news
 
 
 def _without_parts(news: Facts, known: Facts) -> Facts:
     """Leave out the area and price of what comes on top: `i jeszcze garaż 36 m2`. Staff read it."""
-    return replace(
-        news,
+    return news._replace(
         area=None if known.area else news.area,
         budget=None if known.budget else news.budget,
         currency=None if known.budget else news.currency,

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard
@@ -32,10 +31,9 @@ def remember(
     known, agrees = _consent(_learn(state, heard), heard, agreed)
     if heard.offers_consent and known.consent != "given":  # it is asked anew, also after a refusal
         asked = {name: times for name, times in known.asked.items() if name not in _OF_CONSENT}
-        known = replace(known, consent=None, wording=None, asked=asked)
+        known = known._replace(consent=None, wording=None, asked=asked)
     news, held, actions = heard.news, heard.held, heard.actions
-    known = replace(
-        known,
+    known = known._replace(
         asked=_asked(known, state, heard),
         spoken=heard.spoken,
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
@@ -70,40 +68,40 @@ def _learn(state: State, heard: Heard) -> State:
     before = state.facts.email
     barred = understood.barred
     if before and barred == "another" and understood.facts.email:
-        news, barred = replace(news, email=None), None  # someone else's; the person's own is known
+        news, barred = news._replace(email=None), None  # someone else's; the person's own is known
     facts = state.facts.learn(news)
     if understood.district and facts.city is None and heard.is_about_lead:  # a hint for staff
-        facts = replace(facts, city="{} ({}?)".format(*understood.district))
+        facts = facts._replace(city="{} ({}?)".format(*understood.district))
     # `516 229` was taken for a budget, and `041` went on with it.
     is_part = news.phone is not None and news.phone.startswith(f"+48{facts.budget}")
     if is_part and re.sub(r"\D", "", state.last_said or "") == f"{facts.budget}":
-        facts = replace(facts, budget=None, currency=None)
+        facts = facts._replace(budget=None, currency=None)
     if understood.disowns_email:
-        facts = replace(facts, email=None)
+        facts = facts._replace(email=None)
     email_given = news.email is not None
     # What was said of an address holds for the next one only if that was still to come.
     is_other = email_given and (before is not None or understood.calls_email_own)
     if state.barred == "child" or not (barred or is_other):
         barred = state.barred or barred
-    known = replace(
-        state, facts=facts, language=heard.language, barred=barred, email_just_given=email_given
+    known = state._replace(
+        facts=facts, language=heard.language, barred=barred, email_just_given=email_given
     )
     if before and (facts.email or "").lower() != before.lower():
         asked = {name: count for name, count in state.asked.items() if name != "consent"}
         kept = state.consent if state.consent == "refused" else None
-        known = replace(known, consent=kept, wording=None, asked=asked)
+        known = known._replace(consent=kept, wording=None, asked=asked)
     return known
 
 
 def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, bool]:
     if heard.answer == "no" or (state.barred and state.consent == "given"):
-        return replace(state, consent="refused"), False
+        return state._replace(consent="refused"), False
     undone = state.consent != "given" and state.granted_to == state.facts.email is not None
     if agreed is not None and not undone and state.barred is None:
-        return replace(state, consent="given", wording=agreed), False
+        return state._replace(consent="given", wording=agreed), False
     may_agree = state.consent is None and state.wording is not None and state.barred is None
     if heard.answer == "yes" and may_agree and not _only_acknowledges(state, heard.message):
-        return replace(state, consent="given", granted_to=None), True
+        return state._replace(consent="given", granted_to=None), True
     return state, False
 
 

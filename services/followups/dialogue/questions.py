@@ -1,7 +1,6 @@
 """What a reply asks next, or how it closes: one question at most, and no promise in vain."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
@@ -18,17 +17,17 @@ Reply = tuple[State, list[str]]
 def go_on(state: State, heard: Heard, script: Script) -> Reply:
     """Continue after what the message itself was answered."""
     if state.doubt:  # the only question: a yes must not also answer another one, such as consent
-        return replace(state, asking=None), [script["email_doubt"].format(address=state.doubt)]
+        return state._replace(asking=None), [script["email_doubt"].format(address=state.doubt)]
     if heard.mistyped_phone:
         doubt = script["phone_doubt"].format(number=heard.mistyped_phone)
-        return replace(state, asking="contact"), [doubt]
+        return state._replace(asking="contact"), [doubt]
     if heard.held is not None:
         return _held(heard.held, state, heard, script)
     wants_now = heard.offers_consent and state.consent is None
     if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
         return _on_mails(state, heard, script)
     if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
-        return replace(state, asking=None), []
+        return state._replace(asking=None), []
     return _in_the_form(state, heard, script)
 
 
@@ -82,11 +81,11 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
             name = "question_passed" if heard.is_question else "heard" if is_heard else None
             later = [script[name]] if name else []
         return state, later + parts
-    state = replace(state, asking=None)
+    state = state._replace(asking=None)
     if route.then == "end" and language in route.ask and not state.closed:
         return _on_the_end(route, state, heard, script)
     if route.then == "end":
-        return replace(state, closed=True), (later or [script["thanks"]]) if state.closed else []
+        return state._replace(closed=True), (later or [script["thanks"]]) if state.closed else []
     if state.closed and heard.news.email is not None and language in route.told_without_email:
         later = [route.told[language]]  # they were told that it was missing
     if later and (state.closed or not state.reachable):
@@ -125,12 +124,12 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     is_over = heard.closes or state.asked.get("refused")
     question = None if is_over else _next_question(state, heard)
     if question is None:
-        state = replace(state, asking=None)
+        state = state._replace(asking=None)
         if refuses_contact(state) and not heard.closes and (heard.answers or heard.is_question):
             return state, []
         return _close(state, heard, script, told=script["closing"])
     if heard.defers and not state.reachable and question != "contact":
-        return replace(state, asking="contact"), []  # the answer says what it takes
+        return state._replace(asking="contact"), []  # the answer says what it takes
     told: list[str] = []
     if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
         state, told = _close(state, heard, script, told=script["received"])
@@ -142,13 +141,13 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
 def _on_mails(state: State, heard: Heard, script: Script) -> Reply:
     """Ask for what a consent to mails needs, and for nothing else."""
     if state.consent is not None or not _may_ask_for_consent(state, heard):
-        return replace(state, asking=None), [script["thanks"]]
+        return state._replace(asking=None), [script["thanks"]]
     if state.facts.email is not None:
         return _ask_in_the_form(state, "consent", heard, script)
     times = state.asked.get("mails", 0)
     if times >= TIMES_ASKED:
-        return replace(state, asking=None), [script["thanks"]]
-    state = replace(state, asked={**state.asked, "mails": times + 1})
+        return state._replace(asking=None), [script["thanks"]]
+    state = state._replace(asked={**state.asked, "mails": times + 1})
     return _ask(state, "contact", script, script["ask_email"], counts=False)
 
 
@@ -189,14 +188,14 @@ def _ask(
         wording = script["consent_wording"]
         parts = [part for part in parts if part not in script["consent_wording"]]
         parts.append(script["consent_wording"])
-    return replace(state, asking=question, asked=asked, wording=wording), parts
+    return state._replace(asking=question, asked=asked, wording=wording), parts
 
 
 def _notice(state: State, script: Script, *, asks: bool) -> Reply:
     """Add the privacy notice (GDPR art. 13) once, when contact data is asked for or was given."""
     if state.noticed or not (asks or state.reachable):
         return state, []
-    return replace(state, noticed=True), [script["notice"]]
+    return state._replace(noticed=True), [script["notice"]]
 
 
 def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
@@ -206,14 +205,14 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
         if times > TIMES_ASKED:
             return state, [script["thanks"]]
         asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
-        return replace(state, asked=asked), [script["closing_unreachable"]]
+        return state._replace(asked=asked), [script["closing_unreachable"]]
     if state.closed:
         return state, [script["added" if _is_new(heard) else "thanks"]]
     state, parts = _notice(state, script, asks=False)
     is_end = heard.held is not None and heard.held.then == "end"
     if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
         told = script["added"]  # only a phone, and the person wants no calls
-    return replace(state, closed=True), [told.replace("{contact}", contact_of(state)), *parts]
+    return state._replace(closed=True), [told.replace("{contact}", contact_of(state)), *parts]
 
 
 def _is_new(heard: Heard) -> bool:

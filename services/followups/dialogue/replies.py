@@ -1,7 +1,6 @@
 """The reply in a language that has the form."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from services.followups import small_talk
 from services.followups.dialogue import questions
@@ -35,12 +34,12 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     ):
         reactions.append(script["heard"])
     if script["notice"] in " ".join(parts + reactions):
-        state = replace(state, noticed=True)
+        state = state._replace(noticed=True)
     if "erasure" in heard.actions:
-        state = replace(state, consent="refused")
+        state = state._replace(consent="refused")
     rest: list[str] = []
     if script["withdraw_where"] in parts:
-        state = replace(state, asking=None)
+        state = state._replace(asking=None)
     else:
         state, rest = questions.go_on(state, heard, script)
     if before.asking == "consent" != state.asking and gives_up_on_consent(state):
@@ -53,7 +52,7 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         rest = [part for part in rest if part != script["again_contact"]]
     noted = _noted(state, heard, script, rest)
     if (hint := heard.understood.district) and "{} ({}?)".format(*hint) in " ".join(noted):
-        state = replace(state, city_asked=hint[1])
+        state = state._replace(city_asked=hint[1])
     return state, [*parts, *noted, *reactions, *rest] or [script["thanks"]]
 
 
@@ -135,12 +134,12 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
         return []
     news = heard.news
     if news.email != state.facts.email:  # another person's
-        news = replace(news, email=None)
+        news = news._replace(email=None)
     if state.reachable and questions.contact_of(state) in " ".join(rest):
         is_phone = news.phone and questions.contact_of(state) != news.email
-        news = replace(news, phone=None) if is_phone else replace(news, email=None)
+        news = news._replace(phone=None) if is_phone else news._replace(email=None)
     if heard.held and heard.held.first:
-        news = replace(news, city=None)
+        news = news._replace(city=None)
     noted = describe(news, heard.language, budget_from=heard.understood.budget_from)
     if heard.asks_of_record:
         facts = describe(state.facts, heard.language)
@@ -183,5 +182,5 @@ def _on_question(state: State) -> tuple[State, str]:
     if state.reachable or refuses_contact(state):
         return state, "question" if state.reachable else "question_kept"
     times = state.asked.get("question", 0)
-    state = replace(state, asked={**state.asked, "question": times + 1})
+    state = state._replace(asked={**state.asked, "question": times + 1})
     return state, "question_another" if times % 2 else "question_unreachable"

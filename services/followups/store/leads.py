@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -63,8 +63,7 @@ async def find(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(NamedTuple):
     id: UUID
     topic: str
     conversation_id: UUID
@@ -79,7 +78,7 @@ class Lead:
 
     @classmethod
     def of(cls, row: Row) -> "Lead":
-        return cls(**{name: row[name] for name in cls.__slots__})
+        return cls._make(row[name] for name in cls._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ _SAVE = sa.text(f"WITH {SAVE} SELECT").bindparams(LEADS)
 def rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
     """Return the value of LEADS."""
     return [
-        {name: getattr(change.row, name) for name in change.row.__slots__}
+        change.row._asdict()
         | {name: str(getattr(change.row, name)) for name in _UUIDS}
         | {
             "due_at": change.row.due_at and change.row.due_at.isoformat(),

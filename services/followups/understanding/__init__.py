@@ -4,8 +4,8 @@ Each reader removes its match from the text, so that the next one cannot read `8
 budget as a phone number. Readers do not guess: what is unclear stays unknown and is asked.
 """
 
-from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from services.followups.facts import WISH_LENGTH, Facts, Question
 from services.followups.understanding import (
@@ -33,8 +33,7 @@ READERS: tuple[Reader, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Understood:
+class Understood(NamedTuple):
     facts: Facts
     rest: str
     """The message without the facts."""
