@@ -264,7 +264,7 @@ async def hear(
     :returns: the sequences that this conversation was ever enrolled in
     """
     sequences: dict[str, list[Row]] = {}
-    for row in await steps.rows_of(tx, steps.of_conversation(conversation_id)):
+    for row in await steps.rows_of_conversation(tx, conversation_id):
         sequences.setdefault(row["sequence"], []).append(row)
     for sequence, rows in sequences.items():
         if any(row["enrolled_by"] == "api" or row["handed_over_at"] for row in rows):

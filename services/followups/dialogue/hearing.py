@@ -270,9 +270,12 @@ def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | N
 
 def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
     """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
+    in_digits = numbers.in_digits(message)
+    if not numbers.HAS_DIGIT.search(in_digits):
+        return None
     if area.corrects_rooms(message):
         return "area"
-    new = corrections.amended(numbers.in_digits(message))
+    new = corrections.amended(in_digits)
     if new and (amended := _amended(new, facts, asking)):
         return amended
     wrong = corrections.rejected(message)
@@ -466,8 +469,11 @@ def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: b
 
 def _for_all(understood: Understood, state: State, message: str) -> Understood:
     """Make the budget of each of several flats that of all."""
-    told = " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
-    count = numbers.flats(told) if understood.is_each else 1
+    if not understood.is_each:
+        return understood
+    count = numbers.flats(
+        " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
+    )
     least, most = understood.budget_from, understood.facts.budget
     facts = understood.facts._replace(budget=most and most * count)
     return understood._replace(facts=facts, budget_from=least and least * count)

@@ -151,6 +151,17 @@ async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequenc
     return (await tx.execute(_IN_ORDER.where(which))).mappings().all()
 
 
+_OF_CONVERSATION = _IN_ORDER.where(
+    followup_event.c.conversation_id == sa.bindparam("conversation", type_=sa.Uuid)
+)
+
+
+async def rows_of_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
+    """Return them in order; most turns of an enrolled lead need them, so it is built once."""
+    found = await tx.execute(_OF_CONVERSATION, {"conversation": conversation_id})
+    return found.mappings().all()
+
+
 async def page(
     tx: AsyncConnection, which: sa.ColumnElement[bool], after: UUID | None, limit: int
 ) -> Sequence[Row]:

@@ -82,7 +82,7 @@ _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+j
 
 
 def corrects_rooms(text: str) -> bool:
-    return HAS_DIGIT.search(text) is not None and _CORRECTS_ROOMS.search(text) is not None
+    return _CORRECTS_ROOMS.search(text) is not None
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
@@ -237,13 +237,12 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
     for match in _LOOSE.finditer(text):
         start, end = match.span()
         number = value(match["number"])
-        if not 1 < number <= _MOST:
+        if not 1 < number <= _MOST or any(each.start <= start < each.end for each in found):
             continue
         has_unit = _AREA.match(text, start) or _COUNTS_ELSE.match(text, end)
         then = _THEN_BUDGET.match(text, end)
         is_room = then and (found or rooms or then["said"])
-        is_else = has_unit or (_NEXT_IS_MONEY.match(text, end) and not is_room)
-        if is_else or any(each.start <= start < each.end for each in found):
+        if has_unit or (_NEXT_IS_MONEY.match(text, end) and not is_room):
             continue
         before = text[max(0, start - _LOOK_BACK) : start]
         is_near = any(0.5 <= number / each.value <= 2 for each in found)

@@ -17,23 +17,21 @@ Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"
 """ `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
 
 _MONTHS = (
-    (r"stycz\w*|january|jan\b|januar|січ[ен]\w*", 1),
-    (r"lut(?:y|ego|ym)\b|february|feb\b|februar|лют(?:ий|ого|ому)", 2),
-    (r"mar(?:zec|ca|cu|cem)\b|march|mar\b|märz|maerz|берез\w*", 3),
-    (r"kwie(?:cień|cien|tni\w*)\b|april|apr\b|april|квіт[ен]\w*", 4),
-    (r"maj(?:a|u|em)?\b|may|mai\b|трав(?:ень|ня|ні)", 5),
-    (r"czerw(?:iec|ca|cu|cem)\b|june|jun\b|juni\b|черв(?:ень|ня|ні)", 6),
-    (r"lip(?:iec|ca|cu|cem)\b|july|jul\b|juli\b|лип(?:ень|ня|ні)", 7),
-    (r"sierp(?:ień|ien|ni\w*)\b|august\b|aug\b|серп(?:ень|ня|ні)", 8),
-    (
-        r"wrze(?:sień|sien|[śs]ni(?:a|u|em|ow\w+))\b|september|sept?\b|september|верес(?:ень|ня|ні)",
-        9,
-    ),
-    (r"październik\w*|pazdziernik\w*|october|oct\b|oktober|жовт(?:ень|ня|ні)", 10),
-    (r"listopad\w*|november|nov\b|november|листопад[аі]?", 11),
-    (r"grud(?:zień|zien|ni\w*)\b|december|dec\b|dezember|груд(?:ень|ня|ні)", 12),
+    r"stycz\w*|january|jan\b|januar|січ[ен]\w*",
+    r"lut(?:y|ego|ym)\b|february|feb\b|februar|лют(?:ий|ого|ому)",
+    r"mar(?:zec|ca|cu|cem)\b|march|mar\b|märz|maerz|берез\w*",
+    r"kwie(?:cień|cien|tni\w*)\b|april|apr\b|april|квіт[ен]\w*",
+    r"maj(?:a|u|em)?\b|may|mai\b|трав(?:ень|ня|ні)",
+    r"czerw(?:iec|ca|cu|cem)\b|june|jun\b|juni\b|черв(?:ень|ня|ні)",
+    r"lip(?:iec|ca|cu|cem)\b|july|jul\b|juli\b|лип(?:ень|ня|ні)",
+    r"sierp(?:ień|ien|ni\w*)\b|august\b|aug\b|серп(?:ень|ня|ні)",
+    r"wrze(?:sień|sien|[śs]ni(?:a|u|em|ow\w+))\b|september|sept?\b|september|верес(?:ень|ня|ні)",
+    r"październik\w*|pazdziernik\w*|october|oct\b|oktober|жовт(?:ень|ня|ні)",
+    r"listopad\w*|november|nov\b|november|листопад[аі]?",
+    r"grud(?:zień|zien|ni\w*)\b|december|dec\b|dezember|груд(?:ень|ня|ні)",
 )
-_MONTH = "|".join(pattern for pattern, _ in _MONTHS)
+_MONTH = "|".join(_MONTHS)
+_EACH_MONTH = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _MONTHS)
 # English months are also words and names, and `maj` is part of Maja: they need a word before them.
 _UNMISTAKABLE = (
     r"stycz\w*|luty|marzec|kwiecień|kwiecien|maj\b|maju\b|czerwiec|lipiec|sierpień|sierpien|wrzesień|wrzesien|grudzień|grudzien|lutego|lutym|marca|marcu|kwietni\w*|czerwca|czerwcu|lipca|lipcu|sierpni\w*"
@@ -237,9 +235,7 @@ _OR_MONTH = re.compile(rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–|,)?\s*(
 def _or_next(match: re.Match[str], month: int) -> str:
     """Say that the next month will do as well: `maj albo czerwiec`."""
     other = _OR_MONTH.match(match.string, match.end())
-    is_next = (
-        month < 12 and other and re.fullmatch(_MONTHS[month][0], other["other"], re.IGNORECASE)
-    )
+    is_next = other is not None and _month(other["other"]) == month + 1
     return " or_next" if is_next else ""
 
 
@@ -283,7 +279,7 @@ def _day_of(match: re.Match[str], today: date, day: int) -> str | None:
 
 
 def _month(name: str) -> int:
-    return next(n for pattern, n in _MONTHS if re.fullmatch(pattern, name, re.IGNORECASE))
+    return next(month for month, each in enumerate(_EACH_MONTH, 1) if each.fullmatch(name))
 
 
 def _roman(match: re.Match[str], _: date) -> str:

@@ -49,7 +49,10 @@ def fold(text: str) -> str:
 
 def has_any(text: str, parts: tuple[str, ...]) -> bool:
     """A cheap test to run before expensive patterns."""
-    return any(part in text for part in parts)
+    for part in parts:  # noqa: SIM110 - any() with a generator costs half again as much
+        if part in text:
+            return True
+    return False
 
 
 _FILLER = re.compile(
