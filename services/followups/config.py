@@ -152,6 +152,7 @@ class _Route(_Section):
     first: bool = False
     lead: bool = True
     alone: bool = False
+    asks: bool = False
     always: bool = False
     skips: tuple[Literal["wish", "area", "budget", "start", "contact", "consent"], ...] = ()
 

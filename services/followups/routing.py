@@ -68,6 +68,8 @@ class Route:
     """Staff are notified of its topic even when no contact is known."""
     alone: bool
     """Matches only a message that says nothing else: a goodbye."""
+    asks: bool = False
+    """Matches only a question, and is answered only to whoever is a lead."""
     always: bool = False
     """It is answered whatever the conversation is about, even in an emergency."""
     skips: tuple[Question, ...] = ()

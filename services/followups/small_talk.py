@@ -50,6 +50,11 @@ _ASKS_LATER = re.compile(
     r"|\b(?:питання|чи (?:ви|вы|у вас)|ви \w+ чи)\b"
 )
 """The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""
+_ECHO = re.compile(
+    r"^(?:(?:a|no|hm+|ale|czyli) )*(?:ile|kiedy|gdzie|jaki|metra[żz]|powierzchnia|bud[żz]et|termin|start|adres|miasto|telefon|numer|e?-?mail|imi[ęe]|kontakt|when|where|how (?:much|big))"
+    r"(?: (?:mam|mamy|to|dok[łl]adnie|konkretnie|mniej wi[ęe]cej|metr[óo]w|metra[żz]|bud[żz]et|termin))?\s*\?+(?=.*\w)",
+    re.IGNORECASE,
+)
 _RECORDED = re.compile("moj|zapisa|notowa|poprawi|zmieni|do you have|did you")
 """A part of each of its patterns: most messages cost no more than this look."""
 _VERB_FIRST = re.compile(
@@ -70,8 +75,8 @@ _UNSUBSCRIBES = re.compile(
 _ABOUT_WORKS = vocabulary(
     "czy same sam sama samo samych tylko "
     "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
-    "kladziecie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
-    "mieszkania mieszkan mieszkanie domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
+    "kladziecie ukladacie ulozycie ogarniacie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
+    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
     "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
@@ -93,6 +98,10 @@ _OF_MAILS = re.compile(
     r"|dane|danych|adres|e mail|consent|opt)"
 )
 _MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
+_WHEN = re.compile(
+    r"(?:(?:a|i|to|no|ok) )*(?:ile|jak dlugo|do kiedy|na kiedy|kiedy|w jakim (?:czasie|terminie)|how long|when|by when)"
+    r"(?: (?!czy|kto|skad|dlaczego|ile|jak)\w+){1,4}"
+)
 _OF_A_NUMBER = re.compile(r"\b(?:numer|nr|telefon|mail|adres)\w*(?! \d| \w+ \d)")
 _FORBIDS_CALLS = re.compile(r"nie (?:\w+ )?(?:dzwo|telefon)")
 _OF_ALL = re.compile(r"\b(?:dan(?:e|ych)|wszystk\w*|rodo|konto|baz\w+|system\w*)\b")
@@ -136,6 +145,12 @@ def asks(rest: str, language: str = "pl") -> bool:
     )
 
 
+def answers_itself(message: str) -> bool:
+    """Return whether it only repeats a question before the answer: `kiedy? maj albo czerwiec`."""
+    echo = _ECHO.match(message) if "?" in message else None
+    return echo is not None and not asks(message[echo.end() :])
+
+
 def asks_more(message: str, before: str | None) -> bool:
     """Return whether a few words continue a question: `a w soboty`, after `robicie w niedziele?`"""
     is_short = before and _CONTINUES.fullmatch(" ".join(fold(message)))
@@ -160,6 +175,11 @@ def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
     if _OF_MAILS.search(said):
         return False
     return bool(_OF_WORKS.search(said)) or names_works(message, works)
+
+
+def asks_when(message: str) -> bool:
+    """Return whether it asks how long something takes or when it is done, and nothing else."""
+    return bool(_WHEN.fullmatch(" ".join(fold(message))))
 
 
 def asks_for_more_mails(message: str) -> bool:

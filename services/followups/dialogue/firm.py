@@ -9,7 +9,7 @@ from services.followups.understanding import place
 
 _DO_YOU = re.compile(
     r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
-    r"|zamontujecie|kladziecie|polozycie|malujecie|pomalujecie|projektujecie|remontujecie"
+    r"|zamontujecie|ukladacie|ulozycie|ogarniacie|kladziecie|polozycie|malujecie|pomalujecie|projektujecie|remontujecie"
     r"|wykanczacie|podejmiecie|podejmujecie|realizujecie|do you do|do you make)\b"
 )
 _REACH = re.compile(

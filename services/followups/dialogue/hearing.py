@@ -171,6 +171,7 @@ def hear(
         (continues or small_talk.asks(understood.rest, spoken))
         and small_talk.has_words(understood.rest)
         and not asks_of_record
+        and not (state.asked and small_talk.answers_itself(message))
     )
     least = 1 if held or is_question or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
@@ -263,9 +264,11 @@ def _before(state: State) -> str:
 
 def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | None:
     """Return what the message may answer with a bare word or number."""
-    if _is_done(state) and _REFUSES.fullmatch(message):
+    is_refusal = _REFUSES.fullmatch(message) or (state.wording and _BARE_NO.fullmatch(message))
+    if is_refusal and _is_done(state):
         return "consent"
-    return None if state.asking == "wish" and matched else state.asking
+    is_other = state.asking == "wish" and (matched or small_talk.asks(message))
+    return None if is_other else state.asking
 
 
 def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
@@ -337,6 +340,7 @@ def _that_count(
         route
         for route in matched
         if (is_empty or not route.alone)
+        and (not route.asks or small_talk.asks(message))
         and not (route.name == "scope" and (answers or describes))  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
@@ -367,6 +371,11 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 """`Nie, nie zgadzam się, dziękuję`"""
+_BARE_NO = re.compile(
+    r"(?:(?:to|no|raczej|jednak)\s+)*(?:nie|no)(?:dzi[ęe]k\w*|bardzo|thank\w*|you|[\s,.!])*",
+    re.IGNORECASE,
+)
+"""`To nie, dziękuję`: an answer to a consent question that was left open before."""
 
 
 def _is_done(state: State) -> bool:
@@ -449,7 +458,7 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
             return True
         is_of_sales = "budget" in route.skips or route.then == "contact_first"
         is_of_form = is_of_sales or (route.skips and held.then == "end")
-        return route.lead and not held.first and not (is_of_form and not held.lead)
+        return route.lead and not held.first and (held.lead or not (is_of_form or route.asks))
 
     return tuple(route for route in matched if route.answer and is_due(route))
 

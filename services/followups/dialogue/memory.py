@@ -142,7 +142,7 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
     is_due = question in ABOUT_WORKS and getattr(known.facts, str(question)) is None
     # `Pytam o cenę, a nie o metraż`
     declines = is_due and (
-        small_talk.speaks_of(str(question), message)
+        (small_talk.speaks_of(str(question), message) and not small_talk.answers_itself(message))
         or ("?" not in message and small_talk.declines(message))
     )
     return {**known.asked, str(question): TIMES_ASKED} if declines else known.asked

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
@@ -32,7 +33,10 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
 
 
 def again(route: Route, state: State, script: Script, language: str, *, asks: bool) -> list[str]:
-    """Reply to a later message on a route; promise nothing until staff can be notified."""
+    """Reply to a later message on a route; promise nothing until staff can be notified.
+
+    :param asks: it asks what only a person can answer
+    """
     is_told = route.then != "contact" or route.at_once or state.reachable
     if language not in route.again or not is_told:
         return []
@@ -64,7 +68,10 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     language = heard.language
     is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
     is_due = not heard.answers and (is_said or route.then == "end")
-    later = again(route, state, script, language, asks=heard.is_question) if is_due else []
+    # The route of a request about data says itself when it is answered.
+    is_told = route.topic == "privacy" and small_talk.asks_when(heard.message)
+    asks = heard.is_question and not is_told
+    later = again(route, state, script, language, asks=asks) if is_due else []
     times = state.asked.get("contact", 0)
     # Staff know of a topic `at_once`, and can do nothing without a number.
     may_ask = route.then == "contact" and not refuses_contact(state)
@@ -128,8 +135,6 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
         if refuses_contact(state) and not heard.closes and (heard.answers or heard.is_question):
             return state, []
         return _close(state, heard, script, told=script["closing"])
-    if heard.defers and not state.reachable and question != "contact":
-        return state._replace(asking="contact"), []  # the answer says what it takes
     told: list[str] = []
     if state.reachable and not state.closed:  # first of all, who wrote must know that it arrived
         state, told = _close(state, heard, script, told=script["received"])
@@ -203,7 +208,7 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
     if not state.reachable:
         times = state.asked.get("contact", 0)
         if times > TIMES_ASKED:
-            return state, [script["thanks"]]
+            return state, [script["thanks"]] if heard.closes or not heard.news.known() else []
         asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
         return state._replace(asked=asked), [script["closing_unreachable"]]
     if state.closed:
@@ -219,9 +224,16 @@ def _is_new(heard: Heard) -> bool:
     return heard.is_worth_telling or bool(heard.news.known())
 
 
-def _times(question: Question, state: State) -> int:
-    """A person who gave a contact instead of an answer is not asked the same again."""
-    return 1 if question in ABOUT_WORKS and state.reachable else TIMES_ASKED
+def _times(question: Question, state: State, heard: Heard) -> int:
+    """A person who gave a contact instead of an answer is not asked the same again, unless more
+    is told of the works.
+    """
+    if question not in ABOUT_WORKS or not state.reachable:
+        return TIMES_ASKED
+    tells = state.asking != "consent" and not heard.news.known().keys().isdisjoint(ABOUT_WORKS)
+    message = heard.message
+    declines = tells and small_talk.speaks_of(question, message) and small_talk.declines(message)
+    return TIMES_ASKED if tells and not declines else 1
 
 
 def _may_ask_for_consent(state: State, heard: Heard) -> bool:
@@ -236,9 +248,8 @@ def _needs_consent(state: State, heard: Heard) -> bool:
 
 def _next_question(state: State, heard: Heard) -> Question | None:
     facts = state.facts
-    # Only a person can answer what was asked: the contact comes first.
-    most = TIMES_ASKED if heard.answers else 1
-    if heard.defers and not state.reachable and state.asked.get("contact", 0) < most:
+    insists = heard.defers and heard.answers  # only a person can help: the contact comes first
+    if insists and not state.reachable and state.asked.get("contact", 0) < TIMES_ASKED:
         return "contact"
     agrees = _needs_consent(state, heard)
     if state.wants_mails and agrees:
@@ -258,7 +269,10 @@ def _next_question(state: State, heard: Heard) -> Question | None:
             question
             for question, is_missing in missing.items()
             if is_missing
-            and (question == "consent" or state.asked.get(question, 0) < _times(question, state))
+            and (
+                question == "consent"
+                or state.asked.get(question, 0) < _times(question, state, heard)
+            )
         ),
         None,
     )

@@ -48,8 +48,8 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         rest = []
     if heard.answers and heard.held and before.closed:
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
-    if script["question_another"] in reactions:  # which asks for a contact, too
-        rest = [part for part in rest if part != script["again_contact"]]
+    if heard.defers and not heard.answers:  # which says that it is passed on
+        rest = [part for part in rest if part != script["added"]]
     noted = _noted(state, heard, script, rest)
     if (hint := heard.understood.district) and "{} ({}?)".format(*hint) in " ".join(noted):
         state = state._replace(city_asked=hint[1])
@@ -70,7 +70,7 @@ def opening(
     :param own: what the firm's own facts answer
     """
     parts = list(own)
-    for route in answers:
+    for route in sorted(answers, key=lambda each: each.name == before.answered):
         if route.name == before.answered and route.again:
             parts += questions.again(route, before, script, language, asks=asks)
         else:
@@ -179,8 +179,9 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
 
 
 def _on_question(state: State) -> tuple[State, str]:
-    if state.reachable or refuses_contact(state):
-        return state, "question" if state.reachable else "question_kept"
+    if refuses_contact(state):
+        return state, "question_kept"
     times = state.asked.get("question", 0)
     state = state._replace(asked={**state.asked, "question": times + 1})
-    return state, "question_another" if times % 2 else "question_unreachable"
+    first = "question" if state.reachable else "question_unreachable"
+    return state, "question_another" if times else first

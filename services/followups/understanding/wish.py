@@ -6,7 +6,7 @@ from services.followups.facts import Question
 from services.followups.understanding import corrections
 
 _DESIRE = re.compile(
-    r"(?<!nie )\b(?:chc[ęeą]\w*|chcia[łl]\w*|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
+    r"(?<!nie )\b(?:chc[ęeą]\w*|chcia[łl]\w*(?!\s+(?:si[ęe]\s+)?(?:zapyta[ćc]|spyta[ćc]|(?:do)?wiedzie[ćc])(?!\s+(?:si[ęe]\s+)?o\s))|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
     r"|planuj\w*|(?:mi|nam)\s+zależy|zależy\s+(?:mi|nam)|interesuje|zainteresowan\w*|prosz[ęe]\s+o\s+wycen\w*|(?:i|we)['’]?d\s+like"
     r"|wszystko\s+od\s+(?:nowa|zera|podstaw)|od\s+a\s+do\s+z|do\s+(?:zrobienia|sk[óu]cia|odnowienia)|(?:i|we)\s+would\s+like|(?:i|we)\s+want|(?:i|we)\s+need|looking\s+for|interested\s+in"
     r"|planning\s+to|dream\w*)\b",
