@@ -264,8 +264,9 @@ def _before(state: State) -> str:
 
 def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | None:
     """Return what the message may answer with a bare word or number."""
-    is_refusal = _REFUSES.fullmatch(message) or (state.wording and _BARE_NO.fullmatch(message))
-    if is_refusal and _is_done(state):
+    if _is_done(state) and (
+        _REFUSES.fullmatch(message) or (state.wording and _BARE_NO.fullmatch(message))
+    ):
         return "consent"
     is_other = state.asking == "wish" and (matched or small_talk.asks(message))
     return None if is_other else state.asking
@@ -367,12 +368,12 @@ _CONSENTS = re.compile(
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
-    r"(?:nie[\s,]+){1,2}(?:zgadzam(?:y)?\s+si[ęe]|wyra[żz]am|udzielam)(?:dzi[ęe]k\w*|\w*licznie|bardzo|prosz[ęe]|[\s,.!])*",
+    r"(?:nie[\s,]+){1,2}(?:zgadzam(?:y)?\s+si[ęe]|wyra[żz]am|udzielam)(?:dzi[ęe]k\w*+|[śs]licznie|bardzo|prosz[ęe]|[\s,.!])*",
     re.IGNORECASE,
 )
 """`Nie, nie zgadzam się, dziękuję`"""
 _BARE_NO = re.compile(
-    r"(?:(?:to|no|raczej|jednak)\s+)*(?:nie|no)(?:dzi[ęe]k\w*|bardzo|thank\w*|you|[\s,.!])*",
+    r"(?:(?:to|no|raczej|jednak)\s+)*(?:nie|no)(?:dzi[ęe]k\w*+|bardzo|thank\w*+|you|[\s,.!])*",
     re.IGNORECASE,
 )
 """`To nie, dziękuję`: an answer to a consent question that was left open before."""

@@ -212,6 +212,15 @@ def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
     assert time.process_time() - start < 0.5
 
 
+@pytest.mark.parametrize("refusal", ["nie", "nie zgadzam się"])
+def test_a_hostile_refusal_of_an_open_consent_is_read_in_linear_time(refusal: str) -> None:
+    start = time.process_time()
+    talk(
+        ["remont 50 m2, od maja, 90 tys, a@example.com", "hmm", "Ola", refusal + "dzięk" * 25 + "?"]
+    )
+    assert time.process_time() - start < 2
+
+
 @pytest.mark.parametrize(
     "message",
     ["790 554 123 po 16", "790554123, 17-19", "790 554 123, nie dzwonić w piątek"],
