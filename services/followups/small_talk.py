@@ -75,8 +75,8 @@ _UNSUBSCRIBES = re.compile(
 _ABOUT_WORKS = vocabulary(
     "czy same sam sama samo samych tylko "
     "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
-    "kladziecie ukladacie ulozycie ogarniacie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
-    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
+    "zamontujecie polozycie pomalujecie kladziecie ukladacie ulozycie ogarniacie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
+    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek wynajem najem biura biur biuro biurowe lokale lokali lokal sklepy sklepow wewnetrzne wewnetrznych domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
     "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
@@ -98,10 +98,6 @@ _OF_MAILS = re.compile(
     r"|dane|danych|adres|e mail|consent|opt)"
 )
 _MAILS = re.compile(r"mail|mejl|newsl|wiadomosc|\b(?:na)?pis|reklam|ofert|\bslac|wysyl")
-_WHEN = re.compile(
-    r"(?:(?:a|i|to|no|ok) )*(?:ile|jak dlugo|do kiedy|na kiedy|kiedy|w jakim (?:czasie|terminie)|how long|when|by when)"
-    r"(?: (?!czy|kto|skad|dlaczego|ile|jak)\w+){1,4}"
-)
 _OF_A_NUMBER = re.compile(r"\b(?:numer|nr|telefon|mail|adres)\w*(?! \d| \w+ \d)")
 _FORBIDS_CALLS = re.compile(r"nie (?:\w+ )?(?:dzwo|telefon)")
 _OF_ALL = re.compile(r"\b(?:dan(?:e|ych)|wszystk\w*|rodo|konto|baz\w+|system\w*)\b")
@@ -175,11 +171,6 @@ def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
     if _OF_MAILS.search(said):
         return False
     return bool(_OF_WORKS.search(said)) or names_works(message, works)
-
-
-def asks_when(message: str) -> bool:
-    """Return whether it asks how long something takes or when it is done, and nothing else."""
-    return bool(_WHEN.fullmatch(" ".join(fold(message))))
 
 
 def asks_for_more_mails(message: str) -> bool:

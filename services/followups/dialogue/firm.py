@@ -9,8 +9,9 @@ from services.followups.understanding import place
 
 _DO_YOU = re.compile(
     r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
-    r"|zamontujecie|ukladacie|ulozycie|ogarniacie|kladziecie|polozycie|malujecie|pomalujecie|projektujecie|remontujecie"
-    r"|wykanczacie|podejmiecie|podejmujecie|realizujecie|do you do|do you make)\b"
+    r"|zamontujecie|ukladacie|ulozycie|ogarniacie|kladziecie|polozycie|malujecie|pomalujecie"
+    r"|projektujecie|remontujecie|wykanczacie|podejmiecie|podejmujecie|realizujecie"
+    r"|do you (?:do|make|finish|renovate|paint))\b"
 )
 _REACH = re.compile(
     r"\b(?:pracujecie|dzialacie|dojezdzacie|dojedziecie|przyjezdzacie|przyjedziecie|jezdzicie"

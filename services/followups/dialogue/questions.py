@@ -33,14 +33,11 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
 
 
 def again(route: Route, state: State, script: Script, language: str, *, asks: bool) -> list[str]:
-    """Reply to a later message on a route; promise nothing until staff can be notified.
-
-    :param asks: it asks what only a person can answer
-    """
+    """Reply to a later message on a route; promise nothing until staff can be notified."""
     is_told = route.then != "contact" or route.at_once or state.reachable
     if language not in route.again or not is_told:
         return []
-    passes = asks and route.then == "contact"
+    passes = asks and route.then == "contact" and route.topic != "privacy"  # which says by when
     return [route.again[language], *([_passed_on(state, script)] if passes else [])]
 
 
@@ -68,10 +65,7 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
     language = heard.language
     is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
     is_due = not heard.answers and (is_said or route.then == "end")
-    # The route of a request about data says itself when it is answered.
-    is_told = route.topic == "privacy" and small_talk.asks_when(heard.message)
-    asks = heard.is_question and not is_told
-    later = again(route, state, script, language, asks=asks) if is_due else []
+    later = again(route, state, script, language, asks=heard.is_question) if is_due else []
     times = state.asked.get("contact", 0)
     # Staff know of a topic `at_once`, and can do nothing without a number.
     may_ask = route.then == "contact" and not refuses_contact(state)
