@@ -89,4 +89,4 @@ def turn(
 def _is_fixed(known: State, before: State, heard: Heard) -> bool:
     is_first = before.language is None
     is_about_works = known.asking in ABOUT_WORKS and known.noticed == before.noticed
-    return is_first or bool(heard.answers) or not is_about_works
+    return is_first or bool(heard.answers) or heard.is_question or not is_about_works
