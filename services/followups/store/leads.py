@@ -15,15 +15,35 @@ from services.followups.store.tables import Row, chat_conversations, lead
 
 _texts = pg.ARRAY(sa.Text)
 
+
+class Lead(NamedTuple):
+    id: UUID
+    topic: str
+    conversation_id: UUID
+    heard_in: UUID
+    language: str
+    score: int
+    known: Mapping[str, Any]
+    notified: Mapping[str, Any] | None
+    said: Sequence[str]
+    version: int
+    due_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> "Lead":
+        return cls._make(row[name] for name in cls._fields)
+
+
+_COLUMNS = (*Lead._fields, "state")
 # Contacts are locked in sorted order, so that two sessions with the same contacts cannot deadlock.
 # The conversation's own lead comes first: it stays the same lead, whatever contact is added.
 _FIND = (
-    sa.text("""
+    sa.text(f"""
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
     FROM (SELECT contact FROM unnest(:contacts) AS contact ORDER BY contact) AS ordered
 )
-SELECT * FROM lead WHERE (SELECT count(*) FROM locked) >= 0
+SELECT {", ".join(_COLUMNS)} FROM lead WHERE (SELECT count(*) FROM locked) >= 0
     AND topic = :topic AND (conversation_id = :conversation OR id = :known
     OR id IN (SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts)))
 ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMIT 1 FOR UPDATE
@@ -34,7 +54,7 @@ ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMI
         sa.bindparam("known", type_=sa.Uuid),
         sa.bindparam("contacts", type_=_texts),
     )
-    .columns(*lead.c)
+    .columns(*(lead.c[name] for name in _COLUMNS))
 )
 
 
@@ -61,24 +81,6 @@ async def find(
     if found is None and contacts:
         found = (await tx.execute(_FIND, given)).mappings().one_or_none()
     return found
-
-
-class Lead(NamedTuple):
-    id: UUID
-    topic: str
-    conversation_id: UUID
-    heard_in: UUID
-    language: str
-    score: int
-    known: Mapping[str, Any]
-    notified: Mapping[str, Any] | None
-    said: Sequence[str]
-    version: int
-    due_at: datetime | None
-
-    @classmethod
-    def of(cls, row: Row) -> "Lead":
-        return cls._make(row[name] for name in cls._fields)
 
 
 @dataclass(frozen=True, slots=True)

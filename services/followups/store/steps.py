@@ -151,13 +151,17 @@ async def rows_of(tx: AsyncConnection, which: sa.ColumnElement[bool]) -> Sequenc
     return (await tx.execute(_IN_ORDER.where(which))).mappings().all()
 
 
+_HEARD = (
+    "id", "conversation_id", "followup_number", "sequence", "step", "enrolled_by", "status",
+    "handed_over_at",
+)  # fmt: skip
 _OF_CONVERSATION = _IN_ORDER.where(
     followup_event.c.conversation_id == sa.bindparam("conversation", type_=sa.Uuid)
-)
+).with_only_columns(*(followup_event.c[name] for name in _HEARD))
 
 
 async def rows_of_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
-    """Return them in order; most turns of an enrolled lead need them, so it is built once."""
+    """Return what a turn needs of them, in order."""
     found = await tx.execute(_OF_CONVERSATION, {"conversation": conversation_id})
     return found.mappings().all()
 
