@@ -240,7 +240,7 @@ def word_count(rest: str) -> int:
 
 def acknowledges(message: str) -> bool:
     """Return whether it only says that it was read, and answers no question: `ok, rozumiem`."""
-    words = fold(message)
+    words = set(fold(message)) - {"no", "hm", "hmm"}
     return bool(words) and _READ.issuperset(words)
 
 

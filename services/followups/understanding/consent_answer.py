@@ -266,7 +266,7 @@ _OF_IT = re.compile(
     r"\b(?:zg[oa]d|consent|agree|mail|mejl|spam|reklam|pis[az]|wys[yl]|przys[yl]|dosta|otrzym|newsl|market|promo|ofert|przypomn|informac|wycof|wypis|odwol|cofn|rozmysl|rezygn|czest|send|offers?\b|unsubscribe|withdraw|reminder|einwillig|werbung|schick)"
 )
 _BARE_QUESTION = re.compile(
-    r"(?:(?:a|no|ale|i|czy|but|und) )*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|why|what|must|do i|warum|wozu|muss\w*)\b"
+    r"(?:(?:a|no|ale|i|czy|but|und|hm+|nie wiem)[ ,]+)*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|why|what|must|do i|warum|wozu|muss\w*)\b"
 )
 
 
