@@ -6,7 +6,13 @@ from typing import Any
 from sqlalchemy import Column, DateTime, Index, MetaData, Table, Text, func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.database.statement import Statement
+
 KEEP = timedelta(days=7)
+_RECORD = Statement(
+    "INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :message_id) "
+    "ON CONFLICT DO NOTHING"
+)
 _PURGE_BATCH = 10_000
 
 _SQL = """
@@ -42,14 +48,8 @@ async def first_time(tx: AsyncConnection, consumer: str, message_id: str) -> boo
 
     Waits for a concurrent duplicate: False if that commits, True if it rolls back.
     """
-    result = await tx.execute(
-        text(
-            "INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :message_id) "
-            "ON CONFLICT DO NOTHING"
-        ),
-        {"consumer": consumer, "message_id": message_id},
-    )
-    return result.rowcount == 1
+    given = {"consumer": consumer, "message_id": message_id}
+    return (await _RECORD.execute(tx, given)).rowcount == 1
 
 
 async def purge(engine: AsyncEngine, keep: timedelta = KEEP) -> int:

@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.database.group_commit import Batches
+from libs.common.database.statement import Statement
 from libs.common.messaging.broker import (
     REQUEST_ID,
     Broker,
@@ -98,28 +99,30 @@ ADD = (
 )
 """The SQL of `add_all`, to include in another statement; its parameters are PARAMETERS."""
 PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
-_ADD = text(ADD).bindparams(*PARAMETERS)
-_HOLD = text(f"{ADD} RETURNING id, due_at").bindparams(*PARAMETERS)
-_COUNT = text(
+_ADD = Statement(text(ADD).bindparams(*PARAMETERS))
+_HOLD = Statement(text(f"{ADD} RETURNING id, due_at").bindparams(*PARAMETERS))
+_COUNT = Statement(
     "UPDATE outbox SET body = jsonb_set(body, '{count}', "
     "to_jsonb(CAST(body->>'count' AS bigint) + :more)) "
     # Only while it waits: a relay that has sent it defers or deletes it, and would not send more.
     "WHERE id = :id AND due_at = :due_at AND due_at > now()"
 )
-_RELEASE = text("UPDATE outbox SET due_at = now() WHERE id = :id")
-_CLAIM = text(
-    # The body as text: parsing and serialising it costs a tenth of a follow-up.
-    "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers FROM outbox "
-    "WHERE due_at <= now() AND routing_key <> ALL(CAST(:late AS text[])) "
-    "ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
-).columns(headers=JSONB)
-_DELETE = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
-_DEFER = text(
+_RELEASE = Statement("UPDATE outbox SET due_at = now() WHERE id = :id")
+_CLAIM = Statement(
+    text(
+        # The body as text: parsing and serialising it costs a tenth of a follow-up.
+        "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers "
+        "FROM outbox WHERE due_at <= now() AND routing_key <> ALL(CAST(:late AS text[])) "
+        "ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
+    ).columns(headers=JSONB)
+)
+_DELETE = Statement("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
+_DEFER = Statement(
     # Not now(), the start of the transaction: the wait for the confirm came after it.
     "UPDATE outbox SET due_at = clock_timestamp() + make_interval(secs => :seconds) "
     "WHERE id = ANY(CAST(:ids AS bigint[]))"
 )
-_MEASURE = text(
+_MEASURE = Statement(
     "SELECT coalesce(extract(epoch FROM now() - "
     "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0) AS lag, "
     # A commit waits until a standby confirms it; no time-out of the server ends that.
@@ -162,7 +165,7 @@ async def add_all(tx: AsyncConnection, messages: Sequence[Outgoing], *, later: f
     :param later: delay in seconds; messages added in the meantime go first
     """
     if messages:
-        await tx.execute(_ADD, {"rows": rows(messages), "later": later})
+        await _ADD.execute(tx, {"rows": rows(messages), "later": later})
 
 
 def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
@@ -194,16 +197,16 @@ async def hold(
     :param message: with a `count` in its body
     """
     parameters = {"rows": rows([(exchange, routing_key, message)]), "later": seconds}
-    return Held(*(await tx.execute(_HOLD, parameters)).one())
+    return Held._make((await _HOLD.execute(tx, parameters)).one())
 
 
 async def count(tx: AsyncConnection, held: Held, more: int) -> bool:
     """Add to the count of a message on hold; False if it may have been published meanwhile."""
-    return (await tx.execute(_COUNT, {**held._asdict(), "more": more})).rowcount == 1
+    return (await _COUNT.execute(tx, {**held._asdict(), "more": more})).rowcount == 1
 
 
 async def release(tx: AsyncConnection, held: Held) -> None:
-    await tx.execute(_RELEASE, {"id": held.id})
+    await _RELEASE.execute(tx, {"id": held.id})
 
 
 class Relay:
@@ -258,7 +261,7 @@ class Relay:
         :returns: whether more may be ready to publish
         """
         async with self._engine.begin() as tx:
-            found = await tx.execute(_CLAIM, {"batch": BATCH, "late": list(self._slow)})
+            found = await _CLAIM.execute(tx, {"batch": BATCH, "late": list(self._slow)})
             rows = found.all()
             publishing = [asyncio.create_task(self._publish(row)) for row in rows]
             if publishing:
@@ -274,12 +277,12 @@ class Relay:
             for result, ids in by_result.items():
                 RELAYED.labels("published" if result is None else result.__name__).inc(len(ids))
                 if result is None:
-                    await tx.execute(_DELETE, {"ids": ids})
+                    await _DELETE.execute(tx, {"ids": ids})
                 elif result is not BrokerUnavailable:
                     seconds = UNROUTABLE_SECONDS if result is Unroutable else UNCONFIRMED_SECONDS
-                    await tx.execute(_DEFER, {"ids": ids, "seconds": seconds})
+                    await _DEFER.execute(tx, {"ids": ids, "seconds": seconds})
             if late:
-                await tx.execute(_DEFER, {"ids": late, "seconds": CONFIRM_SECONDS + 1})
+                await _DEFER.execute(tx, {"ids": late, "seconds": CONFIRM_SECONDS + 1})
         return len(rows) == BATCH and BrokerUnavailable not in by_result
 
     def _follow(self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]) -> None:
@@ -304,7 +307,7 @@ class Relay:
 
     async def _delete(self, ids: Sequence[int]) -> Sequence[None]:
         async with self._engine.begin() as tx:
-            await tx.execute(_DELETE, {"ids": list(ids)})
+            await _DELETE.execute(tx, {"ids": list(ids)})
         return [None] * len(ids)
 
     async def _publish(self, row: Row[Any]) -> type[PublishError] | None:
@@ -328,7 +331,7 @@ class Relay:
 
     async def _measure(self) -> None:
         async with self._engine.connect() as connection:
-            measured = (await connection.execute(_MEASURE)).one()
+            measured = (await _MEASURE.execute(connection)).one()
         LAG.set(float(measured.lag))
         CONNECTED.set(not measured.waits)
         if measured.waits:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.statement import Statement
 from libs.common.messaging import outbox
 from services.followups.store import leads as leads_of
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
@@ -27,7 +28,7 @@ from services.followups.store.tables import (
     outbox_table,
 )
 
-_ENTER = (
+_ENTER = Statement(
     pg.insert(chat_conversations)
     .values(id=sa.bindparam("id"), session_id=sa.bindparam("session_id"))
     # This write locks the row. It is cheap because the column has no index.
@@ -43,7 +44,7 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
 
     One statement finds or creates it, so two tabs share one conversation and their turns queue.
     """
-    entered = await tx.execute(_ENTER, {"id": uuid4(), "session_id": session_id})
+    entered = await _ENTER.execute(tx, {"id": uuid4(), "session_id": session_id})
     row: Row = entered.mappings().one()
     return row
 
@@ -78,13 +79,13 @@ _TURN = (
 
 
 @cache
-def _saving(*, notifies: bool, changes_leads: bool) -> sa.TextClause:
+def _saving(*, notifies: bool, changes_leads: bool) -> Statement:
     more = f", notified AS ({outbox.ADD})" if notifies else ""
     parameters: list[sa.BindParameter[Any]] = [*outbox.PARAMETERS] if notifies else []
     if changes_leads:
         more += f", {leads_of.SAVE}"
         parameters.append(leads_of.LEADS)
-    return sa.text(_SAVE_TURN.format(more=more)).bindparams(*_TURN, *parameters)
+    return Statement(sa.text(_SAVE_TURN.format(more=more)).bindparams(*_TURN, *parameters))
 
 
 async def save_turn(
@@ -122,7 +123,7 @@ async def save_turn(
     if leads:
         given["leads"] = leads_of.rows(leads)
     saving = _saving(notifies=bool(outgoing), changes_leads=bool(leads))
-    saved = await tx.execute(saving, given)
+    saved = await saving.execute(tx, given)
     reply_id: int = saved.scalar_one()
     return reply_id
 

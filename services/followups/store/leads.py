@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.statement import Statement
 from libs.common.scopes import PERSON
 from services.followups.store.tables import Row, chat_conversations, lead
 
@@ -37,7 +38,7 @@ class Lead(NamedTuple):
 _COLUMNS = (*Lead._fields, "state")
 # Contacts are locked in sorted order, so that two sessions with the same contacts cannot deadlock.
 # The conversation's own lead comes first: it stays the same lead, whatever contact is added.
-_FIND = (
+_FIND = Statement(
     sa.text(f"""
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
@@ -77,9 +78,9 @@ async def find(
         "known": known_id,
         "contacts": list(contacts),
     }
-    found = (await tx.execute(_FIND, given)).mappings().one_or_none()
+    found = (await _FIND.execute(tx, given)).mappings().one_or_none()
     if found is None and contacts:
-        found = (await tx.execute(_FIND, given)).mappings().one_or_none()
+        found = (await _FIND.execute(tx, given)).mappings().one_or_none()
     return found
 
 
@@ -120,7 +121,7 @@ leads AS (
 """
 """The SQL of `save`, to include in another statement; its parameter is LEADS."""
 LEADS = sa.bindparam("leads", type_=pg.JSONB)
-_SAVE = sa.text(f"WITH {SAVE} SELECT").bindparams(LEADS)
+_SAVE = Statement(sa.text(f"WITH {SAVE} SELECT").bindparams(LEADS))
 
 
 def rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
@@ -141,7 +142,7 @@ _UUIDS = ("id", "conversation_id", "heard_in")
 
 
 async def save(tx: AsyncConnection, changes: Sequence[Change]) -> None:
-    await tx.execute(_SAVE, {"leads": rows(changes)})
+    await _SAVE.execute(tx, {"leads": rows(changes)})
 
 
 async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.statement import Statement
 from services.followups.sequence import DAY, REPLACES, RESCHEDULE_AFTER
 from services.followups.store.tables import Row, chat_conversations, followup_event, outbox_table
 
@@ -59,7 +60,9 @@ def from_step(row: Row) -> sa.ColumnElement[bool]:
 
 ADDRESS_LOCK = "pg_advisory_xact_lock(hashtext('followups.address'), hashtext(:email))"
 """An SQL expression to add to another statement; NULL locks nothing."""
-_LOCK_ADDRESS = sa.text(f"SELECT {ADDRESS_LOCK}").bindparams(sa.bindparam("email", type_=sa.Text))
+_LOCK_ADDRESS = Statement(
+    sa.text(f"SELECT {ADDRESS_LOCK}").bindparams(sa.bindparam("email", type_=sa.Text))
+)
 
 
 async def lock_address(tx: AsyncConnection, email: str) -> None:
@@ -69,7 +72,7 @@ async def lock_address(tx: AsyncConnection, email: str) -> None:
     different orders. The claim and the relay never wait for this lock. Read under the lock in a
     later statement: the snapshot must be newer than the lock.
     """
-    await tx.execute(_LOCK_ADDRESS, {"email": email})
+    await _LOCK_ADDRESS.execute(tx, {"email": email})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class Enrolment:
 
 
 # unnest instead of VALUES with many rows, which would be compiled for each number of rows.
-_ENROL = (
+_ENROL = Statement(
     sa.text(
         """
 WITH there AS (
@@ -100,7 +103,7 @@ WITH there AS (
     )
     RETURNING *
 )
-SELECT {columns}, false FROM there UNION ALL SELECT {columns}, true FROM added
+SELECT {columns}, false AS is_new FROM there UNION ALL SELECT {columns}, true FROM added
 ORDER BY created_at, followup_number
 """.format(columns=", ".join(followup_event.c.keys()))
     )
@@ -138,7 +141,7 @@ async def enrol(
         "due": due,
         "request_id": request_id,
     }
-    rows = (await tx.execute(_ENROL, given)).mappings().all()
+    rows = (await _ENROL.execute(tx, given)).mappings().all()
     return Enrolment(rows, is_new=any(row["is_new"] for row in rows))
 
 
@@ -155,14 +158,16 @@ _HEARD = (
     "id", "conversation_id", "followup_number", "sequence", "step", "enrolled_by", "status",
     "handed_over_at",
 )  # fmt: skip
-_OF_CONVERSATION = _IN_ORDER.where(
-    followup_event.c.conversation_id == sa.bindparam("conversation", type_=sa.Uuid)
-).with_only_columns(*(followup_event.c[name] for name in _HEARD))
+_OF_CONVERSATION = Statement(
+    _IN_ORDER.where(
+        followup_event.c.conversation_id == sa.bindparam("conversation", type_=sa.Uuid)
+    ).with_only_columns(*(followup_event.c[name] for name in _HEARD))
+)
 
 
 async def rows_of_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
     """Return what a turn needs of them, in order."""
-    found = await tx.execute(_OF_CONVERSATION, {"conversation": conversation_id})
+    found = await _OF_CONVERSATION.execute(tx, {"conversation": conversation_id})
     return found.mappings().all()
 
 
@@ -186,16 +191,16 @@ async def step(tx: AsyncConnection, followup_id: UUID) -> Row | None:
     return (await tx.execute(found)).mappings().one_or_none()
 
 
-_RETIME = sa.text(
-    """
+_RETIME = Statement(
+    sa.text("""
 UPDATE followup_event SET due_at = given.due_at, enrolled_by = :by
 FROM unnest(:ids, :due) AS given (id, due_at)
 WHERE followup_event.id = given.id AND status = 'scheduled'
-"""
-).bindparams(
-    sa.bindparam("ids", type_=pg.ARRAY(sa.Uuid)),
-    sa.bindparam("due", type_=pg.ARRAY(sa.DateTime(timezone=True))),
-    sa.bindparam("by", type_=sa.Text),
+""").bindparams(
+        sa.bindparam("ids", type_=pg.ARRAY(sa.Uuid)),
+        sa.bindparam("due", type_=pg.ARRAY(sa.DateTime(timezone=True))),
+        sa.bindparam("by", type_=sa.Text),
+    )
 )
 
 
@@ -208,7 +213,7 @@ async def retime(
     """
     timed = list(zip((row["id"] for row in rows), due, strict=False))
     given = {"ids": [each for each, _ in timed], "due": [at for _, at in timed], "by": by}
-    await tx.execute(_RETIME, given)
+    await _RETIME.execute(tx, given)
 
 
 async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import pytest
 
-from libs.common.database import aiopg_private
+from libs.common.database import aiopg_private, statement
 from libs.common.http import aiohttp_private, fast_response, server
 from libs.common.messaging import aiormq_private
 from libs.common.process import prometheus_private
@@ -49,7 +49,8 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
 
 
 @pytest.mark.parametrize(
-    "module", [aiohttp_private, fast_response, aiopg_private, aiormq_private, prometheus_private]
+    "module",
+    [aiohttp_private, fast_response, aiopg_private, aiormq_private, prometheus_private, statement],
 )
 def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
     for cls, names in module.NAMES.items():
@@ -65,6 +66,7 @@ def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
         (prometheus_private, prometheus_private),
         (aiopg_private, aiopg_private),
         (aiormq_private, aiormq_private),
+        (statement, statement),
     ],
 )
 def test_each_private_name_that_is_used_is_listed(module: ModuleType, using: ModuleType) -> None:

@@ -1,0 +1,172 @@
+"""A Statement does what SQLAlchemy's execute does, with both drivers."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, StatementError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.common.database import postgres
+from libs.common.database.statement import Statement
+from tests.support.databases import Databases, DatabaseUrl
+from tests.support.eventually import eventually
+
+TYPES: dict[str, Any] = {
+    "id": sa.Uuid,
+    "body": JSONB,
+    "ids": ARRAY(sa.Uuid),
+    "at": sa.DateTime(timezone=True),
+    "raw": sa.LargeBinary,
+    "name": sa.Text,
+}
+BOUND = [sa.bindparam(name, type_=kind) for name, kind in TYPES.items()]
+ADD = Statement(
+    text("INSERT INTO thing VALUES (:id, :body, :ids, :at, :raw, :name)").bindparams(*BOUND)
+)
+READ = text("SELECT * FROM thing ORDER BY id").columns(**TYPES)
+
+
+@pytest.fixture(scope="module")
+def made(databases: Databases) -> Iterator[DatabaseUrl]:
+    fresh = databases.create("alerts", migrated=False)
+    dsn = fresh.owner_url.replace("+aiopg", "")
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE thing (id uuid PRIMARY KEY, body jsonb, ids uuid[], at timestamptz,"
+            " raw bytea, name text CHECK (name <> 'x'))"
+        )
+    yield fresh
+    databases.drop(fresh.name)
+
+
+@pytest.fixture(params=["postgresql+aiopg", "postgresql+asyncpg"])
+async def engine(request: pytest.FixtureRequest, made: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
+    url = make_url(made).set(drivername=request.param).render_as_string(hide_password=False)
+    async with postgres.connect(url, application_name="statement", pool_size=1) as opened:
+        async with opened.begin() as tx:
+            await tx.execute(text("DELETE FROM thing"))
+        yield opened
+
+
+def row(**others: object) -> dict[str, object]:
+    each = {
+        "id": uuid.uuid4(),
+        "body": {"ą": [1, None, "%(id)s"]},
+        "ids": [uuid.uuid4()],
+        "at": datetime(2026, 11, 28, tzinfo=UTC),
+        "raw": b"\x00%s",
+        "name": None,
+    }
+    return each | others
+
+
+async def count(engine: AsyncEngine) -> int:
+    async with engine.begin() as tx:
+        return int((await Statement("SELECT count(*) FROM thing").execute(tx)).scalar_one())
+
+
+async def test_values_are_those_of_sqlalchemy(engine: AsyncEngine) -> None:
+    given = [row(), row(body=None, ids=None, at=None, raw=None, name="100 % :id")]
+    async with engine.begin() as tx:
+        for each in given:
+            assert (await ADD.execute(tx, each)).rowcount == 1
+        theirs = (await tx.execute(READ)).mappings().all()
+        ours = (await Statement(READ).execute(tx)).mappings().all()
+    assert [dict(each) for each in ours] == [dict(each) for each in theirs]
+    assert [dict(each) for each in ours] == sorted(given, key=lambda each: str(each["id"]))
+
+
+async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> None:
+    clause = text("SELECT 7 % :by AS rest, 'a%b' AS plain")
+    rest = Statement(clause.bindparams(sa.bindparam("by", 4, type_=sa.Integer)))
+    async with engine.begin() as tx:
+        assert tuple((await rest.execute(tx)).one()) == (3, "a%b")
+        assert (await rest.execute(tx, {"by": 5})).one().rest == 2
+        with pytest.raises(StatementError):
+            await ADD.execute(tx, {"id": uuid.uuid4()})
+
+
+async def test_it_begins_a_transaction_that_can_be_rolled_back(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await ADD.execute(connection, row())
+        await connection.rollback()
+        await ADD.execute(connection, row())
+        await connection.commit()
+        await ADD.execute(connection, row())
+    assert await count(engine) == 1
+
+
+async def test_an_error_is_sqlalchemys_and_hides_the_row(engine: AsyncEngine) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        async with engine.begin() as tx:
+            await ADD.execute(tx, row(name="x"))
+    assert not postgres.is_transient(caught.value)
+    assert "Failing row" not in str(caught.value)
+    assert "2026-11-28" not in str(caught.value)
+    with pytest.raises(ProgrammingError):
+        async with engine.begin() as tx:
+            await Statement("SELECT * FROM nothing").execute(tx)
+    assert await count(engine) == 0
+
+
+@asynccontextmanager
+async def sleeping(engine: AsyncEngine, made: DatabaseUrl) -> AsyncIterator[tuple[Any, Any]]:
+    """Yield a task whose statement is running, and a function that ends statements like it."""
+
+    async def sleeps() -> None:
+        async with engine.begin() as tx:
+            await Statement("SELECT pg_sleep(60)").execute(tx)
+
+    async with postgres.connect(str(made), application_name="other") as other:
+
+        async def running(ending: str = "pid") -> list[Any]:
+            found = f"SELECT {ending} FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)'"
+            async with other.begin() as tx:
+                return list((await tx.execute(text(found))).scalars())
+
+        task = asyncio.create_task(sleeps())
+        await eventually(running)
+        yield task, running
+
+        async def has_ended() -> bool:
+            return not await running()
+
+        await eventually(has_ended)
+
+
+async def test_a_lost_connection_is_replaced(engine: AsyncEngine, made: DatabaseUrl) -> None:
+    async with sleeping(engine, made) as (task, running):
+        await running("pg_terminate_backend(pid)")
+        with pytest.raises(DBAPIError) as caught:
+            await task
+        assert caught.value.connection_invalidated
+        assert postgres.is_transient(caught.value)
+        assert await count(engine) == 0
+
+
+async def test_a_query_that_is_cancelled_ends_with_its_connection(
+    engine: AsyncEngine, made: DatabaseUrl
+) -> None:
+    async with sleeping(engine, made) as (task, _):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await count(engine) == 0
+
+
+async def test_it_is_seen_by_who_listens_for_statements(engine: AsyncEngine) -> None:
+    seen: list[str] = []
+    sa.event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *given: seen.append(given[2])
+    )
+    assert await count(engine) == 0
+    assert seen == ["SELECT count(*) FROM thing"]
