@@ -79,8 +79,8 @@ class Statement:
 
     async def _execute_slowly(self, tx: AsyncConnection, given: Mapping[str, Any] | None) -> Rows:
         result = await tx.execute(self._clause, given)
-        found = result.all() if result.returns_rows else ()
-        rows = Rows(SimpleResultMetaData(tuple(result.keys()) if found else ()), iter(found))
+        keys, found = (tuple(result.keys()), result.all()) if result.returns_rows else ((), [])
+        rows = Rows(SimpleResultMetaData(keys), iter(found))
         rows.rowcount = result.rowcount
         return rows
 

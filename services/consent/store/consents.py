@@ -23,11 +23,16 @@ async def state_of(tx: AsyncConnection, subject_id: UUID, purpose: str) -> State
     return state and State(state)
 
 
-_STATES = sql("""
+_STATES = sql(
+    """
     SELECT lookup_hash, purpose, state
     FROM consent_state JOIN data_subject ON data_subject.id = subject_id
     WHERE lookup_hash = ANY(CAST(:hashes AS bytea[]))
-""").columns(lookup_hash=sa.LargeBinary, purpose=sa.Text, state=sa.Text)
+""",
+    lookup_hash=sa.LargeBinary,
+    purpose=sa.Text,
+    state=sa.Text,
+)
 
 
 async def states_of_all(
@@ -35,7 +40,7 @@ async def states_of_all(
 ) -> list[dict[str, State]]:
     """Read the states by purpose of each hash; an unknown one has none, at the same cost."""
     found: dict[bytes, dict[str, State]] = {}
-    for row in await tx.execute(_STATES, {"hashes": list(set(lookup_hashes))}):
+    for row in await _STATES.execute(tx, {"hashes": list(set(lookup_hashes))}):
         found.setdefault(row.lookup_hash, {})[row.purpose] = State(row.state)
     return [found.get(each, {}) for each in lookup_hashes]
 
@@ -66,7 +71,7 @@ _GRANT = sql("""
 
 async def grant(tx: AsyncConnection, subject_id: UUID, purpose: str) -> None:
     """Record an agreement to a purpose; the version changes only if the state does."""
-    await tx.execute(_GRANT, {"subject": subject_id, "purpose": purpose})
+    await _GRANT.execute(tx, {"subject": subject_id, "purpose": purpose})
 
 
 _WITHDRAW = sql("""
@@ -89,7 +94,7 @@ async def withdraw(
 
     :param at: the time of the withdrawal, if it was before now
     """
-    await tx.execute(_WITHDRAW, {"subject": subject_id, "purposes": list(purposes), "at": at})
+    await _WITHDRAW.execute(tx, {"subject": subject_id, "purposes": list(purposes), "at": at})
 
 
 _AGREED_AFTER = sql("""
@@ -101,7 +106,7 @@ _AGREED_AFTER = sql("""
 async def agreed_after(tx: AsyncConnection, subject_id: UUID, purpose: str, at: datetime) -> bool:
     """Return whether that withdrawal is recorded here, or an agreement followed it."""
     values = {"subject": subject_id, "purpose": purpose, "at": at}
-    return bool(await tx.scalar(_AGREED_AFTER, values))
+    return bool((await _AGREED_AFTER.execute(tx, values)).scalar())
 
 
 _READ = sql("""
@@ -119,7 +124,7 @@ async def read(tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str]) -
 
     In one statement with the lock, the count would be as old as the wait for the lock.
     """
-    rows = (await tx.execute(_READ, {"subject": subject_id, "purposes": list(purposes)})).all()
+    rows = (await _READ.execute(tx, {"subject": subject_id, "purposes": list(purposes)})).all()
     return ConsentState(
         versions={row.purpose: row.version for row in rows},
         unreturned=rows[0].unreturned,
@@ -145,10 +150,10 @@ _PERMIT = sql("""
 async def open_permit(tx: AsyncConnection, subject_id: UUID, message: UUID, attempt: int) -> Permit:
     """Record a permit for this attempt unless there is one, and return the one there is."""
     values = {"message": message, "attempt": attempt, "subject": subject_id}
-    if (await tx.execute(_OPEN, values)).rowcount:
+    if (await _OPEN.execute(tx, values)).rowcount:
         return Permit(age=0, returned=False)
     # A separate statement, so that it sees a duplicate whose commit the insert has waited for.
-    row = (await tx.execute(_PERMIT, values)).one()
+    row = (await _PERMIT.execute(tx, values)).one()
     return Permit(age=row.age or 0.0, returned=row.closed)
 
 
@@ -162,7 +167,7 @@ _RETURN = sql("""
 
 async def return_permit(tx: AsyncConnection, message: UUID, attempt: int) -> None:
     """Close it for good; a return that overtakes its request leaves a tombstone."""
-    await tx.execute(_RETURN, {"message": message, "attempt": attempt})
+    await _RETURN.execute(tx, {"message": message, "attempt": attempt})
 
 
 _SUPPRESS = sql("""
@@ -193,7 +198,7 @@ async def suppress(
     :param never_ask: for good: no link is mailed to it any more
     """
     values = {"subject": subject_id, "hash": suppression_hash, "purposes": list(purposes)}
-    await tx.execute(_SUPPRESS, values | {"days": days, "never_ask": never_ask})
+    await _SUPPRESS.execute(tx, values | {"days": days, "never_ask": never_ask})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +225,7 @@ async def restrictions(
 ) -> Restrictions:
     """Read the suppression, and the withdrawal, which may outlive it."""
     values = {"subject": subject_id, "hash": suppression_hash, "purpose": purpose}
-    row = (await tx.execute(_RESTRICTIONS, values)).one()
+    row = (await _RESTRICTIONS.execute(tx, values)).one()
     return Restrictions(
         suppressed=row.never_ask is not None or bool(row.withdrawn),
         never_ask=bool(row.never_ask),

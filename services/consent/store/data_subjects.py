@@ -41,8 +41,11 @@ class Lock:
 
 _FIND = {
     lock: sql(
-        f"SELECT id, master_key_id, wrapped_key FROM data_subject WHERE lookup_hash = :hash {lock}"
-    ).columns(id=sa.Uuid, master_key_id=sa.Text, wrapped_key=sa.LargeBinary)
+        f"SELECT id, master_key_id, wrapped_key FROM data_subject WHERE lookup_hash = :hash {lock}",
+        id=sa.Uuid,
+        master_key_id=sa.Text,
+        wrapped_key=sa.LargeBinary,
+    )
     for lock in (Lock.PERMIT, Lock.CHANGE, Lock.NONE)
 }
 
@@ -50,7 +53,7 @@ _FIND = {
 async def find(
     tx: AsyncConnection, vault: Vault, identity: str, lock: str = Lock.NONE
 ) -> SubjectRow | None:
-    found = await tx.execute(_FIND[lock], {"hash": vault.lookup_hash(identity)})
+    found = await _FIND[lock].execute(tx, {"hash": vault.lookup_hash(identity)})
     return _row(found.one_or_none())
 
 
@@ -106,7 +109,7 @@ _INSERT = sql("""
 async def _insert(tx: AsyncConnection, vault: Vault, subject_id: UUID, lookup_hash: bytes) -> None:
     _, wrapped = vault.new_key(subject_id)
     key = {"master": wrapped.master_key_id, "key": wrapped.wrapped}
-    await tx.execute(_INSERT, key | {"id": subject_id, "hash": lookup_hash})
+    await _INSERT.execute(tx, key | {"id": subject_id, "hash": lookup_hash})
 
 
 async def lock(tx: AsyncConnection, subject_id: UUID) -> None:
@@ -115,12 +118,16 @@ async def lock(tx: AsyncConnection, subject_id: UUID) -> None:
     )
 
 
-_WRAPPED_BEFORE = sql("""
+_WRAPPED_BEFORE = sql(
+    """
     SELECT id, lookup_hash, master_key_id, wrapped_key FROM data_subject
     WHERE lookup_hash > :after AND master_key_id <> :current
     ORDER BY lookup_hash LIMIT :batch FOR UPDATE
-""").columns(
-    id=sa.Uuid, lookup_hash=sa.LargeBinary, master_key_id=sa.Text, wrapped_key=sa.LargeBinary
+""",
+    id=sa.Uuid,
+    lookup_hash=sa.LargeBinary,
+    master_key_id=sa.Text,
+    wrapped_key=sa.LargeBinary,
 )
 
 
@@ -141,12 +148,12 @@ async def rewrap(
     :raises KeyError: one is wrapped with a master key that is not configured
     """
     values = {"after": after, "current": vault.current, "batch": batch}
-    rows = (await tx.execute(_WRAPPED_BEFORE, values)).all()
+    rows = (await _WRAPPED_BEFORE.execute(tx, values)).all()
     if not rows:
         return 0, None
     keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]
-    await tx.execute(
-        _REWRAP,
+    await _REWRAP.execute(
+        tx,
         {
             "current": vault.current,
             "ids": [str(row.id) for row in rows],
@@ -199,12 +206,16 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-_KNOWN = sql("""
+_KNOWN = sql(
+    """
     SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids AS uuid[]))
-""").columns(id=sa.Uuid, alive=sa.Boolean)
+""",
+    id=sa.Uuid,
+    alive=sa.Boolean,
+)
 
 
 async def known(tx: AsyncConnection, subject_ids: Iterable[UUID]) -> dict[UUID, bool]:
     """Return, for each id that has a row, whether the subject is not erased."""
-    rows = await tx.execute(_KNOWN, {"ids": [str(subject_id) for subject_id in subject_ids]})
+    rows = await _KNOWN.execute(tx, {"ids": [str(subject_id) for subject_id in subject_ids]})
     return {row.id: row.alive for row in rows}

@@ -30,13 +30,16 @@ class Erasure:
     receipts: frozenset[str]
 
 
-_REQUEST = sql("""
+_REQUEST = sql(
+    """
     INSERT INTO erasure AS mine (id, subject_id, suppression_hash, status)
     VALUES (:id, :subject, :hash, 'awaiting_confirmation')
     ON CONFLICT (subject_id) DO UPDATE SET requested_at = CASE
         WHEN mine.requested_at < now() - interval '7 days' THEN now() ELSE mine.requested_at END
     RETURNING id
-""").columns(id=sa.Uuid)
+""",
+    id=sa.Uuid,
+)
 
 
 async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes) -> UUID:
@@ -48,7 +51,7 @@ async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_has
     :param suppression_hash: finds the request once the subject is erased
     """
     values = {"id": uuid4(), "subject": subject_id, "hash": suppression_hash}
-    erasure_id: UUID = (await tx.execute(_REQUEST, values)).scalar_one()
+    erasure_id: UUID = (await _REQUEST.execute(tx, values)).scalar_one()
     return erasure_id
 
 

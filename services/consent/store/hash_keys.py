@@ -38,7 +38,7 @@ async def lock(tx: AsyncConnection) -> None:
 
 async def other_connections(tx: AsyncConnection) -> int:
     """Count the connections of other processes of this service."""
-    return int((await tx.execute(_OTHERS)).scalar_one())
+    return int((await _OTHERS.execute(tx)).scalar_one())
 
 
 async def rehash(

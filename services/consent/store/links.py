@@ -34,7 +34,7 @@ async def may_mail(tx: AsyncConnection, suppression_hash: bytes, kind: LinkMail)
     the other kind. The row decides, so any number of concurrent requests, in any number of
     processes, make one mail.
     """
-    noted = await tx.execute(_MAY_MAIL, {"hash": suppression_hash, "kind": str(kind), "may": True})
+    noted = await _MAY_MAIL.execute(tx, {"hash": suppression_hash, "kind": str(kind), "may": True})
     return noted.one_or_none() is not None
 
 
@@ -59,8 +59,8 @@ async def await_opt_in(
 
     :param may: False stores nothing, in the same time
     """
-    kept = await tx.execute(
-        _AWAIT_OPT_IN,
+    kept = await _AWAIT_OPT_IN.execute(
+        tx,
         {
             "hash": suppression_hash,
             "kind": str(LinkMail.OPT_IN),

@@ -23,9 +23,9 @@ _BACK = sql("DELETE FROM restore WHERE rows = :rows AND hash = :hash AND replaye
 
 async def has(tx: AsyncConnection, position: Position) -> bool:
     """Return whether the trail has this position; clear the record of it if it is back."""
-    found = (await tx.execute(_LOOK, position._asdict())).one()
+    found = (await _LOOK.execute(tx, position._asdict())).one()
     if found.is_there and found.noticed:
-        await tx.execute(_BACK, position._asdict())
+        await _BACK.execute(tx, position._asdict())
     return bool(found.is_there)
 
 
@@ -34,7 +34,7 @@ _IS_CURRENT = sql(f"SELECT ({_HAS}) AND NOT EXISTS (SELECT FROM restore WHERE re
 
 async def is_current(tx: AsyncConnection, position: Position) -> bool:
     """Return whether the trail has this position and no other host misses one of its own."""
-    return bool(await tx.scalar(_IS_CURRENT, position._asdict()))
+    return bool((await _IS_CURRENT.execute(tx, position._asdict())).scalar())
 
 
 _RECORD_MISSING = sql("""
@@ -49,7 +49,7 @@ async def record_missing(tx: AsyncConnection, position: Position) -> bool:
 
     :returns: whether withdrawals and erasures were replayed since
     """
-    return bool((await tx.execute(_RECORD_MISSING, position._asdict())).scalar_one())
+    return bool((await _RECORD_MISSING.execute(tx, position._asdict())).scalar_one())
 
 
 async def record_replayed(tx: AsyncConnection) -> None:
@@ -59,7 +59,8 @@ async def record_replayed(tx: AsyncConnection) -> None:
 
 # An erasure is not linked to the subject whom it erased, but both have the time of the transaction.
 # If two share it, each is recorded with both hashes: both were erased.
-_WITHDRAWN = sql("""
+_WITHDRAWN = sql(
+    """
     SELECT log.id, encode(log.hash, 'hex') AS hash, log.action, log.subject_id, log.email,
         log.evidence, master_key_id, wrapped_key, erased_at,
         encode(lookup_hash, 'hex') AS lookup_hash, erased.id AS erasure_id,
@@ -72,7 +73,7 @@ _WITHDRAWN = sql("""
     WHERE log.id > :after AND log.id <= :until
         AND action IN ('unsubscribe', 'revoke-consent', 'erasure-requested', 'erased')
     ORDER BY log.id LIMIT :batch
-""").columns(
+""",
     id=sa.BigInteger,
     hash=sa.Text,
     action=sa.Text,
@@ -93,19 +94,22 @@ async def withdrawn_after(
     tx: AsyncConnection, after: int, until: int, batch: int
 ) -> list[sa.Row[Any]]:
     """Read withdrawals and erasures, in the order of the trail."""
-    found = await tx.execute(_WITHDRAWN, {"after": after, "until": until, "batch": batch})
+    found = await _WITHDRAWN.execute(tx, {"after": after, "until": until, "batch": batch})
     return list(found)
 
 
 # The number, and not the columns, is returned: the driver's times may differ from the file's.
-_WITHOUT = sql("""
+_WITHOUT = sql(
+    """
     SELECT number FROM unnest(CAST(:ids AS uuid[]), CAST(:purposes AS text[]),
         CAST(CAST(:times AS text[]) AS timestamptz[])) WITH ORDINALITY
         AS given (subject_id, purpose, at, number)
     WHERE NOT EXISTS (SELECT FROM consent_state WHERE withdrawn_at >= given.at
         AND consent_state.subject_id = given.subject_id AND consent_state.purpose = given.purpose)
     ORDER BY number
-""").columns(number=sa.BigInteger)
+""",
+    number=sa.BigInteger,
+)
 
 
 async def without(
@@ -117,4 +121,5 @@ async def without(
         "purposes": [purpose for _, purpose, _ in withdrawals],
         "times": [at.isoformat() for _, _, at in withdrawals],
     }
-    return [withdrawals[number - 1] for number in await tx.scalars(_WITHOUT, values)]
+    lacking = (await _WITHOUT.execute(tx, values)).scalars()
+    return [withdrawals[number - 1] for number in lacking]

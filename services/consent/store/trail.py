@@ -8,18 +8,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.consent import Action
-from services.consent.store.sql import sql
+from services.consent.store.sql import CELLS, sql
 from services.consent.store.tables import consent_audit_log as log
 from services.consent.store.tables import trail_origin
 from services.consent.trail.position import START, Position
-
-CELLS = ("email", "ip_address", "user_agent", "reason", "session_id", "evidence")
 
 _APPEND = sql(
     "WITH origin AS (INSERT INTO trail_origin (sealed) SELECT unnest(CAST(:origins AS bytea[]))) "
     f"INSERT INTO consent_audit_log (subject_id, action, {', '.join(CELLS)}) "
     f"VALUES (:subject, :action, {', '.join(f':{cell}' for cell in CELLS)})"
-).bindparams(*(sa.bindparam(cell, type_=sa.LargeBinary) for cell in CELLS))
+)
 
 
 async def append(
@@ -34,7 +32,7 @@ async def append(
     :param origins: stored beside the trail; the cells have their hashes
     """
     values = {"subject": subject_id, "action": str(action), "origins": list(origins)}
-    await tx.execute(_APPEND, values | dict(cells))
+    await _APPEND.execute(tx, values | dict(cells))
 
 
 async def rows_of(
@@ -118,4 +116,4 @@ async def stored(tx: AsyncConnection, after: int, until: int) -> Sequence[Any]:
 
     By number, because without statistics LIMIT would sort all remaining rows.
     """
-    return (await tx.execute(_STORED, {"after": after, "until": until})).all()
+    return (await _STORED.execute(tx, {"after": after, "until": until})).all()

@@ -6,13 +6,14 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.statement import Statement
 from services.consent.store.sql import sql
 
 PERMITS_KEPT_DAYS: Final = 30
 """A request lives seconds in the broker and an alert three days: no tombstone is missed."""
 
 
-def _delete(table: str, key: str, condition: str) -> sa.TextClause:
+def _delete(table: str, key: str, condition: str) -> Statement:
     return sql(f"""
         DELETE FROM {table} WHERE ({key}) IN (
             SELECT {key} FROM {table} WHERE {condition} LIMIT :batch FOR UPDATE SKIP LOCKED
@@ -72,8 +73,7 @@ async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -
     }
     deleted = 0
     for statement in _PURGE:
-        used = {name: values[name] for name in statement.compile().params}
-        deleted += (await tx.execute(statement, used)).rowcount
+        deleted += (await statement.execute(tx, values)).rowcount
     return deleted + await _forget_expired(tx, retention, batch)
 
 
@@ -93,8 +93,8 @@ _EXPIRED = """
             ELSE CAST(:withdrawals AS integer) END)
 """
 _LOCK_EXPIRED = sql(
-    f"SELECT id FROM data_subject WHERE {_EXPIRED} LIMIT :batch FOR UPDATE SKIP LOCKED"
-).columns(id=sa.Uuid)
+    f"SELECT id FROM data_subject WHERE {_EXPIRED} LIMIT :batch FOR UPDATE SKIP LOCKED", id=sa.Uuid
+)
 _FORGET_EXPIRED = sql(f"""
     UPDATE data_subject
     SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
@@ -105,12 +105,12 @@ _FORGET_EXPIRED = sql(f"""
 async def _forget_expired(tx: AsyncConnection, retention: Retention, batch: int) -> int:
     """Destroy the keys of subjects about whom no proof is needed; the trail still verifies."""
     days = {"proofs": retention.proofs, "withdrawals": retention.withdrawals}
-    expired = list((await tx.execute(_LOCK_EXPIRED, days | {"batch": batch})).scalars())
+    expired = list((await _LOCK_EXPIRED.execute(tx, days | {"batch": batch})).scalars())
     if not expired:
         return 0
     # The condition is tested again under the lock, so that a concurrent agreement is seen.
     ids = [str(subject_id) for subject_id in expired]
-    return (await tx.execute(_FORGET_EXPIRED, days | {"ids": ids})).rowcount
+    return (await _FORGET_EXPIRED.execute(tx, days | {"ids": ids})).rowcount
 
 
 async def outbox_length(tx: AsyncConnection) -> int:

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.consent.consent import Action
 from services.consent.store import trail
-from services.consent.store.trail import CELLS
+from services.consent.store.sql import CELLS
 from services.consent.trail.position import START, Position
 from services.consent.trail.vault import SubjectKey
 

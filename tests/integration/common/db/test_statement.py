@@ -85,6 +85,12 @@ async def test_values_are_those_of_sqlalchemy(engine: AsyncEngine) -> None:
     assert [dict(each) for each in ours] == sorted(given, key=lambda each: str(each["id"]))
 
 
+async def test_no_rows_have_columns_too(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        assert (await Statement("SELECT id FROM thing").execute(tx)).scalars().all() == []
+        assert (await Statement("UPDATE thing SET name = 'a'").execute(tx)).rowcount == 0
+
+
 async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> None:
     clause = text("SELECT 7 % :by AS rest, 'a%b' AS plain")
     rest = Statement(clause.bindparams(sa.bindparam("by", 4, type_=sa.Integer)))
