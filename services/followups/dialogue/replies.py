@@ -111,7 +111,7 @@ def _on_consent(
     parts = [script[given]] if agrees else []
     # An erasure includes the withdrawal; a withdrawal of calls is answered as such.
     is_of_calls = (
-        "no_calls" in heard.actions
+        not heard.actions.isdisjoint({"no_calls", "lost"})
         and (state.facts.email, state.facts.phone is None) == (None, False)
         and not small_talk.names_mails(heard.message)
     )

@@ -30,6 +30,10 @@ _SIGNED = re.compile(
     r"(?:[.,!\n]|(?i:pozdrawiam|poważaniem|szacunku))\s*"
     r"(?P<name>(?!Pozdr)[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?[\s.]*$"
 )
+_BEGUN = re.compile(
+    r"\s*(?P<name>[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?\s*[.,\n](?=.*(?i:zgadzam|wyra[żz]am|zgod[ęe]))"
+)
+"""`Jan Kot. Zgadzam się`, but not `Jan Kot, zgadza się`, which confirms the name."""
 _PHONE = re.compile(r"(?:\+48[ -]?)?(?<!\d)\d{3}([ -]?)\d{3}\1\d{3}(?![\s.-]*\d)")
 _SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de", "en", "uk"), "uk": ("uk", "pl", "en")}  # fmt: skip
 """In which a yes may be said, by the language of the question."""
@@ -50,6 +54,9 @@ def says_yes(message: str, language: str) -> bool:
     signed = _SIGNED.search(message)
     if signed and fold(signed["name"]) in FIRST_NAMES:
         message = message[: signed.start("name")]
+    begun = _BEGUN.match(message)
+    if begun and fold(begun["name"]) in FIRST_NAMES:
+        message = message[begun.end() :]
     words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", message)))
     if not words:
         return bool(_THUMB_UP.search(message))
@@ -60,9 +67,9 @@ def says_yes(message: str, language: str) -> bool:
 
 
 _OF_ADS = re.compile(
-    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads"
+    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|na zgode|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads"
 )
-_MAY_BE_ADS = ("mail", "mejl", "newsl", "reklam", "prom", "market", "ofert", "handl", "rabat", "inspir", "offer")  # fmt: skip
+_MAY_BE_ADS = ("mail", "mejl", "newsl", "reklam", "prom", "market", "ofert", "handl", "rabat", "inspir", "offer", "na zgod")  # fmt: skip
 _PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")
 
 
@@ -124,9 +131,13 @@ _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpn
 _REFUSES = re.compile(
     "[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n|[lp]*c[lp]*n[lp]*w[^qy]*"
 )
+_NOT_NEEDED = (
+    r"(?:jak|jesli|jezeli|skoro) nie (?:musz|trzeba|jest (?:to )?(?:koniecz|wymag))\w*,? to nie"
+)
 _LAST_WORD = re.compile(
     r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
     r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
+    rf"|^{_NOT_NEEDED}[.! ]*$"
 )
 _NO_ADS = re.compile(
     r"\bzadn\w+ (?:newsl\w+|reklam(?!ac)\w*|spam\w*|mailing\w*|marketing\w*)|"
@@ -249,15 +260,23 @@ _NAMES_ADS = ("reklam", "marketing", "newsl", "promocj")
 
 
 _NO_CONSENT = re.compile(
-    r"\b(?:zgod\w* (?:\w+ ){0,3}?nie (?:wyrazam|udzielam|daje|dam)y?|nie (?:wyrazam|udzielam)y? (?:\w+ ){0,2}?zgod\w*|(?:zadn\w+|bez) zgod|na nic sie nie zgadzam"
+    r"\b(?:zgod\w* (?:\w+ ){0,3}?nie (?:wyrazam|udzielam|daje|dam)y?|nie (?:wyrazam|udzielam)y? (?:\w+ ){0,2}?zgod\w*|(?:nie chc\w+ (?:\w+ ){0,2}?|bez |brak )zgod[yea](?= (?:na|market|handl|rekl|mail)|\W*$)"
+    r"|zadn\w+ zgod|zgod[yea] (?:na (?:market|rekl|handl|mail|mejl|ofert|promo|inform|newsl)\w* )?(?:(?!na )\w+ ){0,3}?(?:odmawiam\w*|nie chc\w+|nie (?:po)?trzeb\w+)|zgod[aey](?: na)?(?: (?:market|rekl|handl|mail|mejl|ofert|promo|inform|newsl|wiadom)\w*){0,3}(?:\s*[:–—-]| to| prosze)*\s+nie(?=\W*$|[.,;!]| (?:dzie|prosz))|na nic sie nie zgadzam"
     r"|i (?:do not|don't) (?:consent|agree to (?:any )?(?:marketing|ads|advert\w*|offers|newsletters?)))\b(?! na (?!(?:\w+ ){0,2}(?:market|mail|mejl|ofert|reklam|inform|przetw|newsl|wysy|otrzym|razie|handl|promo)))"
 )
 """A refusal that nobody asked for: `zgody nie daję`, but not `nie wyrażam zgody na dopłatę`."""
+_ASKS_AND_DECLINES = re.compile(
+    rf"\bzgod[aey]\b[^?]{{0,80}}\?(?:[^?]{{0,80}}[\s.,!;])?(?:{_NOT_NEEDED}|nie (?:po)?trzeb\w+|nie,? dziek\w+|nie chce|(?:to|no|raczej) nie)\W*$|\bzgod[aey]\? nie\W*$"
+)
+_OF_OTHERS = re.compile(r"\b(?:wspoln|sasiad|sasied|spoldz|administr|konserw|wlascic|urzed|budow)")
+"""Whose consent to the works it may be."""
 
 
 def _refuses_unasked(folded: str) -> bool:
-    if has_any(folded, ("zgod", "zgadzam", "consent", "agree")) and _NO_CONSENT.search(folded):
-        return "?" not in folded
+    if has_any(folded, ("zgod", "zgadzam", "consent", "agree")):
+        pattern = _ASKS_AND_DECLINES if "?" in folded else _NO_CONSENT
+        if pattern.search(folded):
+            return not _OF_OTHERS.search(folded)
     may = " nie" in folded and has_any(folded, _NAMES_ADS)
     return may and _ADS_NOT.search(folded) is not None
 
