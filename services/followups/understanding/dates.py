@@ -124,24 +124,26 @@ _WEEKDAYS = (
 )  # fmt: skip
 _WEEKS = r"za\s+(?:(?P<{0}>[2-9]|dwa|trzy|cztery|kilka)\s+tyg\w*|tydzie[ńn])"
 _WEEKDAY = re.compile(rf"\b(?P<first>{_WEEKS.format('count')},?\s+)?(?P<led>(?:od|w|we|na|po|from|on|next|ab|am)\s+)(?P<next>(?:przysz[łl]\w*|nast[ęe]pn\w*|next)\s+)?(?:najbli[żz]sz\w*\s+)?(?P<day>{'|'.join(_WEEKDAYS)})(?P<then>,?\s+{_WEEKS.format('weeks')})?", re.IGNORECASE)  # fmt: skip
+_BREAK = r"(?:^|najlepiej\s+|termin\w{0,3}:?\s+(?:to\s+)?|(?<=[,;.]\s)(?=\w+\s*(?:[,.;!]|$|bo\b)))"
+"""What `wakacje`, as a start, follows: `termin: wakacje`, `Mława, wakacje bo wtedy …`."""
 _FEASTS = re.compile(
     r"\b(?:(?P<after_easter>po\s+(?:[śs]wi[ęe]tach\s+)?(?:wielkanoc\w*|wielkiejnoc\w*)|after\s+easter|nach\s+ostern)|(?P<before_easter>(?:przed\s+|na\s+|w\s+)(?:[śs]wi[ęe]t\w*\s+)?wielkanoc\w*|before\s+easter)"
     r"|(?P<after_christmas>po\s+(?:[śs]wi[ęe]tach|bo[żz]ym\s+narodzeniu)|after\s+(?:christmas|xmas)|nach\s+weihnachten)"
     r"|(?P<before_christmas>(?:przed|na)\s+(?:[śs]wi[ęe]t\w*|bo[żz]ym\s+narodzeniem|wigili\w*)|(?:before|by)\s+christmas)"
-    r"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|(?:^|najlepiej\s+)wakacje\b|(?:in|during)\s+the\s+summer\s+holidays)"
-    r"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<after_new_year>po\s+sylwestr\w*)|(?P<after_may_weekend>po\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<before_may_weekend>przed\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<may_weekend>(?:na|w)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
+    rf"|(?P<after_holidays>po\s+wakacjach|roku\s+szkoln\w+|after\s+the\s+summer(?:\s+holidays)?)|(?P<holidays>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?wakacj\w*|{_BREAK}wakacje\b|(?:in|during)\s+the\s+summer\s+holidays)"
+    rf"|(?P<after_winter_break>po\s+feriach)|(?P<winter_break>(?:w|na|przez)\s+(?:przysz[łl]\w+\s+)?feri\w*|ferie\s+zimowe|{_BREAK}ferie\b)|(?P<after_harvest>po\s+[żz]niwach)|(?P<after_epiphany>po\s+(?:trzech\s+kr[óo]lach|3\s+kr[óo]lach))|(?P<after_new_year>po\s+sylwestr\w*)|(?P<after_may_weekend>po\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<before_may_weekend>przed\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*))|(?P<may_weekend>(?:na|w)\s+(?:maj[óo]w[kc]\w*|(?:d[łl]ug\w+\s+)?weekend\w*\s+majow\w*)))",
     re.IGNORECASE,
 )
 _FEAST_DAYS = {
     "before_christmas": (12,), "after_christmas": (12, 27), "after_new_year": (1,), "after_epiphany": (1, 7),
-    "winter_break": (1,), "after_winter_break": (3,), "before_may_weekend": (5,), "may_weekend": (5,), "after_may_weekend": (5,), "holidays": (7,), "after_holidays": (9,),
+    "winter_break": (1,), "after_winter_break": (3,), "before_may_weekend": (5,), "may_weekend": (5,), "after_may_weekend": (5,), "holidays": (7,), "after_holidays": (9,), "after_harvest": (9,),
 }  # fmt: skip
 """Month, and day if there is one, from which on the works may start."""
 _SPANS = {12: "in_a_year", 6: "in_half_a_year"}
 _OF_YEAR = re.compile(r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 _DAY_DOT_MONTH = re.compile(r"(?<![\d.,/])(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))")  # fmt: skip
 _SOON = re.compile(r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|(?:jak\s+)?szybko\s+(?:jak\s+)?si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|(?<!wszystko )(?<!nie )od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|nr|numer|tel|mail|m[óo]j|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)", re.IGNORECASE)  # fmt: skip
-_BARE_SOON = re.compile(r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|szybko|natychmiast)\b", re.IGNORECASE)  # fmt: skip
+_BARE_SOON = re.compile(r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz]|teraz|tomorrow|today|now|urgent\w*|(?<!jak )szybko|natychmiast)\b", re.IGNORECASE)  # fmt: skip
 _NEXT_YEAR = re.compile(r"\s+(?:w\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+|of\s+next|next)\s+(?:roku|rok|year)\b", re.IGNORECASE)  # fmt: skip
 _LOOK_BACK = 40
 _MOST = 20
@@ -450,7 +452,7 @@ _READERS = tuple(
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
         (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, _MONTH_STEMS), (_WEEK_OF, _week_of, "tyg tyd"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
-        (_FEAST, _fixed_feast, "bar mik wal wsz kob lis boz cia"), (_HALF_YEAR, _half_year, "pol"), (_FEASTS, _feast, "swi boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
+        (_FEAST, _fixed_feast, "bar mik wal wsz kob lis boz cia"), (_HALF_YEAR, _half_year, "pol"), (_FEASTS, _feast, "swi zni boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
         (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od neu нов"),
         (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
         (_IN, _in, "za in wit w"), (_TOMORROW, _tomorrow, "jut"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),

@@ -109,7 +109,7 @@ _GIVES_AFTER = re.compile(
 )
 _BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
 _SAME_SCALE = re.compile(
-    rf"(?<=\d)\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet)[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
+    rf"(?<=\d)\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|mo[żz]e(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
     rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
     re.IGNORECASE,
 )
@@ -214,13 +214,13 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
             found.append(each)
         if match["scale"] or match["currency"]:
             last_end = match.end()
-    total = corrections.amount(text, found)
+    total = found[1].value if _is_range(text, found) else corrections.amount(text, found)
     if total is None:
         return otherwise or text, {}
     first, last = found[0].start, found[-1].end
     of = next((_currency(one) for one, each in zip(said, found, strict=True) if each.value == total), currency)  # fmt: skip
     news: dict[str, Any] = {"budget": round(total), "currency": of}
-    if len(said) == 1 and (least := _least(said[0], total)):
+    if least := found[0].value if _is_range(text, found) else _least(said, total):
         news["budget_from"] = round(least)
     before = text[max(0, first - 64) : first]
     if len(said) == 1 and times(before) == 1 and _EACH.search(before) and _FLAT.match(text, last):
@@ -236,8 +236,21 @@ _FLAT = re.compile(
 )
 
 
-def _least(match: re.Match[str], most: float) -> float | None:
+_OR_MORE = re.compile(r"\s*,?\s*(?:a\s+)?(?:mo[żz]e|max|maks\w*)\b\s*(?:(?:do|nawet|i)\b\s*)?", re.IGNORECASE)  # fmt: skip
+
+
+def _is_range(text: str, found: list[Quantity]) -> bool:
+    """`25k może 30k`, `9 tysi, max 10`"""
+    if len(found) != 2 or found[0].value >= found[1].value:
+        return False
+    return _OR_MORE.fullmatch(text, found[0].end, found[1].start) is not None
+
+
+def _least(said: list[re.Match[str]], most: float) -> float | None:
     """Return the lower end of a range: `150-180 tys.`"""
+    match = said[0]
+    if len(said) > 1:
+        return None
     if (number := match["least"] or match["from"]) is None:
         return None
     least, top = value(number), value(match["number"])

@@ -77,6 +77,10 @@ _WHOM = re.compile(
     re.IGNORECASE,
 )
 """`Do mnie …, do mamy …, dzwonić proszę do mamy`"""
+_PREFERRED = re.compile(
+    r"\b(?:naj)?lepiej\s+(?!nie\b)(?:[^\W\d_]+[\s.:]+){0,4}(?:\+48\s?)?$", re.IGNORECASE
+)
+"""`A najlepiej na komórkę …`"""
 _HOUR = r"(?:[7-9]|1\d|2[01])(?:[.:]\d\d)?(?!\d)"
 _LED = (
     r"(?:po|przed|od|do|mi[ęe]dzy|o|ok\.?|oko[łl]o|ko[łl]o|after|before|between|from|till?|until)"
@@ -172,7 +176,9 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if found:
         whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
-        if match := _or_mobile(text, corrections.meant(text, named or [*found]), found):
+        better = [each for each in found if _PREFERRED.search(text[: each.start()][-60:])]
+        chosen = corrections.meant(text, named or better or [*found])
+        if match := chosen if better else _or_mobile(text, chosen, found):
             number = found[match] + re.sub(r"\D", "", match["number"])
             ending = _ENDING.search(text, match.end())
             if ending and (ended := _ended(number, ending)):

@@ -47,6 +47,8 @@ _END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
 _PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i|bo|[żz]eby|aby)\b")
 _LOOK_BACK, _LOOK_AHEAD = 70, 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
+_NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4})?$", re.IGNORECASE)  # fmt: skip
+"""`Nie szukam nikogo na już`"""
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
 _UNTIL = re.compile(r"\b(?:do|przed|until|by|bis)\s+(?:(?:ko[ńn]c|po[łl]ow|pocz[ąa]tk)\w*\s+)?(?:\w+\s+)?$", re.IGNORECASE)  # fmt: skip
 _IS_UNTIL = re.compile(r"(?:do|until|by|bis)\s", re.IGNORECASE)
@@ -164,7 +166,9 @@ def _around(text: str, each: Date, begin: int, end: int) -> _Around:
 def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
     """Return whether it cannot be the start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
     if each.kind in {"asap", "now"} and (
-        _SAYS.match(text, each.end) or _SAYS_SOON.search(around.before)
+        _SAYS.match(text, each.end)
+        or _SAYS_SOON.search(around.before)
+        or _NOT_SOON.search(around.before)
     ):
         return True
     if each.kind == "asap":
