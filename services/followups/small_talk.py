@@ -52,7 +52,7 @@ _ASKS_LATER = re.compile(
 """The same further on: `zanim zadzwonię, powiedz czy robicie sufity`."""
 _ECHO = re.compile(
     r"^(?:(?:a|no|hm+|ale|czyli) )*(?:ile|kiedy|gdzie|jaki|metra[żz]|powierzchnia|bud[żz]et|termin|start|adres|miasto|telefon|numer|e?-?mail|imi[ęe]|kontakt|when|where|how (?:much|big))"
-    r"(?: (?:mam|mamy|to|dok[łl]adnie|konkretnie|mniej wi[ęe]cej|metr[óo]w|metra[żz]|bud[żz]et|termin))?\s*\?+(?=.*\w)",
+    r"(?: (?:mam|mamy|to|dok[łl]adnie|konkretnie|mniej wi[ęe]cej|metr[óo]w|metra[żz]|bud[żz]et|termin))?\s*\?++(?=.*\w)",
     re.IGNORECASE,
 )
 _RECORDED = re.compile("moj|zapisa|notowa|poprawi|zmieni|do you have|did you")

@@ -40,7 +40,7 @@ class Statement:
     """A statement that is executed often. It has no list of values that SQLAlchemy expands (`IN`).
 
     aiopg's rows are as the driver made them, of JSON and UUIDs as well. asyncpg's need the types of
-    columns in the clause.
+    columns in the clause. A parameter of None is NULL with aiopg, also where its type is JSON.
     """
 
     def __init__(self, clause: str | sa.Executable) -> None:
@@ -64,10 +64,11 @@ class Statement:
             if (value := parameters[name]) is not None:
                 parameters[name] = processors[name](value)
         connection: Any = tx.sync_connection
-        cursor = connection.connection.cursor()
-        for listener in connection.dispatch.before_cursor_execute:
-            listener(connection, cursor, sql, parameters, None, False)  # noqa: FBT003
+        fairy = connection.connection
         try:
+            cursor = fairy.cursor()
+            for listener in connection.dispatch.before_cursor_execute:
+                listener(connection, cursor, sql, parameters, None, False)  # noqa: FBT003
             await cursor._execute_async(sql, parameters)  # noqa: SLF001
         except BaseException as error:  # noqa: BLE001 - SQLAlchemy raises its own
             await greenlet_spawn(_raise, connection, error, sql, parameters)

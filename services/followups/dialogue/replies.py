@@ -5,7 +5,12 @@ from collections.abc import Sequence
 from services.followups import small_talk
 from services.followups.dialogue import questions
 from services.followups.dialogue.hearing import Heard
-from services.followups.dialogue.memory import gives_up_on_consent, refused_for, refuses_contact
+from services.followups.dialogue.memory import (
+    TIMES_ASKED,
+    gives_up_on_consent,
+    refused_for,
+    refuses_contact,
+)
 from services.followups.dialogue.questions import Reply
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
 from services.followups.fact_texts import describe
@@ -179,7 +184,8 @@ def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
 
 
 def _on_question(state: State) -> tuple[State, str]:
-    if refuses_contact(state):
+    was_asked = state.asked.get("contact", 0) > TIMES_ASKED  # and is asked no more
+    if refuses_contact(state) or (was_asked and not state.reachable):
         return state, "question_kept"
     times = state.asked.get("question", 0)
     state = state._replace(asked={**state.asked, "question": times + 1})

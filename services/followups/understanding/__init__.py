@@ -119,7 +119,9 @@ def understand(
     if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
     barred = mailbox.barred(message)
-    if barred == "another" and " " in found.get("name", ""):  # `Agata Wnuk a@wp.pl`: no grandson
+    if barred == "another" and found.get("name", "").endswith(
+        " Wnuk"
+    ):  # `Agata Wnuk a@wp.pl`: no grandson
         barred = mailbox.barred(message.replace(found["name"], ""))
     spoken = languages.of(message, language, begun=begun)
     return Understood(

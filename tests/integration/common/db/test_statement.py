@@ -159,6 +159,29 @@ async def test_a_lost_connection_is_replaced(engine: AsyncEngine, made: Database
         assert await count(engine) == 0
 
 
+async def test_a_connection_lost_between_statements_is_invalidated(
+    engine: AsyncEngine, made: DatabaseUrl
+) -> None:
+    ending = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = :pid")
+    async with engine.connect() as connection:
+        pid = (await Statement("SELECT pg_backend_pid()").execute(connection)).scalar_one()
+        async with (
+            postgres.connect(str(made), application_name="other") as other,
+            other.begin() as tx,
+        ):
+            await tx.execute(ending, {"pid": pid})
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+
+        async def is_noticed() -> bool:
+            return bool(driver.is_closed())
+
+        await eventually(is_noticed)
+        with pytest.raises(DBAPIError) as caught:
+            await Statement("SELECT 1").execute(connection)
+        assert caught.value.connection_invalidated
+    assert await count(engine) == 0
+
+
 async def test_a_query_that_is_cancelled_ends_with_its_connection(
     engine: AsyncEngine, made: DatabaseUrl
 ) -> None:
