@@ -25,10 +25,10 @@ _SAID = re.compile(
     rf"|мене\s+звати|меня\s+зовут)\s+(?:to\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS}{_LAST})?)(?!\w)"
 )
 _INTRODUCED = re.compile(
-    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|mi\s+m[óo]wi[ćc]|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|to\s+ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
+    rf"(?i:\b(?:z\s+tej\s+strony|m[óo]wi|m[óo]w(?:cie)?\s+(?:mi|do\s+mnie)|(?:m[óo]wi[ąa]|wo[łl]aj[ąa])\s+(?:na\s+mnie|mnie|mi|do\s+mnie)|pisze|umow\w+\s+na|na\s+nazwisko|k[łl]ania\s+si[ęe]|m[óo]wi[ćc]\s+(?:mi|do\s+mnie)|mi\s+m[óo]wi[ćc]|call\s+me|this\s+is|i['’]?m|i\s+am|jestem|tu|(?:to\s+)?ja|hier\s+ist|ich\s+bin|imi[ęe]|nazwisko|osob[aąy]\s+(?:kontaktow[aąej]+|do\s+kontaktu)\s*:?)\s+(?:pani?\s+)?)(?P<name>{_FULL_NAME}|{_LETTERS}(?=\s*(?:[,.;!•]|$)))(?!\w)"
 )
 _SIDE = re.compile(
-    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|m[óo]wi(?![,:])|si[ęe]\s+k[łl]ania|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[^\w\s]|$|btw\b))"
+    rf"\b(?P<name>{_FULL_NAME}|{_LETTERS}(?:[ -]{_LETTERS})?)\s+(?:z\s+tej\s+strony|here|jestem|m[óo]wi(?![,:])|si[ęe]\s+(?:k[łl]ania|nazywam)|mi\s+na\s+imi[ęe]|pe[łl]ne\s+dane|imi[ęe]\s+i\s+nazwisko)(?=\s*(?:[^\w\s]|$|btw\b))"
 )
 _SIGNED = re.compile(
     r"(?i:\b(?:pozdrawiam|pozdrowienia|z\s+powa[żz]aniem|regards|cheers|best|gr[üu](?:ß|ss)e)[ ,.!-]+)"
@@ -36,9 +36,16 @@ _SIGNED = re.compile(
 )
 _BESIDE = re.compile(rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_FULL_NAME})(?:\s+i\s+{_CAPITAL})?\s*(?=[,;/|]?\s*(?i:tel\w*[.:]?|kom\w*[.:]?|mail:?|e-?mail:?|nr:?|numer:?)?\s*(?:$|{MARK}|ze?\s+[A-ZĄĆĘŁŃÓŚŹŻ]))")  # fmt: skip
 _LABELLED = re.compile(
-    rf"\bimi[ęe]:?\s+(?:to\s+)?(?P<first>(?i:{_LETTERS}))|\b[Nn]azwisko:?\s+(?:to\s+|przez\s\w+\s\w+,\s)?(?P<last>{_CAPITAL}(?:-{_CAPITAL})?)"
+    rf"(?<!\bi\s)(?<!imi[ęe]\s)\b[Nn]azwisko:?\s+(?:to\s+|przez\s\w+\s\w+,\s)?(?P<name>(?!Pa[nń]|Wa[ms]\b|Moje|Tw[oó]j){_CAPITAL}(?:-{_CAPITAL})?)"
 )
 """`Nazwisko Kot, imię Wanda`"""
+_FAMILY = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
+"""`Tu Kowalczyk`"""
+_DIVIDED = re.compile(
+    rf"(?:(?<=azywam si[ęe] )(?P<last>{_CAPITAL})|(?:^|(?<={MARK} ))(?P<family>{_FAMILY.pattern})),(?=\s(?P<first>{_CAPITAL})\s*(?:[,.;!{MARK}]|$))"
+    rf"|(?:(?<=estem )|(?<=si[ęe] )|(?<=\b[Jj]a )|(?<=\b[Tt]u ))(?P<twice>{_CAPITAL}),\s(?=(?P=twice)\s{_CAPITAL})"
+)
+"""`Nazywam się Rożek, Waldemar`, `Oliwia, Oliwia Sadowska`"""
 _COUPLE = re.compile(
     rf"(?:^|[{MARK},;:.]\s*)(?P<name>{_LETTERS}\s+i\s+{_LETTERS}\s+{_LETTERS})(?=\s*(?:[{MARK},;.!]|$))",
     re.IGNORECASE,
@@ -54,14 +61,17 @@ _OF_SIDE = (
     "jestem",
     "kłania",
     "klania",
+    "nazywam",
     "imi",
     "dane",
     "nazwisko",
     " mówi",
     " mowi",
 )
-_FIRST = re.compile(rf"^(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s")
-"""`Mirek, pisać sms 609 771 235`"""
+_FIRST = re.compile(
+    rf"(?:^|(?<=[.!]\s)(?=\w{{2,20}},\s[A-Z][^,.;{MARK}]{{1,40}}[,\s]+{MARK}))(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s"
+)
+"""`Mirek, pisać sms 609 771 235`, `Proszę o kontakt. Kamil, Bud Media, 609 771 235`"""
 _STANDING = re.compile(
     rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$|(?:administrator|kierowni|prezes|zarz[ąa]d|w[łl]a[śs]ciciel|dok[łl]adnie)\w*\s*(?:[,;.!]|$))"
 )
@@ -95,8 +105,23 @@ FIRST_NAMES = frozenset(
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    if "azwisko" in text and (labelled := _labelled(text)):
-        return labelled
+    if ", " in text:
+        text = _DIVIDED.sub(_joined, text)
+    last = _LABELLED.search(text) if "azwisko" in text else None
+    if last is None or fold(last["name"]) in FIRST_NAMES or _is_of_another(text, last):
+        return _find(text, asked)
+    text, news = _find(take(text, last), asked)
+    first = news.get("name", "")
+    return text, {"name": first if " " in first else f"{first} {last['name']}".lstrip()}
+
+
+def _joined(said: re.Match[str]) -> str:
+    """Leave out the comma within a name, and a first name that is said twice."""
+    last, first = said["last"] or said["family"] or "", said["first"] or said["twice"]
+    return last if fold(first) in FIRST_NAMES and fold(last) not in FIRST_NAMES else said[0]
+
+
+def _find(text: str, asked: Question | None) -> Reading:
     match = _SAID.search(text) or _known(_INTRODUCED, text) or _on_the_side(text)
     match = match or _couple(text) or _SIGNED.search(text)
     if match is None and (MARK in text or asked in {"name", "contact"}):
@@ -121,15 +146,6 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if name.islower():
         name = name.title().replace(" I ", " i ")
     return take(text, match), {"name": name}
-
-
-def _labelled(text: str) -> Reading | None:
-    said = {str(each.lastgroup): each for each in _LABELLED.finditer(text)}
-    if len(said) < 2 or fold(said["first"]["first"]) not in FIRST_NAMES:
-        return None
-    for each in sorted(said.values(), key=lambda each: -each.start()):
-        text = take(text, each)
-    return text, {"name": f"{said['first']['first'].title()} {said['last']['last']}"}
 
 
 def _may_sign(text: str, asked: Question | None) -> bool:
@@ -197,10 +213,6 @@ def _in_order(name: str, *, turns: bool) -> str:
     return f"{last} {first}" if is_turned else name
 
 
-_FAMILY = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
-"""`Tu Kowalczyk`"""
-
-
 def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     by_family = pattern is _INTRODUCED
     return next(
@@ -216,7 +228,10 @@ def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 def _is_known(name: str) -> bool:
     """Return whether it begins with a first name: `jestem Architektem` is not a name."""
     words = re.split(r"[ -]", name)
-    return fold(words[0]) in FIRST_NAMES or (len(words) > 1 and fold(words[-1]) in FIRST_NAMES)
+    first, *others = map(fold, words)
+    return first in FIRST_NAMES or (
+        first != "firma" and others[-1:] != [] and others[-1] in FIRST_NAMES
+    )
 
 
 # --- the vocative -----------------------------------------------------------------------------

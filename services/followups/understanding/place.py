@@ -152,6 +152,8 @@ def find_all(text: str) -> list[str]:
             if corrections.corrects(_WORDS_BETWEEN.sub(" ", text[before:after], count=1)):
                 towns.clear()  # `w Krakowie, a nie, w Skawinie`
             towns.append(town)
+        if exact := _EXACTLY.match(text, first[1]):
+            return [_village(exact["village"], first[2])]
         return list(dict.fromkeys(towns))
     if amid := _amid(text):
         return [amid]
@@ -172,6 +174,10 @@ _OWN = re.compile(
     rf"|^(?P<alone>(?!(?:dom|mieszkani\w*|lokal|kawalerka|dzia[łl]ka|to|jest|gdzie[śs]|w|na|ma[łl]\w+)\b)[^\W\d_]{{4,}}(?:\s(?!jest\b)[^\W\d_]{{4,}})?)\s+{_BY}\s+[^\W\d_]+[\s.!]*$",
 )
 """`Pod Krakowem, Zabierzów`, `w Kobierzycach pod Wrocławiem`: a village that is not listed."""
+_EXACTLY = re.compile(
+    rf"[^\W\d_]+(?:[ -][^\W\d_]+)?,?\s+(?:a\s+)?(?:konkretnie|dok[łl]adniej?)\s+(?:w\s+)?(?P<village>(?!Pl|Os|Ul|Al|Rynek|\w+(?:[sc]|dz)ka\b){_VILLAGE})(?=\s*(?:[,;.!)]|$))"
+)
+"""`Żywiec, a konkretnie Milówka`"""
 _LOCATIVE = (("cach", "ce"), ("kach", "ki"), ("sku", "sko"), ("ewie", "ewo"), ("awie", "awa"))
 
 
@@ -179,10 +185,17 @@ def _own(text: str) -> str | None:
     match = _OWN.search(text)
     if match is None or fold(match[str(match.lastgroup)]) in FIRST_NAMES:
         return None
-    word = match[str(match.lastgroup)].title()
+    word = match[str(match.lastgroup)].title().removeprefix("Wieś ")
     if not re.search(r"\b(?i:w|we)\s$", text[: match.start(str(match.lastgroup))]):
         return word
     return next((word[: -len(end)] + name for end, name in _LOCATIVE if word.endswith(end)), word)
+
+
+def _village(said: str, town: str) -> str:
+    """Return the place that is named more exactly, with the town that it is near; a district is in it."""
+    if fold(said) in _districts() or fold(said.split(maxsplit=1)[0]) in FIRST_NAMES:
+        return town
+    return _towns()[0].get(fold(said)) or f"{said} ({town})"
 
 
 def _is_plain(said: str) -> bool:
