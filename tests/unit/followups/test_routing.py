@@ -97,7 +97,10 @@ def test_minus_excludes_from_its_own_phrase_only() -> None:
     [
         ("Czuć gaz w kuchni, co robić?", "gas"),
         ("smierdzi u nas gazem", "gas"),
-        ("Pomocy, zalało nas, woda leci z sufitu", "water"),
+        ("Pomocy, zalało nas, woda leci z sufitu", "water_above"),
+        ("woda już koło kontaktów", "water_power"),
+        ("pękła rura, sąsiadowi leje się z sufitu", "water"),
+        ("proszę odwołać pomiar", "visit_off"),
         ("pękła rura w łazience!!!", "water"),
         ("iskrzy gniazdko po waszym remoncie", "electricity"),
         ("There is a fire in the kitchen", "fire"),
