@@ -57,7 +57,11 @@ def _held(route: Route, state: State, heard: Heard, script: Script) -> Reply:
     is_due = heard.offers_consent or heard.news.email or state.asking == "consent"
     if state.wants_mails and is_due and may_offer(route) and _needs_consent(state, heard):
         return _ask_in_the_form(state, "consent", heard, script)
-    return _on_the_route(route, state, heard, script)
+    state, parts = _on_the_route(route, state, heard, script)
+    if heard.offers_consent and state.reachable and state.facts.email is None:
+        state, more = _on_mails(state, heard, script)
+        parts = [part for part in parts if part != script["thanks"]] + more
+    return state, parts
 
 
 def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> Reply:
