@@ -248,7 +248,8 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
         is_near = any(0.5 <= number / each.value <= 2 for each in found)
         is_amended = amended and start == amended.start("number") and (asked == "area" or is_near)
         is_sum = (found or rooms) and _SUMMED.search(before) and not _MONEY.search(before)
-        if is_amended or is_sum or (found and _SURE.search(before)):
+        is_left = (found or rooms) and scope.is_left(text, start, end)
+        if is_amended or is_sum or is_left or (found and _SURE.search(before)):
             sure.append(Quantity(start, end, number))
         elif rooms and rooms[-1].of == "part" and _THEN.fullmatch(text, rooms[-1].end, start):
             rooms.append(replace(rooms[-1], start=start, end=end, value=number))

@@ -177,7 +177,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
         better = [each for each in found if _PREFERRED.search(text[: each.start()][-60:])]
-        chosen = corrections.meant(text, named or better or [*found])
+        chosen = corrections.meant(text, better or named or [*found])
         if match := chosen if better else _or_mobile(text, chosen, found):
             number = found[match] + re.sub(r"\D", "", match["number"])
             ending = _ENDING.search(text, match.end())

@@ -11,6 +11,7 @@ from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.numbers import HAS_DIGIT
 from services.followups.understanding.text import MARK, fold, has_any
+from services.followups.understanding.units import METRES
 
 PART = (
     r"pok[óo]j(?:u|owi|em)?\b|(?<!\d )pokoje\b|pokoik\w*|kuchni\w*|aneks\w*|[łl]azien\w*|salon\w*|sypialni\w*|toalet\w*|wc\b|kibel\w*|przedpok\w*|korytarz\w*|garderob\w*|hol[ul]?\b|jadalni\w*|gabinet\w*"
@@ -61,6 +62,9 @@ def noun_before(text: str, start: int) -> tuple[str | None, str | None]:
 _TO_DO = r"do\s+(?:zrobi|remont|wyko[ńn]cz|robot|malow|skuci|odnow|od[śs]wie[żz])\w*"
 LEFT = re.compile(rf"\b(?:zosta\w+\s+(?:\w+\s+)?{_TO_DO}|{_TO_DO}(?:\s+(?:zosta\w+|jest|b[ęe]dzie))?|czyli\s+(?:robi\w+|wyka[ńn]cza\w+)|(?:teraz\s+)?robi(?:my|cie))\s+(?:tylko\s+|jakie[śs]\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 """`do wykończenia 66`, `czyli robicie 180`"""
+_SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem)\s+(?:(?:to|tylko|ok\.?)\s+)?$", re.IGNORECASE)
+_TO_BE_DONE = re.compile(rf"\s*(?:{METRES})?\s*(?:{_TO_DO}|zosta\w+)", re.IGNORECASE)
+_ENDS = re.compile(r"\s*(?:[,;.!]|$)")
 _ONLY = re.compile(rf"(?<!nie )\b(?:tylko|wy[łl][ąa]cznie|jedynie|ino|samo|only|nur)\b|\bzosta\w+\s+{_TO_DO}", re.IGNORECASE)  # fmt: skip
 _LARGER = re.compile(r"\b(?:(?P<more>wi[ęe]ksz)|mniejsz)\w*", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:reszt\w+|wszystko)\b", re.IGNORECASE)
@@ -70,9 +74,11 @@ _NOT_DONE = re.compile(
     r"|\b(?:gotow[aeyią]|zrobion\w+|sko[ńn]czon\w+|wyko[ńn]czon\w+|wyremontowan\w+|odnowion\w+|zrobi[łl]\w*)\b|\b(?:robi|ogarnia)\s+(?:kto|inn|firm|s[aą]si|szwag|sam|w[łl]a[śs])\w*|\bogarnia\s+sam|\bnot\s+included",
     re.IGNORECASE,
 )
+_ODD_OUT = re.compile(rf"(?:{_NOT_DONE.pattern})[^\d.]{{0,20}}$", re.IGNORECASE)
 _DONE = re.compile(rf"(?<!nie )(?:{_TO_DO}|\b(?:robi(?:my|cie)|remontuj\w+|wyka[ńn]cza\w+)\b)", re.IGNORECASE)  # fmt: skip
 _PIECES = re.compile(r"[;!?\n|]|[.,]\s|\s[-–]\s|\b(?:ale|a|bo|wi[ęe]c|w\s+tym(?!\s+(?:wi|mn|jed|du))|z\s+czego)\b")  # fmt: skip
 _AND = re.compile(r"\s*(?:[\d.,]+\s?\w{0,3}\s*)?(?:,|\bi\b|\boraz\b|\band\b)\s*|\s*")
+_LOOK_BACK = 16
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
 _SENTENCE = re.compile(r"[;!?\n|]|\.\s")
@@ -87,6 +93,14 @@ def changes(text: str) -> bool:
     """Return whether it may take rooms away: `kuchni jednak nie robimy, tylko salon`."""
     may_be = has_any(text.lower(), _CHANGES)
     return may_be and any(each.search(text) for each in (_ONLY, _EXCEPT, _NOT_DONE))
+
+
+def is_left(text: str, start: int, end: int) -> bool:
+    """Return whether a number is what is left to do: `garaż odpada, więc 135`, `więc 135 do roboty`."""
+    if not _SO.search(text[max(0, start - _LOOK_BACK) : start]):
+        return False
+    is_rest = _ENDS.match(text, end) and _ODD_OUT.search(text[max(0, start - 60) : start])
+    return bool(is_rest or _TO_BE_DONE.match(text, end))
 
 
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
@@ -120,10 +134,10 @@ def _is_inside(text: str, base: Quantity, part: Quantity) -> bool:
 
 def _only(text: str, found: Sequence[Quantity]) -> list[Quantity] | None:
     """Return what alone is to be done: `tylko parter, 85`; None if nothing says so."""
-    if left := [
-        each for each in found[1:] if LEFT.search(text[max(0, each.start - 80) : each.start])
-    ]:
-        return left
+    left = [each for each in found[1:] if LEFT.search(text[max(0, each.start - 80) : each.start])]
+    last = found[-1]
+    if left or (last.of is None and is_left(text, last.start, last.end)):
+        return left or [last]
     if any(each.of == "whole" for each in found) and (works := _WORKS_ON.search(text)):
         nouns = {key for _, key in map(kind, ROOM.finditer(works[0]))}
         named = [each for each in found if each.noun in nouns]

@@ -47,7 +47,7 @@ _END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
 _PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i|bo|[żz]eby|aby)\b")
 _LOOK_BACK, _LOOK_AHEAD = 70, 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
-_NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4})?$", re.IGNORECASE)  # fmt: skip
+_NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4}|a[żz]\s+tak\s+)?$", re.IGNORECASE)  # fmt: skip
 """`Nie szukam nikogo na już`"""
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
 _UNTIL = re.compile(r"\b(?:do|przed|until|by|bis)\s+(?:(?:ko[ńn]c|po[łl]ow|pocz[ąa]tk)\w*\s+)?(?:\w+\s+)?$", re.IGNORECASE)  # fmt: skip
