@@ -11,7 +11,7 @@ from typing import Literal
 
 from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
-from services.followups.understanding.text import fold
+from services.followups.understanding.text import fold, vocabulary
 
 Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"]
 """ `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
@@ -464,11 +464,7 @@ _BARE_READERS = (
     *_READERS[:9],
     (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
     *_READERS[9:],
-    (
-        _BARE_SOON,
-        _asap,
-        frozenset(["pil", "jut", "dzi", "juz", "ter", "tom", "tod", "now", "urg", "szy", "nat"]),
-    ),
+    (_BARE_SOON, _asap, vocabulary("pil jut dzi juz ter tom tod now urg szy nat")),
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
 _WORD = re.compile(r"[^\W\d_]+")

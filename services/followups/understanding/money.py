@@ -228,6 +228,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     return f"{text[:first]} • {text[last:]}", news
 
 
+_OR_MORE = re.compile(r"\s*,?\s*(?:a\s+)?(?:mo[żz]e|max|maks\w*)\b\s*(?:(?:do|nawet|i)\b\s*)?", re.IGNORECASE)  # fmt: skip
 _EACH = re.compile(r"\bpo\s*$", re.IGNORECASE)
 _FLAT = re.compile(
     r"\s*(?:(?:za|na|od)\s+)?(?:ka[żz]d\w+|jedn[oaą])\b"
@@ -236,22 +237,16 @@ _FLAT = re.compile(
 )
 
 
-_OR_MORE = re.compile(r"\s*,?\s*(?:a\s+)?(?:mo[żz]e|max|maks\w*)\b\s*(?:(?:do|nawet|i)\b\s*)?", re.IGNORECASE)  # fmt: skip
-
-
 def _is_range(text: str, found: list[Quantity]) -> bool:
     """`25k może 30k`, `9 tysi, max 10`"""
-    if len(found) != 2 or found[0].value >= found[1].value:
-        return False
-    return _OR_MORE.fullmatch(text, found[0].end, found[1].start) is not None
+    is_rise = len(found) == 2 and found[0].value < found[1].value
+    return is_rise and _OR_MORE.fullmatch(text, found[0].end, found[1].start) is not None
 
 
 def _least(said: list[re.Match[str]], most: float) -> float | None:
     """Return the lower end of a range: `150-180 tys.`"""
-    match = said[0]
-    if len(said) > 1:
-        return None
-    if (number := match["least"] or match["from"]) is None:
+    match, *others = said
+    if others or (number := match["least"] or match["from"]) is None:
         return None
     least, top = value(number), value(match["number"])
     scale = most / top if top else 1

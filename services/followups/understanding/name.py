@@ -55,19 +55,7 @@ _LAST_TWO = re.compile(
     rf"(?<=\w\s)(?P<name>(?!\w+ę\b){_CAPITAL}[ ]{_CAPITAL})(?=\s*(?:[,;.]|{MARK}|$))"
 )
 """`Beauty Studio Ewelina Pająk`"""
-_OF_SIDE = (
-    "strony",
-    "here",
-    "jestem",
-    "kłania",
-    "klania",
-    "nazywam",
-    "imi",
-    "dane",
-    "nazwisko",
-    " mówi",
-    " mowi",
-)
+_OF_SIDE = ("strony", "here", "jestem", "kłania", "klania", "nazywam", "imi", "dane", "nazwisko", " mówi", " mowi")  # fmt: skip
 _FIRST = re.compile(
     rf"(?:^|(?<=[.!]\s)(?=\w{{2,20}},\s[A-Z][^,.;{MARK}]{{1,40}}[,\s]+{MARK}))(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{0,2}})\s*[,.!]\s"
 )

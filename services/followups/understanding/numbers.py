@@ -31,18 +31,7 @@ _SEVERAL = re.compile(
     rf"\b(?P<count>dwa|dwie|dw[óo]ch|oba|obie|trzy|trzech|cztery|[2-9]|[1-4]\d)\s+(?:[^\W\d_]+\s+)?{_COUNTED}(?:[^\d.;!?]|\d(?=\w)){{0,50}}\b(?:po|ka[żz]d\w+(?:\s+(?:po|ma|ok\w*))?|each)\s*(?:ok\w*\.?\s*|jakie[śs]\s+)?$",
     re.IGNORECASE,
 )
-_COUNTS = {
-    "dwa": 2,
-    "dwie": 2,
-    "dwoch": 2,
-    "oba": 2,
-    "obie": 2,
-    "trzy": 3,
-    "trzech": 3,
-    "cztery": 4,
-}
-
-
+_COUNTS = {"dwa": 2, "dwie": 2, "dwoch": 2, "oba": 2, "obie": 2, "trzy": 3, "trzech": 3, "cztery": 4}  # fmt: skip
 _FLATS = re.compile(
     r"\b(?:(?P<two>dwa|dwie|dw[óo]ch|2|oba|obie)|(?P<three>trzy|trzech|3)|(?P<four>cztery|4))\s+(?:\w+\s+)?(?:mieszka|lokal|kawaler|apartament|[łl]azien|poko|dom)",
     re.IGNORECASE,
@@ -95,13 +84,9 @@ _WORDS = {
     for word in text.split()
 }
 _WORD = re.compile(r"[^\W\d_]+")
-
-
 _AND_A_HALF = re.compile(
     r"(?<![\d.,])(\d{1,6})\s+(?:i\s+p[óo][łl]|and\s+a\s+half)\b", re.IGNORECASE
 )
-
-
 _HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
 
 

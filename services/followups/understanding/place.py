@@ -153,7 +153,7 @@ def find_all(text: str) -> list[str]:
                 towns.clear()  # `w Krakowie, a nie, w Skawinie`
             towns.append(town)
         if exact := _EXACTLY.match(text, first[1]):
-            return [_village(exact["village"], first[2])]
+            return [_exact(exact["village"], first[2])]
         return list(dict.fromkeys(towns))
     if amid := _amid(text):
         return [amid]
@@ -191,11 +191,10 @@ def _own(text: str) -> str | None:
     return next((word[: -len(end)] + name for end, name in _LOCATIVE if word.endswith(end)), word)
 
 
-def _village(said: str, town: str) -> str:
-    """Return the place that is named more exactly, with the town that it is near; a district is in it."""
-    if fold(said) in _districts() or fold(said.split(maxsplit=1)[0]) in FIRST_NAMES:
-        return town
-    return _towns()[0].get(fold(said)) or f"{said} ({town})"
+def _exact(said: str, town: str) -> str:
+    """Return the place that is named more exactly; a district of the town is none."""
+    is_in_it = fold(said) in _districts() or fold(said.split(maxsplit=1)[0]) in FIRST_NAMES
+    return town if is_in_it else _towns()[0].get(fold(said)) or f"{said} ({town})"
 
 
 def _is_plain(said: str) -> bool:

@@ -78,7 +78,6 @@ _ODD_OUT = re.compile(rf"(?:{_NOT_DONE.pattern})[^\d.]{{0,20}}$", re.IGNORECASE)
 _DONE = re.compile(rf"(?<!nie )(?:{_TO_DO}|\b(?:robi(?:my|cie)|remontuj\w+|wyka[ńn]cza\w+)\b)", re.IGNORECASE)  # fmt: skip
 _PIECES = re.compile(r"[;!?\n|]|[.,]\s|\s[-–]\s|\b(?:ale|a|bo|wi[ęe]c|w\s+tym(?!\s+(?:wi|mn|jed|du))|z\s+czego)\b")  # fmt: skip
 _AND = re.compile(r"\s*(?:[\d.,]+\s?\w{0,3}\s*)?(?:,|\bi\b|\boraz\b|\band\b)\s*|\s*")
-_LOOK_BACK = 16
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
 _SENTENCE = re.compile(r"[;!?\n|]|\.\s")
@@ -97,10 +96,9 @@ def changes(text: str) -> bool:
 
 def is_left(text: str, start: int, end: int) -> bool:
     """Return whether a number is what is left to do: `garaż odpada, więc 135`, `więc 135 do roboty`."""
-    if not _SO.search(text[max(0, start - _LOOK_BACK) : start]):
-        return False
-    is_rest = _ENDS.match(text, end) and _ODD_OUT.search(text[max(0, start - 60) : start])
-    return bool(is_rest or _TO_BE_DONE.match(text, end))
+    is_so = _SO.search(text[:start][-16:]) is not None
+    is_rest = is_so and _ENDS.match(text, end) and _ODD_OUT.search(text[:start][-60:])
+    return bool(is_rest or (is_so and _TO_BE_DONE.match(text, end)))
 
 
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
