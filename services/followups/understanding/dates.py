@@ -116,8 +116,6 @@ _ASAP = re.compile(
 )
 _TOMORROW = re.compile(r"(?<!by )\bod\s+jutra\b", re.IGNORECASE)
 _YEAR_ONLY = re.compile(r"\b(?:w|in|na|od|dopiero|najwcze[śs]niej)\s+(?:early\s+|late\s+|mid-?\s*)?(?P<year>20\d\d)(?:\s*r(?:oku|\.)?)?\b", re.IGNORECASE)  # fmt: skip
-
-
 _WEEKDAYS = (
     r"poniedzia[łl]\w*|monday|montag", r"wtor\w*|tuesday|dienstag", r"[śs]rod[ęae]\b|wednesday|mittwoch", r"czwart(?:ek|ku)|thursday|donnerstag",
     r"pi[ąa]t(?:ek|ku)|friday|freitag", r"sobot[aęe]\b|saturday|samstag", r"niedziel\w*|sunday|sonntag",

@@ -232,11 +232,8 @@ def _led(text: str) -> Iterator[tuple[int, int, str]]:
         if is_denied or (_NOT_OURS.search(before) and not is_ours):
             continue
         rank = 2 if _NEAR.match(match[0]) else match[0][0] in "zZ"
-        rank = (
-            rank
-            if home is None or _THERE.match(text, match.end())
-            else 3 + (home["anothers"] is not None)
-        )
+        if home and not _THERE.match(text, match.end()):
+            rank = 3 + (home["anothers"] is not None)
         at: re.Match[str] | None = match
         while at is not None:
             names = (said for said in _candidates(at) if said[0].isupper() or " " in said or _is_plain(said))  # fmt: skip
