@@ -437,7 +437,10 @@ def _describes_works(held: Route | None, matched: Sequence[Route], facts: Facts)
     """Return whether a complaint or the like turns to works: sales are told as well."""
     if held is None or held.lead or held.first or held.then != "contact" or held in matched:
         return False
-    return facts.area is not None and bool(facts.city or facts.budget or facts.start)
+    postpones = any(route.then == "close" for route in matched)
+    return (
+        facts.area is not None and not postpones and bool(facts.city or facts.budget or facts.start)
+    )
 
 
 def _wanted_works(state: State, held: Route | None) -> bool:
