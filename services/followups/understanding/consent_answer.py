@@ -268,15 +268,14 @@ _NO_CONSENT = re.compile(
 _ASKS_AND_DECLINES = re.compile(
     rf"\bzgod[aey]\b[^?]{{0,80}}\?(?:[^?]{{0,80}}[\s.,!;])?(?:{_NOT_NEEDED}|nie (?:po)?trzeb\w+|nie,? dziek\w+|nie chce|(?:to|no|raczej) nie)\W*$|\bzgod[aey]\? nie\W*$"
 )
-_OF_OTHERS = re.compile(r"\b(?:wspoln|sasiad|sasied|spoldz|administr|konserw|wlascic|urzed|budow)")
-"""Whose consent to the works it may be."""
+_TO_WORKS = re.compile(r"\b(?:wspoln|sasiad|sasied|spoldz|administr|konserw|wlascic|urzed|budow)")
 
 
 def _refuses_unasked(folded: str) -> bool:
     if has_any(folded, ("zgod", "zgadzam", "consent", "agree")):
         pattern = _ASKS_AND_DECLINES if "?" in folded else _NO_CONSENT
         if pattern.search(folded):
-            return not _OF_OTHERS.search(folded)
+            return not _TO_WORKS.search(folded)
     may = " nie" in folded and has_any(folded, _NAMES_ADS)
     return may and _ADS_NOT.search(folded) is not None
 
