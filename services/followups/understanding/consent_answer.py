@@ -253,7 +253,7 @@ def beside_answer(message: str, language: str) -> list[str]:
 
 
 _ADS_NOT = re.compile(
-    r"^(?!.*(?:przypomn|ofert\w+ tak)).*\b(?:reklam(?:y|e|owe)|marketing\w*|newsletter\w*|promocj[ei]) (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
+    r"^(?!.*(?:przypomn|ofert\w+ tak)).*\b(?:reklam(?:y|e|owe)?|marketing\w*|newsletter\w*|promocj[ei])[?:]? (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
 )
 """`Marketing nie, wyceny tak`; the consent is for reminders, too."""
 _NAMES_ADS = ("reklam", "marketing", "newsl", "promocj")
