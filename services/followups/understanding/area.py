@@ -78,6 +78,7 @@ _THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
 _SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
 """`u sąsiada 70 m, u mnie jest 59`"""
 _FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
+_EXACT = re.compile(r"(?<![\w.,:])\d{1,3},\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")
 _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+jeszcze)?|ca[łl]o[śs][ćc]\w*(?:\s+ma)?)\s+(?:to\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 
 
@@ -175,6 +176,9 @@ def _quantities(text: str, asked: Question | None) -> list[Quantity]:
             of, noun = scope.noun_before(text, match.start())
             if (number := value(match["number"])) >= _FEW or of == "part":
                 found.append(Quantity(*match.span(), number, of, noun=noun))
+        exact = None if found else _EXACT.search(text)  # `umowa mówi 49,87`
+        if exact and scope.noun_before(text, exact.start())[0] not in {"other", "height"}:
+            found.append(Quantity(*exact.span(), value(exact[0])))
     found = [each for each in found if not corrections.is_rejected(text, each.start)]
     return sorted(found, key=lambda each: each.start)
 

@@ -132,7 +132,7 @@ _SORRY = r"(?:sor+(?:[yk]i?|ki)|tzn\.?|to\s+znaczy|znaczy|przepraszam|pomy[łl]\
 _AMENDS = ("sor", "tzn", "znacz", "przepr", "pomy", "aściwie", "asciwie", "jednak", "popraw", "raczej", "kładnie", "kladnie", "zmierz", "zapomn", "napisa", "licz", "rzelicz", "odlicz", "nie no", "a nie", "j nie", ", no ", "mean", "actual")  # fmt: skip
 _NUMBER = r"(?P<number>\d{1,4}(?:[.,]\d{1,2})?)(?![\d:/]|[.,]\d|\s?(?:pok|pi[ęe]t|rok|lat\b|dni\b|tyg|mies|os[óo]b|tys|k\b|z[łl]|mln))\s?(?P<metres>m\b|m2|m²|metr\w*|mkw)?"
 _AMENDED = re.compile(
-    rf"\b{_SORRY}(?:(?:[\s,:]+(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|ju[żz]|{_SORRY})\b)*[\s,:]+|\b[^\d.;!?]{{0,40}}\b(?:b[ęe]dzie|wysz[łl]o|wychodzi|jest|ma)\s+)"
+    rf"\b{_SORRY}(?:(?:[\s,:]+(?:to|nie|jest|ma|b[ęe]dzie|oko[łl]o|ok\.?|raczej|bardziej|ju[żz]|teraz|w[łl]a[śs]nie|dzi[śs]|wysz[łl]o|{_SORRY})\b)*[\s,:]+|\b[^\d.;!?]{{0,40}}\b(?:b[ęe]dzie|wysz[łl]o|wychodzi|jest|ma)\s+)"
     rf"{_NUMBER}",
     re.IGNORECASE,
 )

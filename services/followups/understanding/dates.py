@@ -80,7 +80,7 @@ _ORDINALS = {
 }  # fmt: skip
 _HALF_YEAR = re.compile(r"\b(?P<half>pierwsz\w*|drug\w*|1|2|i{1,2})\.?\s+p[óo][łl]rocz\w*(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 _SEASON = re.compile(
-    r"\b(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
+    r"\b(?<!przed )(?<!before )(?<!vor dem )(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
     r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|sommer\b|(?:in|this|next|by|early|late|the)\s+summer)"
     r"|(?P<autumn>(?<!\bz\s)jesie[^\W\d_]+\b|восени|осенью|herbst\b|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
     r"|(?P<winter>zim(?:ą|a|ę|ie)\b|(?<!\bz\s)zimy\b|взимку|зимой|winter\b(?=\s+20\d\d)|im\s+winter\b|(?:in|this|next|by|early|late|the)\s+winter))"
@@ -88,7 +88,7 @@ _SEASON = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"\b(?:(?P<first_half>(?:pierwsz\w+|1\.?)\s+po[łl]ow\w*)|(?P<second_half>(?:drug\w+|2\.?)\s+po[łl]ow\w*)|(?P<turn>prze[łl]om\w*)|(?P<early>pocz[ąa]t\w*|early|(?:beginning|start)\s+of|anfang)|(?P<mid>po[łl]ow\w*|mid|middle\s+of|mitte)|(?P<late>koniec|ko[ńn]c\w*|late|end\s+of|ende))[\s-]+(?:the\s+|of\s+)?$", re.IGNORECASE)  # fmt: skip
-_SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
+SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "winter": 12}
 _COUNTS = {
     "półtora": 1.5, "poltora": 1.5, "dwa": 2, "dwie": 2, "trzy": 3, "cztery": 4, "pięć": 5, "sześć": 6, "kilka": 3, "parę": 2,
     "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "couple of": 2,
@@ -219,24 +219,27 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
     name = next(parts[group] for group in ("name", "led", "bare", "sure") if parts.get(group))
     month = _month(name)
     given, day = parts.get("year"), parts.get("day")
-    year = int(given) if given else _coming(today, month, int(day) if day else None)
+    part = "" if day else _part_of_month(match)
+    other = None if day or part else _OR_MONTH.match(match.string, match.end())
+    after = None if day or part else _AFTER_DAY.match(match.string, match.end())
+    day = (after["day"] or after["d"]) if after else day
+    year = int(given) if given else _coming(today, month, int(day or _PART_ENDS.get(part, 0)))
+    if other and other["year"] and not given:  # `marzec albo kwiecień 2028`
+        year = int(other["year"]) - (_month(other["other"]) < month)
     try:
         said = date(year, month, int(day or 1))
     except ValueError:
         return None
     if day:
         return said.isoformat()
-    return f"{said:%Y-%m}{_part_of_month(match) or _or_next(match, month)}"
-
-
-_OR_MONTH = re.compile(rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–|,)?\s*(?P<other>{_MONTH})", re.IGNORECASE)  # fmt: skip
-
-
-def _or_next(match: re.Match[str], month: int) -> str:
-    """Say that the next month will do as well: `maj albo czerwiec`."""
-    other = _OR_MONTH.match(match.string, match.end())
     is_next = other is not None and _month(other["other"]) == month + 1
-    return " or_next" if is_next else ""
+    return f"{said:%Y-%m}{part or (' or_next' if is_next else '')}"
+
+
+_OR_MONTH = re.compile(rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–|,)?\s*(?P<other>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+"""`maj albo czerwiec`"""
+_AFTER_DAY = re.compile(r"\s*,?\s+po\s+(?P<day>[12]?\d|3[01])-?(?:ty|st|sty|y|i)m\b|\s+po\s+(?P<d>2\d|3[01])(?=[.!]*\s*$|,?\s+bo\b)", re.IGNORECASE)  # fmt: skip
+_PART_ENDS = {" early": 10, " first_half": 15, " mid": 20}
 
 
 def _part_of_month(match: re.Match[str]) -> str:
@@ -248,8 +251,8 @@ def _part_of_month(match: re.Match[str]) -> str:
 
 _TH = "pierwsz drug trzec czwart piat szost siodm osm dziewiat dziesiat jedenast dwunast trzynast czternast pietnast szesnast siedemnast osiemnast dziewietnast dwudziest"
 _DAY_WORDS = {word: number for number, word in enumerate(_TH.split(), 1)} | {"trzydziest": 30}
-_CASE = re.compile(r"(?:i?ego|[yi])$")
-_SPOKEN_DAY = re.compile(rf"\b(?P<words>(?:(?:dwu|trzy)dziest(?:ego|y)\s+)?[^\W\d_]+(?:ego|[yi]))\s+(?P<name>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+_CASE = re.compile(r"(?:i?ego|[yi]m?)$")
+_SPOKEN_DAY = re.compile(rf"\b(?P<words>(?:(?:dwu|trzy)dziest(?:ego|y)\s+)?[^\W\d_]+(?:ego|ym|im|[yi]))\s+(?P<name>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 """`dwudziestego drugiego lutego`"""
 
 
@@ -287,7 +290,7 @@ def _roman(match: re.Match[str], _: date) -> str:
 
 
 def _coming(today: date, month: int, day: int | None = None) -> int:
-    """Return the year in which this month, or this day of it, comes next."""
+    """Return the year in which this month, or this day of it if not 0, comes next."""
     past = (month, day or 31) < (today.month, today.day if day else 0)
     return today.year + past
 
@@ -319,7 +322,7 @@ def _half_year(match: re.Match[str], today: date) -> str:
 
 
 def _season(match: re.Match[str], today: date) -> str:
-    season, month = next((each, first) for each, first in _SEASONS.items() if match[each])
+    season, month = next((each, first) for each, first in SEASONS.items() if match[each])
     if match["year"]:
         return f"{match['year']}-{month:02} {season}"
     if 0 <= (today.month - month) % 12 < 2:  # it has begun, and lasts

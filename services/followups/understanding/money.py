@@ -60,7 +60,7 @@ _FOR_AFTER = re.compile(
     re.IGNORECASE,
 )
 _THAT_MUCH = re.compile(
-    r"[^\d;]{0,60}\b(?:tyle\s+(?:mam|mo[żz]|wyda|przezn)|wi[ęe]cej\s+nie\s+(?:mam|dam|wyda|mo[gż]))",
+    r"[^\d;]{0,60}\b(?:tyle\s+(?:mam|mo[żz]|wyda|przezn)|wi[ęe]cej\s+nie\s+(?:mam|dam|wyda|mo[gż])|(?:wi[ęe]c|czyli)\s+(?:w[łl]a[śs]nie\s+)?tyle\W*$)",
     re.IGNORECASE,
 )
 """`za 15 000 się da? bo tyle mam`"""
@@ -281,6 +281,8 @@ def _amount(
         if number >= 1_000:
             is_year = 1_900 <= number <= 2_100
             is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
+            is_sum = is_asked and not is_year and number % 500 == 0  # `zakładamy 95 000 netto`
+            is_money = is_money or (is_sum and _ends(after.removeprefix("netto")))
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
             is_said = (gives or _BUDGET_IS.search(before) is not None) and _ends(after)

@@ -15,7 +15,7 @@ from services.followups.understanding.units import METRES
 
 PART = (
     r"pok[óo]j(?:u|owi|em)?\b|(?<!\d )pokoje\b|pokoik\w*|kuchni\w*|aneks\w*|[łl]azien\w*|salon\w*|sypialni\w*|toalet\w*|wc\b|kibel\w*|przedpok\w*|korytarz\w*|garderob\w*|hol[ul]?\b|jadalni\w*|gabinet\w*"
-    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|sal[aęei]\b|salk[aięe]\b|open\s?space\b|[śs]rodek\b"
+    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|poczekal\w*|recepcj\w*|szatni\w*|wiatro[łl]ap\w*|sal[aęei]\b|salk[aięe]\b|open\s?space\b|[śs]rodek\b"
     r"|poddasz\w*|strych\w*|(?:jedn[aoe]|drug[ai]e?|pierwsz[ae])\s+(?:mieszka|kawaler|lokal|dom|biur)\w*|jedn[aoye]\b|drug[aie]e?\b|pierwsz[aye]\b|(?<=\s)(?:ma[łl]|du[żz])[ye]\b|kitchen|bathroom|room|bedroom|ванн\w*|кухн\w*|кімнат\w*|спальн\w*"
 )
 _WHOLE = r"mieszka(?:ni|nk|ln)\w*|dom(?:u|em|ek|ku)?\b|cha[łl]up\w*|lokal\w*|biur\w*|kawalerk\w*|szereg[óo]wk\w*|bli[źz]niak\w*|segment\w*|metra[żz]\w*|powierzchni\w*|ca[łl]o[śs][ćc]\w*|pod[łl]o\w*|u[żz]ytkow\w*|netto|brutto|flat|apartment|house"
@@ -62,7 +62,7 @@ def noun_before(text: str, start: int) -> tuple[str | None, str | None]:
 _TO_DO = r"do\s+(?:zrobi|remont|wyko[ńn]cz|robot|malow|skuci|odnow|od[śs]wie[żz])\w*"
 LEFT = re.compile(rf"\b(?:zosta\w+\s+(?:\w+\s+)?{_TO_DO}|{_TO_DO}(?:\s+(?:zosta\w+|jest|b[ęe]dzie))?|czyli\s+(?:robi\w+|wyka[ńn]cza\w+)|(?:teraz\s+)?robi(?:my|cie))\s+(?:tylko\s+|jakie[śs]\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 """`do wykończenia 66`, `czyli robicie 180`"""
-_SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem)\s+(?:(?:to|tylko|ok\.?)\s+)?$", re.IGNORECASE)
+_SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem)\s+(?:(?:to|tylko|ok\.?|tak|ze?|jakie[śs])\s+){0,3}$", re.IGNORECASE)  # fmt: skip
 _TO_BE_DONE = re.compile(rf"\s*(?:{METRES})?\s*(?:{_TO_DO}|zosta\w+)", re.IGNORECASE)
 _ENDS = re.compile(r"\s*(?:[,;.!]|$)")
 _ONLY = re.compile(rf"(?<!nie )\b(?:tylko|wy[łl][ąa]cznie|jedynie|ino|samo|only|nur)\b|\bzosta\w+\s+{_TO_DO}", re.IGNORECASE)  # fmt: skip
@@ -77,6 +77,7 @@ _NOT_DONE = re.compile(
 _ODD_OUT = re.compile(rf"(?:{_NOT_DONE.pattern})[^\d.]{{0,20}}$", re.IGNORECASE)
 _DONE = re.compile(rf"(?<!nie )(?:{_TO_DO}|\b(?:robi(?:my|cie)|remontuj\w+|wyka[ńn]cza\w+)\b)", re.IGNORECASE)  # fmt: skip
 _PIECES = re.compile(r"[;!?\n|]|[.,]\s|\s[-–]\s|\b(?:ale|a|bo|wi[ęe]c|w\s+tym(?!\s+(?:wi|mn|jed|du))|z\s+czego)\b")  # fmt: skip
+_REMAINS = re.compile(r"\W*(?:i\s+)?zosta(?:j[eą]|nie|n[ąa])\s", re.IGNORECASE)
 _AND = re.compile(r"\s*(?:[\d.,]+\s?\w{0,3}\s*)?(?:,|\bi\b|\boraz\b|\band\b)\s*|\s*")
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
@@ -96,7 +97,7 @@ def changes(text: str) -> bool:
 
 def is_left(text: str, start: int, end: int) -> bool:
     """Return whether a number is what is left to do: `garaż odpada, więc 135`, `więc 135 do roboty`."""
-    is_so = _SO.search(text[:start][-16:]) is not None
+    is_so = _SO.search(text[:start][-32:]) is not None
     is_rest = is_so and _ENDS.match(text, end) and _ODD_OUT.search(text[:start][-60:])
     return bool(is_rest or (is_so and _TO_BE_DONE.match(text, end)))
 
@@ -166,7 +167,7 @@ def _left_out(text: str, found: Sequence[Quantity]) -> list[Quantity]:
     out: list[str] = []
     start = 0
     for end in (*(each.start() for each in _PIECES.finditer(text)), len(text)):
-        piece = text[start:end]
+        piece = "" if out and _REMAINS.match(text, start, end) else text[start:end]
         if but := _EXCEPT.search(piece):
             out += _rooms(piece, but.end())
         elif (said := _NOT_DONE.search(piece)) and not (_DONE.search(piece) or _ALL.search(piece)):

@@ -68,6 +68,7 @@ _HOPED = re.compile(r"\b(?:mieli(?:[śs]my)?|mia[łl][ae]m|my[śs]l(?:a[łl]|eli
 _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECASE)
 _LONGEST_LINK = 25
 _ROUGH = re.compile(r"about|week|in_|spring|summer|autumn|winter|quarter|half_year|holidays|(?:before|after)_")  # fmt: skip
+_LIST = re.compile(r"[\s,(:–-]*(?:(?:albo|lub|czyli|ok\.?|oko[łl]o)\s+)?", re.IGNORECASE)
 _YOURS = re.compile(r"\bwy\b", re.IGNORECASE)
 """`elektryk wchodzi w marcu, wy w kwietniu`"""
 _PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*(?:jeszcze\s*)?$", re.IGNORECASE)  # fmt: skip
@@ -80,6 +81,7 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     begins = [0, *(each.end for each in found)]
     rated: list[tuple[Role, Date]] = []
     is_past = False
+    gone = len(text)  # the end of `wiosna 2026`: its year holds for a month after it
     for each, begin, end in zip(found, begins, ends, strict=False):
         around = _around(text, each, begin, end)
         role = (
@@ -88,8 +90,10 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
         if role == Role.UNTIL and bare and len(found) == 1:
             role = Role.UNSAID
         day = each.said.partition(" ")[0]
-        if role > Role.UNTIL and day < today.isoformat()[: len(day)]:
+        is_listed = "20" not in around.said and _LIST.fullmatch(text, gone, each.start)
+        if role > Role.UNTIL and (is_listed or day < today.isoformat()[: len(day)]):
             is_past = is_past or bare or role == Role.START
+            gone = each.end if is_listed or each.said[8:] in dates.SEASONS else gone
         elif role > Role.UNTIL:
             rated.append((role, each))
     if not rated:
