@@ -78,7 +78,7 @@ _THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
 _SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
 """`u sąsiada 70 m, u mnie jest 59`"""
 _FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
-_EXACT = re.compile(r"(?<![\w.,:])\d{1,3},\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")
+_EXACT = re.compile(r"(?<![\w.,:])(?:[3-9]|\d{2,3}),\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")
 _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+jeszcze)?|ca[łl]o[śs][ćc]\w*(?:\s+ma)?)\s+(?:to\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 
 

@@ -45,7 +45,7 @@ _FOR = re.compile(
     rf"\b(?P<budget>{_BUDGET})"
     r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
     r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
-    r"|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
+    r"|(?:kod|nr|numer)(?=\s*$)|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
     r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta|przygot)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
     r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|szykuj\w*|przygotowa\w*|dla\s+(?:was|pa[ńn]stwa)|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"

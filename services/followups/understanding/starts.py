@@ -90,10 +90,11 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
         if role == Role.UNTIL and bare and len(found) == 1:
             role = Role.UNSAID
         day = each.said.partition(" ")[0]
-        is_listed = "20" not in around.said and _LIST.fullmatch(text, gone, each.start)
-        if role > Role.UNTIL and (is_listed or day < today.isoformat()[: len(day)]):
+        is_had = role == Role.HANDOVER and day == f"{today.year + 1}-{today:%m}"
+        is_gone = "20" not in around.said and (is_had or _LIST.fullmatch(text, gone, each.start))
+        if role > Role.UNTIL and (is_gone or day < today.isoformat()[: len(day)]):
             is_past = is_past or bare or role == Role.START
-            gone = each.end if is_listed or each.said[8:] in dates.SEASONS else gone
+            gone = each.end if (is_gone and not is_had) or each.said[8:] in dates.SEASONS else gone
         elif role > Role.UNTIL:
             rated.append((role, each))
     if not rated:
