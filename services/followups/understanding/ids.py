@@ -18,7 +18,7 @@ _IDS = re.compile(
     r"|(?i:\b(?:nip|pesel|regon|krs|iban|konto|(?:nr|numer\w*)\s+(?:konta|zam[óo]wienia|faktury|umowy|dzia[łl]ki|klienta|oferty|sprawy|ksi[ęe]gi|paczki|przesy[łl]ki|paragonu|rachunku|reklamacji|zg[łl]oszenia)"
     r"|(?:zam[óo]wieni|zleceni|faktur|umow|ofert|order|invoice)\w*)"
     r"(?:(?:\s+(?:nr|numer|no|number))?\W{0,3}|(?:\s+(?:w|we|ze?|od|u|na|from|in|at)\s+[^\W\d]+){1,2}(?:\s+(?:nr|numer|no|number))?[\s:]{1,2}(?=\d{7}))\d[\d\s/-]*+)"
-    rf"(?!(?i:{METRES}|{MONEY}))"  # `w umowie 73 m`
+    rf"(?![.,]\d|(?i:{METRES}|{MONEY}))"  # `w umowie 73 m`, `wg umowy 49,87`
 )  # fmt: skip
 
 
