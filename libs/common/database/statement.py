@@ -6,7 +6,7 @@ compiled once, and its parameters go to the driver. The pool, the transaction an
 errors remain SQLAlchemy's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -26,7 +26,9 @@ NAMES: dict[type, set[str]] = {
 class Rows(IteratorResult[Any]):
     """SQLAlchemy's result, with the number of rows that were read or changed."""
 
-    rowcount: int
+    def __init__(self, columns: SimpleResultMetaData, found: Iterable[Any], rowcount: int) -> None:
+        super().__init__(columns, iter(found))
+        self.rowcount = rowcount
 
 
 class _Compiled(NamedTuple):
@@ -74,16 +76,12 @@ class Statement:
             await greenlet_spawn(_raise, connection, error, sql, parameters)
         if self._columns is None:
             self._columns = SimpleResultMetaData([each[0] for each in cursor.description or ()])
-        rows = Rows(self._columns, iter(cursor.fetchall()))
-        rows.rowcount = cursor.rowcount
-        return rows
+        return Rows(self._columns, cursor.fetchall(), cursor.rowcount)
 
     async def _execute_slowly(self, tx: AsyncConnection, given: Mapping[str, Any] | None) -> Rows:
         result = await tx.execute(self._clause, given)
         keys, found = (tuple(result.keys()), result.all()) if result.returns_rows else ((), [])
-        rows = Rows(SimpleResultMetaData(keys), iter(found))
-        rows.rowcount = result.rowcount
-        return rows
+        return Rows(SimpleResultMetaData(keys), found, result.rowcount)
 
     def _compile(self, dialect: sa.Dialect) -> _Compiled:
         compiled = self._clause.compile(dialect=dialect)

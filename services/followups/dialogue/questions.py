@@ -223,8 +223,8 @@ def _is_new(heard: Heard) -> bool:
 
 
 def _times(question: Question, state: State, heard: Heard) -> int:
-    """A person who gave a contact instead of an answer is not asked the same again, unless more
-    is told of the works.
+    """A person who gave a contact instead of an answer is not asked the same again, unless this
+    message says more about the works.
     """
     if question not in ABOUT_WORKS or not state.reachable:
         return TIMES_ASKED

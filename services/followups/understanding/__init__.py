@@ -119,9 +119,8 @@ def understand(
     if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
     barred = mailbox.barred(message)
-    if barred == "another" and found.get("name", "").endswith(
-        " Wnuk"
-    ):  # `Agata Wnuk a@wp.pl`: no grandson
+    # In `Agata Wnuk a@wp.pl` it is a surname, not a grandson.
+    if barred == "another" and found.get("name", "").endswith(" Wnuk"):
         barred = mailbox.barred(message.replace(found["name"], ""))
     spoken = languages.of(message, language, begun=begun)
     return Understood(

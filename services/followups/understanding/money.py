@@ -214,13 +214,15 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
             found.append(each)
         if match["scale"] or match["currency"]:
             last_end = match.end()
-    total = found[1].value if _is_range(text, found) else corrections.amount(text, found)
+    is_range = _is_range(text, found)
+    total = found[1].value if is_range else corrections.amount(text, found)
     if total is None:
         return otherwise or text, {}
     first, last = found[0].start, found[-1].end
     of = next((_currency(one) for one, each in zip(said, found, strict=True) if each.value == total), currency)  # fmt: skip
     news: dict[str, Any] = {"budget": round(total), "currency": of}
-    if least := found[0].value if _is_range(text, found) else _least(said, total):
+    of_one = _least(said[0], total) if len(said) == 1 else None
+    if least := found[0].value if is_range else of_one:
         news["budget_from"] = round(least)
     before = text[max(0, first - 64) : first]
     if len(said) == 1 and times(before) == 1 and _EACH.search(before) and _FLAT.match(text, last):
@@ -243,10 +245,9 @@ def _is_range(text: str, found: list[Quantity]) -> bool:
     return is_rise and _OR_MORE.fullmatch(text, found[0].end, found[1].start) is not None
 
 
-def _least(said: list[re.Match[str]], most: float) -> float | None:
+def _least(match: re.Match[str], most: float) -> float | None:
     """Return the lower end of a range: `150-180 tys.`"""
-    match, *others = said
-    if others or (number := match["least"] or match["from"]) is None:
+    if (number := match["least"] or match["from"]) is None:
         return None
     least, top = value(number), value(match["number"])
     scale = most / top if top else 1
