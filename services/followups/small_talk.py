@@ -30,7 +30,7 @@ _ASKS = re.compile(
     r"|pan|pani|panstwo|mi|nam|sie|tez|(?:po)?wiedziec|dowiedziec|zapytac|spytac|pytam|pytanie"
     r"|powiedz\w*|napis\w+|odpowiedz\w*) )*"
     r"(?:(?:(?:w|na|do|od|za|o|po|z|u|dla|przez|pod) )?(?:czy|jaki(?!es)\w*|jaka|ile(?! razy| mozna)|gdzie|kto|czemu|dlaczego|kiedy|ktor(?:ej|ym|ych|y|a|e) (?:godz\w+|dni\w*|\w+cie)|ktorej)"
-    r"|po co|co (?:z|jesli|jezeli|robi\w*|trzeba)|da(?:loby)? (?:sie|rade)|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie(?! \w+[ea]m?\b)|u)"
+    r"|po co|co (?:z|jesli|jezeli|robi\w*|trzeba)|da(?:loby)? (?:sie|rade)|jak (?:dlugo|szybko|to|wyglada\w*|pracuj\w*|daleko|sie(?! (?:da|\w+(?:[ea]m|(?<!ci)e))\b)|u)"
     r"|(?!macie (?:mi|nam)|moze|przec|swiec|wiecie co)\w+(?:[aieu]c|dziec)ie|jestescie"
     r"|what|how|when|where|who|why|which|(?:can|could|do|will|are) you|is (?:it|there))\b"
     r"|(?:(?:і|и|а|та|але|ще|тоді|скажіть|підкажіть|скажите) )*(?:(?:за|на|до|в|у|від) )?(?:скільки|коли|де|хто|якии|яка|яке|які|як|чи|чому|куди|можна|сколько|когда|где|кто|какои|какая|какие|как|почему|можно|(?:ви |вы )?\w+(?:єте|[^\Wаеиоуюяі]ите|ете))\b"
