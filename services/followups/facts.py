@@ -58,6 +58,15 @@ class Facts(NamedTuple):
     def of(cls, stored: Mapping[str, Any]) -> "Facts":
         return cls._make(map(stored.get, cls._fields))
 
+    @property
+    def tells_of_works(self) -> bool:
+        """Whether it has any of what the form asks of the works."""
+        return (self.wish, self.area, self.budget, self.start) != (None, None, None, None)
+
+    @property
+    def is_contact_only(self) -> bool:
+        return not self.tells_of_works and self.city is None and self.currency is None
+
     def known(self) -> dict[str, Any]:
         return {
             name: value for name, value in zip(self._fields, self, strict=True) if value is not None
@@ -65,10 +74,13 @@ class Facts(NamedTuple):
 
     def learn(self, news: "Facts") -> "Facts":
         """Merge newer facts in: a newer value replaces the old one; wishes are concatenated."""
-        known = news.known()
-        if not known:
+        if news == NO_FACTS:
             return self
+        known = news.known()
         wish = self.wish
         if news.wish and news.wish not in (wish or ""):
             wish = f"{wish} {news.wish}"[:WISH_LENGTH] if wish else news.wish
         return self._replace(**{**known, "wish": wish})
+
+
+NO_FACTS = Facts()

@@ -226,7 +226,8 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
 
 
 def names_works(message: str, works: tuple[str, ...]) -> bool:
-    return any(word.startswith(_stems(works)) for word in fold(message))
+    stems = _stems(works)
+    return any(word.startswith(stems) for word in fold(message))
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from services.followups import small_talk
 from services.followups.dialogue import firm
 from services.followups.dialogue.texts import ABOUT_WORKS
-from services.followups.facts import Facts, Question
+from services.followups.facts import NO_FACTS, Facts, Question
 from services.followups.routing import Action, Route, Routes
 from services.followups.state import SAID_LENGTH, State
 from services.followups.understanding import (
@@ -29,7 +29,6 @@ from services.followups.understanding.consent_answer import (
     takes_back,
 )
 
-_CONTACT = {"email", "phone", "name"}
 _EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.IGNORECASE)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -73,9 +72,16 @@ class Heard(NamedTuple):
     """A wish for mails or a yes to them, before the wording was shown: it grants nothing."""
     is_worth_telling: bool
     """Staff should read these words."""
-    names_place: bool
-    """It says where the works were."""
-    mistyped_phone: str | None
+
+    @property
+    def names_place(self) -> bool:
+        """It says where the works were."""
+        return self.understood.has_ids or place.names_street(self.message)
+
+    @property
+    def mistyped_phone(self) -> str | None:
+        is_number = self.news.phone or self.news.email or self.news.budget
+        return None if is_number else self.understood.phone_piece or phone.mistyped(self.message)
 
     @property
     def urgent(self) -> list[Route]:
@@ -142,12 +148,12 @@ def hear(
         matched, actions = [*matched, *routes.with_action("quote")], actions | {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
     written = understood.facts._replace(email=state.doubt) if agrees else understood.facts
-    if written.city is None and small_talk.confirms(message):
-        is_asked = not (state.doubt or state.asking == "consent")  # the yes is to that
-        written = written._replace(city=state.city_asked if is_asked else None)
+    # A yes after another question is to that.
+    is_of_city = state.city_asked and not (state.doubt or state.asking == "consent")
+    if is_of_city and written.city is None and small_talk.confirms(message):
+        written = written._replace(city=state.city_asked)
     is_off_topic = any(
-        route.then == "nothing"
-        and (not route.lead or understood.facts.known().keys().isdisjoint(ABOUT_WORKS))
+        route.then == "nothing" and not (route.lead and understood.facts.tells_of_works)
         for route in matched
     )
     is_of_sales = held is None or held.lead or wants_quote
@@ -155,31 +161,32 @@ def hear(
     news = _that_stand(news, state, message, actions, corrected)
     answers = _answers(matched, held)
     answer = understood.answer
-    is_about_works = bool(answers) or small_talk.asks_of_works(message, works)
     # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
-    if answer == "question" and (is_about_works or (held and _is_no_lead(held))):
+    if answer == "question" and (
+        answers or (held and _is_no_lead(held)) or small_talk.asks_of_works(message, works)
+    ):
         answer = None
     # A number that still is not whole goes on in the next message.
     words = (joined if joined and understood.phone_piece else message)[:SAID_LENGTH]
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     # So does a single name: `Zabierzów`.
-    continues = small_talk.asks_more(message, state.last_said) and not (
-        understood.facts.known().keys() - {"city"}
+    continues = (
+        small_talk.asks_more(message, state.last_said)
+        and understood.facts._replace(city=None) == NO_FACTS
     )
     asks_of_record = small_talk.asks_of_record(message)
     is_question = (
-        (continues or small_talk.asks(understood.rest, spoken))
+        not asks_of_record
         and small_talk.has_words(understood.rest)
-        and not asks_of_record
+        and (continues or small_talk.asks(understood.rest, spoken))
         and not (state.asked and small_talk.answers_itself(message))
     )
     least = 1 if held or is_question or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
-    gives_contact = not understood.facts.known().keys().isdisjoint(_CONTACT)
-    wish = state.facts.wish or news.wish
     asked = firm.Asked()
     if held is None:
+        wish = state.facts.wish or news.wish
         before = state.last_said if continues else None
         asked = firm.asked(message, works, towns, has_wish=wish is not None, before=before)
     wishes = offered or ("mails" in actions and state.asking != "consent")
@@ -222,23 +229,23 @@ def hear(
             else _insists(state, answers)
         ),
         offers_consent=offers_consent,
-        is_worth_telling=(
+        is_worth_telling=words != state.last_said
+        and not withdraws
+        and (says or (news.name is not None and _tells_more(state, news)))
+        and (
             answer is None
             or has_limits
-            or gives_contact
+            or _gives_contact(understood.facts)
             or (
-                _says_more(answer, message, language)
-                and (held is not None or _tells_more(state, news))
+                (held is not None or _tells_more(state, news))
+                and _says_more(answer, message, language)
             )
-        )
-        and (says or (news.name is not None and _tells_more(state, news)))
-        and not withdraws
-        and words != state.last_said,
-        names_place=understood.has_ids or place.names_street(message),
-        mistyped_phone=None
-        if news.phone or news.email or news.budget
-        else understood.phone_piece or phone.mistyped(message),
+        ),
     )
+
+
+def _gives_contact(facts: Facts) -> bool:
+    return (facts.email, facts.phone, facts.name) != (None, None, None)
 
 
 def _says_more(answer: Answer | None, message: str, language: str) -> bool:
@@ -279,6 +286,8 @@ def _corrected(message: str, facts: Facts, asking: Question | None) -> Question 
         return None
     if area.corrects_rooms(message):
         return "area"
+    if facts.area is None and facts.budget is None:
+        return None
     new = corrections.amended(in_digits)
     if new and (amended := _amended(new, facts, asking)):
         return amended
@@ -321,8 +330,12 @@ def _that_count(
     of one contact or its erasure by who gives another, an interest in mails that is one in works,
     and a price on which a consent depends.
     """
-    is_empty = understood.answer is None and not (
-        understood.facts.known() or agrees or small_talk.says(understood.rest)
+    if not matched:
+        return []
+    is_empty = (
+        understood.answer is None
+        and understood.facts == NO_FACTS
+        and not (agrees or small_talk.says(understood.rest))
     )
     # `Rezygnuję` in answer to the consent question declines consent, not the works.
     declines = understood.answer == "no" and (
@@ -332,7 +345,7 @@ def _that_count(
     is_other = offered or state.asking == "consent"
     names_place = understood.district is not None or understood.facts.city is not None
     answers = state.asking in ABOUT_WORKS and (
-        names_place or state.asking in understood.facts.known()
+        names_place or getattr(understood.facts, state.asking) is not None
     )
     said = "" if "?" in message else message.lower()
     describes = understood.facts.area is not None and small_talk.names_works(message, works)
@@ -423,10 +436,11 @@ def _held(
     An ended conversation starts again when a lead gives new facts.
     """
     held = routes.named(state.route)
-    # A contact alone goes with the end, if that asked for one: `numer, na który było zapytanie`.
-    is_more = facts.known().keys() - (_CONTACT if held and held.ask else set())
-    if held and held.then == "end" and ((held.lead and is_more) or "resume" in actions):
-        held = None
+    if held and held.then == "end":
+        # A contact alone goes with the end, if it asked for one: `numer, na który było zapytanie`.
+        is_more = not facts.is_contact_only if held.ask else facts != NO_FACTS
+        if (held.lead and is_more) or "resume" in actions:
+            held = None
     new = next((route for route in matched if route.holds), None)
     if new is not None and (held is None or routes.comes_before(new, held)):
         return new
@@ -509,7 +523,7 @@ def _that_stand(
         earlier = (messages, state.facts.wish or "")
         new = area.with_earlier(earlier, message, state.facts.area, news.area)
         is_read_again, news = new != news.area, news._replace(area=new)
-    if corrections.adds(message) and not is_read_again:
+    if (news.area or news.budget) and not is_read_again and corrections.adds(message):
         news = _without_parts(news, state.facts)
     known, start = state.facts.start, news.start
     if start is None:
@@ -534,7 +548,7 @@ def _without_parts(news: Facts, known: Facts) -> Facts:
 def _only_adviser_can_tell(asked: firm.Asked, understood: Understood) -> bool:
     if asked.is_answered:
         return asked.needs_adviser
-    return not understood.facts.known() or small_talk.word_count(understood.rest) >= 2
+    return understood.facts == NO_FACTS or small_talk.word_count(understood.rest) >= 2
 
 
 def _insists(state: State, answers: Sequence[Route]) -> bool:
@@ -555,21 +569,20 @@ def _skips(
 
 def _tells_more(state: State, news: Facts) -> bool:
     """Return whether staff get more than a contact, which alone they are notified of later."""
-    known = state.facts.learn(news).known().keys()
-    return bool(known - _CONTACT or state.said or state.wants_call)
+    is_contact_only = state.facts.is_contact_only and news.is_contact_only
+    return not is_contact_only or bool(state.said) or state.wants_call
 
 
 def _only_wants_mails(state: State, news: Facts) -> bool:
-    known = state.facts.learn(news).known().keys()
-    return state.lead is None and not state.wants_call and known.isdisjoint(ABOUT_WORKS)
+    is_of_works = state.facts.tells_of_works or news.tells_of_works
+    return state.lead is None and not state.wants_call and not is_of_works
 
 
 def _only_withdraws(
     state: State, understood: Understood, news: Facts, answer: Answer | None
 ) -> bool:
     """Return whether the person wants no mails and has wanted nothing else here."""
-    if understood.wants_reply_only:
-        return False
     refuses = answer == "no" or state.consent == "refused"
-    is_known = state.facts.learn(news).known().keys()
-    return refuses and not state.asked and is_known.isdisjoint(ABOUT_WORKS) and not state.said
+    if understood.wants_reply_only or not refuses or state.asked or state.said:
+        return False
+    return not (state.facts.tells_of_works or news.tells_of_works)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.texts import ABOUT_WORKS
-from services.followups.facts import Facts
+from services.followups.facts import NO_FACTS, Facts
 from services.followups.routing import fold
 from services.followups.state import SAID, State
 from services.followups.understanding.addresses import suggestion
@@ -134,7 +134,7 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         # A route that closes says once more how to be reached; the others have said it.
         times = TIMES_ASKED + (not heard.closes)
         return {**known.asked, **refused, **dict.fromkeys(heard.skips, times)}
-    is_other = heard.answer or heard.news.known()
+    is_other = heard.answer or heard.news != NO_FACTS
     if question == "consent" and not is_other and postpones(message):
         return {**known.asked, "consent": TIMES_ASKED}
     if question == "contact" and heard.held is None and small_talk.declines(message):

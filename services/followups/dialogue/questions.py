@@ -7,7 +7,7 @@ from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
 from services.followups.fact_texts import describe_phone
-from services.followups.facts import Question
+from services.followups.facts import NO_FACTS, Question
 from services.followups.routing import Route
 from services.followups.state import State
 
@@ -19,15 +19,15 @@ def go_on(state: State, heard: Heard, script: Script) -> Reply:
     """Continue after what the message itself was answered."""
     if state.doubt:  # the only question: a yes must not also answer another one, such as consent
         return state._replace(asking=None), [script["email_doubt"].format(address=state.doubt)]
-    if heard.mistyped_phone:
-        doubt = script["phone_doubt"].format(number=heard.mistyped_phone)
+    if number := heard.mistyped_phone:
+        doubt = script["phone_doubt"].format(number=number)
         return state._replace(asking="contact"), [doubt]
     if heard.held is not None:
         return _held(heard.held, state, heard, script)
     wants_now = heard.offers_consent and state.consent is None
     if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
         return _on_mails(state, heard, script)
-    if not heard.is_about_lead or (heard.is_off_topic and not heard.news.known()):
+    if not heard.is_about_lead or (heard.is_off_topic and heard.news == NO_FACTS):
         return state._replace(asking=None), []
     return _in_the_form(state, heard, script)
 
@@ -163,7 +163,7 @@ def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Scr
     is_above = state.wording == script["consent_wording"]  # for this address, in this language
     shown = state.asked.get("shown", 0)
     # It was shown twice, or a moment ago, and the answer was another fact: a yes is one to it.
-    if is_above and (shown >= TIMES_ASKED or (shown and times and heard.news.known())):
+    if is_above and (shown >= TIMES_ASKED or (shown and times and heard.news != NO_FACTS)):
         return _ask(state, question, script, script["ask_consent_short"])
     asks_back = heard.answer == "question" or heard.is_question
     is_early = (heard.offers_consent or state.wants_mails) and "shown" not in state.asked
@@ -206,7 +206,7 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
     if not state.reachable:
         times = state.asked.get("contact", 0)
         if times > TIMES_ASKED:
-            return state, [script["thanks"]] if heard.closes or not heard.news.known() else []
+            return state, [script["thanks"]] if heard.closes or heard.news == NO_FACTS else []
         asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
         return state._replace(asked=asked), [script["closing_unreachable"]]
     if state.closed:
@@ -219,7 +219,7 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
 
 
 def _is_new(heard: Heard) -> bool:
-    return heard.is_worth_telling or bool(heard.news.known())
+    return heard.is_worth_telling or heard.news != NO_FACTS
 
 
 def _times(question: Question, state: State, heard: Heard) -> int:
@@ -228,7 +228,7 @@ def _times(question: Question, state: State, heard: Heard) -> int:
     """
     if question not in ABOUT_WORKS or not state.reachable:
         return TIMES_ASKED
-    tells = state.asking != "consent" and not heard.news.known().keys().isdisjoint(ABOUT_WORKS)
+    tells = state.asking != "consent" and heard.news.tells_of_works
     message = heard.message
     declines = tells and small_talk.speaks_of(question, message) and small_talk.declines(message)
     return TIMES_ASKED if tells and not declines else 1

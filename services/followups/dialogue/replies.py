@@ -12,8 +12,9 @@ from services.followups.dialogue.memory import (
     refuses_contact,
 )
 from services.followups.dialogue.questions import Reply
-from services.followups.dialogue.texts import ABOUT_WORKS, Script
+from services.followups.dialogue.texts import Script
 from services.followups.fact_texts import describe
+from services.followups.facts import NO_FACTS
 from services.followups.routing import Route
 from services.followups.state import State
 
@@ -30,7 +31,7 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     parts += _on_consent(state, before, heard, script, agrees=agrees)
     state, reactions = _reactions(state, heard, script)
     reactions = [each for each in reactions if each not in parts]
-    is_noted = heard.news.known().keys() - {"wish"}
+    is_noted = heard.news._replace(wish=None) != NO_FACTS
     is_answered = parts or reactions or is_noted or heard.held or heard.asks_of_record
     if (
         heard.is_worth_telling
@@ -128,7 +129,7 @@ def _on_consent(
 def asks_where(state: State, heard: Heard) -> bool:
     """Return whether a withdrawal needs an address: a lead without one must unsubscribe plainly."""
     facts = state.facts
-    is_lead = facts.phone is not None or not facts.known().keys().isdisjoint(ABOUT_WORKS)
+    is_lead = facts.phone is not None or facts.tells_of_works
     return facts.email is None and not (is_lead and not small_talk.unsubscribes(heard.message))
 
 
