@@ -32,8 +32,9 @@ def score(facts: Mapping[str, object], rules: Sequence[Rule]) -> Score:
 
 
 def _holds(rule: Rule, facts: Mapping[str, object]) -> bool:
-    if any(facts.get(fact) is None for fact in rule.known):
-        return False
+    for fact in rule.known:  # any() with a generator costs twice as much
+        if facts.get(fact) is None:
+            return False
     if rule.at_least is None:
         return True
     value = facts[rule.known[0]]

@@ -94,10 +94,11 @@ async def record(
         return state
     contacts = _contacts(state.facts) if topic == LEAD else []
     # A corrected address may be someone else's: do not find the lead by it any more.
+    before = heard.before.facts
     taken_back = {
         name: value
-        for name, value in heard.before.facts.known().items()
-        if name in {"email", "phone"} and getattr(state.facts, name) != value
+        for name, value in (("email", before.email), ("phone", before.phone))
+        if value is not None and getattr(state.facts, name) != value
     }
     known_id = UUID(state.lead) if topic == LEAD and state.lead else None
     found = await leads.find(tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts)
@@ -111,14 +112,15 @@ async def record(
     row = row._replace(
         heard_in=heard.conversation_id,
         language=str(state.language),
-        score=lead_score.score(known, config.rules).points,
         known=known,
         said=[*row.said, *state.said][-SAID:],
     )
-    row = row._replace(due_at=_due(config, row, heard, is_other=is_other))
-    if row.due_at is not None and row.due_at <= heard.now:
+    due_at = _due(config, row, heard, is_other=is_other)
+    if due_at is not None and due_at <= heard.now:
         row, event = announce(config, link, row, heard.session_id, heard.now, sent)
         outgoing.append(event)
+    else:
+        row = row._replace(score=lead_score.score(known, config.rules).points, due_at=due_at)
     # Only in the lead's first conversation: in another one, anyone could name its number.
     if found and heard.is_lost and row.conversation_id == heard.conversation_id:
         reason = " ".join(state.said[-1:]) or None
@@ -182,8 +184,7 @@ def _patience(config: Config, row: Lead, state: State) -> timedelta:
 
 
 def _is_contact_only(state: State) -> bool:
-    beyond = set(state.facts.known()) - {"email", "phone", "name"}
-    return not (beyond or state.said or state.wants_call)
+    return state.facts.is_contact_only and not (state.said or state.wants_call)
 
 
 def _contacts(facts: Facts) -> list[str]:
@@ -244,7 +245,9 @@ def announce(
     if row.topic == LEAD and first:
         metrics.LEADS.inc()
     metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
-    row = row._replace(notified=row.known, said=[], version=row.version + 1, due_at=None)
+    row = row._replace(
+        score=scored.points, notified=row.known, said=[], version=row.version + 1, due_at=None
+    )
     return row, event
 
 

@@ -66,7 +66,7 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
-        known = {name: stored[name] for name in cls._fields if name in stored}
+        known = {name: value for name, value in stored.items() if name in _NAMES}
         facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
         return cls(**{**known, "facts": facts, "said": said})
 
@@ -85,3 +85,4 @@ class State(NamedTuple):
 
 
 _NEW = State()
+_NAMES = frozenset(State._fields)

@@ -113,11 +113,14 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
         )
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
+
+
 def json_response(
     data: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     return FastResponse(
-        text=json.dumps(data, ensure_ascii=False, allow_nan=False, default=str),
+        text=_encode(data),
         status=status,
         headers=headers,
         content_type="application/json",
@@ -177,9 +180,7 @@ def check_json(body: bytes, max_depth: int = MAX_DEPTH) -> Any:
         or a name given twice
     """
     try:
-        data = json.loads(
-            body.decode(), parse_constant=_not_finite, object_pairs_hook=_unique_names
-        )
+        data = _decode(body.decode())
     except RecursionError:
         raise Problem(422, detail=f"the JSON is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError:
@@ -198,6 +199,9 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         raise Problem(422, detail="an object contains the same name twice")
     return data
+
+
+_decode = json.JSONDecoder(parse_constant=_not_finite, object_pairs_hook=_unique_names).decode
 
 
 def _check_value(value: Any, field: str, levels: int) -> None:
