@@ -6,7 +6,15 @@ from functools import lru_cache
 
 from services.followups.understanding import corrections
 from services.followups.understanding.numbers import in_digits
-from services.followups.understanding.text import MARK, Reading, fold, has_any, spaces
+from services.followups.understanding.text import (
+    MARK,
+    Reading,
+    fold,
+    has_any,
+    spaces,
+    vocabulary,
+    words,
+)
 
 _EMAIL = re.compile(
     r"(?<![\w.+%-])(?<!\w')[\w+%-](?:[\w.+%'-]{0,62}[\w+%-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@-])"
@@ -47,8 +55,9 @@ _AT_PROVIDER = re.compile(
     re.IGNORECASE,
 )
 _MAILBOX_LIKE = re.compile(r"[\d._]")
+_SPELLED = vocabulary("malpa malpka at собачка na")
 _SPELLS = re.compile(
-    r"@|ma[łl]pk?a\b|\bat\b|собачка|\bna\s+(?:gm|wp|on|o2|in|out|hot|ya|ic)", re.IGNORECASE
+    r"ma[łl]pk?a\b|\bat\b|собачка|\bna\s+(?:gm|wp|on|o2|in|out|hot|ya|ic)", re.IGNORECASE
 )
 """A cheap test that rarely matches; the expensive patterns run only if it does."""
 _SIGNS = (("kropka", "."), ("dot", "."), ("punkt", "."), ("крапка", "."), ("podkreslnik", "_"), ("podkreslenie", "_"), ("underscore", "_"),
@@ -91,10 +100,12 @@ def find(text: str) -> Reading:
 @lru_cache(64)  # a turn reads the same message twice
 def _plain(text: str) -> str:
     """Convert spelled-out addresses, if the text has no plain one."""
-    text = _RUN_ON.sub(r"\1\2. ", text.replace("’", "'"))
-    if "@" in text and _EMAIL.search(text):
-        return text
-    if not _SPELLS.search(text):
+    text = text.replace("’", "'")
+    if "@" in text:
+        text = _RUN_ON.sub(r"\1\2. ", text)
+        if _EMAIL.search(text):
+            return text
+    elif _SPELLED.isdisjoint(words(text)) or not _SPELLS.search(text):
         return text
     for pattern, meant in _DICTATED:
         text = pattern.sub(meant, text)

@@ -14,6 +14,7 @@ from services.followups.understanding.text import (
     has_any,
     take,
     vocabulary,
+    words,
 )
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
@@ -92,7 +93,16 @@ FIRST_NAMES = frozenset(
 )
 
 
+_LEADS = vocabulary(
+    "nazywam imie name heiße heisse звати зовут nazwisko pozdrawiam pozdrowienia powazaniem regards cheers best gruße grusse"
+)
+"""Words beside which any name is read; elsewhere only one with a known first name, or a family's."""
+
+
 def find(text: str, _: date, asked: Question | None) -> Reading:
+    said = words(text)
+    if FIRST_NAMES.isdisjoint(said) and _LEADS.isdisjoint(said) and not _FAMILY.search(text):
+        return text, {}
     if ", " in text:
         text = _DIVIDED.sub(_joined, text)
     last = _LABELLED.search(text) if "azwisko" in text else None

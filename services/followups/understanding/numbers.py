@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from services.followups.understanding.text import fold, spaces
+from services.followups.understanding.text import fold, spaces, vocabulary, words
 
 # `250000`, `250 000`, `250.000`, `250,000`, `1,5`, `80.5`
 NUMBER = (
@@ -87,6 +87,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 _AND_A_HALF = re.compile(
     r"(?<![\d.,])(\d{1,6})\s+(?:i\s+p[óo][łl]|and\s+a\s+half)\b", re.IGNORECASE
 )
+_HALF = vocabulary("pol half")
 _HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
 
 
@@ -97,9 +98,15 @@ def in_digits(text: str) -> str:
     Hundreds, tens and units join only in falling order, so a phone number in words stays three
     numbers.
     """
-    text = _HALF_HUNDRED.sub("50", text)
-    if _WORDS.keys().isdisjoint(_WORD.findall(fold(text))):
-        return _AND_A_HALF.sub(r"\1,5", text)
+    said = words(text)
+    if "setki" in said:
+        text = _HALF_HUNDRED.sub("50", text)
+    if not _WORDS.keys().isdisjoint(said):
+        text = _counted(text)
+    return text if _HALF.isdisjoint(said) else _AND_A_HALF.sub(r"\1,5", text)
+
+
+def _counted(text: str) -> str:
     parts: list[str] = []
     total, rank, end, done = 0, 4, 0, 0
     for match in _WORD.finditer(text):
@@ -119,7 +126,7 @@ def in_digits(text: str) -> str:
         parts.append(f"{total}")
         done = end
     parts.append(text[done:])
-    return _AND_A_HALF.sub(r"\1,5", "".join(parts))
+    return "".join(parts)
 
 
 def _falls(rank: int, next_rank: int) -> bool:

@@ -8,7 +8,7 @@ from services.followups.facts import Question
 from services.followups.understanding import corrections
 from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.numbers import HAS_DIGIT, in_digits
-from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take
+from services.followups.understanding.text import MARK, PHONE_MARK, Reading, fold, take, words
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _SEP = r"[\s.()/-]{0,2}"
@@ -49,6 +49,8 @@ _MOBILE = re.compile("[4-8]")
 _TOO_LONG = 5
 """Digits alone that are more are no area."""
 DIGITS = 9
+_MANY = re.compile(r"\d(?:[\s,./()-]{0,3}\d){7}")
+"""Less than this is only a piece of a number."""
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _ANOTHERS = re.compile(
     rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
@@ -164,15 +166,20 @@ def _ended(known: str, match: re.Match[str]) -> str | None:
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    match = _MISTYPED.fullmatch(in_digits(_ZERO.sub("0", text)))
+    said = _in_digits(text)
+    match = _MISTYPED.fullmatch(said) if _MANY.search(said) else None
     return re.sub(r"\D", "", match["number"]) if match else None
 
 
 _IN_DIGITS = ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+48"))
 
 
+def _in_digits(text: str) -> str:
+    return in_digits(_ZERO.sub("0", text) if "zero" in words(text) else text)
+
+
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    found = _numbers(text) if HAS_DIGIT.search(text) else {}
+    found = _numbers(text) if _MANY.search(text) else {}
     if found:
         whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
@@ -187,12 +194,14 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
             for each in found:  # a second number is not a budget
                 text = text.replace(each[0].strip(), MARK) if each is not match else text
             return text, news | ({"phones": len(found)} if len(found) > 1 else {})
-    said = in_digits(_ZERO.sub("0", text))
-    is_spoken = said != text and _DICTATED.fullmatch(said)
-    is_alone = asked not in {"area", "budget"} and (is_spoken or _ALONE.fullmatch(said))
-    is_said = asked == "contact" or is_alone or _IN_WORDS.search(text)
-    if is_said and (match := _LOOSE.search(said)) and _is_theirs(said[: match.start()]):
-        return take(said, match, PHONE_MARK), {"phone": "+48" + re.sub(r"\D", "", match["number"])}
+    said = _in_digits(text)
+    match = _LOOSE.search(said) if _MANY.search(said) else None
+    if match and _is_theirs(said[: match.start()]):
+        is_spoken = said != text and _DICTATED.fullmatch(said)
+        is_alone = asked not in {"area", "budget"} and (is_spoken or _ALONE.fullmatch(said))
+        if asked == "contact" or is_alone or _IN_WORDS.search(text):
+            number = "+48" + re.sub(r"\D", "", match["number"])
+            return take(said, match, PHONE_MARK), {"phone": number}
     if digits := piece(text, asked):
         part = re.compile(r"[\s-]?".join(digits))
         return part.sub(f" {PHONE_MARK} ", text, count=1), {"phone_piece": digits}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.followups.understanding import corrections
 from services.followups.understanding.name import FIRST_NAMES
-from services.followups.understanding.text import MARK, fold
+from services.followups.understanding.text import MARK, fold, words
 
 _LED = re.compile(
     r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod(?!\s+klucz\b)|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
@@ -88,7 +88,7 @@ def _large() -> tuple[tuple[str, str], ...]:
 
 @cache
 def _first_words() -> frozenset[str]:
-    return frozenset(name.split()[0] for name, _ in _large())
+    return frozenset(form.split()[0] for form in _towns()[0])
 
 
 def _forms(town: str) -> Iterator[str]:
@@ -142,6 +142,8 @@ def find_all(text: str) -> list[str]:
 
     A small one-word town needs a capital: `kole`, `pile` and `górze` are also ordinary words.
     """
+    if _first_words().isdisjoint(words(text)):
+        return []
     if named := [*_led(text), *_alone(text)]:
         best = min(rank for rank, _, _ in named)
         if best == _IS_NEAR and (own := _own(text)):
@@ -157,10 +159,7 @@ def find_all(text: str) -> list[str]:
         return list(dict.fromkeys(towns))
     if amid := _amid(text):
         return [amid]
-    words = fold(" ".join(_WORDS.findall(text))).split()
-    if _first_words().isdisjoint(words):
-        return []
-    said = f" {' '.join(words)} "
+    said = f" {fold(' '.join(_WORDS.findall(text)))} "
     return list(dict.fromkeys(town for name, town in _large() if name in said))
 
 
@@ -293,11 +292,11 @@ def _beginnings() -> frozenset[str]:
 
 def district(text: str) -> tuple[str, str] | None:
     """Return a district that a message names, and the city that it probably is in."""
-    if _beginnings().isdisjoint(_WORDS.findall(fold(text))):
+    if _beginnings().isdisjoint(words(text)):
         return None
-    words = _WORDS.findall(text)
-    pairs = (f"{one} {two}" for one, two in pairwise(words))
-    for name in (*pairs, *words):
+    names = _WORDS.findall(text)
+    pairs = (f"{one} {two}" for one, two in pairwise(names))
+    for name in (*pairs, *names):
         found = _districts().get(fold(name))
         is_led = f" na {name}" in text and name[-1] in "eiuh"  # `na Woli`, but `na piątkową`
         if found and (name[0].isupper() or not found[2] or is_led):

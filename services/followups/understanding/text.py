@@ -47,6 +47,15 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
 
 
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@lru_cache(64)
+def words(text: str) -> frozenset[str]:
+    """Return the words of a folded text: without one of its words a pattern need not be searched."""
+    return frozenset(_WORD.findall(fold(text)))
+
+
 def has_any(text: str, parts: tuple[str, ...]) -> bool:
     """A cheap test to run before expensive patterns."""
     for part in parts:  # noqa: SIM110 - any() with a generator costs half again as much
