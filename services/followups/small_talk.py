@@ -235,13 +235,18 @@ def _stems(works: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(stem for work in works for stem in fold(work))
 
 
+_ASSENTS = re.compile(r"\b(?:(?:moze|niech) (?:tak )?(?:byc|bedzie)|w porzadku|pasuje)\b")
+"""`Ok, może być`: no news for staff."""
+
+
 def word_count(rest: str) -> int:
-    return sum(word not in _COURTESY for word in fold(rest))
+    said = _ASSENTS.sub("", " ".join(fold(rest)))
+    return sum(word not in _COURTESY for word in said.split())
 
 
 def acknowledges(message: str) -> bool:
     """Return whether it only says that it was read, and answers no question: `ok, rozumiem`."""
-    words = set(fold(message)) - {"no", "hm", "hmm"}
+    words = set(_ASSENTS.sub("ok", " ".join(fold(message))).split()) - {"no", "hm", "hmm"}
     return bool(words) and _READ.issuperset(words)
 
 

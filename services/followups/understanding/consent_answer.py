@@ -154,10 +154,18 @@ _BY_MAIL = re.compile(r" (?:mi\b|(?:na (?:moj\w* )?)?(?:e ?-?)?(?:mail|mejl|skrz
 _OF_PRICES = re.compile(r"ofert|promo[ct]")
 _CLAUSE_BEFORE = re.compile(r"(?:^|[.,;!?])\s*(?:(?:prosze|i|ale|tylko|please|bitte) )*$")
 _CLAUSE_AFTER = re.compile(r"(?: (?:prosze|dziekuje|dzieki|please|bitte|danke))*\s*(?:$|[.,;!?])")
+_ONLY = r"\b(?:tylko|wylacznie|jedynie)(?: prosze)?"
 _REPLY_ONLY = re.compile(
-    r"\b(?:tylko|wylacznie|jedynie)(?: (?:prosze|sama|do|po|na|o|w sprawie)){0,2} wycen\w*(?: prosze)?[.!]*$"
+    rf"{_ONLY}(?: (?:sama|do|po|na|o|w sprawie)){{0,2}} wycen\w*(?: prosze)?[.!]*$"
 )
-_MAY_BE_REPLY_ONLY = re.compile(r"\bbez |zadn|wycen|keine |ohne |без|ніяк|не над|without|\bno ")
+_ABOUT_IT = r" (?:w sprawie|do|w celu|odnosnie) (?:kontaktu )?(?:w sprawie )?(?:(?:tej|samej|mojej|mojego|naszej|naszego|tego) )?(?:wycen\w*|oferty|remontu|zapytania|zlecenia|mieszkania|umowy|kontaktu)(?=\W*$| (?:prosze|i nic)|[,.;!] )"
+_CONTACT_ONLY = re.compile(
+    rf"\b(?:kontakt(?:u|owac)?|numer|nr|tel|telefon|e?-?maile?|adres|dzwonic|dzwoncie|pisac|piszcie)\b[^.!?;]{{0,30}}?{_ONLY}{_ABOUT_IT}"
+    rf"|{_ONLY} w sprawie (?:\w+ )?\w+,? (?:i )?nic (?:wiecej|innego)\b"
+)
+_MAY_BE_REPLY_ONLY = re.compile(
+    r"\bbez |zadn|wycen|tylko|wylacz|jedyn|keine |ohne |без|ніяк|не над|without|\bno "
+)
 _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
@@ -198,6 +206,8 @@ def wants_reply_only(text: str, *, gives_email: bool) -> bool:
     said = " ".join(folded.replace(MARK.lower(), " ").split()).strip(" ,;-")
     if _AGREES.search(said):
         return False
+    if _CONTACT_ONLY.search(said):
+        return True
     if not gives_email:
         return _refuses_mails(said)
     return bool(_NO_ADS.search(said) or _REPLY_ONLY.search(said))
@@ -225,12 +235,13 @@ def says_no(message: str, language: str) -> bool:
     before, asks, tail = message.rpartition("?")
     if asks and not fold(before).lstrip().startswith(("nie,", "nein,", "ні,")):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
-    said = _NO[language].of(_words(_HAPPY.sub(" ", message)))
+    said, folded = _NO[language].of(_words(_HAPPY.sub(" ", message))), fold(message)
+    is_limited = _NO_ADS.search(folded) or _CONTACT_ONLY.search(folded)
     is_refusal = (
         _REFUSES.fullmatch(said)
-        or _LAST_WORD.search(fold(message))
+        or _LAST_WORD.search(folded)
         or _THUMB_DOWN.fullmatch(message)
-        or (_NO_ADS.search(fold(message)) and not _AGREES.search(fold(message)))
+        or (is_limited and not _AGREES.search(folded))
     )
     return bool(is_refusal) or takes_back(message, language)
 
@@ -252,34 +263,49 @@ def beside_answer(message: str, language: str) -> list[str]:
 # --- the answer -------------------------------------------------------------------------------
 
 
-_ADS_NOT = re.compile(
-    r"^(?!.*(?:przypomn|ofert\w+ tak)).*\b(?:reklam(?:y|e|owe)?|marketing\w*|newsletter\w*|promocj[ei])[?:]? (?:to |prosze |raczej |jednak )*nie\b(?=\s*(?:$|[,.!;]|dzi[ek]|prosz|chc[eę]$))"
+_NAMES_IT = re.compile(
+    r"\b(?:zgod[yea]?\b|reklam(?!ac)|marketing|newsl|spam|promo[ck]|mailing|ofert(?:ami|om)?\b|handlow|przypomn|consent|advert|ads\b)"
 )
-"""`Marketing nie, wyceny tak`; the consent is for reminders, too."""
-_NAMES_ADS = ("reklam", "marketing", "newsl", "promocj")
+_MAY_NAME_IT = ("zgod", "reklam", "marketing", "newsl", "spam", "promo", "mailing", "ofert", "handlow", "przypomn", "consent", "advert", "ads")  # fmt: skip
+_UNWANTED = re.compile(
+    "[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdb]*"
+)
+"""Of a clause of listed words only: `reklam mi nie trzeba`, but not `nie wyrażam zgody na dopłatę`."""
+_DECLINES = re.compile("[lpv]*(?:d|n[lp]*[wd]?)[lp]*")
+_TO_NO = re.compile(rf"\b(?:to|no|raczej) nie$|^{_NOT_NEEDED}$")
+_TAKES_SOME = re.compile(
+    r"(?<!wyceny )(?<!\bi )\b(?:tak|moga byc|yes)\b|\b(?:zgoda|ok|dobra)(?:[,.]|,? (?:ale|tylko|lecz|but)) "
+)
+"""`Oferty tak, reklamy nie` is asked about."""
+_PARTS = re.compile(
+    r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|\s(?:a|i|ale|bo|and|but)\s"
+)
+_PIECE = re.compile(r"(?:[^:?–—-]|(?<!\s)[–—-])+\??")
 
 
-_NO_CONSENT = re.compile(
-    r"\b(?:zgod\w* (?:\w+ ){0,3}?nie (?:wyrazam|udzielam|daje|dam)y?|nie (?:wyrazam|udzielam)y? (?:\w+ ){0,2}?zgod\w*|(?:nie chc\w+ (?:\w+ ){0,2}?|bez |brak )zgod[yea](?= (?:na|market|handl|rekl|mail)|\W*$)"
-    r"|zadn\w+ zgod|zgod[yea] (?:na (?:market|rekl|handl|mail|mejl|ofert|promo|inform|newsl)\w* )?(?:(?!na )\w+ ){0,3}?(?:odmawiam\w*|nie chc\w+|nie (?:po)?trzeb\w+)|zgod[aey](?: na)?(?: (?:market|rekl|handl|mail|mejl|ofert|promo|inform|newsl|wiadom)\w*){0,3}(?:\s*[:–—-]| to| prosze)*\s+nie(?=\W*$|[.,;!]| (?:dzie|prosz))|na nic sie nie zgadzam"
-    r"|i (?:do not|don't) (?:consent|agree to (?:any )?(?:marketing|ads|advert\w*|offers|newsletters?)))\b(?! na (?!(?:\w+ ){0,2}(?:market|mail|mejl|ofert|reklam|inform|przetw|newsl|wysy|otrzym|razie|handl|promo)))"
-)
-"""A refusal that nobody asked for: `zgody nie daję`, but not `nie wyrażam zgody na dopłatę`."""
-_ASKS_AND_DECLINES = re.compile(
-    rf"\bzgod[aey]\b[^?]{{0,80}}\?(?:[^?]{{0,80}}[\s.,!;])?(?:{_NOT_NEEDED}|nie (?:po)?trzeb\w+|nie,? dziek\w+|nie chce|(?:to|no|raczej) nie)\W*$|\bzgod[aey]\? nie\W*$"
-)
+def _refuses_unasked(folded: str, language: str) -> bool:
+    """Say whether a clause names mails or the consent, and wants none: `marketing: nie trzeba`."""
+    if (
+        not has_any(folded, _MAY_NAME_IT)
+        or not _NAMES_IT.search(folded)
+        or _TAKES_SOME.search(folded)
+    ):
+        return False
+    kinds = _NO[language]
+    question, asks, tail = folded.rpartition("?")
+    if asks and _NAMES_IT.search(question) and not _TO_WORKS.search(question):
+        last = re.split(r"[.!;\n]\s", tail.strip(" .!"))[-1]
+        if _DECLINES.fullmatch(kinds.of(_words(last))) or _TO_NO.search(last):
+            return True
+    for part in (*_PARTS.split(folded), folded):
+        for each in {part, *_PIECE.findall(part)}:
+            is_named = not each.endswith("?") and _NAMES_IT.search(each)
+            if is_named and _UNWANTED.fullmatch(kinds.of(_words(each))):
+                return True
+    return False
+
+
 _TO_WORKS = re.compile(r"\b(?:wspoln|sasiad|sasied|spoldz|administr|konserw|wlascic|urzed|budow)")
-
-
-def _refuses_unasked(folded: str) -> bool:
-    if has_any(folded, ("zgod", "zgadzam", "consent", "agree")):
-        pattern = _ASKS_AND_DECLINES if "?" in folded else _NO_CONSENT
-        if pattern.search(folded):
-            return not _TO_WORKS.search(folded)
-    may = " nie" in folded and has_any(folded, _NAMES_ADS)
-    return may and _ADS_NOT.search(folded) is not None
-
-
 _OF_IT = re.compile(
     r"\b(?:zg[oa]d|consent|agree|mail|mejl|spam|reklam|pis[az]|wys[yl]|przys[yl]|dosta|otrzym|newsl|market|promo|ofert|przypomn|informac|wycof|wypis|odwol|cofn|rozmysl|rezygn|czest|send|offers?\b|unsubscribe|withdraw|reminder|einwillig|werbung|schick)"
 )
@@ -302,7 +328,7 @@ def answer(
     :param agreed: consent was given here, and nothing has been asked since
     """
     if (
-        _refuses_unasked(fold(message))
+        _refuses_unasked(fold(message), language)
         or says_withdrawal(message, language)
         or (agreed and takes_back(message, language))
     ):
