@@ -5,6 +5,7 @@ the pool is lost and that the pool serves the same scenario again.
 """
 
 import asyncio
+import contextlib
 import gc
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.testing.cancellation import sweep
 
 from libs.common.database import postgres
+from libs.common.database.statement import Statement
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.dialect
 Scenario = Callable[[AsyncEngine], Awaitable[None]]
 
 NAME = "swept"
+FIXED = Statement("INSERT INTO thing VALUES (gen_random_uuid(), 'a')")
 thing = sa.Table(
     "thing",
     sa.MetaData(),
@@ -65,6 +68,15 @@ async def an_error_and_a_rollback(engine: AsyncEngine) -> None:
         pass
     else:
         pytest.fail("PostgreSQL divided by zero")
+
+
+async def fixed_statements(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        await FIXED.execute(tx)
+    with contextlib.suppress(LookupError):
+        async with engine.begin() as tx:
+            await FIXED.execute(tx)
+            raise LookupError
 
 
 async def a_savepoint_that_fails(engine: AsyncEngine) -> None:
@@ -107,6 +119,7 @@ SCENARIOS: list[Scenario] = [
     a_statement_that_takes_time,
     rows_in_pages,
     an_error_and_a_rollback,
+    fixed_statements,
     a_savepoint_that_fails,
     statements_without_a_transaction,
     another_isolation_level,

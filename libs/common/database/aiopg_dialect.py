@@ -108,8 +108,13 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         deferrable = " DEFERRABLE" if self.deferrable else ""
         return f"BEGIN{level}{readonly}{deferrable};"
 
+    @property
+    def must_end(self) -> bool:
+        """A transaction is open, or the connection is closed, which SQLAlchemy must notice."""
+        return self.closed or not self._idle
+
     def _end(self, sql: str) -> None:
-        if self.closed or not self._idle:  # closed: SQLAlchemy must notice
+        if self.must_end:
             try:
                 await_(self._end_async(sql))
             except Exception as error:  # noqa: BLE001 - SQLAlchemy translates it

@@ -9,7 +9,13 @@ from typing import Any
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    MissingGreenlet,
+    OperationalError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -17,6 +23,7 @@ from sqlalchemy.util.concurrency import await_
 
 import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
 from libs.common import sockets
+from libs.common.database.engine import Engine
 from libs.common.process import logs, tasks
 
 log = logs.get_logger(__name__)
@@ -100,7 +107,8 @@ def _engine(
     if autocommit:
         pool["isolation_level"] = "AUTOCOMMIT"
     # hide_parameters: they are personal data, and errors are logged
-    engine = create_async_engine(hosts[0], connect_args=arguments, hide_parameters=True, **pool)
+    made = create_async_engine(hosts[0], connect_args=arguments, hide_parameters=True, **pool)
+    engine = Engine(made.sync_engine)
     event.listen(engine.sync_engine, "do_connect", _Hosts(hosts).open if hosts[1:] else _open)
     event.listen(engine.sync_engine, "handle_error", _translate)
     event.listen(engine.sync_engine, "checkout", _discard_closed)
@@ -149,6 +157,8 @@ class _Hosts:
             place = {"host": url.host, "port": url.port or 5432}
             try:
                 opened = _open(driver, record, arguments, keywords | place)
+            except MissingGreenlet:  # see Engine: it is tried again, with one
+                raise
             except Exception as error:  # noqa: BLE001 - asyncpg's have no common class
                 faults.append(f"{url.host}:{url.port}: {str(error).partition(chr(10))[0]}")
                 continue

@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import pytest
 
-from libs.common.database import aiopg_private, statement
+from libs.common.database import aiopg_private, engine, statement
 from libs.common.http import aiohttp_private, fast_response, server
 from libs.common.messaging import aiormq_private
 from libs.common.process import prometheus_private
@@ -50,7 +50,15 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
 
 @pytest.mark.parametrize(
     "module",
-    [aiohttp_private, fast_response, aiopg_private, aiormq_private, prometheus_private, statement],
+    [
+        aiohttp_private,
+        fast_response,
+        aiopg_private,
+        aiormq_private,
+        prometheus_private,
+        statement,
+        engine,
+    ],
 )
 def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
     for cls, names in module.NAMES.items():
@@ -67,6 +75,7 @@ def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
         (aiopg_private, aiopg_private),
         (aiormq_private, aiormq_private),
         (statement, statement),
+        (engine, engine),
     ],
 )
 def test_each_private_name_that_is_used_is_listed(module: ModuleType, using: ModuleType) -> None:

@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url, text
 from sqlalchemy.dialects import postgresql as pg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.local.servers import Postgres
@@ -46,6 +46,7 @@ def made(databases: Databases) -> Iterator[DatabaseUrl]:
         "CREATE TABLE person (email text UNIQUE, age integer CHECK (age > 0), "
         "born date NOT NULL DEFAULT now())",
     )
+    execute(fresh.owner_url, "CREATE TABLE once (id integer UNIQUE INITIALLY DEFERRED)")
     yield fresh
     databases.drop(fresh.name)
 
@@ -231,15 +232,35 @@ async def test_values_round_trip_through_a_table(engine: AsyncEngine) -> None:
 # Transactions
 
 
-async def test_an_exception_rolls_back(engine: AsyncEngine) -> None:
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
+async def test_an_exception_rolls_back_and_the_connection_stays(
+    engine: AsyncEngine, error: type[BaseException]
+) -> None:
     async def fail() -> None:
         async with engine.begin() as tx:
             await tx.execute(text("SELECT set_config('a.b', 'left over', false)"))
-            raise LookupError
+            raise error
 
-    with pytest.raises(LookupError):
+    before = await pid_of(engine)
+    with pytest.raises(error):
         await fail()
+    assert await pid_of(engine) == before
     assert await scalar(engine, "SELECT current_setting('a.b', true)") in {None, ""}
+
+
+async def test_a_commit_that_fails_is_a_database_error_and_the_connection_stays(
+    engine: AsyncEngine,
+) -> None:
+    async def add_twice() -> None:
+        async with engine.begin() as tx:
+            await tx.execute(text("INSERT INTO once VALUES (1), (1)"))
+
+    before = await pid_of(engine)
+    with pytest.raises(IntegrityError) as failed:
+        await add_twice()
+    assert not db.is_transient(failed.value)
+    assert await pid_of(engine) == before
+    assert await scalar(engine, "SELECT count(*) FROM once") == 0
 
 
 async def test_an_error_in_a_savepoint_leaves_the_transaction_usable(engine: AsyncEngine) -> None:
@@ -361,6 +382,22 @@ async def test_a_connection_ended_in_a_statement_means_unavailable(engine: Async
         await scalar(engine, "SELECT pg_terminate_backend(pg_backend_pid())")
     assert db.is_transient(failed.value)
     assert await scalar(engine, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize("ends_with", [None, LookupError])
+async def test_a_connection_ended_before_the_end_of_a_transaction_means_unavailable(
+    made: DatabaseUrl, engine: AsyncEngine, ends_with: type[Exception] | None
+) -> None:
+    async def lose() -> None:
+        async with engine.begin() as tx:
+            execute(made, "SELECT pg_terminate_backend(%s, 5000)", await pid(tx))
+            if ends_with is not None:
+                raise ends_with
+
+    with pytest.raises(DBAPIError) as failed:
+        await lose()
+    assert db.is_transient(failed.value)
+    assert await pid_of(engine)
 
 
 async def test_a_connection_reset_in_a_statement_means_unavailable(url: str, proxy: Proxy) -> None:
