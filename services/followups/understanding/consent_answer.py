@@ -12,13 +12,19 @@ from typing import Literal
 from services.followups.facts import Question
 from services.followups.understanding.kinds import TABLES, Kinds
 from services.followups.understanding.name import FIRST_NAMES
-from services.followups.understanding.text import MARK, fold, has_any
+from services.followups.understanding.text import (
+    BEGINNING,
+    MARK,
+    beginnings,
+    fold,
+    has_any,
+    vocabulary,
+)
 
 Answer = Literal["yes", "no", "question"]
 """`question`: about the consent itself, which is asked for again."""
 
 LONGEST_YES = 120
-_WORD = re.compile(r"\w+")
 _PAUSES = re.compile(r"[\s,;:.!?()/–—-]+")
 _NOT_WHOLE = re.compile(r"\?|\.\.|…")
 _THUMB_UP = re.compile("[👍👌✅✔🆗]")
@@ -102,8 +108,7 @@ _NO = {
     for name in TABLES
 }
 """In every language, whatever the talk was in; a word of two languages is the talk's own."""
-_BEGINNING = 4
-_SIGNALS = _NO["pl"].beginnings("acefgmosu", _BEGINNING)
+_SIGNALS = _NO["pl"].beginnings("acefgmosu", BEGINNING)
 """Every withdrawal has such a word: most messages have none, and cost no more than this look."""
 _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _CLAUSE = re.compile(
@@ -163,9 +168,7 @@ _CONTACT_ONLY = re.compile(
     rf"\b(?:kontakt(?:u|owac)?|numer|nr|tel|telefon|e?-?maile?|adres|dzwonic|dzwoncie|pisac|piszcie)\b[^.!?;]{{0,30}}?{_ONLY}{_ABOUT_IT}"
     rf"|{_ONLY} w sprawie (?:\w+ )?\w+,? (?:i )?nic (?:wiecej|innego)\b"
 )
-_MAY_BE_REPLY_ONLY = re.compile(
-    r"\bbez |zadn|wycen|tylko|wylacz|jedyn|keine |ohne |без|ніяк|не над|without|\bno "
-)
+_MAY_BE_REPLY_ONLY = vocabulary("bez zadn wyce tylk wyla jedy kein ohne без ніяк не with no")
 _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 
@@ -177,9 +180,9 @@ _IF_IT_CAN = re.compile(
 
 
 def says_withdrawal(message: str, language: str) -> bool:
-    folded = _IF_IT_CAN.sub("", fold(message))
-    if _SIGNALS.isdisjoint([word[:_BEGINNING] for word in _WORD.findall(folded)]):
+    if _SIGNALS.isdisjoint(beginnings(message)):
         return False
+    folded = _IF_IT_CAN.sub("", fold(message))
     kinds = _NO[language]
     if _IS_FINAL.fullmatch(kinds.of(_words(folded))):
         return True
@@ -200,10 +203,9 @@ def wants_reply_only(text: str, *, gives_email: bool) -> bool:
     :param text: the message without its address
     :param gives_email: it has one, so that `tylko wycena` says what that is for
     """
-    folded = fold(text)
-    if not _MAY_BE_REPLY_ONLY.search(folded):
+    if _MAY_BE_REPLY_ONLY.isdisjoint(beginnings(text)):
         return False
-    said = " ".join(folded.replace(MARK.lower(), " ").split()).strip(" ,;-")
+    said = " ".join(fold(text).replace(MARK.lower(), " ").split()).strip(" ,;-")
     if _AGREES.search(said):
         return False
     if _CONTACT_ONLY.search(said):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
-from services.followups.understanding.text import fold, vocabulary
+from services.followups.understanding.text import beginnings, fold, vocabulary
 
 Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"]
 """ `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
@@ -164,14 +164,12 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
 
     :param bare: a month's name alone is enough
     """
-    beginnings = {word[:3] for word in _WORD.findall(fold(text))}
-    if HAS_DIGIT.search(text):
-        beginnings.add(_DIGIT)
-    if _BEGINNINGS.isdisjoint(beginnings):
+    begins = beginnings(text) | ({_DIGIT} if HAS_DIGIT.search(text) else set())
+    if _BEGINNINGS.isdisjoint(begins):
         return []
     found: list[Date] = []
     for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
-        for match in () if stems.isdisjoint(beginnings) else pattern.finditer(text):
+        for match in () if stems.isdisjoint(begins) else pattern.finditer(text):
             start, end = match.span()
             if len(found) >= _MOST or any(each.start < end and start < each.end for each in found):
                 continue
@@ -443,20 +441,21 @@ def _asap(_: re.Match[str], __: date) -> str:
 
 _DIGIT = "0"
 _MONTH_STEMS = (
-    "sty lut mar kwi maj cze lip sie wrz paz lis gru jan feb apr may jun jul aug sep oct nov dec mai mae okt dez "
-    "січ бер кві тра чер сер вер жов лис гру лют"
+    "styc luty lute marz marc mar kwie maj maja maju maje czer lipi lipc sier wrze pazd list grud "
+    "janu jan febr feb maer apri apr may mai june jun juni july jul juli augu aug sept sep octo oct okto nove nov dece dec deze "
+    "січн січе люти люто бере квіт трав черв липе липн серп вере жовт лист груд"
 )
-_SOON_STEMS = "pie cho pil jak od nat zar juz asa as rig imm str im moz na naj sof so якн одр"
 _READERS = tuple(
     (pattern, meaning, frozenset(stems.split()))
     for pattern, meaning, stems in (
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
-        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, _MONTH_STEMS), (_WEEK_OF, _week_of, "tyg tyd"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
-        (_QUARTER, _quarter, f"{_DIGIT} i ii iii iv kw q1 q2 q3 q4"), (_ORDINAL_QUARTER, _quarter, "pie dru trz czw fir sec thi fou"),
-        (_FEAST, _fixed_feast, "bar mik wal wsz kob lis boz cia"), (_HALF_YEAR, _half_year, "pol"), (_FEASTS, _feast, "swi zni boz wig chr xma wei wie eas ost wak szk sum fer maj trz kro syl"), (_SEASON, _season, "wio lat lec jes zim spr sum aut fal win нав вес влі лет вос осе взи зим fru som her"),
-        (_OF_YEAR, _of_year, "rok yea"), (_NEXT, _next, "prz nas kol nex now new tym thi po aft od neu нов"),
-        (_WEEKDAY, _weekday, "pon wto sro czw pia sob nie mon tue wed thu fri sat sun die mit don fre sam"),
-        (_IN, _in, "za in wit w"), (_TOMORROW, _tomorrow, "jut"), (_ASAP, _asap, _SOON_STEMS), (_SOON, _asap, _SOON_STEMS), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
+        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, _MONTH_STEMS), (_WEEK_OF, _week_of, "tyg tygo tygd tydz"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
+        (_QUARTER, _quarter, "q kw kwar quar ikw ikwa iikw iiik ivkw"), (_ORDINAL_QUARTER, _quarter, "kwar quar"),
+        (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel ciec"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
+        (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przy nast kole next tym this nowy nowe new neuj ново"),
+        (_WEEKDAY, _weekday, "poni wtor srod czwa piat sobo nied mond tues wedn thur frid satu sund mont dien mitt donn frei sams sonn"),
+        (_IN, _in, "za in with ciag"), (_TOMORROW, _tomorrow, "jutr"), (_ASAP, _asap, "najs njas naas njjs najp zara reki choc naty dzis tera asap soon righ imme stra"),
+        (_SOON, _asap, "szyb wcze pred najs najp najw juz wczo cito razu znaj bede bedz term tylk soon piln sofo schn якна одра"), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
     )
 )  # fmt: skip
 """Readers in order, each with word beginnings: a reader runs only if the message has one of them."""
@@ -465,10 +464,9 @@ _BARE_READERS = (
     *_READERS[:9],
     (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
     *_READERS[9:],
-    (_BARE_SOON, _asap, vocabulary("pil jut dzi juz ter tom tod now urg szy nat")),
+    (_BARE_SOON, _asap, vocabulary("piln jutr dzis juz tera tomo toda now urge szyb naty")),
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
-_WORD = re.compile(r"[^\W\d_]+")
 _MONTH_NAMES = {_NAMED, _BARE_MONTH}
 _IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
 """May be followed by `przyszłego roku`."""

@@ -3,7 +3,7 @@
 import re
 
 from services.followups.facts import Question
-from services.followups.understanding.text import MARK
+from services.followups.understanding.text import MARK, beginnings, vocabulary
 from services.followups.understanding.units import METRES, MONEY
 
 _CAPITAL = r"[A-ZĄĆĘŁŃÓŚŹŻ][\w.'-]*"
@@ -27,9 +27,19 @@ _POSTCODE = re.compile(
 )
 
 
+_LEADS = vocabulary(
+    "http www pl com eu ul al os ulic alej plac osie rond maja list styc lute kwie czer lipc sier grud "
+    "nip pese rego krs iban kont nr nume zamo zlec fakt umow ofer orde invo"
+)
+"""How a word of each begins."""
+
+
 def without(text: str, asked: Question | None) -> str:
     """Remove them, so that no reader takes them for an area, a budget or a date."""
-    text = _IDS.sub(f" {MARK} ", text)
+    if not _LEADS.isdisjoint(beginnings(text)):
+        text = _IDS.sub(f" {MARK} ", text)
+    if "-" not in text:
+        return text
     if asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text):  # `80-100`
         return text
     return _POSTCODE.sub(f" {MARK} ", text)

@@ -37,9 +37,11 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
 
     Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
-    text = re.sub(r"\S+@\S+", " ", message.lower().replace("’", "'"))
+    text = message.lower().replace("’", "'")
+    if "@" in text:
+        text = re.sub(r"\S+@\S+", " ", text)
     words = _WORD.findall(text)
-    points = {language: sum(word in known for word in words) for language, known in _WORDS.items()}
+    points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * len(_GERMAN.findall(text))

@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from services.followups.understanding.text import fold, has_any
+from services.followups.understanding.text import fold, has_any, vocabulary, words
 
 Barred = Literal["child", "another"]
 """Why consent is not asked for: the writer is a child, or the mailbox is another person's."""
@@ -24,21 +24,21 @@ _BOX_EN = r"(?:e ?-?mail|mail|address|inbox|mailbox)"
 _KIN_DE = r"(?:frau|mann(?:es)?|mutter|vaters?|sohn\w*|tochter|bruders?|schwester|chefs?|freund\w*|nachbar\w*|kolleg\w*)"
 _KIN_UK = r"(?:мами|мамина|тата|батька|дружини|чоловіка|сина|доньки|брата|сестри|друга|подруги|сусід\w*|начальник\w*)"
 _ANOTHERS = re.compile(
-    "|".join((
-        rf"\b{_BOX_PL}(?: (?:to|jest|na|do|od|e|mail))*(?: (?:moj\w*|nasz\w*|swoj\w*|jej|jego))? {_KIN_PL}\b",
-        rf"\b(?:pis\w+|wyslij\w*|wysyla\w+|wyslac|slij\w*|kontakt\w*)(?: (?:prosze|lepiej|raczej))* (?:do|na (?:\w+ )?(?:adres|maila?)) (?:moj\w+ )?{_KIN_PL}\b",
-        rf"\b{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}|\b(?:{_KIN_NAMED_PL}|wnuczka|wnuk) (?:(?:go|ja|to|mi) )?(?:obsluguje|prowadzi|sprawdza)\b",
-        rf"\b(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
-        rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b",
-        r"\b(?!ich e?-?maile)(?:jej|jego|ich) (?:e ?-?mail|mail|mejl|skrzynk|poczt|adres\w* (?:e ?-?)?(?:mail|mejl|poczt))",  # `ich maile Ihnen`
-        r"\bto (?:jej|jego|ich) adres[ .!]*$",
-        rf"\b(?:nie moj|cudzy|nie moja) {_BOX_PL}",
-        rf"\b(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
-        rf"\b{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",
-        rf"\b(?:write|e ?-?mail|send it) to (?:my|our) {_KIN_EN}\b|\bnot my (?:own )?{_BOX_EN}",
-        rf"\b(?:e ?-?mail|mail|adresse|postfach)\w*(?: \w+)? (?:meine[rs]?|von meine[rm]|unsere[rs]?) {_KIN_DE}\b",
-        rf"\b(?:пошта|поштa|адреса|мейл|імейл|скринька)(?: (?:моєї|мого|моя|це))* {_KIN_UK}\b",
-    ))
+    rf"@[\w.-]{{1,80}}[ ,;:-]{{1,4}}(?:\({_KIN_NAMED_PL}|(?:(?:to|jest|nalezy|do|od|moj\w*|{_BOX_PL}) ){{1,4}}{_KIN_PL})\b"
+    r"|\b(?:" + "|".join((
+        rf"{_BOX_PL}(?: (?:to|jest|na|do|od|e|mail))*(?: (?:moj\w*|nasz\w*|swoj\w*|jej|jego))? {_KIN_PL}\b",
+        rf"(?:pis\w+|wyslij\w*|wysyla\w+|wyslac|slij\w*|kontakt\w*)(?: (?:prosze|lepiej|raczej))* (?:do|na (?:\w+ )?(?:adres|maila?)) (?:moj\w+ )?{_KIN_PL}\b",
+        rf"{_KIN_NAMED_PL} (?:ma|uzywa) {_BOX_PL}|(?:{_KIN_NAMED_PL}|wnuczka|wnuk) (?:(?:go|ja|to|mi) )?(?:obsluguje|prowadzi|sprawdza)\b",
+        rf"(?:(?<=do )|(?!mamy))(?:{_KIN_PL}|{_KIN_NAMED_PL})[ :(-]{{1,3}}(?:(?:to|jest|ma|na|{_BOX_PL})[ :]{{1,2}}){{0,3}}[\w.+-]{{1,64}}@",
+        r"(?!ich e?-?maile)(?:jej|jego|ich) (?:e ?-?mail|mail|mejl|skrzynk|poczt|adres\w* (?:e ?-?)?(?:mail|mejl|poczt))",  # `ich maile Ihnen`
+        r"to (?:jej|jego|ich) adres[ .!]*$",
+        rf"(?:nie moj|cudzy|nie moja) {_BOX_PL}",
+        rf"(?:my|our|his|her|a) {_KIN_EN}(?:'?s)? (?:\w+ )?{_BOX_EN}\b",
+        rf"{_BOX_EN} (?:is |of |belongs to )+(?:my|our) {_KIN_EN}",
+        rf"(?:write|e ?-?mail|send it) to (?:my|our) {_KIN_EN}\b|not my (?:own )?{_BOX_EN}",
+        rf"(?:e ?-?mail|mail|adresse|postfach)\w*(?: \w+)? (?:meine[rs]?|von meine[rm]|unsere[rs]?) {_KIN_DE}\b",
+        rf"(?:пошта|поштa|адреса|мейл|імейл|скринька)(?: (?:моєї|мого|моя|це))* {_KIN_UK}\b",
+    )) + ")"
 )  # fmt: skip
 _THEIR_ADDRESS = re.compile(
     r"\b(?:jej|jego|ich) adres(?!s)\w*(?! (?:to |jest )?(?:ul|al|os|pl)\w*\b)"
@@ -68,13 +68,14 @@ _OF_A_MAILBOX = (
     "mail", "mejl", "adres", "skrzyn", "poczt", "box", "address", "postfach", "пошт", "мейл", "скрин", "pis", "wys", "slij", "kontakt", "write", "send",
     " lat", "jestem", "chodze", "ucze", "@", "mama", "tat", "rodzic", "i'm", "i am", "ich bin", "мені", "мне",
 )  # fmt: skip
+_OF_A_CHILD = vocabulary("jestem mam chodze ucze mama tata tato rodzice im m am bin мені мне")
 
 
 def barred(message: str) -> Barred | None:
     folded = fold(message)
     if not has_any(folded, _OF_A_MAILBOX):
         return None
-    if _CHILD.search(folded):
+    if not _OF_A_CHILD.isdisjoint(words(message)) and _CHILD.search(folded):
         return "child"
     is_anothers = _ANOTHERS.search(folded) or ("@" in folded and _THEIR_ADDRESS.search(folded))
     return "another" if is_anothers else None

@@ -9,7 +9,16 @@ from services.followups.understanding import corrections
 from services.followups.understanding.corrections import Quantity
 from services.followups.understanding.kinds import shortened
 from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.understanding.text import Reading, bare, fold, has_any, is_bare, take
+from services.followups.understanding.text import (
+    Reading,
+    bare,
+    fold,
+    has_any,
+    is_bare,
+    take,
+    vocabulary,
+    words,
+)
 from services.followups.understanding.units import (
     ANY_CURRENCY,
     CURRENCY,
@@ -35,6 +44,7 @@ _HALF = re.compile(
     rf"\b(?P<words>ćwierć|cwierc|pół|pol|półtora|poltora|quarter of a|half a)\s+(?:{MILLION})|\b(?P<one>milion\b|a million\b)(?!\s+(?:\d|sto|dwie[śs]cie|trzysta|czterysta|pi[ęe][ćc]set))",
     re.IGNORECASE,
 )
+_HALVES = vocabulary("cwierc pol poltora quarter half milion million")
 _WORDS = {
     "ćwierć": 250_000, "cwierc": 250_000, "quarter of a": 250_000,
     "pół": 500_000, "pol": 500_000, "half a": 500_000,
@@ -168,7 +178,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     text = _in_thousands(text, asked)
     if HAS_DIGIT.search(text):
         text = _respelt(text)
-    if match := _HALF.search(text):
+    match = None if _HALVES.isdisjoint(words(text)) else _HALF.search(text)
+    if match:
         budget = _WORDS[match["words"].lower()] if match["words"] else 1_000_000
         if not re.search(r"\d\s*(?:i\s*)?$", in_digits(text[: match.start()])):
             return take(text, match), {"budget": budget, "currency": "PLN"}

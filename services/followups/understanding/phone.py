@@ -179,7 +179,9 @@ def _in_digits(text: str) -> str:
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    found = _numbers(text) if _MANY.search(text) else {}
+    said = _in_digits(text)
+    is_long = _MANY.search(said) is not None
+    found = _numbers(text) if is_long else {}
     if found:
         whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
         named = [each for each in found if whom and _is_of(whom[-1], text, each)]
@@ -194,8 +196,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
             for each in found:  # a second number is not a budget
                 text = text.replace(each[0].strip(), MARK) if each is not match else text
             return text, news | ({"phones": len(found)} if len(found) > 1 else {})
-    said = _in_digits(text)
-    match = _LOOSE.search(said) if _MANY.search(said) else None
+    match = _LOOSE.search(said) if is_long else None
     if match and _is_theirs(said[: match.start()]):
         is_spoken = said != text and _DICTATED.fullmatch(said)
         is_alone = asked not in {"area", "budget"} and (is_spoken or _ALONE.fullmatch(said))

@@ -47,6 +47,7 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
 
 
+BEGINNING = 4
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -54,6 +55,12 @@ _WORD = re.compile(r"[^\W\d_]+")
 def words(text: str) -> frozenset[str]:
     """Return the words of a folded text: without one of its words a pattern need not be searched."""
     return frozenset(_WORD.findall(fold(text)))
+
+
+@lru_cache(64)
+def beginnings(text: str) -> frozenset[str]:
+    """Return the first letters of each word of a folded text."""
+    return frozenset([word[:BEGINNING] for word in words(text)])
 
 
 def has_any(text: str, parts: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ from services.followups.facts import Question
 from services.followups.understanding import corrections
 
 _DESIRE = re.compile(
-    r"(?<!nie )\b(?:chc[ęeą]\w*|chcia[łl]\w*(?!\s+(?:si[ęe]\s+)?(?:zapyta[ćc]|spyta[ćc]|(?:do)?wiedzie[ćc])(?!\s+(?:si[ęe]\s+)?o\s))|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
+    r"\b(?<!nie )(?:chc[ęeą]\w*|chcia[łl]\w*(?!\s+(?:si[ęe]\s+)?(?:zapyta[ćc]|spyta[ćc]|(?:do)?wiedzie[ćc])(?!\s+(?:si[ęe]\s+)?o\s))|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
     r"|planuj\w*|(?:mi|nam)\s+zależy|zależy\s+(?:mi|nam)|interesuje|zainteresowan\w*|prosz[ęe]\s+o\s+wycen\w*|(?:i|we)['’]?d\s+like"
     r"|wszystko\s+od\s+(?:nowa|zera|podstaw)|od\s+a\s+do\s+z|do\s+(?:zrobienia|sk[óu]cia|odnowienia)|(?:i|we)\s+would\s+like|(?:i|we)\s+want|(?:i|we)\s+need|looking\s+for|interested\s+in"
     r"|planning\s+to|dream\w*)\b",
@@ -19,17 +19,16 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
 def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
-    words = _LETTERS.findall(rest)
     if _names_work(rest, works):
         return True
     if asked != "consent" and _DESIRE.search(rest):
-        return len(words) >= 2
-    is_answer = asked == "wish" and len(words) >= 3 and not rest.endswith("?")
+        return len(_LETTERS.findall(rest)) >= 2
+    is_answer = asked == "wish" and len(_LETTERS.findall(rest)) >= 3 and not rest.endswith("?")
     return is_answer and not corrections.corrects(rest)  # `jednak 80 metrów, pomyliłem się`
 
 
 def _names_work(text: str, works: tuple[str, ...]) -> bool:
-    return any(word.lower().startswith(works) for word in _LETTERS.findall(text))
+    return any(word.startswith(works) for word in _LETTERS.findall(text.lower()))
 
 
 def words(message: str, works: tuple[str, ...]) -> str:
