@@ -39,15 +39,25 @@ def describe_start(start: str, language: str) -> str:
     words = _STARTS.get(language, _STARTS["en"])
     if start == "asap":
         return str(words["asap"])
+    if start.endswith(" handover"):
+        when = describe_start(start.removesuffix(" handover"), language)
+        return str(words["named"]["handover"]).format(when=when)
     stored, _, name = start.partition(" ")
+    name, _, last = name.rpartition("_") if name[-1:].isdecimal() else (name, "", "0")
     year, *rest = map(int, stored.split("-"))
     if not rest:
         return str(year)
     first = date(year, rest[0], rest[1] if rest[1:] else 1)
-    values = _date_words(first, words)
+    values = _date_words(first, words) | _last_words(first, int(last), words)
     exact = words["day"] if rest[1:] else "{month} {year}"
     values["date"] = (words["day"] if rest[1:] else "{of_month} {year}").format(**values)
     return str(words["named"].get(name, exact)).format(**values)
+
+
+def _last_words(first: date, last: int, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the words for the end of a time: a later day, or a month so many after the first."""
+    years, month = divmod(first.month - 1 + last, 12)
+    return {"last": last, "last_month": words["months"][month], "last_year": first.year + years}
 
 
 def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +66,6 @@ def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         "year": day.year,
         "month": named,
-        "next_month": words["months"][day.month % 12],
         "of_month": words.get("of_months", words["months"])[day.month - 1],
         "of_next_month": words.get("of_months", words["months"])[day.month % 12],
         "day": day.day,

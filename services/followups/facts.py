@@ -50,7 +50,8 @@ class Facts(NamedTuple):
     currency: str | None = None
     start: str | None = None
     """`asap`, or the date as precisely as it was given: `2027`, `2027-03`, `2027-03-15`. After a
-    space a name from start_words.toml, if a season, a holiday, … was named: `2027-06 summer`."""
+    space a name from start_words.toml, if a season, a range, … was named: `2027-06 summer`,
+    `2027-02 to_2` (to two months later). `handover` at the end: that is when the keys come."""
     city: str | None = None
     wish: str | None = None
 

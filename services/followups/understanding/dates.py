@@ -40,14 +40,14 @@ _UNMISTAKABLE = (
 )
 _LEADING = (
     r"(?:od|w|na|do|przed|po|z|koło|około|start\w*:?|termin\w*:?|początk\w*|początek|połow\w*|końc\w*|koniec"
-    r"|okolicach|okolice|im|ab|anfang|mitte|ende|у|в|з|із|najwcześniej|najwczesniej|wcześniej\s+niż|przełom\w*|przelom\w*|mi[ęe]dzy|in|from|by|since|mid|early|late|around|about|until|before|after|of|beginning|end|next|this"
+    r"|okolicach|okolice|im|ab|anfang|mitte|ende|у|в|з|із|najwcześniej|najwczesniej|wcześniej\s+niż|przełom\w*|przelom\w*|(?:po)?mi[ęe]dzy|in|from|by|since|mid|early|late|around|about|until|before|after|of|beginning|end|next|this"
     r"|this\s+coming|\d{1,2}\.?(?:st|nd|rd|th)?)"
 )
 _ISO = re.compile(r"\b(?P<year>20\d\d)-(?P<month>0?[1-9]|1[0-2])(?:-(?P<day>[0-3]?\d))?\b")
 _DOTTED = re.compile(r"(?<![\d.])(?P<day>[0-3]?\d)[./](?P<month>[01]?\d)[./](?P<year>(?:20)?\d\d)\b")  # fmt: skip
 _MONTH_YEAR = re.compile(r"(?<![\d./])(?P<month>0?[1-9]|1[0-2])[./](?P<year>20\d\d)\b")
 _DAY_MONTH = re.compile(
-    rf"\b(?P<day>[1-9]|[12]\d|3[01])\.?(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<name>{_MONTH})"
+    rf"\b(?:(?P<first>[1-9]|[12]\d)\.?\s?(?:[-–/]|do|a|i|lub|albo|to|and)\s?)?(?P<day>[1-9]|[12]\d|3[01])\.?(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<name>{_MONTH})"
     rf"(?:,?\s+(?P<year>20\d\d))?",
     re.IGNORECASE,
 )
@@ -96,9 +96,9 @@ _COUNTS = {
 }  # fmt: skip
 _IN = re.compile(
     rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
-    rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?[-–]\s?\d{{1,2}})?\s+)?"
+    rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?(?:[-–/,]|albo\b|lub\b|czy\b|do\b)\s?(?P<more>\d{{1,2}}|{'|'.join(_COUNTS)}))?\s+)?"
     r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|mies(?!zka)\w*\.?|miech\w*|msc\b\.?|months?\b"
-    r"|rok\w*|roku|lata\b|years?\b)",
+    r"|rok\w*|roku|lata\b|years?\b)(?:\s*(?:,|albo|lub|może|czy)\s*(?P<then>dwa|trzy|cztery|two)\b(?!\s+(?:pok|mieszk|dom|[łl]az)))?",
     re.IGNORECASE,
 )
 _NEXT = re.compile(
@@ -180,9 +180,15 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
             next_year = _NEXT_YEAR.match(text, end) if pattern in _IN_A_YEAR else None
             if said := meaning(match, date(today.year + 1, 1, 1) if next_year else today):
                 end = next_year.end() if next_year else end
+                if len(said) == _WHOLE_DAY and pattern in _DAYS:
+                    led = _LED.search(text[max(0, start - _LOOK_BACK) : start])
+                    said += f" {led.lastgroup}" if led else ""
                 found.append(Date(start, end, said, _KINDS.get(pattern, "date")))
     return sorted(found, key=lambda each: each.start)
 
+
+_WHOLE_DAY = len("2027-03-15")
+_LED = re.compile(r"\b(?:(?P<after>po|after|nach)|(?P<until>do|until|by|bis)|(?P<before>przed|before|vor))\s+(?:dni[ua]\s+)?$", re.IGNORECASE)  # fmt: skip
 
 _SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
@@ -218,24 +224,31 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
     month = _month(name)
     given, day = parts.get("year"), parts.get("day")
     part = "" if day else _part_of_month(match)
-    other = None if day or part else _OR_MONTH.match(match.string, match.end())
+    other = None if day or part else _OTHER_MONTH.match(match.string, match.end())
     after = None if day or part else _AFTER_DAY.match(match.string, match.end())
     day = (after["day"] or after["d"]) if after else day
+    later = (_month(other["other"]) - month) % 12 if other else 0
+    if later == _ONE_BEFORE:  # `marzec, może luty`
+        month, later = month % 12 - 1 or 12, 1
     year = int(given) if given else _coming(today, month, int(day or _PART_ENDS.get(part, 0)))
     if other and other["year"] and not given:  # `marzec albo kwiecień 2028`
-        year = int(other["year"]) - (_month(other["other"]) < month)
+        year = int(other["year"]) - (month + later > 12)
+    first = parts.get("first")
     try:
-        said = date(year, month, int(day or 1))
+        said, last = date(year, month, int(first or day or 1)), date(year, month, int(day or 1))
     except ValueError:
         return None
     if day:
-        return said.isoformat()
-    is_next = other is not None and _month(other["other"]) == month + 1
-    return f"{said:%Y-%m}{part or (' or_next' if is_next else '')}"
+        return f"{said} days_{day}" if said < last else last.isoformat()
+    named = ""
+    if other and (later == 1 or (other["link"] and 0 < later < _ONE_BEFORE)):
+        named = f" {'to' if other['to'] else 'or'}_{later}"
+    return f"{said:%Y-%m}{part or named}"
 
 
-_OR_MONTH = re.compile(rf"\s*(?:albo|lub|czy|ewentualnie|or|oder|/|-|–|,)?\s*(?P<other>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
-"""`maj albo czerwiec`"""
+_ONE_BEFORE = 11
+_OTHER_MONTH = re.compile(rf"\s*(?:(?P<link>(?P<to>[-–]|,?\s*najp[óo][źz]niej\b|do\b|to\b|bis\b|a(?=\s+\w+(?:em|tym)\b))|/|,?\s*(?:a(?:le)?\s+)?(?:albo|lub|czy|ewentualnie|mo[żz]e|or|oder)\b)\s*(?:(?:by[ćc]|nawet|ju[żz]|te[żz]|w|od|na)\s+){{0,3}}|,?\s*)(?P<other>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+"""`maj albo czerwiec`, `między lutym a kwietniem`"""
 _AFTER_DAY = re.compile(r"\s*,?\s+po\s+(?P<day>[12]?\d|3[01])-?(?:ty|st|sty|y|i)m\b|\s+po\s+(?P<d>2\d|3[01])(?=[.!]*\s*$|,?\s+bo\b)", re.IGNORECASE)  # fmt: skip
 _PART_ENDS = {" early": 10, " first_half": 15, " mid": 20}
 
@@ -350,6 +363,9 @@ def _in(match: re.Match[str], today: date) -> str:
     months = count if unit.startswith("m") or said == "pół" else count * 12
     half = timedelta(days=15 * (months % 1 > 0))
     named = _SPANS.get(int(months), "about") if months == int(months) else "about"
+    if (more := match["more"] or match["then"]) and unit.startswith("m"):
+        most = int(more) if more.isdecimal() else int(_COUNTS[more.lower()])
+        named = f"or_{most - int(months)}" if 0 < most - months < _ONE_BEFORE else named
     return f"{_months_later(today + half, int(months)):%Y-%m} {named}"
 
 
@@ -468,6 +484,7 @@ _BARE_READERS = (
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
 _MONTH_NAMES = {_NAMED, _BARE_MONTH}
+_DAYS = {_DAY_MONTH, _NAME_DAY, _SPOKEN_DAY, _DAY_DOT_MONTH, _DOTTED}
 _IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
 """May be followed by `przyszłego roku`."""
 _KINDS: dict[re.Pattern[str], Kind] = {

@@ -32,7 +32,7 @@ class Role(IntEnum):
     START = 4
 
 
-_HANDOVER = r"odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod )klucz[^\W\d]*|oddani\w|oddaj[ąae]|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys"
+_HANDOVER = r"odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod )klucz[^\W\d]*|oddani\w|oddaj[ąae]|deweloper\w*\s+odda(?:dz[ąa])?|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys"
 _WORD = re.compile(
     r"\b(?:(?P<event>wchodz\w*\s+(?:najem|lokat|klient|go[śs]ci)\w*)|(?P<start>(?!\w+(?:li[śs]my|[łl][ae]m)\b)(?:wy|(?<!przed )start\w*|zaczyn\w*|zacz[ąęan]\w*|rozpocz\w*|rozp\b|rusz[ay]\w*|rusz[ęe]\b|wej[śs][ćc]\w*|wejd\w+|wchodz\w*|wpu[śs][ćc]\w*|begin\w*|beginn\w*|почат\w*|почн\w*))"
     rf"|(?P<after>(?:po|od|after|nach)\s+(?:\w+\s+)?(?:{_HANDOVER}|the\s+(?:handover|keys)))|(?P<handover>{_HANDOVER})"
@@ -47,6 +47,13 @@ _END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
 _PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i|bo|[żz]eby|aby)\b")
 _LOOK_BACK, _LOOK_AHEAD = 70, 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
+_RULED_OUT = re.compile(
+    r"\s*(?:(?:to|nas|nam|mnie|mi|my|ja|si[ęe]|jeszcze|ju[żz]|niestety|raczej|akurat|jest\w*|mam|mamy)\s+){0,3}"
+    r"(?:nie\s+(?:ma\s+(?:nas|mnie)|da(?:m|my)?\s+(?:rady|si[ęe])|pasuj\w*|(?:mog[ęe]|mo[żz]emy)(?=\s*$|\s+(?:bo|zacz|rusz|wpu|was|jeszcze)))"
+    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+urlopie|wyje[żz]d[żz]a|zaj[ęe]t)",
+    re.IGNORECASE,
+)
+"""`W grudniu nas nie ma`"""
 _NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4}|a[żz]\s+tak\s+)?$", re.IGNORECASE)  # fmt: skip
 """`Nie szukam nikogo na już`"""
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
@@ -100,9 +107,8 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     if not rated:
         return text, {"past_start": True} if is_past else {}
     role, chosen = _chosen(text, rated)
-    day, _, named = chosen.said.partition(" ")
-    is_plain = named in {"", "early", "mid", "late"}
-    said = f"{day} {HANDOVER}" if role == Role.HANDOVER and is_plain else chosen.said
+    is_handover = role == Role.HANDOVER and chosen.said != "asap"
+    said = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
     return f"{text[: chosen.start]} {MARK} {text[chosen.end :]}", {"start": said}
 
 
@@ -178,6 +184,8 @@ def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
         return True
     if each.kind == "asap":
         return _AFTER_THAT.match(text, each.end) is not None
+    if _RULED_OUT.match(around.after) and not _UNTIL.search(around.before):
+        return True
     is_denied = _DENIED.search(around.before) and not _NOT_BEFORE.match(around.said)
     is_made = _MADE.search(around.clause + _PAUSE.split(text[each.end :], maxsplit=1)[0])
     is_of_call = each.kind in {"weekday", "next", "now"} and (

@@ -45,6 +45,19 @@ SAID = {
     "15.03.2027": "15 marca 2027",
     "od marca": "marzec 2027",
     "w 2028": "2028",
+    "maj/czerwiec": "maj albo czerwiec 2027",
+    "marzec, może luty": "luty albo marzec 2027",
+    "między lutym a kwietniem": "luty-kwiecień 2027",
+    "od listopada do lutego": "listopad-luty 2027",
+    "po 6 stycznia": "po 6 stycznia 2027",
+    "do 15 marca": "do 15 marca 2027",
+    "15-20 stycznia": "15-20 stycznia 2027",
+    "za miesiąc, dwa": "grudzień albo styczeń 2027",
+    "deweloper oddaje w przyszłym tygodniu": "po odbiorze kluczy (w tygodniu od 30 listopada 2026)",
+    "w grudniu nas nie ma, niech będzie 20 stycznia": "20 stycznia 2027",
+    "w styczniu nie możemy, luty": "luty 2027",
+    "w maju nie ma problemu": "maj 2027",
+    "do lutego nie damy rady": "luty 2027",
 }
 
 
@@ -74,12 +87,13 @@ def test_every_name_of_a_start_has_its_words_in_both_languages_of_the_form() -> 
     )
     seasons = {"spring", "summer", "autumn", "winter"}
     parts = {f"{part}{of}" for part in ("early", "mid", "late") for of in ("", "_year")}
-    parts |= {"first_half", "second_half", "turn", "half_year"}
+    parts |= {"first_half", "second_half", "turn", "half_year", "or", "to", "days"}
+    parts |= {"after", "until", "before"}
     names = (
         feasts
         | seasons
         | parts
-        | {"quarter", "week", "about", "or_next", "in_a_year", "in_half_a_year", starts.HANDOVER}
+        | {"quarter", "week", "about", "in_a_year", "in_half_a_year", starts.HANDOVER}
     )
     for language in ("pl", "en"):
         assert names == WORDS[language]["named"].keys()
