@@ -5,8 +5,8 @@ was shown. Anything else is asked once more and then dropped.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 
 from services.followups.dialogue import handover as handovers
 from services.followups.dialogue import memory, replies
@@ -23,8 +23,7 @@ NO_ROUTES = Routes(())
 NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     state: State
     reply: str
     answer: Answer | None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from services.followups import small_talk
 from services.followups.routing import fold
 from services.followups.understanding import place
+from services.followups.understanding.text import has_any
 
 _DO_YOU = re.compile(
     r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
@@ -17,7 +18,7 @@ _REACH = re.compile(
     r"\b(?:pracujecie|dzialacie|dojezdzacie|dojedziecie|przyjezdzacie|przyjedziecie|jezdzicie"
     r"|obslugujecie|dojazd|pracuja panstwo|dojezdzaja panstwo|do you work|do you cover)\b"
 )
-_MAY_ASK = re.compile(r"cie\b|pa[nń]stwo|\byou\b|dojazd|teren|obszar", re.IGNORECASE)
+_MAY_ASK = ("cie", "panstwo", "you", "dojazd", "teren", "obszar")
 """A part of each pattern here: a message without one costs no more than this look."""
 _WHERE = re.compile(
     r"\b(?:gdzie|w jakich miastach|na jakim (?:terenie|obszarze)|w jakim (?:rejonie|regionie)"
@@ -55,7 +56,7 @@ class Asked:
         return self.other or is_elsewhere or (self.area and not self.towns)
 
 
-_NOTHING = Asked()
+NOTHING = Asked()
 
 
 def _towns(clause: str, said: str, *, reaches: bool) -> list[str]:
@@ -86,8 +87,8 @@ def asked(
     if before is not None and asked(before, works, towns, has_wish=has_wish).there:
         _, _, rest = message.partition(" ")
         return Asked(there=tuple(place.find_all(rest.title())), towns=towns)
-    if not _MAY_ASK.search(message):
-        return _NOTHING
+    if not has_any(" ".join(fold(message)), _MAY_ASK):
+        return NOTHING
     of_works = of_area = other = False
     there: list[str] = []
     for sentence in _SENTENCE.findall(message):

@@ -184,7 +184,7 @@ def hear(
     least = 1 if held or is_question or understood.rest[:1].isupper() else 2
     has_limits = not actions.isdisjoint({"call_times", "no_calls"}) or understood.wants_reply_only
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
-    asked = firm.Asked()
+    asked = firm.NOTHING
     if held is None:
         wish = state.facts.wish or news.wish
         before = state.last_said if continues else None

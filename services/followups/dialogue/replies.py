@@ -31,12 +31,12 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     parts += _on_consent(state, before, heard, script, agrees=agrees)
     state, reactions = _reactions(state, heard, script)
     reactions = [each for each in reactions if each not in parts]
-    is_noted = heard.news._replace(wish=None) != NO_FACTS
-    is_answered = parts or reactions or is_noted or heard.held or heard.asks_of_record
+    is_answered = parts or reactions or heard.held or heard.asks_of_record or heard.offers_consent
     if (
         heard.is_worth_telling
         and before.asking != "consent"
-        and not (is_answered or heard.offers_consent)
+        and not is_answered
+        and heard.news._replace(wish=None) == NO_FACTS
     ):
         reactions.append(script["heard"])
     if script["notice"] in " ".join(parts + reactions):
