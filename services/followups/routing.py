@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from services.followups.facts import Question
 
@@ -26,8 +26,8 @@ Action = Literal["call", "call_times", "no_calls", "erasure", "lost", "quote", "
 GAP = "..."
 SIGN = re.compile(r" ([+-]) ")
 LONGEST_GAP = 4
-STEM = 3
-"""Minimum length of a word's beginning; phrases are indexed by it."""
+STEM, ENDING = 3, 2
+"""Minimum lengths of a word's beginning and ending; phrases are indexed by them."""
 _WORD = re.compile(r"[^\W_]+")
 _COMBINING = re.compile("[\u0300-\u036f\u0483-\u0487\u1ab0-\u1aff\u20d0-\u20ff]")
 _LIST = re.compile(r"\{([a-z_]+)\}")
@@ -100,7 +100,7 @@ def phrase_fault(phrase: str) -> str | None:
                 continue
             if fold(letters) != ("".join(fold(letters)),) or token not in _ways(letters):
                 return f"{phrase!r}: {token!r} is not one word"
-            least = 2 if token.startswith("*") else STEM
+            least = ENDING if token.startswith("*") else STEM
             if token != letters and len(letters) < least:
                 return f"{phrase!r}: {token!r} needs at least {least} letters besides the *"
     return None
@@ -127,12 +127,13 @@ class _Node:
     __slots__ = ("after_gap", "beginnings", "endings", "numbers", "words")
 
     def __init__(self) -> None:
-        self.numbers: set[int] = set()
+        # Of 100,000 nodes most end a phrase: nothing is allocated for what may follow.
+        self.numbers: tuple[int, ...] = ()
         """Numbers of the phrases that end here."""
         self.after_gap: _Node | None = None
-        self.words: dict[str, _Node] = {}
-        self.beginnings: dict[str, dict[str, _Node]] = {}
-        self.endings: dict[str, _Node] = {}
+        self.words: dict[str, _Node] = _NO_NODES
+        self.beginnings: dict[str, dict[str, _Node]] = _NO_NODES
+        self.endings: dict[str, dict[str, _Node]] = _NO_NODES
 
     def add(self, tokens: Tokens, number: int) -> None:
         node = self
@@ -142,34 +143,36 @@ class _Node:
                 node.after_gap = node = node.after_gap or _Node()
                 continue
             if token == letters:
-                known = node.words
+                known = node.words = node.words or {}
             elif token[0] == "*":
-                known = node.endings
+                node.endings = node.endings or {}
+                known = node.endings.setdefault(letters[-ENDING:], {})
             else:
+                node.beginnings = node.beginnings or {}
                 known = node.beginnings.setdefault(letters[:STEM], {})
-            node = known.setdefault(letters, _Node())
-        node.numbers.add(number)
+            node = known.get(letters) or known.setdefault(letters, _Node())
+        node.numbers += (number,)
 
     def hear(self, words: Sequence[str], at: int, heard: set[int]) -> None:
         """Add the numbers of the phrases that continue at this word."""
-        heard |= self.numbers
+        heard.update(self.numbers)
+        if at == len(words):
+            return
         if self.after_gap:
             for skip in range(min(LONGEST_GAP + 1, len(words) - at)):
                 self.after_gap.hear(words, at + skip, heard)
-        if at >= len(words):
-            return
         word = words[at]
         if (node := self.words.get(word)) is not None:
             node.hear(words, at + 1, heard)
-        for letters, node in self.beginnings.get(word[:STEM], _NONE).items():
+        for letters, node in self.beginnings.get(word[:STEM], _NO_NODES).items():
             if word.startswith(letters):
                 node.hear(words, at + 1, heard)
-        for letters, node in self.endings.items():
+        for letters, node in self.endings.get(word[-ENDING:], _NO_NODES).items():
             if word.endswith(letters) and word != letters:
                 node.hear(words, at + 1, heard)
 
 
-_NONE: Mapping[str, _Node] = MappingProxyType({})
+_NO_NODES: dict[str, Any] = {}
 
 
 class Routes:
@@ -235,10 +238,10 @@ class Routes:
     def _matching(self, heard: frozenset[int]) -> list[Route]:
         found: set[int] = set()
         vetoed: set[int] = set()
-        rules = (rule for number in heard for rule in self._rules.get(number, ()))
-        for place, vetoes, needs, bars in rules:
-            if needs <= heard and bars.isdisjoint(heard):
-                (vetoed if vetoes else found).add(place)
+        for number in heard:
+            for place, vetoes, needs, bars in self._rules.get(number, ()):
+                if needs <= heard and bars.isdisjoint(heard):
+                    (vetoed if vetoes else found).add(place)
         return [self._routes[place] for place in sorted(found - vetoed)]
 
 
