@@ -119,7 +119,9 @@ _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 _NAMES_OF = {
     "area": re.compile(r"\b(?:metraz\w*|metr\w*|m2|powierzchni\w*|area)\b"),
-    "budget": re.compile(r"\b(?:budzet\w*|kwot\w*|budget)\b"),
+    "budget": re.compile(
+        r"\b(?:budzet\w*|kwot\w*|budget|\d+ (?:\w+ )?(?:za|od|na) (?:jeden |1 )?(?:metr|m2?|mkw)|zl m2?)\b"
+    ),
     "start": re.compile(r"\b(?:termin\w*|start date)\b"),
 }
 

@@ -118,10 +118,6 @@ def understand(
         answer = "no"
     if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
-    barred = mailbox.barred(message)
-    # In `Agata Wnuk a@wp.pl` it is a surname, not a grandson.
-    if barred == "another" and found.get("name", "").endswith(" Wnuk"):
-        barred = mailbox.barred(message.replace(found["name"], ""))
     spoken = languages.of(message, language, begun=begun)
     return Understood(
         facts=Facts(**found),
@@ -137,7 +133,7 @@ def understand(
         is_each=is_each,
         answer=answer,
         wants_reply_only=wants_reply_only,
-        barred=barred,
+        barred=mailbox.barred(message),
         calls_email_own=mailbox.is_own(message),
         disowns_email="email" not in found
         and addresses.disowned(message, just_given=email_just_given),

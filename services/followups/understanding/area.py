@@ -79,6 +79,9 @@ _SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", 
 """`u sąsiada 70 m, u mnie jest 59`"""
 _FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
 _EXACT = re.compile(r"(?<![\w.,:])(?:[3-9]|\d{2,3}),\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")
+_PRICE = re.compile(
+    r"\b(?:cen[aęyie]\w*|stawk\w*|kosztuj\w*|p[łl]ac\w*)\s+(?:to\s+|po\s+)?$", re.IGNORECASE
+)
 _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+jeszcze)?|ca[łl]o[śs][ćc]\w*(?:\s+ma)?)\s+(?:to\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 
 
@@ -176,8 +179,12 @@ def _quantities(text: str, asked: Question | None) -> list[Quantity]:
             of, noun = scope.noun_before(text, match.start())
             if (number := value(match["number"])) >= _FEW or of == "part":
                 found.append(Quantity(*match.span(), number, of, noun=noun))
-        exact = None if found else _EXACT.search(text)  # `umowa mówi 49,87`
-        if exact and scope.noun_before(text, exact.start())[0] not in {"other", "height"}:
+        exact = None if found else _EXACT.search(text)  # `umowa mówi 49,87`, not `cena 12,50`
+        if (
+            exact
+            and not _PRICE.search(text[: exact.start()])
+            and scope.noun_before(text, exact.start())[0] not in {"other", "height"}
+        ):
             found.append(Quantity(*exact.span(), value(exact[0])))
     found = [each for each in found if not corrections.is_rejected(text, each.start)]
     return sorted(found, key=lambda each: each.start)
@@ -266,8 +273,13 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
     return sure + rooms if is_said else sure
 
 
+_STILL = re.compile(r"\s+nie\s+\w+,\s+(?=(?:on[aoe]?\s+)?ma\s*$)", re.IGNORECASE)
+"""`garażu nie robimy, ma 18`"""
+
+
 def _noun_of(text: str, before: str, number: float) -> tuple[str, str] | None:
     """Return the noun that a number without a unit measures: `salon 25`, not `mieszkanie 12`."""
+    before = _STILL.sub(" ", before)
     nouns = [*scope.NOUN.finditer(before, max(0, len(before) - corrections.LOOK_BACK))]
     if not nouns or _NO_LINK.search(before, nouns[-1].end()):
         return None

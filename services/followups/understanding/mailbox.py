@@ -71,8 +71,12 @@ _OF_A_MAILBOX = (
 _OF_A_CHILD = vocabulary("jestem mam chodze ucze mama tata tato rodzice im m am bin мені мне")
 
 
+_SURNAME = re.compile(r"\b(?!M[óo]j|Nasz|To|E-?mail|Mail|Adres)([A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+) Wnuk\b")
+"""`Agata Wnuk a@wp.pl`: no grandson."""
+
+
 def barred(message: str) -> Barred | None:
-    folded = fold(message)
+    folded = fold(_SURNAME.sub(r"\1", message) if "Wnuk" in message else message)
     if not has_any(folded, _OF_A_MAILBOX):
         return None
     if not _OF_A_CHILD.isdisjoint(words(message)) and _CHILD.search(folded):

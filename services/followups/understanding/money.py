@@ -28,6 +28,8 @@ from services.followups.understanding.units import (
     THOUSAND,
 )
 
+_LEAST = 100
+"""Less is the price of a tile."""
 MOST_SAID = 100_000_000
 """A larger number is a phone number or a joke."""
 _DASH = r"\s?(?:-|–|—|do|to|bis)\s?"
@@ -54,12 +56,12 @@ _BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюдже�
 _FOR = re.compile(
     rf"\b(?P<budget>{_BUDGET})"
     r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
-    r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|dotacj\w*|dofinansow\w*|wk[łl]ad\w*|(?<!na )(?<!pod )wynaj\w*"
+    r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|wk[łl]ad\w*|wynaj(?!em\b|[ęe]ci)\w*|wynaj(?:em|[ęe]ci\w*)\s+(?:to\s+|za\s+)?(?=$)"
     r"|(?:kod|nr|numer)(?=\s*$)|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
     r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta|przygot)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
     r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|szykuj\w*|przygotowa\w*|dla\s+(?:was|pa[ńn]stwa)|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
-    r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
+    r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|dotacj\w*|dofinansow\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
     r"|chc\w*|zmie[śs]ci\w*|(?:wy)?starczy|zrobi(?:cie|[ćc])|cost)\b"
     r"|\b(?P<work>remont\w*|wyremont\w*|wyko[ńn]cz\w*)",
     re.IGNORECASE,
@@ -98,11 +100,13 @@ _SHARED = re.compile(
     re.IGNORECASE,
 )
 """`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
+_OWN = r"(?:(?:jeszcze|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+)"
 _OWN_ON_TOP = re.compile(
-    rf"(?<=\d)\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}\b(?:i|oraz|a|plus)\s+(?:(?:jeszcze|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+){{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))",
+    rf"(?<=\d)\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}(?:\b(?:i|oraz|a|plus)\s|\+)\s*"
+    rf"(?:{_OWN}{{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))|{_OWN}?\d{{1,3}}(?=\s+(?:swo|w[łl]asn|oszcz)))",
     re.IGNORECASE,
 )
-"""`40 tys z urzędu i swoje 20`"""
+"""`40 tys z urzędu i swoje 20`, `80 tys z kredytu + 20 oszczędności`"""
 _TWICE = re.compile(
     rf"\b(?P<number>{NUMBER})\s?(?P<scale>{THOUSAND}|{ANY_CURRENCY})\b[^.;!?\d]{{0,30}}\bdrugie\s+tyle\b",
     re.IGNORECASE,
@@ -196,7 +200,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if "drugie tyle" in text and (twice := _TWICE.search(text)):
         text = f"budżet {round(2 * value(twice['number']))} {twice['scale']}{text[twice.end() :]}"
     text = _SAME_SCALE.sub(lambda match: f"{match[0]} {match['scale']}", text)
-    if has_any(text.lower(), ("swo", "mo", "asn")):
+    if has_any(text.lower(), ("swo", "mo", "asn", "oszcz")):
         text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
     amended = corrections.amended(text) if asked == "budget" else None
@@ -303,7 +307,7 @@ def _amount(
             number *= 1_000
         if not is_money:
             return None
-    if not 1 <= number <= MOST_SAID:
+    if not _LEAST <= number <= MOST_SAID:
         return None
     number *= times(before)
     of = "part" if _PART.search(before) or _PART.match(after.removeprefix(" na").strip()) else None

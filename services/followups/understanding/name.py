@@ -42,8 +42,10 @@ _LABELLED = re.compile(
 """`Nazwisko Kot, imię Wanda`"""
 _FAMILY = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
 """`Tu Kowalczyk`"""
+_NOUN = r"(?!Wtorek|Czwartek|Ponied|Pi[ąa]tek|Domek|Budynek|Rybnik|Mielec|[ŻZ]ywiec|W[łl]oc|[ŚS]widnik)[A-ZĆŁŚŹŻ]\w{1,15}(?:[eaiyu]k|ec|[oa]rz)"
+"""A family's name that may be a word as well: `Rożek, Waldemar`."""
 _DIVIDED = re.compile(
-    rf"(?:(?<=azywam si[ęe] )(?P<last>{_CAPITAL})|(?:^|(?<={MARK} ))(?P<family>{_FAMILY.pattern})),(?=\s(?P<first>{_CAPITAL})\s*(?:[,.;!{MARK}]|$))"
+    rf"(?:(?<=azywam si[ęe] )(?P<last>{_CAPITAL})|(?:^|(?<={MARK} ))(?P<family>{_FAMILY.pattern}|{_NOUN})),(?=\s(?P<first>{_CAPITAL})\s*(?:[,.;!{MARK}]|$))"
     rf"|(?:(?<=estem )|(?<=si[ęe] )|(?<=\b[Jj]a )|(?<=\b[Tt]u ))(?P<twice>{_CAPITAL}),\s(?=(?P=twice)\s{_CAPITAL})"
 )
 """`Nazywam się Rożek, Waldemar`, `Oliwia, Oliwia Sadowska`"""

@@ -68,9 +68,9 @@ _ENDS = re.compile(r"\s*(?:[,;.!]|$)")
 _ONLY = re.compile(rf"(?<!nie )\b(?:tylko|wy[łl][ąa]cznie|jedynie|ino|samo|only|nur)\b|\bzosta\w+\s+{_TO_DO}", re.IGNORECASE)  # fmt: skip
 _LARGER = re.compile(r"\b(?:(?P<more>wi[ęe]ksz)|mniejsz)\w*", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:reszt\w+|wszystko)\b", re.IGNORECASE)
-_EXCEPT = re.compile(r"\b(?:bez|opr[óo]cz|poza|pr[óo]cz|nie\s+licz[ąa]c|pomijaj[ąa]c|without|except)\b", re.IGNORECASE)  # fmt: skip
+_EXCEPT = re.compile(r"\b(?:bez(?!\s+(?:zmian|remont))|minus|opr[óo]cz|poza|pr[óo]cz|nie\s+licz[ąa]c|pomijaj[ąa]c|without|except)\b", re.IGNORECASE)  # fmt: skip
 _NOT_DONE = re.compile(
-    r"\bnie\s+(?!tylko)(?:\w+\s+)?(?:robi|rusz|tyk|wyka[ńn]cz|remont|dotyk|licz(?!on)|wchodz|obejm|trzeba|chc)\w*|\bzosta(?:j|[łl]|wi)\w*|\bodpada\w*|\bpo\s+remoncie|\bna\s+razie\s+nie\b|\bnie\s*(?:[.!)]?\s*$|,)"
+    r"\bnie\s+(?!tylko)(?:\w+\s+)?(?:robi|rusz|tyk|wyka[ńn]cz|remont|dotyk|licz(?!on)|wchodz|obejm|trzeba|chc)\w*|\bzosta(?:j|[łl]|wi)\w*|\bodpada\w*|\bpo\s+remoncie|\bbez\s+(?:zmian|remont\w*)|\bna\s+razie\s+nie\b|\bnie\s*(?:[.!)]?\s*$|,)"
     r"|\b(?:gotow[aeyią]|zrobion\w+|sko[ńn]czon\w+|wyko[ńn]czon\w+|wyremontowan\w+|odnowion\w+|zrobi[łl]\w*)\b|\b(?:robi|ogarnia)\s+(?:kto|inn|firm|s[aą]si|szwag|sam|w[łl]a[śs])\w*|\bogarnia\s+sam|\bnot\s+included",
     re.IGNORECASE,
 )
@@ -81,12 +81,14 @@ _REMAINS = re.compile(r"\W*(?:i\s+)?zosta(?:j[eą]|nie|n[ąa])\s", re.IGNORECASE
 _AND = re.compile(r"\s*(?:[\d.,]+\s?\w{0,3}\s*)?(?:,|\bi\b|\boraz\b|\band\b)\s*|\s*")
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
+_WITH = re.compile(r"\b(?:ze?|minus|licz[ąa]c)\s+(?P<noun>[^\W\d_]{4,})", re.IGNORECASE)
+"""`110 m z garażem`: counted, until it is left out."""
 _SENTENCE = re.compile(r"[;!?\n|]|\.\s")
 _ON_TOP = re.compile(r"\+|\b(?:plus|oraz|dodatkowo|osobno)\b", re.IGNORECASE)
 _TOO = re.compile(r"\s*(?:te[żz]|r[óo]wnie[żz])\s+do\s", re.IGNORECASE)
 """`i jeszcze piwnica 6 m, też do zrobienia`"""
 
-_CHANGES = ("tylko", "bez", "nie", "zosta", "gotow", "zrob", "remon", "prócz", "procz", "poza", "odpad", "only", "not", "kończ", "koncz", "robi", "jedyn", "wył", "wyl")  # fmt: skip
+_CHANGES = ("tylko", "bez", "nie", "zosta", "gotow", "zrob", "remon", "prócz", "procz", "poza", "odpad", "only", "not", "kończ", "koncz", "robi", "jedyn", "wył", "wyl", "minus")  # fmt: skip
 
 
 def changes(text: str) -> bool:
@@ -127,7 +129,8 @@ def _is_inside(text: str, base: Quantity, part: Quantity) -> bool:
     """Return whether a part that is left out was counted in the whole."""
     between = text[min(base.end, part.end) : max(base.start, part.start)]
     is_of_flat = base.of != "part" and part.noun not in _OUTSIDE
-    is_of = is_of_flat or corrections.OF_IT.search(between) is not None
+    is_with = part.noun in {_key(each["noun"]) for each in _WITH.finditer(text)}
+    is_of = is_of_flat or is_with or corrections.OF_IT.search(between) is not None
     return part.value < base.value and is_of and not _ON_TOP.search(between)
 
 

@@ -130,6 +130,19 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("salon 30, bez kuchni, łazienka 6, 50 tys",): {"area": 36, "budget": 50000},
     ("salon 30 m2", "kuchnia 40, łazienka 30 tys"): {"area": 30},
     ("mieliśmy zacząć w marcu ale zaczniemy w lipcu",): {"start": "2027-07"},
+    ("remont 65 m2", "Mam dotację 80 tys + 20 tys swoich"): {"budget": 100000},
+    ("remont 65 m2", "mam 80 tys z kredytu + 20 oszczędności"): {"budget": 100000},
+    ("remont 65 m2", "do wynajęcia więc ekonomicznie, 60 tys"): {"budget": 60000},
+    ("remont 65 m2", "wynajem 3 tys miesięcznie"): {"budget": None},
+    ("remont 65 m2", "płytki 12,50 zł"): {"area": 65, "budget": None},
+    ("łazienka", "cena 12,50"): {"area": None, "budget": None},
+    ("110m2 z garazem, garazu nie robimy, garaz ma 18",): {"area": 92},
+    ("remont 110 m2 z garażem, garażu nie robimy, ma 18",): {"area": 92},
+    ("dom 150 m2 razem z garażem 30 m2, garaż bez zmian",): {"area": 120},
+    ("70 m2 bez balkonu, balkon 8",): {"area": 70},
+    ("remont 65 m2, 90 tys, w maju", "Rożek, Waldemar"): {"name": "Waldemar Rożek"},
+    ("remont 65 m2, 90 tys, w maju", "Kraków, Anna"): {"name": "Anna", "city": "Kraków"},
+    ("remont 65 m2, 90 tys", "robiliście już coś takiego?"): {"start": None},
 }
 
 
