@@ -3,8 +3,8 @@
 import uuid
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +12,7 @@ from libs.common.email_address import MalformedEmail, normalise
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.common.process.prometheus_private import increments
 from services.followups import dialogue, lead_score, messages, metrics, staff
 from services.followups.config import LANGUAGES, Config
 from services.followups.facts import Facts
@@ -22,14 +23,15 @@ from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS
 from services.followups.understanding import addresses
 
+_count_turn = increments(metrics.TURNS)
+
 DEFAULT_SEQUENCE = "default"
 LOST = "lost"
 UNSUBSCRIBED, CORRECTED = "unsubscribe", "address_corrected"
 """Cancellation reasons. The first equals the action in consent's own event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """One chat message and its metadata."""
 
     message: str
@@ -45,8 +47,7 @@ class Said:
     """The request carried the service key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     conversation_id: uuid.UUID
     reply: str
     score: int
@@ -154,7 +155,7 @@ async def take_turn(
             due = config.due_times(DEFAULT_SEQUENCE, now)
             request_id = logs.request_id.get()
             await steps.enrol(tx, conversation_id, new, DEFAULT_SEQUENCE, due, "chat", request_id)
-    metrics.TURNS.labels(state.language).inc()
+    _count_turn(state.language)(1)
     return Reply(
         conversation_id,
         turn.reply,

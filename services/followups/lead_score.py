@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TOP_SCORE = 100
 
@@ -18,8 +19,7 @@ class Rule:
     """… and the first of them is a number of at least this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     points: int
     reasons: tuple[str, ...]
 

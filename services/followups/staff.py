@@ -19,6 +19,7 @@ from libs.common.database import postgres
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.common.process.prometheus_private import increments
 from services.followups import lead_score, messages, metrics
 from services.followups.config import Config
 from services.followups.fact_texts import summary
@@ -29,6 +30,8 @@ from services.followups.store.leads import Change, Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
+
+_count_notice = increments(metrics.NOTIFIED)
 
 LEAD = "lead"
 WORK_WORDS = 3
@@ -244,7 +247,7 @@ def announce(
     event = _event(body, row, topic.severity if topic else "info", sent)
     if row.topic == LEAD and first:
         metrics.LEADS.inc()
-    metrics.NOTIFIED.labels(row.topic, "update" if row.notified is not None else "new").inc()
+    _count_notice(row.topic, "new" if first else "update")(1)
     row = row._replace(
         score=scored.points, notified=row.known, said=[], version=row.version + 1, due_at=None
     )

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from time import time
 from typing import Literal, cast
 
@@ -22,7 +21,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
-from libs.common.process.prometheus_private import increment
+from libs.common.process.prometheus_private import increments
 from libs.common.scopes import KEY, PERSON, Scope
 from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
@@ -305,9 +304,7 @@ class Access:
 _UNMATCHED = Requirements()
 
 
-@cache
-def _count_budget(budget: str, used: str) -> Callable[[float], None]:
-    return increment(metrics.BUDGET_REQUESTS.labels(budget, used))
+_count_budget = increments(metrics.BUDGET_REQUESTS)
 
 
 def reads_polish(request: web.Request) -> bool:

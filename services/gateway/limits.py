@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
-from functools import cache, cached_property
+from functools import cached_property
 from time import time as clock_time
 from typing import Annotated, Any, NamedTuple
 
@@ -25,7 +25,7 @@ import limits
 from multidict import istr
 from pydantic import AfterValidator
 
-from libs.common.process.prometheus_private import increment
+from libs.common.process.prometheus_private import increments
 from services.gateway import metrics
 from services.gateway.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 
@@ -454,9 +454,7 @@ def _decided(
     return Decision(policy, admitted=True, uses=tuple(uses), budget=spent)
 
 
-@cache
-def _count(policy: str, outcome: str, counted_in: str) -> Callable[[float], None]:
-    return increment(metrics.LIMIT_DECISIONS.labels(policy, outcome, counted_in))
+_count = increments(metrics.LIMIT_DECISIONS)
 
 
 class Waits:

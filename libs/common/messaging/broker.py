@@ -34,6 +34,7 @@ from libs.common.messaging.session import (
 )
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from libs.common.process import logs, tasks, tracing
+from libs.common.process.prometheus_private import increments
 
 log = logs.get_logger(__name__)
 
@@ -53,6 +54,7 @@ CONNECTED = Gauge(
     multiprocess_mode="livemin",  # where several processes share one view: all of them
 )
 PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
+_count = increments(PUBLISHED)
 
 
 class PublishError(Exception):
@@ -312,7 +314,7 @@ class Broker:
         """
         outcomes = await self._confirmed(exchange, routing_key, messages, timeout)
         for outcome in outcomes:
-            PUBLISHED.labels(type(outcome).__name__.lower() if outcome else "confirmed").inc()
+            _count(type(outcome).__name__.lower() if outcome else "confirmed")(1)
         return outcomes
 
     async def _confirmed(

@@ -8,6 +8,7 @@ NAMES lists every private name of prometheus_client that is used. A unit test fa
 
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import Counter, Histogram
 
@@ -21,6 +22,11 @@ def increment(counter: Counter) -> Callable[[float], None]:
     """Return `inc` of a counter that has its labels."""
     change: Callable[[float], None] = counter._value.inc  # noqa: SLF001
     return change
+
+
+def increments(counter: Counter) -> Callable[..., Callable[[float], None]]:
+    """Return a function from label values, of closed sets, to `inc`: `labels` locks and checks."""
+    return cache(lambda *values: increment(counter.labels(*values)))
 
 
 def observe(histogram: Histogram) -> Callable[[float], None]:

@@ -486,7 +486,7 @@ def _is_no_lead(held: Route) -> bool:
 
 
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
-    if passed and passed.email == state.passed_email:
+    if passed and passed.email and passed.email == state.passed_email:
         passed = passed._replace(email=None)
     news = written.learn(passed) if passed else written
     if only_contact:
