@@ -135,9 +135,10 @@ def asks(rest: str, language: str = "pl") -> bool:
     if "?" in rest:
         return True
     begins = _ASKS_IN_GERMAN if language == "de" else _ASKS
-    sentences = (" ".join(fold(each)) for each in _SENTENCE.split(rest))
-    if any(begins.match(each) or _ASKS_LATER.search(each) for each in sentences):
-        return True
+    for sentence in _SENTENCE.split(rest):
+        said = " ".join(fold(sentence))
+        if begins.match(said) or _ASKS_LATER.search(said):
+            return True
     return "cie" in rest and any(
         _VERB_FIRST.match(" ".join(fold(each))) for each in rest.split(",")[1:]
     )

@@ -29,6 +29,7 @@ from services.followups.understanding.consent_answer import (
     takes_back,
 )
 
+_OF_THE_FORM = {*ABOUT_WORKS, "contact"}
 _EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.IGNORECASE)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -208,11 +209,7 @@ def hear(
         answers=answers,
         actions=actions,
         closes=any(route.then == "close" for route in matched)
-        or (
-            held is None
-            and state.asking in {*ABOUT_WORKS, "contact"}
-            and small_talk.acknowledges(message)
-        ),
+        or (held is None and state.asking in _OF_THE_FORM and small_talk.acknowledges(message)),
         is_about_lead=is_about_lead,
         is_off_topic=is_off_topic,
         wants_quote=wants_quote,
@@ -522,7 +519,8 @@ def _that_stand(
         messages = ". ".join(dict.fromkeys((*state.said, state.last_said or "")))
         earlier = (messages, state.facts.wish or "")
         new = area.with_earlier(earlier, message, state.facts.area, news.area)
-        is_read_again, news = new != news.area, news._replace(area=new)
+        if new != news.area:
+            is_read_again, news = True, news._replace(area=new)
     if (news.area or news.budget) and not is_read_again and corrections.adds(message):
         news = _without_parts(news, state.facts)
     known, start = state.facts.start, news.start

@@ -1,7 +1,5 @@
 """What a reply asks next, or how it closes: one question at most, and no promise in vain."""
 
-from collections.abc import Mapping
-
 from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
@@ -226,7 +224,7 @@ def _times(question: Question, state: State, heard: Heard) -> int:
     """A person who gave a contact instead of an answer is not asked the same again, unless this
     message says more about the works.
     """
-    if question not in ABOUT_WORKS or not state.reachable:
+    if not state.reachable:
         return TIMES_ASKED
     tells = state.asking != "consent" and heard.news.tells_of_works
     message = heard.message
@@ -245,7 +243,6 @@ def _needs_consent(state: State, heard: Heard) -> bool:
 
 
 def _next_question(state: State, heard: Heard) -> Question | None:
-    facts = state.facts
     insists = heard.defers and heard.answers  # only a person can help: the contact comes first
     if insists and not state.reachable and state.asked.get("contact", 0) < TIMES_ASKED:
         return "contact"
@@ -254,23 +251,10 @@ def _next_question(state: State, heard: Heard) -> Question | None:
         return "consent"
     if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
         agrees = False  # another address, for which the wording would be shown a third time
-    missing: Mapping[Question, bool] = {
-        "wish": facts.wish is None,
-        "area": facts.area is None,
-        "budget": facts.budget is None,
-        "start": facts.start is None,
-        "contact": not state.reachable,
-        "consent": agrees,
-    }
-    return next(
-        (
-            question
-            for question, is_missing in missing.items()
-            if is_missing
-            and (
-                question == "consent"
-                or state.asked.get(question, 0) < _times(question, state, heard)
-            )
-        ),
-        None,
-    )
+    for question in ABOUT_WORKS:
+        is_missing = getattr(state.facts, question) is None
+        if is_missing and state.asked.get(question, 0) < _times(question, state, heard):
+            return question
+    if not state.reachable and state.asked.get("contact", 0) < TIMES_ASKED:
+        return "contact"
+    return "consent" if agrees else None

@@ -91,6 +91,8 @@ def opening(
 def _of_the_firm(heard: Heard, script: Script) -> list[str]:
     """Answer what the configuration knows of the firm: whether it does this, and where it works."""
     asked = heard.asked
+    if not asked.is_answered:
+        return []
     ours = [town for town in asked.there if town in asked.towns]
     others = [town for town in asked.there if town not in asked.towns]
     parts = [script["we_do"]] if asked.works else []
@@ -141,7 +143,7 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
     news = heard.news
     if news.email != state.facts.email:  # another person's
         news = news._replace(email=None)
-    if state.reachable and questions.contact_of(state) in " ".join(rest):
+    if (news.phone or news.email) and questions.contact_of(state) in " ".join(rest):
         is_phone = news.phone and questions.contact_of(state) != news.email
         news = news._replace(phone=None) if is_phone else news._replace(email=None)
     if heard.held and heard.held.first:

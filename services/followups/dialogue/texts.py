@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+from services.followups.facts import Question
+
 Script = Mapping[str, str]
 """The texts of one language."""
 
-ABOUT_WORKS = ("wish", "area", "budget", "start")
+ABOUT_WORKS: tuple[Question, ...] = ("wish", "area", "budget", "start")
 """The facts that the form asks for, in their order, before the contact."""
 
 TEXTS = frozenset({
