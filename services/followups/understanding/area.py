@@ -14,14 +14,21 @@ from itertools import chain
 from services.followups.facts import MAX_AREA, MIN_AREA, Question
 from services.followups.understanding import corrections, scope
 from services.followups.understanding.corrections import Quantity
-from services.followups.understanding.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
+from services.followups.understanding.numbers import (
+    FIRST_DIGIT,
+    HAS_DIGIT,
+    NUMBER,
+    in_digits,
+    times,
+    value,
+)
 from services.followups.understanding.text import MARK, Reading, bare, has_any
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _AREA = re.compile(rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s|z\s+hakiem\s)?(?>(?P<square>{METRES})|(?P<feet>{FEET}))", re.IGNORECASE)  # fmt: skip
 _SIDE = r"\d{1,2}(?:[.,]\d{1,2})?"
-_SIDES = re.compile(rf"(?<![\w.,])(?P<a>{_SIDE})\s?(?:m\w*\.?\s?)?(?:d[łl]ug\w+\s|szero\w+\s)?(?:x|×|\*|na|razy|by)\s?(?P<b>{_SIDE})(?!\d|\s?[x×])(?:\s?(?:{METRES}))?", re.IGNORECASE)  # fmt: skip
-_IN_CENTIMETRES = re.compile(r"(?<![\w.,])(?P<a>\d{3})\s?(?:cm\s?)?(?:x|×|\*|na)\s?(?P<b>\d{3})\s?cm\b", re.IGNORECASE)  # fmt: skip
+_SIDES = re.compile(rf"(?P<a>{FIRST_DIGIT}\d?(?:[.,]\d{{1,2}})?)\s?(?:m\w*\.?\s?)?(?:d[łl]ug\w+\s|szero\w+\s)?(?:x|×|\*|na|razy|by)\s?(?P<b>{_SIDE})(?!\d|\s?[x×])(?:\s?(?:{METRES}))?", re.IGNORECASE)  # fmt: skip
+_IN_CENTIMETRES = re.compile(rf"(?P<a>{FIRST_DIGIT}\d\d)\s?(?:cm\s?)?(?:x|×|\*|na)\s?(?P<b>\d{{3}})\s?cm\b", re.IGNORECASE)  # fmt: skip
 _LONGEST_SIDE = 30
 _AREA_WORD = re.compile(
     rf"\b(?:metra[żz]\w*|(?<!\d )(?:metry|mkw)|pow\b\.?|m2(?=:)|(?:^|(?<=[,;.] ))m2(?=\s\d[\d ]*+(?:[.,]\d+)?+(?!\s?(?:{MONEY})))|powierzchni\w*|area|size|fläche|площа"
@@ -62,7 +69,9 @@ _SIZES = {"part": (1.1, 150), "whole": (18, 600)}
 _MOST = 600
 _LEAST = {"piet": 16, "poko": 4}
 _NUMBERED = re.compile(r"\b(?:nr|numer)\s*$", re.IGNORECASE)
-_LOOSE = re.compile(rf"(?<![-–:/])(?P<number>{NUMBER})", re.IGNORECASE)
+_LOOSE = re.compile(
+    "(?P<number>" + NUMBER.replace(FIRST_DIGIT, FIRST_DIGIT + r"(?<![-–:/]\d)") + ")"
+)
 _COUNTS_ELSE = re.compile(
     rf"(?!\s\w+:)[°:/]|(?!\s\w+:)\s?(?:{MONEY}|%|[x×*]\s?\d|[-–]\s?\d|-?(?:go|tego|szego|ej|ym)\b|cm\b|mm\b|km\b|mb\b|ar[óy]?w?\b|ha\b|lat\w?\b|rok\w*|r\b|p\b|pok\w*|pom\b|os[óo]b\w*|dzieci|mies\w*|tyg\w*|dni\b|godz\w*|szt\w*|punkt\w*"
     r"|mieszka\w*|lokal\w*|kawaler\w*|[łl]azien(?:ki|ek)\b|sypialnie?\b|toalety?\b|okn\w*|okien|drzwi|etap\w*|kondygn\w*|gabinet\w*|sal(?:e|ek|ki)?\b|stop\w*|gr\b|kw\b|(?:do|na)\s+\d|(?:stycz|lut|mar[cz]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]d|listop|grud)\w*)",
@@ -159,9 +168,9 @@ def _spelt(text: str) -> str:
     )
 
 
-_SHARED = re.compile(rf"(?<![\w.,])\d{{1,3}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 """`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
-_SERIES = re.compile(rf"(?<![\w.,])\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 _SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,\s*")
 """`37, 42 i 51 m2`"""
 

@@ -102,7 +102,7 @@ _SHARED = re.compile(
 """`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
 _OWN = r"(?:(?:jeszcze|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+)"
 _OWN_ON_TOP = re.compile(
-    rf"(?<=\d)\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}(?:\b(?:i|oraz|a|plus)\s|\+)\s*"
+    rf"\d\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}(?:\b(?:i|oraz|a|plus)\s|\+)\s*"
     rf"(?:{_OWN}{{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))|{_OWN}?\d{{1,3}}(?=\s+(?:swo|w[łl]asn|oszcz)))",
     re.IGNORECASE,
 )
@@ -123,7 +123,7 @@ _GIVES_AFTER = re.compile(
 )
 _BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
 _SAME_SCALE = re.compile(
-    rf"(?<=\d)\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|mo[żz]e(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
+    rf"\d\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|mo[żz]e(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
     rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
     re.IGNORECASE,
 )

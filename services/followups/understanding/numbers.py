@@ -5,10 +5,12 @@ from functools import lru_cache
 
 from services.followups.understanding.text import fold, spaces, vocabulary, words
 
+FIRST_DIGIT = r"\d(?<![\w.,]\d)"
+"""That of a number. A pattern that begins with a digit is searched faster than one that looks behind."""
 # `250000`, `250 000`, `250.000`, `250,000`, `1,5`, `80.5`
 NUMBER = (
-    r"(?<![\w.,])\d{1,3}(?:[ .,]\d{3}){1,3}(?:[.,]\d\d)?(?![.,]?\d)"
-    r"|(?<![\w.,])\d{1,12}(?:[.,]\d{1,2})?(?!\d)"
+    rf"{FIRST_DIGIT}(?:\d{{0,2}}(?:[ .,]\d{{3}}){{1,3}}(?:[.,]\d\d)?(?![.,]?\d)"
+    r"|\d{0,11}(?:[.,]\d{1,2})?(?!\d))"
 )
 HAS_DIGIT = re.compile(r"\d")
 _GROUPED = re.compile(r"(\d{1,3}(?:[ .,]\d{3}){1,3})(?:[.,]\d\d)?")

@@ -77,7 +77,7 @@ _FILLER = re.compile(
     r"|близько|приблизно|десь|m|z grubsza|okragle|rowno|lub|albo|czy|and|or|we|have|przy|na|poziomie|wstepnie|calosc|razem|w sumie|sumie|w|jakas|jakichs|hm+|e+|oj|dobra|niz|bardziej|blizej|mysl\w+|przekr\w+|robimy|miedzy|pomiedzy|between|gora|najwyzej|po)"
 )
 _BARE = re.compile(
-    r"(?<![\w.,])(?P<number>\d{1,3}(?:[ .,]\d{3}){1,3}|\d{1,9}(?:[.,]\d{1,2})?)(?:,-)?(?![\w]|[.,]\d)"
+    r"(?P<number>\d(?<![\w.,]\d)(?:\d{0,2}(?:[ .,]\d{3}){1,3}|\d{0,8}(?:[.,]\d{1,2})?))(?:,-)?(?![\w]|[.,]\d)"
 )
 
 
