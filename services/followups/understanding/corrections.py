@@ -117,8 +117,9 @@ def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
     """Return the person's own value (`mój`, `nowy`), else the first that is not negated, else the
     last of those that correct one another or form a range.
     """
-    own = [match for match in found if _OWN.search(text[: match.start()][-LOOK_BACK:])]
-    found = own or found
+    if len(found) > 1:
+        own = [match for match in found if _OWN.search(text[: match.start()][-LOOK_BACK:])]
+        found = own or found
     chosen: re.Match[str] | None = None
     for match in found:
         if is_rejected(text, match.start()):
@@ -196,7 +197,7 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     total: float | None = None
     last: Quantity | None = None
     own = [each for each in found if not is_of_another(text, each.start)]
-    theirs = () if _NOT_THEIRS.search(text) else found
+    theirs = () if own or _NOT_THEIRS.search(text) else found
     for each in own or theirs:
         between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""
         before = text[max(0, each.start - LOOK_BACK) : each.start]

@@ -46,6 +46,7 @@ _HALF = re.compile(
     rf"\b(?P<words>ćwierć|cwierc|pół|pol|półtora|poltora|quarter of a|half a)\s+(?:{MILLION})|\b(?P<one>milion\b|a million\b)(?!\s+(?:\d|sto|dwie[śs]cie|trzysta|czterysta|pi[ęe][ćc]set))",
     re.IGNORECASE,
 )
+_THOUSAND = re.compile(THOUSAND, re.IGNORECASE)
 _HALVES = vocabulary("cwierc pol poltora quarter half milion million")
 _WORDS = {
     "ćwierć": 250_000, "cwierc": 250_000, "quarter of a": 250_000,
@@ -161,12 +162,13 @@ def _in_thousands(text: str, asked: Question | None) -> str:
     return f"{text[:start]}{number * each} tys{text[match.end() :]}"
 
 
+_A_BUDGET = re.compile(_BUDGET, re.IGNORECASE)
 _LIKE_BUDGET = re.compile(r"\bb[^\W\d_]{4,7}\b", re.IGNORECASE)
 _NEAR_BUDGET = frozenset(shortened("budzet")) | frozenset(shortened("budget"))
 
 
 def _is_budget(word: str) -> bool:
-    return re.fullmatch(_BUDGET, word, re.IGNORECASE) is not None
+    return _A_BUDGET.fullmatch(word) is not None
 
 
 def _respelt(text: str) -> str:
@@ -282,15 +284,14 @@ def _amount(
     before = _SENTENCE.split(before)[-1]
     after = text[match.end() : match.end() + 40]
     gives = _GIVES.search(f"{before} ") is not None
-    gives_it = _GIVES_AFTER.match(after) is not None
     is_for = _FOR_AFTER.match(after) or _THAT_MUCH.match(text, match.end())
-    asks = "other" if _IS_IT_MUCH.match(after) else None
-    what = "own" if gives or is_for else _whose(before) or asks
-    if what == "other" or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
+    what = "own" if gives or is_for else _whose(before)
+    is_price = what is None and _IS_IT_MUCH.match(after)
+    if what == "other" or is_price or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
         return None
     number, scale = value(match["number"]), match["scale"]
     if scale:
-        number *= 1_000 if re.fullmatch(THOUSAND, scale, re.IGNORECASE) else 1_000_000
+        number *= 1_000 if _THOUSAND.fullmatch(scale) else 1_000_000
     elif not match["currency"] and not match["before"]:
         if _PHONE_GOES_ON.match(after):
             return None
@@ -301,9 +302,12 @@ def _amount(
             is_money = is_money or (is_sum and _ends(after.removeprefix("netto")))
             is_money = is_money and number < _MOST_BARE
         else:  # `250` to "what budget?" means thousands
-            is_said = (gives or _BUDGET_IS.search(before) is not None) and _ends(after)
-            is_said = is_said or gives_it or (is_asked and _AT_MOST.match(after) is not None)
-            is_money = number >= 5 and (is_whole or is_said)
+            is_said = (
+                ((gives or _BUDGET_IS.search(before)) and _ends(after))
+                or _GIVES_AFTER.match(after)
+                or (is_asked and _AT_MOST.match(after))
+            )
+            is_money = number >= 5 and (is_whole or bool(is_said))
             number *= 1_000
         if not is_money:
             return None
@@ -330,11 +334,11 @@ def _ends(after: str) -> bool:
     return re.match(r"\s*(?:[^\w\s]|$|(?:bo|ale|wi[ęe]c|[żz]eby)\b)", after) is not None
 
 
+_CURRENCIES = {code: re.compile(each, re.IGNORECASE) for code, each in CURRENCY.items()}
+
+
 def _currency(match: re.Match[str]) -> str:
     said = (match["currency"] or match["before"] or "").strip()
     if said == "$":
         return "USD"
-    for code, pattern in CURRENCY.items():
-        if re.fullmatch(pattern, said, re.IGNORECASE):
-            return code
-    return "PLN"
+    return next((code for code, each in _CURRENCIES.items() if each.fullmatch(said)), "PLN")

@@ -29,6 +29,7 @@ ROOM = re.compile(rf"\b(?P<part>{PART})", re.IGNORECASE)
 _WORKS_ON = re.compile(rf"\b(?:remont|adaptacj|wyko[ńn]cz|odnow|od[śs]wie|przebudow|malowa)\w*\s+(?:sam\w+\s+|ca[łl]\w+\s+)?(?:{PART})(?:\s*(?:,|\bi\b|\boraz\b)\s*(?:{PART}))*(?!\s*(?:,|\bi\b|\boraz\b)\s*(?:ca[łl]|reszt|pozosta))", re.IGNORECASE)  # fmt: skip
 """`adaptacja poddasza, dom ma 200 m, poddasze 65`"""
 _FLAT = re.compile(r"\b(?:mieszka(?:ni|nk)|dom(?:u|em|ek|ku)?\b|lokal|biur|kawalerk)[^\d.;!?]*$", re.IGNORECASE)  # fmt: skip
+_DIGIT = re.compile(r"\d")
 _CLAUSE = re.compile(rf"[,;.!?(]\s|{MARK}|\ba\b|\bale\b")
 
 
@@ -51,7 +52,7 @@ def _key(word: str) -> str:
 def noun_before(text: str, start: int) -> tuple[str | None, str | None]:
     """Classify the nearest noun before a number: in its clause, or the whole in one before."""
     before = text[max(0, start - corrections.LOOK_BACK) : start]
-    clauses = _CLAUSE.split(re.split(r"\d", before)[-1])
+    clauses = _CLAUSE.split(_DIGIT.split(before)[-1])
     if nouns := [*NOUN.finditer(clauses[-1])]:
         return kind(nouns[-1])
     if _FLAT.search(before):

@@ -84,6 +84,8 @@ _PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*(?:jeszcze
 def find(text: str, today: date, asked: Question | None) -> Reading:
     bare = asked == "start"
     found = dates.read(text, today, bare=bare)
+    if not found:
+        return text, {}
     ends = [*(each.start for each in found[1:]), len(text)]
     begins = [0, *(each.end for each in found)]
     rated: list[tuple[Role, Date]] = []
@@ -106,7 +108,7 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
             rated.append((role, each))
     if not rated:
         return text, {"past_start": True} if is_past else {}
-    role, chosen = _chosen(text, rated)
+    role, chosen = _chosen(text, rated) if len(rated) > 1 else rated[0]
     is_handover = role == Role.HANDOVER and chosen.said != "asap"
     said = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
     return f"{text[: chosen.start]} {MARK} {text[chosen.end :]}", {"start": said}

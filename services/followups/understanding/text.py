@@ -81,6 +81,7 @@ _BARE = re.compile(
 )
 
 
+_WORD_OR_DIGIT = re.compile(r"[^\W\d_]+|\d")
 _CLAUSE = re.compile(
     r"[,;.!?()](?!\d)|\s[-–]\s|\b(?:ale|więc|wiec|bo|czyli|zatem|za to|but|so)\b", re.IGNORECASE
 )
@@ -89,8 +90,8 @@ _CLAUSE = re.compile(
 def is_bare(text: str, beside: re.Pattern[str] | None = None) -> bool:
     """Return whether a text consists of numbers, and of words that may be next to them."""
     others = _BARE.sub(" ", beside.sub(" ", text) if beside else text)
-    words = re.findall(r"[^\W\d_]+|\d", fold(_CLAUSE.sub(" ", others)))
-    return all(_FILLER.fullmatch(word) for word in words)
+    words = _WORD_OR_DIGIT.findall(fold(_CLAUSE.sub(" ", others)))
+    return all(map(_FILLER.fullmatch, words))
 
 
 def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]]:
@@ -101,10 +102,8 @@ def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]
     found: list[re.Match[str]] = []
     start = 0
     for end, next_start in (*(each.span() for each in _CLAUSE.finditer(text)), (len(text), 0)):
-        clause = text[start:end]
-        others = _BARE.sub(" ", beside.sub(" ", clause) if beside else clause)
-        words = re.findall(r"[^\W\d_]+|\d", fold(others))
-        if all(_FILLER.fullmatch(word) for word in words):
-            found += _BARE.finditer(text, start, end)
+        numbers = [*_BARE.finditer(text, start, end)]
+        if numbers and is_bare(text[start:end], beside):
+            found += numbers
         start = next_start
     return found

@@ -1,6 +1,7 @@
 """Reads what the person wants done, in their own words."""
 
 import re
+from functools import lru_cache
 
 from services.followups.facts import Question
 from services.followups.understanding import corrections
@@ -28,11 +29,20 @@ def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
 
 
 def _names_work(text: str, works: tuple[str, ...]) -> bool:
-    return any(word.startswith(works) for word in _LETTERS.findall(text.lower()))
+    first = _first_letters(works)
+    words = _LETTERS.findall(text.lower())
+    return any(word.startswith(works) for word in words if word[:3] in first)
+
+
+@lru_cache(1)
+def _first_letters(works: tuple[str, ...]) -> frozenset[str]:
+    return frozenset([each[:3] for each in works])
 
 
 def words(message: str, works: tuple[str, ...]) -> str:
     """Return the sentences that name works; if there are none, the whole message."""
     sentences = _SENTENCE_END.split(message)
+    if len(sentences) == 1:
+        return message
     telling = [text for text in sentences if _names_work(text, works) or _DESIRE.search(text)]
     return " ".join(telling or sentences)
