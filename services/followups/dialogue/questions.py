@@ -124,7 +124,9 @@ def _ask_on(route: Route, times: int, heard: Heard, script: Script) -> str:
 
 
 def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
-    is_over = heard.closes or state.asked.get("refused")
+    # They were handed over in another language, and a few Polish words start no form.
+    is_handed_over = state.closed and state.asked.keys() <= {"handover"} and not heard.news.known()
+    is_over = heard.closes or state.asked.get("refused") or is_handed_over
     question = None if is_over else _next_question(state, heard)
     if question is None:
         state = state._replace(asking=None)

@@ -52,7 +52,8 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         reactions.append(script["consent_left"])
     if heard.asks_of_record and before.closed:
         rest = []
-    if heard.answers and heard.held and before.closed:
+    is_answered = heard.is_question and all(route.then == "form" for route in heard.answers)
+    if heard.answers and before.closed and (heard.held or is_answered):
         rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
     if heard.defers and not heard.answers:  # which says that it is passed on
         rest = [part for part in rest if part != script["added"]]
