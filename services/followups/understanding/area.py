@@ -22,7 +22,14 @@ from services.followups.understanding.numbers import (
     times,
     value,
 )
-from services.followups.understanding.text import MARK, Reading, bare, has_any
+from services.followups.understanding.text import (
+    MARK,
+    Reading,
+    bare,
+    beginnings,
+    has_any,
+    vocabulary,
+)
 from services.followups.understanding.units import FEET, METRES, MONEY
 
 _AREA = re.compile(rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s|z\s+hakiem\s)?(?>(?P<square>{METRES})|(?P<feet>{FEET}))", re.IGNORECASE)  # fmt: skip
@@ -53,6 +60,7 @@ _SQUARE_FOOT = 0.09290304
 _LONG = 10
 """Plain metres below this (`3 m`) may be a length, unless a room is named."""
 _PLAIN = re.compile(r"[mм]\b|metr\w*|метр\w*", re.IGNORECASE)
+_MAY_CORRECT = vocabulary("ma has prze sory sork sorr pomy popr")
 _CORRECTS_ROOMS = re.compile(
     rf"\b(?:{scope.PART})\s+(?:ma|has)\s+(?:oko[łl]o\s+|jakie[śs]\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))"
     rf"|^\W*(?:przepraszam|sor+[yk]i?|pomy[łl]k\w*|pomyli[łl]\w*|poprawk\w*|sorry)\b[^\d]{{0,40}}\b(?:{scope.PART})\s+(?:to\s+|jest\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))",
@@ -95,7 +103,8 @@ _SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+j
 
 
 def corrects_rooms(text: str) -> bool:
-    return _CORRECTS_ROOMS.search(text) is not None
+    may = not _MAY_CORRECT.isdisjoint(beginnings(text))
+    return may and _CORRECTS_ROOMS.search(text) is not None
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
