@@ -38,6 +38,7 @@ OVER_BUDGET = "X-Over-Budget"
 HEALTH_PATH = "/health"
 
 _REQUEST_ID = web.RequestKey("request_id", str)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _REQUESTS = prometheus_client.Counter(
     "http_requests_total", "Requests answered.", ["method", "route", "status"]
@@ -223,7 +224,7 @@ def _check_value(value: Any, field: str, levels: int) -> None:
 def _check_text(text: str, field: str) -> None:
     if "\0" in text:
         raise Problem(422, errors=[(field, "must not contain a NUL character")])
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+    if not text.isascii() and _SURROGATE.search(text):
         raise Problem(422, errors=[(field, "must not contain a lone surrogate")])
 
 
