@@ -13,7 +13,6 @@ from services.followups.facts import Question
 from services.followups.understanding.kinds import TABLES, Kinds
 from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.text import (
-    BEGINNING,
     MARK,
     beginnings,
     fold,
@@ -108,7 +107,9 @@ _NO = {
     for name in TABLES
 }
 """In every language, whatever the talk was in; a word of two languages is the talk's own."""
-_SIGNALS = _NO["pl"].beginnings("acefgmosu", BEGINNING)
+_LONGER = {"remo": "remov", "chce": "chcem", "wiec": "wiece"}
+"""`remont`, `chcę` and `więc` say nothing."""
+_SIGNALS = {_LONGER.get(each, each) for each in _NO["pl"].beginnings("acefgmosu", 4)}
 """Every withdrawal has such a word: most messages have none, and cost no more than this look."""
 _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _CLAUSE = re.compile(

@@ -465,10 +465,10 @@ _READERS = tuple(
     (pattern, meaning, frozenset(stems.split()))
     for pattern, meaning, stems in (
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
-        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, _MONTH_STEMS), (_WEEK_OF, _week_of, "tyg tygo tygd tydz"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
+        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, "pierw drugi drugy trzec czwar piat szost siodm osme osmy dziew dzies jeden dwuna trzyn czter piet szesn siede osiem dwud trzyd"), (_WEEK_OF, _week_of, "tyg tygo tygd tydz"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, "q kw kwar quar ikw ikwa iikw iiik ivkw"), (_ORDINAL_QUARTER, _quarter, "kwar quar"),
         (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel ciec"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
-        (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przy nast kole next tym this nowy nowe new neuj ново"),
+        (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przys nast kolej next tym this nowy nowe new neuj ново"),
         (_WEEKDAY, _weekday, "poni wtor srod czwa piat sobo nied mond tues wedn thur frid satu sund mont dien mitt donn frei sams sonn"),
         (_IN, _in, "za in with ciag"), (_TOMORROW, _tomorrow, "jutr"), (_ASAP, _asap, "najs njas naas njjs najp zara reki choc naty dzis tera asap soon righ imme stra"),
         (_SOON, _asap, "szyb wcze pred najs najp najw juz wczo cito razu znaj bede bedz term tylk soon piln sofo schn якна одра"), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),

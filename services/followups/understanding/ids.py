@@ -28,8 +28,8 @@ _POSTCODE = re.compile(
 
 
 _LEADS = vocabulary(
-    "http www pl com eu ul al os ulic alej plac osie rond maja list styc lute kwie czer lipc sier grud "
-    "nip pese rego krs iban kont nr nume zamo zlec fakt umow ofer orde invo"
+    "http www pl com eu ul al os ulic alej plac osie rond maja listo stycz luteg kwiet czerw lipca sierp grudn "
+    "nip pese rego krs iban konto nr numer zamo zlec fakt umow ofer orde invo"
 )
 """How a word of each begins."""
 

@@ -47,7 +47,6 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
 
 
-BEGINNING = 4
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -59,8 +58,9 @@ def words(text: str) -> frozenset[str]:
 
 @lru_cache(64)
 def beginnings(text: str) -> frozenset[str]:
-    """Return the first letters of each word of a folded text."""
-    return frozenset([word[:BEGINNING] for word in words(text)])
+    """Return the first four letters of each word of a folded text, and the first five."""
+    said = words(text)
+    return frozenset([word[:4] for word in said] + [word[:5] for word in said])
 
 
 def has_any(text: str, parts: tuple[str, ...]) -> bool:
