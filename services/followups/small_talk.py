@@ -122,7 +122,9 @@ _NAMES_OF = {
     "budget": re.compile(
         r"\b(?:budzet\w*|kwot\w*|budget|\d+ (?:\w+ )?(?:za|od|na) (?:jeden |1 )?(?:metr|m2?|mkw)|zl m2?)\b"
     ),
-    "start": re.compile(r"\b(?:termin\w*|start date)\b"),
+    "start": re.compile(
+        r"\b(?:termin\w*|start date|kiedykolwiek|bez pospiechu|nie (?:\w+ )?(?:spieszy|pali)|(?:byle|tylko) nie (?:w|na|przed|latem|zima))\b"
+    ),
 }
 
 

@@ -80,7 +80,7 @@ _ORDINALS = {
 }  # fmt: skip
 _HALF_YEAR = re.compile(r"\b(?P<half>pierwsz\w*|drug\w*|1|2|i{1,2})\.?\s+p[óo][łl]rocz\w*(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 _SEASON = re.compile(
-    r"\b(?<!przed )(?<!before )(?<!vor dem )(?:(?P<spring>(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
+    r"\b(?<!przed )(?<!before )(?<!vor dem )(?:(?P<spring>jak\s+(?:tylko\s+)?(?:puszcz[ąa]\s+mrozy|mrozy\s+puszcz[ąa]|zejd[ąa]\s+[śs]niegi|[śs]niegi\s+zejd[ąa]|si[ęe]\s+ociepli)|(?<!\bz\s)wiosny\b|wiosn(?!y\b)[^\W\d_]+\b|навесні|весно[юй]|fr[üu]h(?:ling|jahr)\w*|(?:in|this|next|by|early|late|the)\s+spring)"
     r"|(?P<summer>lat(?:em|o)\b|(?:pocz[ąa]t\w*|po[łl]ow\w*|ko[ńn]c\w*|koniec)\s+lata\b|w\s+lecie|влітку|летом|sommer\b|(?:in|this|next|by|early|late|the)\s+summer)"
     r"|(?P<autumn>(?<!\bz\s)jesie[^\W\d_]+\b|восени|осенью|herbst\b|(?:in|this|next|by|early|late|the)\s+(?:autumn|fall))"
     r"|(?P<winter>zim(?:ą|a|ę|ie)\b|(?<!\bz\s)zimy\b|взимку|зимой|winter\b(?=\s+20\d\d)|im\s+winter\b|(?:in|this|next|by|early|late|the)\s+winter))"
@@ -95,7 +95,7 @@ _COUNTS = {
     "a couple of": 2, "few": 3, "a few": 3, "pół": 6,
 }  # fmt: skip
 _IN = re.compile(
-    rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jakie[śs]\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
+    rf"\b(?:za|in|within|w\s+ciągu)\s+(?:ok\.?\s+|około\s+|about\s+|around\s+|jaki(?:e[śs]|[śs])\s+|mniej\s+więcej\s+|co\s+najmniej\s+|maks\w*\s+|max\w*\s+|dopiero\s+)?"
     rf"(?:(?P<count>\d{{1,2}}|{'|'.join(sorted(_COUNTS, key=len, reverse=True))})(?:\s?(?:[-–/,]|albo\b|lub\b|czy\b|do\b)\s?(?P<more>\d{{1,2}}|{'|'.join(_COUNTS)}))?\s+)?"
     r"(?P<unit>dni\b|dzień|days?\b|tydzień|tygodni\w*|tyg\b\.?|weeks?\b|mies(?!zka)\w*\.?|miech\w*|msc\b\.?|months?\b"
     r"|rok\w*|roku|lata\b|years?\b)(?:\s*(?:,|albo|lub|może|czy)\s*(?P<then>dwa|trzy|cztery|two)\b(?!\s+(?:pok|mieszk|dom|[łl]az)))?",
@@ -139,7 +139,7 @@ _FEAST_DAYS = {
 """Month, and day if there is one, from which on the works may start."""
 _SPANS = {12: "in_a_year", 6: "in_half_a_year"}
 _OF_YEAR = re.compile(r"\b(?P<part>pocz[ąa]t\w*|po[łl]ow\w*|koniec|ko[ńn]c\w*|(?:the\s+)?(?:beginning|start|middle|end)\s+of)\s+(?P<next>przysz[łl]\w*\s+|nast[ęe]pn\w*\s+|next\s+)?(?:the\s+|this\s+)?(?:roku(?!\s+szkoln)|year)(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
-_DAY_DOT_MONTH = re.compile(r"(?<![\d.,/])(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))")  # fmt: skip
+_DAY_DOT_MONTH = re.compile(r"(?<![\d.,/])(?:(?P<first>0?[1-9]|[12]\d)\s?[-–]\s?)?(?P<day>0?[1-9]|[12]\d|3[01])[./](?P<month>0?[1-9]|1[0-2])(?![\d]|[.,/]\d|\s?(?:m2|m²|m\b|mkw|tys|k\b|mln|zł|x))")  # fmt: skip
 _SOON = re.compile(r"\b(?:im\s+(?:szybciej|wcze[śs]niej|pr[ęe]dzej)|(?:mo[żz]liwie\s+(?:szybko|wcze[śs]nie)|(?:mo[żz]liwie|jak)\s+naj(?:szybciej|pr[ęe]dzej|wcze[śs]niej)|(?:jak\s+)?szybko\s+(?:jak\s+)?si[ęe]\s+da)|na\s+(?:ju[żz]|wczoraj|cito)\b|(?<!wszystko )(?<!nie )od\s+razu(?!\s+(?:po|m[óo]wi|pisz|podaj|nr|numer|tel|mail|m[óo]j|zaznacz|uprzedz|dodam|da[ćc]|wida[ćc]|prosz))\b|jak\s+(?:tylko\s+)?(?:kogo[śs]\s+)?(?:znajd\w+|b[ęe]d[ęe]\s+mia[łl]\w*|b[ęe]dzie)\s+(?:\w+\s+)?(?:ekip\w*|wykonawc\w*|fachowc\w*|firm\w*|kogo[śs]|kto[śs]|(?=to\b))|(?:w|na)\s+(?:pierwsz\w+|najbli[żz]sz\w+)\s+(?:woln\w+\s+|mo[żz]liw\w+\s+)?termin\w*|jak\s+tylko\s+(?:b[ęe]dzieci\w+\s+(?:mog\w+|mie\w+)|mo[żz]ecie|macie)|najszybciej\s+jak|as\s+soon\s+as\s+you|the\s+sooner|piln(?:ie|e)\b|sofort|so\s+schnell|якнайшвидше|одразу)", re.IGNORECASE)  # fmt: skip
 _BARE_SOON = re.compile(r"\b(?:piln[eay]\w*|jutro|dzi[śs]|dzisiaj|ju[żz](?=\s*(?:[,.;!]|$|teraz|mo[żz]|zaczyna|wchodz|rusza))|(?<=mo[żz]na\s)ju[żz]|teraz|tomorrow|today|now|urgent\w*|(?<!jak )szybko|natychmiast)\b", re.IGNORECASE)  # fmt: skip
 _NEXT_YEAR = re.compile(r"\s+(?:w\s+)?(?:przysz[łl]\w+|nast[ęe]pn\w+|kolejn\w+|of\s+next|next)\s+(?:roku|rok|year)\b", re.IGNORECASE)  # fmt: skip
@@ -233,21 +233,16 @@ def _month_named(match: re.Match[str], today: date) -> str | None:
     year = int(given) if given else _coming(today, month, int(day or _PART_ENDS.get(part, 0)))
     if other and other["year"] and not given:  # `marzec albo kwiecień 2028`
         year = int(other["year"]) - (month + later > 12)
-    first = parts.get("first")
-    try:
-        said, last = date(year, month, int(first or day or 1)), date(year, month, int(day or 1))
-    except ValueError:
-        return None
     if day:
-        return f"{said} days_{day}" if said < last else last.isoformat()
+        return _days(year, month, int(parts.get("first") or day), int(day))
     named = ""
     if other and (later == 1 or (other["link"] and 0 < later < _ONE_BEFORE)):
         named = f" {'to' if other['to'] else 'or'}_{later}"
-    return f"{said:%Y-%m}{part or named}"
+    return f"{year}-{month:02}{part or named}"
 
 
 _ONE_BEFORE = 11
-_OTHER_MONTH = re.compile(rf"\s*(?:(?P<link>(?P<to>[-–]|,?\s*najp[óo][źz]niej\b|do\b|to\b|bis\b|a(?=\s+\w+(?:em|tym)\b))|/|,?\s*(?:a(?:le)?\s+)?(?:albo|lub|czy|ewentualnie|mo[żz]e|or|oder)\b)\s*(?:(?:by[ćc]|nawet|ju[żz]|te[żz]|w|od|na)\s+){{0,3}}|,?\s*)(?P<other>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
+_OTHER_MONTH = re.compile(rf"\s*(?:(?P<link>(?P<to>[-–]|,?\s*(?:a\s+)?najp[óo][źz]niej\b|do\b|to\b|bis\b|a(?=\s+\w+(?:em|tym)\b))|/|,?\s*(?:a(?:le)?\s+)?(?:albo|lub|b[ąa]d[źz]|wzgl[ęe]dnie|czy|ewentualnie|mo[żz]e|or|oder)\b)\s*(?:(?:by[ćc]|nawet|ju[żz]|te[żz]|w|od|na|pocz[ąa]tku|po[łl]owie|ko[ńn]cu)\s+){{0,3}}|,?\s*)(?P<other>{_MONTH})(?:\s+(?P<year>20\d\d))?", re.IGNORECASE)  # fmt: skip
 """`maj albo czerwiec`, `między lutym a kwietniem`"""
 _AFTER_DAY = re.compile(r"\s*,?\s+po\s+(?P<day>[12]?\d|3[01])-?(?:ty|st|sty|y|i)m\b|\s+po\s+(?P<d>2\d|3[01])(?=[.!]*\s*$|,?\s+bo\b)", re.IGNORECASE)  # fmt: skip
 _PART_ENDS = {" early": 10, " first_half": 15, " mid": 20}
@@ -328,7 +323,7 @@ def _quarter(match: re.Match[str], today: date) -> str | None:
 
 def _half_year(match: re.Match[str], today: date) -> str:
     month = 7 if match["half"].lower().startswith(("d", "2", "ii")) else 1
-    year = int(match["year"]) if match["year"] else _coming(today, month + 5)
+    year = int(match["year"]) if match["year"] else _coming(today, month + 3)
     return f"{max(f'{year}-{month:02}', f'{today:%Y-%m}')} half_year"
 
 
@@ -441,10 +436,15 @@ def _of_year(match: re.Match[str], today: date) -> str:
 
 def _day_month(match: re.Match[str], today: date) -> str | None:
     day, month = int(match["day"]), int(match["month"])
+    return _days(_coming(today, month, day), month, int(match["first"] or day), day)
+
+
+def _days(year: int, month: int, first: int, last: int) -> str | None:
     try:
-        return date(_coming(today, month, day), month, day).isoformat()
+        start, end = date(year, month, first), date(year, month, last)
     except ValueError:
         return None
+    return f"{start} days_{last}" if start < end else end.isoformat()
 
 
 def _tomorrow(_: re.Match[str], today: date) -> str:
@@ -467,7 +467,7 @@ _READERS = tuple(
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
         (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, "pierw drugi drugy trzec czwar piat szost siodm osme osmy dziew dzies jeden dwuna trzyn czter piet szesn siede osiem dwud trzyd"), (_WEEK_OF, _week_of, "tyg tygo tygd tydz"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, "q kw kwar quar ikw ikwa iikw iiik ivkw"), (_ORDINAL_QUARTER, _quarter, "kwar quar"),
-        (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel ciec"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
+        (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel ciec"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "mroz snie ocie wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
         (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przys nast kolej next tym this nowy nowe new neuj ново"),
         (_WEEKDAY, _weekday, "poni wtor srod czwa piat sobo nied mond tues wedn thur frid satu sund mont dien mitt donn frei sams sonn"),
         (_IN, _in, "za in with ciag"), (_TOMORROW, _tomorrow, "jutr"), (_ASAP, _asap, "najs njas naas njjs najp zara reki choc naty dzis tera asap soon righ imme stra"),
@@ -476,10 +476,12 @@ _READERS = tuple(
 )  # fmt: skip
 """Readers in order, each with word beginnings: a reader runs only if the message has one of them."""
 _BARE_MONTH = re.compile(rf"\b(?P<bare>{_MONTH})(?:,?\s+(?P<year>20\d\d))?", re.IGNORECASE)
+_BARE_YEAR = re.compile(r"^\W*(?:rok\s+)?(?P<year>20\d\d)(?:\s*r(?:oku|ok)?)?\W*$", re.IGNORECASE)
 _BARE_READERS = (
     *_READERS[:9],
     (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
     *_READERS[9:],
+    (_BARE_YEAR, lambda match, _: match["year"], frozenset(_DIGIT)),
     (_BARE_SOON, _asap, vocabulary("piln jutr dzis juz tera tomo toda now urge szyb naty")),
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))

@@ -58,6 +58,13 @@ SAID = {
     "w styczniu nie możemy, luty": "luty 2027",
     "w maju nie ma problemu": "maj 2027",
     "do lutego nie damy rady": "luty 2027",
+    "styczeń bądź luty": "styczeń albo luty 2027",
+    "w lutym, a najpóźniej w marcu": "luty-marzec 2027",
+    "10-20.01": "10-20 stycznia 2027",
+    "za jakiś miesiąc": "około grudnia 2026",
+    "jak puszczą mrozy": "wiosną 2027",
+    "rok 2027": "2027",
+    "w drugim półroczu": "2. półrocze 2027",
 }
 
 
