@@ -18,8 +18,8 @@ _COURTESY = vocabulary(
 
 _DECLINES = re.compile(
     r"\bnie (?:chce|chcial\w+|bede|wiem|znam|poda(?:m|je)|powiem|mowi\w*|zdradz\w+|ujawni\w+"
-    r"|ustal\w+|okresl\w+|mam (?:pojecia|zdania|budzetu)|jestem w stanie)\b"
-    r"|\bwol\w* (?:nie|najpierw)\b|trudno powiedziec|bez znaczenia|obojetn[ey]"
+    r"|ustal\w+|okresl\w+|pamietam|mierzy\w+|liczyl\w+|mam (?:pojecia|zdania|budzetu)|jestem w stanie)\b"
+    r"|\bwol\w* (?:nie|najpierw)\b|trudno powiedziec|\bto zalezy\b|\bzalezy (?:od|ile|jak|co|czy)\b|bez znaczenia|obojetn[ey]"
     r"|najpierw (?:\w+ )?(?:wycen|ofert)\w*|tajemnic\w*"
     r"|\b(?:rather|prefer) not\b|don t know|no idea|not sure"
 )
@@ -120,7 +120,7 @@ _SENTENCE = re.compile(r"[.!;\n]")
 _NAMES_OF = {
     "area": re.compile(r"\b(?:metraz\w*|metr\w*|m2|powierzchni\w*|area)\b"),
     "budget": re.compile(
-        r"\b(?:budzet\w*|kwot\w*|budget|\d+ (?:\w+ )?(?:za|od|na) (?:jeden |1 )?(?:metr|m2?|mkw)|zl m2?)\b"
+        r"\b(?:budzet\w*|kwot\w*|budget|jak naj(?:mniej|taniej)|bez limitu|ile (?:bedzie )?trzeba|\d+ (?:\w+ )?(?:za|od|na) (?:jeden |1 )?(?:metr|m2?|mkw)|zl m2?)\b"
     ),
     "start": re.compile(
         r"\b(?:termin\w*|start date|kiedykolwiek|bez pospiechu|nie (?:\w+ )?(?:spieszy|pali)|(?:byle|tylko) nie (?:w|na|przed|latem|zima))\b"

@@ -92,7 +92,7 @@ _THEN_BUDGET = re.compile(r"\s?,\s*(?:(?P<said>bud[żz]\w*|mam\w?\b)|do\b|ok\w*|
 """`łazienka 6, 50 tys`: a room, and not a price in thousands like `kuchnia 40, łazienka 30 tys`"""
 _MONEY = re.compile(rf"\d\s?(?:{MONEY})", re.IGNORECASE)
 _THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
-_SURE = re.compile(rf"{scope.LEFT.pattern}|\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
+_SURE = re.compile(r"\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
 """`u sąsiada 70 m, u mnie jest 59`"""
 _FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
 _EXACT = re.compile(r"(?<![\w.,:])(?:[3-9]|\d{2,3}),\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")

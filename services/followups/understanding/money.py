@@ -56,7 +56,7 @@ _WORDS = {
 _BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюджет\w*"
 _FOR = re.compile(
     rf"\b(?P<budget>{_BUDGET})"
-    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
+    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]a?\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
     r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|wk[łl]ad\w*|wynaj(?!em\b|[ęe]ci)\w*|wynaj(?:em|[ęe]ci\w*)\s+(?:to\s+|za\s+)?(?=$)"
     r"|(?:kod|nr|numer)(?=\s*$)|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
     r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
@@ -114,7 +114,7 @@ _TWICE = re.compile(
 )
 """`Dofinansowanie 18 tys, dołożymy drugie tyle`"""
 _GIVES = re.compile(
-    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do(?:[łl]o[żz]|rzuc|p[łl]ac|ci[ąa]gn|bi|jd)\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
+    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do(?:[łl]o[żz]|rzuc|p[łl]ac|ci[ąa]gn|bi|jd)\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|od[łl]o[żz]on\w+|oszcz[ęe]dzon\w+|uzbieran\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
     r"\s+(?:(?:do|na|to|nawet|g[óo]r[aęy]|najwy[żz]ej|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
     re.IGNORECASE,
 )
@@ -124,14 +124,14 @@ _GIVES_AFTER = re.compile(
 )
 _BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
 _SAME_SCALE = re.compile(
-    rf"\d\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|mo[żz]e(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
+    rf"\d\s?(?P<scale>{THOUSAND})[^.;!?\d]{{0,40}}\b(?:{corrections.WORDS}|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|(?:mo[żz]e|zosta[łl]\w*|na\s+(?:remont|wyko[ńn]czenie)(?:\s+mam\w?)?)(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
     rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
     re.IGNORECASE,
 )
 """`mam 30 tys, a właściwie to 35`"""
 _PHONE_GOES_ON = re.compile(r"[\s-]?\d\d[\s-]\d\d\b")
 _AT_MOST = re.compile(r"\s*(?:max|maks\w*|najwy[żz]ej)\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"[;!?]|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+_SENTENCE = re.compile(r"[;!?]|\bczyli\b|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
 _COUNTS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "siedem": 7, "osiem": 8, "dziewiec": 9}  # fmt: skip

@@ -61,7 +61,7 @@ def noun_before(text: str, start: int) -> tuple[str | None, str | None]:
 
 
 _TO_DO = r"do\s+(?:zrobi|remont|wyko[ńn]cz|robot|malow|skuci|odnow|od[śs]wie[żz])\w*"
-LEFT = re.compile(rf"\b(?:zosta\w+\s+(?:\w+\s+)?{_TO_DO}|{_TO_DO}(?:\s+(?:zosta\w+|jest|b[ęe]dzie))?|czyli\s+(?:robi\w+|wyka[ńn]cza\w+)|(?:teraz\s+)?robi(?:my|cie))\s+(?:tylko\s+|jakie[śs]\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
+_LEFT = re.compile(rf"\b(?:zosta\w+\s+(?:\w+\s+)?{_TO_DO}|{_TO_DO}(?:\s+(?:zosta\w+|jest|b[ęe]dzie))?|czyli\s+(?:robi\w+|wyka[ńn]cza\w+)|(?:teraz\s+)?robi(?:my|cie))\s+(?:tylko\s+|jakie[śs]\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
 """`do wykończenia 66`, `czyli robicie 180`"""
 _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem)\s+(?:(?:to|tylko|ok\.?|tak|ze?|jakie[śs])\s+){0,3}$", re.IGNORECASE)  # fmt: skip
 _TO_BE_DONE = re.compile(rf"\s*(?:{METRES})?\s*(?:{_TO_DO}|zosta\w+)", re.IGNORECASE)
@@ -99,10 +99,14 @@ def changes(text: str) -> bool:
 
 
 def is_left(text: str, start: int, end: int) -> bool:
-    """Return whether a number is what is left to do: `garaż odpada, więc 135`, `więc 135 do roboty`."""
-    is_so = _SO.search(text[:start][-32:]) is not None
-    is_rest = is_so and _ENDS.match(text, end) and _ODD_OUT.search(text[:start][-60:])
-    return bool(is_rest or (is_so and _TO_BE_DONE.match(text, end)))
+    """Return whether a number is what is left to do: `do wykończenia 66`, `garaż odpada, więc 135`."""
+    before = text[max(0, start - corrections.MOST_BETWEEN) : start]
+    if _LEFT.search(before[-80:]):
+        return True
+    if not _SO.search(before[-32:]):
+        return False
+    is_rest = _ENDS.match(text, end) and _ODD_OUT.search(before[-60:])
+    return bool(is_rest or _TO_BE_DONE.match(text, end))
 
 
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
@@ -137,10 +141,8 @@ def _is_inside(text: str, base: Quantity, part: Quantity) -> bool:
 
 def _only(text: str, found: Sequence[Quantity]) -> list[Quantity] | None:
     """Return what alone is to be done: `tylko parter, 85`; None if nothing says so."""
-    left = [each for each in found[1:] if LEFT.search(text[max(0, each.start - 80) : each.start])]
-    last = found[-1]
-    if left or (last.of is None and is_left(text, last.start, last.end)):
-        return left or [last]
+    if left := [each for each in found[1:] if is_left(text, each.start, each.end)]:
+        return left
     if any(each.of == "whole" for each in found) and (works := _WORKS_ON.search(text)):
         nouns = {key for _, key in map(kind, ROOM.finditer(works[0]))}
         named = [each for each in found if each.noun in nouns]
