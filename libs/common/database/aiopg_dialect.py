@@ -51,17 +51,9 @@ class AdaptedCursor(AsyncAdapt_dbapi_cursor):
         return int(self._cursor.rowcount) if count is None else count
 
     async def _execute_async(self, operation: Any, parameters: Any) -> None:
-        async with self._adapt_connection._execute_mutex:
-            begin = self._adapt_connection.begin_prefix()
-            if begin:  # sent with the statement: no extra round trip
-                operation = (
-                    begin.encode() + operation
-                    if isinstance(operation, bytes)
-                    else begin + operation
-                )
-            await self._connection.execute(self._cursor, operation, parameters)
-            if self._cursor.description:
-                self._rows.extend(self._cursor.fetchall())
+        await self._adapt_connection.send(self._cursor, operation, parameters)
+        if self._cursor.description:
+            self._rows.extend(self._cursor.fetchall())
 
     async def _executemany_async(self, operation: Any, seq_of_parameters: Sequence[Any]) -> None:
         # psycopg2 has no executemany for async connections: send pages.
@@ -100,7 +92,19 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         status = self._connection.raw.get_transaction_status()
         return bool(status == extensions.TRANSACTION_STATUS_IDLE)
 
-    def begin_prefix(self) -> str:
+    async def send(self, cursor: Any, operation: Any, parameters: Any = None) -> None:
+        """Execute with a cursor of psycopg2's. Begin with it, which saves a round trip."""
+        async with self._execute_mutex:
+            begin = self._begin_prefix()
+            if begin:
+                operation = (
+                    begin.encode() + operation
+                    if isinstance(operation, bytes)
+                    else begin + operation
+                )
+            await self._connection.execute(cursor, operation, parameters)
+
+    def _begin_prefix(self) -> str:
         if self.autocommit or not self._idle:
             return ""
         level = f" ISOLATION LEVEL {self.isolation_level}" if self.isolation_level else ""
@@ -116,14 +120,9 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     def _end(self, sql: str) -> None:
         if self.must_end:
             try:
-                await_(self._end_async(sql))
+                await_(self.send(self._connection.raw.cursor(), sql))
             except Exception as error:  # noqa: BLE001 - SQLAlchemy translates it
                 self._handle_exception(error)
-
-    async def _end_async(self, sql: str) -> None:
-        async with self._execute_mutex:
-            with self._connection.raw.cursor() as cursor:
-                await self._connection.execute(cursor, sql)
 
     def commit(self) -> None:
         self._end("COMMIT")

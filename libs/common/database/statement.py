@@ -6,29 +6,47 @@ compiled once, and its parameters go to the driver. The pool, the transaction an
 errors remain SQLAlchemy's.
 """
 
+import collections
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.engine import IteratorResult
-from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from libs.common.database.aiopg_dialect import AdaptedCursor
+import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
 
 NAMES: dict[type, set[str]] = {
-    sa.Connection: {"_handle_dbapi_exception"},
-    AdaptedCursor: {"_execute_async"},
+    sa.Connection: {"_handle_dbapi_exception", "_has_events"},
+    sa.Engine: {"_has_events"},
 }
 
 
-class Rows(IteratorResult[Any]):
-    """SQLAlchemy's result, with the number of rows that were read or changed."""
+class Rows(list[Any]):
+    """Named tuples, with those methods of SQLAlchemy's results that are used."""
 
-    def __init__(self, columns: SimpleResultMetaData, found: Iterable[Any], rowcount: int) -> None:
-        super().__init__(columns, iter(found))
+    def __init__(self, found: Iterable[Any], rowcount: int) -> None:
+        """:param rowcount: the number of rows that were read or changed"""
+        super().__init__(found)
         self.rowcount = rowcount
+
+    def one(self) -> Any:
+        """:raises ValueError: there are none, or several"""
+        [row] = self
+        return row
+
+    def one_or_none(self) -> Any:
+        return self.one() if self else None
+
+    def scalar_one(self) -> Any:
+        return self.one()[0]
+
+    def scalar(self) -> Any:
+        return self[0][0] if self else None
+
+    def scalars(self) -> list[Any]:
+        return [row[0] for row in self]
 
 
 class _Compiled(NamedTuple):
@@ -48,7 +66,7 @@ class Statement:
     def __init__(self, clause: str | sa.Executable) -> None:
         self._clause: Any = sa.text(clause) if isinstance(clause, str) else clause
         self._compiled: _Compiled | None = None
-        self._columns: SimpleResultMetaData | None = None
+        self._row: Callable[..., Any] | None = None
 
     async def execute(self, tx: AsyncConnection, given: Mapping[str, Any] | None = None) -> Rows:
         """Execute it, as `tx.execute` does.
@@ -56,32 +74,38 @@ class Statement:
         :param given: the parameters; those with a value in the clause may be missing
         :raises sqlalchemy.exc.DBAPIError: as from `tx.execute`
         """
-        if tx.dialect.driver != "aiopg":
-            return await self._execute_slowly(tx, given)
-        if not tx.in_transaction():
+        connection: Any = tx.sync_connection
+        if connection.dialect.driver != "aiopg":
+            result = await tx.execute(self._clause, given)
+            if not result.returns_rows:
+                return Rows((), result.rowcount)
+            return self._rows(result.keys(), result, result.rowcount)
+        if not connection.in_transaction():
             await tx.begin()
-        sql, defaults, processors = self._compiled or self._compile(tx.dialect)
-        parameters = defaults | dict(given or {})
+        sql, defaults, processors = self._compiled or self._compile(connection.dialect)
+        parameters = {**defaults, **(given or {})}
         for name in processors.keys() & parameters.keys():
             if (value := parameters[name]) is not None:
                 parameters[name] = processors[name](value)
-        connection: Any = tx.sync_connection
-        fairy = connection.connection
+        adapted = connection.connection.dbapi_connection
         try:
-            cursor = fairy.cursor()
-            for listener in connection.dispatch.before_cursor_execute:
-                listener(connection, cursor, sql, parameters, None, False)  # noqa: FBT003
-            await cursor._execute_async(sql, parameters)  # noqa: SLF001
+            cursor = adapted.driver_connection.raw.cursor()
+            if connection._has_events or connection.engine._has_events:  # noqa: SLF001
+                for listener in connection.dispatch.before_cursor_execute:
+                    listener(connection, cursor, sql, parameters, None, False)  # noqa: FBT003
+            await adapted.send(cursor, sql, parameters)
         except BaseException as error:  # noqa: BLE001 - SQLAlchemy raises its own
             await greenlet_spawn(_raise, connection, error, sql, parameters)
-        if self._columns is None:
-            self._columns = SimpleResultMetaData([each[0] for each in cursor.description or ()])
-        return Rows(self._columns, cursor.fetchall(), cursor.rowcount)
+        if cursor.description is None:
+            return Rows((), cursor.rowcount)
+        names = (column[0] for column in cursor.description)
+        return self._rows(names, cursor.fetchall(), cursor.rowcount)
 
-    async def _execute_slowly(self, tx: AsyncConnection, given: Mapping[str, Any] | None) -> Rows:
-        result = await tx.execute(self._clause, given)
-        keys, found = (tuple(result.keys()), result.all()) if result.returns_rows else ((), [])
-        return Rows(SimpleResultMetaData(keys), found, result.rowcount)
+    def _rows(self, names: Iterable[str], found: Iterable[Any], rowcount: int) -> Rows:
+        if self._row is None:
+            # Its fields are known only now.
+            self._row = collections.namedtuple("Row", names, rename=True)  # type: ignore[misc]  # noqa: PYI024
+        return Rows(itertools.starmap(self._row, found), rowcount)
 
     def _compile(self, dialect: sa.Dialect) -> _Compiled:
         compiled = self._clause.compile(dialect=dialect)

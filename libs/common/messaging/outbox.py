@@ -22,7 +22,6 @@ from sqlalchemy import (
     Identity,
     Index,
     MetaData,
-    Row,
     Table,
     Text,
     bindparam,
@@ -261,8 +260,7 @@ class Relay:
         :returns: whether more may be ready to publish
         """
         async with self._engine.begin() as tx:
-            found = await _CLAIM.execute(tx, {"batch": BATCH, "late": list(self._slow)})
-            rows = found.all()
+            rows = await _CLAIM.execute(tx, {"batch": BATCH, "late": list(self._slow)})
             publishing = [asyncio.create_task(self._publish(row)) for row in rows]
             if publishing:
                 await asyncio.wait(publishing, timeout=BATCH_SECONDS)
@@ -285,14 +283,12 @@ class Relay:
                 await _DEFER.execute(tx, {"ids": late, "seconds": CONFIRM_SECONDS + 1})
         return len(rows) == BATCH and BrokerUnavailable not in by_result
 
-    def _follow(self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]) -> None:
+    def _follow(self, row: Any, publishing: asyncio.Task[type[PublishError] | None]) -> None:
         task = asyncio.create_task(self._end(row, publishing))
         self._following.add(task)
         task.add_done_callback(self._following.discard)
 
-    async def _end(
-        self, row: Row[Any], publishing: asyncio.Task[type[PublishError] | None]
-    ) -> None:
+    async def _end(self, row: Any, publishing: asyncio.Task[type[PublishError] | None]) -> None:
         """Delete a row that is confirmed late; until then claim no more rows of its queue."""
         self._slow[row.routing_key] += 1
         try:
@@ -310,7 +306,7 @@ class Relay:
             await _DELETE.execute(tx, {"ids": list(ids)})
         return [None] * len(ids)
 
-    async def _publish(self, row: Row[Any]) -> type[PublishError] | None:
+    async def _publish(self, row: Any) -> type[PublishError] | None:
         wrap = self._broker.wrap
         try:
             await self._broker.send(

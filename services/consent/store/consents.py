@@ -124,7 +124,7 @@ async def read(tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str]) -
 
     In one statement with the lock, the count would be as old as the wait for the lock.
     """
-    rows = (await _READ.execute(tx, {"subject": subject_id, "purposes": list(purposes)})).all()
+    rows = await _READ.execute(tx, {"subject": subject_id, "purposes": list(purposes)})
     return ConsentState(
         versions={row.purpose: row.version for row in rows},
         unreturned=rows[0].unreturned,

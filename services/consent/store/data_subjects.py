@@ -57,7 +57,7 @@ async def find(
     return _row(found.one_or_none())
 
 
-def _row(row: sa.Row[Any] | None) -> SubjectRow | None:
+def _row(row: Any) -> SubjectRow | None:
     if row is None:
         return None
     return SubjectRow(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
@@ -148,7 +148,7 @@ async def rewrap(
     :raises KeyError: one is wrapped with a master key that is not configured
     """
     values = {"after": after, "current": vault.current, "batch": batch}
-    rows = (await _WRAPPED_BEFORE.execute(tx, values)).all()
+    rows = await _WRAPPED_BEFORE.execute(tx, values)
     if not rows:
         return 0, None
     keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]

@@ -90,12 +90,9 @@ _WITHDRAWN = sql(
 )
 
 
-async def withdrawn_after(
-    tx: AsyncConnection, after: int, until: int, batch: int
-) -> list[sa.Row[Any]]:
+async def withdrawn_after(tx: AsyncConnection, after: int, until: int, batch: int) -> list[Any]:
     """Read withdrawals and erasures, in the order of the trail."""
-    found = await _WITHDRAWN.execute(tx, {"after": after, "until": until, "batch": batch})
-    return list(found)
+    return await _WITHDRAWN.execute(tx, {"after": after, "until": until, "batch": batch})
 
 
 # The number, and not the columns, is returned: the driver's times may differ from the file's.

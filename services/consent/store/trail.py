@@ -116,4 +116,4 @@ async def stored(tx: AsyncConnection, after: int, until: int) -> Sequence[Any]:
 
     By number, because without statistics LIMIT would sort all remaining rows.
     """
-    return (await _STORED.execute(tx, {"after": after, "until": until})).all()
+    return await _STORED.execute(tx, {"after": after, "until": until})

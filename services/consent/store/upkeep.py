@@ -105,7 +105,7 @@ _FORGET_EXPIRED = sql(f"""
 async def _forget_expired(tx: AsyncConnection, retention: Retention, batch: int) -> int:
     """Destroy the keys of subjects about whom no proof is needed; the trail still verifies."""
     days = {"proofs": retention.proofs, "withdrawals": retention.withdrawals}
-    expired = list((await _LOCK_EXPIRED.execute(tx, days | {"batch": batch})).scalars())
+    expired = (await _LOCK_EXPIRED.execute(tx, days | {"batch": batch})).scalars()
     if not expired:
         return 0
     # The condition is tested again under the lock, so that a concurrent agreement is seen.

@@ -30,7 +30,7 @@ from services.followups.store.tables import (
 
 _ENTER = Statement(
     pg.insert(chat_conversations)
-    .values(id=sa.bindparam("id"), session_id=sa.bindparam("session_id"))
+    .values(id=sa.func.gen_random_uuid(), session_id=sa.bindparam("session_id"))
     # This write locks the row. It is cheap because the column has no index.
     .on_conflict_do_update(
         constraint="chat_conversations_session", set_={"score": chat_conversations.c.score}
@@ -44,9 +44,8 @@ async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
 
     One statement finds or creates it, so two tabs share one conversation and their turns queue.
     """
-    entered = await _ENTER.execute(tx, {"id": uuid4(), "session_id": session_id})
-    row: Row = entered.mappings().one()
-    return row
+    entered: Row = (await _ENTER.execute(tx, {"session_id": session_id})).one()._asdict()
+    return entered
 
 
 # One statement, because turns are most of this service's load. The parts that write leads and
@@ -123,8 +122,7 @@ async def save_turn(
     if leads:
         given["leads"] = leads_of.rows(leads)
     saving = _saving(notifies=bool(outgoing), changes_leads=bool(leads))
-    saved = await saving.execute(tx, given)
-    reply_id: int = saved.scalar_one()
+    reply_id: int = (await saving.execute(tx, given)).scalar_one()
     return reply_id
 
 

@@ -78,10 +78,10 @@ async def find(
         "known": known_id,
         "contacts": list(contacts),
     }
-    found = (await _FIND.execute(tx, given)).mappings().one_or_none()
-    if found is None and contacts:
-        found = (await _FIND.execute(tx, given)).mappings().one_or_none()
-    return found
+    found = await _FIND.execute(tx, given)
+    if not found and contacts:
+        found = await _FIND.execute(tx, given)
+    return found.one()._asdict() if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ async def enrol(
         "due": due,
         "request_id": request_id,
     }
-    rows = (await _ENROL.execute(tx, given)).mappings().all()
+    rows = [row._asdict() for row in await _ENROL.execute(tx, given)]
     return Enrolment(rows, is_new=any(row["is_new"] for row in rows))
 
 
@@ -168,7 +168,7 @@ _OF_CONVERSATION = Statement(
 async def rows_of_conversation(tx: AsyncConnection, conversation_id: UUID) -> Sequence[Row]:
     """Return what a turn needs of them, in order."""
     found = await _OF_CONVERSATION.execute(tx, {"conversation": conversation_id})
-    return found.mappings().all()
+    return [row._asdict() for row in found]
 
 
 async def page(

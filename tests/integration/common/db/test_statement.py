@@ -80,14 +80,14 @@ async def test_values_are_those_of_sqlalchemy(engine: AsyncEngine) -> None:
         for each in given:
             assert (await ADD.execute(tx, each)).rowcount == 1
         theirs = (await tx.execute(READ)).mappings().all()
-        ours = (await Statement(READ).execute(tx)).mappings().all()
-    assert [dict(each) for each in ours] == [dict(each) for each in theirs]
-    assert [dict(each) for each in ours] == sorted(given, key=lambda each: str(each["id"]))
+        ours = [each._asdict() for each in await Statement(READ).execute(tx)]
+    assert ours == [dict(each) for each in theirs]
+    assert ours == sorted(given, key=lambda each: str(each["id"]))
 
 
 async def test_no_rows_have_columns_too(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
-        assert (await Statement("SELECT id FROM thing").execute(tx)).scalars().all() == []
+        assert await Statement("SELECT id FROM thing").execute(tx) == []
         assert (await Statement("UPDATE thing SET name = 'a'").execute(tx)).rowcount == 0
 
 
