@@ -63,8 +63,12 @@ class Statement:
     columns in the clause. A parameter of None is NULL with aiopg, also where its type is JSON.
     """
 
-    def __init__(self, clause: str | sa.Executable) -> None:
+    def __init__(self, clause: str | sa.Executable, *, after: sa.Executable | None = None) -> None:
+        """:param after: executed first. With aiopg both are sent at once; still, each of the two
+        sees what was committed before it began.
+        """
         self._clause: Any = sa.text(clause) if isinstance(clause, str) else clause
+        self._after: Any = after
         self._compiled: _Compiled | None = None
         self._row: Callable[..., Any] | None = None
 
@@ -76,10 +80,7 @@ class Statement:
         """
         connection: Any = tx.sync_connection
         if connection.dialect.driver != "aiopg":
-            result = await tx.execute(self._clause, given)
-            if not result.returns_rows:
-                return Rows((), result.rowcount)
-            return self._rows(result.keys(), result, result.rowcount)
+            return await self._execute_slowly(tx, given)
         if not connection.in_transaction():
             await tx.begin()
         sql, defaults, processors = self._compiled or self._compile(connection.dialect)
@@ -101,6 +102,14 @@ class Statement:
         names = (column[0] for column in cursor.description)
         return self._rows(names, cursor.fetchall(), cursor.rowcount)
 
+    async def _execute_slowly(self, tx: AsyncConnection, given: Mapping[str, Any] | None) -> Rows:
+        if self._after is not None:
+            await tx.execute(self._after, given)
+        result = await tx.execute(self._clause, given)
+        if not result.returns_rows:
+            return Rows((), result.rowcount)
+        return self._rows(result.keys(), result, result.rowcount)
+
     def _rows(self, names: Iterable[str], found: Iterable[Any], rowcount: int) -> Rows:
         if self._row is None:
             # Its fields are known only now.
@@ -108,14 +117,17 @@ class Statement:
         return Rows(itertools.starmap(self._row, found), rowcount)
 
     def _compile(self, dialect: sa.Dialect) -> _Compiled:
-        compiled = self._clause.compile(dialect=dialect)
-        binds: dict[str, sa.BindParameter[Any]] = compiled.binds
+        clauses = (self._clause,) if self._after is None else (self._after, self._clause)
+        compiled = [each.compile(dialect=dialect) for each in clauses]
+        binds: dict[str, sa.BindParameter[Any]] = {}
+        for each in compiled:
+            binds |= each.binds
         processors = {
             name: bind.type.dialect_impl(dialect).bind_processor(dialect)
             for name, bind in binds.items()
         }
         self._compiled = _Compiled(
-            compiled.string,
+            ";".join(each.string for each in compiled),
             {name: bind.value for name, bind in binds.items() if not bind.required},
             {name: process for name, process in processors.items() if process is not None},
         )

@@ -36,16 +36,17 @@ class Lead(NamedTuple):
 
 
 _COLUMNS = (*Lead._fields, "state")
-# Contacts are locked in sorted order, so that two sessions with the same contacts cannot deadlock.
+_CONTACTS = sa.bindparam("contacts", type_=_texts)
+# In sorted order, so that two sessions with the same contacts cannot deadlock.
+_LOCK_CONTACTS = sa.text("""
+SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
+FROM (SELECT contact FROM unnest(:contacts) AS contact ORDER BY contact) AS ordered
+""").bindparams(_CONTACTS)
 # The conversation's own lead comes first: it stays the same lead, whatever contact is added.
 _FIND = Statement(
     sa.text(f"""
-WITH locked AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
-    FROM (SELECT contact FROM unnest(:contacts) AS contact ORDER BY contact) AS ordered
-)
-SELECT {", ".join(_COLUMNS)} FROM lead WHERE (SELECT count(*) FROM locked) >= 0
-    AND topic = :topic AND (conversation_id = :conversation OR id = :known
+SELECT {", ".join(_COLUMNS)} FROM lead WHERE topic = :topic
+    AND (conversation_id = :conversation OR id = :known
     OR id IN (SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts)))
 ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMIT 1 FOR UPDATE
 """)
@@ -53,9 +54,10 @@ ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMI
         sa.bindparam("topic", type_=sa.Text),
         sa.bindparam("conversation", type_=sa.Uuid),
         sa.bindparam("known", type_=sa.Uuid),
-        sa.bindparam("contacts", type_=_texts),
+        _CONTACTS,
     )
-    .columns(*(lead.c[name] for name in _COLUMNS))
+    .columns(*(lead.c[name] for name in _COLUMNS)),
+    after=_LOCK_CONTACTS,  # not in one statement: the snapshot must be newer than the locks
 )
 
 
@@ -69,8 +71,7 @@ async def find(
 ) -> Row | None:
     """Find and lock the lead of this conversation, or of another one with the same contact.
 
-    The contacts are locked first. If nothing is found, the query runs again, because its snapshot
-    may be older than the locks and miss a lead that another session has just created.
+    The contacts are locked first: another session may be about to create their lead.
     """
     given = {
         "topic": topic,
@@ -79,8 +80,6 @@ async def find(
         "contacts": list(contacts),
     }
     found = await _FIND.execute(tx, given)
-    if not found and contacts:
-        found = await _FIND.execute(tx, given)
     return found.one()._asdict() if found else None
 
 

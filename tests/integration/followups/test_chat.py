@@ -69,7 +69,9 @@ async def test_a_turn_makes_few_statements(world: World, engine: AsyncEngine) ->
         made.clear()
         await world.say(said)
         counts[said.partition(" ")[0]] = len(made)
-    assert counts == {"Dzień": 2, "budżet": 2, "Anna,": 4, "tak,": 5, "dziękuję,": 4}
+    locks = int(engine.driver == "asyncpg")  # sent on their own; aiopg sends them with the next
+    expected = {"Dzień": 2, "budżet": 2, "Anna,": 3 + locks, "tak,": 5 + locks, "dziękuję,": 4}
+    assert counts == expected
 
 
 async def test_facts_said_in_different_tabs_all_survive(world: World, engine: AsyncEngine) -> None:

@@ -101,6 +101,34 @@ async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> Non
             await ADD.execute(tx, {"id": uuid.uuid4()})
 
 
+async def test_a_statement_after_a_lock_sees_what_was_committed_before(
+    engine: AsyncEngine, made: DatabaseUrl
+) -> None:
+    counted = Statement("SELECT count(*) FROM thing", after=text("SELECT pg_advisory_xact_lock(7)"))
+
+    async def counts() -> int:
+        async with engine.begin() as tx:
+            return int((await counted.execute(tx)).scalar_one())
+
+    async with (
+        postgres.connect(str(made), application_name="other") as other,
+        other.connect() as tx,
+    ):
+        await tx.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        task = asyncio.create_task(counts())
+
+        async def waits() -> bool:
+            waiting = text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            )
+            return bool((await tx.execute(waiting)).scalar_one())
+
+        await eventually(waits)
+        await ADD.execute(tx, row())
+        await tx.commit()
+        assert await task == 1
+
+
 async def test_it_begins_a_transaction_that_can_be_rolled_back(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         await ADD.execute(connection, row())
