@@ -7,7 +7,7 @@ from services.followups.routing import fold
 from services.followups.understanding.text import vocabulary
 
 _COURTESY = vocabulary(
-    "dzien dobry witam witajcie hej czesc dziekuje dzieki bardzo super ok okej dobrze tak nie "
+    "dzien dobry witam witajcie hej czesc dziekuje dziekujemy dzieki bardzo super ok okej dobrze tak nie "
     "jasne swietnie pozdrawiam milego dnia wieczoru do widzenia to wszystko na razie no i "
     "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
     "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "

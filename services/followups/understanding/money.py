@@ -101,7 +101,7 @@ _SHARED = re.compile(
     re.IGNORECASE,
 )
 """`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
-_OWN = r"(?:(?:jeszcze|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+)"
+_OWN = r"(?:(?:jeszcze|nasze|naszych|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+)"
 _OWN_ON_TOP = re.compile(
     rf"\d\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}(?:\b(?:i|oraz|a|plus)\s|\+)\s*"
     rf"(?:{_OWN}{{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))|{_OWN}?\d{{1,3}}(?=\s+(?:swo|w[łl]asn|oszcz)))",
@@ -202,7 +202,7 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     if "drugie tyle" in text and (twice := _TWICE.search(text)):
         text = f"budżet {round(2 * value(twice['number']))} {twice['scale']}{text[twice.end() :]}"
     text = _SAME_SCALE.sub(lambda match: f"{match[0]} {match['scale']}", text)
-    if has_any(text.lower(), ("swo", "mo", "asn", "oszcz")):
+    if has_any(text.lower(), ("swo", "mo", "asn", "nasz", "oszcz")):
         text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
     alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
     amended = corrections.amended(text) if asked == "budget" else None

@@ -29,7 +29,7 @@ ROOM = re.compile(rf"\b(?P<part>{PART})", re.IGNORECASE)
 _WORKS_ON = re.compile(rf"\b(?:remont|adaptacj|wyko[ńn]cz|odnow|od[śs]wie|przebudow|malowa)\w*\s+(?:sam\w+\s+|ca[łl]\w+\s+)?(?:{PART})(?:\s*(?:,|\bi\b|\boraz\b)\s*(?:{PART}))*(?!\s*(?:,|\bi\b|\boraz\b)\s*(?:ca[łl]|reszt|pozosta))", re.IGNORECASE)  # fmt: skip
 """`adaptacja poddasza, dom ma 200 m, poddasze 65`"""
 _FLAT = re.compile(r"\b(?:mieszka(?:ni|nk)|dom(?:u|em|ek|ku)?\b|lokal|biur|kawalerk)[^\d.;!?]*$", re.IGNORECASE)  # fmt: skip
-_DIGIT = re.compile(r"\d")
+_DIGIT = re.compile(r"\d(?!\s?pok)")
 _CLAUSE = re.compile(rf"[,;.!?(]\s|{MARK}|\ba\b|\bale\b")
 
 

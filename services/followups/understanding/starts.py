@@ -44,13 +44,13 @@ _WORD = re.compile(
     re.IGNORECASE,
 )
 _END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
-_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|ale|a|i|bo|[żz]eby|aby)\b")
+_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|czyli|ale|a|i|bo|[żz]eby|aby)\b")
 _LOOK_BACK, _LOOK_AHEAD = 70, 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
 _RULED_OUT = re.compile(
     r"\s*(?:(?:to|nas|nam|mnie|mi|my|ja|si[ęe]|jeszcze|ju[żz]|niestety|raczej|akurat|jest\w*|mam|mamy)\s+){0,3}"
     r"(?:nie\s+(?:ma\s+(?:nas|mnie)|da(?:m|my)?\s+(?:rady|si[ęe])|pasuj\w*|(?:mog[ęe]|mo[żz]emy)(?=\s*$|\s+(?:bo|zacz|rusz|wpu|was|jeszcze)))"
-    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+urlopie|wyje[żz]d[żz]a|zaj[ęe]t)",
+    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+(?:urlopie|wyje[źz])|za\s+granic|poza\s+(?:domem|krajem)|wyje[żz]d[żz]a|zaj[ęe]t)",
     re.IGNORECASE,
 )
 """`W grudniu nas nie ma`"""
@@ -76,6 +76,7 @@ _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECAS
 _LONGEST_LINK = 25
 _ROUGH = re.compile(r"about|week|in_|spring|summer|autumn|winter|quarter|half_year|holidays|(?:before|after)_")  # fmt: skip
 _LIST = re.compile(r"[\s,(:–-]*(?:(?:albo|lub|czyli|ok\.?|oko[łl]o)\s+)?", re.IGNORECASE)
+_AT_LATEST = re.compile(r"najp[óo][źz]niej|\bmaks|\bmax", re.IGNORECASE)
 _YOURS = re.compile(r"\bwy\b", re.IGNORECASE)
 """`elektryk wchodzi w marcu, wy w kwietniu`"""
 _PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*(?:jeszcze\s*)?$", re.IGNORECASE)  # fmt: skip
@@ -139,7 +140,9 @@ def _is_closer(chosen: Date, each: Date, between: str) -> bool:
     """Return whether it says the same more exactly: `po świętach, koło 7 stycznia`."""
     if _PAUSE.search(between) if chosen.said == "asap" else each.said[:7] < chosen.said[:7]:
         return False
-    is_next = len(between) <= _LONGEST_LINK and not _WORD.search(between)
+    is_next = len(between) <= _LONGEST_LINK and not (
+        _WORD.search(between) or _AT_LATEST.search(between)
+    )
     return is_next and _exactness(each) > _exactness(chosen)
 
 
