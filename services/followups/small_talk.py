@@ -76,7 +76,7 @@ _ABOUT_WORKS = vocabulary(
     "czy same sam sama samo samych tylko "
     "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
     "zamontujecie polozycie pomalujecie kladziecie ukladacie ulozycie ogarniacie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
-    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek wynajem najem biura biur biuro biurowe lokale lokali lokal sklepy sklepow wewnetrzne wewnetrznych domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy "
+    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek wynajem najem biura biur biuro biurowe lokale lokali lokal sklepy sklepow wewnetrzne wewnetrznych domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy sciany scian sciane "
     "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "

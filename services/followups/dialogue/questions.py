@@ -77,7 +77,7 @@ def _on_the_route(route: Route, state: State, heard: Heard, script: Script) -> R
         state, parts = _ask(state, "contact", script, text, notifies=not route.first)
         # Before staff know, a route that is named again says nothing.
         is_answered = heard.asks_of_record or any(
-            each is not route or not times for each in heard.answers
+            each is not route or route.at_once or not times for each in heard.answers
         )
         if not (later or is_answered):
             is_heard = times > 0 and heard.is_worth_telling and heard.says

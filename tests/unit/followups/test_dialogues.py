@@ -138,6 +138,8 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("remont 65 m2", "jakieś 1500 za metr czyli 90 tys"): {"budget": 90000},
     ("remont 65 m2", "inna firma chciała 70 tys"): {"budget": None},
     ("remont 65 m2", "ubezpieczyciel daje 70 tys + nasze 30"): {"budget": 100000},
+    ("remont 65 m2", "ubezpieczenie wypłaciło 22 tys, dołożymy z 15"): {"budget": 37000},
+    ("remont 65 m2", "160 tys, mogę dołożyć do 180"): {"budget": 180000},
     ("Mieszkanie 3 pokoje 62,5 m, jeden pokój 12 m zostaje jak jest",): {"area": 50.5},
     ("remont 65 m2, 80 tys", "między najemcami czyli 1-15 lutego"): {"start": "2027-02-01"},
     ("remont 65 m2, 80 tys", "start w Q1, najpóźniej w kwietniu"): {"start": "2027-01"},
