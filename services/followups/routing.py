@@ -84,8 +84,10 @@ class Route:
 @lru_cache(64)  # a turn folds the same message several times
 def fold(text: str) -> tuple[str, ...]:
     """Return the words of a text in lower case, without diacritics."""
-    plain = unicodedata.normalize("NFKD", text.lower().replace("ł", "l"))
-    return tuple(_WORD.findall(_COMBINING.sub("", plain)))
+    plain = text.lower()
+    if not plain.isascii():
+        plain = _COMBINING.sub("", unicodedata.normalize("NFKD", plain.replace("ł", "l")))
+    return tuple(_WORD.findall(plain))
 
 
 def phrase_fault(phrase: str) -> str | None:
@@ -154,22 +156,22 @@ class _Node:
         node.numbers += (number,)
 
     def hear(self, words: Sequence[str], at: int, heard: set[int]) -> None:
-        """Add the numbers of the phrases that continue at this word."""
+        """Add the numbers of the phrases that continue at this word; the last one is empty."""
         heard.update(self.numbers)
-        if at == len(words):
-            return
         if self.after_gap:
             for skip in range(min(LONGEST_GAP + 1, len(words) - at)):
                 self.after_gap.hear(words, at + skip, heard)
         word = words[at]
         if (node := self.words.get(word)) is not None:
             node.hear(words, at + 1, heard)
-        for letters, node in self.beginnings.get(word[:STEM], _NO_NODES).items():
-            if word.startswith(letters):
-                node.hear(words, at + 1, heard)
-        for letters, node in self.endings.get(word[-ENDING:], _NO_NODES).items():
-            if word.endswith(letters) and word != letters:
-                node.hear(words, at + 1, heard)
+        if self.beginnings and (known := self.beginnings.get(word[:STEM])):
+            for letters, node in known.items():
+                if word.startswith(letters):
+                    node.hear(words, at + 1, heard)
+        if self.endings and (known := self.endings.get(word[-ENDING:])):
+            for letters, node in known.items():
+                if word.endswith(letters) and word != letters:
+                    node.hear(words, at + 1, heard)
 
 
 _NO_NODES: dict[str, Any] = {}
@@ -229,7 +231,7 @@ class Routes:
         return [route for route in self._matching(heard | self._hear(before)) if route.topic]
 
     def _heard(self, message: str) -> frozenset[int]:
-        words = fold(message)
+        words = (*fold(message), "")
         heard: set[int] = set()
         for at in range(len(words)):
             self._phrases.hear(words, at, heard)
