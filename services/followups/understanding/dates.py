@@ -7,7 +7,7 @@ said back in their words: `2027-06 summer`. fact_texts.py has these words in eac
 import re
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
@@ -183,7 +183,7 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
                 if len(said) == _WHOLE_DAY and pattern in _DAYS:
                     led = _LED.search(text[max(0, start - _LOOK_BACK) : start])
                     said += f" {led.lastgroup}" if led else ""
-                found.append(Date(start, end, said, _KINDS.get(pattern, "date")))
+                found.append(Date(start, end, said, _KINDS.get(meaning, "date")))
     return sorted(found, key=lambda each: each.start)
 
 
@@ -192,7 +192,7 @@ _LED = re.compile(r"\b(?:(?P<after>po|after|nach)|(?P<until>do|until|by|bis)|(?P
 
 _SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
-_TITLED = {"pan", "pani", "panstwo", "nazwisko"}
+_TITLED = name.FIRST_NAMES | {"pan", "pani", "panstwo", "nazwisko"}
 
 
 def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
@@ -201,7 +201,7 @@ def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
         return False
     *_, word = ("", *before.split())
     after = _NEXT_WORD.match(text, match.end())
-    is_named = fold(word) in name.FIRST_NAMES | _TITLED
+    is_named = fold(word) in _TITLED
     follows = after is not None and after[1].istitle() and fold(after[1]) in name.FIRST_NAMES
     return (is_named and (match[0][0].isupper() or word.islower())) or (
         follows and match[0].istitle()
@@ -455,6 +455,10 @@ def _asap(_: re.Match[str], __: date) -> str:
     return "asap"
 
 
+def _now(_: re.Match[str], __: date) -> str:
+    return "asap"
+
+
 _DIGIT = "0"
 _MONTH_STEMS = (
     "styc luty lute marz marc mar kwie maj maja maju maje czer lipi lipc sier wrze pazd list grud "
@@ -482,13 +486,14 @@ _BARE_READERS = (
     (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
     *_READERS[9:],
     (_BARE_YEAR, lambda match, _: match["year"], frozenset(_DIGIT)),
-    (_BARE_SOON, _asap, vocabulary("piln jutr dzis juz tera tomo toda now urge szyb naty")),
+    (_BARE_SOON, _now, vocabulary("piln jutr dzis juz tera tomo toda now urge szyb naty")),
 )
 _BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
-_MONTH_NAMES = {_NAMED, _BARE_MONTH}
-_DAYS = {_DAY_MONTH, _NAME_DAY, _SPOKEN_DAY, _DAY_DOT_MONTH, _DOTTED}
-_IN_A_YEAR = {_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON}
+# Tuples: the hash of a pattern is computed anew each time, and costs more than a search.
+_MONTH_NAMES = (_NAMED, _BARE_MONTH)
+_DAYS = (_DAY_MONTH, _NAME_DAY, _SPOKEN_DAY, _DAY_DOT_MONTH, _DOTTED)
+_IN_A_YEAR = (_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON)
 """May be followed by `przyszłego roku`."""
-_KINDS: dict[re.Pattern[str], Kind] = {
-    _DAY_DOT_MONTH: "number", _WEEKDAY: "weekday", _NEXT: "next", _IN: "span", _ASAP: "asap", _SOON: "asap", _BARE_SOON: "now",
+_KINDS: dict[Any, Kind] = {
+    _day_month: "number", _weekday: "weekday", _next: "next", _in: "span", _asap: "asap", _now: "now"
 }  # fmt: skip

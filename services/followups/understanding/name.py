@@ -201,13 +201,16 @@ def _is_of_another(text: str, match: re.Match[str]) -> bool:
     return PHONE_MARK not in text and bool(_OF_ANOTHER.search(text[: match.start("name")]))
 
 
+_TITLED = FIRST_NAMES | {"pan", "pani"}
+
+
 def _in_order(name: str, *, turns: bool) -> str:
     """Put the first name first: `Wiśniewska Teresa`.
 
     :param turns: False if the word before it belongs to the sentence: `piszcie do mnie, mnie Ola`
     """
     first, _, last = name.partition(" ")
-    is_turned = fold(last) in FIRST_NAMES and fold(first) not in FIRST_NAMES | {"pan", "pani"}
+    is_turned = fold(last) in FIRST_NAMES and fold(first) not in _TITLED
     if is_turned and not turns:
         return last
     return f"{last} {first}" if is_turned else name
