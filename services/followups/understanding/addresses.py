@@ -21,8 +21,8 @@ _EMAIL = re.compile(
 )
 _ENDING = r"(?:pl|com|eu|net|org|info|de|uk|ua|at|io|co|biz|edu|gov|fr|cz|it|nl|me|dev|shop|studio|design)(?![\w@])"
 _RUN_ON = re.compile(
-    rf"@((?:[\w-]{{1,63}}\.){{1,8}}?(?i:pl|com|eu))(?=\d{{3}}(?:[ -]?\d{{3}}){{2}}\b)"
-    rf"|@((?:[\w-]{{1,63}}\.){{1,8}}?(?i:{_ENDING}))\.(?!(?i:pl|com|eu)\b|{_ENDING})"
+    rf"@((?:[\w-]{{1,63}}+\.){{1,8}}?(?i:pl|com|eu))(?=\d{{3}}(?:[ -]?\d{{3}}){{2}}\b)"
+    rf"|@((?:[\w-]{{1,63}}+\.){{1,8}}?(?i:{_ENDING}))\.(?!(?i:pl|com|eu)\b|{_ENDING})"
     r"(?=(?:[A-ZĄĆĘŁŃÓŚŹŻ]|[^\W\d_]{3})[^\W\d_]*+(?!\.[^\W\d_]|[\w@-]))"
 )
 """`jan@wp.pl.Dziękuję`: the next sentence follows the dot."""

@@ -42,6 +42,9 @@ _AREA_WORD = re.compile(
     rf"|obmiar\w*|wysz[łl]o|pomiar\w*\s+\w+|(?:w|na|wg|wed[łl]ug)\s+(?:umow|akt|ak[ct]ie|plan|projek)\w*)\b[^\d\n,;]{{0,25}}(?P<number>{NUMBER})",
     re.IGNORECASE,
 )
+_LABELS = vocabulary(
+    "metr mkw pow m powi area size flac площ obmi wysz pomi umow akt akta akty akte akto aktu akti akci plan proj"
+)
 _PLACE = r"las\w*|morz\w*|sklep\w*|przystan\w*|centrum|stacji|metra|szko[łl]\w*|pla[żz]\w*|jezior\w*|granic\w*|drog\w*|ulic\w*|park\w*|dworc\w*|was\b|pa[ńn]stwa"
 _OTHER_AFTER = re.compile(
     r"\s?(?:/\s?b|b(?:ie[żz]\w*|\.)|b\b|(?:wysok\w*+|szeroko\w*+|d[łl]ugo\w*+)(?!\W*\d)|dalej|drog\w*|st[ąa]d|wy[żz]ej"
@@ -254,7 +257,7 @@ def _answers(text: str, match: re.Match[str], asked: Question | None) -> bool:
 
 def _labelled(text: str) -> Iterator[Quantity]:
     """Yield what follows a word for areas: `metraż 65,5`, `po obmiarze wyszło 57,2`."""
-    for match in _AREA_WORD.finditer(text):
+    for match in () if _LABELS.isdisjoint(beginnings(text)) else _AREA_WORD.finditer(text):
         if not _COUNTS_ELSE.match(text, match.end()) and value(match["number"]) >= _FEW:
             yield Quantity(*match.span("number"), value(match["number"]))
 

@@ -107,8 +107,8 @@ _NO = {
     for name in TABLES
 }
 """In every language, whatever the talk was in; a word of two languages is the talk's own."""
-_LONGER = {"remo": "remov", "chce": "chcem", "wiec": "wiece"}
-"""`remont`, `chcę` and `więc` say nothing."""
+_LONGER = {"remo": "remov", "wyre": "wyrej", "chce": "chcem", "wiec": "wiece"}
+"""`remont`, `wyremontować`, `chcę` and `więc` say nothing."""
 _SIGNALS = {_LONGER.get(each, each) for each in _NO["pl"].beginnings("acefgmosu", 4)}
 """Every withdrawal has such a word: most messages have none, and cost no more than this look."""
 _SENTENCE = re.compile(r"(?<=[.!?\n])")

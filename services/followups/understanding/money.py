@@ -204,14 +204,16 @@ def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Re
     text = _SAME_SCALE.sub(lambda match: f"{match[0]} {match['scale']}", text)
     if has_any(text.lower(), ("swo", "mo", "asn", "nasz", "oszcz")):
         text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
-    alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if asked == "budget" else set()  # fmt: skip
-    amended = corrections.amended(text) if asked == "budget" else None
+    amounts = [*_AMOUNT.finditer(text)]
+    is_answer = asked == "budget" and not all(each["scale"] or each["currency"] for each in amounts)
+    alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if is_answer else set()
+    amended = corrections.amended(text) if is_answer else None
     is_bare_text = bool(alone) and is_bare(text, beside=_ON_A_PART)
     found: list[Quantity] = []
     said: list[re.Match[str]] = []
     currency = "PLN"
     last_end = 0
-    for match in _AMOUNT.finditer(text):
+    for match in amounts:
         before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
         is_amended = amended is not None and match.start("number") == amended.start(
             "number"
