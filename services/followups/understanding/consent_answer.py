@@ -168,8 +168,11 @@ _ABOUT_IT = r" (?:w sprawie|do|w celu|odnosnie) (?:kontaktu )?(?:w sprawie )?(?:
 _CONTACT_ONLY = re.compile(
     rf"\b(?:kontakt(?:u|owac)?|numer|nr|tel|telefon|e?-?maile?|adres|dzwonic|dzwoncie|pisac|piszcie)\b[^.!?;]{{0,30}}?{_ONLY}{_ABOUT_IT}"
     rf"|{_ONLY} w sprawie (?:\w+ )?\w+,? (?:i )?nic (?:wiecej|innego)\b"
+    r"|\b(?:only|just)(?: contact| call| e?-?mail| write)?(?: me| us)?(?: about| for| with)? (?:the|my|this) (?:quote|estimate|request)\b"
 )
-_MAY_BE_REPLY_ONLY = vocabulary("bez zadn wyce tylk wyla jedy kein ohne без ніяк не with no")
+_MAY_BE_REPLY_ONLY = vocabulary(
+    "bez zadn wyce tylk wyla jedy kein ohne без ніяк не with no only just"
+)
 _AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
 _THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 

@@ -17,7 +17,7 @@ _WORDS = {
     "en": vocabulary(
         "the and is are hello hi my we want would like please of for with have yes agree if only send me kitchen "
         "flat apartment house bathroom renovate about need looking thanks around you it at this "
-        "an how much when can could i'm i'd your our from or do does what me to renovation floor "
+        "i am who why an how much when can could i'm i'd your our from or do does what me to renovation floor "
         "there there's water gas smell smells smoke fire leak leaking flooding flooded help burning burst pipe ceiling everywhere beeping"
     ),
     "de": vocabulary(
@@ -27,6 +27,7 @@ _WORDS = {
         "es im bei uns aus am riecht nach gas wasser brennt feuer hilfe rauch decke rohr rohrbruch läuft überall steckdose funken strom hier hat gasgeruch kurzschluss wasserschaden gasleitung qualmt"
     ),
 }  # fmt: skip
+_PLACES = re.compile(r"(?<=[a-z] )[A-ZĆŁŚŹŻ]\w+")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
@@ -42,6 +43,8 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
         text = re.sub(r"\S+@\S+", " ", text)
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
+    if current == "en" and points["en"] > 1:  # `do you work in Kraków`
+        text = _PLACES.sub(" ", message).lower()
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * len(_GERMAN.findall(text))
