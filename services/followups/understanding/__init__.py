@@ -2,6 +2,9 @@
 
 Each reader removes its match from the text, so that the next one cannot read `80 m2` as money or a
 budget as a phone number. Readers do not guess: what is unclear stays unknown and is asked.
+
+A reader looks for one of its words before it searches, as most messages have none: a new word in its
+pattern needs its beginning there. tests/unit/followups/test_first_look.py holds them together.
 """
 
 from datetime import date

@@ -39,7 +39,7 @@ _IN_CENTIMETRES = re.compile(rf"(?P<a>{FIRST_DIGIT}\d\d)\s?(?:cm\s?)?(?:x|×|\*|
 _LONGEST_SIDE = 30
 _AREA_WORD = re.compile(
     rf"\b(?:metra[żz]\w*|(?<!\d )(?:metry|mkw)|pow\b\.?|m2(?=:)|(?:^|(?<=[,;.] ))m2(?=\s\d[\d ]*+(?:[.,]\d+)?+(?!\s?(?:{MONEY})))|powierzchni\w*|area|size|fläche|площа"
-    rf"|obmiar\w*|wysz[łl]o|pomiar\w*\s+\w+|(?:w|na|wg|wed[łl]ug)\s+(?:umow|akt|ak[ct]ie|plan|projek)\w*)\b[^\d\n,;]{{0,25}}(?P<number>{NUMBER})",
+    rf"|obmiar\w*|wysz[łl]o|pomiar\w*\s+\w+|(?:w|na|wg|wed[łl]ug)\s+(?:umow\w*|akt(?:u|em|y|[óo]w|ach)?|ak[ct]ie\w*|plan\w*|projek\w*))\b[^\d\n,;]{{0,25}}(?P<number>{NUMBER})",
     re.IGNORECASE,
 )
 _LABELS = vocabulary(

@@ -21,7 +21,7 @@ _MONTHS = (
     r"lut(?:y|ego|ym)\b|february|feb\b|februar|лют(?:ий|ого|ому)",
     r"mar(?:zec|ca|cu|cem)\b|march|mar\b|märz|maerz|берез\w*",
     r"kwie(?:cień|cien|tni\w*)\b|april|apr\b|april|квіт[ен]\w*",
-    r"maj(?:a|u|em)?\b|may|mai\b|трав(?:ень|ня|ні)",
+    r"maj(?:a|u|em)?\b|may\b|mai\b|трав(?:ень|ня|ні)",
     r"czerw(?:iec|ca|cu|cem)\b|june|jun\b|juni\b|черв(?:ень|ня|ні)",
     r"lip(?:iec|ca|cu|cem)\b|july|jul\b|juli\b|лип(?:ень|ня|ні)",
     r"sierp(?:ień|ien|ni\w*)\b|august\b|aug\b|серп(?:ень|ня|ні)",
@@ -383,7 +383,7 @@ def _weekday(match: re.Match[str], today: date) -> str:
     return (today + timedelta(days=ahead)).isoformat()
 
 
-_FEAST = re.compile(r"\b(?P<when>po|od|przed|na|w|do)\s+(?:dni\w*\s+)?(?:(?P<barbara>barb[óo]r\w+)|(?P<nicholas>miko[łl]aj(?:k\w+|u|em))|(?P<valentine>walentynk\w+)|(?P<saints>wszystkich\s+[śs]wi[ęe]tych)|(?P<women>kobiet\b)|(?P<independence>11\s+listopada)|(?P<corpus>bo[żz]\w+\s+ci[ae]\w+))", re.IGNORECASE)  # fmt: skip
+_FEAST = re.compile(r"\b(?P<when>po|od|przed|na|w|do)\s+(?:dni\w*\s+)?(?:(?P<barbara>barb[óo]r\w+)|(?P<nicholas>miko[łl]aj(?:k\w+|u|em))|(?P<valentine>walentynk\w+)|(?P<saints>wszystkich\s+[śs]wi[ęe]tych)|(?P<women>kobiet\b)|(?P<independence>11\s+listopada)|(?P<corpus>bo[żz]\w+\s+ci(?:a[łl]|el)\w+))", re.IGNORECASE)  # fmt: skip
 _FIXED = {"barbara": (12, 4), "nicholas": (12, 6), "valentine": (2, 14), "saints": (11, 1), "women": (3, 8), "independence": (11, 11)}  # fmt: skip
 
 
@@ -468,10 +468,10 @@ _MONTH_STEMS = (
 _READERS = tuple(
     (pattern, meaning, frozenset(stems.split()))
     for pattern, meaning, stems in (
-        (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _DIGIT),
-        (_NAME_DAY, _month_named, _DIGIT), (_SPOKEN_DAY, _spoken_day, "pierw drugi drugy trzec czwar piat szost siodm osme osmy dziew dzies jeden dwuna trzyn czter piet szesn siede osiem dwud trzyd"), (_WEEK_OF, _week_of, "tyg tygo tygd tydz"), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
+        (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _MONTH_STEMS),
+        (_NAME_DAY, _month_named, "janu febr marc apri may june july augu sept octo nove dece"), (_SPOKEN_DAY, _spoken_day, "pierw drugi drugy trzec czwar piat szost siodm osme osmy dziew dzies jeden dwuna trzyn czter piet szesn siede osiem dwud trzyd"), (_WEEK_OF, _week_of, _MONTH_STEMS), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, "q kw kwar quar ikw ikwa iikw iiik ivkw"), (_ORDINAL_QUARTER, _quarter, "kwar quar"),
-        (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel ciec"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "mroz snie ocie wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
+        (_FEAST, _fixed_feast, "barb miko wale wszy kobi list cial ciel"), (_HALF_YEAR, _half_year, "polr"), (_FEASTS, _feast, "wiel east oste swie naro chri xmas weih wigi waka szko summ feri zniw krol sylw majo"), (_SEASON, _season, "mroz snie ocie wios наве весн fruh spri lato late lata leci вліт лето somm summ jesi восе осен herb autu fall zima zime zimi zimy взим зимо wint"),
         (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przys nast kolej next tym this nowy nowe new neuj ново"),
         (_WEEKDAY, _weekday, "poni wtor srod czwa piat sobo nied mond tues wedn thur frid satu sund mont dien mitt donn frei sams sonn"),
         (_IN, _in, "za in with ciag"), (_TOMORROW, _tomorrow, "jutr"), (_ASAP, _asap, "najs njas naas njjs najp zara reki choc naty dzis tera asap soon righ imme stra"),

@@ -151,7 +151,7 @@ def find_all(text: str) -> list[str]:
         first, *others = sorted(each for each in named if each[0] == best)
         towns = [first[2]]
         for (_, before, _), (_, after, town) in pairwise((first, *others)):
-            if corrections.corrects(_WORDS_BETWEEN.sub(" ", text[before:after], count=1)):
+            if corrections.corrects(_WORDS.sub(" ", text[before:after], count=1)):
                 towns.clear()  # `w Krakowie, a nie, w Skawinie`
             towns.append(town)
         if exact := _EXACTLY.match(text, first[1]):
@@ -166,7 +166,6 @@ def find_all(text: str) -> list[str]:
 _IS_NEAR = 2
 _BY = r"(?i:pod|ko[łl]o|k\.|obok|niedaleko)"
 _VILLAGE = r"[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,}(?:\s[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})?"
-_WORDS_BETWEEN = re.compile(r"[^\W\d_]+")
 _OWN = re.compile(
     rf"\b{_BY}\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*(?:[,(]\s*(?:w\s+)?|\sw\s+)(?P<after>{_VILLAGE})(?=\s*(?:[,.;)]|$|(?:i|a|ale|bo|do|na|oraz)\b))"
     rf"|(?:^|[,.;]\s*|\b(?i:w|we|miejscowo\w+|wie[śs]|wsi|gmina|gminie|dom|mieszkanie)\s+)(?P<before>{_VILLAGE})\s+{_BY}\s"

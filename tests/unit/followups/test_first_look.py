@@ -1,0 +1,80 @@
+"""Readers look for a word of theirs before they search; here, that no match is without one."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.followups.understanding import (
+    addresses,
+    area,
+    consent_answer,
+    dates,
+    ids,
+    mailbox,
+    money,
+    name,
+    numbers,
+    phone,
+)
+from services.followups.understanding.text import beginnings, words
+
+_SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+Look = Callable[[str], bool]
+
+
+def has_word(vocabulary: frozenset[str]) -> Look:
+    return lambda text: not vocabulary.isdisjoint(words(text))
+
+
+def has_beginning(vocabulary: frozenset[str]) -> Look:
+    return lambda text: (
+        not vocabulary.isdisjoint(
+            beginnings(text) | ({dates._DIGIT} if numbers.HAS_DIGIT.search(text) else set())
+        )
+    )
+
+
+LOOKS: list[tuple[re.Pattern[str], Look]] = [
+    *(
+        (pattern, has_beginning(stems))
+        for pattern, _, stems in dates._BARE_READERS
+        if pattern is not dates._SPOKEN_DAY  # any word may be its day: see below
+    ),
+    (dates._NAMED, has_beginning(frozenset(dates._MONTH_STEMS.split()))),
+    (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
+    (area._AREA_WORD, has_beginning(area._LABELS)),
+    (ids._IDS, has_beginning(ids._LEADS)),
+    (mailbox._CHILD, has_word(mailbox._OF_A_CHILD)),
+    (money._HALF, has_word(money._HALVES)),
+    (name._SAID, has_word(name._LEADS)),
+    (numbers._AND_A_HALF, has_word(numbers._HALF)),
+    *(
+        (pattern, has_beginning(consent_answer._MAY_BE_REPLY_ONLY))
+        for pattern in (consent_answer._NO_ADS, consent_answer._REPLY_ONLY)
+    ),
+    *(
+        (pattern, lambda text: phone._MANY.search(text) is not None)
+        for pattern in (phone._LOOSE, phone._MISTYPED, *(each for each, _ in phone._IN_DIGITS))
+    ),
+]
+
+
+@pytest.mark.parametrize(("pattern", "lets_through"), LOOKS, ids=map(str, range(len(LOOKS))))
+def test_a_first_look_lets_each_match_through(pattern: re.Pattern[str], lets_through: Look) -> None:
+    @settings(max_examples=30, derandomize=True, suppress_health_check=_SLOW)
+    @given(st.from_regex(pattern))
+    def check(text: str) -> None:
+        assert lets_through(text), pattern.pattern
+
+    check()
+
+
+@pytest.mark.parametrize("ordinal", sorted(dates._DAY_WORDS))
+@pytest.mark.parametrize("ending", ["ego", "y"])
+def test_a_first_look_lets_each_day_in_words_through(ordinal: str, ending: str) -> None:
+    stems = next(each for pattern, _, each in dates._READERS if pattern is dates._SPOKEN_DAY)
+    day = {"drug": "drugi", "trzec": "trzeci"}.get(ordinal, ordinal) + ending
+    assert has_beginning(stems)(f"{day} maja")
