@@ -274,7 +274,7 @@ _NAMES_IT = re.compile(
 )
 _MAY_NAME_IT = ("zgod", "reklam", "marketing", "newsl", "spam", "promo", "mailing", "ofert", "handlow", "przypomn", "consent", "advert", "ads")  # fmt: skip
 _UNWANTED = re.compile(
-    "[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdb]*"
+    "[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdbx]*"
 )
 """Of a clause of listed words only: `reklam mi nie trzeba`, but not `nie wyrażam zgody na dopłatę`."""
 _DECLINES = re.compile("[lpv]*(?:d|n[lp]*[wd]?)[lp]*")
@@ -316,7 +316,7 @@ _OF_IT = re.compile(
     r"\b(?:zg[oa]d|consent|agree|mail|mejl|spam|reklam|pis[az]|wys[yl]|przys[yl]|dosta|otrzym|newsl|market|promo|ofert|przypomn|informac|wycof|wypis|odwol|cofn|rozmysl|rezygn|czest|send|offers?\b|unsubscribe|withdraw|reminder|einwillig|werbung|schick)"
 )
 _BARE_QUESTION = re.compile(
-    r"(?:(?:a|no|ale|i|czy|but|und|hm+|nie wiem)[ ,]+)*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|why|what|must|do i|warum|wozu|muss\w*)\b"
+    r"(?:(?:a|no|ale|i|czy|but|und|hm+|nie wiem)[ ,]+)*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|co (?:mi |nam )?(?:to|z tego)(?: mi| nam)? (?:da|daje|mam|bede)|why|what|must|do i|warum|wozu|muss\w*)\b"
 )
 
 
@@ -346,7 +346,7 @@ def answer(
         if says_no(message, language):
             return "no"
         said = _NO[language].of(_words(message)).lstrip("l")
-        is_question = (asks or said.startswith("q")) and _is_about_it(fold(message))
+        is_question = (asks or said.startswith(("q", "iq"))) and _is_about_it(fold(message))
         return "question" if is_question else None
     is_about_consent = asks and {"c", "u"} & set(_NO[language].of(_words(message)))
     return "question" if is_about_consent else None
