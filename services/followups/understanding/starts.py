@@ -230,5 +230,6 @@ def _word(around: _Around) -> str | None:
         return "start" if words[-2:] == ["start", "works"] else words[-1]
     if match := _WORD.search(around.after):
         return match.lastgroup
-    started = any(match.lastgroup == "start" for match in _WORD.finditer(around.before))
+    before = "" if around.before == around.clause else around.before
+    started = any(match.lastgroup == "start" for match in _WORD.finditer(before))
     return "start" if started else None
