@@ -65,6 +65,10 @@ class Facts(NamedTuple):
         return (self.wish, self.area, self.budget, self.start) != (None, None, None, None)
 
     @property
+    def has_contact(self) -> bool:
+        return (self.email, self.phone, self.name) != (None, None, None)
+
+    @property
     def is_contact_only(self) -> bool:
         return not self.tells_of_works and self.city is None and self.currency is None
 

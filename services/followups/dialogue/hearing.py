@@ -164,7 +164,9 @@ def hear(
     answer = understood.answer
     # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
     if answer == "question" and (
-        answers or (held and _is_no_lead(held)) or small_talk.asks_of_works(message, works)
+        answers
+        or (held and held.then == "end" and not held.lead)
+        or small_talk.asks_of_works(message, works)
     ):
         answer = None
     # A number that still is not whole goes on in the next message.
@@ -232,17 +234,13 @@ def hear(
         and (
             answer is None
             or has_limits
-            or _gives_contact(understood.facts)
+            or understood.facts.has_contact
             or (
                 (held is not None or _tells_more(state, news))
                 and _says_more(answer, message, language)
             )
         ),
     )
-
-
-def _gives_contact(facts: Facts) -> bool:
-    return (facts.email, facts.phone, facts.name) != (None, None, None)
 
 
 def _says_more(answer: Answer | None, message: str, language: str) -> bool:
@@ -476,10 +474,6 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
         return route.lead and not held.first and (held.lead or not (is_of_form or route.asks))
 
     return tuple(route for route in matched if route.answer and is_due(route))
-
-
-def _is_no_lead(held: Route) -> bool:
-    return held.then == "end" and not held.lead
 
 
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
