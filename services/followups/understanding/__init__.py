@@ -119,7 +119,8 @@ def understand(
     )
     if wants_reply_only:
         answer = "no"
-    if (answer is None or wants_reply_only) and wish.is_wish(rest, asked, works):
+    tells = answer is None or wants_reply_only or not found.keys().isdisjoint({"area", "budget"})
+    if tells and answer != "yes" and wish.is_wish(rest, asked, works):
         found["wish"] = wish.words(spaces(message), works)[:WISH_LENGTH]
     spoken = languages.of(message, language, begun=begun)
     return Understood(

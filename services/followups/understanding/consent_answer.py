@@ -152,14 +152,6 @@ _NO_ADS = re.compile(
     r"|\b(?:keine|ohne|без|ніякої|не надсилайте|без всякой) (?:werbung|werbe\w*|newsletter|spam|реклам\w*|спаму)"
     r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
 )
-_ARE_SENT = re.compile(r"newsl|spam|mailing|\b(?:maili|wiadomosci) ")
-_SENDS = re.compile(
-    r"\b(?:wys[yl]|przys[yl]|nadsyl|przesyl|slac|slij|newsl|e ?-?mail|mail|mejl|spam|skrzynk|poczt|send|schick|надсил|присыл|розсил|рассыл)"
-)
-_BY_MAIL = re.compile(r" (?:mi\b|(?:na (?:moj\w* )?)?(?:e ?-?)?(?:mail|mejl|skrzynk|poczt))")
-_OF_PRICES = re.compile(r"ofert|promo[ct]")
-_CLAUSE_BEFORE = re.compile(r"(?:^|[.,;!?])\s*(?:(?:prosze|i|ale|tylko|please|bitte) )*$")
-_CLAUSE_AFTER = re.compile(r"(?: (?:prosze|dziekuje|dzieki|please|bitte|danke))*\s*(?:$|[.,;!?])")
 _ONLY = r"\b(?:tylko|wylacznie|jedynie)(?: prosze)?"
 _REPLY_ONLY = re.compile(
     rf"{_ONLY}(?: (?:sama|do|po|na|o|w sprawie)){{0,2}} wycen\w*(?: prosze)?[.!]*$"
@@ -212,22 +204,8 @@ def wants_reply_only(text: str, *, gives_email: bool) -> bool:
     said = " ".join(fold(text).replace(MARK.lower(), " ").split()).strip(" ,;-")
     if _AGREES.search(said):
         return False
-    if _CONTACT_ONLY.search(said):
-        return True
-    if not gives_email:
-        return _refuses_mails(said)
-    return bool(_NO_ADS.search(said) or _REPLY_ONLY.search(said))
-
-
-def _refuses_mails(said: str) -> bool:
-    """Say whether what is declined is sent: `cena bez promocji` is a price, and withdraws nothing."""
-    ads = _NO_ADS.search(said)
-    if ads is None:
-        return False
-    if _ARE_SENT.search(ads[0]) or _BY_MAIL.match(said, ads.end()):
-        return True
-    is_clause = _CLAUSE_BEFORE.search(said[: ads.start()]) and _CLAUSE_AFTER.match(said, ads.end())
-    return not _OF_PRICES.search(ads[0]) and bool(is_clause or _SENDS.search(said))
+    is_of_address = gives_email and (_NO_ADS.search(said) or _REPLY_ONLY.search(said))
+    return bool(is_of_address or _CONTACT_ONLY.search(said))
 
 
 def takes_back(message: str, language: str = "pl") -> bool:
@@ -284,7 +262,7 @@ _TAKES_SOME = re.compile(
 )
 """`Oferty tak, reklamy nie` is asked about."""
 _PARTS = re.compile(
-    r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|\s(?:a|i|ale|bo|and|but)\s"
+    r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s"
 )
 _PIECE = re.compile(r"(?:[^:?–—-]|(?<!\s)[–—-])+\??")
 
