@@ -48,24 +48,25 @@ def describe_start(start: str, language: str) -> str:
     if not rest:
         return str(year)
     first = date(year, rest[0], rest[1] if rest[1:] else 1)
-    values = _date_words(first, words) | _last_words(first, int(last), words)
+    values = _date_words(first, words, int(last))
     exact = words["day"] if rest[1:] else "{month} {year}"
     values["date"] = (words["day"] if rest[1:] else "{of_month} {year}").format(**values)
     return str(words["named"].get(name, exact)).format(**values)
 
 
-def _last_words(first: date, last: int, words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words for the end of a time: a later day, or a month so many after the first."""
-    years, month = divmod(first.month - 1 + last, 12)
-    return {"last": last, "last_month": words["months"][month], "last_year": first.year + years}
+def _date_words(day: date, words: Mapping[str, Any], last: int = 0) -> dict[str, Any]:
+    """Return what the texts of start_words.toml may contain.
 
-
-def _date_words(day: date, words: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the texts of start_words.toml may contain."""
+    :param last: the last day, or how many months later the time ends
+    """
+    years, month = divmod(day.month - 1 + last, 12)
     named = words["months"][day.month - 1]
     values = {
         "year": day.year,
         "month": named,
+        "last": last,
+        "last_month": words["months"][month],
+        "last_year": day.year + years,
         "of_month": words.get("of_months", words["months"])[day.month - 1],
         "of_next_month": words.get("of_months", words["months"])[day.month % 12],
         "day": day.day,

@@ -153,9 +153,7 @@ _NO_ADS = re.compile(
     r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
 )
 _ONLY = r"\b(?:tylko|wylacznie|jedynie)(?: prosze)?"
-_REPLY_ONLY = re.compile(
-    rf"{_ONLY}(?: (?:sama|do|po|na|o|w sprawie)){{0,2}} wycen\w*(?: prosze)?[.!]*$"
-)
+_REPLY_ONLY = re.compile(rf"{_ONLY}(?: (?:sama|do|po|na|o|w sprawie)){{0,2}} wycen\w*(?: prosze)?[.!]*$")  # fmt: skip
 _ABOUT_IT = r" (?:w sprawie|do|w celu|odnosnie) (?:kontaktu )?(?:w sprawie )?(?:(?:tej|samej|mojej|mojego|naszej|naszego|tego) )?(?:wycen\w*|oferty|remontu|zapytania|zlecenia|mieszkania|umowy|kontaktu)(?=\W*$| (?:prosze|i nic)|[,.;!] )"
 _CONTACT_ONLY = re.compile(
     rf"\b(?:kontakt(?:u|owac)?|numer|nr|tel|telefon|e?-?maile?|adres|dzwonic|dzwoncie|pisac|piszcie)\b[^.!?;]{{0,30}}?{_ONLY}{_ABOUT_IT}"
@@ -247,23 +245,15 @@ def beside_answer(message: str, language: str) -> list[str]:
 # --- the answer -------------------------------------------------------------------------------
 
 
-_NAMES_IT = re.compile(
-    r"\b(?:zgod[yea]?\b|reklam(?!ac)|marketing|newsl|spam|promo[ck]|mailing|ofert(?:ami|om)?\b|handlow|przypomn|consent|advert|ads\b)"
-)
+_NAMES_IT = re.compile(r"\b(?:zgod[yea]?\b|reklam(?!ac)|marketing|newsl|spam|promo[ck]|mailing|ofert(?:ami|om)?\b|handlow|przypomn|consent|advert|ads\b)")  # fmt: skip
 _MAY_NAME_IT = ("zgod", "reklam", "marketing", "newsl", "spam", "promo", "mailing", "ofert", "handlow", "przypomn", "consent", "advert", "ads")  # fmt: skip
-_UNWANTED = re.compile(
-    "[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdbx]*"
-)
+_UNWANTED = re.compile("[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdbx]*")  # fmt: skip
 """Of a clause of listed words only: `reklam mi nie trzeba`, but not `nie wyrażam zgody na dopłatę`."""
 _DECLINES = re.compile("[lpv]*(?:d|n[lp]*[wd]?)[lp]*")
 _TO_NO = re.compile(rf"\b(?:to|no|raczej) nie$|^{_NOT_NEEDED}$")
-_TAKES_SOME = re.compile(
-    r"(?<!wyceny )(?<!\bi )\b(?:tak|moga byc|yes)\b|\b(?:zgoda|ok|dobra)(?:[,.]|,? (?:ale|tylko|lecz|but)) "
-)
+_TAKES_SOME = re.compile(r"(?<!wyceny )(?<!\bi )\b(?:tak|moga byc|yes)\b|\b(?:zgoda|ok|dobra)(?:[,.]|,? (?:ale|tylko|lecz|but)) ")  # fmt: skip
 """`Oferty tak, reklamy nie` is asked about."""
-_PARTS = re.compile(
-    r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s"
-)
+_PARTS = re.compile(r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s")  # fmt: skip
 _PIECE = re.compile(r"(?:[^:?–—-]|(?<!\s)[–—-])+\??")
 
 
