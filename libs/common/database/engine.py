@@ -28,7 +28,7 @@ class Engine(AsyncEngine):
         With asyncpg, and while somebody listens for events as the commit, it is SQLAlchemy's.
         """
         engine = self.sync_engine
-        if self.driver != "aiopg" or engine._has_events:  # noqa: SLF001
+        if engine.driver != "aiopg" or engine._has_events:  # noqa: SLF001
             async with super().begin() as tx:
                 yield tx
             return
