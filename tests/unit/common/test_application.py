@@ -81,6 +81,13 @@ async def test_bad_input_gets_problem_json(client: Client, body: bytes | str, st
     assert answer["status"] == status
 
 
+@pytest.mark.parametrize("value", ['"ż\\ud800"', '"\\u0000"', "NaN", '{"b": 1, "b": 2}'])
+def test_what_no_parser_may_get_is_refused_without_a_model(value: str) -> None:
+    with pytest.raises(application.Problem) as refused:
+        application.check_json(f'{{"a": {value}}}'.encode())
+    assert refused.value.status == 422
+
+
 async def test_every_bad_field_is_named_at_once(client: Client) -> None:
     _, answer = await post(client, '{"count": "1", "text": 2, "else": 3}')
     assert {error["field"] for error in answer["errors"]} == {"count", "text", "else"}
