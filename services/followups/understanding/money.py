@@ -167,15 +167,11 @@ _LIKE_BUDGET = re.compile(r"\bb[^\W\d_]{4,7}\b", re.IGNORECASE)
 _NEAR_BUDGET = frozenset(shortened("budzet")) | frozenset(shortened("budget"))
 
 
-def _is_budget(word: str) -> bool:
-    return _A_BUDGET.fullmatch(word) is not None
-
-
 def _respelt(text: str) -> str:
     """Correct `budżet` with one slip: `budrzet`, `bużdet`."""
     for match in _LIKE_BUDGET.finditer(text):
         word = fold(match[0]).replace("rz", "z")
-        if not _is_budget(match[0]) and not _NEAR_BUDGET.isdisjoint(shortened(word)):
+        if not _A_BUDGET.fullmatch(match[0]) and not _NEAR_BUDGET.isdisjoint(shortened(word)):
             return f"{text[: match.start()]}budżet{text[match.end() :]}"
     return text
 
