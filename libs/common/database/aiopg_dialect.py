@@ -74,13 +74,13 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     BEGIN, COMMIT and ROLLBACK are sent here; libpq's state shows whether a transaction is open.
     """
 
-    __slots__ = ("autocommit", "deferrable", "isolation_level", "readonly")
+    __slots__ = ("_has_ended", "autocommit", "deferrable", "isolation_level", "readonly")
     _cursor_cls = AdaptedCursor
     _connection: Any
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
-        self.autocommit = self.readonly = self.deferrable = False
+        self.autocommit = self.readonly = self.deferrable = self._has_ended = False
         self.isolation_level: str | None = None
 
     @property
@@ -95,6 +95,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
     async def send(self, cursor: Any, operation: Any, parameters: Any = None) -> None:
         """Execute with a cursor of psycopg2's. Begin with it, which saves a round trip."""
         async with self._execute_mutex:
+            self._has_ended = False
             begin = self._begin_prefix()
             if begin:
                 operation = (
@@ -103,6 +104,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
                     else begin + operation
                 )
             await self._connection.execute(cursor, operation, parameters)
+            self._has_ended = operation in {"COMMIT", "ROLLBACK"}
 
     def _begin_prefix(self) -> str:
         if self.autocommit or not self._idle:
@@ -114,8 +116,11 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
 
     @property
     def must_end(self) -> bool:
-        """A transaction is open, or the connection is closed, which SQLAlchemy must notice."""
-        return self.closed or not self._idle
+        """A transaction is open, or the connection is closed, which SQLAlchemy must notice.
+
+        It may close after the answer to a COMMIT, before the task goes on: that one has ended.
+        """
+        return not self._has_ended and (self.closed or not self._idle)
 
     def _end(self, sql: str) -> None:
         if self.must_end:

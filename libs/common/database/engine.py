@@ -25,7 +25,8 @@ class Engine(AsyncEngine):
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Do as SQLAlchemy's: commit, or roll back after an exception.
 
-        With asyncpg, and while somebody listens for events as the commit, it is SQLAlchemy's.
+        No other task may still use the connection when it ends. With asyncpg, and once somebody
+        listens to events of the engine, such as its commit, it is SQLAlchemy's.
         """
         engine = self.sync_engine
         if engine.driver != "aiopg" or engine._has_events:  # noqa: SLF001
@@ -35,7 +36,7 @@ class Engine(AsyncEngine):
         connection = _idle(engine)
         if connection is None:
             connection = await greenlet_spawn(engine.connect)
-        # These two send nothing: when they end, COMMIT or ROLLBACK has been sent, or the connection
+        # These two send nothing: when they end, COMMIT or ROLLBACK was answered, or the connection
         # was invalidated.
         with connection, connection.begin():
             tx = AsyncConnection(self, connection)

@@ -59,13 +59,15 @@ class _Compiled(NamedTuple):
 class Statement:
     """A statement that is executed often. It has no list of values that SQLAlchemy expands (`IN`).
 
+    It names its columns: a `*` fails once a column is added. A name that no field of a named tuple
+    can have (`from`, `_id`, one that occurs twice) becomes its place, as `_2`.
     aiopg's rows are as the driver made them, of JSON and UUIDs as well. asyncpg's need the types of
     columns in the clause. A parameter of None is NULL with aiopg, also where its type is JSON.
     """
 
     def __init__(self, clause: str | sa.Executable, *, after: sa.Executable | None = None) -> None:
-        """:param after: executed first. With aiopg both are sent at once; still, each of the two
-        sees what was committed before it began.
+        """:param after: executed first. With aiopg both are sent at once; still, in READ COMMITTED
+        each of the two sees what was committed before it began.
         """
         self._clause: Any = sa.text(clause) if isinstance(clause, str) else clause
         self._after: Any = after

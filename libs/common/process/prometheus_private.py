@@ -25,7 +25,10 @@ def increment(counter: Counter) -> Callable[[float], None]:
 
 
 def increments(counter: Counter) -> Callable[..., Callable[[float], None]]:
-    """Return a function from label values, of closed sets, to `inc`: `labels` locks and checks."""
+    """Return a function that gives `inc` for label values: `labels` locks and checks.
+
+    It keeps each, so the values must come from closed sets.
+    """
     return cache(lambda *values: increment(counter.labels(*values)))
 
 

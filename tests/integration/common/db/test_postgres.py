@@ -11,7 +11,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.local.servers import Postgres
+from libs.common.database import aiopg_private
 from libs.common.database import postgres as db
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.eventually import eventually
@@ -397,6 +398,29 @@ async def test_a_connection_ended_before_the_end_of_a_transaction_means_unavaila
     with pytest.raises(DBAPIError) as failed:
         await lose()
     assert db.is_transient(failed.value)
+    assert await pid_of(engine)
+
+
+@pytest.mark.parametrize("ends_with", [None, LookupError])
+async def test_a_connection_ended_after_its_commit_or_rollback_was_answered_changes_nothing(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, ends_with: type[Exception] | None
+) -> None:
+    execute_one = aiopg_private.Connection.execute
+
+    async def execute_and_close(self: Any, cursor: Any, operation: Any, given: Any = None) -> None:
+        await execute_one(self, cursor, operation, given)
+        if operation in {"COMMIT", "ROLLBACK"}:
+            self.close()
+
+    async def end() -> None:
+        async with engine.begin() as tx:
+            await tx.execute(text("SELECT 1"))
+            if ends_with is not None:
+                raise ends_with
+
+    monkeypatch.setattr(aiopg_private.Connection, "execute", execute_and_close)
+    with pytest.raises(ends_with) if ends_with else nullcontext():
+        await end()
     assert await pid_of(engine)
 
 
