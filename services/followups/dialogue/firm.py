@@ -11,7 +11,7 @@ from services.followups.understanding.text import has_any
 _DO_YOU = re.compile(
     r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
     r"|zamontujecie|ukladacie|ulozycie|ogarniacie|kladziecie|polozycie|malujecie|pomalujecie"
-    r"|projektujecie|remontujecie|wykanczacie|podejmiecie|podejmujecie|realizujecie"
+    r"|projektujecie|remontujecie|wykanczacie|wymieniacie|wymienicie|przerabiacie|odnawiacie|tapetujecie|cyklinujecie|podejmiecie|podejmujecie|realizujecie"
     r"|do you (?:do|make|finish|renovate|paint))\b"
 )
 _REACH = re.compile(
@@ -26,7 +26,10 @@ _WHERE = re.compile(
     r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
     r"|\bwhere do you work\b"
 )
-_THERE = re.compile(r"\b(?:tam|tu|there)\b")
+_THERE = re.compile(
+    r"\b(?:tam|tu|there)\b|^(?:(?:a|i|czy|to) )*\w+(?: (?:do (?:mnie|nas)|panstwo|w ogole))*$"
+)
+"""`Mieszkamy w Mielcu. Czy dojeżdżacie?`"""
 _REPORTED = re.compile(r"\bze (?:panstwo |wy |tu )?$")
 """`Sąsiadka mówiła, że państwo robicie remonty`"""
 _SHORT = 4

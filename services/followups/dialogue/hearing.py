@@ -463,7 +463,7 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
     """Return the routes to answer: in an emergency nothing else, on a route no other one."""
 
     def is_due(route: Route) -> bool:
-        if route.action == "quote" and held is None:  # whoever is in the form wants one anyway
+        if route.action == "quote" and (held is None or held.lead):  # a lead anyway
             return False
         if route is held or route.holds:
             return route is held
