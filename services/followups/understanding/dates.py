@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
-from services.followups.understanding.text import beginnings, fold, vocabulary
+from services.followups.understanding.text import MARK, PHONE_MARK, beginnings, fold, vocabulary
 
 Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"]
 """ `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
@@ -173,7 +173,7 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
             start, end = match.span()
             if len(found) >= _MOST or any(each.start < end and start < each.end for each in found):
                 continue
-            if pattern in _MONTH_NAMES and _is_surname(
+            if pattern in _MONTH_NAMES and _is_name(
                 text, match, text[max(0, start - _LOOK_BACK) : start]
             ):
                 continue
@@ -193,19 +193,28 @@ _LED = re.compile(r"\b(?:(?P<after>po|after|nach)|(?P<until>do|until|by|bis)|(?P
 _SURNAME = re.compile(r"maj|luty|czerwiec|marzec|kwiecie[ńn]|stycze[ńn]|lipiec|sierpie[ńn]|wrzesie[ńn]|pa[źz]dziernik|listopad|grudzie[ńn]", re.IGNORECASE)  # fmt: skip
 _NEXT_WORD = re.compile(r"\s+([^\W\d_]+)")
 _TITLED = name.FIRST_NAMES | {"pan", "pani", "panstwo", "nazwisko"}
+_CAPITAL = rf"(?!(?i:{_MONTH}))[A-ZĆŁŚŹŻ](?:[^\W\d_]|\.)"
+_HYPHENED = (re.compile(rf"\b{_CAPITAL}+-$"), re.compile(rf"-{_CAPITAL}"))
+"""`Wróbel-Maj`, `Maj-Wróbel`"""
+_BEGINS = re.compile(rf"(?:^|[,;.:{MARK}])\s*$")
+_NAMED_SO = re.compile(rf"\s*(?:[.!]*$|,?\s*{_CAPITAL}|,?\s*{MARK})")
+_NAMED_LOW = re.compile(rf"\s(?:\w+\s*,?\s*{MARK}|\w+(?:[sc]k[ia]|wicz|czyk)\b)|[\s,]*{PHONE_MARK}")
 
 
-def _is_surname(text: str, match: re.Match[str], before: str) -> bool:
-    """`Grzegorz Maj`, `Maj Grzegorz`, `pani Luty`"""
+def _is_name(text: str, match: re.Match[str], before: str) -> bool:
+    """`Grzegorz Maj`, `Maj Grzegorz`, `pani Luty`, `Wróbel-Maj`, `Jan Nowak`, `maja nowak 600 100 200`"""
+    is_capital = match[0].istitle()
+    if fold(match[0]) in name.FIRST_NAMES and _BEGINS.search(before):
+        return (_NAMED_SO if is_capital else _NAMED_LOW).match(text, match.end()) is not None
+    if is_capital and (_HYPHENED[0].search(before) or _HYPHENED[1].match(text, match.end())):
+        return True
     if not _SURNAME.fullmatch(match[0]):
         return False
     *_, word = ("", *before.split())
     after = _NEXT_WORD.match(text, match.end())
     is_named = fold(word) in _TITLED
     follows = after is not None and after[1].istitle() and fold(after[1]) in name.FIRST_NAMES
-    return (is_named and (match[0][0].isupper() or word.islower())) or (
-        follows and match[0].istitle()
-    )
+    return (is_named and (match[0][0].isupper() or word.islower())) or (follows and is_capital)
 
 
 def _numeric(match: re.Match[str], _: date) -> str | None:

@@ -18,7 +18,7 @@ from services.followups.understanding.text import (
 )
 
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
-_FULL_NAME = rf"{_CAPITAL}(?:[ -]{_CAPITAL}){{0,3}}"
+_FULL_NAME = rf"{_CAPITAL}(?!\w)(?:[ -]{_CAPITAL}){{0,3}}(?: [A-ZĆŁŚŹŻ]\.)?"
 _LETTERS = r"[^\W\d_]{2,30}"
 _LAST = r"(?=\s*(?:[,.;!•]|$|tel\b|i\s|z\s))"
 _SAID = re.compile(
@@ -40,7 +40,7 @@ _LABELLED = re.compile(
     rf"(?<!\bi\s)(?<!imi[ęe]\s)\b[Nn]azwisko:?\s+(?:to\s+|przez\s\w+\s\w+,\s)?(?P<name>(?!Pa[nń]|Wa[ms]\b|Moje|Tw[oó]j){_CAPITAL}(?:-{_CAPITAL})?)"
 )
 """`Nazwisko Kot, imię Wanda`"""
-_FAMILY = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
+_FAMILY = re.compile(r"(?!\w*[Pp]olska)[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
 """`Tu Kowalczyk`"""
 _NOUN = r"(?!Wtorek|Czwartek|Ponied|Pi[ąa]tek|Domek|Budynek|Rybnik|Mielec|[ŻZ]ywiec|W[łl]oc|[ŚS]widnik)[A-ZĆŁŚŹŻ]\w{1,15}(?:[eaiyu]k|ec|[oa]rz)"
 """A family's name that may be a word as well: `Rożek, Waldemar`."""
@@ -64,9 +64,13 @@ _FIRST = re.compile(
 )
 """`Mirek, pisać sms 609 771 235`, `Proszę o kontakt. Kamil, Bud Media, 609 771 235`"""
 _STANDING = re.compile(
-    rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:[ -]{_CAPITAL}){{1,2}})\s*(?=[,;.!]|$|(?:administrator|kierowni|prezes|zarz[ąa]d|w[łl]a[śs]ciciel|dok[łl]adnie)\w*\s*(?:[,;.!]|$))"
+    rf"(?:^|[{MARK},;:.!]\s*)(?P<name>{_CAPITAL}(?:(?:[ -]{_CAPITAL}){{1,2}}|\s[A-ZĆŁŚŹŻ]\.))\s*(?=[,;.!]|$|(?:administrator|kierowni|prezes|zarz[ąa]d|w[łl]a[śs]ciciel|dok[łl]adnie)\w*\s*(?:[,;.!]|$))"
 )
 """Two or more words between commas, as in a signature."""
+_OF_TOWN = re.compile(
+    rf"^(?:\w+(?:[ -]\w+)?,\s+(?={_CAPITAL}[.!]*$))?(?P<name>{_FULL_NAME})(?=[.!]*$|\s+ze?\s+{_CAPITAL}(?:[ -]{_CAPITAL})?\s*(?:[,;.!{MARK}]|$))"
+)
+"""`Ząbki, Ania`, `Robert Klimek z Legionowa`"""
 _LAST_WORD = re.compile(rf"{MARK}\s*(?P<name>(?!(?-i:maks|max)\b){_LETTERS})\s*$", re.IGNORECASE)
 _LOWER_CASE = re.compile(
     rf"[{MARK},;]\s*(?P<name>(?!maja\b){_LETTERS})\s*(?={MARK}\s*[^\w\s]*\s*$)", re.IGNORECASE
@@ -76,7 +80,7 @@ _SURNAME = r"\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)"
 _NO_SURNAME = r"(?!(?:pozdr|prosz|dzwo|zadzw|oddzw|pisz|m[óo]j|moja|kontakt|lub|albo|oraz|sms|whats|dzi[ęe]k|czek|jutr|dzi[śs]|wiecz|ran[oe]|tel|kom|nr|numer)\w*\b)"
 _BEFORE_PHONE = re.compile(
     rf"(?:^|[{MARK},;.:!]\s*|\b(?<!\bi\s))(?:(?:pani?|ja|tu|ok|okej|dobrze|kontakt)\s+)?"
-    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=[\s,:-]*{PHONE_MARK}))?)(?=(?:\si)?(?:\s{_LETTERS}|\s\w\.)?[\s,:-]*{PHONE_MARK})",
+    rf"(?P<name>(?!(?:maja|max|maks)\b){_LETTERS}(?:\s{_SURNAME}|\s{_NO_SURNAME}{_LETTERS}(?=(?:\s(?:tel|kom|nr)\w*)?[\s.,:-]*{PHONE_MARK}))?)(?=(?:\si)?(?:\s{_LETTERS}|\s\w\.)?[\s.,:-]*{PHONE_MARK})",
     re.IGNORECASE,
 )
 """`ok kasia 511 892 004`"""
@@ -130,7 +134,7 @@ def _find(text: str, asked: Question | None) -> Reading:
         match = _known(_STANDING, text) or _known(_LAST_WORD, text) or _known(_LOWER_CASE, text)
         if PHONE_MARK in text:
             match = match or _known(_BEFORE_PHONE, text) or _known(_AFTER_PHONE, text)
-        match = match or _known(_FIRST, text)
+        match = match or _known(_FIRST, text) or _known(_OF_TOWN, text)
         if match is None and (MARK in text or asked in {"name", "contact"}):
             match = _known(_LAST_TWO, text)
     if (
@@ -142,7 +146,7 @@ def _find(text: str, asked: Question | None) -> Reading:
     if match is None or _is_limit(text, match) or _is_of_another(text, match):
         return text, {}
     is_amid = match.re is _BEFORE_PHONE and text[: match.start()].rstrip()[-1:].isalpha()
-    name = _in_order(_bare(match["name"]), turns=not is_amid)
+    name = _in_order(_bare(match["name"].rstrip(".")), turns=not is_amid)
     if name.islower():
         name = name.title().replace(" I ", " i ")
     return take(text, match), {"name": name}
@@ -217,7 +221,7 @@ def _in_order(name: str, *, turns: bool) -> str:
 
 
 def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    by_family = pattern is _INTRODUCED
+    by_family = pattern in {_INTRODUCED, _BEFORE_PHONE, _AFTER_PHONE}
     return next(
         (
             match
