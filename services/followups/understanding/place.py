@@ -11,7 +11,7 @@ from services.followups.understanding.name import FIRST_NAMES
 from services.followups.understanding.text import MARK, fold, words
 
 _LED = re.compile(
-    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod(?!\s+klucz\b)|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak)\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
+    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod(?!\s+klucz\b)|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak(?!\s+(?:w|we|pod|ko[łl]o|z|ze)\b))\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
 )
 _ALONE = re.compile(
     rf"(?:^|[,;.{MARK}\n(\d]|\ba(?=\s+dok[łl]adnie)|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
@@ -40,8 +40,8 @@ _THERE = re.compile(
     re.IGNORECASE,
 )
 """`Córka studiuje w Krakowie i tam ma mieszkanie`."""
-_ELSEWHERE = re.compile(r"\s+(?:mam\w*|jest)\s+(?:inn|drug)", re.IGNORECASE)
-"""`W Dąbrowie Górniczej, w Sosnowcu mam inne`"""
+_ELSEWHERE = re.compile(r"\s+(?:(?:mam\w*|jest)\s+(?:inn|drug)|to\s|mieszka(?:m|my|j[ąa])?\b(?!\s+i\b))", re.IGNORECASE)  # fmt: skip
+"""`W Dąbrowie Górniczej, w Sosnowcu mam inne`, `w Gdańsku, Sopot to mama`"""
 _LOOK_BACK = 40
 _LOWER_CASE = 6
 """How long a small town's form must be to count in lower case."""

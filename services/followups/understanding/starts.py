@@ -48,12 +48,14 @@ _PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|czyli|ale|a|i|bo|[żz]eby|aby)\b")
 _LOOK_BACK, _LOOK_AHEAD = 70, 40
 _DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
 _RULED_OUT = re.compile(
-    r"\s*(?:(?:to|nas|nam|mnie|mi|my|ja|si[ęe]|jeszcze|ju[żz]|niestety|raczej|akurat|jest\w*|mam|mamy)\s+){0,3}"
+    r"\s*(?:(?:to|nas|nam|mnie|mi|my|ja|si[ęe]|jeszcze|ju[żz]|niestety|raczej|akurat|chyba|pewnie|jest\w*|mam|mamy)\s+){0,3}"
     r"(?:nie\s+(?:ma\s+(?:nas|mnie)|da(?:m|my)?\s+(?:rady|si[ęe])|pasuj\w*|(?:mog[ęe]|mo[żz]emy)(?=\s*$|\s+(?:bo|zacz|rusz|wpu|was|jeszcze)))"
-    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+(?:urlopie|wyje[źz])|za\s+granic|poza\s+(?:domem|krajem)|wyje[żz]d[żz]a|zaj[ęe]t)",
+    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|(?<=si[ęe] )nie\s+da\b|nie\s+(?:wyrob|zd[ąa][żz])|niere?aln|niemo[żz]liw|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+(?:urlopie|wyje[źz])|za\s+granic|poza\s+(?:domem|krajem)|wyje[żz]d[żz]a|zaj[ęe]t)",
     re.IGNORECASE,
 )
 """`W grudniu nas nie ma`"""
+_TOO_SOON = re.compile(r"\b(?:ale|lecz|cho[ćc]|tylko\s+[żz]e)\b(?!.*\b(?:je[śs]li|je[żz]eli|jak|gdyby)\b).*\b(?:niemo[żz]liw|niere?aln|nie\s+(?:da|wyrob|zd[ąa][żz])|za\s+(?:p[óo][źz]no|wcze[śs]nie))", re.IGNORECASE)  # fmt: skip
+"""`przed świętami, ale to niemożliwe, więc po nich`"""
 _NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4}|a[żz]\s+tak\s+)?$", re.IGNORECASE)  # fmt: skip
 """`Nie szukam nikogo na już`"""
 _NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
@@ -126,7 +128,8 @@ def _chosen(text: str, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
         between = text[chosen.end : each.start]
         follows = role == Role.START and _SO.search(between)
         is_closer = role >= Role.UNSAID and _is_closer(chosen, each, between)
-        is_right = corrections.corrects(between) or _PREFERS.search(between)
+        is_later = role >= Role.UNSAID and _TOO_SOON.search(between)
+        is_right = is_later or corrections.corrects(between) or _PREFERS.search(between)
         if each.start > chosen.start and (follows or is_closer or is_right):
             chosen, best = each, role
     for role, each in rated if chosen.said == "asap" else ():
