@@ -180,10 +180,11 @@ def _spelt(text: str) -> str:
     )
 
 
-_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:[.,]\d{{1,2}})?+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 """`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
-_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
-_SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,\s*")
+_TENTHS = r"(?:[.,]\d(?!\d))?+"
+_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}{_TENTHS}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}{_TENTHS}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+_SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,(?!\d(?!\d))\s*")
 """`37, 42 i 51 m2`"""
 
 
@@ -231,7 +232,8 @@ def _with_unit(text: str, asked: Question | None) -> Iterator[Quantity]:
             text[max(0, match.start() - _LOOK_BACK) : match.start()],
         )
         of, noun = scope.noun_before(text, match.start())
-        if of is None and (room := scope.ROOM_AFTER.match(text, match.end())):
+        may_follow = of is None or (of == "height" and area >= _LONG)
+        if may_follow and (room := scope.ROOM_AFTER.match(text, match.end())):
             of, noun = scope.kind(room)
         is_plain = _PLAIN.fullmatch(match["square"] or "") is not None
         is_short = area < _LONG and not of and is_plain and (text.startswith("m.", match.end() - 1) or not scope.has_room(text))  # fmt: skip

@@ -24,8 +24,10 @@ _ELSE = (
     r"|tynk\w*|elewacj\w*|dach\w*|kostk\w*|p[łl]yt\w*|kafel\w*|kafl\w*|gres\w*|glazur\w*|blat\w*|listw\w*|szaf\w*|mebl\w*|wysp\w*|zabudow\w*|wann\w*|brodzik\w*|prysznic\w*|okn\w*|drzwi\w*|walls?"
 )
 NOUN = re.compile(rf"\b(?:(?P<part>{PART})|(?P<whole>{_WHOLE})|(?P<height>sufit\w*)|(?P<other>{_ELSE}))", re.IGNORECASE)  # fmt: skip
-ROOM_AFTER = re.compile(rf"\s+(?:to\s+)?(?P<part>{PART})(?![^,;.]{{0,15}}\d)", re.IGNORECASE)
-ROOM = re.compile(rf"\b(?P<part>{PART})", re.IGNORECASE)
+ROOM_AFTER = re.compile(
+    rf"\s+(?:to\s+)?(?P<part>{PART})(?![^,;.\d]{{0,15}}\d++(?!\s(?:{PART})))", re.IGNORECASE
+)
+ROOM = re.compile(rf"\b(?P<part>{PART}|pokoi\b)", re.IGNORECASE)
 _WORKS_ON = re.compile(rf"\b(?:remont|adaptacj|wyko[ńn]cz|odnow|od[śs]wie|przebudow|malowa)\w*\s+(?:sam\w+\s+|ca[łl]\w+\s+)?(?:{PART})(?:\s*(?:,|\bi\b|\boraz\b)\s*(?:{PART}))*(?!\s*(?:,|\bi\b|\boraz\b)\s*(?:ca[łl]|reszt|pozosta))", re.IGNORECASE)  # fmt: skip
 """`adaptacja poddasza, dom ma 200 m, poddasze 65`"""
 _FLAT = re.compile(r"\b(?:mieszka(?:ni|nk)|dom(?:u|em|ek|ku)?\b|lokal|biur|kawalerk)[^\d.;!?]*$", re.IGNORECASE)  # fmt: skip

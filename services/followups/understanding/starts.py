@@ -128,7 +128,7 @@ def _chosen(text: str, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
         between = text[chosen.end : each.start]
         follows = role == Role.START and _SO.search(between)
         is_closer = role >= Role.UNSAID and _is_closer(chosen, each, between)
-        is_later = role >= Role.UNSAID and _TOO_SOON.search(between)
+        is_later = role >= Role.UNSAID and _TOO_SOON.search(between[-corrections.MOST_BETWEEN :])
         is_right = is_later or corrections.corrects(between) or _PREFERS.search(between)
         if each.start > chosen.start and (follows or is_closer or is_right):
             chosen, best = each, role
