@@ -205,8 +205,12 @@ def names_mails(message: str) -> bool:
 
 
 def unsubscribes(message: str) -> bool:
-    """Return whether it asks to end mails that come, rather than to send none."""
-    return bool(_UNSUBSCRIBES.search(" ".join(fold(message))))
+    """Return whether it asks to end mails that come, rather than to send none: not `wycofuję
+    zgodę, nie chcę SMS-ów`.
+    """
+    said = " ".join(fold(message))
+    is_of_phone = "sms" in said and not _MAILS.search(said)
+    return bool(_UNSUBSCRIBES.search(said)) and not is_of_phone
 
 
 def has_words(rest: str) -> bool:

@@ -24,6 +24,7 @@ from services.followups.understanding import (
 from services.followups.understanding.consent_answer import (
     Answer,
     beside_answer,
+    consents_in_full,
     offers,
     says_yes,
     takes_back,
@@ -267,7 +268,12 @@ def _before(state: State) -> str:
 def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | None:
     """Return what the message may answer with a bare word or number."""
     if _is_done(state) and (
-        _REFUSES.fullmatch(message) or (state.wording and _BARE_NO.fullmatch(message))
+        _REFUSES.fullmatch(message)
+        or (
+            state.wording
+            and not (state.doubt or state.city_asked)
+            and (_BARE_NO.fullmatch(message) or consents_in_full(message, str(state.language)))
+        )
     ):
         return "consent"
     is_other = state.asking == "wish" and (matched or small_talk.asks(message))
@@ -353,6 +359,12 @@ def _that_count(
         and not (route.name == "scope" and (answers or describes))  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
+        # `Maile tak, telefony nie` is not about the call that was asked for.
+        and not (
+            route.action == "no_calls"
+            and state.wants_call
+            and (offered or understood.answer == "yes")
+        )
         and not (is_replaced and small_talk.is_of_number(message, route.action))
         # `zgodzę się, jak poznam cennik`
         and not ("budget" in route.skips and "wish" not in route.skips and "zgod" in said)

@@ -228,7 +228,10 @@ def _times(question: Question, state: State, heard: Heard) -> int:
     """
     if not state.reachable:
         return TIMES_ASKED
-    tells = state.asking != "consent" and heard.news.tells_of_works
+    news = heard.news
+    tells = state.asking != "consent" and (
+        news.tells_of_works or (news != NO_FACTS and (news.phone, news.email) == (None, None))
+    )
     message = heard.message
     declines = tells and small_talk.speaks_of(question, message) and small_talk.declines(message)
     return TIMES_ASKED if tells and not declines else 1
@@ -253,10 +256,14 @@ def _next_question(state: State, heard: Heard) -> Question | None:
         return "consent"
     if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
         agrees = False  # another address, for which the wording would be shown a third time
-    for question in ABOUT_WORKS:
-        is_missing = getattr(state.facts, question) is None
-        if is_missing and state.asked.get(question, 0) < _times(question, state, heard):
-            return question
+    missing = [
+        question
+        for question in ABOUT_WORKS
+        if getattr(state.facts, question) is None
+        and state.asked.get(question, 0) < _times(question, state, heard)
+    ]
+    if missing:  # staff have the request: what was not asked yet comes before what was not answered
+        return min(missing, key=lambda each: state.asked.get(each, 0) if state.reachable else 0)
     if not state.reachable and state.asked.get("contact", 0) < TIMES_ASKED:
         return "contact"
     return "consent" if agrees else None

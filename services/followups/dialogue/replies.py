@@ -48,7 +48,8 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         state = state._replace(asking=None)
     else:
         state, rest = questions.go_on(state, heard, script)
-    if before.asking == "consent" != state.asking and gives_up_on_consent(state):
+    is_left = before.asking == "consent" != state.asking and heard.news == NO_FACTS
+    if is_left and gives_up_on_consent(state):
         reactions.append(script["consent_left"])
     if heard.asks_of_record and before.closed:
         rest = []
