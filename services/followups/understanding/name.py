@@ -221,7 +221,7 @@ def _in_order(name: str, *, turns: bool) -> str:
 
 
 def _known(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    by_family = pattern in {_INTRODUCED, _BEFORE_PHONE, _AFTER_PHONE}
+    by_family = pattern in (_INTRODUCED, _BEFORE_PHONE, _AFTER_PHONE)
     return next(
         (
             match

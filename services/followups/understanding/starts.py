@@ -67,7 +67,7 @@ _RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|p
 """`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b", re.IGNORECASE)  # fmt: skip
 """`im Sommer von Ihnen gemacht`"""
-_AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
+_AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?<=zaraz )potem\b|(?<=razu )potem\b|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
 """`zaraz po odbiorze`: a time that another one gives."""
 _SAID = r"(?:(?:za|do|s)?pyta[mnć]?|(?:na|od|do)?pisz[ęe]|(?:po|do|od)?powiem|odpowiem|odpowiadam|m[óo]wi[ęe]|podam|podaj[ęe]|(?:wy|prze|pode|do)[śs]l[ęe]|(?:wy|prze|do)sy[łl]am|wspomn[ęe]|dodam|dopytam|zastrzegam|zaznacz(?:am|[ęe])|uprzedz(?:am|[ęe])|informuj[ęe]|wyja[śs]ni(?:am|[ęe])|sprawdz(?:am|[ęe])|zmierz[ęe]|policz[ęe]|wr(?:acam|[óo]c[ęe])|odbior[ęe]|oddzwoni[ęe]|zadzwoni[ęe]|pytani\w+|dzi[ęe]kuj[ęe])"
 _SAYS = re.compile(rf"\s+(?:(?:te[żz]|jeszcze|si[ęe]|chc[ęe]|chcia[łl][ae]?m|mog[ęe]|mam|to|wam|pa[nń]\w*)\s+){{0,3}}(?:{_SAID}|(?:za|s)pyta[ćc]|powiedzie[ćc]|(?:na)?pisa[ćc]|poda[ćc])\b", re.IGNORECASE)  # fmt: skip
@@ -153,7 +153,9 @@ def _exactness(each: Date) -> int:
     day, _, named = each.said.partition(" ")
     if day == "asap":
         return 0
-    return 1 if _ROUGH.match(named) else len(day.split("-")) - (each.kind == "weekday")
+    if _ROUGH.match(named):
+        return 1 if named in dates.SEASONS else 2
+    return len(day.split("-")) + (each.kind != "weekday")
 
 
 def _clause(text: str, each: Date) -> str:
