@@ -81,8 +81,7 @@ _ABOUT_WORKS = vocabulary(
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
     "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc "
-    "drewniane drewniana drewnianych debowe debowa winylowe laminowane elektryczna elektryczne elektrycznej elektrycznych hydrauliczna hydrauliczne starym nowym domu mieszkaniu bloku "
-    "malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
+    "drewniane drewniana drewnianych debowe debowa winylowe laminowane elektryczna elektryczne elektrycznej elektrycznych hydrauliczna hydrauliczne starym nowym domu mieszkaniu bloku malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _SUCH = vocabulary(
@@ -205,12 +204,9 @@ def names_mails(message: str) -> bool:
 
 
 def unsubscribes(message: str) -> bool:
-    """Return whether it asks to end mails that come, rather than to send none: not `wycofuję
-    zgodę, nie chcę SMS-ów`.
-    """
+    """Return whether it asks to end mails (not SMS) that come, rather than to send none."""
     said = " ".join(fold(message))
-    is_of_phone = "sms" in said and not _MAILS.search(said)
-    return bool(_UNSUBSCRIBES.search(said)) and not is_of_phone
+    return bool(_UNSUBSCRIBES.search(said)) and ("sms" not in said or bool(_MAILS.search(said)))
 
 
 def has_words(rest: str) -> bool:

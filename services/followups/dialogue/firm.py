@@ -26,10 +26,7 @@ _WHERE = re.compile(
     r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
     r"|\bwhere do you work\b"
 )
-_THERE = re.compile(
-    r"\b(?:tam|tu|there)\b|^(?:(?:a|i|czy|to) )*\w+(?: (?:do (?:mnie|nas)|panstwo|w ogole))*$"
-)
-"""`Mieszkamy w Mielcu. Czy dojeżdżacie?`"""
+_THERE = re.compile(r"\b(?:tam|tu|there)\b|^(?:(?:a|i|czy) )*\w+(?: do (?:mnie|nas))?$")
 _REPORTED = re.compile(r"\bze (?:panstwo |wy |tu )?$")
 """`Sąsiadka mówiła, że państwo robicie remonty`"""
 _SHORT = 4

@@ -269,11 +269,7 @@ def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | N
     """Return what the message may answer with a bare word or number."""
     if _is_done(state) and (
         _REFUSES.fullmatch(message)
-        or (
-            state.wording
-            and not (state.doubt or state.city_asked)
-            and (_BARE_NO.fullmatch(message) or consents_in_full(message, str(state.language)))
-        )
+        or (state.wording and (_BARE_NO.fullmatch(message) or consents_in_full(message)))
     ):
         return "consent"
     is_other = state.asking == "wish" and (matched or small_talk.asks(message))
@@ -350,6 +346,7 @@ def _that_count(
     )
     said = "" if "?" in message else message.lower()
     describes = understood.facts.area is not None and small_talk.names_works(message, works)
+    accepts = offered or understood.answer == "yes"  # to mails: `maile tak, telefony nie`
     is_replaced = state.facts.phone and understood.facts.phone not in {None, state.facts.phone}
     return [
         route
@@ -359,13 +356,8 @@ def _that_count(
         and not (route.name == "scope" and (answers or describes))  # `Szczecin, Pogodno, 70 m2`
         and not (declines and route.action == "lost")
         and not (gives_contact and "contact" in route.skips)
-        # `Maile tak, telefony nie` is not about the call that was asked for.
-        and not (
-            route.action == "no_calls"
-            and state.wants_call
-            and (offered or understood.answer == "yes")
-        )
         and not (is_replaced and small_talk.is_of_number(message, route.action))
+        and not (route.action == "no_calls" and state.wants_call and accepts)
         # `zgodzę się, jak poznam cennik`
         and not ("budget" in route.skips and "wish" not in route.skips and "zgod" in said)
         and not (

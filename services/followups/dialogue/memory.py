@@ -21,9 +21,6 @@ def refuses_contact(state: State) -> bool:
     return bool(state.asked.get("refused")) and not state.reachable
 
 
-_FIRM_YES = re.compile(r"\b(?:tak|zgod\w+|zgadzam\w*|yes|agree)\b")
-
-
 def remember(
     state: State, heard: Heard, passed: Facts | None, agreed: str | None
 ) -> tuple[State, bool]:
@@ -123,7 +120,7 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
     if (
         question is None
         and gives_up_on_consent(known)
-        and _FIRM_YES.search(" ".join(fold(message)))
+        and not small_talk.acknowledges(message)
         and says_yes(message, str(known.language))
     ):
         return {**known.asked, "consent": TIMES_ASKED - 1}

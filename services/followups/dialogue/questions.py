@@ -228,11 +228,10 @@ def _times(question: Question, state: State, heard: Heard) -> int:
     """
     if not state.reachable:
         return TIMES_ASKED
-    news = heard.news
+    news, message = heard.news, heard.message
     tells = state.asking != "consent" and (
-        news.tells_of_works or (news != NO_FACTS and (news.phone, news.email) == (None, None))
+        news.tells_of_works or not (news == NO_FACTS or news.phone or news.email)
     )
-    message = heard.message
     declines = tells and small_talk.speaks_of(question, message) and small_talk.declines(message)
     return TIMES_ASKED if tells and not declines else 1
 
@@ -256,14 +255,11 @@ def _next_question(state: State, heard: Heard) -> Question | None:
         return "consent"
     if state.asked.get("shown", 0) >= TIMES_ASKED and state.wording is None:
         agrees = False  # another address, for which the wording would be shown a third time
-    missing = [
-        question
-        for question in ABOUT_WORKS
-        if getattr(state.facts, question) is None
-        and state.asked.get(question, 0) < _times(question, state, heard)
-    ]
-    if missing:  # staff have the request: what was not asked yet comes before what was not answered
-        return min(missing, key=lambda each: state.asked.get(each, 0) if state.reachable else 0)
+    asked = state.asked if state.reachable else {}  # what was not asked yet comes first
+    for question in sorted(ABOUT_WORKS, key=lambda each: asked.get(each, 0)):
+        is_missing = getattr(state.facts, question) is None
+        if is_missing and state.asked.get(question, 0) < _times(question, state, heard):
+            return question
     if not state.reachable and state.asked.get("contact", 0) < TIMES_ASKED:
         return "contact"
     return "consent" if agrees else None

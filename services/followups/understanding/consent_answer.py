@@ -47,12 +47,9 @@ _NO_OBSTACLE = re.compile("n[nhb]*x")
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _CALLS = r"(?:telefon\w*|dzwonieni\w+|rozmow\w*|sms(?:-?\w+)?|kontakt\w* telefoniczn\w+|(?:phone )?calls?)"
 _NO_CALLS = re.compile(
-    r"(?:^|[\s,;.]+)(?:(?:ale|a|lecz|tylko|i|oraz|but|and)\s+)*"
-    rf"(?:(?:na |przez )?{_CALLS}(?: to| ju[żz])? nie(?: (?:wyra[żz]am(?: zgody)?|chc[ęe]|zgadzam si[ęe]))?"
-    rf"|(?:prosz[ęe] )?nie (?:dzwo[nń]\w*|telefonowa[ćc]|(?:na |przez ){_CALLS}|telefonicznie)"
-    rf"|bez {_CALLS}|no {_CALLS})(?:[.!]*$|(?=[,;.]))",
-    re.IGNORECASE,
-)
+    rf"(?:^|[\s,;.]+)(?:(?:ale|a|lecz|tylko|i|oraz|but|and)\s+)*(?:(?:na |przez )?{_CALLS}(?: to| ju[żz])? nie(?: (?:wyra[żz]am(?: zgody)?|chc[ęe]|zgadzam si[ęe]))?"
+    rf"|(?:prosz[ęe] )?nie (?:dzwo[nń]\w*|telefonowa[ćc]|(?:na |przez ){_CALLS}|telefonicznie)|(?:bez|no) {_CALLS})(?:[.!]*$|(?=[,;.]))", re.IGNORECASE,
+)  # fmt: skip
 """`Maile tak, telefony nie`: the question is about mails only."""
 _IS_YES = re.compile("(?=.*(?:[yo]|a.*[sgm]|[sgm].*a|w[^s]*[gm]|[gm][^s]*w))[yoawsgmb]+")
 """Something agrees, or is allowed, or wanted; and nothing else is said."""
@@ -65,9 +62,8 @@ def _words(text: str) -> list[str]:
 def says_yes(message: str, language: str) -> bool:
     if _NOT_WHOLE.search(message) or len(message) > LONGEST_YES:
         return False
-    beside = _NO_CALLS.sub("", message)
-    if beside != message:
-        return bool(_OF_CONSENT.search(fold(beside))) and says_yes(beside, language)
+    if (beside := _NO_CALLS.sub("", message)) != message:
+        return has_any(fold(beside), _MAY_BE_ADS) and says_yes(beside, language)
     signed = _SIGNED.search(message)
     if signed and fold(signed["name"]) in FIRST_NAMES:
         message = message[: signed.start("name")]
@@ -83,16 +79,12 @@ def says_yes(message: str, language: str) -> bool:
     return any(map(_IS_YES.fullmatch, kinds))
 
 
-_OF_CONSENT = re.compile(r"\b(?:zg[oa]d|e?-?mail|mejl|newsl|ofert|wysyl|piszcie|agree|consent)")
 _OF_ADS = re.compile(
-    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|na zgode|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads"
+    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|na zgode|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads|\bt[ae] zgod|\bwyraza\w+ zgode|consent"
 )
-_IN_FULL = re.compile(
-    r"newsl|reklam|marketing|handlow|consent|agree to .*mail|\bzgode (?:wyrazam|daje|udzielam)\b"
-    r"|\b(?:wyrazam|daje|udzielam|wyrazamy|ta|te)\b.*\bzgod|\bzgod\w+ na (?:\w+ )?(?:e-)?maile\b"
-    r"|\bzgadza\w+ sie na\b.*(?:mail|mejl|ofert)|\b(?:wysyl|przysyl|przesyl|slac|slij|dostawa|otrzymyw)\w*.*\b(?:maile|mejle|ofert[ay]?)\b"
-)
-_MAY_BE_ADS = ("zgod", "consent", "mail", "mejl", "newsl", "reklam", "prom", "market", "ofert", "handl", "rabat", "inspir", "offer", "na zgod")  # fmt: skip
+_IN_FULL = re.compile(r"newsl|reklam|marketing|handlow|consent|agree to .*mail|\bzgode (?:wyrazam|daje|udzielam)\b|\b(?:wyrazam|daje|udzielam|wyrazamy|ta|te)\b.*\bzgod|\bzgod\w+ na (?:\w+ )?(?:e-)?maile\b|\bzgadza\w+ sie na\b.*(?:mail|mejl|ofert)|\b(?:wysyl|przysyl|przesyl|slac|slij|dostawa|otrzymyw)\w*.*\b(?:maile|mejle|ofert[ay]?)\b")  # fmt: skip
+"""Can be about nothing but the consent, unlike `zgadza się` or `tak, mailem`."""
+_MAY_BE_ADS = ("zgod", "zgadza", "consent", "mail", "mejl", "newsl", "reklam", "prom", "market", "ofert", "handl", "rabat", "inspir", "offer")  # fmt: skip
 _PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")
 
 
@@ -104,17 +96,11 @@ def offers(text: str, language: str) -> bool:
     if not has_any(text.lower(), _MAY_BE_ADS):
         return False
     parts = (part.strip(" ,:;.") for part in (text, *_PART.split(text)))
-    return any(
-        (_OF_ADS.search(fold(part)) or _IN_FULL.search(fold(part))) and says_yes(part, language)
-        for part in parts
-    )
+    return any(_OF_ADS.search(fold(part)) and says_yes(part, language) for part in parts)
 
 
-def consents_in_full(message: str, language: str) -> bool:
-    """Say whether it is a yes that names the consent or the mails, and can answer nothing else:
-    `tak, wyrażam zgodę`, but not `zgadza się` or `tak, mailem`.
-    """
-    return bool(_IN_FULL.search(fold(message))) and says_yes(message, language)
+def consents_in_full(message: str) -> bool:
+    return bool(_IN_FULL.search(fold(message))) and says_yes(message, "pl")
 
 
 _POSTPONES = re.compile(
