@@ -81,7 +81,7 @@ _ABOUT_WORKS = vocabulary(
     "chcialbym na wymiar "
     "do you can also make and with flats houses apartments "
     "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc "
-    "drewniane drewniana drewnianych debowe debowa winylowe laminowane elektryczna elektryczne elektrycznej elektrycznych hydrauliczna hydrauliczne starym nowym domu mieszkaniu bloku malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
+    "drewniane drewniana drewnianych debowe debowa winylowe laminowane elektryczna elektryczne elektrycznej elektrycznych hydrauliczna hydrauliczne starym nowym domu mieszkaniu bloku starych led dla niepelnosprawnych seniora seniorow dzieci malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
 )
 """Words of a question for works that ask nothing else, such as a place, a price or a time."""
 _SUCH = vocabulary(
