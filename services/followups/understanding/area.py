@@ -182,8 +182,7 @@ def _spelt(text: str) -> str:
 
 _SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:[.,]\d{{1,2}})?+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 """`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
-_TENTHS = r"(?:[.,]\d(?!\d))?+"
-_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}{_TENTHS}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}{_TENTHS}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 _SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,(?!\d(?!\d))\s*")
 """`37, 42 i 51 m2`"""
 

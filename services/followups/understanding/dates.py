@@ -196,8 +196,8 @@ _TITLED = name.FIRST_NAMES | {"pan", "pani", "panstwo", "nazwisko"}
 _CAPITAL = rf"(?!(?i:{_MONTH}))[A-ZĆŁŚŹŻ](?:[^\W\d_]|\.)"
 _HYPHENED = (re.compile(rf"\b{_CAPITAL}+-$"), re.compile(rf"-{_CAPITAL}"))
 """`Wróbel-Maj`, `Maj-Wróbel`"""
-_BEGINS = re.compile(rf"(?:^|[,;.:{MARK}])\s*$")
-_NAMED_SO = re.compile(rf"\s*(?:[.!]*$|,?\s*{_CAPITAL}|,?\s*{MARK})")
+_BEGINS = re.compile(rf"(?:^|[,;.:{MARK}]|\b(?:pani?|jestem|ja|tu|kontakt|pozdrawiam|powa[żz]aniem)\s)\s*$", re.IGNORECASE)  # fmt: skip
+_NAMED_SO = re.compile(rf"\s*(?:[.!]*$|,?\s*(?:i\s+)?{_CAPITAL}|,?\s*{MARK})")
 _NAMED_LOW = re.compile(rf"\s(?:\w+\s*,?\s*{MARK}|\w+(?:[sc]k[ia]|wicz|czyk)\b)|[\s,]*{PHONE_MARK}")
 
 
