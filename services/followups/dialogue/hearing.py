@@ -524,7 +524,8 @@ def _that_stand(
     known, start = state.facts.start, news.start
     if start is None:
         return news
-    is_visit = not actions.isdisjoint({"call", "call_times"}) and _DAY.match(start)
+    calls = not actions.isdisjoint({"call", "call_times"})
+    is_visit = calls and _DAY.match(start) and not starts.is_said(message)
     is_later = known and corrections.is_later_stage(message)
     is_weaker = known and starts.of_handover(start) > starts.of_handover(known)
     if is_visit or is_later or is_weaker or corrections.is_aside(message, state.facts.wish or ""):

@@ -14,12 +14,18 @@ from services.followups.understanding import corrections, dates
 from services.followups.understanding.dates import Date
 from services.followups.understanding.text import MARK, Reading
 
+_IS_SAID = re.compile(r"\b(?:start|zaczyn|zacz[ąa]|rozpocz|rusz|wej[śs]|wchodz)\w*(?:(?!pomiar|wizyt|spotka|telefon)[^.;!?\d]){0,25}\d", re.IGNORECASE)  # fmt: skip
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
 
 
 def of_handover(start: str | None) -> bool:
     return start is not None and start.endswith(f" {HANDOVER}")
+
+
+def is_said(text: str) -> bool:
+    """Return whether a day is said to be the start, not that of a call: `start 11.01, proszę o kontakt`."""
+    return _IS_SAID.search(text) is not None
 
 
 class Role(IntEnum):

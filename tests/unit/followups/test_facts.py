@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.followups.understanding import addresses, language, name, understand
+from services.followups.understanding import addresses, language, name, starts, understand
 from tests.support import dialogues
 
 ROOT = Path(__file__).parents[3]
@@ -128,3 +128,14 @@ def test_facts_are_read_with_the_promised_recall_and_precision(name: str) -> Non
     counted = dialogues.by_fact()[name]
     assert (counted.recall or 0) >= 0.92
     assert (counted.precision or 0) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("message", "is_start"),
+    [
+        ("start od 11 stycznia. Proszę o kontakt", True), ("proszę o telefon, ekipa może wejść 7 grudnia", True),
+        ("proszę o telefon 10 grudnia", False), ("czy możecie zacząć od pomiaru 10.12? proszę o kontakt", False),
+    ],
+)  # fmt: skip
+def test_a_day_of_a_call_is_told_from_the_start(message: str, *, is_start: bool) -> None:
+    assert starts.is_said(message) is is_start
