@@ -267,17 +267,27 @@ _DECLINES = re.compile("[lpv]*(?:d|n[lp]*[wd]?)[lp]*")
 _TO_NO = re.compile(rf"\b(?:to|no|raczej) nie$|^{_NOT_NEEDED}$")
 _TAKES_SOME = re.compile(r"(?<!wyceny )(?<!\bi )\b(?:tak|moga byc|yes)\b|\b(?:zgoda|ok|dobra)(?:[,.]|,? (?:ale|tylko|lecz|but)) ")  # fmt: skip
 """`Oferty tak, reklamy nie` is asked about."""
+_A_BODY = re.compile(
+    r"\b(?:wspolnota|spoldzielnia|firma|spolka|fundacja|szkola|parafia|zarzad|zona|maz)(?: mieszkaniowa)? nie (?:udziela|wyraza|daje|chce|zgadza sie|zyczy sobie)\b"
+)
+_ADS = re.compile(r"\b(?:marketing|reklam(?!ac)|handlow|newsl|mailing)")
+"""`Zgody marketingowej wspólnota nie udziela`, but not `spółdzielnia nie daje zgody na klimatyzację`."""
+_NOTHING = re.compile(
+    r"(?:^|[,.;!] )nie (?:zgadzam|zgadzamy|godze|godzimy) sie na (?:kompletnie |absolutnie )?nic(?: wiecej| takiego)?\s*(?:$|[,.;!]|(?:poza|oprocz) (?:wycen|kontakt|telefon|rozmow))"
+    r"|\b(?:nie (?:wiem,? (?:co|po co|o co|do czego|na co)\b|rozumiem|znam)|co to)[^?]*\b(?:zgod\w*(?! na (?!mail|mejl|market|reklam|ofert))|reklam(?!ac)\w*|marketing\w*|newsl\w*)[^?]*\b(?:lepiej|raczej|wole|wolal\w+|to|wiec) nie[.! ]*$"
+)
 _PARTS = re.compile(r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s")  # fmt: skip
 _PIECE = re.compile(r"(?:[^:?–—-]|(?<!\s)[–—-])+\??")
 
 
 def _refuses_unasked(folded: str, language: str) -> bool:
     """Say whether a clause names mails or the consent, and wants none: `marketing: nie trzeba`."""
-    if (
-        not has_any(folded, _MAY_NAME_IT)
-        or not _NAMES_IT.search(folded)
-        or _TAKES_SOME.search(folded)
-    ):
+    may_be = has_any(folded, _MAY_NAME_IT)
+    if (may_be or "na nic" in folded) and _NOTHING.search(folded) and not _TO_WORKS.search(folded):
+        return True
+    if may_be and _ADS.search(folded):
+        folded = _A_BODY.sub("nie zgadzam sie", folded)
+    if not may_be or not _NAMES_IT.search(folded) or _TAKES_SOME.search(folded):
         return False
     kinds = _NO[language]
     question, asks, tail = folded.rpartition("?")
