@@ -163,5 +163,5 @@ def named(message: str) -> list[str]:
     return [found[0] for found in _EMAIL.finditer(_plain(spaces(message)))]
 
 
-PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}\d){{8,14}}")
+PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}[\dOolI]){{8,14}}")
 """Contact data: an e-mail address, or what may be a phone number."""

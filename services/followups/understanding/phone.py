@@ -35,14 +35,20 @@ _DICTATED = re.compile(
 _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
+_LETTERED = re.compile(
+    rf"(?<![\w@/+.,-])(?:\+?48\s?)?[1-9](?:(?:\d|[OolI](?=[\dOolI])|(?<=[\dOolI])[OolI])[\s-]?){{7}}[\dOolI]{_AFTER}(?![\w@])"
+)
+"""`5O3 771 264`: letters for the digits that they look like, never alone (`5 o 3`)."""
+_LETTERS = str.maketrans("OolI", "0011")
+_NO_NAME = r"(?!(?:bud[żz]\w*|metr\w*|pow\w{0,8}|kod\w*|ul|ulica|ok|oko[łl]o|za|do|po|od|lok|lokal\w*|mieszk\w+|dom|domu|nip|rok\w?|cen[aęy]|koszt\w*|maks|max|min|nr|blok|klatka|tel\w*|numer\w*|kom|kom[óo]rk\w*|phone|number)\b)"
 _PIECE = re.compile(
-    rf"(?:^|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
+    rf"(?:^(?P<led>(?:{_NO_NAME}[^\W\d_]{{1,20}}[\s.,:;-]+){{0,4}})|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
     rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>[\s.,…-]*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
 """`Mój numer 516 22`: the rest may follow in the next message."""
 _REST = re.compile(
-    rf"(?:(?:no|i|a|oraz|to|jest|dalej|reszta|potem|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn]c\w*|ostatni\w*|cyfr\w*|and|then)[\s,:.]+){{0,4}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
+    rf"[.…-]*(?:(?:no|i|a|oraz|to|jest|dalej|dalsz\w+|ci[ąa]g|reszt\w+|potem|p[óo][źz]niej|nast[ęe]pnie|plus|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn]c\w*|ostatni\w*|drug\w+|po[łl]owa|cz[ęe][śs][ćc]|numeru|trzy|cyfr\w*|and|then|the|rest|is)\b[\s,:.…-]+){{0,5}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
 _MOBILE = re.compile("[4-8]")
@@ -120,7 +126,9 @@ def piece(text: str, asked: Question | None) -> str | None:
         digits = re.sub(r"\D", "", match["number"])
         is_alone = match["alone"] is not None and _MOBILE.match(digits)
         is_due = asked == "contact" or (
-            asked != "budget" and len(digits) > _TOO_LONG and not digits.endswith("000")
+            not (match["led"] or asked == "budget")
+            and len(digits) > _TOO_LONG
+            and not digits.endswith("000")
         )
         if match["named"] is not None or (is_alone and is_due):
             return digits
@@ -179,6 +187,8 @@ def _in_digits(text: str) -> str:
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
+    if HAS_DIGIT.search(text):
+        text = _LETTERED.sub(lambda number: number[0].translate(_LETTERS), text)
     said = _in_digits(text)
     is_long = _MANY.search(said) is not None
     found = _numbers(text) if is_long else {}
