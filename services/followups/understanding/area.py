@@ -180,8 +180,8 @@ def _spelt(text: str) -> str:
     )
 
 
-_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:[.,]\d{{1,2}})?+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
-"""`dwa mieszkania, 40 i 65 metrów`: one unit for both."""
+_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:[.,]\d{{1,2}})?+(?=(?:\s+(?:i|oraz|and)\s+|(?:\s?\+\s?\d{{1,3}}(?:[.,]\d{{1,2}})?+){{0,4}}\s?\+\s?)\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
+"""`dwa mieszkania, 40 i 65 metrów`, `36 + 9 m`: one unit for all."""
 _SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
 _SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,(?!\d(?!\d))\s*")
 """`37, 42 i 51 m2`"""
@@ -290,6 +290,8 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
             rooms.append(Quantity(start, end, number * count, "part", noun="each"))
         elif noun := _noun_of(text, before, number):
             rooms.append(Quantity(start, end, number, noun[0], noun=noun[1]))
+        elif found and asked != "budget" and number >= _FEW and _ENDS.match(text, end) and (only := scope.only_room(before)):  # fmt: skip
+            rooms.append(Quantity(start, end, number, "part", noun=only))
     is_alone = rooms and asked != "budget" and _ENDS.match(text, rooms[0].end)
     is_said = found or asked == "area" or (asked != "budget" and len(rooms) > 1) or is_alone
     return sure + rooms if is_said else sure

@@ -15,7 +15,7 @@ from services.followups.understanding.units import METRES
 
 PART = (
     r"pok[óo]j(?:u|owi|em)?\b|(?<!\d )pokoje\b|pokoik\w*|kuchni\w*|aneks\w*|[łl]azien\w*|salon\w*|sypialni\w*|toalet\w*|wc\b|kibel\w*|przedpok\w*|korytarz\w*|garderob\w*|hol[ul]?\b|jadalni\w*|gabinet\w*"
-    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|poczekal\w*|recepcj\w*|szatni\w*|wiatro[łl]ap\w*|sal[aęei]\b|salk[aięe]\b|open\s?space\b|[śs]rodek\b"
+    r"|parter\w*|(?<!\b\d )pi[ęe]tr(?:o|a)\b|d[óo][łl]u?\b|dole\b|antresol\w*|g[óo]r(?:a|[ęe]|y|ze)\b|balkon\w*|loggi\w*|taras\w*|gara[żz]\w*|spi[żz]arni\w*|pralni\w*|kot[łl]owni\w*|kom[óo]rk\w*|piwnic\w*|zaplecz\w*|poczekal\w*|recepcj\w*|szatni\w*|wiatro[łl]ap\w*|sal[aęei]\b|salk[aięe]\b|open\s?space\b|[śs]rodek\b"
     r"|poddasz\w*|strych\w*|(?:jedn[aoe]|drug[ai]e?|pierwsz[ae])\s+(?:mieszka|kawaler|lokal|dom|biur)\w*|jedn[aoye]\b|drug[aie]e?\b|pierwsz[aye]\b|(?<=\s)(?:ma[łl]|du[żz])[ye]\b|kitchen|bathroom|room|bedroom|ванн\w*|кухн\w*|кімнат\w*|спальн\w*"
 )
 _WHOLE = r"mieszka(?:ni|nk|ln)\w*|dom(?:u|em|ek|ku)?\b|cha[łl]up\w*|lokal\w*|biur\w*|kawalerk\w*|szereg[óo]wk\w*|bli[źz]niak\w*|segment\w*|metra[żz]\w*|powierzchni\w*|ca[łl]o[śs][ćc]\w*|pod[łl]o\w*|u[żz]ytkow\w*|netto|brutto|flat|apartment|house"
@@ -69,6 +69,8 @@ _SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem)\s+(?:(?:to|tylko|ok\.?|tak|ze?|jak
 _TO_BE_DONE = re.compile(rf"\s*(?:{METRES})?\s*(?:{_TO_DO}|zosta\w+)", re.IGNORECASE)
 _ENDS = re.compile(r"\s*(?:[,;.!]|$)")
 _ONLY = re.compile(rf"(?<!nie )\b(?:tylko|wy[łl][ąa]cznie|jedynie|ino|samo|only|nur)\b|\bzosta\w+\s+{_TO_DO}", re.IGNORECASE)  # fmt: skip
+_ONLY_ROOM = re.compile(rf"(?:{_ONLY.pattern})[^,;.!?\d]{{0,25}},\s*(?:(?:to|jest|czyli|jakie[śs]|ok\.?|oko[łl]o|ze?)\s+)*$", re.IGNORECASE)  # fmt: skip
+"""`lokal ma 110 m, robimy tylko salę sprzedaży, 85`"""
 _LARGER = re.compile(r"\b(?:(?P<more>wi[ęe]ksz)|mniejsz)\w*", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:reszt\w+|wszystko)\b", re.IGNORECASE)
 _EXCEPT = re.compile(r"\b(?:bez(?!\s+(?:zmian|remont))|minus|opr[óo]cz|poza|pr[óo]cz|nie\s+licz[ąa]c|pomijaj[ąa]c|without|except)\b", re.IGNORECASE)  # fmt: skip
@@ -111,6 +113,13 @@ def is_left(text: str, start: int, end: int) -> bool:
     return bool(is_rest or _TO_BE_DONE.match(text, end))
 
 
+def only_room(before: str) -> str | None:
+    """Return the room that alone is to be done, if its area must follow."""
+    only = _ONLY_ROOM.search(before)
+    rooms = _rooms(before, only.start()) if only else []
+    return rooms[-1] if rooms else None
+
+
 def amount(text: str, found: Sequence[Quantity]) -> float | None:
     """Return the area to be done; None if a person would ask back."""
     if not found:
@@ -135,7 +144,9 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
 def _is_inside(text: str, base: Quantity, part: Quantity) -> bool:
     """Return whether a part that is left out was counted in the whole."""
     between = text[min(base.end, part.end) : max(base.start, part.start)]
-    is_of_flat = base.of != "part" and part.noun not in _OUTSIDE
+    before = _DIGIT.split(text[max(0, base.start - corrections.LOOK_BACK) : base.start])[-1]
+    is_of_room = base.noun is None and set(_rooms(before, 0)) - {part.noun}  # `dół w domu, 96 m`
+    is_of_flat = base.of != "part" and part.noun not in _OUTSIDE and not is_of_room
     is_with = part.noun in {_key(each["noun"]) for each in _WITH.finditer(text)}
     is_of = is_of_flat or is_with or corrections.OF_IT.search(between) is not None
     return part.value < base.value and is_of and not _ON_TOP.search(between)
