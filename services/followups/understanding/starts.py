@@ -73,6 +73,14 @@ _RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|p
 """`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b", re.IGNORECASE)  # fmt: skip
 """`im Sommer von Ihnen gemacht`"""
+_OVER = re.compile(r"\b\w{2,}li[śs]cie\b|\b(?:oddan[yaeio]|(?:re|wyre)montowan[yae]|malowan[yae]|k[łl]adzion[yae])\b|\b\w{2,}li\s+(?:u\s+\w+\s+)?pa[ńn]stwo\b|\bpa[ńn]stwo\s+(?:u\s+\w+\s+)?\w{2,}li\b|\b(?:ekipa|firma|fachowiec|majster|wykonawca)\s+(?:u\s+\w+\s+)?\w{2,}[łl]a?\b", re.IGNORECASE)  # fmt: skip
+_TO_COME = re.compile(r"\bb[ęe]d(?:zie|[ąa])\b|\bma(?:j[ąa])?\s+(?:by[ćc]|zosta[ćc])|\bzostan\w*|\w*by(?:[śs]cie|[śs]my|m)?\b|\bchc\w*|\bm[óo]g\w*|\bmia[łl]\w*|\bmieli|przysz[łl]|20\d\d", re.IGNORECASE)  # fmt: skip
+"""`blok oddany we wrześniu`, `we wrześniu kładli Państwo płytki`; but not `blok ma być oddany`."""
+_OF_THE_DEAD = re.compile(r"(?s)^(?=.*(?:\b(?:zm|um)ar[łl]|nie\s+[żz]yje)).*(?:\bum[óo]wi[łl]|\bumawia[łl]|\bmia[łl]\w*\b[^.;!?]{0,20}\bum[óo]w|\bpodpis(?:a[łl]|ywa[łl])|\bzam[óo]wi[łl])\w*[^.;!?]*$", re.IGNORECASE)  # fmt: skip
+"""`Mąż umawiał się z Państwem od 7 grudnia. Zmarł w niedzielę.`"""
+_CALL_ME = re.compile(rf"(?:{_RINGS.pattern}|\bo\s+(?:telefon|kontakt)\b|rozm(?:ow|awi)\w*)(?P<then>[^.;!?]*)$", re.IGNORECASE)  # fmt: skip
+_NOT_A_CALL = re.compile(r"\b(?:termin\w*|robi\w*|malow\w*|od\s*$)", re.IGNORECASE)
+"""`żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
 _AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?<=zaraz )potem\b|(?<=razu )potem\b|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
 """`zaraz po odbiorze`: a time that another one gives."""
 _SAID = r"(?:(?:za|do|s)?pyta[mnć]?|(?:na|od|do)?pisz[ęe]|(?:po|do|od)?powiem|odpowiem|odpowiadam|m[óo]wi[ęe]|podam|podaj[ęe]|(?:wy|prze|pode|do)[śs]l[ęe]|(?:wy|prze|do)sy[łl]am|wspomn[ęe]|dodam|dopytam|zastrzegam|zaznacz(?:am|[ęe])|uprzedz(?:am|[ęe])|informuj[ęe]|wyja[śs]ni(?:am|[ęe])|sprawdz(?:am|[ęe])|zmierz[ęe]|policz[ęe]|wr(?:acam|[óo]c[ęe])|odbior[ęe]|oddzwoni[ęe]|zadzwoni[ęe]|pytani\w+|dzi[ęe]kuj[ęe])"
@@ -203,12 +211,26 @@ def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
     if _RULED_OUT.match(around.after) and not _UNTIL.search(around.before):
         return True
     is_denied = _DENIED.search(around.before) and not _NOT_BEFORE.match(around.said)
-    is_made = _MADE.search(around.clause + _PAUSE.split(text[each.end :], maxsplit=1)[0])
+    rest = _PAUSE.split(text[each.end :], maxsplit=1)[0]
+    is_made = _MADE.search(around.clause + rest)
     is_of_call = each.kind in {"weekday", "next", "now"} and (
         _RINGS.search(around.clause) or _RINGS_AFTER.match(text, each.end)
     )
     is_old = not bare and around.said[:2].lower() == "z "
-    return bool(is_denied or is_made or is_of_call or is_old)
+    is_over = _OVER.search(around.clause + rest) and not _TO_COME.search(around.before + around.said + rest)  # fmt: skip
+    is_dead = _OF_THE_DEAD.match(f"{text[each.end :]}\n{text[: each.start]}") is not None
+    return bool(
+        is_denied or is_made or is_of_call or is_old or is_over or is_dead or _of_call(text, each)
+    )
+
+
+def _of_call(text: str, each: Date) -> bool:
+    """Return whether the sentence asks for a call then, in a clause before."""
+    before = _END.split(text[max(0, each.start - _LOOK_BACK) : each.start])[-1]
+    call = _CALL_ME.search(before) if each.kind in {"weekday", "next", "now"} else None
+    then = f"{call['then']}{_PAUSE.split(text[each.end :], maxsplit=1)[0]}" if call else ""
+    words = {match.lastgroup for match in _WORD.finditer(then)}
+    return call is not None and words <= {"call", "other"} and not _NOT_A_CALL.search(call["then"])
 
 
 def _role(each: Date, around: _Around, *, bare: bool) -> Role:
