@@ -13,6 +13,7 @@ from services.followups.routing import Action, Route, Routes
 from services.followups.state import SAID_LENGTH, State
 from services.followups.understanding import (
     Understood,
+    addresses,
     area,
     corrections,
     numbers,
@@ -134,7 +135,7 @@ def hear(
         _of_the_form(state, given_language, spoken if spoken in forms else None, matched)
         or default_language
     )
-    agrees = state.doubt is not None and says_yes(message, language)
+    agrees = bool(state.doubt and not understood.facts.email) and says_yes(message, language)
     if understood.has_hours and not any(route.action == "call_times" for route in matched):
         matched = [*matched, *routes.with_action("call_times")]
     offered = _offers(state, message, understood, language)
@@ -252,7 +253,10 @@ def _says_more(answer: Answer | None, message: str, language: str) -> bool:
 
 
 def _joined(state: State, message: str) -> str | None:
-    """Return the message with the part of its phone number that was given before."""
+    """Return the message with the part of its address or number that was given before."""
+    given = state.facts.email if state.email_just_given else None
+    if given and (whole := addresses.completed(message, given, doubted=bool(state.doubt))):
+        return whole
     if state.facts.phone is not None:
         return phone.corrected(state.facts.phone, message, state.asking)
     return phone.joined(state.last_said or "", message, state.asking) if state.last_said else None

@@ -108,7 +108,8 @@ def understand(
     if in_several:  # a flat here and one there: staff read which is which
         found = {name: each for name, each in found.items() if name not in {"area", "city"}}
     has_hours, past_start = found.pop("has_hours", False), found.pop("past_start", False)
-    phone_piece = found.pop("phone_piece", None)
+    unread = phone.UNREAD.search(text) if asked == "contact" else None
+    phone_piece = found.pop("phone_piece", unread and unread[0])
     has_ids = found.pop("phones", 1) > 1 or has_ids
     budget_from, is_each = found.pop("budget_from", None), found.pop("is_each", False)
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")

@@ -145,6 +145,31 @@ def _meant(domain: str) -> str | None:
     return next(iter(difflib.get_close_matches(domain, _KNOWN, n=1, cutoff=0.85)), None)
 
 
+_BARE_DOMAIN = re.compile(
+    rf"(?<![\w.@/+-])(?:@\s?|ma[łl]pa\s)?(?P<domain>(?:{'|'.join(_PROVIDERS)})(?:\s?(?:\.|,|\bkropka\b|\bdot\b)\s?{_ENDING})?|[\w-]{{2,40}}\.(?:[\w-]{{2,40}}\.)?{_ENDING})(?![\w@])(?!\s+to\s+nie)", re.IGNORECASE,
+)  # fmt: skip
+_SLIPPED = re.compile(r"\b(?:literow\w+|pomyl\w*|blad\w*|bled\w*|zle|popraw(?:k|ia)\w*|korekt\w+|(?:mial[oa]?|powin\w+|ma) byc|zamiast|nie\b.{1,30}\btylko|typo|should be|meant|mistake|wrong)\b")  # fmt: skip
+_DENIED = re.compile(r"\b(?:nie|not|zamiast|bez)\s+(?:(?!(?:tylko|lecz|ale|a|but)\b)\w+\s+){0,3}$", re.IGNORECASE)  # fmt: skip
+
+
+def completed(message: str, address: str, *, doubted: bool) -> str | None:
+    """Return the message with the whole address for its domain: `ups, gmail.com oczywiście`.
+
+    :param doubted: the address was asked about; else the message must speak of a slip
+    """
+    if "@" in re.sub(r"(?<!\S)@", "", message) or not (doubted or _SLIPPED.search(fold(message))):
+        return None
+    local, _, known = address.rpartition("@")
+    for match in _BARE_DOMAIN.finditer(message):
+        before, domain = message[: match.start()], _signs(match["domain"])
+        domain = _PROVIDERS.get(domain, domain)
+        is_like = domain in _KNOWN or difflib.get_close_matches(domain, [known], cutoff=0.6)
+        if domain != known and is_like and not _DENIED.search(before):
+            # First, as `miało być` before it would deny it.
+            return f"{local}@{domain}, {before}{message[match.end() :]}"
+    return None
+
+
 def disowned(message: str, *, just_given: bool) -> bool:
     """Return whether a message retracts an address without giving another.
 

@@ -174,6 +174,53 @@ def test_a_mistyped_provider_is_asked_about_and_nothing_else_is() -> None:
     assert no.state.consent is None
 
 
+@pytest.mark.parametrize(
+    ("given", "said", "email"),
+    [
+        ("jan@gmial.com", "ups literówka, gmail.com oczywiście. Jan Kot", "jan@gmail.com"),
+        ("jan@gmial.com", "@gmail.com", "jan@gmail.com"),
+        ("jan@gmial.com", "ma być małpa gmail kropka com", "jan@gmail.com"),
+        ("jan@gmial.com", "nie gmial tylko gmail", "jan@gmail.com"),
+        ("jan@gmial.com", "błąd w mailu, gmail.com", "jan@gmail.com"),
+        ("jan@gmial.com", "tak, ale na wp", "jan@wp.pl"),
+        ("jan@gmial.com", "tak, ola@wp.pl", "ola@wp.pl"),
+        ("jan@gmial.com", "nie, gmial.com jest dobrze", "jan@gmial.com"),
+        ("jan@gmial.com", "nie mam gmaila", "jan@gmial.com"),
+        ("jan@gmial.com", "widziałem was na ostoja.pl", "jan@gmial.com"),
+        ("jan@wp.pl", "literówka, miało być gmail.com", "jan@gmail.com"),
+        ("jan@wp.pl", "tak, ale literówka, onet.pl", "jan@onet.pl"),
+        ("jan@frima.pl", "pomyłka, firma.pl", "jan@firma.pl"),
+        ("jan@wp.pl", "mam też gmail", "jan@wp.pl"),
+        ("jan@wp.pl", "pomyłka, na stronie ostoja.pl jest błąd", "jan@wp.pl"),
+    ],
+)
+def test_a_domain_alone_corrects_the_address_just_given(given: str, said: str, email: str) -> None:
+    last = talk([f"remont 50 m2 100 tys od zaraz {given}", said])[-1]
+    assert last.state.facts.email == email
+    assert last.state.consent is None, "nothing was agreed to for this address"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_number"),
+    [
+        ("kasia O3 771 264", True),
+        ("697.512.68", True),
+        ("012 345 67", True),
+        ("Sławek Pelc, 697 512", True),
+        ("dzwonić 8-16", False),
+        ("32-500 Chrzanów", False),
+        ("jutro 12.05 albo 13.06.2027", False),
+        ("sezon 2026/2027", False),
+        ("budżet 120000", False),
+        ("zamówienie 1234567", False),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_asked_for_again(said: str, *, is_number: bool) -> None:
+    last = talk(["remont 50 m2 100 tys od zaraz", said])[-1]
+    assert ("nie zgadza się liczba cyfr" in last.reply) is is_number
+    assert last.state.asking == "contact"
+
+
 def test_a_yes_for_an_address_that_was_not_shown_grants_nothing() -> None:
     asked = "remont 50 m2 100 tys od zaraz jan@example.com"
     assert talk([asked, {"message": "tak", "email": "ola@example.com"}])[-1].state.consent is None
