@@ -440,8 +440,8 @@ def _held(
     """
     held = routes.named(state.route)
     if held and held.then == "end":
-        # A contact alone goes with the end, if it asked for one: `numer, na który było zapytanie`.
-        is_more = not facts.is_contact_only if held.ask else facts != NO_FACTS
+        # Name, town and contact go with the end that asked: `numer, na który było zapytanie`.
+        is_more = facts.tells_of_works if held.ask else facts != NO_FACTS
         if (held.lead and is_more) or "resume" in actions:
             held = None
     new = next((route for route in matched if route.holds), None)

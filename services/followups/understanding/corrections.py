@@ -43,10 +43,12 @@ OF_IT = re.compile(
 )
 _WORD = r"[^\W\d_]++\.?"
 _JOINED = re.compile(
-    rf"[.,]*(?:\s*{_WORD}){{0,3}}\s*(?:\+|\b(?:i|oraz|a|plus|and|und|do\s+tego|dodatkowo|do\s+tych|do[łl]o[żz]\w*)\b)(?:\s+{_WORD}){{0,4}}\s*",
+    rf"[.,]*(?:\s*{_WORD}){{0,3}}\s*(?:\+|\b(?:i|oraz|a|plus|and|und|do\s+tego|dodatkowo|do\s+tych|do(?:[łl]o[żz]|rzuc|k[łl]ad|p[łl]ac)\w*)\b)(?:\s+{_WORD}){{0,4}}\s*",
     re.IGNORECASE,
 )
 _LISTED = re.compile(rf"(?:\s*{_WORD}){{0,3}}\s*,?(?:\s*{_WORD}){{0,4}}\s*:?\s*", re.IGNORECASE)
+_ADDS = re.compile(r"\bdo(?:[łl]o[żz]|rzuc|k[łl]ad)\w*(?!\s+(?:\w+\s+)?do\b)", re.IGNORECASE)
+"""`rodzice mają 30 tys., ja dołożę 10`"""
 ADDED = re.compile(r"\bdochodzi\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"\b(?:lub|albo|czy|mo[żz]e|or|oder|ewentualnie|lepiej)\b", re.IGNORECASE)
 KIN = (
@@ -196,7 +198,8 @@ def amount(text: str, found: Sequence[Quantity]) -> float | None:
     """Return what several values come to; None if a person would ask back."""
     total: float | None = None
     last: Quantity | None = None
-    own = [each for each in found if not is_of_another(text, each.start)]
+    is_joint = _ADDS.search(text) is not None
+    own = [each for each in found if is_joint or not is_of_another(text, each.start)]
     theirs = () if own or _NOT_THEIRS.search(text) else found
     for each in own or theirs:
         between = text[max(last.end, each.start - MOST_BETWEEN) : each.start] if last else ""

@@ -124,7 +124,7 @@ _GIVES_AFTER = re.compile(
 )
 _BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
 _SAME_SCALE = re.compile(
-    rf"\d\s?(?P<scale>{THOUSAND})(?=\D*\d)\.*[^.;!?\d]{{0,40}}\b(?:(?:{corrections.WORDS})(?:[,\s]+[^\W\d_]+\s+(?:m[óo]wi|chce|twierdzi)\w*,?(?:\s+[żz]e(?:by)?)?)?|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|(?:mo[żz]e|zosta[łl]\w*|na\s+(?:remont|wyko[ńn]czenie)(?:\s+mam\w?)?|do[łl]o[żz]\w+(?:\s+(?:z|ze|jeszcze|ok\.?|jakie[śs]))?)(?=\s\d+\s*(?:[,;!?]|$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
+    rf"\d\s?(?P<scale>{THOUSAND})(?=\D*\d)\.*[^.;!?\d]{{0,40}}\b(?:(?:{corrections.WORDS})(?:[,\s]+[^\W\d_]+\s+(?:m[óo]wi|chce|twierdzi)\w*,?(?:\s+[żz]e(?:by)?)?)?|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|(?:mo[żz]e|zosta[łl]\w*|na\s+(?:remont|wyko[ńn]czenie)(?:\s+mam\w?)?|do(?:[łl]o[żz]|rzuc|k[łl]ad)\w+(?:\s+(?:z|ze|jeszcze|ok\.?|jakie[śs]))?)(?=\s\d+\s*(?:[,;!?]|\.\s|\.?$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
     rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
     re.IGNORECASE,
 )

@@ -19,7 +19,7 @@ _ALONE = re.compile(
 _ABROAD = {
     "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
     "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "вроцлав": "Wrocław", "кракове": "Kraków", "варшаве": "Warszawa", "вроцлаве": "Wrocław", "гданськ": "Gdańsk", "познань": "Poznań", "люблін": "Lublin", "лодзі": "Łódź",
-    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław", "wrocku": "Wrocław", "катовіце": "Katowice", "катовіцах": "Katowice", "катовицах": "Katowice", "жешуві": "Rzeszów", "лодзь": "Łódź",
+    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław", "wrocku": "Wrocław", "катовіце": "Katowice", "катовіцах": "Katowice", "катовицах": "Katowice", "жешуві": "Rzeszów", "лодзь": "Łódź", "ополе": "Opole", "ополі": "Opole", "ополя": "Opole", "ряшів": "Rzeszów", "ряшеві": "Rzeszów", "щецін": "Szczecin", "щеціні": "Szczecin", "білосток": "Białystok", "бидгощ": "Bydgoszcz", "торунь": "Toruń", "кельце": "Kielce", "ченстохова": "Częstochowa", "гливіце": "Gliwice",
 }  # fmt: skip
 _MORE = re.compile(
     r"\s*(?:,|\b(?:albo|lub|i|oraz|czy|or|and|und|oder|або|чи|і)\b)\s*(?:(?:w|we|do|in)\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
@@ -110,7 +110,7 @@ def _inflected(word: str, *, among: int) -> tuple[str, ...]:
         none = (
             (stem,) if stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1) else ()
         )
-        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch")) if among > 1 else (f"{stem}ej",) if word.endswith(("owa", "na")) else ()  # fmt: skip
+        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch", "m", "go")) if among > 1 else (f"{stem}ej",) if word.endswith(("owa", "na")) else ()  # fmt: skip
         return (*plain, *changed, *none, *adjective)
     fleeting: tuple[str, ...] = ()
     if word.endswith(("iec", "ec")):
