@@ -135,7 +135,7 @@ def hear(
         _of_the_form(state, given_language, spoken if spoken in forms else None, matched)
         or default_language
     )
-    agrees = bool(state.doubt and not understood.facts.email) and says_yes(message, language)
+    agrees = state.doubt is not None and says_yes(message, language)
     if understood.has_hours and not any(route.action == "call_times" for route in matched):
         matched = [*matched, *routes.with_action("call_times")]
     offered = _offers(state, message, understood, language)

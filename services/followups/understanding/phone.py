@@ -36,19 +36,19 @@ _MISTYPED = re.compile(
     r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
 )
 _LETTERED = re.compile(
-    rf"(?<![\w@/+.,-])(?:\+?48\s?)?[1-9](?:(?:\d|[OolI](?=[\dOolI])|(?<=[\dOolI])[OolI])[\s-]?){{7}}[\dOolI]{_AFTER}(?![\w@])"
+    rf"(?<![\w@/+-])(?<!\d[.,])(?:\+?48\s?)?[1-9](?:(?:\d|[OolI](?=[\dOolI])|(?<=[\dOolI])[OolI])[\s.()-]{{0,2}}){{7}}[\dOolI]{_AFTER}(?![\w@])"
 )
 """`5O3 771 264`: letters for the digits that they look like, never alone (`5 o 3`)."""
 _LETTERS = str.maketrans("OolI", "0011")
 _NO_NAME = r"(?!(?:bud[żz]\w*|metr\w*|pow\w{0,8}|kod\w*|ul|ulica|ok|oko[łl]o|za|do|po|od|lok|lokal\w*|mieszk\w+|dom|domu|nip|rok\w?|cen[aęy]|koszt\w*|maks|max|min|w|dzwo\w+|godz\w*|mi[ęe]dzy|nr|blok|klatka|tel\w*|numer\w*|kom|kom[óo]rk\w*|phone|number)\b)"
 _PIECE = re.compile(
     rf"(?:^(?P<led>(?:{_NO_NAME}[^\W\d_]{{1,20}}[\s.,:;-]+){{0,4}})(?!\d\d?-\d\d?\b)|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
-    rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>[\s.,…-]*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
+    rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>(?:[\s.,…-]|\b(?:reszt\w+|zaraz|za\schwil\w+|dalej|cd|i)\b)*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
 """`Mój numer 516 22`: the rest may follow in the next message."""
 _REST = re.compile(
-    rf"[.…-]*(?:(?:no|i|a|oraz|to|jest|dalej|dalsz\w+|ci[ąa]g|reszt\w+|potem|p[óo][źz]niej|nast[ęe]pnie|plus|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn]c\w*|ostatni\w*|drug\w+|po[łl]owa|cz[ęe][śs][ćc]|numeru|trzy|cyfr\w*|and|then|the|rest|is)\b[\s,:.…-]+){{0,5}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
+    rf"[.…-]*(?:(?:no|i|a|oraz|to|jest|dalej|dalsz\w+|ci[ąa]g|reszt\w+|potem|p[óo][źz]niej|nast[ęe]pnie|plus|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn](?:c\w*|iec)|ostatni\w*|drug\w+|po[łl]owa|cz[ęe][śs][ćc]|numeru|trzy|cyfr\w*|and|then|the|rest|is)\b[\s,:.…-]+){{0,5}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
 UNREAD = re.compile(r"(?<![\w/.,-])O?\d(?:(?:[\s-]?|(?<=\d{3})\.)[\dO]){4,}(?![\w/]|[.,]\d)")
