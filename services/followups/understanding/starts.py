@@ -73,13 +73,12 @@ _RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|p
 """`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
 _MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b", re.IGNORECASE)  # fmt: skip
 """`im Sommer von Ihnen gemacht`"""
-_OVER = re.compile(r"\b\w{2,}li[śs]cie\b|\b(?:oddan[yaeio]|(?:re|wyre)montowan[yae]|malowan[yae]|k[łl]adzion[yae])\b|\b\w{2,}li\s+(?:u\s+\w+\s+)?pa[ńn]stwo\b|\bpa[ńn]stwo\s+(?:u\s+\w+\s+)?\w{2,}li\b|\b(?:ekipa|firma|fachowiec|majster|wykonawca)\s+(?:u\s+\w+\s+)?\w{2,}[łl]a?\b", re.IGNORECASE)  # fmt: skip
-_TO_COME = re.compile(r"\bb[ęe]d(?:zie|[ąa])\b|\bma(?:j[ąa])?\s+(?:by[ćc]|zosta[ćc])|\bzostan\w*|\w*by(?:[śs]cie|[śs]my|m)?\b|\bchc\w*|\bm[óo]g\w*|\bmia[łl]\w*|\bmieli|przysz[łl]|20\d\d", re.IGNORECASE)  # fmt: skip
+_OVER = re.compile(r"\b\w{2,}li[śs]cie\b|\b(?:oddan[yaeio]|(?:re|wyre)montowan[yae]|malowan[yae]|k[łl]adzion[yae])\b|\b(?!je[śs]li|je[żz]eli|czyli)\w{2,}li\s+(?:u\s+\w+\s+)?pa[ńn]stwo\b|\bpa[ńn]stwo\s+(?:u\s+\w+\s+)?(?!je[śs]li|je[żz]eli|czyli)\w{2,}li\b|\b(?:ekipa|firma|fachowiec|majster|wykonawca)\s+(?:u\s+\w+\s+)?\w{2,}[łl]a?\b", re.IGNORECASE)  # fmt: skip
+_TO_COME = re.compile(r"\bb[ęe]d(?:zie|[ąa])\b|\bma(?:j[ąa])?\s+(?:by[ćc]|zosta[ćc])|\bzostan\w*|\w*by(?:[śs]cie|[śs]my|m)?\b|\bchc\w*|\bm[óo]g\w*|\bmia[łl]\w*|\bmieli|(?:m[óo]wi|pisa|obieca|proponowa|poda|wspomina)li|przysz[łl]|20\d\d", re.IGNORECASE)  # fmt: skip
 """`blok oddany we wrześniu`, `we wrześniu kładli Państwo płytki`; but not `blok ma być oddany`."""
-_OF_THE_DEAD = re.compile(r"(?s)^(?=.*(?:\b(?:zm|um)ar[łl]|nie\s+[żz]yje)).*(?:\bum[óo]wi[łl]|\bumawia[łl]|\bmia[łl]\w*\b[^.;!?]{0,20}\bum[óo]w|\bpodpis(?:a[łl]|ywa[łl])|\bzam[óo]wi[łl])\w*[^.;!?]*$", re.IGNORECASE)  # fmt: skip
+_OF_THE_DEAD = re.compile(r"(?s)^(?=.*(?:\b(?:zm|um)ar[łl]|nie\s+[żz]yje)).*\b(?:(?:um[óo]wi|umawia|podpis(?:yw)?a|zam[óo]wi)[łl]a?|mia[łl]a?\b[^.;!?]{0,20}\bum[óo]w\w*)\b[^.;!?]*$", re.IGNORECASE)  # fmt: skip
 """`Mąż umawiał się z Państwem od 7 grudnia. Zmarł w niedzielę.`"""
-_CALL_ME = re.compile(rf"(?:{_RINGS.pattern}|\bo\s+(?:telefon|kontakt)\b|rozm(?:ow|awi)\w*)(?P<then>[^.;!?]*)$", re.IGNORECASE)  # fmt: skip
-_NOT_A_CALL = re.compile(r"\b(?:termin\w*|robi\w*|malow\w*|od\s*$)", re.IGNORECASE)
+_CALL_ME = re.compile(rf"(?:{_RINGS.pattern}|\bo\s+(?:telefon|kontakt)\b|rozm(?:ow|awi)\w*)(?P<then>(?:(?!\b(?:termin|robi|malow|od\s*$))[^.;!?])*)$", re.IGNORECASE)  # fmt: skip
 """`żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
 _AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?<=zaraz )potem\b|(?<=razu )potem\b|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
 """`zaraz po odbiorze`: a time that another one gives."""
@@ -218,19 +217,12 @@ def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
     )
     is_old = not bare and around.said[:2].lower() == "z "
     is_over = _OVER.search(around.clause + rest) and not _TO_COME.search(around.before + around.said + rest)  # fmt: skip
-    is_dead = _OF_THE_DEAD.match(f"{text[each.end :]}\n{text[: each.start]}") is not None
-    return bool(
-        is_denied or is_made or is_of_call or is_old or is_over or is_dead or _of_call(text, each)
-    )
-
-
-def _of_call(text: str, each: Date) -> bool:
-    """Return whether the sentence asks for a call then, in a clause before."""
+    is_dead = _OF_THE_DEAD.match(f"{text[each.end :]}\n{text[: each.start]}")
     before = _END.split(text[max(0, each.start - _LOOK_BACK) : each.start])[-1]
     call = _CALL_ME.search(before) if each.kind in {"weekday", "next", "now"} else None
-    then = f"{call['then']}{_PAUSE.split(text[each.end :], maxsplit=1)[0]}" if call else ""
-    words = {match.lastgroup for match in _WORD.finditer(then)}
-    return call is not None and words <= {"call", "other"} and not _NOT_A_CALL.search(call["then"])
+    said = {match.lastgroup for match in _WORD.finditer(call["then"] + rest)} if call else {"start"}
+    is_then_called = said <= {"call", "other"}
+    return any((is_denied, is_made, is_of_call, is_then_called, is_old, is_over, is_dead))
 
 
 def _role(each: Date, around: _Around, *, bare: bool) -> Role:
