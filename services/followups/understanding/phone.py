@@ -42,7 +42,7 @@ _LETTERED = re.compile(
 _LETTERS = str.maketrans("OolI", "0011")
 _NO_NAME = r"(?!(?:bud[żz]\w*|metr\w*|pow\w{0,8}|kod\w*|ul|ulica|ok|oko[łl]o|za|do|po|od|lok|lokal\w*|mieszk\w+|dom|domu|nip|rok\w?|cen[aęy]|koszt\w*|maks|max|min|w|dzwo\w+|godz\w*|mi[ęe]dzy|nr|blok|klatka|tel\w*|numer\w*|kom|kom[óo]rk\w*|phone|number)\b)"
 _PIECE = re.compile(
-    rf"(?:^(?P<led>(?:{_NO_NAME}[^\W\d_]{{1,20}}[\s.,:;-]+){{0,4}})(?!\d\d?-\d\d?\b)|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
+    rf"(?:^(?P<led>(?:{_NO_NAME}[^\W\d_]{{1,20}}+[\s.,:;-]++){{0,4}}+)(?!\d\d?-\d\d?\b)|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
     rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>(?:[\s.,…-]|\b(?:reszt\w+|zaraz|za\schwil\w+|dalej|cd|i)\b)*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
     re.IGNORECASE,
 )
