@@ -73,7 +73,7 @@ def has_any(text: str, parts: tuple[str, ...]) -> bool:
 
 _FILLER = re.compile(
     r"(?:no|tak|to|jest|bedzie|jakies|jakie|okolo|okolice|cos|kolo|prawie|metry|metrow|metraz|dokladnie|rowne|ponad|niecale|rzedu|granicach|ok|gdzies|mniej|wiecej|do|od|ze|z|max|maks|maksymalnie|maximum|minimum|min|moze|mysle|chyba|nie|wiem|tylko|a|raczej"
-    r"|przepraszam|ma|sorry|sorki|sory|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
+    r"|przepraszam|ma|ja|ani|grosza|liczym\w*|wystarczy|sorry|sorki|sory|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
     r"|близько|приблизно|десь|m|z grubsza|okragle|rowno|lub|albo|czy|and|or|we|have|przy|na|poziomie|wstepnie|calosc|razem|w sumie|sumie|w|jakas|jakichs|hm+|e+|oj|dobra|niz|bardziej|blizej|mysl\w+|przekr\w+|robimy|miedzy|pomiedzy|between|gora|najwyzej|po)"
 )
 _BARE = re.compile(
