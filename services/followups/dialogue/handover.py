@@ -12,7 +12,7 @@ from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.questions import Reply
 from services.followups.dialogue.texts import Script
 from services.followups.fact_texts import describe
-from services.followups.facts import NO_FACTS, Question
+from services.followups.facts import Question
 from services.followups.routing import Route
 from services.followups.state import State
 
@@ -74,8 +74,8 @@ def _ask(
 
 
 def _told(state: State, before: State, heard: Heard, script: Script, own: Route | None) -> str:
-    is_added = heard.is_worth_telling or heard.news != NO_FACTS
-    is_told = before.closed and is_added and not (heard.news.phone or heard.news.email)
+    gives_contact = heard.news.phone or heard.news.email
+    is_told = before.closed and questions.is_new(heard) and not gives_contact
     text = script["added" if is_told else "passed_on"]
     if own:
         texts = own.again if is_told and not own.first else own.told

@@ -210,7 +210,7 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
         asked = {**state.asked, "contact": times + 1} if times == TIMES_ASKED else state.asked
         return state._replace(asked=asked), [script["closing_unreachable"]]
     if state.closed:
-        return state, [script["added" if _is_new(heard) else "thanks"]]
+        return state, [script["added" if is_new(heard) else "thanks"]]
     state, parts = _notice(state, script, asks=False)
     is_end = heard.held is not None and heard.held.then == "end"
     if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
@@ -218,7 +218,8 @@ def _close(state: State, heard: Heard, script: Script, *, told: str) -> Reply:
     return state._replace(closed=True), [told.replace("{contact}", contact_of(state)), *parts]
 
 
-def _is_new(heard: Heard) -> bool:
+def is_new(heard: Heard) -> bool:
+    """Return whether staff get anything of the message."""
     return heard.is_worth_telling or heard.news != NO_FACTS
 
 

@@ -5,14 +5,17 @@ said back in their words: `2027-06 summer`. fact_texts.py has these words in eac
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, Literal
+from itertools import starmap
+from typing import Literal, NamedTuple
 
 from services.followups.understanding import name
 from services.followups.understanding.numbers import HAS_DIGIT
 from services.followups.understanding.text import MARK, PHONE_MARK, beginnings, fold, vocabulary
 
+Meaning = Callable[[re.Match[str], date], str | None]
 Kind = Literal["date", "day", "number", "weekday", "next", "span", "asap", "now"]
 """ `day` has its month's name, `number` is `15.03`, `now` is `teraz` or `szybko`."""
 
@@ -159,6 +162,14 @@ class Date:
     kind: Kind
 
 
+class _Reader(NamedTuple):
+    pattern: re.Pattern[str]
+    meaning: Meaning
+    stems: frozenset[str]
+    """It runs only if a word of the message begins with one of them."""
+    kind: Kind
+
+
 def read(text: str, today: date, *, bare: bool) -> list[Date]:
     """Return the times that a text names, in its order; without the names of people.
 
@@ -168,7 +179,7 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
     if _BEGINNINGS.isdisjoint(begins):
         return []
     found: list[Date] = []
-    for pattern, meaning, stems in _BARE_READERS if bare else _READERS:
+    for pattern, meaning, stems, kind in _BARE_READERS if bare else _READERS:
         for match in () if stems.isdisjoint(begins) else pattern.finditer(text):
             start, end = match.span()
             if len(found) >= _MOST or any(each.start < end and start < each.end for each in found):
@@ -183,7 +194,7 @@ def read(text: str, today: date, *, bare: bool) -> list[Date]:
                 if len(said) == _WHOLE_DAY and pattern in _DAYS:
                     led = _LED.search(text[max(0, start - _LOOK_BACK) : start])
                     said += f" {led.lastgroup}" if led else ""
-                found.append(Date(start, end, said, _KINDS.get(meaning, "date")))
+                found.append(Date(start, end, said, kind))
     return sorted(found, key=lambda each: each.start)
 
 
@@ -464,8 +475,8 @@ def _asap(_: re.Match[str], __: date) -> str:
     return "asap"
 
 
-def _now(_: re.Match[str], __: date) -> str:
-    return "asap"
+def _year(match: re.Match[str], _: date) -> str:
+    return match["year"]
 
 
 _DIGIT = "0"
@@ -474,9 +485,17 @@ _MONTH_STEMS = (
     "janu jan febr feb maer apri apr may mai june jun juni july jul juli augu aug sept sep octo oct okto nove nov dece dec deze "
     "січн січе люти люто бере квіт трав черв липе липн серп вере жовт лист груд"
 )
+_KINDS: dict[re.Pattern[str], Kind] = {
+    _DAY_DOT_MONTH: "number", _WEEKDAY: "weekday", _NEXT: "next", _IN: "span", _ASAP: "asap", _SOON: "asap", _BARE_SOON: "now",
+}  # fmt: skip
+
+
+def _reader(pattern: re.Pattern[str], meaning: Meaning, stems: str) -> _Reader:
+    return _Reader(pattern, meaning, vocabulary(stems), _KINDS.get(pattern, "date"))
+
+
 _READERS = tuple(
-    (pattern, meaning, frozenset(stems.split()))
-    for pattern, meaning, stems in (
+    starmap(_reader, (
         (_ISO, _numeric, _DIGIT), (_DOTTED, _numeric, _DIGIT), (_MONTH_YEAR, _numeric, _DIGIT), (_ROMAN_MONTH, _roman, _DIGIT), (_DAY_MONTH, _month_named, _MONTH_STEMS),
         (_NAME_DAY, _month_named, "janu febr marc apri may june july augu sept octo nove dece"), (_SPOKEN_DAY, _spoken_day, "pierw drugi drugy trzec czwar piat szost siodm osme osmy dziew dzies jeden dwuna trzyn czter piet szesn siede osiem dwud trzyd"), (_WEEK_OF, _week_of, _MONTH_STEMS), (_DAY_DOT_MONTH, _day_month, _DIGIT), (_NAMED, _month_named, _MONTH_STEMS),
         (_QUARTER, _quarter, "q kw kwar quar ikw ikwa iikw iiik ivkw"), (_ORDINAL_QUARTER, _quarter, "kwar quar"),
@@ -484,25 +503,22 @@ _READERS = tuple(
         (_OF_YEAR, _of_year, "roku year"), (_NEXT, _next, "przys nast kolej next tym this nowy nowe new neuj ново"),
         (_WEEKDAY, _weekday, "poni wtor srod czwa piat sobo nied mond tues wedn thur frid satu sund mont dien mitt donn frei sams sonn"),
         (_IN, _in, "za in with ciag"), (_TOMORROW, _tomorrow, "jutr"), (_ASAP, _asap, "najs njas naas njjs najp zara reki choc naty dzis tera asap soon righ imme stra"),
-        (_SOON, _asap, "szyb wcze pred najs najp najw juz wczo cito razu znaj bede bedz term tylk soon piln sofo schn якна одра"), (_YEAR_ONLY, lambda match, _: match["year"], _DIGIT),
-    )
+        (_SOON, _asap, "szyb wcze pred najs najp najw juz wczo cito razu znaj bede bedz term tylk soon piln sofo schn якна одра"), (_YEAR_ONLY, _year, _DIGIT),
+    ))
 )  # fmt: skip
-"""Readers in order, each with word beginnings: a reader runs only if the message has one of them."""
+"""In order."""
 _BARE_MONTH = re.compile(rf"\b(?P<bare>{_MONTH})(?:,?\s+(?P<year>20\d\d))?", re.IGNORECASE)
 _BARE_YEAR = re.compile(r"^\W*(?:rok\s+)?(?P<year>20\d\d)(?:\s*r(?:oku|ok)?)?\W*$", re.IGNORECASE)
 _BARE_READERS = (
     *_READERS[:9],
-    (_BARE_MONTH, _month_named, frozenset(_MONTH_STEMS.split())),
+    _reader(_BARE_MONTH, _month_named, _MONTH_STEMS),
     *_READERS[9:],
-    (_BARE_YEAR, lambda match, _: match["year"], frozenset(_DIGIT)),
-    (_BARE_SOON, _now, vocabulary("piln jutr dzis juz tera tomo toda now urge szyb naty")),
+    _reader(_BARE_YEAR, _year, _DIGIT),
+    _reader(_BARE_SOON, _asap, "piln jutr dzis juz tera tomo toda now urge szyb naty"),
 )
-_BEGINNINGS = frozenset().union(*(stems for *_, stems in _BARE_READERS))
+_BEGINNINGS = frozenset().union(*(each.stems for each in _BARE_READERS))
 # Tuples: the hash of a pattern is computed anew each time, and costs more than a search.
 _MONTH_NAMES = (_NAMED, _BARE_MONTH)
 _DAYS = (_DAY_MONTH, _NAME_DAY, _SPOKEN_DAY, _DAY_DOT_MONTH, _DOTTED)
 _IN_A_YEAR = (_DAY_MONTH, _NAMED, _BARE_MONTH, _QUARTER, _ORDINAL_QUARTER, _FEASTS, _SEASON)
 """May be followed by `przyszłego roku`."""
-_KINDS: dict[Any, Kind] = {
-    _day_month: "number", _weekday: "weekday", _next: "next", _in: "span", _asap: "asap", _now: "now"
-}  # fmt: skip

@@ -40,7 +40,7 @@ def has_beginning(vocabulary: frozenset[str]) -> Look:
 LOOKS: list[tuple[re.Pattern[str], Look]] = [
     *(
         (pattern, has_beginning(stems))
-        for pattern, _, stems in dates._BARE_READERS
+        for pattern, _, stems, _ in dates._BARE_READERS
         if pattern is not dates._SPOKEN_DAY  # any word may be its day: see below
     ),
     (dates._NAMED, has_beginning(frozenset(dates._MONTH_STEMS.split()))),
@@ -75,6 +75,6 @@ def test_a_first_look_lets_each_match_through(pattern: re.Pattern[str], lets_thr
 @pytest.mark.parametrize("ordinal", sorted(dates._DAY_WORDS))
 @pytest.mark.parametrize("ending", ["ego", "y"])
 def test_a_first_look_lets_each_day_in_words_through(ordinal: str, ending: str) -> None:
-    stems = next(each for pattern, _, each in dates._READERS if pattern is dates._SPOKEN_DAY)
+    stems = next(each.stems for each in dates._READERS if each.pattern is dates._SPOKEN_DAY)
     day = {"drug": "drugi", "trzec": "trzeci"}.get(ordinal, ordinal) + ending
     assert has_beginning(stems)(f"{day} maja")
