@@ -12,7 +12,7 @@ the process and waits for it, or the process reads the keys after the revocation
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,8 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging.actions import Actor
 from libs.common.process import logs
+from libs.common.scopes import NOT_FOR_KEYS, Scope
 from services.console import metrics
 from services.console.key import MOST_KEYS, Secret, new_id, new_secret
+from services.console.person import Role
 from services.console.store import actions, keys, versions
 from services.console.store.versions import Reader, Version
 from services.console.sync import KeysRestoredError, Sync
@@ -41,6 +43,12 @@ class NotRestoredError(Exception):
 
 class UnknownKeyError(Exception):
     """no such key"""
+
+
+class NotYoursError(Exception):
+    """to make or replace a key with consent:read or consent:act needs the role privacy; any admin
+    may revoke one
+    """
 
 
 class KeyEndedError(Exception):
@@ -72,6 +80,22 @@ class Lacking:
     """Whether a gateway has said which keys it has; else nothing is known about what to revoke."""
 
 
+def grantable(roles: Collection[str]) -> list[Scope]:
+    """Return what these roles may grant a key: what concerns persons needs the role privacy."""
+    privacy = Role.PRIVACY in roles
+    return [
+        scope
+        for scope in Scope
+        if scope not in NOT_FOR_KEYS and (privacy or not scope.startswith("consent:"))
+    ]
+
+
+def _check(actor: Actor, scopes: Collection[str]) -> None:
+    """Check that who gets the text of a key with these scopes may grant them."""
+    if actor.kind == "staff" and not set(scopes) <= set(grantable(actor.roles)):
+        raise NotYoursError
+
+
 class Keys:
     def __init__(self, engine: AsyncEngine, sync: Sync) -> None:
         self._engine = engine
@@ -79,6 +103,7 @@ class Keys:
 
     async def create(self, actor: Actor, values: Mapping[str, Any]) -> tuple[Secret, Confirmation]:
         """:param values: the columns that the caller chooses"""
+        _check(actor, values["scopes"])
         secret = new_secret(new_id())
         async with self._change() as tx:
             if await keys.count_in_force(tx) >= MOST_KEYS:
@@ -103,6 +128,7 @@ class Keys:
                 raise UnknownKeyError
             if found.revoked_at is not None or found.expires_at <= now:
                 raise KeyEndedError
+            _check(actor, found.scopes)
             version = await versions.advance(tx)
             await keys.end_digests(tx, key_id, now + overlap)
             await keys.add_digest(tx, secret, version.version)
@@ -112,7 +138,7 @@ class Keys:
         return secret, await self._confirmed("rotate", version)
 
     async def revoke(self, actor: Actor, key_id: str, reason: str) -> Confirmation:
-        """Revoke a key. For one that is revoked already, only wait again."""
+        """Revoke a key, whatever its scopes. For one that is revoked already, only wait again."""
         async with self._change() as tx:
             found = await keys.find(tx, key_id)
             if found is None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.console.http.pages import TEXTS
 from tests.integration.consent.conftest import until_one_waits
-from tests.integration.console.conftest import Answer, Console
+from tests.integration.console.conftest import REASON, Answer, Console
 
 PASSWORD = "kot spi na dachu"
 COOKIE = "__Host-ostoja"
@@ -284,6 +284,21 @@ async def test_an_admin_makes_rotates_and_revokes_a_key_by_forms(console: Consol
     assert [act.actor_kind for act in acts] == ["staff"] * 3
 
 
+async def test_who_may_not_grant_a_scope_gets_no_secret_of_a_key_that_has_it(
+    console: Console,
+) -> None:
+    made = await console.create(scopes=["alerts:write", "consent:read"])
+    path = f"/console/keys/{made.body['id']}"
+    eva = await joined(console)
+    assert f"{path}/rotate" not in (await eva.get("/console/keys")).body
+    refused = await eva.post(f"{path}/rotate", overlap="0")
+    assert (refused.status, "Only somebody with the role Privacy" in refused.body) == (403, True)
+    assert "osk_" not in refused.body
+    adam = await joined(console, email="adam@example.com", roles=["admin", "privacy"])
+    assert "osk_" in (await adam.post(f"{path}/rotate", overlap="0")).body
+    assert (await eva.post(f"{path}/revoke", reason="it was in a screenshot")).status == 200
+
+
 async def test_a_person_who_calls_the_api_is_recorded_as_they_are(console: Console) -> None:
     ewa = {"X-Operator": "staff:7 Ewa Żak", "X-Operator-Roles": "admin,ops"}
     adam = EVA | {"email": "adam@example.com"}
@@ -291,7 +306,17 @@ async def test_a_person_who_calls_the_api_is_recorded_as_they_are(console: Conso
     assert (await console.call("GET", "/api/staff", caller="service", **ewa)).status == 401
     refused = await console.create(scopes=["consent:read"], operator=ewa)
     assert (refused.status, "privacy" in refused.body["detail"]) == (403, True)
-    (act,) = (await console.call("GET", "/api/actions")).body["items"]
+    # Nor do they get at one by a new secret; in an emergency they may still revoke it.
+    made = await console.create(scopes=["consent:read"])
+    path = f"/api/keys/{made.body['id']}"
+    refused = await console.call("POST", f"{path}/rotate", {"overlap_hours": 0}, **ewa)
+    assert (refused.status, "privacy" in refused.body["detail"]) == (403, True)
+    assert len(console.query("SELECT 1 FROM api_key_digest WHERE until IS NULL")) == 1
+    assert (await console.call("POST", f"{path}/revoke", REASON, **ewa)).status == 200
+    items = (await console.call("GET", "/api/actions")).body["items"]
+    acts = [(each["action"], each["actor_kind"]) for each in items]
+    assert acts == [("key.revoke", "staff"), ("key.create", "env"), ("staff.invite", "staff")]
+    act = items[-1]
     said = {name: act[name] for name in ("actor_kind", "actor_id", "actor_name", "roles")}
     assert said == {
         "actor_kind": "staff",
