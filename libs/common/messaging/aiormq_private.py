@@ -13,12 +13,13 @@ from pamqp.header import ContentHeader
 
 BLOCKED = "_Connection__handle_connection_blocked"
 UNBLOCKED = "_Connection__handle_connection_unblocked"
+CLOSE_CHANNEL = "_Channel__close_after_failure"
 NAMES: dict[type, set[str]] = {
     aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED},
     # Public, but of its own publish: a lock, two tasks' turns and a write for each message.
     aiormq.Channel: {
         *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
-        "message_id_delivery_tag",
+        *("message_id_delivery_tag", CLOSE_CHANNEL, "_close_exception"),
     },
 }
 
@@ -26,6 +27,28 @@ NAMES: dict[type, set[str]] = {
 # is closed. aiormq 7.2 returns a new future at each access, all of which the connection keeps:
 # every channel ever opened would stay in memory (a test counts them).
 setattr(aiormq.Connection, "closing", property(lambda connection: connection._closing))  # noqa: B010, SLF001
+
+# RabbitMQ closes the connection of a client that closes a channel twice. aiormq 7.2 sends a second
+# Channel.Close if whoever waits for the first gives up, also by its own time-out of a heartbeat,
+# and if a call is cancelled while its refusal is read. So the first is waited for to its end, in
+# a task that nobody cancels and that the connection's end ends.
+_rpc: Callable[..., Awaitable[Any]] = aiormq.Channel.rpc
+_close_channel: Callable[..., Awaitable[None]] = getattr(aiormq.Channel, CLOSE_CHANNEL)
+
+
+async def _call(channel: Any, sent: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+    if isinstance(sent, aiormq.spec.Channel.Close):
+        return await asyncio.shield(_rpc(channel, sent))
+    return await _rpc(channel, sent, timeout)
+
+
+async def _close_once(channel: Any, sent: Any) -> None:
+    if channel._close_exception is None:  # noqa: SLF001 - RabbitMQ has not closed it
+        await _close_channel(channel, sent)
+
+
+setattr(aiormq.Channel, "rpc", _call)  # noqa: B010
+setattr(aiormq.Channel, CLOSE_CHANNEL, _close_once)
 
 # How many heartbeats RabbitMQ may miss (see broker.HEARTBEAT_SECONDS). Public, but an int there.
 setattr(aiormq.Connection, "HEARTBEAT_GRACE_MULTIPLIER", 1.5)  # noqa: B010

@@ -28,6 +28,7 @@ from libs.common.messaging.session import (
     FAULTS,
     Connection,
     Session,
+    close,
     connection_faults,
     open_channel,
     report,
@@ -139,6 +140,7 @@ class Broker:
             if broker._session is not None:
                 await broker._session.close()
                 broker._session = None
+            await broker._depths.close()
             await asyncio.gather(*broker._closing)
 
     @property
@@ -213,7 +215,7 @@ class Broker:
         """
         if not self.connected:
             return dict.fromkeys(queues)
-        return await self._depths.at(queues, (await self.session()).consuming)
+        return await self._depths.at(queues)
 
     @asynccontextmanager
     async def _temporary_channel(self) -> AsyncIterator[AbstractChannel]:
@@ -227,7 +229,7 @@ class Broker:
                 try:
                     yield channel
                 finally:
-                    await channel.close()
+                    await close(channel)
         except FAULTS as error:
             raise BrokerUnavailable from error
 
@@ -408,7 +410,7 @@ class Broker:
         try:
             consuming = await self._connection("consume")
         except BaseException:
-            await publishing.close()
+            await close(publishing)
             raise
         session = Session(publishing, consuming)
         self._undeclared |= self._steps.keys()
@@ -477,8 +479,8 @@ class Broker:
                 else:
                     self._undeclared.discard(name)
                     self._refused.pop(name, None)
-            if channel is not None and not channel.is_closed:
-                await channel.close()
+            if channel is not None:
+                await close(channel)
 
 
 def _outcome(confirm: asyncio.Future[Any], name: str, fault: str) -> PublishError | None:

@@ -27,6 +27,7 @@ from libs.common.messaging.session import (
     CALL_SECONDS,
     FAULTS,
     Session,
+    close,
     connection_faults,
     open_channel,
     report,
@@ -269,9 +270,7 @@ class Consumer:
         subscription.cancelled.set()
         while subscription.in_flight:
             await asyncio.wait(subscription.in_flight)
-        with suppress(*FAULTS), connection_faults():
-            async with asyncio.timeout(CALL_SECONDS):
-                await subscription.channel.close()
+        await close(subscription.channel)
         self._subscriptions.discard(subscription)
 
     async def _handle(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:

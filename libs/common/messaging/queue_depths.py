@@ -3,16 +3,18 @@
 RabbitMQ also reports 0 messages and 0 consumers if a quorum queue's leader was silent for 250 ms:
 for a minute after its node froze, or on one node under load. So a 0 counts only with a consumer.
 Otherwise a message is fetched from the queue, which only the leader can do. That may block a
-channel for half a minute and then cost the connection, so it uses a separate connection.
+channel for half a minute and then cost the connection, so it uses a separate connection, which is
+closed as soon as an answer is late.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
+
+from libs.common.messaging.session import close, connection_faults, open_channel
 
 T = TypeVar("T")
 
@@ -32,24 +34,30 @@ class QueueDepths:
     def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]]) -> None:
         """:param connect: opens a connection that is expendable"""
         self._connect = connect
+        self._connection: AbstractConnection | None = None
         self._lock = asyncio.Lock()
         self._seen: dict[str, tuple[float, int | None]] = {}
         self._trusted_from: dict[str, float] = {}
 
-    async def at(self, queues: Collection[str], connection: AbstractConnection) -> Depths:
+    async def at(self, queues: Collection[str]) -> Depths:
         clock = asyncio.get_running_loop().time
         async with self._lock:
             old = clock() - KEPT_SECONDS
             asked = [name for name in queues if self._seen.get(name, _NEVER)[0] < old]
-            found = await self._look(asked, connection)
+            found = await self._look(asked)
             now = clock()
             self._seen |= {name: (now, found.get(name)) for name in asked}
             return {name: self._seen[name][1] for name in queues}
 
-    async def _look(self, queues: Collection[str], connection: AbstractConnection) -> Depths:
-        found = await _together(connection, queues, _declared, LOOK_SECONDS)
-        if unproven := [name for name, depth in found.items() if depth is None]:
-            proven = await self._prove(unproven)
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await close(connection, CLOSE_SECONDS)
+
+    async def _look(self, queues: Collection[str]) -> Depths:
+        found = await self._answers(queues, _declared, LOOK_SECONDS)
+        if unproven := [name for name in queues if found.get(name) is None]:
+            proven = await self._answers(unproven, _taken, PROOF_SECONDS)
             now = asyncio.get_running_loop().time()
             found |= {name: self._trusted(name, proven.get(name), now) for name in unproven}
         return found
@@ -63,45 +71,31 @@ class QueueDepths:
             self._trusted_from[queue] = now + DISTRUST_SECONDS
         return depth if depth or now >= self._trusted_from.get(queue, now) else None
 
-    async def _prove(self, queues: Collection[str]) -> dict[str, int]:
-        try:
-            async with asyncio.timeout(PROOF_SECONDS):
-                connection = await self._connect()
-        except Exception:  # noqa: BLE001 - on any error the depth is unknown
-            return {}
-        try:
-            return await _together(connection, queues, _taken, PROOF_SECONDS)
-        finally:
-            await _close(connection)
+    async def _answers(
+        self,
+        queues: Collection[str],
+        ask: Callable[[AbstractChannel, str], Awaitable[T]],
+        seconds: float,
+    ) -> dict[str, T]:
+        """Query each queue on its own channel; leave out those without an answer in time."""
+        found: dict[str, T] = {}
 
-
-async def _together(
-    connection: AbstractConnection,
-    queues: Iterable[str],
-    ask: Callable[[AbstractChannel, str], Awaitable[T]],
-    seconds: float,
-) -> dict[str, T]:
-    """Query each queue on its own channel; leave out those without an answer in time."""
-    found: dict[str, T] = {}
-
-    async def one(name: str) -> None:
-        channel = connection.channel(publisher_confirms=False)
-        try:
-            await channel.initialize()
+        async def one(connection: AbstractConnection, name: str) -> None:
+            channel = await open_channel(connection)
             found[name] = await ask(channel, name)
-        finally:
-            await _close(channel)
+            await channel.close()
 
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await asyncio.gather(*map(one, queues), return_exceptions=True)
-    return found
-
-
-async def _close(opened: AbstractChannel | AbstractConnection) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await opened.close()
+        try:
+            with connection_faults():
+                if self._connection is None or not self._connection.connected.is_set():
+                    async with asyncio.timeout(PROOF_SECONDS):
+                        self._connection = await self._connect()
+                asking = [one(self._connection, name) for name in queues]
+                async with asyncio.timeout(seconds):
+                    await asyncio.gather(*asking, return_exceptions=True)
+        except Exception:  # noqa: BLE001 - on any error the depth is unknown
+            await self.close()
+        return found
 
 
 async def _declared(channel: AbstractChannel, queue: str) -> int | None:

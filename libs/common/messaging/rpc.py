@@ -8,7 +8,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Self
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -16,8 +15,8 @@ from aio_pika.abc import AbstractIncomingMessage
 from libs.common.messaging.broker import Broker, Message, PublishError, message
 from libs.common.messaging.session import (
     CALL_SECONDS,
-    FAULTS,
     Session,
+    close,
     connection_faults,
     open_channel,
     report,
@@ -121,8 +120,7 @@ class Requester:
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(NoReply("the reply queue was lost"))
-            with suppress(*FAULTS), connection_faults():
-                await channel.close()
+            await close(channel)
 
     async def _on_reply(self, incoming: AbstractIncomingMessage) -> None:
         waiting = self._waiting.get(incoming.correlation_id or "")

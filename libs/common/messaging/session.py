@@ -65,6 +65,15 @@ async def open_channel(connection: AbstractConnection) -> AbstractChannel:
     return channel
 
 
+async def close(
+    opened: AbstractChannel | AbstractConnection, seconds: float = CALL_SECONDS
+) -> None:
+    """Close it, and wait for its end in bounded time. A channel that ends later costs nothing."""
+    with suppress(*FAULTS), connection_faults():
+        async with asyncio.timeout(seconds):
+            await opened.close()
+
+
 class PublisherChannel:
     """The channel for publishing to one queue or one exchange."""
 
@@ -184,10 +193,4 @@ class Session:
 
     async def close(self) -> None:
         self.lost.set()
-        await asyncio.gather(*map(_close, (self._publishing, self.consuming)))
-
-
-async def _close(connection: AbstractConnection) -> None:
-    with suppress(*FAULTS), connection_faults():
-        async with asyncio.timeout(CALL_SECONDS):
-            await connection.close()
+        await asyncio.gather(*map(close, (self._publishing, self.consuming)))

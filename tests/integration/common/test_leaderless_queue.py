@@ -4,14 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 import pytest
 
-from libs.common.messaging.broker import Broker, PublishError, Unconfirmed, message
+from libs.common.messaging.broker import Broker, Message, PublishError, Unconfirmed, message
+from libs.common.messaging.consumer import Delivery, Disposition, consume
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost, leaderless
-from tests.support.consumers import connected, until
+from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
@@ -91,6 +93,43 @@ async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(vhost: Vhost
         assert took < 3  # one after another: more than 8
         assert await broker.depths(queues) == dict.fromkeys(queues, 0)
         assert time.monotonic() - begun < took + 0.05  # as seen a moment ago
+
+
+async def test_a_look_that_takes_too_long_costs_no_delivery(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got, going_on = Recorder(), asyncio.Event()
+
+    async def slow(incoming: Message, delivery: Delivery) -> Disposition:
+        await going_on.wait()
+        return await got(incoming, delivery)
+
+    async with far_away(vhost, QUEUE) as broker, consume(broker, QUEUE, slow, prefetch=1):
+        session = await broker.session()
+        await broker.publish("alerts", QUEUE, message("test", {}))
+        for seconds in (0.05, 0.15, 0.2, 0.25, 0.3, 0.35):  # opens, asks, closes
+            monkeypatch.setattr("libs.common.messaging.queue_depths.LOOK_SECONDS", seconds)
+            monkeypatch.setattr("libs.common.messaging.queue_depths.KEPT_SECONDS", -1.0)
+            await broker.depths(list(broker.queues))
+        assert await broker.exists(QUEUE)
+        going_on.set()
+        await got.until_count(1)
+        assert not session.lost.is_set()
+    assert [delivery.redelivered for delivery in got.deliveries] == [False]
+
+
+async def test_looks_share_a_connection_while_it_lives(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.queue_depths.KEPT_SECONDS", -1.0)
+    found = [await broker.depths([QUEUE])]
+    first = broker._depths._connection
+    found.append(await broker.depths([QUEUE]))
+    assert broker._depths._connection is first
+    kept: Any = first
+    await kept.transport.connection.close()
+    found.append(await broker.depths([QUEUE]))
+    assert found == [{QUEUE: 0}] * 3
 
 
 async def test_a_publish_to_a_leaderless_queue_does_not_delay_others(

@@ -1,0 +1,110 @@
+"""A channel's end must not cost the connection, which is everybody's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import Any
+
+import aiormq
+import pytest
+
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.session import open_channel
+from libs.common.messaging.topology import Exchange, work_queue
+from tests.support.brokers import Vhost
+from tests.support.consumers import connected
+from tests.support.eventually import eventually
+from tests.support.proxy import DOWN, Proxy
+
+ALERTS = Exchange("alerts", "direct")
+DLX = Exchange("alerts.dlx", "direct")
+QUEUE = "alerts.test"
+
+
+@pytest.fixture
+async def proxy(vhost: Vhost) -> AsyncIterator[Proxy]:
+    async with Proxy(vhost.server.port) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def through(vhost: Vhost, proxy: Proxy) -> AsyncIterator[Broker]:
+    url = vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
+    async with Broker.connect(url, "alerts") as opened:
+        await connected(opened)
+        await opened.declare(ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
+        yield opened
+
+
+async def impatient(waiting: Awaitable[Any], seconds: float = 0.2) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await waiting
+
+
+async def assert_kept(broker: Broker, inside: Any) -> None:
+    """Check that the connection lives, and that no channel is open on it."""
+    session = await broker.session()
+    for _ in range(2):  # the answer to the first comes after whatever RabbitMQ had to say
+        assert await broker.exists(QUEUE)
+    assert not session.lost.is_set()
+
+    async def none_is_left() -> bool:
+        return not inside.channels
+
+    await eventually(none_is_left, 10)
+
+
+async def test_a_close_that_nobody_waits_for_keeps_the_connection(
+    through: Broker, proxy: Proxy
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    inside = (await channel.get_underlay_channel()).connection
+    proxy.stall(DOWN)
+    await impatient(channel.close())
+    await impatient(channel.close())
+    await proxy.resume()
+    await assert_kept(through, inside)
+
+
+async def test_a_close_that_rabbitmq_answers_late_keeps_the_connection(
+    through: Broker, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    inside: Any = (await channel.get_underlay_channel()).connection
+    monkeypatch.setattr(inside.connection_tune, "heartbeat", 0.2)  # after which aiormq gives up
+    proxy.stall(DOWN)
+    closing = asyncio.ensure_future(channel.close())
+    await asyncio.wait([closing], timeout=1)
+    await proxy.resume()
+    await closing
+    await assert_kept(through, inside)
+
+
+async def test_a_call_that_is_cancelled_as_rabbitmq_refuses_it_keeps_the_connection(
+    through: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    underlay: Any = await channel.get_underlay_channel()
+    asking = asyncio.create_task(channel.declare_queue("alerts.missing", passive=True))
+    answered = underlay._on_close_frame
+
+    async def refused(frame: aiormq.spec.Channel.Close) -> None:
+        asking.cancel()
+        await answered(frame)
+
+    monkeypatch.setattr(underlay, "_on_close_frame", refused)
+    await asyncio.wait([asking])
+    await assert_kept(through, underlay.connection)
+
+
+async def test_a_call_that_is_cancelled_ends_its_channel_alone(
+    through: Broker, proxy: Proxy
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    inside = (await channel.get_underlay_channel()).connection
+    proxy.stall(DOWN)
+    await impatient(channel.declare_queue(QUEUE, passive=True))
+    await impatient(channel.close())
+    await proxy.resume()
+    await assert_kept(through, inside)
