@@ -15,10 +15,12 @@
      RECONCILE  rows without a copy are published again
      WAIT_GRANT where no consent is recorded a message waits: the grant may be on its way
      AGE        a grant that is older than a withdrawal does not count
+     VOID       a withdrawal voids the agreement that a mail asks to confirm
    Instead of BOUNDED: STRICT (no quarantine: only returned permits count), or FENCE (a proxy that all
    bytes to SMTP pass cuts one attempt; not built).
    More to go wrong: DLXLOSS (a dead-lettered copy is lost), REOPT (a new grant), LATE (the first grant
-   comes late, perhaps after the withdrawal; else it was recorded before everything).
+   comes late, perhaps after the withdrawal; else it was recorded before everything), OPTIN (the message is the mail
+   that asks to confirm an agreement: the permit is for the row that waits, whatever the consent is by then).
 
    A step's window may close at any time (WINDOW), or its sequence goes on (NEXT). Both mean a second message, 1, which
    the scheduler hands over; that no two of them leave is kept by
@@ -105,6 +107,7 @@ bit crit[NX];                   /* between the look at the clock and SMTP's havi
 byte acc[2];                    /* mails that SMTP has taken */
 bit wd, done200, gotall; byte ver;
 bit none;                       /* no consent is recorded */
+bit asked;                      /* an agreement waits for its confirmation */
 bit closed[2];                  /* the window of the message */
 byte busy;                      /* workers that have the message */
 
@@ -291,20 +294,25 @@ proctype Time() {               /* and the reconciler, services/alerts/upkeep/re
   od }
 
 #define SAY(i,what) ans[i]=(here[i] -> what : 0)
+#ifdef OPTIN
+#define REFUSED_TO !asked
+#else
+#define REFUSED_TO wd
+#endif
 inline answer(i,p) {            /* B3; services/consent/permits.py */
   if
-  :: wd -> SAY(i,2)
+  :: REFUSED_TO -> SAY(i,2)
 #ifdef WAIT_GRANT
-  :: !wd && none -> SAY(i,3)
+  :: !(REFUSED_TO) && none -> SAY(i,3)
 #else
-  :: !wd && none -> SAY(i,2)
+  :: !(REFUSED_TO) && none -> SAY(i,2)
 #endif
 #ifdef FIX_PID
-  :: !wd && !none && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
-  :: !wd && !none && perm[p]==OPEN -> SAY(i,1)
-  :: !wd && !none && perm[p]>OPEN -> SAY(i,3)
+  :: !(REFUSED_TO) && !none && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
+  :: !(REFUSED_TO) && !none && perm[p]==OPEN -> SAY(i,1)
+  :: !(REFUSED_TO) && !none && perm[p]>OPEN -> SAY(i,3)
 #else
-  :: !wd && !none -> perm[p]=OPEN; SAY(i,1)
+  :: !(REFUSED_TO) && !none -> perm[p]=OPEN; SAY(i,1)
 #endif
   fi }
 
@@ -354,7 +362,11 @@ proctype Smtp() {
 proctype Person() {             /* B7; services/consent/withdrawals.py */
   byte v;
 again:
-  atomic{ if :: !wd -> wd=1; ver++ :: else -> skip fi; v=ver }
+  atomic{ if :: !wd -> wd=1; ver++ :: else -> skip fi; v=ver;
+#ifdef VOID
+    asked=0
+#endif
+  }
   do
 #ifdef FIX_VER
   :: atomic{ ver!=v -> break }  /* 409 */
@@ -402,6 +414,9 @@ init {
 #endif
 #ifdef LATE
     none=1; run LateGrant();
+#endif
+#ifdef OPTIN
+    asked=1; if :: wd=1; ver=1 /* asked again after an earlier withdrawal */ :: skip fi;
 #endif
   };
 end: timeout ->

@@ -151,10 +151,11 @@ class Intake:
         """
         once = accepted.once
         targets = self._config.route(accepted.event_type, accepted.target)
-        if once is not None:  # only mail can be sent at most once
+        if once is not None:
+            # Only mail can be sent at most once, and by one target: a permit is of an attempt.
             targets = tuple(
                 name for name in targets if isinstance(self._config.targets[name], EmailTarget)
-            )
+            )[:1]
         failed = None
         if not targets:
             if accepted.event_type in OPTIONAL_EVENTS:

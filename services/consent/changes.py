@@ -245,7 +245,7 @@ async def _mail(
 ) -> None:
     """Have a link mailed. If it may not be, do equal work, so that timing reveals nothing."""
     if allowed:
-        body = messages.mail(mail_id, payload, datetime.now(UTC))
+        body = messages.mail(mail_id, payload, datetime.now(UTC), kind)
         accepted = message(messages.ALERT_ACCEPTED, body)
         await outbox.add(tx, ALERTS, "alerts.intake", accepted)
     else:

@@ -194,7 +194,8 @@ class ConsentState:
     versions: Mapping[str, int]
     unreturned: int
     withdrawn_for: float
-    """Seconds since the withdrawal was committed, by the database's clock."""
+    """Seconds since the withdrawal was committed, or since the last of these permits was granted
+    if that is later (a mail that asks to confirm), by the database's clock."""
 
 
 def withdrawal_result(

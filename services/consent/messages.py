@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from services.consent.consent import PermitAnswer, Place, Subject
+from services.consent.consent import LinkMail, PermitAnswer, Place, Subject
 
 GRANTED = "consent.granted"
 WITHDRAWN = "consent.withdrawn"
@@ -131,8 +131,14 @@ def export_request(subject: Subject, after: list[Any] | None) -> dict[str, Any]:
     return subject.body() | {"after": after}
 
 
-def mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any]:
-    """A mail that answers the data subject's own request; not marketing, so it needs no permit."""
+def mail(
+    alert_id: UUID, payload: dict[str, Any], at: datetime, kind: LinkMail = LinkMail.ERASURE
+) -> dict[str, Any]:
+    """A mail with a link: it answers the data subject's own request, and needs no permit.
+
+    :param kind: one that asks to confirm an agreement needs a permit for that (`permits.request`)
+    """
+    once = {"address": payload["to"], "purpose": str(kind), "reference": str(alert_id)}
     return {
         "id": str(alert_id),
         "event_type": "consent.mail",
@@ -142,5 +148,5 @@ def mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any
         "dedup_key": None,
         "source": "consent",
         "accepted_at": at.isoformat(),
-        "once": None,
+        "once": once if kind is LinkMail.OPT_IN else None,
     }

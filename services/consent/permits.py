@@ -5,12 +5,14 @@ Why that holds, whichever process crashes:
 - A permit is opened under the subject's row FOR SHARE, a withdrawal is written under it
   FOR UPDATE. So each permit either was committed before the withdrawal, which then sees it, or
   is requested after it, and is denied. If no consent is recorded, the answer is `closed`: a grant
-  may be in flight, and the message waits for it.
+  may be in flight, and the message waits for it. A mail that asks to confirm an agreement has a
+  permit while that waits, which a withdrawal ends under the same lock.
 - A permit belongs to one attempt and is closed permanently: by its return, which the sender
   writes in the transaction that records the attempt's outcome, or by a tombstone if the return
   came first. A second request for the same attempt finds it closed.
 - The 200 is given when every permit of the subject was returned, which needs no clock. Only an
-  unreturned permit is counted as returned by time: ten minutes after the withdrawal.
+  unreturned permit is counted as returned by time: ten minutes after the withdrawal, and after
+  its grant.
 """
 
 import asyncio
@@ -24,8 +26,8 @@ from libs.common.email_address import MalformedEmail, normalise
 from libs.common.process import logs
 from services.consent import consent, metrics
 from services.consent.changes import Withdrawal
-from services.consent.consent import PermitAnswer, State, WithdrawalResult
-from services.consent.store import consents, data_subjects
+from services.consent.consent import LinkMail, PermitAnswer, State, WithdrawalResult
+from services.consent.store import consents, data_subjects, links
 from services.consent.store.data_subjects import Lock
 from services.consent.trail.vault import Vault
 
@@ -50,7 +52,12 @@ async def request(
     except MalformedEmail:  # such an address can never have a consent
         return consent.decide_permit(State.WITHDRAWN, None, lifetime)
     subject = await data_subjects.get_or_create(tx, vault, normal, Lock.PERMIT)
-    state = await consents.state_of(tx, subject.id, purpose)
+    if purpose == LinkMail.OPT_IN:
+        # The mail has the id of the agreement that it asks to confirm; a withdrawal deletes it.
+        waits = await links.is_waiting(tx, message, subject.id)
+        state: State | None = State.GRANTED if waits else State.WITHDRAWN
+    else:
+        state = await consents.state_of(tx, subject.id, purpose)
     granted = state is State.GRANTED
     permit = await consents.open_permit(tx, subject.id, message, attempt) if granted else None
     return consent.decide_permit(state, permit, lifetime)

@@ -111,6 +111,7 @@ async def test_a_sender_frozen_past_its_deadline_writes_no_dot(
     with frozen(stack.pid("alerts")):
         answer = await unsubscribe(stack, address)
         assert (answer.status, answer.body["in_flight"]) == (202, 1)
+        stack.query("UPDATE consent.permit SET granted_at = now() - interval '10 minutes'")
         stack.query("UPDATE consent.consent_state SET changed_at = now() - interval '10 minutes'")
         assert (await unsubscribe(stack, address)).status == 200
         await smtp.resume()  # the go-ahead waits in its socket

@@ -24,7 +24,7 @@ RULES = {
     "permit_and_send": (
         *("FIX_CAS", "FIX_PID", "FIX_UNK", "FIX_RETOB", "FIX_ACK", "FIX_VER"),
         *("LOCK", "WAIT", "DEADLINE", "BOUNDED", "RECONCILE", "WAIT_GRANT", "AGE", "NM=1"),
-        *("NOT_AFTER", "IN_DOUBT", "UNKNOWN"),
+        *("NOT_AFTER", "IN_DOUBT", "UNKNOWN", "VOID"),
     ),
 }
 
@@ -92,11 +92,13 @@ def without(model: str, *rules: str) -> tuple[str, ...]:
         ("permit_and_send", ("F0=1", "DLXLOSS")),
         ("permit_and_send", ("F0=0", "DLXLOSS", "REOPT")),
         ("permit_and_send", ("F0=0", "DLXLOSS", "LATE")),
+        ("permit_and_send", ("F0=0", "DLXLOSS", "OPTIN")),
         pytest.param("alert_ledger", ("F0=1", "DLXLOSS", "BYHAND", "NM=2"), marks=FULL),
         pytest.param("alert_ledger", ("F0=3", "DLXLOSS", "BYHAND"), marks=FULL),
         pytest.param("permit_and_send", ("F0=2", "DLXLOSS"), marks=FULL),
         pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "REOPT"), marks=FULL),
         pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "LATE"), marks=FULL),
+        pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "OPTIN"), marks=FULL),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -139,6 +141,7 @@ def test_without_the_quarantine_no_time_need_be_assumed(
         (["RECONCILE"], ["F0=1", "DLXLOSS"], LOST["permit_and_send"]),
         (["WAIT_GRANT"], ["F0=0", "LATE"], SILENCED),
         (["AGE"], ["F0=0", "LATE"], AFTER_THE_200),
+        (["VOID"], ["F0=0", "OPTIN"], AFTER_THE_200),
         (["NM=1", "NOT_AFTER"], ["F0=0", "NM=2", "K=2", "WINDOW"], IN_THE_NIGHT),
         (["NM=1", "IN_DOUBT"], ["F0=0", "NM=2", "K=2", "WINDOW"], UNTRUE_END),
         (["NM=1", "UNKNOWN"], ["F0=0", "NM=2", "K=2", "NEXT"], BOTH_LEFT),

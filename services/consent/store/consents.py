@@ -111,10 +111,10 @@ async def agreed_after(tx: AsyncConnection, subject_id: UUID, purpose: str, at: 
 
 _READ = sql("""
     SELECT purpose, version,
-        CAST(extract(epoch FROM clock_timestamp() - changed_at) AS float) AS age,
-        (SELECT count(*) FROM permit
-         WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL) AS unreturned
-    FROM consent_state
+        CAST(extract(epoch FROM clock_timestamp() - greatest(changed_at, last)) AS float) AS age,
+        unreturned
+    FROM consent_state, LATERAL (SELECT count(*) AS unreturned, max(granted_at) AS last FROM permit
+         WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL) AS permits
     WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]))
 """)
 

@@ -88,6 +88,12 @@ async def waiting_opt_in(
     return agreement
 
 
+async def is_waiting(tx: AsyncConnection, opt_in_id: UUID, subject_id: UUID) -> bool:
+    """Return whether this agreement waits for this subject's confirmation."""
+    this = sa.exists().where(opt_in.c.id == opt_in_id, opt_in.c.subject_id == subject_id)
+    return bool(await tx.scalar(sa.select(this)))
+
+
 async def use_opt_in(tx: AsyncConnection, opt_in_id: UUID) -> None:
     await tx.execute(sa.delete(opt_in).where(opt_in.c.id == opt_in_id))
 

@@ -1,6 +1,7 @@
 import asyncio
 import random
 from contextlib import closing
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg2
@@ -11,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.consent import changes, permits
 from services.consent.changes import Withdrawal
 from services.consent.consent import PermitDecision, WithdrawalResult
-from services.consent.store import consents, upkeep
+from services.consent.store import consents, links, upkeep
 from services.consent.store.upkeep import Retention
 from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import (
@@ -180,6 +181,7 @@ async def test_a_withdrawal_is_done_after_the_quarantine_of_an_unreturned_permit
     assert await consent.ask(uuid4()) is PermitDecision.GRANTED
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
     async with consent.engine.begin() as tx:
+        await tx.execute(text("UPDATE permit SET granted_at = granted_at - interval '1 hour'"))
         await tx.execute(
             text("UPDATE consent_state SET changed_at = changed_at - interval '540 seconds'")
         )
@@ -199,6 +201,63 @@ async def test_a_new_withdrawal_restarts_the_quarantine(consent: Consent) -> Non
         assert await changes.grant(tx, consent.vault, opt_in(ANNA), agreement(), confirmed=True)
     assert await consent.ask(uuid4()) is PermitDecision.GRANTED
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 2)
+
+
+async def asked(consent: Consent) -> UUID:
+    """Let an agreement wait for its confirmation, and return its mail's id."""
+
+    def mail(_: str, opt_in_id: UUID) -> dict[str, Any]:
+        made.append(opt_in_id)
+        return {"to": ANNA}
+
+    made: list[UUID] = []
+    async with consent.engine.begin() as tx:
+        await tx.execute(text("DELETE FROM link_mail"))
+        assert not await changes.grant(
+            tx, consent.vault, opt_in(ANNA), agreement(), double_opt_in=True, make_mail=mail
+        )
+    return made[0]
+
+
+async def ask_to_confirm(consent: Consent, mail: UUID, email: str = ANNA) -> PermitDecision:
+    return await consent.ask(mail, email=email, purpose="opt-in")
+
+
+async def test_a_mail_that_asks_to_confirm_may_leave_while_its_agreement_waits(
+    consent: Consent,
+) -> None:
+    await consent.withdraw()
+    mail = await asked(consent)
+    assert await ask_to_confirm(consent, uuid4()) is PermitDecision.DENIED
+    assert await ask_to_confirm(consent, mail, "jan@example.com") is PermitDecision.DENIED
+    assert await ask_to_confirm(consent, mail) is PermitDecision.GRANTED
+    withdrawal = await consent.withdraw()
+    assert await ask_to_confirm(consent, mail) is PermitDecision.DENIED
+    assert await consent.answered(withdrawal) == (WithdrawalResult.IN_FLIGHT, 1)
+    await consent.give_back(mail)
+    assert await consent.answered(withdrawal) == (WithdrawalResult.DONE, 0)
+
+
+async def test_a_used_link_is_not_mailed_again(consent: Consent) -> None:
+    mail = await asked(consent)
+    async with consent.engine.begin() as tx:
+        await links.use_opt_in(tx, mail)
+    assert await ask_to_confirm(consent, mail) is PermitDecision.DENIED
+
+
+async def test_the_quarantine_of_a_mail_that_asks_to_confirm_begins_with_its_permit(
+    consent: Consent,
+) -> None:
+    """Who has withdrawn before withdraws no more: that time is long over."""
+    await consent.withdraw()
+    async with consent.engine.begin() as tx:
+        await tx.execute(text("UPDATE consent_state SET changed_at = now() - interval '1 hour'"))
+    assert await ask_to_confirm(consent, await asked(consent)) is PermitDecision.GRANTED
+    withdrawal = await consent.withdraw()
+    assert await consent.answered(withdrawal) == (WithdrawalResult.IN_FLIGHT, 1)
+    async with consent.engine.begin() as tx:
+        await tx.execute(text("UPDATE permit SET granted_at = now() - interval '10 minutes'"))
+    assert (await consent.answered(await consent.withdraw()))[0] is WithdrawalResult.DONE
 
 
 async def test_a_newer_grant_supersedes_a_waiting_withdrawal(consent: Consent) -> None:

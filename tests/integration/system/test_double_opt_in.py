@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.system import LEAD, fresh_address
+from tests.support.system import LEAD, WORDING, fresh_address
 
 STACK_SETTINGS = {"DOUBLE_OPT_IN": "on"}
 
@@ -49,3 +49,25 @@ async def test_an_import_without_evidence_is_confirmed_by_mail_first(stack: Stac
     await stack.confirm(address)
     status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
     assert status.body["consents"] == {"marketing": True}
+
+
+async def test_after_the_200_of_a_withdrawal_no_mail_asks_to_confirm(stack: Stack) -> None:
+    address = fresh_address()
+
+    async def of_mail(*states: str) -> Any:
+        found = stack.query(
+            "SELECT state, attempt FROM alerts.delivery WHERE payload ->> 'to' = %s", address
+        )
+        return [row.attempt for row in found if row.state in states]
+
+    await stack.sandbox.behave("email", status=451, stage="data")
+    try:
+        agreed = {"email": address, "text": WORDING.text}
+        assert (await stack.http("POST", "/api/opt-in", agreed)).status == 200
+        await eventually(lambda: of_mail("pending", "sending"))
+        answer = await stack.http("POST", "/api/unsubscribe", {"email": address})
+        assert answer.status == 200, answer
+    finally:
+        await stack.sandbox.heal()
+    await eventually(lambda: of_mail("delivered", "discarded"), 40)
+    assert await stack.sandbox.mails(address) == []

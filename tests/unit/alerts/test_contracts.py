@@ -49,7 +49,8 @@ def test_permit_messages_match_their_contracts() -> None:
 
 @pytest.mark.parametrize("extra", EXTRA)
 @pytest.mark.parametrize(
-    "name", ["alert.accepted", "alert.accepted.followup", "alert.accepted.consent"]
+    "name",
+    ["alert.accepted", *(f"alert.accepted.{of}" for of in ("consent", "followup", "opt-in"))],
 )
 def test_an_accepted_alert_is_read_with_unknown_fields(name: str, extra: dict[str, Any]) -> None:
     body = golden(name)

@@ -14,6 +14,7 @@ from libs.common.messaging.consumer import Ack, Delivery, Retry
 from libs.common.process import tasks
 from services.alerts import config
 from services.alerts.intake import MAX_BATCH, Intake
+from services.alerts.messages import AlertAccepted
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
 from tests.support.eventually import eventually
@@ -22,10 +23,15 @@ CONFIG = """
 [routes]
 "slack_alert" = ["slack"]
 "escalation" = ["slack"]
+"consent.mail" = ["slack", "mail", "other"]
 [targets.slack]
 channel = "slack"
 url = { env = "SLACK_WEBHOOK_URL" }
-"""
+""" + "".join(
+    f'[targets.{name}]\nchannel = "email"\nhost = "h"\nport = 25\n'
+    'sender = "a@b.pl"\nto = "c@b.pl"\n'
+    for name in ("mail", "other")
+)
 TOGETHER = 100
 SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
@@ -127,6 +133,16 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     await asyncio.sleep(0.5)  # time enough for all the others
     assert broker.under_way <= 2 * TOGETHER
     await tasks.end(*handling)
+
+
+def test_a_mail_that_needs_a_permit_has_one_target(
+    intake_with: Callable[[object], Intake],
+) -> None:
+    """Two would share the permit of an attempt, and one of them would return it for both."""
+    once = {"address": "a@example.com", "purpose": "opt-in", "reference": "r"}
+    mail = body(str(uuid.uuid4())) | {"event_type": "consent.mail", "once": once}
+    rows = intake_with(Unanswering()).rows(AlertAccepted.model_validate(mail), None)
+    assert [row.target for row in rows] == ["mail"]
 
 
 def some_ids() -> list[str]:

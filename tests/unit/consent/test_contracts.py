@@ -9,7 +9,14 @@ from uuid import UUID
 import pytest
 
 from services.consent import messages
-from services.consent.consent import PURPOSES, Action, PermitAnswer, PermitDecision, Subject
+from services.consent.consent import (
+    PURPOSES,
+    Action,
+    LinkMail,
+    PermitAnswer,
+    PermitDecision,
+    Subject,
+)
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
@@ -43,9 +50,12 @@ def test_an_erasure_order_matches_its_contract() -> None:
     assert order == golden("person.erased")
 
 
-def test_a_mail_alert_matches_its_contract() -> None:
-    body = golden("alert.accepted.consent")
-    assert messages.mail(UUID(body["id"]), body["payload"], AT) == body
+@pytest.mark.parametrize(
+    ("name", "kind"), [("consent", LinkMail.ERASURE), ("opt-in", LinkMail.OPT_IN)]
+)
+def test_a_mail_alert_matches_its_contract(name: str, kind: LinkMail) -> None:
+    body = golden(f"alert.accepted.{name}")
+    assert messages.mail(UUID(body["id"]), body["payload"], AT, kind) == body
 
 
 def test_an_export_request_matches_its_contract() -> None:
