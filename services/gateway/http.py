@@ -18,12 +18,14 @@ from aiohttp.typedefs import Handler
 
 from libs.common.http.application import (
     HEALTH_PATH,
+    JSON,
     OVER_BUDGET,
     Model,
     Problem,
     json_response,
     validate,
 )
+from libs.common.http.heads import media_type
 from libs.common.process import logs
 from libs.common.scopes import Scope
 from services.gateway import slack
@@ -245,7 +247,7 @@ class Api:
             body = await self._body_budget.read(request)
             key = key_of(request)
             sent = body
-            if route.requires is CHAT and request.content_type == "application/json":
+            if route.requires is CHAT and media_type(request.headers) == JSON:
                 sent = issued(body)
             if key is None:
                 return await self._forward(request, upstream, sent)
@@ -364,8 +366,8 @@ class Api:
         await self._intake.accept(taken, request_id, size)
 
     async def _json_body(self, request: web.Request) -> bytes:
-        if request.content_type != "application/json":
-            raise Problem(415, detail="the content type must be application/json")
+        if media_type(request.headers) != JSON:
+            raise Problem(415, detail=f"the content type must be {JSON}")
         return await self._body_budget.read(request)
 
     async def get_alert(self, request: web.Request) -> web.StreamResponse:
@@ -381,7 +383,7 @@ class Api:
         body = await self._body_budget.read(request)
         payload = slack.payload_of(self._slack_secret, request.headers, body, time.time())
         headers = outgoing_headers(request, request[CONTEXT].client, _request_id())
-        headers[hdrs.CONTENT_TYPE] = "application/json"
+        headers[hdrs.CONTENT_TYPE] = JSON
         return await forward(request, self._upstreams["alerts"], headers, payload)
 
     async def get_limits(self, _: web.Request) -> web.Response:

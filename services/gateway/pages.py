@@ -7,11 +7,13 @@ from typing import NamedTuple
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from libs.common.http import plain_form
+from libs.common.http.heads import media_type
+
 PATHS = frozenset({"/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
 FORMS = "/forms/"
 CONSOLE = re.compile("/console(/|$)")
 LEADS = "/api/leads"
-PLAIN_FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:1.125rem/1.55 system-ui,sans-serif;margin:0 auto;"
@@ -119,7 +121,7 @@ def _is_page(request: web.Request) -> bool:
         request.path in PATHS
         or request.path.startswith(FORMS)
         or CONSOLE.match(request.path) is not None
-        or (request.path == LEADS and request.content_type in PLAIN_FORMS)
+        or (request.path == LEADS and media_type(request.headers) in plain_form.TYPES)
     )
 
 

@@ -21,11 +21,13 @@ from opentelemetry.trace import SpanKind
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from libs.common.http.fast_response import FastResponse
+from libs.common.http.heads import MOST_BYTES, media_type
 from libs.common.process import logs, prometheus_private, tracing
 
 M = TypeVar("M", bound=BaseModel)
 log = logs.get_logger(__name__)
 
+JSON = "application/json"
 MAX_BODY = 256 * 1024
 MAX_DEPTH = 32
 REQUEST_ID = istr("X-Request-ID")
@@ -37,6 +39,7 @@ ACCEPTED_AT = "X-Accepted-At"
 OVER_BUDGET = "X-Over-Budget"
 HEALTH_PATH = "/health"
 
+_LEAST = min(MOST_BYTES.values())
 _REQUEST_ID = web.RequestKey("request_id", str)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -124,7 +127,7 @@ def json_response(
         text=_encode(data),
         status=status,
         headers=headers,
-        content_type="application/json",
+        content_type=JSON,
     )
 
 
@@ -145,8 +148,8 @@ async def parse(request: web.Request, model: type[M], *, max_depth: int = MAX_DE
 
     :raises Problem: 415 another content type, 413 too large, 400 not JSON, 422 each bad field
     """
-    if request.content_type != "application/json":
-        raise Problem(415, detail="the content type must be application/json")
+    if media_type(request.headers) != JSON:
+        raise Problem(415, detail=f"the content type must be {JSON}")
     return validate(await request.read(), model, max_depth)
 
 
@@ -272,6 +275,14 @@ def _seconds(route: str) -> Callable[[float], None]:
     return prometheus_private.observe(_SECONDS.labels(route))
 
 
+def _too_long(raw: Iterable[tuple[bytes, bytes]]) -> Problem | None:
+    for name, value in raw:
+        if len(value) > _LEAST and len(value) > MOST_BYTES.get(name.lower(), len(value)):
+            said = f"{name.decode()} may have {MOST_BYTES[name.lower()]} bytes at most"
+            return Problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail=said)
+    return None
+
+
 def _observe(*, inside: bool) -> Middleware:
     """:param inside: only the gateway calls this service, so its trace is continued"""
 
@@ -291,7 +302,8 @@ def _observe(*, inside: bool) -> Middleware:
             traced = tracing.span(SpanKind.SERVER, f"{method} {route}", sender)
         try:
             with traced as span:
-                response = await handler(request)
+                refused = _too_long(request.raw_headers)  # before any middleware reads one
+                response = refused.response() if refused else await handler(request)
                 span.set_attribute("http.response.status_code", response.status)
             seconds = perf_counter() - start
             count, fields = _answered(method, route, response.status)

@@ -13,6 +13,7 @@ import jinja2
 from aiohttp import web
 
 from libs.common import email_address, phone_number
+from libs.common.http import plain_form
 from services.alerts.case import Answer, Choice, Refused, State, Verb, Via, offered
 from services.alerts.case_link import TOKEN_BYTES, hashed
 from services.alerts.case_text import label, refusal, texts
@@ -73,7 +74,7 @@ class CasePages:
         return self._page(row, note, 422 if result.why is Refused.TOO_LATE else 409)
 
     async def _answer(self, request: web.Request, row: Any) -> Answer | None:
-        form = await request.post()
+        form = await plain_form.read(request)
         try:
             verb = Verb(str(form.get("answer")))
             nonce = UUID(str(form.get("nonce")))

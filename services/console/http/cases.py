@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
@@ -80,7 +81,7 @@ async def press(
     :param act: takes the button, the form's nonce, by which a second press of it is the first one,
         and the reason
     """
-    form = await request.post()
+    form = await plain_form.read(request)
     verb, nonce, reason = str(form.get("answer")), str(form.get("nonce")), reason_in(form)
     if verb not in verbs or not _NONCE.fullmatch(nonce):
         raise web.HTTPNotFound

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.http import plain_form
 from libs.common.http.application import path_id
 from services.console.bulk import COUNTS as VERBS
 from services.console.bulk import Bulk
@@ -90,7 +91,7 @@ class DeliveryRoutes:
 
     async def begin(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Act on all that a list has shown: their number was typed."""
-        form = await request.post()
+        form = await plain_form.read(request)
         verb, expected = str(form.get("verb", "")), str(form.get("expected", ""))
         reason = reason_in(form)
         fault = "bad_verb" if verb not in VERBS else "bad_reason" if reason is None else None
@@ -140,7 +141,7 @@ class DeliveryRoutes:
         return await self._act(request, visitor, "retry", "requeued")
 
     async def discard(self, request: web.Request, visitor: Visitor) -> web.Response:
-        reason = reason_in(await request.post())
+        reason = reason_in(await plain_form.read(request))
         if reason is None:
             return await self.alert(request, visitor, fault="bad_reason", status=422)
         return await self._act(request, visitor, "discard", "discarded", reason=reason)
@@ -155,7 +156,7 @@ class DeliveryRoutes:
         return await self._done(request, visitor, answer)
 
     async def resolve(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
+        form = await plain_form.read(request)
         reason, outcome = reason_in(form), str(form.get("outcome", ""))
         if reason is None or outcome not in OUTCOMES:
             fault = "bad_reason" if reason is None else "bad_outcome"
@@ -173,6 +174,6 @@ class DeliveryRoutes:
 
 async def _target(request: web.Request) -> str:
     """Return the one target of the form: without one, the call would mean all of them."""
-    if not (target := str((await request.post()).get("target", ""))):
+    if not (target := str((await plain_form.read(request)).get("target", ""))):
         raise web.HTTPBadRequest
     return target

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from libs.common.http.application import path_id
 from services.console.gateway import Gateway, items
 from services.console.http.door import Door
@@ -52,7 +53,7 @@ class FollowupRoutes:
 
     async def stop(self, request: web.Request, visitor: Visitor) -> web.Response:
         """:raises web.HTTPBadRequest: not a form of ours"""
-        form = await request.post()
+        form = await plain_form.read(request)
         reason = str(form.get("reason", ""))
         if reason not in REASONS:
             raise web.HTTPBadRequest

@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.http import plain_form
 from services.console.http.door import Door
 from services.console.http.keys import STATUS, Create, key_state, reason_in
 from services.console.http.pages import moment, page
@@ -60,7 +61,7 @@ class KeyPages:
         )  # fmt: skip
 
     async def create(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
+        form = await plain_form.read(request)
         days = str(form.get("days", ""))
         limit = str(form.get("limit", "")).strip()
         try:
@@ -78,7 +79,7 @@ class KeyPages:
         return await self._changed(request, visitor, self._keys.create(actor_of(visitor), values))
 
     async def rotate(self, request: web.Request, visitor: Visitor) -> web.Response:
-        hours = str((await request.post()).get("overlap", ""))
+        hours = str((await plain_form.read(request)).get("overlap", ""))
         if hours not in map(str, OVERLAPS):
             return await self.show(request, visitor, fault="bad_key", status=422)
         change = self._keys.rotate(
@@ -87,7 +88,7 @@ class KeyPages:
         return await self._changed(request, visitor, change)
 
     async def revoke(self, request: web.Request, visitor: Visitor) -> web.Response:
-        reason = reason_in(await request.post())
+        reason = reason_in(await plain_form.read(request))
         if reason is None:
             return await self.show(request, visitor, fault="bad_reason", status=422)
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items, part
 from services.console.http.cases import answer_of, press
@@ -87,7 +88,7 @@ class LeadRoutes:
         )  # fmt: skip
 
     async def decide(self, request: web.Request, visitor: Visitor) -> web.Response:
-        verb = (await request.post()).get("answer")
+        verb = (await plain_form.read(request)).get("answer")
         if verb not in {"release", "discard"}:
             raise web.HTTPNotFound
         path = f"/api/leads/suspected/{path_id(request, 'lead')}/{verb}"

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from services.console.gateway import Gateway
 from services.console.http.door import Door
 from services.console.http.pages import answered, page
@@ -37,7 +38,7 @@ class LimitRoutes:
         """Without a text the change before is taken back."""
         if (name := request.match_info["name"]) not in CHANGEABLE:
             raise web.HTTPNotFound
-        limit = str((await request.post()).get("limit", "")).strip()
+        limit = str((await plain_form.read(request)).get("limit", "")).strip()
         answer = await self._gateway.put(visitor, "/api/ratelimits", {name: limit or None})
         named = {"not_accepted": "bad_limit"}
         return await answered(request, visitor, answer, self.limits, PATH, **named)

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from libs.common.email_address import MalformedEmail, normalise
+from libs.common.http import plain_form
 from services.console.http.door import Door, browser_of, enter, leave, next_page
 from services.console.http.pages import HEADERS, moment, page, redirect, static
 from services.console.passwords import TooManyError
@@ -78,7 +79,7 @@ class LoginRoutes:
         return response
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        form = await request.post()
+        form = await plain_form.read(request)
         given, password = str(form.get("email", "")), str(form.get("password", ""))
         then = next_page(form.get("next"))
         if not self._door.keeps_secrets:
@@ -125,7 +126,7 @@ class LoginRoutes:
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
         token = request.match_info["token"]
-        password = str((await request.post()).get("password", ""))
+        password = str((await plain_form.read(request)).get("password", ""))
         async with self._engine.connect() as tx:
             found = await people.invited(tx, token)
         if found is None or not self._door.keeps_secrets:
@@ -159,7 +160,7 @@ class LoginRoutes:
         )  # fmt: skip
 
     async def confirm(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        form = await request.post()
+        form = await plain_form.read(request)
         then, password = next_page(form.get("next")), str(form.get("password", ""))
         if not await self._people.confirm(visitor, password[:MOST_LETTERS]):
             return await self._confirm(request, visitor, then, fault="refused", status=403)
@@ -181,7 +182,7 @@ class LoginRoutes:
         return page(request, "me.html", "me", visitor, sessions=shown)
 
     async def language(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        chosen = str((await request.post()).get("language", ""))
+        chosen = str((await plain_form.read(request)).get("language", ""))
         if chosen in LANGUAGES:
             async with self._engine.begin() as tx:
                 await people.change(tx, visitor.staff_id, language=chosen)
@@ -189,7 +190,7 @@ class LoginRoutes:
 
     async def end(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         try:
-            session = bytes.fromhex(str((await request.post()).get("session", "")))
+            session = bytes.fromhex(str((await plain_form.read(request)).get("session", "")))
         except ValueError:
             session = b""
         await self._people.end_session(visitor, session)

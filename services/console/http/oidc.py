@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from libs.common.process import logs
 from libs.common.signed_links import InvalidToken, Tokens
 from services.console.http.door import Door, browser_of, enter, next_page
@@ -49,7 +50,7 @@ class OidcRoutes:
     async def _leave(
         self, request: web.Request, purpose: str, visitor: Visitor | None = None
     ) -> web.StreamResponse:
-        purpose += " " + next_page((await request.post()).get("next"))
+        purpose += " " + next_page((await plain_form.read(request)).get("next"))
         try:
             url, begun = await self._provider.begin(again=visitor is not None)
         except OidcError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from libs.common.http import plain_form
 from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, Gateway, part
 from services.console.http.door import Door
 from services.console.http.looks import Looks
@@ -52,7 +53,7 @@ class PersonRoutes:
         return self._page(request, visitor)
 
     async def look(self, request: web.Request, visitor: Visitor) -> web.Response:
-        who = _typed(await request.post(), "who")
+        who = _typed(await plain_form.read(request), "who")
         return await self._look(request, visitor, who)
 
     async def _look(
@@ -70,7 +71,7 @@ class PersonRoutes:
         )  # fmt: skip
 
     async def export(self, request: web.Request, visitor: Visitor) -> web.Response:
-        who = _typed(await request.post(), "who")
+        who = _typed(await plain_form.read(request), "who")
         if not who:
             return self._refused(request, visitor, who, Answer(422))
         path = f"/api/consent/export/{part(who)}"
@@ -85,7 +86,7 @@ class PersonRoutes:
         )
 
     async def erase(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
+        form = await plain_form.read(request)
         who, again = _typed(form, "who"), _typed(form, "again")
         if who.casefold() != again.casefold():
             return await self._look(request, visitor, who, fault="not_same", status=422)
@@ -93,7 +94,7 @@ class PersonRoutes:
 
     async def withdraw(self, request: web.Request, visitor: Visitor) -> web.Response:
         """Withdraw what they agreed to: they called, or wrote."""
-        who = _typed(await request.post(), "who")
+        who = _typed(await plain_form.read(request), "who")
         return await self._order(request, visitor, who, *WITHDRAW)
 
     async def _order(

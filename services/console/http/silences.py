@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
+from libs.common.http import plain_form
 from services.console.gateway import Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
@@ -38,7 +39,7 @@ class SilenceRoutes:
         )  # fmt: skip
 
     async def add(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
+        form = await plain_form.read(request)
         reason, hours = reason_in(form), str(form.get("hours", ""))
         if reason is None or hours not in map(str, HOURS):
             return await self.list(request, visitor, fault="bad_reason", status=422)

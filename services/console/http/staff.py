@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import Field, ValidationError
 
 from libs.common.email_address import Email
+from libs.common.http import plain_form
 from libs.common.http.application import Model, json_response, parse, path_id
 from libs.common.messaging.actions import Actor
 from services.console.http.caller import for_admins
@@ -122,7 +123,7 @@ class StaffRoutes:
         )  # fmt: skip
 
     async def invite_form(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await request.post()
+        form = await plain_form.read(request)
         given: dict[str, Any] = {name: form.get(name) for name in ("email", "name", "language")}
         try:
             body = Invite.model_validate(given | {"roles": _roles(form.getall("role", ()))})
@@ -145,14 +146,14 @@ class StaffRoutes:
         return await self.staff_page(request, visitor, invited=email, token=token)
 
     async def roles_form(self, request: web.Request, visitor: Visitor) -> web.Response:
-        roles = _roles((await request.post()).getall("role", ()))
+        roles = _roles((await plain_form.read(request)).getall("role", ()))
         if not roles:
             return await self.staff_page(request, visitor, fault="no_roles", status=422)
         change = self._people.set_roles(actor_of(visitor), path_id(request, "person"), roles)
         return await self._changed(request, visitor, change)
 
     async def disable_form(self, request: web.Request, visitor: Visitor) -> web.Response:
-        reason = reason_in(await request.post())
+        reason = reason_in(await plain_form.read(request))
         if reason is None:
             return await self.staff_page(request, visitor, fault="bad_reason", status=422)
         change = self._people.disable(actor_of(visitor), path_id(request, "person"), reason)

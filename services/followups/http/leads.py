@@ -24,6 +24,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.http.heads import media_type
 from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from libs.common.phone_number import Phone
@@ -160,10 +161,11 @@ class LeadRoutes:
     async def import_file(self, request: web.Request) -> web.Response:
         """Import a file as it streams in; the report lists each rejected row with its line."""
         parts = request.content.iter_any()
+        kind = media_type(request.headers)
         # Generated clients send every file as application/octet-stream.
-        if request.content_type in {"text/csv", "application/octet-stream"}:
+        if kind in {"text/csv", "application/octet-stream", ""}:
             records = table.csv_records(parts, lead_files.COLUMNS)
-        elif request.content_type in {"application/x-ndjson", "application/jsonl"}:
+        elif kind in {"application/x-ndjson", "application/jsonl"}:
             records = table.json_lines(parts)
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")

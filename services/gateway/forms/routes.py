@@ -12,7 +12,9 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from libs.common.forms import LANGUAGES, Form, Forms, Read, origin_of
-from libs.common.http.application import Problem, json_response, validate
+from libs.common.http import plain_form
+from libs.common.http.application import JSON, Problem, json_response, validate
+from libs.common.http.heads import media_type
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.gateway import metrics
@@ -22,11 +24,8 @@ from services.gateway.clients import Role, bucket_of, network_of
 from services.gateway.forms import pages
 from services.gateway.forms.robots import Robots
 from services.gateway.forms.submission import (
-    JSON,
     LEAD_SUBMIT,
     MOST_BYTES,
-    MULTIPART,
-    URLENCODED,
     Accepted,
     LeadRequest,
     Submission,
@@ -137,11 +136,13 @@ class FormRoutes:
         )
 
     async def post(self, request: web.Request) -> web.Response:
-        if request.content_type == JSON:
+        kind = media_type(request.headers)
+        if kind == JSON:
             return await self._post_json(request)
-        if request.content_type in {URLENCODED, MULTIPART}:
+        if kind in plain_form.TYPES:
             return await self._post_plain(request)
-        raise Problem(415, detail=f"the content type must be {JSON}, {URLENCODED} or {MULTIPART}")
+        kinds = " or ".join(sorted({JSON, *plain_form.TYPES}))
+        raise Problem(415, detail=f"the content type must be {kinds}")
 
     async def _post_json(self, request: web.Request) -> web.Response:
         key = key_of(request)

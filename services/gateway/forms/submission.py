@@ -6,14 +6,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from email import message_from_bytes
-from email.policy import HTTP
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field
 
 from libs.common.forms import LANGUAGES, MOST_FIELDS, Wording
+from libs.common.http import plain_form
 from libs.common.http.application import Model, Problem
 from services.gateway.clients import Client
 from services.gateway.messages import NAMESPACE
@@ -24,11 +23,6 @@ MOST_BYTES = 64 * 1024
 MOST_PARTS = MOST_FIELDS + 20
 """Of a plain form: its fields, its consents, and what Ostoja's own names hold."""
 CONSENT = "consent."
-JSON, URLENCODED, MULTIPART = (
-    "application/json",
-    "application/x-www-form-urlencoded",
-    "multipart/form-data",
-)
 
 Text = Annotated[str, Field(max_length=MOST_BYTES)]
 
@@ -127,50 +121,16 @@ def posted(body: bytes, content_type: str) -> dict[str, str]:
     """Parse the body of a plain form.
 
     :param content_type: the whole header, with its boundary
-    :raises Problem: 400 it cannot be read, 422 a file, or a name that stands twice
+    :raises Problem: as `fields`, and 422 for a name that stands twice
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    try:
-        pairs = _multipart(body, content_type) if kind == MULTIPART else _urlencoded(body)
-    except (ValueError, LookupError, TypeError):
-        raise Problem(400, detail=f"the body is not {kind}") from None
-    if len(pairs) > MOST_PARTS:
-        raise Problem(422, detail=f"more than {MOST_PARTS} fields")
     given: dict[str, str] = {}
-    for name, value in pairs:
+    for name, value in plain_form.fields(body, content_type, MOST_PARTS):
         if name in given:
             raise Problem(422, errors=[(name[:60], "stands twice")])
         if "\0" in name + value:
             raise Problem(422, errors=[(name[:60], "must not contain a NUL character")])
         given[name] = value
     return given
-
-
-def _urlencoded(body: bytes) -> list[tuple[str, str]]:
-    text = body.decode("ascii")
-    return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARTS)
-
-
-def _multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    message = message_from_bytes(head + body, policy=HTTP)
-    if not message.is_multipart() or message.defects:
-        raise ValueError("no multipart")
-    pairs = []
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if part.get_filename() is not None:
-            raise Problem(422, errors=[(str(name)[:60], "a file cannot be sent")])
-        if not isinstance(name, str) or part.is_multipart() or part.defects:
-            raise ValueError("a part without a name")
-        value = part.get_payload(decode=True)
-        assert isinstance(value, bytes)  # noqa: S101 - it is no multipart
-        pairs.append((_utf8(name), value.decode()))
-    return pairs
-
-
-def _utf8(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode()
 
 
 def without_query(page: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """Routes of the pages. Mail scanners fetch every link: GET and HEAD change nothing."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.email_address import normalise
-from libs.common.http.application import Problem
+from libs.common.http import plain_form
 from libs.common.signed_links import Claims, Tokens
 from services.consent.changes import WithdrawalRequest
 from services.consent.consent import PURPOSES, Action, LinkMail, State, WithdrawalResult
@@ -25,7 +25,6 @@ from services.consent.trail.chain import Entry
 from services.consent.trail.vault import Vault
 from services.consent.withdrawals import Withdrawals
 
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
 
 
@@ -79,7 +78,7 @@ class PageRoutes:
 
     async def unsubscribe_by_link(self, request: web.Request, claims: Claims) -> web.Response:
         """Act on the page's button, or on a mailbox provider's one-click post (RFC 8058)."""
-        form = await _form(request)
+        form = await plain_form.read(request)
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         entry = _withdrawal(request, claims, "one-click" if one_click else "page")
         answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
@@ -94,7 +93,7 @@ class PageRoutes:
 
     async def withdraw_by_link(self, request: web.Request, claims: Claims) -> web.Response:
         """Withdraw the purpose whose button was pressed, or all."""
-        form = await _form(request)
+        form = await plain_form.read(request)
         chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
         entry = _withdrawal(request, claims, "preferences")
         answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
@@ -112,7 +111,7 @@ class PageRoutes:
 
     async def opt_in_by_link(self, request: web.Request) -> web.Response:
         claims = claims_of(self._tokens, request, LinkMail.OPT_IN)  # a link can refuse for ever
-        if claims is not None and (await _form(request)).get("refuse"):
+        if claims is not None and (await plain_form.read(request)).get("refuse"):
             return await self._refuse(request, claims)
         claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
         if claims is None:
@@ -139,7 +138,7 @@ class PageRoutes:
         name, claims = await self._erasure_link(request)
         if claims is None:
             return self._page(request, name, status=_ERASURE_STATUS[name])
-        await _form(request)
+        await plain_form.read(request)
         entry = Entry(
             action=Action.ERASURE_REQUESTED,
             email=claims.subject,
@@ -198,12 +197,3 @@ _ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
 
 def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
     return Entry(Action.UNSUBSCRIBE, claims.subject, origin(request), evidence={"source": source})
-
-
-async def _form(request: web.Request) -> Mapping[str, Any]:
-    if request.can_read_body and request.content_type not in FORMS:
-        raise Problem(415, detail="the content type must be a form's")
-    try:
-        return await request.post()
-    except ValueError:
-        raise Problem(400, detail="the form is malformed") from None
