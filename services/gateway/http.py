@@ -42,7 +42,7 @@ from services.gateway.messages import AlertRequest, BatchRequest, accepted, aler
 from services.gateway.overrides import ChangeUnknown, Overrides
 from services.gateway.proxy import forward, outgoing_headers
 from services.gateway.redis_pipeline import RedisUnavailable
-from services.gateway.sessions import issued
+from services.gateway.sessions import holder_of, issued
 from services.gateway.targets import Targets
 from services.gateway.upstream import Upstream
 
@@ -252,7 +252,7 @@ class Api:
             if key is None:
                 return await self._forward(request, upstream, sent)
             client = request[CONTEXT].client
-            holder = client.holder if client.role is not Role.PUBLIC else _session(body)
+            holder = client.holder if client.role is not Role.PUBLIC else holder_of(body, key)
             if holder is None:
                 return await self._forward(request, upstream, sent)
             claim = await self._idempotency.claim(key, route=route.path, holder=holder, body=body)
@@ -436,16 +436,6 @@ def _request_id() -> str:
 
 async def _expect_later(_: web.Request) -> None:
     """Leave `Expect: 100-continue` to `accept_body`, which asks for no body that is not read."""
-
-
-def _session(body: bytes) -> str | None:
-    """Return the chat's session; None if the upstream will refuse the body anyway."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    session = data.get("session_id") if isinstance(data, dict) else None
-    return f"session:{session}" if isinstance(session, str) else None
 
 
 def _pack(response: web.StreamResponse) -> bytes | None:

@@ -26,5 +26,21 @@ def issued(body: bytes) -> bytes:
     ).encode()
 
 
+def holder_of(body: bytes, key: str) -> str | None:
+    """Return who holds the Idempotency-Key of a chat message; None if nobody can.
+
+    A weak session is anybody's, and its repeat does not know the id that was issued for it. There
+    the key itself tells the sender from others, if it cannot be guessed.
+    """
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return None  # the upstream will refuse it
+    session = data.get("session_id") if isinstance(data, dict) else None
+    if isinstance(session, str) and is_strong(session):
+        return f"session:{session}"
+    return "the key" if is_strong(key) else None
+
+
 def is_strong(session_id: str) -> bool:
     return bool(_STRONG.fullmatch(session_id)) and len(set(session_id)) >= _DIFFERENT_LETTERS

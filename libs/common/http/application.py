@@ -30,6 +30,13 @@ log = logs.get_logger(__name__)
 JSON = "application/json"
 MAX_BODY = 256 * 1024
 MAX_DEPTH = 32
+MOST_NUMBER = 10**40
+MOST_SIGNIFICANT = 17
+"""Digits that tell a double from every other; a longer fraction would be rounded."""
+NUMBER = (
+    f"a number may have 40 digits, written without an exponent, and {MOST_SIGNIFICANT} significant "
+    "ones if it has a point or an exponent: send it as text"
+)
 REQUEST_ID = istr("X-Request-ID")
 INTERNAL_KEY = "X-Internal-Key"
 CALLER = "X-Caller"
@@ -180,15 +187,17 @@ def faults(error: ValidationError, whole: str) -> list[tuple[str, str]]:
 def check_json(body: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Parse JSON and reject what a database or another parser cannot take.
 
-    :raises Problem: 400 not JSON; 422 NUL, lone surrogate, non-finite number, deep nesting
-        or a name given twice
+    :raises Problem: 400 not JSON; 422 NUL, lone surrogate, deep nesting, a name given twice, or a
+        number that would not arrive as it was sent
     """
     try:
         data = _decode(body.decode())
     except RecursionError:
         raise Problem(422, detail=f"the JSON is nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError:
+    except (UnicodeDecodeError, json.JSONDecodeError):
         raise Problem(400, detail="the body is not valid JSON in UTF-8") from None
+    except ValueError:  # Python converts no whole number of more than 4,300 digits
+        raise Problem(422, detail=NUMBER) from None
     _check_value(data, "body", max_depth)
     return data
 
@@ -205,7 +214,22 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-_decode = json.JSONDecoder(parse_constant=_not_finite, object_pairs_hook=_unique_names).decode
+def _float(text: str) -> float:
+    """Return infinity, which `_check_value` refuses, unless this very number can be passed on.
+
+    PostgreSQL's jsonb writes exponents out: 1e308 would leave it as 309 digits.
+    """
+    value = float(text)
+    if len(text) <= MOST_SIGNIFICANT and 1e-40 < abs(value) < MOST_NUMBER:
+        return value
+    digits = text.lower().partition("e")[0].replace(".", "").strip("-0")
+    fits = 1e-40 < abs(value) < MOST_NUMBER or not digits
+    return value if fits and len(digits) <= MOST_SIGNIFICANT else math.inf
+
+
+_decode = json.JSONDecoder(
+    parse_float=_float, parse_constant=_not_finite, object_pairs_hook=_unique_names
+).decode
 
 
 def _check_value(value: Any, field: str, levels: int) -> None:
@@ -213,8 +237,8 @@ def _check_value(value: Any, field: str, levels: int) -> None:
         raise Problem(422, detail=f"the JSON is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         _check_text(value, field)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise Problem(422, errors=[(field, "the number is too large")])
+    elif isinstance(value, int | float) and not -MOST_NUMBER < value < MOST_NUMBER:
+        raise Problem(422, errors=[(field, NUMBER)])
     elif isinstance(value, dict):
         for name, item in value.items():
             _check_text(name, field)

@@ -149,7 +149,7 @@ class FormRoutes:
         if key is None or len(key) < SHORTEST_KEY:
             raise Problem(422, errors=[(HEADER, f"must have {SHORTEST_KEY} characters or more")])
         body = await self._body(request)
-        given = validate(body, LeadRequest).submission(key)
+        given = validate(body, LeadRequest).submission(key, body)
         given.proof = request.headers.get(PROOF)
         form = self._form(given.form)
         self._check_origin(request, form)

@@ -42,10 +42,10 @@ class LeadRequest(Model):
     source: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Where the person agreed; for programs with the service key."""
 
-    def submission(self, key: str) -> "Submission":
+    def submission(self, key: str, body: bytes) -> "Submission":
         return Submission(
             form=self.form,
-            key=key,
+            key=_with_content(key, body),
             version=self.form_version,
             language=self.language,
             fields={name: str(value) for name, value in self.fields.items()},
@@ -64,7 +64,7 @@ class LeadRequest(Model):
 class Submission:
     form: str
     key: str
-    """The sender's own, or the UTC day: with it the same content is the same lead."""
+    """The sender's own, or the UTC day, and the content: other content is another lead."""
     version: str | None
     language: str
     fields: dict[str, str]
@@ -103,10 +103,9 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
         name[len(CONSENT) :]: own.pop(name) for name in list(own) if name.startswith(CONSENT)
     }
     content = json.dumps([sorted(own.items()), sorted(consents.items())])
-    unique = f"{named['key'] or day}\n{hashlib.sha256(content.encode()).hexdigest()}"
     return Submission(
         form=named["form"] or "",
-        key=unique,
+        key=_with_content(named["key"] or day, content.encode()),
         version=named["form_version"] or None,
         language=named["language"] if named["language"] in LANGUAGES else language,
         fields=own,
@@ -115,6 +114,10 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
         issued=named["issued"] or None,
         proof=named["proof"] or None,
     )
+
+
+def _with_content(key: str, content: bytes) -> str:
+    return f"{key}\n{hashlib.sha256(content).hexdigest()}"
 
 
 def posted(body: bytes, content_type: str) -> dict[str, str]:

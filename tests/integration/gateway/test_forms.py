@@ -109,6 +109,28 @@ async def test_a_form_that_no_one_took_says_so_and_keeps_its_id(
     assert Counter(ids) == {ids[0]: 2, ids[1]: 2}
 
 
+async def test_another_body_under_a_known_key_is_refused_and_later_another_lead(
+    start_gateway: StartGateway, owner: Owner, tmp_path: Path
+) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    gateway = await start_gateway(**without_limits(tmp_path))
+    answers = [await submit(gateway, f"{name}@example.com", **key) for name in "aab"]
+    assert [answer.status for answer in answers] == [202, 202, 422]
+    assert answers[0].body["id"] == answers[1].body["id"]
+    forgets = await start_gateway(**without_limits(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
+    later = [await submit(forgets, f"{name}@example.com", **key) for name in "ba"]
+    assert [answer.status for answer in later] == [202, 422]
+    assert later[0].body["id"] != answers[0].body["id"]
+    last = await start_gateway(**without_limits(tmp_path), REDIS_URL="redis://127.0.0.1:2/0")
+    same = await submit(last, "a@example.com", **key)
+    assert same.body["id"] == answers[0].body["id"], "the same request is the same lead"
+    assert [json.loads(one["body"])["id"] for one in leads(owner)] == [
+        answers[0].body["id"],
+        later[0].body["id"],
+        answers[0].body["id"],
+    ]
+
+
 async def test_a_post_over_the_general_limit_is_told_so_on_a_page(
     start_gateway: StartGateway,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Mapping
 
 import pytest
 from aiohttp import web
@@ -16,8 +17,8 @@ async def echo(request: web.Request) -> web.StreamResponse:
     return web.json_response({"session_id": (await request.json())["session_id"]})
 
 
-async def say(gateway: Gateway, **more: str) -> str:
-    answer = await gateway.call("POST", CHAT, {"message": "Dzień dobry", **more})
+async def say(gateway: Gateway, given: Mapping[str, str] = {}, **headers: str) -> str:
+    answer = await gateway.call("POST", CHAT, {"message": "Dzień dobry", **given}, **headers)
     assert answer.status == 200
     return str(answer.body["session_id"])
 
@@ -27,12 +28,12 @@ async def test_two_visitors_with_the_same_guessable_session_are_two_conversation
 ) -> None:
     gateway = await start_gateway()
     owner.handle = echo
-    found = {await say(gateway, session_id="s1") for _ in range(3)} | {await say(gateway)}
+    found = {await say(gateway, {"session_id": "s1"}) for _ in range(3)} | {await say(gateway)}
     assert len(found) == 4
     assert "s1" not in found
     assert all(is_strong(each) for each in found)
     (first, *_) = found
-    assert await say(gateway, session_id=first) == first
+    assert await say(gateway, {"session_id": first}) == first
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,42 @@ async def test_a_body_that_the_upstream_refuses_is_still_forwarded(
         await gateway.call("POST", CHAT, {"message": "x", "session_id": session})
     sent = [json.loads(each["body"])["session_id"] for each in owner.received[before:]]
     assert sent == ["", "a b", "x" * 201, 7, None]
+
+
+async def test_nobody_gets_the_session_of_another_by_a_key_that_both_use(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    owner.handle = echo
+    for weak in ({"session_id": "guest"}, {}):
+        found = {
+            await say(gateway, weak, **{"Idempotency-Key": key})
+            for key in ("1", "a" * 40, "order-1042", "1")
+        }
+        assert len(found) == 4
+
+
+async def test_a_repeat_that_knows_no_session_yet_gets_the_same_one_by_a_key_of_its_own(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    owner.handle = echo
+    before = len(owner.received)
+    for weak in ({"session_id": "guest"}, {}):
+        own, other = ({"Idempotency-Key": str(uuid.uuid4())} for _ in range(2))
+        first = await say(gateway, weak, **own)
+        assert await say(gateway, weak, **own) == first
+        assert await say(gateway, weak, **other) != first
+    assert len(owner.received) - before == 4
+
+
+async def test_a_strong_session_holds_any_key(start_gateway: StartGateway, owner: Owner) -> None:
+    gateway = await start_gateway()
+    owner.handle = echo
+    before = len(owner.received)
+    for session in (str(uuid.uuid4()), str(uuid.uuid4())):
+        for _ in range(2):
+            assert (
+                await say(gateway, {"session_id": session}, **{"Idempotency-Key": "1"}) == session
+            )
+    assert len(owner.received) - before == 2

@@ -4,8 +4,10 @@ import base64
 import json
 import uuid
 
+import aiohttp
 import pytest
 
+from tests.support.eventually import eventually
 from tests.support.stack import Stack
 
 
@@ -84,3 +86,41 @@ async def test_a_moment_of_any_offset_is_understood(stack: Stack) -> None:
     chosen = {"since": "0697-02-26T23:08:25-23:44", "status": "failed"}
     answer = await stack.http("POST", "/api/dlq/retry", chosen, key="admin")
     assert (answer.status, answer.body["matched"]) == (200, 0)
+
+
+NUMBERS = [
+    *("0", "-1", "1.50", "0.1", "0.30000000000000004", "1e3", "-2.5E-7", "6.02214076e23", "1e39"),
+    *("9007199254740993", "9" * 40, f"-{'9' * 40}", "1e-39", "-0.0", "100E-2"),
+]
+
+
+async def test_a_number_arrives_as_it_was_sent(stack: Stack) -> None:
+    text = f"numbers {uuid.uuid4()}"
+    payload = f'{{"text": "{text}", "numbers": [{",".join(NUMBERS)}]}}'
+    headers = {"Content-Type": "application/json", "X-API-KEY": stack.values["SERVICE_API_KEY"]}
+    one = f'{{"event_type": "webhook", "payload": {payload}}}'
+    for path, body in (("/api/alerts", one), ("/api/alerts/batch", f'{{"alerts": [{one}]}}')):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(stack.url + path, data=body, headers=headers) as answer,
+        ):
+            assert answer.status == 202, await answer.text()
+
+    async def arrived() -> list[list[float]] | None:
+        got = [each["body"]["data"] for each in await stack.sandbox.received("webhook")]
+        found = [data["numbers"] for data in got if data.get("text") == text]
+        return found if len(found) == 2 else None
+
+    for numbers in await eventually(arrived):
+        for sent, got in zip(NUMBERS, numbers, strict=True):
+            assert float(got) == float(sent)
+            assert not sent.lstrip("-").isdigit() or got == int(sent)
+
+
+@pytest.mark.parametrize("path", ["/api/alerts", "/api/alerts/batch"])
+async def test_numbers_that_would_grow_are_refused_by_name(stack: Stack, path: str) -> None:
+    alert = {"event_type": "webhook", "payload": {"a": [1e308] * 1000}}
+    body = {"alerts": [alert]} if path.endswith("batch") else alert
+    answer = await stack.http("POST", path, body, key="service")
+    assert answer.status == 422, answer
+    assert answer.body["errors"][0]["field"].endswith("payload.a.0")

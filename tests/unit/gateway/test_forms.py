@@ -128,7 +128,7 @@ def test_a_submission_is_published_as_its_contract_says() -> None:
                 "agreed_at": "2026-11-25T11:15:29+01:00",
             }
         )
-    ).submission("k" * 16)
+    ).submission("k" * 16, b"{}")
     found = form.read(given.fields, given.version)
     wordings, missing = form.published(given.consents, AT.date(), timedelta(days=30))
     accepted = Accepted(given, found.values, found.facts, wordings, missing, None)
