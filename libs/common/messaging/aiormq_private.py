@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aio_pika
@@ -38,8 +39,13 @@ _close_channel: Callable[..., Awaitable[None]] = getattr(aiormq.Channel, CLOSE_C
 
 async def _call(channel: Any, sent: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109
     if isinstance(sent, aiormq.spec.Channel.Close):
-        return await asyncio.shield(_rpc(channel, sent))
+        return await asyncio.shield(_closed(channel, sent))
     return await _rpc(channel, sent, timeout)
+
+
+async def _closed(channel: Any, sent: Any) -> None:
+    with suppress(Exception):  # nobody may be left to see that it is closed
+        await _rpc(channel, sent)
 
 
 async def _close_once(channel: Any, sent: Any) -> None:

@@ -1,6 +1,7 @@
 """A channel's end must not cost the connection, which is everybody's."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any
@@ -42,8 +43,8 @@ async def impatient(waiting: Awaitable[Any], seconds: float = 0.2) -> None:
             await waiting
 
 
-async def assert_kept(broker: Broker, inside: Any) -> None:
-    """Check that the connection lives, and that no channel is open on it."""
+async def assert_kept(broker: Broker, inside: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that the connection lives, that no channel is open on it, and that no task failed."""
     session = await broker.session()
     for _ in range(2):  # the answer to the first comes after whatever RabbitMQ had to say
         assert await broker.exists(QUEUE)
@@ -53,10 +54,12 @@ async def assert_kept(broker: Broker, inside: Any) -> None:
         return not inside.channels
 
     await eventually(none_is_left, 10)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 async def test_a_close_that_nobody_waits_for_keeps_the_connection(
-    through: Broker, proxy: Proxy
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     inside = (await channel.get_underlay_channel()).connection
@@ -64,11 +67,14 @@ async def test_a_close_that_nobody_waits_for_keeps_the_connection(
     await impatient(channel.close())
     await impatient(channel.close())
     await proxy.resume()
-    await assert_kept(through, inside)
+    await assert_kept(through, inside, caplog)
 
 
 async def test_a_close_that_rabbitmq_answers_late_keeps_the_connection(
-    through: Broker, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    through: Broker,
+    proxy: Proxy,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     inside: Any = (await channel.get_underlay_channel()).connection
@@ -78,11 +84,11 @@ async def test_a_close_that_rabbitmq_answers_late_keeps_the_connection(
     await asyncio.wait([closing], timeout=1)
     await proxy.resume()
     await closing
-    await assert_kept(through, inside)
+    await assert_kept(through, inside, caplog)
 
 
 async def test_a_call_that_is_cancelled_as_rabbitmq_refuses_it_keeps_the_connection(
-    through: Broker, monkeypatch: pytest.MonkeyPatch
+    through: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     underlay: Any = await channel.get_underlay_channel()
@@ -95,11 +101,11 @@ async def test_a_call_that_is_cancelled_as_rabbitmq_refuses_it_keeps_the_connect
 
     monkeypatch.setattr(underlay, "_on_close_frame", refused)
     await asyncio.wait([asking])
-    await assert_kept(through, underlay.connection)
+    await assert_kept(through, underlay.connection, caplog)
 
 
 async def test_a_call_that_is_cancelled_ends_its_channel_alone(
-    through: Broker, proxy: Proxy
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     inside = (await channel.get_underlay_channel()).connection
@@ -107,4 +113,4 @@ async def test_a_call_that_is_cancelled_ends_its_channel_alone(
     await impatient(channel.declare_queue(QUEUE, passive=True))
     await impatient(channel.close())
     await proxy.resume()
-    await assert_kept(through, inside)
+    await assert_kept(through, inside, caplog)
