@@ -329,7 +329,8 @@ class Broker:
         session = self._session
         if session is None or session.lost.is_set() or session.blocked:
             return [BrokerUnavailable() for _ in messages]
-        deadline = asyncio.get_running_loop().time() + seconds
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
         queue = routing_key if routing_key in self.queues else ""
         name, fault = f"{exchange} {routing_key}", ""
         confirms: Sequence[asyncio.Future[Any]] = ()
@@ -343,19 +344,19 @@ class Broker:
                         if session.blocked:
                             raise ConnectionError("blocked meanwhile")
                         session.waiting.add(waiting)
-                        session.note_publish()
+                        sent = clock()
                         try:
                             async with publisher.published(messages, routing_key) as confirms:
                                 await asyncio.wait(confirms)
                         finally:
                             session.waiting.discard(waiting)
+                            answered = not all(confirm.cancelled() for confirm in confirms)
+                            session.note_publish(sent, answered=answered)
             except FAULTS as error:
                 fault = repr(error)
         if not confirms:
             return [BrokerUnavailable(f"{name}: {fault}") for _ in messages]
         outcomes = [_outcome(confirm, name, fault) for confirm in confirms]
-        if not all(isinstance(outcome, Unconfirmed) for outcome in outcomes):
-            session.silent_since = None
         if any(isinstance(outcome, Unroutable) for outcome in outcomes):
             self.declare_again()
         return outcomes

@@ -133,7 +133,8 @@ class Session:
         self.lost = asyncio.Event()
         self.blocked = False
         self.waiting: set[asyncio.Timeout] = set()
-        self.silent_since: float | None = None  # when the oldest unanswered publish was sent
+        self._silent = 0.0  # seconds in which publishes waited, since one was answered
+        self._noted = 0.0
         self._publishing = publishing
         self._publishers: dict[tuple[str, str], PublisherChannel] = {}
         for connection in (publishing, consuming):
@@ -148,7 +149,6 @@ class Session:
     async def _on_blocked(self, frame: aiormq.spec.Connection.Blocked) -> None:
         log.warning("broker.blocked", reason=frame.reason)
         self.blocked = True
-        self.silent_since = None
         # RabbitMQ reports it upon a publish, and confirms nothing until the alarm is over.
         for timeout in self.waiting:
             if not timeout.expired():
@@ -158,12 +158,13 @@ class Session:
         log.info("broker.unblocked")
         self.blocked = False
 
-    def note_publish(self) -> None:
-        """Count the session as lost when RabbitMQ has answered no publish for SILENT_SECONDS."""
+    def note_publish(self, sent: float, *, answered: bool) -> None:
+        """Count the session as lost when publishes waited SILENT_SECONDS and none was answered."""
         now = asyncio.get_running_loop().time()
-        if self.silent_since is None:
-            self.silent_since = now
-        elif now - self.silent_since > SILENT_SECONDS:
+        answered |= self.blocked
+        self._silent = 0.0 if answered else self._silent + now - max(sent, self._noted)
+        self._noted = now
+        if self._silent > SILENT_SECONDS:
             log.warning("broker.silent", seconds=SILENT_SECONDS)
             self.lost.set()
 

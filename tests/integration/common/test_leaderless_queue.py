@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aio_pika
@@ -146,6 +146,46 @@ async def test_a_publish_to_a_leaderless_queue_does_not_delay_others(
         assert time.monotonic() - begun < 2
         with pytest.raises(Unconfirmed):
             await stuck
+
+
+async def test_a_session_is_kept_long_after_a_publish_without_a_confirm(
+    broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.session.SILENT_SECONDS", 0.6)
+    await broker.declare(*work_queue(OTHER, exchange=ALERTS, dlx=DLX))
+    session = await broker.session()
+    with leaderless(vhost, QUEUE):
+        for _ in range(2):  # with nothing to publish in between
+            with pytest.raises(Unconfirmed):
+                await broker.publish("alerts", QUEUE, message("test", {}), timeout=0.2)
+            await asyncio.sleep(0.8)
+        await broker.publish("alerts", OTHER, message("test", {}), timeout=30)
+        assert not session.lost.is_set()
+        for _ in range(2):  # an answer ends what was silent before it
+            with pytest.raises(Unconfirmed):
+                await broker.publish("alerts", QUEUE, message("test", {}), timeout=0.2)
+        assert not session.lost.is_set()
+
+
+async def test_publishes_whose_callers_give_up_are_counted_as_unanswered(
+    broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.session.SILENT_SECONDS", 1.0)
+    await broker.publish("alerts", QUEUE, message("test", {}))
+    session = await broker.session()
+
+    async def impatient() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.4):
+                await broker.publish("alerts", QUEUE, message("test", {}))
+
+    with leaderless(vhost, QUEUE):
+        await asyncio.gather(*(impatient() for _ in range(9)))  # the time counts once
+        assert not session.lost.is_set()
+        await impatient()
+        assert not session.lost.is_set()
+        await impatient()
+        assert session.lost.is_set()
 
 
 async def test_a_session_without_confirms_is_given_up(
