@@ -70,7 +70,7 @@ class Email:
         """
         try:
             recipient, message = self._compose(job)
-        except (ValueError, UnicodeError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - a template raises anything; nothing was sent
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=self._redact(_said(error)))
         attempt = _Attempt(self._target, self._hostname, self._tls, dot_before)
         try:

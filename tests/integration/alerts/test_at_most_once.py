@@ -26,6 +26,7 @@ async def follow_up(
     *,
     target: str | None = "email",
     not_after: datetime | None = None,
+    headers: Any = None,
 ) -> str:
     alert_id = alert_id or str(uuid.uuid4())
     return await subject.accept(
@@ -36,7 +37,8 @@ async def follow_up(
             "subject": "Wracamy do naszej rozmowy o wykończeniu łazienki",
             "text": "Dzień dobry,\n.zaczyna się od kropki\n..i od dwóch\n",
             "html": "<p>Dzień dobry</p>",
-            "headers": {
+            "headers": headers
+            or {
                 "Message-ID": f"<{alert_id}@ostoja.example.com>",
                 "List-Unsubscribe": f"<{LINK}>",
                 "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
@@ -247,6 +249,18 @@ async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
     await subject.sandbox.behave("email", status=200)
     assert (await subject.until(alert_id, "delivered", "email")).attempt == 2
     assert len(await subject.sandbox.mails()) == 1
+
+
+async def test_a_mail_that_cannot_be_written_fails_and_is_not_in_doubt(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    alert_id = await follow_up(subject, headers=["Reply-To"])
+    row = await subject.until(alert_id, "failed", "email")
+    assert (row.reason, row.attempt) == ("bad_payload", 1)
+    await returned(consent, 1)
+    assert await ends(outcomes) == [("failed", "bad_payload")]
+    assert await subject.sandbox.mails() == []
 
 
 async def test_a_refusal_after_the_terminator_is_retried(

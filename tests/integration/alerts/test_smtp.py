@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels.email import Email
 from services.alerts.channels.network import Network
+from services.alerts.templates import Templates
 from tests.support.certificates import Authority
 from tests.support.ports import HOST
 from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send
@@ -243,6 +244,29 @@ async def test_a_line_end_in_a_header_value_adds_no_header(end: str) -> None:
     assert read["List-Unsubscribe-Post"] == "One-Click"
     assert "Bcc" not in read
     assert read.get_content().strip() == "hello"
+    await network.close()
+
+
+@pytest.mark.parametrize(
+    ("template", "payload"),
+    [
+        ("{{ payload.lead.name }}", {}),
+        ("{{ payload.count + 1 }}", {"count": "two"}),
+        ("{{ 1 // payload.count }}", {"count": 0}),
+        ("hello", {"headers": ["Reply-To"]}),
+        ("hello", {"to": "two@example.com, three@example.com"}),
+    ],
+)
+async def test_a_mail_that_cannot_be_written_was_not_sent(
+    template: str, payload: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mail.j2").write_text(template)
+    templates = Templates(tmp_path)
+    templates.add("any", job().event_type, "mail.j2")
+    network = Network("any", LOOPBACK, 1)
+    email = Email("any", mail_target(1), templates, network)
+    outcome = await email.send(job(**payload), dot_before=0)
+    assert said(outcome) == (Kind.NEVER, Reason.BAD_PAYLOAD)
     await network.close()
 
 
