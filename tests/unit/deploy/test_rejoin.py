@@ -7,6 +7,7 @@ from socket import create_server
 
 import pytest
 
+from deploy.cluster import rejoin
 from deploy.cluster.rejoin import apart, ask
 
 
@@ -39,6 +40,59 @@ def test_only_the_node_that_sees_the_fewest_joins_a_majority(
     seen: dict[str, str], chosen: list[str]
 ) -> None:
     assert restarted(**seen) == chosen
+
+
+Looks = list[tuple[float, dict[str, str]]]  # from so many seconds on: by host, whom its node sees
+
+
+def killed_after(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> float | None:
+    """Return after how many seconds c is killed, None if within 1,000 it is not."""
+    now, killed = [0.0], list[float]()
+
+    def seen(host: str) -> frozenset[str]:
+        return frozenset([look for begun, look in looks if begun <= now[0]][-1][host])
+
+    def pass_by(seconds: float) -> None:
+        now[0] += seconds
+
+    for name in "ABC":
+        monkeypatch.setenv(name, name.lower())
+    monkeypatch.setenv("HOST", "c")
+    monkeypatch.delenv("RABBITMQ_APART_SECONDS", raising=False)
+    monkeypatch.setattr(rejoin, "ask", seen)
+    monkeypatch.setattr("time.sleep", pass_by)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("os.getppid", lambda: 1 if now[0] < 1_000 else 0)
+    monkeypatch.setattr("os.kill", lambda _, __: killed.append(now[0]))
+    rejoin.main()
+    return killed[0] if killed else None
+
+
+OUT = {"a": "ab", "b": "ab", "c": ""}
+IN = {"a": "abc", "b": "abc", "c": "abc"}
+NOT_ITS_API = {"a": "abc", "b": "ab", "c": ""}  # and b has not noticed yet
+
+
+@pytest.mark.parametrize(
+    ("looks", "killed"),
+    [
+        ([(0, IN)], None),
+        ([(0, OUT)], 600),  # it boots
+        ([(0, OUT), (100, IN), (200, OUT)], 260),
+        # It joined and stopped between two of the looks at its own API.
+        ([(0, OUT), (100.1, NOT_ITS_API), (100.9, OUT)], 161),
+        # What the others still see may be the one that was there before it.
+        ([(0, NOT_ITS_API), (5, OUT)], 605),
+        ([(0, {"a": "", "b": "", "c": ""}), (5, NOT_ITS_API), (10, OUT)], 610),
+        ([(0, {"a": "abc", "b": "ab", "c": ""}), (5, OUT)], 605),
+        ([(0, {"a": "ab", "b": "abc", "c": ""}), (5, NOT_ITS_API), (10, OUT)], 70),
+    ],
+)
+def test_a_node_that_has_joined_gets_a_minute_and_one_that_boots_gets_ten(
+    looks: Looks, killed: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = killed_after(looks, monkeypatch)
+    assert found == pytest.approx(killed, abs=3)  # a look is two seconds after the last
 
 
 @contextmanager
