@@ -1,5 +1,6 @@
 """company.toml: the company's data, and every wording of consent."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
 
 class CompanySettings(Settings):
     company_config: Path = Path("config/company.toml")
+    forms_config: Path = Path("config/forms.toml")
 
     @cached_property
     def company(self) -> "Company":
@@ -59,6 +61,11 @@ class Wording:
     language: str
     text: str
 
+    @property
+    def sha256(self) -> str:
+        """The hash that consent's trail holds."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
 
 class _Wording(_Section):
     version: str = Field(pattern="^[a-z0-9._-]{1,60}$")
@@ -76,7 +83,7 @@ class CompanyFile(_Section):
         versions = [wording.version for wording in self.wordings]
         if twice := sorted({each for each in versions if versions.count(each) > 1}):
             raise FaultError(["wordings"], f"duplicate version {', '.join(twice)}")
-        if len(self._published) != sum(len(wording.text) for wording in self.wordings):
+        if len({each.text for each in self.published}) < len(self.published):
             raise FaultError(["wordings"], "duplicate text")
         return self
 
@@ -91,17 +98,13 @@ class CompanyFile(_Section):
                         raise FaultError(where, f"must contain {needed!r}")
         return self
 
-    @cached_property
-    def _published(self) -> dict[str, Wording]:
-        return {
-            text: Wording(wording.version, wording.purpose, language, text)
+    @property
+    def published(self) -> list[Wording]:
+        return [
+            Wording(wording.version, wording.purpose, language, text)
             for wording in self.wordings
             for language, text in wording.text.items()
-        }
-
-    def published(self, text: str) -> Wording | None:
-        """Find a wording by its exact text; None if the company has not published it."""
-        return self._published.get(text.strip())
+        ]
 
     def asking(self, place: Place, language: str) -> Wording:
         """Return the wording in use at this place.

@@ -4,7 +4,6 @@ No key makes a consent required or ticked beforehand (GDPR, Art. 7(4)), and none
 expression, which a visitor could make run for minutes.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from libs.common import email_address, phone_number
+from libs.common.company import Wording
 from libs.common.process.config_file import ConfigFile, FaultError
 
 LANGUAGES = ("pl", "en")
@@ -172,21 +172,6 @@ class FormField(_Section):
         return value, None
 
 
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """A text of consent in one language."""
-
-    purpose: str
-    version: str
-    language: str
-    text: str
-
-    @property
-    def sha256(self) -> str:
-        """The hash that consent's trail holds."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-
 class _WordingVersion(_Section):
     version: Version
     pl: Line
@@ -212,7 +197,7 @@ class Consent(_Section):
     def wordings(self) -> list[tuple[date | None, Wording]]:
         """Return each text with the day on which it ended."""
         return [
-            (each.ended, Wording(self.purpose, each.version, language, getattr(each, language)))
+            (each.ended, Wording(each.version, self.purpose, language, getattr(each, language)))
             for each in self.versions
             for language in LANGUAGES
         ]

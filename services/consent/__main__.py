@@ -2,7 +2,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common import company
+from libs.common import company, forms
 from libs.common.database import migrate
 from libs.common.process import logs, settings
 from libs.common.process.service import run_with
@@ -13,7 +13,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 def check() -> None:
     """:raises SystemExit: names the fault that would stop a start"""
-    company.load(settings.load(ConsentSettings).company_config)
+    configured = settings.load(ConsentSettings)
+    company.load(configured.company_config)
+    forms.load(configured.forms_config)
 
 
 def main() -> int | str:

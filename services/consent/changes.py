@@ -49,12 +49,14 @@ async def grant(
     purpose: str = "marketing",
     confirmed: bool = False,
     double_opt_in: bool = False,
+    asked: Agreement | None = None,
     make_mail: MakeMail | None = None,
 ) -> bool:
     """Record an agreement, with the wording that proves it.
 
     :param confirmed: the mailbox's owner has confirmed it by a mailed link
     :param double_opt_in: every agreement waits for that, not only one for a suppressed address
+    :param asked: what that link asks to confirm, if not the same
     :param make_mail: makes the mail with that link; it is sent within the address's share of mails
     :returns: whether it counts
     :raises MalformedEmail:
@@ -67,10 +69,11 @@ async def grant(
     confirmation = uuid4()
     # Each call makes a mail and runs the same number of statements: timing reveals nothing.
     mail = make_mail and make_mail(email, confirmation)
-    sealed = key.encrypt("agreement", _serialised(entry, agreement))
+    sealed = key.encrypt("agreement", _serialised(entry, asked or agreement))
     # Under the lock: a withdrawal or erasure of this subject meanwhile is seen here.
     restrictions = await consents.restrictions(tx, subject.id, suppression_hash, purpose)
-    if await erasures.erased_since(tx, [suppression_hash], agreement.given_at):
+    since = None if agreement.place == "import" else agreement.given_at  # who was ever erased
+    if await erasures.erased_since(tx, [suppression_hash], since):
         raise ErasedSince
     follows = consequence(
         agreement,

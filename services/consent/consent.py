@@ -74,9 +74,7 @@ class Agreement:
     """By the clock of the gateway that took the request, or as an import states it."""
     place: Place = "form"
     version: str | None = None
-    """The version of the published wording; None if the text is not published."""
-    vouched: bool = False
-    """It came with the service key, which may use a text of its own."""
+    """The version of the published wording; None: it is none, or too old, and proves nothing."""
     proven: bool = False
     """It comes with evidence of where it was given (an import) and needs no confirmation."""
 
@@ -108,14 +106,16 @@ def consequence(
     """
     if withdrawn_at is not None and agreement.given_at <= withdrawn_at:
         return Consequence.WITHDRAWN_SINCE
+    is_published = agreement.version is not None
+    if not is_published and (confirmed or agreement.place != "import"):
+        return Consequence.UNKNOWN_WORDING
     if confirmed:
         return Consequence.COUNTS
-    if agreement.version is None and not agreement.vouched:
-        return Consequence.UNKNOWN_WORDING
     if suppressed:
         # The person has not just acted, so a mail would be the marketing that they refused.
         return Consequence.NOTHING if agreement.place == "import" else Consequence.CONFIRM
-    return Consequence.CONFIRM if double_opt_in and not agreement.proven else Consequence.COUNTS
+    counts = is_published and (agreement.proven or not double_opt_in)
+    return Consequence.COUNTS if counts else Consequence.CONFIRM
 
 
 class Action(StrEnum):

@@ -10,6 +10,7 @@ from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
+from libs.common.wordings import SINCE
 from services.consent import changes, erasure_orders, messages, metrics, permits
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.consent import (
@@ -112,14 +113,16 @@ class Consumers:
     async def _grant(self, message: Message) -> Disposition:
         given = read(message, GrantRecord)
         entry = replace(_entry(Action.OPT_IN, given), evidence=given.evidence)
+        published = self._opt_ins.published(given.wording)
+        # The gateway may know a newer forms.toml than this process does.
+        version = published.version if published else given.wording_version
         agreement = Agreement(
-            given.wording,
+            published.text if published else given.wording,
             given.language,
             given.source,
             given.at,
             given.place,
-            self._opt_ins.version(given.wording) or given.wording_version,
-            given.vouched,
+            version if given.place != "import" or given.at >= SINCE else None,
             given.proven,
         )
         try:

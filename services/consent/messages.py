@@ -70,7 +70,6 @@ class GrantRecord(Declaration):
     purpose: Literal["marketing"]
     wording: str = Field(min_length=1)
     place: Place = "chat"
-    vouched: bool = False
     proven: bool = False
     wording_version: str | None = None
     """Of a wording that forms.toml publishes, and so consent does not know."""

@@ -5,11 +5,12 @@ exact wording, works once within some days, and is void after a withdrawal or an
 """
 
 import json
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import company
+from libs.common import company, forms, wordings
 from libs.common.process import logs
 from libs.common.signed_links import Claims
 from services.consent import changes
@@ -31,13 +32,9 @@ class OptIns:
         self._vault = vault
         self._link_mails = link_mails
         self._double_opt_in = settings.double_opt_in
-        self._published = company.load(settings.company_config).published
+        self._company = company.load(settings.company_config)
+        self.published = wordings.finder(self._company, forms.load(settings.forms_config))
         self.lifetime = timedelta(days=settings.opt_in_link_days)
-
-    def version(self, text: str) -> str | None:
-        """Return the version of a published wording; None for any other text."""
-        published = self._published(text)
-        return published.version if published else None
 
     async def record(
         self,
@@ -49,11 +46,22 @@ class OptIns:
     ) -> bool:
         """Record an agreement; mail a link if it needs confirmation.
 
+        An import may hold a text that nobody has published: it is kept, and the link asks for the
+        newest wording instead.
+
         :param language: language of that mail
         :returns: whether it counts already
         :raises MalformedEmail:
         :raises ErasedSince: see `changes.grant`
         """
+        asked = agreement
+        if agreement.version is None:
+            known = self._company.published
+            newest = ([each for each in known if each.language == language] or known)[-1]
+            asked = replace(
+                agreement, text=newest.text, version=newest.version, language=newest.language,
+                given_at=datetime.now(UTC),
+            )  # fmt: skip
         return await changes.grant(
             tx,
             self._vault,
@@ -61,7 +69,8 @@ class OptIns:
             agreement,
             purpose=purpose,
             double_opt_in=self._double_opt_in,
-            make_mail=self._link_mails.opt_in(purpose, agreement, language),
+            asked=asked,
+            make_mail=self._link_mails.opt_in(purpose, asked, language),
         )
 
     async def waiting(self, tx: AsyncConnection, claims: Claims) -> Agreement | None:

@@ -32,12 +32,13 @@ PURGE_SECONDS = 3600
 
 
 async def start(service: Service, settings: FollowupsSettings) -> None:
+    known_forms = forms.load(settings.forms_config)
     configured = config.load(
         settings.followups_config,
         settings.company_config,
+        known_forms,
         quiet_hours=settings.followup_quiet_hours,
     )
-    known_forms = forms.load(settings.forms_config)
     submissions.check(known_forms, configured)
     token_keys = settings.token_keys.get_secret_value()
     tokens = Tokens(token_keys)

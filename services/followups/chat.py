@@ -43,8 +43,6 @@ class Said(NamedTuple):
     ip_address: str | None
     user_agent: str | None
     ip_address_from: str | None = None
-    vouched: bool = False
-    """The request carried the service key."""
 
 
 class Reply(NamedTuple):
@@ -88,8 +86,6 @@ async def take_turn(
     facts = _normal(state.facts, before.facts)
     if facts is not state.facts:
         state = state._replace(facts=facts)
-    if said.agreed is not None:
-        state = state._replace(vouched=said.vouched)
     scored = lead_score.score(state.facts.known(), config.rules)
 
     # Emergencies, complaints and requests about personal data reach staff all the same.
@@ -199,7 +195,6 @@ def _grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
         ip_address_from=said.ip_address_from,
         user_agent=said.user_agent,
         at=now,
-        vouched=state.vouched,
     )
     metrics.GRANTS.inc()
     return _command(messages.GRANT_RECORD, body)

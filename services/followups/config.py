@@ -1,6 +1,6 @@
 """followups.toml and its templates, read and checked once at start."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,8 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from libs.common.company import Company, CompanyFile, Wording
+from libs.common import wordings
+from libs.common.company import Company, CompanyFile
 from libs.common.company import load as load_company
+from libs.common.forms import Forms
 from libs.common.hours import Hours
 from libs.common.hours_section import HoursSection
 from libs.common.process.config_file import ConfigFile, Duration
@@ -223,8 +225,8 @@ class _File(_Section):
 @dataclass(frozen=True, slots=True)
 class Config:
     company: Company
-    published: Callable[[str], Wording | None]
-    """Finds a published wording by its text; None if the company has not published it."""
+    published: wordings.Find
+    """Finds a published wording; None if the company has not published it."""
     site: str
     default_language: str
     staff_language: str
@@ -289,9 +291,12 @@ def _route(company: Company, topics: Mapping[str, _Topic], route: _Route) -> Rou
     return Route(**dict(route) | texts, at_once=at_once)
 
 
-def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
+def load(
+    path: Path, company_path: Path, forms: Forms | None = None, *, quiet_hours: bool = True
+) -> Config:
     """Read followups.toml and company.toml.
 
+    :param forms: they have wordings, too
     :raises SystemExit: names the file and every fault in it
     """
     file = ConfigFile(path).load(_File)
@@ -299,7 +304,7 @@ def load(path: Path, company_path: Path, *, quiet_hours: bool = True) -> Config:
     hours = file.hours.hours
     return Config(
         company=company.company,
-        published=company.published,
+        published=wordings.finder(company, forms or {}),
         site=file.site,
         default_language=file.default_language,
         staff_language=file.staff_language,

@@ -2,13 +2,13 @@
 
 Each batch of rows is one transaction. Importing a row again changes nothing: an address has one
 conversation without a chat, and a grant's id is derived from its evidence. An import enrols no one
-and undoes no withdrawal. Consent treats an imported grant like any other: with a source it counts,
-without one the person must confirm it by mail.
+and undoes no withdrawal. A grant counts if its text was published, its date is possible and its
+source is given; any other is kept as evidence, and the person is asked by mail.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Self
@@ -19,8 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.email_address import normalise
 from libs.common.http.application import Model, Problem, faults
 from libs.common.messaging import outbox
+from libs.common.messaging.action_outbox import Counted
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.common.wordings import SINCE
 from services.followups import facts, lead_score, messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.fact_texts import describe_start
@@ -149,7 +151,6 @@ class LeadRow(Model):
             at=self.consent_at,
             source=f"import: {self.consent_source}" if self.consent_source else "import",
             place="import",
-            vouched=True,
             proven=self.consent_source is not None,
         )
         return uuid.uuid5(_GRANTS, proof), body
@@ -165,14 +166,18 @@ class Report:
     updated: int = 0
     unchanged: int = 0
     grants: int = 0
+    to_confirm: int = 0
+    """Of the grants: they count only once the person confirms by a mailed link."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Record]) -> Report:
-    """Import every valid row.
+async def take(
+    engine: AsyncEngine, config: Config, records: AsyncIterable[Record], act: Counted
+) -> Report:
+    """Import every valid row, and count those that are taken for the record of acts.
 
     :raises Problem: 413 too many rows; 503 the broker is unavailable. Earlier batches stay
         imported, and the same file may be sent again.
@@ -181,7 +186,7 @@ async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Recor
     batch: list[LeadRow] = []
     async for record in records:
         if report.rows == MAX_ROWS:
-            await _write(engine, config, batch, report)
+            await _write(engine, config, batch, report, act)
             raise Problem(
                 413,
                 detail=f"more than {MAX_ROWS} rows; rows before line {record.line} were imported",
@@ -191,9 +196,11 @@ async def take(engine: AsyncEngine, config: Config, records: AsyncIterable[Recor
         if row is not None:
             batch.append(row)
         if len(batch) == BATCH:
-            await _write(engine, config, batch, report)
+            await _write(engine, config, batch, report, act)
             batch = []
-    await _write(engine, config, batch, report)
+    await _write(engine, config, batch, report, act)
+    async with engine.begin() as tx:
+        await act.end(tx)
     log.info("leads.imported", rows=report.rows, rejected=len(report.rejected))
     return report
 
@@ -218,7 +225,9 @@ def _fault(field: str, message: str) -> dict[str, str]:
     return {"field": field[:FAULT_LENGTH], "message": message[:FAULT_LENGTH]}
 
 
-async def _write(engine: AsyncEngine, config: Config, batch: list[LeadRow], report: Report) -> None:
+async def _write(
+    engine: AsyncEngine, config: Config, batch: list[LeadRow], report: Report, act: Counted
+) -> None:
     if not batch:
         return
     await _outbox_has_room(engine)
@@ -245,12 +254,19 @@ async def _write(engine: AsyncEngine, config: Config, batch: list[LeadRow], repo
         await outbox.add_all(
             tx, [(CONSENT_COMMANDS.name, messages.GRANT_RECORD, each) for each in outgoing]
         )
+        await act.add(tx, len(batch))
     created = sum(each.email not in before for each in changed)
     report.created += created
     report.updated += len(changed) - created
     report.unchanged += len(batch) - len(changed)
     report.grants += len(grants)
+    report.to_confirm += sum(not _is_proof(body, config) for body in grants.values())
     metrics.IMPORTED.labels("taken").inc(len(batch))
+
+
+def _is_proof(grant: Mapping[str, Any], config: Config) -> bool:
+    is_recent = datetime.fromisoformat(grant["at"]) >= SINCE
+    return grant["proven"] and is_recent and config.published(grant["wording"]) is not None
 
 
 def _learn(before: Imported | None, row: LeadRow, config: Config) -> Imported:

@@ -265,14 +265,12 @@ def grant_record(
     *,
     source: str = "chat",
     place: Literal["chat", "form", "import"] = "chat",
-    vouched: bool = False,
     proven: bool = False,
     wording_version: str | None = None,
     evidence: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """The command to consent to record a grant.
 
-    :param vouched: it came with the service key, so its wording need not be published
     :param proven: an import says where it was given, so it needs no confirmation by mail
     :param wording_version: of a wording that forms.toml publishes
     :param evidence: more about where it was given, kept with it
@@ -289,7 +287,6 @@ def grant_record(
         "user_agent": user_agent,
         "at": _iso(at),
         "place": place,
-        "vouched": vouched,
         "proven": proven,
     }
     if wording_version is None:

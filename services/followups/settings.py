@@ -23,7 +23,6 @@ class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Compa
     chat_model_seconds: int = Field(8, ge=1, le=20)
     """Time-out for one answer; below the gateway's time-out."""
     followups_config: Path = Path("config/followups.toml")
-    forms_config: Path = Path("config/forms.toml")
     lead_suspect_days: int = Field(14, ge=1)
     """How long a submission that looks like a robot's waits for a person."""
     followup_quiet_hours: bool = True

@@ -24,8 +24,6 @@ class State(NamedTuple):
     consent: Literal["given", "refused"] | None = None
     wording: str | None = None
     """The wording that was shown, or that the person agreed to on the website."""
-    vouched: bool = False
-    """The wording came with the service key."""
     barred: Barred | None = None
     doubt: str | None = None
     """The suggested correction of an address, which the last reply asked about."""

@@ -28,9 +28,9 @@ from services.gateway import metrics
 from services.gateway.api_keys import PREFIX, ApiKeys
 from services.gateway.clients import (
     ADMIN_API_KEY,
+    ADMIN_ONLY,
     API_KEY,
     OPERATOR_TOKEN,
-    SCOPES,
     Client,
     Keys,
     Role,
@@ -211,7 +211,7 @@ class Access:
         elif not here:
             context.refusal = Problem(403, detail="this key is not for your network")
         else:
-            admin = context.requires.scope is not None and scope not in SCOPES[Role.SERVICE]
+            admin = context.requires.scope in ADMIN_ONLY
             role = Role.ADMIN if admin else Role.SERVICE
             operator = context.client.operator or holder
             context.client = context.client._replace(
@@ -283,7 +283,7 @@ class Access:
             if context.refusal is not None:
                 raise context.refusal
             own = request.headers.get(API_KEY, "").startswith(PREFIX)
-            header = API_KEY if own or scope in SCOPES[Role.SERVICE] else ADMIN_API_KEY
+            header = ADMIN_API_KEY if scope in ADMIN_ONLY and not own else API_KEY
             if OPERATOR_TOKEN in request.headers:
                 header = OPERATOR_TOKEN
             raise Problem(

@@ -141,6 +141,7 @@ def _canonical(text: str) -> str:
     return str(address) if address is not None else UNKNOWN
 
 
+ADMIN_ONLY = scopes.ADMIN - scopes.SERVICE
 SCOPES: Mapping[Role, scopes.Scopes] = {Role.SERVICE: scopes.SERVICE, Role.ADMIN: scopes.ADMIN}
 
 

@@ -26,6 +26,7 @@ a{color:var(--link)}@media(prefers-color-scheme:dark){:root{--link:#7db7ff}}
 KEYS = {
     "serviceKey": ("X-API-KEY", "SERVICE_API_KEY"),
     "adminKey": ("X-ADMIN-API-KEY", "ADMIN_API_KEY"),
+    "ownKey": ("X-API-KEY", "OWN_API_KEY"),
 }
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 
@@ -80,12 +81,11 @@ def render(document: Node) -> str:
 
 
 def _operation(document: Node, path: str, method: str, operation: Node) -> Iterator[str]:
-    keys = [
+    keys = dict.fromkeys(
         " ".join((KEYS[name][0], *needed))
         for choice in operation.get("security", ())
         for name, needed in choice.items()
-        if name in KEYS  # a key of one's own needs the same scope
-    ]
+    )
     badges = "".join(f' <span class="key">{key}</span>' for key in keys)
     yield (
         f'<details id="{escape(operation["operationId"])}"><summary><b>{method.upper()}</b>'

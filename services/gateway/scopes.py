@@ -14,10 +14,9 @@ SERVICE: Scopes = _CASES | {
     Scope.FOLLOWUPS_READ,
     Scope.LEADS_WRITE,
     Scope.LEADS_READ,
-    Scope.LEADS_IMPORT,
 }
 """Of SERVICE_API_KEY."""
-ADMIN: Scopes = (frozenset(Scope) - SERVICE) | _CASES
+ADMIN: Scopes = (frozenset(Scope) - SERVICE - {Scope.LEADS_IMPORT}) | _CASES
 """Of ADMIN_API_KEY: programs have the other key, so that neither opens everything."""
 
 _VIEWER: Scopes = frozenset(

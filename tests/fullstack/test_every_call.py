@@ -95,7 +95,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _mailed_links(call, system)
     await _alerts(call)
     await _follow_ups(call)
-    await _import(call)
+    await _import(call, system)
     await _leads(call)
     await _forms(call, system)
     await _dead_letters(call, system)
@@ -227,10 +227,11 @@ async def _follow_ups(call: Calls) -> None:
     assert await call("POST", "/api/followups/stop", taken_over, key="service") == {"cancelled": 0}
 
 
-async def _import(call: Calls) -> None:
+async def _import(call: Calls, system: Running) -> None:
     address = fresh_address()
     file = f"email;area\n{address};80,5\nnobody;1\n"
-    report = await call("POST", "/api/leads/import", csv=file, key="service")
+    own = await system.own_key("leads:import")
+    report = await call("POST", "/api/leads/import", csv=file, headers=own)
     assert (report["rows"], report["created"]) == (2, 1)
     assert [row["line"] for row in report["rejected"]] == [3]
 

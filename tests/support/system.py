@@ -5,6 +5,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,14 @@ class System:
         )
         assert answer.status == 202, answer
         return str(answer.body["id"])
+
+    async def own_key(self, *scopes: str) -> dict[str, str]:
+        """Have the console make a key with these scopes; return the header that carries it."""
+        ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+        wanted = {"name": "own", "purpose": "a test", "owner": "Ewa", "expires_at": ends}
+        made = await self.http("POST", "/api/keys", wanted | {"scopes": scopes}, key="admin")
+        assert made.status == 201, made
+        return {"X-API-KEY": made.body["key"]}
 
     async def opt_in(self, address: str) -> None:
         """Agree in a form, and confirm it by the mailed link where that is asked for."""

@@ -63,7 +63,9 @@ class Revoke(Model):
 
 class OptIn(Model):
     email: Email
-    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+    text: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    wording: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """The SHA-256 of the text; one of the two."""
     language: Language | None = None
     source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     session_id: SessionId | None = None
@@ -105,17 +107,16 @@ class PublicRoutes:
             origin=origin(request),
             session_id=body.session_id,
         )
+        if (wording := self._opt_ins.published(body.wording or body.text or "")) is None:
+            unknown = "not a published wording of the company; send its exact text or its SHA-256"
+            raise Problem(422, errors=[("wording" if body.wording else "text", unknown)])
         agreement = Agreement(
-            body.text,
-            body.language,
+            wording.text,
+            wording.language,
             body.source or "api",
             accepted_at(request),
-            version=self._opt_ins.version(body.text),
-            vouched=trusted(request),
+            version=wording.version,
         )
-        if agreement.version is None and not agreement.vouched:
-            unknown = "not a published wording of the company; send the exact text"
-            raise Problem(422, errors=[("text", unknown)])
         try:
             async with self._engine.begin() as tx:
                 # The answer does not reveal whether it counts now or needs a confirmation.

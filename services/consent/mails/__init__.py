@@ -62,8 +62,7 @@ class LinkMails:
                 link=self._link("opt-in/confirm", email, about, LinkMail.OPT_IN),
                 lifetime=self._opt_in_lifetime,
                 place=TEXTS["place"][language][agreement.place].format(site=self._site),
-                # Never quote another text: anyone may have entered it with anyone's address.
-                wording=agreement.text if agreement.version else "",
+                wording=agreement.text,
             )
 
         return make
@@ -91,10 +90,9 @@ def render(
 ) -> dict[str, Any]:
     """Return subject, plain text, HTML and headers of a mail of texts.toml.
 
-    :param wording: a published wording; None: the mail says where to read the text
+    :param wording: a published one: anyone may enter any other text with anyone's address
     """
     text, about = TEXTS[name][language], TEXTS["company"][language]
-    wording = wording or text.get("elsewhere", "")
     values = {"place": place, "lifetime": _lifetime(lifetime, language)}
     paragraphs = [
         paragraph if paragraph in {"{link}", "{wording}"} else paragraph.format(**values)

@@ -7,11 +7,11 @@ from aiohttp import web
 from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.company import Wording
 from libs.common.database import postgres
 from libs.common.email_address import Email
 from libs.common.http.application import (
     ADDRESS_FROM,
-    CALLER,
     CLIENT_ADDRESS,
     Model,
     accepted_at,
@@ -38,11 +38,13 @@ This semaphore is fair. In the pool, a newcomer may overtake a waiting turn unti
 class Consent(Model):
     marketing: bool
     text: str = Field("", max_length=WORDING_LENGTH)
+    wording: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """The SHA-256 of the text; one of the two."""
 
     @model_validator(mode="after")
     def _agreement_has_a_wording(self) -> Self:
-        if self.marketing and not self.text.strip():
-            raise ValueError("text is required when marketing is true")
+        if self.marketing and not (self.text.strip() or self.wording):
+            raise ValueError("text or wording is required when marketing is true")
         return self
 
 
@@ -76,12 +78,12 @@ class ChatRoutes:
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await parse(request, ChatMessage)
-        vouched = request.headers.get(CALLER) in {"service", "admin"}
-        agreed = body.consent.text.strip() if body.consent and body.consent.marketing else None
-        if agreed is not None and not vouched and self._config.published(agreed) is None:
-            # Consent would not accept it. The dialogue asks again, with the configured wording.
-            log.warning("chat.unknown_wording")
-            agreed = None
+        agreed: Wording | None = None
+        if body.consent and body.consent.marketing:
+            agreed = self._config.published(body.consent.wording or body.consent.text)
+            if agreed is None:
+                # It proves nothing. The dialogue asks again, with the configured wording.
+                log.warning("chat.unknown_wording")
         said = chat.Said(
             message=body.message,
             session_id=body.session_id,
@@ -91,11 +93,10 @@ class ChatRoutes:
                 phone=phone.canonical(body.phone) if body.phone else None,
             ),
             language=body.language[:2].lower() if body.language else None,
-            agreed=agreed,
+            agreed=agreed.text if agreed else None,
             ip_address=request.headers.get(CLIENT_ADDRESS),
             ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
-            vouched=vouched,
         )
         async with self._turns, self._engine.begin() as tx:
             answer = await chat.take_turn(tx, self._config, self._link, said, accepted_at(request))

@@ -169,7 +169,8 @@ class LeadRoutes:
             records = table.json_lines(parts)
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")
-        report = await lead_files.take(self.engine, self.config, records)
+        act = action_outbox.Counted(Act.of(request.headers, "lead.import", "lead", "file"))
+        report = await lead_files.take(self.engine, self.config, records, act)
         return json_response(report.as_json())
 
     def _item(self, row: Row) -> dict[str, Any]:

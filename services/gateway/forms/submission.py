@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field
 
-from libs.common.forms import LANGUAGES, MOST_FIELDS, Wording
+from libs.common.company import Wording
+from libs.common.forms import LANGUAGES, MOST_FIELDS
 from libs.common.http import plain_form
 from libs.common.http.application import Model, Problem
 from services.gateway.clients import Client

@@ -44,6 +44,7 @@ class NoDeadLetters:
 NO_DEAD_LETTERS: Any = NoDeadLetters()
 ENVIRONMENT = {
     "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
+    "FORMS_CONFIG": str(EXAMPLE_CONFIG / "forms.toml"),
     "HTTP_PORT": "0",
     "METRICS_PORT": "0",
     "INTERNAL_API_KEY": "internal-key-of-the-tests",

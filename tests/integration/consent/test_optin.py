@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from deploy.local.environment import EXAMPLE_CONFIG
+from libs.common import company, forms
 from libs.common.database import postgres
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Delivery
@@ -49,6 +51,8 @@ __all__ = ["client"]  # a fixture
 PAGE = "/opt-in/confirm?token="
 SERVICE = {"X-Caller": "service"}
 DELIVERY = Delivery(redelivered=False)
+CONTACT = forms.load(EXAMPLE_CONFIG / "forms.toml")["contact"]
+NEWEST = company.load(EXAMPLE_CONFIG / "company.toml").asking("form", "pl")
 WORDING = "Zgadzam się na wiadomości o ofercie.\nMogę to <zawsze> cofnąć."
 AGREED = {"email": ANNA, "text": WORDING, "language": "pl", "source": "form", "session_id": "s-9"}
 
@@ -320,15 +324,34 @@ async def test_a_withdrawn_address_confirms_a_consent_from_chat_by_mail(
 STRANGE = ["Tak. Więcej na https://zly.example", "Wygrana w evil。com", "Tak, na konto 12 3456."]
 
 
-@pytest.mark.parametrize("wording", STRANGE)
-async def test_an_unpublished_wording_is_refused_and_reaches_no_mail_page_or_row(
-    client: Client, engine: AsyncEngine, wording: str
+@pytest.mark.parametrize("key", [{}, SERVICE, ADMIN])
+@pytest.mark.parametrize("wording", [*STRANGE, "x" * 2_001])
+async def test_an_unpublished_wording_is_refused_with_any_key_and_reaches_no_mail_page_or_row(
+    client: Client, engine: AsyncEngine, wording: str, key: dict[str, str]
 ) -> None:
     before = await everything(engine)
-    status, problem = await post(client, "/api/opt-in", AGREED | {"text": wording})
-    assert status == 422
-    assert [fault["field"] for fault in problem["errors"]] == ["text"]
+    for said in ({"text": wording}, {"text": WORDING, "wording": wording_hash(wording)}):
+        status, problem = await post(client, "/api/opt-in", AGREED | said, **key)
+        assert status == 422
+        assert [fault["field"] for fault in problem["errors"]] == [[*said][-1]]
     assert await everything(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (WORDING, "test-7"),
+        (CONTACT.consents[0].versions[0].en, "contact/2026-11"),
+    ],
+)
+async def test_the_hash_of_a_wording_of_either_file_stands_for_its_text(
+    client: Client, text: str, version: str
+) -> None:
+    said = {"email": ANNA, "wording": wording_hash(text)}
+    assert (await post(client, "/api/opt-in", said))[0] == 200
+    (entry,) = await entries(client, ANNA)
+    evidence = entry["evidence"]
+    assert (evidence["wording"], evidence["wording_version"]) == (text, version)
 
 
 async def test_an_unpublished_wording_from_chat_is_recorded_without_effect(
@@ -338,28 +361,63 @@ async def test_an_unpublished_wording_from_chat_is_recorded_without_effect(
         "email": ANNA, "purpose": "marketing", "wording": STRANGE[0], "source": "chat",
         "at": datetime.now(UTC).isoformat(),
     }  # fmt: skip
-    for vouched in (False, True):
-        message = Message(str(uuid4()), "grant.record", body | {"vouched": vouched})
+    for earlier in ({}, {"vouched": True}):  # of a release that took the company's word for it
+        message = Message(str(uuid4()), "grant.record", body | earlier)
         assert isinstance(await consumers.commands(message, DELIVERY), Ack)
-        assert await agreed(client) is vouched
+        assert not await agreed(client)
     assert await mails(engine) == []
 
 
-@pytest.mark.parametrize("wording", [*STRANGE, "x" * 2_001])
-async def test_a_key_holder_s_wording_is_on_the_page_and_not_in_the_mail(
-    client: Client, engine: AsyncEngine, wording: str
+IMPORTED = {
+    "email": ANNA, "purpose": "marketing", "wording": WORDING, "source": "import: targi",
+    "place": "import", "proven": True, "at": "2024-05-01T00:00:00+00:00",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [
+        ({}, True),
+        ({"wording": f" {WORDING}\n"}, True),
+        ({"at": "2018-01-01T00:00:00+00:00"}, True),
+        ({"at": "2017-12-31T23:59:59+00:00"}, False),
+        ({"wording": "zgoda"}, False),
+        ({"wording": "zgoda", "proven": False}, False),
+    ],
+)
+async def test_an_import_counts_in_published_words_since_2018_and_else_asks_for_them(
+    client: Client,
+    engine: AsyncEngine,
+    consumers: Consumers,
+    said: dict[str, Any],
+    counts: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
-    await post(client, "/api/unsubscribe", {"email": ANNA})
-    answer = await post(client, "/api/opt-in", AGREED | {"text": wording}, **SERVICE)
-    assert answer == (200, {"success": True, "email": ANNA})
-    link = await token(engine)
-    (mail,) = await mails(engine)
-    assert wording not in mail["payload"]["text"] + mail["payload"]["html"]
-    assert "Dokładna treść zgody jest na stronie" in mail["payload"]["text"]
-    status, page = await look(client, link)
-    assert (status, wording in page) == (200, True)
-    # No word of it is a link: those are the language's switch and the company's own.
-    assert not re.search(r"<a [^>]*(?:zly|evil)", page)
+    message = Message(str(uuid4()), "grant.record", IMPORTED | said)
+    assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+    assert await agreed(client) is counts
+    kept = (await entries(client, ANNA))[-1]["evidence"]
+    assert kept["counts"] is counts
+    if counts:
+        assert (kept["wording_sha256"], await mails(engine)) == (wording_hash(WORDING), [])
+        return
+    assert kept["wording"] == (IMPORTED | said)["wording"]
+    assert (await look(client, await token(engine), "POST"))[0] == 200
+    assert await agreed(client)
+    confirmed = (await entries(client, ANNA))[-1]["evidence"]
+    assert (confirmed["wording"], confirmed["wording_version"]) == (NEWEST.text, NEWEST.version)
+
+
+@pytest.mark.parametrize("at", ["2019-01-01T00:00:00+00:00", "2099-01-01T00:00:00+00:00"])
+async def test_an_import_makes_nobody_known_who_was_erased(
+    client: Client, engine: AsyncEngine, consumers: Consumers, at: str
+) -> None:
+    await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    message = Message(str(uuid4()), "grant.record", IMPORTED | {"at": at})
+    assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+    async with engine.begin() as tx:
+        known = "SELECT count(*) FROM data_subject WHERE erased_at IS NULL"
+        assert await tx.scalar(text(known)) == 0
+    assert await mails(engine) == []
 
 
 KINDS = {"/api/revoke-consent": {"email": ANNA}, "/api/opt-in": AGREED}

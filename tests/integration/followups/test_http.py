@@ -95,11 +95,11 @@ async def test_a_chat_accepts_every_field_of_the_contract(post: Post, world: Wor
         "john@example.com", "+48600700800", "John",
     )  # fmt: skip
     [grant] = await world.outbox("grant.record")
-    assert (grant["wording"], grant["vouched"]) == (WORDING.text, False)
+    assert grant["wording"] == WORDING.text
 
 
 @pytest.mark.parametrize("caller", ["public", "service"])
-async def test_an_unpublished_wording_counts_only_with_the_service_key(
+async def test_an_unpublished_wording_is_no_consent_with_any_key(
     post: Post, world: World, caller: str
 ) -> None:
     said = {
@@ -110,12 +110,15 @@ async def test_an_unpublished_wording_counts_only_with_the_service_key(
     status, answer = await post("/api/chatbot/chat", said, **{"X-Caller": caller})
     assert status == 200
     assert await world.outbox("lead.qualified")
-    grants = await world.outbox("grant.record")
-    if caller == "service":
-        assert [grant["vouched"] for grant in grants] == [True]
-    else:
-        assert grants == []
-        assert "?" in answer["reply"]  # it will ask with the published wording
+    assert await world.outbox("grant.record") == []
+    assert "?" in answer["reply"]  # it will ask with the published wording
+
+
+async def test_a_chat_takes_the_hash_of_a_wording(post: Post, world: World) -> None:
+    agreed = {"marketing": True, "wording": WORDING.sha256}
+    said = {"message": "remont kuchni", "session_id": "abc", "email": "jan@example.com"}
+    assert (await post("/api/chatbot/chat", said | {"consent": agreed}))[0] == 200
+    assert [grant["wording"] for grant in await world.outbox("grant.record")] == [WORDING.text]
 
 
 @pytest.mark.parametrize("name", ["Win at evil-prize.com", "evil。com", "700 700 700"])

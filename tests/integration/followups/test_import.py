@@ -58,7 +58,15 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
     status, report = await imported(f"{header}\n{row}\n".encode())
     assert (status, report) == (
         200,
-        {"rows": 1, "created": 1, "updated": 0, "unchanged": 0, "grants": 1, "rejected": []},
+        {
+            "rows": 1,
+            "created": 1,
+            "updated": 0,
+            "unchanged": 0,
+            "grants": 1,
+            "to_confirm": 1,
+            "rejected": [],
+        },
     )
     [found] = await conversations(engine)
     assert (found.email, found.session_id, found.score) == ("anna@example.pl", None, 100)
@@ -71,7 +79,7 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
         "email": "anna@example.pl", "purpose": "marketing", "wording": "Zgadzam się.",
         "language": "pl", "source": "import: formularz", "session_id": None,
         "ip_address": "203.0.113.7", "ip_address_from": "import", "user_agent": None,
-        "at": "2024-05-01T10:00:00+00:00", "place": "import", "proven": True, "vouched": True,
+        "at": "2024-05-01T10:00:00+00:00", "place": "import", "proven": True,
     }  # fmt: skip
 
 

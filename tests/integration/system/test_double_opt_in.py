@@ -1,8 +1,9 @@
 """As shipped an agreement counts once its mailed link was followed, wherever it was given."""
 
-import re
 import uuid
 from typing import Any
+
+import pytest
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
@@ -38,17 +39,37 @@ async def test_a_yes_in_the_chat_leads_to_a_follow_up_once_it_is_confirmed_by_ma
     assert len(await eventually(sent, 40)) == 1
 
 
-async def test_an_import_without_evidence_is_confirmed_by_mail_first(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("text", "at", "source"),
+    [
+        ("Zgadzam się na zlap-nagrode.pl", "2024-05-01", "targi"),
+        (WORDING.text, "2017-12-31", "targi"),
+        (WORDING.text, "2024-05-01", ""),
+    ],
+)
+async def test_an_import_without_proof_is_kept_and_confirmed_by_mail_in_published_words(
+    stack: Stack, text: str, at: str, source: str
+) -> None:
     address = fresh_address()
-    rows = f"email,consent_text,consent_at\n{address},Zgadzam się na zlap-nagrode.pl,2024-05-01\n"
-    report = await stack.http("POST", "/api/leads/import", csv=rows, key="service")
-    assert report.body["grants"] == 1
-    mails = await eventually(lambda: stack.sandbox.mails(address), 40)
-    assert "przenieśliśmy go z wcześniejszej bazy" in mails[0]["Text"]
-    assert not re.search("nagrode", mails[0]["Text"])
+    rows = f"email;consent_text;consent_at;consent_source\n{address};{text};{at};{source}\n"
+    key = await stack.own_key("leads:import")
+    report = await stack.http("POST", "/api/leads/import", csv=rows, headers=key)
+    assert (report.body["grants"], report.body["to_confirm"]) == (1, 1)
+    (mail,) = await eventually(lambda: stack.sandbox.mails(address), 40)
+    assert "przenieśliśmy go z wcześniejszej bazy" in mail["Text"]
+    assert WORDING.text in " ".join(mail["Text"].split())
+    assert "nagrode" not in mail["Text"]
     await stack.confirm(address)
-    status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
-    assert status.body["consents"] == {"marketing": True}
+    trail = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
+    kept, confirmed = (each["evidence"] for each in trail.body["entries"])
+    assert (kept["wording"], kept["counts"]) == (text, False)
+    assert (confirmed["wording"], confirmed["counts"]) == (WORDING.text, True)
+
+
+async def test_the_keys_of_the_environment_import_nothing(stack: Stack) -> None:
+    for key in ("service", "admin"):
+        answer = await stack.http("POST", "/api/leads/import", csv="email\n", key=key)
+        assert answer.status == 401, answer
 
 
 async def test_after_the_200_of_a_withdrawal_no_mail_asks_to_confirm(stack: Stack) -> None:

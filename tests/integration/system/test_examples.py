@@ -141,14 +141,14 @@ async def test_the_php_page_alerts_staff_and_requests_the_opt_in(
         aiohttp.ClientSession() as visitor,
     ):
         for _ in range(2):  # the button, pressed twice
-            async with visitor.post(page, data=form | {"agreed": WORDING.text}) as answer:
+            async with visitor.post(page, data=form | {"agreed": "cokolwiek"}) as answer:
                 assert (answer.status, await answer.text()) == (
                     200,
                     "Thank you, we will be in touch.",
                 )
         await stack.stop("consent")
         try:
-            async with visitor.post(page, data=form | {"agreed": WORDING.text}) as answer:
+            async with visitor.post(page, data=form | {"agreed": "cokolwiek"}) as answer:
                 assert answer.status == 502
                 assert (await answer.text()).endswith("Please send it again.")
         finally:
@@ -158,6 +158,8 @@ async def test_the_php_page_alerts_staff_and_requests_the_opt_in(
     await stack.confirm(address)
     status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
     assert status.body["consents"] == {"marketing": True}
+    trail = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
+    assert {each["evidence"]["wording"] for each in trail.body["entries"]} == {WORDING.text}
 
 
 async def test_slack_accepts_the_blocks_of_any_lead(stack: Stack) -> None:

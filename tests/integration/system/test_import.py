@@ -9,9 +9,8 @@ import aiohttp
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.system import fresh_address
+from tests.support.system import WORDING, fresh_address
 
-AGREED = {"consent_text": "Zgadzam się na oferty.", "consent_at": "2024-05-01"}
 KIND = {"Content-Type": "application/x-ndjson"}
 
 
@@ -22,10 +21,11 @@ async def test_an_imported_agreement_with_its_evidence_counts_and_lifts_no_withd
     agreed, left = fresh_address(), fresh_address()
     await stack.opt_in(left)
     await stack.http("POST", "/api/unsubscribe", {"email": left})
-    columns = "email,consent_text,consent_at,consent_source\n"
-    rows = "".join(f"{who},Zgadzam się na oferty.,2024-05-01,targi\n" for who in (agreed, left))
-    report = await stack.http("POST", "/api/leads/import", csv=columns + rows, key="service")
-    assert (report.body["created"], report.body["grants"]) == (2, 2)
+    columns = "email;consent_text;consent_at;consent_source\n"
+    rows = "".join(f"{who};{WORDING.text};2024-05-01;targi\n" for who in (agreed, left))
+    key = await stack.own_key("leads:import")
+    report = await stack.http("POST", "/api/leads/import", csv=columns + rows, headers=key)
+    assert [report.body[name] for name in ("created", "grants", "to_confirm")] == [2, 2, 0]
 
     async def recorded() -> bool:
         audits = [
@@ -61,7 +61,7 @@ async def test_a_large_file_passes_without_being_held(stack: Stack) -> None:
             lines.append({"email": f"l{start}@example.com", "wish": "x" * 380})
             yield b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
-    headers = KIND | {"X-API-KEY": stack.values["SERVICE_API_KEY"]}
+    headers = KIND | await stack.own_key("leads:import")
     async with (
         aiohttp.ClientSession(headers=headers) as session,
         session.post(f"{stack.url}/api/leads/import", data=file()) as answer,
@@ -82,7 +82,7 @@ async def test_a_file_that_is_cut_off_leaves_whole_batches_and_may_be_sent_again
     tag = fresh_address().partition("@")[0]
     rows = [{"email": f"{tag}.{n}@example.com"} for n in range(1200)]
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    headers = KIND | {"X-API-KEY": stack.values["SERVICE_API_KEY"]}
+    headers = KIND | await stack.own_key("leads:import")
 
     async def cut() -> AsyncIterator[bytes]:
         yield data[: len(data) // 2]

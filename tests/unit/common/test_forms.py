@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from libs.common import forms
-from libs.common.forms import Form, Wording
+from libs.common.company import Wording
+from libs.common.forms import Form
 from tests.support.shipped import EXAMPLE
 
 CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]

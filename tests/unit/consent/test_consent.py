@@ -68,16 +68,19 @@ def test_an_agreement_older_than_a_withdrawal_has_no_effect(
     assert younger is Consequence.COUNTS
 
 
-def test_an_unpublished_wording_counts_only_with_the_service_key() -> None:
+def test_an_unpublished_wording_never_counts_and_an_import_of_one_asks() -> None:
     unknown = replace(AGREED, version=None)
     assert _follows(unknown) is Consequence.UNKNOWN_WORDING
-    assert _follows(replace(unknown, vouched=True)) is Consequence.COUNTS
+    imported = replace(unknown, place="import", proven=True)
+    for double_opt_in in (False, True):
+        assert _follows(imported, double_opt_in=double_opt_in) is Consequence.CONFIRM
+    assert _follows(imported, confirmed=True) is Consequence.UNKNOWN_WORDING
+    assert _follows(imported, suppressed=True) is Consequence.NOTHING
 
 
 def test_double_opt_in_exempts_only_an_import_with_evidence() -> None:
-    imported = replace(AGREED, place="import", vouched=True)
+    imported = replace(AGREED, place="import")
     assert _follows(double_opt_in=True) is Consequence.CONFIRM
-    assert _follows(replace(AGREED, vouched=True), double_opt_in=True) is Consequence.CONFIRM
     assert _follows(imported, double_opt_in=True) is Consequence.CONFIRM
     proven = replace(imported, proven=True)
     assert _follows(proven, double_opt_in=True) is Consequence.COUNTS
@@ -85,7 +88,7 @@ def test_double_opt_in_exempts_only_an_import_with_evidence() -> None:
 
 def test_a_suppressed_address_must_confirm_and_its_import_is_only_recorded() -> None:
     assert _follows(suppressed=True) is Consequence.CONFIRM
-    imported = replace(AGREED, place="import", vouched=True, proven=True)
+    imported = replace(AGREED, place="import", proven=True)
     assert _follows(imported, suppressed=True) is Consequence.NOTHING
 
 

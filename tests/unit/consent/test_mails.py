@@ -1,5 +1,4 @@
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -9,19 +8,6 @@ from services.consent.consent import LANGUAGES
 from tests.support.shipped import EXAMPLE
 
 COMPANY = load(EXAMPLE / "company.toml").company
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_mail_without_a_published_wording_says_where_to_read_it(language: str) -> None:
-    shown: dict[str, Any] = {
-        "company": COMPANY, "link": "https://x", "lifetime": timedelta(days=7), "place": "here",
-    }  # fmt: skip
-    mail = mails.render("opt_in_mail", language, **shown)
-    assert mails.TEXTS["opt_in_mail"][language]["elsewhere"] in mail["text"]
-    assert (
-        "> Our own words."
-        in mails.render("opt_in_mail", language, wording="Our own words.", **shown)["text"]
-    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

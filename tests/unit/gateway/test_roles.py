@@ -71,7 +71,9 @@ async def test_a_keyed_route_refuses_every_other_role(
 ) -> None:
     client = await aiohttp_client(app_of(route.upstream))
     path = re.sub(r"\{\w+(:.*)?\}", "x", route.path)
+    # A key of one's own with another scope than those of the admin counts as the service's.
     admitted = [role for role in Role if route.requires.scope in SCOPES.get(role, ())]
+    admitted = admitted or [Role.SERVICE]
     for role in ({*Role} - {*admitted}) | {None}:
         headers = {INTERNAL_KEY: KEY} | ({CALLER: role} if role else {})
         async with client.request(route.method, path, headers=headers) as answer:
