@@ -16,8 +16,7 @@ from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
-from services.consent import erasure_orders, topology
-from services.consent.admin_record import AdminRecord
+from services.consent import admin_calls, erasure_orders, topology
 from services.consent.consumers import Consumers
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.admin import AdminRoutes
@@ -28,7 +27,7 @@ from services.consent.optin import OptIns
 from services.consent.recovery import journal, verifications
 from services.consent.recovery.journal import Journal
 from services.consent.settings import ConsentSettings
-from services.consent.store import actions, hash_keys, upkeep
+from services.consent.store import hash_keys, upkeep
 from services.consent.store.upkeep import Retention
 from services.consent.trail import checkpoints
 from services.consent.trail.vault import Vault
@@ -91,12 +90,12 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     )
     dead_letters = SubjectDeadLetters(engine, broker, vault)
     follow_up = partial(erasure_orders.follow_up, engine, vault, resend)
-    purge_actions = partial(_purge_actions, engine, settings.action_retention_days)
+    purge_calls = partial(admin_calls.purge, engine, settings.action_retention_days)
     jobs: tuple[tuple[str, float, Callable[[], Awaitable[object]]], ...] = (
         ("consent erasures", min(resend, FOLLOW_UP_SECONDS), follow_up),
         ("consent dead letters", PURGE_SECONDS, dead_letters.upkeep),
         ("consent inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)),
-        ("consent actions purge", PURGE_SECONDS, purge_actions),
+        ("consent actions purge", PURGE_SECONDS, purge_calls),
         ("consent permit purge", PURGE_SECONDS, partial(_purge, engine, retention)),
     )
     for name, every, run in jobs:
@@ -104,7 +103,6 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     tokens = Tokens(settings.token_keys.get_secret_value())
     link_mails = LinkMails(tokens, settings)
     opt_ins = OptIns(vault, link_mails, settings)
-    record = AdminRecord(engine, vault)
     consumers = Consumers(
         engine, broker, vault, link_mails, settings, opt_ins, followed, dead_letters
     )
@@ -112,7 +110,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         (topology.REQUESTS_QUEUE, consumers.permits),
         (topology.PERMITS_QUEUE, consumers.permits),
         (topology.COMMANDS_QUEUE, consumers.commands),
-        (topology.ACTIONS_QUEUE, record.consume),
+        (topology.ACTIONS_QUEUE, partial(admin_calls.take, engine, vault)),
     ):
         await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
 
@@ -122,7 +120,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     withdrawals = Withdrawals(engine, vault, settings, service.stopping, followed)
     PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    AdminRoutes(engine, requester, vault, settings, withdrawals, record, dead_letters).add_to(app)
+    AdminRoutes(engine, requester, vault, settings, withdrawals, dead_letters).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(
@@ -150,8 +148,3 @@ async def _purge(engine: AsyncEngine, retention: Retention) -> None:
         async with engine.begin() as tx:
             if not await upkeep.purge(tx, retention):
                 return
-
-
-async def _purge_actions(engine: AsyncEngine, days: int) -> None:
-    async with engine.begin() as tx:
-        await actions.purge(tx, days)

@@ -51,7 +51,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     unconfirmed_erasure_days: int = Field(30, ge=7)
     """The month in which a request must be answered; its link works for at most a week."""
     action_retention_days: int = Field(5 * 365, ge=366)
-    """Retention of the record of admin calls; the table enforces at least a year."""
+    """Of the former record of admin calls (admin_calls.py); the table enforces at least a year."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
     double_opt_in: bool = True
     """Every agreement waits for the mailed confirmation, not only that of a suppressed address. An

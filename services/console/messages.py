@@ -17,6 +17,7 @@ class ActionRecord(BaseModel):
     actor_id: str
     actor_name: str | None = None
     roles: list[str] = []
+    client_address: str | None = None
     action: str
     object_kind: str
     object_ref: str

@@ -6,7 +6,6 @@ check is our Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -56,9 +55,6 @@ PATH_ID = "all"
 WITHDRAWALS = "withdrawal_budget"
 """Separate from the budget of opt-ins: neither may use up the other."""
 
-Recorded = Callable[[web.Request, Client, Handler], Awaitable[web.StreamResponse]]
-"""Runs a handler, and records the call."""
-
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
@@ -69,8 +65,6 @@ class Requirements:
     trusts: Scope | None = None
     """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
-    recorded: bool = True
-    """Record calls with the admin key: not looks at the system's state."""
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """Shared by all callers without a key: a botnet stays below the limit of each address."""
     mail_action: str | None = None
@@ -93,8 +87,6 @@ class RequestContext:
     decision: Decision | None = None
     over_budget: bool = False
     """A withdrawal over its budget is not rejected, but no link is mailed for it."""
-    peeked: bytes | None = None
-    """The body, if it was read before its handler reads it (body_budget.py)."""
 
 
 CONTEXT = web.RequestKey("context", RequestContext)
@@ -114,10 +106,8 @@ class Access:
         limiter: Limiter,
         waits: Waits,
         overrides: Overrides,
-        recorded: Recorded,
         shadow: bool,
     ) -> None:
-        self._recorded = recorded
         self._keys = keys
         self._api_keys = api_keys
         self._proxies = proxies
@@ -145,8 +135,8 @@ class Access:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         address, source = self._proxies.client_ip(request.remote, forwarded)
-        role, key_id = self._keys.role_of(request.headers, requires.scope)
-        client = Client(address, source, role, key_id, holder=role)
+        role, key = self._keys.role_of(request.headers, requires.scope)
+        client = Client(address, source, role, key, holder=role)
         context = request[CONTEXT] = RequestContext(requires, client, handler)
         if role is Role.PUBLIC:
             self._identify(request, context)
@@ -214,9 +204,7 @@ class Access:
             admin = context.requires.scope in ADMIN_ONLY
             role = Role.ADMIN if admin else Role.SERVICE
             operator = context.client.operator or holder
-            context.client = context.client._replace(
-                role=role, key_id=holder, holder=holder, operator=operator
-            )
+            context.client = context.client._replace(role=role, holder=holder, operator=operator)
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
@@ -291,10 +279,6 @@ class Access:
                 detail=f"this requires a valid key in {header}",
                 headers={hdrs.WWW_AUTHENTICATE: f'ApiKey header="{header}"'},
             )
-        # What staff do is in the console's record, by who does it; so are their looks.
-        as_admin = context.client.role is Role.ADMIN and not context.staff
-        if as_admin and context.requires.recorded:
-            return await self._recorded(request, context.client, context.handler)
         return await context.handler(request)
 
     async def hit(self, _item: object, _key: str) -> None:

@@ -37,7 +37,7 @@ class ActionRecord:
 
         :raises Problem: 503, it is not recorded, so it must not be done
         """
-        if self._handover is None:  # there is no console; the admin key's calls are at consent
+        if self._handover is None:  # there is no console to record it
             return
         client, request_id = request[CONTEXT].client, logs.request_id.get() or ""
         headers = outgoing_headers(request, client, request_id)
@@ -55,5 +55,5 @@ class ActionRecord:
                     "could not be recorded who did it",
                     headers={hdrs.RETRY_AFTER: "5"},
                 ) from None
-            metrics.ADMIN_CALLS_UNRECORDED.labels("act").inc()
+            metrics.ACTS_UNRECORDED.inc()
             log.error("action.unrecorded", action=action, ref=ref, actor=str(act.actor))  # noqa: TRY400

@@ -15,7 +15,6 @@ from services.gateway import console as console_pages
 from services.gateway import docs, pages, widget
 from services.gateway.access import Access
 from services.gateway.action_record import ActionRecord
-from services.gateway.admin_record import AdminRecord
 from services.gateway.api_keys import ApiKeys, parse_ids
 from services.gateway.body_budget import BodyBudget
 from services.gateway.clients import Keys, TrustedProxies, parse_networks
@@ -109,7 +108,6 @@ async def start(
         limiter=limiter,
         waits=waits,
         overrides=overrides,
-        recorded=AdminRecord(broker, upstreams["consent"], body_budget).recorded,
         shadow=shadow,
     )
 

@@ -39,10 +39,6 @@ class BodyBudget:
         :raises Problem: 413 too large, 503 no room for it, 501 a coding other than chunked,
             408 too slow, 400 cut off or not what its headers say
         """
-        context = request[CONTEXT]
-        if context.peeked is not None:
-            peeked, context.peeked = context.peeked, None
-            return peeked
         length = request.content_length or 0
         if length > MAX_BODY:
             raise _too_large()
@@ -58,11 +54,6 @@ class BodyBudget:
         with _faults():
             async with asyncio.timeout(BODY_SECONDS):
                 return await self._read_on(request)
-
-    async def peek(self, request: web.Request) -> bytes:
-        """Read the body, and keep it for the next `read`; see there."""
-        body = request[CONTEXT].peeked = await self.read(request)
-        return body
 
     async def _read_on(self, request: web.Request) -> bytes:
         # Not request.read(), which keeps the body while the connection is idle afterwards.

@@ -48,8 +48,8 @@ class Client(NamedTuple):
 
     ip_source: IpSource
     role: Role
-    key_id: str | None = None
-    """Distinguishes the keys of a role; grants nothing."""
+    key: str | None = None
+    """The name of the key of the environment; grants nothing."""
 
     holder: str = ""
     """Who has the limit and the Idempotency-Keys: the role, `key:<id>` or `staff:<id>`."""
@@ -150,26 +150,26 @@ class Keys:
 
     def __init__(self, service: Iterable[str], admin: Iterable[str]) -> None:
         self._digests = [
-            (role, header, digest, digest.hex()[:8])
-            for role, header, keys in (
-                (Role.ADMIN, ADMIN_API_KEY, admin),
-                (Role.SERVICE, API_KEY, service),
+            (role, header, _digest(key), name + previous)
+            for role, header, name, keys in (
+                (Role.ADMIN, ADMIN_API_KEY, "ADMIN_API_KEY", admin),
+                (Role.SERVICE, API_KEY, "SERVICE_API_KEY", service),
             )
-            for digest in map(_digest, keys)
+            for key, previous in zip(keys, ("", "_PREVIOUS"), strict=False)
         ]
 
     def role_of(self, headers: Mapping[str, str], needed: Scope | None) -> tuple[Role, str | None]:
-        """Return the role and key id of a caller, for a route that requires `needed`.
+        """Return the role and the key's name of a caller, for a route that requires `needed`.
 
         A key grants the scopes of its own role only. On a public route the highest role counts.
         """
-        for role, header, digest, key_id in self._digests:
+        for role, header, digest, name in self._digests:
             if (
                 (needed is None or needed in SCOPES[role])
                 and (given := headers.get(header)) is not None
                 and hmac.compare_digest(_digest(given), digest)
             ):
-                return role, key_id
+                return role, name
         return Role.PUBLIC, None
 
     def unknown_key_header(self, headers: Mapping[str, str]) -> str | None:

@@ -15,8 +15,8 @@ from services.gateway.clients import Role
 from services.gateway.proxy import forward, outgoing_headers, readable
 from services.gateway.upstream import Upstream
 
-PAGES = Requirements(policy="console", recorded=False)
-LOGIN = Requirements(policy="login", recorded=False)
+PAGES = Requirements(policy="console")
+LOGIN = Requirements(policy="login")
 EVENTS = "/console/events"
 # Without `..` and `%`: no path under /console may mean another one to the console.
 PATH = r"/console/{page:(?!.*\.\.)[A-Za-z0-9._/~-]*}"

@@ -58,17 +58,12 @@ UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
 SLACK = Requirements(policy="slack")
-HEALTH = Requirements(policy="health", recorded=False, trusts=Scope.DLQ_READ)
-UNLIMITED = Requirements(policy=None, recorded=False)
+HEALTH = Requirements(policy="health", trusts=Scope.DLQ_READ)
+UNLIMITED = Requirements(policy=None)
 
 
 def needs(scope: Scope) -> Requirements:
     return Requirements(scope)
-
-
-def shows(scope: Scope) -> Requirements:
-    """Of a GET without personal data, which a page makes each time: not in the admin record."""
-    return Requirements(scope, recorded=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +117,14 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/audit/checkpoints", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/erasures", "consent", shows(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),
     Forwarded("GET", "/api/dlq/pending", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/dlq/failed", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/dlq/in-doubt", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/dlq/stats", "alerts", shows(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/dlq/stats", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("POST", "/api/dlq/retry", "alerts", needs(Scope.DLQ_ACT)),
     Forwarded("POST", "/api/dlq/discard", "alerts", needs(Scope.DLQ_ACT)),
     Forwarded("POST", "/api/dlq/resolve", "alerts", needs(Scope.DLQ_ACT)),
@@ -139,13 +134,13 @@ FORWARDED = (
     Forwarded("GET", "/api/cases/{id:(?!check$)[^{}/]+}", "alerts", needs(Scope.CASES_READ)),
     Forwarded("POST", "/api/cases/{id}/answer", "alerts", needs(Scope.CASES_ANSWER)),
     Forwarded("POST", "/api/cases/{id}/cancel", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("GET", "/api/breakers", "alerts", shows(Scope.DLQ_READ)),
+    Forwarded("GET", "/api/breakers", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("POST", "/api/breakers/{target}/reset", "alerts", needs(Scope.BREAKERS_RESET)),
-    Forwarded("GET", "/api/ledger/check", "alerts", shows(Scope.LEDGER_READ)),
-    Forwarded("GET", "/api/oncall", "alerts", shows(Scope.ONCALL_READ)),
+    Forwarded("GET", "/api/ledger/check", "alerts", needs(Scope.LEDGER_READ)),
+    Forwarded("GET", "/api/oncall", "alerts", needs(Scope.ONCALL_READ)),
     Forwarded("POST", "/api/oncall/overrides", "alerts", needs(Scope.ONCALL_WRITE)),
     Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("GET", "/api/silences", "alerts", shows(Scope.ONCALL_READ)),
+    Forwarded("GET", "/api/silences", "alerts", needs(Scope.ONCALL_READ)),
     Forwarded("POST", "/api/silences", "alerts", needs(Scope.ONCALL_WRITE)),
     Forwarded("DELETE", "/api/silences/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
@@ -225,7 +220,7 @@ class Api:
         add("POST", "/api/alerts/batch", needs(Scope.ALERTS_WRITE), self.post_batch)
         # Not `batch`, or its 405 would offer GET.
         add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", needs(Scope.ALERTS_READ), self.get_alert)
-        add("GET", "/api/ratelimits", shows(Scope.LIMITS_READ), self.get_limits)
+        add("GET", "/api/ratelimits", needs(Scope.LIMITS_READ), self.get_limits)
         add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
         add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
         add("POST", "/api/slack/actions", SLACK, self.slack_action)

@@ -85,13 +85,10 @@ CONSENTS_NOT_RECORDED = Counter(
     "Consents of forms whose wording is unknown or ended long ago, or that had no e-mail address.",
     ["form"],
 )
-ADMIN_CALLS_UNRECORDED = Counter(
-    "gateway_admin_calls_unrecorded_total",
-    "Calls with the admin key that neither the broker nor consent, or the console, recorded.",
-    ["phase"],  # intended | done: the call at consent; act: a change of the gateway, at the console
+ACTS_UNRECORDED = Counter(
+    "gateway_acts_unrecorded_total",
+    "Changes with the admin key that neither the broker nor the console recorded.",
 )
-for _phase in ("intended", "done", "act"):
-    ADMIN_CALLS_UNRECORDED.labels(_phase)  # a rule sees only what rises from 0
 KEYS_REJECTED = Counter(
     "gateway_keys_rejected_total",
     "Requests with an unknown key.",

@@ -16,6 +16,7 @@ from libs.common.http.application import (
     ACCEPTED_AT,
     ADDRESS_FROM,
     CALLER,
+    CALLER_KEY,
     CLIENT_ADDRESS,
     REQUEST_ID,
 )
@@ -67,6 +68,8 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     headers[CLIENT_ADDRESS] = client.ip
     headers[ADDRESS_FROM] = client.ip_source
     headers[CALLER] = client.role
+    if client.key is not None:
+        headers[CALLER_KEY] = client.key
     headers[ACCEPTED_AT] = datetime.now(UTC).isoformat()
     if (operator := operator_of(request, client)) is not None:
         headers[OPERATOR] = operator

@@ -40,6 +40,7 @@ NUMBER = (
 REQUEST_ID = istr("X-Request-ID")
 INTERNAL_KEY = "X-Internal-Key"
 CALLER = "X-Caller"
+CALLER_KEY = "X-Caller-Key"
 CLIENT_ADDRESS = "X-Client-Address"
 ADDRESS_FROM = "X-Client-Address-From"
 ACCEPTED_AT = "X-Accepted-At"

@@ -1,9 +1,11 @@
 """Records an act in the transaction that does it."""
 
+from collections.abc import Iterable, Mapping
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
-from libs.common.messaging.actions import ACTION_RECORD, EXCHANGE, Act
+from libs.common.messaging.actions import ACTION_RECORD, EXCHANGE, Act, Actor, chosen
 
 WAIT_SECONDS = 20.0
 """For the rest of a request: as long as the gateway waits for its answer."""
@@ -11,6 +13,28 @@ WAIT_SECONDS = 20.0
 
 async def record(tx: AsyncConnection, act: Act, count: int | None = None) -> None:
     await outbox.add(tx, EXCHANGE, ACTION_RECORD, act.message(count))
+
+
+async def look(
+    tx: AsyncConnection,
+    headers: Mapping[str, str],
+    action: str,
+    kind: str,
+    refs: Iterable[object],
+    **asked: object,
+) -> None:
+    """Record a look at persons' data with a key, in the transaction that reads it.
+
+    The console records the looks of its people, before it shows anything.
+
+    :param refs: what is shown, by id; of a list with more than one, only their number is recorded
+    :param asked: which filters the list has
+    """
+    if (actor := Actor.of(headers)).kind == "staff":
+        return
+    seen = {str(ref) for ref in refs}
+    ref = min(seen) if len(seen) == 1 else chosen(**asked) or "all"
+    await record(tx, Act(actor, action, kind, ref), len(seen))
 
 
 class Counted:

@@ -1,4 +1,4 @@
-"""The record of acts: who did what, as a message (decision 43).
+"""The record of acts: who did what, or looked at whom, as a message (decisions 43 and 53).
 
 Who has a database puts it into the transaction that acts (action_outbox.py); the gateway has none.
 The console stores it. It names persons and rows by their ids, never an address: what reads like one
@@ -36,6 +36,8 @@ class Actor:
     name: str | None = None
     """With a key of the environment, who the caller claims to be."""
     roles: tuple[str, ...] = ()
+    client_address: str | None = None
+    """Where a key was used; people's calls come from the console."""
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
@@ -45,10 +47,12 @@ class Actor:
             id_, _, name = said.removeprefix(PERSON).partition(" ")
             roles = headers.get("X-Operator-Roles", "")
             return cls("staff", id_, name or None, tuple(filter(None, roles.split(","))))
+        address = headers.get("X-Client-Address")
         if said.startswith(KEY):
-            return cls("key", said.removeprefix(KEY))
-        admin = headers.get("X-Caller") == "admin"
-        return cls("env", "ADMIN_API_KEY" if admin else "SERVICE_API_KEY", said[:200] or None)
+            return cls("key", said.removeprefix(KEY), client_address=address)
+        key = "ADMIN_API_KEY" if headers.get("X-Caller") == "admin" else "SERVICE_API_KEY"
+        key = headers.get("X-Caller-Key", key)
+        return cls("env", key, said[:200] or None, client_address=address)
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.id}" + (f" {self.name}" if self.name else "")
@@ -82,6 +86,7 @@ class Act:
             "actor_id": self.actor.id,
             "actor_name": self.actor.name,
             "roles": list(self.actor.roles),
+            "client_address": self.actor.client_address,
             "action": self.action,
             "object_kind": self.kind,
             "object_ref": self.ref,

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -115,7 +115,7 @@ class DlqRoutes:
         chosen, after, limit = _query(request)
         rows: list[Any] = []
         size, more = 0, True
-        async with self.engine.connect() as tx:
+        async with self.engine.begin() as tx:
             while more and len(rows) < limit and size < PAGE_BYTES:
                 asked = min(PAGE, limit - len(rows))
                 some = await queries.page(tx, name, chosen, after, asked + 1)
@@ -123,6 +123,9 @@ class DlqRoutes:
                 rows += some[:asked]
                 size += sum(row.size or 0 for row in some)
                 after = _key(rows[-1]) if rows else None
+            seen = {row.alert_id for row in rows}
+            filters = {"state": name} | asdict(chosen)
+            await action_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
         return json_response(
             {
                 "items": [shown(row) | {"payload": row.payload} for row in rows],

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import MAX_DEPTH, Problem, json_response, parse, path_id
+from libs.common.messaging import action_outbox
 from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.http.common import service, shown
@@ -45,8 +46,11 @@ class IntakeRoutes:
 
     async def alert(self, request: web.Request) -> web.Response:
         alert_id = path_id(request, "alert")
-        async with self.engine.connect() as tx:
+        async with self.engine.begin() as tx:
             found = await queries.find(tx, alert_id)
+            # What a target said may quote the alert. Who waits for its delivery sees nothing of it.
+            if any(row.error for row in found.rows) or any(each.excerpt for each in found.attempts):
+                await action_outbox.look(tx, request.headers, "alert.look", "alert", [alert_id])
         rows = found.rows
         if not rows:
             # An alert that was just accepted may not be in the ledger yet.

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.http.application import Problem, json_response
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from services.alerts.alert import BreakerState
@@ -54,6 +55,11 @@ class OperationsRoutes:
         return json_response(await self.ledger_check.check())
 
     async def create_relation(self, request: web.Request) -> web.Response:
+        async with self.engine.begin() as tx:
+            act = Act.of(
+                request.headers, "schema.create", "relation", schema.RELATION, outcome="intended"
+            )
+            await action_outbox.record(tx, act)
         try:
             found, made = await self.schema.create()
         except NotOwner:

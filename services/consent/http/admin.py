@@ -18,14 +18,20 @@ from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
 from libs.common.phone_number import Phone
 from services.consent import erasure_orders, export
-from services.consent.admin_record import AdminRecord
 from services.consent.changes import Note
 from services.consent.consent import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.answers import withdrawal_response
-from services.consent.http.caller import UNKNOWN, Email, note_of, operator, origin, path_subject
+from services.consent.http.caller import (
+    UNKNOWN,
+    Email,
+    look,
+    note_of,
+    operator,
+    origin,
+    path_subject,
+)
 from services.consent.identity import parse_subject
-from services.consent.messages import AdminAction
 from services.consent.recovery.replay import Replay
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, links
@@ -63,7 +69,6 @@ class AdminRoutes:
         vault: Vault,
         settings: ConsentSettings,
         withdrawals: Withdrawals,
-        record: AdminRecord,
         dead_letters: SubjectDeadLetters,
     ) -> None:
         self._engine = engine
@@ -71,7 +76,6 @@ class AdminRoutes:
         self._vault = vault
         self._export_seconds = settings.export_seconds
         self._withdrawals = withdrawals
-        self._record = record
         self._dead_letters = dead_letters
         self._signer = settings.signer()
         self._checkpoints = settings.checkpoint_file
@@ -87,13 +91,8 @@ class AdminRoutes:
             (hdrs.METH_GET, "/api/consent/erasures", self.erasures),
             (hdrs.METH_POST, "/api/consent/erase", self.erase),
             (hdrs.METH_POST, "/api/consent/replay-erasures", self.replay),
-            (hdrs.METH_POST, "/internal/actions", self.record),
         ):
             app.router.add_route(method, path, only("admin", handler))
-
-    async def record(self, request: web.Request) -> web.Response:
-        await self._record.add(await parse(request, AdminAction))
-        return json_response({"recorded": True}, status=201)
 
     async def audit(self, request: web.Request) -> web.Response:
         (given, subject), after = path_subject(request), _cursor(request)
@@ -102,6 +101,7 @@ class AdminRoutes:
             entries = (
                 await chain.entries(tx, row.id, row.key(self._vault), after=after) if row else []
             )
+            await look(tx, request, row)
         more = len(entries) == chain.MAX_ENTRIES
         return json_response(
             {

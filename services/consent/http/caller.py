@@ -16,6 +16,7 @@ from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
 from services.consent.consent import LANGUAGES, Action, Subject, preferred_language
 from services.consent.identity import parse_subject
+from services.consent.store.data_subjects import SubjectRow
 from services.consent.trail.chain import Origin
 
 UNKNOWN = "unknown"
@@ -51,6 +52,11 @@ def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
         )
 
     return record
+
+
+async def look(tx: AsyncConnection, request: web.Request, row: SubjectRow | None) -> None:
+    seen = [row.id if row is not None else UNKNOWN]
+    await action_outbox.look(tx, request.headers, "person.look", "person", seen)
 
 
 def trusted(request: web.Request) -> bool:

@@ -24,6 +24,7 @@ from services.consent.http.caller import (
     Email,
     claims_of,
     language,
+    look,
     note_of,
     origin,
     over_budget,
@@ -179,7 +180,7 @@ class PublicRoutes:
         email = normalise(given)
         full = trusted(request) or self._has_link(request, email)
         states = await self._states.submit(self._vault.lookup_hash(email))
-        last = await self._last_action(email) if full else None
+        last = await self._last_action(request, email) if full else None
         granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
         return json_response(
             {
@@ -195,9 +196,11 @@ class PublicRoutes:
         async with self._autocommit.connect() as tx:
             return await consents.states_of_all(tx, lookup_hashes)
 
-    async def _last_action(self, email: str) -> tuple[str, datetime] | None:
-        async with self._engine.connect() as tx:
+    async def _last_action(self, request: web.Request, email: str) -> tuple[str, datetime] | None:
+        async with self._engine.begin() as tx:
             subject = await data_subjects.find(tx, self._vault, email)
+            if trusted(request):
+                await look(tx, request, subject)
             return await chain.last_action(tx, subject.id) if subject else None
 
     def _has_link(self, request: web.Request, email: str) -> bool:

@@ -21,7 +21,9 @@ from services.console.store.sessions import Visitor
 
 PAGE = 50
 FILTERS = ("actor", "action", "day")
-KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
+KEYS = (
+    "ADMIN_API_KEY", "SERVICE_API_KEY", "ADMIN_API_KEY_PREVIOUS", "SERVICE_API_KEY_PREVIOUS",
+)  # fmt: skip
 
 
 class ActionRoutes:

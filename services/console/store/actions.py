@@ -33,6 +33,7 @@ async def record(
             actor_id=actor.id,
             actor_name=actor.name,
             roles=list(actor.roles),
+            client_address=actor.client_address,
             action=action,
             object_kind=kind,
             object_ref=ref,

@@ -8,7 +8,7 @@ _timestamptz = sa.DateTime(timezone=True)
 _now = sa.text("now()")
 _none = sa.text("'{}'")
 
-# Append-only; see migration 0001. `count`: of rows, where one act changed several.
+# Append-only; see migration 0001. `count`: of rows, where one act changed, or showed, several.
 staff_action = sa.Table(
     "staff_action",
     metadata,
@@ -25,6 +25,7 @@ staff_action = sa.Table(
     sa.Column("request_id", sa.Text, nullable=False),
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("count", sa.BigInteger),
+    sa.Column("client_address", sa.Text),
     sa.Index("staff_action_at", "at"),
     sa.Index("staff_action_actor", "actor_kind", "actor_id", "at"),
     sa.Index("staff_action_action", "action", "at"),

@@ -128,8 +128,14 @@ class FollowupRoutes:
         after = _uuid(request.query["cursor"], "cursor") if "cursor" in request.query else None
         async with self.engine.begin() as tx:
             rows = await steps.page(tx, which, after, PAGE + 1)
-        more = len(rows) > PAGE
-        rows = rows[:PAGE]
+            more, rows = len(rows) > PAGE, rows[:PAGE]
+            seen = {row["conversation_id"] for row in rows}
+            asked = {
+                name: request.query.get(name) for name in ("email", "conversation_id", "status")
+            }
+            await action_outbox.look(
+                tx, request.headers, "followups.look", "conversation", seen, **asked
+            )
         return json_response(
             {
                 "items": [_item(row) for row in rows],

@@ -91,13 +91,14 @@ class LeadRoutes:
     async def list(self, request: web.Request) -> web.Response:
         """List leads, newest first."""
         wanted = _wanted(request.query)
-        async with self.engine.connect() as tx:
-            rows = await leads.page(
-                tx,
-                wanted.model_dump(exclude={"limit", "cursor", "format"}, exclude_none=True),
-                wanted.cursor,
-                wanted.limit + 1,
+        filters = wanted.model_dump(exclude={"limit", "cursor", "format"}, exclude_none=True)
+        async with self.engine.begin() as tx:
+            rows = await leads.page(tx, filters, wanted.cursor, wanted.limit + 1)
+            seen = [row["id"] for row in rows[: wanted.limit]]
+            asked = wanted.model_dump(
+                mode="json", exclude={"limit", "cursor"}, exclude_defaults=True
             )
+            await action_outbox.look(tx, request.headers, "lead.look", "lead", seen, **asked)
         more = len(rows) > wanted.limit
         items = [self._item(row) for row in rows[: wanted.limit]]
         cursor = items[-1]["id"] if more else None
@@ -108,10 +109,11 @@ class LeadRoutes:
 
     async def show(self, request: web.Request) -> web.Response:
         """Show a lead with its score's reasons, what was said, and the alerts about it."""
-        async with self.engine.connect() as tx:
+        async with self.engine.begin() as tx:
             row = await leads.one(tx, path_id(request, "lead"))
             if row is None:
                 raise Problem(404, detail="no such lead")
+            await action_outbox.look(tx, request.headers, "lead.look", "lead", [row["id"]])
             said = await conversations.transcript(tx, row["heard_in"], MOST_SAID)
             here = {row["conversation_id"], row["heard_in"]}
             forms = await submissions.of_conversations(tx, here, MOST_ALERTS)

@@ -18,6 +18,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
+from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
 from services.followups.messages import LeadSubmit
 from services.followups.store import submissions as store
@@ -50,10 +51,12 @@ class SubmissionRoutes:
             wanted = Wanted.model_validate(dict(request.query))
         except ValidationError as error:
             raise Problem(422, errors=faults(error, "query")) from None
-        async with self.submissions.engine.connect() as tx:
+        async with self.submissions.engine.begin() as tx:
             last = await store.one(tx, wanted.cursor) if wanted.cursor else None
             after = (last["accepted_at"], last["id"]) if last else None
             rows = await store.apart(tx, after, wanted.limit + 1)
+            seen = [row["id"] for row in rows[: wanted.limit]]
+            await action_outbox.look(tx, request.headers, "lead.look", "submission", seen)
         items = [_item(row) for row in rows[: wanted.limit]]
         more = len(rows) > wanted.limit
         return json_response({"items": items, "next_cursor": items[-1]["id"] if more else None})

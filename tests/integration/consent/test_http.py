@@ -21,7 +21,6 @@ from libs.common.http import application
 from libs.common.messaging.rpc import NoReply
 from libs.common.signed_links import Tokens
 from services.consent import changes, permits
-from services.consent.admin_record import AdminRecord
 from services.consent.http.admin import AdminRoutes
 from services.consent.http.pages.routes import PageRoutes
 from services.consent.http.public import PublicRoutes
@@ -72,9 +71,8 @@ async def serving(
     opt_ins = OptIns(vault, link_mails, settings)
     PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
-    record = AdminRecord(engine, vault)
     asking: Any = requester or NoAnswers()
-    AdminRoutes(engine, asking, vault, settings, withdrawals, record, NO_DEAD_LETTERS).add_to(app)
+    AdminRoutes(engine, asking, vault, settings, withdrawals, NO_DEAD_LETTERS).add_to(app)
     headers = {
         "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
         "X-Caller": "public",
@@ -172,7 +170,7 @@ async def test_unsubscribe_is_recorded_published_and_shown(
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
     async with engine.begin() as tx:
         sent = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
-        assert list(sent) == ["consent.granted", "consent.withdrawn"]
+        assert list(sent) == ["consent.granted", "consent.withdrawn", "action.record"]  # the look
 
 
 async def test_known_and_unknown_addresses_get_the_same_answers(client: Client) -> None:
@@ -303,7 +301,7 @@ async def test_an_erased_subject_is_gone_and_the_chain_still_verifies(
         (row,) = (await tx.execute(text("SELECT * FROM data_subject"))).mappings().all()
         assert row["lookup_hash"] is row["wrapped_key"] is None
         sent = (await tx.execute(text("SELECT routing_key FROM outbox ORDER BY id"))).scalars()
-        assert list(sent)[-1] == "person.erased.followups"
+        assert list(sent)[-2:] == ["person.erased.followups", "action.record"]  # the look
 
 
 async def test_an_open_permit_delays_an_erasure_by_an_admin(

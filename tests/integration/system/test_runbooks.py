@@ -87,15 +87,15 @@ async def a_wrong_key(checkout: Checkout) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def nobody_records(checkout: Checkout) -> AsyncIterator[None]:
-    """Have an admin call while neither takes its record; both are back when it is read."""
+    """Clean the cache while neither takes its record; both are back when it is read."""
     await checkout.stop("rabbitmq")
-    await checkout.freeze("consent")
+    await checkout.freeze("console")
     try:
-        answer = await checkout.http("GET", "/api/dlq/failed", key="admin")
+        answer = await checkout.http("POST", "/api/cache/cleanup", key="admin")
         assert answer.status == 200, answer
     finally:
-        await checkout.thaw("consent")
-    await said(checkout, "gateway", "admin_call.unrecorded")
+        await checkout.thaw("console")
+    await said(checkout, "gateway", "action.unrecorded")
     await checkout.run([*FIRST, *PAGES["outbox-lag"]["Act"]])
     await patiently(checkout, steps("outbox-lag")[2])
     yield
@@ -135,7 +135,7 @@ SITUATIONS: dict[tuple[str, str], Situation] = {
     ("privacy", "An inspector: what do you hold on this person (Art. 15)"): somebody,
     ("data-subject-requests", "A service is down"): without_alerts,
     ("keys-rejected", "Look"): a_wrong_key,
-    ("admin-calls-unrecorded", "Look"): nobody_records,
+    ("acts-unrecorded", "Look"): nobody_records,
     ("periodic-job-failing", "Look"): no_folder_for_records,
 }
 """What is the case when a section is read; the people of the sections before are still there."""

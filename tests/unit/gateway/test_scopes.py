@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -52,7 +52,6 @@ class Admitting:
             ("chat", "api", "service", "slack", "health", "console", "login"), ()
         ) | dict.fromkeys(("chat_budget", "write_budget", "withdrawal_budget"), (None,))
         self.counted: list[tuple[str, str]] = []
-        self.recorded: list[tuple[str, str | None]] = []
 
     async def decide(self, policy: str, key: str, *_: object) -> Decision:
         self.counted.append((policy, key))
@@ -69,10 +68,6 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
     async def opened(_: web.Request) -> web.Response:
         return web.Response()
 
-    async def recorded(request: web.Request, who: Any, handler: Any) -> web.StreamResponse:
-        admitting.recorded.append((request.method, who.holder))
-        return cast("web.StreamResponse", await handler(request))
-
     api_keys = ApiKeys()
     api_keys.adopt(api_key(IDS[scope], text, scope) for scope, text in OWN.items())
     access = Access(
@@ -84,7 +79,6 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
         limiter=admitting,
         waits=admitting,
         overrides=admitting,
-        recorded=recorded,
         shadow=False,
     )
     app = create_app(internal_key=None)
@@ -154,17 +148,6 @@ async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_
     admitting.counted.clear()
     await called(client, open_to_all, {"X-Operator-Token": token("sales", ago=400)})
     assert [policy for policy, _ in admitting.counted] == ["api"]
-
-
-async def test_calls_as_an_admin_are_recorded_here_but_for_those_of_staff(
-    client: Client, admitting: Admitting
-) -> None:
-    """What staff do is recorded by who does it, and their looks by the console."""
-    retry, failed = ("post", "/api/dlq/retry"), ("get", "/api/dlq/failed")
-    for headers in ({"X-Operator-Token": token("ops")}, {"X-ADMIN-API-KEY": "admin"}):
-        for key in (retry, failed):
-            assert (await called(client, key, headers))[0] == 200
-    assert admitting.recorded == [("POST", "admin"), ("GET", "admin")]
 
 
 @pytest.mark.parametrize(

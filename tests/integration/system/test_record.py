@@ -1,22 +1,28 @@
-"""What admins and staff do stands in the records: each act once, and none without its record."""
+"""The record of acts: each act and each look once, and none of them without its record."""
 
-import asyncio
+import re
 import tomllib
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from libs.common.scopes import Scope
+from services.gateway.http import FORWARDED
 from tests.conftest import WholeSystem
 from tests.integration.console.test_work import new_lead
+from tests.integration.system.test_api_keys import made
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.shipped import EXAMPLE
 from tests.support.stack import Stack, quick_alerts_config
 from tests.support.staff import SILENCEABLE
-from tests.support.system import fresh_address
+from tests.support.system import Answer, fresh_address
 
 OF_THE_GATEWAY = {"limits.change", "cache.clean"}
 OWNERS = ("alerts", "followups", "consent")
@@ -53,25 +59,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -
     config = quick_alerts_config(folder, answers=shipped | {SILENCEABLE: other})
     with whole_system({"ALERTS_CONFIG": str(config)}) as running:
         yield running
-
-
-async def test_admin_calls_are_recorded_over_rabbitmq_with_operator_and_outcome(
-    stack: Stack,
-) -> None:
-    address, operator = fresh_address(), "ewa of the test"
-    headers = {"X-Operator": operator}
-    path = f"/api/consent/audit/{address}"
-    assert (await stack.http("GET", path, key="admin", headers=headers)).status == 200
-    wanted = "SELECT phase, route, status FROM consent.admin_action WHERE operator = %s ORDER BY at"
-
-    async def recorded() -> bool:
-        return len(await asyncio.to_thread(stack.query, wanted, operator)) == 2
-
-    await eventually(recorded, 30)
-    rows = await asyncio.to_thread(stack.query, wanted, operator)
-    route = "/api/consent/audit/{email}"
-    assert [tuple(row) for row in rows] == [("intended", route, None), ("done", route, 200)]
-    assert "admin_call.unrecorded" not in stack.log("gateway")
 
 
 async def in_doubt(stack: Stack) -> str:
@@ -156,6 +143,7 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         "person.erase": ("POST", "/api/consent/erase", {"email": gone}),
         "limits.change": ("PUT", "/api/ratelimits", {"chat": "600 per minute"}),
         "cache.clean": ("POST", "/api/cache/cleanup", None),
+        "schema.create": ("POST", "/api/migration/create-dead-letter-queue", None),
     }
     stop = {"conversation_id": steps[1]["conversation_id"], "reason": "staff"}
     service: dict[str, tuple[str, str, Any]] = {
@@ -239,3 +227,121 @@ async def _drained(stack: Stack) -> bool:
     # A queue that is new to the management API has no count yet.
     (depth,) = [each.get("messages") for each in queues if each["name"] == "console.actions"]
     return bool(depth == 0)
+
+
+@dataclass(frozen=True)
+class Look:
+    path: str
+    action: str
+    kind: str
+    asked: str = "all"
+    """What the record says of a list that shows nobody, or more than one."""
+    id: str = "id"
+    """The name of what identifies those who are seen."""
+
+
+PERSONS = {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.CONSENT_READ, Scope.DLQ_READ}
+SHOW_NOBODY = {
+    "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
+    "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
+    "/api/migration/dlq-status",
+}  # fmt: skip
+"""Counts, hashes and states; a list of deliveries without what they say. An export is an act."""
+
+
+async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
+    """Return each way to look at somebody's data, and the addresses of those who are seen."""
+    (lead, email), doubt = await new_lead(stack), await in_doubt(stack)
+    step, agreed = await follow_up(stack), fresh_address()
+    for _ in range(2):
+        await suspected(stack)
+    await stack.opt_in(agreed)
+    await stack.sandbox.behave("sms", status=400)
+    alert, _ = await failed(stack), await failed(stack)
+    return [
+        Look(f"/api/leads?email={email}", "lead.look", "lead"),
+        Look("/api/leads?limit=1000&topic=dom", "lead.look", "lead", "topic=dom"),
+        Look(
+            "/api/leads?format=csv&until=2020-01-01T00:00:00Z&phone=600700800", "lead.look", "lead",
+            "until=2020-01-01T00:00:00Z phone=[…] format=csv",
+        ),
+        Look(f"/api/leads/{lead}", "lead.look", "lead"),
+        Look("/api/leads/suspected", "lead.look", "submission"),
+        Look(f"/api/followups?email={step['email']}", "followups.look", "conversation",
+            "email=[…]", "conversation_id"),
+        Look(f"/api/alerts/{alert}", "alert.look", "alert"),
+        Look("/api/dlq/pending?target=slack", "alert.look", "alert", "state=pending target=slack"),
+        Look("/api/dlq/failed?target=sms", "alert.look", "alert", "state=failed target=sms"),
+        Look(f"/api/dlq/in-doubt?id={doubt}", "alert.look", "alert"),
+        Look(f"/api/consent/audit/{agreed}", "person.look", "person", id="subject"),
+        Look(f"/api/unsubscribe/status/{agreed}", "person.look", "person", id="email"),
+    ], [email, step["email"], agreed, "600700800"]  # fmt: skip
+
+
+async def test_each_look_at_a_person_with_a_key_is_recorded_and_none_shows_without(
+    stack: Stack,
+) -> None:
+    scopes = {*PERSONS, Scope.ALERTS_READ}
+    key = await made(stack, *sorted(scopes))
+    ways, addresses = await looks(stack)
+    paths = [urlsplit(way.path).path for way in ways]
+    for each in FORWARDED:
+        if each.method == "GET" and each.requires.scope in scopes:
+            shape = re.compile(re.sub(r"\{\w+(:[^}]*\}[^}]*|)\}", "[^/]+", each.path))
+            assert each.path in SHOW_NOBODY or any(map(shape.fullmatch, paths)), each.path
+
+    async def look(way: Look) -> tuple[Answer, str]:
+        id_ = uuid.uuid4().hex
+        headers = {"X-API-KEY": key["key"], "X-Request-ID": id_}
+        return await stack.http("GET", way.path, headers=headers), id_
+
+    meddle(stack, "RAISE EXCEPTION 'no record'")
+    for way in ways:
+        refused, _ = await look(way)
+        assert refused.status == 503, way
+        assert [each for each in addresses if each in str(refused.body)] == []
+
+    meddle(stack, "RETURN NEW")
+    for way in ways:
+        shown, id_ = await look(way)
+        assert shown.status == 200, (way, shown)
+        row = await eventually(partial(_recorded, stack, id_), 30)
+        said = row.actor_kind, row.actor_id, row.client_address, row.action, row.object_kind
+        assert said == ("key", key["id"], "127.0.0.1", way.action, way.kind)
+        seen = (
+            {each[way.id] for each in shown.body.get("items", [shown.body])}
+            if isinstance(shown.body, dict)
+            else set()
+        )  # the CSV has its header only
+        assert row.count == len(seen), way
+        if way.id != "email":
+            assert row.object_ref == (min(seen) if len(seen) == 1 else way.asked), way
+    written = "\n".join(map(str, stack.query("SELECT * FROM console.staff_action")))
+    assert [each for each in addresses if each in written] == []
+
+
+async def _recorded(stack: Stack, request_id: str) -> Any:
+    return next(iter(stack.query(ACTS, [request_id])), None)
+
+
+async def test_the_keys_of_env_are_told_apart_and_what_shows_nobody_is_not_recorded(
+    stack: Stack,
+) -> None:
+    ids = []
+    for path, key in (("/api/leads", "service"), ("/api/dlq/failed", "admin")):
+        id_ = uuid.uuid4().hex
+        headers = {"X-Operator": "ewa", "X-Request-ID": id_}
+        assert (await stack.http("GET", path, key=key, headers=headers)).status == 200
+        row = await eventually(partial(_recorded, stack, id_), 30)
+        ids.append((row.actor_kind, row.actor_id, row.actor_name))
+    assert ids == [("env", "SERVICE_API_KEY", None), ("env", "ADMIN_API_KEY", "ewa")]
+    count = "SELECT count(*) FROM console.staff_action WHERE action LIKE '%%.look'"
+    (before,) = stack.query(count)
+    alert = await stack.alert("x")
+    await stack.http("GET", f"/api/alerts/{alert}", key="service")
+    for path in SHOW_NOBODY - {"/api/consent/export/{email}"}:
+        key = "service" if path == "/api/alerts" else "admin"
+        assert (await stack.http("GET", f"{path}?state=failed", key=key)).status == 200, path
+    await eventually(partial(_drained, stack), 30)
+    assert stack.query("SELECT 1 FROM alerts.outbox WHERE type = 'action.record'") == []
+    assert stack.query(count) == [before]

@@ -1,0 +1,164 @@
+"""What the gateway does itself is recorded before it is done; keys of .env are told apart."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from libs.common.signed_links import Tokens
+from tests.integration.gateway.conftest import (
+    ADMIN,
+    INTERNAL_KEYS,
+    NOBODY,
+    ROOT,
+    Gateway,
+    Owner,
+    StartGateway,
+)
+from tests.support.console import INTERNAL_KEY
+from tests.support.eventually import eventually
+
+OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
+ACT: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
+ANNA = "anna.kowalska@example.pl"
+
+
+class Console:
+    """Stands for all owners, and takes what is recorded."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.acts: list[dict[str, Any]] = []
+        owner.handle = self._handle
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/internal/actions":
+            self.acts.append(await request.json())
+            return web.json_response({"recorded": True}, status=202)
+        return web.json_response({"status": "healthy"})
+
+
+def said_of(gateway: Gateway, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if event in line]
+    return [line for line in lines if line.get("event") == event]
+
+
+async def test_a_refused_key_is_logged_without_the_key_and_nothing_is_recorded(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+    console = Console(owner)
+    guess = {"X-ADMIN-API-KEY": "guessed-key-number-1"}
+    assert (await gateway.call("GET", "/api/breakers", **guess)).status == 401
+    await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **guess)  # asks all the same
+
+    async def logged() -> bool:
+        return len(said_of(gateway, "key.rejected")) == 2
+
+    await eventually(logged)
+    assert said_of(gateway, "key.rejected")[0]["network"] == "127.0.0.0/24"
+    assert "guessed-key" not in gateway.log.read_text()
+    assert console.acts == []
+
+
+async def test_while_keys_are_replaced_both_work_and_are_told_apart(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    new, old = "the-new-admin-key-1", "the-old-admin-key-1"
+    gateway = await start_gateway(
+        ADMIN_API_KEY=new,
+        ADMIN_API_KEY_PREVIOUS=old,
+        CONSOLE_URL=owner.url,
+        CONSOLE_INTERNAL_KEY=INTERNAL_KEY,
+    )
+    console = Console(owner)
+    for key in (new, old):
+        forged = {"X-ADMIN-API-KEY": key, "X-Caller-Key": "SERVICE_API_KEY"}
+        assert (await gateway.call("POST", "/api/cache/cleanup", **forged)).status == 200
+    used = [act["actor_id"] for act in console.acts]
+    assert used == ["ADMIN_API_KEY", "ADMIN_API_KEY_PREVIOUS"]
+    assert new not in str(console.acts)
+
+
+async def test_the_gateway_s_own_acts_are_recorded_before_they_are_done(
+    start_gateway: StartGateway, owner: Owner, redis_url: str
+) -> None:
+    gateway = await start_gateway(CONSOLE_URL=owner.url, CONSOLE_INTERNAL_KEY=INTERNAL_KEY)
+    console = Console(owner)
+    change = {"chat": "7 per minute", "hour": None}
+    headers = {**ADMIN, "X-Operator": "ewa", "X-Request-ID": "request-of-ewa"}
+    assert (await gateway.call("PUT", "/api/ratelimits", change, **headers)).status == 200
+    assert (await gateway.call("PUT", "/api/ratelimits", {"chat": "x"}, **headers)).status == 422
+    assert (await gateway.call("POST", "/api/cache/cleanup", **headers)).status == 200
+    limits, cache = console.acts
+    assert limits.keys() == ACT.keys()
+    said = {
+        "actor_kind": "env",
+        "actor_id": "ADMIN_API_KEY",
+        "actor_name": "ewa",
+        "action": "limits.change",
+        "object_ref": "chat=7 per minute hour=configured",
+        "outcome": "intended",
+        "request_id": "request-of-ewa",
+    }
+    assert {name: limits[name] for name in said} == said
+    assert (cache["action"], cache["id"] != limits["id"]) == ("cache.clean", True)
+
+
+async def test_an_act_that_cannot_be_recorded_is_not_done_but_with_the_admin_key(
+    start_gateway: StartGateway, own_ports: list[int]
+) -> None:
+    gateway = await start_gateway(
+        CONSOLE_URL=NOBODY,
+        CONSOLE_INTERNAL_KEY=INTERNAL_KEY,
+        OPERATOR_KEYS=OPERATOR_KEYS,
+        METRICS_PORT=str(own_ports[3]),
+    )
+    token = Tokens(OPERATOR_KEYS).sign("7 Ewa Lis", "ops", "operator", datetime.now(UTC))
+    ewa = {"X-Operator-Token": token}
+    refused = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ewa)
+    assert (refused.status, "nothing was changed" in str(refused.body)) == (503, True)
+    assert (await gateway.call("POST", "/api/cache/cleanup", **ewa)).status == 503
+    shown = await gateway.call("GET", "/api/ratelimits", **ADMIN)
+    assert shown.body["sources"]["chat"] != "override"
+    done = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ADMIN)
+    assert (done.status, done.body["sources"]["chat"]) == (200, "override")
+    (line,) = said_of(gateway, "action.unrecorded")
+    assert (line["action"], line["ref"]) == ("limits.change", "chat=7 per minute")
+    url = f"http://127.0.0.1:{own_ports[3]}/metrics"
+    async with gateway.session.get(url) as metrics:
+        assert "gateway_acts_unrecorded_total 1.0" in await metrics.text()
+
+
+@pytest.mark.parametrize("key", ["x", "fifteen-letters", "aaaaaaaabbbbbbbb"])
+async def test_a_key_that_is_easily_guessed_stops_the_start(tmp_path: Path, key: str) -> None:
+    environment = {
+        "HTTP_PORT": "0",
+        "METRICS_PORT": "0",
+        "ADMIN_API_KEY": key,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "AMQP_URL": "amqp://127.0.0.1:1",
+        **dict.fromkeys(INTERNAL_KEYS, "internal-key-of-tests"),
+        **dict.fromkeys(("FOLLOWUPS_URL", "CONSENT_URL", "ALERTS_URL"), NOBODY),
+        "ALERTS_CONFIG": str(ROOT / "config.example/alerts.toml"),
+        "RATE_LIMIT_STATE_FILE": str(tmp_path / "limits.json"),
+    }
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "services.gateway"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "ADMIN_API_KEY" in ended.stderr
+    assert "easily guessed" in ended.stderr
+    assert key == "x" or key not in ended.stderr
