@@ -20,7 +20,10 @@ MANY = 7
 SECRET = "anna.nowak@example.pl"
 PHONE = "+48600700800"
 ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")
-LOOKS = "SELECT actor_name FROM console.staff_action WHERE action = %s AND object_ref = %s"
+LOOKS = (
+    "SELECT actor_name FROM console.staff_action "
+    "WHERE action = %s AND object_ref = %s AND actor_kind = 'staff'"
+)
 
 
 @pytest.fixture(scope="module")
