@@ -20,7 +20,6 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
-from libs.common.process.prometheus_private import increments
 from libs.common.scopes import KEY, PERSON, Scope
 from libs.common.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
@@ -37,14 +36,11 @@ from services.gateway.clients import (
     bucket_of,
     network_of,
 )
-from services.gateway.limits import Budget, Decision, Limiter, Waits, Window
+from services.gateway.limits import Decision, Limiter, Waits, Window
 from services.gateway.overrides import Overrides
 from services.gateway.scopes import STAFF, Scopes
 
 log = logs.get_logger(__name__)
-
-MOST = 0.8
-"""The share of a budget at which an alert fires, before anyone is rejected."""
 
 OPERATOR_AGE = timedelta(seconds=30)
 """The console signs a token for each call; roles that were taken away end with it."""
@@ -54,6 +50,12 @@ PATH_ID = "all"
 
 WITHDRAWALS = "withdrawal_budget"
 """Separate from the budget of opt-ins: neither may use up the other."""
+
+PATIENCE = 60
+"""Seconds. Who would wait for longer is led to a form, which still takes their contact."""
+
+CONTACT = web.AppKey("contact", str)
+"""The URL of that form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Requirements:
     """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
-    """Shared by all callers without a key: a botnet stays below the limit of each address."""
+    """What its valid requests are charged to; see budgets.py."""
     mail_action: str | None = None
     """Count mailed links of this action by link: mailbox providers have few addresses."""
 
@@ -85,8 +87,6 @@ class RequestContext:
     policy: str = ""
     wide_key: str | None = None
     decision: Decision | None = None
-    over_budget: bool = False
-    """A withdrawal over its budget is not rejected, but no link is mailed for it."""
 
 
 CONTEXT = web.RequestKey("context", RequestContext)
@@ -245,24 +245,11 @@ class Access:
             context.decision = await self._waits.decide(context.policy, key, windows)
         else:
             context.decision = await self._limiter.decide(
-                context.policy, key, windows, context.wide_key, self._budget(context)
+                context.policy, key, windows, context.wide_key
             )
-        if (use := context.decision.budget) is not None:
-            name = str(context.requires.budget)
-            exhausted = use.exhausted
-            used = "all" if exhausted else "most" if use.used >= MOST * use.window.quota else "low"
-            _count_budget(name, used)(1)
-            context.over_budget = exhausted and not self._shadow
         if self._shadow and not context.decision.admitted:
             log.info("limits.would_refuse", policy=context.policy)
         return context.decision.admitted or self._shadow
-
-    def _budget(self, context: RequestContext) -> Budget | None:
-        name = context.requires.budget
-        if name is None or context.client.role is not Role.PUBLIC:
-            return None
-        (window,) = self._overrides.policies[name]
-        return Budget(name, name, window, refuses=name != WITHDRAWALS)
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
@@ -288,19 +275,30 @@ class Access:
 _UNMATCHED = Requirements()
 
 
-_count_budget = increments(metrics.BUDGET_REQUESTS)
-
-
 def reads_polish(request: web.Request) -> bool:
     return request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
 
 
 def _refuse(request: web.Request, _: RateLimitExceeded | None = None) -> web.Response:
-    decision = request[CONTEXT].decision
-    seconds = decision.retry_after if decision else 1
+    return too_many(request).response()
+
+
+def too_many(request: web.Request) -> Problem:
+    """Say when to try again, and where a visitor can leave their contact until then."""
+    context = request[CONTEXT]
+    seconds = context.decision.retry_after if context.decision else 1
+    polish = reads_polish(request)
     detail = (
         f"Zbyt wiele zapytań; spróbuj ponownie za {seconds} s."
-        if reads_polish(request)
+        if polish
         else f"Too many requests; try again in {seconds} s."
     )
-    return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}).response()
+    members = {}
+    if (
+        seconds > PATIENCE
+        and context.requires.budget not in {None, WITHDRAWALS}
+        and (form := request.app.get(CONTACT)) is not None
+    ):
+        members["contact"] = url = f"{form}?language={'pl' if polish else 'en'}"
+        detail += f" Zostaw nam kontakt: {url}" if polish else f" Leave us your contact: {url}"
+    return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}, members=members)

@@ -17,17 +17,18 @@ from services.gateway.access import Access
 from services.gateway.action_record import ActionRecord
 from services.gateway.api_keys import ApiKeys, parse_ids
 from services.gateway.body_budget import BodyBudget
+from services.gateway.budgets import Budgets
 from services.gateway.clients import Keys, TrustedProxies, parse_networks
 from services.gateway.cors import Cors
 from services.gateway.forms.robots import Robots
-from services.gateway.forms.routes import FormRoutes, origins_of, own_origin
+from services.gateway.forms.routes import FormRoutes, origins_of
 from services.gateway.handover import Handover
 from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.idempotency import Idempotency
 from services.gateway.intake import Intake
 from services.gateway.key_sync import KeySync, process_name
-from services.gateway.limits import COUNT, Limiter, Waits
+from services.gateway.limits import COUNT, REFUND, Limiter, Waits
 from services.gateway.overrides import SCRIPTS, Overrides
 from services.gateway.redis_pipeline import RedisPipeline
 from services.gateway.settings import GatewaySettings
@@ -54,7 +55,7 @@ async def start(
     cache = await service.enter(Cache.open(redis_url, prefix="ostoja:gateway:"))
     service.spawn("cache.purge", cache.purge_forever())
 
-    redis = RedisPipeline(redis_url, (COUNT, *SCRIPTS))
+    redis = RedisPipeline(redis_url, (COUNT, REFUND, *SCRIPTS))
     limiter = Limiter(redis)
     waits = Waits(limiter, settings.service_wait_seconds, settings.service_wait_most)
     overrides = Overrides(redis, limiter, settings.rules(), settings.rate_limit_state_file)
@@ -92,7 +93,7 @@ async def start(
         )
         service.spawn("keys.sync", key_sync.run())
 
-    body_budget = BodyBudget()
+    body_budget, budgets = BodyBudget(), Budgets(limiter, shadow=shadow)
     proxies = TrustedProxies(parse_networks(settings.trusted_proxies))
     access = Access(
         keys=Keys(
@@ -114,7 +115,7 @@ async def start(
     idempotency = Idempotency(cache)
     form_routes = FormRoutes(
         forms=forms,
-        own_origin=own_origin(settings.public_base_url),
+        public_base_url=settings.public_base_url,
         body_budget=body_budget,
         handover=Handover(
             broker,
@@ -125,12 +126,14 @@ async def start(
         ),
         idempotency=idempotency,
         limiter=limiter,
+        budgets=budgets,
         robots=Robots(keys[0] if (keys := _set(settings.form_keys)) else None, cache),
         grace=timedelta(days=settings.wording_grace_days),
         shadow=shadow,
     )
     api = Api(
         body_budget=body_budget,
+        budgets=budgets,
         upstreams=upstreams,
         intake=Intake(broker, upstreams["alerts"]),
         targets=targets,

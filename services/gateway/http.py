@@ -29,9 +29,10 @@ from libs.common.http.heads import media_type
 from libs.common.process import logs
 from libs.common.scopes import Scope
 from services.gateway import slack
-from services.gateway.access import CONTEXT, Access, Requirements
+from services.gateway.access import CONTACT, CONTEXT, WITHDRAWALS, Access, Requirements, too_many
 from services.gateway.action_record import ActionRecord
 from services.gateway.body_budget import BodyBudget, accept_body, parts
+from services.gateway.budgets import Budgets
 from services.gateway.clients import Role
 from services.gateway.forms.routes import FormRoutes
 from services.gateway.health import Health
@@ -175,6 +176,7 @@ class Api:
         self,
         *,
         body_budget: BodyBudget,
+        budgets: Budgets,
         upstreams: Mapping[str, Upstream],
         intake: Intake,
         targets: Targets,
@@ -190,6 +192,7 @@ class Api:
         purge: Callable[[], int],
     ) -> None:
         self._body_budget = body_budget
+        self._budgets = budgets
         self._upstreams = upstreams
         self._intake = intake
         self._targets = targets
@@ -210,6 +213,8 @@ class Api:
                 route = app.router.add_route(each, path, handler, expect_handler=_expect_later)
                 access.guard(route, requires)
 
+        if self._forms.contact is not None:
+            app[CONTACT] = self._forms.contact
         for known in app.router.routes():
             if known.resource is not None and known.resource.canonical == HEALTH_PATH:
                 access.guard(known, UNLIMITED)
@@ -276,9 +281,22 @@ class Api:
     ) -> web.StreamResponse:
         context = request[CONTEXT]
         headers = outgoing_headers(request, context.client, _request_id())
-        if context.over_budget:
-            headers[OVER_BUDGET] = "1"
-        return await forward(request, upstream, headers, body or None)
+        if (budget := context.requires.budget) is None:
+            return await forward(request, upstream, headers, body or None)
+        (window,) = self._overrides.policies[budget]
+        charge = await self._budgets.charge(context.client, budget, window)
+        if charge is not None and not charge.admitted:
+            if budget != WITHDRAWALS:
+                context.decision = charge
+                raise too_many(request)
+            headers[OVER_BUDGET] = "1"  # it is not refused, but no link is mailed for it
+        try:
+            response = await forward(request, upstream, headers, body or None)
+        except Problem as problem:
+            await self._budgets.settle(charge, problem.status)
+            raise
+        await self._budgets.settle(charge, response.status)
+        return response
 
     async def alive(self, _: web.Request) -> web.Response:
         return json_response({"status": "healthy"})

@@ -15,6 +15,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import cached_property
@@ -35,6 +36,8 @@ MAX_KEYS = 50_000
 SHARED_KEYS = 1024
 WIDE = 16
 """An IPv6 /48 gets this many times a client's quota: one site has 65,536 networks."""
+PART = 20
+"""Of a budget that all share, one network gets one part of so many."""
 SHARED = "shared:"
 RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 
@@ -42,7 +45,7 @@ COUNT = """
 local time = redis.call('TIME')
 local now, caller = tonumber(time[1]), ARGV[1]
 local admitted, counts, changes, written, ends = 1, {}, {}, {}, {}
-for i = 2, #ARGV, 6 do
+for i = 2, #ARGV, 5 do
   local at, seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local kept = redis.call('HGET', KEYS[at], seconds) or ''
   local kept_start = tonumber(string.match(kept, '^%d+'))
@@ -78,7 +81,7 @@ for i = 2, #ARGV, 6 do
     changes[at] = changes[at] or {}
     table.insert(changes[at], seconds)
     table.insert(changes[at], string.format(format, start, mine + 1))
-  elseif ARGV[i + 5] == '1' then
+  else
     admitted = 0
   end
 end
@@ -92,6 +95,16 @@ for at in pairs(written) do redis.call('EXPIREAT', KEYS[at], ends[at]) end
 return {admitted, now, tonumber(time[2]), unpack(counts)}
 """
 """Each field is the start of a window and what each process has admitted in it: `60 a1=3 b2=5`."""
+
+REFUND = """
+for at, key in ipairs(KEYS) do
+  local seconds, start = ARGV[2 * at], ARGV[2 * at + 1]
+  local kept = redis.call('HGET', key, seconds) or ''
+  local mine = '^(' .. start .. ' .-' .. ARGV[1] .. '=)(%d+)(.*)$'
+  local before, count, after = string.match(kept, mine)
+  if count and count ~= '0' then redis.call('HSET', key, seconds, before .. count - 1 .. after) end
+end
+"""
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,10 @@ class Window:
     @cached_property
     def widened(self) -> "Window":
         return Window(f"{self.name}-wide", self.quota * WIDE, self.seconds)
+
+    @cached_property
+    def part(self) -> "Window":
+        return Window(f"{self.name}-part", max(1, self.quota // PART), self.seconds)
 
     def __str__(self) -> str:
         for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
@@ -218,18 +235,8 @@ def _is_limit(text: str) -> str:
 Limit = Annotated[str, AfterValidator(_is_limit)]
 
 
-class Budget(NamedTuple):
-    """A window that many clients share, counted if a client's own windows admit."""
-
-    name: str
-    key: str
-    window: Window
-    refuses: bool
-    """Whether no one is admitted while it is exhausted."""
-
-
-Bucket = tuple[Window, str, bool]
-"""A window, the key under which it is counted, and whether no one is admitted once it is full."""
+Bucket = tuple[Window, str]
+"""A window, and the key under which it is counted."""
 
 
 class Use(NamedTuple):
@@ -249,8 +256,9 @@ class Decision(NamedTuple):
     policy: str
     admitted: bool
     uses: tuple[Use, ...]
-    budget: Use | None = None
-    """None: the client's own windows refused, or there is no budget."""
+    buckets: Sequence[Bucket] = ()
+    at: int = 0
+    """When it was counted, by Redis' clock."""
 
     @property
     def retry_after(self) -> int:
@@ -304,6 +312,13 @@ class LocalCounts:
             count = table.get(key, 0)
         table[key] = count + 1
 
+    def take_back(self, seconds: int, start: int, key: str) -> None:
+        """Undo an `add`, unless its window is over."""
+        table_start, table = self._tables.get(seconds, (0, {}))
+        key = self.place(seconds, start, key)
+        if table_start == start and table.get(key, 0) > 0:
+            table[key] -= 1
+
     def place(self, seconds: int, start: int, key: str) -> str:
         """Return the key to count under: its own, or a shared one if the table is full."""
         table_start, table = self._tables.get(seconds, (0, {}))
@@ -338,31 +353,48 @@ class Limiter:
         """Redis' clock minus ours when last seen, so that both count the same windows."""
 
     async def decide(
-        self,
-        policy: str,
-        key: str,
-        windows: Sequence[Window],
-        wide_key: str | None = None,
-        budget: Budget | None = None,
+        self, policy: str, key: str, windows: Sequence[Window], wide_key: str | None = None
     ) -> Decision:
         """Admit and count one request in all its windows, or in none.
 
         :param wide_key: of a group of clients, which has WIDE times the quota
         """
-        buckets = [(window, key, True) for window in windows]
+        buckets = [(window, key) for window in windows]
         if wide_key is not None:
-            buckets += [(window.widened, wide_key, True) for window in windows]
-        if budget is not None:
-            buckets.append((budget.window, budget.key, budget.refuses))
+            buckets += [(window.widened, wide_key) for window in windows]
+        return await self._decide(policy, buckets)
+
+    async def charge(self, policy: str, key: str, window: Window, network: str) -> Decision:
+        """Count one request in a window that all share, and in its network's part of it.
+
+        The decision's first use is that of the whole window.
+        """
+        return await self._decide(policy, [(window, key), (window.part, f"{key} of {network}")])
+
+    async def refund(self, charge: Decision) -> None:
+        """Take back what an admitted request was counted; lost, it counts until its window ends.
+
+        Here first: a call that is sent after this one must not restore it in Redis.
+        """
+        hashes, arguments = [], [self._process]
+        for window, key in charge.buckets:
+            start = charge.at - charge.at % window.seconds
+            self._here.take_back(window.seconds, start, key)
+            hashes.append(_hash(key))
+            arguments += [str(window.seconds), str(start)]
+        with suppress(RedisUnavailable):
+            await self._redis.evaluate(REFUND, hashes, arguments, lambda _: None)
+
+    async def _decide(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
         now = self._now()
         counts = self._counts(buckets, now)
-        for (window, _, refuses), count in zip(buckets, counts, strict=True):
-            if refuses and count >= window.quota:  # by this process alone
-                return _decided(policy, buckets, budget, now, counts, "here")
+        for (window, _), count in zip(buckets, counts, strict=True):
+            if count >= window.quota:  # by this process alone
+                return _decided(policy, buckets, now, counts, "here")
         try:
-            return await self._decide_in_redis(policy, buckets, budget, now, counts)
+            return await self._decide_in_redis(policy, buckets, now, counts)
         except RedisUnavailable:
-            return self._decide_here(policy, buckets, budget)
+            return self._decide_here(policy, buckets)
 
     def forget_all_but(self, windows: Sequence[Window]) -> None:
         self._here.forget_all_but({window.seconds for window in windows})
@@ -371,48 +403,40 @@ class Limiter:
         metrics.LIMIT_LOCAL_KEYS.set(len(self._here))
 
     async def _decide_in_redis(
-        self,
-        policy: str,
-        buckets: Sequence[Bucket],
-        budget: Budget | None,
-        now: int,
-        known: Sequence[int],
+        self, policy: str, buckets: Sequence[Bucket], now: int, known: Sequence[int]
     ) -> Decision:
         hashes: list[str] = []
         arguments: list[Argument] = [self._process]
         at, previous = 0, None
-        for (window, key, refuses), count in zip(buckets, known, strict=True):
+        for (window, key), count in zip(buckets, known, strict=True):
             if key != previous:  # the windows of a key follow each other
                 at, previous = at + 1, key
-                hashes.append(f"ostoja:admitted:{key}")
+                hashes.append(_hash(key))
             seconds = window.seconds
-            start = now - now % seconds
-            arguments += (at, seconds, window.quota, start, count, 1 if refuses else 0)
+            arguments += (at, seconds, window.quota, now - now % seconds, count)
         answers: list[Decision] = []
 
         def read(answer: list[Any]) -> None:
             admitted, seconds, micros, *counts = answer
             self._redis_ahead = seconds + micros / 1e6 - self._clock()
             if admitted:
-                self._add(buckets, counts, seconds)
-            answers.append(_decided(policy, buckets, budget, seconds, counts, "redis"))
+                self._add(buckets, seconds)
+            answers.append(_decided(policy, buckets, seconds, counts, "redis"))
 
         await self._redis.evaluate(COUNT, hashes, arguments, read)
         return answers[0]
 
-    def _decide_here(
-        self, policy: str, buckets: Sequence[Bucket], budget: Budget | None
-    ) -> Decision:
+    def _decide_here(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
         now = self._now()
         counts = [
             self._here.count(seconds, start, self._here.place(seconds, start, key))
             for seconds, start, key in (
-                (window.seconds, now - now % window.seconds, key) for window, key, _ in buckets
+                (window.seconds, now - now % window.seconds, key) for window, key in buckets
             )
         ]
-        decision = _decided(policy, buckets, budget, now, counts, "here")
+        decision = _decided(policy, buckets, now, counts, "here")
         if decision.admitted:
-            self._add(buckets, counts, now)
+            self._add(buckets, now)
         return decision
 
     def _now(self) -> int:
@@ -420,38 +444,29 @@ class Limiter:
 
     def _counts(self, buckets: Sequence[Bucket], now: int) -> list[int]:
         count = self._here.count
-        return [count(w.seconds, now - now % w.seconds, key) for w, key, _ in buckets]
+        return [count(w.seconds, now - now % w.seconds, key) for w, key in buckets]
 
-    def _add(self, buckets: Sequence[Bucket], counts: Sequence[int], now: int) -> None:
-        for (window, key, _), count in zip(buckets, counts, strict=True):
-            if count < window.quota:
-                self._here.add(window.seconds, now - now % window.seconds, key)
+    def _add(self, buckets: Sequence[Bucket], now: int) -> None:
+        for window, key in buckets:
+            self._here.add(window.seconds, now - now % window.seconds, key)
+
+
+def _hash(key: str) -> str:
+    return f"ostoja:admitted:{key}"
 
 
 def _decided(
-    policy: str,
-    buckets: Sequence[Bucket],
-    budget: Budget | None,
-    now: int,
-    counts: Sequence[int],
-    counted_in: str,
+    policy: str, buckets: Sequence[Bucket], now: int, counts: Sequence[int], counted_in: str
 ) -> Decision:
-    uses = [
+    uses = tuple(
         Use(window, count, window.seconds - now % window.seconds)
-        for (window, _, _), count in zip(buckets, counts, strict=True)
-    ]
-    spent = uses.pop() if budget is not None else None
+        for (window, _), count in zip(buckets, counts, strict=True)
+    )
     admitted = True
     for window, count, _ in uses:
         admitted = admitted and count < window.quota
     _count(policy, "admitted" if admitted else "refused", counted_in)(1)
-    if budget is None or spent is None or not admitted:
-        return Decision(policy, admitted, tuple(uses))
-    exhausted = spent.exhausted
-    _count(budget.name, "refused" if exhausted else "admitted", counted_in)(1)
-    if exhausted and budget.refuses:
-        return Decision(budget.name, admitted=False, uses=(spent,), budget=spent)
-    return Decision(policy, admitted=True, uses=tuple(uses), budget=spent)
+    return Decision(policy, admitted, uses, buckets, now)
 
 
 _count = increments(metrics.LIMIT_DECISIONS)

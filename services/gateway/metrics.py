@@ -7,7 +7,7 @@ LIMIT_DECISIONS = Counter(
     "Rate limit decisions; counted_in says where.",
     [
         # chat | api | form | slack | service | health | console | login
-        # chat_budget | write_budget | withdrawal_budget
+        # chat_budget | write_budget | withdrawal_budget | form_budget | suspected_budget
         "policy",
         "outcome",  # admitted | refused (would be: in shadow mode, a withdrawal over a budget)
         "counted_in",  # redis | here
@@ -15,15 +15,15 @@ LIMIT_DECISIONS = Counter(
 )
 BUDGET_REQUESTS = Counter(
     "gateway_budget_requests_total",
-    "Requests without a key, by the used share of their common budget.",
+    "Valid requests without a key, by the used share of their common budget.",
     [
-        "budget",  # chat_budget | write_budget | withdrawal_budget
-        "used",  # low | most (four fifths) | all: refused, unless it is a withdrawal
+        "budget",  # chat_budget | write_budget | withdrawal_budget | form_budget | suspected_budget
+        "used",  # low | most (four fifths) | all: refused, unless it is a withdrawal or a form
     ],
 )
-for _budget in ("chat_budget", "write_budget", "withdrawal_budget"):
+for _of in ("chat", "write", "withdrawal", "form", "suspected"):
     for _used in ("low", "most", "all"):
-        BUDGET_REQUESTS.labels(_budget, _used)  # a rule sees only what rises from 0
+        BUDGET_REQUESTS.labels(f"{_of}_budget", _used)  # a rule sees only what rises from 0
 LIMIT_LOCAL_KEYS = Gauge(
     "gateway_limit_local_keys",
     "Clients counted in process memory.",

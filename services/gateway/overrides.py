@@ -67,7 +67,7 @@ class Rules:
     def policies(self) -> dict[str, tuple[Window, ...]]:
         now = self.now()
         return {
-            "chat": (now["chat"],),
+            "chat": merged((now["chat"], now["chat_budget"].part)),
             "api": merged((now["minute"], now["hour"])),
             "service": (now["service"],),
             "slack": (now["slack"],),

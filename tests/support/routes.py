@@ -36,6 +36,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
     nothing = cast("Any", _Anything())
     api = Api(
         body_budget=nothing,
+        budgets=nothing,
         upstreams=nothing,
         intake=nothing,
         targets=nothing,
@@ -46,11 +47,12 @@ def route_table() -> dict[tuple[str, str], Requirements]:
         slack_secret=None,
         forms=FormRoutes(
             forms={},
-            own_origin=None,
+            public_base_url="",
             body_budget=nothing,
             handover=nothing,
             idempotency=nothing,
             limiter=nothing,
+            budgets=nothing,
             robots=nothing,
             grace=nothing,
             shadow=False,

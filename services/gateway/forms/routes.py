@@ -5,7 +5,6 @@ followups, under an id that was fixed before. Only a lead that is confirmed ther
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,8 +17,9 @@ from libs.common.http.heads import media_type
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.gateway import metrics
-from services.gateway.access import CONTEXT
+from services.gateway.access import CONTEXT, too_many
 from services.gateway.body_budget import BodyBudget
+from services.gateway.budgets import Budgets
 from services.gateway.clients import Role, bucket_of, network_of
 from services.gateway.forms import pages
 from services.gateway.forms.robots import Robots
@@ -36,7 +36,7 @@ from services.gateway.forms.submission import (
 from services.gateway.forms.texts import FAULTS, PAGES, waiting
 from services.gateway.handover import Handover
 from services.gateway.idempotency import HEADER, Idempotency, key_of
-from services.gateway.limits import Budget, Limiter, Window
+from services.gateway.limits import Decision, Limiter, Window
 from services.gateway.pages import language_of
 from services.gateway.proxy import readable
 
@@ -44,6 +44,8 @@ SHORTEST_KEY = 16
 ROUTE = "/api/leads"
 PROOF = "X-Proof"
 """A header, not part of the body: solved anew, it leaves the body of a key as it was."""
+APART = Window("suspected", 300, 3600)
+"""What all forms together may keep apart: at most 100,000 rows in LEAD_SUSPECT_DAYS (14)."""
 
 
 class FormRoutes:
@@ -51,21 +53,26 @@ class FormRoutes:
         self,
         *,
         forms: Forms,
-        own_origin: str | None,
+        public_base_url: str,
         body_budget: BodyBudget,
         handover: Handover,
         idempotency: Idempotency,
         limiter: Limiter,
+        budgets: Budgets,
         robots: Robots,
         grace: timedelta,
         shadow: bool,
     ) -> None:
         self._forms = forms
-        self._own_origin = own_origin
+        self._own_origin = origin_of(public_base_url)
+        first = next(iter(forms), None)
+        self.contact = first and f"{public_base_url.rstrip('/')}/forms/{first}"
+        """The page that takes a visitor's contact where a budget is spent."""
         self._body_budget = body_budget
         self._handover = handover
         self._idempotency = idempotency
         self._limiter = limiter
+        self._budgets = budgets
         self._robots = robots
         self._grace = grace
         self._shadow = shadow
@@ -267,19 +274,12 @@ class FormRoutes:
         client = request[CONTEXT].client
         if client.role is Role.SERVICE:
             return
-        address, whole = self._limits[name]
+        address, _ = self._limits[name]
         wide = f"form:{name}:{network_of(client.ip)}" if ":" in client.ip else None
         key = f"form:{name}:{bucket_of(client.ip)}"
-        budget = Budget("form", f"form:{name}", whole, refuses=True)
-        decision = await self._limiter.decide("form", key, (address,), wide, budget)
+        decision = await self._limiter.decide("form", key, (address,), wide)
         if not (decision.admitted or self._shadow):
-            metrics.LEADS.labels(name, "none", "limited").inc()
-            seconds = decision.retry_after
-            raise Problem(
-                429,
-                detail=f"Too many requests; try again in {seconds} s.",
-                headers={hdrs.RETRY_AFTER: str(seconds)},
-            )
+            raise _too_many(request, name, decision)
 
     def _read(self, form: Form, given: Submission) -> Read:
         found = form.read(given.fields, given.version)
@@ -337,24 +337,46 @@ class FormRoutes:
         given.version = given.version or form.version
         client = request[CONTEXT].client
         by_key = client.role is Role.SERVICE
+        suspicion = None if by_key else self._robots.suspicion(form, given)
+        suspicion, charge = await self._charge(request, given.form, suspicion)
         accepted = Accepted(
             submission=given,
             values=found.values,
             facts=found.facts,
             wordings=wordings,
             not_recorded=missing,
-            suspicion=None if by_key else self._robots.suspicion(form, given),
+            suspicion=suspicion,
         )
         agent = request.headers.get(hdrs.USER_AGENT)
         body = accepted.message(client, agent and readable(agent), now)
         outcome = "suspected" if accepted.suspicion else "accepted"
         try:
             way = await self._hand_over(body)
-        except Problem:
+        except Problem as problem:
             metrics.LEADS.labels(given.form, "none", "unknown").inc()
+            await self._budgets.settle(charge, problem.status)  # its repetition is charged again
             raise
         metrics.LEADS.labels(given.form, way, outcome).inc()
         return accepted
+
+    async def _charge(
+        self, request: web.Request, name: str, suspicion: str | None
+    ) -> tuple[str | None, Decision | None]:
+        """Charge a lead to its form, or to what is kept apart if that is spent or it is suspected.
+
+        :returns: why it is kept apart, and the charge
+        :raises Problem: 429
+        """
+        client = request[CONTEXT].client
+        if suspicion is None:
+            whole = self._limits[name][1]
+            charge = await self._budgets.charge(client, "form_budget", whole, f"form:{name}")
+            if charge is None or charge.admitted:
+                return None, charge
+        charge = await self._budgets.charge(client, "suspected_budget", APART)
+        if charge is not None and not charge.admitted:
+            raise _too_many(request, name, charge)
+        return suspicion or "busy", charge
 
     async def _hand_over(self, body: Mapping[str, Any]) -> str:
         request_id = logs.request_id.get() or ""
@@ -365,13 +387,13 @@ class FormRoutes:
         return "service"
 
 
+def _too_many(request: web.Request, name: str, decision: Decision) -> Problem:
+    metrics.LEADS.labels(name, "none", "limited").inc()
+    request[CONTEXT].decision = decision
+    return too_many(request)
+
+
 def origins_of(forms: Forms) -> set[str]:
     """Return the origins of all forms, for CORS; the form itself is checked by `_check_origin`."""
     found = {origin for form in forms.values() for origin in form.origins}
     return found | ({"null"} if any(form.null_origin for form in forms.values()) else set())
-
-
-def own_origin(public_base_url: str) -> str | None:
-    with suppress(ValueError):
-        return origin_of(public_base_url)
-    return None

@@ -62,17 +62,14 @@ async def test_of_many_at_once_exactly_the_limit_of_an_address_passes(
     assert (await submit(gateways[0], "b@example.com", **SERVICE)).status == 202
 
 
-async def test_the_limit_of_a_form_holds_over_all_addresses_and_tells_a_person_when_to_try_again(
+async def test_a_person_over_the_limit_of_an_address_is_told_when_to_try_again(
     start_gateway: StartGateway, owner: Owner, tmp_path: Path
 ) -> None:
     text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
     path = tmp_path / "forms.toml"
-    path.write_text(text.replace("600 per hour", "5 per day"), encoding="utf-8")
-    gateway = await start_gateway(**WIDE, FORMS_CONFIG=str(path), TRUSTED_PROXIES="127.0.0.1/32")
-    answers = [
-        await submit(gateway, f"a{n}@example.com", **{"X-Forwarded-For": f"203.0.113.{n}"})
-        for n in range(8)
-    ]
+    path.write_text(text.replace("20 per hour", "5 per day"), encoding="utf-8")
+    gateway = await start_gateway(**WIDE, FORMS_CONFIG=str(path))
+    answers = [await submit(gateway, f"a{n}@example.com") for n in range(8)]
     assert [answer.status for answer in answers] == [202] * 5 + [429] * 3
     given = {"form": "contact", "language": "en", "email": "a@example.com", "name": "Anna"}
     page = await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=given)

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from libs.common.process import tasks
-from services.gateway.limits import COUNT, Limiter, LocalCounts, Window
+from services.gateway.limits import COUNT, REFUND, Decision, Limiter, LocalCounts, Window
 from services.gateway.redis_pipeline import RedisPipeline
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
@@ -61,7 +61,7 @@ def today() -> int:
 
 @asynccontextmanager
 async def limiters(redis_url: str, count: int) -> AsyncIterator[list[Limiter]]:
-    pipes = [RedisPipeline(redis_url, (COUNT,)) for _ in range(count)]
+    pipes = [RedisPipeline(redis_url, (COUNT, REFUND)) for _ in range(count)]
     running = [asyncio.create_task(pipe.run()) for pipe in pipes]
     try:
         await until(lambda: all(pipe.connected for pipe in pipes))
@@ -146,3 +146,44 @@ async def test_a_process_that_starts_again_keeps_what_it_had_admitted(redis_url:
     async with limiters(redis_url, 1) as (after,):
         said = [(await after.decide("chat", "a", (DAY,))).admitted for _ in range(3)]
     assert said == [True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_what_is_given_back_is_free_again_and_nothing_else_is(
+    redis_url: str, seed: int
+) -> None:
+    """Whichever gateway charged it, also at once; after losses never more than is free."""
+    chance, budget = random.Random(seed), Window("budget", 40, 86_400)
+    async with Redis.from_url(redis_url) as redis, limiters(redis_url, 3) as gateways:
+        held: list[tuple[Limiter, str, Decision]] = []
+
+        async def charge(network: str) -> bool:
+            gateway = chance.choice(gateways)
+            decision = await gateway.charge("budget", "b", budget, network)
+            if decision.admitted:
+                held.append((gateway, network, decision))
+            return decision.admitted
+
+        async def give_back() -> None:
+            gateway, _, decision = held.pop(chance.randrange(len(held)))
+            await gateway.refund(decision)
+
+        for _ in range(300):
+            if chance.random() < 0.4 and held:
+                await give_back()
+                continue
+            network = f"{chance.randrange(30)}"
+            part = sum(other == network for _, other, _ in held)
+            free = part < 2 and len(held) < 40
+            assert await charge(network) == free
+        for _ in range(20):
+            backs = [give_back() for _ in range(min(len(held), chance.randrange(20)))]
+            await asyncio.gather(*backs, *(charge(f"{network}") for network in range(30)))
+            assert len(held) <= 40
+        for is_lost in (False, True):
+            if is_lost:
+                await redis.flushdb()
+            while held:
+                await give_back()
+            admitted = [await charge(f"{network}") for network in range(60)]
+            assert sum(admitted) == 40

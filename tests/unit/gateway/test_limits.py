@@ -194,3 +194,30 @@ async def test_many_networks_of_one_site_share_a_multiple_of_the_quota(limiter: 
     assert not fresh.admitted
     assert '"minute-wide";q=48;w=60' in fresh.headers()["RateLimit-Policy"]
     assert (await limiter.decide("api", "2001:db9::/64", [MINUTE], "2001:db9::/48")).admitted
+
+
+async def test_what_is_given_back_without_redis_is_free_again(limiter: Limiter) -> None:
+    charges = [await limiter.charge("b", "b", HOUR, f"{network}") for network in range(8)]
+    assert [charge.admitted for charge in charges] == [True] * 5 + [False] * 3
+    await limiter.refund(charges[2])
+    assert not (await limiter.charge("b", "b", HOUR, "0")).admitted, "its network has its part"
+    again = [await limiter.charge("b", "b", HOUR, f"{network}") for network in (2, 5)]
+    assert [charge.admitted for charge in again] == [True, False]
+
+
+async def test_a_window_that_is_over_gets_nothing_back(limiter: Limiter, clock: Clock) -> None:
+    charge = await limiter.charge("b", "b", HOUR, "n")
+    clock.now += 3600
+    assert (await limiter.charge("b", "b", HOUR, "n")).admitted
+    await limiter.refund(charge)
+    assert not (await limiter.charge("b", "b", HOUR, "n")).admitted
+
+
+async def test_a_full_memory_gives_back_what_it_counted(clock: Clock) -> None:
+    limiter = Limiter(RedisPipeline("redis://127.0.0.1:1", ()), clock=clock, max_keys=1)
+    await limiter.decide("api", "first", [HOUR])
+    charges = [await limiter.charge("b", "b", HOUR, "n") for _ in range(2)]
+    await limiter.refund(charges[0])
+    assert limiter._here._tables[3600][1].keys() >= {"first"}
+    assert sum(limiter._here._tables[3600][1].values()) == 1
+    assert [charge.admitted for charge in charges] == [True, False]
