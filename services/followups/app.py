@@ -17,7 +17,6 @@ from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
 from services.followups.http.submissions import SubmissionRoutes
-from services.followups.http.transcripts import Transcripts
 from services.followups.llm import ChatModel
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
@@ -68,9 +67,9 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         partial(retention.forget_suspected, engine, days),
     )
     service.spawn("suspected leads", suspects)
-    transcripts = Transcripts(engine, configured, tokens, settings.public_base_url)
+    page_of = f"{settings.public_base_url.rstrip('/')}/console/leads/{{}}".format
     erased = Erased(parse_keys(token_keys).values())
-    leads = Submissions(engine, configured, known_forms, transcripts.link, erased)
+    leads = Submissions(engine, configured, known_forms, page_of, erased)
     consumers = Consumers(engine, broker, leads)
     for queue, handler in (
         (topology.LEADS_QUEUE, consumers.leads),
@@ -81,7 +80,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
     service.spawn("scheduler", scheduler.run())
-    service.spawn("announcer", Announcer(engine, configured, transcripts.link).run())
+    service.spawn("announcer", Announcer(engine, configured, page_of).run())
 
     model = None
     if settings.chat_model_url:
@@ -98,12 +97,11 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     for routes in (
-        ChatRoutes(engine, configured, transcripts.link, model),
+        ChatRoutes(engine, configured, page_of, model),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
-        LeadRoutes(engine, configured, transcripts.link),
+        LeadRoutes(engine, configured, page_of),
         OperationsRoutes(engine, broker),
-        transcripts,
     ):
         routes.add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))

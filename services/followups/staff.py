@@ -38,8 +38,8 @@ WORK_WORDS = 3
 POLL_SECONDS = 1.0
 BATCH = 50
 
-Link = Callable[[UUID, datetime], str]
-"""Makes the link to a conversation's transcript for staff."""
+Link = Callable[[UUID], str]
+"""Makes the link to a lead's page in the console, which asks for a login and records the look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def announce(
         work=_work(facts.wish, config.works),
         topic=topic.label[config.staff_language] if topic else None,
         is_update=not first,
-        transcript_url=link(row.heard_in, now),
+        transcript_url=link(row.id),
         at=now,
         form=None if sent is None else sent.form,
     )

@@ -98,7 +98,6 @@ FORWARDED = (
         "GET", "/api/leads/{id:(?!import$|suspected$)[^{}/]+}", "followups", needs(Scope.LEADS_READ)
     ),
     Forwarded("POST", "/api/leads/{id}/state", "followups", needs(Scope.LEADS_WRITE)),
-    Forwarded("GET", "/transcript", "followups", PUBLIC),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
@@ -229,6 +228,7 @@ class Api:
         add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
         add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
+        add("GET", "/transcript", PUBLIC, self.moved)
         # Counting would cost more, and an office with one address would lose its form.
         add("GET", "/api/forms/{form}", UNLIMITED, self._forms.describe)
         add("POST", "/api/leads", FORM, self._forms.post)
@@ -388,6 +388,10 @@ class Api:
         if response.status == 404:  # perhaps just accepted: the ledger lags a moment behind
             response.headers.setdefault(hdrs.RETRY_AFTER, "1")
         return response
+
+    async def moved(self, _: web.Request) -> web.Response:
+        """Lead who has a link of an older release to the console, and show nothing."""
+        return web.Response(status=303, headers={hdrs.LOCATION: "/console/leads"})
 
     async def slack_action(self, request: web.Request) -> web.StreamResponse:
         """Forward what Slack has signed; alerts relies on this check."""

@@ -181,8 +181,7 @@ class LeadRoutes:
             name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
             for name in (*_OWN, *_TIMES)
         }
-        url = self.link(row["heard_in"], row["updated_at"])
-        ordered = {**own, **known, "transcript_url": url}
+        ordered = {**own, **known, "transcript_url": self.link(row["id"])}
         return {name: _plain(ordered[name]) for name in COLUMNS}
 
 

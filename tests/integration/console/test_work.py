@@ -16,6 +16,8 @@ from tests.support.system import LEAD, fresh_address
 
 EN = TEXTS["en"]
 
+OLD_LINK = "/transcript?token=of-an-older-release"
+
 
 async def new_lead(stack: Stack) -> tuple[str, str]:
     """Return the id of a lead whose case is open, and its address."""
@@ -99,6 +101,26 @@ async def test_each_look_is_recorded_before_it_shows_and_without_an_address(stac
         stack.query("GRANT INSERT ON console.staff_action TO console")
     assert unrecorded.status >= 500
     assert email not in unrecorded.text
+
+
+async def test_the_link_in_slack_shows_the_conversation_after_a_login_and_a_record_only(
+    stack: Stack,
+) -> None:
+    lead, email = await new_lead(stack)
+    page = f"/console/leads/{lead}"
+
+    async def linked() -> bool:
+        posted = [str(one["body"]) for one in await stack.sandbox.received("slack")]
+        return any(f"{stack.values['PUBLIC_BASE_URL']}{page}|" in text for text in posted)
+
+    await eventually(linked, 30)
+    for path, leads_to in ((page, f"/console/login?next={page}"), (OLD_LINK, "/console/leads")):
+        answer = await stack.http("GET", path)
+        assert (answer.status, email in str(answer.body)) == (303, False)
+        assert answer.headers["Location"] == leads_to
+    seller = await person(stack, "sales")
+    assert email in (await seller.get(page)).text
+    assert recorded(stack, lead) == [("lead.look", "done")]
 
 
 async def test_who_comes_second_is_told_who_has_it_and_changes_nothing(stack: Stack) -> None:

@@ -61,8 +61,8 @@ def scheduler(engine: AsyncEngine) -> Callable[..., Scheduler]:
     return make
 
 
-def link(conversation_id: uuid.UUID, _: datetime) -> str:
-    return f"https://ostoja.example.com/transcript?token={conversation_id}"
+def link(lead_id: uuid.UUID) -> str:
+    return f"https://ostoja.example.com/console/leads/{lead_id}"
 
 
 class World:

@@ -242,13 +242,13 @@ def test_the_slack_message_of_a_lead_has_contact_wish_and_next_step() -> None:
     title, message = slack_message(
         name="Ala Nowak", work="remont kuchni", city="Kraków", phone="+48600700800",
         staff_language="pl", hot=True, said=["Kiedy możecie zacząć?"], may_mail="given",
-        transcript_url="https://ostoja.example.com/transcript?token=t",
+        transcript_url="https://ostoja.example.com/console/leads/1",
     )  # fmt: skip
     assert title == "Gorący lead: Ala Nowak, remont kuchni, Kraków · ala@example.com"
     for part in (
         "Zadzwoń: <tel:+48600700800|+48600700800>", "można wysyłać maile", "Kiedy możecie zacząć?",
         "80 pkt: budget, area", "Kitchen, 80 m²",
-        "<https://ostoja.example.com/transcript?token=t|Cała rozmowa>",
+        "<https://ostoja.example.com/console/leads/1|Cała rozmowa>",
     ):  # fmt: skip
         assert part in message
 
@@ -282,7 +282,9 @@ def test_a_lead_without_a_name_or_a_contact_is_named_by_its_session() -> None:
 def visitor(target: str, event: str, **payload: Any) -> str:
     _, templates = config.load(SHIPPED, ENV)
     known = {"topic": "PILNE: awaria", "said": ["Czuć gaz!"], "staff_language": "pl"}
-    known |= {"transcript_url": "https://ostoja.example.com/transcript?token=t"}
+    known |= {
+        "transcript_url": "https://ostoja.example.com/console/leads/1"
+    }
     job = replace(lead(email=None, **known | payload), event_type=event)
     return templates.render(target, job) or ""
 
@@ -307,7 +309,7 @@ def test_a_mail_to_staff_has_the_topic_as_subject() -> None:
     ).partition("\n")
     assert subject == "Reklamacja / serwis: +48600700800"
     assert "> Czuć gaz!" in text
-    assert "https://ostoja.example.com/transcript?token=t" in text
+    assert "https://ostoja.example.com/console/leads/1" in text
 
 
 def test_monday_gets_a_phone_in_its_documented_form_and_no_empty_columns() -> None:

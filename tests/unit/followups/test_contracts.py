@@ -52,7 +52,7 @@ def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
         "work": None,
         "topic": None,
         "is_update": False,
-        "transcript_url": "https://ostoja.example.com/transcript?token=t",
+        "transcript_url": "https://ostoja.example.com/console/leads/3fadbd2d-6867-5662-bd30-9455bc6cc614",
         "at": AT,
     }
     return messages.request(**told | more)
