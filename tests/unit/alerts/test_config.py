@@ -282,9 +282,7 @@ def test_a_lead_without_a_name_or_a_contact_is_named_by_its_session() -> None:
 def visitor(target: str, event: str, **payload: Any) -> str:
     _, templates = config.load(SHIPPED, ENV)
     known = {"topic": "PILNE: awaria", "said": ["Czuć gaz!"], "staff_language": "pl"}
-    known |= {
-        "transcript_url": "https://ostoja.example.com/console/leads/1"
-    }
+    known |= {"transcript_url": "https://ostoja.example.com/console/leads/1"}
     job = replace(lead(email=None, **known | payload), event_type=event)
     return templates.render(target, job) or ""
 
