@@ -36,5 +36,13 @@ PERSON = "staff:"
 
 Only the gateway writes it, for a token that it has checked.
 """
+OPERATOR = "operator"
+"""What a token of the console's staff is for; since 0.1 with method and path, for one call."""
+
+
+def operator_action(method: str, path: str) -> str:
+    return f"{OPERATOR} {method} {path}"
+
+
 KEY = "key:"
 """How it names an API key, as the gateway has found it: `key:<id>`."""

@@ -18,6 +18,7 @@ from yarl import URL
 
 from libs.common.http.application import REQUEST_ID
 from libs.common.process import logs, tracing
+from libs.common.scopes import operator_action
 from libs.common.signed_links import Tokens
 from services.console.store.sessions import Visitor
 
@@ -107,9 +108,9 @@ class Gateway:
         asked = {name: str(value) for name, value in query.items() if value is not None}
         url = URL(self._url + path, encoded=True).update_query(asked)
         subject, roles = f"{visitor.staff_id} {visitor.name}", ",".join(sorted(visitor.roles))
-        request_id = logs.request_id.get() or ""
+        action, request_id = operator_action(method, url.raw_path), logs.request_id.get() or ""
         headers = {
-            "X-Operator-Token": self._tokens.sign(subject, roles, "operator", datetime.now(UTC)),
+            "X-Operator-Token": self._tokens.sign(subject, roles, action, datetime.now(UTC)),
             REQUEST_ID: request_id,
             **tracing.headers(request_id),
         }

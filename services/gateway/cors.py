@@ -20,7 +20,7 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-HSTS = "max-age=31536000"
+HSTS = "max-age=31536000; includeSubDomains"
 
 # Without the key headers: a key in a browser is no secret.
 ALLOWED_HEADERS = "Content-Type, Idempotency-Key, X-Proof, X-Request-ID"

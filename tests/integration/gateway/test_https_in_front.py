@@ -98,7 +98,7 @@ async def test_behind_the_shipped_proxy_each_visitor_has_its_own_limit(
                 server_hostname=NAME,
             ) as answer,
         ):
-            assert answer.headers["Strict-Transport-Security"]
+            assert "includeSubDomains" in answer.headers["Strict-Transport-Security"]
             assert answer.headers["X-Request-ID"]
             return answer.status
 

@@ -334,7 +334,7 @@ async def test_every_answer_carries_security_headers(start_gateway: StartGateway
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["X-Frame-Options"] == "DENY"
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-        assert headers["Strict-Transport-Security"]
+        assert headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
 
 
 async def test_an_allowed_origin_may_call_and_read_even_errors(

@@ -150,18 +150,37 @@ async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_
     assert [policy for policy, _ in admitting.counted] == ["api"]
 
 
+async def test_a_token_opens_the_call_that_it_is_for(client: Client) -> None:
+    """That of a console of the release before is for any call."""
+    for action in ("operator GET /api/dlq/stats", "operator"):
+        own = {"X-Operator-Token": token("ops", action=action)}
+        assert (await called(client, ("get", "/api/dlq/stats"), own))[0] == 200
+
+
 @pytest.mark.parametrize(
     "made",
     [
         lambda: token("ops", ago=400),
         lambda: token("ops", ago=-400),
         lambda: token("ops", action="unsubscribe"),
+        lambda: token("ops", action="operator POST /api/dlq/stats"),
+        lambda: token("ops", action="operator GET /api/dlq/failed"),
         lambda: token("ops", keys=FOR_LINKS),
         lambda: token("ops")[:-1],
         lambda: "x",
         str,
     ],
-    ids=["old", "of the future", "a link", "another key", "cut", "none", "empty"],
+    ids=[
+        "old",
+        "of the future",
+        "a link",
+        "another method",
+        "another path",
+        "another key",
+        "cut",
+        "none",
+        "empty",
+    ],
 )
 async def test_a_token_that_the_console_did_not_just_sign_opens_nothing(
     client: Client, made: Callable[[], str]
