@@ -297,7 +297,7 @@ def console(tell: Teller, world: World, ola: str) -> None:
     tell.step(
         "A seller takes her in the console", "A page for a phone. Each look is recorded first."
     )
-    invited = {"email": _person("kasia"), "name": KASIA, "roles": ["sales"], "language": "en"}
+    invited = {"email": _person("kasia"), "name": KASIA, "roles": ["sales"], "show_link": True}
     invitation = world.call("POST", "/api/staff", invited, key="admin")
     kasia = Browser(world.gateway)
     kasia.open(urlsplit(invitation["link"]).path, password=secrets.token_urlsafe())

@@ -34,7 +34,7 @@ SCHEMAS = (
 )  # one per service; the gateway has no tables
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
 # Of one process: pool and listener.
-CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11, "console": 5}
+CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11, "console": 6}
 OTHER_CONNECTIONS = 10  # of owners, backups and operators
 REPLIES = "replies"  # shared: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10
@@ -76,7 +76,7 @@ RIGHTS = {
         publishes=("alerts", "console.commands", "followups.commands", REPLIES),
         listens=(REPLIES,),
     ),
-    "console": Rights(),
+    "console": Rights(publishes=("alerts",)),
     "followups": Rights(
         publishes=("alerts", "consent.commands", "console.commands", REPLIES),
         listens=("alerts.events", "consent.events"),

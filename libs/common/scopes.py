@@ -31,6 +31,10 @@ class Scope(StrEnum):
 
 NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ})
 """For people and ADMIN_API_KEY: no key may make keys, or let people in."""
+READS_PERSONS = frozenset(
+    {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.DLQ_READ, Scope.CONSENT_READ, Scope.CONSENT_ACT}
+)
+"""Every admin is told of a key that has one."""
 PERSON = "staff:"
 """How `X-Operator` names a person of the console: `staff:<id> <name>`.
 

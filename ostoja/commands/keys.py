@@ -122,7 +122,7 @@ def accept_restore(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """After a restored backup: revoke again what was revoked since, and serve keys again."""
+    """After a restored backup: revoke again what was revoked since, and let people in again."""
     session: Session = context.obj
     path = "/api/keys/accept-restore"
     found = session.api.call("POST", path, {})
@@ -138,6 +138,9 @@ def _print_lacking(screen: Screen, found: dict[str, Any]) -> None:
     revoked = ", ".join(found["revoked"]) or "no key"
     screen.line(f"revoked since the backup, and now again: {revoked}")
     screen.line(f"secrets made since the backup, which end now: {found['lost']}")
+    people = ", ".join(f"{title} ({id_})" for id_, title in found["people"].items()) or "nobody"
+    screen.line(f"changed since, and blocked until invited again: {people}")
+    screen.line("everybody logs in again, and every invitation that was not used ends")
     if not found["reported"]:
         screen.note("no gateway has said which keys it has yet; wait a few seconds, or nothing")
         screen.note("is revoked again: then read `ostoja keys` afterwards, and revoke by hand")

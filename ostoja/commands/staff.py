@@ -9,6 +9,10 @@ from ostoja.where import Session
 
 PANEL = "People"
 Person = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
+Show = Annotated[
+    bool,
+    typer.Option("--show-link", help="Print it instead of mailing it; every admin is told."),
+]
 Roles = Annotated[
     list[str], typer.Option("--role", help="viewer, sales, ops, privacy or admin; repeat for more.")
 ]
@@ -21,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
         ("invite", invite),
         ("invite-again", invite_again),
         ("roles", roles),
+        ("reset-factor", reset_factor),
         ("disable", disable),
     ):
         staff.command(title)(command)
@@ -57,23 +62,34 @@ def invite(
     role: Roles,
     title: Annotated[str, typer.Option("--name", help="As colleagues know them.")],
     language: Annotated[str, typer.Option(help="pl or en.")] = "pl",
+    *,
+    show: Show = False,
 ) -> None:
-    """Print a link with which a person sets a password; valid once, for 24 hours."""
-    session: Session = context.obj
+    """Mail a person a link with which they set a password; valid once, for 24 hours."""
     body = {"email": email, "name": title, "roles": role, "language": language}
-    answer = session.api.call("POST", "/api/staff", body)
-    session.screen.answer(answer, answer["link"])
+    _invite(context, "/api/staff", body, show=show)
 
 
-def invite_again(context: typer.Context, person: Person) -> None:
-    """Print a new link, for a lost link or password; the one before ends."""
+def invite_again(context: typer.Context, person: Person, *, show: Show = False) -> None:
+    """Mail a person a new link, for a lost link or password; the one before ends."""
+    _invite(context, f"/api/staff/{person}/invitation", {}, show=show)
+
+
+def _invite(context: typer.Context, path: str, body: dict[str, Any], *, show: bool) -> None:
     session: Session = context.obj
-    answer = session.api.call("POST", f"/api/staff/{person}/invitation", {})
-    session.screen.answer(answer, answer["link"])
+    answer = session.api.call("POST", path, body | ({"show_link": True} if show else {}))
+    session.screen.answer(answer, answer["link"] or "The link was mailed to the person.")
+
+
+def reset_factor(context: typer.Context, person: Person) -> None:
+    """Remove the second factor of a person who has lost it; they and every admin are told."""
+    session: Session = context.obj
+    answer = session.api.call("POST", f"/api/staff/{person}/reset-factor", {})
+    session.screen.answer(answer, f"{person} has no second factor now")
 
 
 def roles(context: typer.Context, person: Person, role: Roles) -> None:
-    """Give a person these roles instead of theirs; they log in again."""
+    """Give a person these roles instead of theirs, from their next request on."""
     session: Session = context.obj
     answer = session.api.call("POST", f"/api/staff/{person}/roles", {"roles": role})
     session.screen.answer(answer, f"{person} has {', '.join(answer['roles'])}")

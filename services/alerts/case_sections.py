@@ -14,14 +14,14 @@ from libs.common.hours import Hours
 from libs.common.hours_section import HoursSection
 from libs.common.phone_number import Phone
 from libs.common.process.config_file import Duration, Where, did_you_mean
-from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED
+from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED, STAFF_MAIL
 
 ALWAYS = "always"
 """The built-in hours that are always open."""
 ALWAYS_OPEN = Hours(ZoneInfo("UTC"), None, None)
 DAY = timedelta(days=1)
 LONGEST = 14 * DAY
-UNASKED = frozenset({"followup", "consent.mail", ESCALATION})
+UNASKED = frozenset({"followup", "consent.mail", STAFF_MAIL, ESCALATION})
 """Events that open no case: mails to others, and the report of unanswered cases."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]

@@ -23,7 +23,7 @@ from yarl import URL
 from libs.common.process.config_file import ConfigFile, FaultError, Where, did_you_mean
 from services.alerts.alert import Policy
 from services.alerts.case_sections import CaseSections
-from services.alerts.messages import ESCALATION
+from services.alerts.messages import ESCALATION, STAFF_MAIL
 from services.alerts.templates import Templates
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
@@ -286,6 +286,9 @@ class Config(CaseSections):
         """Return the targets of an alert, each once; empty without a matching route."""
         if target is not None:
             return (target,) if target in self.targets else ()
+        if event_type == STAFF_MAIL:  # to a mailbox, whatever a pattern of [routes] says
+            mail = (name for name, each in self.targets.items() if isinstance(each, EmailTarget))
+            return tuple(mail)[:1]
         return tuple(
             dict.fromkeys(
                 name

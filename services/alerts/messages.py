@@ -18,6 +18,8 @@ LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated", "lead.submitted"})
 OPTIONAL_EVENTS = LEAD_EVENTS - {"lead.submitted"}
 """A company may route none of them. A form that was answered 202 raises one alert, in any case."""
 ESCALATION = "escalation"
+STAFF_MAIL = "staff.mail"
+"""Of the console. It may hold a link that lets somebody in."""
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
 HEARTBEAT_MISSED = "heartbeat.missed"
@@ -36,6 +38,11 @@ EXPORT_REQUEST = "export.request"
 
 Records = dict[str, list[dict[str, Any]]]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+def shown_payload(row: Any) -> dict[str, Any] | None:
+    """Return the payload of a delivery for people: a link is for its addressee alone."""
+    return None if row.event_type == STAFF_MAIL else row.payload
 
 
 class _Read(BaseModel):

@@ -298,7 +298,7 @@ def _record(row: Any) -> dict[str, Any]:
         "permit_for": row.once_address,
         "accepted_at": row.accepted_at.isoformat(),
         "finished_at": row.finished_at and row.finished_at.isoformat(),
-        "payload": row.payload,
+        "payload": messages.shown_payload(row),
     }
 
 

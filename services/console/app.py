@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
-from libs.common.messaging import consumer
+from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens
@@ -42,6 +43,8 @@ from services.console.http.sync import SyncRoutes
 from services.console.http.targets import TargetRoutes
 from services.console.keys import Keys
 from services.console.live import Live
+from services.console.logins import Logins
+from services.console.notices import Notices
 from services.console.oidc import Provider
 from services.console.passwords import Passwords
 from services.console.people import People
@@ -70,6 +73,8 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         consumer.consume(broker, topology.ACTIONS_QUEUE, acts.consume, prefetch=PREFETCH)
     )
 
+    relay = outbox.Relay(engine, broker, database_url)
+    service.spawn("outbox relay", relay.run())
     sync = Sync(engine, service.stopping)
     service.spawn("key versions", sync.run())
     purge_actions = partial(_purge_actions, engine, settings.action_retention_days)
@@ -86,12 +91,13 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         [errors_as_pages, door.same_origin, application.unavailable_when(postgres.is_transient)]
     )
     SyncRoutes(sync).add_to(app)
-    keys = Keys(engine, sync)
+    notices = Notices(settings.public_base_url)
+    keys = Keys(engine, sync, notices)
     KeyRoutes(engine, keys).add_to(app)
     KeyPages(engine, door, keys).add_to(app)
     keys_of_operators = settings.operator_keys.get_secret_value()
     gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
-    InboxRoutes(door, gateway).add_to(app)
+    InboxRoutes(engine, door, gateway).add_to(app)
     live = Live(gateway)
     service.spawn("live", live.run())
     LiveRoutes(door, live).add_to(app)
@@ -110,8 +116,24 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     SilenceRoutes(door, gateway).add_to(app)
     OnCallRoutes(door, gateway).add_to(app)
     FollowupRoutes(door, gateway, looks).add_to(app)
-    staff = People(engine, Passwords(), settings.ways)
-    LoginRoutes(engine, door, staff).add_to(app)
+    staff = await _let_people_in(service, settings, engine, door, app, notices)
+    ActionRoutes(engine, door, acts, staff).add_to(app)
+    OperationsRoutes(engine).add_to(app)
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
+    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
+    await server.serve(
+        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
+    )
+
+
+async def _let_people_in(
+    service: Service, settings: ConsoleSettings, engine: AsyncEngine, door: Door,
+    app: web.Application, notices: Notices,
+) -> People:  # fmt: skip
+    keys = settings.operator_keys.get_secret_value()
+    staff = People(engine, settings.ways, notices)
+    logins = Logins(engine, Passwords(), settings.ways, keys, notices)
+    LoginRoutes(engine, door, logins).add_to(app)
     if settings.oidc_issuer:
         provider = Provider(
             await service.enter(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())),
@@ -120,15 +142,9 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
             settings.oidc_client_secret.get_secret_value(),
             settings.public_base_url.rstrip("/") + CALLBACK,
         )
-        OidcRoutes(door, staff, provider, Tokens(keys_of_operators)).add_to(app)
-    StaffRoutes(door, staff, settings.public_base_url).add_to(app)
-    ActionRoutes(engine, door, acts, staff).add_to(app)
-    OperationsRoutes(engine).add_to(app)
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
-    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(
-        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
-    )
+        OidcRoutes(door, logins, provider, Tokens(keys)).add_to(app)
+    StaffRoutes(door, staff).add_to(app)
+    return staff
 
 
 async def _purge_people(engine: AsyncEngine) -> None:
@@ -146,9 +162,8 @@ async def print_invitation(settings: ConsoleSettings) -> int:
     """Print a link for the first admin, if nobody can log in as admin yet."""
     database_url = settings.database_url.get_secret_value()
     async with postgres.connect(database_url, application_name="invitation") as engine:
-        staff = People(engine, Passwords(), settings.ways)
-        token = await staff.first_invitation(settings.escalation_email)
-    if token is not None:
-        link = f"{settings.public_base_url.rstrip('/')}/console/invitation/{token}"
+        staff = People(engine, settings.ways, Notices(settings.public_base_url))
+        link = await staff.first_invitation(settings.escalation_email)
+    if link is not None:
         sys.stdout.write(f"{link}\n")
     return 0

@@ -12,23 +12,24 @@ the process and waits for it, or the process reads the keys after the revocation
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging.actions import Actor
 from libs.common.process import logs
-from libs.common.scopes import NOT_FOR_KEYS, Scope
+from libs.common.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
 from services.console import metrics
 from services.console.key import MOST_KEYS, Secret, new_id, new_secret
+from services.console.notices import Notices
 from services.console.person import Role
-from services.console.store import actions, keys, versions
-from services.console.store.versions import Reader, Version
-from services.console.sync import KeysRestoredError, Sync
+from services.console.store import actions, keys, people, sessions, versions
+from services.console.store.versions import Reader, Restore, Version
+from services.console.sync import Sync, change
 
 log = logs.get_logger(__name__)
 
@@ -76,8 +77,10 @@ class Lacking:
     """Keys that the backup still had in force, and that were revoked, or rotated, since."""
     lost: int
     """Digests in force at the gateways, of keys made since; they end."""
+    people: Mapping[str, str]
+    """Names by id of people who were changed or dismissed since: they are blocked."""
     reported: bool
-    """Whether a gateway has said which keys it has; else nothing is known about what to revoke."""
+    """Whether a gateway has said what it has; else nothing is known about what to take back."""
 
 
 def grantable(roles: Collection[str]) -> list[Scope]:
@@ -97,15 +100,16 @@ def _check(actor: Actor, scopes: Collection[str]) -> None:
 
 
 class Keys:
-    def __init__(self, engine: AsyncEngine, sync: Sync) -> None:
+    def __init__(self, engine: AsyncEngine, sync: Sync, notices: Notices) -> None:
         self._engine = engine
         self._sync = sync
+        self._notices = notices
 
     async def create(self, actor: Actor, values: Mapping[str, Any]) -> tuple[Secret, Confirmation]:
         """:param values: the columns that the caller chooses"""
         _check(actor, values["scopes"])
         secret = new_secret(new_id())
-        async with self._change() as tx:
+        async with change(self._engine) as tx:
             if await keys.count_in_force(tx) >= MOST_KEYS:
                 raise TooManyKeysError
             version = await versions.advance(tx)
@@ -114,6 +118,7 @@ class Keys:
             await actions.record(
                 tx, actor, "key.create", KIND, secret.key_id, reason=values["purpose"]
             )
+            await self._tell(tx, actor, secret.key_id, values["name"], values["scopes"])
         return secret, await self._confirmed("create", version)
 
     async def rotate(
@@ -122,7 +127,7 @@ class Keys:
         """Add a second secret under the same id; the older ones end after the overlap."""
         secret = new_secret(key_id)
         now = datetime.now(UTC)
-        async with self._change() as tx:
+        async with change(self._engine) as tx:
             found = await keys.find(tx, key_id)
             if found is None:
                 raise UnknownKeyError
@@ -135,11 +140,12 @@ class Keys:
             if expires_at is not None:
                 await keys.extend(tx, key_id, expires_at)
             await actions.record(tx, actor, "key.rotate", KIND, key_id)
+            await self._tell(tx, actor, key_id, found.name, found.scopes)
         return secret, await self._confirmed("rotate", version)
 
     async def revoke(self, actor: Actor, key_id: str, reason: str) -> Confirmation:
         """Revoke a key, whatever its scopes. For one that is revoked already, only wait again."""
-        async with self._change() as tx:
+        async with change(self._engine) as tx:
             found = await keys.find(tx, key_id)
             if found is None:
                 raise UnknownKeyError
@@ -166,6 +172,7 @@ class Keys:
                 noticed_at=found[0].noticed_at,
                 revoked=sorted(revoked),
                 lost=await keys.unknown_digests(tx, lost),
+                people=await people.changed_since(tx, _standing(found)),
                 reported=all(each.held is not None for each in found),
             )
 
@@ -179,23 +186,26 @@ class Keys:
             raise NotRestoredError
         async with self._engine.begin() as tx:
             await versions.lock(tx)
-            for each in await versions.open_restores(tx):
+            found = await versions.open_restores(tx)
+            for each in found:
                 if each.held is not None:
                     await keys.end_not_held(tx, each.version, each.held)
+            for staff_id in await people.changed_since(tx, _standing(found)):
+                await people.block(tx, UUID(staff_id))
+            await people.end_invitations(tx)
+            await sessions.end(tx)
             await versions.accept_restores(tx)
             version = await versions.advance(tx, new_epoch=True)
             await actions.record(tx, actor, "key.accept-restore", KIND, version.epoch)
         metrics.KEYS_BEHIND.set(0)
         return lacking, await self._confirmed("accept-restore", version)
 
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[AsyncConnection]:
-        """Open the transaction of one change; it begins a version."""
-        async with self._engine.begin() as tx:
-            await versions.lock(tx)
-            if await versions.open_restores(tx):
-                raise KeysRestoredError
-            yield tx
+    async def _tell(
+        self, tx: AsyncConnection, actor: Actor, key_id: str, name: str, scopes: Collection[str]
+    ) -> None:
+        if reads := READS_PERSONS & set(scopes):
+            detail = ", ".join(sorted(reads))
+            await self._notices.tell(tx, actor, "key.power", key_id, name, kind=KIND, detail=detail)
 
     async def _confirmed(self, act: str, version: Version) -> Confirmation:
         """Wait until each gateway process has come back with this version, or a later one."""
@@ -211,3 +221,9 @@ class Keys:
         metrics.KEY_CHANGES.labels(act, "waiting" if waiting else "in_force").inc()
         log.info("keys.changed", act=act, version=version.version, waiting=len(waiting))
         return Confirmation(len(found) - len(waiting), waiting)
+
+
+def _standing(restores: Sequence[Restore]) -> Mapping[str, str]:
+    """Return what the gateway with the newest version knew of people."""
+    newest = max(restores, key=lambda each: each.version, default=None)
+    return (newest and newest.people) or {}

@@ -21,26 +21,25 @@ class Ways:
     passwords: bool
     issuer: str
     """The identity provider; empty: there is none."""
+    words: tuple[str, ...] = ()
+    """Of the company, as no password should be made."""
+
+    def asks_factor(self, roles: Iterable[str]) -> bool:
+        """Return whether these roles need a second factor; a provider has its own rules."""
+        return not self.issuer and may(roles, *POWERS)
 
 
+POWERS = frozenset({Role.PRIVACY, Role.ADMIN})
+"""Who sees what is stored of people, or lets others do so."""
 LANGUAGES = ("pl", "en")
 SHORTEST, LONGEST = 12, 256
 INVITATION = timedelta(hours=24)
 STEP_UP = timedelta(minutes=10)
+MOST_WRONG_CODES = 20
+"""Of an account, until there was none for an hour; then only a recovery code opens."""
 FREE_FAILURES = 5
 LONGEST_WAIT = 20.0
 """Seconds. Shorter than the gateway waits for an answer, or nobody could log in amid an attack."""
-
-
-def password_fault(password: str, email: str) -> str | None:
-    """Return the name of the fault: too_short, too_long, is_email or one_letter."""
-    if len(password) < SHORTEST:
-        return "too_short"
-    if len(password) > LONGEST:
-        return "too_long"
-    if email.casefold() in password.casefold():
-        return "is_email"
-    return "one_letter" if len(set(password)) < 4 else None
 
 
 def login_wait(failures: int) -> float:

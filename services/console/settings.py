@@ -53,7 +53,8 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
 
     @property
     def ways(self) -> Ways:
-        return Ways(not self.oidc_only, self.oidc_issuer)
+        host = (urlsplit(self.public_base_url).hostname or "").split(".")
+        return Ways(not self.oidc_only, self.oidc_issuer, ("ostoja", *host))
 
     @property
     def origin(self) -> str:

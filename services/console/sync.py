@@ -7,17 +7,18 @@ so the time in which this process, or the database, was away must not count as u
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.process import logs
 from services.console import metrics
-from services.console.store import keys, versions
+from services.console.store import keys, people, versions
 from services.console.store.versions import Version
 
 log = logs.get_logger(__name__)
@@ -32,6 +33,27 @@ class KeysRestoredError(Exception):
     """a gateway has keys that this database lacks: it was restored from a backup; run
     `ostoja keys accept-restore`
     """
+
+
+@asynccontextmanager
+async def people_change(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open the transaction of one change of people. Gateways hear of it, for a restore."""
+    async with change(engine) as tx:
+        yield tx
+        await versions.advance(tx)
+
+
+@asynccontextmanager
+async def change(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open the transaction of one change of keys or people, alone; the caller begins a version.
+
+    :raises KeysRestoredError:
+    """
+    async with engine.begin() as tx:
+        await versions.lock(tx)
+        if await versions.open_restores(tx):
+            raise KeysRestoredError
+        yield tx
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +76,8 @@ class Report:
     used: Sequence[Use]
     held: list[bytes] | None
     """The digests in force there, if it was told that this database was restored."""
+    people: dict[str, str] | None = None
+    """What it was told of people (people.standing), likewise."""
 
 
 class Sync:
@@ -124,7 +148,7 @@ class Sync:
             number = has.version if has else 0
             await versions.seen(tx, report.process, report.instance, number)
             if has is not None and not await versions.is_known(tx, has):
-                new = await versions.note_restore(tx, has, report.held)
+                new = await versions.note_restore(tx, has, report.held, report.people)
         if new:
             log.error("keys.behind", process=report.process, epoch=has and has.epoch)
 
@@ -138,8 +162,8 @@ class Sync:
             version = await versions.current(tx)
             if version == has:
                 return None
-            found = await keys.in_force(tx)
-        return {"epoch": str(version.epoch), "version": version.version, "keys": found}
+            found = {"keys": await keys.in_force(tx), "people": await people.standing(tx)}
+        return {"epoch": str(version.epoch), "version": version.version, **found}
 
     async def _wait(self, report: Report) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())

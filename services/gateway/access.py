@@ -242,15 +242,16 @@ class Access:
 
     async def _admits(self, context: RequestContext, key: str) -> bool:
         windows = context.windows or self._overrides.policies[context.policy]
-        if context.policy == "service" and not self._shadow:
+        shadow = self._shadow and context.policy != "login"  # passwords are guessed in a trial, too
+        if context.policy == "service" and not shadow:
             context.decision = await self._waits.decide(context.policy, key, windows)
         else:
             context.decision = await self._limiter.decide(
                 context.policy, key, windows, context.wide_key
             )
-        if self._shadow and not context.decision.admitted:
+        if shadow and not context.decision.admitted:
             log.info("limits.would_refuse", policy=context.policy)
-        return context.decision.admitted or self._shadow
+        return context.decision.admitted or shadow
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]

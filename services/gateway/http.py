@@ -154,6 +154,7 @@ FORWARDED = (
     Forwarded("POST", "/api/staff", "console", needs(Scope.STAFF_MANAGE)),
     Forwarded("POST", "/api/staff/{id}/invitation", "console", needs(Scope.STAFF_MANAGE)),
     Forwarded("POST", "/api/staff/{id}/roles", "console", needs(Scope.STAFF_MANAGE)),
+    Forwarded("POST", "/api/staff/{id}/reset-factor", "console", needs(Scope.STAFF_MANAGE)),
     Forwarded("POST", "/api/staff/{id}/disable", "console", needs(Scope.STAFF_MANAGE)),
     Forwarded("GET", "/api/actions", "console", needs(Scope.ACTIONS_READ)),
 )

@@ -48,6 +48,8 @@ class _Answer(BaseModel):
     version: int
     """Grows from one change to the next, and from an epoch to the next."""
     keys: list[Any]
+    people: dict[str, str] = {}
+    """What the console wants back if its database is restored; nothing here reads it."""
 
 
 class _Failed(Exception):  # noqa: N818 - reads as what happened
@@ -135,6 +137,7 @@ class KeySync:
             "wait": wait,
             "used": used_as_json(used),
             "held": self._keys.digests() if self._behind else None,
+            "people": self._held.people or None if self._behind else None,
         }
         answer = await self._post(SYNC, asked, wait + slack)
         if answer is None:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from libs.common.process.config_file import ConfigFile
 
-# Only for services: follow-ups need a permit, and the mails of consent and alerts have fixed
-# recipients. Posted by a client, they would bypass both.
+# Only for services: follow-ups need a permit, and the mails of consent, alerts and the console have
+# fixed recipients. Posted by a client, they would bypass both.
 INTERNAL_EVENTS = frozenset(
-    {"followup", "consent.mail", "escalation", "case.step", "case.update", "heartbeat.missed"}
-)
+    {
+        "followup", "consent.mail", "staff.mail", "escalation", "case.step", "case.update",
+        "heartbeat.missed",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -355,17 +355,20 @@ async def _staff(call: Calls) -> None:
     eva = {"email": fresh_address(), "name": "Ewa", "roles": ["viewer"]}
     made = await call("POST", "/api/staff", eva, status=201, key="admin")
     ewa = {"id": made["id"], "key": "admin"}
-    assert made["link"].startswith("http")
-    await call("POST", "/api/staff/{id}/invitation", status=201, **ewa)
+    assert made["link"] is None  # it was mailed
+    again = await call("POST", "/api/staff/{id}/invitation", {"show_link": True}, status=201, **ewa)
+    assert again["link"].startswith("http")
     await call("POST", "/api/staff/{id}/roles", {"roles": ["sales"]}, **ewa)
+    await call("POST", "/api/staff/{id}/reset-factor", **ewa)
     await call("POST", "/api/staff/{id}/disable", {"reason": "has left"}, **ewa)
     (person,) = (await call("GET", "/api/staff", key="admin"))["items"]
     assert (person["roles"], person["disabled"]) == (["sales"], True)
     acts = (await call("GET", "/api/actions", key="admin"))["items"]
-    assert [each["action"] for each in acts][:4] == [
+    assert [each["action"] for each in acts][:5] == [
         "staff.disable",
+        "staff.factor-reset",
         "staff.roles",
-        "staff.invite",
+        "staff.link-shown",
         "staff.invite",
     ]
 

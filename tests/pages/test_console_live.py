@@ -5,12 +5,13 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.integration.console.conftest import Console, idle_console  # noqa: F401 - a fixture
 from tests.integration.console.test_live import Owners, owners  # noqa: F401 - a fixture
-from tests.integration.console.test_people import PASSWORD, invite
+from tests.integration.console.test_people import invite
 from tests.pages.conftest import DESK
 from tests.pages.test_console import fits
+from tests.support.staff import PASSWORD
 
 pytestmark = pytest.mark.pages
 EN = TEXTS["en"]

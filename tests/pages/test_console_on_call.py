@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.pages.conftest import DESK, LOCALES, PHONE, photograph
 from tests.support.eventually import eventually
 from tests.support.stack import Stack

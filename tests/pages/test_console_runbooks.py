@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.pages.conftest import DESK, PHONE, entered
 from tests.support.ending import states_in_the_ledger
 from tests.support.eventually import eventually

@@ -24,7 +24,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
 from services.alerts.http.common import admin, operator, service, shown
 from services.alerts.intake import Intake
-from services.alerts.messages import CASE_EVENTS, CASE_STEP
+from services.alerts.messages import CASE_EVENTS, CASE_STEP, shown_payload
 from services.alerts.store import cases, queries, transitions, upkeep
 from services.alerts.store.queries import Cursor, Filter
 from services.alerts.targets.throttle import Throttle
@@ -128,7 +128,7 @@ class DlqRoutes:
             await action_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
         return json_response(
             {
-                "items": [shown(row) | {"payload": row.payload} for row in rows],
+                "items": [shown(row) | {"payload": shown_payload(row)} for row in rows],
                 "next_cursor": _cursor_of(rows[-1]) if more else None,
             }
         )

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import Problem, in_utc, json_response, only, parse
 from services.console.acts import Acts
 from services.console.http.door import Door
-from services.console.http.pages import ZONE, moment, page
+from services.console.http.pages import page
 from services.console.messages import ActionRecord
 from services.console.people import People
 from services.console.person import Role
 from services.console.store import actions
 from services.console.store.sessions import Visitor
+from services.console.texts import ZONE, moment
 
 PAGE = 50
 FILTERS = ("actor", "action", "day")

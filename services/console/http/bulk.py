@@ -6,10 +6,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import path_id
 from services.console.bulk import Bulk
 from services.console.http.door import Door
-from services.console.http.pages import moment, page, redirect
+from services.console.http.pages import page, redirect
 from services.console.person import Role, may
 from services.console.store import bulk
 from services.console.store.sessions import Visitor
+from services.console.texts import moment
 
 
 class BulkRoutes:

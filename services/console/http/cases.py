@@ -13,9 +13,10 @@ from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items
 from services.console.http.door import Door
 from services.console.http.keys import reason_in
-from services.console.http.pages import ZONE, Shown, answered, page, unavailable
+from services.console.http.pages import Shown, answered, page, unavailable
 from services.console.person import Role
 from services.console.store.sessions import Visitor
+from services.console.texts import ZONE
 
 PATH = "/console/cases"
 STATES = ("open", "unanswered", "answered")

@@ -3,19 +3,21 @@
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from ipaddress import ip_network
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import Problem
+from libs.common.http.application import CLIENT_ADDRESS, Problem
 from services.console.http.pages import page, redirect
+from services.console.logins import NoPasswordsError
 from services.console.passwords import TooManyError
-from services.console.people import NoPasswordsError
 from services.console.person import STEP_UP, Role, may
 from services.console.settings import ConsoleSettings
 from services.console.store import sessions
 from services.console.store.sessions import Ages, Visitor
+from services.console.sync import KeysRestoredError
 
 REFRESH = "X-Refresh"
 """Sent by a page that fetches itself again (live.js): it does not count as activity."""
@@ -48,14 +50,17 @@ class Door:
 
     def add(
         self, app: web.Application, method: str, path: str, handler: PageHandler, *roles: Role,
-        fresh: bool = False,
+        fresh: bool = False, early: bool = False,
     ) -> None:  # fmt: skip
-        app.router.add_route(method, path, self.only(handler, *roles, fresh=fresh))
+        app.router.add_route(method, path, self.only(handler, *roles, fresh=fresh, early=early))
 
-    def only(self, handler: PageHandler, *roles: Role, fresh: bool = False) -> Handler:
+    def only(
+        self, handler: PageHandler, *roles: Role, fresh: bool = False, early: bool = False
+    ) -> Handler:
         """Let people with one of these roles in; with none given, everybody who is logged in.
 
         :param fresh: ask them to prove again who they are if that was long ago
+        :param early: before they have the second factor that their roles need
         """
 
         async def entered(request: web.Request) -> web.StreamResponse:
@@ -63,6 +68,8 @@ class Door:
             here = request.path if request.method == "GET" else _area(request.path)
             if visitor is None:
                 return redirect(f"/console/login?next={here}")
+            if not (early or visitor.factor) and self.ways.asks_factor(visitor.roles):
+                return redirect("/console/factor")
             if roles and not may(visitor.roles, *roles):
                 return page(
                     request, "message.html", "forbidden", visitor,
@@ -91,6 +98,10 @@ async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamR
         status = 503
     except NoPasswordsError:
         return page(request, "message.html", "oidc_failed", status=403, text="oidc_only")
+    except KeysRestoredError:
+        if not request.path.startswith("/console"):
+            raise
+        return page(request, "message.html", "restored", status=503, text="restored_text")
     except Problem as problem:
         if not request.path.startswith("/console"):
             raise
@@ -109,6 +120,8 @@ def enter(response: web.StreamResponse, token: str) -> None:
 
 
 def leave(response: web.StreamResponse) -> None:
+    # Not "cookies": that would end sessions of the company's other services under its domain, too.
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     response.del_cookie(COOKIE, secure=True, httponly=True, samesite="Lax", path="/")
 
 
@@ -122,6 +135,12 @@ def browser_of(request: web.Request) -> str:
     said = request.headers.get(hdrs.USER_AGENT, "")
     found = [next((name for name in names if name in said), "") for names in (_BROWSERS, _SYSTEMS)]
     return ", ".join(filter(None, found)).replace("Edg,", "Edge,") or "?"
+
+
+def address_of(request: web.Request) -> str:
+    """Return whence a request comes, as the gateway says; of IPv6 the /64, which one site has."""
+    address = request.headers.get(CLIENT_ADDRESS, "unknown")
+    return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
 
 def _area(path: str) -> str:

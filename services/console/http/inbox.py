@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.messaging.actions import Actor
 from services.console.gateway import Answer, Gateway
 from services.console.http.door import REFRESH, Door
 from services.console.http.pages import page, reachable
+from services.console.notices import sentence
 from services.console.person import Role, may
+from services.console.store import people
 from services.console.store.sessions import Visitor
+from services.console.texts import moment
 
 MOST = 100
 """What is listed is counted up to here; more than that is "100+"."""
@@ -86,7 +91,8 @@ PARTS = (
 
 
 class InboxRoutes:
-    def __init__(self, door: Door, gateway: Gateway) -> None:
+    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
+        self._engine = engine
         self._door = door
         self._gateway = gateway
         self._checked = Answer(0)
@@ -99,8 +105,12 @@ class InboxRoutes:
         parts = [part for part in PARTS if may(visitor.roles, *part.roles)]
         asked = (self._ask(request, visitor, part) for part in parts)
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
+        admin = Role.ADMIN in visitor.roles
+        async with self._engine.connect() as tx:
+            found = await people.told(tx, visitor.staff_id, admin=admin)
+        told = [(moment(each.at), _told(visitor, each)) for each in found]
         return page(
-            request, "home.html", "home", visitor, live="leads cases alerts breakers",
+            request, "home.html", "home", visitor, told=told, live="leads cases alerts breakers",
             waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
         )  # fmt: skip
@@ -115,6 +125,11 @@ class InboxRoutes:
                 return found
             self._checked, self._checked_at = found, time.monotonic()
         return self._checked
+
+
+def _told(visitor: Visitor, act: Any) -> str:
+    actor = Actor(act.actor_kind, act.actor_id, act.actor_name)
+    return sentence(visitor.language, act.action, actor, act.whom, act.reason or "")
 
 
 def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:

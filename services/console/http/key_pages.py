@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http import plain_form
 from services.console.http.door import Door
 from services.console.http.keys import STATUS, Create, key_state, reason_in
-from services.console.http.pages import moment, page
+from services.console.http.pages import page
 from services.console.key import ID, Secret
 from services.console.keys import Confirmation, Keys, grantable
 from services.console.people import actor_of
 from services.console.person import Role
 from services.console.store import keys
 from services.console.store.sessions import Visitor
+from services.console.texts import moment
 
 DAYS = (30, 90, 365)
 OVERLAPS = (24, 0, 168)

@@ -1,5 +1,7 @@
 """Logging in and out, invitations, the step-up, and one's own account."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -8,22 +10,30 @@ from yarl import URL
 
 from libs.common.email_address import MalformedEmail, normalise
 from libs.common.http import plain_form
-from services.console.http.door import Door, browser_of, enter, leave, next_page
-from services.console.http.pages import HEADERS, moment, page, redirect, static
-from services.console.passwords import TooManyError
-from services.console.people import People, UsedInvitationError
-from services.console.person import LANGUAGES, LONGEST, password_fault
+from services.console.factor import NEW_SECRET, SECRET, picture, uri_of
+from services.console.http.door import Door, address_of, browser_of, enter, leave, next_page
+from services.console.http.pages import HEADERS, page, redirect, static
+from services.console.logins import Logins, Try, UsedInvitationError
+from services.console.passwords import TooManyError, WeakPasswordError
+from services.console.person import LANGUAGES, LONGEST
 from services.console.store import people, sessions
 from services.console.store.sessions import Visitor
+from services.console.texts import moment
 
 MOST_LETTERS = 4 * LONGEST
 
 
+async def _tried(request: web.Request) -> Try:
+    form = await plain_form.read(request)
+    password, code = (str(form.get(name, ""))[:MOST_LETTERS] for name in ("password", "code"))
+    return Try(password, code, browser_of(request), address_of(request))
+
+
 class LoginRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, staff: People) -> None:
+    def __init__(self, engine: AsyncEngine, door: Door, logins: Logins) -> None:
         self._engine = engine
         self._door = door
-        self._people = staff
+        self._logins = logins
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -31,12 +41,16 @@ class LoginRoutes:
             ("GET", "/console", self.to_home),
             ("GET", "/console/login", self.login_page),
             ("POST", "/console/login", self.login),
-            ("POST", "/console/logout", self._door.only(self.logout)),
+            ("POST", "/console/logout", self._door.only(self.logout, early=True)),
             ("GET", "/console/invitation/{token}", self.invitation_page),
             ("POST", "/console/invitation/{token}", self.accept),
-            ("GET", "/console/confirm", self._door.only(self.confirm_page)),
-            ("POST", "/console/confirm", self._door.only(self.confirm)),
+            ("GET", "/console/confirm", self._door.only(self.confirm_page, early=True)),
+            ("POST", "/console/confirm", self._door.only(self.confirm, early=True)),
+            ("GET", "/console/factor", self._door.only(self.factor, fresh=True, early=True)),
+            ("POST", "/console/factor", self._door.only(self.set_factor, fresh=True, early=True)),
+            ("POST", "/console/factor/remove", self._door.only(self.remove_factor, fresh=True)),
             ("GET", "/console/me", self._door.only(self.me)),
+            ("POST", "/console/me/password", self._door.only(self.password)),
             ("POST", "/console/me/language", self._door.only(self.language)),
             ("POST", "/console/me/end", self._door.only(self.end)),
         ):
@@ -56,7 +70,7 @@ class LoginRoutes:
         return self._form(
             request, "login", passwords=ways.passwords, oidc="/console/login/oidc", status=status,
             fault=fault, action="/console/login", next=then, asks_email=True, email=email,
-            new=False, button="login",
+            new=False, asks_code="factor_maybe", button="login",
         )  # fmt: skip
 
     def _form(
@@ -80,8 +94,7 @@ class LoginRoutes:
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         form = await plain_form.read(request)
-        given, password = str(form.get("email", "")), str(form.get("password", ""))
-        then = next_page(form.get("next"))
+        given, then = str(form.get("email", "")), next_page(form.get("next"))
         if not self._door.keeps_secrets:
             return self._login(request, then, status=403)
         try:
@@ -89,17 +102,15 @@ class LoginRoutes:
         except MalformedEmail:
             email = ""  # costs as much as any other
         try:
-            token = await self._people.log_in(email, password[:MOST_LETTERS], browser_of(request))
+            token = await self._logins.log_in(email, await _tried(request))
         except TooManyError:
             return self._login(request, then, given[:254], fault="busy", status=503)
         if token is None:
             return self._login(request, then, given[:254], fault="refused", status=403)
-        response = redirect(then)
-        enter(response, token)
-        return response
+        return _inside(token, then)
 
     async def logout(self, _: web.Request, visitor: Visitor) -> web.StreamResponse:
-        await self._people.end_session(visitor, visitor.session)
+        await self._logins.end_session(visitor, visitor.session)
         response = redirect("/console/login")
         leave(response)
         return response
@@ -121,25 +132,19 @@ class LoginRoutes:
             request, "welcome", passwords=ways.passwords, oidc="/console/login/oidc",
             text=by_oidc if ways.issuer else "join_text", status=status, fault=fault,
             email=found.email, action=request.path, next=None, asks_email=False, new=True,
-            button="join",
+            asks_code="", button="join",
         )  # fmt: skip
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
-        token = request.match_info["token"]
-        password = str((await plain_form.read(request)).get("password", ""))
-        async with self._engine.connect() as tx:
-            found = await people.invited(tx, token)
-        if found is None or not self._door.keeps_secrets:
+        if not self._door.keeps_secrets:
             return await self._invitation(request)
-        if fault := password_fault(password, found.email):
-            return await self._invitation(request, fault=fault, status=422)
         try:
-            session = await self._people.accept(token, password, browser_of(request))
+            session = await self._logins.accept(request.match_info["token"], await _tried(request))
+        except WeakPasswordError as error:
+            return await self._invitation(request, fault=str(error), status=422)
         except UsedInvitationError:
             return await self._invitation(request)
-        response = redirect("/console/")
-        enter(response, session)
-        return response
+        return _inside(session, "/console/") if session else redirect("/console/login")
 
     async def confirm_page(self, request: web.Request, visitor: Visitor) -> web.Response:
         return await self._confirm(request, visitor, next_page(request.query.get("next")))
@@ -156,19 +161,23 @@ class LoginRoutes:
             oidc="" if by_password else "/console/confirm/oidc",
             text="confirm_text" if by_password else "confirm_oidc", status=status, fault=fault,
             action="/console/confirm", next=then, asks_email=False, email=visitor.email, new=False,
-            button="confirm_button",
+            asks_code=visitor.factor and "factor_code", button="confirm_button",
         )  # fmt: skip
 
     async def confirm(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        form = await plain_form.read(request)
-        then, password = next_page(form.get("next")), str(form.get("password", ""))
-        if not await self._people.confirm(visitor, password[:MOST_LETTERS]):
-            return await self._confirm(request, visitor, then, fault="refused", status=403)
-        return redirect(then)
+        then = next_page((await plain_form.read(request)).get("next"))
+        token = await self._logins.confirm(visitor, await _tried(request))
+        if token is None:
+            return await self._confirm(request, visitor, then, fault="refused_again", status=403)
+        return _inside(token, then)
 
-    async def me(self, request: web.Request, visitor: Visitor) -> web.Response:
+    async def me(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
+        status: int = 200,
+    ) -> web.Response:  # fmt: skip
         async with self._engine.connect() as tx:
             found = await sessions.of(tx, visitor.staff_id, self._door.ages)
+            hashed = await people.password_hash(tx, visitor.staff_id)
         shown = [
             {
                 "id": bytes(each.token_sha256).hex(),
@@ -179,7 +188,10 @@ class LoginRoutes:
             }
             for each in found
         ]
-        return page(request, "me.html", "me", visitor, sessions=shown)
+        return page(
+            request, "me.html", "me", visitor, status=status, fault=fault, sessions=shown,
+            by_password=hashed is not None and self._door.ways.passwords,
+        )  # fmt: skip
 
     async def language(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         chosen = str((await plain_form.read(request)).get("language", ""))
@@ -193,5 +205,49 @@ class LoginRoutes:
             session = bytes.fromhex(str((await plain_form.read(request)).get("session", "")))
         except ValueError:
             session = b""
-        await self._people.end_session(visitor, session)
+        await self._logins.end_session(visitor, session)
         return redirect("/console/me")
+
+    async def password(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
+        wanted = str((await plain_form.read(request)).get("new", ""))[:MOST_LETTERS]
+        given = await _tried(request)
+        if await self._logins.confirm(visitor, given) is None:
+            return await self.me(request, visitor, fault="refused_again", status=403)
+        try:
+            token = await self._logins.set_own_password(visitor, wanted, given.browser)
+        except WeakPasswordError as error:
+            return await self.me(request, visitor, fault=str(error), status=422)
+        return _inside(token, "/console/me")
+
+    async def factor(
+        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
+        status: int = 200, secret: str = "", codes: Sequence[str] = (),
+    ) -> web.Response:  # fmt: skip
+        """:param codes: recovery codes, which are shown this once"""
+        secret = secret or NEW_SECRET()
+        uri = uri_of(secret, visitor.email)
+        return page(
+            request, "factor.html", "factor", visitor, status=status, fault=fault, codes=codes,
+            secret=secret, uri=uri, picture=picture(uri),
+            needed=self._door.ways.asks_factor(visitor.roles),
+        )  # fmt: skip
+
+    async def set_factor(self, request: web.Request, visitor: Visitor) -> web.Response:
+        secret = str((await plain_form.read(request)).get("secret", ""))
+        if not SECRET.fullmatch(secret):
+            raise web.HTTPBadRequest
+        codes = await self._logins.set_factor(visitor, secret, (await _tried(request)).code)
+        if codes is None:
+            fault = "refused_code"
+            return await self.factor(request, visitor, fault=fault, status=422, secret=secret)
+        return await self.factor(request, replace(visitor, factor=True), codes=codes)
+
+    async def remove_factor(self, _: web.Request, visitor: Visitor) -> web.StreamResponse:
+        await self._logins.remove_factor(visitor)
+        return redirect("/console/me")
+
+
+def _inside(token: str, then: str) -> web.StreamResponse:
+    response = redirect(then)
+    enter(response, token)
+    return response

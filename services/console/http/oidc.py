@@ -15,8 +15,8 @@ from libs.common.process import logs
 from libs.common.signed_links import InvalidToken, Tokens
 from services.console.http.door import Door, browser_of, enter, next_page
 from services.console.http.pages import page, redirect
+from services.console.logins import Logins
 from services.console.oidc import Begun, OidcError, Provider, StrayError
-from services.console.people import People
 from services.console.store.sessions import Visitor
 
 COOKIE = "__Host-ostoja-oidc"
@@ -28,9 +28,9 @@ log = logs.get_logger(__name__)
 
 
 class OidcRoutes:
-    def __init__(self, door: Door, staff: People, provider: Provider, tokens: Tokens) -> None:
+    def __init__(self, door: Door, logins: Logins, provider: Provider, tokens: Tokens) -> None:
         self._door = door
-        self._people = staff
+        self._logins = logins
         self._provider = provider
         self._tokens = tokens
 
@@ -72,9 +72,9 @@ class OidcRoutes:
             purpose, _, then = kept.purpose.partition(" ")
             response = redirect(next_page(then))
             if purpose == "login":
-                enter(response, await self._people.log_in_as(identity, browser_of(request)))
+                enter(response, await self._logins.log_in_as(identity, browser_of(request)))
             elif visitor is not None:  # else the session has ended, and the page asks for a login
-                await self._people.confirm_as(visitor, identity)
+                enter(response, await self._logins.confirm_as(visitor, identity))
         except (InvalidToken, StrayError):  # the login that this browser began may still come back
             return _failed(request, StrayError("cookie or state"), visitor)
         except OidcError as error:

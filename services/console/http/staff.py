@@ -18,18 +18,31 @@ from services.console.people import (
     KnownPersonError,
     LastAdminError,
     People,
+    ShownError,
     UnknownPersonError,
     actor_of,
 )
 from services.console.person import Role
 from services.console.store.sessions import Visitor
+from services.console.sync import KeysRestoredError
 
 Roles = Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
-STATUS = {UnknownPersonError: 404, KnownPersonError: 409, LastAdminError: 409}
+STATUS = {
+    UnknownPersonError: 404,
+    KnownPersonError: 409,
+    LastAdminError: 409,
+    KeysRestoredError: 409,
+    ShownError: 403,
+}
 BAD = {"email": "bad_email", "name": "bad_name", "roles": "no_roles", "language": "no_roles"}
 
 
-class Invite(Model):
+class Again(Model):
+    show_link: bool = False
+    """Answer with the link instead of mailing it: for somebody whom no mail reaches."""
+
+
+class Invite(Again):
     email: Email
     name: Name
     roles: Roles
@@ -45,10 +58,9 @@ class Disable(Model):
 
 
 class StaffRoutes:
-    def __init__(self, door: Door, staff: People, base: str) -> None:
+    def __init__(self, door: Door, staff: People) -> None:
         self._door = door
         self._people = staff
-        self._base = base.rstrip("/")
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -56,6 +68,7 @@ class StaffRoutes:
             ("POST", "/api/staff", self.invite),
             ("POST", "/api/staff/{id}/invitation", self.invite_again),
             ("POST", "/api/staff/{id}/roles", self.set_roles),
+            ("POST", "/api/staff/{id}/reset-factor", self.reset_factor),
             ("POST", "/api/staff/{id}/disable", self.disable),
         ):
             app.router.add_route(method, path, for_admins(handler, STATUS))
@@ -64,12 +77,10 @@ class StaffRoutes:
             ("POST", "/console/staff", self.invite_form),
             ("POST", "/console/staff/{id}/invitation", self.invite_again_form),
             ("POST", "/console/staff/{id}/roles", self.roles_form),
+            ("POST", "/console/staff/{id}/factor", self.reset_form),
             ("POST", "/console/staff/{id}/disable", self.disable_form),
         ):
             self._door.add(app, method, path, form, Role.ADMIN, fresh=True)
-
-    def _link(self, token: str) -> str:
-        return f"{self._base}/console/invitation/{token}"
 
     async def everybody(self, _: web.Request) -> web.Response:
         found = await self._people.listed()
@@ -88,15 +99,21 @@ class StaffRoutes:
 
     async def invite(self, request: web.Request) -> web.Response:
         body = await parse(request, Invite)
-        staff_id, token = await self._people.invite(
-            Actor.of(request.headers), body.email, body.name, body.roles, body.language
-        )
-        return json_response({"id": str(staff_id), "link": self._link(token)}, 201)
+        staff_id, link = await self._people.invite(
+            Actor.of(request.headers), body.email, body.name, body.roles, body.language,
+            show=body.show_link,
+        )  # fmt: skip
+        return json_response({"id": str(staff_id), "link": link}, 201)
 
     async def invite_again(self, request: web.Request) -> web.Response:
-        staff_id = path_id(request, "person")
-        _, token = await self._people.invite_again(Actor.of(request.headers), staff_id)
-        return json_response({"link": self._link(token)}, 201)
+        body = await parse(request, Again) if request.body_exists else Again()
+        actor, staff_id = Actor.of(request.headers), path_id(request, "person")
+        _, link = await self._people.invite_again(actor, staff_id, show=body.show_link)
+        return json_response({"link": link}, 201)
+
+    async def reset_factor(self, request: web.Request) -> web.Response:
+        await self._people.reset_factor(Actor.of(request.headers), path_id(request, "person"))
+        return json_response({"reset": True})
 
     async def set_roles(self, request: web.Request) -> web.Response:
         body = await parse(request, SetRoles)
@@ -114,12 +131,12 @@ class StaffRoutes:
 
     async def staff_page(
         self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
-        status: int = 200, invited: str = "", token: str = "",
+        status: int = 200, invited: str = "",
     ) -> web.Response:  # fmt: skip
         found = await self._people.listed()
         return page(
             request, "staff.html", "staff", visitor, status=status, fault=fault, people=found,
-            roles=list(Role), invited=invited, link=token and self._link(token),
+            roles=list(Role), invited=invited, alone=set(visitor.roles) == set(Role),
         )  # fmt: skip
 
     async def invite_form(self, request: web.Request, visitor: Visitor) -> web.Response:
@@ -127,7 +144,7 @@ class StaffRoutes:
         given: dict[str, Any] = {name: form.get(name) for name in ("email", "name", "language")}
         try:
             body = Invite.model_validate(given | {"roles": _roles(form.getall("role", ()))})
-            _, token = await self._people.invite(
+            await self._people.invite(
                 actor_of(visitor), body.email, body.name, body.roles, body.language
             )
         except ValidationError as error:
@@ -135,21 +152,25 @@ class StaffRoutes:
             return await self.staff_page(request, visitor, fault=fault, status=422)
         except KnownPersonError:
             return await self.staff_page(request, visitor, fault="known_person", status=422)
-        return await self.staff_page(request, visitor, invited=body.email, token=token)
+        return await self.staff_page(request, visitor, invited=body.email)
 
     async def invite_again_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         staff_id = path_id(request, "person")
         try:
-            email, token = await self._people.invite_again(actor_of(visitor), staff_id)
+            email, _ = await self._people.invite_again(actor_of(visitor), staff_id)
         except UnknownPersonError:
             raise web.HTTPNotFound from None
-        return await self.staff_page(request, visitor, invited=email, token=token)
+        return await self.staff_page(request, visitor, invited=email)
 
     async def roles_form(self, request: web.Request, visitor: Visitor) -> web.Response:
         roles = _roles((await plain_form.read(request)).getall("role", ()))
         if not roles:
             return await self.staff_page(request, visitor, fault="no_roles", status=422)
         change = self._people.set_roles(actor_of(visitor), path_id(request, "person"), roles)
+        return await self._changed(request, visitor, change)
+
+    async def reset_form(self, request: web.Request, visitor: Visitor) -> web.Response:
+        change = self._people.reset_factor(actor_of(visitor), path_id(request, "person"))
         return await self._changed(request, visitor, change)
 
     async def disable_form(self, request: web.Request, visitor: Visitor) -> web.Response:

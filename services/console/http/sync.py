@@ -13,6 +13,7 @@ from services.console.sync import KeysRestoredError, Report, Sync, Use
 Process = Annotated[str, Field(min_length=1, max_length=200)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MOST_DIGESTS = 4_000
+MOST_PEOPLE = 10_000
 
 
 class Used(Model):
@@ -30,6 +31,7 @@ class SyncRequest(Model):
     wait: Annotated[float, Field(ge=0, le=20)] = 0
     used: list[Used] = Field([], max_length=1_000)
     held: Annotated[list[Digest], Field(max_length=MOST_DIGESTS)] | None = None
+    people: Annotated[dict[str, str], Field(max_length=MOST_PEOPLE)] | None = None
 
 
 class Goodbye(Model):
@@ -55,6 +57,7 @@ class SyncRoutes:
             body.wait,
             [Use(use.id, use.at, use.calls) for use in body.used],
             None if body.held is None else [bytes.fromhex(digest) for digest in body.held],
+            body.people,
         )
         try:
             found = await self._sync.answer(report)

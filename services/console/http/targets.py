@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.console.gateway import Gateway, part
 from services.console.http.door import Door
-from services.console.http.pages import ZONE, answered, page
+from services.console.http.pages import answered, page
 from services.console.person import Role, may
 from services.console.samples import PERIODS, begins, charts
 from services.console.store import samples
 from services.console.store.sessions import Visitor
+from services.console.texts import ZONE
 
 PATH = "/console/targets"
 QUEUE = "alerts."

@@ -7,6 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.console.store import versions
 from services.console.store.tables import bulk_action, staff
 
 LEASE_SECONDS = 60
@@ -32,10 +33,14 @@ async def running(tx: AsyncConnection) -> Sequence[sa.Row[Any]]:
 
 
 async def claim(tx: AsyncConnection) -> sa.Row[Any] | None:
-    """Take one that no process works on, until its lease is over, with who began it."""
+    """Take one that no process works on, until its lease is over, with who began it.
+
+    None of a restored database that is not accepted.
+    """
     free = (
         sa.select(_mine.id)
         .where(_runs, _mine.lease_until.is_(None) | (_mine.lease_until < sa.func.now()))
+        .where(~versions.HELD)
         .order_by(_mine.at)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -1,5 +1,6 @@
 """Sessions: who is logged in, on which browser."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.console.store import versions
 from services.console.store.people import digest
 from services.console.store.tables import staff, staff_session
 
@@ -32,6 +34,8 @@ class Visitor:
     language: str
     session: bytes
     stepped_up_at: datetime
+    factor: bool = False
+    """Whether they have a second one."""
 
 
 def _open(ages: Ages) -> sa.ColumnElement[bool]:
@@ -44,9 +48,13 @@ def _open(ages: Ages) -> sa.ColumnElement[bool]:
 
 
 async def begin(
-    tx: AsyncConnection, token: str, staff_id: UUID, browser: str, proved_at: datetime | None
-) -> None:
-    """:param proved_at: when the person proved who they are; None: just now"""
+    tx: AsyncConnection, staff_id: UUID, browser: str, proved_at: datetime | None = None
+) -> str:
+    """Return the token of a new session.
+
+    :param proved_at: when the person proved who they are; None: just now
+    """
+    token = secrets.token_urlsafe(32)
     await tx.execute(
         sa.insert(staff_session).values(
             token_sha256=digest(token),
@@ -55,10 +63,11 @@ async def begin(
             stepped_up_at=proved_at or sa.func.now(),
         )
     )
+    return token
 
 
 async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) -> Visitor | None:
-    """Return who has this session.
+    """Return who has this session; nobody, while a restored database is not accepted.
 
     :param active: count this as activity from the next call on
     """
@@ -68,6 +77,7 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
             sa.select(staff, table.token_sha256, table.stepped_up_at, table.seen_at)
             .join(staff_session)
             .where(table.token_sha256 == digest(token), _open(ages), staff.c.disabled_at.is_(None))
+            .where(~versions.HELD)
         )
     ).first()
     if found is None:
@@ -87,15 +97,19 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
         found.language,
         bytes(found.token_sha256),
         found.stepped_up_at,
+        found.factor is not None,
     )
 
 
-async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | None) -> None:
+async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | None = None) -> str:
+    """Return a new token of the session: whoever else had the old one has proved nothing."""
+    token = secrets.token_urlsafe(32)
     await tx.execute(
         sa.update(staff_session)
         .where(staff_session.c.token_sha256 == session)
-        .values(stepped_up_at=proved_at or sa.func.now())
+        .values(token_sha256=digest(token), stepped_up_at=proved_at or sa.func.now())
     )
+    return token
 
 
 async def of(tx: AsyncConnection, staff_id: UUID, ages: Ages) -> Sequence[sa.Row[Any]]:
@@ -107,11 +121,13 @@ async def of(tx: AsyncConnection, staff_id: UUID, ages: Ages) -> Sequence[sa.Row
     return found.all()
 
 
-async def end(tx: AsyncConnection, staff_id: UUID, session: bytes | None = None) -> None:
-    """End one session of a person, or all."""
-    statement = sa.update(staff_session).where(
-        staff_session.c.staff_id == staff_id, staff_session.c.ended_at.is_(None)
-    )
+async def end(
+    tx: AsyncConnection, staff_id: UUID | None = None, session: bytes | None = None
+) -> None:
+    """End one session of a person, all of them, or everybody's."""
+    statement = sa.update(staff_session).where(staff_session.c.ended_at.is_(None))
+    if staff_id is not None:
+        statement = statement.where(staff_session.c.staff_id == staff_id)
     if session is not None:
         statement = statement.where(staff_session.c.token_sha256 == session)
     await tx.execute(statement.values(ended_at=sa.func.now()))

@@ -3,7 +3,10 @@
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from libs.common.messaging import outbox
+
 metadata = sa.MetaData()
+outbox.table(metadata)
 _timestamptz = sa.DateTime(timezone=True)
 _now = sa.text("now()")
 _none = sa.text("'{}'")
@@ -79,17 +82,21 @@ key_reader = sa.Table(
     sa.Column("seen_at", _timestamptz, nullable=False, server_default=_now),
 )
 
-# A version that a gateway has and that key_version lacks; `held`: the digests in force there.
+# A version that a gateway has and that key_version lacks, with the digests in force there (`held`),
+# and what it was told of people (people.standing).
 key_restore = sa.Table(
     "key_restore",
     metadata,
     sa.Column("epoch", sa.Text, primary_key=True),
     sa.Column("version", sa.BigInteger, primary_key=True),
     sa.Column("held", ARRAY(sa.LargeBinary)),
+    sa.Column("people", JSONB),
     sa.Column("noticed_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("accepted_at", _timestamptz),
 )
 
+# `proof_at`: when what they log in with last changed. `factor`: the sealed secret of an app;
+# `factor_step`: of the last code that was used (RFC 6238); `recovery`: digests of codes.
 staff = sa.Table(
     "staff",
     metadata,
@@ -100,6 +107,10 @@ staff = sa.Table(
     sa.Column("language", sa.Text, nullable=False),
     sa.Column("created_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("disabled_at", _timestamptz),
+    sa.Column("proof_at", _timestamptz),
+    sa.Column("factor", sa.LargeBinary),
+    sa.Column("factor_step", sa.BigInteger),
+    sa.Column("recovery", ARRAY(sa.LargeBinary)),
     sa.UniqueConstraint("email", name="staff_email"),
 )
 
@@ -139,7 +150,7 @@ staff_session = sa.Table(
     sa.Index("staff_session_seen", "seen_at"),
 )
 
-# By the hash of what was typed: also for accounts that do not exist.
+# By the hash of what was typed (people.tries): also for accounts that do not exist.
 login_failure = sa.Table(
     "login_failure",
     metadata,

@@ -5,7 +5,7 @@ gateways have versions that are not among them, whatever was changed since.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,8 @@ from libs.common.database.postgres import advisory_key
 from services.console.store.tables import key_reader, key_restore, key_version
 
 LOCK = advisory_key("console:keys")
+HELD = sa.exists().where(key_restore.c.accepted_at.is_(None))
+"""Whether this database was restored from a backup, and nobody has accepted that yet."""
 UNSEEN_SECONDS = 600
 """A gateway process that was not seen for this long is assumed to serve nobody."""
 REPLACED_SECONDS = 30
@@ -43,6 +45,7 @@ class Restore:
     epoch: str
     version: int
     held: Sequence[bytes] | None
+    people: Mapping[str, str] | None
     noticed_at: datetime
 
 
@@ -137,17 +140,21 @@ async def forget_unseen(tx: AsyncConnection) -> None:
     await tx.execute(sa.delete(key_reader).where(key_reader.c.seen_at < _ago(24 * 3600)))
 
 
-async def note_restore(tx: AsyncConnection, lacking: Version, held: list[bytes] | None) -> bool:
+async def note_restore(
+    tx: AsyncConnection, lacking: Version, held: list[bytes] | None, people: Any
+) -> bool:
     """Note a version that this database lacks.
 
     :returns: whether it was not noted yet
     """
-    statement = insert(key_restore).values(epoch=lacking.epoch, version=lacking.version, held=held)
-    keep = sa.func.coalesce(statement.excluded.held, key_restore.c.held)
+    found = {"held": held, "people": sa.null() if people is None else people}
+    statement = insert(key_restore).values(epoch=lacking.epoch, version=lacking.version, **found)
+    new, old = statement.excluded, key_restore.c
+    keep = {name: sa.func.coalesce(new[name], old[name]) for name in found}
     done: sa.Result[tuple[bool]] = await tx.execute(
-        statement.on_conflict_do_update(
-            index_elements=["epoch", "version"], set_={"held": keep}
-        ).returning(sa.literal_column("xmax = 0"))  # inserted, not updated
+        statement.on_conflict_do_update(index_elements=["epoch", "version"], set_=keep).returning(
+            sa.literal_column("xmax = 0")  # inserted, not updated
+        )
     )
     return bool(done.scalar_one())
 
@@ -155,13 +162,13 @@ async def note_restore(tx: AsyncConnection, lacking: Version, held: list[bytes] 
 async def open_restores(tx: AsyncConnection) -> list[Restore]:
     table = key_restore.c
     found = await tx.execute(
-        sa.select(table.epoch, table.version, table.held, table.noticed_at)
+        sa.select(table.epoch, table.version, table.held, table.people, table.noticed_at)
         .where(table.accepted_at.is_(None))
         .order_by(table.noticed_at)
     )
     return [
-        Restore(epoch, version, None if held is None else [bytes(each) for each in held], at)
-        for epoch, version, held, at in found
+        Restore(epoch, version, None if held is None else [*map(bytes, held)], people, at)
+        for epoch, version, held, people, at in found
     ]
 
 

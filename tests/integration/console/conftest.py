@@ -115,6 +115,9 @@ class Console:
         found: list[dict[str, Any]] = (await self.call("GET", "/api/keys")).body["items"]
         return next(each for each in found if each["id"] == key_id)
 
+    def log(self) -> str:
+        return self._log.read_text()
+
     def query(self, statement: str, *values: Any) -> list[Any]:
         """Ask, or change, the database past the console."""
         connection = psycopg2.connect(self.database.superuser_url)
@@ -138,6 +141,7 @@ class Reader:
     epoch: str = ""
     version: int = 0
     digests: set[str] = field(default_factory=set)
+    people: dict[str, str] = field(default_factory=dict)
     restored: bool = False
     used: list[dict[str, Any]] = field(default_factory=list)
 
@@ -151,11 +155,12 @@ class Reader:
             "used": self.used,
         }
         if self.restored:
-            body["held"] = sorted(self.digests)
+            body |= {"held": sorted(self.digests), "people": self.people}
         answer = await self.console.call("POST", "/internal/keys/sync", body, caller="gateway")
         if answer.status == 200:
             keys = answer.body["keys"]
             self.digests = {each["sha256"] for key in keys for each in key["digests"]}
+            self.people = answer.body["people"]
             self.epoch, self.version = answer.body["epoch"], answer.body["version"]
         self.restored = answer.status == 409
         return answer.status

@@ -13,9 +13,10 @@ import pytest
 from aiohttp import web
 
 from tests.integration.console.conftest import Console
-from tests.integration.console.test_people import COOKIE, Browser, joined
+from tests.integration.console.test_people import Browser, joined
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.staff import COOKIE
 
 CLOSED = {"state": "closed", "failures": 0, "open_since": None, "next_trial_at": None}
 

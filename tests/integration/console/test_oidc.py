@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.integration.console.conftest import Answer, Console
-from tests.integration.console.test_people import EVA, PASSWORD, Browser, invite, joined
+from tests.integration.console.test_people import EVA, Browser, invite, joined
 from tests.support.identity import IdentityProvider, running_provider
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import Proxy
+from tests.support.staff import PASSWORD
 
 PL = TEXTS["pl"]
 VERIFIED = {"email": "ewa@example.com", "email_verified": True}
@@ -76,9 +77,10 @@ async def test_a_verified_address_joins_once_and_then_the_subject_counts(
     assert (await Browser(console).post(path, password=PASSWORD)).status == 410
     await identity.put("1", email="new@example.com")
     assert (await log_in(eva, identity, "1")).status == 303
-    acts = console.query("SELECT action, reason FROM staff_action ORDER BY at")
+    acts = console.query("SELECT action, reason FROM staff_action ORDER BY at, action")
     assert [(act.action, act.reason) for act in acts] == [
-        ("staff.invite", "admin"), ("staff.join", "oidc"), ("session.begin", "oidc"),
+        ("staff.invite", "admin"), ("staff.link-shown", None), ("staff.power", "admin"),
+        ("staff.join", "oidc"), ("session.begin", "oidc"),
     ]  # fmt: skip
     console.query("UPDATE staff SET disabled_at = now()")
     assert (await log_in(Browser(console), identity, "1")).status == 403

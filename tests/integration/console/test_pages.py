@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.console.http.deliveries import LISTS
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
 from tests.support.stack import Stack

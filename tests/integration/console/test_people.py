@@ -6,14 +6,17 @@ from urllib.parse import urlsplit
 import psycopg2
 import pytest
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.integration.consent.conftest import until_one_waits
 from tests.integration.console.conftest import REASON, Answer, Console
+from tests.support.staff import COOKIE, NEED_FACTOR, PASSWORD, SAME, SECRET, code_of
 
-PASSWORD = "kot spi na dachu"
-COOKIE = "__Host-ostoja"
-EVA = {"email": "Ewa@Example.com", "name": "Ewa", "roles": ["admin"], "language": "en"}
-SAME = {"Sec-Fetch-Site": "same-origin"}
+EVA: dict[str, Any] = {
+    "email": "Ewa@Example.com",
+    "name": "Ewa",
+    "roles": ["admin"],
+    "language": "en",
+}
 
 
 class Browser:
@@ -22,6 +25,9 @@ class Browser:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.cookies: dict[str, str] = {}
+        self.secret = ""
+        """Of the second factor."""
+        self.address = "203.0.113.7"
 
     @property
     def cookie(self) -> str:
@@ -37,9 +43,26 @@ class Browser:
     async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Answer:
         return await self._ask("POST", path, form, headers)
 
+    async def enrol(self) -> Answer:
+        """Set up a second factor, with the code before the one of now."""
+        found = SECRET.search((await self.get("/console/factor")).body)
+        assert found
+        self.secret = found[1]
+        code = code_of(self.secret, -1)
+        done = await self.post("/console/factor", secret=self.secret, code=code)
+        assert done.status == 200, done
+        return done
+
+    async def log_in(self, email: str = "", step: int = 0, **form: Any) -> Answer:
+        """:param step: of the code, if there is a second factor; each opens once"""
+        code = code_of(self.secret, step) if self.secret else ""
+        sent = {"email": email or EVA["email"], "password": PASSWORD, "code": code, **form}
+        return await self.post("/console/login", **sent)
+
     async def _ask(self, method: str, path: str, form: Any, headers: dict[str, str]) -> Answer:
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         sent = {"Cookie": cookies, "X-Internal-Key": self._console.key, **headers}
+        sent["X-Client-Address"] = self.address
         async with self._console.session.request(
             method, self._console.url + path, data=form, headers=sent, allow_redirects=False
         ) as response:
@@ -53,7 +76,7 @@ class Browser:
 
 async def invite(console: Console, **changes: Any) -> str:
     """Return the path of an invitation."""
-    made = await console.call("POST", "/api/staff", EVA | changes)
+    made = await console.call("POST", "/api/staff", EVA | {"show_link": True} | changes)
     assert made.status == 201, made.body
     return str(urlsplit(made.body["link"]).path)
 
@@ -62,6 +85,9 @@ async def joined(console: Console, **changes: Any) -> Browser:
     browser = Browser(console)
     entered = await browser.post(await invite(console, **changes), password=PASSWORD)
     assert (entered.status, entered.body) == (303, "/console/")
+    needs = NEED_FACTOR & {*changes.get("roles", EVA["roles"])}
+    if needs and not console.environment.get("OIDC_ISSUER"):
+        await browser.enrol()
     return browser
 
 
@@ -76,10 +102,13 @@ async def test_an_invitation_sets_a_password_once_and_a_look_at_it_uses_nothing(
     assert (await eva.post(path, password="short")).status == 422
     assert (await eva.get("/console/")).status == 303
     assert (await eva.post(path, password=PASSWORD)).status == 303
+    await eva.enrol()
     assert (await eva.get("/console/")).status == 200
     assert (await Browser(console).post(path, password=PASSWORD + "!")).status == 410
-    (invited, entered) = console.query("SELECT action, actor_kind FROM staff_action ORDER BY at")
-    assert (invited.action, entered.action) == ("staff.invite", "staff.join")
+    acts = console.query("SELECT action FROM staff_action ORDER BY at, action")
+    assert [act.action for act in acts] == [
+        "staff.invite", "staff.link-shown", "staff.power", "staff.join", "staff.factor",
+    ]  # fmt: skip
 
 
 async def test_two_uses_of_an_invitation_at_once_make_one_session(console: Console) -> None:
@@ -99,9 +128,7 @@ async def test_a_login_needs_the_right_password_and_its_session_is_new(console: 
     for email, password in (("ewa@example.com", "wrong " * 3), ("nobody@example.com", PASSWORD)):
         refused = await eva.post("/console/login", email=email, password=password)
         assert (refused.status, TEXTS["pl"]["refused"] in refused.body) == (403, True)
-    entered = await eva.post(
-        "/console/login", email="EWA@example.com", password=PASSWORD, next="/console/me"
-    )
+    entered = await eva.log_in("EWA@example.com", next="/console/me")
     assert (entered.status, entered.body) == (303, "/console/me")
     assert eva.cookie != before
     assert (await eva.get("/console/me")).status == 200
@@ -127,9 +154,7 @@ async def test_an_old_password_opens_nothing_once_an_invitation_has_replaced_it(
 )
 async def test_a_login_leads_nowhere_else(console: Console, target: str) -> None:
     eva = await joined(console)
-    entered = await eva.post(
-        "/console/login", email="ewa@example.com", password=PASSWORD, next=target
-    )
+    entered = await eva.log_in(next=target)
     assert (entered.status, entered.body) == (303, "/console/")
 
 
@@ -138,10 +163,10 @@ async def test_tries_wait_after_five_failures_and_the_right_password_ends_that(
 ) -> None:
     eva = await joined(console)
     for _ in range(5):
-        await eva.post("/console/login", email="ewa@example.com", password="wrong " * 3)
-    (counted,) = console.query("SELECT failures FROM login_failure")
-    assert counted.failures == 5
-    entered = await eva.post("/console/login", email="ewa@example.com", password=PASSWORD)
+        await eva.log_in(password="wrong " * 3)
+    counted = console.query("SELECT failures FROM login_failure")  # from there, and from anywhere
+    assert [each.failures for each in counted] == [5, 5]
+    entered = await eva.log_in()
     assert entered.status == 303
     assert console.query("SELECT 1 FROM login_failure") == []
 
@@ -175,13 +200,14 @@ async def test_roles_count_from_the_next_request(console: Console) -> None:
     (row,) = console.query("SELECT id FROM staff WHERE name = 'Adam'")
     changed = await console.call("POST", f"/api/staff/{row.id}/roles", {"roles": ["admin"]})
     assert changed.status == 200
-    assert (await adam.get("/console/me")).status == 303
-    await adam.post("/console/login", email="adam@example.com", password=PASSWORD)
-    assert (await adam.get("/console/staff")).status == 200
+    assert (await adam.get("/console/staff")).body == "/console/factor"
+    await adam.enrol()
+    assert (await adam.get("/console/staff")).status == 200  # in the session that he had
+    await console.call("POST", f"/api/staff/{row.id}/roles", {"roles": ["viewer"]})
+    assert [(await adam.get(f"/console/{page}")).status for page in ("me", "staff")] == [200, 403]
     await console.call("POST", f"/api/staff/{row.id}/disable", {"reason": "left the company"})
     assert (await adam.get("/console/me")).status == 303
-    again = await adam.post("/console/login", email="adam@example.com", password=PASSWORD)
-    assert again.status == 403
+    assert (await adam.log_in("adam@example.com")).status == 403
 
 
 async def test_the_last_admin_stays_whoever_tries_at_once(console: Console) -> None:
@@ -210,12 +236,17 @@ async def test_what_matters_asks_for_the_password_again(console: Console) -> Non
     for asked in (await eva.get("/console/staff"), await eva.post("/console/staff", **form)):
         assert asked.body == "/console/confirm?next=/console/staff"
     assert len(console.query("SELECT 1 FROM staff")) == 1
-    wrong = await eva.post("/console/confirm", password="wrong " * 3)
-    assert wrong.status == 403
-    right = await eva.post("/console/confirm", password=PASSWORD, next="/console/staff")
+    before, code = eva.cookie, code_of(eva.secret)
+    for password, given in (("wrong " * 3, code), (PASSWORD, ""), (PASSWORD, "000 000")):
+        wrong = await eva.post("/console/confirm", password=password, code=given)
+        assert wrong.status == 403
+    right = await eva.post("/console/confirm", password=PASSWORD, code=code, next="/console/staff")
     assert (right.status, right.body) == (303, "/console/staff")
+    copied = Browser(console)
+    copied.cookie = before
+    assert (await copied.get("/console/me")).status == 303  # its token is another one since
     invited = await eva.post("/console/staff", **form)
-    assert (invited.status, "/console/invitation/" in invited.body) == (200, True)
+    assert (invited.status, "adam@example.com" in invited.body) == (200, True)
     assert (await eva.post("/console/staff", **form)).status == 422  # there already
 
 
@@ -228,7 +259,8 @@ async def test_a_session_ends_by_itself(console: Console, ages: str) -> None:
 
 async def test_a_session_on_another_browser_is_ended_from_ones_own_page(console: Console) -> None:
     eva, other = await joined(console), Browser(console)
-    await other.post("/console/login", email="ewa@example.com", password=PASSWORD)
+    other.secret = eva.secret
+    assert (await other.log_in()).status == 303
     shown = (await eva.get("/console/me")).body
     (session,) = [part[:64] for part in shown.split('name="session" value="')[1:]]
     assert (await eva.post("/console/me/end", session=session)).status == 303
@@ -301,7 +333,7 @@ async def test_who_may_not_grant_a_scope_gets_no_secret_of_a_key_that_has_it(
 
 async def test_a_person_who_calls_the_api_is_recorded_as_they_are(console: Console) -> None:
     ewa = {"X-Operator": "staff:7 Ewa Żak", "X-Operator-Roles": "admin,ops"}
-    adam = EVA | {"email": "adam@example.com"}
+    adam = EVA | {"email": "adam@example.com", "roles": ["viewer"]}
     assert (await console.call("POST", "/api/staff", adam, **ewa)).status == 201
     assert (await console.call("GET", "/api/staff", caller="service", **ewa)).status == 401
     refused = await console.create(scopes=["consent:read"], operator=ewa)

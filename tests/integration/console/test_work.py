@@ -7,7 +7,7 @@ import signal
 import uuid
 from typing import Any
 
-from services.console.http.pages import TEXTS
+from services.console.texts import TEXTS
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.stack import Stack

@@ -11,9 +11,9 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from services.console.gateway import Gateway
-from services.console.http.pages import TEXTS
 from services.console.http.person_pages import PersonRoutes
 from services.console.store.sessions import Visitor
+from services.console.texts import TEXTS
 
 EN = TEXTS["en"]
 EMAIL = "jan@example.com"

@@ -16,9 +16,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from services.console import http
 from services.console.http.door import Door, PageHandler
-from services.console.http.pages import TEXTS
 from services.console.person import Role
 from services.console.store.sessions import Visitor
+from services.console.texts import TEXTS
 
 ALL = frozenset(Role)
 OPEN = """
@@ -39,6 +39,10 @@ PAGES = {
         GET  /console/me
         POST /console/me/language
         POST /console/me/end
+        POST /console/me/password
+        GET  /console/factor
+        POST /console/factor
+        POST /console/factor/remove
         POST /console/logout
         GET  /console/confirm
         POST /console/confirm
@@ -95,11 +99,12 @@ PAGES = {
         POST /console/staff
         POST /console/staff/{id}/invitation
         POST /console/staff/{id}/roles
+        POST /console/staff/{id}/factor
         POST /console/staff/{id}/disable
     """,
     frozenset({Role.PRIVACY, Role.ADMIN}): "GET /console/actions",
 }
-ASKS_AGAIN = re.compile(r"/console/(keys|staff|person/(export|erase))(/|$)")
+ASKS_AGAIN = re.compile(r"/console/(keys|staff|factor|person/(export|erase))(/|$)")
 """For the password, if it was given more than ten minutes ago."""
 
 Route = tuple[str, str]
@@ -115,11 +120,11 @@ def routes(text: str) -> Iterator[Route]:
 class OpenedDoor(Door):
     """Knows people by a header, and has nothing behind it."""
 
-    def only(self, _: PageHandler, *roles: Role, fresh: bool = False) -> Any:
+    def only(self, _: PageHandler, *roles: Role, fresh: bool = False, early: bool = False) -> Any:
         async def inside(_: web.Request, __: Visitor) -> web.Response:
             return web.Response()
 
-        return super().only(inside, *roles, fresh=fresh)
+        return super().only(inside, *roles, fresh=fresh, early=early)
 
     async def visitor(
         self,
@@ -131,7 +136,7 @@ class OpenedDoor(Door):
             return None
         long_ago = timedelta(minutes=11 if "X-Long-Ago" in request.headers else 0)
         roles, at = tuple(filter(None, given.split(","))), datetime.now(UTC) - long_ago
-        return Visitor(uuid4(), "ewa@example.com", "Ewa Lis", roles, "en", b"", at)
+        return Visitor(uuid4(), "ewa@example.com", "Ewa Lis", roles, "en", b"", at, factor=True)
 
 
 def added_to(app: web.Application, door: Door) -> None:

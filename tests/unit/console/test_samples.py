@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from types import SimpleNamespace
 
-from services.console.http.pages import ZONE
 from services.console.samples import begins, charts
+from services.console.texts import ZONE
 
 
 def test_hours_follow_each_other_over_a_change_of_clocks() -> None:

@@ -68,13 +68,15 @@ def test_a_revocation_fails_until_every_gateway_has_it(run: Run, gateway: Gatewa
 
 
 def test_a_restore_is_accepted_only_after_a_yes(run: Run, gateway: Gateway) -> None:
-    lacking = {"noticed_at": "x", "revoked": [ID], "lost": 2, "reported": False}
+    lacking: dict[str, Any] = {"noticed_at": "x", "revoked": [ID], "lost": 2, "reported": False}
+    lacking |= {"people": {"5f0c": "Adam Lis"}}
     gateway.answers = [(200, lacking)]
 
     refused = run("keys", "accept-restore", said="n\n")
 
     assert refused.exit_code == 1
     assert ID in refused.stdout
+    assert "Adam Lis (5f0c)" in refused.stdout
     assert [each[2] for each in gateway.asked] == [{}]
     gateway.answers = [(200, lacking), (200, {**lacking, "in_force_on": 2})]
     assert run("keys", "accept-restore", "--yes").exit_code == 0

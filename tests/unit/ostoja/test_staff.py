@@ -33,16 +33,29 @@ def test_people_are_listed_within_80_columns_with_their_state(run: Run, gateway:
     ]
 
 
-def test_an_invitation_alone_is_on_stdout(run: Run, gateway: Gateway) -> None:
-    gateway.answers = [(201, {"id": ID, "link": LINK})]
+def test_a_link_is_mailed_or_if_asked_for_alone_on_stdout(run: Run, gateway: Gateway) -> None:
+    shown, mailed = (201, {"id": ID, "link": LINK}), (201, {"id": ID, "link": None})
+    gateway.answers = [mailed, mailed, shown, shown]
+    ewa = ("staff", "invite", "ewa@example.com", "--name", "Ewa", "--role", "sales")
+    again = ("staff", "invite-again", ID)
 
-    done = run("staff", "invite", "ewa@example.com", "--name", "Ewa", "--role", "sales")
-    again = run("staff", "invite-again", ID)
+    done = [run(*ewa), run(*again), run(*ewa, "--show-link"), run(*again, "--show-link")]
 
-    assert [each.stdout.strip() for each in (done, again)] == [LINK, LINK]
-    asked = [each[1:3] for each in gateway.asked]
+    assert ["mailed" in each.stdout for each in done[:2]] == [True, True]
+    assert [each.stdout.strip() for each in done[2:]] == [LINK, LINK]
     body = {"email": "ewa@example.com", "name": "Ewa", "roles": ["sales"], "language": "pl"}
-    assert asked == [("/api/staff", body), (f"/api/staff/{ID}/invitation", {})]
+    path, show = f"/api/staff/{ID}/invitation", {"show_link": True}
+    asked = [("/api/staff", body), (path, {}), ("/api/staff", body | show), (path, show)]
+    assert [each[1:3] for each in gateway.asked] == asked
+
+
+def test_a_lost_second_factor_is_removed(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [(200, {"reset": True})]
+
+    done = run("staff", "reset-factor", ID)
+
+    assert (done.exit_code, ID in done.stdout) == (0, True)
+    assert gateway.asked[0][1] == f"/api/staff/{ID}/reset-factor"
 
 
 def test_roles_are_replaced_and_the_last_admin_stays(run: Run, gateway: Gateway) -> None:

@@ -2,12 +2,10 @@
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import jinja2
 from aiohttp import hdrs, web
@@ -16,10 +14,8 @@ from libs.common.scopes import PERSON
 from services.console.gateway import Answer
 from services.console.person import LANGUAGES, Role, may
 from services.console.store.sessions import Visitor
+from services.console.texts import TEXTS, moment
 
-TEXTS: dict[str, dict[str, str]] = tomllib.loads(
-    files(__package__).joinpath("texts.toml").read_text(encoding="utf-8")
-)
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _FILES = {
     name: files("services.console").joinpath(f"static/{name}").read_bytes()
@@ -41,7 +37,6 @@ HEADERS = {
 }
 Shown = Callable[..., Awaitable[web.Response]]
 """A page that is shown after a form, too, with a `fault` and a `status`."""
-ZONE = ZoneInfo("Europe/Warsaw")
 _ON_CALL = (Role.VIEWER, Role.OPS)
 _AREAS: Mapping[str, tuple[Role, ...]] = {
     **dict.fromkeys(("leads", "followups"), (Role.SALES,)),
@@ -59,10 +54,6 @@ _HTML = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
-
-
-def moment(at: datetime) -> str:
-    return f"{at.astimezone(ZONE):%d.%m.%Y %H:%M}"
 
 
 _HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
