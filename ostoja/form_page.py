@@ -97,6 +97,8 @@ def differences(found: FoundForm, described: dict[str, Any], url: str) -> list[s
     version = found.value("form_version")
     if version != described["version"]:
         faults.append(f"form_version is {version!r}; today's is {described['version']!r}")
+    if described["issued"] and not found.value("issued"):
+        faults.append("issued: is missing, so what it sends is kept apart")
     known = {each["name"]: each for each in described["fields"]}
     consents = {f"consent.{each['purpose']}": each for each in described["consents"]}
     there = {control.name: control for control in found.controls}

@@ -32,6 +32,7 @@ def html(form: Form, url: str) -> str:
     own = {name: form[name] for name in ("form", "language")} | {
         "form_version": form["version"],
         "notice_version": form["notice"]["version"],
+        **({"issued": form["issued"]} if form["issued"] else {}),
     }
     lines = [f'<form action="{escape(url)}/api/leads" method="post">', *_inside(form, own)]
     return "\n".join([*lines, "</form>"])
@@ -97,6 +98,7 @@ async function send(fields, consents, key, trap) {
           form_version: "%(version)s",
           language: "%(language)s",
           notice_version: "%(notice)s",
+          issued: %(issued)s,
           page: location.href,
           fields,
           consents,
@@ -125,6 +127,7 @@ def _send(form: Form, url: str) -> str:
         "version": form["version"],
         "language": form["language"],
         "notice": form["notice"]["version"],
+        "issued": json.dumps(form["issued"]),
         "not_sent": NOT_SENT[form["language"]],
     }
 

@@ -7,10 +7,12 @@ import asyncio
 import itertools
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from libs.common.signed_links import Tokens
 from tests.support.eventually import eventually
 from tests.support.forms import agreed, quiet, submit
 from tests.support.stack import Stack
@@ -33,6 +35,8 @@ def resident(stack: Stack, name: str) -> int:
 
 async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stack) -> None:
     await stack.sandbox.reset()
+    keys, now = Tokens(stack.values["FORM_KEYS"]), datetime.now(UTC)
+    issued = keys.sign("contact", "0 2026-11", "form", now)
     run, consents = fresh_address().partition("@")[0], await agreed(stack)
     numbers, found, other = itertools.count(), Counter[int](), Counter[int]()
     memory: list[int] = []
@@ -45,6 +49,7 @@ async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stac
                 stack,
                 {"email": email} | MESSAGE,
                 form_version="0",
+                issued=issued,
                 consents=consents if number % 100 == 0 else {},
             )
             found[answer.status] += 1

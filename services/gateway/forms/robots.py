@@ -38,26 +38,46 @@ class Robots:
         self._cache = cache
         self._served = LocalCache(MOST_SERVED)
 
-    def issued(self, form: str) -> str | None:
-        """Return the time at which a form is shown, signed."""
+    def issued(self, name: str, form: Form) -> str | None:
+        """Return the time at which a form is shown, and its versions, signed."""
         if self._tokens is None:
             return None
-        return self._tokens.sign(form, "", SHOWN, datetime.now(UTC))
+        return self._tokens.sign(name, " ".join(_versions(form)), SHOWN, datetime.now(UTC))
 
-    def suspicion(self, form: Form, given: Submission) -> str | None:
-        """Return why a submission looks like a robot's; None if it does not."""
+    def suspicion(self, form: Form, given: Submission, grace: timedelta) -> str | None:
+        """Return why a submission looks like a robot's; None if it does not.
+
+        Only versions that we published count: today's, and those that `issued` says a page showed.
+        The version of a notice that we did not publish is no evidence, and is removed.
+
+        :param grace: for how long a page of an older version may be open
+        """
+        shown, age = self._shown(given)
+        today = _versions(form)
+        first, second = shown or today
+        claimed = given.version or first, given.notice_version or second
+        if claimed not in {today, shown}:
+            given.notice_version = None
         if given.trap:
             return "trap"
-        if given.issued is None or self._tokens is None:
-            return None
+        has_time = given.issued is not None or form.minimum_seconds > 0
+        if shown is None and has_time and self._tokens is not None:
+            return "issued"
+        if claimed != today and (claimed != shown or age > grace):
+            return "version"
+        return "fast" if shown and age.total_seconds() < form.minimum_seconds else None
+
+    def _shown(self, given: Submission) -> tuple[tuple[str, str] | None, timedelta]:
+        """Return the versions that its page showed, if we signed them, and how long ago."""
         now = datetime.now(UTC)
         try:
-            claims = self._tokens.verify(given.issued, SHOWN, now)
+            claims = self._tokens and self._tokens.verify(given.issued or "", SHOWN, now)
         except InvalidToken:
-            return "issued"
-        if claims.subject != given.form:
-            return "issued"
-        return "fast" if now.timestamp() - claims.issued_at < form.minimum_seconds else None
+            claims = None
+        if not claims or claims.subject != given.form:
+            return None, timedelta()
+        version, _, notice = claims.purpose.partition(" ")
+        return (version, notice), timedelta(seconds=now.timestamp() - claims.issued_at)
 
     def challenge(self, name: str, form: Form) -> dict[str, Any] | None:
         """Return what a page's script has to solve, signed; None if the form asks for no proof."""
@@ -115,3 +135,7 @@ class Robots:
                 known = await self._cache.get(key) or b"another"
                 self._served.set(key, known, REMEMBERED_SECONDS)
         return known == lead_id
+
+
+def _versions(form: Form) -> tuple[str, str]:
+    return form.version, form.notice.version

@@ -126,20 +126,21 @@ class FormRoutes:
                     "text": form.notice.text[language],
                 },
                 "trap": form.trap,
-                "issued": self._robots.issued(name),
+                "issued": self._robots.issued(name, form),
                 "challenge": self._robots.challenge(name, form),
             }
         )
 
     async def page(self, request: web.Request) -> web.Response:
         name = request.match_info["form"]
+        form = self._form(name)
         return pages.show(
             name,
-            self._form(name),
+            form,
             language_of(request, "language"),
             datetime.now(UTC).date(),
             key=pages.new_key(),
-            issued=self._robots.issued(name),
+            issued=self._robots.issued(name, form),
         )
 
     async def post(self, request: web.Request) -> web.Response:
@@ -337,8 +338,8 @@ class FormRoutes:
         given.version = given.version or form.version
         client = request[CONTEXT].client
         by_key = client.role is Role.SERVICE
-        suspicion = None if by_key else self._robots.suspicion(form, given)
-        suspicion, charge = await self._charge(request, given.form, suspicion)
+        suspicion = self._robots.suspicion(form, given, self._grace)
+        suspicion, charge = await self._charge(request, given.form, None if by_key else suspicion)
         accepted = Accepted(
             submission=given,
             values=found.values,

@@ -20,7 +20,7 @@ from tests.support.runbooks import CLIENTS, examples
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-SHOWN = "https://ostoja.example.com"
+SHOWN, ISSUED = "https://ostoja.example.com", "k1.WyJjb250YWN0Il0.3q2-7w"
 CODE = examples(CLIENTS.with_name("forms.md"))
 FENCES = {
     "html": "html",
@@ -47,7 +47,7 @@ async def described(stack: Stack) -> Any:
 
 
 async def test_the_page_holds_what_the_command_prints(stack: Stack) -> None:
-    form = await described(stack)
+    form = await described(stack) | {"issued": ISSUED}
     printed = {FENCES[kind]: make(form, SHOWN) for kind, make in snippets.AS.items()}
     found = {name: body.rstrip("\n") for name, body in CODE.items() if name in printed}
     assert found == printed
@@ -56,9 +56,10 @@ async def test_the_page_holds_what_the_command_prints(stack: Stack) -> None:
 @pytest.mark.parametrize("kind", ["html", "wordpress"])
 async def test_a_pasted_form_makes_a_lead(stack: Stack, kind: str) -> None:
     await stack.sandbox.reset()
-    page = CODE[FENCES[kind]].replace(SHOWN, stack.url)
+    shown = await described(stack)
+    page = CODE[FENCES[kind]].replace(SHOWN, stack.url).replace(ISSUED, shown["issued"])
     (form,) = form_page.forms_of(page)
-    assert form_page.differences(form, await described(stack), stack.url) == []
+    assert form_page.differences(form, shown, stack.url) == []
     email = fresh_address()
     given = {
         each.name: each.value
@@ -83,7 +84,7 @@ async def test_a_page_s_script_sends_and_repeats_with_its_key(
     checkers.require("node")
     await stack.sandbox.reset()
     email, form = fresh_address(), await described(stack)
-    code = CODE[FENCES[kind]].replace(SHOWN, stack.url)
+    code = CODE[FENCES[kind]].replace(SHOWN, stack.url).replace(ISSUED, form["issued"])
     (send,) = re.findall(r"^async function send\(.*?^}$", code, re.MULTILINE | re.DOTALL)
     consents = {each["purpose"]: each["sha256"] for each in form["consents"]}
     script = tmp_path / "send.mjs"

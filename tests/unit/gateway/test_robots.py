@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import altcha
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from libs.common import forms
 from libs.common.cache import Cache
+from libs.common.signed_links import Tokens
 from services.gateway.forms import robots
 from services.gateway.forms.submission import Submission
 from tests.support.shipped import EXAMPLE
@@ -57,7 +58,7 @@ async def test_a_challenge_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_one_press_of_the_button_is_no_other_proof() -> None:
     one = judge()
-    proof, issued = one.confirmation("contact", FORM), one.issued("contact")
+    proof, issued = one.confirmation("contact", FORM), one.issued("contact", FORM)
     assert await one.has_confirmed(sent(proof))
     assert not await one.has_confirmed(sent(proof, key="b"))
     assert not await one.has_confirmed(sent(issued))
@@ -76,6 +77,52 @@ async def test_memory_holds_no_more_uses_than_it_may(monkeypatch: pytest.MonkeyP
     for number in range(300):
         assert await one._serves(str(number), sent(None))
     assert len(one._served) == 100
+
+
+GRACE = timedelta(days=30)
+
+
+def shown(versions: str = "1 2026-11", days: float = 0.01, form: str = "contact") -> str:
+    """Return `issued` of a page that has been open for so long."""
+    return Tokens(NEW).sign(form, versions, robots.SHOWN, datetime.now(UTC) - timedelta(days))
+
+
+@pytest.mark.parametrize(
+    ("issued", "version", "notice", "suspicion", "recorded"),
+    [
+        (shown(), "1", "2026-11", None, "2026-11"),
+        (shown(), None, None, None, None),
+        (shown(days=400), "1", "2026-11", None, "2026-11"),
+        (shown("0 2026-10", days=29), "0", "2026-10", None, "2026-10"),
+        (shown("1 2026-10", days=29), "1", "2026-10", None, "2026-10"),
+        (shown("0 2026-10", days=31), "0", "2026-10", "version", "2026-10"),
+        (shown("0 2026-10", days=29), "1", "2026-11", None, "2026-11"),
+        (shown(), "0", "2026-11", "version", None),
+        (shown(), "1", "2026-10", "version", None),
+        (shown("0 2026-10"), "x", "2026-10", "version", None),
+        (shown("1 invented", form="other"), "1", "invented", "issued", None),
+        (None, "1", "2026-11", "issued", "2026-11"),
+        (None, "0", "invented", "issued", None),
+        (shown(days=0), "1", "2026-11", "fast", "2026-11"),
+    ],
+)
+def test_only_versions_that_were_published_count(
+    issued: str | None, version: str | None, notice: str, suspicion: str | None, recorded: str
+) -> None:
+    given = Submission("contact", "a", version, "pl", {}, notice_version=notice, issued=issued)
+    assert judge().suspicion(FORM, given, GRACE) == suspicion
+    assert given.notice_version == recorded
+
+
+def test_without_keys_or_a_minimum_only_an_invented_version_is_suspected() -> None:
+    patient = FORM.model_copy(update={"minimum_seconds": 0})
+    without = robots.Robots(None, cast("Cache", NoRedis()))
+    for one, form in ((without, FORM), (judge(), patient)):
+        given = Submission("contact", "a", "1", "pl", {}, notice_version="2026-11")
+        assert one.suspicion(form, given, GRACE) is None
+        given.version = "0"
+        assert one.suspicion(form, given, GRACE) == "version"
+        assert given.notice_version is None
 
 
 JSON = st.recursive(

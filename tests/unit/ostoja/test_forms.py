@@ -29,7 +29,7 @@ FORM: dict[str, Any] = {
     ],
     "notice": {"version": "2026-11", "url": "https://a.example/privacy", "text": "We are A."},
     "trap": "second_name",
-    "issued": None,
+    "issued": "k1.WyJjb250YWN0Il0.3q2-7w",
 }
 for _field in FORM["fields"]:
     _field |= {"max_length": 200, "options": [{"value": "asap", "label": "Soon"}]}
@@ -50,6 +50,7 @@ def test_a_pasted_form_has_no_fault(kind: str) -> None:
     [
         ("https://ostoja.example.com/api", "http://old.example/api", "action is"),
         ('name="form_version" value="2"', 'name="form_version" value="1"', "form_version is '1'"),
+        ('name="issued"', 'name="key"', "issued: is missing"),
         ("<label>E-mail", "<label>Mail", "email: the label is 'Mail'"),
         ('name="email"', 'name="mail"', "email: is required and missing"),
         ("a" * 64, "b" * 64, "the hash is not that of today's wording"),
