@@ -234,6 +234,7 @@ class Api:
         add("GET", "/api/forms/{form}", UNLIMITED, self._forms.describe)
         add("POST", "/api/leads", FORM, self._forms.post)
         add("GET", "/forms/{form}", PUBLIC, self._forms.page)
+        add("GET", "/privacy", PUBLIC, self._forms.privacy)
         for each in FORWARDED:
             if each.upstream in self._upstreams:  # there may be no console
                 add(each.method, each.path, each.requires, self._forwarding(each))

@@ -24,7 +24,7 @@ SECTION_4 = {
         GET /api/health /api/health/deep
         POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
         POST /api/leads/import /api/leads/{id}/state
-        GET /api/forms/{form} /forms/{form} /api/leads/suspected
+        GET /api/forms/{form} /forms/{form} /privacy /api/leads/suspected
         GET /widget.js /widget/{build} /widget.json
         POST /api/leads /api/leads/suspected/{id}/release /api/leads/suspected/{id}/discard
         GET /a/{token}
@@ -241,6 +241,7 @@ async def _forms(call: Calls, system: Running) -> None:
     assert form["consents"][0]["text"] in html.unescape(
         await call("GET", "/forms/{form}", form="contact")
     )
+    await call("GET", "/privacy", status=302)
     newest = await call("GET", "/widget.json")
     script = await call("GET", "/widget/{build}", build=newest["url"].rpartition("/")[2])
     assert script == await call("GET", "/widget.js")

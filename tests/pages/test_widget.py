@@ -521,9 +521,10 @@ async def test_a_visitor_can_delete_what_waits(browser: Browser, site: Site) -> 
     assert await site.leads(address) == []
 
 
-async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_next(
+async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_next_and_not_shown(
     browser: Browser, site: Site
 ) -> None:
+    """Somebody else may sit at the screen then."""
     address = fresh_address()
     async with visit(browser, site) as page:
         await fill(page, address)
@@ -533,23 +534,153 @@ async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_nex
         await says(page, WAITING)
         await site.proxy.resume()
         await page.reload()
-        phone = form(page).get_by_label("Telefon")
-        await expect(phone).to_have_accessible_description(re.compile("numer telefonu"))
-        await expect(form(page).get_by_role("textbox", name="E-mail")).to_have_value(address)
+        told = form(page).get_by_text("nie udało się wysłać i zostało usunięte")
+        await expect(told).to_be_visible()
+        for label in ("E-mail", "Telefon"):
+            await expect(form(page).get_by_role("textbox", name=label)).to_have_value("")
         assert await stored(page) == []
-        await phone.fill("")
+        await fill(page, address)
         await site.proxy.refuse()
         await send(page)
         await says(page, WAITING)
         await page.evaluate("""() => {
             const [name] = Object.keys(localStorage)
             const entry = JSON.parse(localStorage[name])
-            localStorage[name] = JSON.stringify({...entry, at: entry.at - 73 * 3600e3})
+            localStorage[name] = JSON.stringify({...entry, at: entry.at - 24.1 * 3600e3})
         }""")
         await site.proxy.resume()
         await page.reload()
-        await expect(form(page).get_by_text("nie udało się wysłać przez trzy dni")).to_be_visible()
+        await expect(told).to_be_visible()
         assert await stored(page) == []
+
+
+async def test_what_was_refused_leaves_storage_at_once_and_stays_on_its_page(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    async with visit(browser, site) as page:
+        other = await page.context.new_page()
+        await other.goto(site.url)
+        await fill(page, address)
+        await form(page).get_by_label("Telefon").fill("1234567")
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        (name,) = await stored(page)
+        assert address in await page.evaluate("(name) => localStorage[name]", name)
+        await other.reload()
+        await site.proxy.resume()
+        await send_now(page)
+        phone = form(page).get_by_label("Telefon")
+        await expect(phone).to_have_value("1234567", timeout=60_000)
+        await expect(form(page).get_by_role("textbox", name="E-mail")).to_have_value(address)
+        assert await stored(page) == []
+        await other.reload()
+        await expect(form(other).get_by_role("textbox", name="E-mail")).to_have_value("")
+    assert await site.leads(address) == []
+
+
+async def test_the_next_visitor_at_a_shared_screen_gets_an_empty_form_and_both_are_leads(
+    browser: Browser, site: Site
+) -> None:
+    first, second = fresh_address(), fresh_address()
+    async with visit(browser, site) as page:
+        await fill(page, first)
+        await site.proxy.refuse()
+        await send(page)
+        await says(page, WAITING)
+        await site.proxy.resume()
+        await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+        email = form(page).get_by_role("textbox", name="E-mail")
+        await expect(email).to_have_value("")
+        await fill(page, second)
+        await send(page)
+        await says(page, SENT["pl"])
+        await site.one_lead(first)
+        assert await stored(page) == []
+    await site.one_lead(second)
+
+
+async def test_the_chat_says_what_becomes_of_data_before_the_first_message_on_every_page(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site) as page:
+        for privacy in ("/prywatnosc", None):
+            if privacy is None:  # a page that names none
+                await page.evaluate(
+                    """() => {
+                        const chat = document.createElement('ostoja-chat')
+                        document.querySelector('ostoja-chat').replaceWith(chat)
+                    }"""
+                )
+            chat = page.locator("ostoja-chat")
+            await chat.get_by_role("button", name="Otwórz czat").click()
+            await expect(chat.get_by_text("Dane z rozmowy służą")).to_be_visible()
+            link = await chat.get_by_role("link", name="Prywatność").evaluate("(it) => it.href")
+            assert await stored(page) == []
+            await page.keyboard.press("Escape")
+        assert link == f"{site.gateway}/privacy?language=pl"
+
+
+async def test_a_conversation_left_for_half_an_hour_is_not_shown_to_the_next_visitor(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site) as page:
+        await page.clock.install()
+        await page.reload()
+        chat = page.locator("ostoja-chat")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        await chat.get_by_label("Wiadomość").fill("Mam na imię Anna")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+        await page.keyboard.press("Escape")
+        await page.clock.fast_forward("31:00")
+        await chat.get_by_role("button", name="Otwórz czat").click()
+        await expect(chat.locator(".turn")).to_have_count(1)
+        assert await stored(page) == []
+
+
+async def test_a_visitor_of_a_spent_chat_is_led_to_a_form_that_reaches_staff(
+    browser: Browser, site: Site
+) -> None:
+    address = fresh_address()
+    budget = {"chat_budget": "1 per day"}
+    assert (await site.stack.http("PUT", "/api/ratelimits", budget, key="admin")).status == 200
+    try:
+        async with visit(browser, site) as page:
+            chat = page.locator("ostoja-chat")
+            await chat.get_by_role("button", name="Otwórz czat").click()
+            for number in range(2):
+                await chat.get_by_label("Wiadomość").fill(f"Remont łazienki {number}")
+                await page.keyboard.press("Enter")
+                if number == 0 and await answered(chat):
+                    continue
+                break
+            link = chat.get_by_role("link", name=re.compile("/forms/contact"))
+            await expect(link).to_be_visible(timeout=30_000)
+            await photograph(page, "widget-spent")
+            shown = await link.evaluate("(it) => it.href")
+    finally:
+        await site.stack.http("PUT", "/api/ratelimits", {"chat_budget": None}, key="admin")
+    assert shown == f"{site.stack.url}/forms/contact?language=pl"
+    page = await browser.new_page(locale="pl-PL")
+    await page.route("https://www.ostoja-wnetrza.example/**", thanked)
+    await page.goto(shown)
+    await page.get_by_role("textbox", name="E-mail").fill(address)
+    await page.get_by_role("button", name="Wyślij").click()
+    await page.wait_for_url("https://www.ostoja-wnetrza.example/**")
+    await page.close()
+    await site.one_lead(address)
+
+
+async def answered(chat: Locator) -> bool:
+    """Return whether the message got a reply and not the form."""
+    await expect(chat.locator(".turn")).to_have_count(3, timeout=30_000)
+    return await chat.get_by_role("link", name=re.compile("/forms/contact")).count() == 0
+
+
+async def thanked(route: Route) -> None:
+    await route.fulfill(body="Thanks", content_type="text/html")
 
 
 async def test_faults_stand_at_their_fields_and_keep_what_was_written(

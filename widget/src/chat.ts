@@ -34,19 +34,19 @@ export function defineChat(gateway: string): void {
       const close = element("button", { class: "close", type: "button", "aria-label": t.close }, icon(CLOSE))
       const write = element("form", { class: "write" },
         element("label", { for: "text", class: "unseen" }, t.message), text, send)
-      const foot: Node[] = [hint, write]
-      const privacy = this.getAttribute("privacy")
-      if (privacy) {
-        foot.push(element("a", { class: "privacy", href: privacy, target: "_blank", rel: "noopener" }, t.privacy))
-      }
+      const privacy = this.getAttribute("privacy") || `${gateway}/privacy?language=${spoken}`
+      const notice = element("p", { class: "privacy", part: "notice" },
+        t.data, " ",
+        element("a", { href: privacy, target: "_blank", rel: "noopener" }, t.privacy))
       const dialog = element("div", { class: "dialog", id: "dialog", role: "dialog", "aria-labelledby": "title", part: "dialog" },
         element("div", { class: "head" }, element("h2", { id: "title" }, title), close),
-        log, element("div", { class: "foot" }, ...foot))
+        log, element("div", { class: "foot" }, hint, write, notice))
       const bubble = element("button", { class: "bubble", type: "button", "aria-controls": "dialog", part: "bubble" },
         icon(BUBBLE))
       this.#root.append(element("div", { class: "chat", lang: spoken }, bubble, dialog))
 
       const show = (open: boolean, focus = true): void => {
+        if (open && conversation.expire()) greet()
         dialog.hidden = !open
         bubble.setAttribute("aria-expanded", String(open))
         bubble.setAttribute("aria-label", open ? t.close : t.open)
@@ -71,8 +71,13 @@ export function defineChat(gateway: string): void {
         log.append(line)
         log.scrollTop = log.scrollHeight
       }
-      say({ mine: false, text: t.greeting })
-      conversation.turns.forEach(say)
+      const greet = (): void => {
+        log.replaceChildren()
+        say({ mine: false, text: t.greeting })
+        conversation.turns.forEach(say)
+      }
+      conversation.expire()
+      greet()
 
       const note = (text: string): void => {
         hint.textContent = text
@@ -87,9 +92,16 @@ export function defineChat(gateway: string): void {
         for (let turn; (turn = conversation.turns.find((each) => each.key));) {
           if (!tries) note(t.writing)
           const body = JSON.stringify({ message: turn.text, session_id: conversation.id(), language: spoken })
-          const reply = await post(`${gateway}/api/chatbot/chat`, turn.key ?? "", body)
+          const reply = await post(`${gateway}/api/chatbot/chat`, turn.key ?? "", body,
+            { "Accept-Language": spoken })
           if (passing(reply.status)) {
-            note(reply.status === 429 ? t.busy : reply.status === 409 ? t.writing : t.offline)
+            const contact = reply.body.contact && new URL(reply.body.contact, gateway).href
+            if (contact && !conversation.turns.some((each) => each.text.includes(contact))) {
+              const turn = { mine: false, text: `${t.spent} ${contact}` }
+              conversation.change((kept) => kept.turns.push(turn))
+              say(turn)
+            }
+            note(contact ? "" : reply.status === 429 ? t.busy : reply.status === 409 ? t.writing : t.offline)
             if (!tries && reply.status !== 429 && reply.status !== 409) tell(this, "unavailable", { chat: true })
             await pause(tries++, reply.wait, this.#wake)
             continue

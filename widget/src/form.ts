@@ -51,6 +51,7 @@ export function defineForm(gateway: string): void {
     #texts: Texts = texts.pl
     #showing = 0 // a later view ends what an earlier one waits for
     #entry: Entry | undefined // what this form has sent
+    #mine: Entry | undefined // that, if on this page: only then its sender still sits here
     #stored = true
     #live = false
     #news = (event: Event) => this.#heard((event as CustomEvent).detail)
@@ -84,7 +85,18 @@ export function defineForm(gateway: string): void {
       this.#entry = waiting
       if (!this.#form) return
       if (waiting && !waiting.faults) this.#showWaiting()
-      else void this.#load(waiting)
+      else this.#refused(waiting)
+    }
+
+    /** Back to the form: with the entry's values if its sender is here, or else with a word about it. */
+    #refused(entry?: Entry): void {
+      const mine = this.#mine
+      if (entry && entry.key === mine?.key) return void this.#load({ ...mine, faults: entry.faults })
+      if (entry) {
+        remove(entry)
+        lapsed.add(this.#form)
+      }
+      void this.#load()
     }
 
     /** @param refused fill its values in and mark its faults */
@@ -245,6 +257,7 @@ export function defineForm(gateway: string): void {
         key: random(), gateway, form: this.#form, body, at: Date.now(),
         proof: !!form.challenge,
       }
+      this.#mine = this.#entry
       this.#showing++
       this.#stored = submit(this.#entry)
     }
@@ -254,7 +267,7 @@ export function defineForm(gateway: string): void {
       this.#entry = state === "waiting" ? entry : undefined
       const t = this.#texts
       if (state === "waiting") this.#showWaiting()
-      else if (state === "refused") void this.#load(entry)
+      else if (state === "refused") this.#refused(entry)
       else if (lapsed.has(entry.form)) void this.#load()
       else if (state === "removed") this.#showEnd(t.handledTitle, [t.handled])
       else {
@@ -277,23 +290,31 @@ export function defineForm(gateway: string): void {
         this.#showEnd("", [t.removed])
       })
       this.#panel("waiting", CLOCK, t.waitingTitle, [this.#stored ? t.waiting : t.held],
-        element("div", { class: "acts" }, now, drop))
+        element("div", { class: "acts" }, now, drop), this.#another())
     }
 
     #showEnd(title: string, lines: string[]): void {
       this.#showing++
+      this.#panel("sent", CHECK, title, lines, this.#another())
+    }
+
+    /** For the next one at a shared screen. */
+    #another(): Node {
       const another = element("button", { type: "button", class: "plain" }, this.#texts.another)
-      another.addEventListener("click", () => void this.#load().then(() =>
-        this.#root.querySelector<HTMLElement>("input,textarea,select")?.focus()))
-      this.#panel("sent", CHECK, title, lines, another)
+      another.addEventListener("click", () => {
+        this.#entry = undefined
+        void this.#load().then(() =>
+          this.#root.querySelector<HTMLElement>("input,textarea,select")?.focus())
+      })
+      return another
     }
 
     /** What happened, in place of the form: read out, and where the focus was. */
-    #panel(kind: string, path: string, title: string, lines: string[], act: Node): void {
+    #panel(kind: string, path: string, title: string, lines: string[], ...acts: Node[]): void {
       const had = this.#root.activeElement
       const panel = element("div", { class: `panel ${kind}`, role: "status", tabindex: -1, part: "panel" },
         icon(path), ...(title ? [element("h2", {}, title)] : []),
-        ...lines.map((line) => element("p", {}, line)), act)
+        ...lines.map((line) => element("p", {}, line)), ...acts)
       this.#show(panel)
       if (had) panel.focus()
     }

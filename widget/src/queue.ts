@@ -19,7 +19,7 @@ export interface Entry {
   body: string
   at: number
   proof?: boolean // the gateway wants a proof of work
-  faults?: Fault[] // if it was refused; kept until a form has shown them
+  faults?: Fault[] // if it was refused; kept, without its body, until a form has told it
   sent?: string[] // purposes whose consent was not recorded; written for other tabs, then removed
 }
 
@@ -31,7 +31,7 @@ export const queue = new EventTarget()
 const PREFIX = "ostoja.lead."
 const MOST = 5
 const LOCK = 30_000
-const KEPT = 72 * 3600_000
+const KEPT = 24 * 3600_000
 const PROOF_KEPT = 15 * 60_000 // of the 20 minutes that a challenge lives
 
 const memory = new Map<string, Entry>() // where storage is blocked or full
@@ -165,9 +165,8 @@ async function attempt(entry: Entry): Promise<number | undefined> {
     say(entry, "waiting")
     return reply.wait
   }
-  const refused = { ...entry, faults }
-  change(refused)
-  say(refused, "refused")
+  change({ ...entry, body: "", faults })
+  say({ ...entry, faults }, "refused")
   return undefined
 }
 

@@ -13,12 +13,17 @@ interface Kept {
   id: string
   turns: Turn[]
   open: boolean
+  at: number // of the last change
 }
 
 const NAME = "ostoja.chat"
 const MOST = 100
+const IDLE = 30 * 60_000
 
-const fresh = (): Kept => ({ id: "", turns: [], open: false })
+const fresh = (): Kept => ({ id: "", turns: [], open: false, at: Date.now() })
+
+/** Whether its visitor has probably left this screen; what waits to be sent is kept. */
+const idle = () => kept.at < Date.now() - IDLE && !kept.turns.some((each) => each.key)
 
 function load(): Kept {
   try {
@@ -37,6 +42,17 @@ export const conversation = {
   get open(): boolean {
     return kept.open
   },
+  /** @returns whether it was forgotten, for whoever comes next to a shared screen */
+  expire(): boolean {
+    if (!idle()) return false
+    Object.assign(kept, fresh())
+    try {
+      sessionStorage.removeItem(NAME)
+    } catch {
+      // blocked
+    }
+    return true
+  },
   id(): string {
     if (!kept.id) this.change(() => kept.id = random())
     return kept.id
@@ -44,6 +60,7 @@ export const conversation = {
   /** Change it and keep it, but nothing before the first message (`id`). */
   change(act: (conversation: Kept) => void): void {
     act(kept)
+    kept.at = Date.now()
     kept.turns = kept.turns.slice(-MOST)
     if (!kept.id) return
     try {

@@ -18,7 +18,7 @@ const pl = {
   date: "Podaj datę.",
   correct: "Nie wysłano. Popraw zaznaczone pola.",
   refused: "Nie wysłano: formularz się zmienił. Odśwież stronę i wyślij jeszcze raz.",
-  expired: "Poprzedniego zgłoszenia nie udało się wysłać przez trzy dni i zostało usunięte. " +
+  expired: "Poprzedniego zgłoszenia nie udało się wysłać i zostało usunięte z tej przeglądarki. " +
     "Wyślij je jeszcze raz.",
   sentTitle: "Dziękujemy, zgłoszenie dotarło",
   sent: "Skontaktujemy się wkrótce.",
@@ -27,7 +27,7 @@ const pl = {
   another: "Wyślij kolejne zgłoszenie",
   waitingTitle: "Zgłoszenie czeka na połączenie",
   waiting: "Wyślemy je samo, gdy wróci połączenie. Nie trzeba wysyłać go drugi raz. Jest zapisane " +
-    "w tej przeglądarce najwyżej trzy dni; jeśli zamkniesz tę stronę, otwórz ją później ponownie.",
+    "w tej przeglądarce najwyżej dobę; jeśli zamkniesz tę stronę, otwórz ją później ponownie.",
   held: "Wyślemy je samo, gdy wróci połączenie. Nie zamykaj tej strony: ta przeglądarka nie " +
     "pozwala go zapisać.",
   now: "Wyślij teraz",
@@ -47,6 +47,8 @@ const pl = {
   busy: "Za dużo wiadomości naraz. Za chwilę wyślemy tę wiadomość ponownie.",
   lost: "Tej wiadomości nie można było wysłać.",
   privacy: "Prywatność",
+  data: "Dane z rozmowy służą odpowiedzi na pytanie. Administrator danych i Twoje prawa:",
+  spent: "Mamy teraz bardzo dużo rozmów. Proszę zostawić kontakt w tym formularzu, odpowiemy:",
 }
 
 const en: typeof pl = {
@@ -67,7 +69,7 @@ const en: typeof pl = {
   date: "Enter a date.",
   correct: "Not sent. Please correct the marked fields.",
   refused: "Not sent: the form has changed. Reload the page and send it again.",
-  expired: "Your last request could not be sent for three days and was deleted. " +
+  expired: "Your last request could not be sent and was deleted from this browser. " +
     "Please send it again.",
   sentTitle: "Thank you, we have your request",
   sent: "We will be in touch soon.",
@@ -76,7 +78,7 @@ const en: typeof pl = {
   another: "Send another request",
   waitingTitle: "Your request is waiting for a connection",
   waiting: "It is sent by itself once the connection is back. There is no need to send it twice. " +
-    "It is kept in this browser for three days at most; if you close this page, open it again later.",
+    "It is kept in this browser for one day at most; if you close this page, open it again later.",
   held: "It is sent by itself once the connection is back. Please do not close this page: this " +
     "browser does not let us save it.",
   now: "Send now",
@@ -96,6 +98,8 @@ const en: typeof pl = {
   busy: "Too many messages at once. This one is sent again in a moment.",
   lost: "This message could not be sent.",
   privacy: "Privacy",
+  data: "What you write is used to answer you. The controller of the data, and your rights:",
+  spent: "Very many people are writing now. Please leave your contact in this form, we will answer:",
 }
 
 export type Language = "pl" | "en"

@@ -143,6 +143,14 @@ class FormRoutes:
             issued=self._robots.issued(name, form),
         )
 
+    async def privacy(self, request: web.Request) -> web.Response:
+        """Lead to the information of Art. 13 GDPR, for a chat whose page names none."""
+        form = next(iter(self._forms.values()), None)
+        if form is None:
+            raise Problem(404, detail="forms.toml has no form whose notice says where")
+        location = form.notice.url[language_of(request, "language")]
+        return web.Response(status=302, headers={hdrs.LOCATION: location})
+
     async def post(self, request: web.Request) -> web.Response:
         kind = media_type(request.headers)
         if kind == JSON:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
 from tests.support.eventually import eventually
-from tests.support.forms import SITE
+from tests.support.forms import CONTACT, SITE
 
 WIDE = dict.fromkeys(("API_RATE_LIMIT_HOUR", "API_RATE_LIMIT_MINUTE"), "1000000 per hour")
 BAD_BODIES = 10_000
@@ -138,6 +138,15 @@ async def test_a_post_over_the_general_limit_is_told_so_on_a_page(
         page = await gateway.send("POST", "/api/leads", headers, data=given)
     assert (page.status, page.headers["Content-Type"]) == (429, "text/html; charset=utf-8")
     assert "Nic nie zostało wysłane" in page.body
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+async def test_the_chat_s_link_leads_to_the_company_s_privacy_page(
+    start_gateway: StartGateway, tmp_path: Path, language: str
+) -> None:
+    gateway = await start_gateway()
+    answer = await gateway.call("GET", f"/privacy?language={language}")
+    assert (answer.status, answer.headers["Location"]) == (302, CONTACT.notice.url[language])
 
 
 async def test_a_link_to_a_form_that_is_gone_leads_to_a_page(start_gateway: StartGateway) -> None:
