@@ -92,12 +92,12 @@ SECRETS_OF = {
         "CONSENT_HASH_KEY",
         "CONSENT_CHECKPOINT_KEYS",
     },
-    "followups": {_OTEL, "TOKEN_KEYS", "CHAT_MODEL_KEY"},
+    "followups": {_OTEL, "TOKEN_KEYS"},
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
     "console": {_OTEL, "OPERATOR_KEYS", _OIDC},
     "sandbox": {"WEBHOOK_SECRET"},
 }
-SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, "CHAT_MODEL_KEY", _SLACK_APP, _OIDC, _OTEL}
+SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, _SLACK_APP, _OIDC, _OTEL}
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
 FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}

@@ -149,28 +149,14 @@ def _signed(secret: str) -> Provider:
     return signed
 
 
-def model(_: Mapping[str, str], body: bytes) -> Answer:
-    """An OpenAI-compatible chat completion: it repeats the given text, prefixed with OK."""
-    messages = (json_object(body) or {}).get("messages")
-    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
-        error = {"error": {"message": "messages is required", "type": "invalid_request_error"}}
-        return Answer(400, json.dumps(error), accepted=False)
-    told = str(messages[0].get("content")).rpartition("Say the same as: ")
-    content = f"OK! {told[2]}"
-    choice = {"index": 0, "message": {"role": "assistant", "content": content}}
-    completion = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion"}
-    return Answer(200, json.dumps(completion | {"choices": [choice]}), accepted=True)
-
-
 PROVIDERS: Mapping[str, Provider] = {
     "slack": slack.webhook,
     "slack_response": slack.response,
     "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
-    "model": model,
 }
-PATHS = {"model": "/model/chat/completions", "slack_response": "/slack/response"}
+PATHS = {"slack_response": "/slack/response"}
 """Paths that differ from the target's name."""
 
 
@@ -205,7 +191,7 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
     POST /slack/press   presses a button of a message
     POST /slack/response/{token}   the response_url of a press; without a token, of no message
-    POST /monday /sms /webhook /model/chat/completions   the providers
+    POST /monday /sms /webhook   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
     """

@@ -17,7 +17,6 @@ from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
 from services.followups.http.submissions import SubmissionRoutes
-from services.followups.llm import ChatModel
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
@@ -82,22 +81,10 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     service.spawn("scheduler", scheduler.run())
     service.spawn("announcer", Announcer(engine, configured, page_of).run())
 
-    model = None
-    if settings.chat_model_url:
-        key = settings.chat_model_key
-        model = await service.enter(
-            ChatModel.open(
-                settings.chat_model_url,
-                key.get_secret_value() if key else "",
-                settings.chat_model_name,
-                configured.instructions,
-                seconds=settings.chat_model_seconds,
-            )
-        )
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     for routes in (
-        ChatRoutes(engine, configured, page_of, model),
+        ChatRoutes(engine, configured, page_of),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
         LeadRoutes(engine, configured, page_of),

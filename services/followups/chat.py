@@ -49,12 +49,6 @@ class Reply(NamedTuple):
     conversation_id: uuid.UUID
     reply: str
     score: int
-    reply_id: int
-    language: str
-    is_fixed: bool
-    """Use the configured words unchanged: it is about consent, a route's answer, or a promise."""
-    private: tuple[str, ...]
-    """Names and places to hide from the model."""
 
 
 async def take_turn(
@@ -119,7 +113,7 @@ async def take_turn(
         )
         state = state._replace(withdrawn_from=new, wants_erasure=False)
     qualifies = row["qualified_at"] is None and scored.points >= config.threshold
-    reply_id = await conversations.save_turn(
+    await conversations.save_turn(
         tx,
         conversation_id,
         said=said.message,
@@ -152,18 +146,7 @@ async def take_turn(
             request_id = logs.request_id.get()
             await steps.enrol(tx, conversation_id, new, DEFAULT_SEQUENCE, due, "chat", request_id)
     _count_turn(state.language)(1)
-    return Reply(
-        conversation_id,
-        turn.reply,
-        scored.points,
-        reply_id,
-        state.language or config.default_language,
-        is_fixed=turn.is_fixed
-        or before.asking == "consent"
-        or turn.answer is not None
-        or said.agreed is not None,
-        private=tuple(filter(None, (state.facts.name, state.facts.city))),
-    )
+    return Reply(conversation_id, turn.reply, scored.points)
 
 
 def _normal(facts: Facts, before: Facts) -> Facts:

@@ -166,7 +166,8 @@ def _town(text: str) -> str:
 
 
 class _Dialogue(_Section):
-    instructions: str = Field(min_length=1, max_length=4000)
+    instructions: str = ""
+    """Ignored: the prompt of a model that once worded replies; older files have it."""
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     towns: tuple[Annotated[str, AfterValidator(_town)], ...] = ()
     texts: Annotated[dict[str, Annotated[dict[str, str], AfterValidator(_complete)]], PerLanguage]
@@ -237,7 +238,6 @@ class Config:
     works: tuple[str, ...]
     towns: tuple[str, ...]
     """Where the company works; empty: that is not said."""
-    instructions: str
     texts: Mapping[str, Mapping[str, str]]
     handover: Mapping[str, Mapping[str, str]]
     sequences: Mapping[str, tuple[Step, ...]]
@@ -317,7 +317,6 @@ def load(
         ),
         works=file.dialogue.works,
         towns=file.dialogue.towns,
-        instructions=file.dialogue.instructions,
         texts={
             language: _script(company, language, script)
             for language, script in file.dialogue.texts.items()

@@ -22,7 +22,6 @@ WITHDRAWALS = Counter(
 IMPORTED = Counter("followups_imported_rows_total", "Rows of imported lead files.", ["result"])
 """taken | rejected"""
 
-MODEL = Counter("followups_llm_replies_total", "Requests to the chat model.", ["outcome"])
 """answered | timeout | unavailable | refused | malformed | unfaithful"""
 
 FORGOTTEN = Counter(

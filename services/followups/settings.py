@@ -16,12 +16,6 @@ def _token_keys(keys: SecretStr) -> SecretStr:
 class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
-    chat_model_url: str = Field("", pattern=r"^(https?://[^\s/]+(/\S*)?)?$")
-    """An OpenAI-compatible API, including its version. Empty: no model."""
-    chat_model_name: str = Field("gpt-4o-mini", min_length=1)
-    chat_model_key: SecretStr | None = None
-    chat_model_seconds: int = Field(8, ge=1, le=20)
-    """Time-out for one answer; below the gateway's time-out."""
     followups_config: Path = Path("config/followups.toml")
     lead_suspect_days: int = Field(14, ge=1)
     """How long a submission that looks like a robot's waits for a person."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from services.followups.dialogue import handover as handovers
 from services.followups.dialogue import memory, replies
-from services.followups.dialogue.hearing import Heard, hear
-from services.followups.dialogue.texts import ABOUT_WORKS, HANDOVER_TEXTS, PLACES, TEXTS
+from services.followups.dialogue.hearing import hear
+from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
 from services.followups.facts import Facts
 from services.followups.routing import Action, Routes
 from services.followups.state import State
@@ -31,8 +31,6 @@ class Turn(NamedTuple):
     is_about_lead: bool
     """False while the conversation does not concern sales."""
     actions: frozenset[Action]
-    is_fixed: bool
-    """Use the configured words unchanged; the model must not reword them."""
 
 
 def turn(
@@ -71,21 +69,12 @@ def turn(
     known, agrees = memory.remember(state, heard, passed, agreed)
     if heard.spoken in handover and all(heard.spoken in each.answer for each in heard.urgent):
         known, parts = handovers.reply(known, state, heard, handover[heard.spoken])
-        is_fixed = True
     else:
         known, parts = replies.reply(known, state, heard, texts[heard.language], agrees=agrees)
-        is_fixed = _is_fixed(known, state, heard)
     return Turn(
         known,
         " ".join(parts),
         heard.answer,
         is_about_lead=heard.is_about_lead,
         actions=heard.actions,
-        is_fixed=is_fixed,
     )
-
-
-def _is_fixed(known: State, before: State, heard: Heard) -> bool:
-    is_first = before.language is None
-    is_about_works = known.asking in ABOUT_WORKS and known.noticed == before.noticed
-    return is_first or bool(heard.answers) or heard.is_question or not is_about_works

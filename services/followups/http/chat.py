@@ -8,7 +8,6 @@ from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.company import Wording
-from libs.common.database import postgres
 from libs.common.email_address import Email
 from libs.common.http.application import (
     ADDRESS_FROM,
@@ -20,10 +19,7 @@ from libs.common.http.application import (
 )
 from libs.common.process import logs
 from services.followups import chat, facts, staff
-from services.followups.chat import Reply
 from services.followups.config import Config
-from services.followups.llm import REMEMBERED, ChatModel
-from services.followups.store import conversations
 from services.followups.understanding import phone
 
 log = logs.get_logger(__name__)
@@ -64,13 +60,10 @@ class ChatMessage(Model):
 
 
 class ChatRoutes:
-    def __init__(
-        self, engine: AsyncEngine, config: Config, link: staff.Link, model: ChatModel | None = None
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, config: Config, link: staff.Link) -> None:
         self._engine = engine
         self._config = config
         self._link = link
-        self._model = model
         self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
 
     def add_to(self, app: web.Application) -> None:
@@ -102,36 +95,9 @@ class ChatRoutes:
             answer = await chat.take_turn(tx, self._config, self._link, said, accepted_at(request))
         return json_response(
             {
-                "reply": await self._worded(answer),
+                "reply": answer.reply,
                 "session_id": body.session_id,
                 "conversation_id": str(answer.conversation_id),
                 "lead_score": answer.score,
             }
         )
-
-    async def _worded(self, answer: Reply) -> str:
-        """Return the reply in the model's words if a model and the database are available.
-
-        The turn is already committed. An error here would make the client send it again.
-        """
-        if self._model is None or answer.is_fixed:
-            return answer.reply
-        try:
-            return await self._worded_by(self._model, answer)
-        except Exception as error:
-            if not postgres.is_transient(error):
-                raise
-            log.warning("chat.database_unavailable", error=type(error).__name__)
-            return answer.reply
-
-    async def _worded_by(self, model: ChatModel, answer: Reply) -> str:
-        async with self._engine.connect() as tx:
-            said = await conversations.said_before(
-                tx, answer.conversation_id, answer.reply_id, REMEMBERED
-            )
-        reply = await model.reply(said, answer.reply, answer.language, answer.private)
-        if reply is None:
-            return answer.reply
-        async with self._engine.begin() as tx:
-            await conversations.reword(tx, answer.reply_id, reply)
-        return reply

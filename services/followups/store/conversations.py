@@ -126,19 +126,6 @@ async def save_turn(
     return reply_id
 
 
-async def said_before(
-    tx: AsyncConnection, conversation_id: UUID, reply_id: int, limit: int
-) -> list[tuple[str, str]]:
-    """Return the last messages before a reply, oldest first: author and text."""
-    last = (
-        sa.select(chat_message.c.author, chat_message.c.body)
-        .where(chat_message.c.conversation_id == conversation_id, chat_message.c.id < reply_id)
-        .order_by(chat_message.c.id.desc())
-        .limit(limit)
-    )
-    return [(row.author, row.body) for row in reversed((await tx.execute(last)).all())]
-
-
 async def transcript(
     tx: AsyncConnection, conversation_id: UUID, limit: int
 ) -> list[tuple[str, str, datetime]]:
@@ -150,12 +137,6 @@ async def transcript(
         .limit(limit)
     )
     return [(row[0], row[1], row[2]) for row in reversed((await tx.execute(last)).all())]
-
-
-async def reword(tx: AsyncConnection, reply_id: int, reply: str) -> None:
-    await tx.execute(
-        sa.update(chat_message).where(chat_message.c.id == reply_id).values(body=reply)
-    )
 
 
 async def conversation(tx: AsyncConnection, conversation_id: UUID) -> Row | None:

@@ -186,7 +186,3 @@ def disowned(message: str, *, just_given: bool) -> bool:
 def named(message: str) -> list[str]:
     """Find every address in a message, whoever it belongs to."""
     return [found[0] for found in _EMAIL.finditer(_plain(spaces(message)))]
-
-
-PERSONAL = re.compile(rf"{_EMAIL.pattern}|\+?\d(?:[\s.()-]{{0,2}}[\dOolI]){{8,14}}")
-"""Contact data: an e-mail address, or what may be a phone number."""
