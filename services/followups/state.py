@@ -31,8 +31,12 @@ class State(NamedTuple):
     """The city that the last reply asked about: `Krowodrza (Kraków?)`."""
     email_just_given: bool = False
     passed_email: str | None = None
-    """The address in the page's own field. A page repeats it with each message, which must not undo
-    a correction."""
+    passed_phone: str | None = None
+    passed_name: str | None = None
+    """What the page's own fields held. A page repeats them with each message, which must not undo a
+    correction."""
+    passed_consent: bool = False
+    """The page's own box was ticked with the last message: repeated, it undoes no refusal."""
     granted_to: str | None = None
     """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
     with each message must not undo a later withdrawal."""

@@ -485,9 +485,9 @@ def _answers(matched: Sequence[Route], held: Route | None) -> tuple[Route, ...]:
 
 
 def _news(written: Facts, passed: Facts | None, state: State, *, only_contact: bool) -> Facts:
-    if passed and passed.email and passed.email == state.passed_email:
-        passed = passed._replace(email=None)
-    news = written.learn(passed) if passed else written
+    fields = passed.known() if passed else {}
+    new = {name: each for name, each in fields.items() if each != getattr(state, f"passed_{name}")}
+    news = written.learn(Facts(**new))
     if only_contact:
         return Facts(email=news.email, phone=news.phone, name=news.name, city=news.city)
     return news

@@ -35,7 +35,10 @@ def remember(
         spoken=heard.spoken,
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
         city_asked=None,
-        passed_email=passed.email if passed and passed.email else known.passed_email,
+        passed_email=(passed and passed.email) or known.passed_email,
+        passed_phone=(passed and passed.phone) or known.passed_phone,
+        passed_name=(passed and passed.name) or known.passed_name,
+        passed_consent=agreed is not None,
         route=held.name if held else None,
         # The form's closing does not count for a route.
         closed=known.closed and (held.name if held else None) == state.route,
@@ -93,8 +96,9 @@ def _learn(state: State, heard: Heard) -> State:
 def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, bool]:
     if heard.answer == "no" or (state.barred and state.consent == "given"):
         return state._replace(consent="refused"), False
+    is_repeated = state.passed_consent and state.consent == "refused"
     undone = state.consent != "given" and state.granted_to == state.facts.email is not None
-    if agreed is not None and not undone and state.barred is None:
+    if agreed is not None and not (undone or is_repeated) and state.barred is None:
         return state._replace(consent="given", wording=agreed), False
     may_agree = state.consent is None and state.wording is not None and state.barred is None
     if heard.answer == "yes" and may_agree and not _only_acknowledges(state, heard.message):

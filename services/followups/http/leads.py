@@ -206,6 +206,7 @@ def _csv(items: list[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     """Keep a spreadsheet from running a visitor's text as a formula."""
-    if isinstance(value, str) and value[:1] in {"=", "-", "@", "\t", "\r"}:
+    is_number = isinstance(value, str) and value[:1] == "+" and value[1:].isdecimal()
+    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} and not is_number:
         return f"'{value}"
     return value

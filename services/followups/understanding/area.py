@@ -278,7 +278,7 @@ def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Qua
         if has_unit or (_NEXT_IS_MONEY.match(text, end) and not is_room):
             continue
         before = text[max(0, start - _LOOK_BACK) : start]
-        is_near = any(0.5 <= number / each.value <= 2 for each in found)
+        is_near = any(each.value <= 2 * number <= 4 * each.value for each in found)
         is_amended = amended and start == amended.start("number") and (asked == "area" or is_near)
         is_sum = (found or rooms) and _SUMMED.search(before) and not _MONEY.search(before)
         is_left = (found or rooms) and scope.is_left(text, start, end)

@@ -283,6 +283,30 @@ async def test_a_page_that_repeats_its_field_does_not_undo_a_correction(world: W
     assert {row["email"] for row in await world.steps()} == {"anna@example.pl"}
 
 
+async def test_a_page_that_repeats_its_fields_does_not_undo_a_corrected_phone_and_name(
+    world: World,
+) -> None:
+    fields = {"phone": "+48601234567", "name": "Jan Kot"}
+    await world.say(GOOD_LEAD, **fields)
+    await world.say("mój numer to jednak 602 345 678, nazywam się Jan Kos", **fields)
+    await world.say("od kwietnia", **fields)
+    lead = await world.lead()
+    assert lead is not None
+    assert (lead["known"]["phone"], lead["known"]["name"]) == ("+48602345678", "Jan Kos")
+
+
+async def test_a_refusal_holds_for_another_address_until_a_new_yes(world: World) -> None:
+    box = {"agreed": "Zgadzam się"}
+    await world.say(f"{GOOD_LEAD}, a@example.com", **box)
+    await world.say("nie chcę żadnych maili", **box)
+    await world.say("mój nowy adres to b@example.com", **box)
+    assert [grant["email"] for grant in await world.outbox("grant.record")] == ["a@example.com"]
+    await world.say("od kwietnia")
+    await world.say("zmieniam zdanie", **box)  # the box was ticked anew
+    emails = [grant["email"] for grant in await world.outbox("grant.record")]
+    assert emails == ["a@example.com", "b@example.com"]
+
+
 @pytest.mark.parametrize(
     "said", ["to jest mail mamy: ola@example.com", "mam 11 lat, ola@example.com"]
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,14 @@ def test_words_of_every_kind_are_written_as_messages_are_read() -> None:
     assert [
         each for each in entries if set(each) & set("ąćęłńóśźżäöüßABCDEFGHIJKLMNOPQRSTUVWXYZ.!-")
     ] == []
+
+
+def test_a_plain_withdrawal_is_heard_in_any_order_of_its_words() -> None:
+    polite = ("", "proszę ", "bardzo proszę ", "prosiłbym ")
+    whom = ("", "do mnie ", "do mnie już ", "już do mnie ", "już ", "do mnie więcej ")
+    verbs = ("pisać", "kontaktować się", "wysyłać ofert", "mailować", "dzwonić")
+    said = [f"{p}{o}nie {v}" for p, o, v in product(polite, whom, verbs[:-1])]
+    said += [f"{p}nie {v} {o}".strip() for p, o, v in product(polite, whom, verbs[:-1])]
+    for p, o, (one, other) in product(polite, whom, permutations(verbs, 2)):
+        said += [f"{p}{o}nie {one}{also}nie {other}" for also in (" i ", " ani ", " oraz ", ", ")]
+    assert [each for each in _heard(said, "pl", None, agreed=True) if each[1] != "no"] == []
