@@ -58,6 +58,10 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         engine, "followups retention", PURGE_SECONDS, partial(retention.forget, engine, days)
     )
     service.spawn("retention", forget)
+    doubts = periodic.every(
+        engine, "followups unknown outcomes", PURGE_SECONDS, partial(retention.doubt, engine)
+    )
+    service.spawn("unknown outcomes", doubts)
     days = settings.lead_suspect_days
     suspects = periodic.every(
         engine,

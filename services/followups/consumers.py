@@ -39,6 +39,8 @@ from services.followups.topology import (
 
 log = logs.get_logger(__name__)
 
+UNDELIVERABLE = "refused"
+"""The mail server refuses this mailbox for good: the later steps would be refused as well."""
 TAKEN = "taken"
 """Why a step was stopped: a person took the lead."""
 DEAD_LETTERS = "dead_letters"
@@ -141,6 +143,12 @@ class Consumers:
                     is_new = await steps.record_outcome(
                         tx, ended.reference, ended.alert_id, ended.outcome, ended.reason, ended.at
                     )
+                if is_new and (ended.outcome, ended.reason) == ("failed", UNDELIVERABLE):
+                    row = await steps.step(tx, ended.reference)
+                    stopped = (
+                        await steps.stop(tx, steps.from_step(row), UNDELIVERABLE) if row else []
+                    )
+                    metrics.ENDED.labels("cancelled").inc(len(stopped))
         if is_new:
             metrics.ENDED.labels(ended.outcome).inc()
         log.info("followup.settled", outcome=ended.outcome, new=is_new)

@@ -4,9 +4,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.followups import metrics
-from services.followups.store import conversations, submissions
+from services.followups.store import conversations, steps, submissions
 
 BATCH = 500
+OUTCOME_DAYS = 7
+"""More than twice the `max_age` of a delivery, after which alerts has ended it."""
 
 log = logs.get_logger(__name__)
 
@@ -23,6 +25,13 @@ async def forget_suspected(engine: AsyncEngine, days: int) -> int:
         forgotten += count
         if count < BATCH:
             return forgotten
+
+
+async def doubt(engine: AsyncEngine) -> None:
+    """List hand-overs without an outcome as in doubt: alerts ends each of its own before that."""
+    async with engine.begin() as tx:
+        count = await steps.doubt(tx, OUTCOME_DAYS)
+    metrics.ENDED.labels("in_doubt").inc(count)
 
 
 async def forget(engine: AsyncEngine, days: int) -> int:

@@ -358,9 +358,30 @@ async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
             followup_event.c.handed_over_at > long_ago,
         ),
     )
+    # They go with the conversation: a person may have come back in another one, or sent a form.
+    leads = sa.select(sa.literal(1)).where(
+        sa.or_(
+            lead.c.conversation_id == chat_conversations.c.id,
+            lead.c.id.in_(
+                sa.select(lead_contact.c.lead_id).where(
+                    lead_contact.c.conversation_id == chat_conversations.c.id
+                )
+            ),
+        ),
+        lead.c.updated_at > long_ago,
+    )
+    forms = sa.select(sa.literal(1)).where(
+        lead_submission.c.conversation_id == chat_conversations.c.id,
+        lead_submission.c.accepted_at > long_ago,
+    )
     old = (
         sa.select(chat_conversations.c.id)
-        .where(chat_conversations.c.updated_at < long_ago, ~recent.exists())
+        .where(
+            chat_conversations.c.updated_at < long_ago,
+            ~recent.exists(),
+            ~leads.exists(),
+            ~forms.exists(),
+        )
         .order_by(chat_conversations.c.updated_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -86,8 +86,8 @@ _ENROL = Statement(
     sa.text(
         """
 WITH there AS (
-    SELECT * FROM followup_event WHERE sequence = :sequence AND (conversation_id = :conversation
-        OR email = :email AND status IN ('scheduled', 'handed_over'))
+    SELECT * FROM followup_event WHERE sequence = :sequence AND conversation_id = :conversation
+        OR email = :email AND status IN ('scheduled', 'handed_over')
 ), added AS (
     INSERT INTO followup_event (id, conversation_id, followup_number, email, sequence, step,
         enrolled_by, due_at, request_id)
@@ -130,8 +130,8 @@ async def enrol(
 ) -> Enrolment:
     """Insert the steps of a sequence, or return the existing ones.
 
-    A conversation goes through a sequence once, and an address is in it once at a time. A person
-    whose follow-ups have ended is not enrolled. The caller holds the address lock.
+    A conversation goes through a sequence once, and an address is in one sequence at a time. A
+    person whose follow-ups have ended is not enrolled. The caller holds the address lock.
     """
     given = {
         "conversation": conversation_id,
@@ -217,11 +217,24 @@ async def retime(
 
 
 async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | None) -> None:
-    """Redirect scheduled steps from a wrong address to the one that replaces it, if any."""
+    """Redirect scheduled steps from a wrong address to the one that replaces it, if any.
+
+    One that another conversation has enrolled already keeps its own steps, and gets no second ones.
+    """
     if new is not None:
+        other = followup_event.alias("other")
+        is_enrolled = sa.exists().where(
+            other.c.email == new,
+            other.c.conversation_id != conversation_id,
+            other.c.status.in_(("scheduled", "handed_over")),
+        )
         await tx.execute(
             sa.update(followup_event)
-            .where(of_mailbox(conversation_id, old), followup_event.c.status == "scheduled")
+            .where(
+                of_mailbox(conversation_id, old),
+                followup_event.c.status == "scheduled",
+                ~is_enrolled,
+            )
             .values(email=new)
         )
 
@@ -456,6 +469,28 @@ async def record_outcome(
         )
     )
     return (await tx.execute(recorded)).rowcount == 1
+
+
+async def doubt(tx: AsyncConnection, days: int) -> int:
+    """Give hand-overs of which nothing was heard for so long to a person: they are in doubt.
+
+    Nothing else goes to an address while the outcome of a hand-over is unknown.
+
+    :returns: how many
+    """
+    waits = sa.select(outbox_table.c.id).where(
+        outbox_table.c.message_id == sa.cast(_message_id, outbox_table.c.message_id.type)
+    )
+    given_up = (
+        sa.update(followup_event)
+        .where(
+            sa.text("followup_event.status = 'handed_over'"),
+            followup_event.c.handed_over_at < sa.func.now() - sa.func.make_interval(0, 0, 0, days),
+            ~waits.exists(),
+        )
+        .values(status="in_doubt", reason="no_outcome")
+    )
+    return (await tx.execute(given_up)).rowcount
 
 
 async def outbox_length(tx: AsyncConnection) -> int:

@@ -15,6 +15,8 @@ async def grown_old(engine: AsyncEngine, days: int) -> None:
     steps, talks = tables.followup_event, tables.chat_conversations
     async with engine.begin() as tx:
         await tx.execute(sa.update(talks).values(updated_at=talks.c.updated_at - long))
+        lead = tables.lead
+        await tx.execute(sa.update(lead).values(updated_at=lead.c.updated_at - long))
         await tx.execute(
             sa.update(steps).values(
                 due_at=steps.c.due_at - long, handed_over_at=steps.c.handed_over_at - long
@@ -49,6 +51,16 @@ async def test_a_conversation_with_a_pending_step_is_kept(
     await world.enrol("ala@example.com", seconds=60)
     await grown_old(engine, 400)
     assert await retention.forget(engine, DAYS) == 0
+
+
+async def test_an_old_talk_is_kept_with_the_lead_of_a_person_who_came_back(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, 600 700 800", "spring")
+    await grown_old(engine, 400)
+    await world.say("chcę jeszcze łazienkę 6 m2, 600 700 800", "autumn")
+    assert await retention.forget(engine, DAYS) == 0
+    assert await count(engine, tables.lead) == 1
 
 
 async def test_retention_counts_from_the_last_follow_up(world: World, engine: AsyncEngine) -> None:

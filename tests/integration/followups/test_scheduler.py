@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
-from services.followups import config
+from services.followups import config, retention
 from services.followups.config import Step
 from services.followups.consumers import Consumers
 from services.followups.mail import Recipient
 from services.followups.messages import SubjectErased
 from services.followups.scheduler import BATCH, Scheduler
-from services.followups.store import steps, tables
+from services.followups.store import conversations, steps, tables
 from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
 from tests.support.eventually import eventually
 from tests.support.shipped import EXAMPLE
@@ -139,6 +139,51 @@ async def test_a_step_in_flight_holds_back_others_to_the_same_address(
     await world.make_due()
     await drain(scheduler(cap=cap))
     assert (await world.statuses())[1] == ("scheduled" if cap == 1 else "handed_over")
+
+
+async def test_a_mailbox_that_is_refused_gets_no_later_steps(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    first, _ = await world.enrol("nobody@example.com", seconds=-1)
+    await scheduler().hand_over(now())
+    refused = settled(first["id"], "failed", reason="refused")
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(refused, DELIVERY)
+    assert await world.statuses() == ["failed", "cancelled"]
+
+
+async def test_a_hand_over_of_which_nothing_is_heard_is_in_doubt_and_blocks_nothing(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    await world.enrol("jan@example.com", seconds=-1)
+    await scheduler().hand_over(now())
+    await world.age(hours=24 * (retention.OUTCOME_DAYS + 1))
+    await retention.doubt(engine)
+    assert (await world.statuses())[0] == "handed_over", "it waits in our own outbox"
+    async with engine.begin() as relay:  # published
+        await relay.execute(sa.text("DELETE FROM outbox"))
+    await retention.doubt(engine)
+    assert (await world.statuses())[0] == "in_doubt"
+    await world.make_due()
+    await scheduler().hand_over(now())
+    assert (await world.statuses())[1] == "handed_over"
+
+
+async def test_an_address_is_in_one_sequence_at_a_time(world: World, engine: AsyncEngine) -> None:
+    rows = await world.enrol("jan@example.com", seconds=60)
+    async with engine.begin() as tx:
+        here = await conversations.conversation_of_address(tx, "jan@example.com")
+        await steps.lock_address(tx, "jan@example.com")
+        other = await steps.enrol(tx, here, "jan@example.com", "other", [now()], "api", None)
+    assert not other.is_new
+    assert [row["id"] for row in other.rows] == [row["id"] for row in rows]
+
+
+async def test_an_address_corrected_to_an_enrolled_one_gets_no_second_mails(world: World) -> None:
+    await world.say(f"{GOOD_LEAD}, jan@example.com", "first")
+    await world.say(f"{GOOD_LEAD}, jna@example.com", "second")
+    await world.say("literówka: jan@example.com", "second")
+    assert await world.statuses("jan@example.com") == ["scheduled", "scheduled"]
+    assert set(await world.statuses("jna@example.com")) == {"cancelled"}
 
 
 async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
@@ -556,10 +601,11 @@ def settled(
     *,
     at: datetime | None = None,
     alert_id: uuid.UUID | None = None,
+    reason: str | None = None,
 ) -> Message:
     body = {
         "alert_id": str(alert_id or followup_id), "target": "email", "reference": str(followup_id),
-        "outcome": outcome, "reason": None, "at": (at or now()).isoformat(),
+        "outcome": outcome, "reason": reason, "at": (at or now()).isoformat(),
     }  # fmt: skip
     return Message(id=message_id or str(uuid.uuid4()), type="delivery.settled", body=body)
 
