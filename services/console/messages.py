@@ -1,6 +1,7 @@
-"""The messages that the console reads."""
+"""The messages that the console reads and sends."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -25,3 +26,17 @@ class ActionRecord(BaseModel):
     request_id: str
     outcome: str
     count: int | None = None
+
+
+def staff_mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[str, Any]:
+    return {
+        "id": str(alert_id),
+        "event_type": "staff.mail",
+        "payload": payload,
+        "target": None,
+        "severity": "info",
+        "dedup_key": None,
+        "source": "console",
+        "accepted_at": at.isoformat(),
+        "once": None,
+    }

@@ -14,6 +14,7 @@ from libs.common.messaging import outbox
 from libs.common.messaging.actions import Actor
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from services.console.messages import staff_mail
 from services.console.person import Role
 from services.console.store import actions, people
 from services.console.texts import TEXTS, moment
@@ -34,18 +35,9 @@ class Notices:
         t, at = TEXTS[to.language], datetime.now(UTC)
         said = {"base": self._base, "email": to.email, "at": moment(at), **values}
         text = t[f"mail_{about}"].format(**said)
-        body = {
-            "id": str(uuid4()),
-            "event_type": "staff.mail",
-            "payload": {"to": to.email, "subject": t[f"subject_{about}"], "text": text},
-            "target": None,
-            "severity": "info",
-            "dedup_key": None,
-            "source": "console",
-            "accepted_at": at.isoformat(),
-            "once": None,
-        }
-        message = Message(str(body["id"]), "alert.accepted", body, logs.request_id.get())
+        payload = {"to": to.email, "subject": t[f"subject_{about}"], "text": text}
+        body = staff_mail(id_ := uuid4(), payload, at)
+        message = Message(str(id_), "alert.accepted", body, logs.request_id.get())
         await outbox.add(tx, "alerts", "alerts.intake", message)
 
     async def mail_what(self, tx: AsyncConnection, to: Any, told: str, **values: object) -> None:

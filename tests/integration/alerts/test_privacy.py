@@ -123,6 +123,23 @@ async def test_a_delivered_alert_is_emptied_and_still_counted(
     assert "Anna" not in await words(subject)
 
 
+async def test_the_link_in_a_mail_to_staff_is_shown_to_nobody(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    payload = {"to": ANNA, "subject": "s", "text": "https://x/console/invitation/secret"}
+    alert_id = await subject.accept("staff.mail", payload=payload)
+    await subject.until(alert_id, "delivered", "email")
+    (mail,) = await subject.sandbox.mails(ANNA)
+    assert "invitation/secret" in mail["Text"]
+    (held,) = await consent.held()
+    assert (held["id"], held["payload"]) == (alert_id, None)
+    async with subject.engine.begin() as tx:
+        await tx.execute(sa.text("UPDATE delivery SET state = 'failed', reason = 'exhausted'"))
+    _, page = await subject.http("GET", "/api/dlq/failed")
+    assert [(one["id"], one["payload"]) for one in page["items"]] == [(alert_id, None)]
+
+
 async def test_a_large_export_is_paged_and_complete(alerts: StartAlerts, consent: Consent) -> None:
     subject = await alerts()
     await subject.failed(100, f"{ANNA} {'x' * 200_000}")  # 20 MB; RabbitMQ takes 16

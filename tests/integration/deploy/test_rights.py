@@ -42,7 +42,7 @@ SENDS = {
         "console.commands",
         "replies",
     },
-    "console": {"console.commands", "console.dlx"},
+    "console": {"alerts", "console.commands", "console.dlx"},
 }
 HEARS = {
     "gateway": set(),

@@ -93,6 +93,11 @@ def test_the_example_file_has_the_documented_targets_and_routes() -> None:
     assert subject.route("followup", None) == ("email",)
 
 
+def test_a_mail_to_staff_goes_to_a_mailbox_whatever_the_routes_say() -> None:
+    everything = shipped().model_copy(update={"routes": {"*": ("slack", "webhook")}})
+    assert everything.route("staff.mail", None) == ("email",)
+
+
 def test_an_explicit_target_must_be_a_configured_name() -> None:
     assert shipped().route("slack_alert", "webhook") == ("webhook",)
     assert shipped().route("slack_alert", "https://evil.example") == ()

@@ -50,7 +50,10 @@ def test_permit_messages_match_their_contracts() -> None:
 @pytest.mark.parametrize("extra", EXTRA)
 @pytest.mark.parametrize(
     "name",
-    ["alert.accepted", *(f"alert.accepted.{of}" for of in ("consent", "followup", "opt-in"))],
+    [
+        "alert.accepted",
+        *(f"alert.accepted.{of}" for of in ("consent", "followup", "opt-in", "staff")),
+    ],
 )
 def test_an_accepted_alert_is_read_with_unknown_fields(name: str, extra: dict[str, Any]) -> None:
     body = golden(name)
