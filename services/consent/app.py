@@ -36,6 +36,7 @@ from services.consent.withdrawals import Withdrawals
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 50
 PURGE_SECONDS = 3600
+TRIM_SECONDS = 24 * 3600
 FOLLOW_UP_SECONDS = 60
 
 
@@ -77,6 +78,7 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     for name, seconds, job in (
         ("consent checkpoints", checkpoints.LOOK_SECONDS, sign),
         ("consent withdrawals", journal.LOOK_SECONDS, followed.update),
+        ("consent withdrawals trim", TRIM_SECONDS, followed.trim),
         ("consent backups", verifications.LOOK_SECONDS, partial(verifications.show, settings)),
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job, on_each=True))

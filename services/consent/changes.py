@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.email_address import normalise
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
+from libs.common.messaging.outbox import Outgoing
 from services.consent import erasure_orders, messages, metrics
 from services.consent.consent import (
     PURPOSES,
@@ -88,13 +89,17 @@ async def grant(
         if confirmed:
             await consents.lift_suppression(tx, suppression_hash, purpose)
         await consents.grant(tx, subject.id, purpose)
-        await _publish(tx, messages.GRANTED, email, [purpose], entry.action)
     elif mail:
         may = follows is Consequence.CONFIRM and not restrictions.never_ask
         mailed = await links.await_opt_in(
             tx, confirmation, subject.id, purpose, sealed, suppression_hash, may=may
         )
-        await _mail(tx, LinkMail.OPT_IN, confirmation, mail, allowed=mailed)
+    outgoing = []
+    if mail and not counts:
+        outgoing.append(_mail(LinkMail.OPT_IN, confirmation, mail, allowed=mailed))
+    if counts or restrictions.granted:  # also to who heard of an agreement that only waits
+        outgoing.append(_event(messages.GRANTED, email, [purpose], entry.action))
+    await _send(tx, outgoing)
     evidence = {
         **entry.evidence,
         "purpose": purpose,
@@ -175,9 +180,9 @@ async def withdraw(
         if request.make_mail:
             mail = request.make_mail(email, erasure_id)
             allowed = await links.may_mail(tx, suppression_hash, LinkMail.ERASURE)
-            await _mail(tx, LinkMail.ERASURE, uuid4(), mail, allowed=allowed)
+            await _send(tx, [_mail(LinkMail.ERASURE, uuid4(), mail, allowed=allowed)])
     state = await consents.read(tx, subject.id, purposes)
-    await _publish(tx, messages.WITHDRAWN, email, purposes, entry.action)
+    await _send(tx, [_event(messages.WITHDRAWN, email, purposes, entry.action)])
     evidence = {**entry.evidence, "purposes": list(purposes)}
     if request.never_ask:
         evidence["never_ask"] = True
@@ -231,26 +236,25 @@ async def _forget(
     metrics.ERASURES.inc()
 
 
-async def _publish(
-    tx: AsyncConnection, kind: str, email: str, purposes: Iterable[str], action: str
-) -> None:
+def _event(kind: str, email: str, purposes: Iterable[str], action: str) -> Outgoing:
     body = messages.event(email, purposes, action, datetime.now(UTC))
-    await outbox.add(tx, EVENTS.name, kind, message(kind, body))
+    return EVENTS.name, kind, message(kind, body)
 
 
-async def _mail(
-    tx: AsyncConnection,
-    kind: LinkMail,
-    mail_id: UUID,
-    payload: dict[str, Any],
-    *,
-    allowed: bool,
-) -> None:
-    """Have a link mailed. If it may not be, do equal work, so that timing reveals nothing."""
-    if allowed:
-        body = messages.mail(mail_id, payload, datetime.now(UTC), kind)
-        accepted = message(messages.ALERT_ACCEPTED, body)
-        await outbox.add(tx, ALERTS, "alerts.intake", accepted)
+def _mail(
+    kind: LinkMail, mail_id: UUID, payload: dict[str, Any], *, allowed: bool
+) -> Outgoing | None:
+    """Return a mail with a link, if it may be sent."""
+    metrics.LINK_MAILS.labels(kind, "mailed" if allowed else "held_back").inc()
+    if not allowed:
+        return None
+    body = messages.mail(mail_id, payload, datetime.now(UTC), kind)
+    return ALERTS, "alerts.intake", message(messages.ALERT_ACCEPTED, body)
+
+
+async def _send(tx: AsyncConnection, outgoing: Iterable[Outgoing | None]) -> None:
+    """Put these into the outbox. If there are none, do equal work: timing reveals nothing."""
+    if leaving := [each for each in outgoing if each is not None]:
+        await outbox.add_all(tx, leaving)
     else:
         await upkeep.idle(tx)
-    metrics.LINK_MAILS.labels(kind, "mailed" if allowed else "held_back").inc()

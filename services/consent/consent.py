@@ -60,6 +60,22 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+class Stands(StrEnum):
+    """How a consent stands, as people and other services see it."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    """It waits for its confirmation by the mailed link."""
+    GRANTED = "granted"
+    WITHDRAWN = "withdrawn"
+
+
+def stands(state: State | None, *, waits: bool) -> Stands:
+    if state is State.GRANTED:  # a newer agreement that waits takes nothing away
+        return Stands.GRANTED
+    return Stands.WAITING if waits else Stands.WITHDRAWN if state else Stands.NONE
+
+
 Place = Literal["chat", "form", "import"]
 
 

@@ -93,6 +93,7 @@ async def take_turn(
         is_about_lead=turn.is_about_lead,
         is_lost=is_lost,
         now=now,
+        agrees=state.consent == "given" and state.facts.email not in {None, state.granted_to},
     )
     outgoing: list[outbox.Outgoing] = []
     changes: list[Change] = []

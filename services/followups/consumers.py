@@ -53,6 +53,7 @@ class Consumers:
         self._engine = engine
         self._broker = broker
         self._submissions = submissions
+        self._update_after = submissions.config.update_after
         self._dead_leads = DeadLetters(engine, broker, LEADS_QUEUE)
 
     async def leads(self, message: Message, _: Delivery) -> Disposition:
@@ -61,7 +62,7 @@ class Consumers:
         return Ack()
 
     async def consent_events(self, message: Message, _: Delivery) -> Disposition:
-        """followups.consent-events: cancel steps after a withdrawal, delete data for an erasure.
+        """followups.consent-events: how a consent stands, and orders to delete data.
 
         The permit is what stops a mail after a withdrawal; cancelling here saves the request.
         """
@@ -69,12 +70,10 @@ class Consumers:
             return await self._erased(message)
         event = read(message, ConsentEvent)
         match message.type:
-            case messages.CONSENT_GRANTED:  # checked by the permit when a step is due
+            case messages.CONSENT_GRANTED | messages.CONSENT_WITHDRAWN:
+                if messages.MARKETING in event.purposes:
+                    await self._changed(message, event)
                 return Ack()
-            case messages.CONSENT_WITHDRAWN if messages.MARKETING not in event.purposes:
-                return Ack()
-            case messages.CONSENT_WITHDRAWN:
-                return await self._withdrawn(message.id, event.email, event.action)
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Disposition:
@@ -115,14 +114,16 @@ class Consumers:
             await outbox.add(tx, CONSENT_COMMANDS.name, answer.type, answer)
         return Ack()
 
-    async def _withdrawn(self, message_id: str, email: str, action: str) -> Disposition:
-        stopped = []
+    async def _changed(self, message: Message, event: ConsentEvent) -> None:
+        stopped, withdrawn = [], message.type == messages.CONSENT_WITHDRAWN
         async with self._engine.begin() as tx:
-            if await inbox.first_time(tx, CONSENT_QUEUE, message_id):
-                await steps.lock_address(tx, email)
-                stopped = await steps.stop(tx, steps.of_address(email), action)
+            if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
+                may_mail, patience = "refused" if withdrawn else "given", self._update_after
+                await leads.hear_consent(tx, event.email, may_mail, event.at, patience)
+                if withdrawn:
+                    await steps.lock_address(tx, event.email)
+                    stopped = await steps.stop(tx, steps.of_address(event.email), event.action)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
-        return Ack()
 
     async def outcomes(self, message: Message, _: Delivery) -> Disposition:
         """followups.outcomes: how a hand-over ended, or that a person took or released a lead.

@@ -7,7 +7,7 @@ a row make one update.
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -65,6 +65,8 @@ class Heard(NamedTuple):
     is_lost: bool
     """The person says that they chose another company."""
     now: datetime
+    agrees: bool
+    """Consent is told of an agreement to mails, at the address in `state`."""
     submission: Submission | None = None
 
 
@@ -109,9 +111,12 @@ async def record(
     is_other = row.heard_in != heard.conversation_id
     taken_back_or_over = taken_back | {"lost": True}
     kept = {
-        name: value for name, value in row.known.items() if value != taken_back_or_over.get(name)
+        name: value
+        for name, value in row.known.items()
+        if value != taken_back_or_over.get(name) and name != "may_mail"
     }
     known = kept | _known(state) | ({"lost": True} if heard.is_lost else {})
+    known |= {"may_mail": may_mail} if (may_mail := _may_mail(heard, row.known)) else {}
     row = row._replace(
         heard_in=heard.conversation_id,
         language=str(state.language),
@@ -141,6 +146,8 @@ def _is_news(heard: Heard, topic: str) -> bool:
     if topic == LEAD and state.lead is None:
         return True
     if state.said or heard.is_lost or before.route != state.route:
+        return True
+    if before.consent != state.consent:
         return True
     return _known(state) != _known(before)
 
@@ -198,12 +205,26 @@ def _contacts(facts: Facts) -> list[str]:
 
 def _known(state: State) -> dict[str, Any]:
     flags = {
-        "may_mail": state.consent,
         "no_calls": state.no_calls,
         "wants_call": state.wants_call,
         "budget_range": state.budget_from and [state.budget_from, state.facts.budget],
     }
     return state.facts.known() | {name: value for name, value in flags.items() if value}
+
+
+def _may_mail(heard: Heard, known: Mapping[str, Any]) -> str | None:
+    """Return how consent to mails stands: as consent said last, or as it will when it hears this.
+
+    A yes here waits until consent says that it counts (`leads.hear_consent`).
+    """
+    state, email = heard.state, heard.state.facts.email
+    before = known.get("may_mail") if known.get("email") == email else None
+    refuses = state.consent == "refused" and (
+        heard.before.consent != "refused" or state.withdrawn_from != email
+    )
+    if refuses:
+        return "refused"
+    return "waiting" if heard.agrees and before != "given" else before
 
 
 def announce(

@@ -139,6 +139,7 @@ class Submissions:
             is_about_lead=True,
             is_lost=False,
             now=now,
+            agrees=bool(given.consents),
             submission=staff.Submission(
                 given.id,
                 form=given.form,

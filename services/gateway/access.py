@@ -65,8 +65,8 @@ class Requirements:
 
     scope: Scope | None = None
     """None: it is open to everyone."""
-    trusts: Scope | None = None
-    """Where it is open: whose callers are trusted as those with SERVICE_API_KEY are."""
+    trusts: frozenset[Scope] = frozenset()
+    """Where it is open: which of them make a caller as trusted as one with SERVICE_API_KEY."""
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """What its valid requests are charged to; see budgets.py."""
@@ -196,13 +196,13 @@ class Access:
 
         :param here: whether the key is for the caller's network
         """
-        scope = context.requires.scope or context.requires.trusts
-        if scope not in held:
+        scope = context.requires.scope
+        if not held & (context.requires.trusts if scope is None else {scope}):
             context.refusal = Problem(403, detail=f"this needs the scope {scope}")
         elif not here:
             context.refusal = Problem(403, detail="this key is not for your network")
         else:
-            admin = context.requires.scope in ADMIN_ONLY
+            admin = scope in ADMIN_ONLY
             role = Role.ADMIN if admin else Role.SERVICE
             operator = context.client.operator or holder
             context.client = context.client._replace(role=role, holder=holder, operator=operator)

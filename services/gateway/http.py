@@ -50,16 +50,18 @@ from services.gateway.upstream import Upstream
 KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may hold 10,000 of them
 
 PUBLIC = Requirements()
-CHAT = Requirements(policy="chat", budget="chat_budget", trusts=Scope.LEADS_WRITE)
-OPT_IN = Requirements(budget="write_budget", trusts=Scope.LEADS_WRITE)
-WITHDRAWAL = Requirements(budget="withdrawal_budget", trusts=Scope.LEADS_WRITE)
-STATUS = Requirements(mail_action="unsubscribe", trusts=Scope.CONSENT_READ)
-FORM = Requirements(trusts=Scope.LEADS_WRITE)
+CHAT = Requirements(policy="chat", budget="chat_budget", trusts=frozenset({Scope.LEADS_WRITE}))
+OPT_IN = Requirements(budget="write_budget", trusts=frozenset({Scope.LEADS_WRITE}))
+WITHDRAWAL = Requirements(budget="withdrawal_budget", trusts=frozenset({Scope.LEADS_WRITE}))
+STATUS = Requirements(
+    mail_action="unsubscribe", trusts=frozenset({Scope.CONSENT_READ, Scope.LEADS_READ})
+)
+FORM = Requirements(trusts=frozenset({Scope.LEADS_WRITE}))
 UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
 SLACK = Requirements(policy="slack")
-HEALTH = Requirements(policy="health", trusts=Scope.DLQ_READ)
+HEALTH = Requirements(policy="health", trusts=frozenset({Scope.DLQ_READ}))
 UNLIMITED = Requirements(policy=None)
 
 

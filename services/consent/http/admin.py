@@ -217,7 +217,7 @@ class AdminRoutes:
             entries += page
         waiting = [
             {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
-            for at, sealed in await links.waiting_agreements(tx, row.id)
+            for _, at, sealed in await links.waiting_agreements(tx, row.id)
         ]
         return {"entries": entries, "waiting_opt_ins": waiting}
 

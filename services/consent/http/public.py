@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import Field
@@ -17,6 +17,7 @@ from libs.common.messaging.actions import Actor
 from libs.common.messaging.broker import Broker
 from libs.common.process import logs
 from libs.common.signed_links import Tokens
+from services.consent import standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.consent import PURPOSES, Action, Agreement, ErasureStatus, State
 from services.consent.http.answers import withdrawal_response
@@ -33,6 +34,7 @@ from services.consent.http.caller import (
 )
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
+from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects, erasures, upkeep
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
@@ -182,11 +184,18 @@ class PublicRoutes:
         states = await self._states.submit(self._vault.lookup_hash(email))
         last = await self._last_action(request, email) if full else None
         granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
+        purposes = None
+        if full:
+            async with self._engine.connect() as tx:
+                found = await standing.of_address(tx, self._vault, email, self._opt_ins.lifetime)
+            # By channel: there is but e-mail so far.
+            purposes = {purpose: {"email": _shown(each)} for purpose, each in found.items()}
         return json_response(
             {
                 "email": given if full else None,
                 "unsubscribed": State.WITHDRAWN in states.values(),
                 "consents": granted if full else None,
+                "purposes": purposes,
                 "last_action": last and last[0],
                 "last_action_at": last and last[1].isoformat(),
             }
@@ -224,3 +233,9 @@ class PublicRoutes:
                 "outbox": waiting,
             }
         )
+
+
+def _shown(standing: Standing) -> dict[str, Any]:
+    since, about = standing.since, standing.agreement
+    wording = about and about["version"]
+    return {"state": standing.state, "since": since and since.isoformat(), "wording": wording}

@@ -97,11 +97,36 @@ def read(file: AppendOnlyFile) -> dict[UUID, JournalEntry]:
     return found
 
 
+def trim(file: AppendOnlyFile, days: int) -> None:
+    """Drop what is older than any replay looks at; blocks.
+
+    The newest line stays: by its position a restore is noticed, and the trail followed on.
+    """
+    oldest = datetime.now(UTC) - timedelta(days=days)
+    newest = next(file.newest(), None)
+
+    def is_kept(record: dict[str, Any]) -> bool:
+        try:
+            entry = JournalEntry.model_validate(record)
+        except ValidationError:
+            return False
+        times = [at for at in (*entry.withdrawn.values(), entry.erased_at) if at is not None]
+        return entry.subject is None or any(at > oldest for at in times) or record == newest
+
+    if not all(map(is_kept, file.read())):
+        file.keep(is_kept)
+
+
 class Journal:
     """This host's journal, and its copy if there is one."""
 
     def __init__(self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> None:
         self._copies = [_Copy(engine, vault, settings, file) for file in settings.withdrawal_files]
+
+    async def trim(self) -> None:
+        """:raises OSError:"""
+        for copy in self._copies:
+            await copy.trim()
 
     async def is_current(self, tx: AsyncConnection) -> bool:
         """Return whether the database is the one that every host followed last."""
@@ -160,6 +185,9 @@ class _Copy:
     @property
     def position(self) -> Position:
         return self._position or self._newest()
+
+    async def trim(self) -> None:
+        await asyncio.to_thread(trim, self._file, self._suppression_days)
 
     async def update(self) -> bool:
         """Follow the trail.

@@ -208,13 +208,15 @@ class Restrictions:
     suppressed: bool
     never_ask: bool
     withdrawn_at: datetime | None
+    granted: bool
+    """There is an earlier agreement that counts."""
 
 
 _RESTRICTIONS = sql("""
     SELECT
         (SELECT never_ask FROM suppression
          WHERE suppression_hash = :hash AND purpose = :purpose AND keep_until > now()) AS never_ask,
-        state.state = 'withdrawn' AS withdrawn, state.withdrawn_at
+        state.state, state.withdrawn_at
     FROM (VALUES (1)) AS one LEFT JOIN consent_state AS state
         ON state.subject_id = :subject AND state.purpose = :purpose
 """)
@@ -227,9 +229,10 @@ async def restrictions(
     values = {"subject": subject_id, "hash": suppression_hash, "purpose": purpose}
     row = (await _RESTRICTIONS.execute(tx, values)).one()
     return Restrictions(
-        suppressed=row.never_ask is not None or bool(row.withdrawn),
+        suppressed=row.never_ask is not None or row.state == State.WITHDRAWN,
         never_ask=bool(row.never_ask),
         withdrawn_at=row.withdrawn_at,
+        granted=row.state == State.GRANTED,
     )
 
 

@@ -98,9 +98,15 @@ async def use_opt_in(tx: AsyncConnection, opt_in_id: UUID) -> None:
     await tx.execute(sa.delete(opt_in).where(opt_in.c.id == opt_in_id))
 
 
-async def waiting_agreements(tx: AsyncConnection, subject_id: UUID) -> list[tuple[datetime, bytes]]:
-    """Read the agreements that wait for confirmation, sealed with the subject's key."""
+async def waiting_agreements(
+    tx: AsyncConnection, subject_id: UUID
+) -> list[tuple[str, datetime, bytes]]:
+    """Read the agreements that wait for confirmation, the oldest first: purpose, time, and text
+    sealed with the subject's key.
+    """
     rows = await tx.execute(
-        sa.select(opt_in.c.asked_at, opt_in.c.agreement).where(opt_in.c.subject_id == subject_id)
+        sa.select(opt_in.c.purpose, opt_in.c.asked_at, opt_in.c.agreement)
+        .where(opt_in.c.subject_id == subject_id)
+        .order_by(opt_in.c.asked_at)
     )
-    return [(row.asked_at, row.agreement) for row in rows]
+    return [(row.purpose, row.asked_at, row.agreement) for row in rows]

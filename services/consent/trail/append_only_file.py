@@ -1,9 +1,11 @@
 """Append-only files that outlive the database, for restores and audits."""
 
 import asyncio
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,41 @@ class AppendOnlyFile:
         text = "".join(json.dumps(record) + "\n" for record in records)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        descriptor = os.open(self.path, flags, 0o600)
-        try:
+        with self._locked() as descriptor:
             # A line that a crash cut off must not swallow this one; readers skip empty lines.
             _write_all(descriptor, f"\n{text}".encode())
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         if is_new:
             _sync_directory(self.path.parent)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the other lines, and damaged ones; killed at any step, the file is whole; blocks.
+
+        :raises OSError:
+        """
+        unfinished = self.path.with_suffix(".new")
+        with self._locked():
+            with unfinished.open("w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.writelines(json.dumps(each) + "\n" for each in self.read() if wanted(each))
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.path)
+            _sync_directory(self.path.parent)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Open the file to append to, while no other process of this release writes it."""
+        while True:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):  # not replaced since
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
 
     async def append(self, *records: dict[str, Any]) -> None:
         """As `write`, in a separate thread."""

@@ -105,7 +105,7 @@ class LeadRoutes:
         lead = found.body
         here = {"conversation_id": lead["conversation_id"]}
         consent, mails, cases = await asyncio.gather(
-            self._unsubscribed(visitor, lead["email"]),
+            self._consent(visitor, lead["email"]),
             self._gateway.get(visitor, "/api/followups", **here),
             self._cases(visitor, lead),
         )
@@ -115,20 +115,20 @@ class LeadRoutes:
         scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
         return page(
             request, "lead.html", "lead", visitor, fault=fault, status=status, lead=lead,
-            unsubscribed=consent, next_mail=min(scheduled, default=None), owner=owner,
+            ads=consent, next_mail=min(scheduled, default=None), owner=owner,
             others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
             path=request.path, nonce=uuid4(), reason=reason,
         )  # fmt: skip
 
-    async def _unsubscribed(self, visitor: Visitor, email: str | None) -> bool | None:
-        """Ask what everybody may ask; None: it is not known now."""
+    async def _consent(self, visitor: Visitor, email: str | None) -> Mapping[str, Any]:
+        """Ask how their consent to marketing by e-mail stands now."""
         if not email:
-            return False
-        path = f"/api/unsubscribe/status/{part(email)}"
-        found = await self._gateway.get(visitor, path)
-        return bool(found.body["unsubscribed"]) if found.ok else None
+            return {"state": "none"}
+        found = await self._gateway.get(visitor, f"/api/unsubscribe/status/{part(email)}")
+        known: Mapping[str, Any] = found.body["purposes"]["marketing"]["email"] if found.ok else {}
+        return known or {"state": "unknown"}
 
     async def _cases(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
         asked = (self._gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])

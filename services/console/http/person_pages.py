@@ -124,13 +124,13 @@ class PersonRoutes:
 
     async def _consents(
         self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS
-    ) -> dict[str, bool] | None:
-        """Return what they agree to now; None: it is not known now, or they gave no e-mail."""
+    ) -> dict[str, Any] | None:
+        """Return how each consent stands; None: it is not known now, or they gave no e-mail."""
         if "@" not in who:
             return None
         path = f"/api/unsubscribe/status/{part(who)}"
         found = await self._gateway.get_within(visitor, path, seconds)
-        return found.body["consents"] if found.ok else None
+        return found.body["purposes"] if found.ok else None
 
     def _refused(
         self, request: web.Request, visitor: Visitor, who: str, answer: Answer

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -195,6 +195,28 @@ async def page(
             .scalar_subquery()
         )
     return (await tx.execute(listed)).mappings().all()
+
+
+_HEAR_CONSENT = sa.text("""
+UPDATE lead SET known = known || jsonb_build_object('may_mail', said), consent_at = at,
+    due_at = CASE WHEN notified IS NULL OR coalesce(known ->> 'may_mail', 'refused') = said
+        THEN due_at ELSE coalesce(due_at, now() + patience) END
+FROM lead_contact, (VALUES (CAST(:said AS text), CAST(:at AS timestamptz),
+    CAST(:patience AS interval))) AS heard (said, at, patience)
+WHERE contact = :contact AND lead_id = lead.id AND coalesce(consent_at < at, true)
+""")
+
+
+async def hear_consent(
+    tx: AsyncConnection, email: str, may_mail: str, at: datetime, patience: timedelta
+) -> None:
+    """Note how the consent of this address stands since then, unless something newer is noted.
+
+    Staff who were told otherwise are told within `patience`. That somebody who never agreed
+    wants no mails is no news.
+    """
+    values = {"said": may_mail, "at": at, "patience": patience, "contact": f"email:{email}"}
+    await tx.execute(_HEAR_CONSENT, values)
 
 
 async def set_state(

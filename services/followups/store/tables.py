@@ -130,6 +130,7 @@ lead = sa.Table(
     sa.Column("said", pg.JSONB, nullable=False, server_default=sa.text("'[]'")),
     sa.Column("version", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("due_at", _timestamptz),
+    sa.Column("consent_at", _timestamptz, comment="of consent's last word on may_mail"),
     sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'new'")),
     sa.Column("state_reason", sa.Text),
     sa.Column("state_by", sa.Text),

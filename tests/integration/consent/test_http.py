@@ -198,7 +198,7 @@ async def test_revoke_withdraws_every_purpose_and_awaits_proof_for_erasure(clien
 async def test_the_public_status_shows_only_unsubscribed(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     path = f"/api/unsubscribe/status/{ANNA}"
-    bare = dict.fromkeys(("email", "consents", "last_action", "last_action_at"))
+    bare = dict.fromkeys(("email", "consents", "purposes", "last_action", "last_action_at"))
     assert await get(client, path) == bare | {"unsubscribed": False}
     assert await get(client, "/api/unsubscribe/status/x@example.com") == bare | {
         "unsubscribed": False
@@ -222,6 +222,8 @@ async def test_the_full_status_needs_a_key_or_the_link(client: Client, link: Lin
         status = await get(client, way, headers)
         assert status["email"] == ANNA
         assert status["consents"] == {"marketing": True}
+        stands = status["purposes"]["marketing"]["email"]
+        assert (stands["state"], stands["wording"]) == ("granted", "test-0")
         assert status["last_action"] == "opt-in"
         assert status["last_action_at"].endswith("+00:00")
 

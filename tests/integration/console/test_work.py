@@ -12,7 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.stack import Stack
 from tests.support.staff import Person, person
-from tests.support.system import LEAD, fresh_address
+from tests.support.system import LEAD, WORDING, fresh_address
 
 EN = TEXTS["en"]
 
@@ -274,6 +274,35 @@ async def test_others_see_no_lead(stack: Stack) -> None:
     assert await press(other, lead, "taken") == 403
     assert (await state(stack, lead))[0] == "new"
     assert (await (await person(stack, "sales")).get("/console/leads/nonsense")).status == 404
+
+
+async def test_a_yes_that_nobody_confirmed_waits_on_every_page(
+    stack: Stack,
+) -> None:
+    """The agreement is asked to be confirmed, for the address had withdrawn before."""
+    lead, email = await new_lead(stack)
+    seller, officer = await person(stack, "sales"), await person(stack, "privacy")
+
+    async def pages() -> list[str]:
+        return [
+            (await seller.get(f"/console/leads/{lead}")).text,
+            (await officer.post("/console/person", who=email)).text,
+        ]
+
+    def say(state: str) -> str:
+        return EN[f"consent_{state}"].partition(" {since}")[0]
+
+    assert all(say("none") in page for page in await pages())
+    assert (await stack.http("POST", "/api/unsubscribe", {"email": email})).status == 200
+    assert all(say("withdrawn") in page for page in await pages())
+    await stack.http("POST", "/api/opt-in", {"email": email, "text": WORDING.text})
+    for page in await pages():
+        assert say("waiting") in page
+        assert WORDING.version in page
+    await stack.confirm(email)
+    for page in await pages():
+        assert say("granted") in page
+        assert say("waiting") not in page
 
 
 async def known_person(stack: Stack) -> tuple[str, str]:

@@ -258,6 +258,16 @@ def test_the_slack_message_of_a_lead_has_contact_wish_and_next_step() -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("may_mail", "says"),
+    [("given", "można wysyłać maile"), ("waiting", "czeka na potwierdzenie"), (None, "bez zgody")],
+)
+def test_the_slack_message_says_how_consent_stands(may_mail: str | None, says: str) -> None:
+    _, message = slack_message(name="Ala", staff_language="pl", may_mail=may_mail)
+    assert says in message
+    assert ("można wysyłać maile" in message) == (may_mail == "given")
+
+
 def test_the_slack_message_is_in_the_language_of_the_staff() -> None:
     title, message = slack_message(name="Ala", phone="+48600700800", staff_language="en")
     assert title == "New lead: Ala · ala@example.com"

@@ -5,8 +5,10 @@ import hashlib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jinja2
 from markupsafe import Markup
@@ -25,6 +27,7 @@ _HTML = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 _PAGE = _HTML.from_string(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
+ZONE = ZoneInfo("Europe/Warsaw")
 HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -64,13 +67,16 @@ def render(
     wording: Quote | None = None,
     choices: Sequence[Choice] = (),
     purpose: str = "",
+    kept_until: str = "",
 ) -> str:
     """Render a page of texts.toml; buttons need a token.
 
+    :param kept_until: the date until which an erasure leaves a hash of the address
     :param purpose: the purpose of the button; None: all purposes
     """
+    text = _TEXTS[name][language]
     return _PAGE.render(
-        text=_TEXTS[name][language],
+        text=text | {"body": text["body"].replace("{kept_until}", kept_until)},
         company=company,
         about=mails.TEXTS["company"][language],
         email=email,
@@ -83,6 +89,11 @@ def render(
         switch_label=_TEXTS["languages"][language]["name"],
         style=Markup(_STYLE),  # noqa: S704 - a file of ours
     )
+
+
+def date(at: datetime, language: str) -> str:
+    local = at.astimezone(ZONE)
+    return f"{local:%d.%m.%Y}" if language == "pl" else f"{local.day} {local:%B %Y}"
 
 
 def text(name: str, language: str) -> dict[str, str]:

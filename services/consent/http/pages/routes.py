@@ -1,7 +1,7 @@
 """Routes of the pages. Mail scanners fetch every link: GET and HEAD change nothing."""
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.email_address import normalise
 from libs.common.http import plain_form
 from libs.common.signed_links import Claims, Tokens
+from services.consent import standing
 from services.consent.changes import WithdrawalRequest
 from services.consent.consent import PURPOSES, Action, LinkMail, State, WithdrawalResult
 from services.consent.http import pages
@@ -45,6 +46,7 @@ class PageRoutes:
         self._withdrawals = withdrawals
         self._opt_ins = opt_ins
         self._company = settings.company
+        self._kept = timedelta(days=settings.suppression_retention_days)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/unsubscribe", self._with_claims(self.unsubscribe_page))
@@ -86,9 +88,10 @@ class PageRoutes:
 
     async def preferences_page(self, request: web.Request, claims: Claims) -> web.Response:
         async with self._engine.begin() as tx:
-            choices = await preferences.choices(
-                tx, self._vault, normalise(claims.subject), language(request)
+            found = await standing.of_address(
+                tx, self._vault, normalise(claims.subject), self._opt_ins.lifetime
             )
+        choices = preferences.choices(found, language(request))
         return self._page(request, "preferences", claims, choices=choices)
 
     async def withdraw_by_link(self, request: web.Request, claims: Claims) -> web.Response:
@@ -181,6 +184,7 @@ class PageRoutes:
             company=self._company,
             email=claims.subject if claims else "",
             token=request.query.get("token", ""),
+            kept_until=pages.date(datetime.now(UTC) + self._kept, language(request)),
             **more,
         )
         return web.Response(

@@ -1,0 +1,58 @@
+"""How a person's consents stand: one answer, for their own page, staff and other services."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.consent.consent import PURPOSES, Stands, State, stands
+from services.consent.store import consents, data_subjects, links, trail
+from services.consent.trail.vault import Vault
+
+LOOKED_AT = 50
+"""A subject's latest agreements, to find the one that counts: anyone may add others."""
+
+
+class Standing(NamedTuple):
+    """Of one purpose."""
+
+    state: Stands
+    since: datetime | None
+    agreement: dict[str, Any] | None
+    """`text`, `version` and `language` of what was agreed to, or waits for confirmation."""
+
+
+async def of_address(
+    tx: AsyncConnection, vault: Vault, email: str, lifetime: timedelta
+) -> dict[str, Standing]:
+    """Return how each purpose stands; an unknown address has agreed to none.
+
+    :param lifetime: of the links that ask to confirm
+    """
+    agreed: dict[str, dict[str, Any]] = {}
+    waiting: dict[str, tuple[datetime, dict[str, Any]]] = {}
+    states: dict[str, Any] = {}
+    if (subject := await data_subjects.find(tx, vault, email)) is not None:
+        key = subject.key(vault)
+        states = await consents.dated_states(tx, subject.id)
+        for cell in await trail.last_opt_ins(tx, subject.id, LOOKED_AT):
+            evidence = json.loads(key.decrypt("evidence", cell) or "{}")
+            if evidence.get("counts"):
+                version, text = evidence.get("wording_version"), evidence["wording"]
+                about = {"text": text, "version": version, "language": evidence["language"]}
+                agreed.setdefault(evidence["purpose"], about)
+        for purpose, at, sealed in await links.waiting_agreements(tx, subject.id):
+            if at > datetime.now(UTC) - lifetime:
+                waiting[purpose] = at, json.loads(key.decrypt("agreement", sealed) or "{}")
+    found = {}
+    for purpose in PURPOSES:
+        row = states.get(purpose)
+        state = stands(row and State(row.state), waits=purpose in waiting)
+        since, agreement = row and row.changed_at, None
+        if state is Stands.WAITING:
+            since, agreement = waiting[purpose]
+        elif state is Stands.GRANTED:
+            agreement = agreed.get(purpose)
+        found[purpose] = Standing(state, since, agreement)
+    return found
