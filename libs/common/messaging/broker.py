@@ -211,7 +211,7 @@ class Broker:
     async def depths(self, queues: Collection[str]) -> Depths:
         """Count the ready messages of each queue; None: unknown.
 
-        An answer may be a second old. A missing queue has 0.
+        An answer may be a second older than the question. A missing queue has 0.
         """
         if not self.connected:
             return dict.fromkeys(queues)

@@ -41,12 +41,12 @@ class QueueDepths:
 
     async def at(self, queues: Collection[str]) -> Depths:
         clock = asyncio.get_running_loop().time
+        old = clock() - KEPT_SECONDS  # before the wait: a look takes seconds
         async with self._lock:
-            old = clock() - KEPT_SECONDS
-            asked = [name for name in queues if self._seen.get(name, _NEVER)[0] < old]
-            found = await self._look(asked)
-            now = clock()
-            self._seen |= {name: (now, found.get(name)) for name in asked}
+            if any(self._seen.get(name, _NEVER)[0] < old for name in queues):
+                begun = clock()
+                found = await self._look({*queues, *self._seen})  # what others ask for as well
+                self._seen = {name: (begun, depth) for name, depth in found.items()}
             return {name: self._seen[name][1] for name in queues}
 
     async def close(self) -> None:
@@ -55,10 +55,12 @@ class QueueDepths:
             await close(connection, CLOSE_SECONDS)
 
     async def _look(self, queues: Collection[str]) -> Depths:
-        found = await self._answers(queues, _declared, LOOK_SECONDS)
+        clock = asyncio.get_running_loop().time
+        before = clock() + LOOK_SECONDS + PROOF_SECONDS
+        found = await self._answers(queues, _declared, LOOK_SECONDS, before)
         if unproven := [name for name in queues if found.get(name) is None]:
-            proven = await self._answers(unproven, _taken, PROOF_SECONDS)
-            now = asyncio.get_running_loop().time()
+            proven = await self._answers(unproven, _taken, PROOF_SECONDS, before)
+            now = clock()
             found |= {name: self._trusted(name, proven.get(name), now) for name in unproven}
         return found
 
@@ -76,8 +78,12 @@ class QueueDepths:
         queues: Collection[str],
         ask: Callable[[AbstractChannel, str], Awaitable[T]],
         seconds: float,
+        before: float,
     ) -> dict[str, T]:
-        """Query each queue on its own channel; leave out those without an answer in time."""
+        """Query each queue on its own channel; leave out those without an answer in time.
+
+        :param before: the loop's time, with which the connection is opened, too
+        """
         found: dict[str, T] = {}
 
         async def one(connection: AbstractConnection, name: str) -> None:
@@ -87,12 +93,12 @@ class QueueDepths:
 
         try:
             with connection_faults():
-                if self._connection is None or not self._connection.connected.is_set():
-                    async with asyncio.timeout(PROOF_SECONDS):
+                async with asyncio.timeout_at(before):
+                    if self._connection is None or not self._connection.connected.is_set():
                         self._connection = await self._connect()
-                asking = [one(self._connection, name) for name in queues]
-                async with asyncio.timeout(seconds):
-                    await asyncio.gather(*asking, return_exceptions=True)
+                    asking = [one(self._connection, name) for name in queues]
+                    async with asyncio.timeout(seconds):
+                        await asyncio.gather(*asking, return_exceptions=True)
         except Exception:  # noqa: BLE001 - on any error the depth is unknown
             await self.close()
         return found

@@ -11,6 +11,7 @@ import pytest
 
 from libs.common.messaging.broker import Broker, Message, PublishError, Unconfirmed, message
 from libs.common.messaging.consumer import Delivery, Disposition, consume
+from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost, leaderless
 from tests.support.consumers import Recorder, connected, until
@@ -57,6 +58,19 @@ async def test_a_queue_with_a_silent_leader_is_not_reported_empty(
     assert await broker.session() is session
 
 
+async def test_no_answer_is_older_than_the_question_by_more_than_a_second(
+    broker: Broker, vhost: Vhost
+) -> None:
+    with leaderless(vhost, DEAD):
+        looking = asyncio.create_task(broker.depths([DEAD, QUEUE]))  # for some seconds
+        await asyncio.sleep(1)
+        await broker.publish("alerts", QUEUE, message("test", {}))
+        await asyncio.sleep(KEPT_SECONDS + 0.1)
+        assert not looking.done()
+        assert await broker.depths([QUEUE]) == {QUEUE: 1}
+        assert await looking == {DEAD: None, QUEUE: 0}
+
+
 async def test_an_empty_queue_without_consumers_is_reported_empty(broker: Broker) -> None:
     await put(broker, 2)
     assert await broker.depths([DEAD, QUEUE, "alerts.nowhere"]) == {
@@ -83,7 +97,10 @@ async def far_away(vhost: Vhost, *names: str) -> AsyncIterator[Broker]:
             yield broker
 
 
-async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(vhost: Vhost) -> None:
+async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(
+    vhost: Vhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.queue_depths.KEPT_SECONDS", 10.0)
     async with far_away(vhost, *(f"alerts.q{number}" for number in range(7))) as broker:
         queues = list(broker.queues)
         assert len(queues) == 21
