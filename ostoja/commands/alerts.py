@@ -340,7 +340,7 @@ def check(context: typer.Context) -> None:
         rows = [("accepted", found["accepted"]), *((f"  {each}", found[each]) for each in _ENDS)]
         rows += [
             (each, found[each])
-            for each in ("stranded", "unread", "duplicates")
+            for each in ("stranded", "unread", "missing", "duplicates")
             if each in found and (each == "stranded" or found[each])
         ]
         session.screen.table([name("Alerts"), count("Rows")], rows)
@@ -361,7 +361,8 @@ def check(context: typer.Context) -> None:
         raise Failure(
             Exit.NOT_OK,
             f"the ledger check failed: {missing} not accounted for, "
-            f"{found['stranded']} stranded, {found.get('unread', 0)} unreadable",
+            f"{found['stranded']} stranded, {found.get('unread', 0)} unreadable, "
+            f"{found.get('missing', 0)} never came",
         )
     if (cases := found.get("cases")) and not cases["ok"]:
         faults = ", ".join(f"{cases[each]} {each}" for each in _CASE_FAULTS if cases[each])

@@ -22,7 +22,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import cases, heartbeats, intake, silences, transitions, upkeep
+from services.alerts.store import cases, gaps, heartbeats, intake, silences, transitions, upkeep
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
 from services.alerts.subjects import Subjects
@@ -34,6 +34,7 @@ PREFETCH = 50
 much of that is parsed and copied at a time (P7)."""
 MAX_BATCH = 200
 PUBLISH_SECONDS = 5.0
+_Alert = tuple[AlertAccepted, list[NewRow]]
 
 
 class Intake:
@@ -67,25 +68,26 @@ class Intake:
     async def handle(self, message: Message, _: Delivery) -> Disposition:
         """Take each alert as if it had come alone; an unreadable one goes to `.dead` by itself."""
         together = message.type == messages.ALERTS_ACCEPTED
-        alerts: list[list[NewRow]] = []
+        alerts: list[_Alert] = []
         unreadable: list[Message] = []
         for each in messages.each_accepted(message) if together else [message]:
             try:
-                rows = self.rows(messages.accepted(each), each.request_id)
+                accepted = messages.accepted(each)
+                rows = self.rows(accepted, each.request_id)
             except Unreadable:
                 if not together:
                     raise
                 unreadable.append(each)
                 continue
-            if rows:
-                alerts.append(rows)
+            if rows or accepted.numbered is not None:
+                alerts.append((accepted, rows))
             else:
                 log.info("intake.unrouted_event", type=each.type)
         taken = await asyncio.gather(*map(self._rows.submit, alerts), return_exceptions=True)
         refused = await asyncio.gather(
             *(
                 self._publishing[key].submit(self._broker.encode(work))
-                for rows, written in zip(alerts, taken, strict=True)
+                for (_, rows), written in zip(alerts, taken, strict=True)
                 if isinstance(written, Taken)
                 for _, key, work in _works(rows, written)
             )
@@ -115,6 +117,7 @@ class Intake:
         taken = await self._accept(tx, rows)
         metrics.ACCEPTED.inc(taken.added)
         await outbox.add_all(tx, _works(rows, taken))
+        await gaps.note(tx, alerts)
 
     async def reroute(self, tx: AsyncConnection, row: Any, operator: str | None) -> bool:
         """Resolve the routes again for a row whose target is no longer configured, and end it.
@@ -186,9 +189,10 @@ class Intake:
             for target in targets
         ]
 
-    async def _write(self, batch: Sequence[list[NewRow]]) -> list[Taken]:
+    async def _write(self, batch: Sequence[_Alert]) -> list[Taken]:
         async with self._engine.begin() as tx:
-            taken = await self._accept(tx, [row for rows in batch for row in rows])
+            taken = await self._accept(tx, [row for _, rows in batch for row in rows])
+            await gaps.note(tx, [accepted for accepted, _ in batch])
         metrics.ACCEPTED.inc(taken.added)
         return [taken] * len(batch)
 

@@ -56,6 +56,18 @@ class OnceTerms(_Read):
     not_after: AwareDatetime | None = None
 
 
+_Number = Annotated[int, Field(ge=1, lt=2**62)]
+
+
+class Numbered(_Read):
+    """The running number of an alert among those of one gateway process."""
+
+    sender: Name
+    number: _Number
+    unused: tuple[tuple[_Number, _Number], ...] = ()
+    """First and last of ranges whose callers were not answered 202."""
+
+
 class AlertAccepted(_Read):
     id: UUID
     event_type: Name
@@ -68,6 +80,7 @@ class AlertAccepted(_Read):
     once: OnceTerms | None = None
     resolved: bool = False
     """Its source says that what the alerts of this dedup_key were about is over."""
+    numbered: Numbered | None = None
 
 
 class AlertsAccepted(_Read):

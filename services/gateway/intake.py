@@ -16,6 +16,7 @@ from libs.common.messaging.broker import Broker
 from services.gateway import metrics
 from services.gateway.handover import Handover
 from services.gateway.messages import AcceptedAlert, message
+from services.gateway.numbers import Numbers
 from services.gateway.upstream import Upstream
 
 EXCHANGE, ROUTING_KEY = "alerts", "alerts.intake"
@@ -39,6 +40,7 @@ class Intake:
         self._handover = Handover(
             broker, alerts, exchange=EXCHANGE, routing_key=ROUTING_KEY, path=INTERNAL_PATH
         )
+        self._numbers = Numbers()
         self._waiting: deque[_Part] = deque()
         self._publishing: set[asyncio.Task[None]] = set()
 
@@ -48,6 +50,10 @@ class Intake:
         :param size: about how many bytes all of them have
         :raises Problem: 503, some of them may be in neither
         """
+        with self._numbers.given(alerts):
+            await self._accept(alerts, request_id, size)
+
+    async def _accept(self, alerts: Sequence[AcceptedAlert], request_id: str, size: int) -> None:
         before = self._handover.deadline()
         parts = [alerts[start : start + TOGETHER] for start in range(0, len(alerts), TOGETHER)]
         confirmed = await asyncio.gather(

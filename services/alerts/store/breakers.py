@@ -34,7 +34,7 @@ class BreakerStatus:
 
 
 _BE_ALIVE: Final = sql("""
-    INSERT INTO replica (process) VALUES (:process) ON CONFLICT (process) DO UPDATE
+    INSERT INTO replica (process, numbers) VALUES (:process, true) ON CONFLICT (process) DO UPDATE
     SET seen_at = now() WHERE replica.seen_at NOT BETWEEN now() - interval '5 s' AND now()
 """)
 # Locked in order, so that two processes wait for each other but never deadlock. A time further off

@@ -3,7 +3,7 @@
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
 from libs.common.messaging import outbox
 
@@ -216,6 +216,38 @@ replica = sa.Table(
     metadata,
     sa.Column("process", sa.Uuid, primary_key=True),
     sa.Column("seen_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column(
+        "numbers",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.false(),
+        comment="it notes them; a release that does not makes gaps",
+    ),
+)
+
+intake_sender = sa.Table(
+    "intake_sender",
+    metadata,
+    sa.Column("sender", sa.Text, primary_key=True),
+    sa.Column("seen", INT8MULTIRANGE, nullable=False),
+    sa.Column("at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column(
+        "edge",
+        sa.BigInteger,
+        nullable=False,
+        server_default="1",
+        comment="above all numbers that were seen at edge_at",
+    ),
+    sa.Column("edge_at", _timestamptz, nullable=False, server_default=_now),
+    sa.Column(
+        "missing",
+        INT8MULTIRANGE,
+        nullable=False,
+        server_default="{}",
+        comment="gaps that stayed for long, in seen as well",
+    ),
+    sa.Column("missed_at", _timestamptz),
+    comment="which running numbers of a gateway process came to intake",
 )
 
 incident = sa.Table(

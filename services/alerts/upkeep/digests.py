@@ -20,7 +20,7 @@ from services.alerts import metrics
 from services.alerts.alert import Reason
 from services.alerts.intake import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
-from services.alerts.store import cases, escalations, incidents, queries
+from services.alerts.store import cases, escalations, gaps, incidents, queries
 from services.alerts.store.cases import CASES
 from services.alerts.store.escalations import Unsent
 from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
@@ -31,6 +31,7 @@ log = logs.get_logger(__name__)
 LISTED = 20
 """Cases that a mail lists."""
 INTAKE = "intake"  # stands for the target of messages of which no row could be made
+MISSING = "missing"  # and this for that of alerts that never came
 
 
 class Part(StrEnum):
@@ -92,7 +93,10 @@ class Digests:
             await incidents.observe(tx, IncidentKind.PENDING, pending)
             await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
             if unread is not None:  # while it is unknown, the last observation still holds
-                await incidents.observe(tx, IncidentKind.UNREAD, {INTAKE: unread} if unread else {})
+                missing = sum(each["count"] for each in await gaps.found(tx))
+                lost = {INTAKE: unread, MISSING: missing}
+                lost = {name: count for name, count in lost.items() if count}
+                await incidents.observe(tx, IncidentKind.UNREAD, lost)
         return numbers
 
     async def _send(self, target: str, numbers: Mapping[str, Any], pace: Pace) -> None:
@@ -261,7 +265,20 @@ Resolve each (delivered, resend or discarded):
     )
 
 
-def _unread(_: str, incident: OpenIncident, __: Now, url: str) -> tuple[str, str]:
+def _unread(target: str, incident: OpenIncident, _: Now, url: str) -> tuple[str, str]:
+    if target == MISSING:
+        return (
+            f"{incident.number} accepted alerts never came",
+            f"""\
+A gateway got RabbitMQ's confirmation for them, and their queue alerts.intake is empty: RabbitMQ
+has lost it, say with a disk. They were answered 202 up to half an hour before, and are nowhere.
+
+since   {_utc(incident.since)}
+
+`gaps` says which numbers of which gateway process. Ask whoever sent alerts then to send them again:
+{_ADMIN} {url}/api/ledger/check
+""",
+        )
     return (
         f"{incident.number} accepted messages could not be read",
         f"""\

@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.store import case_queries, escalations, queries
+from services.alerts.store import case_queries, escalations, gaps, queries
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)
 
 _ENDS: Final = ("delivered", "pending", "failed", "discarded", "in_doubt")
-TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread")
+TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread", "missing")
 WATCHED: Final = ("pending", "failed", "in_doubt")  # states that an operator may have to look at
 
 
@@ -35,9 +35,10 @@ class LedgerCheck:
         `unread` messages lie in alerts.intake.dead: they have no row, so no other term counts them.
         `duplicates` have no row of their own either. `stranded` rows are overdue without a message;
         a target that is shut, or whose queues are not known to be empty, has none. `unread` is None
-        while it is unknown, and then `ok` is None unless another term is wrong. `cases` is the
-        same for cases, with an `ok` of its own. `escalation_unsent_seconds` is the age of the
-        oldest failure that no mail has reported.
+        while it is unknown, and then `ok` is None unless another term is wrong. `missing` alerts
+        were confirmed to a gateway and never came; `gaps` has their numbers. `cases` is the same
+        for cases, with an `ok` of its own. `escalation_unsent_seconds` is the age of the oldest
+        failure that no mail has reported.
         """
         empty = await self.reconciler.targets_without_messages()
         unread = await self.reconciler.unread()
@@ -46,11 +47,13 @@ class LedgerCheck:
             terms = await queries.check(tx, watched, self.overdue)
             cases = await case_queries.check(tx)
             unsent = await escalations.unsent_seconds(tx)
+            lost = await gaps.found(tx)
+        missing = sum(each["count"] for each in lost)
         balanced = terms["accepted"] == sum(terms[name] for name in _ENDS)
-        ok = balanced and terms["stranded"] == 0 and not unread
+        ok = balanced and terms["stranded"] == 0 and not unread and not missing
         known = None if ok and unread is None else ok
-        found = {"ok": known, **terms, "unread": unread, "cases": cases}
-        return found | {"escalation_unsent_seconds": unsent}
+        found = {"ok": known, **terms, "unread": unread, "missing": missing, "gaps": lost}
+        return found | {"cases": cases, "escalation_unsent_seconds": unsent}
 
     async def check_cases(self) -> dict[str, Any]:
         async with self.engine.connect() as tx:
@@ -84,7 +87,7 @@ class LedgerCheck:
         metrics.ESCALATION_UNSENT.set(unsent)
         metrics.LEDGER_OK.set(_number(found["ok"]))
         for term in TERMS:
-            metrics.LEDGER_TERM.labels(term).set(_number(found[term]))
+            metrics.LEDGER_TERM.labels(term).set(_number(found.get(term)))
         _show_cases(found.get("cases"))
         for target, counts in by_target.items():
             for state in WATCHED:

@@ -17,7 +17,7 @@ from services.alerts import metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.delivery import ending
-from services.alerts.store import cases, incidents, transitions, upkeep
+from services.alerts.store import cases, gaps, incidents, transitions, upkeep
 from services.alerts.store.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
@@ -42,6 +42,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         self._database_was_there = False
         self._empty_before: set[str] = set()  # targets without a ready message in the last run
+        self._intake_empty = False  # in the last run
 
     @property
     def broker_connected(self) -> bool:
@@ -77,6 +78,7 @@ class Reconciler:
                 await self._begin_epoch()
             elif steady:
                 await self._requeue_overdue()
+                await self._judge_numbers()
         except BrokerUnavailable:
             log.warning("reconcile.broker_lost")
 
@@ -193,6 +195,15 @@ class Reconciler:
                     rows = await upkeep.overdue(tx, target, self.overdue, reached, BATCH)
                     await _requeue(tx, rows, requeued)
                 more = len(rows) == BATCH
+
+    async def _judge_numbers(self) -> None:
+        depths = await self.broker.depths(
+            [topology.INTAKE_QUEUE, retry_name(topology.INTAKE_QUEUE)]
+        )
+        before, self._intake_empty = self._intake_empty, set(depths.values()) == {0}
+        if before and self._intake_empty:
+            async with self.engine.begin() as tx:
+                await gaps.judge(tx)
 
     async def _requeue_all(self) -> None:
         requeued: Counter[str] = Counter()

@@ -106,7 +106,9 @@ async def test_a_batch_of_1000_is_taken_whole(
     assert (answer.status, answer.body["accepted"], len(set(ids))) == (202, 1000, 1000)
     messages = await intake.has(1000 // TOGETHER)
     assert {message.type for message in messages} == {"alerts.accepted"}
-    assert sorted(alert["id"] for each in messages for alert in each.body["alerts"]) == sorted(ids)
+    alerts = [alert for each in messages for alert in each.body["alerts"]]
+    assert sorted(alert["id"] for alert in alerts) == sorted(ids)
+    assert numbers_of(alerts) == list(range(1, 1001))
 
 
 async def test_alerts_of_one_moment_share_a_message_and_each_has_its_own_request_id(
@@ -226,6 +228,7 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
         )
     assert {answer.status for answer in answers} == {202}
     assert len(posted) == 1000 + 500
+    assert numbers_of(posted) == list(range(2, 1502))
     # If each waited for the one before it, the last would take many times as long as one.
     assert max(answer.seconds for answer in answers) < 3 * CONFIRM_SECONDS
 
@@ -242,6 +245,14 @@ async def test_without_broker_and_service_the_outcome_is_unknown_and_may_be_repe
     posted = serve_intake(owner)
     taken = await gateway.call("POST", "/api/alerts", ALERT, **headers)
     assert (taken.status, len(posted)) == (202, 1)
+    assert numbers_of(posted) == [2]
+    assert posted[0]["numbered"]["unused"] == [[1, 1]]  # nobody was promised that one
+
+
+def numbers_of(alerts: list[dict[str, Any]]) -> list[int]:
+    """Return the running numbers of one process' alerts, in order."""
+    assert len({alert["numbered"]["sender"] for alert in alerts}) == 1
+    return sorted(alert["numbered"]["number"] for alert in alerts)
 
 
 def serve_intake(owner: Owner) -> list[dict[str, Any]]:

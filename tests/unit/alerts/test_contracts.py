@@ -64,6 +64,17 @@ def test_an_accepted_alert_is_read_with_unknown_fields(name: str, extra: dict[st
 
 
 @pytest.mark.parametrize("extra", EXTRA)
+def test_an_alert_of_a_gateway_has_its_running_number(extra: dict[str, Any]) -> None:
+    body = golden("alert.accepted")
+    body["numbered"] |= extra
+    read = messages.accepted(Message("1", "alert.accepted", body)).numbered
+    assert read is not None
+    assert (read.sender, read.number, read.unused) == ("gateway-1 0123456789abcdef", 7, ((3, 4),))
+    del body["numbered"]  # of an older release
+    assert messages.accepted(Message("1", "alert.accepted", body)).numbered is None
+
+
+@pytest.mark.parametrize("extra", EXTRA)
 def test_a_batch_is_split_into_its_alerts(extra: dict[str, Any]) -> None:
     body = golden("alerts.accepted")
     apart = messages.each_accepted(Message("1", "alerts.accepted", body | extra, "request"))

@@ -78,8 +78,10 @@ DELIVERY = Delivery(redelivered=False)
 def intake_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], Intake]:
     """Make an intake with this broker; only rows of the source UNWRITABLE cannot be written."""
 
-    async def written(_: Intake, batch: Sequence[list[NewRow]]) -> list[Taken]:
-        if any(row.source == UNWRITABLE for rows in batch for row in rows):
+    async def written(
+        _: Intake, batch: Sequence[tuple[AlertAccepted, list[NewRow]]]
+    ) -> list[Taken]:
+        if any(row.source == UNWRITABLE for _, rows in batch for row in rows):
             raise ValueError(UNWRITABLE)
         return [Taken(0, {})] * len(batch)
 

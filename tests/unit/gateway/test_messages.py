@@ -11,6 +11,7 @@ from aiohttp.test_utils import make_mocked_request
 from libs.common.http.application import Problem
 from services.gateway.idempotency import key_of
 from services.gateway.messages import AcceptedAlert, AlertRequest, accepted, alert_id, message
+from services.gateway.numbers import Numbers
 from services.gateway.targets import INTERNAL_EVENTS, Targets
 
 ROOT = Path(__file__).parents[3]
@@ -30,8 +31,19 @@ def of_request(body: dict[str, Any]) -> AcceptedAlert:
 def test_one_alert_is_sent_as_agreed() -> None:
     body = golden("alert.accepted")
     sent = message([of_request(body)])
+    del body["numbered"]
     assert (sent.id, sent.type, sent.body) == (body["id"], "alert.accepted", body)
     assert sent.request_id == "r"
+
+
+def test_a_number_is_sent_as_agreed() -> None:
+    body = golden("alert.accepted")
+    agreed = body["numbered"]
+    numbers = Numbers()
+    numbers.sender, numbers._last, numbers._unused = agreed["sender"], 6, [(3, 4)]
+    alert = of_request(body)
+    with numbers.given([alert]):
+        assert json.loads(json.dumps(alert.body)) == body
 
 
 def test_several_alerts_are_sent_together_as_agreed() -> None:
