@@ -137,8 +137,9 @@ class KeySync:
             "wait": wait,
             "used": used_as_json(used),
             "held": self._keys.digests() if self._behind else None,
-            "people": self._held.people or None if self._behind else None,
         }
+        if self._behind and self._held.people:  # a console of the release before does not know it
+            asked["people"] = self._held.people
         answer = await self._post(SYNC, asked, wait + slack)
         if answer is None:
             return

@@ -43,6 +43,7 @@ class Console:
     used: dict[str, int] = field(default_factory=dict)
     asked: list[dict[str, Any]] = field(default_factory=list)
     left: list[tuple[str, str]] = field(default_factory=list)
+    people: dict[str, str] = field(default_factory=dict)
     restored: bool = False
     """Behind the gateways: it hands out no keys."""
     _seen: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -126,7 +127,7 @@ class Console:
             except TimeoutError:
                 return web.Response(status=204)
         answer = {"epoch": self.epoch, "version": self.version, "keys": [*self.keys.values()]}
-        return web.json_response(answer)
+        return web.json_response(answer | {"people": self.people})
 
     async def _goodbye(self, request: web.Request) -> web.Response:
         said = await request.json()

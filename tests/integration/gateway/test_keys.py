@@ -223,15 +223,19 @@ async def test_denied_keys_and_locked_keys_of_the_environment_open_nothing(
 async def test_a_console_behind_the_gateways_takes_no_key_away_and_gives_none_back(
     start_gateway: StartGateway, console: Console, file: Path
 ) -> None:
+    console.people = {"5f0c": "a digest"}
     console.change(api_key(FORMER, FORMER_TEXT, "alerts:read"))
     gateway = await start_gateway(**settings(console, file))
     assert await console.revoke(FORMER)
+    # A console of the release before refuses what it does not know.
+    assert not any("people" in each for each in console.asked)
     backup = api_key(FORMER, FORMER_TEXT, "alerts:read")
     console.keys, console.version, console.restored = {FORMER: backup}, console.version - 1, True
     asked = len(console.asked)
 
     async def told() -> bool:
-        return any(each["held"] for each in console.asked[asked:])
+        said = [each for each in console.asked[asked:] if each["held"]]
+        return bool(said) and said[-1]["people"] == console.people
 
     console.change()  # lets go who waits
     console.version -= 1
